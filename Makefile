@@ -1,0 +1,31 @@
+# make demo   sets up and runs the main job on real photographs     make test    sets up and runs the tests
+PY := .venv/bin/python
+QUICK ?= 0
+
+.PHONY: demo test lint types doctor setup clean
+
+demo: setup
+	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
+
+test: setup-dev
+	$(PY) -m pytest
+
+lint: setup-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: setup-dev
+	$(PY) -m mypy
+
+doctor:
+	@sh doctor.sh
+
+.PHONY: setup-dev
+setup:
+	@./setup.sh
+
+setup-dev:
+	@./setup.sh dev
+
+clean:
+	rm -rf logs/demo* checkpoints/demo* outputs/demo* data/demo_info*

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Makes .venv with everything the toolkit needs. Run it as often as you like: it is stamped, the second time costs nothing.
+#   ./setup.sh          what the scripts need          ./setup.sh dev    tests, lint and types on top
+#   ./setup.sh mpi      mpi4py on top (needs an MPI library)
+# PYTHON      interpreter to build on                  (python3)
+# TORCH_SPEC  what to install when it has no torch     (torch==2.13.0)
+# LOCKED=1    exact versions of requirements.lock
+set -euo pipefail
+cd "$(dirname "$0")"
+PYTHON=${PYTHON:-python3}
+TORCH_SPEC=${TORCH_SPEC:-torch==2.13.0}
+LOCKED=${LOCKED:-0}
+GROUP=${1:-base}
+
+fail() { echo "setup.sh: $*" >&2; exit 1; }
+
+case "$GROUP" in
+  base) FILES=(requirements.txt) ;;
+  dev)  FILES=(requirements.txt requirements-dev.txt) ;;
+  mpi)  FILES=(requirements.txt requirements-mpi.txt) ;;
+  *)    fail "unknown group '$GROUP': give base, dev or mpi" ;;
+esac
+command -v "$PYTHON" >/dev/null || fail "no '$PYTHON' found; install python3 >= 3.10 or set PYTHON"
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+  || fail "$("$PYTHON" --version) is too old; python >= 3.10 is needed (set PYTHON)"
+
+STAMP=".venv/stamp-$GROUP"
+KEY=$( { cat setup.sh requirements.lock "${FILES[@]}"; echo "$LOCKED $TORCH_SPEC"; "$PYTHON" -VV; } | cksum)
+if [ -x .venv/bin/python ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$KEY" ]; then exit 0; fi
+
+has_torch() { "$1" - <<'PY' 2>/dev/null
+import sys
+import importlib.metadata as metadata
+major, minor = (int(part) for part in metadata.version("torch").split(".")[:2])
+sys.exit((major, minor) < (2, 10))
+PY
+}
+
+if [ ! -x .venv/bin/python ]; then
+  SITE=()
+  if has_torch "$PYTHON"; then
+    echo "setup.sh: using the torch that $PYTHON already has"
+    SITE=(--system-site-packages)
+  fi
+  if ! "$PYTHON" -m venv ${SITE[@]+"${SITE[@]}"} .venv >/dev/null 2>&1; then
+    # Debian splits ensurepip off; the interpreter's own pip can fill the environment instead
+    rm -rf .venv
+    "$PYTHON" -m pip --version >/dev/null 2>&1 || fail "cannot make a virtual environment: install python3-venv (or python3-pip)"
+    "$PYTHON" -m venv --without-pip ${SITE[@]+"${SITE[@]}"} .venv
+    "$PYTHON" -m pip --python .venv/bin/python install -q pip
+  fi
+fi
+
+PIP=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+if ! has_torch .venv/bin/python; then
+  echo "setup.sh: installing $TORCH_SPEC (a few minutes the first time)"
+  "${PIP[@]}" "$TORCH_SPEC"
+fi
+has_torch .venv/bin/python || fail "torch >= 2.10 is needed (older ones load hostile checkpoints, CVE-2026-24747); set TORCH_SPEC"
+# torch stays what it is, whatever the other packages ask for
+TORCH_VERSION=$(.venv/bin/python -c 'import importlib.metadata as m; print(m.version("torch"))')
+CONSTRAINTS=.venv/constraints.txt
+echo "torch==$TORCH_VERSION" > "$CONSTRAINTS"
+[ "$LOCKED" = 0 ] || cat requirements.lock >> "$CONSTRAINTS"
+echo "setup.sh: installing ${FILES[*]}"
+"${PIP[@]}" -c "$CONSTRAINTS" $(printf -- '-r %s ' "${FILES[@]}")
+echo "$KEY" > "$STAMP"
+echo "setup.sh: ready (.venv)"

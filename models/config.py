@@ -1,0 +1,274 @@
+"""Hyper-parameters of the U-Net: the one list of them, their defaults, their validation.
+
+Not the place for layers: torch is not imported here, so that a command line can show its help and
+reject a wrong flag before the slow import.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+LAST_LAYER_TYPES = ("none", "exp", "sigmoid", "softplus")
+
+_REGRESSION_CHANNEL_MULT = MappingProxyType(
+    {
+        512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+        256: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+    }
+)
+_DIFFUSION_CHANNEL_MULT = MappingProxyType(
+    {
+        512: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+        256: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+        128: (1.0, 1.0, 2.0, 3.0, 4.0),
+        64: (1.0, 2.0, 3.0, 4.0),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Everything that determines a U-Net's parameters and its arithmetic.
+
+    Field names are the command-line flags. The networks of `models.unet` double `in_channels`
+    themselves where they take two images, so it is always the channel count of one image.
+
+    Attributes:
+        image_size: side of the square the net is built for, pixels.
+        channel_mult: width of each level as a multiple of `model_channels`; the product is
+            truncated to an integer. Each level after the first halves the resolution.
+        in_channels: channels of one input image.
+        model_channels: base width.
+        out_channels: channels of the output.
+        num_res_blocks: residual blocks per level on the way down (one more on the way up).
+        attention_resolutions: sides, in pixels, at which attention follows each residual block.
+            A side that no level has is allowed and adds nothing; the bottleneck always attends.
+        dropout: probability in [0, 1).
+        conv_resample: learned convolutions in the resampling layers; otherwise average pooling
+            down and bare nearest-neighbour up. Without effect if `resblock_updown`.
+        dims: 1, 2 or 3 spatial axes; with 3 the first of them is never resampled.
+        num_classes: number of class labels, or None for a net without class condition.
+        use_checkpoint: recompute activations in the backward pass to save memory.
+        use_fp16: run the convolutions of the torso in float16 (see `convert_to_compute_dtype`).
+        use_bf16: the same in bfloat16.
+        num_heads: attention heads; `num_head_channels` takes precedence where it is set.
+        num_head_channels: channels per head, or -1 to fix `num_heads` instead.
+        num_heads_upsample: heads on the way up, or -1 for `num_heads`; like `num_heads`, it
+            yields to `num_head_channels`.
+        use_scale_shift_norm: the embedding scales and shifts the second normalisation of a
+            residual block instead of being added before it.
+        resblock_updown: resample inside residual blocks.
+        use_new_attention_order: split queries, keys and values before heads.
+        predict_residual: the output is added to the (upsampled) input image.
+        last_layer_type: map applied to the variance net's output.
+
+    Raises:
+        ValueError: a field is out of range, or fields contradict each other.
+    """
+
+    image_size: int
+    channel_mult: tuple[float, ...]
+    in_channels: int = 3
+    model_channels: int = 128
+    out_channels: int = 3
+    num_res_blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (16, 8)
+    dropout: float = 0.0
+    conv_resample: bool = True
+    dims: int = 2
+    num_classes: int | None = None
+    use_checkpoint: bool = False
+    use_fp16: bool = False
+    use_bf16: bool = False
+    num_heads: int = 4
+    num_head_channels: int = -1
+    num_heads_upsample: int = -1
+    use_scale_shift_norm: bool = False
+    resblock_updown: bool = False
+    use_new_attention_order: bool = False
+    predict_residual: bool = False
+    last_layer_type: str = "none"
+
+    def __post_init__(self) -> None:
+        """Validate every field; sequences become tuples."""
+        for name in ("channel_mult", "attention_resolutions"):
+            object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
+        self._check_ranges()
+        self._check_resolutions()
+        self._check_heads()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, finest first."""
+        return tuple(int(mult * self.model_channels) for mult in self.channel_mult)
+
+    @property
+    def downsample_factor(self) -> int:
+        """Ratio of the finest to the coarsest resolution, a power of two."""
+        return 1 << (len(self.channel_mult) - 1)
+
+    @property
+    def attention_factors(self) -> frozenset[int]:
+        """Downsampling factors at which attention follows each residual block."""
+        return frozenset(self.image_size // side for side in self.attention_resolutions)
+
+    @property
+    def time_embed_dim(self) -> int:
+        """Length of the embedding of time and class."""
+        return 4 * self.model_channels
+
+    def heads_for(self, channels: int, *, is_upsampling: bool) -> int:
+        """Return the number of attention heads of a block.
+
+        Args:
+            channels: width of the block.
+            is_upsampling: whether the block lies on the way up.
+
+        Raises:
+            ValueError: the heads do not divide the channels.
+        """
+        if self.num_head_channels != -1:
+            name, divisor = "num_head_channels", self.num_head_channels
+        elif is_upsampling and self.num_heads_upsample != -1:
+            name, divisor = "num_heads_upsample", self.num_heads_upsample
+        else:
+            name, divisor = "num_heads", self.num_heads
+        if channels % divisor != 0:
+            raise ValueError(
+                f"--{name} {divisor} does not divide the {channels} channels of an attention "
+                f"block: choose a divisor of {channels}, or change --model_channels "
+                f"({self.model_channels}) or --channel_mult"
+            )
+        return channels // divisor if name == "num_head_channels" else divisor
+
+    def _check_ranges(self) -> None:
+        for name in ("image_size", "in_channels", "model_channels", "out_channels"):
+            _check_positive(name, getattr(self, name))
+        _check_positive("num_res_blocks", self.num_res_blocks)
+        _check_positive("num_heads", self.num_heads)
+        for name in ("num_head_channels", "num_heads_upsample"):
+            if getattr(self, name) != -1:
+                _check_positive(name, getattr(self, name), "or leave it at -1")
+        if self.num_classes is not None:
+            _check_positive("num_classes", self.num_classes, "or None for no class condition")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"--dropout {self.dropout}: give a probability in [0, 1)")
+        if self.dims not in (1, 2, 3):
+            raise ValueError(f"--dims {self.dims}: choose 1, 2 or 3")
+        if self.last_layer_type not in LAST_LAYER_TYPES:
+            choices = ", ".join(LAST_LAYER_TYPES)
+            raise ValueError(f"--last_layer_type {self.last_layer_type!r}: choose one of {choices}")
+        if self.use_fp16 and self.use_bf16:
+            raise ValueError("--use_fp16 True and --use_bf16 True exclude each other: set only one")
+
+    def _check_resolutions(self) -> None:
+        if not self.channel_mult:
+            raise ValueError("--channel_mult is empty: give one multiplier per level, as in 1,2,4")
+        for mult, width in zip(self.channel_mult, self.widths, strict=True):
+            if width < 1:
+                raise ValueError(
+                    f"--channel_mult {mult:g} times --model_channels {self.model_channels} leaves "
+                    "no channel: raise one of them"
+                )
+        if self.image_size % self.downsample_factor != 0:
+            raise ValueError(
+                f"image size {self.image_size} is not divisible by {self.downsample_factor}, which "
+                f"the {len(self.channel_mult)} levels of --channel_mult need: change the image "
+                "size or give fewer multipliers"
+            )
+        for side in self.attention_resolutions:
+            if side < 1 or self.image_size % side != 0:
+                raise ValueError(
+                    f"--attention_resolutions {side} does not divide the image size "
+                    f"{self.image_size}: give sides in pixels such as "
+                    f"{self.image_size // self.downsample_factor}"
+                )
+
+    def _check_heads(self) -> None:
+        self.heads_for(self.widths[-1], is_upsampling=False)
+        for level, width in enumerate(self.widths):
+            if 2**level in self.attention_factors:
+                self.heads_for(width, is_upsampling=False)
+                self.heads_for(width, is_upsampling=True)
+
+
+def parse_channel_mult(text: str) -> tuple[float, ...]:
+    """Parse the comma-separated multipliers of `--channel_mult`, fractions allowed.
+
+    Raises:
+        ValueError: an entry is not a positive finite number, or there is none.
+    """
+    remedy = f"--channel_mult {text!r}: give one positive number per level, as in 0.5,1,2"
+    try:
+        mults = tuple(float(entry) for entry in text.split(","))
+    except ValueError:
+        raise ValueError(remedy) from None
+    if not all(math.isfinite(mult) and mult > 0 for mult in mults):
+        raise ValueError(remedy)
+    return mults
+
+
+def parse_attention_resolutions(text: str) -> tuple[int, ...]:
+    """Parse the comma-separated sides, in pixels, of `--attention_resolutions`.
+
+    Spaces around the commas are allowed; an empty text means the bottleneck only.
+
+    Raises:
+        ValueError: an entry is not a positive integer.
+    """
+    if not text.strip():
+        return ()
+    remedy = f"--attention_resolutions {text!r}: give positive integers, as in 32,16,8"
+    try:
+        sides = tuple(int(entry) for entry in text.split(","))
+    except ValueError:
+        raise ValueError(remedy) from None
+    if min(sides) < 1:
+        raise ValueError(remedy)
+    return sides
+
+
+def default_regression_channel_mult(large_size: int) -> tuple[float, ...]:
+    """Return the multipliers of the mean and variance nets for `large_size` pixels.
+
+    Raises:
+        ValueError: there is no default for this size.
+    """
+    return _look_up_channel_mult(_REGRESSION_CHANNEL_MULT, large_size)
+
+
+def default_diffusion_channel_mult(large_size: int) -> tuple[float, ...]:
+    """Return the multipliers of the diffusion nets for `large_size` pixels.
+
+    Raises:
+        ValueError: there is no default for this size.
+    """
+    return _look_up_channel_mult(_DIFFUSION_CHANNEL_MULT, large_size)
+
+
+def _look_up_channel_mult(
+    table: MappingProxyType[int, tuple[float, ...]], large_size: int
+) -> tuple[float, ...]:
+    if large_size not in table:
+        known = ", ".join(str(size) for size in table)
+        raise ValueError(
+            f"no default channel multipliers for size {large_size} (there are some for {known}): "
+            "pass --channel_mult, one multiplier per level and each level after the first "
+            "halving the resolution, for example --channel_mult 1,2,4"
+        )
+    return table[large_size]
+
+
+def _as_tuple(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(values, str):
+        raise ValueError(f"{name}={values!r} is a text: turn it into numbers with parse_{name}")
+    return tuple(values)
+
+
+def _check_positive(name: str, value: int, alternative: str = "") -> None:
+    if value < 1:
+        remedy = "give a positive integer" + (f", {alternative}" if alternative else "")
+        raise ValueError(f"--{name} {value}: {remedy}")

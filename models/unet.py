@@ -1,0 +1,413 @@
+"""One U-Net and its four uses: mean net, variance net, time-conditioned net, upsampler.
+
+Not the place for layers (`models.blocks`), for hyper-parameters and their validation
+(`models.config`), nor for losses, samplers or mixed-precision training.
+
+Attribute names and positions are the checkpoint format: `time_embed.0/.2`, `label_emb`,
+`input_blocks.I.J`, `middle_block.J`, `output_blocks.I.J`, `out.0/.2`, in this order, with the
+names of `models.blocks` below them. Do not renumber, reorder or rename them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks import (
+    AttentionBlock,
+    BlockSequential,
+    Downsample,
+    Resampling,
+    ResBlock,
+    Upsample,
+)
+from models.config import UNetConfig
+from models.nn import (
+    GroupNorm32,
+    cast_convolutions,
+    conv_nd,
+    resize_linear,
+    timestep_embedding,
+    zero_module,
+)
+
+
+class UNetBase(nn.Module):
+    """The U-Net that owns every parameter; subclasses say what enters and what leaves it.
+
+    Ronneberger et al. 2015 in the form of Dhariwal & Nichol 2021, section 3. The last convolution
+    of every residual and attention block and of the net are zero at the start, so that a new net
+    returns zero. Nothing is cast by the constructor: see `convert_to_compute_dtype`.
+    """
+
+    num_input_images: ClassVar[int] = 1
+    is_time_conditioned: ClassVar[bool] = False
+    may_predict_residual: ClassVar[bool] = False
+    has_last_layer: ClassVar[bool] = False
+
+    def __init__(self, config: UNetConfig) -> None:
+        """Build the net.
+
+        Raises:
+            ValueError: `config` sets an option that this net does not have.
+        """
+        super().__init__()
+        self._check_options(config)
+        self.config = config
+        self.emb_channels = config.time_embed_dim if self.is_time_conditioned else None
+        if self.emb_channels is not None:
+            self.time_embed = nn.Sequential(
+                nn.Linear(config.model_channels, self.emb_channels),
+                nn.SiLU(),
+                nn.Linear(self.emb_channels, self.emb_channels),
+            )
+            if config.num_classes is not None:
+                self.label_emb = nn.Embedding(config.num_classes, self.emb_channels)
+        input_blocks, skip_widths = self._make_input_blocks()
+        self.input_blocks = nn.ModuleList(input_blocks)
+        bottom = config.widths[-1]
+        self.middle_block = BlockSequential(
+            self._make_res_block(bottom, bottom),
+            AttentionBlock(config, bottom),
+            self._make_res_block(bottom, bottom),
+        )
+        self.output_blocks = nn.ModuleList(self._make_output_blocks(skip_widths))
+        top = config.widths[0]
+        self.out = nn.Sequential(
+            GroupNorm32(top),
+            nn.SiLU(),
+            zero_module(conv_nd(config.dims, top, config.out_channels, 3, padding=1)),
+        )
+
+    def convert_torso(self, dtype: torch.dtype) -> None:
+        """Cast, in place, the convolutions of the input, middle and output blocks.
+
+        Norms, embeddings and the head `out` keep their precision. Activations follow.
+        """
+        for part in (self.input_blocks, self.middle_block, self.output_blocks):
+            cast_convolutions(part, dtype)
+
+    def convert_to_compute_dtype(self) -> None:
+        """Apply `use_fp16` or `use_bf16` of the config, in place.
+
+        The constructor leaves this to its caller because a training loop first takes float32
+        master copies, and because checkpoints hold float32.
+        """
+        if self.config.use_fp16:
+            self.convert_torso(torch.float16)
+        elif self.config.use_bf16:
+            self.convert_torso(torch.bfloat16)
+
+    def _check_options(self, config: UNetConfig) -> None:
+        name = type(self).__name__
+        if not self.is_time_conditioned and config.num_classes is not None:
+            raise ValueError(
+                f"{name} takes no labels: leave num_classes {config.num_classes} at None"
+            )
+        if not self.is_time_conditioned and config.use_scale_shift_norm:
+            raise ValueError(f"{name} has no embedding: --use_scale_shift_norm must be False")
+        if not self.has_last_layer and config.last_layer_type != "none":
+            raise ValueError(
+                f"{name} has no last layer: --last_layer_type {config.last_layer_type!r} must be "
+                "'none'"
+            )
+        if not config.predict_residual:
+            return
+        if not self.may_predict_residual:
+            raise ValueError(f"{name} has no image to add to: --predict_residual must be False")
+        if config.out_channels < config.in_channels:
+            raise ValueError(
+                f"--predict_residual True adds {config.in_channels} input channels to "
+                f"{config.out_channels} output channels: set out_channels to "
+                f"{config.in_channels} or more"
+            )
+
+    def _make_res_block(
+        self, channels: int, out_channels: int, resampling: Resampling = "none"
+    ) -> ResBlock:
+        return ResBlock(self.config, channels, out_channels, self.emb_channels, resampling)
+
+    def _make_input_blocks(self) -> tuple[list[BlockSequential], list[int]]:
+        """Return the blocks on the way down and the output width of each."""
+        config, channels = self.config, self.config.widths[0]
+        in_channels = self.num_input_images * config.in_channels
+        blocks = [BlockSequential(conv_nd(config.dims, in_channels, channels, 3, padding=1))]
+        widths = [channels]
+        for level, width in enumerate(config.widths):
+            for _ in range(config.num_res_blocks):
+                layers: list[nn.Module] = [self._make_res_block(channels, width)]
+                channels = width
+                if 2**level in config.attention_factors:
+                    layers.append(AttentionBlock(config, channels))
+                blocks.append(BlockSequential(*layers))
+                widths.append(channels)
+            if level < len(config.widths) - 1:
+                down = (
+                    self._make_res_block(channels, channels, "down")
+                    if config.resblock_updown
+                    else Downsample(config.dims, channels, use_conv=config.conv_resample)
+                )
+                blocks.append(BlockSequential(down))
+                widths.append(channels)
+        return blocks, widths
+
+    def _make_output_blocks(self, skip_widths: list[int]) -> list[BlockSequential]:
+        """Return the blocks on the way up; each also takes the last output not yet taken."""
+        config, channels = self.config, self.config.widths[-1]
+        blocks: list[BlockSequential] = []
+        remaining = iter(reversed(skip_widths))
+        for level, width in reversed(list(enumerate(config.widths))):
+            for i in range(config.num_res_blocks + 1):
+                layers: list[nn.Module] = [self._make_res_block(channels + next(remaining), width)]
+                channels = width
+                if 2**level in config.attention_factors:
+                    layers.append(AttentionBlock(config, channels, is_upsampling=True))
+                if level > 0 and i == config.num_res_blocks:
+                    layers.append(
+                        self._make_res_block(channels, channels, "up")
+                        if config.resblock_updown
+                        else Upsample(config.dims, channels, use_conv=config.conv_resample)
+                    )
+                blocks.append(BlockSequential(*layers))
+        return blocks
+
+    def _run(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        """Return (N, out_channels, *spatial) for x (N, C, *spatial), in the dtype of `x`."""
+        self._check_input(x)
+        h = x.to(_dtype_of(self.input_blocks))
+        skips: list[Tensor] = []
+        for block in self.input_blocks:
+            h = block(h, emb)
+            skips.append(h)
+        h = self.middle_block(h, emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+        output: Tensor = self.out(h.to(_dtype_of(self.out)))
+        return output.to(x.dtype)
+
+    def _check_input(self, x: Tensor) -> None:
+        config = self.config
+        channels = self.num_input_images * config.in_channels
+        if x.ndim != config.dims + 2 or x.shape[1] != channels:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: {type(self).__name__} takes batches with "
+                f"{channels} channels and {config.dims} spatial axes"
+            )
+        resampled = x.shape[-min(config.dims, 2) :]
+        if any(side % config.downsample_factor != 0 for side in resampled):
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: the {len(config.channel_mult)} levels need "
+                f"sides divisible by {config.downsample_factor}: pad or crop the images"
+            )
+
+
+class UNetModel(UNetBase):
+    """The time-free net that maps an image to an image, such as the mean net.
+
+    With `predict_residual` it returns x + net(x): a new net is then the identity.
+    """
+
+    may_predict_residual = True
+
+    def __init__(self, config: UNetConfig) -> None:
+        """Build the net.
+
+        Raises:
+            ValueError: `config` sets an option that this net does not have, or
+                `predict_residual` with different numbers of input and output channels.
+        """
+        if config.predict_residual and config.in_channels != config.out_channels:
+            raise ValueError(
+                f"--predict_residual True adds {config.in_channels} input channels to "
+                f"{config.out_channels} output channels: make them equal"
+            )
+        super().__init__(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, out_channels, H, W) for an image `x` (N, in_channels, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: `x` has the wrong channels, axes, or sides the levels cannot halve.
+        """
+        output = self._run(x)
+        return x + output if self.config.predict_residual else output
+
+
+class VarianceModel(UNetBase):
+    """The time-free net that maps two images, side by side in the channels, to a variance.
+
+    `last_layer_type` makes the output positive: exp, sigmoid (hence at most 1) or softplus; with
+    none it may be negative. It has no parameters.
+    """
+
+    num_input_images = 2
+    has_last_layer = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return variances.
+
+        Args:
+            x: (N, 2 * in_channels, H, W), the upsampled low-res image and the predicted mean,
+                both in [-1, 1].
+
+        Returns:
+            (N, out_channels, H, W), in the squared unit of the images.
+
+        Raises:
+            ValueError: `x` has the wrong channels, axes, or sides the levels cannot halve.
+        """
+        output = self._run(x)
+        if self.config.last_layer_type == "exp":
+            return output.exp()
+        if self.config.last_layer_type == "sigmoid":
+            return output.sigmoid()
+        if self.config.last_layer_type == "softplus":
+            return F.softplus(output)
+        return output
+
+
+class TimeConditionedBase(UNetBase):
+    """The part that the two denoisers share: the embedding of the timestep and the class."""
+
+    is_time_conditioned = True
+
+    def embed_labels(self, y: Tensor) -> Tensor:
+        """Return the embeddings (N, 4 * model_channels) of the labels `y` (N,).
+
+        `forward` takes them in the place of labels, so that a sampling loop may compute them
+        once. The range is checked for labels on the CPU only: elsewhere it would wait for the
+        device.
+
+        Raises:
+            ValueError: the net has no classes, or `y` is not a vector of labels in range.
+        """
+        num_classes = self.config.num_classes
+        if num_classes is None:
+            raise ValueError(
+                "y was given to a net without classes: set num_classes, or leave y out"
+            )
+        if y.ndim != 1 or y.is_floating_point():
+            raise ValueError(f"y {tuple(y.shape)} of {y.dtype}: give a vector of integer labels")
+        if y.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = y[(y < 0) | (y >= num_classes)]
+            if wrong.numel() > 0:
+                raise ValueError(f"label {int(wrong[0])}: the net knows 0 to {num_classes - 1}")
+        embedding: Tensor = self.label_emb(y)
+        return embedding
+
+    def _embed(self, batch_size: int, timesteps: Tensor, y: Tensor | None) -> Tensor:
+        """Return the sum (N, 4 * model_channels) of the embeddings of time and class."""
+        if timesteps.shape != (batch_size,):
+            raise ValueError(
+                f"timesteps of shape {tuple(timesteps.shape)}: give one per image, ({batch_size},)"
+            )
+        if y is None and self.config.num_classes is not None:
+            raise ValueError(
+                f"y is missing: a net of {self.config.num_classes} classes needs a label per image"
+            )
+        embedding = timestep_embedding(timesteps, self.config.model_channels)
+        emb: Tensor = self.time_embed(embedding.to(_dtype_of(self.time_embed)))
+        if y is None:
+            return emb
+        if y.shape[0] != batch_size:
+            raise ValueError(f"y of shape {tuple(y.shape)}: give one label per image, {batch_size}")
+        is_embedded = y.is_floating_point() and y.shape == emb.shape
+        if is_embedded and self.config.num_classes is not None:
+            return emb + y
+        return emb + self.embed_labels(y)
+
+
+class TimeConditionedUNet(TimeConditionedBase):
+    """The denoiser of a diffusion process: it knows the timestep and, optionally, the class."""
+
+    def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the model output for noisy images.
+
+        Args:
+            x: (N, in_channels, H, W), the noisy image x_t.
+            timesteps: (N,), integer or fractional, in units of the base process.
+            y: (N,) labels in [0, num_classes), or their embeddings from `embed_labels`;
+                None exactly for a net without class condition.
+
+        Returns:
+            (N, out_channels, H, W), in the dtype of `x`.
+
+        Raises:
+            ValueError: shapes do not fit, or `y` is missing, unexpected or out of range.
+        """
+        return self._run(x, self._embed(x.shape[0], timesteps, y))
+
+
+class SuperResModel(TimeConditionedBase):
+    """The denoiser that also sees a low-res image, upsampled and appended to the channels.
+
+    With `predict_residual` that image is added to the first `in_channels` output channels, those
+    that predict an image; the channels of a learned variance stay as they are.
+    """
+
+    num_input_images = 2
+    may_predict_residual = True
+
+    def forward(
+        self, x: Tensor, timesteps: Tensor, low_res: Tensor, y: Tensor | None = None
+    ) -> Tensor:
+        """Return the model output for noisy images given their low-res images.
+
+        Args:
+            x: (N, in_channels, H, W), the noisy image x_t.
+            timesteps: (N,), integer or fractional, in units of the base process.
+            low_res: (N, in_channels, h, w) in [-1, 1]; at the size of `x` it is used as it is.
+            y: as for `TimeConditionedUNet`.
+
+        Returns:
+            (N, out_channels, H, W), in the dtype of `x`.
+
+        Raises:
+            ValueError: shapes do not fit, or `y` is missing, unexpected or out of range.
+        """
+        if low_res.ndim != x.ndim or low_res.shape[:2] != x.shape[:2]:
+            raise ValueError(
+                f"low_res of shape {tuple(low_res.shape)} does not fit x of shape "
+                f"{tuple(x.shape)}: batch, channels and number of axes must agree"
+            )
+        upsampled = resize_linear(low_res, tuple(x.shape[2:])).to(x.dtype)
+        emb = self._embed(x.shape[0], timesteps, y)
+        output = self._run(torch.cat([x, upsampled], dim=1), emb)  # (N, out_channels, H, W)
+        if not self.config.predict_residual:
+            return output
+        num_rest = output.shape[1] - upsampled.shape[1]
+        return output + F.pad(upsampled, (0, 0) * self.config.dims + (0, num_rest))
+
+    def condition(
+        self, low_res: Tensor, size: tuple[int, ...], y: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute once what every step of a sampling loop would compute again.
+
+        `model(x, timesteps, **model.condition(low_res, x.shape[2:], y))` equals
+        `model(x, timesteps, low_res, y)`.
+
+        Args:
+            low_res: (N, in_channels, h, w) in [-1, 1].
+            size: spatial shape of the images to be sampled.
+            y: (N,) labels, or None.
+
+        Returns:
+            `low_res` (N, in_channels, *size) and, with labels, `y` (N, 4 * model_channels).
+
+        Raises:
+            ValueError: the net has no classes, or `y` is not a vector of labels in range.
+        """
+        kwargs = {"low_res": resize_linear(low_res, size)}
+        return kwargs if y is None else {**kwargs, "y": self.embed_labels(y)}
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of scalar parameters of a model."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype

@@ -1,0 +1,42 @@
+"""What ``--debug_mode`` and ``--dry_run`` print: parameter count and memory."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+
+import torch
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Number of scalar parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def describe_memory(device: torch.device) -> str:
+    """One line on the memory in use: of the GPU, by ``pynvml`` where its driver library is there,
+    else by ``torch.cuda``; on a CPU the peak of this process.
+    """
+    if device.type != "cuda":
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return f"no GPU in use; peak memory of the process {peak_mib:.0f} MiB"
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+            info = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            used, total = int(info.used), int(info.total)
+        finally:
+            pynvml.nvmlShutdown()
+    except (ImportError, pynvml.NVMLError):
+        free, total = torch.cuda.mem_get_info(device)
+        used = total - free
+    return f"GPU memory in use {used / 2**30:.2f} of {total / 2**30:.2f} GiB"
+
+
+def report_cost(model: torch.nn.Module, device: torch.device, log: Callable[[str], None]) -> None:
+    """Two lines: parameter count and memory in use."""
+    log(f"parameters: {count_parameters(model) / 1e6:.2f} M")
+    log(describe_memory(device))

@@ -1,0 +1,175 @@
+"""Who am I among the processes, and the few collective operations the loops need.
+
+One process without any launcher needs no process group: every function here then answers for a
+world of one. Started by torchrun or ``torch.distributed.launch``, the group is gloo on CPUs and
+NCCL on GPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the launcher said: global rank, rank on this machine, number of processes."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+
+def read_launch(environ: Mapping[str, str], local_rank_flag: int = 0) -> Launch:
+    """Reads the launcher's variables; without RANK and WORLD_SIZE it is a single process.
+
+    ``LOCAL_RANK`` of the environment is preferred to the flag of ``torch.distributed.launch``.
+
+    Raises:
+        ValueError: if the variables are there but are no numbers, or contradict each other.
+    """
+    if "RANK" not in environ or "WORLD_SIZE" not in environ:
+        return Launch()
+    try:
+        rank, world_size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
+        local_rank = int(environ.get("LOCAL_RANK", local_rank_flag))
+    except ValueError as error:
+        raise ValueError(f"RANK, WORLD_SIZE or LOCAL_RANK is not a number: {error}") from None
+    if not 0 <= rank < world_size:
+        raise ValueError(f"RANK={rank} does not fit WORLD_SIZE={world_size}; check the launcher")
+    return Launch(rank, local_rank, world_size)
+
+
+def alone(launch: Launch) -> Launch:
+    """The same place on the machine, in a world of one."""
+    return Launch(0, launch.local_rank, 1)
+
+
+@contextlib.contextmanager
+def process_group(launch: Launch) -> Iterator[torch.device]:
+    """Joins the process group (if there is more than one process) and yields this rank's device."""
+    device = pick_device(launch.local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if launch.world_size == 1:
+        yield device
+        return
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        rank=launch.rank,
+        world_size=launch.world_size,
+        timeout=_TIMEOUT,
+        device_id=device if device.type == "cuda" else None,
+    )
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def pick_device(local_rank: int = 0) -> torch.device:
+    """The GPU of this local rank where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+def current_device() -> torch.device:
+    """The device set by :func:`process_group`, or the default one outside of it."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def is_distributed() -> bool:
+    """Whether a process group exists."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_rank() -> int:
+    """Global rank; 0 without a process group."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def get_world_size() -> int:
+    """Number of processes; 1 without a process group."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes the logs and checkpoints."""
+    return get_rank() == 0
+
+
+def local_world_size(environ: Mapping[str, str] = os.environ) -> int:
+    """Processes on this machine."""
+    return max(1, int(environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def barrier() -> None:
+    """Waits until every process is here."""
+    if is_distributed():
+        dist.barrier()
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Average of a tensor over the processes; the argument stays as it is."""
+    if not is_distributed():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / get_world_size()
+
+
+def any_rank(condition: bool) -> bool:
+    """Whether the condition holds on at least one process; all processes get the same answer."""
+    if not is_distributed():
+        return condition
+    votes = torch.tensor([int(condition)], device=current_device())
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+def raise_together(error: Exception | None) -> None:
+    """Ends all processes when one of them failed, so that none waits for it for ever.
+
+    Raises:
+        Exception: this rank's own error; on the others a ``RuntimeError`` that points to it.
+    """
+    failed = any_rank(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError("another process failed; its message says why")
+
+
+def gather_tensors(values: torch.Tensor) -> list[torch.Tensor]:
+    """The tensor of every rank, in rank order; shapes must agree."""
+    if not is_distributed():
+        return [values]
+    gathered = [torch.empty_like(values) for _ in range(get_world_size())]
+    dist.all_gather(gathered, values.contiguous())
+    return gathered
+
+
+@torch.no_grad()
+def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrites the tensors on every rank with rank 0's, one message per dtype."""
+    if not is_distributed():
+        return
+    groups: dict[torch.dtype, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    for group in groups.values():
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
+        dist.broadcast(flat, src=0)
+        for tensor, part in zip(group, torch.split(flat, [t.numel() for t in group]), strict=True):
+            tensor.copy_(part.view_as(tensor))

@@ -1,0 +1,52 @@
+"""The errors a user can meet and the exit code each one becomes; no handling logic of a task.
+
+Exit codes: 0 done; 2 usage; 3 data; 4 checkpoint; 75 stopped on request, run again to continue.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+EXIT_DONE = 0
+EXIT_USAGE = 2
+EXIT_DATA = 3
+EXIT_CHECKPOINT = 4
+EXIT_STOPPED = 75
+
+
+class DataError(ValueError):
+    """Something about the data is wrong: a folder, an image, an info dict, a result to compare."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, or not one of this model; or a run lost its footing."""
+
+
+class StorageError(OSError):
+    """A file could not be written; the message names the path and the free space."""
+
+
+def run_main(main: Callable[[], int]) -> None:
+    """Runs a script's ``main`` and exits with the contract's code.
+
+    Errors meant for users print one ``error:`` line; ``TRACEBACK=1`` in the environment shows the
+    whole trace instead. Anything else is a bug and keeps its traceback (exit code 1).
+    """
+    try:
+        code = main()
+    except (ValueError, OSError) as error:
+        if os.environ.get("TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = _exit_code(error)
+    sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, CheckpointError):
+        return EXIT_CHECKPOINT
+    if isinstance(error, (DataError, OSError)):
+        return EXIT_DATA
+    return EXIT_USAGE

@@ -1,0 +1,146 @@
+"""Mixed precision: fp32 master parameters behind a model of lower precision, and the loss scale.
+
+Follows "Mixed Precision Training" (arXiv 1710.03740). Returns statistics and logs nothing. Nothing
+here waits for the device: whether a step overflowed is decided, acted on and counted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+INITIAL_LG_LOSS_SCALE = 20.0
+# below it even the smallest scale overflows: the run has diverged
+MIN_LG_LOSS_SCALE = -10.0
+
+
+class MixedPrecisionTrainer:
+    """Optimises a model through fp32 master parameters with AdamW.
+
+    A parameter that is fp32 already is its own master. With ``use_fp16`` the loss is scaled by
+    2^lg_loss_scale, which grows by ``fp16_scale_growth`` a step and drops by 1 on an overflow. A
+    step whose gradient is not finite changes no parameter and no optimizer state.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        use_fp16: bool = False,
+        fp16_scale_growth: float = 1e-3,
+    ) -> None:
+        self.model = model
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self._params = [p for p in model.parameters() if p.requires_grad]
+        self.masters = [
+            p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float())
+            for p in self._params
+        ]
+        self._use_fp16, self._growth = use_fp16, fp16_scale_growth
+        device = self._params[0].device
+        self.lg_loss_scale = torch.tensor(INITIAL_LG_LOSS_SCALE if use_fp16 else 0.0, device=device)
+        self.num_skipped = torch.zeros((), device=device)
+        self.num_skipped_in_row = torch.zeros((), device=device)
+        # the fused form takes the overflow flag as a tensor, so that no step waits for the device
+        self.optimizer = torch.optim.AdamW(
+            self.masters, lr=lr, weight_decay=weight_decay, fused=True
+        )
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients of the model and of the masters."""
+        for parameter in (*self._params, *self.masters):
+            parameter.grad = None
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulates the gradient of the scaled loss."""
+        (loss * torch.exp2(self.lg_loss_scale) if self._use_fp16 else loss).backward()  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def step(self, lr: float) -> dict[str, torch.Tensor]:
+        """One optimizer step from the accumulated gradients.
+
+        Returns:
+            ``grad_norm`` (2-norm of the unscaled gradient) and ``lg_loss_scale`` before the step,
+            as scalars on the device.
+        """
+        grads = self._unscaled_master_grads()
+        grad_norm = global_norm(grads)
+        is_bad = (~torch.isfinite(grad_norm)).float()
+        statistics = {"grad_norm": grad_norm, "lg_loss_scale": self.lg_loss_scale.clone()}
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.found_inf = is_bad  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self._copy_masters_to_model()
+        self.num_skipped += is_bad
+        self.num_skipped_in_row = (self.num_skipped_in_row + 1) * is_bad
+        if self._use_fp16:
+            self.lg_loss_scale += self._growth * (1 - is_bad) - is_bad
+        return statistics
+
+    def param_norm(self) -> torch.Tensor:
+        """2-norm of all master parameters, a scalar on the device."""
+        return global_norm([master.detach() for master in self.masters])
+
+    def _unscaled_master_grads(self) -> list[torch.Tensor]:
+        for param, master in zip(self._params, self.masters, strict=True):
+            if param.grad is None:  # an unused parameter counts as gradient zero
+                param.grad = torch.zeros_like(param)
+            if master is not param:
+                master.grad = param.grad.float()
+        grads = [master.grad for master in self.masters if master.grad is not None]
+        if self._use_fp16:
+            torch._foreach_mul_(grads, torch.exp2(-self.lg_loss_scale))
+        return grads
+
+    def _copy_masters_to_model(self) -> None:
+        low = [(p, m) for p, m in zip(self._params, self.masters, strict=True) if p is not m]
+        if low:
+            torch._foreach_copy_([p for p, _ in low], [m for _, m in low])
+
+    def state_dict_of(self, tensors: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The model's state_dict in fp32, with the given tensors in place of its parameters."""
+        state: dict[str, Any] = self.model.state_dict()
+        state.update(zip(self.names, tensors, strict=True))
+        return {
+            name: value.detach().float() if value.is_floating_point() else value.detach()
+            for name, value in state.items()
+        }
+
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
+        """The fp32 state_dict that goes into ``modelNNNNNN.pt``."""
+        return self.state_dict_of(self.masters)
+
+    @torch.no_grad()
+    def take_masters_from(self, state: dict[str, torch.Tensor]) -> None:
+        """Sets masters and model from an fp32 state_dict (already checked against the model)."""
+        for name, master in zip(self.names, self.masters, strict=True):
+            master.copy_(state[name])
+        self._copy_masters_to_model()
+        own = dict(self.model.named_buffers())
+        for name in own.keys() & state.keys():
+            own[name].copy_(state[name])
+
+    def scale_state(self) -> dict[str, float]:
+        """What a checkpoint must remember besides parameters and optimizer."""
+        return {
+            "lg_loss_scale": float(self.lg_loss_scale),
+            "num_skipped": float(self.num_skipped),
+            "num_skipped_in_row": float(self.num_skipped_in_row),
+        }
+
+    def load_scale_state(self, state: dict[str, float]) -> None:
+        """The inverse of :meth:`scale_state`; missing entries keep their start values."""
+        for name in ("lg_loss_scale", "num_skipped", "num_skipped_in_row"):
+            if name in state:
+                getattr(self, name).fill_(state[name])
+
+
+def global_norm(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """2-norm of all tensors together, a scalar on their device."""
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return norm

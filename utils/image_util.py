@@ -1,0 +1,294 @@
+"""Images as 8-bit arrays: safe decoding, crops, value ranges, PNG files, and where they lie.
+
+Not for low-res images or any other degradation (a task decides those), and not for tensors: numpy
+and Pillow only, so that decoding workers need no torch. Arrays are HWC, RGB; `_uint8` means grey
+levels 0..255, float images lie in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from utils.atomic_file import StrPath, is_remote, open_binary, write_bytes_atomic
+from utils.errors import DataError
+from utils.safe_pickle import problem_with_name
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
+DEFAULT_EXTENSION = ".JPEG"
+# A quarter GiB of RGB: where Pillow starts to warn of a decompression bomb.
+MAX_PIXELS = (1 << 28) // 3
+MAX_FILE_BYTES = 1 << 29
+HALF_RANGE_255 = 127.5
+
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# What Pillow's decoders raise on damaged files.
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError)
+_DECODE_ERRORS = (*_BOMBS, *_DAMAGE, struct.error, zlib.error)
+
+
+class BadImageError(DataError):
+    """A file is no whole image of a supported kind; the message names it, the cause, the remedy."""
+
+
+def open_image(path: StrPath) -> Image.Image:
+    """Decodes a whole JPEG, PNG, WEBP or BMP file, local or remote, as RGB.
+
+    Grey, two-colour and palette images become RGB, CMYK is converted without a colour profile,
+    alpha is dropped, 16-bit grey v becomes round(v / 257), 16-bit colour keeps its high byte. Of an
+    animation the first frame counts. Orientation tags are not applied.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        BadImageError: another format, truncated, damaged, or more than `MAX_PIXELS` pixels.
+    """
+    name = os.fspath(path)
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ValueError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images would load as half grey; "
+            "set it to False"
+        )
+    try:
+        with open_binary(path) as file:
+            data = file.read(MAX_FILE_BYTES)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name}: no such image; check data_dir and the names in the info dict"
+        ) from error
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(image.width, image.height)
+            image.load()
+            return _to_rgb(image)
+    except UnidentifiedImageError:
+        cause = f"not a whole {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
+    except _DECODE_ERRORS as error:
+        cause = str(error) or type(error).__name__
+    raise BadImageError(
+        f"{name}: {cause} ({len(data)} bytes). Get the file again, or take its name out of the "
+        "info dict"
+    )
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImageError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadImageError("integer values beyond 16 bits")
+        return Image.fromarray(np.rint(values / 257.0).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns when a transparent palette skips this
+    return image.convert("RGB")
+
+
+def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The centre square of an image, scaled so that its short side is `size`.
+
+    Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
+    the pre-processing that the published samplers were trained with.
+
+    Args:
+        pil_image: RGB.
+        size: pixels, at least 1.
+
+    Returns:
+        HWC uint8, (size, size, 3).
+    """
+    scaled = _scale_short_side(pil_image, size)
+    top, left = (scaled.height - size) // 2, (scaled.width - size) // 2
+    return _crop(scaled, top, left, size)
+
+
+def random_crop_arr(
+    pil_image: Image.Image,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    min_crop_frac: float = 0.8,
+    max_crop_frac: float = 1.0,
+) -> NDArray[np.uint8]:
+    """A random square of an image at a random scale; a function of the image and `rng` alone.
+
+    The short side is scaled to a uniform integer between size / max_crop_frac and
+    size / min_crop_frac, both rounded up, and the square's place is uniform.
+
+    Args:
+        pil_image: RGB.
+        size: pixels, at least 1.
+        rng: its state advances by three draws.
+        min_crop_frac: smallest share of the short side that the crop covers.
+        max_crop_frac: largest share, at most 1.
+
+    Returns:
+        HWC uint8, (size, size, 3).
+    """
+    if not 0.0 < min_crop_frac <= max_crop_frac <= 1.0:
+        raise ValueError(
+            f"crop fractions {min_crop_frac} and {max_crop_frac}: need 0 < min <= max <= 1"
+        )
+    shortest, longest = (math.ceil(size / frac) for frac in (max_crop_frac, min_crop_frac))
+    short_side = int(rng.integers(shortest, longest + 1))
+    scaled = _scale_short_side(pil_image, short_side)
+    top = int(rng.integers(scaled.height - size + 1))
+    left = int(rng.integers(scaled.width - size + 1))
+    return _crop(scaled, top, left, size)
+
+
+def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The image or, with probability 1/2, its mirror image (left-right); HWC, a contiguous copy."""
+    is_flipped = rng.random() < 0.5
+    return np.array(image_uint8[:, ::-1] if is_flipped else image_uint8, order="C")
+
+
+def _scale_short_side(pil_image: Image.Image, short_side: int) -> Image.Image:
+    if short_side < 1:
+        raise ValueError(f"image size {short_side}: give at least 1 pixel")
+    if pil_image.mode != "RGB":
+        raise ValueError(f"image mode {pil_image.mode!r}: convert to RGB first (see open_image)")
+    while min(pil_image.size) >= 2 * short_side:
+        half_size = (pil_image.width // 2, pil_image.height // 2)
+        pil_image = pil_image.resize(half_size, resample=Image.Resampling.BOX)
+    scale = short_side / min(pil_image.size)
+    width, height = round(pil_image.width * scale), round(pil_image.height * scale)
+    _check_pixels(width, height)
+    return pil_image.resize((width, height), resample=Image.Resampling.BICUBIC)
+
+
+def _crop(pil_image: Image.Image, top: int, left: int, size: int) -> NDArray[np.uint8]:
+    return np.array(pil_image.crop((left, top, left + size, top + size)), dtype=np.uint8)
+
+
+def to_float(image_uint8: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey levels 0..255 as float32 in [-1, 1]: x / 127.5 - 1.
+
+    Raises:
+        ValueError: the array is not uint8.
+    """
+    _check_uint8(image_uint8)
+    levels_255 = image_uint8.astype(np.float32)
+    image: NDArray[np.float32] = levels_255 / np.float32(HALF_RANGE_255) - np.float32(1.0)
+    return image
+
+
+def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """A float image in [-1, 1] as grey levels: round((x + 1) · 127.5), clipped to 0..255.
+
+    The inverse of `to_float` on all 256 levels; truncation would lose a quarter of them and darken
+    the image by half a level.
+
+    Raises:
+        ValueError: not a float array, or NaN in it.
+    """
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"dtype {image.dtype}: expected a float image in [-1, 1]")
+    if np.isnan(image).any():
+        raise ValueError("the image holds NaN; there is no grey level for it")
+    levels_255 = (image.astype(np.float64) + 1.0) * HALF_RANGE_255
+    return np.clip(np.rint(levels_255), 0.0, 255.0).astype(np.uint8)
+
+
+def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
+    """Replaces `path` by a PNG of an HWC (3 channels) or HW array, complete or not at all.
+
+    Raises:
+        ValueError: another dtype or shape.
+        StorageError: see `atomic_write`.
+    """
+    _check_uint8(image_uint8)
+    if image_uint8.ndim != 2 and (image_uint8.ndim != 3 or image_uint8.shape[2] != 3):
+        raise ValueError(f"shape {image_uint8.shape}: a PNG takes (H, W, 3) or (H, W)")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image_uint8)).save(buffer, format="PNG")
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def make_grid(
+    images_uint8: Sequence[NDArray[np.uint8]],
+    num_columns: int,
+    *,
+    padding: int = 2,
+    background_255: int = 255,
+) -> NDArray[np.uint8]:
+    """Images of one shape side by side, row by row, with `padding` pixels around each.
+
+    Args:
+        images_uint8: HWC arrays of one shape.
+        num_columns: images per row; the last row may be shorter.
+        padding: pixels.
+        background_255: grey level of padding and missing images.
+
+    Returns:
+        HWC uint8, (rows · (H + padding) + padding, columns · (W + padding) + padding, C).
+    """
+    if not images_uint8 or num_columns < 1 or padding < 0:
+        raise ValueError(
+            f"{len(images_uint8)} images in {num_columns} columns with padding {padding}: need at "
+            "least one image and one column"
+        )
+    height, width, num_channels = images_uint8[0].shape
+    num_columns = min(num_columns, len(images_uint8))
+    num_rows = math.ceil(len(images_uint8) / num_columns)
+    step_y, step_x = height + padding, width + padding
+    grid_shape = (num_rows * step_y + padding, num_columns * step_x + padding, num_channels)
+    grid = np.full(grid_shape, background_255, dtype=np.uint8)
+    for index, image in enumerate(images_uint8):
+        _check_uint8(image)
+        if image.shape != images_uint8[0].shape:
+            raise ValueError(f"image {index} has shape {image.shape}, not {images_uint8[0].shape}")
+        row, column = divmod(index, num_columns)
+        top, left = row * step_y + padding, column * step_x + padding
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def _check_uint8(image: NDArray[Any]) -> None:
+    if image.dtype != np.uint8:
+        raise ValueError(f"dtype {image.dtype}: expected uint8 grey levels (see to_uint8)")
+
+
+def resolve_image_path(data_dir: StrPath, name: str) -> str:
+    """The path of the image that an info dict calls `name`.
+
+    `.JPEG` is appended unless the name ends in one of `IMAGE_EXTENSIONS`, in any case. Symbolic
+    links below `data_dir` may point elsewhere, as data sets made of links do.
+
+    Raises:
+        DataError: the name is not relative or could lead out of `data_dir`.
+    """
+    problem = problem_with_name(name)
+    if problem is not None:
+        raise DataError(f"image name {name!r} {problem}")
+    has_extension = name.lower().endswith(IMAGE_EXTENSIONS)
+    return os.path.join(os.fspath(data_dir), name if has_extension else name + DEFAULT_EXTENSION)
+
+
+def safe_join(root: StrPath, name: str) -> str:
+    """`root/name`, if that lies under `root` also when symbolic links are followed.
+
+    Raises:
+        ValueError: it does not; nothing may be written there.
+    """
+    problem = problem_with_name(name)
+    joined = os.path.join(os.fspath(root), name)
+    if problem is None and not is_remote(root):
+        real_root = os.path.realpath(root)
+        if os.path.commonpath([real_root, os.path.realpath(joined)]) != real_root:
+            problem = "leads out of it through a symbolic link"
+    if problem is not None:
+        raise ValueError(f"name {name!r} under {os.fspath(root)}: {problem}")
+    return joined

@@ -1,0 +1,54 @@
+"""One writer per folder: an advisory lock that dies with its process, and who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import IO
+
+from utils.errors import CheckpointError
+
+
+def try_lock(path: str) -> IO[str] | None:
+    """Takes the lock file, or returns None if a living process holds it.
+
+    Close the returned file to let go. The kernel lets go by itself when the process dies.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - stays open while the lock is held
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str) -> Iterator[None]:
+    """Holds a folder for the duration of a ``with`` block.
+
+    Raises:
+        CheckpointError: if another process holds it; the message names host, process and time.
+    """
+    path = os.path.join(folder, ".writer.lock")
+    file = try_lock(path)
+    if file is None:
+        with open(path, encoding="utf-8") as held:
+            owner = held.read() or "an unknown process"
+        raise CheckpointError(
+            f"{folder} is being written by another run ({owner}); wait for it, stop it, or give "
+            "another --model_save_dir"
+        )
+    with file:
+        file.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": started}, file)
+        file.flush()
+        yield
+        file.truncate(0)

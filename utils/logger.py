@@ -1,0 +1,95 @@
+"""One run's log: ``logs.txt``, TensorBoard events and ``args.json`` of one folder.
+
+A logger is an object that the script makes and hands on; there is no global one. It knows nothing
+of ranks or training: a process that should stay silent gets a logger without a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from utils.atomic_file import write_json_atomic
+
+
+class RunLogger:
+    """Writes lines, scalars and pictures of a run.
+
+    Args:
+        log_dir: folder for the files; None writes no file.
+        is_quiet: print nothing either (every rank but the first).
+    """
+
+    def __init__(self, log_dir: str | None = None, *, is_quiet: bool = False) -> None:
+        self.log_dir = log_dir
+        self._is_quiet = is_quiet
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._events: Any = None
+        self._file = None
+        if log_dir is not None:
+            os.makedirs(log_dir, exist_ok=True)
+            path = os.path.join(log_dir, "logs.txt")
+            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - see close
+
+    def info(self, line: str) -> None:
+        """Prints a line and appends it, with the time, to ``logs.txt``."""
+        if not self._is_quiet:
+            tqdm.write(line)
+        if self._file is not None:
+            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def write_args(self, args: Mapping[str, Any]) -> None:
+        """Writes ``args.json``: what the run was started with."""
+        if self.log_dir is not None:
+            write_json_atomic(os.path.join(self.log_dir, "args.json"), dict(args))
+
+    def add(self, key: str, value: torch.Tensor | float) -> None:
+        """Adds a value to the running mean of ``key``; a tensor stays on its device, detached."""
+        tensor = torch.as_tensor(value, dtype=torch.float32).detach()
+        self._sums[key] = self._sums[key] + tensor if key in self._sums else tensor.clone()
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def take_means(self) -> tuple[list[str], torch.Tensor]:
+        """The running means as one tensor (on the device, for one transfer), and forgets them."""
+        keys = sorted(self._sums)
+        if not keys:
+            return [], torch.zeros(0)
+        device = next((s.device for s in self._sums.values() if s.device.type != "cpu"), None)
+        means = torch.stack([(self._sums[k] / self._counts[k]).to(device) for k in keys])
+        self._sums, self._counts = {}, {}
+        return keys, means
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Sends numbers to TensorBoard."""
+        for key, value in values.items():
+            if self._writer() is not None:
+                self._writer().add_scalar(key, value, step)
+
+    def image(self, tag: str, image_uint8: npt.NDArray[np.uint8], step: int) -> None:
+        """Sends one HWC uint8 picture to TensorBoard."""
+        if self._writer() is not None:
+            self._writer().add_image(tag, image_uint8, step, dataformats="HWC")
+
+    def _writer(self) -> Any:
+        if self._events is None and self.log_dir is not None:
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(self.log_dir)
+        return self._events
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,216 @@
+"""Errors between arrays and streaming moments, in float64 with explicit units.
+
+Not for statistics of a particular task, nor for tensors. Every function takes arrays of any real
+dtype and computes in float64: differences of uint8 arrays wrap around otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float64Array = NDArray[np.float64]
+
+
+def mse(reference: ArrayLike, estimate: ArrayLike) -> float:
+    """Mean squared error, mean((estimate - reference)²), in squared units of the arrays.
+
+    Raises:
+        ValueError: different shapes, or no elements.
+    """
+    difference = _difference(reference, estimate)
+    return float(np.mean(difference * difference))
+
+
+def mean_abs_error(reference: ArrayLike, estimate: ArrayLike) -> float:
+    """Mean absolute error, mean(|estimate - reference|), in units of the arrays.
+
+    Raises:
+        ValueError: different shapes, or no elements.
+    """
+    return float(np.mean(np.abs(_difference(reference, estimate))))
+
+
+def psnr(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = 255.0) -> float:
+    """Peak signal-to-noise ratio 10 log₁₀(data_range² / mse) in dB; infinite for equal arrays.
+
+    Args:
+        reference: any shape.
+        estimate: same shape.
+        data_range: largest possible difference: 255 for grey levels, 2 for images in [-1, 1]. It
+            belongs to the format; the maximum of a dark image would add decibels to its error.
+
+    Raises:
+        ValueError: different shapes, no elements, or a range that is not positive.
+    """
+    if not data_range > 0.0:
+        raise ValueError(f"data_range {data_range}: give 255 for grey levels, 2 for [-1, 1]")
+    error = mse(reference, estimate)
+    return math.inf if error == 0.0 else 10.0 * math.log10(data_range**2 / error)
+
+
+def nmse(reference: ArrayLike, estimate: ArrayLike) -> float:
+    """Normalised squared error ‖reference - estimate‖² / ‖reference‖², without unit.
+
+    Zero for equal arrays, infinite where only the reference is zero everywhere.
+
+    Raises:
+        ValueError: different shapes, or no elements.
+    """
+    error = float(np.sum(_difference(reference, estimate) ** 2))
+    norm = float(np.sum(np.asarray(reference, dtype=np.float64) ** 2))
+    if norm == 0.0:
+        return 0.0 if error == 0.0 else math.inf
+    return error / norm
+
+
+def _difference(reference: ArrayLike, estimate: ArrayLike) -> Float64Array:
+    first = np.asarray(reference, dtype=np.float64)
+    second = np.asarray(estimate, dtype=np.float64)
+    if first.shape != second.shape or first.size == 0:
+        raise ValueError(
+            f"cannot compare shapes {first.shape} and {second.shape}: need equal ones with elements"
+        )
+    return second - first
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sums of powers of deviations, element by element; mergeable.
+
+    Source of `merge`: Pébay, "Formulas for robust, one-pass parallel computation of covariances and
+    arbitrary-order statistical moments", SAND2008-6212 (2008), pairwise update of orders 2, 3, 4.
+
+    Attributes:
+        count: number n of samples, at least 1.
+        mean: x̄, float64, shape of one sample.
+        m2: Σ (x - x̄)², same shape.
+        m3: Σ (x - x̄)³.
+        m4: Σ (x - x̄)⁴.
+    """
+
+    count: int
+    mean: Float64Array
+    m2: Float64Array
+    m3: Float64Array
+    m4: Float64Array
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"moments of {self.count} samples: give at least one")
+        assert self.mean.shape == self.m2.shape == self.m3.shape == self.m4.shape
+
+    @classmethod
+    def from_samples(cls, samples: ArrayLike) -> Moments:
+        """The moments of `samples` over its first axis, (n, …) → fields of shape (…)."""
+        values = np.asarray(samples, dtype=np.float64)
+        if values.ndim == 0 or values.shape[0] == 0:
+            raise ValueError(f"samples of shape {values.shape}: give at least one along axis 0")
+        mean = values.mean(axis=0)
+        deviation = values - mean
+        square = deviation * deviation
+        return cls(
+            count=values.shape[0],
+            mean=np.asarray(mean),
+            m2=np.asarray(square.sum(axis=0)),
+            m3=np.asarray((square * deviation).sum(axis=0)),
+            m4=np.asarray((square * square).sum(axis=0)),
+        )
+
+    @classmethod
+    def from_central_moments(
+        cls,
+        count: int,
+        mean: ArrayLike,
+        variance: ArrayLike,
+        third: ArrayLike,
+        fourth: ArrayLike,
+    ) -> Moments:
+        """The moments behind stored statistics: the inverse of the properties of these names.
+
+        Args:
+            count: number of samples.
+            mean: their mean.
+            variance: unbiased (n - 1); ignored for a single sample, where it is undefined.
+            third: third central moment Σ (x - x̄)³ / n.
+            fourth: fourth central moment Σ (x - x̄)⁴ / n.
+        """
+        mean_64, variance_64, third_64, fourth_64 = (
+            np.array(value, dtype=np.float64) for value in (mean, variance, third, fourth)
+        )
+        m2 = variance_64 * (count - 1) if count > 1 else np.zeros_like(mean_64)
+        return cls(count, mean_64, m2, third_64 * count, fourth_64 * count)
+
+    @staticmethod
+    def merge(a: Moments, b: Moments) -> Moments:
+        """The moments of both sets of samples together.
+
+        Raises:
+            ValueError: different shapes.
+        """
+        if a.mean.shape != b.mean.shape:
+            raise ValueError(f"cannot merge moments of shapes {a.mean.shape} and {b.mean.shape}")
+        n_a, n_b = float(a.count), float(b.count)
+        n = n_a + n_b
+        delta = b.mean - a.mean
+        # Powers of delta/n keep the intermediate values in the range of the result.
+        step = delta / n
+        m2 = a.m2 + b.m2 + n_a * n_b * step * delta
+        m3 = (
+            a.m3
+            + b.m3
+            + n_a * n_b * (n_a - n_b) * step * step * delta
+            + 3.0 * step * (n_a * b.m2 - n_b * a.m2)
+        )
+        m4 = (
+            a.m4
+            + b.m4
+            + n_a * n_b * (n_a * n_a - n_a * n_b + n_b * n_b) * step**3 * delta
+            + 6.0 * step**2 * (n_a * n_a * b.m2 + n_b * n_b * a.m2)
+            + 4.0 * step * (n_a * b.m3 - n_b * a.m3)
+        )
+        return Moments(a.count + b.count, a.mean + n_b * step, m2, m3, m4)
+
+    @property
+    def variance(self) -> Float64Array:
+        """Second k-statistic k₂ = m2 / (n - 1), the unbiased variance."""
+        self._require(2, "an unbiased variance")
+        return self.m2 / (self.count - 1)
+
+    @property
+    def third_central_moment(self) -> Float64Array:
+        """Σ (x - x̄)³ / n of the samples themselves, not corrected for bias."""
+        return self.m3 / self.count
+
+    @property
+    def fourth_central_moment(self) -> Float64Array:
+        """Σ (x - x̄)⁴ / n of the samples themselves, not corrected for bias."""
+        return self.m4 / self.count
+
+    @property
+    def k4(self) -> Float64Array:
+        """Fourth k-statistic, the unbiased estimate of the fourth cumulant E(x-μ)⁴ - 3σ⁴.
+
+        k₄ = [n (n + 1) m4 - 3 (n - 1) m2²] / ((n - 1)(n - 2)(n - 3)), with the sums m2 and m4.
+        Source: Fisher, "Moments and product moments of sampling distributions", 1930.
+        """
+        self._require(4, "the fourth k-statistic")
+        n = float(self.count)
+        numerator = n * (n + 1.0) * self.m4 - 3.0 * (n - 1.0) * self.m2 * self.m2
+        return numerator / ((n - 1.0) * (n - 2.0) * (n - 3.0))
+
+    @property
+    def variance_of_variance(self) -> Float64Array:
+        """Unbiased estimate of Var(k₂), (2 n k₂² + (n - 1) k₄) / (n (n + 1)).
+
+        From Var(k₂) = κ₄/n + 2κ₂²/(n - 1) and E(k₂²) = κ₂² + Var(k₂). May come out negative.
+        """
+        n = float(self.count)
+        return (2.0 * n * self.variance**2 + (n - 1.0) * self.k4) / (n * (n + 1.0))
+
+    def _require(self, count: int, what: str) -> None:
+        if self.count < count:
+            raise ValueError(f"{what} needs {count} samples or more; there are {self.count}")

@@ -1,0 +1,98 @@
+"""What every script does around its work: process group, device, seed, log, ``args.json``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from utils import dist_util
+from utils.logger import RunLogger
+
+_PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A started script: where it computes and where it logs."""
+
+    logger: RunLogger
+    device: torch.device
+    launch: dist_util.Launch
+
+    def write_args(self, args: argparse.Namespace) -> None:
+        """Writes ``args.json``; call it again once flags have been settled by a checkpoint."""
+        self.logger.write_args(describe_run(args, self.device, self.launch))
+
+
+@contextlib.contextmanager
+def started(
+    args: argparse.Namespace, log_dir: str | None, *, has_group: bool = True
+) -> Iterator[Run]:
+    """Joins the other processes, seeds torch, opens the log and writes ``args.json``.
+
+    Args:
+        args: the parsed flags; ``seed`` and ``local_rank`` are read where they exist.
+        log_dir: None (a dry run) writes nothing.
+        has_group: False for work that needs no talk between processes.
+    """
+    launch = dist_util.read_launch(os.environ, getattr(args, "local_rank", 0))
+    with dist_util.process_group(launch if has_group else dist_util.alone(launch)) as device:
+        torch.manual_seed(getattr(args, "seed", 0))
+        is_main = launch.rank == 0
+        logger = RunLogger(log_dir if is_main else None, is_quiet=not is_main)
+        run = Run(logger, device, launch)
+        try:
+            run.write_args(args)
+            yield run
+        finally:
+            logger.close()
+
+
+def describe_run(
+    args: argparse.Namespace, device: torch.device, launch: dist_util.Launch
+) -> dict[str, Any]:
+    """The content of ``args.json``: all flags after resolution and everything to repeat the run."""
+    return {
+        "flags": {key: value for key, value in vars(args).items() if key != "local_rank"},
+        "command": [sys.executable, *sys.argv],
+        "git_revision": git_revision(),
+        "versions": versions(),
+        "device": _device_name(device),
+        "world_size": launch.world_size,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of python and of the libraries whose behaviour a result depends on."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def git_revision() -> str:
+    """The commit of the toolkit's checkout, or ``unknown`` outside of one."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        answer = subprocess.run(
+            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return answer.stdout.strip() or "unknown"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} {torch.cuda.get_device_name(device)}"
+    return f"cpu, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,121 @@
+"""Command-line flags made from dataclasses: one field, one flag, one help text, one default.
+
+Imports neither torch nor numpy, so that ``--help`` answers at once. What a flag means belongs to
+the module that declares its dataclass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+def str2bool(text: str | bool) -> bool:
+    """Parses ``True/False/yes/no/y/n/t/f/1/0`` in any case.
+
+    Raises:
+        argparse.ArgumentTypeError: for any other word.
+    """
+    if isinstance(text, bool):
+        return text
+    word = text.strip().lower()
+    if word in ("true", "yes", "t", "y", "1"):
+        return True
+    if word in ("false", "no", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is not a boolean; write True or False")
+
+
+def flag(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
+    """A dataclass field that becomes a flag. ``help`` says what it is and its unit."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+class FlagParser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` that names the nearest known flag when it meets an unknown one."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        # torch.distributed.launch passes it in one of two spellings; the environment decides
+        self.add_argument(
+            "--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses; an unknown flag ends the program with exit code 2 and a suggestion."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self._refuse(unknown)
+        return parsed
+
+    def _refuse(self, unknown: Sequence[str]) -> NoReturn:
+        known = [option for action in self._actions for option in action.option_strings]
+        parts = []
+        for word in unknown:
+            if not word.startswith("-"):
+                continue
+            name = word.split("=")[0]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            parts.append(f"unknown flag {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+        self.error("; ".join(parts) or f"unexpected words: {' '.join(unknown)}")
+
+
+def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any]) -> None:
+    """Adds one group of flags from a dataclass whose fields were made with :func:`flag`.
+
+    A field that another group of the parser already declared is left to that group.
+    """
+    group = parser.add_argument_group(title)
+    for field in dataclasses.fields(flags_class):
+        option = f"--{field.name}"
+        if option in parser._option_string_actions:
+            continue
+        kind = str2bool if isinstance(field.default, bool) else type(field.default)
+        shown = '""' if field.default == "" else field.default
+        group.add_argument(
+            option,
+            type=kind,
+            default=field.default,
+            choices=field.metadata.get("choices"),
+            metavar=None
+            if field.metadata.get("choices")
+            else kind.__name__.replace("str2", "").upper(),
+            help=f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
+        )
+
+
+def make_parser(description: str | None, **groups: type[Any]) -> FlagParser:
+    """A parser with one group of flags per dataclass; the keyword is the group's title."""
+    parser = FlagParser(description)
+    for title, flags_class in groups.items():
+        add_flags(parser, title.replace("_", " "), flags_class)
+    return parser
+
+
+def from_args(flags_class: type[T], args: argparse.Namespace) -> T:
+    """The dataclass filled from parsed arguments.
+
+    Raises:
+        SystemExit: exit code 2 with the message of a ``ValueError`` that the dataclass raises.
+    """
+    names = [field.name for field in dataclasses.fields(flags_class)]  # type: ignore[arg-type]
+    try:
+        return flags_class(**{name: getattr(args, name) for name in names})
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def defaults(flags_class: type[Any]) -> dict[str, Any]:
+    """Flag name → default value."""
+    return {field.name: field.default for field in dataclasses.fields(flags_class)}

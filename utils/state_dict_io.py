@@ -1,0 +1,158 @@
+"""Reads state_dicts that anybody may have written, and checks them before a value is copied.
+
+``torch.load`` runs with ``weights_only=True`` and never falls back; the archive's CRCs, which it
+ignores, are checked first. Which set of files belongs together is the business of ``checkpoint``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from utils.atomic_file import is_remote, open_binary
+from utils.errors import CheckpointError
+
+_MANY = 6
+
+
+def local_or_remote_exists(path: str) -> bool:
+    """Whether a local or ``blobfile`` path is a file."""
+    if not is_remote(path):
+        return os.path.isfile(path)
+    import blobfile
+
+    return bool(blobfile.exists(path))
+
+
+def check_zip(path: str) -> None:
+    """Checks every CRC of a ``.pt`` archive; the older, non-zip format has none to check.
+
+    Raises:
+        CheckpointError: if the file is missing, empty or damaged.
+    """
+    _check_zip_bytes(_read_bytes(path), path)
+
+
+def read_torch_file(path: str) -> Any:
+    """Loads a ``.pt`` file of tensors and plain values on the CPU; nothing in it is executed.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or holds anything else.
+    """
+    if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "") not in ("", "0"):
+        raise CheckpointError(
+            "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set: it would let checkpoints run code; unset it"
+        )
+    data = _read_bytes(path)
+    _check_zip_bytes(data, path)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+        OverflowError,
+    ) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise CheckpointError(
+            f"{path} is no checkpoint that can be loaded safely ({reason}); "
+            "save it again as a plain state_dict of tensors"
+        ) from None
+
+
+def load_state_dict(model: torch.nn.Module, path: str) -> dict[str, torch.Tensor]:
+    """Reads a state_dict and checks it against a model; the model is not touched.
+
+    Returns:
+        name → fp32 tensor (integer buffers keep their dtype).
+
+    Raises:
+        CheckpointError: lists the missing, the unexpected and the mis-shaped keys, and what the
+            model itself says about them (``explain_mismatch``), or names a non-finite tensor.
+    """
+    state = read_torch_file(path)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
+        raise CheckpointError(f"{path} is not a state_dict (a mapping of names to tensors)")
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    misshaped = {
+        key: (tuple(state[key].shape), tuple(own[key].shape))
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    }
+    if missing or unexpected or misshaped:
+        explain = getattr(model, "explain_mismatch", None)
+        hint = explain(missing, unexpected, misshaped) if explain else ""
+        raise CheckpointError(_mismatch_message(path, missing, unexpected, misshaped, hint))
+    for key, value in state.items():
+        if value.is_floating_point() != own[key].is_floating_point():
+            raise CheckpointError(
+                f"{path}: {key} has dtype {value.dtype}, expected {own[key].dtype}"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{path}: {key} holds values that are not finite")
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def load_model(model: torch.nn.Module, path: str) -> None:
+    """Copies a checked state_dict into a model.
+
+    Raises:
+        CheckpointError: as :func:`load_state_dict`.
+    """
+    model.load_state_dict(load_state_dict(model, path))
+
+
+def _mismatch_message(
+    path: str,
+    missing: list[str],
+    unexpected: list[str],
+    misshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]],
+    hint: str,
+) -> str:
+    lines = [f"{path} does not fit the model that the flags describe"]
+    shapes = [f"{key} {there} instead of {here}" for key, (there, here) in misshaped.items()]
+    for title, keys in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
+        if keys:
+            more = f", and {len(keys) - _MANY} more" if len(keys) > _MANY else ""
+            lines.append(f"  {title} ({len(keys)}): {', '.join(keys[:_MANY])}{more}")
+    if hint:
+        lines.append(f"  {hint}")
+    return "\n".join(lines)
+
+
+def _read_bytes(path: str) -> bytes:
+    try:
+        with open_binary(path) as file:
+            return file.read()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _check_zip_bytes(data: bytes, path: str) -> None:
+    if not data:
+        raise CheckpointError(f"{path} is empty")
+    if not data.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+        raise CheckpointError(f"{path} is damaged ({error})") from None
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged (CRC of {damaged})")

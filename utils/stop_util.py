@@ -1,0 +1,48 @@
+"""Requests to stop: signals and a time budget become a flag that loops read at step boundaries."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopFlag:
+    """Set by SIGTERM, SIGINT, SIGUSR1 or when ``run_time_hours`` (if positive) have passed.
+
+    A second signal changes nothing: the loop is already on its way out.
+    """
+
+    def __init__(self, run_time_hours: float = -1.0) -> None:
+        self._deadline = time.monotonic() + run_time_hours * 3600 if run_time_hours > 0 else None
+        self._signal_name = ""
+
+    @property
+    def reason(self) -> str:
+        """Why to stop; empty while there is no reason."""
+        if self._signal_name:
+            return self._signal_name
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return "run_time has passed"
+        return ""
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StopFlag]:
+        """Installs the handlers for the duration of a ``with`` block (main thread only)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        old = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._signal_name = f"received {signal.Signals(number).name}"

@@ -1,0 +1,93 @@
+"""The test loop of every task: the network on each item once, and what to write about it.
+
+A task subclasses :class:`TestLoop` and writes its results in ``_post_process``. Which items a rank
+gets is the business of ``data_util``.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from utils import dist_util
+from utils.debug_util import report_cost
+from utils.logger import RunLogger
+from utils.progress import Progress
+from utils.stop_util import StopFlag
+from utils.tree_util import batch_length, first_tensor, to_device
+
+
+class TestLoop(ABC):
+    """Runs ``model`` over ``data`` without gradients.
+
+    Args:
+        model: the network, in the precision that it computes in.
+        data: iterable of ``(batch, batch_kwargs)``, this rank's share.
+        logger: where to report; silent if None.
+        num_items: items of this rank, for the progress bar; None if unknown.
+    """
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module,
+        data: Iterable[tuple[Any, Any]],
+        logger: RunLogger | None = None,
+        num_items: int | None = None,
+    ) -> None:
+        self.device = dist_util.current_device()
+        self.model = model.to(self.device).eval()
+        self.data = data
+        self.logger = logger or RunLogger(is_quiet=True)
+        self._num_items = num_items
+
+    def forward(self, batch: Any, batch_kwargs: Any) -> Any:
+        """The network's output for one batch."""
+        return self.model(batch)
+
+    @abstractmethod
+    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+        """Writes the results of one batch."""
+
+    def run_loop(self) -> bool:
+        """Processes all data.
+
+        Returns:
+            True when done; False when a signal asked to stop (finished items stay).
+        """
+        stop = StopFlag()
+        bar = Progress(self._num_items, "testing", unit="image", is_shown=dist_util.is_main())
+        with stop.listening(), bar, torch.inference_mode():
+            for batch, batch_kwargs in self.data:
+                batch = to_device(batch, self.device)
+                output = self.forward(batch, batch_kwargs)
+                self._post_process(batch, output, batch_kwargs)
+                bar.update(batch_length(batch))
+                if stop.reason:
+                    self.logger.info(f"stopped ({stop.reason}); run again to go on")
+                    return False
+        dist_util.barrier()
+        return True
+
+    def dry_run(self) -> None:
+        """Runs one batch, reports what it costs and writes no result."""
+        batch, batch_kwargs = next(iter(self.data))
+        started = time.monotonic()
+        with torch.inference_mode():
+            output = self.forward(to_device(batch, self.device), batch_kwargs)
+            first_tensor(output).float().sum().item()  # waits for the device
+        report_cost(self.model, self.device, self.logger.info)
+        seconds = (time.monotonic() - started) / batch_length(batch)
+        total = (
+            f"; {self._num_items} images: {seconds * self._num_items:.0f} s"
+            if self._num_items
+            else ""
+        )
+        self.logger.info(f"first batch, with warm-up: {seconds:.3f} s an image{total}")
+        self.logger.info("dry run: nothing was written")

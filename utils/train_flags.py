@@ -1,0 +1,77 @@
+"""The flags of every training script; read by the parser (no torch) and by ``TrainLoop``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from utils.script_util import flag
+
+
+@dataclass(frozen=True)
+class TrainFlags:
+    """How long, how fast and where to. Counts are optimizer steps unless a name says otherwise."""
+
+    lr: float = flag(1e-4, "learning rate of AdamW")
+    weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
+    lr_anneal_steps: int = flag(0, "steps over which lr falls linearly to 0; 0 keeps it constant")
+    batch_size: int = flag(1, "images per step and process")
+    microbatch: int = flag(-1, "images per forward pass; gradients accumulate; -1 means all")
+    use_fp16: bool = flag(False, "fp16 network with fp32 master parameters and a loss scale")
+    use_bf16: bool = flag(False, "bf16 network with fp32 master parameters")
+    fp16_scale_growth: float = flag(1e-3, "growth of the binary logarithm of the loss scale a step")
+    ema_rate: str = flag("", "decay rates of averaged weights, comma separated; empty: none")
+    max_step: int = flag(int(1e8), "stop after this many steps in total")
+    run_time: float = flag(-1.0, "stop and save after this many hours; -1: no limit")
+    log_dir: str = flag("", "folder of logs.txt, TensorBoard events and args.json")
+    log_interval: int = flag(10, "steps between lines of the log")
+    save_interval: int = flag(10000, "steps between checkpoints")
+    model_save_dir: str = flag("", "folder of the checkpoints")
+    resume_checkpoint: str = flag(
+        "", "what to go on from: modelNNNNNN.pt, a step, a path, or auto (newest or a fresh start)"
+    )
+    keep_last_k: int = flag(-1, "keep only the newest k checkpoints; -1 keeps all")
+    max_bad_steps: int = flag(20, "steps in a row with a non-finite gradient that end the run")
+    seed: int = flag(0, "of data order, noise and dropout")
+    debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
+    dry_run: bool = flag(False, "build all, run one step, print what it costs, write nothing")
+
+    def __post_init__(self) -> None:
+        """Refuses values no run could use.
+
+        Raises:
+            ValueError: names the flag, its value and the remedy.
+        """
+        for name in ("batch_size", "log_interval", "save_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
+        for name in ("microbatch", "keep_last_k"):
+            if getattr(self, name) < 1 and getattr(self, name) != -1:
+                raise ValueError(f"--{name} {getattr(self, name)} must be -1 or at least 1")
+        if self.use_fp16 and self.use_bf16:
+            raise ValueError("--use_fp16 and --use_bf16 exclude each other; give one of them")
+        if not self.lr > 0:
+            raise ValueError(f"--lr {self.lr} must be positive")
+        for rate in self.ema_rates:
+            if not 0 <= rate < 1:
+                raise ValueError(f"--ema_rate {rate} must be in [0, 1)")
+
+    def common(self) -> dict[str, Any]:
+        """The flags that every training has, as keywords for ``TrainLoop``."""
+        return {field.name: getattr(self, field.name) for field in fields(TrainFlags)}
+
+    @property
+    def ema_rates(self) -> list[float]:
+        """The parsed ``ema_rate``."""
+        try:
+            return [float(part) for part in self.ema_rate.split(",") if part.strip()]
+        except ValueError:
+            raise ValueError(
+                f"--ema_rate {self.ema_rate!r} must be numbers separated by commas"
+            ) from None
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of the update that follows ``step`` finished ones."""
+        if not self.lr_anneal_steps:
+            return self.lr
+        return self.lr * max(0.0, 1 - step / self.lr_anneal_steps)

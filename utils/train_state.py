@@ -1,0 +1,134 @@
+"""Everything a training run must find again after a stop, and how it goes to and from a checkpoint.
+
+Weights, optimizer, loss scale, averages, step and place in the data. The loop around it is the
+business of ``train_util``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from utils import dist_util
+from utils.checkpoint import CheckpointSet, CheckpointStore
+from utils.ema_util import WeightAverages
+from utils.errors import CheckpointError
+from utils.fp16_util import MixedPrecisionTrainer
+from utils.run_util import versions
+from utils.state_dict_io import load_state_dict, read_torch_file
+from utils.train_flags import TrainFlags
+
+
+class TrainState:
+    """The state of one run.
+
+    Args:
+        model: on its device, in the precision that it computes in.
+        flags: of the run.
+        log: receives one line about what was loaded, saved or missing.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, flags: TrainFlags, log: Callable[[str], None]
+    ) -> None:
+        self.step = 0  # finished updates
+        self.position = 0  # items of the data stream that all ranks have used
+        self.mp_trainer = MixedPrecisionTrainer(
+            model,
+            lr=flags.lr,
+            weight_decay=flags.weight_decay,
+            use_fp16=flags.use_fp16,
+            fp16_scale_growth=flags.fp16_scale_growth,
+        )
+        self._averages = WeightAverages(flags.ema_rates, self.mp_trainer.masters)
+        self._flags, self._log, self._saved_step = flags, log, -1
+
+    def finish_step(self, num_items: int) -> None:
+        """Counts an update that used ``num_items`` of the stream, over all ranks."""
+        self._averages.update(self.mp_trainer.masters)
+        self.step += 1
+        self.position += num_items
+
+    def save(self, folder: str, extra: dict[str, Any]) -> None:
+        """Writes the set of this step, unless that was done already.
+
+        Raises:
+            StorageError: if a file cannot be written.
+        """
+        if self._saved_step == self.step:
+            return
+        store = CheckpointStore(folder, keep_last_k=self._flags.keep_last_k, warn=self._log)
+        state = {"position": self.position, **self.mp_trainer.scale_state(), **extra}
+        manifest = {"flags": vars(self._flags), "versions": versions(), "state": state}
+        store.save(self.step, self._parts(), manifest)
+        self._saved_step = self.step
+        self._log(f"saved step {self.step} in {folder}")
+
+    def _parts(self) -> dict[str, dict[Any, Any]]:
+        trainer = self.mp_trainer
+        averages = {
+            f"ema_{rate}": trainer.state_dict_of(tensors)
+            for rate, tensors in self._averages.items()
+        }
+        optimizer = trainer.optimizer.state_dict()
+        return {"opt": optimizer, "model": trainer.model_state_dict(), **averages}
+
+    def resume(self) -> dict[str, Any]:
+        """Loads the set that ``resume_checkpoint`` names, if any, and makes all ranks agree.
+
+        Returns:
+            the state stored with it; empty for a fresh start.
+
+        Raises:
+            CheckpointError: if it names nothing usable, or if a fresh start would overwrite the
+                checkpoints of another run.
+        """
+        store = CheckpointStore(self._flags.model_save_dir, warn=self._log)
+        found = store.resolve(self._flags.resume_checkpoint)
+        if found is None:
+            self._refuse_to_overwrite(store)
+        else:
+            self._load(found)
+        trainer = self.mp_trainer
+        dist_util.broadcast_tensors([*trainer.masters, *trainer.model.state_dict().values()])
+        return dict(found.state) if found else {}
+
+    def _load(self, found: CheckpointSet) -> None:
+        trainer = self.mp_trainer
+        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path))
+        self.step = self._saved_step = found.step
+        global_batch = self._flags.batch_size * dist_util.get_world_size()
+        self.position = int(found.state.get("position", found.step * global_batch))
+        trainer.load_scale_state(dict(found.state))
+        self._averages.resume(found.ema_paths, trainer, self._log)
+        if found.opt_path is None:
+            self._log(f"warning: no optimizer state beside {found.model_path}; it starts anew")
+        else:
+            self._load_optimizer(found.opt_path)
+        self._log(f"resumed from {found.model_path} (step {found.step})")
+
+    def _load_optimizer(self, path: str) -> None:
+        optimizer = self.mp_trainer.optimizer
+        state = read_torch_file(path)
+        try:
+            shapes = [tuple(entry["exp_avg"].shape) for _, entry in sorted(state["state"].items())]
+            if shapes != [tuple(master.shape) for master in self.mp_trainer.masters]:
+                raise ValueError("its parameters have other shapes")
+            optimizer.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path} is no optimizer state of this model ({error}); "
+                "move it away to go on with a fresh one"
+            ) from None
+        for group in optimizer.param_groups:
+            group["weight_decay"], group["fused"] = self._flags.weight_decay, True
+
+    def _refuse_to_overwrite(self, store: CheckpointStore) -> None:
+        steps = store.steps()
+        if steps and not self._flags.dry_run:
+            raise CheckpointError(
+                f"{store.folder} already holds checkpoints up to step {steps[0]}; go on with "
+                "--resume_checkpoint auto, or give another --model_save_dir"
+            )

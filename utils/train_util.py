@@ -1,0 +1,279 @@
+"""The training loop of every task: minimise E[L(f(X), Y)] over the weights of f.
+
+A task subclasses :class:`TrainLoop`, says in ``compute_loss`` which L it wants (the default is the
+squared error, whose minimiser is the conditional mean) and reports in ``_post_process``. Data
+order, precision and what a checkpoint remembers are the business of ``data_util``, ``fp16_util``
+and ``train_state``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from utils import dist_util
+from utils.debug_util import report_cost
+from utils.errors import CheckpointError
+from utils.fp16_util import MIN_LG_LOSS_SCALE
+from utils.lock_util import sole_writer
+from utils.logger import RunLogger
+from utils.progress import Progress
+from utils.random_util import stable_seed
+from utils.stop_util import StopFlag
+from utils.train_flags import TrainFlags
+from utils.train_state import TrainState
+from utils.tree_util import batch_length, batch_slice, first_tensor, to_device
+
+_LOG_INTERVALS_BETWEEN_IMAGES = 100
+_STEPS_BETWEEN_VOTES_ON_GPUS = 10
+_UNLIMITED_STEPS = int(1e8)
+
+
+class TrainLoop(ABC):
+    """Trains ``model`` on ``data``; stopped and resumed, it ends with the same weights.
+
+    Args:
+        model: the network, in the precision that it computes in.
+        data: a :class:`utils.data_util.ResumableData`, or any iterable of ``(batch, label)``.
+            Tensors of one pair share their first dimension.
+        logger: where to report; silent if None.
+        flags: fields of :class:`TrainFlags`.
+
+    Raises:
+        TypeError: for an unknown flag.
+        ValueError: for a flag value that no run could use.
+        CheckpointError: if ``resume_checkpoint`` names nothing usable, or if a fresh start would
+            overwrite the checkpoints of another run.
+    """
+
+    def __init__(
+        self, *, model: torch.nn.Module, data: Any, logger: RunLogger | None = None, **flags: Any
+    ) -> None:
+        self.flags = TrainFlags(**flags)
+        self.logger = logger or RunLogger(is_quiet=True)
+        self.device = dist_util.current_device()
+        self.model = model.to(self.device)
+        self.data = data
+        self.state = TrainState(self.model, self.flags, self.logger.info)
+        self.mp_trainer = self.state.mp_trainer
+        self.load_extra_state(self.state.resume())
+        self.wrapped_model: torch.nn.Module = self._wrap()
+        if self.flags.debug_mode:
+            report_cost(self.model, self.device, self.logger.info)
+
+    # ---- what a task says
+
+    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+        """The empirical risk of a slice of the batch: mean squared error.
+
+        Its minimiser is the conditional mean E[Y|X] (docs/theory.md, eq. 2). Another loss, another
+        functional of the conditional law; nothing else in the loop changes.
+
+        Returns:
+            the mean loss over the slice (a scalar), and the model's output for reporting.
+        """
+        output = self.wrapped_model(micro_input)
+        return torch.nn.functional.mse_loss(output.float(), micro_label.float()), output
+
+    @abstractmethod
+    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+        """Reports on the ``i``-th slice of a step, after its backward pass and without gradients."""
+
+    @property
+    def step(self) -> int:
+        """Finished updates."""
+        return self.state.step
+
+    @property
+    def is_image_step(self) -> bool:
+        """Whether pictures are due: every 100 log intervals, starting with the first step."""
+        return self.step % (self.flags.log_interval * _LOG_INTERVALS_BETWEEN_IMAGES) == 0
+
+    # ---- the loop
+
+    def run_loop(self) -> bool:
+        """Trains until ``max_step``.
+
+        Returns:
+            True when done; False when a signal or ``run_time`` stopped it (a checkpoint is saved).
+        """
+        if self.flags.dry_run:
+            return self._dry_run()
+        stop = StopFlag(self.flags.run_time)
+        with self._writing(), stop.listening(), self._progress() as progress:
+            batches = self._batches()
+            while self.step < self.flags.max_step:
+                batch, label = next(batches)
+                self.run_step(batch, label)
+                progress.update()
+                if self.step % self.flags.log_interval == 0:
+                    self._log()
+                if self.step % self.flags.save_interval == 0:
+                    self.save()
+                if self._agree_to_stop(stop):
+                    self.save()
+                    self.logger.info(
+                        f"stopped at step {self.step} ({stop.reason or 'on another process'}); "
+                        "run again with --resume_checkpoint auto to go on"
+                    )
+                    return False
+            self.save()
+        return True
+
+    def run_step(self, batch: Any, label: Any) -> None:
+        """One update of the weights from one batch of this rank."""
+        torch.manual_seed(stable_seed(self.flags.seed, self.step, dist_util.get_rank()))
+        batch, label = to_device(batch, self.device), to_device(label, self.device)
+        self.mp_trainer.zero_grad()
+        loss = self._forward_backward(batch, label)
+        statistics = self.mp_trainer.step(self.flags.lr_at(self.step))
+        self.logger.add("loss", loss)
+        for key, value in statistics.items():
+            self.logger.add(key, value)
+        self.state.finish_step(batch_length(batch) * dist_util.get_world_size())
+
+    def _forward_backward(self, batch: Any, label: Any) -> torch.Tensor:
+        """Accumulates the gradient of the batch's mean loss slice by slice; returns the loss."""
+        size = batch_length(batch)
+        micro_size = self.flags.microbatch if self.flags.microbatch > 0 else size
+        total = torch.zeros((), device=self.device)
+        for i, start in enumerate(range(0, size, micro_size)):
+            stop = min(start + micro_size, size)
+            micro_input, micro_label = (
+                batch_slice(batch, start, stop),
+                batch_slice(label, start, stop),
+            )
+            # ranks exchange gradients once a step: forward and backward of the others stay local
+            with self._local_gradients(is_last=stop == size):
+                loss, output = self.compute_loss(micro_input, micro_label)
+                loss = loss * ((stop - start) / size)
+                self.mp_trainer.backward(loss)
+            total += loss.detach()
+            with torch.no_grad():
+                self._post_process(micro_input, micro_label, output, i)
+        return total
+
+    def _local_gradients(self, *, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        if isinstance(self.wrapped_model, DistributedDataParallel) and not is_last:
+            return self.wrapped_model.no_sync()
+        return contextlib.nullcontext()
+
+    def _wrap(self) -> torch.nn.Module:
+        if not dist_util.is_distributed():
+            return self.model
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(self.model, device_ids=device_ids)
+
+    def _batches(self) -> Iterator[tuple[Any, Any]]:
+        if hasattr(self.data, "batches"):
+            found: Iterator[tuple[Any, Any]] = self.data.batches(self.state.position)
+            return found
+        return iter(self.data)
+
+    def _agree_to_stop(self, stop: StopFlag) -> bool:
+        # a vote waits for the GPU, so there it is not held at every step
+        if self.device.type == "cuda" and self.step % _STEPS_BETWEEN_VOTES_ON_GPUS:
+            return False if dist_util.is_distributed() else bool(stop.reason)
+        return dist_util.any_rank(bool(stop.reason))
+
+    # ---- reporting
+
+    def _progress(self) -> Progress:
+        is_bounded = self.flags.max_step < _UNLIMITED_STEPS
+        total = self.flags.max_step if is_bounded else None
+        is_shown = dist_util.is_main()
+        self._log_time, self._log_position = time.monotonic(), self.state.position
+        return Progress(
+            total, "training", unit="step", done=self.step, is_shown=is_shown, has_lines=False
+        )
+
+    def _log(self) -> None:
+        """Writes the means since the last call: one transfer from the device for all of them."""
+        self.logger.add("param_norm", self.mp_trainer.param_norm())
+        self.logger.add("skipped_in_row", self.mp_trainer.num_skipped_in_row)
+        self.logger.add("skipped_steps", self.mp_trainer.num_skipped)
+        keys, means = self.logger.take_means()
+        values = dict(zip(keys, dist_util.mean_over_ranks(means).tolist(), strict=True))
+        now = time.monotonic()
+        rate = (self.state.position - self._log_position) / max(now - self._log_time, 1e-9)
+        self._log_time, self._log_position = now, self.state.position
+        values |= {"samples_per_second": rate, "lr": self.flags.lr_at(self.step - 1)}
+        self.logger.scalars(values, self.step)
+        shown = ("loss", "grad_norm", "param_norm", "lg_loss_scale", "samples_per_second")
+        text = " | ".join(f"{key} {values[key]:.4g}" for key in shown)
+        self.logger.info(f"step {self.step} | {text}{self._time_left(rate)}")
+        self._refuse_divergence(values["skipped_in_row"], values["lg_loss_scale"])
+
+    def _time_left(self, samples_per_second: float) -> str:
+        steps = self.flags.max_step - self.step
+        if self.flags.max_step >= _UNLIMITED_STEPS or self.step == 0:
+            return ""
+        seconds = steps * self.flags.batch_size * dist_util.get_world_size() / samples_per_second
+        return f" | {seconds / 60:.1f} min left"
+
+    def _refuse_divergence(self, skipped_in_row: float, lg_loss_scale: float) -> None:
+        if self.flags.use_fp16 and lg_loss_scale <= MIN_LG_LOSS_SCALE:
+            raise CheckpointError(
+                f"step {self.step}: the loss scale fell to 2^{lg_loss_scale:.0f} and fp16 still "
+                "overflows; lower --lr or use --use_bf16 True. The last checkpoint is intact"
+            )
+        if not self.flags.use_fp16 and skipped_in_row >= self.flags.max_bad_steps:
+            raise CheckpointError(
+                f"step {self.step}: {skipped_in_row:.0f} gradients in a row were not finite; lower "
+                "--lr or look at the data. The last checkpoint is intact"
+            )
+
+    def _dry_run(self) -> bool:
+        batch, label = next(self._batches())
+        started = time.monotonic()
+        self.run_step(batch, label)
+        first_tensor(self.mp_trainer.masters).sum().item()  # waits for the device
+        seconds = time.monotonic() - started
+        hours = seconds * (self.flags.max_step - self.step) / 3600
+        report_cost(self.model, self.device, self.logger.info)
+        self.logger.info(f"one step (the first, with warm-up): {seconds:.3f} s")
+        self.logger.info(f"whole run of {self.flags.max_step} steps: about {hours:.2f} h")
+        self.logger.info("dry run: nothing was written")
+        return True
+
+    # ---- files
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Rank 0 holds the folder, so that a second run cannot write between this one's files."""
+        with contextlib.ExitStack() as stack:
+            error = None
+            if dist_util.is_main() and self.flags.model_save_dir:
+                try:
+                    os.makedirs(self.flags.model_save_dir, exist_ok=True)
+                    stack.enter_context(sole_writer(self.flags.model_save_dir))
+                except (OSError, CheckpointError) as caught:
+                    error = caught
+            dist_util.raise_together(error)
+            yield
+
+    def save(self) -> None:
+        """Writes the checkpoint set of this step, unless that was done already."""
+        if not self.flags.model_save_dir:
+            return
+        error = None
+        if dist_util.is_main():
+            try:
+                self.state.save(self.flags.model_save_dir, self.extra_state())
+            except OSError as caught:
+                error = caught
+        dist_util.raise_together(error)
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a task wants to find again after a resume (JSON types); see ``load_extra_state``."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
+        """Takes back what :meth:`extra_state` gave."""

@@ -1,0 +1,56 @@
+"""Draws samples of high-res images given their low-res version; stop it and run it again at will.
+
+    one process:  python ddpm_sr_sample.py $MODEL_FLAGS $GD_FLAGS $SCRIPT_FLAGS
+    4 GPUs:       torchrun --nproc_per_node 4 ddpm_sr_sample.py (the same)
+
+Any number of processes may share --output_dir: each image is drawn by one of them.
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import DiffusionFlags, SampleFlags, SRDiffusionModelFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__, model=SRDiffusionModelFlags, diffusion=DiffusionFlags, sampling=SampleFlags
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, samples; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
+    sample = from_args(SampleFlags, args)
+    from sr_var.base_dataset import load_entries
+    from sr_var.build import load_checked
+    from sr_var.sampling import SRSampler
+    from sr_var.script_util import sr_create_model_and_diffusion
+    from utils.run_util import started
+
+    with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
+        log = run.logger.info
+        model, diffusion = sr_create_model_and_diffusion(**vars(flags), **vars(process_flags))
+        sampler = SRSampler(
+            model=load_checked(model, sample.model_path).to(run.device),
+            diffusion=diffusion,
+            entries=load_entries(sample.to_sample_images_dict_path, sample.data_dir),
+            sizes=(flags.large_size, flags.small_size),
+            flags=sample,
+            device=run.device,
+            log=log,
+        )
+        if sample.debug_mode:
+            sampler.report_cost()
+        if sample.dry_run:
+            sampler.dry_run()
+            return EXIT_DONE
+        is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
+        return EXIT_DONE if is_done else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,56 @@
+"""Trains a diffusion model that draws high-res images given their low-res version.
+
+one process:  python ddpm_sr_train.py $MODEL_FLAGS $DIFFUSION_FLAGS $SCRIPT_FLAGS
+4 GPUs:       torchrun --nproc_per_node 4 ddpm_sr_train.py (the same)
+go on:        the same command with --resume_checkpoint auto
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import DataFlags, DDPMTrainFlags, DiffusionFlags, SRDiffusionModelFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__,
+        model=SRDiffusionModelFlags,
+        diffusion=DiffusionFlags,
+        data=DataFlags,
+        training=DDPMTrainFlags,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, trains; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    flags = from_args(SRDiffusionModelFlags, args)
+    process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
+    train = from_args(DDPMTrainFlags, args)
+    from diffusion.timestep_sampler import create_named_schedule_sampler
+    from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
+    from sr_var.script_util import sr_create_model_and_diffusion
+    from utils.run_util import started
+
+    with started(args, None if train.dry_run else train.log_dir) as run:
+        model, diffusion = sr_create_model_and_diffusion(**vars(flags), **vars(process_flags))
+        model.convert_to_compute_dtype()
+        sampler = create_named_schedule_sampler(train.schedule_sampler, diffusion.num_timesteps)
+        sizes = flags.large_size, flags.small_size
+        data = load_diffusion_data(data_flags, sizes, train, sampler, run.device, run.logger.info)
+        loop = SRDiffusionTrainLoop(
+            model=model,
+            diffusion=diffusion,
+            schedule_sampler=sampler,
+            is_class_cond=flags.class_cond,
+            data=data,
+            logger=run.logger,
+            **train.common(),
+        )
+        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,30 @@
+"""Scans a folder of images and writes the info dicts that say what to train and to test on.
+
+    python sr_data_info.py --data_dir ../datasets/imagenet/train --output_dir data/sr_imagenet
+
+Takes ImageNet-named files (n01440764_10026.JPEG) or class folders; the classes sorted by name give
+the labels. Writes data_info.pkl, train_data_info.pkl and to_sample_data_info.pkl.
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import DataInfoFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(__doc__, data=DataInfoFlags)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, scans, writes; returns the exit code."""
+    flags = from_args(DataInfoFlags, create_parser().parse_args(argv))
+    from sr_var.data_info import write_info
+
+    return EXIT_DONE if write_info(flags, print) else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,50 @@
+"""Writes the conditional mean of every test image; finished images are not computed again.
+
+    one process:  python sr_mean_test.py $MODEL_FLAGS $SCRIPT_FLAGS --model_path M.pt
+    4 GPUs:       torchrun --nproc_per_node 4 sr_mean_test.py (the same)
+
+The network is built from the model flags that the training stored in --log_dir.
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import MeanModelFlags, MeanNetFlags, TestDataFlags, TestFlags
+from utils.errors import run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script (those of the mean net's place only fit the variance test)."""
+    return make_parser(
+        __doc__, model=MeanModelFlags, data=TestDataFlags, test=TestFlags, mean_net=MeanNetFlags
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, tests; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
+    test = from_args(TestFlags, args)
+    from sr_var.base_dataset import load_entries
+    from sr_var.build import finish_test, tested_model
+    from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder, regression_test_data
+    from utils.run_util import started
+
+    with started(args, None if test.dry_run else test.log_dir) as run:
+        model, sizes, step = tested_model(args, model_flags, test, run.logger.info)
+        entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
+        run.write_args(args)
+        results = mean_result_folder(test.output_dir, step, test.model_path)
+        pending = entries if test.dry_run else results.pending(entries)
+        loop = SRMeanTestLoop(
+            model=model,
+            data=regression_test_data(pending, data_flags, sizes, test.batch_size),
+            logger=run.logger,
+            num_items=len(pending),
+            results=results,
+        )
+        return finish_test(loop, test, run.logger.info)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,45 @@
+"""Trains the network for the conditional mean E[high-res | low-res].
+
+one process:  python sr_mean_train.py $MODEL_FLAGS $SCRIPT_FLAGS
+4 GPUs:       torchrun --nproc_per_node 4 sr_mean_train.py $MODEL_FLAGS $SCRIPT_FLAGS
+go on:        the same command with --resume_checkpoint auto
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import DataFlags, MeanModelFlags, MeanTrainFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(__doc__, model=MeanModelFlags, data=DataFlags, training=MeanTrainFlags)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, trains; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    model_flags, data_flags = from_args(MeanModelFlags, args), from_args(DataFlags, args)
+    train = from_args(MeanTrainFlags, args)
+    from sr_var.build import mean_model, settle_train_flags, store_model_flags
+    from sr_var.mean_utils import SRMeanTrainLoop
+    from sr_var.sr_data import load_regression_data
+    from utils.run_util import started
+
+    with started(args, None if train.dry_run else train.log_dir) as run:
+        flags, train = settle_train_flags(args, model_flags, train, run.logger.info)
+        run.write_args(args)
+        sizes = flags["large_size"], flags["small_size"]
+        data = load_regression_data(
+            data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info
+        )
+        loop = SRMeanTrainLoop(
+            model=mean_model(flags), data=data, logger=run.logger, **train.common()
+        )
+        store_model_flags(train, MeanModelFlags, flags)
+        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,148 @@
+"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order).
+
+The crop is all that happens here; the low-res image is made on the device (``degradation``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from sr_var.flags import DataFlags
+from utils.atomic_file import is_remote
+from utils.data_util import ItemKey
+from utils.errors import DataError
+from utils.image_util import (
+    BadImageError,
+    center_crop_arr,
+    open_image,
+    random_crop_arr,
+    random_flip,
+    resolve_image_path,
+)
+from utils.random_util import item_rng
+from utils.safe_pickle import load_info_dict
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image: its name relative to ``data_dir`` (also its output folder) and its label."""
+
+    name: str
+    y: int
+
+
+def load_entries(data_info_dict_path: str, data_dir: str) -> list[Entry]:
+    """All images of an info dict, in the dict's order.
+
+    The dict's documented misnaming ``data/imagenet/`` is read as ``data/sr_imagenet/`` where only
+    that exists.
+
+    Raises:
+        DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
+    """
+    path = existing_path(data_info_dict_path, ("data/imagenet/", "data/sr_imagenet/"))
+    info = load_info_dict(path)
+    if not is_remote(data_dir) and not _is_folder(data_dir):
+        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
+    return [Entry(name, item["y"]) for item in info.values() for name in item["file_names"]]
+
+
+def existing_path(path: str, misspelling: tuple[str, str]) -> str:
+    """The path itself, or its documented correction if only that exists (and says so)."""
+    import os
+
+    corrected = path.replace(*misspelling)
+    if os.path.exists(path) or corrected == path or not os.path.exists(corrected):
+        return path
+    print(f"notice: {path} does not exist; using {corrected}")
+    return corrected
+
+
+def _is_folder(path: str) -> bool:
+    import os
+
+    return os.path.isdir(path)
+
+
+class CropDataset(Dataset[dict[str, Any]]):
+    """Square uint8 crops by stream key; bad images raise, or are replaced by the next good one.
+
+    Args:
+        entries: the images.
+        size: side of the crop, pixels.
+        flags: where the files are and how to augment.
+        seed: of the augmentation, a function of (seed, epoch, index).
+    """
+
+    def __init__(self, entries: Sequence[Entry], size: int, flags: DataFlags, seed: int) -> None:
+        self._entries, self._size, self._flags, self._seed = entries, size, flags, seed
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, key: ItemKey) -> dict[str, Any]:
+        """``high_res`` (3, size, size) uint8, ``y``, ``position`` and ``bad``: names skipped."""
+        position, epoch, index = key
+        bad: list[str] = []
+        while True:
+            entry = self._entries[(index + len(bad)) % len(self._entries)]
+            try:
+                crop = self._read(entry, item_rng(self._seed, epoch, index))
+                break
+            except BadImageError:
+                bad.append(entry.name)
+                if self._flags.on_bad_image == "error" or len(bad) == len(self._entries):
+                    raise
+        high_res = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
+        return {"high_res": high_res, "y": entry.y, "position": position, "bad": "\n".join(bad)}
+
+    def _read(self, entry: Entry, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        image = open_image(resolve_image_path(self._flags.data_dir, entry.name))
+        if self._flags.random_crop:
+            crop = random_crop_arr(image, self._size, rng)
+        else:
+            crop = center_crop_arr(image, self._size)
+        return random_flip(crop, rng) if self._flags.random_flip else crop
+
+
+class TestCrops(Dataset[dict[str, Any]]):
+    """Centre crops in order; a bad image raises, or its item is None.
+
+    Args:
+        entries: the images.
+        size: side of the crop, pixels.
+        data_dir: where the files are.
+        on_bad_image: ``error`` or ``skip``.
+    """
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    def __init__(
+        self, entries: Sequence[Entry], size: int, data_dir: str, on_bad_image: str = "error"
+    ) -> None:
+        self._entries, self._size = entries, size
+        self._data_dir, self._on_bad_image = data_dir, on_bad_image
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | None:  # type: ignore[override]
+        """``high_res`` (3, size, size) uint8, ``y`` and ``name``; or None for a skipped image."""
+        entry = self._entries[index]
+        try:
+            crop = center_crop_arr(
+                open_image(resolve_image_path(self._data_dir, entry.name)), self._size
+            )
+        except BadImageError as error:
+            if self._on_bad_image == "error":
+                raise
+            print(f"warning: skipped {entry.name}: {error}")
+            return None
+        high_res = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
+        return {"high_res": high_res, "y": entry.y, "name": entry.name}

@@ -1,0 +1,133 @@
+"""Puts a run together: the flags that decide, the networks in their precision, the frozen mean net.
+
+What the scripts share, so that each of them stays a page.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sr_var.flags import MeanModelFlags, TestFlags, VarModelFlags
+from sr_var.model_args import args_path, load_model_args, save_model_args, settle_model_flags
+from sr_var.script_util import create_mean_model, create_var_model
+from utils import dist_util
+from utils.checkpoint import CheckpointStore, step_of
+from utils.debug_util import report_cost
+from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
+from utils.state_dict_io import load_model
+from utils.test_util import TestLoop
+from utils.train_flags import TrainFlags
+
+if TYPE_CHECKING:
+    import argparse
+
+    import torch
+
+    from models.unet import UNetModel, VarianceModel
+
+Train = TypeVar("Train", bound=TrainFlags)
+Log = Callable[[str], None]
+
+
+def settle_train_flags(
+    args: argparse.Namespace, model_flags: MeanModelFlags, train: Train, log: Log
+) -> tuple[dict[str, Any], Train]:
+    """The model flags to build from, stored ones first, and the training flags that go with them.
+
+    ``args`` is corrected too, so that ``args.json`` tells what was used.
+
+    Raises:
+        CheckpointError: if the run to resume has no stored flags or no checkpoint.
+    """
+    found = CheckpointStore(train.model_save_dir, warn=lambda line: None).resolve(
+        train.resume_checkpoint
+    )
+    path = args_path(train.log_dir, type(model_flags))
+    settled = settle_model_flags(model_flags, path, is_resuming=found is not None, log=log)
+    for name, value in settled.items():
+        setattr(args, name, value)
+    precision = {"use_fp16": settled["use_fp16"], "use_bf16": settled["use_bf16"]}
+    return settled, dataclasses.replace(train, **precision)
+
+
+def store_model_flags(train: TrainFlags, flags_class: type[MeanModelFlags], flags: Any) -> None:
+    """Writes the args file of a run (rank 0, and not in a dry run)."""
+    if dist_util.is_main() and not train.dry_run:
+        save_model_args(args_path(train.log_dir, flags_class), flags_class(**flags))
+
+
+def mean_model(flags: dict[str, Any]) -> UNetModel:
+    """The mean net in the precision of its flags."""
+    model = create_mean_model(**flags)
+    model.convert_to_compute_dtype()
+    return model
+
+
+def var_model(flags: dict[str, Any]) -> VarianceModel:
+    """The variance net in the precision of its flags."""
+    model = create_var_model(**flags)
+    model.convert_to_compute_dtype()
+    return model
+
+
+def frozen_mean_net(path: str, args_file: str, sizes: tuple[int, int], log: Log) -> torch.nn.Module:
+    """The mean net that the variance task stands on, built from its own stored flags.
+
+    Raises:
+        CheckpointError: if a file is missing or does not fit, or the net is for other sizes.
+    """
+    if not path:
+        raise CheckpointError("--mean_model_path is empty; give the checkpoint of the mean net")
+    flags = load_model_args(args_file, MeanModelFlags, log)
+    if (flags["large_size"], flags["small_size"]) != sizes:
+        raise CheckpointError(
+            f"the mean net of {args_file} is for {flags['small_size']} → {flags['large_size']}, "
+            f"this run for {sizes[1]} → {sizes[0]}"
+        )
+    return load_checked(create_mean_model(**flags), path)
+
+
+def load_checked(model: Any, path: str) -> torch.nn.Module:
+    """Loads fp32 weights, then casts to the precision of the model's flags.
+
+    Raises:
+        CheckpointError: if the file is missing (lists what is there), damaged or of another model.
+    """
+    found = CheckpointStore("", warn=lambda line: None).resolve(path)
+    if found is None:
+        raise CheckpointError("--model_path is empty; give the checkpoint to use")
+    load_model(model, found.model_path)
+    model.convert_to_compute_dtype()
+    network: torch.nn.Module = model.eval().requires_grad_(False)
+    return network
+
+
+def tested_model(
+    args: argparse.Namespace, model_flags: MeanModelFlags, test: TestFlags, log: Log
+) -> tuple[torch.nn.Module, tuple[int, int], int]:
+    """The network to test, its (large, small) sizes, and the step in its file name.
+
+    Raises:
+        CheckpointError: if a file is missing or does not fit.
+    """
+    path = args_path(test.log_dir, type(model_flags))
+    flags = settle_model_flags(model_flags, path, is_resuming=True, log=log)
+    for name, value in flags.items():
+        setattr(args, name, value)
+    if not test.model_path:
+        raise CheckpointError("--model_path is empty; give the checkpoint to test")
+    create = create_var_model if isinstance(model_flags, VarModelFlags) else create_mean_model
+    model = load_checked(create(**flags), test.model_path)
+    return model, (flags["large_size"], flags["small_size"]), step_of(test.model_path)
+
+
+def finish_test(loop: TestLoop, test: TestFlags, log: Log) -> int:
+    """Runs a test loop as its flags say; returns the exit code."""
+    if test.dry_run:
+        loop.dry_run()
+        return EXIT_DONE
+    if test.debug_mode:
+        report_cost(loop.model, loop.device, log)
+    return EXIT_DONE if loop.run_loop() else EXIT_STOPPED

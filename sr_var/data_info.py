@@ -1,0 +1,208 @@
+"""Scans a folder of images and writes which image has which label and which are for testing.
+
+Classes sorted by name give the labels. Reading the dicts is the business of ``base_dataset``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sr_var.flags import DataInfoFlags
+from utils.errors import DataError
+from utils.image_util import IMAGE_EXTENSIONS, BadImageError, open_image, resolve_image_path
+from utils.progress import Progress
+from utils.random_util import stable_seed
+from utils.safe_pickle import dump_pickle
+from utils.stop_util import StopFlag
+
+Info = dict[str, dict[str, object]]
+ALL_FILE, TRAIN_FILE, TEST_FILE = (
+    "data_info.pkl",
+    "train_data_info.pkl",
+    "to_sample_data_info.pkl",
+)
+_CHECKED_FILE = ".checked.txt"
+_DEFAULT_EXTENSION = ".JPEG"
+
+
+def scan(data_dir: str) -> list[str]:
+    """Names of all images below a folder, sorted; ``/`` separates, ``.JPEG`` is left off.
+
+    Raises:
+        DataError: if the folder is missing or holds no image.
+    """
+    if not os.path.isdir(data_dir):
+        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
+    names = []
+    for folder, _, files in os.walk(data_dir, followlinks=True):
+        prefix = os.path.relpath(folder, data_dir).replace(os.sep, "/")
+        for file in files:
+            if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith("."):
+                name = file if prefix == "." else f"{prefix}/{file}"
+                names.append(name.removesuffix(_DEFAULT_EXTENSION))
+    if not names:
+        raise DataError(f"--data_dir {data_dir} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
+    return sorted(names)
+
+
+def class_of(name: str, *, has_split_folder: bool = False) -> str:
+    """The class in a name: the folder that holds the file, or, in a flat folder, the file name up
+    to its first underscore (``n01440764_10026``).
+
+    Args:
+        name: as :func:`scan` gives it.
+        has_split_folder: the first folder separates training from test images and is no class.
+
+    Raises:
+        DataError: for a file in a flat folder whose name has no underscore.
+    """
+    if has_split_folder:
+        name = name.partition("/")[2] or name
+    folder, _, file = name.rpartition("/")
+    if folder:
+        return folder.rpartition("/")[2]
+    if "_" not in file:
+        raise DataError(
+            f"{name} shows no class: name files class_number.JPEG or put them into class folders"
+        )
+    return file.split("_")[0]
+
+
+def make_info(names: Sequence[str], class_by_name: Mapping[str, str]) -> Info:
+    """Class → label and names, for some of the images.
+
+    Args:
+        names: the images to list.
+        class_by_name: of all images of the data set; its sorted classes give the labels.
+    """
+    labels = {key: y for y, key in enumerate(sorted(set(class_by_name.values())))}
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(class_by_name[name], []).append(name)
+    return {key: {"y": labels[key], "file_names": members[key]} for key in sorted(members)}
+
+
+def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[str], list[str]]:
+    """(training names, test names).
+
+    Test images are those below ``test_folder``, or ``num_test_per_class`` of each class, drawn from
+    (seed, class) so that more images in one class do not change the choice in another.
+
+    Raises:
+        DataError: if nothing would be left to train or to test on.
+    """
+    if flags.test_folder:
+        prefix = flags.test_folder.strip("/") + "/"
+        test = {name for name in class_by_name if name.startswith(prefix)}
+    else:
+        by_class: dict[str, list[str]] = {}
+        for name, key in class_by_name.items():
+            by_class.setdefault(key, []).append(name)
+        test = {
+            members[i]
+            for key, members in by_class.items()
+            for i in np.random.default_rng(stable_seed(flags.seed, key)).permutation(len(members))[
+                : flags.num_test_per_class
+            ]
+        }
+    train = [name for name in class_by_name if name not in test]
+    if not train or not test:
+        raise DataError(
+            f"{len(train)} images would be left for training and {len(test)} for testing; "
+            "see --num_test_per_class and --test_folder"
+        )
+    return train, sorted(test)
+
+
+def find_bad_images(
+    names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
+) -> set[str] | None:
+    """Decodes every image; None if a signal stopped it (what was checked is remembered).
+
+    Raises:
+        DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
+    """
+    journal = os.path.join(flags.output_dir, _CHECKED_FILE)
+    known = {} if flags.dry_run else _read_journal(journal)
+    bad = {name for name in names if known.get(name) == "bad"}
+    todo = [name for name in names if name not in known]
+    num_threads = flags.num_threads if flags.num_threads > 0 else os.cpu_count() or 1
+    stop = StopFlag()
+    with (
+        open(os.devnull if flags.dry_run else journal, "a", encoding="utf-8") as file,
+        ThreadPoolExecutor(num_threads) as pool,
+        Progress(len(names), "checking images", unit="image", done=len(known)) as bar,
+        stop.listening(),
+    ):
+        for start in range(0, len(todo), 1024):
+            chunk = todo[start : start + 1024]
+            for name, problem in zip(chunk, pool.map(_problem(flags.data_dir), chunk), strict=True):
+                file.write(f"{'bad' if problem else 'good'} {name}\n")
+                if problem:
+                    bad.add(name)
+                    log(f"damaged: {problem}")
+                bar.update()
+            if stop.reason:
+                return None
+    if bad and flags.on_bad_image == "error":
+        raise DataError(
+            f"{len(bad)} images cannot be opened: {', '.join(sorted(bad)[:5])}"
+            f"{' …' if len(bad) > 5 else ''}; mend them, or leave them out with --on_bad_image skip"
+        )
+    return bad
+
+
+def _problem(data_dir: str) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        try:
+            open_image(resolve_image_path(data_dir, name)).load()
+        except BadImageError as error:
+            return str(error)
+        return ""
+
+    return check
+
+
+def _read_journal(path: str) -> dict[str, str]:
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        words = (line.rstrip("\n").split(" ", 1) for line in file if line.endswith("\n"))
+        return {parts[1]: parts[0] for parts in words if len(parts) == 2}
+
+
+def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
+    """The whole job: scan, check, split, write the three pickles.
+
+    Returns:
+        False if a signal stopped the check.
+    """
+    names = scan(flags.data_dir)
+    if not flags.dry_run:
+        os.makedirs(flags.output_dir, exist_ok=True)
+    if flags.check_images:
+        bad = find_bad_images(names, flags, log)
+        if bad is None:
+            log("stopped; run again to go on")
+            return False
+        names = [name for name in names if name not in bad]
+        log(f"{len(names)} images open, {len(bad)} were left out")
+    is_split = bool(flags.test_folder)
+    class_by_name = {name: class_of(name, has_split_folder=is_split) for name in names}
+    train, test = split(class_by_name, flags)
+    counts = Counter(class_by_name.values())
+    log(f"{len(counts)} classes: {len(train)} training and {len(test)} test images")
+    log("largest classes: " + ", ".join(f"{key} {n}" for key, n in counts.most_common(3)))
+    if flags.dry_run:
+        log("dry run: nothing was written")
+        return True
+    for file_name, members in ((ALL_FILE, names), (TRAIN_FILE, train), (TEST_FILE, test)):
+        path = os.path.join(flags.output_dir, file_name)
+        dump_pickle(make_info(members, class_by_name), path)
+        log(f"wrote {path}")
+    return True

@@ -1,0 +1,49 @@
+"""The map from a high-res image to what the networks see: pure functions on tensors.
+
+Images are NCHW float in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def area_downsample(high_res: Tensor, small_size: int) -> Tensor:
+    """X = area(Y): every low-res pixel is the mean of its block of high-res pixels.
+
+    Args:
+        high_res: (N, C, H, H), H a multiple of ``small_size``.
+        small_size: side of the result.
+
+    Raises:
+        ValueError: if the sizes do not divide.
+    """
+    factor, rest = divmod(high_res.shape[-1], small_size)
+    if rest or high_res.shape[-2] != high_res.shape[-1]:
+        raise ValueError(
+            f"--small_size {small_size} does not divide the side of the image "
+            f"{tuple(high_res.shape[-2:])}; choose sizes with a whole factor"
+        )
+    return F.avg_pool2d(high_res, factor)  # (N, C, small_size, small_size)
+
+
+def bilinear_upsample(low_res: Tensor, large_size: int) -> Tensor:
+    """The low-res image at the size of the high-res one; half-pixel centres, no antialiasing."""
+    return F.interpolate(low_res, (large_size, large_size), mode="bilinear", align_corners=False)
+
+
+def bytes_to_image(image_uint8: Tensor) -> Tensor:
+    """Grey levels 0..255 to float in [-1, 1]."""
+    return image_uint8.to(torch.float32) / 127.5 - 1
+
+
+def image_to_255(image: Tensor) -> Tensor:
+    """Float in [-1, 1] to grey levels, neither rounded nor clipped."""
+    return (image + 1) * 127.5
+
+
+def image_to_bytes(image: Tensor) -> Tensor:
+    """Float in [-1, 1] to the nearest grey level, clipped to 0..255; all 256 levels survive."""
+    return image_to_255(image).round().clamp(0, 255).to(torch.uint8)

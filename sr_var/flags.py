@@ -1,0 +1,236 @@
+"""The flags of the super-resolution scripts, one dataclass a group; no torch: ``--help`` is quick.
+
+Training flags that every task has are in ``utils.train_flags``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.script_util import flag
+from utils.train_flags import TrainFlags
+
+DATA_DIR = "../datasets/imagenet/train"
+TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
+TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
+MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
+
+
+@dataclass(frozen=True)
+class MeanModelFlags:
+    """The network that estimates the conditional mean."""
+
+    large_size: int = flag(256, "side of the high-res image, pixels")
+    small_size: int = flag(64, "side of the low-res image, pixels")
+    in_channels: int = flag(3, "channels of one input image")
+    model_channels: int = flag(128, "base width of the network")
+    out_channels: int = flag(3, "channels of the output")
+    num_res_blocks: int = flag(2, "residual blocks per resolution")
+    attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
+    dropout: float = flag(0.0, "dropout probability")
+    channel_mult: str = flag("", "width of each resolution in base widths; empty: by large_size")
+    conv_resample: bool = flag(True, "learned convolutions where the resolution changes")
+    dims: int = flag(2, "spatial dimensions of the data")
+    use_checkpoint: bool = flag(False, "recompute activations in the backward pass: less memory")
+    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)")
+    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)")
+    num_heads: int = flag(4, "attention heads")
+    num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
+    num_heads_upsample: int = flag(-1, "attention heads on the way up; -1: as num_heads")
+    resblock_updown: bool = flag(False, "change resolution inside residual blocks")
+    use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
+    predict_residual: bool = flag(False, "add the output to the upsampled low-res image")
+
+
+@dataclass(frozen=True)
+class VarModelFlags(MeanModelFlags):
+    """The network that estimates the conditional variance."""
+
+    predict_residual: bool = flag(False, "not for variance nets: must stay False")
+    last_layer_type: str = flag(
+        "none", "what keeps the variance positive", ("none", "exp", "sigmoid", "softplus")
+    )
+
+
+@dataclass(frozen=True)
+class SRDiffusionModelFlags:
+    """The denoising network of the diffusion model, OpenAI's upsampler."""
+
+    large_size: int = flag(256, "side of the high-res image, pixels")
+    small_size: int = flag(64, "side of the low-res image, pixels")
+    num_channels: int = flag(128, "base width of the network")
+    num_res_blocks: int = flag(2, "residual blocks per resolution")
+    num_heads: int = flag(4, "attention heads")
+    num_heads_upsample: int = flag(-1, "attention heads on the way up; -1: as num_heads")
+    num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
+    attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
+    channel_mult: str = flag("", "width of each resolution in base widths; empty: by large_size")
+    dropout: float = flag(0.0, "dropout probability")
+    class_cond: bool = flag(False, "condition on the class label")
+    num_classes: int = flag(1000, "number of class labels (with class_cond)")
+    use_checkpoint: bool = flag(False, "recompute activations in the backward pass: less memory")
+    use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
+    resblock_updown: bool = flag(False, "change resolution inside residual blocks")
+    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)")
+    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)")
+    use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
+    predict_residual: bool = flag(
+        False, "add the upsampled low-res image to the output (for predict_xstart)"
+    )
+
+
+@dataclass(frozen=True)
+class DiffusionFlags:
+    """The noising process and what the network predicts."""
+
+    learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
+    diffusion_steps: int = flag(1000, "steps of the process the network is trained on")
+    noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
+    timestep_respacing: str = flag("", "steps to sample with: 250, ddim50, or 10,10,10")
+    use_kl: bool = flag(False, "train on the variational bound")
+    predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
+    rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
+    rescale_learned_sigmas: bool = flag(False, "rescaled variational term beside the squared error")
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """Where the images are and how they are cut."""
+
+    data_dir: str = flag(DATA_DIR, "folder of the images")
+    data_info_dict_path: str = flag(TRAIN_INFO, "pickle of class -> label and file names")
+    on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
+    random_crop: bool = flag(False, "cut at a random place (training; default: the centre)")
+    random_flip: bool = flag(False, "mirror half of the images (training)")
+    num_workers: int = flag(-1, "loader processes; -1: by the cores (none without a GPU)")
+
+
+@dataclass(frozen=True)
+class TestDataFlags(DataFlags):
+    """Where the test images are."""
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    data_info_dict_path: str = flag(TEST_INFO, "pickle of class -> label and file names")
+    random_crop: bool = flag(False, "not for tests: must stay False")
+    random_flip: bool = flag(False, "not for tests: must stay False")
+
+    def __post_init__(self) -> None:
+        """Refuses augmentation, which would make the result depend on chance.
+
+        Raises:
+            ValueError: if a flag asks for it.
+        """
+        if self.random_crop or self.random_flip:
+            raise ValueError("--random_crop and --random_flip are for training; leave them out")
+
+
+@dataclass(frozen=True)
+class MeanTrainFlags(TrainFlags):
+    """Training of the mean net."""
+
+    log_dir: str = flag("logs/sr_mean/64_256", "folder of logs.txt, events, args, model flags")
+    model_save_dir: str = flag("checkpoints/sr_mean/64_256", "folder of the checkpoints")
+
+
+@dataclass(frozen=True)
+class VarTrainFlags(TrainFlags):
+    """Training of the variance net."""
+
+    log_dir: str = flag("logs/sr_var/64_256", "folder of logs.txt, events, args, model flags")
+    model_save_dir: str = flag("checkpoints/sr_var/64_256", "folder of the checkpoints")
+
+
+@dataclass(frozen=True)
+class DDPMTrainFlags(TrainFlags):
+    """Training of the diffusion model."""
+
+    log_dir: str = flag("logs/ddpm_sr/train", "folder of logs.txt, events and args.json")
+    model_save_dir: str = flag("checkpoints/ddpm_sr/train", "folder of the checkpoints")
+    schedule_sampler: str = flag(
+        "uniform", "how training draws t", ("uniform", "loss-second-moment")
+    )
+
+
+@dataclass(frozen=True)
+class MeanNetFlags:
+    """The frozen mean net that the variance task stands on."""
+
+    mean_model_path: str = flag("", "checkpoint of the mean net")
+    mean_model_args_path: str = flag(MEAN_ARGS, "model flags of the mean net")
+
+
+@dataclass(frozen=True)
+class TestFlags:
+    """What to test and where to write."""
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    model_path: str = flag("", "checkpoint to test, modelNNNNNN.pt")
+    log_dir: str = flag("logs/sr_mean/64_256", "folder of the training's log (its model flags)")
+    output_dir: str = flag("outputs/sr_var/64_256", "folder of the results")
+    batch_size: int = flag(1, "images per forward pass")
+    seed: int = flag(0, "of anything random")
+    debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
+    dry_run: bool = flag(False, "run one batch, print what it costs, write nothing")
+
+
+@dataclass(frozen=True)
+class VarTestFlags(TestFlags):
+    """The same for the variance net."""
+
+    log_dir: str = flag("logs/sr_var/64_256", "folder of the training's log (its model flags)")
+
+
+@dataclass(frozen=True)
+class SampleFlags:
+    """How many samples of which images, and where to."""
+
+    data_dir: str = flag(DATA_DIR, "folder of the images")
+    to_sample_images_dict_path: str = flag(TEST_INFO, "pickle of class -> label and file names")
+    model_path: str = flag("checkpoints/ddpm_sr/64_256_upsampler.pt", "checkpoint of the upsampler")
+    log_dir: str = flag("logs/ddpm_sr/64_256_step_250", "folder of logs.txt and args.json")
+    output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
+    num_samples_per_image: int = flag(100, "samples per image")
+    batch_size: int = flag(1, "samples per network evaluation, of one or several images")
+    sampler: str = flag("ancestral", "how to integrate", ("ancestral", "ddim"))
+    use_ddim: bool = flag(False, "the same as --sampler ddim")
+    eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
+    clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
+    on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
+    seed: int = flag(0, "of the noise, which is a function of (seed, name, index)")
+    debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
+    dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
+
+
+@dataclass(frozen=True)
+class VerificationFlags:
+    """What to compare."""
+
+    data_dir: str = flag(DATA_DIR, "folder of the images")
+    data_info_dict_path: str = flag(TEST_INFO, "pickle of class -> label and file names")
+    large_size: int = flag(256, "side of the high-res image, pixels")
+    ddpm_sr_output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
+    num_samples: int = flag(100, "samples per image to use")
+    sr_model_output_dir: str = flag("outputs/sr_var/64_256", "folder of the nets' results")
+    mean_model_step: int = flag(90000, "step of the mean net")
+    var_model_step: int = flag(50000, "step of the variance net")
+    log_dir: str = flag("logs/sr_compare/64_256", "folder of the figures and pictures")
+    num_panels: int = flag(50, "images to draw panels of; -1: all")
+    num_threads: int = flag(-1, "images reduced at a time; -1: by the cores")
+    dry_run: bool = flag(False, "one image, print what it costs, write nothing")
+
+
+@dataclass(frozen=True)
+class DataInfoFlags:
+    """Which images there are and which are for testing."""
+
+    data_dir: str = flag(DATA_DIR, "folder of the images, flat or in class folders")
+    output_dir: str = flag("data/sr_imagenet", "folder of the three pickles")
+    num_test_per_class: int = flag(2, "test images per class")
+    test_folder: str = flag("", "take all images under this folder of data_dir as test images")
+    check_images: bool = flag(True, "decode every image")
+    on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
+    seed: int = flag(0, "of the choice of test images")
+    num_threads: int = flag(-1, "images decoded at a time; -1: by the cores")
+    dry_run: bool = flag(False, "count and check, write nothing")

@@ -1,0 +1,76 @@
+"""The conditional mean: training and testing of the network m(x) ≈ E[Y | X = x]."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from sr_var.base_dataset import Entry
+from sr_var.degradation import image_to_255
+from sr_var.flags import DataFlags
+from sr_var.results import ResultFolder, save_array, save_image, strip, to_hwc
+from sr_var.sr_data import regression_pair, test_batches
+from utils.test_util import TestLoop
+from utils.train_util import TrainLoop
+
+_PICTURES_IN_STRIP = 4
+
+
+class SRMeanTrainLoop(TrainLoop):
+    """Squared error against the high-res image, the default of ``TrainLoop``: nothing to add.
+
+    Batch: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
+    """
+
+    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+        if i == 0 and self.is_image_step:
+            images = (micro_input, micro_output, micro_label)
+            picture = strip(*(image[:_PICTURES_IN_STRIP].float() for image in images))
+            self.logger.image("low_res | output | target", picture, self.step)
+
+
+def regression_test_data(
+    entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int], batch_size: int
+) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+    """(upsampled low-res images, names and high-res images) of this rank; sizes: large, small."""
+    for batch in test_batches(entries, flags, sizes[0], batch_size):
+        # the degradation is computed where the crops are; the loop moves its result
+        low_res_up, high_res = regression_pair(batch["high_res"], sizes[1], torch.device("cpu"))
+        yield low_res_up, {"name": batch["name"], "high_res": high_res}
+
+
+def mean_result_folder(output_dir: str, step: int, model_path: str) -> ResultFolder:
+    """The mean net's files; the float array comes last and makes an image done."""
+    files = ("low_res.png", f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
+    return ResultFolder(output_dir, "mean", step, files, [model_path])
+
+
+class SRMeanTestLoop(TestLoop):
+    """Writes the mean of every image: an 8-bit picture and float32 grey levels, unclipped.
+
+    Args:
+        results: where to.
+        num_pictures: how many images go to TensorBoard.
+        rest: of :class:`TestLoop`.
+    """
+
+    def __init__(self, *, results: ResultFolder, num_pictures: int = 50, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._results, self._num_pictures = results, num_pictures
+
+    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+        low_res_file, png_file, npy_file = self._results.file_names
+        for i, name in enumerate(batch_kwargs["name"]):
+            mean = output[i].float()  # (3, H, H)
+            save_image(self._results.path(name, low_res_file), batch[i])
+            save_image(self._results.path(name, png_file), mean)
+            save_array(self._results.path(name, npy_file), to_hwc(image_to_255(mean)))
+            if self._num_pictures > 0:
+                self._num_pictures -= 1
+                images = (batch[i].cpu(), mean.cpu(), batch_kwargs["high_res"][i])
+                picture = strip(*(image[None] for image in images))
+                tag = f"low_res | mean | high_res/{os.path.basename(name)}"
+                self.logger.image(tag, picture, 0)

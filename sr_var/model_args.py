@@ -1,0 +1,101 @@
+"""``mean_model_args.pkl`` and ``var_model_args.pkl``: the model flags a run was trained with.
+
+The stored flags decide; flags on a later command line yield to them, and the log says which differ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sr_var.flags import MeanModelFlags, VarModelFlags
+from utils.atomic_file import write_text_atomic
+from utils.errors import CheckpointError
+from utils.safe_pickle import dump_pickle, load_args
+from utils.script_util import defaults
+
+_FILE_NAMES = {MeanModelFlags: "mean_model_args.pkl", VarModelFlags: "var_model_args.pkl"}
+
+
+def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
+    """Where a run keeps its model flags."""
+    return os.path.join(log_dir, _FILE_NAMES[flags_class])
+
+
+def save_model_args(path: str, flags: MeanModelFlags) -> None:
+    """Writes the flags as a pickle and, beside it, as JSON to read."""
+    dump_pickle(vars(flags), path)
+    write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(vars(flags), indent=1))
+
+
+def load_model_args(
+    path: str, flags_class: type[MeanModelFlags], log: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """The stored flags; a flag that the file lacks keeps its default.
+
+    A path that lacks the slash before ``mean_model_args.pkl`` is read as the one that has it.
+
+    Raises:
+        CheckpointError: if the file is missing, or holds what cannot be model flags.
+    """
+    if not os.path.exists(path):
+        slashed = re.sub(r"(?<!/)((?:mean|var)_model_args\.pkl)$", r"/\1", path)
+        if slashed == path or not os.path.exists(slashed):
+            raise CheckpointError(
+                f"{path} does not exist; it is written by the training into its --log_dir"
+            )
+        log(f"notice: {path} does not exist; using {slashed}")
+        path = slashed
+    try:
+        stored = load_args(path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    return _checked(stored, defaults(flags_class), path, log)
+
+
+def _checked(
+    stored: Mapping[str, Any], known: dict[str, Any], path: str, log: Callable[[str], None]
+) -> dict[str, Any]:
+    unknown = sorted(stored.keys() - known.keys())
+    if unknown:
+        log(f"notice: {path} holds flags of no use here: {', '.join(unknown)}")
+    flags = dict(known)
+    for name in known.keys() & stored.keys():
+        value, default = stored[name], known[name]
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if isinstance(default, str) and value is None:
+            value = ""
+        if type(value) is not type(default):
+            raise CheckpointError(
+                f"{path}: {name} is {value!r}, expected a {type(default).__name__}"
+            )
+        flags[name] = value
+    return flags
+
+
+def settle_model_flags(
+    flags: MeanModelFlags, path: str, *, is_resuming: bool, log: Callable[[str], None]
+) -> dict[str, Any]:
+    """The model flags to build from: the stored ones when resuming, else the command line's.
+
+    Args:
+        flags: of the command line.
+        path: of the args file.
+        is_resuming: whether a checkpoint is being resumed.
+        log: receives one line if the command line differs from the file.
+    """
+    if not is_resuming:
+        return dict(vars(flags))
+    stored = load_model_args(path, type(flags), log)
+    differing = [
+        f"{name} {value!r} (command line {vars(flags)[name]!r})"
+        for name, value in stored.items()
+        if value != vars(flags)[name]
+    ]
+    if differing:
+        log(f"model flags come from {path}, which differs: {', '.join(differing)}")
+    return stored

@@ -1,0 +1,109 @@
+"""Result folders of the test scripts: what is already done, and files that are whole or not there.
+
+Layout: ``<output_dir>/<image name>/<file>`` (docs/file_formats.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from sr_var.base_dataset import Entry
+from sr_var.degradation import image_to_bytes
+from utils import dist_util
+from utils.atomic_file import atomic_write, sha256_of, write_json_atomic
+from utils.image_util import safe_join, write_png
+
+
+class ResultFolder:
+    """Results of one network (kind, step) for many images.
+
+    A stamp remembers the checkpoint that they come from: results of the same checkpoint are kept
+    and not computed again, results of another one are removed at the start.
+
+    Args:
+        output_dir: ``--output_dir``.
+        kind: ``mean`` or ``var``.
+        step: of the network, in the file names.
+        file_names: the files that make an image done, in writing order.
+        model_paths: checkpoints that the results depend on.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        kind: str,
+        step: int,
+        file_names: Sequence[str],
+        model_paths: Sequence[str],
+    ) -> None:
+        self.output_dir, self.file_names = output_dir, tuple(file_names)
+        self._stamp_path = os.path.join(output_dir, f".{kind}_{step}.json")
+        self._model_paths = model_paths
+
+    def path(self, name: str, file_name: str) -> str:
+        """Path of a result; its folder is made.
+
+        Raises:
+            ValueError: if the name leads out of ``output_dir``.
+        """
+        folder = safe_join(self.output_dir, name)
+        os.makedirs(folder, exist_ok=True)
+        return os.path.join(folder, file_name)
+
+    def pending(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The images that are still to do; all ranks get the same answer."""
+        stamp = {"models": [sha256_of(path) for path in self._model_paths]}
+        is_same = self._read_stamp() == stamp
+        pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
+        dist_util.barrier()  # nobody writes before everybody has looked
+        if not is_same and dist_util.is_main():
+            self._remove_results(entries)
+            os.makedirs(self.output_dir, exist_ok=True)
+            write_json_atomic(self._stamp_path, stamp)
+        dist_util.barrier()
+        return pending
+
+    def _read_stamp(self) -> object:
+        try:
+            with open(self._stamp_path, encoding="utf-8") as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            return None
+
+    def _is_done(self, name: str) -> bool:
+        folder = safe_join(self.output_dir, name)
+        return all(os.path.exists(os.path.join(folder, file)) for file in self.file_names)
+
+    def _remove_results(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            folder = safe_join(self.output_dir, entry.name)
+            for file in self.file_names:
+                if os.path.exists(os.path.join(folder, file)):
+                    os.remove(os.path.join(folder, file))
+
+
+def to_hwc(image: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    """CHW tensor → contiguous HWC array on the CPU, same dtype."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+def save_image(path: str, image: torch.Tensor) -> None:
+    """Writes one CHW image in [-1, 1] as an 8-bit PNG, rounded."""
+    write_png(path, to_hwc(image_to_bytes(image)))
+
+
+def save_array(path: str, array: np.ndarray) -> None:  # type: ignore[type-arg]
+    """Writes an array as ``.npy``."""
+    with atomic_write(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def strip(*images: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    """NCHW images in [-1, 1] as one HWC uint8 picture: a row an item, a column an argument."""
+    rows = [torch.cat([image[i] for image in images], dim=2) for i in range(len(images[0]))]
+    return to_hwc(image_to_bytes(torch.cat(rows, dim=1)))

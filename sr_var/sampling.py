@@ -1,0 +1,298 @@
+"""Draws the samples of a data set: batches over images and indices, stoppable anywhere.
+
+The noise of a sample is a function of (seed, image name, index), so a run that was stopped, split
+over processes or batched otherwise draws the same samples. Images are claimed one by one by file
+locks, so any number of processes may share an output folder. The mathematics is in ``diffusion``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
+from sr_var.base_dataset import Entry, TestCrops
+from sr_var.degradation import area_downsample, bytes_to_image, image_to_255
+from sr_var.flags import SampleFlags
+from sr_var.moments import MOMENTS_FILE, SampleMoments, load_moments
+from sr_var.results import save_image, to_hwc
+from utils.atomic_file import remove_stale_temp_files
+from utils.debug_util import report_cost
+from utils.image_util import safe_join
+from utils.lock_util import try_lock
+from utils.progress import Progress
+from utils.random_util import stable_seed
+from utils.stop_util import StopFlag
+
+if TYPE_CHECKING:
+    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from models.unet import SuperResModel
+
+LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
+
+
+@dataclass
+class ImageJob:
+    """One claimed image: what is missing, and what its samples have added up to.
+
+    ``low_res`` is (3, h, h). ``moments`` is None where the folder holds samples of another tool,
+    which cannot be counted in float any more.
+    """
+
+    name: str
+    y: int
+    low_res: torch.Tensor
+    missing: list[int]
+    moments: SampleMoments | None
+    lock: IO[str]
+    num_wanted: int
+    num_open: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_open = len(self.missing)
+
+
+def sample_path(folder: str, index: int) -> str:
+    """``high_res_samples/sample_<i>.png``."""
+    return os.path.join(folder, SAMPLES_FOLDER, f"sample_{index}.png")
+
+
+def missing_indices(folder: str, num_wanted: int, moments: SampleMoments | None) -> list[int]:
+    """Samples without a picture, and those that the float moments lack.
+
+    Moments are written before pictures. So a picture that they do not count was drawn by another
+    tool, and with such pictures around there are no moments to keep (``moments`` is None).
+    """
+    counted = range(num_wanted) if moments is None else moments.indices
+    known = set(counted)
+    return [
+        i for i in range(num_wanted) if i not in known or not os.path.exists(sample_path(folder, i))
+    ]
+
+
+def stored_moments(
+    folder: str, num_wanted: int, log: Callable[[str], None]
+) -> SampleMoments | None:
+    """The moments so far (empty for a fresh folder); None where they cannot be kept."""
+    stored = load_moments(os.path.join(folder, MOMENTS_FILE))
+    if stored is not None:
+        return stored
+    if any(os.path.exists(sample_path(folder, i)) for i in range(num_wanted)):
+        log(
+            f"notice: {folder} holds samples without {MOMENTS_FILE}; missing ones are added as "
+            "pictures only"
+        )
+        return None
+    return SampleMoments()
+
+
+class SRSampler:
+    """Draws what is missing of ``num_samples_per_image`` samples of each image.
+
+    Args:
+        model: the denoiser, on the device and in evaluation mode.
+        diffusion: the respaced process.
+        entries: the images.
+        sizes: (large, small) sides.
+        flags: how many, how, where to.
+        log: receives notices.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: SuperResModel,
+        diffusion: GaussianDiffusion,
+        entries: Sequence[Entry],
+        sizes: tuple[int, int],
+        flags: SampleFlags,
+        device: torch.device,
+        log: Callable[[str], None],
+    ) -> None:
+        self._model, self._diffusion, self._flags = model, diffusion, flags
+        self._large_size, self._small_size = sizes
+        self._entries, self._device, self._log = entries, device, log
+        self._crops = TestCrops(entries, sizes[0], flags.data_dir, flags.on_bad_image)
+
+    def run_loop(self, rank: int = 0, world_size: int = 1) -> bool:
+        """Works until no image is left that another process is not busy with.
+
+        Args:
+            rank: where in the list to begin, so that processes seldom meet.
+            world_size: number of processes.
+
+        Returns:
+            True when done; False when a signal asked to stop (finished samples stay).
+        """
+        stop = StopFlag()
+        total = len(self._entries) * self._flags.num_samples_per_image
+        with stop.listening(), Progress(total, "sampling", unit="sample") as bar:
+            jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
+            for rows in _batches(jobs, self._flags.batch_size):
+                samples = self._draw(rows, stop)
+                if samples is None:
+                    self._log(f"stopped ({stop.reason}); run again to go on")
+                    return False
+                self._store(rows, samples)
+                bar.update(len(rows))
+        return True
+
+    def report_cost(self) -> None:
+        """Logs parameter count and memory in use."""
+        report_cost(self._model, self._device, self._log)
+
+    def dry_run(self) -> None:
+        """One network evaluation of a full batch and what the whole run would take."""
+        crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
+        low_res = self._low_res(crop["high_res"])
+        size = self._flags.batch_size
+        x, _ = gaussian_noise_fn(
+            [self._generator("dry run", 0)] * size, self._shape(size), self._device
+        )
+        condition = self._condition(low_res[None].expand(size, -1, -1, -1), [crop["y"]] * size)
+        t = next(iter(self._diffusion.descending_timesteps(x)))
+        started = time.monotonic()
+        with torch.inference_mode():
+            out = self._diffusion.p_mean_variance(self._model, x, t, model_kwargs=condition)
+            out["mean"].sum().item()  # waits for the device
+        seconds = (time.monotonic() - started) / size
+        self.report_cost()
+        num_samples = len(self._entries) * self._flags.num_samples_per_image
+        num_evaluations = num_samples * self._diffusion.num_timesteps
+        self._log(f"one network evaluation, with warm-up: {seconds:.3f} s a sample")
+        self._log(
+            f"{num_samples} samples of {self._diffusion.num_timesteps} steps on one device: about "
+            f"{seconds * num_evaluations / 3600:.2f} h"
+        )
+        self._log("dry run: nothing was written")
+
+    # ---- claiming
+
+    def _claim_jobs(self, offset: int, bar: Progress) -> Iterator[ImageJob]:
+        order = [*range(offset, len(self._entries)), *range(offset)]
+        for position in order:
+            entry = self._entries[position]
+            lock = try_lock(self._lock_path(entry.name))
+            if lock is None:
+                continue  # another process is at it
+            job = self._open_job(position, lock)
+            if job is None or not job.missing:
+                lock.close()
+            if job is not None:
+                bar.update(self._flags.num_samples_per_image - len(job.missing))
+                if job.missing:
+                    yield job
+
+    def _open_job(self, position: int, lock: IO[str]) -> ImageJob | None:
+        entry, num_wanted = self._entries[position], self._flags.num_samples_per_image
+        folder = safe_join(self._flags.output_dir, entry.name)
+        os.makedirs(os.path.join(folder, SAMPLES_FOLDER), exist_ok=True)
+        remove_stale_temp_files(folder)
+        remove_stale_temp_files(os.path.join(folder, SAMPLES_FOLDER))
+        moments = stored_moments(folder, num_wanted, self._log)
+        missing = missing_indices(folder, num_wanted, moments)
+        low_res = torch.empty(0)
+        if missing or not os.path.exists(os.path.join(folder, LOW_RES_FILE)):
+            crop = self._crops[position]
+            if crop is None:
+                return None
+            low_res = self._low_res(crop["high_res"])
+            save_image(os.path.join(folder, LOW_RES_FILE), low_res)
+        return ImageJob(entry.name, entry.y, low_res, missing, moments, lock, num_wanted)
+
+    def _lock_path(self, name: str) -> str:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:20]
+        return os.path.join(self._flags.output_dir, ".claims", f"{digest}.lock")
+
+    # ---- drawing
+
+    def _draw(self, rows: Sequence[tuple[ImageJob, int]], stop: StopFlag) -> torch.Tensor | None:
+        """Samples (B, 3, H, H) in [-1, 1] of the rows; None if a signal came."""
+        generators = [self._generator(job.name, index) for job, index in rows]
+        x_T, noise_fn = gaussian_noise_fn(generators, self._shape(len(rows)), self._device)
+        low_res = torch.stack([job.low_res for job, _ in rows])
+        condition = self._condition(low_res, [job.y for job, _ in rows])
+        options = SamplerOptions(
+            sampler="ddim" if self._flags.use_ddim else self._flags.sampler,
+            clip_denoised=self._flags.clip_denoised,
+            eta=self._flags.eta,
+            model_kwargs=condition,
+        )
+        steps = sample_loop_progressive(self._diffusion, self._model, x_T, noise_fn, options)
+        sample = x_T
+        for out in steps:
+            sample = out["sample"]
+            if stop.reason:
+                return None
+        return sample
+
+    def _condition(self, low_res: torch.Tensor, labels: list[int]) -> dict[str, Any]:
+        y = None
+        if self._model.config.num_classes is not None:
+            y = torch.tensor(labels)
+            self._check_labels(y)
+        with torch.inference_mode():
+            size = (self._large_size, self._large_size)
+            return self._model.condition(low_res, size, None if y is None else y.to(self._device))
+
+    def _check_labels(self, y: torch.Tensor) -> None:
+        num_classes = self._model.config.num_classes
+        if num_classes is not None and not bool(((y >= 0) & (y < num_classes)).all()):
+            raise ValueError(
+                f"the data has label {int(y.max())}, the model knows 0 to {num_classes - 1}; "
+                "see --num_classes, or sample with --class_cond False"
+            )
+
+    def _generator(self, name: str, index: int) -> torch.Generator:
+        seed = stable_seed(self._flags.seed, name, index)
+        return torch.Generator(self._device).manual_seed(seed)
+
+    def _shape(self, batch_size: int) -> tuple[int, ...]:
+        return (batch_size, 3, self._large_size, self._large_size)
+
+    def _low_res(self, high_res_uint8: torch.Tensor) -> torch.Tensor:
+        image = bytes_to_image(high_res_uint8.to(self._device))[None]
+        return area_downsample(image, self._small_size)[0]  # (3, h, h)
+
+    # ---- storing
+
+    def _store(self, rows: Sequence[tuple[ImageJob, int]], samples: torch.Tensor) -> None:
+        by_job: dict[str, list[int]] = {}
+        for place, (job, _) in enumerate(rows):
+            by_job.setdefault(job.name, []).append(place)
+        for places in by_job.values():
+            job = rows[places[0]][0]
+            self._store_job(job, [rows[place][1] for place in places], samples[places])
+
+    def _store_job(self, job: ImageJob, indices: list[int], samples: torch.Tensor) -> None:
+        folder = safe_join(self._flags.output_dir, job.name)
+        job.num_open -= len(indices)
+        if job.moments is not None:
+            grey = np.stack([to_hwc(image_to_255(sample.double())) for sample in samples])
+            job.moments = job.moments.add(grey, indices)
+            is_final = len(job.moments.indices) >= job.num_wanted
+            job.moments.save(os.path.join(folder, MOMENTS_FILE), is_final=is_final)
+        for index, sample in zip(indices, samples, strict=True):
+            save_image(sample_path(folder, index), sample)
+        if job.num_open == 0:
+            job.lock.close()
+
+
+def _batches(jobs: Iterator[ImageJob], batch_size: int) -> Iterator[list[tuple[ImageJob, int]]]:
+    """Full batches of (image, index), running on from one image into the next."""
+    rows: list[tuple[ImageJob, int]] = []
+    for job in jobs:
+        for index in job.missing:
+            rows.append((job, index))
+            if len(rows) == batch_size:
+                yield rows
+                rows = []
+    if rows:
+        yield rows

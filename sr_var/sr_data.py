@@ -1,0 +1,118 @@
+"""Batches for the networks: uint8 crops from disk become (input, label) pairs on the device.
+
+Input and label are the same for the mean and the variance net: the low-res image upsampled
+bilinearly, and the high-res image, NCHW float in [-1, 1]. What a loss makes of them is its task's
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from sr_var.base_dataset import CropDataset, Entry, TestCrops, load_entries
+from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image
+from sr_var.flags import DataFlags
+from utils.data_util import TrainData, default_num_workers, make_loader, shard_batches
+from utils.tree_util import to_device
+
+
+def load_train_crops(
+    flags: DataFlags,
+    large_size: int,
+    batch_size: int,
+    seed: int,
+    prepare: Callable[[dict[str, Any]], tuple[Any, Any]],
+    log: Callable[[str], None],
+) -> TrainData[Any]:
+    """Endless shuffled training batches; ``prepare`` makes the task's pair from a batch of crops.
+
+    Args:
+        flags: where the images are.
+        large_size: side of the crops, pixels.
+        batch_size: per process.
+        seed: of order and augmentation.
+        prepare: receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y`` and ``position`` (N,).
+        log: receives a line for every bad image that was replaced.
+
+    Raises:
+        DataError: for missing data or a batch larger than the data.
+    """
+    entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    log(f"{len(entries)} training images from {flags.data_info_dict_path}")
+
+    def report_and_prepare(batch: dict[str, Any]) -> tuple[Any, Any]:
+        for names in filter(None, batch.pop("bad")):
+            log(f"warning: damaged images replaced by others: {names}")
+        return prepare(batch)
+
+    return TrainData(
+        CropDataset(entries, large_size, flags, seed),
+        batch_size,
+        report_and_prepare,
+        seed=seed,
+        num_workers=flags.num_workers,
+    )
+
+
+def regression_pair(
+    high_res_uint8: torch.Tensor, small_size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(low-res image upsampled bilinearly, high-res image) on the device.
+
+    Args:
+        high_res_uint8: (N, 3, H, H) grey levels.
+        small_size: side of the low-res image that the pair is about.
+        device: where to compute.
+    """
+    high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
+    low_res = area_downsample(high_res, small_size)
+    return bilinear_upsample(low_res, high_res.shape[-1]), high_res
+
+
+def load_regression_data(
+    flags: DataFlags,
+    sizes: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    log: Callable[[str], None],
+) -> TrainData[Any]:
+    """Training batches for the mean and the variance net; ``sizes`` is (large, small)."""
+    large_size, small_size = sizes
+
+    def prepare(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        return regression_pair(batch["high_res"], small_size, device)
+
+    return load_train_crops(flags, large_size, batch_size, seed, prepare, log)
+
+
+def test_batches(
+    entries: Sequence[Entry], flags: DataFlags, large_size: int, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    """This rank's share of the images, each once and in order.
+
+    Yields:
+        ``high_res`` (n, 3, H, H) uint8, ``y`` (n,) and ``name`` (list of n); skipped images are
+        left out.
+    """
+    crops = TestCrops(entries, large_size, flags.data_dir, flags.on_bad_image)
+    num_workers = default_num_workers() if flags.num_workers < 0 else flags.num_workers
+    batches = shard_batches(len(entries), batch_size)
+    loader = make_loader(crops, batches, num_workers, collate=_drop_skipped)
+    yield from filter(None, loader)
+
+
+test_batches.__test__ = False  # type: ignore[attr-defined]  # no test case
+
+
+def _drop_skipped(items: list[dict[str, Any] | None]) -> Any:
+    kept = [item for item in items if item is not None]
+    return torch.utils.data.default_collate(kept) if kept else None
+
+
+def low_res_of(batch: dict[str, Any], small_size: int, device: torch.device) -> torch.Tensor:
+    """The low-res images (n, 3, small_size, small_size) of a batch of test crops."""
+    return area_downsample(bytes_to_image(to_device(batch["high_res"], device)), small_size)

@@ -1,0 +1,90 @@
+"""The conditional variance: training and testing of v(x) ≈ Var[Y | X = x].
+
+The target is the squared residual (Y − m̂(X))² of a frozen mean net; its conditional mean is the
+variance plus the squared error of m̂ (docs/theory.md, eq. 4).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from sr_var.results import ResultFolder, strip, to_hwc
+from utils.safe_pickle import dump_pickle
+from utils.test_util import TestLoop
+from utils.train_util import TrainLoop
+
+_PICTURES_IN_STRIP = 4
+# variances are computed in units of [-1, 1] squared and stored in squared grey levels
+GREY_LEVELS_SQUARED = 127.5**2
+
+
+def with_mean(mean_model: torch.nn.Module, low_res_up: torch.Tensor) -> torch.Tensor:
+    """What the variance net sees: the low-res image and the frozen net's mean, (N, 6, H, H)."""
+    with torch.no_grad():
+        mean = mean_model(low_res_up)
+    return torch.cat([low_res_up, mean.to(low_res_up.dtype)], dim=1)
+
+
+class SRVarTrainLoop(TrainLoop):
+    """Squared error against the squared residual of the mean net.
+
+    Args:
+        mean_model: frozen here, in evaluation mode.
+        rest: of :class:`TrainLoop`; batch and label as for the mean net.
+    """
+
+    def __init__(self, *, mean_model: torch.nn.Module, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.mean_model = mean_model.to(self.device).eval().requires_grad_(False)
+
+    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+        """Mean of (v(x, m̂(x)) − (y − m̂(x))²)²."""
+        net_input = with_mean(self.mean_model, micro_input)
+        residual = micro_label - net_input[:, micro_label.shape[1] :]
+        output = self.wrapped_model(net_input)
+        return torch.nn.functional.mse_loss(output.float(), residual.square()), output
+
+    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+        if i == 0 and self.is_image_step:
+            net_input = with_mean(self.mean_model, micro_input[:_PICTURES_IN_STRIP])
+            label = micro_label[:_PICTURES_IN_STRIP]
+            error = (label - net_input[:, label.shape[1] :]).abs()
+            std = micro_output[:_PICTURES_IN_STRIP].float().clamp(min=0).sqrt()
+            scale = torch.maximum(error.max(), std.max()).clamp(min=1e-6) / 2
+            picture = strip(net_input[:, :3], std / scale - 1, error / scale - 1)
+            self.logger.image("low_res | std | abs_error", picture, self.step)
+
+
+def var_result_folder(
+    output_dir: str, step: int, model_path: str, mean_model_path: str
+) -> ResultFolder:
+    """The variance net's file."""
+    files = (f"high_res_var_{step}.pkl",)
+    return ResultFolder(output_dir, "var", step, files, [model_path, mean_model_path])
+
+
+class SRVarTestLoop(TestLoop):
+    """Writes the variance of every image: float32 squared grey levels, HWC, not clipped.
+
+    Args:
+        mean_model: the frozen mean net.
+        results: where to.
+        rest: of :class:`TestLoop`.
+    """
+
+    def __init__(self, *, mean_model: torch.nn.Module, results: ResultFolder, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.mean_model = mean_model.to(self.device).eval()
+        self._results = results
+
+    def forward(self, batch: Any, batch_kwargs: Any) -> Any:
+        """The variance in units of [-1, 1] squared, (N, 3, H, H)."""
+        return self.model(with_mean(self.mean_model, batch))
+
+    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+        for i, name in enumerate(batch_kwargs["name"]):
+            variance = to_hwc(output[i].float() * GREY_LEVELS_SQUARED).astype(np.float32)
+            dump_pickle(variance, self._results.path(name, self._results.file_names[0]))

@@ -1,0 +1,56 @@
+"""Writes the conditional variance of every test image; finished images are not computed again.
+
+    one process:  python sr_var_test.py $MODEL_FLAGS $SCRIPT_FLAGS --model_path V.pt \
+                      --mean_model_path M.pt --mean_model_args_path LOG/mean_model_args.pkl
+    4 GPUs:       torchrun --nproc_per_node 4 sr_var_test.py (the same)
+
+The network is built from the model flags that the training stored in --log_dir.
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import MeanNetFlags, TestDataFlags, VarModelFlags, VarTestFlags
+from utils.errors import run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__, model=VarModelFlags, mean_net=MeanNetFlags, data=TestDataFlags, test=VarTestFlags
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, tests; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
+    data_flags, test = from_args(TestDataFlags, args), from_args(VarTestFlags, args)
+    from sr_var.base_dataset import load_entries
+    from sr_var.build import finish_test, frozen_mean_net, tested_model
+    from sr_var.mean_utils import regression_test_data
+    from sr_var.var_utils import SRVarTestLoop, var_result_folder
+    from utils.run_util import started
+
+    with started(args, None if test.dry_run else test.log_dir) as run:
+        log = run.logger.info
+        model, sizes, step = tested_model(args, model_flags, test, log)
+        mean_path = mean_flags.mean_model_path
+        mean_net = frozen_mean_net(mean_path, mean_flags.mean_model_args_path, sizes, log)
+        entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
+        run.write_args(args)
+        results = var_result_folder(test.output_dir, step, test.model_path, mean_path)
+        pending = entries if test.dry_run else results.pending(entries)
+        loop = SRVarTestLoop(
+            model=model,
+            mean_model=mean_net,
+            data=regression_test_data(pending, data_flags, sizes, test.batch_size),
+            logger=run.logger,
+            num_items=len(pending),
+            results=results,
+        )
+        return finish_test(loop, test, log)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,55 @@
+"""Trains the network for the conditional variance Var[high-res | low-res], given a mean net.
+
+one process:  python sr_var_train.py $MODEL_FLAGS $SCRIPT_FLAGS --mean_model_path M.pt
+4 GPUs:       torchrun --nproc_per_node 4 sr_var_train.py (the same)
+go on:        the same command with --resume_checkpoint auto
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import DataFlags, MeanNetFlags, VarModelFlags, VarTrainFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__, model=VarModelFlags, mean_net=MeanNetFlags, data=DataFlags, training=VarTrainFlags
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, trains; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
+    data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
+    from sr_var.build import frozen_mean_net, settle_train_flags, store_model_flags, var_model
+    from sr_var.sr_data import load_regression_data
+    from sr_var.var_utils import SRVarTrainLoop
+    from utils.run_util import started
+
+    with started(args, None if train.dry_run else train.log_dir) as run:
+        log = run.logger.info
+        flags, train = settle_train_flags(args, model_flags, train, log)
+        run.write_args(args)
+        sizes = flags["large_size"], flags["small_size"]
+        mean_net = frozen_mean_net(
+            mean_flags.mean_model_path, mean_flags.mean_model_args_path, sizes, log
+        )
+        data = load_regression_data(
+            data_flags, sizes, train.batch_size, train.seed, run.device, log
+        )
+        loop = SRVarTrainLoop(
+            model=var_model(flags),
+            mean_model=mean_net,
+            data=data,
+            logger=run.logger,
+            **train.common(),
+        )
+        store_model_flags(train, VarModelFlags, flags)
+        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

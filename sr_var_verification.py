@@ -1,0 +1,41 @@
+"""Compares the nets' mean and variance with those of the samples; needs no GPU.
+
+    python sr_var_verification.py --ddpm_sr_output_dir S --sr_model_output_dir N --log_dir L
+
+Per image, in grey levels and float64, then averaged over images (m, v: mean and variance of the
+nets; x̄, k2: mean and unbiased variance of the samples; P: pixels and channels):
+
+    mean.mse       mean over P of (m − x̄)²
+    mean.psnr      10 log10(255² / mse), dB
+    mean.nmse      Σ (m − x̄)² / Σ x̄²
+    var.var_error  mean over P of |max(v, 0) − k2|
+    var.std_error  mean over P of |√max(v, 0) − √k2|
+
+A figure's noise floor is what the exact mean and variance would show against this many samples.
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import VerificationFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(__doc__, verification=VerificationFlags)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, compares, writes; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    flags = from_args(VerificationFlags, args)
+    from sr_var.report import verify_all
+    from utils.run_util import started
+
+    with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
+        return EXIT_DONE if verify_all(flags, run.logger) else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

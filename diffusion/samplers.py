@@ -1,0 +1,210 @@
+"""Sampling loops: one signature for every sampler, and noise that the caller decides on.
+
+A sampler is a function of a `SampleProblem` that yields `{"sample", "pred_xstart"}` after each
+step; a new one joins by an entry in `SAMPLERS`. Not for the formulas of a step: those are methods
+of `GaussianDiffusion`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffusion.options import Model, NoiseFn, StepOptions
+
+if TYPE_CHECKING:
+    from diffusion.gaussian_diffusion import GaussianDiffusion
+
+Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]
+
+
+@dataclass(frozen=True)
+class SamplerOptions(StepOptions):
+    """How a sampling loop is run; the fields of `StepOptions`, and two more.
+
+    Attributes:
+        sampler: a name in `SAMPLERS`.
+        progress: wraps the iterable of steps (`tqdm.tqdm` would do); None or False for none.
+    """
+
+    sampler: str = "ancestral"
+    progress: Progress | bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampler not in SAMPLERS:
+            names = ", ".join(sorted(SAMPLERS))
+            raise ValueError(f"unknown sampler {self.sampler!r}: choose one of {names}")
+        if self.sampler == "ancestral" and self.eta:
+            raise ValueError(f"eta={self.eta} belongs to the ddim sampler: ancestral has none")
+        if self.progress is True:
+            raise ValueError("progress=True names no bar: pass a wrapper such as tqdm.tqdm")
+
+
+@dataclass(frozen=True)
+class SampleProblem:
+    """What a sampler needs to know.
+
+    Attributes:
+        process: the diffusion process.
+        model: the network, `model(x, t, **model_kwargs)`.
+        x_T: (B, C, ...) where the loop starts, standard normal.
+        noise_fn: `noise_fn(k)` is the noise of the k-th step, k = 0 for the first one taken.
+        options: how the loop is run.
+    """
+
+    process: GaussianDiffusion
+    model: Model
+    x_T: Tensor
+    noise_fn: NoiseFn
+    options: SamplerOptions
+
+    def timesteps(self) -> Iterable[Tensor]:
+        """Return T-1, ..., 0, each as a (B,) tensor on the device of `x_T`."""
+        steps = list(self.process.descending_timesteps(self.x_T))
+        return self.options.progress(steps) if callable(self.options.progress) else steps
+
+
+Sampler = Callable[[SampleProblem], Iterator[dict[str, Tensor]]]
+
+
+def ancestral(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
+    """Sample the reverse chain itself (Ho et al. 2020, algorithm 2)."""
+    x = problem.x_T
+    for k, t in enumerate(problem.timesteps()):
+        noise = problem.noise_fn(k)
+        out = problem.process.p_sample(problem.model, x, t, noise, problem.options)
+        yield out
+        x = out["sample"]
+
+
+def ddim(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
+    """Sample with DDIM steps (Song et al. 2021, arXiv 2010.02502), without noise at eta = 0."""
+    x = problem.x_T
+    for k, t in enumerate(problem.timesteps()):
+        noise = problem.noise_fn(k) if problem.options.eta else None
+        out = problem.process.ddim_sample(problem.model, x, t, noise, problem.options)
+        yield out
+        x = out["sample"]
+
+
+SAMPLERS: Mapping[str, Sampler] = MappingProxyType({"ancestral": ancestral, "ddim": ddim})
+
+
+def sample_loop_progressive(
+    process: GaussianDiffusion,
+    model: Model,
+    x_T: Tensor,
+    noise_fn: NoiseFn,
+    options: SamplerOptions | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield `{"sample", "pred_xstart"}` after each step of a sampling loop.
+
+    No step copies between host and device or waits for the device, unless the callables do. No
+    gradients are recorded; without a `cond_fn`, which needs them inside, the results are inference
+    tensors.
+
+    Args:
+        process: the diffusion process.
+        model: the network, `model(x, t, **model_kwargs)`.
+        x_T: (B, C, ...) where the loop starts, standard normal.
+        noise_fn: `noise_fn(k)` is the noise of the k-th step, k = 0 for the first one taken, in
+            the shape of `x_T`. The last step multiplies it by 0.
+        options: how the loop is run.
+
+    Yields:
+        Two tensors in the shape of `x_T`.
+
+    Raises:
+        ValueError: when `x_T` is not of a floating point type.
+    """
+    if not x_T.is_floating_point():
+        raise ValueError(f"x_T is noise and must be of a floating point type, got {x_T.dtype}")
+    options = options or SamplerOptions()
+    problem = SampleProblem(process, model, x_T, noise_fn, options)
+    return _without_gradients(SAMPLERS[options.sampler](problem), options)
+
+
+def _without_gradients(
+    steps: Iterator[dict[str, Tensor]], options: SamplerOptions
+) -> Iterator[dict[str, Tensor]]:
+    mode = torch.inference_mode if options.cond_fn is None else torch.no_grad
+    while True:
+        # Only the step runs in this mode, not the code of whoever consumes the generator.
+        with mode():
+            out = next(steps, None)
+        if out is None:
+            return
+        yield out
+
+
+def sample_loop(
+    process: GaussianDiffusion,
+    model: Model,
+    x_T: Tensor,
+    noise_fn: NoiseFn,
+    options: SamplerOptions | None = None,
+) -> Tensor:
+    """Run a sampling loop to its end; arguments as `sample_loop_progressive`.
+
+    Returns:
+        Samples in the shape of `x_T`, for images in [-1, 1].
+    """
+    sample = x_T
+    for out in sample_loop_progressive(process, model, x_T, noise_fn, options):
+        sample = out["sample"]
+    # An inference tensor would refuse changes in place, far from where it was made.
+    return sample.clone()
+
+
+def gaussian_noise_fn(
+    generators: Sequence[torch.Generator], shape: tuple[int, ...], device: torch.device | str
+) -> tuple[Tensor, NoiseFn]:
+    """Return x_T and the noise of the steps, each row from a generator of its own.
+
+    So a row is a function of its generator's seed alone, whatever batch it is in. A generator's
+    first draw is its row of x_T, the next that of step 0, and so on.
+
+    Args:
+        generators: one for each row, on `device`.
+        shape: (B, C, ...) with B = len(generators).
+        device: where the noise is to lie.
+
+    Returns:
+        x_T (B, C, ...), standard normal float32, and `noise_fn(k)`, which is to be called with
+        k = 0, 1, 2, ... in this order.
+
+    Raises:
+        ValueError: when there is not one generator for each row, on that device; from the
+            function, when steps are asked for in another order.
+    """
+    device = torch.device(device)
+    if len(generators) != shape[0]:
+        raise ValueError(f"{shape[0]} rows need as many generators, got {len(generators)}")
+    for generator in generators:
+        if generator.device.type != device.type:
+            raise ValueError(
+                f"a generator on {generator.device} cannot draw on {device}: make it with "
+                f"torch.Generator({str(device)!r})"
+            )
+    expected = itertools.count()
+
+    def draw() -> Tensor:
+        noise = torch.empty(shape, device=device)
+        for row, generator in zip(noise.unbind(0), generators, strict=True):
+            row.normal_(generator=generator)
+        return noise
+
+    def noise_fn(k: int) -> Tensor:
+        wanted = next(expected)
+        if k != wanted:
+            raise ValueError(f"noise is drawn step by step: step {wanted} is next, not {k}")
+        return draw()
+
+    return draw(), noise_fn

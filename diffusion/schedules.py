@@ -1,0 +1,89 @@
+"""Noise schedules: the variances beta_t of the forward chain, in float64.
+
+Not for choosing a subset of the steps of a schedule: that is `diffusion.respace`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64Array = NDArray[np.float64]
+
+# Ho et al. 2020 (arXiv 2006.11239), section 4: the end points for 1000 steps.
+LINEAR_REFERENCE_STEPS = 1000
+LINEAR_BETA_START = 1e-4
+LINEAR_BETA_END = 0.02
+
+# Nichol & Dhariwal 2021 (arXiv 2102.09672), section 3.2.
+COSINE_OFFSET = 0.008
+COSINE_MAX_BETA = 0.999
+
+
+def linear_beta_schedule(num_steps: int) -> Float64Array:
+    """Return betas that rise linearly, scaled so that any number of steps ends at the same noise.
+
+    beta runs from c·1e-4 to c·0.02 with c = 1000 / num_steps (Ho et al. 2020, section 4, is
+    num_steps = 1000).
+
+    Args:
+        num_steps: length T of the chain, at least 20.
+
+    Returns:
+        (T,) betas in (0, 1].
+
+    Raises:
+        ValueError: for fewer than 20 steps, where the last beta would exceed 1.
+    """
+    scale = LINEAR_REFERENCE_STEPS / num_steps
+    if scale * LINEAR_BETA_END > 1.0:
+        min_steps = round(LINEAR_REFERENCE_STEPS * LINEAR_BETA_END)
+        raise ValueError(
+            f"the linear schedule needs at least {min_steps} steps, got {num_steps}: its last beta "
+            f"would be {scale * LINEAR_BETA_END:.3g} > 1. Use a longer chain and respace it "
+            "(1000 steps with timestep_respacing), or the cosine schedule"
+        )
+    return np.linspace(
+        scale * LINEAR_BETA_START, scale * LINEAR_BETA_END, num_steps, dtype=np.float64
+    )
+
+
+def cosine_beta_schedule(num_steps: int) -> Float64Array:
+    """Return the betas whose cumulative signal follows a squared cosine.
+
+    alpha_bar(u) = cos²((u + s)/(1 + s)·π/2) with s = 0.008 and
+    beta_t = min(1 - alpha_bar((t+1)/T)/alpha_bar(t/T), 0.999)
+    (Nichol & Dhariwal 2021, equation 17).
+
+    Args:
+        num_steps: length T of the chain.
+
+    Returns:
+        (T,) betas in (0, 0.999].
+    """
+    u = np.arange(num_steps + 1, dtype=np.float64) / num_steps
+    alpha_bar = np.cos((u + COSINE_OFFSET) / (1.0 + COSINE_OFFSET) * np.pi / 2.0) ** 2
+    betas: Float64Array = np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], COSINE_MAX_BETA)
+    return betas
+
+
+def get_named_beta_schedule(name: str, num_steps: int) -> Float64Array:
+    """Return the betas of the schedule called `name`.
+
+    Args:
+        name: "linear" or "cosine".
+        num_steps: length T of the chain.
+
+    Returns:
+        (T,) betas in (0, 1], float64.
+
+    Raises:
+        ValueError: for an unknown name, or a number of steps the schedule cannot have.
+    """
+    if num_steps < 1:
+        raise ValueError(f"a noise schedule needs at least 1 step, got {num_steps}")
+    if name == "linear":
+        return linear_beta_schedule(num_steps)
+    if name == "cosine":
+        return cosine_beta_schedule(num_steps)
+    raise ValueError(f"unknown noise schedule {name!r}: choose 'linear' or 'cosine'")

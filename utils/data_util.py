@@ -9,7 +9,7 @@ are and how to decode them belongs to the task's data set.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -118,6 +118,24 @@ class TrainData(Generic[Batch]):
             rank=dist_util.get_rank(),
             world_size=dist_util.get_world_size(),
         )
+
+
+def endless(data: Iterable[Any]) -> Iterator[Any]:
+    """The items of an iterable, again and again.
+
+    Raises:
+        DataError: if it has none, as an iterator that was used up.
+    """
+    while True:
+        is_empty = True
+        for item in data:
+            is_empty = False
+            yield item
+        if is_empty:
+            raise DataError(
+                "the data holds no batch, or was an iterator that has ended; pass an iterable that "
+                "can start again, or an endless one"
+            )
 
 
 def shard_batches(num_items: int, batch_size: int) -> list[list[int]]:

@@ -56,8 +56,12 @@ class MixedPrecisionTrainer:
             parameter.grad = None
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Accumulates the gradient of the scaled loss."""
-        (loss * torch.exp2(self.lg_loss_scale) if self._use_fp16 else loss).backward()  # type: ignore[no-untyped-call]
+        """Accumulates the gradient of the scaled loss; not finite where the loss is not."""
+        # a factor of 1, or NaN: a bad loss may have a finite gradient, or be one rank's alone
+        scale = 1 + 0 * loss.detach()
+        if self._use_fp16:
+            scale = scale * torch.exp2(self.lg_loss_scale)
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def step(self, lr: float) -> dict[str, torch.Tensor]:
@@ -80,6 +84,7 @@ class MixedPrecisionTrainer:
         self.num_skipped_in_row = (self.num_skipped_in_row + 1) * is_bad
         if self._use_fp16:
             self.lg_loss_scale += self._growth * (1 - is_bad) - is_bad
+            self.lg_loss_scale.clamp_(min=MIN_LG_LOSS_SCALE)
         return statistics
 
     def param_norm(self) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeGuard
@@ -101,7 +101,7 @@ class ArrayBuilder:
             so its size is enough for honest files; it stops those that use one buffer many times.
     """
 
-    bytes_left: int = field(default=0)
+    bytes_left: int
 
     def call(self, symbol: Symbol, args: tuple[Any, ...]) -> object:
         """The result of calling `symbol` with `args`: a node, an array, a numpy scalar or bytes.
@@ -213,6 +213,8 @@ def brief(value: object) -> str:
         return value.value
     if isinstance(value, DtypeNode):
         return f"dtype {value.code}"
+    if isinstance(value, ArrayNode):
+        return "an unfinished array" if value.array is None else "an array"
     return f"a {type(value).__name__}"
 
 

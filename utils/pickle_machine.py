@@ -8,6 +8,7 @@ values and numeric arrays do not need, crosses a limit, or is damaged.
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import Any
 
 from utils.pickle_arrays import (
@@ -24,7 +25,16 @@ MAX_MARKS = 100
 MAX_LONG_BYTES = 9
 MAX_PROTOCOL = 5
 
+_BOOLEANS = MappingProxyType({b"00": False, b"01": True})
 _DECIMAL = re.compile(rb"([+-]?[0-9]{1,20})L?")
+
+
+def parse_decimal(text: bytes) -> int:
+    """An integer of up to 20 decimal digits, with the L that protocol 0 may put behind it."""
+    match = _DECIMAL.fullmatch(text)
+    if match is None:
+        raise UnsafePickleError(f"integer {brief(text)}")
+    return int(match[1])
 
 
 class PickleMachine:
@@ -137,10 +147,7 @@ class PickleMachine:
     def push_decimal(self) -> None:
         """Reads an integer in decimal digits; 00 and 01 are the booleans of protocols 0 and 1."""
         text = self.line()
-        match = _DECIMAL.fullmatch(text)
-        if match is None:
-            raise UnsafePickleError(f"integer {brief(text)}")
-        self.push({b"00": False, b"01": True}.get(text, int(match[1])))
+        self.push(_BOOLEANS[text] if text in _BOOLEANS else parse_decimal(text))
 
     def push_long(self, width: int) -> None:
         """Reads an integer of up to 64 bits that is preceded by its length."""

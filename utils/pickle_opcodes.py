@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from utils.pickle_arrays import UnsafePickleError
-from utils.pickle_machine import PickleMachine
+from utils.pickle_machine import PickleMachine, parse_decimal
 
 MAX_OPCODES = 10_000_000
 
@@ -141,11 +141,11 @@ _OPERATIONS: Mapping[int, _Operation] = MappingProxyType(
             (pickle.DICT, _new_dict),
             (pickle.SETITEM, _set_item),
             (pickle.SETITEMS, lambda m: m.update_dict(m.pop_items())),
-            (pickle.PUT, lambda m: m.put(int(m.line()))),
+            (pickle.PUT, lambda m: m.put(parse_decimal(m.line()))),
             (pickle.BINPUT, _put(1)),
             (pickle.LONG_BINPUT, _put(4)),
             (pickle.MEMOIZE, PickleMachine.memoize),
-            (pickle.GET, lambda m: m.get(int(m.line()))),
+            (pickle.GET, lambda m: m.get(parse_decimal(m.line()))),
             (pickle.BINGET, _get(1)),
             (pickle.LONG_BINGET, _get(4)),
             (pickle.GLOBAL, lambda m: m.push_symbol(m.line().decode(), m.line().decode())),

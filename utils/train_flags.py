@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from utils.script_util import flag
+
+UNLIMITED_STEPS = int(1e8)
 
 
 @dataclass(frozen=True)
@@ -14,14 +17,16 @@ class TrainFlags:
 
     lr: float = flag(1e-4, "learning rate of AdamW")
     weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
-    lr_anneal_steps: int = flag(0, "steps over which lr falls linearly to 0; 0 keeps it constant")
+    lr_anneal_steps: int = flag(
+        0, "steps over which lr falls linearly to 0, the end of a run without max_step; 0: constant"
+    )
     batch_size: int = flag(1, "images per step and process")
     microbatch: int = flag(-1, "images per forward pass; gradients accumulate; -1 means all")
     use_fp16: bool = flag(False, "fp16 network with fp32 master parameters and a loss scale")
     use_bf16: bool = flag(False, "bf16 network with fp32 master parameters")
     fp16_scale_growth: float = flag(1e-3, "growth of the binary logarithm of the loss scale a step")
     ema_rate: str = flag("", "decay rates of averaged weights, comma separated; empty: none")
-    max_step: int = flag(int(1e8), "stop after this many steps in total")
+    max_step: int = flag(UNLIMITED_STEPS, "stop after this many steps in total")
     run_time: float = flag(-1.0, "stop and save after this many hours; -1: no limit")
     log_dir: str = flag("", "folder of logs.txt, TensorBoard events and args.json")
     log_interval: int = flag(10, "steps between lines of the log")
@@ -42,16 +47,21 @@ class TrainFlags:
         Raises:
             ValueError: names the flag, its value and the remedy.
         """
-        for name in ("batch_size", "log_interval", "save_interval"):
+        for name in ("batch_size", "log_interval", "save_interval", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
+        for name in ("weight_decay", "lr_anneal_steps", "fp16_scale_growth", "max_step", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"--{name} {getattr(self, name)} must not be negative")
         for name in ("microbatch", "keep_last_k"):
             if getattr(self, name) < 1 and getattr(self, name) != -1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be -1 or at least 1")
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 and --use_bf16 exclude each other; give one of them")
-        if not self.lr > 0:
-            raise ValueError(f"--lr {self.lr} must be positive")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"--lr {self.lr} must be positive and finite")
+        if not self.run_time > 0 and self.run_time != -1:
+            raise ValueError(f"--run_time {self.run_time} must be -1 or a positive number of hours")
         for rate in self.ema_rates:
             if not 0 <= rate < 1:
                 raise ValueError(f"--ema_rate {rate} must be in [0, 1)")
@@ -69,6 +79,17 @@ class TrainFlags:
             raise ValueError(
                 f"--ema_rate {self.ema_rate!r} must be numbers separated by commas"
             ) from None
+
+    @property
+    def last_step(self) -> int:
+        """Where the run ends: ``max_step``; if that is not limited, where lr has fallen to 0."""
+        is_annealed = self.max_step >= UNLIMITED_STEPS and self.lr_anneal_steps > 0
+        return self.lr_anneal_steps if is_annealed else self.max_step
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether only a signal or ``run_time`` ends the run."""
+        return self.last_step >= UNLIMITED_STEPS
 
     def lr_at(self, step: int) -> float:
         """Learning rate of the update that follows ``step`` finished ones."""

@@ -9,6 +9,7 @@ and ``train_state``.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from utils import dist_util
+from utils.data_util import endless
 from utils.debug_util import report_cost
 from utils.errors import CheckpointError
 from utils.fp16_util import MIN_LG_LOSS_SCALE
@@ -33,7 +35,6 @@ from utils.tree_util import batch_length, batch_slice, first_tensor, to_device
 
 _LOG_INTERVALS_BETWEEN_IMAGES = 100
 _STEPS_BETWEEN_VOTES_ON_GPUS = 10
-_UNLIMITED_STEPS = int(1e8)
 
 
 class TrainLoop(ABC):
@@ -41,8 +42,9 @@ class TrainLoop(ABC):
 
     Args:
         model: the network, in the precision that it computes in.
-        data: a :class:`utils.data_util.ResumableData`, or any iterable of ``(batch, label)``.
-            Tensors of one pair share their first dimension.
+        data: a :class:`utils.data_util.ResumableData`, or any iterable of ``(batch, label)``, which
+            a resumed run goes through again up to where it stopped. Tensors of one pair share their
+            first dimension.
         logger: where to report; silent if None.
         flags: fields of :class:`TrainFlags`.
 
@@ -59,7 +61,7 @@ class TrainLoop(ABC):
         self.flags = TrainFlags(**flags)
         self.logger = logger or RunLogger(is_quiet=True)
         self.device = dist_util.current_device()
-        self.model = model.to(self.device)
+        self.model = model.to(self.device).train()
         self.data = data
         self.state = TrainState(self.model, self.flags, self.logger.info)
         self.mp_trainer = self.state.mp_trainer
@@ -84,7 +86,10 @@ class TrainLoop(ABC):
 
     @abstractmethod
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
-        """Reports on the ``i``-th slice of a step, after its backward pass and without gradients."""
+        """Reports on the ``i``-th slice of a step, after its backward pass and without gradients.
+
+        The tensors are the loop's own: changing them changes neither the weights nor the data.
+        """
 
     @property
     def step(self) -> int:
@@ -99,7 +104,7 @@ class TrainLoop(ABC):
     # ---- the loop
 
     def run_loop(self) -> bool:
-        """Trains until ``max_step``.
+        """Trains until ``max_step``, or until lr has fallen to 0 where that has no limit.
 
         Returns:
             True when done; False when a signal or ``run_time`` stopped it (a checkpoint is saved).
@@ -109,7 +114,7 @@ class TrainLoop(ABC):
         stop = StopFlag(self.flags.run_time)
         with self._writing(), stop.listening(), self._progress() as progress:
             batches = self._batches()
-            while self.step < self.flags.max_step:
+            while self.step < self.flags.last_step:
                 batch, label = next(batches)
                 self.run_step(batch, label)
                 progress.update()
@@ -129,8 +134,8 @@ class TrainLoop(ABC):
 
     def run_step(self, batch: Any, label: Any) -> None:
         """One update of the weights from one batch of this rank."""
-        torch.manual_seed(stable_seed(self.flags.seed, self.step, dist_util.get_rank()))
-        batch, label = to_device(batch, self.device), to_device(label, self.device)
+        batch = to_device(batch, self.device, is_copy=True)
+        label = to_device(label, self.device, is_copy=True)
         self.mp_trainer.zero_grad()
         loss = self._forward_backward(batch, label)
         statistics = self.mp_trainer.step(self.flags.lr_at(self.step))
@@ -150,6 +155,8 @@ class TrainLoop(ABC):
                 batch_slice(batch, start, stop),
                 batch_slice(label, start, stop),
             )
+            # before each slice, so that reporting on the one before may draw numbers, too
+            torch.manual_seed(stable_seed(self.flags.seed, self.step, dist_util.get_rank(), i))
             # ranks exchange gradients once a step: forward and backward of the others stay local
             with self._local_gradients(is_last=stop == size):
                 loss, output = self.compute_loss(micro_input, micro_label)
@@ -175,7 +182,7 @@ class TrainLoop(ABC):
         if hasattr(self.data, "batches"):
             found: Iterator[tuple[Any, Any]] = self.data.batches(self.state.position)
             return found
-        return iter(self.data)
+        return itertools.islice(endless(self.data), self.step, None)
 
     def _agree_to_stop(self, stop: StopFlag) -> bool:
         # a vote waits for the GPU, so there it is not held at every step
@@ -186,8 +193,7 @@ class TrainLoop(ABC):
     # ---- reporting
 
     def _progress(self) -> Progress:
-        is_bounded = self.flags.max_step < _UNLIMITED_STEPS
-        total = self.flags.max_step if is_bounded else None
+        total = None if self.flags.is_endless else self.flags.last_step
         is_shown = dist_util.is_main()
         self._log_time, self._log_position = time.monotonic(), self.state.position
         return Progress(
@@ -209,12 +215,12 @@ class TrainLoop(ABC):
         shown = ("loss", "grad_norm", "param_norm", "lg_loss_scale", "samples_per_second")
         text = " | ".join(f"{key} {values[key]:.4g}" for key in shown)
         self.logger.info(f"step {self.step} | {text}{self._time_left(rate)}")
-        self._refuse_divergence(values["skipped_in_row"], values["lg_loss_scale"])
+        self._refuse_divergence(values["skipped_in_row"], float(self.mp_trainer.lg_loss_scale))
 
     def _time_left(self, samples_per_second: float) -> str:
-        steps = self.flags.max_step - self.step
-        if self.flags.max_step >= _UNLIMITED_STEPS or self.step == 0:
+        if self.flags.is_endless:
             return ""
+        steps = self.flags.last_step - self.step
         seconds = steps * self.flags.batch_size * dist_util.get_world_size() / samples_per_second
         return f" | {seconds / 60:.1f} min left"
 
@@ -236,10 +242,10 @@ class TrainLoop(ABC):
         self.run_step(batch, label)
         first_tensor(self.mp_trainer.masters).sum().item()  # waits for the device
         seconds = time.monotonic() - started
-        hours = seconds * (self.flags.max_step - self.step) / 3600
+        hours = seconds * (self.flags.last_step - self.step) / 3600
         report_cost(self.model, self.device, self.logger.info)
         self.logger.info(f"one step (the first, with warm-up): {seconds:.3f} s")
-        self.logger.info(f"whole run of {self.flags.max_step} steps: about {hours:.2f} h")
+        self.logger.info(f"whole run of {self.flags.last_step} steps: about {hours:.2f} h")
         self.logger.info("dry run: nothing was written")
         return True
 

@@ -14,6 +14,8 @@ def tree_map(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
         return function(tree)
     if isinstance(tree, dict):
         return {key: tree_map(function, value) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):  # named: one argument a field
+        return type(tree)(*(tree_map(function, value) for value in tree))
     if isinstance(tree, (list, tuple)):
         return type(tree)(tree_map(function, value) for value in tree)
     return tree
@@ -42,6 +44,12 @@ def batch_slice(tree: Any, start: int, stop: int) -> Any:
     return tree_map(lambda tensor: tensor[start:stop], tree)
 
 
-def to_device(tree: Any, device: torch.device) -> Any:
-    """Every tensor of the batch on the device; copies from pinned memory do not wait."""
-    return tree_map(lambda tensor: tensor.to(device, non_blocking=True), tree)
+def to_device(tree: Any, device: torch.device, *, is_copy: bool = False) -> Any:
+    """Every tensor of the batch on the device; copies from pinned memory do not wait.
+
+    Args:
+        tree: the batch.
+        device: where to.
+        is_copy: copy also what is there already, so that the result shares no memory.
+    """
+    return tree_map(lambda tensor: tensor.to(device, non_blocking=True, copy=is_copy), tree)

@@ -1,0 +1,292 @@
+"""A run that was stopped and resumed ends with the same bits as one that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.utils.loops import (
+    ConvNet,
+    QuietLoop,
+    differences,
+    read_manifest,
+    saved_run,
+    training_loop,
+)
+from utils.checkpoint import model_file_name
+from utils.errors import CheckpointError
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_STEPS = 6
+EVERYTHING = {
+    "microbatch": 3,
+    "lr_anneal_steps": 9,
+    "ema_rate": "0.5,0.9",
+    "weight_decay": 0.1,
+    "dropout": 0.3,
+    "max_step": NUM_STEPS,
+}
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+# a run in a process of its own, slow enough to be met in its middle
+SCRIPT = """
+import sys, time
+from tests.utils.loops import QuietLoop, training_loop
+from utils.errors import run_main
+from utils.logger import RunLogger
+
+class Loop(QuietLoop):
+    def run_step(self, batch, label):
+        super().run_step(batch, label)
+        print("finished", self.step, flush=True)
+        time.sleep(0.01)
+
+def main():
+    flags = dict(max_step=int(sys.argv[2]), save_interval=int(sys.argv[3]), ema_rate="0.5")
+    loop = training_loop(
+        sys.argv[1], dropout=0.3, loop_class=Loop, resume_checkpoint="auto", log_interval=1, **flags
+    )
+    return 0 if loop.run_loop() else 75
+
+run_main(main)
+"""
+
+
+class _CountingLoop(QuietLoop):
+    """A task with a state of its own."""
+
+    num_seen = 0
+
+    def run_step(self, batch: Any, label: Any) -> None:
+        super().run_step(batch, label)
+        self.num_seen += 1
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"num_seen": self.num_seen}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.num_seen = state.get("num_seen", 0)
+
+
+def _run(folder: Path, max_step: int, **flags: Any) -> QuietLoop:
+    loop = training_loop(folder, **{**EVERYTHING, **flags, "max_step": max_step})
+    assert loop.run_loop()
+    return loop
+
+
+def _start(folder: Path, max_step: int, save_interval: int = 1000) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), str(max_step), str(save_interval)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("finished") and int(line.split()[1]) >= step:
+            return
+    raise AssertionError(f"ended before step {step}: {process.communicate()[1]}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_resumed_run_equals_the_uninterrupted_one_wherever_it_was_cut(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    whole = _run(tmp_path / "whole", NUM_STEPS, dtype=dtype)
+    truth = saved_run(tmp_path / "whole", NUM_STEPS)
+    assert {"model", "opt", "ema_0.5", "ema_0.9"} <= {name.split("/")[0] for name in truth}
+    for k in range(1, NUM_STEPS):
+        folder = tmp_path / f"cut{k}"
+        first = _run(folder, k, dtype=dtype)
+        second = _run(folder, NUM_STEPS, dtype=dtype, resume_checkpoint="auto")
+        assert differences(saved_run(folder, NUM_STEPS), truth) == []
+        assert first.data.seen + second.data.seen == whole.data.seen
+
+
+def test_run_cut_at_every_step_equals_the_uninterrupted_one(tmp_path: Path) -> None:
+    _run(tmp_path / "whole", NUM_STEPS, dtype=torch.float16)
+    for step in range(1, NUM_STEPS + 1):
+        _run(tmp_path / "cut", step, dtype=torch.float16, resume_checkpoint="auto")
+    truth = saved_run(tmp_path / "whole", NUM_STEPS)
+    assert differences(saved_run(tmp_path / "cut", NUM_STEPS), truth) == []
+
+
+def test_resume_in_the_middle_of_an_epoch_with_workers_keeps_the_order(tmp_path: Path) -> None:
+    whole = _run(tmp_path / "whole", 4)
+    first = _run(tmp_path / "cut", 2, num_workers=1)
+    second = _run(tmp_path / "cut", 4, resume_checkpoint="auto")
+    assert first.data.seen + second.data.seen == whole.data.seen
+    truth = saved_run(tmp_path / "whole", 4)
+    assert differences(saved_run(tmp_path / "cut", 4), truth) == []
+
+
+def test_loss_scale_and_counts_of_skipped_steps_are_resumed(tmp_path: Path) -> None:
+    first = _run(tmp_path, 3, dtype=torch.float16)
+    assert first.mp_trainer.num_skipped > 0  # 2^20 is too much for these gradients
+    second = training_loop(tmp_path, dtype=torch.float16, resume_checkpoint="auto", max_step=9)
+    for name in ("lg_loss_scale", "num_skipped", "num_skipped_in_row"):
+        assert torch.equal(getattr(second.mp_trainer, name), getattr(first.mp_trainer, name))
+
+
+@pytest.mark.parametrize("first", [torch.float32, torch.bfloat16], ids=str)
+def test_fp16_run_that_goes_on_from_another_precision_starts_with_a_large_scale(
+    tmp_path: Path, first: torch.dtype
+) -> None:
+    _run(tmp_path, 2, dtype=first)
+    loop = training_loop(tmp_path, dtype=torch.float16, resume_checkpoint="auto", ema_rate="0.5,0.9")
+    assert loop.mp_trainer.lg_loss_scale == 20
+
+
+def test_checkpoint_of_every_precision_is_fp32(tmp_path: Path) -> None:
+    for dtype in DTYPES:
+        _run(tmp_path / str(dtype), 1, dtype=dtype)
+        run = saved_run(tmp_path / str(dtype), 1)
+        tensors = [v for v in run.values() if isinstance(v, torch.Tensor)]
+        assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
+def test_frozen_parameters_and_buffers_are_resumed(tmp_path: Path) -> None:
+    def net(value: float) -> torch.nn.Module:
+        model = ConvNet()
+        model.first.bias.requires_grad_(False).fill_(value)
+        model.register_buffer("count", torch.tensor(int(value)))
+        return model
+
+    _run(tmp_path, 1, model=net(3.0))
+    resumed = training_loop(tmp_path, model=net(0.0), resume_checkpoint="1", max_step=1)
+    assert torch.equal(resumed.model.first.bias, torch.full((4,), 3.0))
+    assert resumed.model.count == 3
+
+
+def test_state_of_a_task_is_resumed(tmp_path: Path) -> None:
+    _run(tmp_path, 2, loop_class=_CountingLoop)
+    second = _run(tmp_path, 5, loop_class=_CountingLoop, resume_checkpoint="auto")
+    assert second.num_seen == 5
+    assert read_manifest(tmp_path, 5)["state"]["num_seen"] == 5
+
+
+def test_flags_of_the_command_line_win_over_those_in_the_optimizer_file(tmp_path: Path) -> None:
+    _run(tmp_path, 1, weight_decay=0.1)
+    loop = _run(tmp_path, 2, weight_decay=0.0, resume_checkpoint="auto")
+    assert [group["weight_decay"] for group in loop.mp_trainer.optimizer.param_groups] == [0.0]
+
+
+def test_average_without_a_file_starts_at_the_weights_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from utils.logger import RunLogger
+
+    _run(tmp_path, 2, ema_rate="")
+    loop = training_loop(
+        tmp_path, ema_rate="0.5", resume_checkpoint="auto", logger=RunLogger(), max_step=2
+    )
+    assert "no average with rate 0.5; it starts anew" in capsys.readouterr().out
+    (_, average), *_ = loop.state._averages.items()
+    assert all(map(torch.equal, average, loop.mp_trainer.masters))
+
+
+def test_run_without_steps_can_be_resumed(tmp_path: Path) -> None:
+    _run(tmp_path, 0)
+    assert _run(tmp_path, 1, resume_checkpoint="auto").step == 1
+
+
+@pytest.mark.parametrize("change", ["shape", "second moment", "step", "nan", "list"])
+def test_optimizer_state_of_another_model_is_refused(tmp_path: Path, change: str) -> None:
+    _run(tmp_path, 1)
+    (tmp_path / "ckpt000001.json").unlink()
+    path = tmp_path / "opt000001.pt"
+    content: Any = torch.load(path, weights_only=True)
+    entry = content["state"][0]
+    if change == "shape":
+        content["state"] = {0: entry}
+    elif change == "second moment":
+        entry["exp_avg_sq"] = torch.zeros(2)
+    elif change == "step":
+        entry["step"] = torch.zeros(1).expand(10**12)
+    elif change == "nan":
+        entry["exp_avg"][0] = float("nan")
+    else:
+        content = [1, 2]
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"opt000001\.pt is no optimizer state of this model"):
+        training_loop(tmp_path, resume_checkpoint="1")
+
+
+def test_options_in_a_foreign_optimizer_file_do_not_reach_the_optimizer(tmp_path: Path) -> None:
+    _run(tmp_path, 1)
+    (tmp_path / "ckpt000001.json").unlink()
+    path = tmp_path / "opt000001.pt"
+    content = torch.load(path, weights_only=True)
+    content["param_groups"][0] |= {"maximize": True, "betas": (0.0, 0.0), "foreach": True}
+    torch.save(content, path)
+    loop = training_loop(tmp_path, resume_checkpoint="1")
+    group = loop.mp_trainer.optimizer.param_groups[0]
+    assert (group["maximize"], group["betas"], group["foreach"]) == (False, (0.9, 0.999), None)
+
+
+# ---- fresh starts
+
+
+@pytest.mark.parametrize("name", ["", "auto"])
+def test_fresh_start_over_existing_checkpoints_is_refused(tmp_path: Path, name: str) -> None:
+    _run(tmp_path, 2)
+    if name == "auto":  # the only set there is, and it is damaged
+        (tmp_path / model_file_name(2)).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="already holds checkpoints up to step 2"):
+        training_loop(tmp_path, resume_checkpoint=name)
+
+
+def test_dry_run_may_start_afresh_over_existing_checkpoints(tmp_path: Path) -> None:
+    _run(tmp_path, 2)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert training_loop(tmp_path, dry_run=True).run_loop()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+# ---- stops and kills of a real process
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_signal_saves_the_step_and_the_resumed_run_equals_the_uninterrupted_one(
+    tmp_path: Path, name: str
+) -> None:
+    process = _start(tmp_path / "cut", 10**6)
+    _wait_for_step(process, 3)
+    for _ in range(2 if name == "SIGTERM" else 1):  # twice in a row is harmless
+        process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert f"received {name}" not in err
+    step = max(int(path.stem[5:]) for path in (tmp_path / "cut").glob("model*.pt"))
+    assert step == int(out.split("finished ")[-1].split()[0]) if "finished" in out else step == 3
+    last = step + 2
+    flags: dict[str, Any] = {"dropout": 0.3, "ema_rate": "0.5", "max_step": last}
+    assert training_loop(tmp_path / "cut", resume_checkpoint="auto", **flags).run_loop()
+    assert training_loop(tmp_path / "whole", **flags).run_loop()
+    truth = saved_run(tmp_path / "whole", last)
+    assert differences(saved_run(tmp_path / "cut", last), truth) == []
+
+
+def test_killed_runs_resume_with_auto_to_the_same_bits(tmp_path: Path) -> None:
+    for step in (2, 7):
+        process = _start(tmp_path / "cut", 10**6, save_interval=1)
+        _wait_for_step(process, step)
+        process.kill()
+        process.communicate()
+    flags: dict[str, Any] = {"dropout": 0.3, "ema_rate": "0.5", "max_step": 40}
+    assert training_loop(tmp_path / "cut", resume_checkpoint="auto", **flags).run_loop()
+    assert training_loop(tmp_path / "whole", **flags).run_loop()
+    truth = saved_run(tmp_path / "whole", 40)
+    assert differences(saved_run(tmp_path / "cut", 40), truth) == []

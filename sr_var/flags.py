@@ -174,6 +174,10 @@ class TestFlags:
     debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
     dry_run: bool = flag(False, "run one batch, print what it costs, write nothing")
 
+    def __post_init__(self) -> None:
+        """Refuses a batch without images."""
+        _require_at_least(self, batch_size=1)
+
 
 @dataclass(frozen=True)
 class VarTestFlags(TestFlags):
@@ -202,6 +206,10 @@ class SampleFlags:
     debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
     dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
+    def __post_init__(self) -> None:
+        """Refuses counts that draw nothing."""
+        _require_at_least(self, batch_size=1, num_samples_per_image=1)
+
 
 @dataclass(frozen=True)
 class VerificationFlags:
@@ -220,6 +228,10 @@ class VerificationFlags:
     num_threads: int = flag(-1, "images reduced at a time; -1: by the cores")
     dry_run: bool = flag(False, "one image, print what it costs, write nothing")
 
+    def __post_init__(self) -> None:
+        """Refuses counts without a variance, or without a meaning."""
+        _require_at_least(self, num_samples=2, num_panels=-1)
+
 
 @dataclass(frozen=True)
 class DataInfoFlags:
@@ -234,3 +246,19 @@ class DataInfoFlags:
     seed: int = flag(0, "of the choice of test images")
     num_threads: int = flag(-1, "images decoded at a time; -1: by the cores")
     dry_run: bool = flag(False, "count and check, write nothing")
+
+    def __post_init__(self) -> None:
+        """Refuses a negative count."""
+        _require_at_least(self, num_test_per_class=0)
+
+
+def _require_at_least(flags: object, **smallest: int) -> None:
+    """Refuses values that no run could use.
+
+    Raises:
+        ValueError: names the flag, its value and the smallest one.
+    """
+    for name, bound in smallest.items():
+        value = getattr(flags, name)
+        if value < bound:
+            raise ValueError(f"--{name} {value} must be at least {bound}")

@@ -91,10 +91,12 @@ def settle_model_flags(
     if not is_resuming:
         return dict(vars(flags))
     stored = load_model_args(path, type(flags), log)
+    # a flag that was left out says nothing, so only values other than the default are compared
+    default = defaults(type(flags))
     differing = [
         f"{name} {value!r} (command line {vars(flags)[name]!r})"
         for name, value in stored.items()
-        if value != vars(flags)[name]
+        if vars(flags)[name] not in (value, default[name])
     ]
     if differing:
         log(f"model flags come from {path}, which differs: {', '.join(differing)}")

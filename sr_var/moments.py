@@ -7,7 +7,9 @@ which samples it counts, so that a sample drawn again after a stop is not counte
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,18 @@ from utils.errors import DataError
 from utils.metric_util import Moments
 
 MOMENTS_FILE = "moments.npz"
+# what numpy and zipfile raise on damaged archives
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 Array = npt.NDArray[np.float64]
 
 
@@ -74,10 +88,14 @@ def load_moments(path: str) -> SampleMoments | None:
             )
             known = file["indices"] if "indices" in file else np.arange(n)
             indices = tuple(int(index) for index in known)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"{path} is damaged ({error}); delete it to have it computed anew"
         ) from None
-    if n < 1 or len(indices) != n or len({a.shape for a in (mean, variance, third, fourth)}) != 1:
+    arrays = (mean, variance, third, fourth)
+    is_whole = n >= 1 and len(indices) == n == len(set(indices))
+    if not is_whole or len({array.shape for array in arrays}) != 1:
         raise DataError(f"{path} does not hold the moments of {n} samples; delete it")
-    return SampleMoments(Moments.from_central_moments(n, mean, variance, third, fourth), indices)
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise DataError(f"{path} holds values that are not finite; delete it and the samples")
+    return SampleMoments(Moments.from_central_moments(n, *arrays), indices)

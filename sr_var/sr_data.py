@@ -96,13 +96,20 @@ def test_batches(
 
     Yields:
         ``high_res`` (n, 3, H, H) uint8, ``y`` (n,) and ``name`` (list of n); skipped images are
-        left out.
+        left out, and counted and listed at the end.
     """
     crops = TestCrops(entries, large_size, flags.data_dir, flags.on_bad_image)
     num_workers = default_num_workers() if flags.num_workers < 0 else flags.num_workers
     batches = shard_batches(len(entries), batch_size)
     loader = make_loader(crops, batches, num_workers, collate=_drop_skipped)
-    yield from filter(None, loader)
+    skipped: list[str] = []
+    for indices, batch in zip(batches, loader, strict=True):
+        names = batch["name"] if batch else []
+        skipped += [entries[i].name for i in indices if entries[i].name not in names]
+        if batch:
+            yield batch
+    if skipped:
+        print(f"warning: {len(skipped)} damaged images were skipped: {', '.join(skipped)}")
 
 
 test_batches.__test__ = False  # type: ignore[attr-defined]  # no test case

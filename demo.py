@@ -1,0 +1,51 @@
+"""The whole experiment in minutes on real photographs: ``make demo``, or ``make demo QUICK=1``.
+
+Prints each command before it runs it. Stop it at any time; run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass
+
+from sr_var.demo import CPU, GPU, QUICK, Preset, commands
+from utils.errors import EXIT_DONE, run_main
+from utils.script_util import flag, from_args, make_parser
+
+
+@dataclass(frozen=True)
+class DemoFlags:
+    """How much of it."""
+
+    quick: bool = flag(False, "about a minute, for a first look and for continuous integration")
+
+
+def pick_preset(flags: DemoFlags) -> Preset:
+    """By device: larger where a GPU is."""
+    if flags.quick:
+        return QUICK
+    import torch
+
+    return GPU if torch.cuda.is_available() else CPU
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs all commands of the preset; returns the exit code of the one that did not finish."""
+    preset = pick_preset(from_args(DemoFlags, make_parser(__doc__, demo=DemoFlags).parse_args(argv)))
+    steps = commands(preset)
+    started = time.monotonic()
+    for number, (script, words) in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps)}] python {script} {' '.join(words)}", flush=True)
+        code: int = importlib.import_module(script.removesuffix(".py")).main(words)
+        if code != EXIT_DONE:
+            return code
+    print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
+    print(f"pictures:    logs/sr_compare/{preset.name}/panels/")
+    print(f"samples:     outputs/ddpm_sr/{preset.name}/")
+    print("TensorBoard: tensorboard --logdir logs")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -28,15 +28,16 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_entries
     from sr_var.build import load_checked
     from sr_var.sampling import SRSampler
-    from sr_var.script_util import sr_create_model_and_diffusion
+    from sr_var.script_util import create_diffusion, create_sr_model, denoiser_flags
     from utils.run_util import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info
-        model, diffusion = sr_create_model_and_diffusion(**vars(flags), **vars(process_flags))
+        stored = denoiser_flags(flags, process_flags)
+        model = load_checked(create_sr_model, stored, sample.model_path, log)
         sampler = SRSampler(
-            model=load_checked(model, sample.model_path).to(run.device),
-            diffusion=diffusion,
+            model=model.to(run.device),
+            diffusion=create_diffusion(process_flags),
             entries=load_entries(sample.to_sample_images_dict_path, sample.data_dir),
             sizes=(flags.large_size, flags.small_size),
             flags=sample,

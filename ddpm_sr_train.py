@@ -30,16 +30,19 @@ def main(argv: list[str] | None = None) -> int:
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)
     from diffusion.timestep_sampler import create_named_schedule_sampler
+    from sr_var.build import in_usable_precision, new_model
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
-    from sr_var.script_util import sr_create_model_and_diffusion
+    from sr_var.script_util import create_diffusion, create_sr_model, denoiser_flags
     from utils.run_util import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
-        model, diffusion = sr_create_model_and_diffusion(**vars(flags), **vars(process_flags))
-        model.convert_to_compute_dtype()
+        log = run.logger.info
+        train = in_usable_precision(train, log)
+        model = new_model(create_sr_model, denoiser_flags(flags, process_flags), train)
+        diffusion = create_diffusion(process_flags)
         sampler = create_named_schedule_sampler(train.schedule_sampler, diffusion.num_timesteps)
         sizes = flags.large_size, flags.small_size
-        data = load_diffusion_data(data_flags, sizes, train, sampler, run.device, run.logger.info)
+        data = load_diffusion_data(data_flags, sizes, train, sampler, run.device, log)
         loop = SRDiffusionTrainLoop(
             model=model,
             diffusion=diffusion,

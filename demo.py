@@ -32,7 +32,8 @@ def pick_preset(flags: DemoFlags) -> Preset:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs all commands of the preset; returns the exit code of the one that did not finish."""
-    preset = pick_preset(from_args(DemoFlags, make_parser(__doc__, demo=DemoFlags).parse_args(argv)))
+    args = make_parser(__doc__, demo=DemoFlags).parse_args(argv)
+    preset = pick_preset(from_args(DemoFlags, args))
     steps = commands(preset)
     started = time.monotonic()
     for number, (script, words) in enumerate(steps, 1):

@@ -22,8 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(DataFlags, args)
     train = from_args(MeanTrainFlags, args)
-    from sr_var.build import mean_model, settle_train_flags, store_model_flags
+    from sr_var.build import new_model, settle_train_flags, store_model_flags
     from sr_var.mean_utils import SRMeanTrainLoop
+    from sr_var.script_util import create_mean_model
     from sr_var.sr_data import load_regression_data
     from utils.run_util import started
 
@@ -34,9 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info
         )
-        loop = SRMeanTrainLoop(
-            model=mean_model(flags), data=data, logger=run.logger, **train.common()
-        )
+        model = new_model(create_mean_model, flags, train)
+        loop = SRMeanTrainLoop(model=model, data=data, logger=run.logger, **train.common())
         store_model_flags(train, MeanModelFlags, flags)
         return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
 

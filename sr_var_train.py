@@ -24,7 +24,13 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
-    from sr_var.build import frozen_mean_net, settle_train_flags, store_model_flags, var_model
+    from sr_var.build import (
+        frozen_mean_net,
+        new_model,
+        settle_train_flags,
+        store_model_flags,
+    )
+    from sr_var.script_util import create_var_model
     from sr_var.sr_data import load_regression_data
     from sr_var.var_utils import SRVarTrainLoop
     from utils.run_util import started
@@ -40,8 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, log
         )
+        model = new_model(create_var_model, flags, train)
         loop = SRVarTrainLoop(
-            model=var_model(flags),
+            model=model,
             mean_model=mean_net,
             data=data,
             logger=run.logger,

@@ -13,6 +13,7 @@ from sr_var.flags import MeanModelFlags, TestFlags, VarModelFlags
 from sr_var.model_args import args_path, load_model_args, save_model_args, settle_model_flags
 from sr_var.script_util import create_mean_model, create_var_model
 from utils import dist_util
+from utils.atomic_file import sha256_of
 from utils.checkpoint import CheckpointStore, step_of
 from utils.debug_util import report_cost
 from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
     import torch
 
-    from models.unet import UNetModel, VarianceModel
+    from models.unet import UNetBase
 
 Train = TypeVar("Train", bound=TrainFlags)
+Network = TypeVar("Network", bound="UNetBase")
 Log = Callable[[str], None]
 
 
@@ -48,8 +50,8 @@ def settle_train_flags(
     settled = settle_model_flags(model_flags, path, is_resuming=found is not None, log=log)
     for name, value in settled.items():
         setattr(args, name, value)
-    precision = {"use_fp16": settled["use_fp16"], "use_bf16": settled["use_bf16"]}
-    return settled, dataclasses.replace(train, **precision)
+    train = dataclasses.replace(train, use_fp16=settled["use_fp16"], use_bf16=settled["use_bf16"])
+    return settled, in_usable_precision(train, log)
 
 
 def store_model_flags(train: TrainFlags, flags_class: type[MeanModelFlags], flags: Any) -> None:
@@ -58,16 +60,33 @@ def store_model_flags(train: TrainFlags, flags_class: type[MeanModelFlags], flag
         save_model_args(args_path(train.log_dir, flags_class), flags_class(**flags))
 
 
-def mean_model(flags: dict[str, Any]) -> UNetModel:
-    """The mean net in the precision of its flags."""
-    model = create_mean_model(**flags)
-    model.convert_to_compute_dtype()
-    return model
+def usable_precision(use_fp16: bool, use_bf16: bool, log: Log) -> dict[str, bool]:
+    """The precision flags that this device can follow: fp32 where it has no 16-bit arithmetic.
+
+    The stored flags stay as they are, so that another device computes as asked.
+    """
+    import torch
+
+    from utils.fp16_util import computes_natively
+
+    if not (use_fp16 or use_bf16):
+        return {"use_fp16": False, "use_bf16": False}
+    name, dtype = ("fp16", torch.float16) if use_fp16 else ("bf16", torch.bfloat16)
+    if computes_natively(dtype, dist_util.current_device()):
+        return {"use_fp16": use_fp16, "use_bf16": use_bf16}
+    log(f"notice: this CPU has no {name} arithmetic (about 100 times slower); computing in fp32")
+    return {"use_fp16": False, "use_bf16": False}
 
 
-def var_model(flags: dict[str, Any]) -> VarianceModel:
-    """The variance net in the precision of its flags."""
-    model = create_var_model(**flags)
+def in_usable_precision(train: Train, log: Log) -> Train:
+    """The training flags with a precision that the device has; they decide for the network too."""
+    usable = usable_precision(train.use_fp16, train.use_bf16, log)
+    return dataclasses.replace(train, use_fp16=usable["use_fp16"], use_bf16=usable["use_bf16"])
+
+
+def new_model(create: Callable[..., Network], flags: dict[str, Any], train: TrainFlags) -> Network:
+    """The network of the flags in the precision of the training."""
+    model = create(**{**flags, "use_fp16": train.use_fp16, "use_bf16": train.use_bf16})
     model.convert_to_compute_dtype()
     return model
 
@@ -86,22 +105,26 @@ def frozen_mean_net(path: str, args_file: str, sizes: tuple[int, int], log: Log)
             f"the mean net of {args_file} is for {flags['small_size']} → {flags['large_size']}, "
             f"this run for {sizes[1]} → {sizes[0]}"
         )
-    return load_checked(create_mean_model(**flags), path)
+    return load_checked(create_mean_model, flags, path, log)
 
 
-def load_checked(model: Any, path: str) -> torch.nn.Module:
-    """Loads fp32 weights, then casts to the precision of the model's flags.
+def load_checked(
+    create: Callable[..., Network], flags: dict[str, Any], path: str, log: Log
+) -> Network:
+    """The network of the flags with fp32 weights from a file, frozen, in its precision.
 
     Raises:
         CheckpointError: if the file is missing (lists what is there), damaged or of another model.
     """
-    found = CheckpointStore("", warn=lambda line: None).resolve(path)
+    found = CheckpointStore("", warn=log).resolve(path)
     if found is None:
         raise CheckpointError("--model_path is empty; give the checkpoint to use")
+    log(f"{found.model_path}: sha256 {sha256_of(found.model_path)}")
+    model = create(**{**flags, **usable_precision(flags["use_fp16"], flags["use_bf16"], log)})
     load_model(model, found.model_path)
     model.convert_to_compute_dtype()
-    network: torch.nn.Module = model.eval().requires_grad_(False)
-    return network
+    model.eval().requires_grad_(False)
+    return model
 
 
 def tested_model(
@@ -119,7 +142,7 @@ def tested_model(
     if not test.model_path:
         raise CheckpointError("--model_path is empty; give the checkpoint to test")
     create = create_var_model if isinstance(model_flags, VarModelFlags) else create_mean_model
-    model = load_checked(create(**flags), test.model_path)
+    model = load_checked(create, flags, test.model_path, log)
     return model, (flags["large_size"], flags["small_size"]), step_of(test.model_path)
 
 

@@ -16,6 +16,7 @@ from sr_var.base_dataset import Entry
 from sr_var.degradation import image_to_bytes
 from utils import dist_util
 from utils.atomic_file import atomic_write, sha256_of, write_json_atomic
+from utils.errors import CheckpointError
 from utils.image_util import safe_join, write_png
 
 
@@ -42,6 +43,8 @@ class ResultFolder:
         model_paths: Sequence[str],
     ) -> None:
         self.output_dir, self.file_names = output_dir, tuple(file_names)
+        # the others (the low-res image) are the same for every checkpoint
+        self._own_files = frozenset(file for file in file_names if f"_{step}." in file)
         self._stamp_path = os.path.join(output_dir, f".{kind}_{step}.json")
         self._model_paths = model_paths
 
@@ -62,7 +65,7 @@ class ResultFolder:
         pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
         if not is_same and dist_util.is_main():
-            self._remove_results(entries)
+            self._remove_results()
             os.makedirs(self.output_dir, exist_ok=True)
             write_json_atomic(self._stamp_path, stamp)
         dist_util.barrier()
@@ -79,12 +82,11 @@ class ResultFolder:
         folder = safe_join(self.output_dir, name)
         return all(os.path.exists(os.path.join(folder, file)) for file in self.file_names)
 
-    def _remove_results(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            folder = safe_join(self.output_dir, entry.name)
-            for file in self.file_names:
-                if os.path.exists(os.path.join(folder, file)):
-                    os.remove(os.path.join(folder, file))
+    def _remove_results(self) -> None:
+        # of all images, listed or not: the stamp speaks for the whole folder
+        for folder, _, files in os.walk(self.output_dir):
+            for file in self._own_files.intersection(files):
+                os.remove(os.path.join(folder, file))
 
 
 def to_hwc(image: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
@@ -92,8 +94,26 @@ def to_hwc(image: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
     return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
 
+def require_finite(output: torch.Tensor, path: str) -> None:
+    """Refuses what has no grey level, before it becomes one.
+
+    Raises:
+        CheckpointError: names the file that would have been written.
+    """
+    if not bool(torch.isfinite(output).all()):
+        raise CheckpointError(
+            f"{path} is not written: the network's output is not finite; did training diverge, or "
+            "fp16 overflow (--use_bf16 does not)?"
+        )
+
+
 def save_image(path: str, image: torch.Tensor) -> None:
-    """Writes one CHW image in [-1, 1] as an 8-bit PNG, rounded."""
+    """Writes one CHW image in [-1, 1] as an 8-bit PNG, rounded.
+
+    Raises:
+        CheckpointError: if a value is not finite.
+    """
+    require_finite(image, path)
     write_png(path, to_hwc(image_to_bytes(image)))
 
 

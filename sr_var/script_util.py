@@ -80,6 +80,11 @@ def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, Gaussian
     return model, create_diffusion(diffusion_flags)
 
 
+def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> dict[str, Any]:
+    """The keywords of :func:`create_sr_model`."""
+    return {**vars(flags), "learn_sigma": process.learn_sigma}
+
+
 def create_sr_model(*, learn_sigma: bool, **flags: Any) -> SuperResModel:
     """The denoiser of :class:`SRDiffusionModelFlags`; twice the channels with ``learn_sigma``."""
     from models.unet import SuperResModel

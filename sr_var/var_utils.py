@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sr_var.results import ResultFolder, strip, to_hwc
+from sr_var.results import ResultFolder, require_finite, strip, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -86,5 +86,7 @@ class SRVarTestLoop(TestLoop):
 
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
         for i, name in enumerate(batch_kwargs["name"]):
+            path = self._results.path(name, self._results.file_names[0])
+            require_finite(output[i], path)
             variance = to_hwc(output[i].float() * GREY_LEVELS_SQUARED).astype(np.float32)
-            dump_pickle(variance, self._results.path(name, self._results.file_names[0]))
+            dump_pickle(variance, path)

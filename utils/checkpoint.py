@@ -1,27 +1,40 @@
 """Sets of checkpoint files: written so that a kill never costs one, resumed only when intact.
 
 A set of step N is ``optN.pt``, ``modelN.pt``, ``ema_<rate>_N.pt`` and, written last, the manifest
-``ckptN.json`` with size and sha256 of each. Reading a single state_dict from anybody's hands is
-the business of ``state_dict_io``.
+``ckptN.json`` with size and sha256 of each. While its files are being written or deleted a marker
+``.ckptN.unfinished`` says that without a manifest they do not count. Reading a single state_dict
+from anybody's hands is the business of ``state_dict_io``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from utils.atomic_file import atomic_write, remove_stale_temp_files, sha256_of, write_json_atomic
+from utils.atomic_file import (
+    atomic_write,
+    open_binary,
+    remove_stale_temp_files,
+    sha256_of,
+    write_json_atomic,
+    write_text_atomic,
+)
 from utils.errors import CheckpointError
-from utils.state_dict_io import check_zip, local_or_remote_exists
+from utils.state_dict_io import check_zip
+from utils.storage_util import is_file, list_names, make_folder, remove, size_of
 
 _MANIFEST = re.compile(r"ckpt(\d+)\.json")
 _MODEL = re.compile(r"model(\d+)\.pt")
+_PART = re.compile(r"(opt|model|ema_.+_)(\d+)\.pt")
+_MARKER = re.compile(r"\.ckpt(\d+)\.unfinished")
 
 
 def model_file_name(step: int) -> str:
@@ -86,32 +99,59 @@ class CheckpointStore:
         Raises:
             StorageError: if a file cannot be written; older sets are intact.
         """
-        os.makedirs(self.folder, exist_ok=True)
+        make_folder(self.folder)
         remove_stale_temp_files(self.folder)
-        files = {}
-        for role, state in parts.items():
-            path = os.path.join(self.folder, _file_name(role, step))
-            with atomic_write(path) as file:
-                torch.save(state, file)
-            files[os.path.basename(path)] = {
-                "role": role,
-                "size": os.path.getsize(path),
-                "sha256": sha256_of(path),
-            }
-        content = {"format": 1, "step": step, "files": files, **manifest}
-        write_json_atomic(os.path.join(self.folder, f"ckpt{step:06d}.json"), content)
+        self._remove_unfinished()
+        with self._unfinished(step):
+            if is_file(self._manifest_path(step)):  # of a run that went on from an older step
+                remove(self._manifest_path(step))
+            files = {_file_name(role, step): role for role in parts}
+            described = {name: self._write(name, role, parts[role]) for name, role in files.items()}
+            content = {"format": 1, "step": step, "files": described, **manifest}
+            content = json.loads(json.dumps(content))  # as it will be read: string keys, lists
+            content["sha256"] = _digest(content)
+            write_json_atomic(self._manifest_path(step), content)
         self._delete_old(step)
+
+    def _write(self, name: str, role: str, state: Mapping[Any, Any]) -> dict[str, Any]:
+        path = self._path(name)
+        with atomic_write(path) as file:
+            torch.save(state, file)
+        return {"role": role, "size": size_of(path), "sha256": sha256_of(path)}
+
+    @contextlib.contextmanager
+    def _unfinished(self, step: int) -> Iterator[None]:
+        marker = self._path(f".ckpt{step:06d}.unfinished")
+        write_text_atomic(marker, "")
+        try:
+            yield
+        except OSError:
+            self._remove_unfinished()  # half a set would fill the disk for nothing
+            raise
+        remove(marker)
+
+    def _remove_unfinished(self) -> None:
+        names = list_names(self.folder)
+        for step in self._steps(_MARKER):
+            if not is_file(self._manifest_path(step)):
+                self._remove_parts(step, names)
+            remove(self._path(f".ckpt{step:06d}.unfinished"))
+
+    def _remove_parts(self, step: int, names: list[str]) -> None:
+        for name in names:
+            match = _PART.fullmatch(name)
+            if match is not None and int(match.group(2)) == step:
+                remove(self._path(name))
 
     def _delete_old(self, newest: int) -> None:
         if self._keep_last_k < 1 or self._read_verified(newest) is None:
             return
-        for step in self._manifest_steps()[self._keep_last_k :]:
-            manifest_path = os.path.join(self.folder, f"ckpt{step:06d}.json")
-            names = list(_read_json(manifest_path).get("files", {}))
-            os.remove(manifest_path)  # first: from here on the set does not count
-            for name in names:
-                if os.path.basename(name) == name and os.path.exists(self._path(name)):
-                    os.remove(self._path(name))
+        # a newer one may be there, damaged or of a branch that was left: it neither counts nor goes
+        steps = [step for step in self._steps(_MANIFEST) if step <= newest]
+        for step in steps[self._keep_last_k :]:
+            with self._unfinished(step):
+                remove(self._manifest_path(step))  # first: from here on the set does not count
+                self._remove_parts(step, list_names(self.folder))
 
     # ---- finding
 
@@ -120,7 +160,7 @@ class CheckpointStore:
 
         Args:
             name: empty (None is returned), ``auto`` (newest intact set, or None), a step, a file
-                name inside the folder, or a path.
+                name inside the folder, or a path. The file of an average stands in for the model.
 
         Raises:
             CheckpointError: if an explicit name does not exist or is damaged.
@@ -129,31 +169,41 @@ class CheckpointStore:
             return None
         if name == "auto":
             return self._newest()
-        if name.isdigit():
+        if name.isdecimal():
             name = model_file_name(int(name))
         path = name if os.path.dirname(name) or "://" in name else self._path(name)
-        if not local_or_remote_exists(path):
-            raise CheckpointError(f"{path} does not exist; {self._what_is_there(path)}")
+        if not is_file(path):
+            raise CheckpointError(f"{path} does not exist; {_what_is_there(path)}")
         store = CheckpointStore(os.path.dirname(path), warn=self._warn)
-        step = step_of(path)
-        if os.path.exists(store._path(f"ckpt{step:06d}.json")):
-            return store._verified(step)
-        return store._without_manifest(step, path)
+        step = step_of(path) if re.search(r"\d\.pt$", path) else 0
+        if not is_file(store._manifest_path(step)):
+            return store._without_manifest(step, path)
+        found = store._verified(step)
+        names = map(os.path.basename, [found.model_path, *found.ema_paths.values()])
+        if os.path.basename(path) not in names:
+            raise CheckpointError(
+                f"{path} is no model of its set; name {model_file_name(step)} or give another step"
+            )
+        return replace(found, model_path=path)
 
     def steps(self) -> list[int]:
         """Steps of which a model or a manifest is there, newest first."""
-        return sorted({*self._manifest_steps(), *self._model_steps()}, reverse=True)
+        manifest_steps, unfinished = self._steps(_MANIFEST), self._steps(_MARKER)
+        foreign = set(self._steps(_MODEL)) - set(unfinished)
+        return sorted({*manifest_steps, *foreign}, reverse=True)
 
     def _newest(self) -> CheckpointSet | None:
-        for step in self._manifest_steps():
+        manifest_steps = self._steps(_MANIFEST)
+        foreign = [step for step in self.steps() if step not in manifest_steps]
+        for step in foreign:
+            if step > max(manifest_steps, default=step):
+                name = self._path(model_file_name(step))
+                self._warn(f"warning: {name} has no manifest; trying an older one that has")
+        for step in manifest_steps:
             found = self._read_verified(step)
             if found is not None:
                 return found
-        for step in self._model_steps():
-            if os.path.exists(self._path(f"ckpt{step:06d}.json")):
-                continue  # its manifest says that it is damaged
-            if self._manifest_steps():
-                continue  # a save that was cut short, beside complete sets
+        for step in foreign:
             try:
                 return self._without_manifest(step, self._path(model_file_name(step)))
             except CheckpointError as error:
@@ -168,14 +218,14 @@ class CheckpointStore:
             return None
 
     def _verified(self, step: int) -> CheckpointSet:
-        manifest_path = self._path(f"ckpt{step:06d}.json")
-        manifest = _read_json(manifest_path)
+        manifest_path = self._manifest_path(step)
+        manifest = _read_manifest(manifest_path, step)
         roles = {}
         for name, entry in manifest["files"].items():
             path = self._path(name)
-            if os.path.basename(name) != name or not os.path.exists(path):
+            if os.path.basename(name) != name or not is_file(path):
                 raise CheckpointError(f"{manifest_path} names {name}, which is not there")
-            if os.path.getsize(path) != entry["size"] or sha256_of(path) != entry["sha256"]:
+            if size_of(path) != entry["size"] or sha256_of(path) != entry["sha256"]:
                 raise CheckpointError(
                     f"{path} is damaged (size or sha256 differs from its manifest)"
                 )
@@ -183,34 +233,30 @@ class CheckpointStore:
         if "model" not in roles:
             raise CheckpointError(f"{manifest_path} names no model file")
         emas = {role[len("ema_") :]: p for role, p in roles.items() if role.startswith("ema_")}
-        state = manifest.get("state", {})
-        return CheckpointSet(step, roles["model"], roles.get("opt"), emas, state)
+        return CheckpointSet(step, roles["model"], roles.get("opt"), emas, manifest["state"])
 
     def _without_manifest(self, step: int, path: str) -> CheckpointSet:
-        check_zip(path)
+        roles = {}
+        for name in list_names(self.folder):
+            match = _PART.fullmatch(name)
+            if match is not None and int(match.group(2)) == step and match.group(1) != "model":
+                roles[match.group(1)] = self._path(name)
+        for part in {path, *roles.values()}:
+            check_zip(part)
         self._warn(
             f"notice: {path} has no manifest (made by another tool?); only its CRC was checked"
         )
-        opt_path = os.path.join(os.path.dirname(path), f"opt{step:06d}.pt")
-        return CheckpointSet(step, path, opt_path if local_or_remote_exists(opt_path) else None)
-
-    def _what_is_there(self, path: str) -> str:
-        folder = os.path.dirname(path)
-        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        models = [name for name in names if name.endswith(".pt") and not name.startswith("opt")]
-        return f"there is: {', '.join(models[-8:])}" if models else f"{folder} holds no checkpoint"
+        emas = {role[len("ema_") : -1]: p for role, p in roles.items() if role.startswith("ema_")}
+        return CheckpointSet(step, path, roles.get("opt"), emas)
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
-    def _manifest_steps(self) -> list[int]:
-        return self._steps(_MANIFEST)
-
-    def _model_steps(self) -> list[int]:
-        return self._steps(_MODEL)
+    def _manifest_path(self, step: int) -> str:
+        return self._path(f"ckpt{step:06d}.json")
 
     def _steps(self, pattern: re.Pattern[str]) -> list[int]:
-        names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
+        names = list_names(self.folder) if self.folder else []
         return sorted((int(m.group(1)) for n in names if (m := pattern.fullmatch(n))), reverse=True)
 
 
@@ -218,15 +264,30 @@ def _file_name(role: str, step: int) -> str:
     return f"{role}_{step:06d}.pt" if role.startswith("ema_") else f"{role}{step:06d}.pt"
 
 
-def _read_json(path: str) -> dict[str, Any]:
+def _what_is_there(path: str) -> str:
+    folder = os.path.dirname(path)
+    names = list_names(folder)
+    models = [name for name in names if name.endswith(".pt") and not name.startswith("opt")]
+    if not models:
+        return f"{folder or 'this folder'} holds no checkpoint"
+    return f"there is: {', '.join(models[-8:])}"
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: str, step: int) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
-            raise ValueError("not a checkpoint manifest")
+        with open_binary(path) as file:
+            content = json.loads(file.read())
+        if content.pop("sha256") != _digest(content):
+            raise ValueError("its own sha256 differs")
+        if content["step"] != step:
+            raise ValueError(f"it is about step {content['step']}")
         for entry in content["files"].values():
-            if not {"role", "size", "sha256"} <= entry.keys():
+            if not {"role", "size", "sha256"} <= entry.keys() or not isinstance(entry["role"], str):
                 raise ValueError("an entry lacks role, size or sha256")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error})") from None
-    return content
+        return {**content, "state": dict(content.get("state", {}))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r})") from None

@@ -126,21 +126,22 @@ class MixedPrecisionTrainer:
         for name, master in zip(self.names, self.masters, strict=True):
             master.copy_(state[name])
         self._copy_masters_to_model()
-        own = dict(self.model.named_buffers())
-        for name in own.keys() & state.keys():
+        own = self.model.state_dict()
+        for name in own.keys() - set(self.names):  # buffers and frozen parameters
             own[name].copy_(state[name])
 
     def scale_state(self) -> dict[str, float]:
         """What a checkpoint must remember besides parameters and optimizer."""
-        return {
-            "lg_loss_scale": float(self.lg_loss_scale),
+        counts = {
             "num_skipped": float(self.num_skipped),
             "num_skipped_in_row": float(self.num_skipped_in_row),
         }
+        # the 0 of other precisions would be far too small, should the run go on in fp16
+        return {"lg_loss_scale": float(self.lg_loss_scale), **counts} if self._use_fp16 else counts
 
     def load_scale_state(self, state: dict[str, float]) -> None:
         """The inverse of :meth:`scale_state`; missing entries keep their start values."""
-        for name in ("lg_loss_scale", "num_skipped", "num_skipped_in_row"):
+        for name in self.scale_state():
             if name in state:
                 getattr(self, name).fill_(state[name])
 
@@ -149,3 +150,18 @@ def global_norm(tensors: list[torch.Tensor]) -> torch.Tensor:
     """2-norm of all tensors together, a scalar on their device."""
     norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
     return norm
+
+
+def computes_natively(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a device has arithmetic for a 16-bit type; without it convolutions crawl.
+
+    Measured on a CPU with AVX2 only: a 64-channel convolution took 1171 ms in fp16, 11 ms in fp32.
+    """
+    if device.type != "cpu":
+        return True
+    support = torch.ops.mkldnn
+    is_supported = {
+        torch.float16: support._is_mkldnn_fp16_supported,
+        torch.bfloat16: support._is_mkldnn_bf16_supported,
+    }
+    return bool(is_supported[dtype]()) if dtype in is_supported else True

@@ -15,19 +15,10 @@ from typing import Any
 
 import torch
 
-from utils.atomic_file import is_remote, open_binary
+from utils.atomic_file import open_binary
 from utils.errors import CheckpointError
 
 _MANY = 6
-
-
-def local_or_remote_exists(path: str) -> bool:
-    """Whether a local or ``blobfile`` path is a file."""
-    if not is_remote(path):
-        return os.path.isfile(path)
-    import blobfile
-
-    return bool(blobfile.exists(path))
 
 
 def check_zip(path: str) -> None:

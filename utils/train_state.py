@@ -6,7 +6,7 @@ business of ``train_util``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -86,14 +86,29 @@ class TrainState:
                 checkpoints of another run.
         """
         store = CheckpointStore(self._flags.model_save_dir, warn=self._log)
-        found = store.resolve(self._flags.resume_checkpoint)
-        if found is None:
-            self._refuse_to_overwrite(store)
-        else:
-            self._load(found)
+        found, error = None, None
+        try:
+            found = store.resolve(self._flags.resume_checkpoint)
+            if found is None:
+                self._refuse_to_overwrite(store)
+            else:
+                self._load(found)
+        except (CheckpointError, OSError) as caught:
+            error = caught
+        dist_util.raise_together(error)
+        self._refuse_disagreement()
         trainer = self.mp_trainer
         dist_util.broadcast_tensors([*trainer.masters, *trainer.model.state_dict().values()])
         return dict(found.state) if found else {}
+
+    def _refuse_disagreement(self) -> None:
+        step = torch.tensor([self.step], device=dist_util.current_device())
+        steps = [int(other) for other in dist_util.gather_tensors(step)]
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the processes found checkpoints of different steps {steps}; put --model_save_dir "
+                f"{self._flags.model_save_dir} where every machine sees the same files"
+            )
 
     def _load(self, found: CheckpointSet) -> None:
         trainer = self.mp_trainer
@@ -111,19 +126,17 @@ class TrainState:
 
     def _load_optimizer(self, path: str) -> None:
         optimizer = self.mp_trainer.optimizer
-        state = read_torch_file(path)
+        content = read_torch_file(path)
         try:
-            shapes = [tuple(entry["exp_avg"].shape) for _, entry in sorted(state["state"].items())]
-            if shapes != [tuple(master.shape) for master in self.mp_trainer.masters]:
-                raise ValueError("its parameters have other shapes")
-            optimizer.load_state_dict(state)
+            moments = _checked_moments(content["state"], self.mp_trainer.masters)
+            # the options in the file stay behind: those of the command line count
+            options = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": options})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"{path} is no optimizer state of this model ({error}); "
                 "move it away to go on with a fresh one"
             ) from None
-        for group in optimizer.param_groups:
-            group["weight_decay"], group["fused"] = self._flags.weight_decay, True
 
     def _refuse_to_overwrite(self, store: CheckpointStore) -> None:
         steps = store.steps()
@@ -132,3 +145,29 @@ class TrainState:
                 f"{store.folder} already holds checkpoints up to step {steps[0]}; go on with "
                 "--resume_checkpoint auto, or give another --model_save_dir"
             )
+
+
+def _checked_moments(
+    state: Mapping[int, Mapping[str, Any]], masters: Sequence[torch.Tensor]
+) -> dict[int, dict[str, torch.Tensor]]:
+    """AdamW's state by parameter; empty if the run had not made a step.
+
+    Raises:
+        KeyError, TypeError, AttributeError: if it is no such state.
+        ValueError: if it is one of other parameters, or not finite.
+    """
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    if not state:
+        return moments
+    if sorted(state) != list(range(len(masters))):
+        raise ValueError(f"it has {len(state)} parameters instead of {len(masters)}")
+    for i, master in enumerate(masters):
+        shapes = {"step": (), "exp_avg": master.shape, "exp_avg_sq": master.shape}
+        moments[i] = {name: torch.as_tensor(state[i][name]) for name in shapes}
+        for name, shape in shapes.items():
+            if moments[i][name].shape != shape:
+                found = tuple(moments[i][name].shape)
+                raise ValueError(f"{name} of parameter {i} is {found} instead of {tuple(shape)}")
+            if not bool(torch.isfinite(moments[i][name]).all()):
+                raise ValueError(f"{name} of parameter {i} is not finite")
+    return moments

@@ -1,0 +1,90 @@
+"""Every command of the README is one that the real parsers take."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+_ASSIGNMENT = re.compile(r'([A-Z_]+)="(.*)"', re.DOTALL)
+
+
+def _commands() -> list[list[str]]:
+    """All command lines of the README's shell blocks, variables filled in as a shell would."""
+    variables: dict[str, str] = {}
+    commands = []
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
+        for line in re.sub(r"\\\n", " ", block).splitlines():
+            assignment = _ASSIGNMENT.fullmatch(line.strip())
+            if assignment:
+                variables[assignment[1]] = assignment[2]
+                continue
+            filled = re.sub(r"\$([A-Z_]+)", lambda m: variables.get(m[1], m[0]), line)
+            words = shlex.split(filled, comments=True)
+            if words:
+                commands.append(words)
+    return commands
+
+
+def _script_commands() -> list[tuple[str, list[str]]]:
+    found = []
+    for words in _commands():
+        for place, word in enumerate(words):
+            if word.endswith(".py"):
+                found.append((word, words[place + 1 :]))
+                break
+    return found
+
+
+@pytest.mark.parametrize(("script", "words"), _script_commands(), ids=lambda v: str(v)[:40])
+def test_the_parsers_take_every_command_of_the_readme(script: str, words: list[str]) -> None:
+    module = importlib.import_module(script.removesuffix(".py"))
+    args = module.create_parser().parse_args(words)
+    assert vars(args)
+
+
+def test_the_readme_shows_every_script_of_the_recipe() -> None:
+    shown = {script for script, _ in _script_commands()}
+    assert shown >= {
+        "sr_data_info.py",
+        "ddpm_sr_sample.py",
+        "sr_mean_train.py",
+        "sr_mean_test.py",
+        "sr_var_train.py",
+        "sr_var_test.py",
+        "sr_var_verification.py",
+    }
+
+
+def test_make_knows_every_target_of_the_readme() -> None:
+    targets = {
+        words[1] for words in _commands() if words[0] == "make" and not words[1].startswith("-")
+    }
+    assert targets >= {"demo", "test"}
+    for target in targets:
+        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *"docs/theory.md",
+        "docs/architecture.md",
+        "docs/file_formats.md",
+        "docs/differences.md",
+    ],
+)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+    local = [link for link in links if "://" not in link]
+    missing = [link for link in local if not ((ROOT / page).parent / link).exists()]
+    assert not missing

@@ -71,17 +71,14 @@ def test_make_knows_every_target_of_the_readme() -> None:
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        *"docs/theory.md",
-        "docs/architecture.md",
-        "docs/file_formats.md",
-        "docs/differences.md",
-    ],
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{page}.md" for page in ("theory", "architecture", "file_formats", "differences")),
 )
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)

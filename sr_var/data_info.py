@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from sr_var.flags import DataInfoFlags
+from utils.atomic_file import is_remote
 from utils.errors import DataError
-from utils.image_util import IMAGE_EXTENSIONS, BadImageError, open_image, resolve_image_path
+from utils.image_util import (
+    DEFAULT_EXTENSION,
+    IMAGE_EXTENSIONS,
+    BadImageError,
+    open_image,
+    resolve_image_path,
+)
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
@@ -27,7 +34,6 @@ ALL_FILE, TRAIN_FILE, TEST_FILE = (
     "to_sample_data_info.pkl",
 )
 _CHECKED_FILE = ".checked.txt"
-_DEFAULT_EXTENSION = ".JPEG"
 
 
 def scan(data_dir: str) -> list[str]:
@@ -36,18 +42,34 @@ def scan(data_dir: str) -> list[str]:
     Raises:
         DataError: if the folder is missing or holds no image.
     """
-    if not os.path.isdir(data_dir):
-        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
     names = []
-    for folder, _, files in os.walk(data_dir, followlinks=True):
-        prefix = os.path.relpath(folder, data_dir).replace(os.sep, "/")
+    for folder, files in _folders(data_dir):
+        prefix = folder[len(data_dir) :].strip("/")
         for file in files:
             if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith("."):
-                name = file if prefix == "." else f"{prefix}/{file}"
-                names.append(name.removesuffix(_DEFAULT_EXTENSION))
+                name = f"{prefix}/{file}" if prefix else file
+                names.append(name.removesuffix(DEFAULT_EXTENSION))
     if not names:
         raise DataError(f"--data_dir {data_dir} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
     return sorted(names)
+
+
+def _folders(data_dir: str) -> Iterator[tuple[str, Sequence[str]]]:
+    """(folder, its files) of a local or remote tree; linked folders are entered once."""
+    if is_remote(data_dir):
+        import blobfile
+
+        for folder, _, files in blobfile.walk(data_dir):
+            yield folder, files
+        return
+    if not os.path.isdir(data_dir):
+        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
+    entered: set[str] = set()
+    for folder, folders, files in os.walk(data_dir, followlinks=True):
+        entered.add(os.path.realpath(folder))
+        paths = {name: os.path.realpath(os.path.join(folder, name)) for name in folders}
+        folders[:] = [name for name, path in paths.items() if path not in entered]
+        yield folder, files
 
 
 def class_of(name: str, *, has_split_folder: bool = False) -> str:

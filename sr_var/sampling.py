@@ -132,8 +132,10 @@ class SRSampler:
             True when done; False when a signal asked to stop (finished samples stay).
         """
         stop = StopFlag()
-        total = len(self._entries) * self._flags.num_samples_per_image
-        with stop.listening(), Progress(total, "sampling", unit="sample") as bar:
+        # the first process stands for all: each does about as much
+        total = len(self._entries) * self._flags.num_samples_per_image // world_size
+        progress = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
+        with stop.listening(), progress as bar:
             jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
             for rows in _batches(jobs, self._flags.batch_size):
                 samples = self._draw(rows, stop)

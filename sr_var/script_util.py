@@ -81,7 +81,16 @@ def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, Gaussian
 
 
 def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> dict[str, Any]:
-    """The keywords of :func:`create_sr_model`."""
+    """The keywords of :func:`create_sr_model`.
+
+    Raises:
+        ValueError: if a residual is asked of a network that predicts noise.
+    """
+    if flags.predict_residual and not process.predict_xstart:
+        raise ValueError(
+            "--predict_residual True adds the low-res image to a predicted image; give "
+            "--predict_xstart True with it"
+        )
     return {**vars(flags), "learn_sigma": process.learn_sigma}
 
 

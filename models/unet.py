@@ -10,6 +10,7 @@ names of `models.blocks` below them. Do not renumber, reorder or rename them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -25,6 +26,7 @@ from models.blocks import (
     Upsample,
 )
 from models.config import UNetConfig
+from models.hints import Shapes, guess_wrong_flag
 from models.nn import (
     GroupNorm32,
     cast_convolutions,
@@ -100,6 +102,12 @@ class UNetBase(nn.Module):
             self.convert_torso(torch.float16)
         elif self.config.use_bf16:
             self.convert_torso(torch.bfloat16)
+
+    def explain_mismatch(
+        self, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
+    ) -> str:
+        """Return a guess at the wrong flag for a state_dict that does not fit (`models.hints`)."""
+        return guess_wrong_flag(missing, unexpected, misshaped)
 
     def _check_options(self, config: UNetConfig) -> None:
         name = type(self).__name__

@@ -212,7 +212,9 @@ class TrainLoop(ABC):
         self._log_time, self._log_position = now, self.state.position
         values |= {"samples_per_second": rate, "lr": self.flags.lr_at(self.step - 1)}
         self.logger.scalars(values, self.step)
-        shown = ("loss", "grad_norm", "param_norm", "lg_loss_scale", "samples_per_second")
+        shown = ["loss", "grad_norm", "param_norm", "samples_per_second"]
+        if self.flags.use_fp16:
+            shown.append("lg_loss_scale")
         text = " | ".join(f"{key} {values[key]:.4g}" for key in shown)
         self.logger.info(f"step {self.step} | {text}{self._time_left(rate)}")
         self._refuse_divergence(values["skipped_in_row"], float(self.mp_trainer.lg_loss_scale))

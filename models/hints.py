@@ -1,0 +1,88 @@
+"""Guesses which flag is wrong from how a state_dict differs from a network. Builds no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+
+def guess_wrong_flag(missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes) -> str:
+    """One sentence on the likeliest cause, or an empty string.
+
+    Args:
+        missing: names that the network has and the file lacks.
+        unexpected: names that the file has and the network lacks.
+        misshaped: name → (shape in the file, shape in the network).
+    """
+    found = (
+        _wrong_kind(missing, unexpected, misshaped)
+        or _wrong_width(misshaped)
+        or _wrong_structure(missing, unexpected)
+        or _wrong_norm(misshaped)
+    )
+    return f"likely cause: {found}" if found else ""
+
+
+def _wrong_kind(missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes) -> str:
+    if any(name.startswith("time_embed.") for name in unexpected):
+        return "the file is of a diffusion model, the flags describe a mean or variance net"
+    if any(name.startswith("time_embed.") for name in missing):
+        return "the file is of a mean or variance net, the flags describe a diffusion model"
+    if "label_emb.weight" in unexpected:
+        return "the file is class-conditional: give --class_cond True"
+    if "label_emb.weight" in missing:
+        return "the file knows no classes: give --class_cond False"
+    if "label_emb.weight" in misshaped:
+        return f"the file knows {misshaped['label_emb.weight'][0][0]} classes: see --num_classes"
+    there, here = misshaped.get("input_blocks.0.0.weight", ((0, 0), (0, 0)))
+    if there[1] != here[1]:
+        return f"the file's net takes {there[1]} channels, not {here[1]} (mean or variance net?)"
+    there, here = misshaped.get("out.2.weight", ((1,), (1,)))
+    if there[0] == 2 * here[0]:
+        return "the file predicts variances too: give --learn_sigma True"
+    if here[0] == 2 * there[0]:
+        return "the file predicts no variances: give --learn_sigma False"
+    return ""
+
+
+def _wrong_width(misshaped: Shapes) -> str:
+    there, here = misshaped.get("input_blocks.0.0.weight", ((0,), (0,)))
+    if there[0] != here[0]:
+        return (
+            f"the first layer of the file has {there[0]} channels, not {here[0]}: see "
+            "--model_channels (--num_channels) and --channel_mult"
+        )
+    return ""
+
+
+def _wrong_structure(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    if not missing and not unexpected:
+        return ""
+    plain_there, plain_here = _num_resampling(unexpected), _num_resampling(missing)
+    if plain_here and not plain_there:
+        return "the file resamples inside residual blocks: give --resblock_updown True"
+    if plain_there and not plain_here:
+        return "the file resamples outside residual blocks: give --resblock_updown False"
+    if _num_res_blocks(missing) != _num_res_blocks(unexpected):
+        return "the file has another depth: see --num_res_blocks and --channel_mult"
+    attention = [name for name in (*missing, *unexpected) if ".qkv." in name]
+    return "attention sits elsewhere: see --attention_resolutions" if attention else ""
+
+
+def _num_resampling(names: Sequence[str]) -> int:
+    return sum(name.endswith((".op.weight", ".conv.weight")) for name in names)
+
+
+def _num_res_blocks(names: Sequence[str]) -> int:
+    return sum(name.endswith(".in_layers.0.weight") for name in names)
+
+
+def _wrong_norm(misshaped: Shapes) -> str:
+    for name, (there, here) in misshaped.items():
+        if ".emb_layers.1." in name and there[0] != here[0] and there[1:] == here[1:]:
+            wanted = there[0] > here[0]
+            return f"the embedding is used another way: give --use_scale_shift_norm {wanted}"
+    if misshaped:
+        return "widths differ from some level on: see --channel_mult"
+    return ""

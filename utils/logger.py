@@ -43,6 +43,10 @@ class RunLogger:
         """Prints a line and appends it, with the time, to ``logs.txt``."""
         if not self._is_quiet:
             tqdm.write(line)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        """Appends a line to ``logs.txt`` without printing it."""
         if self._file is not None:
             self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from utils import dist_util
+from utils.alloc_util import tune_allocator
 from utils.logger import RunLogger
 
 _PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
@@ -49,11 +50,14 @@ def started(
     launch = dist_util.read_launch(os.environ, getattr(args, "local_rank", 0))
     with dist_util.process_group(launch if has_group else dist_util.alone(launch)) as device:
         torch.manual_seed(getattr(args, "seed", 0))
+        is_tuned = device.type == "cpu" and tune_allocator()
         is_main = launch.rank == 0
         logger = RunLogger(log_dir if is_main else None, is_quiet=not is_main)
         run = Run(logger, device, launch)
         try:
             run.write_args(args)
+            if is_tuned:
+                logger.note("allocator: keeps freed memory (TUNED_MALLOC=0 switches this off)")
             yield run
         finally:
             logger.close()

@@ -5,12 +5,12 @@ Sizes only; every command is one that a user could type. No torch: the scripts i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How large a demo is. Steps are of training, ``num_samples`` of diffusion samples an image."""
+    """How large a demo is; the steps are of training."""
 
     name: str
     large_size: int
@@ -18,6 +18,7 @@ class Preset:
     width: int
     channel_mult: str
     batch_size: int
+    lr: float
     mean_steps: int
     var_steps: int
     diffusion_steps: int
@@ -26,9 +27,47 @@ class Preset:
     sample_batch_size: int
 
 
-CPU = Preset("demo", 64, 16, 32, "0.5,1,2", 8, 450, 300, 450, 16, "16,2,1,1,1,1", 32)
-QUICK = Preset("demo_quick", 32, 8, 16, "1,2", 8, 60, 60, 60, 8, "8,1,1", 64)
-GPU = Preset("demo_gpu", 64, 16, 64, "1,1,2", 32, 3000, 3000, 6000, 50, "40,4,2,2,1,1", 400)
+CPU = Preset(
+    name="demo",
+    large_size=64,
+    small_size=16,
+    width=32,
+    channel_mult="0.5,1,2",
+    batch_size=4,
+    lr=2e-3,
+    mean_steps=900,
+    var_steps=600,
+    diffusion_steps=1600,
+    num_samples=20,
+    respacing="8,1,1,1,1",
+    sample_batch_size=32,
+)
+QUICK = replace(
+    CPU,
+    name="demo_quick",
+    large_size=32,
+    small_size=8,
+    width=16,
+    channel_mult="1,2",
+    mean_steps=120,
+    var_steps=120,
+    diffusion_steps=120,
+    num_samples=8,
+)
+GPU = replace(
+    CPU,
+    name="demo_gpu",
+    width=64,
+    channel_mult="1,1,2",
+    batch_size=32,
+    lr=1e-3,
+    mean_steps=3000,
+    var_steps=3000,
+    diffusion_steps=6000,
+    num_samples=50,
+    respacing="30,5,3,2,2",
+    sample_batch_size=400,
+)
 
 Command = tuple[str, list[str]]
 
@@ -46,8 +85,8 @@ def commands(preset: Preset) -> list[Command]:
     )
     train = (
         f"--data_dir data/demo --data_info_dict_path {info}/train_data_info.pkl --random_flip True "
-        f"--random_crop True --batch_size {preset.batch_size} --log_interval 25 "
-        "--save_interval 150 --keep_last_k 1 --resume_checkpoint auto"
+        f"--random_crop True --batch_size {preset.batch_size} --log_interval 50 "
+        f"--save_interval 300 --keep_last_k 1 --resume_checkpoint auto --lr {preset.lr:g}"
     )
     test = f"--data_dir data/demo --data_info_dict_path {info}/to_sample_data_info.pkl"
     mean_model = f"checkpoints/sr_mean/{name}/model{preset.mean_steps:06d}.pt"
@@ -60,7 +99,7 @@ def commands(preset: Preset) -> list[Command]:
         f"--mean_model_args_path {mean_args} " + _schedule("sr_var", name, preset.var_steps),
         f"ddpm_sr_train.py {denoiser} {train} --ema_rate 0.99 "
         + _schedule("ddpm_sr", name, preset.diffusion_steps),
-        f"ddpm_sr_sample.py {denoiser} --timestep_respacing {preset.respacing} --use_ddim True "
+        f"ddpm_sr_sample.py {denoiser} --timestep_respacing {preset.respacing} "
         f"--data_dir data/demo --to_sample_images_dict_path {info}/to_sample_data_info.pkl "
         f"--model_path checkpoints/ddpm_sr/{name}/ema_0.99_{preset.diffusion_steps:06d}.pt "
         f"--log_dir logs/ddpm_sr/{name}_sample --output_dir outputs/ddpm_sr/{name} "
@@ -80,6 +119,6 @@ def commands(preset: Preset) -> list[Command]:
 
 def _schedule(task: str, name: str, steps: int) -> str:
     return (
-        f"--lr 1e-3 --max_step {steps} --lr_anneal_steps {steps} "
+        f"--max_step {steps} --lr_anneal_steps {steps} "
         f"--log_dir logs/{task}/{name} --model_save_dir checkpoints/{task}/{name}"
     )

@@ -1,0 +1,59 @@
+"""The demo's commands are ones that a user could type, and fit together."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from sr_var.demo import CPU, GPU, QUICK, Preset, commands
+from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
+
+PRESETS = pytest.mark.parametrize("preset", [CPU, QUICK, GPU], ids=lambda preset: preset.name)
+
+
+def _parse(preset: Preset) -> dict[str, dict[str, object]]:
+    parsed = {}
+    for script, words in commands(preset):
+        parser = importlib.import_module(script.removesuffix(".py")).create_parser()
+        parsed[script] = vars(parser.parse_args(words))
+    return parsed
+
+
+@PRESETS
+def test_the_parsers_take_every_command_of_the_demo(preset: Preset) -> None:
+    assert len(_parse(preset)) == 8
+
+
+@PRESETS
+def test_a_command_reads_what_an_earlier_one_wrote(preset: Preset) -> None:
+    parsed = _parse(preset)
+    train, test = parsed["sr_mean_train.py"], parsed["sr_mean_test.py"]
+    model = f"{train['model_save_dir']}/model{train['max_step']:06d}.pt"
+    assert test["model_path"] == model == parsed["sr_var_train.py"]["mean_model_path"]
+    assert test["log_dir"] == train["log_dir"]
+    verification = parsed["sr_var_verification.py"]
+    assert verification["mean_model_step"] == train["max_step"]
+    assert verification["var_model_step"] == parsed["sr_var_train.py"]["max_step"]
+    assert verification["num_samples"] == parsed["ddpm_sr_sample.py"]["num_samples_per_image"]
+    assert verification["ddpm_sr_output_dir"] == parsed["ddpm_sr_sample.py"]["output_dir"]
+    info = parsed["sr_data_info.py"]["output_dir"]
+    assert verification["data_info_dict_path"] == f"{info}/to_sample_data_info.pkl"
+
+
+@PRESETS
+def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> None:
+    from dataclasses import fields
+
+    from sr_var import flags
+
+    def take(args: dict[str, object], *classes: type) -> dict[str, object]:
+        names = {field.name for group in classes for field in fields(group)}
+        return {name: args[name] for name in names}
+
+    parsed = _parse(preset)
+    create_mean_model(**take(parsed["sr_mean_train.py"], flags.MeanModelFlags))
+    create_var_model(**take(parsed["sr_var_train.py"], flags.VarModelFlags))
+    groups = flags.SRDiffusionModelFlags, flags.DiffusionFlags
+    _, process = sr_create_model_and_diffusion(**take(parsed["ddpm_sr_sample.py"], *groups))
+    assert process.num_timesteps == sum(int(part) for part in preset.respacing.split(","))

@@ -91,7 +91,8 @@ def training_loop(folder: Path | str = "", **changes: Any) -> QuietLoop:
             ``model``, ``data``.
     """
     dtype = changes.pop("dtype", torch.float32)
-    model = changes.pop("model", None) or ConvNet(changes.pop("dropout", 0.0), dtype)
+    dropout = changes.pop("dropout", 0.0)
+    model = changes.pop("model", None) or ConvNet(dropout, dtype)
     flags = {"batch_size": 4, "lr": 1e-2, "max_step": 5, "log_interval": 2, "seed": 7, **changes}
     num_workers, loop_class = flags.pop("num_workers", 0), flags.pop("loop_class", QuietLoop)
     data = flags.pop("data", None) or RecordedData(
@@ -146,8 +147,13 @@ def _is_equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
+def weights_of(loop: TrainLoop) -> list[torch.Tensor]:
+    """Copies of the network's parameters."""
+    return [parameter.detach().clone() for parameter in loop.model.parameters()]
+
+
 def relative_error(found: list[torch.Tensor], truth: list[torch.Tensor]) -> float:
     """‖found − truth‖ / ‖truth‖ over all tensors, in float64."""
     pairs = list(zip(found, truth, strict=True))
-    error = sum(((f.double() - t.double()) ** 2).sum() for f, t in pairs)
-    return float((error / sum((t.double() ** 2).sum() for _, t in pairs)) ** 0.5)
+    error = sum(((f.detach().double() - t.detach().double()) ** 2).sum() for f, t in pairs)
+    return float((error / sum((t.detach().double() ** 2).sum() for _, t in pairs)) ** 0.5)

@@ -1,10 +1,9 @@
-"""The training loop: gradients, reporting, numbers that go wrong, and when it ends."""
+"""The training loop: gradients, reporting, data, and when it ends."""
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from tests.utils.loops import (
     relative_error,
     steps_of_data,
     training_loop,
+    weights_of,
 )
 from utils.data_util import EpochOrder
-from utils.errors import CheckpointError, DataError
+from utils.errors import DataError
 from utils.logger import RunLogger
 
 BATCH = 8
@@ -56,10 +56,6 @@ def _grads(loop: QuietLoop) -> list[torch.Tensor]:
     return [grad for grad in grads if grad is not None]
 
 
-def _weights(loop: QuietLoop) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in loop.model.parameters()]
-
-
 def _means(loop: QuietLoop) -> dict[str, float]:
     keys, means = loop.logger.take_means()
     return dict(zip(keys, means.tolist(), strict=True))
@@ -72,7 +68,7 @@ def _means(loop: QuietLoop) -> dict[str, float]:
 def test_update_does_not_depend_on_microbatch(microbatch: int) -> None:
     whole, sliced = _one_step(-1), _one_step(microbatch)
     assert relative_error(_grads(sliced), _grads(whole)) < 1e-6
-    assert relative_error(_weights(sliced), _weights(whole)) < 1e-6
+    assert relative_error(weights_of(sliced), weights_of(whole)) < 1e-6
     truth, found = _means(whole), _means(sliced)
     assert found["grad_norm"] == pytest.approx(truth["grad_norm"], rel=1e-6)
     assert found["loss"] == pytest.approx(truth["loss"], rel=1e-6)
@@ -95,14 +91,13 @@ def test_gradient_and_loss_are_those_of_the_mean_over_the_batch(microbatch: int)
 def test_post_process_cannot_change_the_weights_through_what_it_is_shown() -> None:
     def train(loop_class: type[QuietLoop]) -> QuietLoop:
         data = list(steps_of_data(3, BATCH))
-        loop = training_loop(
-            batch_size=BATCH, microbatch=3, dropout=0.3, data=data, max_step=3, loop_class=loop_class
-        )
+        flags = {"batch_size": BATCH, "microbatch": 3, "dropout": 0.3, "max_step": 3}
+        loop = training_loop(data=data, loop_class=loop_class, **flags)
         assert loop.run_loop()
         return loop
 
     honest, meddling = train(QuietLoop), train(_MeddlingLoop)
-    for truth, found in zip(_weights(honest), _weights(meddling), strict=True):
+    for truth, found in zip(weights_of(honest), weights_of(meddling), strict=True):
         assert torch.equal(truth, found)
 
 
@@ -127,21 +122,21 @@ def test_weights_do_not_depend_on_logging(tmp_path: Path, log_interval: int) -> 
     logger = RunLogger(str(tmp_path), is_quiet=True)
     loud = training_loop(dropout=0.3, log_interval=log_interval, logger=logger)
     assert quiet.run_loop() and loud.run_loop()
-    assert relative_error(_weights(loud), _weights(quiet)) == 0
+    assert relative_error(weights_of(loud), weights_of(quiet)) == 0
 
 
 def test_dropout_is_on_whatever_mode_the_network_arrives_in() -> None:
     trained = training_loop(dropout=0.5)
     arrived_in_eval = training_loop(model=ConvNet(0.5).eval())
     assert trained.run_loop() and arrived_in_eval.run_loop()
-    assert relative_error(_weights(arrived_in_eval), _weights(trained)) == 0
+    assert relative_error(weights_of(arrived_in_eval), weights_of(trained)) == 0
 
 
 def test_same_seed_same_weights_and_another_seed_others() -> None:
     runs = [training_loop(dropout=0.3, seed=seed) for seed in (3, 3, 4)]
     assert all(loop.run_loop() for loop in runs)
-    assert relative_error(_weights(runs[1]), _weights(runs[0])) == 0
-    assert relative_error(_weights(runs[2]), _weights(runs[0])) > 1e-4
+    assert relative_error(weights_of(runs[1]), weights_of(runs[0])) == 0
+    assert relative_error(weights_of(runs[2]), weights_of(runs[0])) > 1e-4
 
 
 # ---- reporting
@@ -161,8 +156,8 @@ def test_every_interval_writes_one_line_with_rate_and_time_left(
     assert training_loop(max_step=6, log_interval=2, logger=RunLogger()).run_loop()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     assert [line.split(" | ")[0] for line in lines] == ["step 2", "step 4", "step 6"]
-    for word in ("loss", "grad_norm", "param_norm", "lg_loss_scale", "samples_per_second"):
-        assert f" {word} " in lines[0]
+    words = ["loss", "grad_norm", "param_norm", "samples_per_second"]
+    assert [word for word in words if f" {word} " not in lines[0]] == []
     assert lines[0].endswith("min left")
 
 
@@ -178,75 +173,9 @@ def test_dry_run_reports_the_cost_and_writes_nothing(
     folder = tmp_path / "checkpoints"
     assert training_loop(folder, dry_run=True, logger=RunLogger()).run_loop()
     said = capsys.readouterr().out
-    for part in ("parameters:", "memory", "one step", "whole run of 5 steps", "nothing was written"):
-        assert part in said
+    parts = ["parameters:", "memory", "one step", "whole run of 5 steps", "nothing was written"]
+    assert [part for part in parts if part not in said] == []
     assert os.listdir(tmp_path) == []
-
-
-# ---- numbers that go wrong
-
-
-def _with_bad_label(value: float, *, is_bad: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    step = 0
-    while True:
-        x, y = batch_of(4)
-        if is_bad(step):
-            y[0, 0, 0, 0] = value
-        yield x, y
-        step += 1
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_gradient_that_is_not_finite_changes_nothing_and_is_counted(value: float) -> None:
-    loop = training_loop(data=_with_bad_label(value, is_bad=lambda step: True), ema_rate="0.5")
-    before = _weights(loop)
-    for _ in range(3):
-        loop.run_step(*next(loop.data))
-    assert relative_error(_weights(loop), before) == 0
-    assert loop.mp_trainer.num_skipped == loop.mp_trainer.num_skipped_in_row == 3
-
-
-def test_loss_that_is_not_finite_skips_the_update_even_if_its_gradient_is_finite() -> None:
-    class Loop(QuietLoop):
-        def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
-            loss, output = super().compute_loss(micro_input, micro_label)
-            return loss + float("inf"), output
-
-    loop = training_loop(data=[batch_of(4)], loop_class=Loop)
-    before = _weights(loop)
-    loop.run_step(*batch_of(4))
-    assert relative_error(_weights(loop), before) == 0
-    assert loop.mp_trainer.num_skipped == 1
-
-
-def test_single_bad_batch_is_skipped_and_the_run_goes_on(tmp_path: Path) -> None:
-    data = _with_bad_label(float("nan"), is_bad=lambda step: step == 1)
-    loop = training_loop(tmp_path, data=data, max_bad_steps=2, log_interval=1, max_step=6)
-    assert loop.run_loop()
-    assert loop.mp_trainer.num_skipped == 1 and loop.mp_trainer.num_skipped_in_row == 0
-    assert all(torch.isfinite(weight).all() for weight in _weights(loop))
-
-
-def test_run_of_bad_steps_ends_with_an_error_and_the_checkpoints_in_place(tmp_path: Path) -> None:
-    data = _with_bad_label(float("nan"), is_bad=lambda step: step >= 4)
-    flags = {"max_step": 100, "max_bad_steps": 3, "save_interval": 2, "log_interval": 1}
-    with pytest.raises(CheckpointError, match=r"step 7: 3 gradients in a row were not finite"):
-        training_loop(tmp_path, data=data, **flags).run_loop()
-    resumed = training_loop(tmp_path, resume_checkpoint="auto", max_step=6)
-    assert resumed.step == 6
-    assert all(torch.isfinite(weight).all() for weight in _weights(resumed))
-
-
-@pytest.mark.parametrize("log_interval", [1, 50])
-def test_fp16_overflow_storm_ends_at_the_floor_of_the_scale(log_interval: int) -> None:
-    data = _with_bad_label(float("inf"), is_bad=lambda step: step >= 2)
-    loop = training_loop(
-        data=data, dtype=torch.float16, max_step=200, log_interval=log_interval, max_bad_steps=5
-    )
-    with pytest.raises(CheckpointError, match=r"loss scale fell to 2\^-10 and fp16 still overflows"):
-        loop.run_loop()
-    assert loop.step <= 2 + 30 + log_interval
-    assert all(torch.isfinite(weight).all() for weight in _weights(loop))
 
 
 # ---- when it ends
@@ -283,7 +212,7 @@ def test_plain_iterable_resumes_where_the_run_stopped(tmp_path: Path) -> None:
 
     whole = train(tmp_path / "whole", 5)
     train(tmp_path / "parts", 2)
-    assert relative_error(_weights(train(tmp_path / "parts", 5)), _weights(whole)) == 0
+    assert relative_error(weights_of(train(tmp_path / "parts", 5)), weights_of(whole)) == 0
 
 
 def _pairs(indices: range) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,0 +1,26 @@
+"""Fixtures of the whole suite: one thread, a tiny data set, one finished run of every script."""
+
+from __future__ import annotations
+
+import os
+
+# before torch is imported; forked and started processes inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from tests.pipeline import Pipeline, run_pipeline
+from tests.tiny import TinyData
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
+    """Ten photos and their info dicts; read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return TinyData.write(folder / "images", folder / "info")
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_data: TinyData) -> Pipeline:
+    """What one run of every script left on disk; read only."""
+    return run_pipeline(tmp_path_factory.mktemp("pipeline"), tiny_data)

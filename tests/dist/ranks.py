@@ -1,0 +1,58 @@
+"""Starts a function on several ranks of a gloo group; no assertions."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from tests.utils.processes import Child
+from utils.dist_util import Launch, process_group
+from utils.errors import EXIT_DONE
+
+
+def start_ranks(work: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Child]:
+    """Runs ``work(say, *args)`` on every rank; its result, if it is an int, is the exit code."""
+    port = _free_port()
+    return [
+        Child(_join, work, Launch(rank, rank, world_size), port, args) for rank in range(world_size)
+    ]
+
+
+def run_ranks(work: Callable[..., Any], *args: Any, world_size: int = 2) -> list[list[Any]]:
+    """What each rank said, in rank order.
+
+    Raises:
+        RuntimeError: if one of them failed.
+    """
+    children = start_ranks(work, *args, world_size=world_size)
+    words = [child.words() for child in children]
+    codes = [child.exit_code() for child in children]
+    if any(codes):
+        raise RuntimeError(f"exit codes {codes}")
+    return words
+
+
+def exit_codes(children: list[Child]) -> list[int]:
+    """Waits for all."""
+    return [child.exit_code() for child in children]
+
+
+def _join(
+    say: Callable[[Any], None],
+    work: Callable[..., Any],
+    launch: Launch,
+    port: int,
+    args: tuple[Any, ...],
+) -> int:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with process_group(launch):
+        code = work(say, *args)
+    return code if isinstance(code, int) else EXIT_DONE
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

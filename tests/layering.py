@@ -1,0 +1,119 @@
+"""Reads imports and sizes off the source with ``ast``: what the layering test asks.
+
+Works on any tree, so that the test can be tried on one with planted faults.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+LAYERS = ("models", "diffusion", "utils")
+# what a layer may import besides itself and the standard library; None: any third-party package
+ALLOWED: dict[str, frozenset[str] | None] = {
+    "models": frozenset({"torch"}),
+    "diffusion": frozenset({"torch", "numpy"}),
+    "utils": None,
+}
+NOT_PACKAGES = frozenset({"tests", "benchmarks", "docs"})
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_SCRIPT_LINES = 300, 50, 80
+LONGER_FILES = {"models/unet.py": 450, "diffusion/gaussian_diffusion.py": 450}
+
+
+def packages(root: Path) -> list[str]:
+    """Layers and task packages: the folders with an ``__init__.py``."""
+    found = (path.parent.name for path in root.glob("*/__init__.py"))
+    return sorted(set(found) - NOT_PACKAGES)
+
+
+def imported_packages(path: Path) -> set[str]:
+    """First components of everything a file imports, wherever the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            is_relative = node.level > 0
+            found.add(path.parent.name if is_relative else (node.module or "").partition(".")[0])
+    return found
+
+
+def layer_faults(root: Path) -> list[str]:
+    """``file imports package`` for every import that the layering forbids."""
+    own = packages(root)
+    tasks = frozenset(own) - set(LAYERS)
+    scripts = {path.stem for path in root.glob("*.py")}
+    faults = []
+    for package in own:
+        for path in sorted((root / package).rglob("*.py")):
+            names = imported_packages(path) - set(sys.stdlib_module_names) - {package}
+            bad = _forbidden(package, names, tasks | scripts)
+            faults += [f"{path.relative_to(root)} imports {name}" for name in sorted(bad)]
+    return faults + _script_faults(root, tasks)
+
+
+def _forbidden(package: str, names: set[str], tasks_and_scripts: frozenset[str]) -> set[str]:
+    if package not in LAYERS:
+        return names & (tasks_and_scripts | {"tests", "benchmarks"})
+    allowed = ALLOWED[package]
+    if allowed is not None:
+        return names - allowed
+    return names & (tasks_and_scripts | set(LAYERS) | {"tests", "benchmarks"})
+
+
+def _script_faults(root: Path, tasks: frozenset[str]) -> list[str]:
+    faults = []
+    for path in sorted(root.glob("*.py")):
+        names = imported_packages(path)
+        bad = names & ({"models", "diffusion", "tests", "benchmarks"})
+        faults += [f"{path.name} imports {name}" for name in sorted(bad)]
+        if len(names & tasks) > 1:
+            faults.append(f"{path.name} imports {' and '.join(sorted(names & tasks))}")
+    return faults
+
+
+def sources(root: Path) -> Iterator[Path]:
+    """Every Python file of the project, tests included."""
+    yield from sorted(root.glob("*.py"))
+    for folder in [*packages(root), *sorted(NOT_PACKAGES)]:
+        yield from sorted((root / folder).rglob("*.py"))
+
+
+def size_faults(root: Path) -> list[str]:
+    """Files and functions that are too long, and root scripts without ``main(argv=None)``."""
+    faults = []
+    for path in sources(root):
+        name = str(path.relative_to(root))
+        text = path.read_text(encoding="utf-8")
+        is_script = path.parent == root
+        limit = MAX_SCRIPT_LINES if is_script else LONGER_FILES.get(name, MAX_FILE_LINES)
+        num_lines = text.count("\n")
+        if num_lines > limit:
+            faults.append(f"{name} has {num_lines} lines, more than {limit}")
+        functions = list(_functions(ast.parse(text)))
+        for node in functions:
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MAX_FUNCTION_LINES:
+                faults.append(f"{name}: {node.name} has {length} lines")
+        if is_script and not any(_is_main(node) for node in functions):
+            faults.append(f"{name} has no main(argv=None)")
+    return faults
+
+
+def _functions(module: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(module):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def _is_main(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    defaults = node.args.defaults
+    return (
+        node.name == "main"
+        and [arg.arg for arg in node.args.args] == ["argv"]
+        and len(defaults) == 1
+        and isinstance(defaults[0], ast.Constant)
+        and defaults[0].value is None
+    )

@@ -1,0 +1,252 @@
+"""The scan of a folder of images: names, labels, the split, damaged images, stop and go on."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import sr_var.data_info
+from sr_var.base_dataset import load_entries
+from sr_var.data_info import class_of, make_info, scan, split, write_info
+from sr_var.flags import DataInfoFlags
+from tests.tiny import CLASSES, TinyData, tree, write_photos
+from utils.errors import DataError
+from utils.image_util import open_image, resolve_image_path
+
+FILES = ("data_info.pkl", "train_data_info.pkl", "to_sample_data_info.pkl")
+ALL_NAMES = sorted(name for _, names in CLASSES.values() for name in names)
+
+
+def _flags(data_dir: Path, output_dir: Path, **changes: Any) -> DataInfoFlags:
+    return DataInfoFlags(data_dir=str(data_dir), output_dir=str(output_dir), **changes)
+
+
+def _write(flags: DataInfoFlags) -> list[str]:
+    lines: list[str] = []
+    assert write_info(flags, lines.append)
+    return lines
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    return [pickle.loads((folder / file).read_bytes()) for file in FILES]
+
+
+def _names(info: dict[str, Any]) -> list[str]:
+    return sorted(name for entry in info.values() for name in entry["file_names"])
+
+
+def _by_class(names: Iterable[str]) -> dict[str, str]:
+    return {name: name.split("_")[0] for name in names}
+
+
+def test_flat_imagenet_names_give_classes_labels_and_names_without_jpeg(
+    tmp_path: Path, tiny_data: TinyData
+) -> None:
+    _write(_flags(tiny_data.data_dir, tmp_path, num_test_per_class=1))
+    everything, train, test = _read(tmp_path)
+    assert {key: entry["y"] for key, entry in everything.items()} == {
+        "n01440764": 0,
+        "n01443537": 1,
+        "n01484850": 2,
+    }
+    for info in (everything, train, test):
+        assert all(set(entry) == {"y", "file_names"} for entry in info.values())
+        assert all(info[key]["y"] == everything[key]["y"] for key in info)
+    assert _names(everything) == ALL_NAMES
+    assert sorted(_names(train) + _names(test)) == ALL_NAMES
+    assert [len(entry["file_names"]) for entry in test.values()] == [1, 1, 1]
+    for file in FILES:
+        assert (tmp_path / file).read_bytes()[:2] == b"\x80\x04"  # protocol 4
+
+
+def test_written_dicts_are_what_the_scripts_read(tmp_path: Path, tiny_data: TinyData) -> None:
+    _write(_flags(tiny_data.data_dir, tmp_path))
+    for file in FILES:
+        for entry in load_entries(str(tmp_path / file), str(tiny_data.data_dir)):
+            open_image(resolve_image_path(tiny_data.data_dir, entry.name))
+
+
+def test_class_folders_give_classes_and_relative_names(tmp_path: Path) -> None:
+    write_photos(tmp_path / "images", ["cat/a", "cat/b.png", "dog/deep/c", "dog/deep/d_1", "ant/e"])
+    (tmp_path / "images" / "cat" / "notes.txt").touch()
+    (tmp_path / "images" / "cat" / ".hidden.png").touch()
+    names = scan(str(tmp_path / "images"))
+    assert names == ["ant/e", "cat/a", "cat/b.png", "dog/deep/c", "dog/deep/d_1"]
+    info = make_info(names, {name: class_of(name) for name in names})
+    assert {key: entry["y"] for key, entry in info.items()} == {"ant": 0, "cat": 1, "deep": 2}
+    assert info["cat"]["file_names"] == ["cat/a", "cat/b.png"]
+
+
+def test_other_extensions_are_kept_and_every_name_finds_its_file(tmp_path: Path) -> None:
+    files = ["a_1.JPEG", "a_2.jpeg", "a_3.jpg", "a_4.PNG", "a_5.webp", "a_6.bmp", "a_7.png.JPEG"]
+    for file in files:
+        kind = "PNG" if file.endswith("PNG") else None
+        Image.new("RGB", (4, 4)).save(tmp_path / file, format=kind)
+    names = scan(str(tmp_path))
+    assert names == ["a_1", *files[1:]]
+    assert [resolve_image_path(tmp_path, name) for name in names] == [
+        str(tmp_path / file) for file in files
+    ]
+
+
+def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    write_photos(tmp_path / "real", ["x/a", "x/b"])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x").symlink_to(tmp_path / "real" / "x")
+    (tmp_path / "real" / "x" / "loop").symlink_to(tmp_path / "images")
+    assert scan(str(tmp_path / "images")) == ["x/a", "x/b"]
+    assert scan(str(tmp_path / "images") + "/") == ["x/a", "x/b"]
+
+
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_split_takes_num_test_per_class_and_is_reproducible(tmp_path: Path, num: int) -> None:
+    classes = _by_class([f"{key}_{i}" for key in "abc" for i in range(9)])
+    flags = _flags(tmp_path, tmp_path, num_test_per_class=num)
+    train, test = split(classes, flags)
+    assert [sum(name.startswith(key) for name in test) for key in "abc"] == [num] * 3
+    assert not set(train) & set(test) and sorted(train + test) == sorted(classes)
+    assert split(classes, flags) == (train, test)
+    other = split(classes, _flags(tmp_path, tmp_path, num_test_per_class=num, seed=1))
+    assert other[1] != test
+
+
+def test_choice_in_one_class_does_not_depend_on_another(tmp_path: Path) -> None:
+    names = [f"{key}_{i}" for key in "ab" for i in range(9)]
+    flags = _flags(tmp_path, tmp_path)
+    small = split(_by_class(names), flags)[1]
+    large = split(_by_class([*names, *[f"b_{i}" for i in range(9, 30)]]), flags)[1]
+    assert [n for n in small if n[0] == "a"] == [n for n in large if n[0] == "a"]
+
+
+def test_test_folder_is_the_test_set_and_no_class(tmp_path: Path) -> None:
+    write_photos(tmp_path / "images", ["train/cat/a", "train/dog/b", "val/cat/c", "val/dog/d"])
+    _write(_flags(tmp_path / "images", tmp_path, test_folder="val/"))
+    _, train, test = _read(tmp_path)
+    assert (_names(train), _names(test)) == (
+        ["train/cat/a", "train/dog/b"],
+        ["val/cat/c", "val/dog/d"],
+    )
+    assert train.keys() == test.keys() == {"cat", "dog"}
+
+
+def test_test_folder_of_flat_names_takes_the_class_from_the_name(tmp_path: Path) -> None:
+    write_photos(tmp_path / "images", ["train/cat_1", "train/dog_1", "test/cat_2"])
+    _write(_flags(tmp_path / "images", tmp_path, test_folder="test"))
+    assert _read(tmp_path)[0].keys() == {"cat", "dog"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_test_per_class": 0}, {"num_test_per_class": 99}, {"test_folder": "none"}]
+)
+def test_empty_side_of_the_split_is_an_error(
+    tmp_path: Path, tiny_data: TinyData, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(DataError, match="would be left for"):
+        write_info(_flags(tiny_data.data_dir, tmp_path, **changes), lambda line: None)
+    assert not set(FILES) & set(os.listdir(tmp_path))
+
+
+def test_missing_and_empty_folders_and_nameless_classes_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder"):
+        scan(str(tmp_path / "none"))
+    with pytest.raises(DataError, match="holds no image"):
+        scan(str(tmp_path))
+    with pytest.raises(DataError, match="shows no class"):
+        class_of("photo")
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A folder with one truncated image."""
+    write_photos(tmp_path / "images", ALL_NAMES)
+    path = tmp_path / "images" / "n01440764_18.JPEG"
+    path.write_bytes(path.read_bytes()[:200])
+    return tmp_path / "images"
+
+
+def test_damaged_image_is_an_error_that_names_it(tmp_path: Path, damaged: Path) -> None:
+    with pytest.raises(DataError, match="1 images cannot be opened: n01440764_18"):
+        write_info(_flags(damaged, tmp_path / "out"), lambda line: None)
+    assert not set(FILES) & set(os.listdir(tmp_path / "out"))
+
+
+def test_damaged_image_is_left_out_and_counted_in_skip_mode(tmp_path: Path, damaged: Path) -> None:
+    lines = _write(_flags(damaged, tmp_path / "out", on_bad_image="skip"))
+    assert "9 images open, 1 were left out" in lines
+    assert any("damaged" in line and "n01440764_18" in line for line in lines)
+    assert all("n01440764_18" not in _names(info) for info in _read(tmp_path / "out"))
+
+
+def test_mended_image_is_seen_to_be_whole(tmp_path: Path, damaged: Path) -> None:
+    flags = _flags(damaged, tmp_path / "out")
+    with pytest.raises(DataError):
+        write_info(flags, lambda line: None)
+    write_photos(damaged, ["n01440764_18"])
+    _write(flags)
+    assert _names(_read(tmp_path / "out")[0]) == ALL_NAMES
+
+
+def test_image_damaged_since_the_last_finished_check_is_found(tmp_path: Path) -> None:
+    write_photos(tmp_path / "images", ALL_NAMES)
+    flags = _flags(tmp_path / "images", tmp_path / "out")
+    _write(flags)
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(FILES)
+    (tmp_path / "images" / "n01440764_18.JPEG").write_bytes(b"")
+    with pytest.raises(DataError, match="n01440764_18"):
+        write_info(flags, lambda line: None)
+
+
+def test_unchecked_images_are_listed_as_they_are(tmp_path: Path, damaged: Path) -> None:
+    _write(_flags(damaged, tmp_path / "out", check_images=False))
+    assert _names(_read(tmp_path / "out")[0]) == ALL_NAMES
+
+
+def test_stopped_check_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No image that was found whole is decoded again; another folder's images are."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / folder / "a_0.png")
+        for i in range(1, 1500):
+            os.link(tmp_path / folder / "a_0.png", tmp_path / folder / f"a_{i}.png")
+    opened: list[str] = []
+    stop_at = 300
+
+    def counted(path: str) -> Image.Image:
+        opened.append(path)
+        if len(opened) == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        return open_image(path)
+
+    monkeypatch.setattr(sr_var.data_info, "open_image", counted)
+    out = tmp_path / "out"
+    lines: list[str] = []
+    assert not write_info(_flags(tmp_path / "one", out, num_threads=1), lines.append)
+    assert lines == ["stopped; run again to go on"] and not set(FILES) & set(os.listdir(out))
+    num_first = len(opened)
+    assert stop_at <= num_first < 1500
+    stop_at = -1
+    _write(_flags(tmp_path / "one", out, num_threads=1))
+    assert len(opened) == 1500 and len(set(opened)) == 1500
+    assert len(_names(_read(out)[0])) == 1500
+
+    stop_at = len(opened) + 300
+    assert not write_info(_flags(tmp_path / "one", out, num_threads=1), lines.append)
+    stop_at, num_before = -1, len(opened)
+    _write(_flags(tmp_path / "two", out, num_threads=1))
+    assert len(opened) == num_before + 1500
+
+
+def test_dry_run_counts_and_writes_nothing(tmp_path: Path, tiny_data: TinyData) -> None:
+    before = tree(tiny_data.data_dir)
+    lines = _write(_flags(tiny_data.data_dir, tmp_path / "out", dry_run=True))
+    assert any("3 classes" in line for line in lines) and "nothing was written" in lines[-1]
+    assert not (tmp_path / "out").exists() and tree(tiny_data.data_dir) == before

@@ -1,0 +1,108 @@
+"""The map from a high-res image to the low-res one, and from floats to grey levels and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sr_var.degradation import (
+    area_downsample,
+    bilinear_upsample,
+    bytes_to_image,
+    image_to_255,
+    image_to_bytes,
+)
+from sr_var.sr_data import low_res_of, regression_pair
+from tests.golden_recipe import GOLDENS_DIR
+from utils.image_util import center_crop_arr, open_image
+
+CPU = torch.device("cpu")
+
+
+def _golden(name: str) -> Tensor:
+    array = np.load(GOLDENS_DIR / "pipeline.npz")[name]
+    if array.dtype == np.uint8:
+        array = array.transpose(2, 0, 1)[None]  # HWC → NCHW
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+@pytest.mark.parametrize(("size", "small_size"), [(32, 8), (24, 12), (15, 5), (7, 7), (6, 1)])
+def test_area_downsample_is_the_mean_of_each_block(size: int, small_size: int) -> None:
+    image = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    factor = size // small_size
+    blocks = image.numpy().astype(np.float64).reshape(2, 3, small_size, factor, small_size, factor)
+    expected = blocks.mean(axis=(3, 5))
+    np.testing.assert_allclose(area_downsample(image, small_size).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 30), (30, 32)])
+def test_area_downsample_refuses_what_has_no_whole_factor(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="--small_size 9 does not divide"):
+        area_downsample(torch.zeros(1, 3, *shape), 9)
+
+
+def test_area_downsample_of_a_rectangle_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not divide the side"):
+        area_downsample(torch.zeros(1, 3, 16, 32), 8)
+
+
+def test_low_res_image_and_its_upsampling_are_golden() -> None:
+    high_res = bytes_to_image(_golden("crop64"))
+    low_res = area_downsample(high_res, 16)
+    torch.testing.assert_close(low_res, _golden("low_64_16"), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        bilinear_upsample(_golden("low_64_16"), 64), _golden("up_64_16"), rtol=0, atol=1e-6
+    )
+
+
+def test_file_to_network_input_is_golden() -> None:
+    """The large crop is degraded; the low-res image is not a small crop of the file."""
+    photo = open_image(GOLDENS_DIR / "synthetic_500x375.png")
+    crop = torch.from_numpy(center_crop_arr(photo, 64).transpose(2, 0, 1).copy())[None]
+    low_res_up, high_res = regression_pair(crop, 16, CPU)
+    assert torch.equal(high_res, bytes_to_image(_golden("crop64")))
+    torch.testing.assert_close(low_res_up, _golden("up_64_16"), rtol=0, atol=1e-6)
+    low_res = low_res_of({"high_res": crop}, 16, CPU)
+    torch.testing.assert_close(low_res, _golden("low_64_16"), rtol=0, atol=1e-6)
+    small_crop = torch.from_numpy(center_crop_arr(photo, 16).transpose(2, 0, 1).copy())[None]
+    assert not torch.allclose(bytes_to_image(small_crop), low_res, atol=0.01)
+
+
+def test_bilinear_upsampling_has_half_pixel_centres() -> None:
+    ramp = torch.tensor([0.0, 1.0]).expand(1, 1, 2, 2)
+    row = bilinear_upsample(ramp, 8)[0, 0, 0]
+    expected = torch.tensor([0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1])
+    torch.testing.assert_close(row, expected, rtol=0, atol=1e-7)
+
+
+def test_all_256_levels_survive_the_way_to_float_and_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(image_to_bytes(bytes_to_image(levels)), levels)
+    assert bytes_to_image(levels).min() == -1 and bytes_to_image(levels).max() == 1
+
+
+def test_grey_levels_are_rounded_and_clipped_without_bias() -> None:
+    values_255 = torch.tensor([-300.0, -0.6, 0.4, 0.6, 17.49, 17.51, 254.6, 255.4, 900.0])
+    expected = torch.tensor([0, 0, 0, 1, 17, 18, 255, 255, 255], dtype=torch.uint8)
+    assert torch.equal(image_to_bytes(values_255 / 127.5 - 1), expected)
+    uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0)) * 254 + 0.5
+    error = image_to_bytes(uniform / 127.5 - 1).double() - uniform.double()
+    # uniform on ±1/2: mean 0 with standard error sqrt(1/12 / 1e5) = 9e-4; truncation has -1/2
+    assert abs(float(error.mean())) < 4 * 9.2e-4
+    assert float(error.abs().max()) < 0.5001
+
+
+def test_grey_levels_in_float_are_neither_rounded_nor_clipped() -> None:
+    image = torch.tensor([-1.2, 0.001, 1.5], dtype=torch.float64)
+    expected = torch.tensor([-25.5, 127.6275, 318.75], dtype=torch.float64)
+    torch.testing.assert_close(image_to_255(image), expected)
+
+
+def test_arguments_are_not_changed() -> None:
+    image = torch.linspace(-1.5, 1.5, 3 * 64).reshape(1, 3, 8, 8)
+    before = image.clone()
+    for function in (image_to_255, image_to_bytes, lambda x: area_downsample(x, 4)):
+        function(image)
+        assert torch.equal(image, before)

@@ -1,0 +1,125 @@
+"""Result folders: what counts as done, whose results are kept, and files as the contract says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_var.base_dataset import Entry
+from sr_var.results import ResultFolder, save_array, save_image, strip, to_hwc
+from utils.errors import CheckpointError
+
+FILES = ("low_res.png", "high_res_mean_7.npy")
+ENTRIES = [Entry("a", 0), Entry("class/b", 1), Entry("c.png", 2)]
+
+
+def _folder(root: Path, model: bytes = b"weights") -> ResultFolder:
+    root.mkdir(exist_ok=True)
+    path = root / "model000007.pt"
+    path.write_bytes(model)
+    return ResultFolder(str(root / "out"), "mean", 7, FILES, [str(path)])
+
+
+def _finish(results: ResultFolder, name: str) -> None:
+    for file in FILES:
+        Path(results.path(name, file)).write_bytes(b"done")
+
+
+def test_finished_images_are_not_pending_again(tmp_path: Path) -> None:
+    results = _folder(tmp_path)
+    assert results.pending(ENTRIES) == ENTRIES
+    _finish(results, "a")
+    _finish(results, "c.png")
+    assert _folder(tmp_path).pending(ENTRIES) == [ENTRIES[1]]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_image_that_lacks_a_file_is_pending(tmp_path: Path, file: str) -> None:
+    results = _folder(tmp_path)
+    results.pending(ENTRIES)
+    _finish(results, "class/b")
+    os.remove(results.path("class/b", file))
+    assert ENTRIES[1] in results.pending(ENTRIES)
+
+
+def test_results_of_another_checkpoint_of_the_same_step_are_removed(tmp_path: Path) -> None:
+    results = _folder(tmp_path)
+    results.pending(ENTRIES)
+    _finish(results, "a")
+    Path(results.path("a", "high_res_mean_8.npy")).write_bytes(b"of another step")
+    again = _folder(tmp_path, model=b"other weights")
+    assert again.pending(ENTRIES) == ENTRIES
+    # the low-res image does not depend on the checkpoint
+    assert sorted(os.listdir(tmp_path / "out" / "a")) == ["high_res_mean_8.npy", "low_res.png"]
+
+
+def test_results_of_another_checkpoint_do_not_come_back_with_a_larger_info_dict(
+    tmp_path: Path,
+) -> None:
+    results = _folder(tmp_path)
+    results.pending(ENTRIES)
+    for entry in ENTRIES:
+        _finish(results, entry.name)
+    assert _folder(tmp_path, model=b"other weights").pending(ENTRIES[:1]) == ENTRIES[:1]
+    assert _folder(tmp_path, model=b"other weights").pending(ENTRIES) == ENTRIES
+
+
+def test_damaged_stamp_counts_as_another_checkpoint(tmp_path: Path) -> None:
+    results = _folder(tmp_path)
+    results.pending(ENTRIES)
+    _finish(results, "a")
+    (tmp_path / "out" / ".mean_7.json").write_bytes(b"\xff{")
+    assert _folder(tmp_path).pending(ENTRIES) == ENTRIES
+
+
+@pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/a", "a\\b", "", "a\0"])
+def test_name_that_leads_out_of_the_output_folder_is_refused(tmp_path: Path, name: str) -> None:
+    results = _folder(tmp_path)
+    with pytest.raises(ValueError):
+        results.path(name, "low_res.png")
+    assert {path.name for path in tmp_path.iterdir()} <= {"out", "model000007.pt"}
+
+
+def test_name_that_leads_out_through_a_link_is_refused(tmp_path: Path) -> None:
+    results = _folder(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="symbolic link"):
+        results.path("link/a", "low_res.png")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_picture_is_rounded_and_array_is_float32_hwc(tmp_path: Path) -> None:
+    image = torch.tensor([[-1.0, 0.0], [0.5, 2.0]]).expand(3, 2, 2)
+    save_image(str(tmp_path / "a.png"), image)
+    picture = np.asarray(Image.open(tmp_path / "a.png"))
+    expected = np.array([[0, 128], [191, 255]])[..., None]  # 127.5 rounds to even, 191.25 down
+    np.testing.assert_array_equal(picture, np.broadcast_to(expected, (2, 2, 3)))
+    save_array(str(tmp_path / "a.npy"), to_hwc(image))
+    found = np.load(tmp_path / "a.npy")
+    assert found.shape == (2, 2, 3) and found.dtype == np.float32
+    np.testing.assert_array_equal(found[..., 1], image[1].numpy())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_output_that_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
+    image = torch.zeros(3, 2, 2)
+    image[1, 0, 1] = value
+    with pytest.raises(CheckpointError, match=r"a\.png.*not finite"):
+        save_image(str(tmp_path / "a.png"), image)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strip_shows_a_row_per_item_and_a_column_per_argument() -> None:
+    first, second = torch.full((2, 3, 4, 5), -1.0), torch.full((2, 3, 4, 5), 1.0)
+    second[1] = 0.0
+    picture = strip(first, second)
+    assert picture.shape == (8, 10, 3) and picture.dtype == np.uint8
+    assert np.all(picture[:, :5] == 0)
+    assert np.all(picture[:4, 5:] == 255) and np.all(picture[4:, 5:] == 128)

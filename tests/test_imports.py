@@ -1,0 +1,137 @@
+"""The layers hold, files stay short, and importing a module does nothing but define things."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.layering import layer_faults, packages, size_faults
+from tests.tiny import ROOT
+
+_IMPORT_ALL = """
+import importlib, json, logging, random, signal, sys
+root, modules, scripts = json.loads(sys.argv.pop())
+sys.path.insert(0, root)
+sys.dont_write_bytecode = True
+for name in scripts:
+    getattr(importlib.import_module(name), "create_parser", dict)()
+assert not {"torch", "numpy"} & set(sys.modules), "a parser needs torch or numpy"
+handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+state = random.getstate()
+import torch
+seed, is_default = torch.initial_seed(), torch.get_default_dtype()
+for name in modules:
+    importlib.import_module(name)
+assert handlers == [
+    signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+]
+assert random.getstate() == state and torch.initial_seed() == seed
+assert torch.get_default_dtype() == is_default and torch.is_grad_enabled()
+assert not logging.getLogger().handlers
+assert not torch.distributed.is_initialized()
+"""
+
+
+def test_layers_import_only_what_they_may() -> None:
+    assert set(packages(ROOT)) >= {"models", "diffusion", "utils", "sr_var"}
+    assert layer_faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "fault"),
+    [
+        ("models/nn.py", "import numpy as np", "models/nn.py imports numpy"),
+        ("models/nn.py", "from utils import logger", "models/nn.py imports utils"),
+        ("models/nn.py", "import diffusion.losses", "models/nn.py imports diffusion"),
+        ("diffusion/losses.py", "import PIL.Image", "diffusion/losses.py imports PIL"),
+        ("diffusion/losses.py", "from models import nn", "diffusion/losses.py imports models"),
+        ("utils/logger.py", "from task_a import flags", "utils/logger.py imports task_a"),
+        ("utils/logger.py", "import models.nn", "utils/logger.py imports models"),
+        ("utils/logger.py", "def f():\n    import run_b", "utils/logger.py imports run_b"),
+        ("task_a/flags.py", "from task_b import flags", "task_a/flags.py imports task_b"),
+        ("task_a/flags.py", "import run_a", "task_a/flags.py imports run_a"),
+        ("run_a.py", "import models.nn", "run_a.py imports models"),
+        ("run_a.py", "def f():\n    from diffusion import losses", "run_a.py imports diffusion"),
+        ("run_a.py", "import task_b.flags", "run_a.py imports task_a and task_b"),
+    ],
+)
+def test_planted_import_is_found(tmp_path: Path, file: str, line: str, fault: str) -> None:
+    _write_clean_tree(tmp_path)
+    assert layer_faults(tmp_path) == []
+    with open(tmp_path / file, "a", encoding="utf-8") as source:
+        source.write(line + "\n")
+    assert layer_faults(tmp_path) == [fault]
+
+
+def _write_clean_tree(root: Path) -> None:
+    files = {
+        "models/nn.py": "import math\nimport torch\nfrom models import other\n",
+        "diffusion/losses.py": "import numpy as np\nimport torch.nn\n",
+        "utils/logger.py": "import blobfile\nimport tensorboardX\nfrom utils import errors\n",
+        "task_a/flags.py": "import scipy\nfrom diffusion import losses\nimport models.nn\n",
+        "task_b/flags.py": "from utils import logger\nfrom . import other\n",
+        "run_a.py": "from task_a import flags\nfrom utils import errors\n",
+        "run_b.py": "from task_b import flags\n",
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        if path.parent != root:
+            (path.parent / "__init__.py").touch()
+
+
+def test_files_and_functions_are_short_and_scripts_have_a_main() -> None:
+    assert size_faults(ROOT) == []
+
+
+def test_planted_length_is_found(tmp_path: Path) -> None:
+    _write_clean_tree(tmp_path)
+    main = "def main(argv=None):\n    return 0\n"
+    for script in ("run_a.py", "run_b.py"):
+        (tmp_path / script).write_text(main)
+    assert size_faults(tmp_path) == []
+    (tmp_path / "run_a.py").write_text("def main(argv):\n    return 0\n" + "\n" * 79)
+    long_function = "def f():\n" + "    pass\n" * 50
+    (tmp_path / "models/nn.py").write_text(long_function + "\n" * 250)
+    assert size_faults(tmp_path) == [
+        "run_a.py has 81 lines, more than 80",
+        "run_a.py has no main(argv=None)",
+        "models/nn.py has 301 lines, more than 300",
+        "models/nn.py: f has 51 lines",
+    ]
+
+
+def test_importing_any_module_has_no_side_effect(tmp_path: Path) -> None:
+    """No file appears where a program may write one; no seed, handler or group is set.
+
+    Parsers need neither torch nor numpy, so ``--help`` answers at once.
+    """
+    scripts = [path.stem for path in ROOT.glob("*.py")]
+    files = [path for package in packages(ROOT) for path in (ROOT / package).rglob("*.py")]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    modules = sorted({name.removesuffix(".__init__") for name in modules})
+    places = {name: tmp_path / name for name in ("cwd", "home", "temp", "mpl")}
+    for place in places.values():
+        place.mkdir()
+    outcome = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_IMPORT_ALL)]
+        + [json.dumps([str(ROOT), modules, scripts])],
+        cwd=places["cwd"],
+        # matplotlib makes its own configuration folder at import
+        env={**os.environ, "HOME": str(places["home"]), "TMPDIR": str(places["temp"])}
+        | {"MPLCONFIGDIR": str(places["mpl"]), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout == ""
+    for name in ("cwd", "home", "temp"):
+        assert list(places[name].rglob("*")) == []

@@ -1,0 +1,238 @@
+"""Mixed precision: what reaches the optimizer is the fp32 gradient, or nothing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from tests.utils.loops import ConvNet, batch_of, relative_error
+from utils.ema_util import WeightAverages
+from utils.fp16_util import (
+    INITIAL_LG_LOSS_SCALE,
+    MIN_LG_LOSS_SCALE,
+    MixedPrecisionTrainer,
+    global_norm,
+)
+
+SCALE = 10.0
+LOW = [torch.float16, torch.bfloat16]
+
+
+def _trainer(dtype: torch.dtype, *, lg_loss_scale: float = SCALE, **rest: Any) -> Any:
+    model = ConvNet(dtype=dtype)
+    use_fp16 = dtype == torch.float16
+    trainer = MixedPrecisionTrainer(model, lr=1e-2, use_fp16=use_fp16, **rest)
+    if use_fp16:
+        trainer.lg_loss_scale.fill_(lg_loss_scale)
+    return trainer
+
+
+def _step(trainer: Any, factor: float = 1.0, lr: float = 1e-2) -> dict[str, torch.Tensor]:
+    x, y = batch_of(4)
+    trainer.zero_grad()
+    trainer.backward(factor * torch.nn.functional.mse_loss(trainer.model(x).float(), y))
+    statistics: dict[str, torch.Tensor] = trainer.step(lr)
+    return statistics
+
+
+def _snapshot(trainer: Any) -> dict[str, Any]:
+    state = {
+        "masters": trainer.masters,
+        "params": list(trainer.model.parameters()),
+        "optimizer": trainer.optimizer.state_dict()["state"],
+    }
+    return copy.deepcopy(state)
+
+
+def _assert_equal(one: Any, other: Any) -> None:
+    assert all(map(torch.equal, one["masters"], other["masters"]))
+    assert all(map(torch.equal, one["params"], other["params"]))
+    assert one["optimizer"].keys() == other["optimizer"].keys()
+    for key, entry in one["optimizer"].items():
+        assert all(torch.equal(entry[name], other["optimizer"][key][name]) for name in entry)
+
+
+# ---- gradients
+
+
+@pytest.mark.parametrize("lg_loss_scale", [0.0, 5.0, SCALE])
+def test_gradients_of_all_parameters_are_unscaled_in_fp16(lg_loss_scale: float) -> None:
+    trainer = _trainer(torch.float16, lg_loss_scale=lg_loss_scale)
+    truth = MixedPrecisionTrainer(ConvNet(), lr=1e-2)
+    statistics, expected = _step(trainer), _step(truth)
+    for name, found, wanted in zip(truth.names, trainer.masters, truth.masters, strict=True):
+        # fp16 carries 11 bits
+        assert found.grad.norm() == pytest.approx(float(wanted.grad.norm()), rel=5e-3), name
+    assert statistics["grad_norm"] == pytest.approx(float(expected["grad_norm"]), rel=5e-3)
+
+
+def test_update_does_not_depend_on_the_loss_scale() -> None:
+    runs = [_trainer(torch.float16, lg_loss_scale=scale) for scale in (3.0, 8.0)]
+    for trainer in runs:
+        _step(trainer)
+    assert relative_error(runs[0].masters, runs[1].masters) < 1e-3
+
+
+def test_parameters_in_fp32_within_an_fp16_model_are_unscaled_once() -> None:
+    model = ConvNet(dtype=torch.float16)
+    model.last.float()
+    model.last.register_forward_pre_hook(lambda module, args: (args[0].float(),))
+    trainer = MixedPrecisionTrainer(model, lr=1e-2, use_fp16=True)
+    trainer.lg_loss_scale.fill_(SCALE)
+    truth = MixedPrecisionTrainer(ConvNet(), lr=1e-2)
+    _step(trainer)
+    _step(truth)
+    grads = [[master.grad for master in run.masters] for run in (trainer, truth)]
+    assert relative_error(grads[0], grads[1]) < 5e-3
+    assert trainer.masters[-1] is model.last.bias
+
+
+def test_unused_parameter_counts_as_gradient_zero() -> None:
+    model = ConvNet()
+    model.spare = torch.nn.Parameter(torch.ones(2))
+    trainer = MixedPrecisionTrainer(model, lr=1e-2)
+    _step(trainer)
+    assert torch.equal(model.spare, torch.ones(2))
+
+
+def test_global_norm_is_that_of_one_long_vector() -> None:
+    tensors = [torch.tensor([[3.0]]), torch.tensor([4.0, 12.0])]
+    assert global_norm(tensors) == 13
+
+
+# ---- steps
+
+
+@pytest.mark.parametrize("dtype", LOW, ids=str)
+def test_model_parameters_are_the_rounded_masters_after_a_step(dtype: torch.dtype) -> None:
+    trainer = _trainer(dtype)
+    for _ in range(3):
+        _step(trainer)
+        for param, master in zip(trainer.model.parameters(), trainer.masters, strict=True):
+            assert master.dtype == torch.float32 and param.dtype == dtype
+            assert torch.equal(param, master.to(dtype))
+
+
+def test_steps_too_small_for_the_low_precision_add_up_in_the_masters() -> None:
+    trainer = _trainer(torch.bfloat16)
+    before = _snapshot(trainer)
+    for _ in range(10):
+        _step(trainer, lr=1e-6)
+    assert relative_error(trainer.masters, before["masters"]) > 1e-6
+    assert relative_error(trainer.masters, before["masters"]) < 1e-3
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+@pytest.mark.parametrize("num_good", [0, 2])
+def test_overflow_changes_nothing_and_lowers_the_scale_by_1(
+    num_good: int, weight_decay: float
+) -> None:
+    trainer = _trainer(torch.float16, weight_decay=weight_decay)
+    for _ in range(num_good):
+        _step(trainer)
+    before, scale = _snapshot(trainer), float(trainer.lg_loss_scale)
+    statistics = _step(trainer, factor=1e6)
+    assert not torch.isfinite(statistics["grad_norm"])
+    assert trainer.lg_loss_scale == pytest.approx(scale - 1)
+    assert trainer.num_skipped == trainer.num_skipped_in_row == 1
+    after = _snapshot(trainer)
+    if num_good:
+        _assert_equal(after, before)
+    else:  # the optimizer makes its state at the first step, whatever happens in it
+        moments = [value for entry in after["optimizer"].values() for value in entry.values()]
+        assert all(torch.count_nonzero(moment) == 0 for moment in moments)
+        _assert_equal({**after, "optimizer": {}}, before)
+
+
+def test_step_after_an_overflow_is_as_if_it_had_not_happened() -> None:
+    disturbed, truth = _trainer(torch.float16), _trainer(torch.float16)
+    _step(disturbed, factor=1e6)
+    disturbed.lg_loss_scale.fill_(SCALE)
+    _step(disturbed)
+    _step(truth)
+    _assert_equal(_snapshot(disturbed), _snapshot(truth))
+    assert disturbed.num_skipped == 1 and disturbed.num_skipped_in_row == 0
+
+
+@pytest.mark.parametrize("growth", [1e-3, 0.5])
+def test_scale_grows_by_fp16_scale_growth_on_a_good_step(growth: float) -> None:
+    trainer = _trainer(torch.float16, fp16_scale_growth=growth)
+    statistics = _step(trainer)
+    assert statistics["lg_loss_scale"] == SCALE
+    assert trainer.lg_loss_scale == pytest.approx(SCALE + growth)
+
+
+def test_scale_starts_high_and_does_not_fall_below_the_floor() -> None:
+    trainer = MixedPrecisionTrainer(ConvNet(dtype=torch.float16), lr=1e-2, use_fp16=True)
+    assert trainer.lg_loss_scale == INITIAL_LG_LOSS_SCALE
+    for _ in range(60):
+        _step(trainer, factor=float("inf"))
+    assert trainer.lg_loss_scale == MIN_LG_LOSS_SCALE
+    assert trainer.num_skipped_in_row == 60
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_scale_is_for_fp16_alone(dtype: torch.dtype) -> None:
+    trainer = _trainer(dtype)
+    statistics = _step(trainer)
+    _step(trainer, factor=float("nan"))
+    assert statistics["lg_loss_scale"] == trainer.lg_loss_scale == 0
+    assert "lg_loss_scale" not in trainer.scale_state()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nan_gradient_changes_nothing_in_other_precisions_either(dtype: torch.dtype) -> None:
+    trainer = _trainer(dtype)
+    _step(trainer)
+    before = _snapshot(trainer)
+    _step(trainer, factor=float("nan"))
+    _assert_equal(_snapshot(trainer), before)
+    assert trainer.num_skipped == 1
+
+
+# ---- what a checkpoint holds
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *LOW], ids=str)
+def test_state_dict_is_fp32_and_comes_back_exactly(dtype: torch.dtype) -> None:
+    first, second = _trainer(dtype), _trainer(dtype)
+    _step(first)
+    state = first.model_state_dict()
+    assert list(state) == list(first.model.state_dict())
+    assert {value.dtype for value in state.values()} == {torch.float32}
+    second.take_masters_from(state)
+    assert all(map(torch.equal, first.masters, second.masters))
+    assert all(map(torch.equal, first.model.parameters(), second.model.parameters()))
+
+
+def test_frozen_parameters_are_in_the_state_dict_and_stay_as_they_are() -> None:
+    model = ConvNet()
+    model.first.weight.requires_grad_(False)
+    before = model.first.weight.clone()
+    trainer = MixedPrecisionTrainer(model, lr=1e-2)
+    _step(trainer)
+    assert torch.equal(model.first.weight, before) and len(trainer.masters) == 3
+    assert torch.equal(trainer.model_state_dict()["first.weight"], before)
+
+
+def test_average_is_the_exponential_one_in_fp32() -> None:
+    trainer = _trainer(torch.bfloat16)
+    rates = [0.5, 0.9]
+    averages = WeightAverages(rates, trainer.masters)
+    expected = {
+        str(rate): [master.detach().double() for master in trainer.masters] for rate in rates
+    }
+    for _ in range(4):
+        _step(trainer)
+        averages.update(trainer.masters)
+        for rate in rates:
+            pairs = zip(expected[str(rate)], trainer.masters, strict=True)
+            expected[str(rate)] = [rate * old + (1 - rate) * new.double() for old, new in pairs]
+    found = dict(averages.items())
+    assert found.keys() == expected.keys()
+    for rate, tensors in found.items():
+        assert {tensor.dtype for tensor in tensors} == {torch.float32}
+        assert relative_error(tensors, expected[rate]) < 1e-6

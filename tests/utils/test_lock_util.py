@@ -1,0 +1,140 @@
+"""One writer per folder, and a lock that dies with its process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from utils import lock_util
+from utils.errors import CheckpointError
+from utils.lock_util import sole_writer, try_lock
+
+
+def _fork(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+def _hold(folder: Path, marker: Path, orphan_seconds: float = 0.0) -> None:
+    with sole_writer(str(folder)):
+        if orphan_seconds:
+            _fork(lambda: time.sleep(orphan_seconds))  # as a loader process does
+        marker.touch()
+        time.sleep(60)
+
+
+def _start_holder(folder: Path, orphan_seconds: float = 0.0) -> int:
+    marker = folder / "held"
+    child = _fork(lambda: _hold(folder, marker, orphan_seconds))
+    deadline = time.monotonic() + 30
+    while not marker.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return child
+
+
+def _kill(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_second_writer_is_refused_at_once_and_told_who_holds_the_folder(tmp_path: Path) -> None:
+    child = _start_holder(tmp_path)
+    try:
+        started = time.monotonic()
+        with pytest.raises(CheckpointError) as caught, sole_writer(str(tmp_path)):
+            pass
+        assert time.monotonic() - started < 1
+    finally:
+        _kill(child)
+    message = str(caught.value)
+    assert str(tmp_path) in message and "another --model_save_dir" in message
+    owner = json.loads(message[message.index("({") + 1 : message.index("})") + 1])
+    assert (owner["host"], owner["pid"]) == (socket.gethostname(), child)
+    time.strptime(owner["since"], "%Y-%m-%d %H:%M:%S")
+
+
+def test_second_writer_of_the_same_process_is_refused(tmp_path: Path) -> None:
+    with (
+        sole_writer(str(tmp_path)),
+        pytest.raises(CheckpointError),
+        sole_writer(str(tmp_path)),
+    ):
+        pass
+
+
+def test_folder_is_free_after_the_block_and_after_an_error_in_it(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), sole_writer(str(tmp_path)):
+        raise ZeroDivisionError
+    for _ in range(2):
+        with sole_writer(str(tmp_path)):
+            pass
+    assert (tmp_path / ".writer.lock").read_text() == ""
+
+
+def test_lock_dies_with_its_process(tmp_path: Path) -> None:
+    _kill(_start_holder(tmp_path))
+    with sole_writer(str(tmp_path)):
+        assert json.loads((tmp_path / ".writer.lock").read_text())["pid"] == os.getpid()
+
+
+def test_lock_that_outlives_its_writer_in_loader_processes_is_waited_for(tmp_path: Path) -> None:
+    _kill(_start_holder(tmp_path, orphan_seconds=1.0))
+    started = time.monotonic()
+    with sole_writer(str(tmp_path)):
+        assert 0.1 < time.monotonic() - started < 20
+
+
+def test_lock_that_is_never_freed_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_util, "_MAX_SECONDS_OF_ORPHANS", 0.3)
+    _kill(_start_holder(tmp_path, orphan_seconds=3.0))
+    with pytest.raises(CheckpointError), sole_writer(str(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("owner", ["", "{", "[]", '{"host": "x"}', '{"host": 1, "pid": "y"}'])
+def test_unreadable_owner_counts_as_alive(tmp_path: Path, owner: str) -> None:
+    file = try_lock(str(tmp_path / ".writer.lock"))
+    assert file is not None
+    with file:
+        file.write(owner)
+        file.flush()
+        with (
+            pytest.raises(CheckpointError, match="written by another run"),
+            sole_writer(str(tmp_path)),
+        ):
+            pass
+
+
+def test_owner_on_another_machine_counts_as_alive(tmp_path: Path) -> None:
+    file = try_lock(str(tmp_path / ".writer.lock"))
+    assert file is not None
+    with file:
+        json.dump({"host": "elsewhere", "pid": 2**22 + 1}, file)
+        file.flush()
+        with pytest.raises(CheckpointError, match="elsewhere"), sole_writer(str(tmp_path)):
+            pass
+
+
+def test_lock_can_be_taken_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "new" / "image.lock")
+    first = try_lock(path)
+    assert first is not None and try_lock(path) is None
+    first.close()
+    second = try_lock(path)
+    assert second is not None
+    second.close()

@@ -1,0 +1,243 @@
+"""Reading ``.pt`` files of anybody: nothing in them runs, and only what fits is taken."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.utils.loops import ConvNet
+from utils.errors import CheckpointError
+from utils.state_dict_io import check_zip, load_model, load_state_dict, read_torch_file
+
+
+class _Command:
+    """Runs a shell command when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self._command = f"touch {marker}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self._command,)
+
+
+class _Explaining(ConvNet):
+    """Guesses which flag is wrong."""
+
+    def explain_mismatch(self, missing: list[str], unexpected: list[str], misshaped: Any) -> str:
+        return f"flag? {len(missing)} {len(unexpected)} {sorted(misshaped)}"
+
+
+def _saved(path: Path, **changes: Any) -> str:
+    """A state_dict of the network with some entries changed, or (None) left out."""
+    state = {**ConvNet().state_dict(), **changes}
+    torch.save({key: value for key, value in state.items() if value is not None}, path)
+    return str(path)
+
+
+def _zip_with(path: Path, payload: bytes) -> None:
+    """A ``.pt`` archive whose pickle is ``payload``."""
+    _saved(path)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, payload if name.endswith("data.pkl") else data)
+
+
+# ---- what may not run
+
+
+@pytest.mark.parametrize("kind", ["zip", "torch.save", "legacy", "bare pickle"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_hostile_file_is_refused_and_nothing_in_it_runs(
+    tmp_path: Path, kind: str, protocol: int
+) -> None:
+    path, marker = tmp_path / "model000001.pt", tmp_path / "ran"
+    payload = pickle.dumps({"weight": _Command(marker)}, protocol=protocol)
+    if kind == "zip":
+        _zip_with(path, payload)
+    elif kind == "bare pickle":
+        path.write_bytes(payload)
+    else:
+        torch.save(
+            {"weight": _Command(marker)},
+            path,
+            pickle_protocol=max(protocol, 2),
+            _use_new_zipfile_serialization=kind == "torch.save",
+        )
+    with pytest.raises(CheckpointError, match="no checkpoint that can be loaded safely"):
+        read_torch_file(str(path))
+    assert not marker.exists()
+
+
+def test_torchscript_archive_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "script.pt")
+    module = torch.jit.trace(torch.nn.Identity(), torch.ones(1, 2))
+    torch.jit.save(module, path)
+    with pytest.raises(CheckpointError, match="compressed, as TorchScript"):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "true"])
+def test_environment_cannot_switch_the_safe_reader_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", value)
+    with pytest.raises(CheckpointError, match=r"LOAD is set: .* unset it"):
+        read_torch_file(_saved(tmp_path / "model.pt"))
+
+
+def test_compressed_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    assert path.stat().st_size < 20_000
+    with pytest.raises(CheckpointError, match="its archive is compressed"):
+        check_zip(str(path))
+
+
+def _huge_stride() -> torch.Tensor:
+    return torch.zeros(1).expand(10**12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _huge_stride,
+        lambda: torch.eye(4).to_sparse(),
+        lambda: torch.zeros(4, device="meta"),
+        lambda: torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.quint8),
+        lambda: torch.zeros(4, dtype=torch.complex64),
+        lambda: torch.zeros(4, dtype=torch.int64),
+        lambda: torch.zeros(4, dtype=torch.bool),
+    ],
+    ids=["stride 0", "sparse", "meta", "quantized", "complex", "integer", "bool"],
+)
+def test_odd_tensor_is_refused(tmp_path: Path, make: Callable[[], torch.Tensor]) -> None:
+    path = _saved(tmp_path / "model.pt", **{"first.bias": make()})
+    with pytest.raises(CheckpointError, match=r"model\.pt"):
+        load_state_dict(ConvNet(), path)
+
+
+# ---- damage
+
+
+def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot read .*gone\.pt"):
+        read_torch_file(str(tmp_path / "gone.pt"))
+    (tmp_path / "empty.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"empty\.pt is empty"):
+        read_torch_file(str(tmp_path / "empty.pt"))
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_flipped_byte_is_refused_or_means_nothing(tmp_path: Path, is_zip: bool) -> None:
+    path = tmp_path / "model.pt"
+    truth = {"weight": torch.arange(5.0)}
+    torch.save(truth, path, _use_new_zipfile_serialization=is_zip)
+    content = path.read_bytes()
+    num_refused = 0
+    for place in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            found = read_torch_file(str(path))
+        except CheckpointError:
+            num_refused += 1
+            continue
+        if is_zip:
+            assert list(found) == ["weight"] and torch.equal(found["weight"], truth["weight"])
+    assert num_refused > 20
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_truncated_file_is_refused(tmp_path: Path, is_zip: bool) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.arange(5.0)}, path, _use_new_zipfile_serialization=is_zip)
+    content = path.read_bytes()
+    for length in range(1, len(content), 11):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            read_torch_file(str(path))
+
+
+# ---- what fits
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    model = ConvNet()
+    path = str(tmp_path / "model.pt")
+    torch.save({key: value + 1 for key, value in model.state_dict().items()}, path)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = load_state_dict(model, path)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), "reading must not touch the model"
+        assert torch.equal(state[key], value + 1)
+    load_model(model, path)
+    assert all(torch.equal(value, before[key] + 1) for key, value in model.state_dict().items())
+
+
+def test_older_format_of_torch_loads(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(ConvNet().state_dict(), path, _use_new_zipfile_serialization=False)
+    assert list(load_state_dict(ConvNet(), str(path))) == list(ConvNet().state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_state_of_another_precision_loads_as_fp32(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = str(tmp_path / "model.pt")
+    torch.save(ConvNet(dtype=dtype).state_dict(), path)
+    state = load_state_dict(ConvNet(), path)
+    assert {value.dtype for value in state.values()} == {torch.float32}
+    for key, value in ConvNet(dtype=dtype).state_dict().items():
+        assert torch.equal(state[key], value.float())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path = _saved(tmp_path / "model.pt", **{"last.bias": torch.full((1,), value)})
+    with pytest.raises(CheckpointError, match=r"last\.bias holds values that are not finite"):
+        load_state_dict(ConvNet(), path)
+
+
+def test_weights_too_large_for_fp32_are_refused(tmp_path: Path) -> None:
+    bias = torch.full((1,), 1e300, dtype=torch.float64)
+    with pytest.raises(CheckpointError, match=r"last\.bias holds values that are not finite"):
+        load_state_dict(ConvNet(), _saved(tmp_path / "model.pt", **{"last.bias": bias}))
+
+
+def test_error_lists_what_is_missing_unexpected_and_misshaped(tmp_path: Path) -> None:
+    changes = {"first.weight": None, "extra.weight": torch.ones(1), "last.bias": torch.ones(7)}
+    path = _saved(tmp_path / "model.pt", **changes)
+    with pytest.raises(CheckpointError) as caught:
+        load_state_dict(_Explaining(), path)
+    lines = str(caught.value).splitlines()
+    assert "model.pt does not fit" in lines[0]
+    assert [line.strip() for line in lines[1:]] == [
+        "missing (1): first.weight",
+        "unexpected (1): extra.weight",
+        "shape (1): last.bias (7,) instead of (1,)",
+        "flag? 1 1 ['last.bias']",
+    ]
+
+
+def test_long_lists_of_keys_are_cut(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "model.pt", **{f"extra{i}": torch.ones(1) for i in range(50)})
+    with pytest.raises(CheckpointError, match=r"unexpected \(50\): .*, and 44 more") as caught:
+        load_state_dict(ConvNet(), path)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weight": "text"}, {1: torch.ones(1)}, 5])
+def test_anything_but_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="is not a state_dict"):
+        load_state_dict(ConvNet(), str(tmp_path / "model.pt"))

@@ -1,0 +1,81 @@
+"""Requests to stop reach the loop as a flag, and the old handlers come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from utils.stop_util import StopFlag
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("times", [1, 2])
+def test_signal_sets_the_flag_and_does_nothing_else(number: signal.Signals, times: int) -> None:
+    stop = StopFlag()
+    with stop.listening():
+        assert stop.reason == ""
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+        assert stop.reason == f"received {number.name}"
+    assert stop.reason == f"received {number.name}"
+
+
+def test_handlers_from_before_come_back_after_an_error_too() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(ZeroDivisionError), StopFlag().listening():
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+        raise ZeroDivisionError
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_handler_that_was_not_set_by_python_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_handler = signal.signal
+    monkeypatch.setattr(signal, "signal", lambda *args: set_handler(*args) and None)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with StopFlag().listening():
+            pass
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            set_handler(number, handler)
+
+
+def test_thread_other_than_the_main_one_only_has_the_clock() -> None:
+    stop = StopFlag(1e-9)
+    found: list[str] = []
+
+    def work() -> None:
+        with stop.listening():
+            found.append(stop.reason)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == ["run_time has passed"]
+
+
+def test_time_budget_sets_the_flag_when_it_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = time.monotonic()
+    stop = StopFlag(2.0)
+    monkeypatch.setattr(time, "monotonic", lambda: start + 2 * 3600 - 60)
+    assert stop.reason == ""
+    monkeypatch.setattr(time, "monotonic", lambda: start + 2 * 3600 + 60)
+    assert stop.reason == "run_time has passed"
+
+
+@pytest.mark.parametrize("hours", [-1.0, 0.0])
+def test_without_a_budget_time_does_not_matter(
+    hours: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = StopFlag(hours)
+    monkeypatch.setattr(time, "monotonic", lambda: 1e12)
+    assert stop.reason == ""

@@ -53,6 +53,22 @@ def load_entries(data_info_dict_path: str, data_dir: str) -> list[Entry]:
     return [Entry(name, item["y"]) for item in info.values() for name in item["file_names"]]
 
 
+def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
+    """Refuses labels that a class-conditional model (``num_classes`` not None) does not know.
+
+    Raises:
+        DataError: names the first such image and the remedy.
+    """
+    if num_classes is None:
+        return
+    for entry in entries:
+        if not 0 <= entry.y < num_classes:
+            raise DataError(
+                f"{entry.name} has label {entry.y}, the model knows 0 to {num_classes - 1}; see "
+                "--num_classes, or use --class_cond False"
+            )
+
+
 def existing_path(path: str, misspelling: tuple[str, str]) -> str:
     """The path itself, or its documented correction if only that exists (and says so)."""
     import os

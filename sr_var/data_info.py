@@ -5,6 +5,7 @@ Classes sorted by name give the labels. Reading the dicts is the business of ``b
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +49,9 @@ def scan(data_dir: str) -> list[str]:
         for file in files:
             if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith("."):
                 name = f"{prefix}/{file}" if prefix else file
-                names.append(name.removesuffix(DEFAULT_EXTENSION))
+                short = name.removesuffix(DEFAULT_EXTENSION)
+                # x.png.JPEG would be looked for as x.png
+                names.append(name if short.lower().endswith(IMAGE_EXTENSIONS) else short)
     if not names:
         raise DataError(f"--data_dir {data_dir} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
     return sorted(names)
@@ -144,30 +147,31 @@ def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[
 def find_bad_images(
     names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
 ) -> set[str] | None:
-    """Decodes every image; None if a signal stopped it (what was checked is remembered).
+    """Decodes every image; None if a signal stopped it (the good ones are remembered).
 
     Raises:
         DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
     """
     journal = os.path.join(flags.output_dir, _CHECKED_FILE)
-    known = {} if flags.dry_run else _read_journal(journal)
-    bad = {name for name in names if known.get(name) == "bad"}
-    todo = [name for name in names if name not in known]
+    good = set() if flags.dry_run else _read_journal(journal, flags.data_dir)
+    bad: set[str] = set()
+    todo = [name for name in names if name not in good]
     num_threads = flags.num_threads if flags.num_threads > 0 else os.cpu_count() or 1
     stop = StopFlag()
     with (
         open(os.devnull if flags.dry_run else journal, "a", encoding="utf-8") as file,
         ThreadPoolExecutor(num_threads) as pool,
-        Progress(len(names), "checking images", unit="image", done=len(known)) as bar,
+        Progress(len(names), "checking images", unit="image", done=len(names) - len(todo)) as bar,
         stop.listening(),
     ):
         for start in range(0, len(todo), 1024):
             chunk = todo[start : start + 1024]
             for name, problem in zip(chunk, pool.map(_problem(flags.data_dir), chunk), strict=True):
-                file.write(f"{'bad' if problem else 'good'} {name}\n")
                 if problem:
                     bad.add(name)
                     log(f"damaged: {problem}")
+                else:
+                    file.write(f"{os.path.join(flags.data_dir, name)}\n")
                 bar.update()
             if stop.reason:
                 return None
@@ -190,12 +194,14 @@ def _problem(data_dir: str) -> Callable[[str], str]:
     return check
 
 
-def _read_journal(path: str) -> dict[str, str]:
+def _read_journal(path: str, data_dir: str) -> set[str]:
+    """Names that an earlier, stopped check of the same folder found whole."""
     if not os.path.exists(path):
-        return {}
+        return set()
+    prefix = os.path.join(data_dir, "")
     with open(path, encoding="utf-8") as file:
-        words = (line.rstrip("\n").split(" ", 1) for line in file if line.endswith("\n"))
-        return {parts[1]: parts[0] for parts in words if len(parts) == 2}
+        whole_lines = [line[:-1] for line in file if line.endswith("\n")]
+    return {line.removeprefix(prefix) for line in whole_lines if line.startswith(prefix)}
 
 
 def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
@@ -227,4 +233,7 @@ def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
         path = os.path.join(flags.output_dir, file_name)
         dump_pickle(make_info(members, class_by_name), path)
         log(f"wrote {path}")
+    # a finished job is done anew when asked for again: the images may have changed
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(flags.output_dir, _CHECKED_FILE))
     return True

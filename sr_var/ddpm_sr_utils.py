@@ -96,8 +96,11 @@ def load_diffusion_data(
     schedule_sampler: ScheduleSampler,
     device: torch.device,
     log: Callable[[str], None],
+    num_classes: int | None = None,
 ) -> TrainData[Any]:
     """Training batches with their timesteps and noise; ``sizes`` is (large, small).
+
+    ``num_classes`` is that of a class-conditional network: labels are checked at the start.
 
     t and noise of an image are functions of (seed, position in the stream): neither slices nor the
     number of processes change them.
@@ -117,7 +120,9 @@ def load_diffusion_data(
         }
         return condition, high_res
 
-    return load_train_crops(flags, large_size, train.batch_size, train.seed, prepare, log)
+    return load_train_crops(
+        flags, large_size, train.batch_size, train.seed, prepare, log, num_classes
+    )
 
 
 def draw_timesteps(

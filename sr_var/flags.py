@@ -220,7 +220,11 @@ class VerificationFlags:
     large_size: int = flag(256, "side of the high-res image, pixels")
     ddpm_sr_output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
     num_samples: int = flag(100, "samples per image to use")
-    sr_model_output_dir: str = flag("outputs/sr_var/64_256", "folder of the nets' results")
+    sr_model_output_dir: str = flag(
+        "",
+        "folder of the nets' results; empty: outputs/sr_var/128_512 for --large_size 512, else "
+        "outputs/sr_var/64_256",
+    )
     mean_model_step: int = flag(90000, "step of the mean net")
     var_model_step: int = flag(50000, "step of the variance net")
     log_dir: str = flag("logs/sr_compare/64_256", "folder of the figures and pictures")
@@ -229,8 +233,11 @@ class VerificationFlags:
     dry_run: bool = flag(False, "one image, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts without a variance, or without a meaning."""
+        """Refuses counts without a variance, or without a meaning; fills in the nets' folder."""
         _require_at_least(self, num_samples=2, num_panels=-1)
+        if not self.sr_model_output_dir:
+            name = "128_512" if self.large_size == 512 else "64_256"
+            object.__setattr__(self, "sr_model_output_dir", f"outputs/sr_var/{name}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Computes no figure; ``verification`` does. Reads no sample; ``verification_io`` 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -140,9 +141,14 @@ def summarise(rows: Sequence[ImageResult], flags: VerificationFlags) -> dict[str
 
 
 def flat_figures(summary: Mapping[str, Figures]) -> dict[str, float]:
-    """``section.key`` → value, for TensorBoard."""
+    """``section.key`` → value, for TensorBoard, which has no place for infinity."""
     sections = {key: part for key, part in summary.items() if isinstance(part, Mapping)}
-    return {f"{section}.{k}": v for section, part in sections.items() for k, v in part.items()}
+    return {
+        f"{section}.{key}": value
+        for section, part in sections.items()
+        for key, value in part.items()
+        if math.isfinite(value)
+    }
 
 
 def _bytes(image_255: Array) -> Picture:

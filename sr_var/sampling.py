@@ -7,22 +7,31 @@ locks, so any number of processes may share an output folder. The mathematics is
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
-from sr_var.base_dataset import Entry, TestCrops
+from sr_var.base_dataset import Entry, TestCrops, check_labels
 from sr_var.degradation import area_downsample, bytes_to_image, image_to_255
 from sr_var.flags import SampleFlags
-from sr_var.moments import MOMENTS_FILE, SampleMoments, load_moments
-from sr_var.results import save_image, to_hwc
+from sr_var.moments import MOMENTS_FILE
+from sr_var.results import require_finite, save_image, to_hwc
+from sr_var.sample_jobs import (
+    LOW_RES_FILE,
+    SAMPLES_FOLDER,
+    ImageJob,
+    job_batches,
+    missing_indices,
+    sample_path,
+    stored_moments,
+)
 from utils.atomic_file import remove_stale_temp_files
 from utils.debug_util import report_cost
 from utils.image_util import safe_join
@@ -35,63 +44,6 @@ if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
     from models.unet import SuperResModel
 
-LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
-
-
-@dataclass
-class ImageJob:
-    """One claimed image: what is missing, and what its samples have added up to.
-
-    ``low_res`` is (3, h, h). ``moments`` is None where the folder holds samples of another tool,
-    which cannot be counted in float any more.
-    """
-
-    name: str
-    y: int
-    low_res: torch.Tensor
-    missing: list[int]
-    moments: SampleMoments | None
-    lock: IO[str]
-    num_wanted: int
-    num_open: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.num_open = len(self.missing)
-
-
-def sample_path(folder: str, index: int) -> str:
-    """``high_res_samples/sample_<i>.png``."""
-    return os.path.join(folder, SAMPLES_FOLDER, f"sample_{index}.png")
-
-
-def missing_indices(folder: str, num_wanted: int, moments: SampleMoments | None) -> list[int]:
-    """Samples without a picture, and those that the float moments lack.
-
-    Moments are written before pictures. So a picture that they do not count was drawn by another
-    tool, and with such pictures around there are no moments to keep (``moments`` is None).
-    """
-    counted = range(num_wanted) if moments is None else moments.indices
-    known = set(counted)
-    return [
-        i for i in range(num_wanted) if i not in known or not os.path.exists(sample_path(folder, i))
-    ]
-
-
-def stored_moments(
-    folder: str, num_wanted: int, log: Callable[[str], None]
-) -> SampleMoments | None:
-    """The moments so far (empty for a fresh folder); None where they cannot be kept."""
-    stored = load_moments(os.path.join(folder, MOMENTS_FILE))
-    if stored is not None:
-        return stored
-    if any(os.path.exists(sample_path(folder, i)) for i in range(num_wanted)):
-        log(
-            f"notice: {folder} holds samples without {MOMENTS_FILE}; missing ones are added as "
-            "pictures only"
-        )
-        return None
-    return SampleMoments()
-
 
 class SRSampler:
     """Draws what is missing of ``num_samples_per_image`` samples of each image.
@@ -103,6 +55,10 @@ class SRSampler:
         sizes: (large, small) sides.
         flags: how many, how, where to.
         log: receives notices.
+
+    Raises:
+        DataError: if the model does not know an image's label.
+        ValueError: for options that the sampler does not have.
     """
 
     def __init__(
@@ -120,6 +76,13 @@ class SRSampler:
         self._large_size, self._small_size = sizes
         self._entries, self._device, self._log = entries, device, log
         self._crops = TestCrops(entries, sizes[0], flags.data_dir, flags.on_bad_image)
+        self._num_skipped = 0
+        self._options = SamplerOptions(
+            sampler="ddim" if flags.use_ddim else flags.sampler,
+            clip_denoised=flags.clip_denoised,
+            eta=flags.eta,
+        )
+        check_labels(entries, model.config.num_classes)
 
     def run_loop(self, rank: int = 0, world_size: int = 1) -> bool:
         """Works until no image is left that another process is not busy with.
@@ -137,13 +100,15 @@ class SRSampler:
         progress = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
         with stop.listening(), progress as bar:
             jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
-            for rows in _batches(jobs, self._flags.batch_size):
+            for rows in job_batches(jobs, self._flags.batch_size):
                 samples = self._draw(rows, stop)
                 if samples is None:
                     self._log(f"stopped ({stop.reason}); run again to go on")
                     return False
                 self._store(rows, samples)
                 bar.update(len(rows))
+        if self._num_skipped:
+            self._log(f"warning: {self._num_skipped} damaged images were skipped")
         return True
 
     def report_cost(self) -> None:
@@ -204,6 +169,7 @@ class SRSampler:
         if missing or not os.path.exists(os.path.join(folder, LOW_RES_FILE)):
             crop = self._crops[position]
             if crop is None:
+                self._num_skipped += 1
                 return None
             low_res = self._low_res(crop["high_res"])
             save_image(os.path.join(folder, LOW_RES_FILE), low_res)
@@ -216,41 +182,33 @@ class SRSampler:
     # ---- drawing
 
     def _draw(self, rows: Sequence[tuple[ImageJob, int]], stop: StopFlag) -> torch.Tensor | None:
-        """Samples (B, 3, H, H) in [-1, 1] of the rows; None if a signal came."""
+        """Samples (B, 3, H, H) in [-1, 1] of the rows; None if a signal came.
+
+        Short batches are filled up: kernels round by batch size, so only full batches make a
+        sample the same in whichever run it is drawn.
+        """
+        num_rows = len(rows)
+        rows = [*rows, *[rows[-1]] * (self._flags.batch_size - num_rows)]
         generators = [self._generator(job.name, index) for job, index in rows]
         x_T, noise_fn = gaussian_noise_fn(generators, self._shape(len(rows)), self._device)
         low_res = torch.stack([job.low_res for job, _ in rows])
         condition = self._condition(low_res, [job.y for job, _ in rows])
-        options = SamplerOptions(
-            sampler="ddim" if self._flags.use_ddim else self._flags.sampler,
-            clip_denoised=self._flags.clip_denoised,
-            eta=self._flags.eta,
-            model_kwargs=condition,
-        )
+        options = dataclasses.replace(self._options, model_kwargs=condition)
         steps = sample_loop_progressive(self._diffusion, self._model, x_T, noise_fn, options)
         sample = x_T
         for out in steps:
             sample = out["sample"]
             if stop.reason:
                 return None
-        return sample
+        return sample[:num_rows]
 
     def _condition(self, low_res: torch.Tensor, labels: list[int]) -> dict[str, Any]:
         y = None
         if self._model.config.num_classes is not None:
             y = torch.tensor(labels)
-            self._check_labels(y)
         with torch.inference_mode():
             size = (self._large_size, self._large_size)
             return self._model.condition(low_res, size, None if y is None else y.to(self._device))
-
-    def _check_labels(self, y: torch.Tensor) -> None:
-        num_classes = self._model.config.num_classes
-        if num_classes is not None and not bool(((y >= 0) & (y < num_classes)).all()):
-            raise ValueError(
-                f"the data has label {int(y.max())}, the model knows 0 to {num_classes - 1}; "
-                "see --num_classes, or sample with --class_cond False"
-            )
 
     def _generator(self, name: str, index: int) -> torch.Generator:
         seed = stable_seed(self._flags.seed, name, index)
@@ -275,6 +233,7 @@ class SRSampler:
 
     def _store_job(self, job: ImageJob, indices: list[int], samples: torch.Tensor) -> None:
         folder = safe_join(self._flags.output_dir, job.name)
+        require_finite(samples, sample_path(folder, indices[0]))
         job.num_open -= len(indices)
         if job.moments is not None:
             grey = np.stack([to_hwc(image_to_255(sample.double())) for sample in samples])
@@ -285,16 +244,3 @@ class SRSampler:
             save_image(sample_path(folder, index), sample)
         if job.num_open == 0:
             job.lock.close()
-
-
-def _batches(jobs: Iterator[ImageJob], batch_size: int) -> Iterator[list[tuple[ImageJob, int]]]:
-    """Full batches of (image, index), running on from one image into the next."""
-    rows: list[tuple[ImageJob, int]] = []
-    for job in jobs:
-        for index in job.missing:
-            rows.append((job, index))
-            if len(rows) == batch_size:
-                yield rows
-                rows = []
-    if rows:
-        yield rows

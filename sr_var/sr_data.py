@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sr_var.base_dataset import CropDataset, Entry, TestCrops, load_entries
+from sr_var.base_dataset import CropDataset, Entry, TestCrops, check_labels, load_entries
 from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image
 from sr_var.flags import DataFlags
 from utils.data_util import TrainData, default_num_workers, make_loader, shard_batches
@@ -26,6 +26,7 @@ def load_train_crops(
     seed: int,
     prepare: Callable[[dict[str, Any]], tuple[Any, Any]],
     log: Callable[[str], None],
+    num_classes: int | None = None,
 ) -> TrainData[Any]:
     """Endless shuffled training batches; ``prepare`` makes the task's pair from a batch of crops.
 
@@ -36,11 +37,13 @@ def load_train_crops(
         seed: of order and augmentation.
         prepare: receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y`` and ``position`` (N,).
         log: receives a line for every bad image that was replaced.
+        num_classes: of a class-conditional model; None where labels do not matter.
 
     Raises:
-        DataError: for missing data or a batch larger than the data.
+        DataError: for missing data, a batch larger than the data, or a label out of range.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    check_labels(entries, num_classes)
     log(f"{len(entries)} training images from {flags.data_info_dict_path}")
 
     def report_and_prepare(batch: dict[str, Any]) -> tuple[Any, Any]:

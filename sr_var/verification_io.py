@@ -181,6 +181,8 @@ def _read_mean(folder: str, step: int, size: int) -> Array:
         raise DataError(f"{array_path} is damaged ({error}); run sr_mean_test.py again") from None
     if mean.shape != (size, size, 3) or mean.dtype.kind != "f":
         raise DataError(f"{array_path} has shape {mean.shape}, not that of --large_size {size}")
+    if not np.isfinite(mean).all():
+        raise DataError(f"{array_path} is not finite everywhere; run sr_mean_test.py again")
     return np.asarray(mean, np.float64)
 
 

@@ -20,20 +20,29 @@ def describe_memory(device: torch.device) -> str:
     if device.type != "cuda":
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return f"no GPU in use; peak memory of the process {peak_mib:.0f} MiB"
+    memory = _driver_memory(device)
+    if memory is None:
+        free, total = torch.cuda.mem_get_info(device)
+        memory = total - free, total
+    used, total = memory
+    return f"GPU memory in use {used / 2**30:.2f} of {total / 2**30:.2f} GiB"
+
+
+def _driver_memory(device: torch.device) -> tuple[int, int] | None:
+    """Bytes used and in all, from the driver; None where ``pynvml`` or its library is missing."""
     try:
         import pynvml
-
+    except ImportError:
+        return None
+    try:
         pynvml.nvmlInit()
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
-            info = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            used, total = int(info.used), int(info.total)
-        finally:
-            pynvml.nvmlShutdown()
-    except (ImportError, pynvml.NVMLError):
-        free, total = torch.cuda.mem_get_info(device)
-        used = total - free
-    return f"GPU memory in use {used / 2**30:.2f} of {total / 2**30:.2f} GiB"
+        # by its name: CUDA_VISIBLE_DEVICES gives devices other numbers than the driver does
+        name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        info = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(name))
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    return int(info.used), int(info.total)
 
 
 def report_cost(model: torch.nn.Module, device: torch.device, log: Callable[[str], None]) -> None:

@@ -7,6 +7,7 @@ NCCL on GPUs.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 _TIMEOUT = timedelta(minutes=30)
 
@@ -64,15 +66,30 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
         return
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
+        store=_fresh_store(launch),
         rank=launch.rank,
         world_size=launch.world_size,
         timeout=_TIMEOUT,
         device_id=device if device.type == "cuda" else None,
     )
+    # kept until the process ends: a network that outlives the block holds the group, too, and would
+    # destroy it with the interpreter locked, while the group's thread may be waiting for that lock
+    atexit.register(id, dist.group.WORLD)
     try:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def _fresh_store(launch: Launch) -> dist.Store:
+    """Where the ranks tell each other their addresses, one for each life of the group.
+
+    torchrun hands the same store to the processes that it starts again, with the addresses of the
+    dead ones in it.
+    """
+    store, _, _ = next(rendezvous("env://", launch.rank, launch.world_size, timeout=_TIMEOUT))
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"life_{life}", store)
 
 
 def pick_device(local_rank: int = 0) -> torch.device:

@@ -13,6 +13,8 @@ from typing import IO
 
 from utils.errors import CheckpointError
 
+_MAX_SECONDS_OF_ORPHANS = 20.0
+
 
 def try_lock(path: str) -> IO[str] | None:
     """Takes the lock file, or returns None if a living process holds it.
@@ -29,6 +31,35 @@ def try_lock(path: str) -> IO[str] | None:
     return file
 
 
+def _lock_or_owner(path: str) -> IO[str] | str:
+    """The lock, or who holds it; waits for it if that process is dead.
+
+    The loader processes of a killed run inherit its lock and need seconds to notice its death.
+    """
+    deadline = time.monotonic() + _MAX_SECONDS_OF_ORPHANS
+    while True:
+        file = try_lock(path)
+        if file is not None:
+            return file
+        with open(path, encoding="utf-8") as held:
+            owner = held.read()
+        if not _is_dead(owner) or time.monotonic() > deadline:
+            return owner or "an unknown process"
+        time.sleep(0.1)
+
+
+def _is_dead(owner: str) -> bool:
+    try:
+        content = json.loads(owner)
+        is_here = bool(content["host"] == socket.gethostname())
+        os.kill(int(content["pid"]), 0)
+    except ProcessLookupError:
+        return is_here
+    except (ValueError, KeyError, TypeError, OSError):
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def sole_writer(folder: str) -> Iterator[None]:
     """Holds a folder for the duration of a ``with`` block.
@@ -37,12 +68,10 @@ def sole_writer(folder: str) -> Iterator[None]:
         CheckpointError: if another process holds it; the message names host, process and time.
     """
     path = os.path.join(folder, ".writer.lock")
-    file = try_lock(path)
-    if file is None:
-        with open(path, encoding="utf-8") as held:
-            owner = held.read() or "an unknown process"
+    file = _lock_or_owner(path)
+    if isinstance(file, str):
         raise CheckpointError(
-            f"{folder} is being written by another run ({owner}); wait for it, stop it, or give "
+            f"{folder} is being written by another run ({file}); wait for it, stop it, or give "
             "another --model_save_dir"
         )
     with file:

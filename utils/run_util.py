@@ -80,8 +80,14 @@ def describe_run(
 
 def versions() -> dict[str, str]:
     """Versions of python and of the libraries whose behaviour a result depends on."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def git_revision() -> str:

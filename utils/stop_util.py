@@ -42,7 +42,8 @@ class StopFlag:
             yield self
         finally:
             for number, handler in old.items():
-                signal.signal(number, handler)
+                # None: it was not set by Python, which cannot set it again either
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._signal_name = f"received {signal.Signals(number).name}"

@@ -59,9 +59,9 @@ class TestLoop(ABC):
         """Processes all data.
 
         Returns:
-            True when done; False when a signal asked to stop (finished items stay).
+            True when done; False when a signal asked any process to stop (finished items stay).
         """
-        stop = StopFlag()
+        stop, is_stopped = StopFlag(), False
         bar = Progress(self._num_items, "testing", unit="image", is_shown=dist_util.is_main())
         with stop.listening(), bar, torch.inference_mode():
             for batch, batch_kwargs in self.data:
@@ -71,19 +71,23 @@ class TestLoop(ABC):
                 bar.update(batch_length(batch))
                 if stop.reason:
                     self.logger.info(f"stopped ({stop.reason}); run again to go on")
-                    return False
-        dist_util.barrier()
-        return True
+                    is_stopped = True
+                    break
+        return not dist_util.any_rank(is_stopped)  # after which nobody waits for anybody
 
     def dry_run(self) -> None:
         """Runs one batch, reports what it costs and writes no result."""
-        batch, batch_kwargs = next(iter(self.data))
+        first = next(iter(self.data), None)
+        if first is None:
+            self.logger.info("dry run: no item for this process")
+            return
+        batch, batch_kwargs = first
         started = time.monotonic()
         with torch.inference_mode():
             output = self.forward(to_device(batch, self.device), batch_kwargs)
             first_tensor(output).float().sum().item()  # waits for the device
-        report_cost(self.model, self.device, self.logger.info)
         seconds = (time.monotonic() - started) / batch_length(batch)
+        report_cost(self.model, self.device, self.logger.info)
         total = (
             f"; {self._num_items} images: {seconds * self._num_items:.0f} s"
             if self._num_items

@@ -140,6 +140,11 @@ class TrainState:
 
     def _refuse_to_overwrite(self, store: CheckpointStore) -> None:
         steps = store.steps()
+        if steps and self._flags.resume_checkpoint:
+            raise CheckpointError(
+                f"none of the checkpoints in {store.folder} (up to step {steps[0]}) is intact; "
+                "move them away to start afresh"
+            )
         if steps and not self._flags.dry_run:
             raise CheckpointError(
                 f"{store.folder} already holds checkpoints up to step {steps[0]}; go on with "

@@ -20,6 +20,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from utils import dist_util
+from utils.atomic_file import is_remote
 from utils.data_util import endless
 from utils.debug_util import report_cost
 from utils.errors import CheckpointError
@@ -255,13 +256,19 @@ class TrainLoop(ABC):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Rank 0 holds the folder, so that a second run cannot write between this one's files."""
+        """Rank 0 holds the folder, so that a second run cannot write between this one's files.
+
+        A remote folder cannot be held.
+        """
         with contextlib.ExitStack() as stack:
             error = None
-            if dist_util.is_main() and self.flags.model_save_dir:
+            folder = self.flags.model_save_dir
+            if is_remote(folder):
+                self.logger.info(f"note: nothing keeps a second run from writing to {folder}")
+            elif dist_util.is_main() and folder:
                 try:
-                    os.makedirs(self.flags.model_save_dir, exist_ok=True)
-                    stack.enter_context(sole_writer(self.flags.model_save_dir))
+                    os.makedirs(folder, exist_ok=True)
+                    stack.enter_context(sole_writer(folder))
                 except (OSError, CheckpointError) as caught:
                     error = caught
             dist_util.raise_together(error)

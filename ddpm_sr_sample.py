@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     sample = from_args(SampleFlags, args)
     from sr_var.base_dataset import load_entries
     from sr_var.build import load_checked
-    from sr_var.sampling import SRSampler
+    from sr_var.sample_jobs import require_same_settings
+    from sr_var.sampling import SRSampler, sampling_settings
     from sr_var.script_util import create_diffusion, create_sr_model, denoiser_flags
     from utils.run_util import started
 
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
             return EXIT_DONE
+        require_same_settings(sample.output_dir, sampling_settings(flags, process_flags, sample))
         is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
         return EXIT_DONE if is_done else EXIT_STOPPED
 

@@ -7,6 +7,8 @@ go on:        the same command with --resume_checkpoint auto
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sr_var.flags import DataFlags, DDPMTrainFlags, DiffusionFlags, SRDiffusionModelFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
@@ -39,10 +41,13 @@ def main(argv: list[str] | None = None) -> int:
         log = run.logger.info
         train = in_usable_precision(train, log)
         model = new_model(create_sr_model, denoiser_flags(flags, process_flags), train)
-        diffusion = create_diffusion(process_flags)
+        if process_flags.timestep_respacing:
+            log("notice: --timestep_respacing is for sampling; training uses all steps")
+        diffusion = create_diffusion(replace(process_flags, timestep_respacing=""))
         sampler = create_named_schedule_sampler(train.schedule_sampler, diffusion.num_timesteps)
         sizes = flags.large_size, flags.small_size
-        data = load_diffusion_data(data_flags, sizes, train, sampler, run.device, log)
+        num_classes = flags.num_classes if flags.class_cond else None
+        data = load_diffusion_data(data_flags, sizes, train, sampler, run.device, log, num_classes)
         loop = SRDiffusionTrainLoop(
             model=model,
             diffusion=diffusion,

@@ -20,10 +20,17 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, scans, writes; returns the exit code."""
-    flags = from_args(DataInfoFlags, create_parser().parse_args(argv))
+    args = create_parser().parse_args(argv)
+    flags = from_args(DataInfoFlags, args)
     from sr_var.data_info import write_info
+    from utils.debug_util import describe_memory
+    from utils.run_util import started
 
-    return EXIT_DONE if write_info(flags, print) else EXIT_STOPPED
+    with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
+        is_done = write_info(flags, run.logger.info)
+        if flags.debug_mode:
+            run.logger.info(describe_memory(run.device))
+        return EXIT_DONE if is_done else EXIT_STOPPED
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_entries
     from sr_var.build import finish_test, tested_model
     from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder, regression_test_data
+    from utils.data_util import shard_size
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
             model=model,
             data=regression_test_data(pending, data_flags, sizes, test.batch_size),
             logger=run.logger,
-            num_items=len(pending),
+            num_items=shard_size(len(pending)),
             results=results,
         )
         return finish_test(loop, test, run.logger.info)

@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.build import finish_test, frozen_mean_net, tested_model
     from sr_var.mean_utils import regression_test_data
     from sr_var.var_utils import SRVarTestLoop, var_result_folder
+    from utils.data_util import shard_size
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             mean_model=mean_net,
             data=regression_test_data(pending, data_flags, sizes, test.batch_size),
             logger=run.logger,
-            num_items=len(pending),
+            num_items=shard_size(len(pending)),
             results=results,
         )
         return finish_test(loop, test, log)

@@ -31,10 +31,14 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     flags = from_args(VerificationFlags, args)
     from sr_var.report import verify_all
+    from utils.debug_util import describe_memory
     from utils.run_util import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
-        return EXIT_DONE if verify_all(flags, run.logger) else EXIT_STOPPED
+        is_done = verify_all(flags, run.logger)
+        if flags.debug_mode:
+            run.logger.info(describe_memory(run.device))
+        return EXIT_DONE if is_done else EXIT_STOPPED
 
 
 if __name__ == "__main__":

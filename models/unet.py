@@ -95,8 +95,8 @@ class UNetBase(nn.Module):
     def convert_to_compute_dtype(self) -> None:
         """Apply `use_fp16` or `use_bf16` of the config, in place.
 
-        The constructor leaves this to its caller because a training loop first takes float32
-        master copies, and because checkpoints hold float32.
+        The constructor leaves this to its caller because checkpoints hold float32: weights are
+        loaded first and cast afterwards.
         """
         if self.config.use_fp16:
             self.convert_torso(torch.float16)

@@ -47,7 +47,10 @@ def settle_train_flags(
         train.resume_checkpoint
     )
     path = args_path(train.log_dir, type(model_flags))
-    settled = settle_model_flags(model_flags, path, is_resuming=found is not None, log=log)
+    given = given_flags(args)
+    settled = settle_model_flags(
+        model_flags, path, is_resuming=found is not None, given=given, log=log
+    )
     for name, value in settled.items():
         setattr(args, name, value)
     train = dataclasses.replace(train, use_fp16=settled["use_fp16"], use_bf16=settled["use_bf16"])
@@ -136,7 +139,9 @@ def tested_model(
         CheckpointError: if a file is missing or does not fit.
     """
     path = args_path(test.log_dir, type(model_flags))
-    flags = settle_model_flags(model_flags, path, is_resuming=True, log=log)
+    flags = settle_model_flags(
+        model_flags, path, is_resuming=True, given=given_flags(args), log=log
+    )
     for name, value in flags.items():
         setattr(args, name, value)
     if not test.model_path:
@@ -154,3 +159,9 @@ def finish_test(loop: TestLoop, test: TestFlags, log: Log) -> int:
     if test.debug_mode:
         report_cost(loop.model, loop.device, log)
     return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+
+
+def given_flags(args: argparse.Namespace) -> frozenset[str]:
+    """Names of the flags on the command line."""
+    given: frozenset[str] = getattr(args, "given_flags", frozenset())
+    return given

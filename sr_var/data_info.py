@@ -15,6 +15,7 @@ import numpy as np
 
 from sr_var.flags import DataInfoFlags
 from utils.atomic_file import is_remote
+from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_util import (
     DEFAULT_EXTENSION,
@@ -156,7 +157,7 @@ def find_bad_images(
     good = set() if flags.dry_run else _read_journal(journal, flags.data_dir)
     bad: set[str] = set()
     todo = [name for name in names if name not in good]
-    num_threads = flags.num_threads if flags.num_threads > 0 else os.cpu_count() or 1
+    num_threads = flags.num_threads if flags.num_threads > 0 else num_cores()
     stop = StopFlag()
     with (
         open(os.devnull if flags.dry_run else journal, "a", encoding="utf-8") as file,

@@ -92,7 +92,8 @@ def commands(preset: Preset) -> list[Command]:
     mean_model = f"checkpoints/sr_mean/{name}/model{preset.mean_steps:06d}.pt"
     mean_args = f"logs/sr_mean/{name}/mean_model_args.pkl"
     lines = [
-        f"sr_data_info.py --data_dir data/demo --test_folder test --output_dir {info}",
+        f"sr_data_info.py --data_dir data/demo --test_folder test --output_dir {info} "
+        f"--log_dir logs/sr_data_info/{name}",
         f"sr_mean_train.py {net} --predict_residual True {train} "
         + _schedule("sr_mean", name, preset.mean_steps),
         f"sr_var_train.py {net} {train} --mean_model_path {mean_model} "

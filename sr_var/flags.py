@@ -230,6 +230,8 @@ class VerificationFlags:
     log_dir: str = flag("logs/sr_compare/64_256", "folder of the figures and pictures")
     num_panels: int = flag(50, "images to draw panels of; -1: all")
     num_threads: int = flag(-1, "images reduced at a time; -1: by the cores")
+    seed: int = flag(0, "of anything random (nothing is so far)")
+    debug_mode: bool = flag(False, "print the memory in use")
     dry_run: bool = flag(False, "one image, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
@@ -246,12 +248,14 @@ class DataInfoFlags:
 
     data_dir: str = flag(DATA_DIR, "folder of the images, flat or in class folders")
     output_dir: str = flag("data/sr_imagenet", "folder of the three pickles")
+    log_dir: str = flag("logs/sr_data_info", "folder of logs.txt and args.json")
     num_test_per_class: int = flag(2, "test images per class")
     test_folder: str = flag("", "take all images under this folder of data_dir as test images")
     check_images: bool = flag(True, "decode every image")
     on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
     seed: int = flag(0, "of the choice of test images")
     num_threads: int = flag(-1, "images decoded at a time; -1: by the cores")
+    debug_mode: bool = flag(False, "print the memory in use")
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sr_var.flags import MeanModelFlags, VarModelFlags
@@ -26,7 +27,12 @@ def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
 
 
 def save_model_args(path: str, flags: MeanModelFlags) -> None:
-    """Writes the flags as a pickle and, beside it, as JSON to read."""
+    """Writes the flags as a pickle and, beside it, as JSON to read.
+
+    Flags of another model that are there already get a new name, so that its run can be rescued.
+    """
+    if os.path.exists(path) and load_args(path) != vars(flags):
+        os.replace(path, f"{os.path.splitext(path)[0]}_until_{time.strftime('%Y%m%d_%H%M%S')}.pkl")
     dump_pickle(vars(flags), path)
     write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(vars(flags), indent=1))
 
@@ -78,7 +84,12 @@ def _checked(
 
 
 def settle_model_flags(
-    flags: MeanModelFlags, path: str, *, is_resuming: bool, log: Callable[[str], None]
+    flags: MeanModelFlags,
+    path: str,
+    *,
+    is_resuming: bool,
+    given: Collection[str],
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
     """The model flags to build from: the stored ones when resuming, else the command line's.
 
@@ -86,17 +97,16 @@ def settle_model_flags(
         flags: of the command line.
         path: of the args file.
         is_resuming: whether a checkpoint is being resumed.
+        given: names of the flags that the command line has; one that was left out says nothing.
         log: receives one line if the command line differs from the file.
     """
     if not is_resuming:
         return dict(vars(flags))
     stored = load_model_args(path, type(flags), log)
-    # a flag that was left out says nothing, so only values other than the default are compared
-    default = defaults(type(flags))
     differing = [
         f"{name} {value!r} (command line {vars(flags)[name]!r})"
         for name, value in stored.items()
-        if vars(flags)[name] not in (value, default[name])
+        if name in given and vars(flags)[name] != value
     ]
     if differing:
         log(f"model flags come from {path}, which differs: {', '.join(differing)}")

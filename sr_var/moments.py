@@ -90,12 +90,12 @@ def load_moments(path: str) -> SampleMoments | None:
             indices = tuple(int(index) for index in known)
     except _DAMAGE as error:
         raise DataError(
-            f"{path} is damaged ({error}); delete it to have it computed anew"
+            f"{path} is damaged ({error}); delete it and its samples to draw them anew"
         ) from None
     arrays = (mean, variance, third, fourth)
     is_whole = n >= 1 and len(indices) == n == len(set(indices))
     if not is_whole or len({array.shape for array in arrays}) != 1:
-        raise DataError(f"{path} does not hold the moments of {n} samples; delete it")
+        raise DataError(f"{path} does not hold the moments of {n} samples; delete it and them")
     if not all(np.isfinite(array).all() for array in arrays):
         raise DataError(f"{path} holds values that are not finite; delete it and the samples")
     return SampleMoments(Moments.from_central_moments(n, *arrays), indices)

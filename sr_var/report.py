@@ -8,17 +8,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
 from sr_var.verification import Array, Figures, ImageData, averages
 from sr_var.verification_io import ImageResult, verify_images, write_results
+from utils.debug_util import describe_memory
 from utils.image_util import write_png
 from utils.logger import RunLogger
 from utils.progress import Progress
@@ -107,7 +110,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
     rows: list[ImageResult] = []
-    stop = StopFlag()
+    stop, started = StopFlag(), time.monotonic()
     with stop.listening(), Progress(len(entries), "verifying", unit="image") as bar:
         for result in verify_images(entries, flags, num_kept=num_panels):
             if result.data is not None and not flags.dry_run:
@@ -120,6 +123,8 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     summary = summarise(rows, flags)
     logger.info("\n" + table(summary))
     if flags.dry_run:
+        logger.info(describe_memory(torch.device("cpu")))
+        logger.info(f"one image, with warm-up: {time.monotonic() - started:.2f} s on one core")
         logger.info("dry run of one image: nothing was written")
         return True
     logger.scalars(flat_figures(summary), 0)

@@ -20,7 +20,7 @@ import torch
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
 from sr_var.base_dataset import Entry, TestCrops, check_labels
 from sr_var.degradation import area_downsample, bytes_to_image, image_to_255
-from sr_var.flags import SampleFlags
+from sr_var.flags import DiffusionFlags, SampleFlags, SRDiffusionModelFlags
 from sr_var.moments import MOMENTS_FILE
 from sr_var.results import require_finite, save_image, to_hwc
 from sr_var.sample_jobs import (
@@ -32,7 +32,7 @@ from sr_var.sample_jobs import (
     sample_path,
     stored_moments,
 )
-from utils.atomic_file import remove_stale_temp_files
+from utils.atomic_file import remove_stale_temp_files, sha256_of
 from utils.debug_util import report_cost
 from utils.image_util import safe_join
 from utils.lock_util import try_lock
@@ -43,6 +43,20 @@ from utils.stop_util import StopFlag
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
     from models.unet import SuperResModel
+
+
+def sampling_settings(
+    flags: SRDiffusionModelFlags, process: DiffusionFlags, sample: SampleFlags
+) -> dict[str, Any]:
+    """Everything that the law of the samples and their noise depend on, besides the images."""
+    return {
+        "model_sha256": sha256_of(sample.model_path),
+        "large_size": flags.large_size,
+        "small_size": flags.small_size,
+        "sampler": "ddim" if sample.use_ddim else sample.sampler,
+        **{name: getattr(sample, name) for name in ("eta", "clip_denoised", "seed")},
+        **vars(process),
+    }
 
 
 class SRSampler:

@@ -25,6 +25,7 @@ from sr_var.moments import MOMENTS_FILE, load_moments
 from sr_var.results import to_hwc
 from sr_var.verification import Array, Figures, ImageData, image_figures
 from utils.atomic_file import write_json_atomic, write_text_atomic
+from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_util import (
     center_crop_arr,
@@ -125,7 +126,7 @@ def verify_images(
         flags: where everything is.
         num_kept: of how many images the arrays are kept for pictures.
     """
-    num_threads = flags.num_threads if flags.num_threads > 0 else os.cpu_count() or 1
+    num_threads = flags.num_threads if flags.num_threads > 0 else num_cores()
     with ThreadPoolExecutor(num_threads) as pool:
         # a window of futures, so that finished arrays do not pile up behind a slow image
         for start in range(0, len(entries), 2 * num_threads):

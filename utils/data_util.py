@@ -9,6 +9,7 @@ are and how to decode them belongs to the task's data set.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import dist_util
 from utils.errors import DataError
+from utils.stop_util import STOP_SIGNALS
 
 Batch = TypeVar("Batch")
 ItemKey = tuple[int, int, int]
@@ -144,6 +146,11 @@ def shard_batches(num_items: int, batch_size: int) -> list[list[int]]:
     return [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
 
 
+def shard_size(num_items: int) -> int:
+    """How many of ``num_items`` items are this rank's."""
+    return len(range(num_items)[dist_util.get_rank() :: dist_util.get_world_size()])
+
+
 def make_loader(
     dataset: Dataset[Any],
     batch_sampler: Sampler[Any] | Sequence[Any],
@@ -158,11 +165,26 @@ def make_loader(
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_leave_signals_to_the_loop,
     )
+
+
+def _leave_signals_to_the_loop(worker: int) -> None:
+    """Lets a loader process live through a stop signal to the whole group until the loop is done.
+
+    The loop saves and ends it; and it ends by itself when the loop's process is gone.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def default_num_workers() -> int:
     """Loader processes for this rank: its share of the cores with a GPU, none without."""
     if not torch.cuda.is_available():
         return 0
-    return max(1, min(16, (os.cpu_count() or 1) // dist_util.local_world_size() - 1))
+    return max(1, min(16, num_cores() // dist_util.local_world_size() - 1))
+
+
+def num_cores() -> int:
+    """Cores that this process may use; a job's share may be smaller than the machine."""
+    return len(os.sched_getaffinity(0))

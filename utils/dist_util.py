@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -61,16 +62,21 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
     device = pick_device(launch.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    if device.type == "cuda" and launch.world_size > 1 and device.index != launch.local_rank:
+        raise ValueError(
+            f"LOCAL_RANK={launch.local_rank}, but this machine has {torch.cuda.device_count()} "
+            "GPUs; start as many processes as GPUs (--nproc_per_node)"
+        )
     if launch.world_size == 1:
         yield device
         return
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
+        # votes go over the CPU, so that they do not wait for the GPU
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=_fresh_store(launch),
         rank=launch.rank,
         world_size=launch.world_size,
         timeout=_TIMEOUT,
-        device_id=device if device.type == "cuda" else None,
     )
     # kept until the process ends: a network that outlives the block holds the group, too, and would
     # destroy it with the interpreter locked, while the group's thread may be waiting for that lock
@@ -81,7 +87,7 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def _fresh_store(launch: Launch) -> dist.Store:
+def _fresh_store(launch: Launch) -> Any:
     """Where the ranks tell each other their addresses, one for each life of the group.
 
     torchrun hands the same store to the processes that it starts again, with the addresses of the
@@ -89,7 +95,7 @@ def _fresh_store(launch: Launch) -> dist.Store:
     """
     store, _, _ = next(rendezvous("env://", launch.rank, launch.world_size, timeout=_TIMEOUT))
     life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"life_{life}", store)
+    return dist.PrefixStore(f"life_{life}", store)  # type: ignore[attr-defined]
 
 
 def pick_device(local_rank: int = 0) -> torch.device:
@@ -133,8 +139,7 @@ def local_world_size(environ: Mapping[str, str] = os.environ) -> int:
 
 def barrier() -> None:
     """Waits until every process is here."""
-    if is_distributed():
-        dist.barrier()
+    any_rank(False)
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
@@ -150,7 +155,7 @@ def any_rank(condition: bool) -> bool:
     """Whether the condition holds on at least one process; all processes get the same answer."""
     if not is_distributed():
         return condition
-    votes = torch.tensor([int(condition)], device=current_device())
+    votes = torch.tensor([int(condition)])  # on the CPU: no wait for the GPU
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes.item())
 

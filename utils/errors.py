@@ -39,9 +39,16 @@ def run_main(main: Callable[[], int]) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("TRACEBACK") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_without_trace(str(error))}", file=sys.stderr)
         code = _exit_code(error)
     sys.exit(code)
+
+
+def _without_trace(message: str) -> str:
+    """The message itself of an error that a loader process has wrapped into its traceback."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().splitlines()[-1].partition(": ")[2]
 
 
 def _exit_code(error: Exception) -> int:

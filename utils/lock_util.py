@@ -79,5 +79,9 @@ def sole_writer(folder: str) -> Iterator[None]:
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": started}, file)
         file.flush()
-        yield
-        file.truncate(0)
+        try:
+            yield
+        finally:
+            file.truncate(0)
+            # loader processes have inherited the file: closing it here alone would not let go
+            fcntl.flock(file, fcntl.LOCK_UN)

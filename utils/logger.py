@@ -50,10 +50,10 @@ class RunLogger:
         if self._file is not None:
             self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
-    def write_args(self, args: Mapping[str, Any]) -> None:
-        """Writes ``args.json``: what the run was started with."""
+    def write_args(self, args: Mapping[str, Any], file_name: str = "args.json") -> None:
+        """Writes what the run was started with."""
         if self.log_dir is not None:
-            write_json_atomic(os.path.join(self.log_dir, "args.json"), dict(args))
+            write_json_atomic(os.path.join(self.log_dir, file_name), dict(args))
 
     def add(self, key: str, value: torch.Tensor | float) -> None:
         """Adds a value to the running mean of ``key``; a tensor stays on its device, detached."""

@@ -19,6 +19,7 @@ import torch
 from utils import dist_util
 from utils.alloc_util import tune_allocator
 from utils.logger import RunLogger
+from utils.script_util import PRIVATE
 
 _PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
 
@@ -32,8 +33,14 @@ class Run:
     launch: dist_util.Launch
 
     def write_args(self, args: argparse.Namespace) -> None:
-        """Writes ``args.json``; call it again once flags have been settled by a checkpoint."""
-        self.logger.write_args(describe_run(args, self.device, self.launch))
+        """Writes ``args.json``; call it again once flags have been settled by a checkpoint.
+
+        ``args_<script>.json`` says the same and stays when another script uses the folder.
+        """
+        script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+        described = describe_run(args, self.device, self.launch)
+        self.logger.write_args(described)
+        self.logger.write_args(described, f"args_{script}.json")
 
 
 @contextlib.contextmanager
@@ -68,7 +75,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """The content of ``args.json``: all flags after resolution and everything to repeat the run."""
     return {
-        "flags": {key: value for key, value in vars(args).items() if key != "local_rank"},
+        "flags": {key: value for key, value in vars(args).items() if key not in PRIVATE},
         "command": [sys.executable, *sys.argv],
         "git_revision": git_revision(),
         "versions": versions(),

@@ -10,10 +10,15 @@ import argparse
 import dataclasses
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
+
+# what a parser adds to the flags: not for args.json
+PRIVATE = ("local_rank", "given_flags")
+_NOT_GIVEN = object()
 
 
 def str2bool(text: str | bool) -> bool:
@@ -32,9 +37,28 @@ def str2bool(text: str | bool) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is not a boolean; write True or False")
 
 
+def whole_number(text: str) -> int:
+    """Parses ``100000`` and ``1e5`` alike.
+
+    Raises:
+        argparse.ArgumentTypeError: for anything that is no whole number.
+    """
+    try:
+        number = float(text) if not text.strip().lstrip("+-").isdecimal() else int(text)
+        if number == int(number):
+            return int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+
+
 def flag(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
     """A dataclass field that becomes a flag. ``help`` says what it is and its unit."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+_KINDS: Mapping[type, Callable[[str], Any]] = MappingProxyType({bool: str2bool, int: whole_number})
+_METAVARS = MappingProxyType({bool: "BOOL", int: "INT", float: "FLOAT", str: "STR"})
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -53,10 +77,14 @@ class FlagParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses; an unknown flag ends the program with exit code 2 and a suggestion."""
-        parsed, unknown = self.parse_known_args(args, namespace)
+        known = {a.dest: a.default for a in self._actions if a.default is not argparse.SUPPRESS}
+        marked = argparse.Namespace(**dict.fromkeys(known, _NOT_GIVEN))
+        parsed, unknown = self.parse_known_args(args, marked)
         if unknown:
             self._refuse(unknown)
-        return parsed
+        given = {name for name in known if getattr(parsed, name) is not _NOT_GIVEN}
+        values = {name: getattr(parsed, name) if name in given else known[name] for name in known}
+        return argparse.Namespace(**values, given_flags=frozenset(given))
 
     def _refuse(self, unknown: Sequence[str]) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
@@ -80,16 +108,15 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any
         option = f"--{field.name}"
         if option in parser._option_string_actions:
             continue
-        kind = str2bool if isinstance(field.default, bool) else type(field.default)
+        kind = _KINDS.get(type(field.default), type(field.default))
+        choices = field.metadata.get("choices")
         shown = '""' if field.default == "" else field.default
         group.add_argument(
             option,
             type=kind,
             default=field.default,
-            choices=field.metadata.get("choices"),
-            metavar=None
-            if field.metadata.get("choices")
-            else kind.__name__.replace("str2", "").upper(),
+            choices=choices,
+            metavar=None if choices else _METAVARS[type(field.default)],
             help=f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
         )
 

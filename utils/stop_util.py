@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopFlag:
@@ -37,7 +37,7 @@ class StopFlag:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        old = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        old = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         try:
             yield self
         finally:

@@ -35,7 +35,6 @@ from utils.train_state import TrainState
 from utils.tree_util import batch_length, batch_slice, first_tensor, to_device
 
 _LOG_INTERVALS_BETWEEN_IMAGES = 100
-_STEPS_BETWEEN_VOTES_ON_GPUS = 10
 
 
 class TrainLoop(ABC):
@@ -123,7 +122,7 @@ class TrainLoop(ABC):
                     self._log()
                 if self.step % self.flags.save_interval == 0:
                     self.save()
-                if self._agree_to_stop(stop):
+                if dist_util.any_rank(bool(stop.reason)):
                     self.save()
                     self.logger.info(
                         f"stopped at step {self.step} ({stop.reason or 'on another process'}); "
@@ -184,12 +183,6 @@ class TrainLoop(ABC):
             found: Iterator[tuple[Any, Any]] = self.data.batches(self.state.position)
             return found
         return itertools.islice(endless(self.data), self.step, None)
-
-    def _agree_to_stop(self, stop: StopFlag) -> bool:
-        # a vote waits for the GPU, so there it is not held at every step
-        if self.device.type == "cuda" and self.step % _STEPS_BETWEEN_VOTES_ON_GPUS:
-            return False if dist_util.is_distributed() else bool(stop.reason)
-        return dist_util.any_rank(bool(stop.reason))
 
     # ---- reporting
 

@@ -13,7 +13,7 @@ from utils.errors import EXIT_DONE
 
 
 def start_ranks(work: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Child]:
-    """Runs ``work(say, *args)`` on every rank; its result, if it is an int, is the exit code."""
+    """Runs ``work(say, *args)`` on every rank; it returns the exit code, or None or a bool for 0."""
     port = _free_port()
     return [
         Child(_join, work, Launch(rank, rank, world_size), port, args) for rank in range(world_size)
@@ -49,7 +49,7 @@ def _join(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with process_group(launch):
         code = work(say, *args)
-    return code if isinstance(code, int) else EXIT_DONE
+    return EXIT_DONE if code is None or isinstance(code, bool) else code
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""The real launcher: a signal saves within its grace time, and a rank that dies is started again."""
+"""The real launcher: a signal saves in its grace time, and a rank that dies is started again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.dist.ranks import run_ranks
 from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
 from utils import dist_util
 from utils.dist_util import process_group, read_launch
@@ -23,45 +24,47 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 GRACE_SECONDS = 30
-FLAGS: dict[str, Any] = {"dropout": 0.3, "ema_rate": "0.5", "resume_checkpoint": "auto"}
+ENDLESS = 10**6
 
 
-class _MortalLoop(QuietLoop):
-    """Tells every finished step; rank 1 dies once, at step 4."""
+class _Loop(QuietLoop):
+    """Tells every finished step; if asked to, rank 1 dies at step 4 of its first life."""
 
     def run_step(self, batch: Any, label: Any) -> None:
         super().run_step(batch, label)
         print("finished", self.step, flush=True)
-        time.sleep(0.01)
-        is_first_life = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-        if self.step == 4 and is_first_life and dist_util.get_rank() == 1:
+        is_doomed = sys.argv[3] == "dies" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        if is_doomed and self.step == 4 and dist_util.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> int:
     """What torchrun starts: trains in the given folder up to the given step."""
-    folder, max_step, has_death = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "dies"
-    loop_class = _MortalLoop if has_death else _loop_that_tells()
     with process_group(read_launch(os.environ)):
         logger = RunLogger(is_quiet=not dist_util.is_main())
-        flags = {**FLAGS, "save_interval": 2, "max_step": max_step, "logger": logger}
-        is_done = training_loop(folder, loop_class=loop_class, **flags).run_loop()
+        is_done = train(print, Path(sys.argv[1]), int(sys.argv[2]), _Loop, logger)
         return EXIT_DONE if is_done else EXIT_STOPPED
 
 
-def _loop_that_tells() -> type[QuietLoop]:
-    class Loop(_MortalLoop):
-        """Never dies."""
+def train(
+    say: Callable[[Any], None],
+    folder: Path,
+    max_step: int,
+    loop_class: type[QuietLoop] = QuietLoop,
+    logger: RunLogger | None = None,
+) -> bool:
+    """Trains from ``auto``; returns whether it came to the end."""
+    flags = {"dropout": 0.3, "ema_rate": "0.5", "save_interval": 2, "max_step": max_step}
+    loop = training_loop(
+        folder, loop_class=loop_class, logger=logger, resume_checkpoint="auto", **flags
+    )
+    return loop.run_loop()
 
-    os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
-    return Loop
 
-
-def _start(*args: str, max_restarts: int = 0) -> subprocess.Popen[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    launcher += ["--standalone", f"--max-restarts={max_restarts}"]
+def _start(folder: Path, max_step: int, fate: str, *options: str) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     return subprocess.Popen(
-        [*launcher, "-m", "tests.dist.test_torchrun", *args],
+        [*launcher, *options, "-m", "tests.dist.test_torchrun", str(folder), str(max_step), fate],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -70,39 +73,34 @@ def _start(*args: str, max_restarts: int = 0) -> subprocess.Popen[str]:
     )
 
 
-def _assert_equals_a_run_without_a_break(folder: Path, last: int, run: Callable[..., Any]) -> None:
-    run(folder.with_name("whole"), last)
-    truth = saved_run(folder.with_name("whole"), last)
-    assert differences(saved_run(folder, last), truth) == []
-
-
-def _run_to_the_end(folder: Path, last: int) -> None:
-    process = _start(str(folder), str(last), "lives")
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, said
+def _assert_equals_a_run_without_a_break(folder: Path, last: int) -> None:
+    whole = folder.with_name("whole")
+    run_ranks(train, whole, last)
+    assert differences(saved_run(folder, last), saved_run(whole, last)) == []
 
 
 def test_signal_to_the_launcher_saves_in_time_and_the_run_goes_on_exactly(tmp_path: Path) -> None:
-    process = _start(str(tmp_path / "cut"), str(10**6), "lives")
+    process = _start(tmp_path / "cut", ENDLESS, "lives")
     assert process.stdout is not None
     while (line := process.stdout.readline()) and not line.startswith("finished 5"):
         pass
     assert line, "it ended early"
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=2 * GRACE_SECONDS)
+    said = process.communicate(timeout=2 * GRACE_SECONDS)[0]
     assert time.monotonic() - started < GRACE_SECONDS
+    assert "run again with --resume_checkpoint auto" in said
     last = max(int(path.stem[5:]) for path in (tmp_path / "cut").glob("model*.pt")) + 2
-    _run_to_the_end(tmp_path / "cut", last)
-    _assert_equals_a_run_without_a_break(tmp_path / "cut", last, _run_to_the_end)
+    run_ranks(train, tmp_path / "cut", last)
+    _assert_equals_a_run_without_a_break(tmp_path / "cut", last)
 
 
 def test_rank_that_dies_is_started_again_and_the_run_goes_on_exactly(tmp_path: Path) -> None:
-    process = _start(str(tmp_path / "cut"), "8", "dies", max_restarts=1)
+    process = _start(tmp_path / "cut", 8, "dies", "--max-restarts=1")
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0, said
     assert "resumed from" in said
-    _assert_equals_a_run_without_a_break(tmp_path / "cut", 8, _run_to_the_end)
+    _assert_equals_a_run_without_a_break(tmp_path / "cut", 8)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from utils.errors import CheckpointError
 
 FLAGS = MeanModelFlags(large_size=32, channel_mult="0.5,1", use_fp16=True, dropout=0.25)
 
+GIVEN = frozenset(vars(FLAGS))
+
 
 class _Lines(list[str]):
     def __call__(self, line: str) -> None:
@@ -112,9 +114,19 @@ def test_hostile_args_file_is_refused_without_side_effect(tmp_path: Path) -> Non
     assert not marker.exists()
 
 
+def test_flags_of_another_model_are_kept_under_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "mean_model_args.pkl"
+    for flags in (FLAGS, FLAGS, dataclasses.replace(FLAGS, large_size=64)):
+        save_model_args(str(path), flags)
+    assert load_model_args(str(path), MeanModelFlags)["large_size"] == 64
+    (kept,) = tmp_path.glob("mean_model_args_until_*.pkl")
+    assert load_model_args(str(kept), MeanModelFlags) == vars(FLAGS)
+
+
 def test_command_line_decides_a_fresh_start(tmp_path: Path) -> None:
     path, lines = str(tmp_path / "none.pkl"), _Lines()
-    assert settle_model_flags(FLAGS, path, is_resuming=False, log=lines) == vars(FLAGS)
+    found = settle_model_flags(FLAGS, path, is_resuming=False, given=vars(FLAGS), log=lines)
+    assert found == vars(FLAGS)
     assert lines == []
 
 
@@ -122,21 +134,25 @@ def test_stored_flags_win_over_the_command_line_and_differences_are_named(tmp_pa
     path = str(tmp_path / "mean_model_args.pkl")
     save_model_args(path, FLAGS)
     lines = _Lines()
-    line = dataclasses.replace(FLAGS, large_size=64, channel_mult="1,2", predict_residual=True)
-    assert settle_model_flags(line, path, is_resuming=True, log=lines) == vars(FLAGS)
+    line = dataclasses.replace(FLAGS, large_size=64, channel_mult="1,2", use_fp16=False)
+    given = {"large_size", "channel_mult", "use_fp16", "dropout"}
+    found = settle_model_flags(line, path, is_resuming=True, given=given, log=lines)
+    assert found == vars(FLAGS)
     assert len(lines) == 1
     for part in (
         path,
         "large_size 32 (command line 64)",
         "channel_mult '0.5,1' (command line '1,2')",
-        "predict_residual False (command line True)",
+        "use_fp16 True (command line False)",  # given, though it is the default
     ):
         assert part in lines[0]
     assert "dropout" not in lines[0]
 
 
-def test_nothing_is_said_when_stored_flags_and_command_line_agree(tmp_path: Path) -> None:
+def test_flag_that_was_left_out_says_nothing(tmp_path: Path) -> None:
     path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
     save_model_args(path, FLAGS)
-    assert settle_model_flags(FLAGS, path, is_resuming=True, log=lines) == vars(FLAGS)
+    for flags, given in ((FLAGS, set(vars(FLAGS))), (MeanModelFlags(), set())):
+        found = settle_model_flags(flags, path, is_resuming=True, given=given, log=lines)
+        assert found == vars(FLAGS)
     assert lines == []

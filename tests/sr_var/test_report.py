@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import math
@@ -157,14 +158,19 @@ def test_error_panel_does_not_wrap_around() -> None:
     assert len(np.unique(panels[0].reshape(-1, 3), axis=0)) == 1
 
 
+@pytest.mark.parametrize("samples", [[4.0, 4.0], [4.0, 5.0, 9.0]])
 @pytest.mark.parametrize("variance", [0.0, -3.0, 9.0])
 def test_uncertainty_panel_of_flat_maps_has_no_nan_and_leaves_its_arguments(
-    variance: float, recwarn: pytest.WarningsRecorder
+    variance: float, samples: list[float], recwarn: pytest.WarningsRecorder
 ) -> None:
-    data = _image_data(5.0, 5.0, variance, [4.0, 4.0])
+    data = _image_data(5.0, 5.0, variance, samples)
+    before = copy.deepcopy(data)
     panel = uncertainty_panel(data)
     assert panel.shape == (SIZE, 3 * SIZE, 3) and panel.dtype == np.uint8
     black = panel[:, :SIZE].astype(int)  # no error: the dark end of the colour map
     assert black.max() <= 5
     np.testing.assert_array_equal(data.variance, np.full(SHAPE, variance))
+    for name in ("mean", "m2", "m3", "m4"):
+        np.testing.assert_array_equal(getattr(data.samples, name), getattr(before.samples, name))
+    np.testing.assert_array_equal(data.high_res, before.high_res)
     assert not [str(w.message) for w in recwarn if "invalid value" in str(w.message)]

@@ -168,10 +168,17 @@ def test_float_mean_is_preferred_to_its_picture(results: Results) -> None:
 def test_bilinear_baseline_has_the_factor_of_the_conditioning_image(results: Results) -> None:
     gradient = np.broadcast_to(np.arange(SIZE, dtype=np.uint8)[None, :, None] * 20, SHAPE)
     Image.fromarray(np.ascontiguousarray(gradient)).save(results.root / "images" / "a.png")
-    blocks = np.arange(SIZE).reshape(2, 4).mean(axis=1) * 20
-    data, _ = load_image_data(A, results.flags(num_samples=4))
-    assert data.bilinear[0, 0, 0] == pytest.approx(blocks[0])
-    assert data.bilinear[0, -1, 0] == pytest.approx(blocks[1])
+    low_res_path = results.root / "samples" / "a.png" / "low_res.png"
+    for small_size in (4, 2, None):  # a quarter where no conditioning image was kept
+        num_blocks = small_size or SIZE // 4
+        if small_size is None:
+            low_res_path.unlink()
+        else:
+            Image.fromarray(np.zeros((small_size, small_size, 3), np.uint8)).save(low_res_path)
+        blocks = np.arange(SIZE).reshape(num_blocks, -1).mean(axis=1) * 20
+        data, _ = load_image_data(A, results.flags(num_samples=4))
+        assert data.bilinear[0, 0, 0] == pytest.approx(blocks[0], abs=1e-4)
+        assert data.bilinear[0, -1, 0] == pytest.approx(blocks[-1], abs=1e-4)
 
 
 def test_dry_run_of_one_image_writes_nothing(results: Results) -> None:

@@ -104,7 +104,10 @@ def run_pipeline(root: Path, data: TinyData) -> Pipeline:
     """Runs every script once; raises if one of them fails."""
     run = Pipeline(root, data)
     steps: list[tuple[str, list[dict[str, Any]]]] = [
-        ("sr_data_info", [{"data_dir": data.data_dir, "output_dir": root / "data"}]),
+        (
+            "sr_data_info",
+            [{"data_dir": data.data_dir, "output_dir": root / "data", "log_dir": root / "logs"}],
+        ),
         (
             "sr_mean_train",
             [tiny.REGRESSION_NET, data.train_flags, TRAINING, run.folders("sr_mean")]

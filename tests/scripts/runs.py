@@ -24,7 +24,7 @@ def flags_of(pipeline: Pipeline, script: str, root: Path) -> dict[str, Any]:
     train = {"log_dir": root / "log", "model_save_dir": root / "save", "max_step": 1, **TRAINING}
     data, output = pipeline.data, {"output_dir": root / "out"}
     groups: dict[str, list[dict[str, Any]]] = {
-        "sr_data_info": [{"data_dir": data.data_dir}, output],
+        "sr_data_info": [{"data_dir": data.data_dir, "log_dir": root / "log"}, output],
         "sr_mean_train": [REGRESSION_NET, data.train_flags, train],
         "sr_mean_test": [pipeline.mean_test_flags, output],
         "sr_var_train": [REGRESSION_NET, data.train_flags, train, pipeline.mean_net_flags],

@@ -31,10 +31,14 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(SRDiffusionModelFlags, args)
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)
-    from diffusion.timestep_sampler import create_named_schedule_sampler
     from sr_var.build import in_usable_precision, new_model
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
-    from sr_var.script_util import create_diffusion, create_sr_model, denoiser_flags
+    from sr_var.script_util import (
+        create_diffusion,
+        create_schedule_sampler,
+        create_sr_model,
+        denoiser_flags,
+    )
     from utils.run_util import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
@@ -44,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         if process_flags.timestep_respacing:
             log("notice: --timestep_respacing is for sampling; training uses all steps")
         diffusion = create_diffusion(replace(process_flags, timestep_respacing=""))
-        sampler = create_named_schedule_sampler(train.schedule_sampler, diffusion.num_timesteps)
+        sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
         sizes = flags.large_size, flags.small_size
         num_classes = flags.num_classes if flags.class_cond else None
         data = load_diffusion_data(data_flags, sizes, train, sampler, run.device, log, num_classes)

@@ -52,6 +52,8 @@ def require_same_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
     try:
         with open(path, encoding="utf-8") as file:
             stored = json.load(file)
+        if not isinstance(stored, dict):
+            raise ValueError("not a record of settings")
     except FileNotFoundError:
         os.makedirs(output_dir, exist_ok=True)
         write_json_atomic(path, dict(settings))

@@ -49,10 +49,10 @@ def sampling_settings(
     flags: SRDiffusionModelFlags, process: DiffusionFlags, sample: SampleFlags
 ) -> dict[str, Any]:
     """Everything that the law of the samples and their noise depend on, besides the images."""
+    network = {name: value for name, value in vars(flags).items() if name != "use_checkpoint"}
     return {
         "model_sha256": sha256_of(sample.model_path),
-        "large_size": flags.large_size,
-        "small_size": flags.small_size,
+        **network,  # heads, for one, change what the same weights compute
         "sampler": "ddim" if sample.use_ddim else sample.sampler,
         **{name: getattr(sample, name) for name in ("eta", "clip_denoised", "seed")},
         **vars(process),

@@ -20,6 +20,7 @@ from utils.script_util import defaults
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.timestep_sampler import ScheduleSampler
     from models.unet import SuperResModel, UNetModel, VarianceModel
 
 
@@ -138,6 +139,13 @@ def create_diffusion(flags: DiffusionFlags) -> GaussianDiffusion:
         loss_type=loss_type,
         rescale_timesteps=flags.rescale_timesteps,
     )
+
+
+def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> ScheduleSampler:
+    """How training draws its timesteps: ``uniform`` or ``loss-second-moment``."""
+    from diffusion.timestep_sampler import create_named_schedule_sampler
+
+    return create_named_schedule_sampler(name, diffusion.num_timesteps)
 
 
 def _regression_config(flags: MeanModelFlags, **more: Any) -> UNetConfig:

@@ -13,7 +13,7 @@ from utils.errors import EXIT_DONE
 
 
 def start_ranks(work: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Child]:
-    """Runs ``work(say, *args)`` on every rank; it returns the exit code, or None or a bool for 0."""
+    """Runs ``work(say, *args)`` on every rank; it returns its exit code, or None or a bool: 0."""
     port = _free_port()
     return [
         Child(_join, work, Launch(rank, rank, world_size), port, args) for rank in range(world_size)

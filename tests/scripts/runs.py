@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.pipeline import TRAINING, Pipeline
-from tests.tiny import DENOISER, PROCESS, REGRESSION_NET
+from tests.tiny import DENOISER, PROCESS, REGRESSION_NET, run, tree, words
 
 TRAININGS = ["sr_mean_train", "sr_var_train", "ddpm_sr_train"]
 SCRIPTS = [
@@ -34,3 +34,21 @@ def flags_of(pipeline: Pipeline, script: str, root: Path) -> dict[str, Any]:
         "sr_var_verification": [pipeline.verification_flags, {"log_dir": root / "log"}],
     }
     return {name: value for group in groups[script] for name, value in group.items()}
+
+
+def info_key(script: str) -> str:
+    """The flag of the info dict."""
+    return "to_sample_images_dict_path" if script == "ddpm_sr_sample" else "data_info_dict_path"
+
+
+def assert_refused(
+    pipeline: Pipeline, script: str, root: Path, code: int, *parts: str, **changes: Any
+) -> None:
+    """The script ends with the code, one message that has all parts, and no result."""
+    outcome = run(script, words(flags_of(pipeline, script, root), **changes))
+    assert outcome.code == code, f"exit code {outcome.code}: {outcome.err}"
+    assert "Traceback" not in outcome.err
+    for part in parts:
+        assert part in outcome.err, f"{part!r} is not in: {outcome.err}"
+    results = {path for path in tree(root) if path.startswith(("out/", "save/"))}
+    assert {path for path in results if not Path(path).name.startswith(".")} == set()

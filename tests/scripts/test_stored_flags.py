@@ -87,7 +87,7 @@ def test_predict_residual_of_the_stored_flags_is_followed(
     # squared residuals of the bilinear image are far below those of a net that returns grey
     assert loss < plain / 2
     said = done("sr_mean_train", _resume(pipeline, tmp_path, predict_residual=False)).out
-    assert "which differs" not in said  # the default on the command line says nothing
+    assert "predict_residual True (command line False)" in said
 
 
 def _first_loss(said: str) -> float:

@@ -16,7 +16,7 @@ from sr_var.flags import SampleFlags
 from sr_var.moments import SampleMoments, load_moments
 from sr_var.sampling import SRSampler
 from sr_var.script_util import sr_create_model_and_diffusion
-from tests.tiny import CLASSES, DENOISER, LARGE, PROCESS, SMALL, TEST_NAMES, TinyData, shake
+from tests.tiny import CLASSES, DENOISER, LARGE, PROCESS, SMALL, TEST_NAMES, TinyData, shake, tree
 
 LABELS = {name: y for y, names in CLASSES.values() for name in names}
 ENTRIES = [Entry(name, LABELS[name]) for name in TEST_NAMES]
@@ -58,3 +58,43 @@ def pictures(output_dir: Path, name: str) -> dict[int, NDArray[np.uint8]]:
 def stored(output_dir: Path, name: str) -> SampleMoments | None:
     """The moments file of one image."""
     return load_moments(str(output_dir / name / "moments.npz"))
+
+
+def content(output_dir: Path) -> dict[str, bytes]:
+    """What a user finds: everything but the locks."""
+    files = tree(output_dir).items()
+    return {path: content for path, content in files if not path.startswith(".claims/")}
+
+
+def assert_same_pictures(folder: Path, reference: Path) -> None:
+    """Both folders hold the same PNG files, byte for byte."""
+
+    def png(content: dict[str, bytes]) -> dict[str, bytes]:
+        return {path: data for path, data in content.items() if path.endswith(".png")}
+
+    found, expected = png(content(folder)), png(content(reference))
+    assert found.keys() == expected.keys()
+    assert [path for path in found if found[path] != expected[path]] == []
+
+
+def assert_same_moments(one: SampleMoments | None, other: SampleMoments | None) -> None:
+    """Equal up to the float32 of the files, 6e-8 relative."""
+    assert one is not None and other is not None
+    assert one.moments is not None and other.moments is not None
+    assert set(one.indices) == set(other.indices)
+    for part in ("mean", "variance", "third_central_moment", "fourth_central_moment"):
+        a, b = getattr(one.moments, part), getattr(other.moments, part)
+        np.testing.assert_allclose(a, b, rtol=2e-7, atol=1e-7 * np.abs(b).max())
+
+
+class NoBar:
+    """A progress bar that shows nothing."""
+
+    def update(self, count: int) -> None:
+        pass
+
+
+class NoStop:
+    """Nobody asks to stop."""
+
+    reason = ""

@@ -1,10 +1,8 @@
-"""A sampler stopped anywhere and run again, or shared by processes, leaves what one run leaves."""
+"""A sampler stopped anywhere and run again leaves what one run leaves."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import random
 import shutil
 import signal
 from pathlib import Path
@@ -17,44 +15,22 @@ import torch
 import sr_var.sampling
 from sr_var.moments import SampleMoments
 from sr_var.sample_jobs import missing_indices, sample_path
-from tests.processes import run_together
-from tests.sr_var.samplers import ENTRIES, NUM_SAMPLES, make_sampler, pictures, stored
-from tests.tiny import TEST_NAMES, TinyData, tree
+from tests.sr_var.samplers import (
+    ENTRIES,
+    NUM_SAMPLES,
+    NoBar,
+    NoStop,
+    assert_same_moments,
+    assert_same_pictures,
+    content,
+    make_sampler,
+    pictures,
+    stored,
+)
+from tests.tiny import TEST_NAMES, TinyData
 
 # moments are merged in another order after a stop: float64 rounding, in grey levels and powers
 MOMENTS_RTOL = 1e-9
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_data: TinyData) -> Path:
-    """The output of one run; read only."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    assert make_sampler(tiny_data, folder).run_loop()
-    return folder
-
-
-def _content(output_dir: Path) -> dict[str, bytes]:
-    files = tree(output_dir).items()
-    return {path: content for path, content in files if not path.startswith(".claims/")}
-
-
-def _assert_same_pictures(folder: Path, reference: Path) -> None:
-    def png(content: dict[str, bytes]) -> dict[str, bytes]:
-        return {path: data for path, data in content.items() if path.endswith(".png")}
-
-    found, expected = png(_content(folder)), png(_content(reference))
-    assert found.keys() == expected.keys()
-    assert [path for path in found if found[path] != expected[path]] == []
-
-
-def _assert_same_moments(one: SampleMoments | None, other: SampleMoments | None) -> None:
-    assert one is not None and other is not None
-    assert one.moments is not None and other.moments is not None
-    assert set(one.indices) == set(other.indices)
-    # float32 files: 6e-8 relative, and fourth moments of 127^4 grey levels
-    for part in ("mean", "variance", "third_central_moment", "fourth_central_moment"):
-        a, b = getattr(one.moments, part), getattr(other.moments, part)
-        np.testing.assert_allclose(a, b, rtol=2e-7, atol=1e-7 * np.abs(b).max())
 
 
 class Evaluations:
@@ -90,9 +66,9 @@ def test_stopped_by_a_signal_at_any_step_and_run_again(
         assert not sampler.run_loop()
         assert evaluations.num == stop_at  # stops within the step, not after the batch
         assert make_sampler(tiny_data, folder).run_loop()
-        _assert_same_pictures(folder, uninterrupted)
+        assert_same_pictures(folder, uninterrupted)
         for name in TEST_NAMES:
-            _assert_same_moments(stored(folder, name), stored(uninterrupted, name))
+            assert_same_moments(stored(folder, name), stored(uninterrupted, name))
 
 
 def test_killed_between_any_two_files_and_run_again(
@@ -122,9 +98,9 @@ def test_killed_between_any_two_files_and_run_again(
         except Killed:
             num_kills += 1
     assert num_kills == 8
-    _assert_same_pictures(folder, uninterrupted)
+    assert_same_pictures(folder, uninterrupted)
     for name in TEST_NAMES:
-        _assert_same_moments(stored(folder, name), stored(uninterrupted, name))
+        assert_same_moments(stored(folder, name), stored(uninterrupted, name))
 
 
 def test_moments_of_a_stopped_run_equal_those_of_an_uninterrupted_one_before_the_cast(
@@ -136,11 +112,11 @@ def test_moments_of_a_stopped_run_equal_those_of_an_uninterrupted_one_before_the
         folder = tmp_path / str(len(sizes))
         for num in sizes:
             sampler = make_sampler(tiny_data, folder, entries=ENTRIES[:1])
-            job = next(sampler._claim_jobs(0, _NoBar()))  # type: ignore[arg-type]
+            job = next(sampler._claim_jobs(0, NoBar()))  # type: ignore[arg-type]
             rows = [(job, index) for index in job.missing if index < num]
             job.num_wanted = NUM_SAMPLES + 1
             for start in range(0, len(rows), 4):
-                samples = sampler._draw(rows[start : start + 4], _NoStop())  # type: ignore[arg-type]
+                samples = sampler._draw(rows[start : start + 4], NoStop())  # type: ignore[arg-type]
                 assert samples is not None
                 sampler._store(rows[start : start + 4], samples)
             job.lock.close()
@@ -150,15 +126,6 @@ def test_moments_of_a_stopped_run_equal_those_of_an_uninterrupted_one_before_the
     for key in found[0]:
         scale = np.abs(found[0][key]).max()
         np.testing.assert_allclose(found[0][key], found[1][key], rtol=0, atol=MOMENTS_RTOL * scale)
-
-
-class _NoBar:
-    def update(self, count: int) -> None:
-        pass
-
-
-class _NoStop:
-    reason = ""
 
 
 def test_gap_among_the_samples_is_filled_and_no_other_sample_is_touched(
@@ -173,11 +140,11 @@ def test_gap_among_the_samples_is_filled_and_no_other_sample_is_touched(
     evaluations = Evaluations(sampler._model, -1, None)
     assert sampler.run_loop()
     assert evaluations.num == 4  # one batch of four steps
-    _assert_same_pictures(tmp_path / "out", uninterrupted)
+    assert_same_pictures(tmp_path / "out", uninterrupted)
     changed = {path.name for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert changed <= {"low_res.png"}
     found = stored(tmp_path / "out", TEST_NAMES[1])
-    _assert_same_moments(found, stored(uninterrupted, TEST_NAMES[1]))
+    assert_same_moments(found, stored(uninterrupted, TEST_NAMES[1]))
     assert found is not None and found.moments is not None
     assert found.moments.count == NUM_SAMPLES  # the sample drawn again is not counted twice
 
@@ -190,7 +157,7 @@ def test_finished_folder_is_not_drawn_again(
     evaluations = Evaluations(sampler._model, 1, _kill)
     assert sampler.run_loop()
     assert evaluations.num == 0
-    assert _content(tmp_path / "out") == _content(uninterrupted)
+    assert content(tmp_path / "out") == content(uninterrupted)
 
 
 def test_more_samples_are_added_to_those_that_are_there(
@@ -198,9 +165,9 @@ def test_more_samples_are_added_to_those_that_are_there(
 ) -> None:
     make_sampler(tiny_data, tmp_path, num_samples_per_image=2).run_loop()
     make_sampler(tiny_data, tmp_path).run_loop()
-    _assert_same_pictures(tmp_path, uninterrupted)
+    assert_same_pictures(tmp_path, uninterrupted)
     for name in TEST_NAMES:
-        _assert_same_moments(stored(tmp_path, name), stored(uninterrupted, name))
+        assert_same_moments(stored(tmp_path, name), stored(uninterrupted, name))
 
 
 def test_folder_of_pictures_without_moments_is_completed_as_pictures_only(
@@ -229,7 +196,7 @@ def test_missing_low_res_picture_is_written_again(
     shutil.copytree(uninterrupted, tmp_path / "out")
     (tmp_path / "out" / TEST_NAMES[2] / "low_res.png").unlink()
     assert make_sampler(tiny_data, tmp_path / "out").run_loop()
-    assert _content(tmp_path / "out") == _content(uninterrupted)
+    assert content(tmp_path / "out") == content(uninterrupted)
 
 
 def test_missing_indices_are_those_without_picture_or_count(tmp_path: Path) -> None:
@@ -241,63 +208,3 @@ def test_missing_indices_are_those_without_picture_or_count(tmp_path: Path) -> N
     samples = np.zeros((3, 2, 2, 3))
     counted = SampleMoments().add(samples, [0, 1, 3])
     assert missing_indices(folder, 5, counted) == [1, 2, 4]
-
-
-@pytest.mark.dist
-@pytest.mark.parametrize("num_processes", [2, 3])
-def test_processes_that_share_a_folder_draw_every_sample_once(
-    tmp_path: Path, tiny_data: TinyData, uninterrupted: Path, num_processes: int
-) -> None:
-    journal = tmp_path / "journal"
-    real = sr_var.sampling.save_image
-
-    def recorded(path: str, image: torch.Tensor) -> None:
-        with open(journal, "a", encoding="utf-8") as file:
-            file.write(f"{os.path.relpath(path, tmp_path)}\n")
-        real(path, image)
-
-    def work(rank: int) -> None:
-        sr_var.sampling.save_image = recorded
-        assert make_sampler(tiny_data, tmp_path / "out").run_loop(rank, num_processes)
-
-    run_together(work, num_processes)
-    written = [line for line in journal.read_text().splitlines() if "sample_" in line]
-    assert len(written) == len(set(written)) == len(TEST_NAMES) * NUM_SAMPLES
-    _assert_same_pictures(tmp_path / "out", uninterrupted)
-    for name in TEST_NAMES:
-        _assert_same_moments(stored(tmp_path / "out", name), stored(uninterrupted, name))
-
-
-def test_image_that_another_process_works_on_is_left_to_it(
-    tmp_path: Path, tiny_data: TinyData
-) -> None:
-    busy = make_sampler(tiny_data, tmp_path)
-    job = next(busy._claim_jobs(1, _NoBar()))  # type: ignore[arg-type]
-    assert job.name == TEST_NAMES[1]
-    assert make_sampler(tiny_data, tmp_path).run_loop()
-    assert [len(pictures(tmp_path, name)) for name in TEST_NAMES] == [NUM_SAMPLES, 0, NUM_SAMPLES]
-    job.lock.close()
-    assert make_sampler(tiny_data, tmp_path).run_loop()
-    assert len(pictures(tmp_path, TEST_NAMES[1])) == NUM_SAMPLES
-
-
-@pytest.mark.dist
-def test_sampler_killed_ten_times_at_random_leaves_what_one_run_leaves(
-    tmp_path: Path, tiny_data: TinyData, uninterrupted: Path
-) -> None:
-    """SIGKILL at random moments; then one run to the end."""
-    folder, rng, num_killed = tmp_path / "out", random.Random(0), 0
-    context = multiprocessing.get_context("fork")
-    for _ in range(10):
-        process = context.Process(target=lambda: make_sampler(tiny_data, folder).run_loop())
-        process.start()
-        process.join(rng.uniform(0.02, 0.25))
-        num_killed += process.is_alive()
-        process.kill()
-        process.join()
-    assert num_killed >= 3
-    assert make_sampler(tiny_data, folder).run_loop()
-    _assert_same_pictures(folder, uninterrupted)
-    for name in TEST_NAMES:
-        _assert_same_moments(stored(folder, name), stored(uninterrupted, name))
-    assert not list(folder.rglob("*.tmp"))

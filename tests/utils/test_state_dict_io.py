@@ -16,6 +16,9 @@ from tests.utils.loops import ConvNet
 from utils.errors import CheckpointError
 from utils.state_dict_io import check_zip, load_model, load_state_dict, read_torch_file
 
+# torch finds the files of these tests strange, and says so
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
 
 class _Command:
     """Runs a shell command when it is unpickled."""

@@ -166,7 +166,7 @@ def test_optimizer_state_of_another_model_is_refused(tmp_path: Path, change: str
     elif change == "second moment":
         entry["exp_avg_sq"] = torch.zeros(2)
     elif change == "step":
-        entry["step"] = torch.zeros(1).expand(10**12)
+        entry["step"] = torch.zeros(2)
     elif change == "nan":
         entry["exp_avg"][0] = float("nan")
     else:

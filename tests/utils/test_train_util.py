@@ -20,6 +20,7 @@ from tests.utils.loops import (
     training_loop,
     weights_of,
 )
+from utils.checkpoint import CheckpointStore
 from utils.data_util import EpochOrder
 from utils.errors import DataError
 from utils.logger import RunLogger
@@ -190,6 +191,26 @@ def test_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     assert training_loop(tmp_path, max_step=3).run_loop()
     again = training_loop(tmp_path, max_step=3, resume_checkpoint="auto")
     assert again.run_loop() and again.data.seen == []
+
+
+def test_folder_that_cannot_be_written_ends_the_run_before_its_first_step(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    loop = training_loop(tmp_path / "file" / "checkpoints")
+    with pytest.raises(OSError, match="Not a directory"):
+        loop.run_loop()
+    assert loop.data.seen == []
+
+
+def test_remote_folder_is_written_to_without_a_lock_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(CheckpointStore, "_steps", lambda self, pattern: [])
+    saved: list[int] = []
+    monkeypatch.setattr(CheckpointStore, "save", lambda self, step, *rest: saved.append(step))
+    assert training_loop("gs://bucket/run", max_step=2, logger=RunLogger()).run_loop()
+    assert saved == [2] and os.listdir(tmp_path) == []
+    assert "nothing keeps a second run from writing to gs://bucket/run" in capsys.readouterr().out
 
 
 def test_finite_data_is_gone_through_again() -> None:

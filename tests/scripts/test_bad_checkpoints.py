@@ -1,0 +1,157 @@
+"""Bad checkpoints: one line that says what is there and what is wrong, and exit code 4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sr_var.script_util import create_mean_model
+from tests.pipeline import Pipeline
+from tests.scripts.runs import TRAININGS, assert_refused, flags_of
+from tests.tiny import REGRESSION_NET, run, save_weights, tree, words
+from utils.errors import EXIT_CHECKPOINT
+
+
+@pytest.mark.parametrize("script", ["sr_mean_test", "sr_var_test", "ddpm_sr_sample"])
+def test_missing_checkpoint_lists_what_is_there(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    path = {
+        "sr_mean_test": pipeline.mean_model,
+        "sr_var_test": pipeline.var_model,
+        "ddpm_sr_sample": pipeline.ddpm_model,
+    }[script]
+    wanted = path.parent / "model090000.pt"
+    parts = (f"{wanted} does not exist", path.name)
+    assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, model_path=wanted)
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+def test_checkpoint_to_resume_that_is_missing_is_no_silent_restart(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    task = {"sr_mean_train": "sr_mean", "sr_var_train": "sr_var"}.get(script, "ddpm_sr")
+    changes = {"model_save_dir": pipeline.save_dir(task), "log_dir": pipeline.log_dir(task)}
+    before = tree(pipeline.save_dir(task))
+    outcome = run(
+        script,
+        words(
+            flags_of(pipeline, script, tmp_path),
+            **{**changes, "resume_checkpoint": "model090000.pt"},
+        ),
+    )
+    assert outcome.code == EXIT_CHECKPOINT
+    assert "model090000.pt does not exist" in outcome.err and "model000002.pt" in outcome.err
+    assert tree(pipeline.save_dir(task)) == before
+
+
+@pytest.mark.parametrize("script", ["sr_mean_test", "sr_var_test"])
+def test_missing_model_flags_say_who_writes_them(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    parts = ("model_args.pkl does not exist", "written by the training")
+    assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, log_dir=tmp_path / "log")
+
+
+@pytest.mark.parametrize("script", ["sr_var_train", "sr_var_test"])
+def test_variance_without_a_mean_net_is_a_checkpoint_error(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    parts = ("--mean_model_path is empty",)
+    assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, mean_model_path="")
+    parts = ("does not exist",)
+    missing = tmp_path / "none.pkl"
+    assert_refused(
+        pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, mean_model_args_path=missing
+    )
+
+
+def test_mean_net_of_other_sizes_is_a_checkpoint_error(pipeline: Pipeline, tmp_path: Path) -> None:
+    parts = ("is for 8 → 32, this run for 16 → 32",)
+    assert_refused(pipeline, "sr_var_train", tmp_path, EXIT_CHECKPOINT, *parts, small_size=16)
+
+
+@pytest.mark.parametrize(
+    ("script", "changes"),
+    [
+        ("ddpm_sr_sample", {"num_channels": 16}),
+        ("ddpm_sr_sample", {"class_cond": False}),
+        ("ddpm_sr_sample", {"learn_sigma": False}),
+        ("ddpm_sr_sample", {"channel_mult": "1,2,2"}),
+    ],
+)
+def test_checkpoint_of_another_network_lists_the_keys_that_differ(
+    pipeline: Pipeline, tmp_path: Path, script: str, changes: dict[str, Any]
+) -> None:
+    parts = (str(pipeline.ddpm_model), "does not fit the model that the flags describe")
+    assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, **changes)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "flipped", "empty", "hostile", "nan"])
+def test_damaged_checkpoint_is_refused_without_side_effect(
+    pipeline: Pipeline, tmp_path: Path, kind: str
+) -> None:
+    content, path = bytearray(pipeline.mean_model.read_bytes()), tmp_path / "model000004.pt"
+    marker = tmp_path / "marker"
+    if kind == "truncated":
+        content = content[: len(content) // 2]
+    elif kind == "flipped":
+        content[len(content) // 2] ^= 1
+    elif kind == "empty":
+        content = bytearray()
+    elif kind == "hostile":
+        content = bytearray(b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
+    path.write_bytes(content)
+    if kind == "nan":
+        state = torch.load(pipeline.mean_model, weights_only=True)
+        next(iter(state.values())).fill_(float("nan"))
+        torch.save(state, path)
+    parts = (str(path),)
+    assert_refused(pipeline, "sr_mean_test", tmp_path, EXIT_CHECKPOINT, *parts, model_path=path)
+    assert not marker.exists()
+
+
+def test_result_of_an_unnumbered_checkpoint_has_no_name(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(pipeline.mean_model.read_bytes())
+    parts = ("the file name carries no step",)
+    assert_refused(pipeline, "sr_mean_test", tmp_path, EXIT_CHECKPOINT, *parts, model_path=path)
+
+
+def test_sampler_takes_checkpoints_of_any_name(pipeline: Pipeline, tmp_path: Path) -> None:
+    """OpenAI's are called 64_256_upsampler.pt; an average is ema_0.9_000002.pt."""
+    state = torch.load(pipeline.ddpm_model, weights_only=True)
+    path = tmp_path / "64_256_upsampler.pt"
+    torch.save(state, path)
+    average = pipeline.save_dir("ddpm_sr") / "ema_0.9_000002.pt"
+    for model_path in (path, average):
+        flags = flags_of(pipeline, "ddpm_sr_sample", tmp_path / model_path.stem)
+        outcome = run("ddpm_sr_sample", words(flags, model_path=model_path))
+        assert outcome.code == 0, outcome.err
+
+
+def test_training_into_the_folder_of_another_run_isassert_refused(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    before = tree(pipeline.save_dir("sr_mean"))
+    parts = ("already holds checkpoints", "--resume_checkpoint auto")
+    folder = pipeline.save_dir("sr_mean")
+    assert_refused(
+        pipeline, "sr_mean_train", tmp_path, EXIT_CHECKPOINT, *parts, model_save_dir=folder
+    )
+    assert tree(folder) == before
+
+
+def test_weights_of_another_tool_are_tested_with_a_notice(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """A bare state_dict without manifest loads; only its CRC can be checked."""
+    path = save_weights(create_mean_model(**REGRESSION_NET), tmp_path / "theirs" / "model000001.pt")
+    outcome = run(
+        "sr_mean_test", words(flags_of(pipeline, "sr_mean_test", tmp_path), model_path=path)
+    )
+    assert outcome.code == 0, outcome.err
+    assert "has no manifest" in outcome.out

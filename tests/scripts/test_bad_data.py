@@ -1,0 +1,139 @@
+"""Bad data: one line that names what is wrong and how to mend it, and exit code 3."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline import Pipeline
+from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused, flags_of, info_key
+from tests.tiny import TinyData, run, words
+from utils.errors import EXIT_DATA
+
+WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_missing_data_folder_is_a_data_error(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    missing = tmp_path / "none"
+    parts = (f"--data_dir {missing} is not a folder",)
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, data_dir=missing)
+
+
+@pytest.mark.parametrize("script", WITH_INFO)
+def test_info_dict_that_is_missing_or_empty_is_a_data_error(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    key, path = info_key(script), tmp_path / "info.pkl"
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, str(path), **{key: path})
+    path.write_bytes(pickle.dumps({}))
+    assert_refused(
+        pipeline, script, tmp_path, EXIT_DATA, str(path), "lists no image", **{key: path}
+    )
+
+
+@pytest.mark.parametrize("script", WITH_INFO)
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a\\b", "a/../../b", "C:x"])
+def test_name_that_leads_out_of_its_folder_is_a_data_error(
+    pipeline: Pipeline, tmp_path: Path, script: str, name: str
+) -> None:
+    path = tmp_path / "info.pkl"
+    path.write_bytes(pickle.dumps({"a": {"y": 0, "file_names": [name]}}, protocol=4))
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, str(path), **{info_key(script): path})
+
+
+@pytest.mark.parametrize("script", WITH_INFO)
+def test_hostile_info_dict_is_refused_without_side_effect(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "info.pkl"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (marker,)
+
+    path.write_bytes(pickle.dumps({"a": {"y": 0, "file_names": [Payload()]}}, protocol=4))
+    parts = (str(path), "refused")
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, **{info_key(script): path})
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+def test_batch_larger_than_the_data_is_a_data_error(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    parts = ("--batch_size 8", "the data set has 7", "lower --batch_size")
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, batch_size=8)
+
+
+@pytest.fixture
+def damaged_data(tmp_path: Path) -> TinyData:
+    """The tiny data with one training and one test image cut off."""
+    data = TinyData.write(tmp_path / "data" / "images", tmp_path / "data" / "info")
+    for name in ("n01440764_18.JPEG", "n01440764_7.JPEG"):
+        content = (data.data_dir / name).read_bytes()
+        (data.data_dir / name).write_bytes(content[:300])
+    return data
+
+
+@pytest.mark.parametrize("script", WITH_INFO)
+def test_damaged_image_is_a_data_error_that_names_it(
+    pipeline: Pipeline, tmp_path: Path, damaged_data: TinyData, script: str
+) -> None:
+    name = "n01440764_18.JPEG" if script.endswith("train") else "n01440764_7.JPEG"
+    outcome = run(
+        script,
+        words(
+            flags_of(pipeline, script, tmp_path),
+            data_dir=damaged_data.data_dir,
+            **({"batch_size": 7} if script.endswith("train") else {}),
+        ),
+    )
+    assert outcome.code == EXIT_DATA and f"error: {damaged_data.data_dir}/{name}: " in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("sr_mean_train", "damaged images replaced by others: n01440764_18"),
+        ("ddpm_sr_train", "damaged images replaced by others: n01440764_18"),
+        ("sr_mean_test", "1 damaged images were skipped: n01440764_7"),
+        ("sr_var_test", "1 damaged images were skipped: n01440764_7"),
+        ("ddpm_sr_sample", "1 damaged images were skipped"),
+        ("sr_data_info", "8 images open, 2 were left out"),
+    ],
+)
+def test_damaged_image_is_skipped_and_counted_on_request(
+    pipeline: Pipeline, tmp_path: Path, damaged_data: TinyData, script: str, message: str
+) -> None:
+    changes = {"data_dir": damaged_data.data_dir, "on_bad_image": "skip"}
+    if script.endswith("train"):
+        changes["batch_size"] = 7
+    outcome = run(script, words(flags_of(pipeline, script, tmp_path), **changes))
+    assert outcome.code == 0, outcome.err
+    assert message in outcome.out
+
+
+def test_label_that_the_sampler_does_not_know_is_a_data_error(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    path = tmp_path / "info.pkl"
+    info = {"a": {"y": 0, "file_names": ["n01440764_7"]}, "b": {"y": 5, "file_names": ["n_1"]}}
+    path.write_bytes(pickle.dumps(info, protocol=4))
+    parts = ("n_1 has label 5, the model knows 0 to 4",)
+    changes = {"to_sample_images_dict_path": path}
+    assert_refused(pipeline, "ddpm_sr_sample", tmp_path, EXIT_DATA, *parts, **changes)
+
+
+def test_verification_of_samples_that_are_missing_is_a_data_error(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    parts = ("96 of 100 samples are missing", "sample_4.png", "lower --num_samples")
+    assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, num_samples=100)
+    parts = ("high_res_mean_9.png does not exist", "sr_mean_test.py")
+    assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, mean_model_step=9)

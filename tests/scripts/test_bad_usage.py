@@ -1,0 +1,61 @@
+"""Bad flags: one line that names the flag, its value and the remedy, and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline import Pipeline
+from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused
+from tests.tiny import tree
+from utils.errors import EXIT_USAGE
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_unknown_flag_names_the_nearest_known_one(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    parts = ("unknown flag --data_dri (did you mean --data_dir?)", "usage:")
+    assert_refused(pipeline, script, tmp_path, EXIT_USAGE, *parts, data_dri="x")
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+@pytest.mark.parametrize("mult", ["1,x", "1,,2", "0,1", "-1", "1,2,4,8,16,32,64"])
+def test_bad_channel_mult_is_a_usage_error(
+    pipeline: Pipeline, tmp_path: Path, script: str, mult: str
+) -> None:
+    assert_refused(pipeline, script, tmp_path, EXIT_USAGE, "channel_mult", channel_mult=mult)
+
+
+@pytest.mark.parametrize(
+    ("script", "changes", "part"),
+    [
+        ("sr_mean_train", {"use_fp16": "maybe"}, "'maybe' is not a boolean"),
+        ("sr_mean_train", {"batch_size": 0}, "--batch_size 0 must be at least 1"),
+        ("sr_mean_train", {"microbatch": 0}, "--microbatch 0 must be -1 or at least 1"),
+        ("sr_mean_train", {"lr": 0}, "--lr 0.0 must be positive"),
+        ("sr_mean_train", {"small_size": 5}, "must be a multiple of --small_size 5"),
+        ("sr_mean_train", {"large_size": 96, "channel_mult": ""}, "pass --channel_mult"),
+        ("sr_mean_train", {"use_fp16": True, "use_bf16": True}, "exclude each other"),
+        ("sr_var_train", {"last_layer_type": "relu"}, "'relu'"),
+        ("sr_var_train", {"predict_residual": True}, "--predict_residual is for the mean net"),
+        ("sr_mean_test", {"batch_size": 0}, "--batch_size 0 must be at least 1"),
+        ("sr_mean_test", {"random_flip": True}, "are for training"),
+        ("ddpm_sr_sample", {"num_samples_per_image": 0}, "must be at least 1"),
+        ("ddpm_sr_sample", {"timestep_respacing": "ddimx"}, "ddim"),
+        ("ddpm_sr_sample", {"timestep_respacing": "200"}, "200"),
+        ("ddpm_sr_sample", {"eta": 0.5}, "belongs to the ddim sampler"),
+        ("ddpm_sr_sample", {"use_ddim": True, "eta": 2}, "[0, 1]"),
+        ("ddpm_sr_train", {"schedule_sampler": "loud"}, "'loud'"),
+        ("ddpm_sr_train", {"noise_schedule": "flat"}, "'flat'"),
+        ("sr_var_verification", {"num_samples": 1}, "--num_samples 1 must be at least 2"),
+        ("sr_data_info", {"num_test_per_class": -1}, "must be at least 0"),
+    ],
+)
+def test_impossible_value_is_a_usage_error(
+    pipeline: Pipeline, tmp_path: Path, script: str, changes: dict[str, Any], part: str
+) -> None:
+    assert_refused(pipeline, script, tmp_path, EXIT_USAGE, part, **changes)

@@ -1,0 +1,53 @@
+"""Every error a user can meet becomes one line and the exit code of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from utils.errors import CheckpointError, DataError, StorageError, run_main
+
+
+def _raising(error: Exception) -> Callable[[], int]:
+    def main() -> int:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_code_of_main_is_the_exit_code(code: int) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: code)
+    assert stop.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("bad flag"), 2),
+        (DataError("no image"), 3),
+        (FileNotFoundError(2, "No such file", "a.pkl"), 3),
+        (StorageError(28, "disk full"), 3),
+        (CheckpointError("damaged"), 4),
+    ],
+)
+def test_error_for_users_is_one_line_and_its_exit_code(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main(_raising(error))
+    assert stop.value.code == code
+    assert capsys.readouterr() == ("", f"error: {error}\n")
+
+
+def test_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEBACK", "1")
+    with pytest.raises(DataError):
+        run_main(_raising(DataError("no image")))
+
+
+def test_bug_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError):
+        run_main(_raising(KeyError("bug")))

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         if code != EXIT_DONE:
             return code
     print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
-    print(f"pictures:    logs/sr_compare/{preset.name}/panels/")
+    print(f"pictures:    logs/sr_compare/{preset.name}/overview.png and panels/")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
     print("TensorBoard: tensorboard --logdir logs")
     return EXIT_DONE

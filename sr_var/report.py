@@ -19,6 +19,7 @@ import torch
 
 from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
+from sr_var.overview import write_overview
 from sr_var.verification import Array, Figures, ImageData, averages
 from sr_var.verification_io import ImageResult, verify_images, write_results
 from utils.debug_util import describe_memory
@@ -27,6 +28,7 @@ from utils.logger import RunLogger
 from utils.progress import Progress
 from utils.stop_util import StopFlag
 
+_NUM_IN_OVERVIEW = 3
 Picture = npt.NDArray[np.uint8]
 
 _ROWS = (
@@ -110,11 +112,13 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
     rows: list[ImageResult] = []
+    shown: list[ImageData] = []
     stop, started = StopFlag(), time.monotonic()
     with stop.listening(), Progress(len(entries), "verifying", unit="image") as bar:
         for result in verify_images(entries, flags, num_kept=num_panels):
             if result.data is not None and not flags.dry_run:
                 write_panels(result, flags.log_dir, logger)
+                shown += [result.data] if len(shown) < _NUM_IN_OVERVIEW else []
             rows.append(dataclasses.replace(result, data=None))
             bar.update()
             if stop.reason:
@@ -130,7 +134,9 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     logger.scalars(flat_figures(summary), 0)
     write_results(flags.log_dir, summary, rows)
     logger.info(f"figures: {flags.log_dir}/results.json and results.csv")
-    logger.info(f"pictures: {flags.log_dir}/panels")
+    if shown:
+        write_overview(os.path.join(flags.log_dir, "overview.png"), shown)
+        logger.info(f"pictures: {flags.log_dir}/overview.png and panels/")
     return True
 
 

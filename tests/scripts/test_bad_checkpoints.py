@@ -129,7 +129,8 @@ def test_sampler_takes_checkpoints_of_any_name(pipeline: Pipeline, tmp_path: Pat
     average = pipeline.save_dir("ddpm_sr") / "ema_0.9_000002.pt"
     for model_path in (path, average):
         flags = flags_of(pipeline, "ddpm_sr_sample", tmp_path / model_path.stem)
-        outcome = run("ddpm_sr_sample", words(flags, model_path=model_path))
+        flags |= {"num_samples_per_image": 1, "model_path": model_path}
+        outcome = run("ddpm_sr_sample", words(flags))
         assert outcome.code == 0, outcome.err
 
 

@@ -55,7 +55,9 @@ def _signal_once(monkeypatch: pytest.MonkeyPatch, script: str, number: signal.Si
 def _flags(pipeline: Pipeline, script: str, root: Path) -> dict[str, Any]:
     flags = flags_of(pipeline, script, root)
     if script in TRAININGS:
-        return {**flags, "max_step": 3, "resume_checkpoint": "auto"}
+        return {**flags, "max_step": 2, "resume_checkpoint": "auto"}
+    if script == "ddpm_sr_sample":
+        return {**flags, "num_samples_per_image": 2, "batch_size": 4}
     return {**flags, "batch_size": 2} if "batch_size" in flags or "test" in script else flags
 
 

@@ -25,7 +25,7 @@ from tests.tiny import TEST_NAMES, TinyData
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("num_processes", [2, 3])
+@pytest.mark.parametrize("num_processes", [2, 4])
 def test_processes_that_share_a_folder_draw_every_sample_once(
     tmp_path: Path, tiny_data: TinyData, uninterrupted: Path, num_processes: int
 ) -> None:
@@ -72,11 +72,11 @@ def test_sampler_killed_ten_times_at_random_leaves_what_one_run_leaves(
     for _ in range(10):
         process = context.Process(target=lambda: make_sampler(tiny_data, folder).run_loop())
         process.start()
-        process.join(rng.uniform(0.02, 0.25))
+        process.join(rng.uniform(0.01, 0.12))
         num_killed += process.is_alive()
         process.kill()
         process.join()
-    assert num_killed >= 3
+    assert num_killed >= 2
     assert make_sampler(tiny_data, folder).run_loop()
     assert_same_pictures(folder, uninterrupted)
     for name in TEST_NAMES:

@@ -81,19 +81,20 @@ def test_first_save_that_was_cut_short_counts_as_nothing(tmp_path: Path) -> None
     assert auto_step(tmp_path)[0] == 2
 
 
-def test_full_disk_leaves_the_old_set_and_nothing_else(tmp_path: Path) -> None:
-    save_sets(tmp_path, 1)
-    before = sorted(os.listdir(tmp_path))
-    large = {**parts(2), "model": {"weight": torch.zeros(100_000)}}
+@pytest.mark.parametrize("step", [2, 3])
+def test_full_disk_leaves_the_other_sets_and_nothing_else(tmp_path: Path, step: int) -> None:
+    """Also while a set is written anew, by a run that went on from an older one."""
+    save_sets(tmp_path, 1, 2)
+    large = {**parts(step), "model": {"weight": torch.zeros(100_000)}}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(StorageError, match=r"cannot store .*model000002\.pt.*MiB free"):
-            CheckpointStore(str(tmp_path)).save(2, large, {})
+        with pytest.raises(StorageError, match=r"cannot store .*model00000\d\.pt.*MiB free"):
+            CheckpointStore(str(tmp_path)).save(step, large, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert sorted(os.listdir(tmp_path)) == before
-    assert auto_step(tmp_path) == (1, "")
+    assert len(os.listdir(tmp_path)) == 4 * (step - 1)
+    assert auto_step(tmp_path) == (step - 1, "")
 
 
 def test_keep_last_k_keeps_the_newest_k(tmp_path: Path) -> None:

@@ -85,3 +85,7 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     local = [link for link in links if "://" not in link]
     missing = [link for link in local if not ((ROOT / page).parent / link).exists()]
     assert not missing
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.findall(r"@[A-Z]+@", README)

@@ -57,6 +57,20 @@ def open_binary(path: StrPath) -> BinaryIO:
     return open(path, "rb")
 
 
+def read_up_to(path: StrPath, max_bytes: int) -> bytes:
+    """The first `max_bytes` bytes of a local or remote file, without room for more than there are.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    chunks, rest = [], max_bytes
+    with open_binary(path) as file:
+        while rest and (chunk := file.read(min(CHUNK_BYTES, rest))):
+            chunks.append(chunk)
+            rest -= len(chunk)
+    return b"".join(chunks)
+
+
 @contextlib.contextmanager
 def atomic_write(
     path: StrPath, mode: str = "wb", *, encoding: str | None = None

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from utils.atomic_file import StrPath, is_remote, open_binary, write_bytes_atomic
+from utils.atomic_file import StrPath, is_remote, read_up_to, write_bytes_atomic
 from utils.errors import DataError
 from utils.safe_pickle import problem_with_name
 
@@ -59,8 +59,7 @@ def open_image(path: StrPath) -> Image.Image:
             "set it to False"
         )
     try:
-        with open_binary(path) as file:
-            data = file.read(MAX_FILE_BYTES)
+        data = read_up_to(path, MAX_FILE_BYTES)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{name}: no such image; check data_dir and the names in the info dict"

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.atomic_file import StrPath, open_binary, write_bytes_atomic
+from utils.atomic_file import StrPath, read_up_to, write_bytes_atomic
 from utils.errors import DataError
 from utils.pickle_arrays import UnsafePickleError, brief
 from utils.pickle_opcodes import interpret_pickle
@@ -72,8 +72,7 @@ def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
         UnsafePickleError: the file is too large, damaged, or holds anything else; names the file,
             what offends and where, and the remedy.
     """
-    with open_binary(path) as file:
-        data = file.read(max_bytes + 1)
+    data = read_up_to(path, max_bytes + 1)
     if len(data) > max_bytes:
         raise UnsafePickleError(
             f"{os.fspath(path)}: larger than {max_bytes} bytes; split it or pass a larger max_bytes"

@@ -412,10 +412,5 @@ class SuperResModel(TimeConditionedBase):
         return kwargs if y is None else {**kwargs, "y": self.embed_labels(y)}
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of scalar parameters of a model."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def _dtype_of(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype

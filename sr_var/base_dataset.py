@@ -5,6 +5,7 @@ The crop is all that happens here; the low-res image is made on the device (``de
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ def load_entries(data_info_dict_path: str, data_dir: str) -> list[Entry]:
     """
     path = existing_path(data_info_dict_path, ("data/imagenet/", "data/sr_imagenet/"))
     info = load_info_dict(path)
-    if not is_remote(data_dir) and not _is_folder(data_dir):
+    if not is_remote(data_dir) and not os.path.isdir(data_dir):
         raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
     return [Entry(name, item["y"]) for item in info.values() for name in item["file_names"]]
 
@@ -71,8 +72,6 @@ def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
 
 def existing_path(path: str, misspelling: tuple[str, str]) -> str:
     """The path itself, or its documented correction if only that exists (and says so)."""
-    import os
-
     corrected = path.replace(*misspelling)
     if os.path.exists(path) or corrected == path or not os.path.exists(corrected):
         return path
@@ -80,10 +79,8 @@ def existing_path(path: str, misspelling: tuple[str, str]) -> str:
     return corrected
 
 
-def _is_folder(path: str) -> bool:
-    import os
-
-    return os.path.isdir(path)
+def _to_chw(crop: np.ndarray[Any, Any]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
 
 
 class CropDataset(Dataset[dict[str, Any]]):
@@ -115,8 +112,12 @@ class CropDataset(Dataset[dict[str, Any]]):
                 bad.append(entry.name)
                 if self._flags.on_bad_image == "error" or len(bad) == len(self._entries):
                     raise
-        high_res = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
-        return {"high_res": high_res, "y": entry.y, "position": position, "bad": "\n".join(bad)}
+        return {
+            "high_res": _to_chw(crop),
+            "y": entry.y,
+            "position": position,
+            "bad": "\n".join(bad),
+        }
 
     def _read(self, entry: Entry, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         image = open_image(resolve_image_path(self._flags.data_dir, entry.name))
@@ -160,5 +161,4 @@ class TestCrops(Dataset[dict[str, Any]]):
                 raise
             print(f"warning: skipped {entry.name}: {error}")
             return None
-        high_res = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
-        return {"high_res": high_res, "y": entry.y, "name": entry.name}
+        return {"high_res": _to_chw(crop), "y": entry.y, "name": entry.name}

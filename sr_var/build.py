@@ -46,15 +46,27 @@ def settle_train_flags(
     found = CheckpointStore(train.model_save_dir, warn=lambda line: None).resolve(
         train.resume_checkpoint
     )
-    path = args_path(train.log_dir, type(model_flags))
-    given = given_flags(args)
-    settled = settle_model_flags(
-        model_flags, path, is_resuming=found is not None, given=given, log=log
-    )
-    for name, value in settled.items():
-        setattr(args, name, value)
+    settled = _settle(args, model_flags, train.log_dir, is_resuming=found is not None, log=log)
     train = dataclasses.replace(train, use_fp16=settled["use_fp16"], use_bf16=settled["use_bf16"])
     return settled, in_usable_precision(train, log)
+
+
+def _settle(
+    args: argparse.Namespace,
+    model_flags: MeanModelFlags,
+    log_dir: str,
+    *,
+    is_resuming: bool,
+    log: Log,
+) -> dict[str, Any]:
+    """The model flags that count, also put into ``args``."""
+    path = args_path(log_dir, type(model_flags))
+    flags = settle_model_flags(
+        model_flags, path, is_resuming=is_resuming, given=args.given_flags, log=log
+    )
+    for name, value in flags.items():
+        setattr(args, name, value)
+    return flags
 
 
 def store_model_flags(train: TrainFlags, flags_class: type[MeanModelFlags], flags: Any) -> None:
@@ -138,12 +150,7 @@ def tested_model(
     Raises:
         CheckpointError: if a file is missing or does not fit.
     """
-    path = args_path(test.log_dir, type(model_flags))
-    flags = settle_model_flags(
-        model_flags, path, is_resuming=True, given=given_flags(args), log=log
-    )
-    for name, value in flags.items():
-        setattr(args, name, value)
+    flags = _settle(args, model_flags, test.log_dir, is_resuming=True, log=log)
     if not test.model_path:
         raise CheckpointError("--model_path is empty; give the checkpoint to test")
     create = create_var_model if isinstance(model_flags, VarModelFlags) else create_mean_model
@@ -159,9 +166,3 @@ def finish_test(loop: TestLoop, test: TestFlags, log: Log) -> int:
     if test.debug_mode:
         report_cost(loop.model, loop.device, log)
     return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
-
-
-def given_flags(args: argparse.Namespace) -> frozenset[str]:
-    """Names of the flags on the command line."""
-    given: frozenset[str] = getattr(args, "given_flags", frozenset())
-    return given

@@ -13,7 +13,7 @@ import torch
 from diffusion.timestep_sampler import LossSecondMomentResampler, ScheduleSampler
 from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image
 from sr_var.flags import DataFlags
-from sr_var.results import strip
+from sr_var.results import PICTURES_IN_STRIP, strip
 from sr_var.sr_data import load_train_crops
 from utils import dist_util
 from utils.data_util import TrainData
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusion.gaussian_diffusion import GaussianDiffusion
-
-_PICTURES_IN_STRIP = 4
 
 
 class SRDiffusionTrainLoop(TrainLoop):
@@ -71,10 +69,8 @@ class SRDiffusionTrainLoop(TrainLoop):
 
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:
-            label = micro_label[:_PICTURES_IN_STRIP]
-            low_res = bilinear_upsample(
-                micro_input["low_res"][:_PICTURES_IN_STRIP], label.shape[-1]
-            )
+            label = micro_label[:PICTURES_IN_STRIP]
+            low_res = bilinear_upsample(micro_input["low_res"][:PICTURES_IN_STRIP], label.shape[-1])
             self.logger.image("low_res | target", strip(low_res, label), self.step)
 
     def extra_state(self) -> dict[str, Any]:

@@ -210,6 +210,11 @@ class SampleFlags:
         """Refuses counts that draw nothing."""
         _require_at_least(self, batch_size=1, num_samples_per_image=1)
 
+    @property
+    def chosen_sampler(self) -> str:
+        """``sampler``, unless ``use_ddim`` asks for ddim."""
+        return "ddim" if self.use_ddim else self.sampler
+
 
 @dataclass(frozen=True)
 class VerificationFlags:

@@ -11,12 +11,10 @@ import torch
 from sr_var.base_dataset import Entry
 from sr_var.degradation import image_to_255
 from sr_var.flags import DataFlags
-from sr_var.results import ResultFolder, save_array, save_image, strip, to_hwc
+from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, save_image, strip, to_hwc
 from sr_var.sr_data import regression_pair, test_batches
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
-
-_PICTURES_IN_STRIP = 4
 
 
 class SRMeanTrainLoop(TrainLoop):
@@ -28,7 +26,7 @@ class SRMeanTrainLoop(TrainLoop):
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:
             images = (micro_input, micro_output, micro_label)
-            picture = strip(*(image[:_PICTURES_IN_STRIP].float() for image in images))
+            picture = strip(*(image[:PICTURES_IN_STRIP].float() for image in images))
             self.logger.image("low_res | output | target", picture, self.step)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from sr_var.results import to_grey_bytes
 from sr_var.verification import Array, ImageData
 from utils.atomic_file import write_bytes_atomic
 
@@ -36,12 +37,12 @@ def write_overview(path: str, images: Sequence[ImageData]) -> None:
     # a figure of its own, not pyplot's: no global state, no display
     figure = Figure(figsize=(6 * _INCHES + 0.9, len(images) * _INCHES + 0.3), layout="constrained")
     axes = figure.subplots(len(images), len(_TITLES), squeeze=False)
-    maps = [_maps(image) for image in images]
-    top = float(np.quantile(np.stack([part[1:] for part in maps]), 0.995)) or 1.0
+    maps = [uncertainty_maps(image) for image in images]
+    top = top_of_scale(maps)
     shown: Any = None
     for row, (image, part) in enumerate(zip(images, maps, strict=True)):
         for column, picture in enumerate((image.high_res, image.bilinear, image.mean)):
-            axes[row, column].imshow(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+            axes[row, column].imshow(to_grey_bytes(picture))
         for column, values in enumerate(part, 3):
             shown = axes[row, column].imshow(values, cmap="inferno", vmin=0, vmax=top)
     for axis in axes.flat:
@@ -54,8 +55,13 @@ def write_overview(path: str, images: Sequence[ImageData]) -> None:
     write_bytes_atomic(path, buffer.getvalue())
 
 
-def _maps(image: ImageData) -> Array:
-    """(3, H, H): error, std of the samples, std of the net, averaged over the channels."""
+def top_of_scale(maps: Sequence[Array]) -> float:
+    """Where the common colour scale of some maps ends: the 99.5 % quantile of their stds."""
+    return max(float(np.quantile(np.stack([part[1:] for part in maps]), 0.995)), 1e-6)
+
+
+def uncertainty_maps(image: ImageData) -> Array:
+    """(3, H, H): |error|, std of the samples, std of the net, averaged over the channels."""
     return np.stack(
         [
             np.abs(image.high_res - image.mean).mean(axis=2),

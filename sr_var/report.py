@@ -19,8 +19,9 @@ import torch
 
 from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
-from sr_var.overview import write_overview
-from sr_var.verification import Array, Figures, ImageData, averages
+from sr_var.overview import top_of_scale, uncertainty_maps, write_overview
+from sr_var.results import to_grey_bytes
+from sr_var.verification import Figures, ImageData, averages
 from sr_var.verification_io import ImageResult, verify_images, write_results
 from utils.debug_util import describe_memory
 from utils.image_util import write_png
@@ -70,21 +71,18 @@ def table(summary: Mapping[str, Any]) -> str:
 
 def mean_panel(data: ImageData) -> Picture:
     """high-res | bilinear low-res | mean of the net, side by side."""
-    return _bytes(np.concatenate([data.high_res, data.bilinear, data.mean], axis=1))
+    return to_grey_bytes(np.concatenate([data.high_res, data.bilinear, data.mean], axis=1))
 
 
 def uncertainty_panel(data: ImageData) -> Picture:
     """|high-res − mean| | std of the samples | std of the net, on one colour scale from 0.
 
-    The scale ends at the 99.5 % quantile of the two std maps.
+    See :func:`sr_var.overview.top_of_scale`.
     """
-    error = np.abs(data.high_res - data.mean).mean(axis=2)
-    reference = np.sqrt(np.maximum(data.samples.variance, 0)).mean(axis=2)
-    predicted = np.sqrt(np.maximum(data.variance, 0)).mean(axis=2)
-    top = max(float(np.quantile(np.stack([reference, predicted]), 0.995)), 1e-6)
-    row = np.concatenate([error, reference, predicted], axis=1)
-    colours = matplotlib.colormaps["inferno"](np.clip(row / top, 0, 1))[..., :3]
-    return _bytes(255 * colours)
+    maps = uncertainty_maps(data)
+    row = np.concatenate(maps, axis=1) / top_of_scale([maps])
+    colours = matplotlib.colormaps["inferno"](np.clip(row, 0, 1))[..., :3]
+    return to_grey_bytes(255 * colours)
 
 
 def write_panels(result: ImageResult, log_dir: str, logger: RunLogger) -> None:
@@ -160,7 +158,3 @@ def flat_figures(summary: Mapping[str, Figures]) -> dict[str, float]:
         for key, value in part.items()
         if math.isfinite(value)
     }
-
-
-def _bytes(image_255: Array) -> Picture:
-    return np.clip(np.rint(image_255), 0, 255).astype(np.uint8)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sr_var.base_dataset import Entry
@@ -18,6 +19,9 @@ from utils import dist_util
 from utils.atomic_file import atomic_write, sha256_of, write_json_atomic
 from utils.errors import CheckpointError
 from utils.image_util import safe_join, write_png
+
+# items of a training batch that are shown in TensorBoard
+PICTURES_IN_STRIP = 4
 
 
 class ResultFolder:
@@ -92,6 +96,11 @@ class ResultFolder:
 def to_hwc(image: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
     """CHW tensor → contiguous HWC array on the CPU, same dtype."""
     return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Grey levels in float to the nearest uint8 level, clipped."""
+    return np.clip(np.rint(image_255), 0, 255).astype(np.uint8)
 
 
 def require_finite(output: torch.Tensor, path: str) -> None:

@@ -53,7 +53,7 @@ def sampling_settings(
     return {
         "model_sha256": sha256_of(sample.model_path),
         **network,  # heads, for one, change what the same weights compute
-        "sampler": "ddim" if sample.use_ddim else sample.sampler,
+        "sampler": sample.chosen_sampler,
         **{name: getattr(sample, name) for name in ("eta", "clip_denoised", "seed")},
         **vars(process),
     }
@@ -92,7 +92,7 @@ class SRSampler:
         self._crops = TestCrops(entries, sizes[0], flags.data_dir, flags.on_bad_image)
         self._num_skipped = 0
         self._options = SamplerOptions(
-            sampler="ddim" if flags.use_ddim else flags.sampler,
+            sampler=flags.chosen_sampler,
             clip_denoised=flags.clip_denoised,
             eta=flags.eta,
         )

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sr_var.results import ResultFolder, require_finite, strip, to_hwc
+from sr_var.results import PICTURES_IN_STRIP, ResultFolder, require_finite, strip, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 
-_PICTURES_IN_STRIP = 4
 # variances are computed in units of [-1, 1] squared and stored in squared grey levels
 GREY_LEVELS_SQUARED = 127.5**2
 
@@ -49,10 +48,10 @@ class SRVarTrainLoop(TrainLoop):
 
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:
-            net_input = with_mean(self.mean_model, micro_input[:_PICTURES_IN_STRIP])
-            label = micro_label[:_PICTURES_IN_STRIP]
+            net_input = with_mean(self.mean_model, micro_input[:PICTURES_IN_STRIP])
+            label = micro_label[:PICTURES_IN_STRIP]
             error = (label - net_input[:, label.shape[1] :]).abs()
-            std = micro_output[:_PICTURES_IN_STRIP].float().clamp(min=0).sqrt()
+            std = micro_output[:PICTURES_IN_STRIP].float().clamp(min=0).sqrt()
             scale = torch.maximum(error.max(), std.max()).clamp(min=1e-6) / 2
             picture = strip(net_input[:, :3], std / scale - 1, error / scale - 1)
             self.logger.image("low_res | std | abs_error", picture, self.step)

@@ -22,7 +22,8 @@ from sr_var.base_dataset import Entry
 from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image, image_to_255
 from sr_var.flags import VerificationFlags
 from sr_var.moments import MOMENTS_FILE, load_moments
-from sr_var.results import to_hwc
+from sr_var.results import to_grey_bytes, to_hwc
+from sr_var.sample_jobs import LOW_RES_FILE, sample_path
 from sr_var.verification import Array, Figures, ImageData, image_figures
 from utils.atomic_file import write_json_atomic, write_text_atomic
 from utils.data_util import num_cores
@@ -65,9 +66,7 @@ def reference_moments(folder: str, num_samples: int, size: int) -> tuple[Moments
         if stored.moments.mean.shape[:2] != (size, size):
             raise DataError(f"{folder}/{MOMENTS_FILE} is not of images of --large_size {size}")
         return stored.moments, True
-    paths = [
-        os.path.join(folder, "high_res_samples", f"sample_{i}.png") for i in range(num_samples)
-    ]
+    paths = [sample_path(folder, i) for i in range(num_samples)]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise DataError(
@@ -90,9 +89,8 @@ def load_image_data(entry: Entry, flags: VerificationFlags) -> tuple[ImageData, 
         DataError: names the file that is missing or wrong, and the script that writes it.
     """
     size = flags.large_size
-    moments, is_float = reference_moments(
-        safe_join(flags.ddpm_sr_output_dir, entry.name), flags.num_samples, size
-    )
+    sample_folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
+    moments, is_float = reference_moments(sample_folder, flags.num_samples, size)
     net_folder = safe_join(flags.sr_model_output_dir, entry.name)
     mean = _read_mean(net_folder, flags.mean_model_step, size)
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
@@ -100,8 +98,7 @@ def load_image_data(entry: Entry, flags: VerificationFlags) -> tuple[ImageData, 
     variance = np.asarray(load_array(variance_path, shape=(size, size, 3)), np.float64)
     image = open_image(resolve_image_path(flags.data_dir, entry.name))
     high_res = center_crop_arr(image, size)  # (H, H, 3) uint8
-    small_size = _small_size(safe_join(flags.ddpm_sr_output_dir, entry.name), net_folder, size)
-    bilinear = _bilinear(high_res, small_size)
+    bilinear = _bilinear(high_res, _small_size(sample_folder, size))
     return ImageData(mean, variance, moments, high_res.astype(np.float64), bilinear), is_float
 
 
@@ -110,7 +107,7 @@ def verify_image(entry: Entry, flags: VerificationFlags, *, keeps_data: bool) ->
     data, is_float = load_image_data(entry, flags)
     if not flags.dry_run:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
-        rounded = np.clip(np.rint(data.samples.mean), 0, 255).astype(np.uint8)
+        rounded = to_grey_bytes(data.samples.mean)
         write_png(os.path.join(folder, "high_res_mean.png"), rounded)
         dump_pickle(data.samples.variance, os.path.join(folder, "high_res_var.pkl"))
     return ImageResult(entry.name, image_figures(data), data if keeps_data else None, is_float)
@@ -194,9 +191,9 @@ def _require(path: str, script: str) -> None:
         raise DataError(f"{path} does not exist ({there}); it is written by {script}")
 
 
-def _small_size(sample_folder: str, net_folder: str, large_size: int) -> int:
+def _small_size(sample_folder: str, large_size: int) -> int:
     """Side of the conditioning image that the sampler kept; a quarter without it."""
-    path = os.path.join(sample_folder, "low_res.png")
+    path = os.path.join(sample_folder, LOW_RES_FILE)
     return open_image(path).size[0] if os.path.exists(path) else large_size // 4
 
 

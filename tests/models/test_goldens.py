@@ -17,9 +17,10 @@ from models.config import (
     parse_channel_mult,
 )
 from models.nn import timestep_embedding
-from models.unet import SuperResModel, UNetBase, UNetModel, VarianceModel, count_parameters
+from models.unet import SuperResModel, UNetBase, UNetModel, VarianceModel
 from tests.golden_recipe import GOLDENS_DIR, gauss, image
 from tests.models.nets import fill
+from utils.debug_util import count_parameters
 
 KEY_FILES = sorted(path.stem for path in GOLDENS_DIR.glob("keys_*.json"))
 NETS = {"mean": UNetModel, "var": VarianceModel, "sr": SuperResModel}

@@ -16,9 +16,9 @@ from models.unet import (
     UNetBase,
     UNetModel,
     VarianceModel,
-    count_parameters,
 )
 from tests.models.nets import fill, noise, small_config
+from utils.debug_util import count_parameters
 
 TIMESTEPS = torch.tensor([3, 500])
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+_WIDTH = 100
 # label, then dotted names: nets, samples, noise floor; the interval is that of the nets
 _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("mean of the nets against that of the samples", "", "", ""),
@@ -48,31 +50,31 @@ def table(summary: Mapping[str, Any]) -> str:
     95 % bootstrap interval over images of the first column.
     """
     head = f"{summary['num_images']} images, {summary['num_samples']} samples each"
-    lines = [f"{head:<48}{'nets':>10}{'samples':>10}{'floor':>9}   {'nets, 95 %'}"]
+    lines = [f"{head:<44}{'nets':>10}{'samples':>10}{'floor':>9}   {'nets, 95 %'}"]
     for label, *names in _ROWS:
         nets, samples, floor = _dotted(names)
         cells = [_shown(summary, name) for name in (nets, samples, floor)]
         interval = summary["intervals"].get(nets)
         shown = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
-        lines.append(f"{label:<48}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}   {shown}".rstrip())
+        lines.append(f"{label:<44}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}   {shown}".rstrip())
     negative = int(summary["var"]["num_negative"])
     lines.append(f"negative variances set to 0: {negative}")
-    lines.append(summary["verdict"]["text"])
+    lines += textwrap.wrap(summary["verdict"]["text"], _WIDTH)
     if "truth" in summary:
         lines += _truth_lines(summary["truth"])
     return "\n".join(lines)
 
 
 def _truth_lines(truth: Mapping[str, Any]) -> list[str]:
-    lines = [f"{'against the exact law':<48}{'nets':>10}{'samples':>10}{'expected':>9}"]
+    lines = [f"{'against the exact law':<44}{'nets':>10}{'samples':>10}{'expected':>9}"]
     for label, key in (
         ("  mean: squared error / variance", "relative_mse"),
         ("  variance: mean relative error", "relative_var_error"),
         ("  variance: relative bias", "var_bias"),
     ):
         cells = [f"{truth[route][key]:.4g}" for route in ("nets", "samples", "expected")]
-        lines.append(f"{label:<48}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}")
-    return [*lines, truth["text"]]
+        lines.append(f"{label:<44}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}")
+    return [*lines, *textwrap.wrap(truth["text"], _WIDTH)]
 
 
 def _dotted(names: list[str]) -> list[str]:

@@ -141,8 +141,15 @@ def truth_figures(means: Mapping[str, Any]) -> dict[str, Any]:
 def truth_text(truth: Mapping[str, Mapping[str, float]], num_samples: int) -> str:
     """One sentence: do two forward passes beat n exact samples?"""
     said = []
-    for what, key in (("mean", "relative_mse"), ("variance", "relative_rms_error")):
+    for key, unit in (
+        ("relative_mse", "squared error / variance"),
+        ("relative_rms_error", "error"),
+    ):
         net, exact = truth["nets"][key], truth["expected"][key]
         word = "beat" if net < exact else "do not beat"
-        said.append(f"{word} {num_samples} exact samples for the {what} ({net:.3g} : {exact:.3g})")
-    return f"Against the exact law, two forward passes {said[0]} and {said[1]}."
+        said.append((word, f"{unit} {net:.3g} against {exact:.3g}"))
+    (mean_word, mean_errors), (var_word, var_errors) = said
+    return (
+        f"Two forward passes {mean_word} {num_samples} exact samples for the mean ({mean_errors}) "
+        f"and {var_word} them for the variance (relative rms {var_errors})."
+    )

@@ -85,9 +85,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("budget")
     write_photos(root / "photos", ["train/a_1", "test/c_1"])
     flags = {
-        field.name: getattr(OracleDataFlags(), field.name) for field in fields(OracleDataFlags)
-    }
-    flags |= {
         "data_dir": root / "photos",
         "output_dir": root / "data",
         "sample_dir": root / "exact",

@@ -104,6 +104,11 @@ def check_betas(betas: ArrayLike) -> Float64Array:
     return checked
 
 
+def cumulated_alphas(betas: Float64Array) -> Float64Array:
+    """Return alpha_bar_t = prod_{s<=t} (1 - beta_s): (T,) to (T,)."""
+    return np.asarray(np.cumprod(1.0 - betas), dtype=np.float64)
+
+
 def half_log_snr(alphas_cumprod: Float64Array) -> Float64Array:
     """Return lambda = log(√alpha_bar / √(1 - alpha_bar)), the logarithm of signal over noise.
 
@@ -138,7 +143,7 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
     Returns:
         (T,) float64 arrays.
     """
-    alphas_cumprod = np.cumprod(1.0 - betas)
+    alphas_cumprod = cumulated_alphas(betas)
     prev = np.append(1.0, alphas_cumprod[:-1])
     following = np.append(alphas_cumprod[1:], 0.0)
     one_minus = 1.0 - alphas_cumprod

@@ -14,6 +14,7 @@ from diffusion.forward_process import (
     MIN_ALPHAS_CUMPROD,
     Float64Array,
     check_betas,
+    cumulated_alphas,
     half_log_snr,
 )
 from diffusion.gaussian_diffusion import (
@@ -30,7 +31,7 @@ LOG_SNR_PREFIX = "logsnr"
 def space_timesteps(
     num_timesteps: int,
     section_counts: str | Sequence[int],
-    alphas_cumprod: Float64Array | None = None,
+    betas: ArrayLike | None = None,
 ) -> set[int]:
     """Return the timesteps of a chain that a shorter process keeps.
 
@@ -41,7 +42,7 @@ def space_timesteps(
             the later third than of the first. "ddimN" keeps N with an integer stride from 0 on,
             the spacing of Song et al. 2021 (arXiv 2010.02502), appendix D.2. "logsnrN" keeps N
             evenly spaced in log-SNR, see `log_snr_spaced`.
-        alphas_cumprod: (T,) of the chain; "logsnrN" asks for it, the others do not look at it.
+        betas: (T,) variances of the chain; "logsnrN" needs them, the others do without.
 
     Returns:
         Timesteps in [0, num_timesteps).
@@ -55,12 +56,12 @@ def space_timesteps(
     if isinstance(section_counts, str):
         if section_counts.startswith(LOG_SNR_PREFIX):
             wanted = _whole_number(section_counts[len(LOG_SNR_PREFIX) :], section_counts)
-            if alphas_cumprod is None or len(alphas_cumprod) != num_timesteps:
+            if betas is None or len(checked := check_betas(betas)) != num_timesteps:
                 raise ValueError(
-                    f"{section_counts!r} spaces timesteps by their noise: pass alphas_cumprod of "
-                    f"all {num_timesteps} steps"
+                    f"{section_counts!r} spaces timesteps by their noise: pass the betas of all "
+                    f"{num_timesteps} steps"
                 )
-            return log_snr_spaced(alphas_cumprod, wanted)
+            return log_snr_spaced(checked, wanted)
         if section_counts.startswith(DDIM_PREFIX):
             wanted = _whole_number(section_counts[len(DDIM_PREFIX) :], section_counts)
             return _integer_stride(num_timesteps, wanted)
@@ -103,7 +104,7 @@ def _integer_stride(num_timesteps: int, wanted: int) -> set[int]:
     )
 
 
-def log_snr_spaced(alphas_cumprod: Float64Array, count: int) -> set[int]:
+def log_snr_spaced(betas: Float64Array, count: int) -> set[int]:
     """Return `count` timesteps whose log-SNR is as evenly spaced as the chain allows.
 
     The targets divide [lambda_{T-1}, lambda_0] evenly, with lambda = log(√alpha_bar /
@@ -112,7 +113,7 @@ def log_snr_spaced(alphas_cumprod: Float64Array, count: int) -> set[int]:
     where lambda changes most from one to the next), later targets take the next free timesteps.
 
     Args:
-        alphas_cumprod: (T,) in (0, 1), falling.
+        betas: (T,) variances of the chain.
         count: how many, from 2 to T.
 
     Returns:
@@ -121,18 +122,19 @@ def log_snr_spaced(alphas_cumprod: Float64Array, count: int) -> set[int]:
     Raises:
         ValueError: for another count, or a chain that ends without signal.
     """
-    size = len(alphas_cumprod)
+    size = len(betas)
     if not 2 <= count <= size:
         raise ValueError(
             f"cannot keep {count} of {size} steps with both ends among them: '{LOG_SNR_PREFIX}N' "
             f"takes N from 2 to {size}"
         )
+    alphas_cumprod = cumulated_alphas(betas)
     if alphas_cumprod[-1] <= MIN_ALPHAS_CUMPROD:
         raise ValueError(
             f"a chain that ends without signal has no log-SNR there: '{LOG_SNR_PREFIX}{count}' "
             "needs a schedule whose last beta is below 1"
         )
-    lambdas = half_log_snr(np.asarray(alphas_cumprod, dtype=np.float64))
+    lambdas = half_log_snr(alphas_cumprod)
     targets = np.linspace(lambdas[0], lambdas[-1], count)
     nearest = np.abs(lambdas[None, :] - targets[:, None]).argmin(axis=1)  # (count,)
     kept: list[int] = []

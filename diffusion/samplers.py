@@ -111,8 +111,8 @@ def dpmpp_2m(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
 def dpmpp_2m_sde(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
     """Sample with SDE-DPM-Solver++ (2M), midpoint rule, fresh noise at each step.
 
-    arXiv 2211.01095, the solver for the diffusion SDE. A step is one of the reverse chain with the small
-    fixed variance, from an x_start that is extrapolated in log-SNR.
+    arXiv 2211.01095, the solver for the diffusion SDE. A step is one of the reverse chain with the
+    small fixed variance, from an x_start that is extrapolated in log-SNR.
     """
     x, previous = problem.x_T, None
     for k, t in enumerate(problem.timesteps()):

@@ -119,8 +119,6 @@ def create_sr_model(*, learn_sigma: bool, **flags: Any) -> SuperResModel:
 
 def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
     """The (respaced) noising process of the flags."""
-    import numpy as np
-
     from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
     from diffusion.respace import SpacedDiffusion, space_timesteps
     from diffusion.schedules import get_named_beta_schedule
@@ -135,7 +133,7 @@ def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
     betas = get_named_beta_schedule(flags.noise_schedule, steps)
     spacing = flags.timestep_respacing or [steps]
     return SpacedDiffusion(
-        use_timesteps=space_timesteps(steps, spacing, np.cumprod(1.0 - betas)),
+        use_timesteps=space_timesteps(steps, spacing, betas),
         betas=betas,
         model_mean_type=ModelMeanType.START_X if flags.predict_xstart else ModelMeanType.EPSILON,
         model_var_type=ModelVarType.LEARNED_RANGE

@@ -110,7 +110,8 @@ def log_snr_spaced(betas: Float64Array, count: int) -> set[int]:
     The targets divide [lambda_{T-1}, lambda_0] evenly, with lambda = log(√alpha_bar /
     √(1 - alpha_bar)) (Lu et al. 2022, arXiv 2211.01095); each takes the nearest
     timestep, so both ends are kept. Where a chain has fewer timesteps than targets (near t = 0,
-    where lambda changes most from one to the next), later targets take the next free timesteps.
+    where lambda changes most from one to the next), later targets take the next free timesteps; at
+    the other end, which the cosine schedule jumps to, earlier targets leave room for later ones.
 
     Args:
         betas: (T,) variances of the chain.

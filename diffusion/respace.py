@@ -56,12 +56,7 @@ def space_timesteps(
     if isinstance(section_counts, str):
         if section_counts.startswith(LOG_SNR_PREFIX):
             wanted = _whole_number(section_counts[len(LOG_SNR_PREFIX) :], section_counts)
-            if betas is None or len(checked := check_betas(betas)) != num_timesteps:
-                raise ValueError(
-                    f"{section_counts!r} spaces timesteps by their noise: pass the betas of all "
-                    f"{num_timesteps} steps"
-                )
-            return log_snr_spaced(checked, wanted)
+            return log_snr_spaced(_betas_of_all(num_timesteps, betas), wanted)
         if section_counts.startswith(DDIM_PREFIX):
             wanted = _whole_number(section_counts[len(DDIM_PREFIX) :], section_counts)
             return _integer_stride(num_timesteps, wanted)
@@ -81,6 +76,15 @@ def space_timesteps(
         kept.update(start + step for step in _evenly_spaced(section_size, count))
         start += section_size
     return kept
+
+
+def _betas_of_all(num_timesteps: int, betas: ArrayLike | None) -> Float64Array:
+    if betas is None or len(checked := check_betas(betas)) != num_timesteps:
+        raise ValueError(
+            f"'{LOG_SNR_PREFIX}N' spaces timesteps by their noise: pass the betas of all "
+            f"{num_timesteps} steps"
+        )
+    return checked
 
 
 def _whole_number(text: str, whole: str) -> int:

@@ -13,6 +13,8 @@ from utils.train_flags import TrainFlags
 DATA_DIR = "../datasets/imagenet/train"
 TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
 TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
+# the keys of diffusion.samplers.SAMPLERS, which needs torch
+SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
 MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
 
 
@@ -86,7 +88,7 @@ class DiffusionFlags:
     learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
     diffusion_steps: int = flag(1000, "steps of the process the network is trained on")
     noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
-    timestep_respacing: str = flag("", "steps to sample with: 250, ddim50, or 10,10,10")
+    timestep_respacing: str = flag("", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10")
     use_kl: bool = flag(False, "train on the variational bound")
     predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
     rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
@@ -197,7 +199,7 @@ class SampleFlags:
     output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
     num_samples_per_image: int = flag(100, "samples per image")
     batch_size: int = flag(1, "samples per network evaluation, of one or several images")
-    sampler: str = flag("ancestral", "how to integrate", ("ancestral", "ddim"))
+    sampler: str = flag("ancestral", "how to integrate (docs/samplers.md)", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
     clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
@@ -207,13 +209,27 @@ class SampleFlags:
     dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing."""
+        """Refuses counts that draw nothing, and two samplers at once."""
         _require_at_least(self, batch_size=1, num_samples_per_image=1)
+        if self.sampler != "ancestral":  # the default says nothing; see require_one_sampler
+            require_one_sampler(self.use_ddim, self.sampler)
 
     @property
     def chosen_sampler(self) -> str:
         """``sampler``, unless ``use_ddim`` asks for ddim."""
         return "ddim" if self.use_ddim else self.sampler
+
+
+def require_one_sampler(use_ddim: bool, sampler: str) -> None:
+    """Refuses ``--use_ddim True`` beside a ``--sampler`` that was asked for and is another.
+
+    Raises:
+        ValueError: names both flags.
+    """
+    if use_ddim and sampler != "ddim":
+        raise ValueError(
+            f"--use_ddim True and --sampler {sampler} contradict each other; leave out one of them"
+        )
 
 
 @dataclass(frozen=True)

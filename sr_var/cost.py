@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from diffusion.respace import space_timesteps
+from diffusion.schedules import get_named_beta_schedule
 from sr_var.sample_jobs import SETTINGS_FILE
 
 # one of the mean net, one of the variance net
@@ -31,6 +32,7 @@ def num_steps(samples_dir: str) -> int | None:
         with open(os.path.join(samples_dir, SETTINGS_FILE), encoding="utf-8") as file:
             settings = json.load(file)
         length, respacing = int(settings["diffusion_steps"]), settings["timestep_respacing"]
-        return len(space_timesteps(length, respacing or [length]))
+        betas = get_named_beta_schedule(settings["noise_schedule"], length)
+        return len(space_timesteps(length, respacing or [length], betas))
     except (OSError, ValueError, KeyError, TypeError):
         return None

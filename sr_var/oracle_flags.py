@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sr_var.flags import VerificationFlags
+from sr_var.flags import SAMPLER_NAMES, VerificationFlags
 from utils.script_util import flag
 
 
@@ -75,5 +75,5 @@ class BudgetFlags(VerificationFlags):
     )
     diffusion_steps: int = flag(1000, "steps of the chain whose exact denoiser samples")
     noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
-    timestep_respacing: str = flag("250", "steps to sample with, as for ddpm_sr_sample.py")
-    sampler: str = flag("ancestral", "how to integrate, as for ddpm_sr_sample.py")
+    timestep_respacing: str = flag("logsnr25", "steps to sample with, as for ddpm_sr_sample.py")
+    sampler: str = flag("dpmpp_2m", "how to integrate (docs/samplers.md)", SAMPLER_NAMES)

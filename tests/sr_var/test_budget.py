@@ -118,6 +118,7 @@ def _words(files: dict[str, Path], log_dir: Path, **changes: object) -> list[str
             "var_model_step": STEP,
             "num_samples": NUM_SAMPLES,
             "timestep_respacing": "25",
+            "sampler": "ancestral",
             "log_dir": log_dir,
         },
         changes,

@@ -4,8 +4,8 @@
     4 GPUs:       torchrun --nproc_per_node 4 sr_baseline_test.py (the same)
 
 Mean and variance have the names of the two nets' results, so that sr_var_verification.py takes them
-with --sr_model_output_dir O and the step for both --mean_model_step and --var_model_step. A quantile
-net also writes its quantiles and how many real values lie below each.
+with --sr_model_output_dir O and the step for both --mean_model_step and --var_model_step. A net of
+quantiles also writes these, and how many real values lie below each.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         model_flags = from_args(BaselineModelFlags, args)  # now those stored with the run
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
-        results = baseline_result_folder(model_flags, test.output_dir, step, test.model_path)
+        results = baseline_result_folder(model_flags, test, step)
         pending = entries if test.dry_run else results.pending(entries)
         loop = BaselineTestLoop(
             model=model,

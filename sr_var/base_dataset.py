@@ -111,7 +111,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         return len(self._entries)
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
-        """``high_res`` (3, size, size) uint8, ``y``, ``fold``, ``position``; ``bad``: names skipped."""
+        """``high_res`` (3, size, size) uint8, ``y``, ``fold``, ``position``; ``bad``: skipped."""
         position, epoch, index = key
         bad: list[str] = []
         while True:

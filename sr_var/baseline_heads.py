@@ -41,7 +41,8 @@ def quantile_outputs(raw: Tensor, offset: Tensor | None, num_levels: int) -> Ten
         offset: (N, C, H, W), added to every level; None adds nothing.
         num_levels: Q.
     """
-    quantiles = raw.float().unflatten(1, (num_levels, -1))  # (N, QC, H, W) → (N, Q, C, H, W)
+    num, _, height, width = raw.shape
+    quantiles = raw.float().reshape(num, num_levels, -1, height, width)  # (N, Q, C, H, W)
     return quantiles if offset is None else quantiles + offset[:, None]
 
 

@@ -26,7 +26,7 @@ from sr_var.baseline_heads import (
 )
 from sr_var.degradation import area_downsample, image_to_255
 from sr_var.losses import beta_nll, pinball
-from sr_var.net_flags import BETA_NLL, QUANTILE, BaselineModelFlags
+from sr_var.net_flags import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.results import (
     PICTURES_IN_STRIP,
     ResultFolder,
@@ -38,7 +38,6 @@ from sr_var.results import (
 )
 from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
-from utils.errors import DataError
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -104,28 +103,23 @@ def quantile_file(level: float, step: int) -> str:
     return f"high_res_quantile_{level:g}_{step}.npy"
 
 
-def baseline_result_folder(
-    flags: BaselineModelFlags, output_dir: str, step: int, model_path: str
-) -> ResultFolder:
-    """The files of a baseline; the last one makes an image done.
+def errors_file(truth: str, step: int) -> str:
+    """Name of the figures of one image; those with exact quantiles are files of their own."""
+    return f"quantile_errors_{'' if truth == 'none' else truth + '_'}{step}.json"
 
-    Raises:
-        DataError: if the folder holds results of the two nets at this step, whose names are equal.
-    """
-    for kind in ("mean", "var"):
-        if os.path.exists(os.path.join(output_dir, f".{kind}_{step}.json")):
-            raise DataError(
-                f"--output_dir {output_dir} holds the {kind} net's results of step {step}; give "
-                "another folder"
-            )
+
+def baseline_result_folder(
+    flags: BaselineModelFlags, test: BaselineTestFlags, step: int
+) -> ResultFolder:
+    """The files of a baseline; the last one makes an image done."""
     files = ["low_res.png"]
     if flags.num_outputs > 1:
         files += [f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy"]
         files.append(f"high_res_var_{step}.pkl")
     if flags.objective == QUANTILE:
         files += [quantile_file(level, step) for level in flags.levels]
-        files.append(f"quantile_errors_{step}.json")
-    return ResultFolder(output_dir, "baseline", step, files, [model_path])
+        files.append(errors_file(test.truth, step))
+    return ResultFolder(test.output_dir, "baseline", step, files, [test.model_path])
 
 
 class BaselineTestLoop(TestLoop):
@@ -190,7 +184,7 @@ class BaselineTestLoop(TestLoop):
             save_array(path, quantile_255)
             exact_255 = None if exact is None else to_hwc(image_to_255(exact[0, place]))
             errors[f"{level:g}"] = quantile_errors(quantile_255, label_255, exact_255)
-        write_json_atomic(self._results.path(name, f"quantile_errors_{self._step}.json"), errors)
+        write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)
 
 
 def exact_quantiles(high_res: Tensor, small_size: int, levels: Sequence[float]) -> Tensor:
@@ -211,10 +205,12 @@ def report_quantiles(
     """Averages the figures of all images, logs them, writes ``quantile_results_<step>.json``."""
     by_image = []
     for entry in entries:
-        with open(
-            results.path(entry.name, f"quantile_errors_{step}.json"), encoding="utf-8"
-        ) as file:
-            by_image.append(json.load(file))
+        path = results.path(entry.name, results.file_names[-1])
+        if os.path.exists(path):  # a damaged image that was to be skipped has none
+            with open(path, encoding="utf-8") as file:
+                by_image.append(json.load(file))
+    if not by_image:
+        return {}
     summary = summarise_errors(by_image)
     for level, figures in summary.items():
         told = f"level {level}: {figures['coverage']:.4f} of the real values lie below"

@@ -6,6 +6,7 @@ Those of data, networks and training are in ``sr_var.flags``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sr_var.flags import MeanModelFlags, TestFlags
 from utils.script_util import flag
@@ -149,6 +150,6 @@ def parse_levels(text: str) -> tuple[float, ...]:
         raise ValueError(remedy) from None
     if not all(0.0 < level < 1.0 for level in levels):
         raise ValueError(remedy)
-    if any(low >= high for low, high in zip(levels, levels[1:], strict=False)):
+    if any(low >= high for low, high in pairwise(levels)):
         raise ValueError(remedy)
     return levels

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-LAYERS = ("models", "diffusion", "utils")
+LAYERS = ("models", "diffusion", "oracle", "utils")
 # what a layer may import besides itself and the standard library; None: any third-party package
 ALLOWED: dict[str, frozenset[str] | None] = {
     "models": frozenset({"torch"}),
     "diffusion": frozenset({"torch", "numpy"}),
+    "oracle": frozenset({"torch"}),
     "utils": None,
 }
 NOT_PACKAGES = frozenset({"tests", "benchmarks", "docs"})

@@ -8,7 +8,12 @@ Any number of processes may share --output_dir: each image is drawn by one of th
 
 from __future__ import annotations
 
-from sr_var.flags import DiffusionFlags, SampleFlags, SRDiffusionModelFlags
+from sr_var.flags import (
+    DiffusionFlags,
+    SampleFlags,
+    SRDiffusionModelFlags,
+    require_one_sampler,
+)
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -23,12 +28,14 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = create_parser().parse_args(argv)
+    if "sampler" in args.given_flags:
+        require_one_sampler(args.use_ddim, args.sampler)
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
     from sr_var.base_dataset import load_entries
     from sr_var.build import load_checked
     from sr_var.sample_jobs import require_same_settings
-    from sr_var.sampling import SRSampler, sampling_settings
+    from sr_var.sampling import SRSampler, sampling_settings, warn_of_lost_std
     from sr_var.script_util import create_diffusion, create_sr_model, denoiser_flags
     from utils.run_util import started
 
@@ -36,9 +43,11 @@ def main(argv: list[str] | None = None) -> int:
         log = run.logger.info
         stored = denoiser_flags(flags, process_flags)
         model = load_checked(create_sr_model, stored, sample.model_path, log)
+        diffusion = create_diffusion(process_flags)
+        warn_of_lost_std(diffusion, log)
         sampler = SRSampler(
             model=model.to(run.device),
-            diffusion=create_diffusion(process_flags),
+            diffusion=diffusion,
             entries=load_entries(sample.to_sample_images_dict_path, sample.data_dir),
             sizes=(flags.large_size, flags.small_size),
             flags=sample,

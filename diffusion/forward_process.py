@@ -62,6 +62,9 @@ class Coefficients(Generic[A]):
             decoder likelihood than the first beta.
         large_log_variance: its logarithm.
         noise_mask: 0 at t = 0, where a step adds no noise, else 1.
+        multistep_weight: (lambda_{t-1} - lambda_t) / (2 (lambda_t - lambda_{t+1})), half the ratio
+            of this step to the one before it in log-SNR; 0 at both ends, where one of them is
+            missing or without end.
     """
 
     betas: A
@@ -81,6 +84,7 @@ class Coefficients(Generic[A]):
     large_variance: A
     large_log_variance: A
     noise_mask: A
+    multistep_weight: A
 
 
 def check_betas(betas: ArrayLike) -> Float64Array:
@@ -100,6 +104,34 @@ def check_betas(betas: ArrayLike) -> Float64Array:
     return checked
 
 
+def cumulated_alphas(betas: Float64Array) -> Float64Array:
+    """Return alpha_bar_t = prod_{s<=t} (1 - beta_s): (T,) to (T,)."""
+    return np.asarray(np.cumprod(1.0 - betas), dtype=np.float64)
+
+
+def half_log_snr(alphas_cumprod: Float64Array) -> Float64Array:
+    """Return lambda = log(√alpha_bar / √(1 - alpha_bar)), the logarithm of signal over noise.
+
+    Lu et al. 2022 (arXiv 2211.01095); finite where no signal is left.
+
+    Args:
+        alphas_cumprod: (T,) in [0, 1).
+
+    Returns:
+        (T,) float64.
+    """
+    signal = np.maximum(alphas_cumprod, MIN_ALPHAS_CUMPROD)
+    result: Float64Array = 0.5 * (np.log(signal) - np.log1p(-alphas_cumprod))
+    return result
+
+
+def _multistep_weight(alphas_cumprod: Float64Array) -> Float64Array:
+    steps = -np.diff(half_log_snr(alphas_cumprod))  # (T-1,), lambda_t - lambda_{t+1}
+    weight = np.zeros_like(alphas_cumprod)
+    weight[1:-1] = steps[:-1] / (2.0 * steps[1:])
+    return weight
+
+
 def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
     """Return all coefficients of the chain with these betas.
 
@@ -111,7 +143,7 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
     Returns:
         (T,) float64 arrays.
     """
-    alphas_cumprod = np.cumprod(1.0 - betas)
+    alphas_cumprod = cumulated_alphas(betas)
     prev = np.append(1.0, alphas_cumprod[:-1])
     following = np.append(alphas_cumprod[1:], 0.0)
     one_minus = 1.0 - alphas_cumprod
@@ -139,6 +171,7 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
         large_variance=large_variance,
         large_log_variance=np.log(large_variance),
         noise_mask=np.append(0.0, np.ones(betas.size - 1)),
+        multistep_weight=_multistep_weight(alphas_cumprod),
     )
 
 
@@ -251,3 +284,13 @@ def eps_from_xstart(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor) -> Te
     """Return the noise that turned `x_start` into `x_t`: equation 4 solved for the noise."""
     # By the factors of xstart_from_eps, so that one undoes the other down to the rounding.
     return (c.sqrt_recip_alphas_cumprod * x_t - x_start) / c.sqrt_recipm1_alphas_cumprod
+
+
+def ddim_step(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor) -> Tensor:
+    """Return the x_{t-1} with the x_start and the noise of x_t, which is x_start at t = 0.
+
+    √alpha_bar_{t-1} x_start + √(1 - alpha_bar_{t-1}) eps: Song et al. 2021 (arXiv 2010.02502),
+    equation 12 at sigma = 0.
+    """
+    eps = eps_from_xstart(c, x_t, x_start)
+    return c.alphas_cumprod_prev.sqrt() * x_start + (1.0 - c.alphas_cumprod_prev).sqrt() * eps

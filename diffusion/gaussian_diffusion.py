@@ -17,7 +17,12 @@ import torch
 from torch import Tensor
 
 from diffusion import likelihood, samplers
-from diffusion.forward_process import Coefficients, eps_from_xstart, posterior_mean
+from diffusion.forward_process import (
+    Coefficients,
+    ddim_step,
+    eps_from_xstart,
+    posterior_mean,
+)
 from diffusion.losses import mean_flat
 from diffusion.options import (
     LossType,
@@ -107,21 +112,45 @@ class GaussianDiffusion(ReverseProcess):
         """
         options = _merged(options, step)
         c = self.coefficients_at(t, x.ndim)
+        pred_xstart = self.denoise(model, x, t, options)
+        if not options.eta:
+            return {"sample": ddim_step(c, x, pred_xstart), "pred_xstart": pred_xstart}
+        eps = eps_from_xstart(c, x, pred_xstart)
+        sigma = _ddim_sigma(c, options.eta)
+        # Rounding may leave less than nothing where nearly all of the noise is fresh.
+        variance = (1.0 - c.alphas_cumprod_prev - sigma**2).clamp(min=0.0)
+        sample = c.alphas_cumprod_prev.sqrt() * pred_xstart + variance.sqrt() * eps
+        sample = sample + sigma * (torch.randn_like(x) if noise is None else noise)
+        return {"sample": sample, "pred_xstart": pred_xstart}
+
+    def denoise(
+        self,
+        model: Model,
+        x: Tensor,
+        t: Tensor,
+        options: StepOptions | None = None,
+        **step: Any,
+    ) -> Tensor:
+        """Return the predicted x_start that a step without a variance rests on.
+
+        With a `cond_fn` that of the guided noise (`condition_score`), which is not clamped again.
+
+        Args:
+            model: the network; one evaluation.
+            x: (B, C, ...) x_t.
+            t: (B,) timesteps.
+            options: how the step is taken; `eta` plays no part.
+            **step: single fields of `options` by name.
+
+        Returns:
+            x_start in the shape of `x`.
+        """
+        options = _merged(options, step)
         output = self._call(model, x, t, options.model_kwargs)
-        out = self._p_mean_variance(c, output, x, options)
+        out = self._p_mean_variance(self.coefficients_at(t, x.ndim), output, x, options)
         if options.cond_fn is not None:
             out = self.condition_score(options.cond_fn, out, x, t, options.model_kwargs)
-        pred_xstart = out["pred_xstart"]
-        eps = eps_from_xstart(c, x, pred_xstart)
-        variance = 1.0 - c.alphas_cumprod_prev  # of the noise in x_{t-1}
-        if options.eta:
-            sigma = _ddim_sigma(c, options.eta)
-            # Rounding may leave less than nothing where nearly all of the noise is fresh.
-            variance = (variance - sigma**2).clamp(min=0.0)
-        sample = c.alphas_cumprod_prev.sqrt() * pred_xstart + variance.sqrt() * eps
-        if options.eta:
-            sample = sample + sigma * (torch.randn_like(x) if noise is None else noise)
-        return {"sample": sample, "pred_xstart": pred_xstart}
+        return out["pred_xstart"]
 
     def ddim_reverse_sample(
         self,

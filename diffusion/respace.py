@@ -10,7 +10,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffusion.forward_process import Float64Array, check_betas
+from diffusion.forward_process import (
+    MIN_ALPHAS_CUMPROD,
+    Float64Array,
+    check_betas,
+    cumulated_alphas,
+    half_log_snr,
+)
 from diffusion.gaussian_diffusion import (
     GaussianDiffusion,
     LossType,
@@ -19,9 +25,14 @@ from diffusion.gaussian_diffusion import (
 )
 
 DDIM_PREFIX = "ddim"
+LOG_SNR_PREFIX = "logsnr"
 
 
-def space_timesteps(num_timesteps: int, section_counts: str | Sequence[int]) -> set[int]:
+def space_timesteps(
+    num_timesteps: int,
+    section_counts: str | Sequence[int],
+    betas: ArrayLike | None = None,
+) -> set[int]:
     """Return the timesteps of a chain that a shorter process keeps.
 
     Args:
@@ -29,7 +40,9 @@ def space_timesteps(num_timesteps: int, section_counts: str | Sequence[int]) -> 
         section_counts: how many steps to keep of each of as many equal sections, as numbers or as
             a string: "250" keeps 250 evenly spaced ones with both ends, "10,15,20" keeps more of
             the later third than of the first. "ddimN" keeps N with an integer stride from 0 on,
-            the spacing of Song et al. 2021 (arXiv 2010.02502), appendix D.2.
+            the spacing of Song et al. 2021 (arXiv 2010.02502), appendix D.2. "logsnrN" keeps N
+            evenly spaced in log-SNR, see `log_snr_spaced`.
+        betas: (T,) variances of the chain; "logsnrN" needs them, the others do without.
 
     Returns:
         Timesteps in [0, num_timesteps).
@@ -37,9 +50,13 @@ def space_timesteps(num_timesteps: int, section_counts: str | Sequence[int]) -> 
     Raises:
         TypeError: when `section_counts` is neither a string nor a list of whole numbers.
         ValueError: when a section has fewer steps than wanted, when no integer stride gives the
-            wanted number, or when a string cannot be read.
+            wanted number, when a spacing by noise does not know the noise, or when a string cannot
+            be read.
     """
     if isinstance(section_counts, str):
+        if section_counts.startswith(LOG_SNR_PREFIX):
+            wanted = _whole_number(section_counts[len(LOG_SNR_PREFIX) :], section_counts)
+            return log_snr_spaced(_betas_of_all(num_timesteps, betas), wanted)
         if section_counts.startswith(DDIM_PREFIX):
             wanted = _whole_number(section_counts[len(DDIM_PREFIX) :], section_counts)
             return _integer_stride(num_timesteps, wanted)
@@ -61,13 +78,22 @@ def space_timesteps(num_timesteps: int, section_counts: str | Sequence[int]) -> 
     return kept
 
 
+def _betas_of_all(num_timesteps: int, betas: ArrayLike | None) -> Float64Array:
+    if betas is None or len(checked := check_betas(betas)) != num_timesteps:
+        raise ValueError(
+            f"'{LOG_SNR_PREFIX}N' spaces timesteps by their noise: pass the betas of all "
+            f"{num_timesteps} steps"
+        )
+    return checked
+
+
 def _whole_number(text: str, whole: str) -> int:
     try:
         return int(text)
     except ValueError as error:
         raise ValueError(
             f"cannot read the timestep respacing {whole!r}: {text!r} is not a whole number; valid "
-            "ones are '250', '10,15,20' or 'ddim50'"
+            "ones are '250', '10,15,20', 'ddim50' or 'logsnr25'"
         ) from error
 
 
@@ -80,6 +106,48 @@ def _integer_stride(num_timesteps: int, wanted: int) -> set[int]:
         f"cannot keep exactly {wanted} of {num_timesteps} steps with an integer stride: choose a "
         f"divisor of {num_timesteps}, or {wanted} without '{DDIM_PREFIX}'"
     )
+
+
+def log_snr_spaced(betas: Float64Array, count: int) -> set[int]:
+    """Return `count` timesteps whose log-SNR is as evenly spaced as the chain allows.
+
+    The targets divide [lambda_{T-1}, lambda_0] evenly, with lambda = log(√alpha_bar /
+    √(1 - alpha_bar)) (Lu et al. 2022, arXiv 2211.01095); each takes the nearest
+    timestep, so both ends are kept. Where a chain has fewer timesteps than targets (near t = 0,
+    where lambda changes most from one to the next), later targets take the next free timesteps; at
+    the other end, which the cosine schedule jumps to, earlier targets leave room for later ones.
+
+    Args:
+        betas: (T,) variances of the chain.
+        count: how many, from 2 to T.
+
+    Returns:
+        Exactly `count` timesteps in [0, T).
+
+    Raises:
+        ValueError: for another count, or a chain that ends without signal.
+    """
+    size = len(betas)
+    if not 2 <= count <= size:
+        raise ValueError(
+            f"cannot keep {count} of {size} steps with both ends among them: '{LOG_SNR_PREFIX}N' "
+            f"takes N from 2 to {size}"
+        )
+    alphas_cumprod = cumulated_alphas(betas)
+    if alphas_cumprod[-1] <= MIN_ALPHAS_CUMPROD:
+        raise ValueError(
+            f"a chain that ends without signal has no log-SNR there: '{LOG_SNR_PREFIX}{count}' "
+            "needs a schedule whose last beta is below 1"
+        )
+    lambdas = half_log_snr(alphas_cumprod)
+    targets = np.linspace(lambdas[0], lambdas[-1], count)
+    nearest = np.abs(lambdas[None, :] - targets[:, None]).argmin(axis=1)  # (count,)
+    kept: list[int] = []
+    for i, step in enumerate(nearest.tolist()):
+        next_free = kept[-1] + 1 if kept else 0
+        last_possible = size - count + i  # leaves one for each of the targets to come
+        kept.append(min(max(step, next_free), last_possible))
+    return set(kept)
 
 
 def _evenly_spaced(section_size: int, count: int) -> list[int]:

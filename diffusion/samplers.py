@@ -1,8 +1,9 @@
 """Sampling loops: one signature for every sampler, and noise that the caller decides on.
 
 A sampler is a function of a `SampleProblem` that yields `{"sample", "pred_xstart"}` after each
-step; a new one joins by an entry in `SAMPLERS`. Not for the formulas of a step: those are methods
-of `GaussianDiffusion`.
+step; a new one joins by an entry in `SAMPLERS`. All of them evaluate the network once a step and
+end at the x_start predicted at t = 0. Not for the formulas of a step: those are methods of
+`GaussianDiffusion` and functions of `diffusion.multistep`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffusion import multistep
+from diffusion.forward_process import ddim_step
 from diffusion.options import Model, NoiseFn, StepOptions
 
 if TYPE_CHECKING:
@@ -41,8 +44,8 @@ class SamplerOptions(StepOptions):
         if self.sampler not in SAMPLERS:
             names = ", ".join(sorted(SAMPLERS))
             raise ValueError(f"unknown sampler {self.sampler!r}: choose one of {names}")
-        if self.sampler == "ancestral" and self.eta:
-            raise ValueError(f"eta={self.eta} belongs to the ddim sampler: ancestral has none")
+        if self.sampler != "ddim" and self.eta:
+            raise ValueError(f"eta={self.eta} belongs to the ddim sampler: {self.sampler} has none")
         if self.progress is True:
             raise ValueError("progress=True names no bar: pass a wrapper such as tqdm.tqdm")
 
@@ -94,7 +97,63 @@ def ddim(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
         x = out["sample"]
 
 
-SAMPLERS: Mapping[str, Sampler] = MappingProxyType({"ancestral": ancestral, "ddim": ddim})
+def dpmpp_2m(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
+    """Sample with DPM-Solver++ (2M), data prediction, without noise (arXiv 2211.01095)."""
+    x, previous = problem.x_T, None
+    for t in problem.timesteps():
+        c = problem.process.coefficients_at(t, x.ndim)
+        pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
+        x = ddim_step(c, x, multistep.extrapolated_xstart(c, pred_xstart, previous))
+        yield {"sample": x, "pred_xstart": pred_xstart}
+        previous = pred_xstart
+
+
+def dpmpp_2m_sde(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
+    """Sample with SDE-DPM-Solver++ (2M), midpoint rule, fresh noise at each step.
+
+    arXiv 2211.01095, the solver for the diffusion SDE. A step is one of the reverse chain with the
+    small fixed variance, from an x_start that is extrapolated in log-SNR.
+    """
+    x, previous = problem.x_T, None
+    for k, t in enumerate(problem.timesteps()):
+        noise = problem.noise_fn(k)
+        c = problem.process.coefficients_at(t, x.ndim)
+        pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
+        x_start = multistep.extrapolated_xstart(c, pred_xstart, previous)
+        x = multistep.sde_step(c, x, x_start, noise)
+        yield {"sample": x, "pred_xstart": pred_xstart}
+        previous = pred_xstart
+
+
+def plms(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
+    """Sample with pseudo linear multisteps of order 4 (Liu et al. 2022, arXiv 2202.09778).
+
+    Orders 1, 2 and 3 lead up to it, so that every step costs one evaluation (the paper starts with
+    Runge–Kutta steps of four); the last step, to x_start, is of order 1. The weights are those of
+    equal steps, so with sections of unequal density a few steps are of a lower order.
+    """
+    x = problem.x_T
+    history: list[Tensor] = []  # the noise of the latest steps, newest first
+    last = problem.process.num_timesteps - 1
+    for k, t in enumerate(problem.timesteps()):
+        c = problem.process.coefficients_at(t, x.ndim)
+        pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
+        used = history if k < last else []
+        x_start, eps = multistep.linear_multistep_xstart(c, x, pred_xstart, used)
+        x = ddim_step(c, x, x_start)
+        yield {"sample": x, "pred_xstart": pred_xstart}
+        history = [eps, *history][: multistep.MAX_ORDER - 1]
+
+
+SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
+    {
+        "ancestral": ancestral,
+        "ddim": ddim,
+        "plms": plms,
+        "dpmpp_2m": dpmpp_2m,
+        "dpmpp_2m_sde": dpmpp_2m_sde,
+    }
+)
 
 
 def sample_loop_progressive(
@@ -115,7 +174,8 @@ def sample_loop_progressive(
         model: the network, `model(x, t, **model_kwargs)`.
         x_T: (B, C, ...) where the loop starts, standard normal.
         noise_fn: `noise_fn(k)` is the noise of the k-th step, k = 0 for the first one taken, in
-            the shape of `x_T`. The last step multiplies it by 0.
+            the shape of `x_T`, for ancestral, dpmpp_2m_sde, and ddim with eta > 0. The last step
+            multiplies it by 0.
         options: how the loop is run.
 
     Yields:

@@ -13,6 +13,8 @@ from utils.train_flags import TrainFlags
 DATA_DIR = "../datasets/imagenet/train"
 TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
 TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
+# the keys of diffusion.samplers.SAMPLERS, which needs torch
+SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
 MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
 
 
@@ -86,7 +88,7 @@ class DiffusionFlags:
     learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
     diffusion_steps: int = flag(1000, "steps of the process the network is trained on")
     noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
-    timestep_respacing: str = flag("", "steps to sample with: 250, ddim50, or 10,10,10")
+    timestep_respacing: str = flag("", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10")
     use_kl: bool = flag(False, "train on the variational bound")
     predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
     rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
@@ -197,7 +199,7 @@ class SampleFlags:
     output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
     num_samples_per_image: int = flag(100, "samples per image")
     batch_size: int = flag(1, "samples per network evaluation, of one or several images")
-    sampler: str = flag("ancestral", "how to integrate", ("ancestral", "ddim"))
+    sampler: str = flag("ancestral", "how to integrate (docs/samplers.md)", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
     clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
@@ -207,13 +209,27 @@ class SampleFlags:
     dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing."""
+        """Refuses counts that draw nothing, and two samplers at once."""
         _require_at_least(self, batch_size=1, num_samples_per_image=1)
+        if self.sampler != "ancestral":  # the default says nothing; see require_one_sampler
+            require_one_sampler(self.use_ddim, self.sampler)
 
     @property
     def chosen_sampler(self) -> str:
         """``sampler``, unless ``use_ddim`` asks for ddim."""
         return "ddim" if self.use_ddim else self.sampler
+
+
+def require_one_sampler(use_ddim: bool, sampler: str) -> None:
+    """Refuses ``--use_ddim True`` beside a ``--sampler`` that was asked for and is another.
+
+    Raises:
+        ValueError: names both flags.
+    """
+    if use_ddim and sampler != "ddim":
+        raise ValueError(
+            f"--use_ddim True and --sampler {sampler} contradict each other; leave out one of them"
+        )
 
 
 @dataclass(frozen=True)
@@ -235,13 +251,22 @@ class VerificationFlags:
     log_dir: str = flag("logs/sr_compare/64_256", "folder of the figures and pictures")
     num_panels: int = flag(50, "images to draw panels of; -1: all")
     num_threads: int = flag(-1, "images reduced at a time; -1: by the cores")
-    seed: int = flag(0, "of anything random (nothing is so far)")
+    margin: float = flag(
+        0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
+    )
+    seed: int = flag(0, "of the bootstrap over images, and of the pixels in the scatter plot")
     debug_mode: bool = flag(False, "print the memory in use")
     dry_run: bool = flag(False, "one image, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts without a variance, or without a meaning; fills in the nets' folder."""
+        """Refuses counts without a variance, or without a meaning; fills in the nets' folder.
+
+        Raises:
+            ValueError: names the flag, its value and what it may be.
+        """
         _require_at_least(self, num_samples=2, num_panels=-1)
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
         if not self.sr_model_output_dir:
             name = "128_512" if self.large_size == 512 else "64_256"
             object.__setattr__(self, "sr_model_output_dir", f"outputs/sr_var/{name}")

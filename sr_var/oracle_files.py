@@ -24,6 +24,7 @@ from sr_var.moments import MOMENTS_FILE, SampleMoments
 from sr_var.oracle_flags import OracleDataFlags
 from sr_var.results import to_hwc
 from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, require_same_settings, sample_path
+from sr_var.truth import TRUTH_FILE
 from utils.atomic_file import atomic_write
 from utils.data_util import num_cores
 from utils.errors import DataError
@@ -33,7 +34,6 @@ from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
 from utils.stop_util import StopFlag
 
-EXACT_MOMENTS_FILE = "exact_moments.npz"
 IMAGE_FOLDER = "images"
 _GREY_LEVELS = 127.5
 _EVERY_TENTH = 10
@@ -139,7 +139,7 @@ class OracleWriter:
         ]
         folder = safe_join(self._flags.sample_dir, crop.names[0])
         # written last, so it stands for the others
-        last = os.path.join(folder, EXACT_MOMENTS_FILE)
+        last = os.path.join(folder, TRUTH_FILE)
         if all(os.path.exists(path) for path in [*paths, *([last] if crop.is_test else [])]):
             return ""
         try:
@@ -167,12 +167,12 @@ class OracleWriter:
         write_png(os.path.join(folder, LOW_RES_FILE), low_res_uint8)
         samples = torch.cat([self._draw(law, name, i) for i in range(self._flags.num_samples)])
         grey = np.stack([to_hwc(sample) for sample in image_to_255(samples)])
-        moments = SampleMoments().add(grey, range(len(grey)))
+        moments = SampleMoments().add(grey, range(len(grey)), self._flags.small_size)
         moments.save(os.path.join(folder, MOMENTS_FILE), is_final=True)
         if self._flags.sample_pictures:
             for i, sample in enumerate(samples):
                 write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
-        with atomic_write(os.path.join(folder, EXACT_MOMENTS_FILE)) as file:
+        with atomic_write(os.path.join(folder, TRUTH_FILE)) as file:
             arrays: dict[str, Any] = exact_moments_255(law)
             np.savez(file, **arrays)
 

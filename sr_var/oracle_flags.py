@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sr_var.flags import VerificationFlags
 from utils.script_util import flag
 
 
@@ -53,3 +54,26 @@ class OracleDataFlags:
     def factor(self) -> int:
         """High-res pixels along the side of a low-res one."""
         return self.large_size // self.small_size
+
+
+@dataclass(frozen=True)
+class BudgetFlags(VerificationFlags):
+    """Whose error is to be told apart: nets and samplers on the oracle's test images."""
+
+    data_dir: str = flag("data/oracle/images", "folder of the images that oracle_data.py wrote")
+    data_info_dict_path: str = flag(
+        "data/oracle/to_sample_data_info.pkl", "pickle of class -> label and file names"
+    )
+    large_size: int = flag(64, "side of the high-res image, pixels")
+    ddpm_sr_output_dir: str = flag(
+        "outputs/oracle/default", "folder of exact samples and exact moments (oracle_data.py)"
+    )
+    sr_model_output_dir: str = flag("outputs/sr_var/oracle", "folder of the nets' results")
+    log_dir: str = flag("logs/sr_compare/oracle", "folder of budget.json and budget.png")
+    trained_output_dir: str = flag(
+        "", "folder of samples of a trained denoiser (ddpm_sr_sample.py); empty: no such row"
+    )
+    diffusion_steps: int = flag(1000, "steps of the chain whose exact denoiser samples")
+    noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
+    timestep_respacing: str = flag("250", "steps to sample with, as for ddpm_sr_sample.py")
+    sampler: str = flag("ancestral", "how to integrate, as for ddpm_sr_sample.py")

@@ -21,6 +21,7 @@ from utils.script_util import defaults
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.respace import SpacedDiffusion
     from diffusion.timestep_sampler import ScheduleSampler
     from models.unet import SuperResModel, UNetModel, VarianceModel
 
@@ -134,7 +135,7 @@ def create_sr_model(*, learn_sigma: bool, **flags: Any) -> SuperResModel:
     return SuperResModel(UNetConfig(**shared))
 
 
-def create_diffusion(flags: DiffusionFlags) -> GaussianDiffusion:
+def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
     """The (respaced) noising process of the flags."""
     from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
     from diffusion.respace import SpacedDiffusion, space_timesteps
@@ -147,9 +148,11 @@ def create_diffusion(flags: DiffusionFlags) -> GaussianDiffusion:
     else:
         loss_type = LossType.MSE
     steps = flags.diffusion_steps
+    betas = get_named_beta_schedule(flags.noise_schedule, steps)
+    spacing = flags.timestep_respacing or [steps]
     return SpacedDiffusion(
-        use_timesteps=space_timesteps(steps, flags.timestep_respacing or [steps]),
-        betas=get_named_beta_schedule(flags.noise_schedule, steps),
+        use_timesteps=space_timesteps(steps, spacing, betas),
+        betas=betas,
         model_mean_type=ModelMeanType.START_X if flags.predict_xstart else ModelMeanType.EPSILON,
         model_var_type=ModelVarType.LEARNED_RANGE
         if flags.learn_sigma

@@ -109,3 +109,64 @@ def test_process_refuses_timesteps_that_its_chain_does_not_have(
             model_var_type=ModelVarType.FIXED_SMALL,
             loss_type=LossType.MSE,
         )
+
+
+# -- Evenly in log-SNR
+
+
+def log_snr(schedule: str, num_timesteps: int) -> np.ndarray:
+    alphas_cumprod = np.cumprod(1 - get_named_beta_schedule(schedule, num_timesteps))
+    return 0.5 * np.log(alphas_cumprod / (1 - alphas_cumprod))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("num_timesteps", [40, 1000])
+@pytest.mark.parametrize("count", [2, 3, 10, 25, 40])
+def test_log_snr_spacing_keeps_both_ends_and_exactly_the_wanted_number(
+    schedule: str, num_timesteps: int, count: int
+) -> None:
+    betas = get_named_beta_schedule(schedule, num_timesteps)
+    kept = sorted(space_timesteps(num_timesteps, f"logsnr{count}", betas))
+    assert (len(kept), kept[0], kept[-1]) == (count, 0, num_timesteps - 1)
+
+
+def test_log_snr_spacing_takes_the_timesteps_nearest_to_even_steps() -> None:
+    betas = get_named_beta_schedule("linear", 1000)
+    kept = sorted(space_timesteps(1000, "logsnr12", betas))
+    values = log_snr("linear", 1000)
+    for step, target in zip(kept, np.linspace(values[0], values[-1], 12), strict=True):
+        assert abs(values[step] - target) == np.abs(values - target).min()
+
+
+def test_targets_between_two_timesteps_take_the_next_free_ones() -> None:
+    """From t = 0 to 1 the log-SNR falls further than 250 even steps; then they catch up."""
+    betas = get_named_beta_schedule("linear", 1000)
+    kept = sorted(space_timesteps(1000, "logsnr250", betas))
+    values = log_snr("linear", 1000)
+    step = (values[0] - values[-1]) / 249
+    assert values[0] - values[1] > 5 * step
+    assert kept[:30] == list(range(30))
+    assert np.abs(np.diff(values[kept][150:]) + step).max() < 0.5 * step
+
+
+def test_log_snr_spacing_of_all_timesteps_is_the_chain() -> None:
+    betas = get_named_beta_schedule("cosine", 50)
+    assert space_timesteps(50, "logsnr50", betas) == set(range(50))
+
+
+@pytest.mark.parametrize(
+    ("text", "betas", "message"),
+    [
+        ("logsnr10", None, "pass the betas of all 100 steps"),
+        ("logsnr10", np.full(99, 0.01), "pass the betas of all 100 steps"),
+        ("logsnr1", np.full(100, 0.01), "takes N from 2 to 100"),
+        ("logsnr101", np.full(100, 0.01), "takes N from 2 to 100"),
+        ("logsnr", np.full(100, 0.01), "cannot read the timestep respacing 'logsnr'"),
+        ("logsnr9", np.append(np.full(99, 0.01), 1.0), "ends without signal"),
+    ],
+)
+def test_impossible_log_snr_spacing_is_refused(
+    text: str, betas: np.ndarray | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        space_timesteps(100, text, betas)

@@ -73,7 +73,7 @@ def test_no_step_copies_between_host_and_device(
 
     options = SamplerOptions(
         sampler=sampler,
-        eta=0.0 if sampler == "ancestral" else 0.5,
+        eta=0.5 if sampler == "ddim" else 0.0,
         cond_fn=(lambda x, t: x) if is_guided else None,
     )
     run_on_meta_device(options, var_type, model)

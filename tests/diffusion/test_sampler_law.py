@@ -18,6 +18,11 @@ DDIM = SamplerOptions(sampler="ddim", clip_denoised=False)
 DDIM_NOISY = SamplerOptions(sampler="ddim", eta=1.0, clip_denoised=False)
 ALL_OPTIONS = [ANCESTRAL, DDIM, DDIM_NOISY]
 OPTION_NAMES = ["ancestral", "ddim", "ddim_noisy"]
+MULTISTEP = [
+    SamplerOptions(sampler=name, clip_denoised=False)
+    for name in ("plms", "dpmpp_2m", "dpmpp_2m_sde")
+]
+EVERY_OPTION, EVERY_NAME = ALL_OPTIONS + MULTISTEP, [*OPTION_NAMES, "plms", "2m", "2m_sde"]
 
 SHAPE = (4, 3, 64, 64)  # 49 152 values: the standard error of their std is 0.3 %
 
@@ -33,7 +38,7 @@ def draw(
     return sample_loop(process, model, x_T, noise_fn, options)
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=OPTION_NAMES)
+@pytest.mark.parametrize("options", EVERY_OPTION, ids=EVERY_NAME)
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_exact_denoiser_gives_samples_of_the_data(schedule: str, options: SamplerOptions) -> None:
     data = GaussianData(mean=0.3, std=0.5)
@@ -84,7 +89,7 @@ def test_std_of_the_samples_follows_the_linear_recursion_of_the_steps(
     assert samples.std().item() == pytest.approx(math.sqrt(variance), rel=0.01)
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=OPTION_NAMES)
+@pytest.mark.parametrize("options", EVERY_OPTION, ids=EVERY_NAME)
 def test_guidance_by_an_exact_likelihood_samples_the_exact_posterior(
     options: SamplerOptions,
 ) -> None:

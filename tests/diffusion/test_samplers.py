@@ -22,11 +22,15 @@ DDIM = SamplerOptions(sampler="ddim", clip_denoised=False)
 DDIM_NOISY = SamplerOptions(sampler="ddim", eta=1.0, clip_denoised=False)
 ALL_OPTIONS = [ANCESTRAL, DDIM, DDIM_NOISY]
 OPTION_NAMES = ["ancestral", "ddim", "ddim_noisy"]
+MULTISTEP = [
+    SamplerOptions(sampler=name, clip_denoised=False)
+    for name in ("plms", "dpmpp_2m", "dpmpp_2m_sde")
+]
 
 # -- The noise
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=OPTION_NAMES)
+@pytest.mark.parametrize("options", ALL_OPTIONS + MULTISTEP, ids=lambda o: f"{o.sampler}{o.eta}")
 def test_row_of_a_batch_does_not_depend_on_the_batch(options: SamplerOptions) -> None:
     process = Chain(respacing="7").build()
 
@@ -64,7 +68,11 @@ def test_noise_out_of_order_or_without_its_generators_is_refused() -> None:
 
 def test_deterministic_sampler_asks_for_no_noise_and_a_stochastic_one_once_a_step() -> None:
     process = Chain(respacing="6").build()
-    for options, expected in ((ANCESTRAL, 6), (DDIM, 0), (DDIM_NOISY, 6)):
+    plms, dpmpp_2m, dpmpp_2m_sde = MULTISTEP
+    for options, expected in (
+        *((ANCESTRAL, 6), (DDIM, 0), (DDIM_NOISY, 6)),
+        *((plms, 0), (dpmpp_2m, 0), (dpmpp_2m_sde, 6)),
+    ):
         asked_for: list[int] = []
 
         def noise_fn(k: int, asked_for: list[int] = asked_for) -> Tensor:
@@ -159,7 +167,7 @@ def test_progress_wraps_the_steps() -> None:
 
 
 def test_options_that_no_sampler_can_follow_are_refused_before_the_first_step() -> None:
-    with pytest.raises(ValueError, match=r"'dpm'.*ancestral, ddim"):
+    with pytest.raises(ValueError, match=r"'dpm'.*ancestral, ddim, dpmpp_2m"):
         SamplerOptions(sampler="dpm")
     with pytest.raises(ValueError, match=r"eta=0\.5 belongs to the ddim sampler"):
         SamplerOptions(sampler="ancestral", eta=0.5)

@@ -88,3 +88,17 @@ def test_damaged_settings_are_an_error_that_names_the_file(
         (folder / ".sampling.json").write_bytes(content)
         outcome = run("ddpm_sr_sample", _argv(pipeline, tmp_path))
         assert outcome.code == EXIT_DATA and ".sampling.json is damaged" in outcome.err
+
+
+def test_other_sampler_and_spacing_are_remembered_and_a_lost_std_is_said_once(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """The tiny chain has 100 steps, so its first noise level is high."""
+    changes = {"sampler": "dpmpp_2m", "timestep_respacing": "logsnr4"}
+    done("ddpm_sr_sample", _argv(pipeline, tmp_path, **changes))
+    settings = json.loads((tmp_path / "out" / ".sampling.json").read_text())
+    assert {name: settings[name] for name in changes} == changes
+    logged = (tmp_path / "log" / "logs.txt").read_text()
+    assert logged.count("keeps 0.778 of a std of 5 grey levels") == 1
+    for name in TEST_NAMES:
+        assert len(list((tmp_path / "out" / name / "high_res_samples").iterdir())) == NUM_SAMPLES

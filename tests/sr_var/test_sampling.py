@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
+from diffusion.respace import SpacedDiffusion
+from diffusion.samplers import SAMPLERS, SamplerOptions, gaussian_noise_fn, sample_loop
 from sr_var.base_dataset import Entry
 from sr_var.degradation import area_downsample, bytes_to_image, image_to_255, image_to_bytes
-from sr_var.script_util import sr_create_model_and_diffusion
+from sr_var.flags import SAMPLER_NAMES, DiffusionFlags
+from sr_var.sampling import warn_of_lost_std
+from sr_var.script_util import create_diffusion, sr_create_model_and_diffusion
 from tests.sr_var.samplers import ENTRIES, LABELS, NUM_SAMPLES, make_sampler, pictures, stored
 from tests.tiny import DENOISER, LARGE, PROCESS, SMALL, TEST_NAMES, TinyData, shake, tree
 from utils.errors import CheckpointError, DataError
@@ -143,6 +147,62 @@ def test_ddim_is_another_sampler_and_both_flags_ask_for_it(
         make_sampler(tiny_data, tmp_path / name, entries=ENTRIES[:1], **flags).run_loop()
     trees = [tree(tmp_path / name / TEST_NAMES[0]) for name in ("ancestral", "use_ddim", "ddim")]
     assert trees[1] == trees[2] and trees[0] != trees[1]
+
+
+def test_flags_offer_every_sampler_of_the_process() -> None:
+    assert set(SAMPLER_NAMES) == set(SAMPLERS)
+
+
+@pytest.mark.parametrize("sampler", ["plms", "dpmpp_2m", "dpmpp_2m_sde"])
+def test_batch_of_a_sample_does_not_matter_to_a_sampler_with_a_history(
+    tmp_path: Path, tiny_data: TinyData, sampler: str
+) -> None:
+    flags: dict[str, Any] = {"sampler": sampler, "num_samples_per_image": 1, "batch_size": 2}
+    make_sampler(tiny_data, tmp_path / "all", entries=ENTRIES[:2], **flags).run_loop()
+    alone, name = tmp_path / "alone", ENTRIES[1].name
+    make_sampler(tiny_data, alone, entries=ENTRIES[1:2], **flags).run_loop()
+    assert tree(alone / name) == tree(tmp_path / "all" / name)
+
+
+def test_each_sampler_draws_other_samples(tmp_path: Path, tiny_data: TinyData) -> None:
+    drawn = set()
+    few: dict[str, Any] = {"entries": ENTRIES[:1], "num_samples_per_image": 1, "batch_size": 1}
+    for sampler in SAMPLER_NAMES:
+        make_sampler(tiny_data, tmp_path / sampler, sampler=sampler, **few).run_loop()
+        drawn.add(pictures(tmp_path / sampler, TEST_NAMES[0])[0].tobytes())
+    assert len(drawn) == len(SAMPLER_NAMES)
+
+
+def process_of(**flags: Any) -> SpacedDiffusion:
+    return create_diffusion(DiffusionFlags(**flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ({"diffusion_steps": 1000, "timestep_respacing": "250"}, None),
+        ({"diffusion_steps": 1000, "timestep_respacing": "logsnr25"}, None),
+        (
+            {"diffusion_steps": 100, "timestep_respacing": "25"},
+            ("noise of 4.03 grey levels", "keeps 0.778", "loses 22.2%", "--diffusion_steps"),
+        ),
+        (
+            {"diffusion_steps": 1000, "timestep_respacing": "0,25"},
+            ("grey levels", "starts at timestep 500", "--timestep_respacing", "logsnr25"),
+        ),
+    ],
+)
+def test_last_noise_level_that_loses_a_small_std_is_said_once_with_the_remedy(
+    flags: dict[str, Any], parts: tuple[str, ...] | None
+) -> None:
+    lines: list[str] = []
+    warn_of_lost_std(process_of(**flags), lines.append)
+    if parts is None:
+        assert lines == []
+        return
+    assert len(lines) == 1 and lines[0].startswith("warning: ")
+    for part in parts:
+        assert part in lines[0]
 
 
 def test_clipping_can_be_switched_off(tmp_path: Path, tiny_data: TinyData) -> None:

@@ -3,26 +3,35 @@
 one process:  python sr_mean_train.py $MODEL_FLAGS $SCRIPT_FLAGS
 4 GPUs:       torchrun --nproc_per_node 4 sr_mean_train.py $MODEL_FLAGS $SCRIPT_FLAGS
 go on:        the same command with --resume_checkpoint auto
+cross-fit:    for k in 0 1 2: --cross_fit 3 --fold $k, with folders of its own for each k
 """
 
 from __future__ import annotations
 
 from sr_var.flags import DataFlags, MeanModelFlags, MeanTrainFlags
+from sr_var.net_flags import FoldFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
 def create_parser() -> FlagParser:
     """The flags of this script."""
-    return make_parser(__doc__, model=MeanModelFlags, data=DataFlags, training=MeanTrainFlags)
+    return make_parser(
+        __doc__,
+        model=MeanModelFlags,
+        data=DataFlags,
+        training=MeanTrainFlags,
+        cross_fitting=FoldFlags,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(DataFlags, args)
-    train = from_args(MeanTrainFlags, args)
+    train, fold_flags = from_args(MeanTrainFlags, args), from_args(FoldFlags, args)
     from sr_var.build import new_model, settle_train_flags, store_model_flags
+    from sr_var.cross_fit import CrossFit
     from sr_var.mean_utils import SRMeanTrainLoop
     from sr_var.script_util import create_mean_model
     from sr_var.sr_data import load_regression_data
@@ -32,11 +41,14 @@ def main(argv: list[str] | None = None) -> int:
         flags, train = settle_train_flags(args, model_flags, train, run.logger.info)
         run.write_args(args)
         sizes = flags["large_size"], flags["small_size"]
+        cross_fit = CrossFit.from_flags(fold_flags)
         data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info
+            data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info, cross_fit
         )
         model = new_model(create_mean_model, flags, train)
-        loop = SRMeanTrainLoop(model=model, data=data, logger=run.logger, **train.common())
+        loop = SRMeanTrainLoop(
+            model=model, data=data, logger=run.logger, cross_fit=cross_fit, **train.common()
+        )
         store_model_flags(train, MeanModelFlags, flags)
         return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
 

@@ -4,12 +4,14 @@
                       --mean_model_path M.pt --mean_model_args_path LOG/mean_model_args.pkl
     4 GPUs:       torchrun --nproc_per_node 4 sr_var_test.py (the same)
 
-The network is built from the model flags that the training stored in --log_dir.
+The network is built from the model flags that the training stored in --log_dir. Its mean comes from
+the net of --mean_model_path, or, with --cross_fit K, from the average of the K nets of the pattern.
 """
 
 from __future__ import annotations
 
 from sr_var.flags import MeanNetFlags, TestDataFlags, VarModelFlags, VarTestFlags
+from sr_var.net_flags import CrossFitFlags
 from utils.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -17,7 +19,12 @@ from utils.script_util import FlagParser, from_args, make_parser
 def create_parser() -> FlagParser:
     """The flags of this script."""
     return make_parser(
-        __doc__, model=VarModelFlags, mean_net=MeanNetFlags, data=TestDataFlags, test=VarTestFlags
+        __doc__,
+        model=VarModelFlags,
+        mean_net=MeanNetFlags,
+        cross_fitting=CrossFitFlags,
+        data=TestDataFlags,
+        test=VarTestFlags,
     )
 
 
@@ -26,8 +33,10 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, test = from_args(TestDataFlags, args), from_args(VarTestFlags, args)
+    fold_flags = from_args(CrossFitFlags, args)
     from sr_var.base_dataset import load_entries
-    from sr_var.build import finish_test, frozen_mean_net, tested_model
+    from sr_var.build import finish_test, frozen_means, mean_net_paths, tested_model
+    from sr_var.cross_fit import CrossFit
     from sr_var.mean_utils import regression_test_data
     from sr_var.var_utils import SRVarTestLoop, var_result_folder
     from utils.data_util import shard_size
@@ -36,11 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
         model, sizes, step = tested_model(args, model_flags, test, log)
-        mean_path = mean_flags.mean_model_path
-        mean_net = frozen_mean_net(mean_path, mean_flags.mean_model_args_path, sizes, log)
+        cross_fit = CrossFit.from_flags(fold_flags)
+        mean_paths = mean_net_paths(mean_flags, cross_fit)
+        mean_net = frozen_means(mean_flags, cross_fit, sizes, log)
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
-        results = var_result_folder(test.output_dir, step, test.model_path, mean_path)
+        results = var_result_folder(test.output_dir, step, test.model_path, *mean_paths)
         pending = entries if test.dry_run else results.pending(entries)
         loop = SRVarTestLoop(
             model=model,

@@ -3,11 +3,13 @@
 one process:  python sr_var_train.py $MODEL_FLAGS $SCRIPT_FLAGS --mean_model_path M.pt
 4 GPUs:       torchrun --nproc_per_node 4 sr_var_train.py (the same)
 go on:        the same command with --resume_checkpoint auto
+cross-fit:    --cross_fit 3 --mean_model_path 'checkpoints/sr_mean/run_{fold}/model090000.pt'
 """
 
 from __future__ import annotations
 
 from sr_var.flags import DataFlags, MeanNetFlags, VarModelFlags, VarTrainFlags
+from sr_var.net_flags import ResidualFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -15,7 +17,12 @@ from utils.script_util import FlagParser, from_args, make_parser
 def create_parser() -> FlagParser:
     """The flags of this script."""
     return make_parser(
-        __doc__, model=VarModelFlags, mean_net=MeanNetFlags, data=DataFlags, training=VarTrainFlags
+        __doc__,
+        model=VarModelFlags,
+        mean_net=MeanNetFlags,
+        residuals=ResidualFlags,
+        data=DataFlags,
+        training=VarTrainFlags,
     )
 
 
@@ -24,36 +31,45 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
+    residuals = from_args(ResidualFlags, args)
     from sr_var.build import (
-        frozen_mean_net,
+        frozen_means,
         new_model,
+        report_leakage,
         settle_train_flags,
         store_model_flags,
     )
+    from sr_var.cross_fit import CrossFit, FoldedMean
     from sr_var.script_util import create_var_model
     from sr_var.sr_data import load_regression_data
-    from sr_var.var_utils import SRVarTrainLoop
+    from sr_var.var_utils import SRVarTrainLoop, check_loss
     from utils.run_util import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info
         flags, train = settle_train_flags(args, model_flags, train, log)
+        check_loss(residuals.loss, flags["last_layer_type"])
         run.write_args(args)
-        sizes = flags["large_size"], flags["small_size"]
-        mean_net = frozen_mean_net(
-            mean_flags.mean_model_path, mean_flags.mean_model_args_path, sizes, log
+        sizes, cross_fit = (
+            (flags["large_size"], flags["small_size"]),
+            CrossFit.from_flags(residuals),
         )
+        mean_net = frozen_means(mean_flags, cross_fit, sizes, log)
         data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, log
+            data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
         )
         model = new_model(create_var_model, flags, train)
         loop = SRVarTrainLoop(
             model=model,
             mean_model=mean_net,
             data=data,
+            loss=residuals.loss,
+            cross_fit=cross_fit,
             logger=run.logger,
             **train.common(),
         )
+        if isinstance(mean_net, FoldedMean) and residuals.leakage_images:
+            report_leakage(mean_net, data, residuals.leakage_images, run.logger, loop.step)
         store_model_flags(train, VarModelFlags, flags)
         return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
 

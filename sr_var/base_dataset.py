@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,19 @@ from utils.safe_pickle import load_info_dict
 
 @dataclass(frozen=True)
 class Entry:
-    """One image: its name relative to ``data_dir`` (also its output folder) and its label."""
+    """One image.
+
+    Attributes:
+        name: relative to ``data_dir``; also its output folder.
+        y: its label.
+        group: key of its class in the info dict.
+        fold: of cross-fitting (``sr_var.cross_fit``).
+    """
 
     name: str
     y: int
+    group: str = field(default="", compare=False)
+    fold: int = field(default=0, compare=False)
 
 
 def load_entries(data_info_dict_path: str, data_dir: str) -> list[Entry]:
@@ -51,7 +60,9 @@ def load_entries(data_info_dict_path: str, data_dir: str) -> list[Entry]:
     info = load_info_dict(path)
     if not is_remote(data_dir) and not os.path.isdir(data_dir):
         raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
-    return [Entry(name, item["y"]) for item in info.values() for name in item["file_names"]]
+    return [
+        Entry(name, item["y"], group) for group, item in info.items() for name in item["file_names"]
+    ]
 
 
 def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
@@ -100,7 +111,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         return len(self._entries)
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
-        """``high_res`` (3, size, size) uint8, ``y``, ``position`` and ``bad``: names skipped."""
+        """``high_res`` (3, size, size) uint8, ``y``, ``fold``, ``position``; ``bad``: skipped."""
         position, epoch, index = key
         bad: list[str] = []
         while True:
@@ -115,6 +126,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         return {
             "high_res": _to_chw(crop),
             "y": entry.y,
+            "fold": entry.fold,
             "position": position,
             "bad": "\n".join(bad),
         }

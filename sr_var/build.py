@@ -9,12 +9,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sr_var.flags import MeanModelFlags, TestFlags, VarModelFlags
+from sr_var.flags import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
 from sr_var.model_args import args_path, load_model_args, save_model_args, settle_model_flags
-from sr_var.script_util import create_mean_model, create_var_model
+from sr_var.net_flags import FOLD_FIELD, BaselineModelFlags
+from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from utils import dist_util
 from utils.atomic_file import sha256_of
 from utils.checkpoint import CheckpointStore, step_of
+from utils.data_util import TrainData
 from utils.debug_util import report_cost
 from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
 from utils.state_dict_io import load_model
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import torch
 
     from models.unet import UNetBase
+    from sr_var.cross_fit import CrossFit, FoldedMean
+    from utils.logger import RunLogger
 
 Train = TypeVar("Train", bound=TrainFlags)
 Network = TypeVar("Network", bound="UNetBase")
@@ -123,6 +127,66 @@ def frozen_mean_net(path: str, args_file: str, sizes: tuple[int, int], log: Log)
     return load_checked(create_mean_model, flags, path, log)
 
 
+def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]:
+    """The checkpoints of the mean net, or of the nets of each fold.
+
+    Raises:
+        ValueError: if ``--mean_model_path`` and ``--cross_fit`` contradict each other.
+    """
+    is_pattern = FOLD_FIELD in flags.mean_model_path
+    if cross_fit is None and is_pattern:
+        raise ValueError(f"--mean_model_path {flags.mean_model_path}: give --cross_fit K with it")
+    if cross_fit is None:
+        return [flags.mean_model_path]
+    if not is_pattern:
+        raise ValueError(
+            f"--mean_model_path {flags.mean_model_path!r} must contain {FOLD_FIELD} with "
+            "--cross_fit: it stands for 0 to K - 1"
+        )
+    folds = map(str, range(cross_fit.num_folds))
+    return [flags.mean_model_path.replace(FOLD_FIELD, fold) for fold in folds]
+
+
+def frozen_means(
+    flags: MeanNetFlags, cross_fit: CrossFit | None, sizes: tuple[int, int], log: Log
+) -> torch.nn.Module:
+    """The frozen mean net; with a cross-fit, the nets of all folds as one (``FoldedMean``).
+
+    Raises:
+        ValueError: if the flags contradict each other.
+        CheckpointError: if a net is missing, does not fit, or has seen the fold it is for.
+    """
+    paths = mean_net_paths(flags, cross_fit)
+    if cross_fit is None:
+        return frozen_mean_net(paths[0], flags.mean_model_args_path, sizes, log)
+    from sr_var.cross_fit import FoldedMean
+
+    store, nets = CheckpointStore("", warn=lambda line: None), []
+    for fold, path in enumerate(paths):
+        args_file = flags.mean_model_args_path.replace(FOLD_FIELD, str(fold))
+        found = store.resolve(path)
+        cross_fit.require_unseen(fold, path, found.state if found else {})
+        nets.append(frozen_mean_net(path, args_file, sizes, log))
+    return FoldedMean(nets)
+
+
+def report_leakage(
+    model: FoldedMean, data: TrainData[Any], num_images: int, logger: RunLogger, step: int
+) -> None:
+    """Measures and logs what the variance net is spared by cross-fitting; all processes join."""
+    from sr_var.cross_fit import measure_leakage
+
+    device = dist_util.current_device()
+    found = measure_leakage(model.to(device), data.batches(0), num_images, device)
+    names = ("in_fold", "out_of_fold", "ratio")
+    logger.scalars({f"cross_fit/{name}": getattr(found, name) for name in names}, step)
+    logger.info(
+        f"squared residuals of {found.num_images} images, grey levels²: {found.in_fold:.4g} by the "
+        f"nets that saw them, {found.out_of_fold:.4g} by the one that did not; ratio "
+        f"{found.ratio:.3f}"
+    )
+
+
 def load_checked(
     create: Callable[..., Network], flags: dict[str, Any], path: str, log: Log
 ) -> Network:
@@ -153,7 +217,11 @@ def tested_model(
     flags = _settle(args, model_flags, test.log_dir, is_resuming=True, log=log)
     if not test.model_path:
         raise CheckpointError("--model_path is empty; give the checkpoint to test")
-    create = create_var_model if isinstance(model_flags, VarModelFlags) else create_mean_model
+    create: Callable[..., UNetBase] = create_mean_model
+    if isinstance(model_flags, VarModelFlags):
+        create = create_var_model
+    elif isinstance(model_flags, BaselineModelFlags):
+        create = create_baseline_model
     model = load_checked(create, flags, test.model_path, log)
     return model, (flags["large_size"], flags["small_size"]), step_of(test.model_path)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from diffusion.timestep_sampler import LossSecondMomentResampler, ScheduleSampler
+from sr_var.base_dataset import Entry, check_labels
 from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image
 from sr_var.flags import DataFlags
 from sr_var.results import PICTURES_IN_STRIP, strip
@@ -116,9 +117,11 @@ def load_diffusion_data(
         }
         return condition, high_res
 
-    return load_train_crops(
-        flags, large_size, train.batch_size, train.seed, prepare, log, num_classes
-    )
+    def checked(entries: list[Entry]) -> list[Entry]:
+        check_labels(entries, num_classes)
+        return entries
+
+    return load_train_crops(flags, large_size, train.batch_size, train.seed, prepare, log, checked)
 
 
 def draw_timesteps(

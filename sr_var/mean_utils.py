@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from sr_var.base_dataset import Entry
+from sr_var.cross_fit import CrossFit
 from sr_var.degradation import image_to_255
 from sr_var.flags import DataFlags
+from sr_var.model_args import refuse_other_setting
 from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, save_image, strip, to_hwc
 from sr_var.sr_data import regression_pair, test_batches
 from utils.test_util import TestLoop
@@ -21,7 +23,24 @@ class SRMeanTrainLoop(TrainLoop):
     """Squared error against the high-res image, the default of ``TrainLoop``: nothing to add.
 
     Batch: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
+
+    Args:
+        cross_fit: what the data leave out; stored with the checkpoints, for the variance training
+            to rely on.
+        rest: of :class:`TrainLoop`.
     """
+
+    def __init__(self, *, cross_fit: CrossFit | None = None, **rest: Any) -> None:
+        self._cross_fit = cross_fit.record() if cross_fit else None
+        super().__init__(**rest)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The images that this net does not see."""
+        return {"cross_fit": self._cross_fit}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Refuses to go on with other images."""
+        refuse_other_setting(state, "cross_fit", self._cross_fit)
 
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:

@@ -1,4 +1,4 @@
-"""``mean_model_args.pkl`` and ``var_model_args.pkl``: the model flags a run was trained with.
+"""``mean_model_args.pkl``, ``var_…`` and ``baseline_…``: the model flags a run was trained with.
 
 The stored flags decide; flags on a later command line yield to them, and the log says which differ.
 """
@@ -13,12 +13,17 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sr_var.flags import MeanModelFlags, VarModelFlags
+from sr_var.net_flags import BaselineModelFlags
 from utils.atomic_file import write_text_atomic
 from utils.errors import CheckpointError
 from utils.safe_pickle import dump_pickle, load_args
 from utils.script_util import defaults
 
-_FILE_NAMES = {MeanModelFlags: "mean_model_args.pkl", VarModelFlags: "var_model_args.pkl"}
+_FILE_NAMES = {
+    MeanModelFlags: "mean_model_args.pkl",
+    VarModelFlags: "var_model_args.pkl",
+    BaselineModelFlags: "baseline_model_args.pkl",
+}
 
 
 def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
@@ -111,3 +116,24 @@ def settle_model_flags(
     if differing:
         log(f"model flags come from {path}, which differs: {', '.join(differing)}")
     return stored
+
+
+def refuse_other_setting(
+    state: Mapping[str, Any], name: str, value: Any, before: Any = None
+) -> None:
+    """Refuses to resume a run with a setting that it was not begun with.
+
+    Args:
+        state: stored with the checkpoint; empty for a fresh start or a file of another tool.
+        name: key of the setting.
+        value: of this run, JSON types.
+        before: of a checkpoint that lacks the key.
+
+    Raises:
+        CheckpointError: names both values.
+    """
+    if state and state.get(name, before) != value:
+        raise CheckpointError(
+            f"the run to resume has {name} {state.get(name, before)!r}, the flags say {value!r}; "
+            "give the same flags, or another --model_save_dir to start afresh"
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,13 @@ from sr_var.base_dataset import Entry
 from sr_var.degradation import image_to_bytes
 from utils import dist_util
 from utils.atomic_file import atomic_write, sha256_of, write_json_atomic
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, DataError
 from utils.image_util import safe_join, write_png
 
+# kinds of networks whose results have the same names
+_SAME_NAMES = MappingProxyType(
+    {"mean": ("baseline",), "var": ("baseline",), "baseline": ("mean", "var")}
+)
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
 
@@ -32,7 +37,7 @@ class ResultFolder:
 
     Args:
         output_dir: ``--output_dir``.
-        kind: ``mean`` or ``var``.
+        kind: ``mean``, ``var`` or ``baseline``.
         step: of the network, in the file names.
         file_names: the files that make an image done, in writing order.
         model_paths: checkpoints that the results depend on.
@@ -50,6 +55,8 @@ class ResultFolder:
         # the others (the low-res image) are the same for every checkpoint
         self._own_files = frozenset(file for file in file_names if f"_{step}." in file)
         self._stamp_path = os.path.join(output_dir, f".{kind}_{step}.json")
+        others = [f".{other}_{step}.json" for other in _SAME_NAMES[kind]]
+        self._other_stamps = [os.path.join(output_dir, other) for other in others]
         self._model_paths = model_paths
 
     def path(self, name: str, file_name: str) -> str:
@@ -63,7 +70,17 @@ class ResultFolder:
         return os.path.join(folder, file_name)
 
     def pending(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The images that are still to do; all ranks get the same answer."""
+        """The images that are still to do; all ranks get the same answer.
+
+        Raises:
+            DataError: if the folder holds another kind of network's results of the same names.
+        """
+        for path in self._other_stamps:
+            if os.path.exists(path):
+                raise DataError(
+                    f"--output_dir {self.output_dir} holds results of the same names by another "
+                    f"kind of network ({os.path.basename(path)}); give another folder"
+                )
         stamp = {"models": [sha256_of(path) for path in self._model_paths]}
         is_same = self._read_stamp() == stamp
         pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]

@@ -16,6 +16,7 @@ from models.config import (
     parse_channel_mult,
 )
 from sr_var.flags import DiffusionFlags, MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
+from sr_var.net_flags import BaselineModelFlags
 from utils.script_util import defaults
 
 if TYPE_CHECKING:
@@ -65,6 +66,23 @@ def create_var_model(**flags: Any) -> VarianceModel:
     if parsed.predict_residual:
         raise ValueError("--predict_residual is for the mean net; leave it out for the variance")
     return VarianceModel(_regression_config(parsed, last_layer_type=parsed.last_layer_type))
+
+
+def create_baseline_model(**flags: Any) -> UNetModel:
+    """The one network of a baseline (:class:`BaselineModelFlags`), its outputs side by side.
+
+    ``predict_residual`` is left to ``baseline_utils``: there are more outputs than inputs.
+
+    Raises:
+        TypeError: for an unknown flag.
+        ValueError: for a value that makes no network.
+    """
+    from models.unet import UNetModel
+
+    parsed = BaselineModelFlags(**flags)
+    own = {"last_layer_type": "none", "predict_residual": False}
+    out_channels = parsed.out_channels * parsed.num_outputs
+    return UNetModel(_regression_config(parsed, out_channels=out_channels, **own))
 
 
 def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, GaussianDiffusion]:

@@ -8,15 +8,20 @@ business.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sr_var.base_dataset import CropDataset, Entry, TestCrops, check_labels, load_entries
+from sr_var.base_dataset import CropDataset, Entry, TestCrops, load_entries
 from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image
 from sr_var.flags import DataFlags
 from utils.data_util import TrainData, default_num_workers, make_loader, shard_batches
 from utils.tree_util import to_device
+
+if TYPE_CHECKING:
+    from sr_var.cross_fit import CrossFit
+
+Choose = Callable[[list[Entry]], list[Entry]]
 
 
 def load_train_crops(
@@ -26,7 +31,7 @@ def load_train_crops(
     seed: int,
     prepare: Callable[[dict[str, Any]], tuple[Any, Any]],
     log: Callable[[str], None],
-    num_classes: int | None = None,
+    choose: Choose = list,
 ) -> TrainData[Any]:
     """Endless shuffled training batches; ``prepare`` makes the task's pair from a batch of crops.
 
@@ -35,15 +40,15 @@ def load_train_crops(
         large_size: side of the crops, pixels.
         batch_size: per process.
         seed: of order and augmentation.
-        prepare: receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y`` and ``position`` (N,).
+        prepare: receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y``, ``fold`` and
+            ``position`` (N,).
         log: receives a line for every bad image that was replaced.
-        num_classes: of a class-conditional model; None where labels do not matter.
+        choose: which images to use, and what to mark on them; may refuse them.
 
     Raises:
-        DataError: for missing data, a batch larger than the data, or a label out of range.
+        DataError: for missing data, or a batch larger than the data.
     """
-    entries = load_entries(flags.data_info_dict_path, flags.data_dir)
-    check_labels(entries, num_classes)
+    entries = choose(load_entries(flags.data_info_dict_path, flags.data_dir))
     log(f"{len(entries)} training images from {flags.data_info_dict_path}")
 
     def report_and_prepare(batch: dict[str, Any]) -> tuple[Any, Any]:
@@ -82,14 +87,28 @@ def load_regression_data(
     seed: int,
     device: torch.device,
     log: Callable[[str], None],
+    cross_fit: CrossFit | None = None,
 ) -> TrainData[Any]:
-    """Training batches for the mean and the variance net; ``sizes`` is (large, small)."""
+    """Training batches for the mean and the variance net; ``sizes`` is (large, small).
+
+    With a ``cross_fit`` that leaves a fold out, the batches hold none of its images. With one that
+    leaves out nothing, the input is a dict of ``low_res``, the upsampled images, and ``fold`` (N,).
+    """
     large_size, small_size = sizes
 
-    def prepare(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        return regression_pair(batch["high_res"], small_size, device)
+    def prepare(batch: dict[str, Any]) -> tuple[Any, torch.Tensor]:
+        low_res_up, high_res = regression_pair(batch["high_res"], small_size, device)
+        if cross_fit is None or cross_fit.left_out is not None:
+            return low_res_up, high_res
+        return {"low_res": low_res_up, "fold": batch["fold"].to(device)}, high_res
 
-    return load_train_crops(flags, large_size, batch_size, seed, prepare, log)
+    def choose(entries: list[Entry]) -> list[Entry]:
+        if cross_fit is None:
+            return entries
+        log(cross_fit.describe(entries))
+        return cross_fit.assign(entries)
+
+    return load_train_crops(flags, large_size, batch_size, seed, prepare, log, choose)
 
 
 def test_batches(

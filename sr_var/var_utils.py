@@ -6,49 +6,97 @@ variance plus the squared error of m̂ (docs/theory.md, eq. 4).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from sr_var.losses import itakura_saito
+from sr_var.model_args import refuse_other_setting
+from sr_var.net_flags import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.results import PICTURES_IN_STRIP, ResultFolder, require_finite, strip, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
+from utils.tree_util import batch_slice
+
+if TYPE_CHECKING:
+    from sr_var.cross_fit import CrossFit
 
 # variances are computed in units of [-1, 1] squared and stored in squared grey levels
 GREY_LEVELS_SQUARED = 127.5**2
 
 
-def with_mean(mean_model: torch.nn.Module, low_res_up: torch.Tensor) -> torch.Tensor:
-    """What the variance net sees: the low-res image and the frozen net's mean, (N, 6, H, H)."""
+def check_loss(loss: str, last_layer_type: str) -> None:
+    """Refuses a loss that divides by what may be 0 or negative.
+
+    Raises:
+        ValueError: names both flags.
+    """
+    if loss == ITAKURA_SAITO and last_layer_type == "none":
+        raise ValueError(
+            f"--loss {ITAKURA_SAITO} divides by the variance; give --last_layer_type softplus "
+            "(or exp, sigmoid), which keeps it positive"
+        )
+
+
+def with_mean(mean_model: torch.nn.Module, net_input: Any) -> torch.Tensor:
+    """What the variance net sees: the low-res image and the frozen net's mean, (N, 6, H, H).
+
+    Args:
+        mean_model: a mean net, or those of cross-fitting (``FoldedMean``).
+        net_input: (N, 3, H, H) upsampled low-res images; or, for the net of each image's fold, a
+            dict of them and the folds (``sr_data.load_regression_data``).
+    """
+    is_folded = isinstance(net_input, dict)
+    low_res_up: torch.Tensor = net_input["low_res"] if is_folded else net_input
     with torch.no_grad():
-        mean = mean_model(low_res_up)
+        mean = mean_model(low_res_up, net_input["fold"]) if is_folded else mean_model(low_res_up)
     return torch.cat([low_res_up, mean.to(low_res_up.dtype)], dim=1)
 
 
 class SRVarTrainLoop(TrainLoop):
-    """Squared error against the squared residual of the mean net.
+    """Squared error, or another loss with its minimiser, against the mean net's squared residual.
 
     Args:
         mean_model: frozen here, in evaluation mode.
+        loss: ``squared_error`` or ``itakura_saito``; the latter for a positive model.
+        cross_fit: whose residuals the data ask for; stored with the checkpoints.
         rest: of :class:`TrainLoop`; batch and label as for the mean net.
     """
 
-    def __init__(self, *, mean_model: torch.nn.Module, **rest: Any) -> None:
+    def __init__(
+        self,
+        *,
+        mean_model: torch.nn.Module,
+        loss: str = SQUARED_ERROR,
+        cross_fit: CrossFit | None = None,
+        **rest: Any,
+    ) -> None:
+        self._loss, self._cross_fit = loss, cross_fit.record() if cross_fit else None
         super().__init__(**rest)
         self.mean_model = mean_model.to(self.device).eval().requires_grad_(False)
 
     def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
-        """Mean of (v(x, m̂(x)) − (y − m̂(x))²)²."""
+        """Mean of (v(x, m̂(x)) − r²)², r = y − m̂(x); or of the Itakura–Saito loss of v and r²."""
         net_input = with_mean(self.mean_model, micro_input)
         residual = micro_label - net_input[:, micro_label.shape[1] :]
         output = self.wrapped_model(net_input)
-        return torch.nn.functional.mse_loss(output.float(), residual.square()), output
+        loss = itakura_saito if self._loss == ITAKURA_SAITO else torch.nn.functional.mse_loss
+        return loss(output.float(), residual.square()), output
+
+    def extra_state(self) -> dict[str, Any]:
+        """What the weights depend on beside the flags of the network."""
+        return {"loss": self._loss, "cross_fit": self._cross_fit}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Refuses to go on with another loss or other residuals."""
+        refuse_other_setting(state, "loss", self._loss, before=SQUARED_ERROR)
+        refuse_other_setting(state, "cross_fit", self._cross_fit)
 
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:
-            net_input = with_mean(self.mean_model, micro_input[:PICTURES_IN_STRIP])
+            net_input = with_mean(self.mean_model, batch_slice(micro_input, 0, PICTURES_IN_STRIP))
             label = micro_label[:PICTURES_IN_STRIP]
             error = (label - net_input[:, label.shape[1] :]).abs()
             std = micro_output[:PICTURES_IN_STRIP].float().clamp(min=0).sqrt()
@@ -58,11 +106,11 @@ class SRVarTrainLoop(TrainLoop):
 
 
 def var_result_folder(
-    output_dir: str, step: int, model_path: str, mean_model_path: str
+    output_dir: str, step: int, model_path: str, *mean_model_paths: str
 ) -> ResultFolder:
     """The variance net's file."""
     files = (f"high_res_var_{step}.pkl",)
-    return ResultFolder(output_dir, "var", step, files, [model_path, mean_model_path])
+    return ResultFolder(output_dir, "var", step, files, [model_path, *mean_model_paths])
 
 
 class SRVarTestLoop(TestLoop):

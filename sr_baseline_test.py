@@ -1,0 +1,69 @@
+"""Writes a baseline's results of every test image; finished images are not computed again.
+
+    one process:  python sr_baseline_test.py --log_dir L --model_path M.pt --output_dir O
+    4 GPUs:       torchrun --nproc_per_node 4 sr_baseline_test.py (the same)
+
+Mean and variance have the names of the two nets' results, so that sr_var_verification.py takes them
+with --sr_model_output_dir O and the step for both --mean_model_step and --var_model_step. A net of
+quantiles also writes these, and how many real values lie below each.
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import TestDataFlags
+from sr_var.net_flags import QUANTILE, BaselineModelFlags, BaselineTestFlags
+from utils.errors import EXIT_DONE, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__, model=BaselineModelFlags, data=TestDataFlags, test=BaselineTestFlags
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, tests; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(TestDataFlags, args)
+    test = from_args(BaselineTestFlags, args)
+    from sr_var.base_dataset import load_entries
+    from sr_var.baseline_utils import BaselineTestLoop, baseline_result_folder, report_quantiles
+    from sr_var.build import finish_test, tested_model
+    from sr_var.mean_utils import regression_test_data
+    from utils.data_util import shard_size
+    from utils.dist_util import is_main
+    from utils.run_util import started
+
+    with started(args, None if test.dry_run else test.log_dir) as run:
+        log = run.logger.info
+        model, sizes, step = tested_model(args, model_flags, test, log)
+        model_flags = from_args(BaselineModelFlags, args)  # now those stored with the run
+        entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
+        run.write_args(args)
+        results = baseline_result_folder(model_flags, test, step)
+        pending = entries if test.dry_run else results.pending(entries)
+        loop = BaselineTestLoop(
+            model=model,
+            model_flags=model_flags,
+            results=results,
+            step=step,
+            small_size=sizes[1] if test.truth == "oracle" else None,
+            data=regression_test_data(pending, data_flags, sizes, test.batch_size),
+            logger=run.logger,
+            num_items=shard_size(len(pending)),
+        )
+        code = finish_test(loop, test, log)
+        if (
+            code == EXIT_DONE
+            and model_flags.objective == QUANTILE
+            and not test.dry_run
+            and is_main()
+        ):
+            report_quantiles(results, entries, step, log)
+        return code
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,54 @@
+"""Trains a baseline: mean and variance in one network by likelihood, or quantiles.
+
+one process:  python sr_baseline_train.py --objective nll $MODEL_FLAGS $SCRIPT_FLAGS
+the others:   --objective beta_nll --beta 0.5, or --objective quantile --quantiles 0.05,0.5,0.95
+4 GPUs:       torchrun --nproc_per_node 4 sr_baseline_train.py (the same)
+go on:        the same command with --resume_checkpoint auto
+"""
+
+from __future__ import annotations
+
+from sr_var.flags import DataFlags
+from sr_var.net_flags import BaselineModelFlags, BaselineTrainFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__, model=BaselineModelFlags, data=DataFlags, training=BaselineTrainFlags
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, trains; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(DataFlags, args)
+    train = from_args(BaselineTrainFlags, args)
+    from sr_var.baseline_utils import BaselineTrainLoop
+    from sr_var.build import new_model, settle_train_flags, store_model_flags
+    from sr_var.script_util import create_baseline_model
+    from sr_var.sr_data import load_regression_data
+    from utils.run_util import started
+
+    with started(args, None if train.dry_run else train.log_dir) as run:
+        flags, train = settle_train_flags(args, model_flags, train, run.logger.info)
+        run.write_args(args)
+        sizes = flags["large_size"], flags["small_size"]
+        data = load_regression_data(
+            data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info
+        )
+        loop = BaselineTrainLoop(
+            model=new_model(create_baseline_model, flags, train),
+            model_flags=BaselineModelFlags(**flags),
+            data=data,
+            logger=run.logger,
+            **train.common(),
+        )
+        store_model_flags(train, BaselineModelFlags, flags)
+        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

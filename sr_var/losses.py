@@ -1,0 +1,74 @@
+"""The losses beside the squared error, each with its conditional risk minimiser: pure functions.
+
+All return the mean over items, channels and pixels (docs/theory.md, section 1 has the table).
+Images are NCHW in [-1, 1], variances in that unit squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# what rounding to 8 bits adds: 1/12 grey level²; below it the images say nothing
+VARIANCE_FLOOR = 1.0 / (12.0 * 127.5**2)
+
+
+def itakura_saito(variance: Tensor, squared_residual: Tensor) -> Tensor:
+    """Mean of (r² + ε)/(v + ε) + log(v + ε); minimiser v = E[r² | x].
+
+    The Itakura–Saito divergence without its constant, a Bregman divergence, hence the minimiser
+    (Banerjee et al. 2005). It compares by ratio: dark spots of the variance count as much as bright
+    ones. ε = ``VARIANCE_FLOOR`` on both sides bounds value and gradient as v tends to 0 and leaves
+    the minimiser where it is.
+
+    Args:
+        variance: v ≥ 0.
+        squared_residual: r², same shape.
+    """
+    floored = variance + VARIANCE_FLOOR
+    return ((squared_residual + VARIANCE_FLOOR) / floored + floored.log()).mean()
+
+
+def gaussian_nll(mean: Tensor, variance: Tensor, label: Tensor) -> Tensor:
+    """Mean of ½ (y − m)²/v + ½ log v; minimiser m = E[Y | x], v = Var[Y | x].
+
+    Args:
+        mean: m.
+        variance: v > 0, same shape.
+        label: y, same shape.
+    """
+    return beta_nll(mean, variance, label, beta=0.0)
+
+
+def beta_nll(mean: Tensor, variance: Tensor, label: Tensor, beta: float) -> Tensor:
+    """Mean of sg(v^β) · (½ (y − m)²/v + ½ log v), sg: taken as a constant by the gradient.
+
+    Seitzer et al. 2022 (arXiv 2203.09168, eq. 5). β = 0 is the likelihood; at β = 1 the mean has
+    the gradient of the squared error. The gradient is 0 at the likelihood's minimiser for every β.
+
+    Args:
+        mean: m.
+        variance: v > 0, same shape.
+        label: y, same shape.
+        beta: β in [0, 1].
+    """
+    nll = 0.5 * ((label - mean).square() / variance + variance.log())
+    return (nll * variance.detach() ** beta).mean()
+
+
+def pinball(quantiles: Tensor, label: Tensor, levels: Sequence[float]) -> Tensor:
+    """Mean over the levels τ of max(τ (y − q), (τ − 1)(y − q)); minimiser the τ-quantile of Y | x.
+
+    Koenker & Bassett 1978.
+
+    Args:
+        quantiles: (N, Q, C, H, W), one image a level.
+        label: (N, C, H, W).
+        levels: Q numbers in (0, 1).
+    """
+    tau = torch.tensor(levels, dtype=quantiles.dtype, device=quantiles.device)
+    tau = tau.reshape(1, -1, 1, 1, 1)
+    error = label[:, None] - quantiles  # (N, Q, C, H, W)
+    return torch.maximum(tau * error, (tau - 1.0) * error).mean()

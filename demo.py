@@ -9,7 +9,7 @@ import importlib
 import time
 from dataclasses import dataclass
 
-from sr_var.demo import CPU, GPU, QUICK, Preset, commands
+from sr_var.demo import CPU, GPU, QUICK, Preset, commands, oracle_commands
 from utils.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs all commands of the preset; returns the exit code of the one that did not finish."""
     args = make_parser(__doc__, demo=DemoFlags).parse_args(argv)
     preset = pick_preset(from_args(DemoFlags, args))
-    steps = commands(preset)
+    steps = commands(preset) + oracle_commands(preset)
     started = time.monotonic()
     for number, (script, words) in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] python {script} {' '.join(words)}", flush=True)
@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         if code != EXIT_DONE:
             return code
     print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
+    print(f"photographs: logs/sr_compare/{preset.name}/report.html (open it in a browser)")
+    print(f"the truth:   logs/sr_compare/{preset.name}_oracle/report.html, figures above")
     print(f"pictures:    logs/sr_compare/{preset.name}/overview.png and panels/")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
     print("TensorBoard: tensorboard --logdir logs")

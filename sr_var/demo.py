@@ -1,4 +1,5 @@
-"""The commands of ``make demo``: the whole experiment on small tiles of real photographs.
+"""The commands of ``make demo``: the whole experiment on small tiles of real photographs, then the
+same two nets on the oracle.
 
 Sizes only; every command is one that a user could type. No torch: the scripts import it themselves.
 """
@@ -25,6 +26,9 @@ class Preset:
     num_samples: int
     respacing: str
     sample_batch_size: int
+    oracle_crops: int
+    oracle_mean_steps: int
+    oracle_var_steps: int
 
 
 CPU = Preset(
@@ -41,6 +45,9 @@ CPU = Preset(
     num_samples=20,
     respacing="8,1,1,1,1",
     sample_batch_size=32,
+    oracle_crops=1500,
+    oracle_mean_steps=500,
+    oracle_var_steps=500,
 )
 QUICK = replace(
     CPU,
@@ -53,6 +60,9 @@ QUICK = replace(
     var_steps=120,
     diffusion_steps=120,
     num_samples=8,
+    oracle_crops=100,
+    oracle_mean_steps=40,
+    oracle_var_steps=40,
 )
 GPU = replace(
     CPU,
@@ -67,6 +77,9 @@ GPU = replace(
     num_samples=50,
     respacing="30,5,3,2,2",
     sample_batch_size=400,
+    oracle_crops=4000,
+    oracle_mean_steps=4000,
+    oracle_var_steps=4000,
 )
 
 Command = tuple[str, list[str]]
@@ -114,6 +127,47 @@ def commands(preset: Preset) -> list[Command]:
         f"--ddpm_sr_output_dir outputs/ddpm_sr/{name} --num_samples {preset.num_samples} "
         f"--sr_model_output_dir outputs/sr_var/{name} --mean_model_step {preset.mean_steps} "
         f"--var_model_step {preset.var_steps} --log_dir logs/sr_compare/{name}",
+    ]
+    return [(words[0], words[1:]) for words in (line.split() for line in lines)]
+
+
+def oracle_commands(preset: Preset) -> list[Command]:
+    """The small check against the truth: both nets on the oracle, judged by its exact law."""
+    name = f"{preset.name}_oracle"
+    data, exact = f"data/{name}", f"outputs/oracle/{name}"
+    net = (
+        "--large_size 32 --small_size 8 --model_channels 16 --channel_mult 1,1,2 "
+        "--num_res_blocks 1 --attention_resolutions 1 --resblock_updown True"
+    )
+    train = (
+        f"--data_dir {data}/images --data_info_dict_path {data}/train_data_info.pkl "
+        "--batch_size 16 --log_interval 50 --save_interval 300 --keep_last_k 1 "
+        "--resume_checkpoint auto --lr 3e-3"
+    )
+    test = f"--data_dir {data}/images --data_info_dict_path {data}/to_sample_data_info.pkl"
+    mean_model = f"checkpoints/sr_mean/{name}/model{preset.oracle_mean_steps:06d}.pt"
+    mean_args = f"logs/sr_mean/{name}/mean_model_args.pkl"
+    judged = (
+        f"{test} --large_size 32 --ddpm_sr_output_dir {exact} --num_samples 100 "
+        f"--sr_model_output_dir outputs/sr_var/{name} "
+        f"--mean_model_step {preset.oracle_mean_steps} --var_model_step {preset.oracle_var_steps} "
+        f"--log_dir logs/sr_compare/{name}"
+    )
+    lines = [
+        f"oracle_data.py --data_dir data/demo --test_folder test --output_dir {data} "
+        f"--sample_dir {exact} --log_dir logs/oracle_data/{name} --large_size 32 --small_size 8 "
+        f"--num_train_crops {preset.oracle_crops} --num_draws 4 --num_test_crops 16",
+        f"sr_mean_train.py {net} --predict_residual True {train} "
+        + _schedule("sr_mean", name, preset.oracle_mean_steps),
+        f"sr_var_train.py {net} {train} --mean_model_path {mean_model} "
+        f"--mean_model_args_path {mean_args} " + _schedule("sr_var", name, preset.oracle_var_steps),
+        f"sr_mean_test.py {test} --log_dir logs/sr_mean/{name} --output_dir outputs/sr_var/{name} "
+        f"--model_path {mean_model} --batch_size 16",
+        f"sr_var_test.py {test} --log_dir logs/sr_var/{name} --output_dir outputs/sr_var/{name} "
+        f"--model_path checkpoints/sr_var/{name}/model{preset.oracle_var_steps:06d}.pt "
+        f"--batch_size 16 --mean_model_path {mean_model} --mean_model_args_path {mean_args}",
+        f"oracle_budget.py {judged}",
+        f"sr_var_verification.py {judged}",
     ]
     return [(words[0], words[1:]) for words in (line.split() for line in lines)]
 

@@ -6,15 +6,15 @@ import importlib
 
 import pytest
 
-from sr_var.demo import CPU, GPU, QUICK, Preset, commands
+from sr_var.demo import CPU, GPU, QUICK, Command, Preset, commands, oracle_commands
 from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
 
 PRESETS = pytest.mark.parametrize("preset", [CPU, QUICK, GPU], ids=lambda preset: preset.name)
 
 
-def _parse(preset: Preset) -> dict[str, dict[str, object]]:
+def _parse(steps: list[Command]) -> dict[str, dict[str, object]]:
     parsed = {}
-    for script, words in commands(preset):
+    for script, words in steps:
         parser = importlib.import_module(script.removesuffix(".py")).create_parser()
         parsed[script] = vars(parser.parse_args(words))
     return parsed
@@ -22,12 +22,31 @@ def _parse(preset: Preset) -> dict[str, dict[str, object]]:
 
 @PRESETS
 def test_the_parsers_take_every_command_of_the_demo(preset: Preset) -> None:
-    assert len(_parse(preset)) == 8
+    assert len(_parse(commands(preset))) == 8
+    assert len(_parse(oracle_commands(preset))) == 7
+
+
+@PRESETS
+def test_the_oracle_check_reads_what_it_wrote_and_nothing_of_the_photographs(
+    preset: Preset,
+) -> None:
+    parsed = _parse(oracle_commands(preset))
+    data, verification = parsed["oracle_data.py"], parsed["sr_var_verification.py"]
+    assert verification["ddpm_sr_output_dir"] == data["sample_dir"]
+    assert verification["num_samples"] == data["num_samples"]
+    assert verification["data_dir"] == f"{data['output_dir']}/images"
+    assert verification["log_dir"] == parsed["oracle_budget.py"]["log_dir"]
+    train, test = parsed["sr_mean_train.py"], parsed["sr_mean_test.py"]
+    assert test["model_path"] == f"{train['model_save_dir']}/model{train['max_step']:06d}.pt"
+    assert verification["mean_model_step"] == train["max_step"]
+    own = {args["log_dir"] for args in parsed.values()}
+    others = _parse(commands(preset))
+    assert not own & {args["log_dir"] for args in others.values()}
 
 
 @PRESETS
 def test_a_command_reads_what_an_earlier_one_wrote(preset: Preset) -> None:
-    parsed = _parse(preset)
+    parsed = _parse(commands(preset))
     train, test = parsed["sr_mean_train.py"], parsed["sr_mean_test.py"]
     model = f"{train['model_save_dir']}/model{train['max_step']:06d}.pt"
     assert test["model_path"] == model == parsed["sr_var_train.py"]["mean_model_path"]
@@ -51,7 +70,7 @@ def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> No
         names = {field.name for group in classes for field in fields(group)}
         return {name: args[name] for name in names}
 
-    parsed = _parse(preset)
+    parsed = _parse(commands(preset))
     create_mean_model(**take(parsed["sr_mean_train.py"], flags.MeanModelFlags))
     create_var_model(**take(parsed["sr_var_train.py"], flags.VarModelFlags))
     groups = flags.SRDiffusionModelFlags, flags.DiffusionFlags

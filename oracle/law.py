@@ -86,7 +86,8 @@ class OracleLaw:
         deviation = value - self.base
         upper: Tensor = torch.special.ndtr((deviation - self.edge) / std)
         lower: Tensor = torch.special.ndtr((deviation + self.edge) / std)
-        return torch.lerp(lower, upper, self._p.expand_as(upper))
+        mixture: Tensor = torch.lerp(lower, upper, self._p.expand_as(upper))
+        return mixture
 
     def quantile(self, level: float) -> Tensor:
         """The value that Y stays below with probability ``level``, pixel by pixel, (N, C, H, W).
@@ -97,14 +98,15 @@ class OracleLaw:
         if not 0.0 < level < 1.0:
             raise ValueError(f"a quantile has a level between 0 and 1, got {level}")
         # each component's quantile bounds that of the mixture
-        shift = torch.special.ndtri(torch.tensor(level, dtype=self.base.dtype))
+        shift: Tensor = torch.special.ndtri(torch.tensor(level, dtype=self.base.dtype))
         centre = self.base + self.noise_variance.sqrt() * shift.to(self.base.device)
         low, high = centre - self.edge.abs(), centre + self.edge.abs()
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2.0
             is_below = self.cdf(middle) < level
             low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
-        return (low + high) / 2.0
+        middle = (low + high) / 2.0
+        return middle
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One draw of Y for each x, (N, C, H, W); area(Y) = x up to rounding."""

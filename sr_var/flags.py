@@ -251,13 +251,22 @@ class VerificationFlags:
     log_dir: str = flag("logs/sr_compare/64_256", "folder of the figures and pictures")
     num_panels: int = flag(50, "images to draw panels of; -1: all")
     num_threads: int = flag(-1, "images reduced at a time; -1: by the cores")
-    seed: int = flag(0, "of anything random (nothing is so far)")
+    margin: float = flag(
+        0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
+    )
+    seed: int = flag(0, "of the bootstrap over images, and of the pixels in the scatter plot")
     debug_mode: bool = flag(False, "print the memory in use")
     dry_run: bool = flag(False, "one image, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts without a variance, or without a meaning; fills in the nets' folder."""
+        """Refuses counts without a variance, or without a meaning; fills in the nets' folder.
+
+        Raises:
+            ValueError: names the flag, its value and what it may be.
+        """
         _require_at_least(self, num_samples=2, num_panels=-1)
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
         if not self.sr_model_output_dir:
             name = "128_512" if self.large_size == 512 else "64_256"
             object.__setattr__(self, "sr_model_output_dir", f"outputs/sr_var/{name}")

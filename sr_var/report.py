@@ -1,6 +1,6 @@
-"""The verification from end to end, and what people read and look at: table and panels.
+"""The verification from end to end, and what people look at: panels.
 
-Computes no figure; ``verification`` does. Reads no sample; ``verification_io`` does.
+Computes no figure; ``verification`` and ``summary`` do. Reads no sample; ``verification_io`` does.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -21,7 +20,10 @@ from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
 from sr_var.overview import top_of_scale, uncertainty_maps, write_overview
 from sr_var.results import to_grey_bytes
-from sr_var.verification import Figures, ImageData, averages
+from sr_var.summary import Totals, flat_figures, scatter_per_image, summarise
+from sr_var.table import table
+from sr_var.truth import TRUTH_FILE
+from sr_var.verification import ImageData
 from sr_var.verification_io import ImageResult, verify_images, write_results
 from utils.debug_util import describe_memory
 from utils.image_util import write_png
@@ -31,42 +33,6 @@ from utils.stop_util import StopFlag
 
 _NUM_IN_OVERVIEW = 3
 Picture = npt.NDArray[np.uint8]
-
-_ROWS = (
-    ("mean of the nets against the mean of the samples", None, None, None),
-    ("  mse, grey levels²", "mean", "mse", "floor_mse"),
-    ("  psnr, dB", "mean", "psnr", None),
-    ("  nmse", "mean", "nmse", None),
-    ("variance of the nets against that of the samples", None, None, None),
-    ("  var error, grey levels²", "var", "var_error", "floor_var_error"),
-    ("  std error, grey levels", "var", "std_error", "floor_std_error"),
-    ("  mean std of the nets, grey levels", "var", "mean_std_net", None),
-    ("  mean std of the samples, grey levels", "var", "mean_std_samples", None),
-    ("  correlation of the two std maps", "var", "correlation", None),
-    ("against the real high-res image", None, None, None),
-    ("  psnr of the mean net, dB", "high_res", "psnr_net", None),
-    ("  psnr of the mean of the samples, dB", "high_res", "psnr_samples", None),
-    ("  psnr of bilinear upsampling, dB", "high_res", "psnr_bilinear", None),
-    ("std of the nets by place", None, None, None),
-    ("  at edges, grey levels", "edges", "std_at_edges", None),
-    ("  on flat ground, grey levels", "edges", "std_on_flat", None),
-)
-
-
-def table(summary: Mapping[str, Any]) -> str:
-    """The figures as text; the last column is what perfect nets would show (sampling noise)."""
-    head = f"{summary['num_images']} images, {summary['num_samples']} samples each"
-    lines = [f"{head:<50}{'value':>12}{'noise floor':>14}"]
-    for label, section, key, floor in _ROWS:
-        if section is None or key is None:
-            lines.append(label)
-            continue
-        value = f"{summary[section][key]:.4g}"
-        floor_text = f"{summary[section][floor]:.4g}" if floor else ""
-        lines.append(f"{label:<50}{value:>12}{floor_text:>14}".rstrip())
-    negative = int(summary["var"]["num_negative"])
-    lines.append(f"negative variances set to 0: {negative}")
-    return "\n".join(lines)
 
 
 def mean_panel(data: ImageData) -> Picture:
@@ -111,19 +77,25 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
     rows: list[ImageResult] = []
     shown: list[ImageData] = []
+    totals = Totals()
     stop, started = StopFlag(), time.monotonic()
     with stop.listening(), Progress(len(entries), "verifying", unit="image") as bar:
-        for result in verify_images(entries, flags, num_kept=num_panels):
+        for result in verify_images(
+            entries, flags, num_kept=num_panels, num_scatter=scatter_per_image(len(entries))
+        ):
+            totals.add(result)
             if result.data is not None and not flags.dry_run:
                 write_panels(result, flags.log_dir, logger)
                 shown += [result.data] if len(shown) < _NUM_IN_OVERVIEW else []
-            rows.append(dataclasses.replace(result, data=None))
+            rows.append(dataclasses.replace(result, data=None, histograms=None))
             bar.update()
             if stop.reason:
                 logger.info(f"stopped ({stop.reason}); run again")
                 return False
-    summary = summarise(rows, flags)
+    summary = summarise(rows, totals, flags)
     logger.info("\n" + table(summary))
+    for line in _notices(rows):
+        logger.info(line)
     if flags.dry_run:
         logger.info(describe_memory(torch.device("cpu")))
         logger.info(f"one image, with warm-up: {time.monotonic() - started:.2f} s on one core")
@@ -138,23 +110,18 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     return True
 
 
-def summarise(rows: Sequence[ImageResult], flags: VerificationFlags) -> dict[str, Any]:
-    """The content of ``results.json``."""
-    num_float = sum(row.is_float for row in rows)
-    return {
-        "num_images": len(rows),
-        "num_samples": flags.num_samples,
-        "num_images_with_float_moments": num_float,
-        **averages([row.figures for row in rows]),
-    }
-
-
-def flat_figures(summary: Mapping[str, Figures]) -> dict[str, float]:
-    """``section.key`` → value, for TensorBoard, which has no place for infinity."""
-    sections = {key: part for key, part in summary.items() if isinstance(part, Mapping)}
-    return {
-        f"{section}.{key}": value
-        for section, part in sections.items()
-        for key, value in part.items()
-        if math.isfinite(value)
-    }
+def _notices(rows: Sequence[ImageResult]) -> list[str]:
+    """Which figures are missing, and why."""
+    lines = []
+    num_whole = sum(math.isfinite(row.figures["ceiling"]["reliability"]) for row in rows)
+    if num_whole < len(rows):
+        lines.append(
+            f"notice: no ceiling: of {len(rows) - num_whole} images the moments file keeps no "
+            "halves and the pictures are not there, or there are fewer than 4 samples, or no spread"
+        )
+    num_exact = sum("truth" in row.figures for row in rows)
+    if 0 < num_exact < len(rows):
+        lines.append(
+            f"notice: only {num_exact} of {len(rows)} images have {TRUTH_FILE}; it is not used"
+        )
+    return lines

@@ -19,6 +19,7 @@ from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
 
 LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
+SETTINGS_FILE = ".sampling.json"
 
 
 @dataclass
@@ -48,7 +49,7 @@ def require_same_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
     Raises:
         DataError: names the settings that differ: samples of two laws would share one folder.
     """
-    path = os.path.join(output_dir, ".sampling.json")
+    path = os.path.join(output_dir, SETTINGS_FILE)
     try:
         with open(path, encoding="utf-8") as file:
             stored = json.load(file)

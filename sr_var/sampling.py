@@ -281,7 +281,7 @@ class SRSampler:
         job.num_open -= len(indices)
         if job.moments is not None:
             grey = np.stack([to_hwc(image_to_255(sample.double())) for sample in samples])
-            job.moments = job.moments.add(grey, indices)
+            job.moments = job.moments.add(grey, indices, self._small_size)
             is_final = len(job.moments.indices) >= job.num_wanted
             job.moments.save(os.path.join(folder, MOMENTS_FILE), is_final=is_final)
         for index, sample in zip(indices, samples, strict=True):

@@ -1,10 +1,11 @@
 """The figures that compare the nets with the samples: definitions, and the numbers of one image.
 
 All in grey levels and float64, on HWC arrays; averages over images are taken by ``averages``.
-Reading files and drawing pictures is the business of ``verification_io`` and ``report``.
+Reading files and drawing pictures is the business of ``verification_io`` and ``report``; figures
+that are functions of means over all images are in ``pooled``.
 
 Definitions (m, v: mean and variance of the nets; x̄, k2: mean and unbiased variance of the n
-samples; averages over pixels and channels; docs/theory.md, eq. 6 to 10):
+samples; averages over pixels and channels; docs/theory.md, eq. 6 to 15):
 
     mse        mean (m − x̄)²
     psnr       10 log10(255² / mse)
@@ -21,15 +22,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sr_var.floors import variance_floors
+from sr_var.truth import Truth
 from utils.metric_util import Moments, mean_abs_error, mse, nmse, psnr
 
 Array = npt.NDArray[np.float64]
 Figures = dict[str, float]
-
-# the fourth cumulant needs four samples
-_COUNT_FOR_FLOOR = 4
-# E|z| of a standard normal z: the mean absolute error of an estimate with standard error 1
-_MEAN_ABS_NORMAL = np.sqrt(2 / np.pi)
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,9 @@ class ImageData:
     """Everything about one image, HWC float64 grey levels.
 
     ``mean`` and ``variance`` are the nets', ``samples`` the reference; ``bilinear`` is the low-res
-    image upsampled, the baseline that a mean net must beat.
+    image upsampled, the baseline that a mean net must beat. What need not be known is None: X (the
+    block means of ``high_res``, (h, w, 3)); the variances of the samples of even and of odd index;
+    the samples' variance of their block means, (h, w, 3); the exact law.
     """
 
     mean: Array
@@ -45,6 +45,10 @@ class ImageData:
     samples: Moments
     high_res: Array
     bilinear: Array
+    low_res: Array | None = None
+    half_variances: tuple[Array, Array] | None = None
+    block_variance: Array | None = None
+    truth: Truth | None = None
 
 
 def compare_mean(data: ImageData) -> Figures:
@@ -68,23 +72,18 @@ def compare_mean(data: ImageData) -> Figures:
 def compare_variance(data: ImageData) -> Figures:
     """The variance net against the samples' unbiased variance.
 
-    The floors are what the true variance would show against n samples whose variance scatters with
-    the (unbiased estimate of its) standard error: E|k2 − σ²| ≈ √(2/π) √Var(k2), and the same
-    through the derivative of the root for the standard deviation; nan below 4 samples.
+    The floors are what the true variance would show against n samples
+    (:func:`sr_var.floors.variance_floors`); nan below 4 samples.
     """
     k2 = data.samples.variance
     variance = np.maximum(data.variance, 0)
-    if data.samples.count < _COUNT_FOR_FLOOR:
-        scatter = np.full_like(k2, np.nan)
-    else:
-        scatter = np.sqrt(np.maximum(data.samples.variance_of_variance, 0))
+    floor, std_floor = variance_floors(data.samples)
     std = np.sqrt(k2)
-    std_scatter = np.divide(scatter, 2 * std, out=np.zeros_like(std), where=std > 0)
     return {
         "var_error": mean_abs_error(k2, variance),
         "std_error": mean_abs_error(std, np.sqrt(variance)),
-        "floor_var_error": float(_MEAN_ABS_NORMAL * np.mean(scatter)),
-        "floor_std_error": float(_MEAN_ABS_NORMAL * np.mean(std_scatter)),
+        "floor_var_error": float(np.mean(floor)),
+        "floor_std_error": float(np.mean(std_floor)),
         "mean_std_net": float(np.mean(np.sqrt(variance))),
         "mean_std_samples": float(np.mean(std)),
         "correlation": _correlation(np.sqrt(variance), std),

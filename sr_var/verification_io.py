@@ -1,7 +1,7 @@
 """Reads what the verification compares and writes what it found; one image at a time, in parallel.
 
-Memory does not grow with the number of samples: pictures are decoded in small groups and merged
-into moments, or the moments that the sampler kept in float are read instead.
+Memory grows neither with the number of samples (``reference``) nor with that of the images: of an
+image, figures, a few means and fixed histograms are left.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import csv
 import io
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,15 @@ import numpy as np
 import torch
 
 from sr_var.base_dataset import Entry
+from sr_var.calibration import Histograms
 from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image, image_to_255
 from sr_var.flags import VerificationFlags
-from sr_var.moments import MOMENTS_FILE, load_moments
+from sr_var.moments import block_means
+from sr_var.pooled import image_means, pooled_figures
+from sr_var.reference import load_reference, read_picture
 from sr_var.results import to_grey_bytes, to_hwc
-from sr_var.sample_jobs import LOW_RES_FILE, sample_path
+from sr_var.sample_jobs import LOW_RES_FILE
+from sr_var.truth import load_truth
 from sr_var.verification import Array, Figures, ImageData, image_figures
 from utils.atomic_file import write_json_atomic, write_text_atomic
 from utils.data_util import num_cores
@@ -35,51 +40,31 @@ from utils.image_util import (
     safe_join,
     write_png,
 )
-from utils.metric_util import Moments
+from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle, load_array
-
-_PICTURES_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image: its figures, and the arrays for pictures (None where nobody wants them)."""
+    """One image: its figures, what adds up over images, and the arrays for pictures.
+
+    Attributes:
+        name: of the image.
+        figures: by section.
+        data: None where nobody wants the arrays.
+        is_float: whether the reference is in float.
+        means: over its pixels, see ``pooled``.
+        histograms: of both routes; None once they are added up.
+        scatter: (2, k): √max(v, 0) and √k₂ of k pixels drawn at random.
+    """
 
     name: str
     figures: dict[str, Figures]
     data: ImageData | None
     is_float: bool
-
-
-def reference_moments(folder: str, num_samples: int, size: int) -> tuple[Moments, bool]:
-    """Moments of the first ``num_samples`` samples of one image, grey levels.
-
-    Returns:
-        the moments, and whether they come from ``moments.npz`` rather than from 8-bit pictures.
-
-    Raises:
-        DataError: if samples are missing or of another size.
-    """
-    stored = load_moments(os.path.join(folder, MOMENTS_FILE))
-    wanted = set(range(num_samples))
-    if stored is not None and stored.moments is not None and set(stored.indices) == wanted:
-        if stored.moments.mean.shape[:2] != (size, size):
-            raise DataError(f"{folder}/{MOMENTS_FILE} is not of images of --large_size {size}")
-        return stored.moments, True
-    paths = [sample_path(folder, i) for i in range(num_samples)]
-    missing = [path for path in paths if not os.path.exists(path)]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {num_samples} samples are missing, the first is {missing[0]}; run "
-            "ddpm_sr_sample.py again, or lower --num_samples"
-        )
-    moments: Moments | None = None
-    for start in range(0, num_samples, _PICTURES_AT_A_TIME):
-        group = [_read_picture(path, size) for path in paths[start : start + _PICTURES_AT_A_TIME]]
-        part = Moments.from_samples(np.stack(group))
-        moments = part if moments is None else Moments.merge(moments, part)
-    assert moments is not None
-    return moments, False
+    means: dict[str, float]
+    histograms: dict[str, Histograms] | None
+    scatter: Array
 
 
 def load_image_data(entry: Entry, flags: VerificationFlags) -> tuple[ImageData, bool]:
@@ -90,7 +75,8 @@ def load_image_data(entry: Entry, flags: VerificationFlags) -> tuple[ImageData, 
     """
     size = flags.large_size
     sample_folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
-    moments, is_float = reference_moments(sample_folder, flags.num_samples, size)
+    small_size = _small_size(sample_folder, size)
+    reference = load_reference(sample_folder, flags.num_samples, size, small_size)
     net_folder = safe_join(flags.sr_model_output_dir, entry.name)
     mean = _read_mean(net_folder, flags.mean_model_step, size)
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
@@ -98,23 +84,52 @@ def load_image_data(entry: Entry, flags: VerificationFlags) -> tuple[ImageData, 
     variance = np.asarray(load_array(variance_path, shape=(size, size, 3)), np.float64)
     image = open_image(resolve_image_path(flags.data_dir, entry.name))
     high_res = center_crop_arr(image, size)  # (H, H, 3) uint8
-    bilinear = _bilinear(high_res, _small_size(sample_folder, size))
-    return ImageData(mean, variance, moments, high_res.astype(np.float64), bilinear), is_float
+    data = ImageData(
+        mean=mean,
+        variance=variance,
+        samples=reference.moments,
+        high_res=high_res.astype(np.float64),
+        bilinear=_bilinear(high_res, small_size),
+        low_res=block_means(high_res.astype(np.float64), small_size),
+        half_variances=reference.half_variances,
+        block_variance=reference.block_variance,
+        truth=load_truth(sample_folder, size),
+    )
+    return data, reference.is_float
 
 
-def verify_image(entry: Entry, flags: VerificationFlags, *, keeps_data: bool) -> ImageResult:
-    """Figures of one image; writes the sample mean and variance beside the samples."""
+def verify_image(
+    entry: Entry, flags: VerificationFlags, *, keeps_data: bool, num_scatter: int = 0
+) -> ImageResult:
+    """Figures of one image; writes the sample mean and variance beside the samples.
+
+    Args:
+        entry: the image.
+        flags: where everything is.
+        keeps_data: whether the result has the arrays for pictures.
+        num_scatter: of how many pixels both stds are kept.
+    """
     data, is_float = load_image_data(entry, flags)
     if not flags.dry_run:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
         rounded = to_grey_bytes(data.samples.mean)
         write_png(os.path.join(folder, "high_res_mean.png"), rounded)
         dump_pickle(data.samples.variance, os.path.join(folder, "high_res_var.pkl"))
-    return ImageResult(entry.name, image_figures(data), data if keeps_data else None, is_float)
+    means, histograms = image_means(data)
+    figures = image_figures(data)
+    for name, value in pooled_figures(means).items():
+        section, _, key = name.partition(".")
+        figures.setdefault(section, {})[key] = float(value)
+    rng = np.random.default_rng(stable_seed(flags.seed, "scatter", entry.name))
+    places = rng.integers(0, data.variance.size, num_scatter)
+    pairs = [np.maximum(data.variance, 0), data.samples.variance]
+    scatter = np.sqrt(np.stack([values.ravel()[places] for values in pairs]))  # (2, num_scatter)
+    kept = data if keeps_data else None
+    return ImageResult(entry.name, figures, kept, is_float, means, histograms, scatter)
 
 
 def verify_images(
-    entries: Sequence[Entry], flags: VerificationFlags, *, num_kept: int
+    entries: Sequence[Entry], flags: VerificationFlags, *, num_kept: int, num_scatter: int = 0
 ) -> Iterator[ImageResult]:
     """Results in the order of the entries; a few images are worked on at a time.
 
@@ -122,30 +137,38 @@ def verify_images(
         entries: the images.
         flags: where everything is.
         num_kept: of how many images the arrays are kept for pictures.
+        num_scatter: of how many pixels of an image both stds are kept.
     """
     num_threads = flags.num_threads if flags.num_threads > 0 else num_cores()
+    waiting: deque[Future[ImageResult]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
-        # a window of futures, so that finished arrays do not pile up behind a slow image
-        for start in range(0, len(entries), 2 * num_threads):
-            window = list(enumerate(entries))[start : start + 2 * num_threads]
-            futures = [
-                pool.submit(verify_image, entry, flags, keeps_data=i < num_kept)
-                for i, entry in window
-            ]
-            try:
-                for future in futures:
-                    yield future.result()
-            finally:
-                for future in futures:
-                    future.cancel()
+        try:
+            for i, entry in enumerate(entries):
+                # few at a time, so that finished arrays do not pile up behind a slow image
+                if len(waiting) >= 2 * num_threads:
+                    yield waiting.popleft().result()
+                keeps = i < num_kept
+                future = pool.submit(
+                    verify_image, entry, flags, keeps_data=keeps, num_scatter=num_scatter
+                )
+                waiting.append(future)
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def write_results(log_dir: str, summary: Mapping[str, Any], rows: Sequence[ImageResult]) -> None:
-    """Writes ``results.json`` (nested by section) and ``results.csv`` (a row an image)."""
+    """Writes ``results.json`` (nested by section) and ``results.csv`` (a row an image).
+
+    The columns are what every image has: an exact law, for one, may be there for some only.
+    """
     write_json_atomic(os.path.join(log_dir, "results.json"), _finite(summary))
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    keys = [(section, key) for section, part in rows[0].figures.items() for key in part]
+    common = set.intersection(*({(s, k) for s in r.figures for k in r.figures[s]} for r in rows))
+    keys = [(s, k) for s, part in rows[0].figures.items() for k in part if (s, k) in common]
     writer.writerow(["name", *(f"{section}.{key}" for section, key in keys)])
     for row in rows:
         writer.writerow([row.name, *(repr(row.figures[s][k]) for s, k in keys)])
@@ -156,14 +179,9 @@ def _finite(value: Any) -> Any:
     """JSON has no infinity (the PSNR of equal images): it becomes null."""
     if isinstance(value, Mapping):
         return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _read_picture(path: str, size: int) -> np.ndarray[Any, Any]:
-    picture = np.asarray(open_image(path))
-    if picture.shape != (size, size, 3):
-        raise DataError(f"{path} is {picture.shape[1]}×{picture.shape[0]}, not --large_size {size}")
-    return picture
 
 
 def _read_mean(folder: str, step: int, size: int) -> Array:
@@ -172,7 +190,7 @@ def _read_mean(folder: str, step: int, size: int) -> Array:
     if not os.path.exists(array_path):
         picture_path = os.path.join(folder, f"high_res_mean_{step}.png")
         _require(picture_path, "sr_mean_test.py")
-        return _read_picture(picture_path, size).astype(np.float64)
+        return read_picture(picture_path, size).astype(np.float64)
     try:
         mean = np.load(array_path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

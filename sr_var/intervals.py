@@ -1,0 +1,105 @@
+"""Bootstrap intervals over images, and the verdict of equivalence.
+
+The image is the cluster: its pixels are drawn together, since they are not independent. Works on
+means over the pixels of each image, so a replicate costs one weighted average.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+NUM_REPLICATES = 2000
+_AT_A_TIME = 100
+_VERDICTS = {
+    "mean": "mean.relative_mse",
+    "variance": "var.relative_rms_error",
+    "bias": "var.relative_bias",
+}
+
+
+def bootstrap(
+    rows: Mapping[str, Array],
+    figures_of: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    seed: int,
+    num_replicates: int = NUM_REPLICATES,
+) -> dict[str, Array]:
+    """Replicates of every figure, (num_replicates,): images drawn with replacement.
+
+    Source: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8
+    (whole clusters are resampled, nothing within them).
+
+    Args:
+        rows: name → one mean over pixels per image, (num_images,); images count alike.
+        figures_of: from means to figures, entry by entry.
+        seed: of the draws.
+        num_replicates: how many.
+    """
+    names = list(rows)
+    table = np.stack([rows[name] for name in names], axis=1)  # (num_images, num_names)
+    num_images, rng = len(table), np.random.default_rng(seed)
+    parts = []
+    for start in range(0, num_replicates, _AT_A_TIME):
+        num = min(_AT_A_TIME, num_replicates - start)
+        drawn = rng.integers(0, num_images, (num, num_images))
+        drawn += num_images * np.arange(num)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=num * num_images)
+        with np.errstate(invalid="ignore"):  # 0 · inf, of the psnr of equal images
+            parts.append(counts.reshape(num, num_images) @ table / num_images)
+    means = np.concatenate(parts)  # (num_replicates, num_names)
+    found = figures_of({name: means[:, i] for i, name in enumerate(names)})
+    return {name: np.asarray(values, np.float64) for name, values in found.items()}
+
+
+def percentile_interval(replicates: Array, coverage: float) -> list[float] | None:
+    """The central ``coverage`` of the replicates; None where they are not finite."""
+    if not np.isfinite(replicates).all():
+        return None
+    tail = (1 - coverage) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return [float(low), float(high)]
+
+
+def equivalence(interval: list[float] | None, margin: float) -> str:
+    """Two one-sided tests at 5 %: the 90 % interval against ±margin.
+
+    ``equivalent`` if it lies within, ``different`` if it lies without, else ``undecided``. Source:
+    Schuirmann, "A comparison of the two one-sided tests procedure …", 1987.
+    """
+    if interval is None:
+        return "undecided"
+    low, high = interval
+    if -margin < low and high < margin:
+        return "equivalent"
+    return "different" if low > margin or high < -margin else "undecided"
+
+
+def verdict(
+    figures: Mapping[str, float], replicates: Mapping[str, Array], margin: float
+) -> dict[str, Any]:
+    """Section ``verdict``: mean, variance and bias of the variance, as shares of the variance.
+
+    A margin of 0 gives the intervals and no verdict. ``replicates`` is empty for a single image.
+    """
+    result: dict[str, Any] = {"margin": margin}
+    words = []
+    for part, name in _VERDICTS.items():
+        interval = percentile_interval(replicates[name], 0.90) if name in replicates else None
+        # a figure that is not known has no verdict
+        is_known = margin > 0 and math.isfinite(figures[name])
+        word = equivalence(interval, margin) if is_known else None
+        result[part] = {"verdict": word, "value": figures[name], "interval": interval}
+        label = "bias of the variance" if part == "bias" else part
+        shown = f"{100 * figures[name]:.2g} %"
+        if interval is not None:
+            shown += f" [{100 * interval[0]:.2g}, {100 * interval[1]:.2g}]"
+        words.append(f"{label} {word + ', ' if word else ''}{shown}")
+    head = f"Nets and samples, margin ±{100 * margin:g} %: " if margin > 0 else "Errors: "
+    result["text"] = head + "; ".join(words) + " (shares of the variance, 90 % intervals)."
+    return result

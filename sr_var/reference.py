@@ -1,0 +1,153 @@
+"""The reference of one image: what its samples say, from ``moments.npz`` or from the pictures.
+
+Memory does not grow with the number of samples: each picture is decoded, added to integer sums of
+powers and forgotten. Comparing with the nets is the business of ``verification``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_var.moments import (
+    MOMENTS_FILE,
+    Array,
+    MeanVariance,
+    SampleMoments,
+    block_means,
+    load_moments,
+)
+from sr_var.sample_jobs import sample_path
+from utils.errors import DataError
+from utils.image_util import open_image
+from utils.metric_util import Moments
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the samples of one image say, grey levels.
+
+    Attributes:
+        moments: of all samples, HWC.
+        half_variances: unbiased variances of the samples of even and of odd index, HWC; None where
+            they are not known.
+        block_variance: unbiased variance over the samples of their block means, (h, w, 3); None
+            where it is not known.
+        is_float: whether the moments come from ``moments.npz`` rather than from 8-bit pictures.
+    """
+
+    moments: Moments
+    half_variances: tuple[Array, Array] | None
+    block_variance: Array | None
+    is_float: bool
+
+
+def load_reference(folder: str, num_samples: int, size: int, small_size: int) -> Reference:
+    """The first ``num_samples`` samples of one image; float moments are preferred to pictures.
+
+    A moments file without halves is completed from the pictures where all of them are there.
+
+    Raises:
+        DataError: if samples are missing or of another size.
+    """
+    path = os.path.join(folder, MOMENTS_FILE)
+    stored = load_moments(path)
+    wanted = set(range(num_samples))
+    if stored is None or stored.moments is None or set(stored.indices) != wanted:
+        return _from_pictures(folder, num_samples, size, small_size)
+    if stored.moments.mean.shape[:2] != (size, size):
+        raise DataError(f"{path} is not of images of --large_size {size}")
+    halves, blocks = _parts(stored, small_size)
+    has_pictures = all(os.path.exists(sample_path(folder, i)) for i in range(num_samples))
+    if (halves is None or blocks is None) and num_samples >= 4 and has_pictures:
+        pictures = _from_pictures(folder, num_samples, size, small_size)
+        halves = pictures.half_variances if halves is None else halves
+        blocks = pictures.block_variance if blocks is None else blocks
+    return Reference(stored.moments, halves, blocks, True)
+
+
+def reference_moments(folder: str, num_samples: int, size: int) -> tuple[Moments, bool]:
+    """The moments alone, and whether they are in float; see :func:`load_reference`."""
+    reference = load_reference(folder, num_samples, size, size)
+    return reference.moments, reference.is_float
+
+
+def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
+    """One 8-bit picture, (size, size, 3).
+
+    Raises:
+        DataError: if it is damaged or of another size.
+    """
+    picture = np.asarray(open_image(path))
+    if picture.shape != (size, size, 3):
+        raise DataError(f"{path} is {picture.shape[1]}×{picture.shape[0]}, not --large_size {size}")
+    return picture
+
+
+class PowerSums:
+    """Σ dᵏ, k = 1 … 4, of whole numbers d = x − pivot, summed exactly.
+
+    The pivot is the first picture: d is then as small as the spread of the samples, so that the
+    central moments below lose nothing to cancellation. Every sum is a whole number below 2⁵³.
+    """
+
+    def __init__(self, pivot_uint8: npt.NDArray[np.uint8]) -> None:
+        self.pivot = pivot_uint8.astype(np.float64)
+        self.count = 0
+        self._sums = np.zeros((4, *pivot_uint8.shape))
+
+    def add(self, deviation: Array) -> None:
+        """Counts one more sample, given as x − pivot."""
+        self.count += 1
+        power = deviation.copy()
+        self._sums[0] += power
+        for k in range(1, 4):
+            power *= deviation
+            self._sums[k] += power
+
+    def moments(self) -> Moments:
+        """The sums of central powers: the binomial expansion of Σ (d − d̄)ᵏ."""
+        s1, s2, s3, s4 = self._sums
+        mean = s1 / self.count
+        m2 = s2 - mean * s1
+        m3 = s3 - 3 * mean * s2 + 2 * mean**2 * s1
+        m4 = s4 - 4 * mean * s3 + 6 * mean**2 * s2 - 3 * mean**3 * s1
+        # equal samples cancel up to rounding only
+        m2, m4 = np.maximum(m2, 0), np.maximum(m4, 0)
+        return Moments(self.count, self.pivot + mean, m2, m3, m4)
+
+
+def _from_pictures(folder: str, num_samples: int, size: int, small_size: int) -> Reference:
+    paths = [sample_path(folder, i) for i in range(num_samples)]
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {num_samples} samples are missing, the first is {missing[0]}; run "
+            "ddpm_sr_sample.py again, or lower --num_samples"
+        )
+    first = read_picture(paths[0], size)
+    halves = PowerSums(first), PowerSums(first)
+    blocks: list[Any] = [0, 0.0, 0.0]  # count, Σ d, Σ d² of the block means
+    for index, path in enumerate(paths):
+        deviation = read_picture(path, size) - halves[0].pivot
+        halves[index % 2].add(deviation)
+        block = block_means(deviation, small_size)
+        blocks = [blocks[0] + 1, blocks[1] + block, blocks[2] + block * block]
+    even, odd = (half.moments() for half in halves)
+    n, total, squares = blocks
+    block_variance = np.maximum(squares - total * total / n, 0) / (n - 1)
+    half_variances = (even.variance, odd.variance) if odd.count > 1 else None
+    return Reference(Moments.merge(even, odd), half_variances, block_variance, False)
+
+
+def _parts(stored: SampleMoments, small_size: int) -> tuple[tuple[Array, Array] | None, Any]:
+    halves: tuple[MeanVariance, MeanVariance] | None = stored.halves
+    blocks = stored.blocks
+    if blocks is not None and blocks.mean.shape[:2] != (small_size, small_size):
+        blocks = None
+    variances = None if halves is None else (halves[0].variance, halves[1].variance)
+    return variances, None if blocks is None or blocks.count < 2 else blocks.variance

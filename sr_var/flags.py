@@ -199,7 +199,7 @@ class SampleFlags:
     output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
     num_samples_per_image: int = flag(100, "samples per image")
     batch_size: int = flag(1, "samples per network evaluation, of one or several images")
-    sampler: str = flag("", "how to integrate (docs/samplers.md); left out: ancestral", SAMPLER_NAMES)
+    sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
     clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")

@@ -8,12 +8,7 @@ Any number of processes may share --output_dir: each image is drawn by one of th
 
 from __future__ import annotations
 
-from sr_var.flags import (
-    DiffusionFlags,
-    SampleFlags,
-    SRDiffusionModelFlags,
-    require_one_sampler,
-)
+from sr_var.flags import DiffusionFlags, SampleFlags, SRDiffusionModelFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -28,8 +23,6 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = create_parser().parse_args(argv)
-    if "sampler" in args.given_flags:
-        require_one_sampler(args.use_ddim, args.sampler)
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
     from sr_var.base_dataset import load_entries

@@ -199,7 +199,7 @@ class SampleFlags:
     output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
     num_samples_per_image: int = flag(100, "samples per image")
     batch_size: int = flag(1, "samples per network evaluation, of one or several images")
-    sampler: str = flag("ancestral", "how to integrate (docs/samplers.md)", SAMPLER_NAMES)
+    sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
     clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
@@ -211,25 +211,15 @@ class SampleFlags:
     def __post_init__(self) -> None:
         """Refuses counts that draw nothing, and two samplers at once."""
         _require_at_least(self, batch_size=1, num_samples_per_image=1)
-        if self.sampler != "ancestral":  # the default says nothing; see require_one_sampler
-            require_one_sampler(self.use_ddim, self.sampler)
+        if self.use_ddim and self.sampler not in ("", "ddim"):
+            raise ValueError(
+                f"--use_ddim True and --sampler {self.sampler} contradict each other; leave out one"
+            )
 
     @property
     def chosen_sampler(self) -> str:
-        """``sampler``, unless ``use_ddim`` asks for ddim."""
-        return "ddim" if self.use_ddim else self.sampler
-
-
-def require_one_sampler(use_ddim: bool, sampler: str) -> None:
-    """Refuses ``--use_ddim True`` beside a ``--sampler`` that was asked for and is another.
-
-    Raises:
-        ValueError: names both flags.
-    """
-    if use_ddim and sampler != "ddim":
-        raise ValueError(
-            f"--use_ddim True and --sampler {sampler} contradict each other; leave out one of them"
-        )
+        """``sampler``; where that is left out, ancestral or what ``use_ddim`` asks for."""
+        return self.sampler or ("ddim" if self.use_ddim else "ancestral")
 
 
 @dataclass(frozen=True)

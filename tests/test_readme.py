@@ -74,7 +74,11 @@ def test_make_knows_every_target_of_the_readme() -> None:
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{page}.md" for page in ("theory", "architecture", "file_formats", "differences")),
+    "benchmarks/README.md",
+    *(
+        f"docs/{page}.md"
+        for page in ("samplers", "theory", "architecture", "file_formats", "differences")
+    ),
 )
 
 

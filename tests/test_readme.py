@@ -74,7 +74,10 @@ def test_make_knows_every_target_of_the_readme() -> None:
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{page}.md" for page in ("theory", "architecture", "file_formats", "differences")),
+    *(
+        f"docs/{page}.md"
+        for page in ("theory", "verification", "architecture", "file_formats", "differences")
+    ),
 )
 
 

@@ -12,6 +12,17 @@ nets; x̄, k2: mean and unbiased variance of the samples; P: pixels and channels
     var.std_error  mean over P of |√max(v, 0) − √k2|
 
 A figure's noise floor is what the exact mean and variance would show against this many samples.
+Over all pixels of all images, floors subtracted, as shares of the variance:
+
+    mean.relative_mse       (mse − mean k2/n) / mean k2
+    var.relative_rms_error  root of (mean (v − k2)² − mean V̂) / mean (k2² − V̂), V̂ that of k2
+    var.relative_bias       mean v / mean k2 − 1
+
+--margin is what these three are held against: equivalent if the 90 % interval over images lies
+within, different if without. ceiling: how well k2 correlates with itself. calibration: the nets'
+law and the samples' against the real image y (z2: mean (y − m)²/v, 1 is right; ENCE, AUSE: 0 is
+right). consistency: area(m) − X and the samples' std of block means, both 0 for an exact law.
+Formulas: docs/theory.md; how to read them: docs/verification.md.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class SampleMoments:
             np.savez(file, **arrays)
 
 
-def block_means(images: Array, small_size: int) -> Array:
+def block_means(images: npt.NDArray[Any], small_size: int) -> Array:
     """(…, H, H, C) → (…, h, h, C): the mean of every block; H a multiple of ``small_size``."""
     factor = images.shape[-2] // small_size
     # sums of slices: several times quicker than a mean over two short axes

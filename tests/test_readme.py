@@ -77,7 +77,15 @@ PAGES = (
     "benchmarks/README.md",
     *(
         f"docs/{page}.md"
-        for page in ("samplers", "theory", "architecture", "file_formats", "differences")
+        for page in (
+            "theory",
+            "verification",
+            "oracle",
+            "samplers",
+            "architecture",
+            "file_formats",
+            "differences",
+        )
     ),
 )
 

@@ -202,3 +202,26 @@ def _loop(root: Path, value: Tensor) -> SRVarTestLoop:
         data=[(torch.zeros(1, *SHAPE), {"name": ["a"]})],
         results=var_result_folder(str(root / "out"), 9, *map(str, paths)),
     )
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "itakura_saito"])
+def test_softplus_variance_net_learns_with_either_loss_and_stays_positive(loss: str) -> None:
+    """It has the parameters of the net without a last layer, and starts at log 2."""
+    model = create_var_model(**REGRESSION_NET, last_layer_type="softplus")
+    assert model.state_dict().keys() == create_var_model(**REGRESSION_NET).state_dict().keys()
+    batch, label = _images(2, seed=8), 0.2 * _images(2, seed=9)
+    loop = SRVarTrainLoop(
+        model=model,
+        mean_model=Table(torch.zeros(SHAPE)),
+        data=_forever(batch, label),
+        loss=loss,
+        batch_size=2,
+        lr=0.01,
+        max_step=15,
+    )
+    first, output = loop.compute_loss(batch, label)
+    torch.testing.assert_close(output, torch.full_like(output, 2.0).log())
+    loop.run_loop()
+    last, output = loop.compute_loss(batch, label)
+    assert last < first and output.min() > 0
+    assert output.mean() < 0.5 * torch.tensor(2.0).log()  # towards residuals of about 0.02

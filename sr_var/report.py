@@ -20,6 +20,8 @@ import torch
 from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
 from sr_var.overview import top_of_scale, uncertainty_maps, write_overview
+from sr_var.report_gallery import Gallery
+from sr_var.report_page import write_report
 from sr_var.results import to_grey_bytes
 from sr_var.verification import Figures, ImageData, averages
 from sr_var.verification_io import ImageResult, verify_images, write_results
@@ -111,11 +113,13 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
     rows: list[ImageResult] = []
     shown: list[ImageData] = []
+    gallery = Gallery(flags.ddpm_sr_output_dir, flags.num_samples, logger.info)
     stop, started = StopFlag(), time.monotonic()
     with stop.listening(), Progress(len(entries), "verifying", unit="image") as bar:
         for result in verify_images(entries, flags, num_kept=num_panels):
             if result.data is not None and not flags.dry_run:
                 write_panels(result, flags.log_dir, logger)
+                gallery.add(result.name, result.data)
                 shown += [result.data] if len(shown) < _NUM_IN_OVERVIEW else []
             rows.append(dataclasses.replace(result, data=None))
             bar.update()
@@ -135,6 +139,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     if shown:
         write_overview(os.path.join(flags.log_dir, "overview.png"), shown)
         logger.info(f"pictures: {flags.log_dir}/overview.png and panels/")
+    logger.info(f"report: {write_report(flags.log_dir, summary, rows, gallery)}")
     return True
 
 

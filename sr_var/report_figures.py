@@ -165,7 +165,7 @@ def _floors(rows: Sequence[Mapping[str, Any]]) -> Html | None:
         return None
     axis = Axis.over("", flat, is_log=True)
     x_axis = Axis("noise floor, grey levels²", axis.low, axis.high, True)
-    y_axis = Axis("squared error of the mean, grey levels²", axis.low, axis.high, True)
+    y_axis = Axis("squared error, grey levels²", axis.low, axis.high, True)
     kind: Any = "points" if len(x) == 1 else "dots"
     lines = [_diagonal(axis.low, axis.high, "all of it noise")]
     lines.append(Series("images", x, y, "series-a large", kind))

@@ -121,7 +121,11 @@ def _gallery(content: Mapping[str, Any], gallery: Gallery) -> Html:
     labels = content["figure_labels"]
     options = [tag("option", "order of the list", value="-1", selected=True)]
     options += [tag("option", label, value=str(i)) for i, label in enumerate(labels)]
-    channels = [tag("option", name, value=str(i)) for i, name in enumerate(content["channels"])]
+    # green first: most of the brightness, and the channel of pages that have room for one only
+    channels = [
+        tag("option", name, value=str(i), selected=name == "green")
+        for i, name in enumerate(content["channels"])
+    ]
     has_choice = len(channels) > 1
     controls = tag(
         "div",

@@ -134,9 +134,7 @@ def _draw(series: Series, x_axis: Axis, y_axis: Axis) -> Html:
 
 def _mark(x: float, y: float, colour: str) -> Html:
     if colour == "series-b":  # told apart without colour
-        return tag(
-            "path", d=f"M{x:g} {y - 4:g}l4 4l-4 4l-4 -4z", class_="mark series-b"
-        )
+        return tag("path", d=f"M{x:g} {y - 4:g}l4 4l-4 4l-4 -4z", class_="mark series-b")
     return tag("circle", cx=x, cy=y, r=3, class_=f"mark {colour}")
 
 

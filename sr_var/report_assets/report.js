@@ -9,7 +9,7 @@
   const SIDE = data.map_size;
   const COLOURS = Array.from({ length: 256 }, (_, i) =>
     [0, 2, 4].map((k) => parseInt(data.colours.substr(6 * i + k, 2), 16)));
-  let channel = 0;
+  let channel = data.channels.indexOf("green");
 
   function element(name, attributes = {}, ...children) {
     const isSvg = element.SVG.has(name);
@@ -210,7 +210,7 @@
     found.first = maps.mean.samples(place) - Math.floor(data.num_bins / 2) * found.width - Math.floor(found.width / 2);
     let note = "Bars: samples (the outermost hold all beyond). Curve: normal law of the nets. Mark: the real value.";
     if (step > 1) {
-      note += ` Histograms are kept for every ${data.histogram_stride}th pixel; this one is of the block of row ` +
+      note += ` One pixel in ${data.histogram_stride} each way has a histogram; this one is of the block of row ` +
         `${row * data.histogram_stride}, column ${column * data.histogram_stride}.`;
     }
     return [drawHistogram(found), element("p", { class: "note" }, note)];

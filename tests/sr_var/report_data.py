@@ -18,7 +18,9 @@ from sr_var.verification_io import ImageResult
 from tests.tiny import photo
 from utils.metric_util import Moments
 
-HOSTILE = "<img src=x onerror=alert(1)>/</script><script>alert(2)</script>\"'\u2028&amp;\udcff"
+HOSTILE = "<img src=x onerror=alert(1)>/</script><script>alert(2)</script>\"'&amp;"
+# no folder may be called so, but a page must bear it
+UNPRINTABLE = "\u2028\udcff"
 Array = NDArray[np.float64]
 
 
@@ -69,6 +71,9 @@ def made_up(
         if name != names[-1]:
             write_samples(folder, name, samples)
         gallery.add(name, data)
+        if name == HOSTILE:
+            name += UNPRINTABLE
+            gallery.images[-1]["name"] = name
         rows.append(ImageResult(name, image_figures(data), None, True))
     figures = averages([row.figures for row in rows])
     summary = {"num_images": len(rows), "num_samples": num_samples, **figures}

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 _VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "wbr"})
 # surrogates that no encoding has, and control characters that HTML forbids
 _UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 
 
@@ -138,19 +139,22 @@ def json_block(name: str, value: Any) -> Html:
     """Data for the page's script, in an element with this id.
 
     ASCII only, with ``<``, ``>`` and ``&`` as escapes: no content can end the block, open a comment
-    or break a line of script (U+2028). Numbers that JSON lacks become null.
+    or break a line of script (U+2028). Numbers that JSON lacks become null, what no encoding has
+    U+FFFD.
     """
-    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_portable(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Html(f'<script type="application/json" id="{escape(name)}">{text}</script>')
 
 
-def _finite(value: Any) -> Any:
+def _portable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _finite(part) for key, part in value.items()}
+        return {str(key): _portable(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
+        return [_portable(part) for part in value]
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

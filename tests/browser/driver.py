@@ -67,6 +67,11 @@ class Browser:
         wait = WebDriverWait(self.driver, _PATIENCE_SECONDS, poll_frequency=0.05)
         return wait.until(lambda _: self.run(script, *arguments), script)
 
+    def click(self, selector: str) -> None:
+        """Clicks where nothing that stays at the top lies above it."""
+        self.run("arguments[0].scrollIntoView({block: 'center'})", self.find(selector))
+        self.find(selector).click()
+
     def find(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 

@@ -99,7 +99,8 @@ def test_data_comes_back_and_cannot_end_its_block(text: str) -> None:
     assert inside.isascii() and not set(inside) & set("<>&")
 
 
-def test_numbers_that_json_lacks_become_null() -> None:
+def test_numbers_that_json_lacks_become_null_and_surrogates_a_sign() -> None:
+    assert '["\\ufffd\\u2028"]' in json_block("x", ["\udcff\u2028"]).markup
     assert '{"a":[null,null,1.5]}' in json_block("x", {"a": (math.nan, -math.inf, 1.5)}).markup
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_var.flags import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
 from sr_var.model_args import args_path, load_model_args, save_model_args, settle_model_flags
-from sr_var.net_flags import FOLD_FIELD, BaselineModelFlags
+from sr_var.net_flags import FOLD_FIELD, QUANTILE, BaselineModelFlags
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
+from sr_var.start import start_at_usual_spread
 from utils import dist_util
 from utils.atomic_file import sha256_of
 from utils.checkpoint import CheckpointStore, step_of
@@ -104,8 +105,14 @@ def in_usable_precision(train: Train, log: Log) -> Train:
 
 
 def new_model(create: Callable[..., Network], flags: dict[str, Any], train: TrainFlags) -> Network:
-    """The network of the flags in the precision of the training."""
+    """The network of the flags in the precision of the training; a variance starts where it may be.
+
+    A checkpoint that is resumed replaces all of its weights.
+    """
     model = create(**{**flags, "use_fp16": train.use_fp16, "use_bf16": train.use_bf16})
+    kind = flags.get("last_layer_type", "none")
+    if kind != "none" and flags.get("objective") != QUANTILE:
+        start_at_usual_spread(model.out, kind, flags["out_channels"])
     model.convert_to_compute_dtype()
     return model
 

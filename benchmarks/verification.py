@@ -2,7 +2,7 @@
 
     python -m benchmarks.verification --num_images 6 --num_samples 100 --large_size 256
 
-Prints CPU seconds and wall time an image, and how much of the first is decoding. For the peak memory
+Prints CPU seconds and wall time an image, and how much is decoding. For the peak memory
 run the script itself under ``/usr/bin/time -v``: making the images takes more than reading them.
 Not a test: nothing is checked. Everything is written to a temporary folder.
 """

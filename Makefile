@@ -2,13 +2,18 @@
 PY := .venv/bin/python
 QUICK ?= 0
 
-.PHONY: demo test lint types doctor setup clean
+.PHONY: demo test test-browser lint types doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
 
 test: setup-dev
 	$(PY) -m pytest
+
+# the report in a real browser; fetches Chromium through apt-get if there is none
+test-browser:
+	@./setup.sh browser
+	$(PY) -m pytest -m browser tests/browser
 
 lint: setup-dev
 	$(PY) -m ruff check .

@@ -2,6 +2,7 @@
 # Makes .venv with everything the toolkit needs. Run it as often as you like: it is stamped, the second time costs nothing.
 #   ./setup.sh          what the scripts need          ./setup.sh dev    tests, lint and types on top
 #   ./setup.sh mpi      mpi4py on top (needs an MPI library)
+#   ./setup.sh browser  what the tests of the report's page need on top, Chromium included (Debian, as root)
 # PYTHON      interpreter to build on                  (python3)
 # TORCH_SPEC  what to install when it has no torch     (torch==2.13.0)
 # LOCKED=1    exact versions of requirements.lock
@@ -18,8 +19,25 @@ case "$GROUP" in
   base) FILES=(requirements.txt) ;;
   dev)  FILES=(requirements.txt requirements-dev.txt) ;;
   mpi)  FILES=(requirements.txt requirements-mpi.txt) ;;
-  *)    fail "unknown group '$GROUP': give base, dev or mpi" ;;
+  browser) FILES=(requirements.txt requirements-dev.txt requirements-browser.txt) ;;
+  *)    fail "unknown group '$GROUP': give base, dev, mpi or browser" ;;
 esac
+
+# the driver must be of the same build as the browser, so both come from the distribution
+has_chromium() { command -v chromium >/dev/null && command -v chromedriver >/dev/null; }
+need_chromium() {
+  if has_chromium; then return; fi
+  local remedy="install chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then fail "no chromium here: $remedy"; fi
+  echo "setup.sh: installing chromium"
+  local packages=(chromium chromium-driver fonts-dejavu-core)
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null 2>&1 \
+    || { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null; } \
+    || fail "apt-get could not install chromium: $remedy"
+  has_chromium || fail "apt-get's chromium brings no chromedriver: $remedy"
+}
+[ "$GROUP" != browser ] || need_chromium
 command -v "$PYTHON" >/dev/null || fail "no '$PYTHON' found; install python3 >= 3.10 or set PYTHON"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
   || fail "$("$PYTHON" --version) is too old; python >= 3.10 is needed (set PYTHON)"

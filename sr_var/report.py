@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,8 +18,11 @@ import numpy.typing as npt
 import torch
 
 from sr_var.base_dataset import load_entries
+from sr_var.budget_files import read_budget
 from sr_var.flags import VerificationFlags
 from sr_var.overview import top_of_scale, uncertainty_maps, write_overview
+from sr_var.report_gallery import Gallery
+from sr_var.report_page import write_report
 from sr_var.results import to_grey_bytes
 from sr_var.summary import Totals, flat_figures, scatter_per_image, summarise
 from sr_var.table import table
@@ -75,8 +79,8 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     if flags.dry_run:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
+    pictures = _Pictures(flags, logger)
     rows: list[ImageResult] = []
-    shown: list[ImageData] = []
     totals = Totals()
     stop, started = StopFlag(), time.monotonic()
     with stop.listening(), Progress(len(entries), "verifying", unit="image") as bar:
@@ -84,9 +88,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
             entries, flags, num_kept=num_panels, num_scatter=scatter_per_image(len(entries))
         ):
             totals.add(result)
-            if result.data is not None and not flags.dry_run:
-                write_panels(result, flags.log_dir, logger)
-                shown += [result.data] if len(shown) < _NUM_IN_OVERVIEW else []
+            pictures.add(result)
             rows.append(dataclasses.replace(result, data=None, histograms=None))
             bar.update()
             if stop.reason:
@@ -104,10 +106,36 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     logger.scalars(flat_figures(summary), 0)
     write_results(flags.log_dir, summary, rows)
     logger.info(f"figures: {flags.log_dir}/results.json and results.csv")
-    if shown:
-        write_overview(os.path.join(flags.log_dir, "overview.png"), shown)
-        logger.info(f"pictures: {flags.log_dir}/overview.png and panels/")
+    pictures.write(summary, rows)
     return True
+
+
+class _Pictures:
+    """What people look at: panels as the images pass by, overview and report at the end."""
+
+    def __init__(self, flags: VerificationFlags, logger: RunLogger) -> None:
+        self._flags, self._logger = flags, logger
+        self._shown: list[ImageData] = []
+        self._gallery = Gallery(flags.ddpm_sr_output_dir, flags.num_samples, logger.info)
+
+    def add(self, result: ImageResult) -> None:
+        """Draws the panels of an image whose arrays are there."""
+        if result.data is None or self._flags.dry_run:
+            return
+        write_panels(result, self._flags.log_dir, self._logger)
+        self._gallery.add(result.name, result.data)
+        if len(self._shown) < _NUM_IN_OVERVIEW:
+            self._shown.append(result.data)
+
+    def write(self, summary: dict[str, Any], rows: Sequence[ImageResult]) -> None:
+        """Writes the overview and the report, with the error budget where one was drawn up."""
+        log_dir = self._flags.log_dir
+        if self._shown:
+            write_overview(os.path.join(log_dir, "overview.png"), self._shown)
+            self._logger.info(f"pictures: {log_dir}/overview.png and panels/")
+        budget = read_budget(log_dir)
+        page = {**summary, "budget": budget} if budget else summary
+        self._logger.info(f"report: {write_report(log_dir, page, rows, self._gallery)}")
 
 
 def _notices(rows: Sequence[ImageResult]) -> list[str]:

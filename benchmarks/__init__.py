@@ -1,1 +1,1 @@
-"""Measurements that back the figures of the documentation; each file is a script of its own."""
+"""Measurements that back figures of the documentation: scripts, and what they share."""

@@ -19,15 +19,15 @@ from oracle.law import OracleLaw, oracle_law
 
 
 class Problem(Protocol):
-    """A law of images (C, H, W) in [-1, 1], pixel by pixel.
+    """A law of images (C, H, W) in [-1, 1], pixel by pixel."""
 
-    Attributes:
-        mean: (1, C, H, W).
-        variance: (1, C, H, W).
-    """
+    @property
+    def mean(self) -> Tensor:
+        """E[x_start], (1, C, H, W)."""
 
-    mean: Tensor
-    variance: Tensor
+    @property
+    def variance(self) -> Tensor:
+        """Var[x_start], (1, C, H, W)."""
 
     def denoised(self, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
         """E[x_start | x_t], (B, C, H, W), for alpha_bar (B, 1, 1, 1)."""

@@ -23,7 +23,7 @@ from benchmarks.fidelity import (
     sampler_options,
 )
 from benchmarks.fidelity_report import Measured, fewest_steps, format_tables
-from benchmarks.solver_fidelity import main
+from benchmarks.solver_fidelity import ROOT, main
 from diffusion.gaussian_diffusion import ModelVarType
 from diffusion.multistep import std_share_of_last_jump
 
@@ -133,3 +133,14 @@ def test_bad_flag_of_the_script_is_a_usage_error(
         main(words)
     assert caught.value.code == 2
     assert part in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["benchmarks/README.md", "docs/samplers.md"])
+def test_tables_of_the_pages_are_those_of_the_latest_results(page: str) -> None:
+    latest = sorted((ROOT / "benchmarks/results").glob("solver_fidelity_*.md"))[-1]
+    tables = latest.read_text(encoding="utf-8").split("\n\n**")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = [table for table in tables if table.strip("*\n").split("**")[0] in text]
+    assert len(shown) >= 2
+    for table in shown:
+        assert table.strip("\n") in text

@@ -31,10 +31,6 @@ COMPARISONS: dict[str, Sequence[tuple[str, str, str, str]]] = {
         ("ceiling", "disattenuated", "correlation without the samples' noise", ""),
         ("var", "num_negative", "negative variances, set to 0", ""),
     ),
-    "std of the nets by place": (
-        ("edges", "std_at_edges", "at edges, grey levels", ""),
-        ("edges", "std_on_flat", "on flat ground, grey levels", ""),
-    ),
 }
 
 # (label, dotted name for the nets, for the samples, what it should be)
@@ -45,6 +41,8 @@ ROUTES: dict[str, Sequence[tuple[str, str, str, str]]] = {
     ),
     "how much std is predicted": (
         ("mean std, grey levels", "var.mean_std_net", "var.mean_std_samples", "alike"),
+        ("at edges, grey levels", "edges.std_at_edges", "", ""),
+        ("on flat ground, grey levels", "edges.std_on_flat", "", ""),
     ),
     "calibration against the real image": (
         ("mean squared z-score", ".z2", ".z2", "1"),
@@ -206,18 +204,19 @@ def _words(name: str) -> str:
 def comparison_table(summary: Summary) -> Html:
     """Nets against samples: value, 95 % interval, and what perfect nets would show."""
     groups = []
+    intervals = summary.get("intervals") or {}
     for heading, rows in COMPARISONS.items():
         lines: list[Sequence[Child]] = []
         for section, key, label, floor in rows:
             if not isinstance(summary.get(section), Mapping) or key not in summary[section]:
                 continue
-            interval = (summary.get("intervals") or {}).get(f"{section}.{key}")
+            interval = interval_text(intervals.get(f"{section}.{key}"))
             floor_text = number(summary[section].get(floor)) if floor else ""
             value = number(summary[section][key])
-            lines.append([label, value, interval_text(interval), floor_text])
+            lines.append([label, value, *([interval] if intervals else []), floor_text])
         if lines:
             groups.append(Rows(heading, lines))
-    head = ["figure", "value", "95 % interval", "noise floor"]
+    head = ["figure", "value", *(["95 % interval"] if intervals else []), "noise floor"]
     return table("Nets against samples", head, groups)
 
 

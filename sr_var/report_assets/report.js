@@ -324,5 +324,13 @@
   drawScale();
   sort();
   for (const card of cards) watcher.observe(card.node);
-  window.addEventListener("beforeprint", () => { for (const card of cards) if (!card.isDrawn) card.draw(); });
+  // the others while there is nothing else to do, so that a printed page is complete
+  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 200));
+  const drawRest = async () => {
+    const next = cards.find((card) => !card.isDrawn);
+    if (!next) return;
+    await next.draw();
+    whenIdle(drawRest);
+  };
+  whenIdle(drawRest);
 })();

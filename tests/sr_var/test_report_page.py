@@ -52,7 +52,7 @@ def test_every_section_may_be_missing(parts: Any, left_out: str) -> None:
         "cost": "network evaluations per image",
         "curves": "Sparsification",
         "scatter": "Std of the nets and of the samples",
-        "budget": "limited training of the nets",
+        "budget": "training of the nets",
         "truth": "Against the exact law",
         "verdict": "Verdict, within a margin",
         "ceiling": "reliability of the samples",
@@ -84,7 +84,9 @@ def test_gallery_holds_the_figures_of_each_image_to_sort_by(parts: Any) -> None:
     place = data["figure_labels"].index("correlation of the std maps")
     found = [image["figures"][place] for image in data["images"]]
     assert found == pytest.approx([row.figures["var"]["correlation"] for row in rows])
-    assert [image["name"] for image in data["images"]] == [row.name for row in rows]
+    assert [image["name"] for image in data["images"]] == [
+        row.name.replace("\udcff", "\ufffd") for row in rows
+    ]
 
 
 def test_hostile_name_stands_in_the_data_alone_and_as_text(parts: Any) -> None:

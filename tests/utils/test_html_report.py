@@ -167,7 +167,7 @@ def test_landmarks_headings_and_table_headers_are_there() -> None:
         (-2.0, "−2"),
         (25000, "25\u202f000"),
         (0.123456, "0.1235"),
-        (-1.5e-7, "−1.5·10^−7"),
+        (-1.5e-7, "−1.5·10⁻⁷"),
     ],
 )
 def test_numbers_are_written_as_people_read_them(value: object, text: str) -> None:

@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             return code
     print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
     print(f"pictures:    logs/sr_compare/{preset.name}/overview.png and panels/")
+    print(f"report:      logs/sr_compare/{preset.name}/report.html")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
     print("TensorBoard: tensorboard --logdir logs")
     return EXIT_DONE

@@ -233,7 +233,7 @@ class VerificationFlags:
     mean_model_step: int = flag(90000, "step of the mean net")
     var_model_step: int = flag(50000, "step of the variance net")
     log_dir: str = flag("logs/sr_compare/64_256", "folder of the figures and pictures")
-    num_panels: int = flag(50, "images to draw panels of; -1: all")
+    num_panels: int = flag(50, "images to draw panels of, and to show in the report; -1: all")
     num_threads: int = flag(-1, "images reduced at a time; -1: by the cores")
     seed: int = flag(0, "of anything random (nothing is so far)")
     debug_mode: bool = flag(False, "print the memory in use")

@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"photographs: logs/sr_compare/{preset.name}/report.html (open it in a browser)")
     print(f"the truth:   logs/sr_compare/{preset.name}_oracle/report.html, figures above")
     print(f"pictures:    logs/sr_compare/{preset.name}/overview.png and panels/")
+    print(f"report:      logs/sr_compare/{preset.name}/report.html")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
     print("TensorBoard: tensorboard --logdir logs")
     return EXIT_DONE

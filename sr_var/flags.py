@@ -239,7 +239,7 @@ class VerificationFlags:
     mean_model_step: int = flag(90000, "step of the mean net")
     var_model_step: int = flag(50000, "step of the variance net")
     log_dir: str = flag("logs/sr_compare/64_256", "folder of the figures and pictures")
-    num_panels: int = flag(50, "images to draw panels of; -1: all")
+    num_panels: int = flag(50, "images to draw panels of, and to show in the report; -1: all")
     num_threads: int = flag(-1, "images reduced at a time; -1: by the cores")
     margin: float = flag(
         0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"

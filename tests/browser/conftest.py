@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from sr_var.report_gallery import Gallery
 from sr_var.report_page import write_report
 from sr_var.verification import ImageData, averages, image_figures
 from sr_var.verification_io import ImageResult
-from tests.browser.driver import Browser
 from tests.sr_var.report_data import (
     HOSTILE,
     UNPRINTABLE,
@@ -25,6 +25,12 @@ from tests.sr_var.report_data import (
     write_samples,
 )
 from tests.tiny import photo
+
+if TYPE_CHECKING:
+    from tests.browser.driver import Browser
+
+# the other tests need no browser, nor what talks to one
+collect_ignore_glob = [] if importlib.util.find_spec("selenium") else ["test_*.py"]
 
 NUM_SAMPLES = 24
 SIDE, LARGE_SIDE = 32, 128
@@ -80,6 +86,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Report:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One browser for all tests."""
+    from tests.browser.driver import Browser
+
     paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if paths[0] is None or paths[1] is None:
         pytest.fail("chromium or chromedriver is missing: make test-browser installs them")

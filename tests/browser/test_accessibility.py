@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-pytest.importorskip("selenium", reason="make test-browser installs it")
-
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Report

@@ -7,9 +7,6 @@ import re
 import matplotlib
 import numpy as np
 import pytest
-
-pytest.importorskip("selenium", reason="make test-browser installs it")
-
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 

@@ -78,6 +78,17 @@ def test_panels_are_pictures_and_as_many_as_asked_for(results: Results) -> None:
     assert picture.size == (3 * SIZE, 2 * SIZE)
 
 
+def test_report_is_one_page_and_its_place_is_said(results: Results) -> None:
+    said = _verify(results, num_panels=2)
+    path = results.root / "log" / "report.html"
+    assert f"report: {path}" in said
+    text = path.read_text("utf-8")
+    assert "3 images, 4 samples each" in text and "folder/b.png" in text
+    assert '"name":"c.png"' not in text  # beyond the panels
+    _verify(results, num_panels=0)
+    assert "gallery-data" not in path.read_text("utf-8")
+
+
 def test_all_panels_or_none(results: Results, tmp_path: Path) -> None:
     _verify(results, num_panels=0)
     assert not (results.root / "log" / "panels").exists()
@@ -117,7 +128,7 @@ def test_running_again_gives_the_same_figures(results: Results) -> None:
     first = tree(results.root / "log")
     _verify(results)
     second = tree(results.root / "log")
-    for name in ("results.json", "results.csv", "panels/a.png.png"):
+    for name in ("results.json", "results.csv", "panels/a.png.png", "report.html"):
         assert first[name] == second[name]
 
 

@@ -120,7 +120,7 @@ def test_without_every_sample_picture_there_is_no_histogram(tmp_path: Path, faul
 
 
 def test_fifty_large_images_stay_below_twenty_megabytes(tmp_path: Path) -> None:
-    gallery, _, _ = _gallery(tmp_path, 256, num_samples=100)
+    gallery, _, _ = _gallery(tmp_path, 256, num_samples=40)
     size = sum(len(str(value)) for value in (gallery.content(),))
     assert 50 * size < 19e6
 

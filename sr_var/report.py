@@ -111,9 +111,9 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     if flags.dry_run:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
+    gallery = Gallery(flags.ddpm_sr_output_dir, flags.num_samples, logger.info)
     rows: list[ImageResult] = []
     shown: list[ImageData] = []
-    gallery = Gallery(flags.ddpm_sr_output_dir, flags.num_samples, logger.info)
     stop, started = StopFlag(), time.monotonic()
     with stop.listening(), Progress(len(entries), "verifying", unit="image") as bar:
         for result in verify_images(entries, flags, num_kept=num_panels):

@@ -106,13 +106,13 @@ def _tables(summary: Summary) -> Html:
         "The noise floor is what the exact mean and variance would show against this many samples: "
         "no net can be expected below it."
     )
-    tables = (
-        verdict_table(summary),
-        truth_table(summary),
-        comparison_table(summary),
-        routes_table(summary),
+    verdicts = (verdict_table(summary), truth_table(summary))
+    figures_of_routes = (comparison_table(summary), routes_table(summary))
+    return join(
+        tag("div", *verdicts, class_="tables") if any(verdicts) else None,
+        tag("p", note, class_="note"),
+        tag("div", *figures_of_routes, class_="tables"),
     )
-    return join(tag("p", note, class_="note"), tag("div", *tables, class_="tables"))
 
 
 def _with_figures(content: dict[str, Any], rows: Sequence[ImageFigures]) -> dict[str, Any]:

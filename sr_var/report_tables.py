@@ -112,7 +112,7 @@ def interval_text(interval: Any) -> str:
     """``[low, high]`` as people read it; empty where there is none."""
     if not isinstance(interval, (list, tuple)) or len(interval) != 2:
         return ""
-    return f"{number(interval[0])} to {number(interval[1])}"
+    return f"{number(interval[0], 3)} to {number(interval[1], 3)}"
 
 
 def headline(summary: Summary) -> list[str]:
@@ -154,8 +154,8 @@ def tiles(summary: Summary) -> Html:
             bilinear = number(look_up(summary, "high_res.psnr_bilinear"))
             remark = f"bilinear upsampling: {bilinear}"
         elif name.startswith("cost"):
-            samples = number(look_up(summary, "cost.samples.evaluations_per_image"))
-            remark = f"samples: {samples}"
+            samples = look_up(summary, "cost.samples.evaluations_per_image")
+            remark = "" if samples is None else f"samples: {number(samples)}"
         big = tag("dd", number(value, 3), tag("small", remark))
         items.append(tag("div", tag("dt", label), big))
     return tag("dl", *items, class_="tiles")
@@ -240,7 +240,8 @@ def routes_table(summary: Summary) -> Html:
         if lines:
             groups.append(Rows(heading, lines))
     head = ["figure", "nets", "samples", "wanted"]
-    return table("The two routes to mean and variance", head, groups)
+    small = " (small: 95 % intervals)" if summary.get("intervals") else ""
+    return table(f"The two routes to mean and variance{small}", head, groups)
 
 
 def _route_name(section: str | None, route: str, name: str) -> str:

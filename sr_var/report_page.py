@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sr_var.report_figures import figures
 from sr_var.report_gallery import Gallery
@@ -23,7 +23,6 @@ from sr_var.report_tables import (
     truth_table,
     verdict_table,
 )
-from sr_var.verification_io import ImageResult
 from utils.atomic_file import write_text_atomic
 from utils.html_report import Html, Page, Section, join, number, tag
 
@@ -37,8 +36,20 @@ _HELP = (
 )
 
 
+class ImageFigures(Protocol):
+    """Of one image: its name, and its figures by section."""
+
+    @property
+    def name(self) -> str:
+        """As in the info dict."""
+
+    @property
+    def figures(self) -> Mapping[str, Mapping[str, float]]:
+        """section → key → value."""
+
+
 def write_report(
-    log_dir: str, summary: Summary, rows: Sequence[ImageResult], gallery: Gallery
+    log_dir: str, summary: Summary, rows: Sequence[ImageFigures], gallery: Gallery
 ) -> str:
     """Writes the page of a verification.
 
@@ -56,7 +67,7 @@ def write_report(
     return path
 
 
-def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery) -> Page:
+def report_page(summary: Summary, rows: Sequence[ImageFigures], gallery: Gallery) -> Page:
     """The page, before it is text."""
     sections = [Section("figures", "Figures", _tables(summary))]
     plots = figures(summary, [row.figures for row in rows])
@@ -95,16 +106,16 @@ def _tables(summary: Summary) -> Html:
         "The noise floor is what the exact mean and variance would show against this many samples: "
         "no net can be expected below it."
     )
-    tables = (
-        verdict_table(summary),
-        truth_table(summary),
-        comparison_table(summary),
-        routes_table(summary),
+    verdicts = (verdict_table(summary), truth_table(summary))
+    figures_of_routes = (comparison_table(summary), routes_table(summary))
+    return join(
+        tag("div", *verdicts, class_="tables") if any(verdicts) else None,
+        tag("p", note, class_="note"),
+        tag("div", *figures_of_routes, class_="tables"),
     )
-    return join(tag("p", note, class_="note"), tag("div", *tables, class_="tables"))
 
 
-def _with_figures(content: dict[str, Any], rows: Sequence[ImageResult]) -> dict[str, Any]:
+def _with_figures(content: dict[str, Any], rows: Sequence[ImageFigures]) -> dict[str, Any]:
     """The gallery's data with the figures of its images, to sort by."""
     by_name = {row.name: row.figures for row in rows}
     sections: Mapping[str, Mapping[str, Any]] = rows[0].figures

@@ -18,16 +18,18 @@ COMPARISONS: dict[str, Sequence[tuple[str, str, str, str]]] = {
     "mean of the nets against the mean of the samples": (
         ("mean", "mse", "mean squared error, grey levels²", "floor_mse"),
         ("mean", "corrected_mse", "the same less its noise floor, grey levels²", ""),
-        ("mean", "relative_mse", "the same over the samples' variance", ""),
+        ("mean", "relative_mse", "the latter over the samples' variance", ""),
         ("mean", "psnr", "PSNR, dB", ""),
         ("mean", "nmse", "normalised squared error", ""),
     ),
     "variance of the nets against that of the samples": (
         ("var", "var_error", "mean |difference| of the variances, grey levels²", "floor_var_error"),
         ("var", "std_error", "mean |difference| of the stds, grey levels", "floor_std_error"),
+        ("var", "relative_rms_error", "relative rms error less its noise floor", ""),
+        ("var", "relative_bias", "relative bias", ""),
         ("var", "correlation", "correlation of the std maps", ""),
-        ("ceiling", "correlation", "correlation over all pixels", ""),
-        ("ceiling", "reliability", "reliability of the samples' std", ""),
+        ("ceiling", "correlation", "correlation of the variance maps", ""),
+        ("ceiling", "reliability", "reliability of the samples' variance", ""),
         ("ceiling", "disattenuated", "correlation without the samples' noise", ""),
         ("var", "num_negative", "negative variances, set to 0", ""),
     ),
@@ -110,7 +112,7 @@ def interval_text(interval: Any) -> str:
     """``[low, high]`` as people read it; empty where there is none."""
     if not isinstance(interval, (list, tuple)) or len(interval) != 2:
         return ""
-    return f"{number(interval[0])} to {number(interval[1])}"
+    return f"{number(interval[0], 3)} to {number(interval[1], 3)}"
 
 
 def headline(summary: Summary) -> list[str]:
@@ -152,15 +154,15 @@ def tiles(summary: Summary) -> Html:
             bilinear = number(look_up(summary, "high_res.psnr_bilinear"))
             remark = f"bilinear upsampling: {bilinear}"
         elif name.startswith("cost"):
-            samples = number(look_up(summary, "cost.samples.evaluations_per_image"))
-            remark = f"samples: {samples}"
+            samples = look_up(summary, "cost.samples.evaluations_per_image")
+            remark = "" if samples is None else f"samples: {number(samples)}"
         big = tag("dd", number(value, 3), tag("small", remark))
         items.append(tag("div", tag("dt", label), big))
     return tag("dl", *items, class_="tiles")
 
 
 def verdict_table(summary: Summary) -> Html | None:
-    """Verdict, value and interval of mean, variance and bias."""
+    """Verdict, value and interval of mean, variance and bias (90 %: of a test of equivalence)."""
     verdict = summary.get("verdict") or {}
     names = {"mean": "mean", "variance": "variance", "bias": "bias"}
     rows: list[Sequence[Child]] = []
@@ -174,7 +176,7 @@ def verdict_table(summary: Summary) -> Html | None:
         return None
     margin = verdict.get("margin")
     caption = "Verdict" if margin is None else f"Verdict, within a margin of {number(margin)}"
-    return table(caption, ["", "verdict", "value", "95 % interval"], [Rows("", rows)])
+    return table(caption, ["", "verdict", "value", "90 % interval"], [Rows("", rows)])
 
 
 def truth_table(summary: Summary) -> Html | None:
@@ -238,7 +240,8 @@ def routes_table(summary: Summary) -> Html:
         if lines:
             groups.append(Rows(heading, lines))
     head = ["figure", "nets", "samples", "wanted"]
-    return table("The two routes to mean and variance", head, groups)
+    small = " (small: 95 % intervals)" if summary.get("intervals") else ""
+    return table(f"The two routes to mean and variance{small}", head, groups)
 
 
 def _route_name(section: str | None, route: str, name: str) -> str:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from sr_var.report_gallery import Gallery
 from sr_var.report_page import write_report
 from sr_var.verification import ImageData, averages, image_figures
-from sr_var.verification_io import ImageResult
 from tests.sr_var.report_data import (
     HOSTILE,
     UNPRINTABLE,
+    NamedFigures,
     further_sections,
     image_data,
     write_samples,
@@ -41,7 +41,7 @@ class Report:
     """A page on disk, and what it was made of."""
 
     path: Path
-    rows: list[ImageResult]
+    rows: list[NamedFigures]
     data: list[ImageData]
     samples: list[NDArray[np.uint8]]
 
@@ -60,7 +60,7 @@ def _report(folder: Path, names: list[str], side: int, further: dict[str, Any]) 
         figures = image_figures(data)
         if seed == 1:  # as of two equal images
             figures["mean"]["psnr"] = float("inf")
-        rows.append(ImageResult(name, figures, None, True))
+        rows.append(NamedFigures(name, figures))
         all_data.append(data)
         all_samples.append(samples)
     figures = averages([row.figures for row in rows])

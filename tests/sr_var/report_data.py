@@ -5,6 +5,7 @@ Not for figures that are right: they only have the shape and size of real ones.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from PIL import Image
 
 from sr_var.report_gallery import Gallery
 from sr_var.verification import ImageData, averages, image_figures
-from sr_var.verification_io import ImageResult
 from tests.tiny import photo
 from utils.metric_util import Moments
 
@@ -22,6 +22,14 @@ HOSTILE = "<img src=x onerror=alert(1)>/</script><script>alert(2)</script>\"'&am
 # no folder may be called so, but a page must bear it
 UNPRINTABLE = "\u2028\udcff"
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NamedFigures:
+    """What the page asks of an image's result."""
+
+    name: str
+    figures: dict[str, dict[str, float]]
 
 
 def image_data(
@@ -62,7 +70,7 @@ def write_samples(folder: Path, name: str, samples: NDArray[np.uint8]) -> None:
 
 def made_up(
     folder: Path, names: list[str], *, side: int, num_samples: int
-) -> tuple[dict[str, Any], list[ImageResult], Gallery]:
+) -> tuple[dict[str, Any], list[NamedFigures], Gallery]:
     """Summary, rows and gallery of photographs that nobody took; all but the last have samples."""
     gallery = Gallery(str(folder), num_samples, print)
     rows = []
@@ -74,7 +82,7 @@ def made_up(
         if name == HOSTILE:
             name += UNPRINTABLE
             gallery.images[-1]["name"] = name
-        rows.append(ImageResult(name, image_figures(data), None, True))
+        rows.append(NamedFigures(name, image_figures(data)))
     figures = averages([row.figures for row in rows])
     summary = {"num_images": len(rows), "num_samples": num_samples, **figures}
     return summary, rows, gallery

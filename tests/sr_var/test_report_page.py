@@ -12,8 +12,7 @@ import pytest
 
 from sr_var.report_page import report_page, write_report
 from sr_var.report_tables import headline
-from sr_var.verification_io import ImageResult
-from tests.sr_var.report_data import HOSTILE, UNPRINTABLE, further_sections, made_up
+from tests.sr_var.report_data import HOSTILE, UNPRINTABLE, NamedFigures, further_sections, made_up
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +122,6 @@ def test_same_results_give_the_same_page(parts: Any) -> None:
 def test_rows_with_infinite_figures_are_written_as_unknown(parts: Any) -> None:
     summary, rows, gallery = parts
     figures = {**rows[0].figures, "mean": {**rows[0].figures["mean"], "psnr": float("inf")}}
-    changed = [ImageResult(rows[0].name, figures, None, True), *rows[1:]]
+    changed = [NamedFigures(rows[0].name, figures), *rows[1:]]
     data = _data(report_page(summary, changed, gallery).render())
     assert None in data["images"][0]["figures"]

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, compares, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(VerificationFlags, args)
-    from sr_var.report import verify_all
+    from sr_var.verify.run import verify_all
     from utils.debug_util import describe_memory
     from utils.run_util import started
 

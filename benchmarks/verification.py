@@ -18,9 +18,9 @@ import numpy as np
 
 from sr_var.flags import VerificationFlags
 from sr_var.moments import SampleMoments
-from sr_var.reference import read_picture
-from sr_var.report import verify_all
 from sr_var.sample_jobs import sample_path
+from sr_var.verify.reference import read_picture
+from sr_var.verify.run import verify_all
 from utils.image_util import write_png
 from utils.logger import RunLogger
 from utils.random_util import stable_seed

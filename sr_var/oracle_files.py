@@ -24,7 +24,7 @@ from sr_var.moments import MOMENTS_FILE, SampleMoments
 from sr_var.oracle_flags import OracleDataFlags
 from sr_var.results import to_hwc
 from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, require_same_settings, sample_path
-from sr_var.truth import TRUTH_FILE
+from sr_var.verify.truth import TRUTH_FILE
 from utils.atomic_file import atomic_write
 from utils.data_util import num_cores
 from utils.errors import DataError

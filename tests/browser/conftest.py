@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.report_gallery import Gallery
-from sr_var.report_page import write_report
-from sr_var.verification import ImageData, averages, image_figures
-from tests.sr_var.report_data import (
+from sr_var.verify.figures import ImageData, averages, image_figures
+from sr_var.verify.report_gallery import Gallery
+from sr_var.verify.report_page import write_report
+from tests.sr_var.verify.report_data import (
     HOSTILE,
     UNPRINTABLE,
     NamedFigures,

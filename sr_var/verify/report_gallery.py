@@ -1,7 +1,7 @@
 """The report's gallery: each image in a compact form, made as it streams by.
 
 Encodes pictures, maps and the samples' histograms; lays out no page (``report_page``) and computes
-no figure (``verification``).
+no figure (``figures``).
 
 Of an image stay a few hundred kB: three pictures in colour as WebP; and per colour channel two
 lossless pictures whose "colours" are maps (real value, mean of the nets, mean of the samples; std
@@ -26,7 +26,7 @@ from PIL import Image
 
 from sr_var.results import to_grey_bytes
 from sr_var.sample_jobs import sample_path
-from sr_var.verification import Array, ImageData
+from sr_var.verify.figures import Array, ImageData
 from utils.errors import DataError
 from utils.image_util import open_image, safe_join
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_var.moments import MeanVariance, SampleMoments, block_means, load_moments
-from sr_var.reference import PowerSums, load_reference
+from sr_var.verify.reference import PowerSums, load_reference
 from tests.sr_var.hand_made import SHAPE, SIZE, Results
 from utils.metric_util import Moments
 

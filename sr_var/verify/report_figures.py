@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_var.report_tables import Summary, budget_table
+from sr_var.verify.report_tables import Summary, budget_table
 from utils.html_report import Child, Html, Rows, figure, join, number, table, tag
 from utils.svg_plot import Axis, Series, bars, plot
 

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 
 from sr_var.base_dataset import Entry
-from sr_var.calibration import Histograms
 from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image, image_to_255
 from sr_var.flags import VerificationFlags
 from sr_var.moments import block_means
-from sr_var.pooled import image_means, pooled_figures
-from sr_var.reference import load_reference, read_picture
 from sr_var.results import to_grey_bytes, to_hwc
 from sr_var.sample_jobs import LOW_RES_FILE
-from sr_var.truth import load_truth
-from sr_var.verification import Array, Figures, ImageData, image_figures
+from sr_var.verify.calibration import Histograms
+from sr_var.verify.figures import Array, Figures, ImageData, image_figures
+from sr_var.verify.pooled import image_means, pooled_figures
+from sr_var.verify.reference import load_reference, read_picture
+from sr_var.verify.truth import load_truth
 from utils.atomic_file import write_json_atomic, write_text_atomic
 from utils.data_util import num_cores
 from utils.errors import DataError

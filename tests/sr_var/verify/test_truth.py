@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.truth import Truth, load_truth, truth_figures, truth_means, truth_text
+from sr_var.verify.truth import Truth, load_truth, truth_figures, truth_means, truth_text
 from utils.errors import DataError
 from utils.metric_util import Moments
 

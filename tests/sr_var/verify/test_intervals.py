@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_var.intervals import bootstrap, equivalence, percentile_interval, verdict
+from sr_var.verify.intervals import bootstrap, equivalence, percentile_interval, verdict
 
 
 def _same(means: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 Six rows (docs/oracle.md): the mean net; the variance net given the exact mean, and as it is; the
 sampler with the exact denoiser and with a trained one; the noise of a hundred exact samples. Not
-for the comparison of the routes with each other: that is ``verification``.
+for the comparison of the routes with each other: that is ``run``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sr_var.base_dataset import Entry, load_entries
 from sr_var.degradation import bytes_to_image, image_to_255
 from sr_var.flags import DiffusionFlags
 from sr_var.oracle_flags import BudgetFlags
-from sr_var.reference import reference_moments
 from sr_var.results import to_hwc
 from sr_var.sample_jobs import LOW_RES_FILE
 from sr_var.script_util import create_diffusion
-from sr_var.truth import TRUTH_FILE, Truth
-from sr_var.verification import Array, ImageData
-from sr_var.verification_io import load_image_data
+from sr_var.verify.figures import Array, ImageData
+from sr_var.verify.images import load_image_data
+from sr_var.verify.reference import reference_moments
+from sr_var.verify.truth import TRUTH_FILE, Truth
 from utils.errors import DataError
 from utils.image_util import open_image, safe_join
 from utils.metric_util import Moments

@@ -1,6 +1,6 @@
 """One labelled picture of a few images: what the nets see and say, and how sure they are.
 
-The panels of all images are the business of ``report``.
+The panels of all images are the business of ``run``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sr_var.results import to_grey_bytes
-from sr_var.verification import Array, ImageData
+from sr_var.verify.figures import Array, ImageData
 from utils.atomic_file import write_bytes_atomic
 
 _TITLES = (

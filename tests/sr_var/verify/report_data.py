@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_var.report_gallery import Gallery
-from sr_var.verification import ImageData, averages, image_figures
+from sr_var.verify.figures import ImageData, averages, image_figures
+from sr_var.verify.report_gallery import Gallery
 from tests.tiny import photo
 from utils.metric_util import Moments
 

@@ -1,6 +1,6 @@
 """The verification from end to end, and what people look at: panels.
 
-Computes no figure; ``verification`` and ``summary`` do. Reads no sample; ``verification_io`` does.
+Computes no figure; ``figures`` and ``summary`` do. Reads no sample; ``images`` does.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy.typing as npt
 import torch
 
 from sr_var.base_dataset import load_entries
-from sr_var.budget_files import read_budget
 from sr_var.flags import VerificationFlags
-from sr_var.overview import top_of_scale, uncertainty_maps, write_overview
-from sr_var.report_gallery import Gallery
-from sr_var.report_page import write_report
 from sr_var.results import to_grey_bytes
-from sr_var.summary import Totals, flat_figures, scatter_per_image, summarise
-from sr_var.table import table
-from sr_var.truth import TRUTH_FILE
-from sr_var.verification import ImageData
-from sr_var.verification_io import ImageResult, verify_images, write_results
+from sr_var.verify.budget_files import read_budget
+from sr_var.verify.figures import ImageData
+from sr_var.verify.images import ImageResult, verify_images, write_results
+from sr_var.verify.overview import top_of_scale, uncertainty_maps, write_overview
+from sr_var.verify.report_gallery import Gallery
+from sr_var.verify.report_page import write_report
+from sr_var.verify.summary import Totals, flat_figures, scatter_per_image, summarise
+from sr_var.verify.table import table
+from sr_var.verify.truth import TRUTH_FILE
 from utils.debug_util import describe_memory
 from utils.image_util import write_png
 from utils.logger import RunLogger
@@ -47,7 +47,7 @@ def mean_panel(data: ImageData) -> Picture:
 def uncertainty_panel(data: ImageData) -> Picture:
     """|high-res − mean| | std of the samples | std of the net, on one colour scale from 0.
 
-    See :func:`sr_var.overview.top_of_scale`.
+    See :func:`sr_var.verify.overview.top_of_scale`.
     """
     maps = uncertainty_maps(data)
     row = np.concatenate(maps, axis=1) / top_of_scale([maps])

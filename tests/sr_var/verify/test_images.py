@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from sr_var.base_dataset import Entry
-from sr_var.reference import reference_moments
-from sr_var.verification_io import load_image_data, verify_image, verify_images
+from sr_var.verify.images import load_image_data, verify_image, verify_images
+from sr_var.verify.reference import reference_moments
 from tests.sr_var.hand_made import (
     MEAN_STEP,
     SHAPE,

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from sr_var.calibration import Histograms, ause, curves, ence
-from sr_var.cost import cost
 from sr_var.flags import VerificationFlags
-from sr_var.intervals import bootstrap, percentile_interval, verdict
-from sr_var.pooled import ROUTES, pooled_figures
-from sr_var.truth import truth_text
-from sr_var.verification import Array, averages
-from sr_var.verification_io import ImageResult
+from sr_var.verify.calibration import Histograms, ause, curves, ence
+from sr_var.verify.cost import cost
+from sr_var.verify.figures import Array, averages
+from sr_var.verify.images import ImageResult
+from sr_var.verify.intervals import bootstrap, percentile_interval, verdict
+from sr_var.verify.pooled import ROUTES, pooled_figures
+from sr_var.verify.truth import truth_text
 
 MAX_SCATTER = 4000
 _OWN_SECTIONS = ("mean", "var", "high_res", "edges")

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sr_var.report_figures import figures
-from sr_var.report_gallery import Gallery
-from sr_var.report_tables import (
+from sr_var.verify.report_figures import figures
+from sr_var.verify.report_gallery import Gallery
+from sr_var.verify.report_tables import (
     FIGURE_LABELS,
     Summary,
     comparison_table,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.floors import deviations_of_gamma
+from sr_var.verify.floors import deviations_of_gamma
 from utils.errors import DataError
 
 Array = npt.NDArray[np.float64]

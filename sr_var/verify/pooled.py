@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from sr_var.calibration import Histograms, calibrate
-from sr_var.floors import COUNT_FOR_FLOOR
 from sr_var.moments import block_means
-from sr_var.truth import truth_figures, truth_means
-from sr_var.verification import Array, ImageData
+from sr_var.verify.calibration import Histograms, calibrate
+from sr_var.verify.figures import Array, ImageData
+from sr_var.verify.floors import COUNT_FOR_FLOOR
+from sr_var.verify.truth import truth_figures, truth_means
 
 ROUTES = ("nets", "samples")
 _PLAIN = ("z2", "nll", "coverage_50", "coverage_68", "coverage_90", "coverage_95")

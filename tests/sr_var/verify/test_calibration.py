@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.calibration import (
+from sr_var.verify.calibration import (
     FRACTIONS,
     VARIANCE_FLOOR,
     Histograms,

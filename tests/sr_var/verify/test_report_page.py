@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
-from sr_var.report_page import report_page, write_report
-from sr_var.report_tables import headline
-from tests.sr_var.report_data import HOSTILE, UNPRINTABLE, NamedFigures, further_sections, made_up
+from sr_var.verify.report_page import report_page, write_report
+from sr_var.verify.report_tables import headline
+from tests.sr_var.verify.report_data import (
+    HOSTILE,
+    UNPRINTABLE,
+    NamedFigures,
+    further_sections,
+    made_up,
+)
 
 
 @pytest.fixture(scope="module")

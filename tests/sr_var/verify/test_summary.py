@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_var.calibration import ause, calibrate, ence
-from sr_var.cost import cost, num_steps
-from sr_var.report import verify_all
-from sr_var.summary import flat_figures, scatter_per_image
+from sr_var.verify.calibration import ause, calibrate, ence
+from sr_var.verify.cost import cost, num_steps
+from sr_var.verify.run import verify_all
+from sr_var.verify.summary import flat_figures, scatter_per_image
 from tests.sr_var.hand_made import SHAPE, Results, flat
 from utils.logger import RunLogger
 from utils.safe_pickle import load_array

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sr_var.base_dataset import load_entries
-from sr_var.budget import (
+from sr_var.verify.budget import (
     EXACT_SAMPLER,
     MEAN_NET,
     VAR_NET,
@@ -23,8 +23,8 @@ from sr_var.budget import (
     sampler_errors,
     var_net_errors,
 )
-from sr_var.budget_files import read_budget
-from sr_var.truth import Truth
+from sr_var.verify.budget_files import read_budget
+from sr_var.verify.truth import Truth
 from tests.tiny import done, run, words, write_photos
 from utils.metric_util import Moments
 from utils.safe_pickle import dump_pickle

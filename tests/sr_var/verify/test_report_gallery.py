@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_var import report_gallery
-from sr_var.report_gallery import (
+from sr_var.verify import report_gallery
+from sr_var.verify.report_gallery import (
     NUM_BINS,
     Gallery,
     colour_map,
@@ -21,7 +21,7 @@ from sr_var.report_gallery import (
     layout,
     std_codes,
 )
-from tests.sr_var.report_data import image_data, write_samples
+from tests.sr_var.verify.report_data import image_data, write_samples
 from tests.tiny import photo
 
 

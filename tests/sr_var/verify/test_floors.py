@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.floors import (
+from sr_var.verify.floors import (
     deviations_of_gamma,
     gamma_shape,
     lower_incomplete_gamma,

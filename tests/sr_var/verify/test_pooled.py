@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.pooled import correlation, image_means, pooled_figures, signed_root
-from sr_var.verification import ImageData
+from sr_var.verify.figures import ImageData
+from sr_var.verify.pooled import correlation, image_means, pooled_figures, signed_root
 from utils.metric_util import Moments
 
 Array = NDArray[np.float64]

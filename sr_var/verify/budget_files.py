@@ -13,8 +13,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from sr_var.budget import budget_table, error_budget
 from sr_var.oracle_flags import BudgetFlags
+from sr_var.verify.budget import budget_table, error_budget
 from utils.atomic_file import atomic_write, write_json_atomic
 from utils.logger import RunLogger
 

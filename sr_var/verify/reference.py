@@ -1,7 +1,7 @@
 """The reference of one image: what its samples say, from ``moments.npz`` or from the pictures.
 
 Memory does not grow with the number of samples: each picture is decoded, added to integer sums of
-powers and forgotten. Comparing with the nets is the business of ``verification``.
+powers and forgotten. Comparing with the nets is the business of ``figures``.
 """
 
 from __future__ import annotations

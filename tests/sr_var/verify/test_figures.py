@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.verification import (
+from sr_var.verify.figures import (
     ImageData,
     averages,
     compare_mean,

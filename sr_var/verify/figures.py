@@ -1,7 +1,7 @@
 """The figures that compare the nets with the samples: definitions, and the numbers of one image.
 
 All in grey levels and float64, on HWC arrays; averages over images are taken by ``averages``.
-Reading files and drawing pictures is the business of ``verification_io`` and ``report``; figures
+Reading files and drawing pictures is the business of ``images`` and ``run``; figures
 that are functions of means over all images are in ``pooled``.
 
 Definitions (m, v: mean and variance of the nets; x̄, k2: mean and unbiased variance of the n
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.floors import variance_floors
-from sr_var.truth import Truth
+from sr_var.verify.floors import variance_floors
+from sr_var.verify.truth import Truth
 from utils.metric_util import Moments, mean_abs_error, mse, nmse, psnr
 
 Array = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ def compare_variance(data: ImageData) -> Figures:
     """The variance net against the samples' unbiased variance.
 
     The floors are what the true variance would show against n samples
-    (:func:`sr_var.floors.variance_floors`); nan below 4 samples.
+    (:func:`sr_var.verify.floors.variance_floors`); nan below 4 samples.
     """
     k2 = data.samples.variance
     variance = np.maximum(data.variance, 0)

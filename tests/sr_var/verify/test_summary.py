@@ -202,11 +202,16 @@ def test_reference_without_halves_says_so_and_has_no_ceiling(results: Results) -
 
 
 def test_cost_follows_from_the_samplers_settings(tmp_path: Path) -> None:
-    settings = {"diffusion_steps": 1000, "timestep_respacing": "250", "sampler": "ancestral"}
+    settings = {
+        "diffusion_steps": 1000,
+        "noise_schedule": "linear",
+        "timestep_respacing": "250",
+        "sampler": "ancestral",
+    }
     path = tmp_path / ".sampling.json"
     path.write_text(json.dumps(settings))
     assert cost(str(tmp_path), 100)["samples"] == {"steps": 250, "evaluations_per_image": 25_000}
-    for respacing, steps in (("", 1000), ("ddim50", 50), ("10,10,10", 30)):
+    for respacing, steps in (("", 1000), ("ddim50", 50), ("10,10,10", 30), ("logsnr25", 25)):
         path.write_text(json.dumps({**settings, "timestep_respacing": respacing}))
         assert num_steps(str(tmp_path)) == steps
     for content in ("{", "[1]", "{}", '{"diffusion_steps": "x", "timestep_respacing": ""}'):

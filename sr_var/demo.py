@@ -159,7 +159,8 @@ def oracle_commands(preset: Preset) -> list[Command]:
         f"--num_train_crops {preset.oracle_crops} --num_draws 4 --num_test_crops 16",
         f"sr_mean_train.py {net} --predict_residual True {train} "
         + _schedule("sr_mean", name, preset.oracle_mean_steps),
-        f"sr_var_train.py {net} {train} --mean_model_path {mean_model} "
+        f"sr_var_train.py {net} --last_layer_type softplus --loss itakura_saito {train} "
+        f"--mean_model_path {mean_model} "
         f"--mean_model_args_path {mean_args} " + _schedule("sr_var", name, preset.oracle_var_steps),
         f"sr_mean_test.py {test} --log_dir logs/sr_mean/{name} --output_dir outputs/sr_var/{name} "
         f"--model_path {mean_model} --batch_size 16",

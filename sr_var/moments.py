@@ -26,7 +26,7 @@ from utils.metric_util import Moments
 
 MOMENTS_FILE = "moments.npz"
 # what numpy and zipfile raise on damaged archives
-_DAMAGE = (
+NPZ_DAMAGE = (
     OSError,
     ValueError,
     LookupError,
@@ -185,7 +185,7 @@ def load_moments(path: str) -> SampleMoments | None:
             indices = tuple(int(index) for index in known)
             even = _read_part(file, "even", len(_evens(indices)))
             blocks = _read_part(file, "block", n)
-    except _DAMAGE as error:
+    except NPZ_DAMAGE as error:
         raise DataError(
             f"{path} is damaged ({error}); delete it and its samples to draw them anew"
         ) from None

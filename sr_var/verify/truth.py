@@ -7,9 +7,6 @@ making such images; ``exact_moments.npz`` comes with them. docs/theory.md, eq. 3
 from __future__ import annotations
 
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sr_var.moments import NPZ_DAMAGE
 from sr_var.verify.floors import deviations_of_gamma
 from utils.errors import DataError
 
@@ -24,17 +22,6 @@ Array = npt.NDArray[np.float64]
 
 TRUTH_FILE = "exact_moments.npz"
 _KEYS = ("mean", "variance", "third_central_moment", "fourth_central_moment")
-_DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
 # a pixel whose exact variance is zero has no relative error
 _SMALLEST_VARIANCE = 1e-9
 
@@ -60,7 +47,7 @@ def load_truth(folder: str, size: int) -> Truth | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: np.asarray(file[key], np.float64) for key in _KEYS}
-    except _DAMAGE as error:
+    except NPZ_DAMAGE as error:
         raise DataError(f"{path} is damaged ({error}); write the data set again") from None
     for key, array in arrays.items():
         if array.shape != (size, size, 3):

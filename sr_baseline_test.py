@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
             logger=run.logger,
             num_items=shard_size(len(pending)),
         )
-        code = finish_test(loop, test, log)
+        code = finish_test(loop, results, test, log)
         if (
             code == EXIT_DONE
             and model_flags.objective == QUANTILE

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             num_items=shard_size(len(pending)),
             results=results,
         )
-        return finish_test(loop, test, run.logger.info)
+        return finish_test(loop, results, test, run.logger.info)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             num_items=shard_size(len(pending)),
             results=results,
         )
-        return finish_test(loop, test, log)
+        return finish_test(loop, results, test, log)
 
 
 if __name__ == "__main__":

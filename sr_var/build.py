@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from models.unet import UNetBase
     from sr_var.cross_fit import CrossFit, FoldedMean
+    from sr_var.results import ResultFolder
     from utils.logger import RunLogger
 
 Train = TypeVar("Train", bound=TrainFlags)
@@ -233,11 +234,13 @@ def tested_model(
     return model, (flags["large_size"], flags["small_size"]), step_of(test.model_path)
 
 
-def finish_test(loop: TestLoop, test: TestFlags, log: Log) -> int:
-    """Runs a test loop as its flags say; returns the exit code."""
+def finish_test(loop: TestLoop, results: ResultFolder, test: TestFlags, log: Log) -> int:
+    """Runs a test loop as its flags say, remembers its seconds; returns the exit code."""
     if test.dry_run:
         loop.dry_run()
         return EXIT_DONE
     if test.debug_mode:
         report_cost(loop.model, loop.device, log)
-    return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+    is_done = loop.run_loop()
+    loop.stopwatch.save(results.seconds_path)
+    return EXIT_DONE if is_done else EXIT_STOPPED

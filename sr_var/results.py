@@ -5,6 +5,7 @@ Layout: ``<output_dir>/<image name>/<file>`` (docs/file_formats.md).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -54,9 +55,9 @@ class ResultFolder:
         self.output_dir, self.file_names = output_dir, tuple(file_names)
         # the others (the low-res image) are the same for every checkpoint
         self._own_files = frozenset(file for file in file_names if f"_{step}." in file)
-        self._stamp_path = os.path.join(output_dir, f".{kind}_{step}.json")
-        others = [f".{other}_{step}.json" for other in _SAME_NAMES[kind]]
-        self._other_stamps = [os.path.join(output_dir, other) for other in others]
+        self._stamp_path = stamp_path(output_dir, kind, step)
+        self.seconds_path = seconds_path(output_dir, kind, step)
+        self._other_stamps = [stamp_path(output_dir, other, step) for other in _SAME_NAMES[kind]]
         self._model_paths = model_paths
 
     def path(self, name: str, file_name: str) -> str:
@@ -104,10 +105,22 @@ class ResultFolder:
         return all(os.path.exists(os.path.join(folder, file)) for file in self.file_names)
 
     def _remove_results(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.seconds_path)
         # of all images, listed or not: the stamp speaks for the whole folder
         for folder, _, files in os.walk(self.output_dir):
             for file in self._own_files.intersection(files):
                 os.remove(os.path.join(folder, file))
+
+
+def stamp_path(output_dir: str, kind: str, step: int) -> str:
+    """The record of the checkpoints that a network's results come from."""
+    return os.path.join(output_dir, f".{kind}_{step}.json")
+
+
+def seconds_path(output_dir: str, kind: str, step: int) -> str:
+    """The record (``utils.time_util``) of what a network's passes took."""
+    return os.path.join(output_dir, f".seconds_{kind}_{step}.json")
 
 
 def to_hwc(image: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]

@@ -19,7 +19,7 @@ from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
 
 LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
-SETTINGS_FILE = ".sampling.json"
+SETTINGS_FILE, SECONDS_FILE = ".sampling.json", ".seconds.json"
 
 
 @dataclass

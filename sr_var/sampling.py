@@ -27,6 +27,7 @@ from sr_var.results import require_finite, save_image, to_hwc
 from sr_var.sample_jobs import (
     LOW_RES_FILE,
     SAMPLES_FOLDER,
+    SECONDS_FILE,
     ImageJob,
     job_batches,
     missing_indices,
@@ -40,6 +41,7 @@ from utils.lock_util import try_lock
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.stop_util import StopFlag
+from utils.time_util import Stopwatch
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
@@ -126,6 +128,7 @@ class SRSampler:
             clip_denoised=flags.clip_denoised,
             eta=flags.eta,
         )
+        self._stopwatch = Stopwatch(device)
         check_labels(entries, model.config.num_classes)
 
     def run_loop(self, rank: int = 0, world_size: int = 1) -> bool:
@@ -138,19 +141,25 @@ class SRSampler:
         Returns:
             True when done; False when a signal asked to stop (finished samples stay).
         """
-        stop = StopFlag()
+        stop, is_stopped = StopFlag(), False
         # the first process stands for all: each does about as much
         total = len(self._entries) * self._flags.num_samples_per_image // world_size
         progress = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
         with stop.listening(), progress as bar:
             jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
             for rows in job_batches(jobs, self._flags.batch_size):
+                self._stopwatch.start()
                 samples = self._draw(rows, stop)
                 if samples is None:
-                    self._log(f"stopped ({stop.reason}); run again to go on")
-                    return False
+                    is_stopped = True
+                    break
+                self._stopwatch.stop(len(rows))
                 self._store(rows, samples)
                 bar.update(len(rows))
+        self._stopwatch.save(os.path.join(self._flags.output_dir, SECONDS_FILE))
+        if is_stopped:
+            self._log(f"stopped ({stop.reason}); run again to go on")
+            return False
         if self._num_skipped:
             self._log(f"warning: {self._num_skipped} damaged images were skipped")
         return True

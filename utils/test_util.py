@@ -18,6 +18,7 @@ from utils.debug_util import report_cost
 from utils.logger import RunLogger
 from utils.progress import Progress
 from utils.stop_util import StopFlag
+from utils.time_util import Stopwatch
 from utils.tree_util import batch_length, first_tensor, to_device
 
 
@@ -29,6 +30,9 @@ class TestLoop(ABC):
         data: iterable of ``(batch, batch_kwargs)``, this rank's share.
         logger: where to report; silent if None.
         num_items: items of this rank, for the progress bar; None if unknown.
+
+    Attributes:
+        stopwatch: seconds of this rank's passes through the network.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -45,6 +49,7 @@ class TestLoop(ABC):
         self.model = model.to(self.device).eval()
         self.data = data
         self.logger = logger or RunLogger(is_quiet=True)
+        self.stopwatch = Stopwatch(self.device)
         self._num_items = num_items
 
     def forward(self, batch: Any, batch_kwargs: Any) -> Any:
@@ -66,7 +71,9 @@ class TestLoop(ABC):
         with stop.listening(), bar, torch.inference_mode():
             for batch, batch_kwargs in self.data:
                 batch = to_device(batch, self.device)
+                self.stopwatch.start()
                 output = self.forward(batch, batch_kwargs)
+                self.stopwatch.stop(batch_length(batch))
                 self._post_process(batch, output, batch_kwargs)
                 bar.update(batch_length(batch))
                 if stop.reason:

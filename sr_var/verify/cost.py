@@ -1,4 +1,4 @@
-"""What each route costs: network evaluations per image. Measures no time."""
+"""What each route costs an image: network evaluations, and seconds where its runs left them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,32 @@ from typing import Any
 
 from diffusion.respace import space_timesteps
 from diffusion.schedules import get_named_beta_schedule
-from sr_var.sample_jobs import SETTINGS_FILE
+from sr_var.flags import VerificationFlags
+from sr_var.results import seconds_path, stamp_path
+from sr_var.sample_jobs import SECONDS_FILE, SETTINGS_FILE
+from utils.time_util import seconds_per_item
 
-# one of the mean net, one of the variance net
-_EVALUATIONS_OF_THE_NETS = 2
 
+def cost(flags: VerificationFlags) -> dict[str, Any]:
+    """Section ``cost``; ``None`` for what is not known.
 
-def cost(samples_dir: str, num_samples: int) -> dict[str, Any]:
-    """Section ``cost``: 2 for the nets; samples × steps for the samples, None if unknown."""
-    steps = num_steps(samples_dir)
+    Nets: one evaluation of the mean net and one of the variance net, or one of a baseline; the
+    seconds are those of the variance test, which runs both. Samples: times samples, times steps.
+    """
+    steps = num_steps(flags.ddpm_sr_output_dir)
+    a_sample = seconds_per_item(os.path.join(flags.ddpm_sr_output_dir, SECONDS_FILE))
+    nets_dir, step = flags.sr_model_output_dir, flags.var_model_step
+    is_baseline = os.path.exists(stamp_path(nets_dir, "baseline", step))
+    kind = "baseline" if is_baseline else "var"
     return {
-        "nets": {"evaluations_per_image": _EVALUATIONS_OF_THE_NETS},
+        "nets": {
+            "evaluations_per_image": 1 if is_baseline else 2,
+            "seconds_per_image": seconds_per_item(seconds_path(nets_dir, kind, step)),
+        },
         "samples": {
             "steps": steps,
-            "evaluations_per_image": None if steps is None else num_samples * steps,
+            "evaluations_per_image": None if steps is None else flags.num_samples * steps,
+            "seconds_per_image": None if a_sample is None else flags.num_samples * a_sample,
         },
     }
 

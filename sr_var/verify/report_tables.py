@@ -64,6 +64,7 @@ ROUTES: dict[str, Sequence[tuple[str, str, str, str]]] = {
     ),
     "cost": (
         ("network evaluations per image", ".evaluations_per_image", ".evaluations_per_image", ""),
+        ("seconds per image", ".seconds_per_image", ".seconds_per_image", ""),
     ),
 }
 _SECTION_OF_GROUP = {

@@ -93,7 +93,7 @@ def summarise(
     }
     flat = {name: float(value) for name, value in pooled.items()}
     result["verdict"] = verdict(flat, replicates, flags.margin)
-    result["cost"] = cost(flags.ddpm_sr_output_dir, flags.num_samples)
+    result["cost"] = cost(flags)
     if "truth" in result:
         result["truth"]["text"] = truth_text(result["truth"], flags.num_samples)
     result["curves"] = {route: curves(sums) for route, sums in totals.histograms.items()}

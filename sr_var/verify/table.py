@@ -39,7 +39,8 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("  std of block means", "", "consistency.samples.block_mean_std", ""),
     ("std of the nets at edges, grey levels", "edges.std_at_edges", "", ""),
     ("std of the nets on flat ground, grey levels", "edges.std_on_flat", "", ""),
-    ("network evaluations per image", *("evaluations",) * 2, ""),
+    ("network evaluations per image", *("evaluations_per_image",) * 2, ""),
+    ("seconds per image", *("seconds_per_image",) * 2, ""),
 )
 
 
@@ -80,8 +81,8 @@ def _truth_lines(truth: Mapping[str, Any]) -> list[str]:
 def _dotted(names: list[str]) -> list[str]:
     """Both routes' figures of calibration and cost are written once."""
     nets, samples, floor = names
-    if nets == "evaluations":
-        return [f"cost.{route}.evaluations_per_image" for route in ("nets", "samples")] + [floor]
+    if nets.endswith("_per_image"):
+        return [f"cost.{route}.{nets}" for route in ("nets", "samples")] + [floor]
     if nets and nets == samples:
         return [f"calibration.{route}.{nets}" for route in ("nets", "samples")] + [floor]
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sr_var.flags import VerificationFlags
 from sr_var.verify.calibration import ause, calibrate, ence
 from sr_var.verify.cost import cost, num_steps
 from sr_var.verify.run import verify_all
@@ -72,6 +74,7 @@ def test_results_hold_every_section_with_its_keys(results: Results) -> None:
     assert set(found["consistency"]["samples"]) == {"mean_rms", "block_mean_std"}
     assert found["cost"]["nets"]["evaluations_per_image"] == 2
     assert found["cost"]["samples"]["evaluations_per_image"] is None
+    assert found["cost"]["samples"]["seconds_per_image"] is None
     assert "truth" not in found
 
 
@@ -210,14 +213,36 @@ def test_cost_follows_from_the_samplers_settings(tmp_path: Path) -> None:
     }
     path = tmp_path / ".sampling.json"
     path.write_text(json.dumps(settings))
-    assert cost(str(tmp_path), 100)["samples"] == {"steps": 250, "evaluations_per_image": 25_000}
+    flags = VerificationFlags(
+        ddpm_sr_output_dir=str(tmp_path), sr_model_output_dir=str(tmp_path), num_samples=100
+    )
+    expected = {"steps": 250, "evaluations_per_image": 25_000, "seconds_per_image": None}
+    assert cost(flags)["samples"] == expected
     for respacing, steps in (("", 1000), ("ddim50", 50), ("10,10,10", 30), ("logsnr25", 25)):
         path.write_text(json.dumps({**settings, "timestep_respacing": respacing}))
         assert num_steps(str(tmp_path)) == steps
     for content in ("{", "[1]", "{}", '{"diffusion_steps": "x", "timestep_respacing": ""}'):
         path.write_text(content)
         assert num_steps(str(tmp_path)) is None
-    assert cost(str(tmp_path / "none"), 100)["samples"]["evaluations_per_image"] is None
+    elsewhere = dataclasses.replace(flags, ddpm_sr_output_dir=str(tmp_path / "none"))
+    assert cost(elsewhere)["samples"]["evaluations_per_image"] is None
+
+
+def test_cost_in_seconds_is_what_the_runs_left(tmp_path: Path) -> None:
+    flags = VerificationFlags(
+        ddpm_sr_output_dir=str(tmp_path), sr_model_output_dir=str(tmp_path), num_samples=100
+    )
+    for path, seconds in (
+        (tmp_path / ".seconds.json", 4.0),
+        (tmp_path / f".seconds_var_{flags.var_model_step}.json", 1.0),
+        (tmp_path / f".seconds_baseline_{flags.var_model_step}.json", 0.5),
+    ):
+        path.write_text(json.dumps({"seconds": seconds, "num_items": 8, "device": "cpu"}))
+    found = cost(flags)
+    assert found["samples"]["seconds_per_image"] == 50.0
+    assert found["nets"] == {"evaluations_per_image": 2, "seconds_per_image": 0.125}
+    (tmp_path / f".baseline_{flags.var_model_step}.json").write_text("{}")
+    assert cost(flags)["nets"] == {"evaluations_per_image": 1, "seconds_per_image": 0.0625}
 
 
 def test_tensorboard_gets_scalars_only() -> None:

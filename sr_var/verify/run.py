@@ -81,7 +81,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
     pictures = _Pictures(flags, logger)
     rows: list[ImageResult] = []
-    totals = Totals()
+    totals = Totals(flags.seed)
     stop, started = StopFlag(), time.monotonic()
     with stop.listening(), Progress(len(entries), "verifying", unit="image") as bar:
         for result in verify_images(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,25 @@ from sr_var.verify.calibration import Histograms, ause, curves, ence
 from sr_var.verify.cost import cost
 from sr_var.verify.figures import Array, averages
 from sr_var.verify.images import ImageResult
-from sr_var.verify.intervals import bootstrap, percentile_interval, verdict
+from sr_var.verify.intervals import (
+    HistogramReplicates,
+    bootstrap,
+    percentile_interval,
+    verdict,
+)
 from sr_var.verify.pooled import ROUTES, pooled_figures
 from sr_var.verify.truth import truth_text
 
 MAX_SCATTER = 4000
+_OF_HISTOGRAMS = MappingProxyType({"ence": ence, "ause": ause})
 _OWN_SECTIONS = ("mean", "var", "high_res", "edges")
 
 
 class Totals:
     """Adds up what does not belong to one image, in the order of the images."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
+        self._replicates = HistogramReplicates(seed)
         self.histograms = {route: Histograms() for route in ROUTES}
         self._scatter: list[Array] = []
 
@@ -37,7 +45,18 @@ class Totals:
         assert result.histograms is not None
         for route, histograms in result.histograms.items():
             self.histograms[route].add(histograms)
+        self._replicates.add(result.histograms)
         self._scatter.append(result.scatter)
+
+    def intervals(self) -> dict[str, list[float] | None]:
+        """95 % intervals of the figures that are read off histograms."""
+        return {
+            f"calibration.{route}.{name}": percentile_interval(
+                self._replicates.replicates(route, figure), 0.95
+            )
+            for route in ROUTES
+            for name, figure in _OF_HISTOGRAMS.items()
+        }
 
     def scatter(self) -> dict[str, list[float]]:
         """At most 4000 pixels, five digits each."""
@@ -76,8 +95,7 @@ def summarise(
     for route, sums in totals.histograms.items():
         num_floored = sum(row.means[f"{route}.num_floored"] for row in rows)
         result["calibration"][route] |= {
-            "ence": ence(sums),
-            "ause": ause(sums),
+            **{name: figure(sums) for name, figure in _OF_HISTOGRAMS.items()},
             "num_floored": int(num_floored),
         }
 
@@ -90,7 +108,7 @@ def summarise(
     replicates = bootstrap(table, figures_of, flags.seed) if len(rows) > 1 else {}
     result["intervals"] = {
         name: percentile_interval(values, 0.95) for name, values in replicates.items()
-    }
+    } | (totals.intervals() if replicates else {})
     flat = {name: float(value) for name, value in pooled.items()}
     result["verdict"] = verdict(flat, replicates, flags.margin)
     result["cost"] = cost(flags)

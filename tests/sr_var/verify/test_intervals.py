@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_var.verify.intervals import bootstrap, equivalence, percentile_interval, verdict
+from sr_var.verify.calibration import Histograms, ause, calibrate, ence
+from sr_var.verify.intervals import (
+    HistogramReplicates,
+    bootstrap,
+    equivalence,
+    percentile_interval,
+    verdict,
+)
 
 
 def _same(means: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -109,3 +116,44 @@ def test_margin_of_zero_gives_intervals_without_a_verdict() -> None:
 def test_single_image_leaves_it_undecided_and_an_unknown_figure_has_no_verdict() -> None:
     assert verdict(_figures(0.0), {}, 0.05)["mean"]["verdict"] == "undecided"
     assert verdict(_figures(math.nan), {}, 0.05)["bias"]["verdict"] is None
+
+
+def _image(rng: np.random.Generator) -> Histograms:
+    """The histograms of a 32² image whose std is right up to a factor of its own."""
+    std = np.exp(rng.uniform(0.5, 3, (32, 32)))
+    error = rng.normal(0, std) * rng.uniform(0.7, 1.4)
+    return calibrate(error, np.zeros_like(error), std**2)[1]
+
+
+def _ratio(sums: Histograms) -> float:
+    return float(sums.square.sum() / sums.variance.sum())
+
+
+def test_replicates_of_histograms_scatter_as_those_of_means() -> None:
+    """Of Σ error² / Σ v, which both ways can compute."""
+    rng, replicates = np.random.default_rng(4), HistogramReplicates(seed=0)
+    images = [_image(rng) for _ in range(40)]
+    for image in images:
+        replicates.add({"nets": image, "samples": image})
+    found = replicates.replicates("nets", _ratio)
+    rows = {
+        "square": np.array([image.square.sum() for image in images]),
+        "variance": np.array([image.variance.sum() for image in images]),
+    }
+    expected = bootstrap(rows, lambda m: {"r": m["square"] / m["variance"]}, 0)["r"]
+    assert len(found) == 400
+    # the std of 400 replicates has a standard error of 3.5 %
+    assert found.std() == pytest.approx(expected.std(), rel=0.12)
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.3 * expected.std())
+    np.testing.assert_array_equal(found, replicates.replicates("samples", _ratio))
+
+
+@pytest.mark.parametrize("figure", [ence, ause])
+def test_replicates_of_equal_images_are_all_the_figure_itself(figure: Any) -> None:
+    """Whatever an image weighs; merged bins move the figure by less than 1 %."""
+    image, replicates = _image(np.random.default_rng(5)), HistogramReplicates(seed=1)
+    for _ in range(3):
+        replicates.add({"nets": image})
+    found = replicates.replicates("nets", figure)
+    assert 300 < len(found) < 400  # e⁻³ of the replicates have drawn nothing
+    np.testing.assert_allclose(found, figure(image), rtol=0.01)

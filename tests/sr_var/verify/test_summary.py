@@ -193,6 +193,8 @@ def test_truth_is_used_when_every_image_has_it(results: Results) -> None:
     assert truth["expected"]["relative_mse"] == pytest.approx(1 / NUM_SAMPLES)
     assert truth["text"].split()[0] == "Two" and "exact samples" in said
     assert "truth.nets.relative_mse" in found["intervals"]
+    low, high = found["intervals"]["calibration.nets.ence"]
+    assert 0 < low <= high and "calibration.samples.ause" in found["intervals"]
     header = (results.root / "log" / "results.csv").read_text().splitlines()[0]
     assert "truth.nets.relative_mse" in header and header.startswith("name,mean.mse,mean.psnr")
 

@@ -9,7 +9,8 @@ import importlib
 import time
 from dataclasses import dataclass
 
-from sr_var.demo import CPU, GPU, QUICK, Preset, commands, oracle_commands
+from sr_var.demo import CPU, GPU, QUICK, Preset, commands, oracle_commands, oracle_experiment
+from sr_var.oracle_experiment import ITAKURA_SAITO
 from utils.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
             return code
     print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
     print(f"photographs: logs/sr_compare/{preset.name}/report.html (open it in a browser)")
-    print(f"the truth:   logs/sr_compare/{preset.name}_oracle/report.html, figures above")
+    oracle_dir = oracle_experiment(preset).log_dir(ITAKURA_SAITO)
+    print(f"the truth:   {oracle_dir}/report.html, figures above")
     print(f"pictures:    logs/sr_compare/{preset.name}/overview.png and panels/")
     print(f"report:      logs/sr_compare/{preset.name}/report.html")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")

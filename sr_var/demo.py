@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from sr_var.oracle_experiment import ITAKURA_SAITO, Command, OracleExperiment
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -82,8 +84,6 @@ GPU = replace(
     oracle_var_steps=4000,
 )
 
-Command = tuple[str, list[str]]
-
 
 def commands(preset: Preset) -> list[Command]:
     """(script, arguments) in order; run again, each goes on where it was."""
@@ -133,44 +133,22 @@ def commands(preset: Preset) -> list[Command]:
 
 def oracle_commands(preset: Preset) -> list[Command]:
     """The small check against the truth: both nets on the oracle, judged by its exact law."""
-    name = f"{preset.name}_oracle"
-    data, exact = f"data/{name}", f"outputs/oracle/{name}"
-    net = (
-        "--large_size 32 --small_size 8 --model_channels 16 --channel_mult 1,1,2 "
-        "--num_res_blocks 1 --attention_resolutions 1 --resblock_updown True"
+    return oracle_experiment(preset).commands([ITAKURA_SAITO])
+
+
+def oracle_experiment(preset: Preset) -> OracleExperiment:
+    """The sizes of that check."""
+    return OracleExperiment(
+        name=f"{preset.name}_oracle",
+        width=16,
+        channel_mult="1,1,2",
+        batch_size=16,
+        lr=3e-3,
+        num_crops=preset.oracle_crops,
+        num_test_crops=16,
+        mean_steps=preset.oracle_mean_steps,
+        var_steps=preset.oracle_var_steps,
     )
-    train = (
-        f"--data_dir {data}/images --data_info_dict_path {data}/train_data_info.pkl "
-        "--batch_size 16 --log_interval 50 --save_interval 300 --keep_last_k 1 "
-        "--resume_checkpoint auto --lr 3e-3"
-    )
-    test = f"--data_dir {data}/images --data_info_dict_path {data}/to_sample_data_info.pkl"
-    mean_model = f"checkpoints/sr_mean/{name}/model{preset.oracle_mean_steps:06d}.pt"
-    mean_args = f"logs/sr_mean/{name}/mean_model_args.pkl"
-    judged = (
-        f"{test} --large_size 32 --ddpm_sr_output_dir {exact} --num_samples 100 "
-        f"--sr_model_output_dir outputs/sr_var/{name} "
-        f"--mean_model_step {preset.oracle_mean_steps} --var_model_step {preset.oracle_var_steps} "
-        f"--log_dir logs/sr_compare/{name}"
-    )
-    lines = [
-        f"oracle_data.py --data_dir data/demo --test_folder test --output_dir {data} "
-        f"--sample_dir {exact} --log_dir logs/oracle_data/{name} --large_size 32 --small_size 8 "
-        f"--num_train_crops {preset.oracle_crops} --num_draws 4 --num_test_crops 16",
-        f"sr_mean_train.py {net} --predict_residual True {train} "
-        + _schedule("sr_mean", name, preset.oracle_mean_steps),
-        f"sr_var_train.py {net} --last_layer_type softplus --loss itakura_saito {train} "
-        f"--mean_model_path {mean_model} "
-        f"--mean_model_args_path {mean_args} " + _schedule("sr_var", name, preset.oracle_var_steps),
-        f"sr_mean_test.py {test} --log_dir logs/sr_mean/{name} --output_dir outputs/sr_var/{name} "
-        f"--model_path {mean_model} --batch_size 16",
-        f"sr_var_test.py {test} --log_dir logs/sr_var/{name} --output_dir outputs/sr_var/{name} "
-        f"--model_path checkpoints/sr_var/{name}/model{preset.oracle_var_steps:06d}.pt "
-        f"--batch_size 16 --mean_model_path {mean_model} --mean_model_args_path {mean_args}",
-        f"oracle_budget.py {judged}",
-        f"sr_var_verification.py {judged}",
-    ]
-    return [(words[0], words[1:]) for words in (line.split() for line in lines)]
 
 
 def _schedule(task: str, name: str, steps: int) -> str:

@@ -1,9 +1,9 @@
 """How far each way to a mean and a variance is from the exact law, after the same training.
 
-    python benchmarks/oracle_nets.py                  (all routes, short: half an hour on two cores)
+    python benchmarks/oracle_nets.py                  (all routes, short: 20 minutes on two cores)
     python benchmarks/oracle_nets.py --name oracle_long --routes itakura_saito --width 16 \
 --channel_mult 1,1,4 --batch_size 32 --lr 2e-3 --num_crops 8000 --num_test_crops 64 \
---mean_steps 4500 --var_steps 9000                     (the long run: some two hours on two cores)
+--mean_steps 4500 --var_steps 6000                     (the long run: an hour and a half on two cores)
 
 Runs the scripts of the toolkit, prints each command, and goes on where it was when it was stopped.
 Writes ``<name>_<date>.json`` and ``.md`` to ``--output_dir``.
@@ -49,8 +49,8 @@ class NetsFlags:
     lr: float = flag(3e-3, "learning rate at the start; it falls to 0")
     num_crops: int = flag(4000, "pieces of photographs for training, four draws of each")
     num_test_crops: int = flag(64, "pieces of the test photographs")
-    mean_steps: int = flag(800, "steps of a mean net")
-    var_steps: int = flag(800, "steps of a variance net; a baseline trains for as many as both")
+    mean_steps: int = flag(400, "steps of a mean net")
+    var_steps: int = flag(400, "steps of a variance net; a baseline trains for as many as both")
     output_dir: str = flag(str(ROOT / "benchmarks/results"), "folder of the two files")
 
     def __post_init__(self) -> None:

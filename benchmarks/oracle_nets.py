@@ -3,7 +3,7 @@
     python benchmarks/oracle_nets.py                  (all routes, short: 20 minutes on two cores)
     python benchmarks/oracle_nets.py --name oracle_long --routes itakura_saito --width 16 \
 --channel_mult 1,1,4 --batch_size 32 --lr 2e-3 --num_crops 8000 --num_test_crops 64 \
---mean_steps 4500 --var_steps 6000                     (the long run: an hour and a half on two cores)
+--mean_steps 4500 --var_steps 6000                   (the long run: an hour and a half on two cores)
 
 Runs the scripts of the toolkit, prints each command, and goes on where it was when it was stopped.
 Writes ``<name>_<date>.json`` and ``.md`` to ``--output_dir``.

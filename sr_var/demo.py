@@ -47,9 +47,9 @@ CPU = Preset(
     num_samples=20,
     respacing="8,1,1,1,1",
     sample_batch_size=32,
-    oracle_crops=1500,
-    oracle_mean_steps=500,
-    oracle_var_steps=500,
+    oracle_crops=1000,
+    oracle_mean_steps=300,
+    oracle_var_steps=300,
 )
 QUICK = replace(
     CPU,

@@ -47,7 +47,6 @@ def main(argv: list[str] | None = None) -> int:
     oracle_dir = oracle_experiment(preset).log_dir(ITAKURA_SAITO)
     print(f"the truth:   {oracle_dir}/report.html, figures above")
     print(f"pictures:    logs/sr_compare/{preset.name}/overview.png and panels/")
-    print(f"report:      logs/sr_compare/{preset.name}/report.html")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
     print("TensorBoard: tensorboard --logdir logs")
     return EXIT_DONE

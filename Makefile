@@ -2,10 +2,14 @@
 PY := .venv/bin/python
 QUICK ?= 0
 
-.PHONY: demo test test-browser lint types doctor setup clean
+.PHONY: demo demo-labels test test-browser lint types doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
+
+demo-labels: setup
+	$(PY) mnist_data.py --output_dir data/digits
+	$(PY) noisy_label_sweep.py --data_dir data/digits --max_step 250 --lr 2e-3 --output_dir outputs/noisy_label_sweep/digits --log_dir logs/noisy_label_sweep/digits
 
 test: setup-dev
 	$(PY) -m pytest

@@ -30,6 +30,7 @@ class TestLoop(ABC):
         data: iterable of ``(batch, batch_kwargs)``, this rank's share.
         logger: where to report; silent if None.
         num_items: items of this rank, for the progress bar; None if unknown.
+        is_shown: False for no progress bar.
 
     Attributes:
         stopwatch: seconds of this rank's passes through the network.
@@ -44,13 +45,14 @@ class TestLoop(ABC):
         data: Iterable[tuple[Any, Any]],
         logger: RunLogger | None = None,
         num_items: int | None = None,
+        is_shown: bool = True,
     ) -> None:
         self.device = dist_util.current_device()
         self.model = model.to(self.device).eval()
         self.data = data
         self.logger = logger or RunLogger(is_quiet=True)
         self.stopwatch = Stopwatch(self.device)
-        self._num_items = num_items
+        self._num_items, self._is_shown = num_items, is_shown and dist_util.is_main()
 
     def forward(self, batch: Any, batch_kwargs: Any) -> Any:
         """The network's output for one batch."""
@@ -67,7 +69,7 @@ class TestLoop(ABC):
             True when done; False when a signal asked any process to stop (finished items stay).
         """
         stop, is_stopped = StopFlag(), False
-        bar = Progress(self._num_items, "testing", unit="image", is_shown=dist_util.is_main())
+        bar = Progress(self._num_items, "testing", unit="image", is_shown=self._is_shown)
         with stop.listening(), bar, torch.inference_mode():
             for batch, batch_kwargs in self.data:
                 batch = to_device(batch, self.device)

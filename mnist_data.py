@@ -1,0 +1,32 @@
+"""Makes data/mnist/training.pt and test.pt for the noisy-label task.
+
+no download:  python mnist_data.py                    (scikit-learn's 1797 handwritten digits)
+MNIST:        python mnist_data.py --source idx --idx_dir FOLDER  (its four files, gzipped or not)
+"""
+
+from __future__ import annotations
+
+from noisy_label.flags import MnistDataFlags
+from utils.errors import EXIT_DONE, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(__doc__, data=MnistDataFlags)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Reads, checks, writes; returns the exit code."""
+    flags = from_args(MnistDataFlags, create_parser().parse_args(argv))
+    from noisy_label.mnist_files import read_digits, read_mnist, save_split
+
+    splits = read_mnist(flags.idx_dir) if flags.source == "idx" else read_digits()
+    for name, (images, labels) in splits.items():
+        path = save_split(flags.output_dir, name, images, labels)
+        print(f"{path}: {len(images)} images")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,1 @@
+"""Task: what a classifier learns from labels that are wrong by a known law."""

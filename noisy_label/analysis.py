@@ -1,0 +1,112 @@
+"""Figures of one trained net against the law of its labels: what ``predict_analysis`` says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from noisy_label.flags import BIASED, UNIFORM
+from noisy_label.label_files import NoisyLabels
+from noisy_label.noise import (
+    Array,
+    Labels,
+    biased_law,
+    draw_labels,
+    entropy,
+    expected_cross_entropy,
+    generated_law,
+    kl_divergence,
+    predicted_accuracy,
+    share_of_wrong_largest,
+    uniform_law,
+)
+from utils.random_util import stable_seed
+
+# probabilities of the right class that fp32 cannot tell from 1
+_ROUNDS_TO_ONE = 2.0**-25
+
+
+def make_noise(
+    noise_type: str,
+    alpha: float,
+    labels: Labels,
+    log_probabilities: Array | None,
+    seed: int,
+    split: str,
+) -> NoisyLabels:
+    """The law of one noise type for every image, and a label drawn from each.
+
+    Args:
+        noise_type: ``uniform``, ``fix`` or ``model``.
+        alpha: share of right labels, or scale of the clean net's right class.
+        labels: the right ones.
+        log_probabilities: of a clean net; for ``model`` only.
+        seed: of the draws.
+        split: training or test: their draws differ.
+    """
+    if noise_type == UNIFORM:
+        law = uniform_law(labels, alpha)
+    elif noise_type == BIASED:
+        law = biased_law(labels, alpha)
+    else:
+        assert log_probabilities is not None
+        law = generated_law(log_probabilities, labels, alpha)
+    return NoisyLabels(draw_labels(law, stable_seed(seed, noise_type, f"{alpha:g}", split)), law)
+
+
+def noise_figures(noisy: NoisyLabels, labels: Labels) -> dict[str, float]:
+    """What the labels are like: how many are right, drawn and expected; how often q misleads."""
+    rows = np.arange(len(labels))
+    return {
+        "ratio_of_correct_labels": float(np.mean(noisy.labels == labels)),
+        "expected_ratio": float(np.mean(noisy.law[rows, labels])),
+        "largest_is_wrong": share_of_wrong_largest(noisy.law, labels),
+        "entropy": float(np.mean(entropy(noisy.law))),
+    }
+
+
+def rounded_to_one(log_probabilities: Array, labels: Labels) -> dict[str, float]:
+    """What probabilities near 1 would do to a formula that divides by 1 − p + 10⁻⁶ in fp32.
+
+    Returns:
+        share of images whose right class has p = 1 in fp32, and the probability that such a
+        formula loses, mean and largest over the images.
+    """
+    p = log_probabilities[np.arange(len(labels)), labels]
+    rest = -np.expm1(p)  # 1 − p without cancellation
+    lost = 1e-6 / (rest + 1e-6)
+    return {
+        "share_rounding_to_one": float(np.mean(rest < _ROUNDS_TO_ONE)),
+        "mean_mass_lost_by_1e-6": float(lost.mean()),
+        "largest_mass_lost_by_1e-6": float(lost.max()),
+    }
+
+
+def accuracy(log_probabilities: Array, labels: Labels) -> float:
+    """Share of images whose most probable class is the right one."""
+    return float(np.mean(log_probabilities.argmax(axis=1) == labels))
+
+
+def net_figures(log_probabilities: Array, labels: Labels, noisy: NoisyLabels) -> dict[str, float]:
+    """A net on one set of images against the law of their labels; nats."""
+    drawn = log_probabilities[np.arange(len(labels)), noisy.labels]
+    return {
+        "accuracy": accuracy(log_probabilities, labels),
+        "predicted_accuracy": predicted_accuracy(noisy.law, labels),
+        "cross_entropy": float(np.mean(expected_cross_entropy(noisy.law, log_probabilities))),
+        "floor": float(np.mean(entropy(noisy.law))),
+        "kl": float(np.mean(kl_divergence(noisy.law, log_probabilities))),
+        "cross_entropy_of_drawn": float(-np.mean(drawn)),
+    }
+
+
+def class_means(log_probabilities: Array, labels: Labels, law: Array) -> dict[str, Any]:
+    """Mean softmax and mean law of the images of each right class, (10, 10) lists."""
+    kinds = range(law.shape[1])
+    members = [labels == kind for kind in kinds]
+    return {
+        "softmax": [np.exp(log_probabilities[m]).mean(axis=0).tolist() for m in members if m.any()],
+        "law": [law[m].mean(axis=0).tolist() for m in members if m.any()],
+        "classes": [kind for kind, m in zip(kinds, members, strict=True) if m.any()],
+    }

@@ -1,0 +1,131 @@
+"""The laws q(k | x) of noisy labels, draws from them, and what the theorem says of training.
+
+The cross entropy against labels drawn from q is minimised by softmax = q (docs/noisy_labels.md). So
+its floor is the entropy of q, and the right class is predicted where q is largest there. Float64; a
+law is (N, K), rows sum to 1. Knows no file, network or device.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+NUM_CLASSES = 10
+
+
+def uniform_law(labels: Labels, alpha: float, num_classes: int = NUM_CLASSES) -> Array:
+    """α on the right class, (1 − α)/(K − 1) on each other one.
+
+    Raises:
+        ValueError: for an α outside [0, 1].
+    """
+    _check(alpha)
+    law = np.full((len(labels), num_classes), (1.0 - alpha) / (num_classes - 1))
+    law[np.arange(len(labels)), labels] = alpha
+    return law
+
+
+def biased_law(labels: Labels, alpha: float, num_classes: int = NUM_CLASSES) -> Array:
+    """α on the right class, 1 − α on the next one (the first after the last).
+
+    Raises:
+        ValueError: for an α outside [0, 1].
+    """
+    _check(alpha)
+    law = np.zeros((len(labels), num_classes))
+    rows = np.arange(len(labels))
+    law[rows, labels] = alpha
+    law[rows, (labels + 1) % num_classes] = 1.0 - alpha
+    return law
+
+
+def generated_law(log_probabilities: Array, labels: Labels, alpha: float) -> Array:
+    """A clean net's law with its right-class probability p scaled by α, the rest scaled to fit.
+
+    q(y) = αp and q(k) = (1 − αp) p(k)/Σ_{j≠y} p(j). The shares of the rest are taken in logarithms,
+    so they are right also where p rounds to 1.
+
+    Args:
+        log_probabilities: (N, K) log-softmax of the clean net.
+        labels: (N,) right classes y.
+        alpha: scale of p, in [0, 1].
+
+    Raises:
+        ValueError: for an α outside [0, 1].
+    """
+    _check(alpha)
+    right, rest = _right_and_rest(log_probabilities, labels)
+    law = (1.0 - alpha * right)[:, None] * rest
+    law[np.arange(len(labels)), labels] = alpha * right
+    return law
+
+
+def flip_points(log_probabilities: Array, labels: Labels) -> Array:
+    """The α below which :func:`generated_law` has a larger class than the right one, (N,).
+
+    With r the largest share of the rest, αp = (1 − αp) r at α = r / (p (1 + r)); above 1 where the
+    clean net itself is wrong.
+    """
+    right, rest = _right_and_rest(log_probabilities, labels)
+    largest = rest.max(axis=1)
+    return np.asarray(largest / (np.maximum(right, 1e-300) * (1.0 + largest)), np.float64)
+
+
+def draw_labels(law: Array, seed: int) -> Labels:
+    """One label for each row of a law, (N,), by inversion of its distribution function."""
+    uniform = np.random.default_rng(seed).random(len(law))
+    # the last sum may fall short of 1 by rounding
+    below = np.cumsum(law, axis=1)[:, :-1] <= uniform[:, None]
+    return np.asarray(below.sum(axis=1), np.int64)
+
+
+def entropy(law: Array) -> Array:
+    """H(q) of each row, (N,), nats: the floor of the cross entropy."""
+    terms = np.where(law > 0.0, law * np.log(np.where(law > 0.0, law, 1.0)), 0.0)
+    return np.asarray(-terms.sum(axis=1), np.float64)
+
+
+def expected_cross_entropy(law: Array, log_probabilities: Array) -> Array:
+    """−Σ q log p of each row, (N,), nats: H(q) + KL(q ‖ p)."""
+    terms = np.where(law > 0.0, law * log_probabilities, 0.0)
+    return np.asarray(-terms.sum(axis=1), np.float64)
+
+
+def kl_divergence(law: Array, log_probabilities: Array) -> Array:
+    """KL(q ‖ p) of each row, (N,), nats; 0 only where the net says q."""
+    return expected_cross_entropy(law, log_probabilities) - entropy(law)
+
+
+def predicted_accuracy(law: Array, labels: Labels) -> float:
+    """Share of images whose right class has the largest q; of k equal largest ones each gets 1/k.
+
+    What a net that has learned q gets right.
+    """
+    is_largest = law >= law.max(axis=1, keepdims=True) * (1.0 - 1e-12)
+    right = is_largest[np.arange(len(labels)), labels]
+    return float(np.mean(right / is_largest.sum(axis=1)))
+
+
+def share_of_wrong_largest(law: Array, labels: Labels) -> float:
+    """Share of images for which another class has a larger q than the right one."""
+    right = law[np.arange(len(labels)), labels]
+    return float(np.mean(law.max(axis=1) > right * (1.0 + 1e-12)))
+
+
+def _right_and_rest(log_probabilities: Array, labels: Labels) -> tuple[Array, Array]:
+    """p of the right class, (N,), and each other class's share of the rest, (N, K), 0 at y."""
+    rows = np.arange(len(labels))
+    others = log_probabilities.astype(np.float64).copy()
+    right = np.exp(others[rows, labels])
+    others[rows, labels] = -np.inf
+    others -= others.max(axis=1, keepdims=True)
+    rest = np.exp(others)
+    return right, rest / rest.sum(axis=1, keepdims=True)
+
+
+def _check(alpha: float) -> None:
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"--alpha {alpha:g} must be between 0 and 1: the share of right labels")

@@ -1,0 +1,206 @@
+"""Every noise type × share of right labels × seed: runs that finish one by one and are kept.
+
+A run leaves ``run.json`` last; a sweep that goes on skips what has one, and a run that was stopped
+goes on at its checkpoint. What the figures mean is the business of ``analysis``, what is made of
+them that of ``sweep_report``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from noisy_label.analysis import accuracy, make_noise, net_figures, noise_figures
+from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
+from noisy_label.loops import Stopped, predict
+from noisy_label.mnist_files import TEST, TRAINING
+from noisy_label.noise import Array
+from noisy_label.tasks import Images, load_net, train_net
+from utils.atomic_file import atomic_write, write_json_atomic
+from utils.errors import DataError
+from utils.logger import RunLogger
+from utils.random_util import stable_seed
+
+CLEAN, RESULT_FILE, SETTINGS_FILE = "clean", "run.json", "settings.json"
+# what all runs of a sweep have in common
+SHARED = ("data_dir", "max_step", "lr", "weight_decay", "batch_size", "input_dim", "hidden_dims")
+_PREDICTIONS = "log_probabilities.npz"
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One training: on clean labels (``alpha`` 1), or on noisy ones."""
+
+    noise_type: str
+    alpha: float
+    seed: int
+
+    def folder(self, output_dir: str) -> str:
+        """Where the run keeps its files."""
+        name = CLEAN if self.noise_type == CLEAN else f"{self.noise_type}_{self.alpha:g}"
+        return os.path.join(output_dir, name, f"seed{self.seed}")
+
+
+def seeds(flags: SweepFlags) -> range:
+    """The seeds of the repetitions."""
+    return range(flags.seed, flags.seed + flags.num_seeds)
+
+
+def clean_runs(flags: SweepFlags) -> list[SweepRun]:
+    """The nets that generated noise comes from, one a seed; they come first."""
+    return [SweepRun(CLEAN, 1.0, seed) for seed in seeds(flags)]
+
+
+def noisy_runs(flags: SweepFlags) -> list[SweepRun]:
+    """All others."""
+    return [
+        SweepRun(noise_type, alpha, seed)
+        for seed in seeds(flags)
+        for noise_type in flags.types
+        for alpha in flags.shares
+    ]
+
+
+def require_same_sweep(flags: SweepFlags) -> None:
+    """Remembers what the runs of a folder are trained with, and refuses anything else.
+
+    Raises:
+        DataError: names the settings that differ.
+    """
+    settings = {name: getattr(flags, name) for name in SHARED}
+    path = os.path.join(flags.output_dir, SETTINGS_FILE)
+    stored = read_json(path)
+    if stored is None:
+        os.makedirs(flags.output_dir, exist_ok=True)
+        write_json_atomic(path, settings)
+        return
+    differing = [
+        f"--{name} {value} (there: {stored.get(name)})"
+        for name, value in settings.items()
+        if stored.get(name) != value
+    ]
+    if differing:
+        raise DataError(
+            f"{flags.output_dir} holds runs with other settings: {', '.join(differing)}; give "
+            "another --output_dir"
+        )
+
+
+def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:
+    """What a finished run found; None if it is not finished."""
+    return read_json(os.path.join(run.folder(output_dir), RESULT_FILE))
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """The mapping in a file; None if there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def do_run(run: SweepRun, flags: SweepFlags) -> bool:
+    """Trains, judges, writes ``run.json``; False if a signal stopped it (it can go on).
+
+    Raises:
+        DataError, CheckpointError: as the tasks do.
+    """
+    started, folder = time.monotonic(), run.folder(flags.output_dir)
+    device = torch.device("cpu")
+    images = Images.load(flags.data_dir, TRAINING, device)
+    held_out = Images.load(flags.data_dir, TEST, device)
+    train = LabelTrainFlags(
+        lr=flags.lr,
+        weight_decay=flags.weight_decay,
+        batch_size=flags.batch_size,
+        max_step=flags.max_step,
+        save_interval=flags.max_step,
+        log_interval=max(1, flags.max_step // 20),
+        model_save_dir=os.path.join(folder, "checkpoints"),
+        resume_checkpoint="auto",
+        keep_last_k=1,
+        seed=run.seed,
+    )
+    os.makedirs(folder, exist_ok=True)
+    logger = RunLogger(folder, is_quiet=True)
+    try:
+        result = _train_and_judge(run, flags, train, (images, held_out), logger)
+    except Stopped:
+        return False
+    finally:
+        logger.close()
+    if result is None:
+        return False
+    result["seconds"] = time.monotonic() - started
+    write_json_atomic(os.path.join(folder, RESULT_FILE), result)
+    return True
+
+
+def _train_and_judge(
+    run: SweepRun,
+    flags: SweepFlags,
+    train: LabelTrainFlags,
+    splits: tuple[Images, Images],
+    logger: RunLogger,
+) -> dict[str, Any] | None:
+    images, held_out = splits
+    result = {"noise_type": run.noise_type, "alpha": run.alpha, "seed": run.seed}
+    if run.noise_type == CLEAN:
+        if not train_net(images.inputs, images.labels, flags, train, logger):
+            return None
+        model = load_net(flags, train, logger)
+        found = [predict(model, part.inputs) for part in splits]
+        _save_predictions(run.folder(flags.output_dir), found)
+        return {
+            **result,
+            TRAINING: {"accuracy": accuracy(found[0], images.labels)},
+            TEST: {"accuracy": accuracy(found[1], held_out.labels)},
+        }
+    clean: list[Array | None] = [None, None]
+    if run.noise_type == GENERATED:
+        clean = [*clean_predictions(run.seed, flags.output_dir)]
+    # another draw for each run: seeds differ in the noise, the weights and the order
+    noisy = [
+        make_noise(run.noise_type, run.alpha, part.labels, law, run.seed, name)
+        for part, law, name in zip(splits, clean, (TRAINING, TEST), strict=True)
+    ]
+    seed = stable_seed(run.seed, run.noise_type, f"{run.alpha:g}") % 2**31
+    train = LabelTrainFlags(**{**vars(train), "seed": seed})
+    if not train_net(images.inputs, noisy[0].labels, flags, train, logger):
+        return None
+    model = load_net(flags, train, logger)
+    return {
+        **result,
+        "noise": noise_figures(noisy[0], images.labels),
+        TRAINING: net_figures(predict(model, images.inputs), images.labels, noisy[0]),
+        TEST: net_figures(predict(model, held_out.inputs), held_out.labels, noisy[1]),
+    }
+
+
+def _save_predictions(folder: str, found: list[Array]) -> None:
+    with atomic_write(os.path.join(folder, _PREDICTIONS)) as file:
+        np.savez(file, training=found[0], test=found[1])
+
+
+def clean_predictions(seed: int, output_dir: str) -> tuple[Array, Array]:
+    """The log-softmax of the clean net on training and test images.
+
+    Raises:
+        DataError: if the clean run has not left them.
+    """
+    path = os.path.join(SweepRun(CLEAN, 1.0, seed).folder(output_dir), _PREDICTIONS)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return np.asarray(stored[TRAINING]), np.asarray(stored[TEST])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); delete its folder and run again"
+        ) from None

@@ -1,0 +1,54 @@
+"""All noise types, shares of right labels and seeds; figures, pictures and report.html at the end.
+
+    python noisy_label_sweep.py                    (MNIST as published; hours on a few cores)
+    python noisy_label_sweep.py --max_step 500 --lr 2e-3           (small data, as the digits)
+
+Several runs at once, one a core. Stop it at any time; run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+from noisy_label.flags import SweepFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(__doc__, sweep=SweepFlags)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, runs, reports; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    flags = from_args(SweepFlags, args)
+    import os
+
+    from noisy_label.mnist_files import TEST, TRAINING, load_split
+    from noisy_label.sweep import clean_runs, noisy_runs, require_same_sweep
+    from noisy_label.sweep_pool import run_all
+    from noisy_label.sweep_report import text_table, write_report
+    from noisy_label.sweep_summary import summarise
+    from utils.atomic_file import write_json_atomic
+    from utils.progress import Progress
+    from utils.run_util import started
+    from utils.stop_util import StopFlag
+
+    labels = [load_split(flags.data_dir, split)[1].numpy() for split in (TRAINING, TEST)]
+    require_same_sweep(flags)
+    with started(args, flags.log_dir, has_group=False) as run:
+        stages, stop = (clean_runs(flags), noisy_runs(flags)), StopFlag()
+        with stop.listening(), Progress(sum(map(len, stages)), "sweep", unit="run") as progress:
+            is_done = all(run_all(stage, flags, stop, progress) for stage in stages)
+        if not is_done:
+            run.logger.info(f"stopped ({stop.reason or 'a run was stopped'}); run again to go on")
+            return EXIT_STOPPED
+        summary = summarise(flags, *labels)
+        run.logger.info("\n" + text_table(summary))
+        write_json_atomic(os.path.join(flags.log_dir, "results.json"), summary)
+        run.logger.info(f"report: {write_report(flags.log_dir, summary)}")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    run_main(main)

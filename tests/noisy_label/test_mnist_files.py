@@ -1,0 +1,96 @@
+"""``training.pt`` and ``test.pt``: made, checked, refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noisy_label.mnist_files import TEST, TRAINING, load_split, read_digits, read_mnist, save_split
+from tests.noisy_label.test_idx_files import idx_bytes
+from tests.tiny import done, run
+from utils.errors import DataError
+
+IMAGES = torch.randint(0, 256, (4, 28, 28), dtype=torch.uint8)
+LABELS = torch.tensor([0, 9, 3, 3])
+
+
+def test_digits_are_the_whole_set_in_two_parts(tmp_path: Path) -> None:
+    done("mnist_data", ["--output_dir", str(tmp_path)])
+    images, labels = load_split(str(tmp_path), TRAINING)
+    test_images, test_labels = load_split(str(tmp_path), TEST)
+    assert len(images) == 1437 and len(test_images) == 360
+    assert images.dtype == torch.uint8 and images.shape[1:] == (28, 28)
+    counts = torch.bincount(torch.cat([labels, test_labels]))
+    assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert int(images.max()) > 240 and int(images.min()) == 0
+    again = read_digits()
+    assert torch.equal(again[TEST][0], test_images)
+
+
+def _write_idx(folder: Path) -> None:
+    for stem in ("train", "t10k"):
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(IMAGES.numpy()))
+        labels = LABELS.numpy().astype(np.uint8)
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+
+
+def test_idx_files_become_the_two_splits(tmp_path: Path) -> None:
+    _write_idx(tmp_path)
+    out = tmp_path / "out"
+    done("mnist_data", ["--source", "idx", "--idx_dir", str(tmp_path), "--output_dir", str(out)])
+    for split in (TRAINING, TEST):
+        images, labels = load_split(str(out), split)
+        assert torch.equal(images, IMAGES) and torch.equal(labels, LABELS)
+
+
+def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
+    _write_idx(tmp_path)
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    path.write_bytes(idx_bytes(np.zeros(3, np.uint8)))
+    with pytest.raises(DataError, match=r"4 images.*3 labels"):
+        read_mnist(str(tmp_path))
+    path.write_bytes(idx_bytes(np.full(4, 10, np.uint8)))
+    with pytest.raises(DataError, match="holds a label 10"):
+        read_mnist(str(tmp_path))
+    path.unlink()
+    outcome = run("mnist_data", ["--source", "idx", "--idx_dir", str(tmp_path)])
+    assert outcome.code == 3 and "t10k-labels-idx1-ubyte.gz" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ((IMAGES.float(), LABELS), "torch.float32"),
+        ((IMAGES[:, :27], LABELS), r"\(4, 27, 28\)"),
+        ((IMAGES, LABELS[:3]), "for 4 images"),
+        ((IMAGES, LABELS.int()), "torch.int32"),
+        ((IMAGES, LABELS + 5), "labels from 5 to 14"),
+        ((IMAGES[:0], LABELS[:0]), "for 0 images"),
+        ({"images": IMAGES}, "no pair of images and labels"),
+        ((IMAGES, [0, 1, 2, 3]), "no pair of tensors"),
+    ],
+)
+def test_other_contents_are_refused_by_name(tmp_path: Path, content: Any, message: str) -> None:
+    torch.save(content, tmp_path / "training.pt")
+    with pytest.raises(
+        DataError, match=rf"training\.pt holds.*{message}|training.pt is.*{message}"
+    ):
+        load_split(str(tmp_path), TRAINING)
+
+
+def test_missing_and_damaged_files_name_the_remedy(tmp_path: Path) -> None:
+    outcome = run("mnist_classification", ["--data_dir", str(tmp_path), *_folders(tmp_path)])
+    assert outcome.code == 3 and "python mnist_data.py --output_dir" in outcome.err
+    path = Path(save_split(str(tmp_path), TRAINING, IMAGES, LABELS))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"training.pt"):
+        load_split(str(tmp_path), TRAINING)
+
+
+def _folders(root: Path) -> list[str]:
+    return ["--log_dir", str(root / "log"), "--model_save_dir", str(root / "checkpoints")]

@@ -1,0 +1,167 @@
+"""The sweep on small data: complete, resumable run by run, and its summary and report."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import noisy_label.sweep as sweep
+from noisy_label.flags import SweepFlags
+from noisy_label.mnist_files import load_split
+from noisy_label.sweep import SweepRun, clean_runs, do_run, noisy_runs, result_of
+from noisy_label.sweep_report import text_table
+from noisy_label.sweep_summary import over_seeds, summarise
+from tests.tiny import ROOT, done, run, tree, words
+
+SCRIPT = "noisy_label_sweep"
+
+
+def _flags(root: Path, data_dir: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "data_dir": str(data_dir),
+        "alphas": "0.8,0.3",
+        "num_seeds": 2,
+        "max_step": 30,
+        "lr": 3e-3,
+        "batch_size": 50,
+        "num_processes": 2,
+        "output_dir": str(root / "runs"),
+        "log_dir": str(root / "log"),
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """A whole sweep of 2 clean and 12 noisy nets; read only."""
+    root = tmp_path_factory.mktemp("sweep")
+    said = done(SCRIPT, words(_flags(root, data_dir)))
+    assert "report.html" in said.out and "clean labels: accuracy" in said.out
+    return root
+
+
+def test_every_run_is_there(finished: Path, data_dir: Path) -> None:
+    flags = SweepFlags(**_flags(finished, data_dir))
+    runs = clean_runs(flags) + noisy_runs(flags)
+    assert len(runs) == 2 + 3 * 2 * 2
+    for one in runs:
+        found = result_of(one, flags.output_dir)
+        assert found is not None and found["seconds"] > 0 and found["seed"] == one.seed
+
+
+def test_summary_has_theorem_floor_and_intervals(finished: Path) -> None:
+    found = json.loads((finished / "log/results.json").read_text())
+    assert [(r["noise_type"], r["alpha"]) for r in found["runs"]][:3] == [
+        ("uniform", 0.8),
+        ("uniform", 0.3),
+        ("fix", 0.8),
+    ]
+    for row in found["runs"]:
+        low, high = row["test"]["accuracy"]["interval"]
+        assert low <= row["test"]["accuracy"]["mean"] <= high
+        kl, floor = row["test"]["kl"]["mean"], row["test"]["floor"]["mean"]
+        assert row["test"]["cross_entropy"]["mean"] == pytest.approx(kl + floor)
+        assert row["published_accuracy"] is not None or row["alpha"] == 0.3
+    by_place = {(r["noise_type"], r["alpha"]): r["test"] for r in found["runs"]}
+    assert by_place["fix", 0.3]["predicted_accuracy"]["mean"] == 0
+    assert by_place["uniform", 0.3]["predicted_accuracy"]["mean"] == 1
+    assert found["theorem"]["uniform"]["flip"] == pytest.approx(0.1)
+    assert found["theorem"]["fix"]["flip"] == 0.5
+    assert 0 < found["theorem"]["model"]["flip"] < 1
+
+
+def test_report_is_one_file_with_both_plots(finished: Path) -> None:
+    page = (finished / "log/report.html").read_text()
+    assert page.count("<svg") >= 2 and "Content-Security-Policy" in page
+    assert "biased" in page and "published (MNIST)" in page
+    for name in ("accuracy", "cross_entropy"):
+        with Image.open(finished / f"log/{name}.png") as picture:
+            assert picture.width > 500
+
+
+def test_second_call_trains_nothing(
+    finished: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(finished / "runs")
+    done(SCRIPT, words(_flags(finished, data_dir)))
+    assert tree(finished / "runs") == before
+
+
+def test_other_settings_are_refused(finished: Path, data_dir: Path) -> None:
+    outcome = run(SCRIPT, words(_flags(finished, data_dir, max_step=31)))
+    assert outcome.code == 3 and "--max_step 31 (there: 30)" in outcome.err
+    outcome = run(SCRIPT, words(_flags(finished, data_dir, noise_types="uniform,pink")))
+    assert outcome.code == 2 and "--noise_types pink: there are uniform, fix, model" in outcome.err
+
+
+def test_stopped_run_goes_on_and_ends_as_a_whole_one(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, flags = SweepRun("uniform", 0.3, 0), SweepFlags(**_flags(tmp_path, data_dir))
+    real = sweep.train_net
+
+    def stopped(inputs: Any, labels: Any, net: Any, train: Any, logger: Any) -> bool:
+        """Ends after 12 steps, as a signal would end it."""
+        real(inputs, labels, net, type(train)(**{**vars(train), "max_step": 12}), logger)
+        return False
+
+    monkeypatch.setattr(sweep, "train_net", stopped)
+    assert not do_run(one, flags) and result_of(one, flags.output_dir) is None
+    monkeypatch.undo()
+    assert do_run(one, flags)
+    whole = SweepFlags(**_flags(tmp_path / "whole", data_dir))
+    assert do_run(one, whole)
+    found, expected = (result_of(one, f.output_dir) for f in (flags, whole))
+    assert found is not None and expected is not None
+    assert found["test"] == expected["test"] and found["noise"] == expected["noise"]
+
+
+def test_signal_stops_all_runs_and_the_next_call_finishes_them(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    argv = words(_flags(tmp_path, data_dir, noise_types="uniform", num_seeds=1, max_step=3000))
+    command = [sys.executable, str(ROOT / f"{SCRIPT}.py"), *argv]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE) as process:
+        log = tmp_path / "runs/clean/seed0/checkpoints/.writer.lock"
+        deadline = time.monotonic() + 60
+        while not log.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "run again to go on" in said
+    (saved,) = (tmp_path / "runs/clean/seed0/checkpoints").glob("model*.pt")
+    assert 0 < int(saved.stem.removeprefix("model")) < 3000
+    assert not list(tmp_path.glob("runs/*/*/run.json"))
+
+
+def test_generated_noise_needs_the_clean_net(data_dir: Path, tmp_path: Path) -> None:
+    flags = SweepFlags(**_flags(tmp_path, data_dir))
+    with pytest.raises(ValueError, match="clean"):
+        do_run(SweepRun("model", 0.5, 0), flags)
+
+
+def test_interval_over_seeds_is_students() -> None:
+    """Of 1, 2, 3: mean 2, standard error 1/√3, t₀.₉₇₅ with two degrees of freedom 4.3027."""
+    found = over_seeds([{"a": {"b": value}} for value in (1, 2, 3)], "a", "b")
+    assert found["mean"] == 2
+    np.testing.assert_allclose(
+        found["interval"], [2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5], rtol=1e-4
+    )
+    assert over_seeds([{"a": {"b": 1.0}}], "a", "b")["interval"] is None
+
+
+def test_table_names_each_run_in_a_hundred_columns(finished: Path, data_dir: Path) -> None:
+    flags = SweepFlags(**_flags(finished, data_dir))
+    labels = [load_split(str(data_dir), split)[1].numpy() for split in ("training", "test")]
+    lines = text_table(summarise(flags, *labels)).splitlines()
+    assert len(lines) == 1 + 6 + 1 and max(map(len, lines)) <= 100
+    assert lines[1].startswith("uniform      0.8")

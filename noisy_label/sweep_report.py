@@ -23,6 +23,22 @@ from utils.svg_plot import Axis, Series, plot
 NAMES = MappingProxyType({UNIFORM: "uniform", BIASED: "biased", GENERATED: "generated"})
 _COLOURS = MappingProxyType({UNIFORM: "tab:blue", BIASED: "tab:red", GENERATED: "tab:green"})
 _CLASSES = MappingProxyType({UNIFORM: "series-a", BIASED: "series-b", GENERATED: "series-c"})
+_ACCURACY_HEAD = (
+    "alpha",
+    "share of right labels",
+    "images misled",
+    "accuracy",
+    "by the law",
+    "published (MNIST)",
+)
+_LAW_HEAD = (
+    "alpha",
+    "cross entropy, test",
+    "floor",
+    "KL, training",
+    "KL, test",
+    "cross entropy, drawn training labels",
+)
 Summary = Mapping[str, Any]
 
 
@@ -225,62 +241,36 @@ def _alt(summary: Summary, name: str) -> str:
 
 
 def _tables(summary: Summary) -> list[Html]:
-    accuracy, entropy = [], []
-    for kind in _types(summary):
-        lines: list[Sequence[Child]] = []
-        terms: list[Sequence[Child]] = []
-        for row in _runs_of(summary, kind):
-            test, training = row[TEST], row[TRAINING]
-            share = number(row["alpha"], 3)
-            lines.append(
-                [
-                    share,
-                    number(row["noise"]["ratio_of_correct_labels"]["mean"]),
-                    number(row["noise"]["largest_is_wrong"]["mean"]),
-                    _cell(test["accuracy"]),
-                    number(test["predicted_accuracy"]["mean"]),
-                    number(row["published_accuracy"]),
-                ]
-            )
-            terms.append(
-                [
-                    share,
-                    _cell(test["cross_entropy"]),
-                    number(test["floor"]["mean"]),
-                    _cell(training["kl"]),
-                    _cell(test["kl"]),
-                    _cell(training["cross_entropy_of_drawn"]),
-                ]
-            )
-        accuracy.append(Rows(NAMES[kind], lines))
-        entropy.append(Rows(NAMES[kind], terms))
-    clean = summary["clean"][TEST]["accuracy"]
-    accuracy.append(Rows("clean labels", [["1", "1", "0", _cell(clean), "–", "–"]]))
+    groups = [(NAMES[kind], _runs_of(summary, kind)) for kind in _types(summary)]
+    accuracy = [Rows(name, [_accuracy_cells(row) for row in rows]) for name, rows in groups]
+    clean = _cell(summary["clean"][TEST]["accuracy"])
+    accuracy.append(Rows("clean labels", [["1", "1", "0", clean, "–", "–"]]))
+    law = [Rows(name, [_law_cells(row) for row in rows]) for name, rows in groups]
     return [
-        table(
-            "Accuracy on test images",
-            [
-                "alpha",
-                "share of right labels",
-                "images misled",
-                "accuracy",
-                "by the law",
-                "published (MNIST)",
-            ],
-            accuracy,
-        ),
-        table(
-            "Against the law, nats",
-            [
-                "alpha",
-                "cross entropy, test",
-                "floor",
-                "KL, training",
-                "KL, test",
-                "cross entropy, drawn training labels",
-            ],
-            entropy,
-        ),
+        table("Accuracy on test images", _ACCURACY_HEAD, accuracy),
+        table("Against the law, nats", _LAW_HEAD, law),
+    ]
+
+
+def _accuracy_cells(row: Mapping[str, Any]) -> Sequence[Child]:
+    return [
+        number(row["alpha"], 3),
+        number(row["noise"]["ratio_of_correct_labels"]["mean"]),
+        number(row["noise"]["largest_is_wrong"]["mean"]),
+        _cell(row[TEST]["accuracy"]),
+        number(row[TEST]["predicted_accuracy"]["mean"]),
+        number(row["published_accuracy"]),
+    ]
+
+
+def _law_cells(row: Mapping[str, Any]) -> Sequence[Child]:
+    return [
+        number(row["alpha"], 3),
+        _cell(row[TEST]["cross_entropy"]),
+        number(row[TEST]["floor"]["mean"]),
+        _cell(row[TRAINING]["kl"]),
+        _cell(row[TEST]["kl"]),
+        _cell(row[TRAINING]["cross_entropy_of_drawn"]),
     ]
 
 

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from noisy_label.noise import Array
-from utils import dist_util
-from utils.data_util import EpochOrder, ShardSampler
+from utils.data_util import EpochOrder, ShardSampler, rank_batches
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 
@@ -42,13 +41,7 @@ class TensorBatches:
             yield self._inputs[index], self._labels[index]
 
     def _sampler(self, position: int) -> ShardSampler:
-        return ShardSampler(
-            self._order,
-            self._batch_size,
-            position=position,
-            rank=dist_util.get_rank(),
-            world_size=dist_util.get_world_size(),
-        )
+        return rank_batches(self._order, self._batch_size, position)
 
 
 def network_input(images_uint8: torch.Tensor, device: torch.device) -> torch.Tensor:

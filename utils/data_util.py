@@ -113,13 +113,22 @@ class TrainData(Generic[Batch]):
             yield self._prepare(batch)
 
     def _sampler(self, position: int) -> ShardSampler:
-        return ShardSampler(
-            self._order,
-            self._batch_size,
-            position=position,
-            rank=dist_util.get_rank(),
-            world_size=dist_util.get_world_size(),
-        )
+        return rank_batches(self._order, self._batch_size, position)
+
+
+def rank_batches(order: EpochOrder, batch_size: int, position: int) -> ShardSampler:
+    """This process's batches of ``order`` from the ``position``-th item of the stream on.
+
+    Raises:
+        DataError: if one global batch is larger than the data set.
+    """
+    return ShardSampler(
+        order,
+        batch_size,
+        position=position,
+        rank=dist_util.get_rank(),
+        world_size=dist_util.get_world_size(),
+    )
 
 
 def endless(data: Iterable[Any]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ demo: setup
 
 demo-labels: setup
 	$(PY) mnist_data.py --output_dir data/digits
-	$(PY) noisy_label_sweep.py --data_dir data/digits --max_step 250 --lr 2e-3 --output_dir outputs/noisy_label_sweep/digits --log_dir logs/noisy_label_sweep/digits
+	$(PY) noisy_label_sweep.py --data_dir data/digits --max_step 260 --lr 4e-3 --lr_anneal_steps 260 --max_shift 2 --output_dir outputs/noisy_label_sweep/digits --log_dir logs/noisy_label_sweep/digits
 
 test: setup-dev
 	$(PY) -m pytest

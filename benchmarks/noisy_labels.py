@@ -48,19 +48,21 @@ def measure(num_steps: int, *, has_compiled: bool) -> dict[str, float]:
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]] = TensorBatches(
         inputs, labels, BATCH_SIZE, 0
     ).batches(0)
+    moved = TensorBatches(inputs, labels, BATCH_SIZE, 0, max_shift=2).batches(0)
     steps = {
         "step, plain": make_step(SmallCNN()),
         "step, channels last": make_step(SmallCNN().to(memory_format=torch.channels_last)),
     }
     if has_compiled:
         steps["step, compiled"] = make_step(torch.compile(SmallCNN()))  # type: ignore[arg-type]
-    times: dict[str, list[float]] = {"data": [], **{name: [] for name in steps}}
+    times: dict[str, list[float]] = {name: [] for name in ("data", "data, shifted", *steps)}
     for number in range(num_steps + 5):
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
         data = timed(lambda: found.append(next(batches)))  # noqa: B023 - called at once
+        shifted = timed(lambda: next(moved))
         parts = {name: timed(lambda: step(*found[0])) for name, step in steps.items()}  # noqa: B023
         if number >= 5:  # the first ones warm up, and compile
-            for name, value in {"data": data, **parts}.items():
+            for name, value in {"data": data, "data, shifted": shifted, **parts}.items():
                 times[name].append(value)
     return {name: statistics.median(values) for name, values in times.items()}
 

@@ -12,6 +12,7 @@ TRAIN, GENERATE, TRAIN_NOISY = "train", "generate_noisy_label", "train_on_noisy_
 ANALYSE, DRAW = "predict_analysis", "draw_pictures"
 UNIFORM, BIASED, GENERATED = "uniform", "fix", "model"
 NOISE_TYPES = (UNIFORM, BIASED, GENERATED)
+IMAGE_SIDE = 28
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class LabelTrainFlags(TrainFlags):
     lr: float = flag(1e-4, "learning rate of AdamW")
     batch_size: int = flag(128, "images per step and process")
     max_step: int = flag(20000, "stop after this many steps in total")
+    max_shift: int = flag(0, "move training images by up to this many pixels each way, at random")
     log_dir: str = flag("", "folder of the log and the figures; empty: logs/mnist/<run>")
     save_interval: int = flag(2000, "steps between checkpoints")
     model_save_dir: str = flag("", "folder of the checkpoints; empty: checkpoints/mnist/<run>")
@@ -117,6 +119,7 @@ class LabelTrainFlags(TrainFlags):
             name = "use_fp16" if self.use_fp16 else "use_bf16"
             raise ValueError(f"--{name} True: this net trains in fp32; leave the flag out")
         super().__post_init__()
+        _check_shift(self.max_shift)
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,10 @@ class SweepFlags(NetFlags):
     num_seeds: int = flag(3, "repetitions with other noise, weights and order")
     max_step: int = flag(20000, "steps of each training")
     lr: float = flag(1e-4, "learning rate of AdamW")
+    lr_anneal_steps: int = flag(0, "steps over which lr falls linearly to 0; 0: constant")
     weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
     batch_size: int = flag(128, "images per step")
+    max_shift: int = flag(0, "move training images by up to this many pixels each way, at random")
     num_processes: int = flag(-1, "runs at a time, one thread each; -1: as many as cores")
     seed: int = flag(0, "of the first repetition; the others count on from it")
     output_dir: str = flag("outputs/noisy_label_sweep", "folder of the runs")
@@ -155,6 +160,7 @@ class SweepFlags(NetFlags):
         for name in ("num_seeds", "max_step", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
+        _check_shift(self.max_shift)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -169,3 +175,8 @@ class SweepFlags(NetFlags):
         except ValueError:
             raise ValueError(f"--alphas {self.alphas!r} must be numbers, as in 0.8,0.5") from None
         return tuple(sorted(found, reverse=True))
+
+
+def _check_shift(max_shift: int) -> None:
+    if not 0 <= max_shift < IMAGE_SIDE:
+        raise ValueError(f"--max_shift {max_shift} must be from 0 to {IMAGE_SIDE - 1} pixels")

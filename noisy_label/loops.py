@@ -5,14 +5,15 @@ The loss is the cross entropy against the given labels: its minimiser is their l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from noisy_label.noise import Array
-from utils.data_util import EpochOrder, ShardSampler, rank_batches
+from utils.data_util import EpochOrder, ItemKey, ShardSampler, rank_batches
+from utils.random_util import stable_seed
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 
@@ -24,24 +25,58 @@ class TensorBatches:
         inputs: (N, ...), on the device.
         labels: (N,), on the device.
         batch_size: items per process.
-        seed: of the order.
+        seed: of the order and of the shifts.
+        max_shift: images are moved by up to this many pixels each way, anew in each epoch.
     """
 
     def __init__(
-        self, inputs: torch.Tensor, labels: torch.Tensor, batch_size: int, seed: int
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        batch_size: int,
+        seed: int,
+        max_shift: int = 0,
     ) -> None:
         self._inputs, self._labels, self._batch_size = inputs, labels, batch_size
-        self._order = EpochOrder(len(inputs), seed)
+        self._order, self._seed, self._max_shift = EpochOrder(len(inputs), seed), seed, max_shift
         self._sampler(0)  # a batch larger than the data is an error now, not at the first step
 
     def batches(self, position: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This rank's batches from the ``position``-th item on."""
         for keys in self._sampler(position):
             index = torch.tensor([index for _, _, index in keys], device=self._inputs.device)
-            yield self._inputs[index], self._labels[index]
+            images = self._inputs[index]
+            if self._max_shift:
+                images = shifted(images, self._shifts(keys), self._max_shift)
+            yield images, self._labels[index]
+
+    def _shifts(self, keys: Sequence[ItemKey]) -> torch.Tensor:
+        """(N, 2) in [0, 2·max_shift], a function of (seed, epoch, index)."""
+        side = 2 * self._max_shift + 1
+        drawn = [
+            stable_seed(self._seed, "shift", epoch, index) % side**2 for _, epoch, index in keys
+        ]
+        return torch.tensor([divmod(place, side) for place in drawn], device=self._inputs.device)
 
     def _sampler(self, position: int) -> ShardSampler:
         return rank_batches(self._order, self._batch_size, position)
+
+
+def shifted(images: torch.Tensor, offsets: torch.Tensor, max_shift: int) -> torch.Tensor:
+    """Each image cut from itself in a black frame of ``max_shift`` pixels, at its offset.
+
+    Args:
+        images: (N, 1, H, W).
+        offsets: (N, 2), row and column of the cut, 0 to 2·max_shift; max_shift leaves it in place.
+        max_shift: width of the frame.
+    """
+    framed = torch.nn.functional.pad(images[:, 0], (max_shift,) * 4)  # (N, H + 2m, W + 2m)
+    rows, columns = (
+        offsets[:, axis, None] + torch.arange(images.shape[2 + axis], device=images.device)
+        for axis in (0, 1)
+    )
+    number = torch.arange(len(images), device=images.device)[:, None, None]
+    return framed[number, rows[:, :, None], columns[:, None, :]][:, None]
 
 
 def network_input(images_uint8: torch.Tensor, device: torch.device) -> torch.Tensor:

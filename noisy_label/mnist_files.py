@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from noisy_label.flags import IMAGE_SIDE
 from noisy_label.idx_files import find_idx, read_idx
 from noisy_label.noise import NUM_CLASSES
 from utils.atomic_file import atomic_write
@@ -20,7 +21,7 @@ from utils.errors import CheckpointError, DataError
 from utils.state_dict_io import read_torch_file
 
 TRAINING, TEST = "training", "test"
-SIDE = 28
+SIDE = IMAGE_SIDE
 _IDX_STEMS = {TRAINING: "train", TEST: "t10k"}
 _NUM_TEST_DIGITS, _DIGITS_MAX = 360, 16
 Split = tuple[torch.Tensor, torch.Tensor]

@@ -29,7 +29,8 @@ from utils.random_util import stable_seed
 
 CLEAN, RESULT_FILE, SETTINGS_FILE = "clean", "run.json", "settings.json"
 # what all runs of a sweep have in common
-SHARED = ("data_dir", "max_step", "lr", "weight_decay", "batch_size", "input_dim", "hidden_dims")
+_TRAINING = ("max_step", "lr", "lr_anneal_steps", "weight_decay", "batch_size", "max_shift")
+SHARED = ("data_dir", *_TRAINING, "input_dim", "hidden_dims")
 _PREDICTIONS = "log_probabilities.npz"
 
 
@@ -118,10 +119,7 @@ def do_run(run: SweepRun, flags: SweepFlags) -> bool:
     images = Images.load(flags.data_dir, TRAINING, device)
     held_out = Images.load(flags.data_dir, TEST, device)
     train = LabelTrainFlags(
-        lr=flags.lr,
-        weight_decay=flags.weight_decay,
-        batch_size=flags.batch_size,
-        max_step=flags.max_step,
+        **{name: getattr(flags, name) for name in _TRAINING},
         save_interval=flags.max_step,
         log_interval=max(1, flags.max_step // 20),
         model_save_dir=os.path.join(folder, "checkpoints"),

@@ -202,6 +202,10 @@ def _plots(summary: Summary) -> list[Html]:
         accuracy.append(
             Series(NAMES[kind], x, _values(rows, TEST, "accuracy"), _CLASSES[kind], "points")
         )
+        published = [row["published_accuracy"] for row in rows]
+        if any(published):
+            name = f"{NAMES[kind]}, published (MNIST)"
+            accuracy.append(Series(name, x, published, _CLASSES[kind], "crosses"))
         entropy.append(
             Series(f"{NAMES[kind]}, floor", x, _values(rows, TEST, "floor"), "reference")
         )

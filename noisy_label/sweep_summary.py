@@ -58,14 +58,20 @@ _SPLITS = (TRAINING, TEST)
 def over_seeds(
     results: Sequence[Mapping[str, Any]], section: str, name: str
 ) -> dict[str, float | list[float] | None]:
-    """Mean over seeds and its 95 % interval by Student's t; no interval of a single seed."""
+    """Mean over seeds and its 95 % interval by Student's t; no interval of a single seed.
+
+    An accuracy's interval ends where accuracies do, at 0 and 1.
+    """
     values = np.array([result[section][name] for result in results], np.float64)
     mean = float(values.mean())
     if len(values) < 2:
         return {"mean": mean, "interval": None}
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
     half = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, len(values) - 1)) * error
-    return {"mean": mean, "interval": [mean - half, mean + half]}
+    interval = [mean - half, mean + half]
+    if name.endswith("accuracy"):
+        interval = [max(0.0, interval[0]), min(1.0, interval[1])]
+    return {"mean": mean, "interval": interval}
 
 
 def _row(noise_type: str, alpha: float, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

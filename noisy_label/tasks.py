@@ -120,7 +120,7 @@ def train_net(
     # 1.35 times as fast on a CPU; torch's overloads for type checkers leave it out
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     on_device = torch.from_numpy(labels).to(inputs.device)
-    data = TensorBatches(inputs, on_device, train.batch_size, train.seed)
+    data = TensorBatches(inputs, on_device, train.batch_size, train.seed, train.max_shift)
     return LabelTrainLoop(model=model, data=data, logger=logger, **train.common()).run_loop()
 
 

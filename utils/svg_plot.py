@@ -82,7 +82,7 @@ class Series:
     x: Sequence[float | None]
     y: Sequence[float | None]
     colour: str
-    kind: Literal["line", "points", "dots"] = "line"
+    kind: Literal["line", "points", "dots", "crosses"] = "line"
 
 
 def plot(alt: str, x_axis: Axis, y_axis: Axis, series: Sequence[Series]) -> Html:
@@ -92,7 +92,8 @@ def plot(alt: str, x_axis: Axis, y_axis: Axis, series: Sequence[Series]) -> Html
         alt: what the plot shows, for people who do not see it.
         x_axis: horizontal.
         y_axis: vertical.
-        series: ``line``; ``points`` (a line with a mark on every value); ``dots`` (many values).
+        series: ``line``; ``points`` (a line with a mark on every value); ``dots`` (many values);
+            ``crosses`` (values of somebody else).
     """
     drawn = [_draw(part, x_axis, y_axis) for part in series]
     picture = tag(
@@ -125,11 +126,18 @@ def _draw(series: Series, x_axis: Axis, y_axis: Axis) -> Html:
         # one path of lines without length, round at their ends: bytes stay few
         path = "".join(f"M{x:g} {y:g}h0" for x, y in places)
         return tag("path", d=path or "M0 0", class_=f"dots {series.colour}")
+    if series.kind == "crosses":
+        return _crosses(places, series.colour)
     path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places) if places else "M0 0"
     line = tag("path", d=path, class_=f"line {series.colour}")
     if series.kind == "line":
         return line
     return join(line, *(_mark(x, y, series.colour) for x, y in places))
+
+
+def _crosses(places: Sequence[tuple[float, float]], colour: str) -> Html:
+    path = "".join(f"M{x - 4:g} {y - 4:g}l8 8m0 -8l-8 8" for x, y in places)
+    return tag("path", d=path or "M0 0", class_=f"cross {colour}")
 
 
 def _mark(x: float, y: float, colour: str) -> Html:
@@ -167,6 +175,8 @@ def _legend(series: Sequence[Series]) -> Html | None:
             swatch = join(swatch, _mark(14, 7, part.colour))
         elif part.kind == "dots":
             swatch = tag("path", d="M6 9h0M13 5h0M21 8h0", class_=f"dots large {part.colour}")
+        elif part.kind == "crosses":
+            swatch = _crosses([(14, 7)], part.colour)
         picture = tag("svg", swatch, viewBox="0 0 28 14", class_="swatch", aria_hidden="true")
         items.append(tag("li", picture, part.label))
     return tag("ul", *items, class_="legend") if items else None

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 _FOCUSED = "return document.activeElement"
 
-_CONTRAST = """
+CONTRAST = """
     const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
     const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
       .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
@@ -50,7 +50,7 @@ def test_all_text_is_readable_in_light_and_dark(
     browser.open(full.path)
     browser.point(browser.all(".card .frame")[0], 0.5, 0.5)
     browser.until("return document.querySelector('.histogram')")
-    found, ground = browser.run(_CONTRAST)
+    found, ground = browser.run(CONTRAST)
     assert len(found) > 200
     assert found[0][0] >= 4.5, found[:5]
     assert (ground < 0.05) == (scheme == "dark")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.cnn import SmallCNN
-from noisy_label.loops import LabelTrainLoop, TensorBatches, network_input, predict
+from noisy_label.loops import LabelTrainLoop, TensorBatches, network_input, predict, shifted
 
 CPU = torch.device("cpu")
 # three states of x and the law of the label in each
@@ -65,3 +65,23 @@ def test_predictions_are_in_order_and_sum_to_one() -> None:
     with torch.no_grad():
         expected = torch.log_softmax(model(inputs).double(), dim=1)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_shift_moves_an_image_and_fills_with_black() -> None:
+    images = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(3, 1, 1, 1)
+    found = shifted(images, torch.tensor([[1, 1], [0, 1], [1, 2]]), max_shift=1)
+    assert torch.equal(found[0], images[0])
+    assert found[1, 0].tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]  # down
+    assert found[2, 0].tolist() == [[2, 3, 0], [5, 6, 0], [8, 9, 0]]  # to the left
+
+
+def test_shifts_change_with_the_epoch_and_go_on_where_they_were() -> None:
+    images = torch.rand(6, 1, 28, 28)
+    data = TensorBatches(images, torch.arange(6), 3, seed=1, max_shift=2)
+    whole = list(itertools.islice(data.batches(0), 4))
+    rest = list(itertools.islice(data.batches(6), 2))
+    for (batch, _), (again, _) in zip(whole[2:], rest, strict=True):
+        assert torch.equal(batch, again)
+    seen = [torch.cat([whole[i][0], whole[i + 1][0]]) for i in (0, 2)]
+    order = [torch.cat([whole[i][1], whole[i + 1][1]]).argsort() for i in (0, 2)]
+    assert not torch.equal(seen[0][order[0]], seen[1][order[1]])

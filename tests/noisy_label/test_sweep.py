@@ -81,6 +81,7 @@ def test_summary_has_theorem_floor_and_intervals(finished: Path) -> None:
 
 def test_report_is_one_file_with_both_plots(finished: Path) -> None:
     page = (finished / "log/report.html").read_text()
+    assert page.count('class="cross') == 2 * 3  # published figures of each type, and their legend
     assert page.count("<svg") >= 2 and "Content-Security-Policy" in page
     assert "biased" in page and "published (MNIST)" in page
     for name in ("accuracy", "cross_entropy"):
@@ -157,6 +158,8 @@ def test_interval_over_seeds_is_students() -> None:
         found["interval"], [2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5], rtol=1e-4
     )
     assert over_seeds([{"a": {"b": 1.0}}], "a", "b")["interval"] is None
+    found = over_seeds([{"a": {"accuracy": value}} for value in (0.1, 0.5, 0.9)], "a", "accuracy")
+    assert found["interval"] == [0.0, 1.0]
 
 
 def test_table_names_each_run_in_a_hundred_columns(finished: Path, data_dir: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -57,11 +58,13 @@ def test_missing_values_and_those_outside_are_left_out() -> None:
     markup = plot("alt", axis, axis, [series]).markup.partition("</svg>")[0]
     assert markup.count("<circle") == 1
     assert "nan" not in markup
+    markup = plot("alt", axis, axis, [replace(series, kind="crosses")]).markup
+    assert markup.partition("</svg>")[0].count("l8 8") == 1
 
 
 def test_nothing_to_draw_is_an_empty_plot() -> None:
     axis = Axis("x", 0.0, 1.0)
-    for kind in ("line", "points", "dots"):
+    for kind in ("line", "points", "dots", "crosses"):
         markup = plot("alt", axis, axis, [Series("s", [], [], "series-a", kind)]).markup  # type: ignore[arg-type]
         assert 'aria-label="alt"' in markup
 

@@ -8,7 +8,8 @@ Any number of processes may share --output_dir: each image is drawn by one of th
 
 from __future__ import annotations
 
-from sr_var.flags import DiffusionFlags, SampleFlags, SRDiffusionModelFlags
+from ddpm.flags import DiffusionFlags
+from sr_var.flags import SampleFlags, SRDiffusionModelFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -25,11 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
+    from ddpm.process import create_diffusion, warn_of_lost_std
     from sr_var.base_dataset import load_entries
-    from sr_var.build import load_checked
     from sr_var.sample_jobs import require_same_settings
-    from sr_var.sampling import SRSampler, sampling_settings, warn_of_lost_std
-    from sr_var.script_util import create_diffusion, create_sr_model, denoiser_flags
+    from sr_var.sampling import SRSampler, sampling_settings
+    from sr_var.script_util import create_sr_model, denoiser_flags
+    from utils.model_util import load_checked
     from utils.run_util import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sr_var.flags import DataFlags, DDPMTrainFlags, DiffusionFlags, SRDiffusionModelFlags
+from ddpm.flags import DiffusionFlags
+from sr_var.flags import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -31,14 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(SRDiffusionModelFlags, args)
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)
-    from sr_var.build import in_usable_precision, new_model
+    from ddpm.process import create_diffusion, create_schedule_sampler
+    from sr_var.build import new_model
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
-    from sr_var.script_util import (
-        create_diffusion,
-        create_schedule_sampler,
-        create_sr_model,
-        denoiser_flags,
-    )
+    from sr_var.script_util import create_sr_model, denoiser_flags
+    from utils.model_util import in_usable_precision
     from utils.run_util import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:

@@ -47,8 +47,8 @@ from utils.image_util import (  # noqa: E402
     HALF_RANGE_255,
     center_crop_arr,
     open_image,
-    to_float,
 )
+from utils.pixel_util import bytes_to_image  # noqa: E402
 from utils.script_util import FlagParser, flag, from_args, make_parser  # noqa: E402
 
 # many small images: the error of the variance is estimated from how the samples differ
@@ -113,7 +113,9 @@ def load_crops(flags: FidelityFlags) -> list[torch.Tensor]:
         )
     places = np.linspace(0, len(paths) - 1, flags.num_images).round().astype(int)
     crops = (center_crop_arr(open_image(paths[i]), flags.small_size) for i in places)
-    return [torch.from_numpy(to_float(crop)).permute(2, 0, 1).to(flags.device) for crop in crops]
+    return [
+        bytes_to_image(torch.from_numpy(crop)).permute(2, 0, 1).to(flags.device) for crop in crops
+    ]
 
 
 def measure_gaussian(

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_var.base_dataset import Entry
 from sr_var.baseline_heads import (
     gaussian_outputs,
     normal_moments,
@@ -24,7 +23,7 @@ from sr_var.baseline_heads import (
     rearranged,
     summarise_errors,
 )
-from sr_var.degradation import area_downsample, image_to_255
+from sr_var.degradation import area_downsample
 from sr_var.losses import beta_nll, pinball
 from sr_var.net_flags import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.results import (
@@ -38,6 +37,8 @@ from sr_var.results import (
 )
 from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
+from utils.crop_data import Entry
+from utils.pixel_util import image_to_255
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop

@@ -15,12 +15,11 @@ from sr_var.net_flags import FOLD_FIELD, QUANTILE, BaselineModelFlags
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from sr_var.start import start_at_usual_spread
 from utils import dist_util
-from utils.atomic_file import sha256_of
 from utils.checkpoint import CheckpointStore, step_of
 from utils.data_util import TrainData
 from utils.debug_util import report_cost
 from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
-from utils.state_dict_io import load_model
+from utils.model_util import in_usable_precision, load_checked, new_network
 from utils.test_util import TestLoop
 from utils.train_flags import TrainFlags
 
@@ -81,41 +80,15 @@ def store_model_flags(train: TrainFlags, flags_class: type[MeanModelFlags], flag
         save_model_args(args_path(train.log_dir, flags_class), flags_class(**flags))
 
 
-def usable_precision(use_fp16: bool, use_bf16: bool, log: Log) -> dict[str, bool]:
-    """The precision flags that this device can follow: fp32 where it has no 16-bit arithmetic.
-
-    The stored flags stay as they are, so that another device computes as asked.
-    """
-    import torch
-
-    from utils.fp16_util import computes_natively
-
-    if not (use_fp16 or use_bf16):
-        return {"use_fp16": False, "use_bf16": False}
-    name, dtype = ("fp16", torch.float16) if use_fp16 else ("bf16", torch.bfloat16)
-    if computes_natively(dtype, dist_util.current_device()):
-        return {"use_fp16": use_fp16, "use_bf16": use_bf16}
-    log(f"notice: this CPU has no {name} arithmetic (about 100 times slower); computing in fp32")
-    return {"use_fp16": False, "use_bf16": False}
-
-
-def in_usable_precision(train: Train, log: Log) -> Train:
-    """The training flags with a precision that the device has; they decide for the network too."""
-    usable = usable_precision(train.use_fp16, train.use_bf16, log)
-    return dataclasses.replace(train, use_fp16=usable["use_fp16"], use_bf16=usable["use_bf16"])
-
-
 def new_model(create: Callable[..., Network], flags: dict[str, Any], train: TrainFlags) -> Network:
-    """The network of the flags in the precision of the training; a variance starts where it may be.
+    """As ``new_network``; a variance starts where it may be."""
 
-    A checkpoint that is resumed replaces all of its weights.
-    """
-    model = create(**{**flags, "use_fp16": train.use_fp16, "use_bf16": train.use_bf16})
-    kind = flags.get("last_layer_type", "none")
-    if kind != "none" and flags.get("objective") != QUANTILE:
-        start_at_usual_spread(model.out, kind, flags["out_channels"])
-    model.convert_to_compute_dtype()
-    return model
+    def start(model: Network) -> None:
+        kind = flags.get("last_layer_type", "none")
+        if kind != "none" and flags.get("objective") != QUANTILE:
+            start_at_usual_spread(model.out, kind, flags["out_channels"])
+
+    return new_network(create, flags, train, start)
 
 
 def frozen_mean_net(path: str, args_file: str, sizes: tuple[int, int], log: Log) -> torch.nn.Module:
@@ -193,25 +166,6 @@ def report_leakage(
         f"nets that saw them, {found.out_of_fold:.4g} by the one that did not; ratio "
         f"{found.ratio:.3f}"
     )
-
-
-def load_checked(
-    create: Callable[..., Network], flags: dict[str, Any], path: str, log: Log
-) -> Network:
-    """The network of the flags with fp32 weights from a file, frozen, in its precision.
-
-    Raises:
-        CheckpointError: if the file is missing (lists what is there), damaged or of another model.
-    """
-    found = CheckpointStore("", warn=log).resolve(path)
-    if found is None:
-        raise CheckpointError("--model_path is empty; give the checkpoint to use")
-    log(f"{found.model_path}: sha256 {sha256_of(found.model_path)}")
-    model = create(**{**flags, **usable_precision(flags["use_fp16"], flags["use_bf16"], log)})
-    load_model(model, found.model_path)
-    model.convert_to_compute_dtype()
-    model.eval().requires_grad_(False)
-    return model
 
 
 def tested_model(

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sr_var.base_dataset import Entry
 from sr_var.net_flags import CrossFitFlags, FoldFlags
 from utils import dist_util
+from utils.crop_data import Entry
 from utils.errors import CheckpointError, DataError
 from utils.random_util import stable_seed
 from utils.tree_util import to_device

@@ -1,6 +1,6 @@
-"""Scans a folder of images and writes which image has which label and which are for testing.
+"""Writes which images of a folder have which label and which are for testing.
 
-Classes sorted by name give the labels. Reading the dicts is the business of ``base_dataset``.
+Reading the dicts is the business of ``base_dataset``.
 """
 
 from __future__ import annotations
@@ -8,109 +8,27 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from sr_var.flags import DataInfoFlags
-from utils.atomic_file import is_remote
 from utils.data_util import num_cores
 from utils.errors import DataError
-from utils.image_util import (
-    DEFAULT_EXTENSION,
-    IMAGE_EXTENSIONS,
-    BadImageError,
-    open_image,
-    resolve_image_path,
-)
+from utils.image_folder import class_of, make_info, scan
+from utils.image_util import BadImageError, open_image, resolve_image_path
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
 from utils.stop_util import StopFlag
 
-Info = dict[str, dict[str, object]]
 ALL_FILE, TRAIN_FILE, TEST_FILE = (
     "data_info.pkl",
     "train_data_info.pkl",
     "to_sample_data_info.pkl",
 )
 _CHECKED_FILE = ".checked.txt"
-
-
-def scan(data_dir: str) -> list[str]:
-    """Names of all images below a folder, sorted; ``/`` separates, ``.JPEG`` is left off.
-
-    Raises:
-        DataError: if the folder is missing or holds no image.
-    """
-    names = []
-    for folder, files in _folders(data_dir):
-        prefix = folder[len(data_dir) :].strip("/")
-        for file in files:
-            if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith("."):
-                name = f"{prefix}/{file}" if prefix else file
-                short = name.removesuffix(DEFAULT_EXTENSION)
-                # x.png.JPEG would be looked for as x.png
-                names.append(name if short.lower().endswith(IMAGE_EXTENSIONS) else short)
-    if not names:
-        raise DataError(f"--data_dir {data_dir} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
-    return sorted(names)
-
-
-def _folders(data_dir: str) -> Iterator[tuple[str, Sequence[str]]]:
-    """(folder, its files) of a local or remote tree; linked folders are entered once."""
-    if is_remote(data_dir):
-        import blobfile
-
-        for folder, _, files in blobfile.walk(data_dir):
-            yield folder, files
-        return
-    if not os.path.isdir(data_dir):
-        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
-    entered: set[str] = set()
-    for folder, folders, files in os.walk(data_dir, followlinks=True):
-        entered.add(os.path.realpath(folder))
-        paths = {name: os.path.realpath(os.path.join(folder, name)) for name in folders}
-        folders[:] = [name for name, path in paths.items() if path not in entered]
-        yield folder, files
-
-
-def class_of(name: str, *, has_split_folder: bool = False) -> str:
-    """The class in a name: the folder that holds the file, or, in a flat folder, the file name up
-    to its first underscore (``n01440764_10026``).
-
-    Args:
-        name: as :func:`scan` gives it.
-        has_split_folder: the first folder separates training from test images and is no class.
-
-    Raises:
-        DataError: for a file in a flat folder whose name has no underscore.
-    """
-    if has_split_folder:
-        name = name.partition("/")[2] or name
-    folder, _, file = name.rpartition("/")
-    if folder:
-        return folder.rpartition("/")[2]
-    if "_" not in file:
-        raise DataError(
-            f"{name} shows no class: name files class_number.JPEG or put them into class folders"
-        )
-    return file.split("_")[0]
-
-
-def make_info(names: Sequence[str], class_by_name: Mapping[str, str]) -> Info:
-    """Class → label and names, for some of the images.
-
-    Args:
-        names: the images to list.
-        class_by_name: of all images of the data set; its sorted classes give the labels.
-    """
-    labels = {key: y for y, key in enumerate(sorted(set(class_by_name.values())))}
-    members: dict[str, list[str]] = {}
-    for name in names:
-        members.setdefault(class_by_name[name], []).append(name)
-    return {key: {"y": labels[key], "file_names": members[key]} for key in sorted(members)}
 
 
 def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[str], list[str]]:

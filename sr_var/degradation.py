@@ -5,7 +5,6 @@ Images are NCHW float in [-1, 1].
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,18 +31,3 @@ def area_downsample(high_res: Tensor, small_size: int) -> Tensor:
 def bilinear_upsample(low_res: Tensor, large_size: int) -> Tensor:
     """The low-res image at the size of the high-res one; half-pixel centres, no antialiasing."""
     return F.interpolate(low_res, (large_size, large_size), mode="bilinear", align_corners=False)
-
-
-def bytes_to_image(image_uint8: Tensor) -> Tensor:
-    """Grey levels 0..255 to float in [-1, 1]."""
-    return image_uint8.to(torch.float32) / 127.5 - 1
-
-
-def image_to_255(image: Tensor) -> Tensor:
-    """Float in [-1, 1] to grey levels, neither rounded nor clipped."""
-    return (image + 1) * 127.5
-
-
-def image_to_bytes(image: Tensor) -> Tensor:
-    """Float in [-1, 1] to the nearest grey level, clipped to 0..255; all 256 levels survive."""
-    return image_to_255(image).round().clamp(0, 255).to(torch.uint8)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.script_util import flag
+from ddpm.flags import DiffusionTrainFlags, SamplerFlags
+from utils.data_flags import CropFlags
+from utils.script_util import flag, require_at_least
 from utils.train_flags import TrainFlags
 
 DATA_DIR = "../datasets/imagenet/train"
 TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
 TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
-# the keys of diffusion.samplers.SAMPLERS, which needs torch
-SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
 MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
 
 
@@ -82,29 +82,11 @@ class SRDiffusionModelFlags:
 
 
 @dataclass(frozen=True)
-class DiffusionFlags:
-    """The noising process and what the network predicts."""
-
-    learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
-    diffusion_steps: int = flag(1000, "steps of the process the network is trained on")
-    noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
-    timestep_respacing: str = flag("", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10")
-    use_kl: bool = flag(False, "train on the variational bound")
-    predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
-    rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
-    rescale_learned_sigmas: bool = flag(False, "rescaled variational term beside the squared error")
-
-
-@dataclass(frozen=True)
-class DataFlags:
+class DataFlags(CropFlags):
     """Where the images are and how they are cut."""
 
     data_dir: str = flag(DATA_DIR, "folder of the images")
     data_info_dict_path: str = flag(TRAIN_INFO, "pickle of class -> label and file names")
-    on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
-    random_crop: bool = flag(False, "cut at a random place (training; default: the centre)")
-    random_flip: bool = flag(False, "mirror half of the images (training)")
-    num_workers: int = flag(-1, "loader processes; -1: by the cores (none without a GPU)")
 
 
 @dataclass(frozen=True)
@@ -144,14 +126,11 @@ class VarTrainFlags(TrainFlags):
 
 
 @dataclass(frozen=True)
-class DDPMTrainFlags(TrainFlags):
+class DDPMTrainFlags(DiffusionTrainFlags):
     """Training of the diffusion model."""
 
     log_dir: str = flag("logs/ddpm_sr/train", "folder of logs.txt, events and args.json")
     model_save_dir: str = flag("checkpoints/ddpm_sr/train", "folder of the checkpoints")
-    schedule_sampler: str = flag(
-        "uniform", "how training draws t", ("uniform", "loss-second-moment")
-    )
 
 
 @dataclass(frozen=True)
@@ -178,7 +157,7 @@ class TestFlags:
 
     def __post_init__(self) -> None:
         """Refuses a batch without images."""
-        _require_at_least(self, batch_size=1)
+        require_at_least(self, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -189,7 +168,7 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags:
+class SampleFlags(SamplerFlags):
     """How many samples of which images, and where to."""
 
     data_dir: str = flag(DATA_DIR, "folder of the images")
@@ -199,10 +178,6 @@ class SampleFlags:
     output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
     num_samples_per_image: int = flag(100, "samples per image")
     batch_size: int = flag(1, "samples per network evaluation, of one or several images")
-    sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
-    use_ddim: bool = flag(False, "the same as --sampler ddim")
-    eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
-    clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
     on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
     seed: int = flag(0, "of the noise, which is a function of (seed, name, index)")
     debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
@@ -210,16 +185,8 @@ class SampleFlags:
 
     def __post_init__(self) -> None:
         """Refuses counts that draw nothing, and two samplers at once."""
-        _require_at_least(self, batch_size=1, num_samples_per_image=1)
-        if self.use_ddim and self.sampler not in ("", "ddim"):
-            raise ValueError(
-                f"--use_ddim True and --sampler {self.sampler} contradict each other; leave out one"
-            )
-
-    @property
-    def chosen_sampler(self) -> str:
-        """``sampler``; where that is left out, ancestral or what ``use_ddim`` asks for."""
-        return self.sampler or ("ddim" if self.use_ddim else "ancestral")
+        require_at_least(self, batch_size=1, num_samples_per_image=1)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -254,7 +221,7 @@ class VerificationFlags:
         Raises:
             ValueError: names the flag, its value and what it may be.
         """
-        _require_at_least(self, num_samples=2, num_panels=-1)
+        require_at_least(self, num_samples=2, num_panels=-1)
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
         if not self.sr_model_output_dir:
@@ -280,16 +247,4 @@ class DataInfoFlags:
 
     def __post_init__(self) -> None:
         """Refuses a negative count."""
-        _require_at_least(self, num_test_per_class=0)
-
-
-def _require_at_least(flags: object, **smallest: int) -> None:
-    """Refuses values that no run could use.
-
-    Raises:
-        ValueError: names the flag, its value and the smallest one.
-    """
-    for name, bound in smallest.items():
-        value = getattr(flags, name)
-        if value < bound:
-            raise ValueError(f"--{name} {value} must be at least {bound}")
+        require_at_least(self, num_test_per_class=0)

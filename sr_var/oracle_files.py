@@ -18,8 +18,7 @@ import numpy.typing as npt
 import torch
 
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
-from sr_var.data_info import ALL_FILE, TEST_FILE, TRAIN_FILE, class_of, make_info, scan
-from sr_var.degradation import bytes_to_image, image_to_255, image_to_bytes
+from sr_var.data_info import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.moments import MOMENTS_FILE, SampleMoments
 from sr_var.oracle_flags import OracleDataFlags
 from sr_var.results import to_hwc
@@ -28,7 +27,9 @@ from sr_var.verify.truth import TRUTH_FILE
 from utils.atomic_file import atomic_write
 from utils.data_util import num_cores
 from utils.errors import DataError
+from utils.image_folder import class_of, make_info, scan
 from utils.image_util import BadImageError, open_image, resolve_image_path, safe_join, write_png
+from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle

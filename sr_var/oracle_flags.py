@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sr_var.flags import SAMPLER_NAMES, VerificationFlags
+from ddpm.flags import SAMPLER_NAMES
+from sr_var.flags import VerificationFlags
 from utils.script_util import flag
 
 

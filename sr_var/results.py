@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sr_var.base_dataset import Entry
-from sr_var.degradation import image_to_bytes
 from utils import dist_util
 from utils.atomic_file import atomic_write, sha256_of, write_json_atomic
+from utils.crop_data import Entry
 from utils.errors import CheckpointError, DataError
 from utils.image_util import safe_join, write_png
+from utils.pixel_util import image_to_bytes
 
 # kinds of networks whose results have the same names
 _SAME_NAMES = MappingProxyType(

@@ -17,11 +17,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from diffusion.multistep import last_noise_level, std_share_of_last_jump
+from ddpm.flags import DiffusionFlags
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
-from sr_var.base_dataset import Entry, TestCrops, check_labels
-from sr_var.degradation import area_downsample, bytes_to_image, image_to_255
-from sr_var.flags import DiffusionFlags, SampleFlags, SRDiffusionModelFlags
+from sr_var.degradation import area_downsample
+from sr_var.flags import SampleFlags, SRDiffusionModelFlags
 from sr_var.moments import MOMENTS_FILE
 from sr_var.results import require_finite, save_image, to_hwc
 from sr_var.sample_jobs import (
@@ -35,9 +34,11 @@ from sr_var.sample_jobs import (
     stored_moments,
 )
 from utils.atomic_file import remove_stale_temp_files, sha256_of
+from utils.crop_data import Entry, TestCrops, check_labels
 from utils.debug_util import report_cost
-from utils.image_util import HALF_RANGE_255, safe_join
+from utils.image_util import safe_join
 from utils.lock_util import try_lock
+from utils.pixel_util import bytes_to_image, image_to_255
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.stop_util import StopFlag
@@ -45,11 +46,7 @@ from utils.time_util import Stopwatch
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
-    from diffusion.respace import SpacedDiffusion
     from models.unet import SuperResModel
-
-# A std that many pixels of a super-resolved image have, and the share of it that should be left.
-WATCHED_STD_255, MIN_STD_SHARE = 5.0, 0.95
 
 
 def sampling_settings(
@@ -64,31 +61,6 @@ def sampling_settings(
         **{name: getattr(sample, name) for name in ("eta", "clip_denoised", "seed")},
         **vars(process),
     }
-
-
-def warn_of_lost_std(diffusion: SpacedDiffusion, log: Callable[[str], None]) -> None:
-    """Warns when the last step alone loses more than 5 % of a std of 5 grey levels.
-
-    Every sampler ends with a jump from the noise at the first timestep to the predicted image
-    (``diffusion.multistep.std_share_of_last_jump``).
-    """
-    alpha_bar = float(diffusion.alphas_cumprod[0])
-    share = std_share_of_last_jump(WATCHED_STD_255 / HALF_RANGE_255, alpha_bar)
-    if share >= MIN_STD_SHARE:
-        return
-    noise_255 = last_noise_level(alpha_bar) * HALF_RANGE_255
-    first = int(diffusion.timestep_map[0])
-    remedy = (
-        f"the respacing starts at timestep {first}: give a --timestep_respacing that keeps "
-        "timestep 0, such as logsnr25"
-        if first
-        else "that is the first noise level of the whole chain: train with more --diffusion_steps"
-    )
-    log(
-        f"warning: the last step of any sampler, from noise of {noise_255:.2f} grey levels to the "
-        f"image, keeps {share:.3f} of a std of {WATCHED_STD_255:g} grey levels and so loses "
-        f"{1 - share:.1%} of it; {remedy} (docs/samplers.md)"
-    )
 
 
 class SRSampler:

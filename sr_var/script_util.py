@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from ddpm.flags import DiffusionFlags
+from ddpm.process import create_diffusion
 from models.config import (
     UNetConfig,
     default_diffusion_channel_mult,
@@ -15,14 +17,12 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
-from sr_var.flags import DiffusionFlags, MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
+from sr_var.flags import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
 from sr_var.net_flags import BaselineModelFlags
 from utils.script_util import defaults
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
-    from diffusion.respace import SpacedDiffusion
-    from diffusion.timestep_sampler import ScheduleSampler
     from models.unet import SuperResModel, UNetModel, VarianceModel
 
 
@@ -133,40 +133,6 @@ def create_sr_model(*, learn_sigma: bool, **flags: Any) -> SuperResModel:
     }
     _check_factor(parsed.large_size, parsed.small_size)
     return SuperResModel(UNetConfig(**shared))
-
-
-def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
-    """The (respaced) noising process of the flags."""
-    from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-    from diffusion.respace import SpacedDiffusion, space_timesteps
-    from diffusion.schedules import get_named_beta_schedule
-
-    if flags.use_kl:
-        loss_type = LossType.RESCALED_KL
-    elif flags.rescale_learned_sigmas:
-        loss_type = LossType.RESCALED_MSE
-    else:
-        loss_type = LossType.MSE
-    steps = flags.diffusion_steps
-    betas = get_named_beta_schedule(flags.noise_schedule, steps)
-    spacing = flags.timestep_respacing or [steps]
-    return SpacedDiffusion(
-        use_timesteps=space_timesteps(steps, spacing, betas),
-        betas=betas,
-        model_mean_type=ModelMeanType.START_X if flags.predict_xstart else ModelMeanType.EPSILON,
-        model_var_type=ModelVarType.LEARNED_RANGE
-        if flags.learn_sigma
-        else ModelVarType.FIXED_LARGE,
-        loss_type=loss_type,
-        rescale_timesteps=flags.rescale_timesteps,
-    )
-
-
-def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> ScheduleSampler:
-    """How training draws its timesteps: ``uniform`` or ``loss-second-moment``."""
-    from diffusion.timestep_sampler import create_named_schedule_sampler
-
-    return create_named_schedule_sampler(name, diffusion.num_timesteps)
 
 
 def _regression_config(flags: MeanModelFlags, **more: Any) -> UNetConfig:

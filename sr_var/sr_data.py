@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sr_var.base_dataset import CropDataset, Entry, TestCrops, load_entries
-from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image
+from sr_var.base_dataset import load_entries
+from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import DataFlags
+from utils.crop_data import CropDataset, Entry, TestCrops
 from utils.data_util import TrainData, default_num_workers, make_loader, shard_batches
+from utils.pixel_util import bytes_to_image
 from utils.tree_util import to_device
 
 if TYPE_CHECKING:

@@ -172,35 +172,6 @@ def _crop(pil_image: Image.Image, top: int, left: int, size: int) -> NDArray[np.
     return np.array(pil_image.crop((left, top, left + size, top + size)), dtype=np.uint8)
 
 
-def to_float(image_uint8: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Grey levels 0..255 as float32 in [-1, 1]: x / 127.5 - 1.
-
-    Raises:
-        ValueError: the array is not uint8.
-    """
-    _check_uint8(image_uint8)
-    levels_255 = image_uint8.astype(np.float32)
-    image: NDArray[np.float32] = levels_255 / np.float32(HALF_RANGE_255) - np.float32(1.0)
-    return image
-
-
-def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """A float image in [-1, 1] as grey levels: round((x + 1) · 127.5), clipped to 0..255.
-
-    The inverse of `to_float` on all 256 levels; truncation would lose a quarter of them and darken
-    the image by half a level.
-
-    Raises:
-        ValueError: not a float array, or NaN in it.
-    """
-    if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"dtype {image.dtype}: expected a float image in [-1, 1]")
-    if np.isnan(image).any():
-        raise ValueError("the image holds NaN; there is no grey level for it")
-    levels_255 = (image.astype(np.float64) + 1.0) * HALF_RANGE_255
-    return np.clip(np.rint(levels_255), 0.0, 255.0).astype(np.uint8)
-
-
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
     """Replaces `path` by a PNG of an HWC (3 channels) or HW array, complete or not at all.
 
@@ -257,7 +228,7 @@ def make_grid(
 
 def _check_uint8(image: NDArray[Any]) -> None:
     if image.dtype != np.uint8:
-        raise ValueError(f"dtype {image.dtype}: expected uint8 grey levels (see to_uint8)")
+        raise ValueError(f"dtype {image.dtype}: expected uint8 grey levels (see utils.pixel_util)")
 
 
 def resolve_image_path(data_dir: StrPath, name: str) -> str:

@@ -146,3 +146,15 @@ def from_args(flags_class: type[T], args: argparse.Namespace) -> T:
 def defaults(flags_class: type[Any]) -> dict[str, Any]:
     """Flag name → default value."""
     return {field.name: field.default for field in dataclasses.fields(flags_class)}
+
+
+def require_at_least(flags: object, **smallest: int) -> None:
+    """Refuses values that no run could use.
+
+    Raises:
+        ValueError: names the flag, its value and the smallest one.
+    """
+    for name, bound in smallest.items():
+        value = getattr(flags, name)
+        if value < bound:
+            raise ValueError(f"--{name} {value} must be at least {bound}")

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sr_var.base_dataset import Entry
-from sr_var.degradation import area_downsample, bilinear_upsample, bytes_to_image, image_to_255
+from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import VerificationFlags
 from sr_var.moments import block_means
 from sr_var.results import to_grey_bytes, to_hwc
@@ -31,6 +30,7 @@ from sr_var.verify.pooled import image_means, pooled_figures
 from sr_var.verify.reference import load_reference, read_picture
 from sr_var.verify.truth import load_truth
 from utils.atomic_file import write_json_atomic, write_text_atomic
+from utils.crop_data import Entry
 from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_util import (
@@ -40,6 +40,7 @@ from utils.image_util import (
     safe_join,
     write_png,
 )
+from utils.pixel_util import bytes_to_image, image_to_255
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle, load_array
 

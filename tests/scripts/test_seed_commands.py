@@ -72,7 +72,8 @@ def test_command_of_a_later_task_parses(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["toolkit/sample_64_256", "toolkit/sample_128_512"])
 def test_command_of_the_sampler_describes_the_published_upsampler(name: str) -> None:
-    from sr_var.flags import DiffusionFlags, SRDiffusionModelFlags
+    from ddpm.flags import DiffusionFlags
+    from sr_var.flags import SRDiffusionModelFlags
     from sr_var.script_util import denoiser_flags
     from utils.script_util import from_args
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from sr_var.base_dataset import CropDataset, Entry, TestCrops, existing_path, load_entries
+from sr_var.base_dataset import existing_path, load_entries
 from sr_var.flags import DataFlags, TestDataFlags
 from sr_var.sr_data import load_regression_data, test_batches
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
+from utils.crop_data import CropDataset, Entry, TestCrops
 from utils.errors import DataError
 from utils.image_util import BadImageError, center_crop_arr, open_image
 from utils.safe_pickle import dump_pickle

@@ -14,10 +14,11 @@ from PIL import Image
 
 import sr_var.data_info
 from sr_var.base_dataset import load_entries
-from sr_var.data_info import class_of, make_info, scan, split, write_info
+from sr_var.data_info import split, write_info
 from sr_var.flags import DataInfoFlags
 from tests.tiny import CLASSES, TinyData, tree, write_photos
 from utils.errors import DataError
+from utils.image_folder import class_of, make_info, scan
 from utils.image_util import open_image, resolve_image_path
 
 FILES = ("data_info.pkl", "train_data_info.pkl", "to_sample_data_info.pkl")

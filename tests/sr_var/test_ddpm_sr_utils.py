@@ -10,13 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.train_loop import draw_timesteps, seeded_noise
 from diffusion.timestep_sampler import LossSecondMomentResampler, UniformSampler
-from sr_var.ddpm_sr_utils import (
-    SRDiffusionTrainLoop,
-    draw_timesteps,
-    load_diffusion_data,
-    seeded_noise,
-)
+from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
 from sr_var.degradation import area_downsample
 from sr_var.flags import DataFlags, DDPMTrainFlags
 from sr_var.script_util import sr_create_model_and_diffusion

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sr_var.base_dataset import Entry
 from sr_var.flags import TestDataFlags
 from sr_var.mean_utils import (
     SRMeanTestLoop,
@@ -23,6 +22,7 @@ from sr_var.mean_utils import (
 from sr_var.script_util import create_mean_model
 from sr_var.sr_data import regression_pair
 from tests.tiny import LARGE, REGRESSION_NET, SMALL, TEST_NAMES, TinyData, shake
+from utils.crop_data import Entry
 from utils.errors import CheckpointError
 
 CPU = torch.device("cpu")

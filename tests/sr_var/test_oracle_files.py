@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_var.base_dataset import load_entries
-from sr_var.degradation import area_downsample, bytes_to_image
+from sr_var.degradation import area_downsample
 from sr_var.moments import load_moments
 from sr_var.oracle_files import cut_low_res, law_of, plan_crops, split_photos, write_oracle
 from sr_var.oracle_flags import OracleDataFlags
 from tests.tiny import ROOT, run, tree, words, write_photos
 from utils.errors import DataError
+from utils.pixel_util import bytes_to_image
 
 LARGE, SMALL, NUM_SAMPLES = 16, 4, 60
 

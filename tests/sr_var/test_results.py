@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_var.base_dataset import Entry
 from sr_var.results import ResultFolder, save_array, save_image, strip, to_hwc
+from utils.crop_data import Entry
 from utils.errors import CheckpointError
 
 FILES = ("low_res.png", "high_res_mean_7.npy")

@@ -11,17 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm.flags import SAMPLER_NAMES, DiffusionFlags
+from ddpm.process import create_diffusion, warn_of_lost_std
 from diffusion.respace import SpacedDiffusion
 from diffusion.samplers import SAMPLERS, SamplerOptions, gaussian_noise_fn, sample_loop
-from sr_var.base_dataset import Entry
-from sr_var.degradation import area_downsample, bytes_to_image, image_to_255, image_to_bytes
-from sr_var.flags import SAMPLER_NAMES, DiffusionFlags
-from sr_var.sampling import warn_of_lost_std
-from sr_var.script_util import create_diffusion, sr_create_model_and_diffusion
+from sr_var.degradation import area_downsample
+from sr_var.script_util import sr_create_model_and_diffusion
 from tests.sr_var.samplers import ENTRIES, LABELS, NUM_SAMPLES, make_sampler, pictures, stored
 from tests.tiny import DENOISER, LARGE, PROCESS, SMALL, TEST_NAMES, TinyData, shake, tree
+from utils.crop_data import Entry
 from utils.errors import CheckpointError, DataError
 from utils.image_util import center_crop_arr, open_image
+from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes
 from utils.random_util import stable_seed
 
 # kernels round differently for different batch sizes; measured: 1 level in 7 of 147 456 values for

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_var.base_dataset import Entry
 from sr_var.verify.images import load_image_data, verify_image, verify_images
 from sr_var.verify.reference import reference_moments
 from tests.sr_var.hand_made import (
@@ -26,6 +25,7 @@ from tests.sr_var.hand_made import (
     stack,
 )
 from tests.tiny import tree
+from utils.crop_data import Entry
 from utils.errors import DataError
 from utils.safe_pickle import dump_pickle, load_array
 

@@ -1,0 +1,1 @@
+"""Where a denoising network, a diffusion process and the training loop meet, for every task."""

@@ -1,0 +1,60 @@
+"""The flags that every diffusion task has; no torch, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.script_util import flag
+from utils.train_flags import TrainFlags
+
+# the keys of diffusion.samplers.SAMPLERS, which needs torch
+SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
+
+
+@dataclass(frozen=True)
+class DiffusionFlags:
+    """The noising process and what the network predicts."""
+
+    learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
+    diffusion_steps: int = flag(1000, "steps of the process the network is trained on")
+    noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
+    timestep_respacing: str = flag("", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10")
+    use_kl: bool = flag(False, "train on the variational bound")
+    predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
+    rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
+    rescale_learned_sigmas: bool = flag(False, "rescaled variational term beside the squared error")
+
+
+@dataclass(frozen=True)
+class DiffusionTrainFlags(TrainFlags):
+    """Training of a denoising network."""
+
+    schedule_sampler: str = flag(
+        "uniform", "how training draws t", ("uniform", "loss-second-moment")
+    )
+
+
+@dataclass(frozen=True)
+class SamplerFlags:
+    """How the reverse process is integrated."""
+
+    sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
+    use_ddim: bool = flag(False, "the same as --sampler ddim")
+    eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
+    clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
+
+    def __post_init__(self) -> None:
+        """Refuses two samplers at once.
+
+        Raises:
+            ValueError: names both flags.
+        """
+        if self.use_ddim and self.sampler not in ("", "ddim"):
+            raise ValueError(
+                f"--use_ddim True and --sampler {self.sampler} contradict each other; leave out one"
+            )
+
+    @property
+    def chosen_sampler(self) -> str:
+        """``sampler``; where that is left out, ancestral or what ``use_ddim`` asks for."""
+        return self.sampler or ("ddim" if self.use_ddim else "ancestral")

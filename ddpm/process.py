@@ -1,0 +1,78 @@
+"""From flags to noising processes, and what a sampler cannot do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ddpm.flags import DiffusionFlags
+from utils.image_util import HALF_RANGE_255
+
+if TYPE_CHECKING:
+    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.respace import SpacedDiffusion
+    from diffusion.timestep_sampler import ScheduleSampler
+
+# A std that many pixels of a super-resolved image have, and the share of it that should be left.
+WATCHED_STD_255, MIN_STD_SHARE = 5.0, 0.95
+
+
+def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
+    """The (respaced) noising process of the flags."""
+    from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
+    from diffusion.respace import SpacedDiffusion, space_timesteps
+    from diffusion.schedules import get_named_beta_schedule
+
+    if flags.use_kl:
+        loss_type = LossType.RESCALED_KL
+    elif flags.rescale_learned_sigmas:
+        loss_type = LossType.RESCALED_MSE
+    else:
+        loss_type = LossType.MSE
+    steps = flags.diffusion_steps
+    betas = get_named_beta_schedule(flags.noise_schedule, steps)
+    spacing = flags.timestep_respacing or [steps]
+    return SpacedDiffusion(
+        use_timesteps=space_timesteps(steps, spacing, betas),
+        betas=betas,
+        model_mean_type=ModelMeanType.START_X if flags.predict_xstart else ModelMeanType.EPSILON,
+        model_var_type=ModelVarType.LEARNED_RANGE
+        if flags.learn_sigma
+        else ModelVarType.FIXED_LARGE,
+        loss_type=loss_type,
+        rescale_timesteps=flags.rescale_timesteps,
+    )
+
+
+def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> ScheduleSampler:
+    """How training draws its timesteps: ``uniform`` or ``loss-second-moment``."""
+    from diffusion.timestep_sampler import create_named_schedule_sampler
+
+    return create_named_schedule_sampler(name, diffusion.num_timesteps)
+
+
+def warn_of_lost_std(diffusion: SpacedDiffusion, log: Callable[[str], None]) -> None:
+    """Warns when the last step alone loses more than 5 % of a std of 5 grey levels.
+
+    Every sampler ends with a jump from the noise at the first timestep to the predicted image
+    (``diffusion.multistep.std_share_of_last_jump``).
+    """
+    from diffusion.multistep import last_noise_level, std_share_of_last_jump
+
+    alpha_bar = float(diffusion.alphas_cumprod[0])
+    share = std_share_of_last_jump(WATCHED_STD_255 / HALF_RANGE_255, alpha_bar)
+    if share >= MIN_STD_SHARE:
+        return
+    noise_255 = last_noise_level(alpha_bar) * HALF_RANGE_255
+    first = int(diffusion.timestep_map[0])
+    remedy = (
+        f"the respacing starts at timestep {first}: give a --timestep_respacing that keeps "
+        "timestep 0, such as logsnr25"
+        if first
+        else "that is the first noise level of the whole chain: train with more --diffusion_steps"
+    )
+    log(
+        f"warning: the last step of any sampler, from noise of {noise_255:.2f} grey levels to the "
+        f"image, keeps {share:.3f} of a std of {WATCHED_STD_255:g} grey levels and so loses "
+        f"{1 - share:.1%} of it; {remedy} (docs/samplers.md)"
+    )

@@ -1,0 +1,118 @@
+"""Training of a denoising network: the loss of a process at random timesteps.
+
+Drawing samples is the business of ``diffusion.samplers`` and of the tasks.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from diffusion.timestep_sampler import LossSecondMomentResampler, ScheduleSampler
+from utils import dist_util
+from utils.random_util import stable_seed
+from utils.train_util import TrainLoop
+
+if TYPE_CHECKING:
+    from diffusion.gaussian_diffusion import GaussianDiffusion
+
+
+class DiffusionTrainLoop(TrainLoop):
+    """The loss of the diffusion process, weighted by how its timesteps were drawn.
+
+    Batch: a dict of ``t``, ``weight`` and ``noise`` (:func:`noising`) and of what the network is
+    given besides; label: the clean image.
+
+    Args:
+        diffusion: the process, not respaced.
+        schedule_sampler: the one that the data draws t from.
+        condition_names: entries of the batch that the network takes as keywords.
+        rest: of :class:`TrainLoop`.
+    """
+
+    def __init__(
+        self,
+        *,
+        diffusion: GaussianDiffusion,
+        schedule_sampler: ScheduleSampler,
+        condition_names: Sequence[str] = (),
+        **rest: Any,
+    ) -> None:
+        self.diffusion, self.schedule_sampler = diffusion, schedule_sampler
+        self.condition_names = tuple(condition_names)
+        super().__init__(**rest)
+
+    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+        """Mean over the slice of weight · loss(t); the output is None, it would be noise."""
+        t, noise = micro_input["t"], micro_input["noise"]
+        condition = {name: micro_input[name] for name in self.condition_names}
+        terms = self.diffusion.training_losses(
+            self.wrapped_model, micro_label, t, condition, noise=noise
+        )
+        if isinstance(self.schedule_sampler, LossSecondMomentResampler):
+            self.schedule_sampler.update_with_all_losses(
+                torch.cat(dist_util.gather_tensors(t)),
+                torch.cat(dist_util.gather_tensors(terms["loss"].detach())),
+            )
+        return (terms["loss"] * micro_input["weight"]).mean(), None
+
+    @abstractmethod
+    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+        """As in :class:`TrainLoop`."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What the schedule sampler has learned about the losses."""
+        state = self.schedule_sampler.state_dict()
+        return {"schedule_sampler": {name: value.tolist() for name, value in state.items()}}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes back what :meth:`extra_state` gave."""
+        stored = state.get("schedule_sampler", {})
+        if stored:
+            self.schedule_sampler.load_state_dict({k: torch.tensor(v) for k, v in stored.items()})
+
+
+def noising(
+    schedule_sampler: ScheduleSampler, seed: int, positions: torch.Tensor, images: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """``t`` and ``weight`` (N,) and ``noise`` (N, C, H, W) for a batch of images.
+
+    Functions of (seed, position in the stream): neither slices nor the number of processes change
+    them.
+
+    Args:
+        schedule_sampler: where t comes from.
+        seed: of the training.
+        positions: (N,), of the images in the stream.
+        images: (N, C, H, W), on the device that the result is to lie on.
+    """
+    seeds = [stable_seed(seed, "noise", int(place)) for place in positions]
+    t, weight = draw_timesteps(schedule_sampler, seeds)
+    device = images.device
+    noise = seeded_noise(seeds, tuple(images.shape[1:]), device)
+    return {"t": t.to(device), "weight": weight.to(device), "noise": noise}
+
+
+def draw_timesteps(
+    schedule_sampler: ScheduleSampler, seeds: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One timestep per seed from the sampler's distribution p, and the loss weights 1 / (T p_t)."""
+    weights = schedule_sampler.weights().numpy()
+    probabilities = weights / weights.sum()
+    uniform = np.array([np.random.default_rng(seed).random() for seed in seeds])
+    # the last entry of the cumulated sum may fall short of 1 by rounding
+    t = np.searchsorted(np.cumsum(probabilities)[:-1], uniform, side="right")
+    loss_weights = 1 / (len(probabilities) * probabilities[t])
+    return torch.from_numpy(t), torch.from_numpy(loss_weights).float()
+
+
+def seeded_noise(seeds: list[int], shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """(N, *shape) standard normal, each row from a generator with its own seed."""
+    noise = torch.empty((len(seeds), *shape), device=device)
+    for row, seed in zip(noise.unbind(0), seeds, strict=True):
+        row.normal_(generator=torch.Generator(device).manual_seed(seed))
+    return noise

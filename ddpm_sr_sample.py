@@ -8,6 +8,8 @@ Any number of processes may share --output_dir: each image is drawn by one of th
 
 from __future__ import annotations
 
+import os
+
 from ddpm.flags import DiffusionFlags
 from sr_var.flags import SampleFlags, SRDiffusionModelFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
@@ -26,13 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
-    from ddpm.process import create_diffusion, warn_of_lost_std
+    from ddpm.process import create_diffusion, sampling_settings, warn_of_lost_std
     from sr_var.base_dataset import load_entries
-    from sr_var.sample_jobs import require_same_settings
-    from sr_var.sampling import SRSampler, sampling_settings
+    from sr_var.sample_jobs import SETTINGS_FILE
+    from sr_var.sampling import SRSampler
     from sr_var.script_util import create_sr_model, denoiser_flags
     from utils.model_util import load_checked
     from utils.run_util import started
+    from utils.settings_file import require_same_settings
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info
@@ -54,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
             return EXIT_DONE
-        require_same_settings(sample.output_dir, sampling_settings(flags, process_flags, sample))
+        record = os.path.join(sample.output_dir, SETTINGS_FILE)
+        require_same_settings(record, sampling_settings(flags, process_flags, sample, sample.seed))
         is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
         return EXIT_DONE if is_done else EXIT_STOPPED
 

@@ -23,6 +23,7 @@ class DiffusionFlags:
     predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
     rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
     rescale_learned_sigmas: bool = flag(False, "rescaled variational term beside the squared error")
+    sigma_small: bool = flag(False, "smaller fixed variance, the posterior's (without learn_sigma)")
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class DiffusionTrainFlags(TrainFlags):
 
 @dataclass(frozen=True)
 class SamplerFlags:
-    """How the reverse process is integrated."""
+    """How the reverse process of which network is integrated."""
 
+    model_path: str = flag("", "checkpoint of the network")
     sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")

@@ -1,11 +1,12 @@
-"""From flags to noising processes, and what a sampler cannot do with one."""
+"""From flags to noising processes, what samples of one depend on, and what a sampler loses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ddpm.flags import DiffusionFlags
+from ddpm.flags import DiffusionFlags, SamplerFlags
+from utils.atomic_file import sha256_of
 from utils.image_util import HALF_RANGE_255
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
         loss_type = LossType.RESCALED_MSE
     else:
         loss_type = LossType.MSE
+    fixed = ModelVarType.FIXED_SMALL if flags.sigma_small else ModelVarType.FIXED_LARGE
     steps = flags.diffusion_steps
     betas = get_named_beta_schedule(flags.noise_schedule, steps)
     spacing = flags.timestep_respacing or [steps]
@@ -36,9 +38,7 @@ def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
         use_timesteps=space_timesteps(steps, spacing, betas),
         betas=betas,
         model_mean_type=ModelMeanType.START_X if flags.predict_xstart else ModelMeanType.EPSILON,
-        model_var_type=ModelVarType.LEARNED_RANGE
-        if flags.learn_sigma
-        else ModelVarType.FIXED_LARGE,
+        model_var_type=ModelVarType.LEARNED_RANGE if flags.learn_sigma else fixed,
         loss_type=loss_type,
         rescale_timesteps=flags.rescale_timesteps,
     )
@@ -49,6 +49,29 @@ def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> Schedule
     from diffusion.timestep_sampler import create_named_schedule_sampler
 
     return create_named_schedule_sampler(name, diffusion.num_timesteps)
+
+
+def sampling_settings(
+    network: Any, process: DiffusionFlags, sampler: SamplerFlags, seed: int
+) -> dict[str, Any]:
+    """Everything that the law of samples and their noise depend on.
+
+    Args:
+        network: a dataclass of the network's flags.
+        process: of the noise.
+        sampler: with the ``model_path`` of the weights.
+        seed: of the samples.
+    """
+    return {
+        "model_sha256": sha256_of(sampler.model_path),
+        # heads, for one, change what the same weights compute
+        **{name: value for name, value in vars(network).items() if name != "use_checkpoint"},
+        "sampler": sampler.chosen_sampler,
+        "eta": sampler.eta,
+        "clip_denoised": sampler.clip_denoised,
+        "seed": seed,
+        **vars(process),
+    }
 
 
 def warn_of_lost_std(diffusion: SpacedDiffusion, log: Callable[[str], None]) -> None:

@@ -26,6 +26,7 @@ from utils.atomic_file import atomic_write, write_json_atomic
 from utils.errors import DataError
 from utils.logger import RunLogger
 from utils.random_util import stable_seed
+from utils.settings_file import require_same_settings
 
 CLEAN, RESULT_FILE, SETTINGS_FILE = "clean", "run.json", "settings.json"
 # what all runs of a sweep have in common
@@ -75,22 +76,7 @@ def require_same_sweep(flags: SweepFlags) -> None:
         DataError: names the settings that differ.
     """
     settings = {name: getattr(flags, name) for name in SHARED}
-    path = os.path.join(flags.output_dir, SETTINGS_FILE)
-    stored = read_json(path)
-    if stored is None:
-        os.makedirs(flags.output_dir, exist_ok=True)
-        write_json_atomic(path, settings)
-        return
-    differing = [
-        f"--{name} {value} (there: {stored.get(name)})"
-        for name, value in settings.items()
-        if stored.get(name) != value
-    ]
-    if differing:
-        raise DataError(
-            f"{flags.output_dir} holds runs with other settings: {', '.join(differing)}; give "
-            "another --output_dir"
-        )
+    require_same_settings(os.path.join(flags.output_dir, SETTINGS_FILE), settings)
 
 
 def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:

@@ -26,19 +26,11 @@ from sr_var.baseline_heads import (
 from sr_var.degradation import area_downsample
 from sr_var.losses import beta_nll, pinball
 from sr_var.net_flags import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
-from sr_var.results import (
-    PICTURES_IN_STRIP,
-    ResultFolder,
-    require_finite,
-    save_array,
-    save_image,
-    strip,
-    to_hwc,
-)
+from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
 from utils.crop_data import Entry
-from utils.pixel_util import image_to_255
+from utils.pixel_util import image_to_255, require_finite, save_image, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop

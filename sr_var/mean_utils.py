@@ -11,10 +11,10 @@ import torch
 from sr_var.cross_fit import CrossFit
 from sr_var.flags import DataFlags
 from sr_var.model_args import refuse_other_setting
-from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, save_image, strip, to_hwc
+from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.sr_data import regression_pair, test_batches
 from utils.crop_data import Entry
-from utils.pixel_util import image_to_255
+from utils.pixel_util import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 

@@ -21,18 +21,18 @@ from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data_info import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.moments import MOMENTS_FILE, SampleMoments
 from sr_var.oracle_flags import OracleDataFlags
-from sr_var.results import to_hwc
-from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, require_same_settings, sample_path
+from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path
 from sr_var.verify.truth import TRUTH_FILE
 from utils.atomic_file import atomic_write
 from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_folder import class_of, make_info, scan
 from utils.image_util import BadImageError, open_image, resolve_image_path, safe_join, write_png
-from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes
+from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
+from utils.settings_file import require_same_settings
 from utils.stop_util import StopFlag
 
 IMAGE_FOLDER = "images"
@@ -210,7 +210,7 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
         log("dry run: nothing was written")
         return True
     for folder in (flags.output_dir, flags.sample_dir):
-        require_same_settings(folder, _settings(flags))
+        require_same_settings(os.path.join(folder, SETTINGS_FILE), _settings(flags))
     bad = _write_all(crops, flags, log)
     if bad is None:
         log("stopped; run again to go on")

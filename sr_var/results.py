@@ -18,9 +18,9 @@ import torch
 from utils import dist_util
 from utils.atomic_file import atomic_write, sha256_of, write_json_atomic
 from utils.crop_data import Entry
-from utils.errors import CheckpointError, DataError
-from utils.image_util import safe_join, write_png
-from utils.pixel_util import image_to_bytes
+from utils.errors import DataError
+from utils.image_util import safe_join
+from utils.pixel_util import image_to_bytes, to_hwc
 
 # kinds of networks whose results have the same names
 _SAME_NAMES = MappingProxyType(
@@ -123,37 +123,9 @@ def seconds_path(output_dir: str, kind: str, step: int) -> str:
     return os.path.join(output_dir, f".seconds_{kind}_{step}.json")
 
 
-def to_hwc(image: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
-    """CHW tensor → contiguous HWC array on the CPU, same dtype."""
-    return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
-
-
 def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Grey levels in float to the nearest uint8 level, clipped."""
     return np.clip(np.rint(image_255), 0, 255).astype(np.uint8)
-
-
-def require_finite(output: torch.Tensor, path: str) -> None:
-    """Refuses what has no grey level, before it becomes one.
-
-    Raises:
-        CheckpointError: names the file that would have been written.
-    """
-    if not bool(torch.isfinite(output).all()):
-        raise CheckpointError(
-            f"{path} is not written: the network's output is not finite; did training diverge, or "
-            "fp16 overflow (--use_bf16 does not)?"
-        )
-
-
-def save_image(path: str, image: torch.Tensor) -> None:
-    """Writes one CHW image in [-1, 1] as an 8-bit PNG, rounded.
-
-    Raises:
-        CheckpointError: if a value is not finite.
-    """
-    require_finite(image, path)
-    write_png(path, to_hwc(image_to_bytes(image)))
 
 
 def save_array(path: str, array: np.ndarray) -> None:  # type: ignore[type-arg]

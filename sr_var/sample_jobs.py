@@ -6,17 +6,14 @@ Drawing them is the business of ``sampling``. Layout: ``<output_dir>/<image name
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
 import torch
 
 from sr_var.moments import MOMENTS_FILE, SampleMoments, load_moments
-from utils.atomic_file import write_json_atomic
-from utils.errors import DataError
 
 LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
 SETTINGS_FILE, SECONDS_FILE = ".sampling.json", ".seconds.json"
@@ -41,37 +38,6 @@ class ImageJob:
 
     def __post_init__(self) -> None:
         self.num_open = len(self.missing)
-
-
-def require_same_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
-    """Remembers what the samples of a folder are drawn with, and refuses anything else.
-
-    Raises:
-        DataError: names the settings that differ: samples of two laws would share one folder.
-    """
-    path = os.path.join(output_dir, SETTINGS_FILE)
-    try:
-        with open(path, encoding="utf-8") as file:
-            stored = json.load(file)
-        if not isinstance(stored, dict):
-            raise ValueError("not a record of settings")
-    except FileNotFoundError:
-        os.makedirs(output_dir, exist_ok=True)
-        write_json_atomic(path, dict(settings))
-        return
-    except ValueError:
-        raise DataError(f"{path} is damaged; delete it if its samples are of this run") from None
-    names = sorted(stored.keys() | settings.keys())
-    differing = [
-        f"{name} {settings.get(name)!r} (there: {stored.get(name)!r})"
-        for name in names
-        if stored.get(name) != settings.get(name)
-    ]
-    if differing:
-        raise DataError(
-            f"{output_dir} holds samples drawn with other settings: {', '.join(differing)}; give "
-            "another --output_dir"
-        )
 
 
 def sample_path(folder: str, index: int) -> str:

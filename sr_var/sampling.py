@@ -17,12 +17,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.flags import DiffusionFlags
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
 from sr_var.degradation import area_downsample
-from sr_var.flags import SampleFlags, SRDiffusionModelFlags
+from sr_var.flags import SampleFlags
 from sr_var.moments import MOMENTS_FILE
-from sr_var.results import require_finite, save_image, to_hwc
 from sr_var.sample_jobs import (
     LOW_RES_FILE,
     SAMPLES_FOLDER,
@@ -33,12 +31,12 @@ from sr_var.sample_jobs import (
     sample_path,
     stored_moments,
 )
-from utils.atomic_file import remove_stale_temp_files, sha256_of
+from utils.atomic_file import remove_stale_temp_files
 from utils.crop_data import Entry, TestCrops, check_labels
 from utils.debug_util import report_cost
 from utils.image_util import safe_join
 from utils.lock_util import try_lock
-from utils.pixel_util import bytes_to_image, image_to_255
+from utils.pixel_util import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.stop_util import StopFlag
@@ -47,20 +45,6 @@ from utils.time_util import Stopwatch
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
     from models.unet import SuperResModel
-
-
-def sampling_settings(
-    flags: SRDiffusionModelFlags, process: DiffusionFlags, sample: SampleFlags
-) -> dict[str, Any]:
-    """Everything that the law of the samples and their noise depend on, besides the images."""
-    network = {name: value for name, value in vars(flags).items() if name != "use_checkpoint"}
-    return {
-        "model_sha256": sha256_of(sample.model_path),
-        **network,  # heads, for one, change what the same weights compute
-        "sampler": sample.chosen_sampler,
-        **{name: getattr(sample, name) for name in ("eta", "clip_denoised", "seed")},
-        **vars(process),
-    }
 
 
 class SRSampler:

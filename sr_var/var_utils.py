@@ -14,7 +14,8 @@ import torch
 from sr_var.losses import itakura_saito
 from sr_var.model_args import refuse_other_setting
 from sr_var.net_flags import ITAKURA_SAITO, SQUARED_ERROR
-from sr_var.results import PICTURES_IN_STRIP, ResultFolder, require_finite, strip, to_hwc
+from sr_var.results import PICTURES_IN_STRIP, ResultFolder, strip
+from utils.pixel_util import require_finite, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop

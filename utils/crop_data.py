@@ -80,7 +80,7 @@ def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
 
 def _to_chw(crop: np.ndarray[Any, Any], num_channels: int = 3) -> torch.Tensor:
     if num_channels == 1:
-        crop = np.asarray(Image.fromarray(crop).convert("L"))[:, :, None]
+        crop = np.array(Image.fromarray(crop).convert("L"))[:, :, None]
     return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
 
 

@@ -1,8 +1,8 @@
 """Who am I among the processes, and the few collective operations the loops need.
 
 One process without any launcher needs no process group: every function here then answers for a
-world of one. Started by torchrun or ``torch.distributed.launch``, the group is gloo on CPUs and
-NCCL on GPUs.
+world of one. Started by torchrun, ``torch.distributed.launch`` or ``mpiexec``, the group is gloo on
+CPUs and NCCL on GPUs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from utils.mpi_launch import meet, mpi_variables
+
 _TIMEOUT = timedelta(minutes=30)
 
 
@@ -32,18 +34,21 @@ class Launch:
 
 
 def read_launch(environ: Mapping[str, str], local_rank_flag: int = 0) -> Launch:
-    """Reads the launcher's variables; without RANK and WORLD_SIZE it is a single process.
+    """Reads the launcher's variables: RANK and WORLD_SIZE, else MPI's; else it is a single process.
 
     ``LOCAL_RANK`` of the environment is preferred to the flag of ``torch.distributed.launch``.
 
     Raises:
         ValueError: if the variables are there but are no numbers, or contradict each other.
     """
-    if "RANK" not in environ or "WORLD_SIZE" not in environ:
+    said = mpi_variables(environ)
+    if "RANK" in environ and "WORLD_SIZE" in environ:
+        local_rank_text = environ.get("LOCAL_RANK", str(local_rank_flag))
+        said = environ["RANK"], environ["WORLD_SIZE"], local_rank_text
+    if said is None:
         return Launch()
     try:
-        rank, world_size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
-        local_rank = int(environ.get("LOCAL_RANK", local_rank_flag))
+        rank, world_size, local_rank = map(int, said)
     except ValueError as error:
         raise ValueError(f"RANK, WORLD_SIZE or LOCAL_RANK is not a number: {error}") from None
     if not 0 <= rank < world_size:
@@ -70,6 +75,8 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
     if launch.world_size == 1:
         yield device
         return
+    if mpi_variables(os.environ) is not None:
+        meet()
     dist.init_process_group(
         # votes go over the CPU, so that they do not wait for the GPU
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",

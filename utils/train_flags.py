@@ -20,6 +20,8 @@ class TrainFlags:
     lr_anneal_steps: int = flag(
         0, "steps over which lr falls linearly to 0, the end of a run without max_step; 0: constant"
     )
+    lr_schedule: str = flag("linear", "how lr falls over lr_anneal_steps", ("linear", "cosine"))
+    lr_warmup_steps: int = flag(0, "first steps, over which lr rises linearly from 0")
     batch_size: int = flag(1, "images per step and process")
     microbatch: int = flag(-1, "images per forward pass; gradients accumulate; -1 means all")
     use_fp16: bool = flag(False, "fp16 network with fp32 master parameters and a loss scale")
@@ -50,7 +52,8 @@ class TrainFlags:
         for name in ("batch_size", "log_interval", "save_interval", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
-        for name in ("weight_decay", "lr_anneal_steps", "fp16_scale_growth", "max_step", "seed"):
+        counts = ("lr_anneal_steps", "lr_warmup_steps", "max_step", "seed")
+        for name in ("weight_decay", "fp16_scale_growth", *counts):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name} {getattr(self, name)} must not be negative")
         for name in ("microbatch", "keep_last_k"):
@@ -92,7 +95,14 @@ class TrainFlags:
         return self.last_step >= UNLIMITED_STEPS
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of the update that follows ``step`` finished ones."""
+        """Learning rate of the update that follows ``step`` finished ones.
+
+        It rises as (step + 1) / lr_warmup_steps, and falls with s = step / lr_anneal_steps as
+        1 − s, or as (1 + cos πs) / 2.
+        """
+        rise = min(1.0, (step + 1) / self.lr_warmup_steps) if self.lr_warmup_steps else 1.0
         if not self.lr_anneal_steps:
-            return self.lr
-        return self.lr * max(0.0, 1 - step / self.lr_anneal_steps)
+            return self.lr * rise
+        share = min(1.0, step / self.lr_anneal_steps)
+        fall = 1 - share if self.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+        return self.lr * rise * fall

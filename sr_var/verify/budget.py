@@ -22,7 +22,6 @@ from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
 from sr_var.oracle_flags import BudgetFlags
-from sr_var.results import to_hwc
 from sr_var.sample_jobs import LOW_RES_FILE
 from sr_var.verify.figures import Array, ImageData
 from sr_var.verify.images import load_image_data
@@ -32,7 +31,7 @@ from utils.crop_data import Entry
 from utils.errors import DataError
 from utils.image_util import open_image, safe_join
 from utils.metric_util import Moments
-from utils.pixel_util import bytes_to_image, image_to_255
+from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.stop_util import StopFlag

@@ -22,7 +22,7 @@ import torch
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import VerificationFlags
 from sr_var.moments import block_means
-from sr_var.results import to_grey_bytes, to_hwc
+from sr_var.results import to_grey_bytes
 from sr_var.sample_jobs import LOW_RES_FILE
 from sr_var.verify.calibration import Histograms
 from sr_var.verify.figures import Array, Figures, ImageData, image_figures
@@ -40,7 +40,7 @@ from utils.image_util import (
     safe_join,
     write_png,
 )
-from utils.pixel_util import bytes_to_image, image_to_255
+from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle, load_array
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_var.results import ResultFolder, save_array, save_image, strip, to_hwc
+from sr_var.results import ResultFolder, save_array, strip
 from utils.crop_data import Entry
 from utils.errors import CheckpointError
+from utils.pixel_util import save_image, to_hwc
 
 FILES = ("low_res.png", "high_res_mean_7.npy")
 ENTRIES = [Entry("a", 0), Entry("class/b", 1), Entry("c.png", 2)]

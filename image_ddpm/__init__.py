@@ -1,0 +1,1 @@
+"""The task: plain image diffusion, with or without classes."""

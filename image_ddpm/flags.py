@@ -1,0 +1,200 @@
+"""The flags of the image diffusion scripts, one dataclass a group; no torch: ``--help`` is quick.
+
+Flags that the super-resolution's diffusion model has too are in ``ddpm.flags``. Defaults are those
+of improved-diffusion, whose commands run as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+from ddpm.flags import DiffusionFlags, DiffusionTrainFlags, SamplerFlags
+from utils.data_flags import CropFlags
+from utils.script_util import flag, require_at_least
+
+LOGDIR_VARIABLE = "OPENAI_LOGDIR"
+# where a label is read from
+AUTO, NAME, FOLDER = "auto", "name", "folder"
+
+
+@dataclass(frozen=True)
+class ImageModelFlags:
+    """The denoising network."""
+
+    image_size: int = flag(64, "side of the images, pixels")
+    in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
+    num_channels: int = flag(128, "base width of the network")
+    num_res_blocks: int = flag(2, "residual blocks per resolution")
+    num_heads: int = flag(4, "attention heads")
+    num_heads_upsample: int = flag(-1, "attention heads on the way up; -1: as num_heads")
+    num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
+    attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
+    channel_mult: str = flag("", "width of each resolution in base widths; empty: by image_size")
+    dropout: float = flag(0.0, "dropout probability")
+    class_cond: bool = flag(False, "condition on the class label")
+    num_classes: int = flag(1000, "number of class labels (with class_cond)")
+    class_dropout: float = flag(
+        0.0, "share of labels replaced by 'none' in training, for classifier-free guidance"
+    )
+    use_checkpoint: bool = flag(False, "recompute activations in the backward pass: less memory")
+    use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
+    resblock_updown: bool = flag(False, "change resolution inside residual blocks")
+    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)")
+    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)")
+    use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
+
+    def __post_init__(self) -> None:
+        """Refuses what makes no network of images.
+
+        Raises:
+            ValueError: names the flag, its value and the remedy.
+        """
+        if self.in_channels not in (1, 3):
+            raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
+        if not 0.0 <= self.class_dropout < 1.0:
+            raise ValueError(f"--class_dropout {self.class_dropout} must be in [0, 1)")
+        if self.class_dropout and not self.class_cond:
+            raise ValueError(
+                f"--class_dropout {self.class_dropout} drops labels; give --class_cond True with it"
+            )
+
+    @property
+    def null_label(self) -> int | None:
+        """The label 'none', behind the classes; None for a network without it."""
+        return self.num_classes if self.class_dropout else None
+
+
+@dataclass(frozen=True)
+class ImageDiffusionFlags(DiffusionFlags):
+    """The noising process and what the network predicts."""
+
+    rescale_timesteps: bool = flag(True, "hand the network t scaled to 0..1000")
+    rescale_learned_sigmas: bool = flag(True, "rescaled variational term beside the squared error")
+
+
+@dataclass(frozen=True)
+class ImageDataFlags(CropFlags):
+    """Where the images are and how they are cut."""
+
+    data_info_dict_path: str = flag(
+        "", "pickle of class -> label and file names; empty: all images below data_dir"
+    )
+    label_from: str = flag(
+        AUTO,
+        "label of an image: its file name up to the first underscore, or its folder; auto: the "
+        "name where every one has an underscore",
+        (AUTO, NAME, FOLDER),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses a data set without a place.
+
+        Raises:
+            ValueError: names the flag.
+        """
+        if not self.data_dir:
+            raise ValueError("--data_dir is empty; give the folder of the images")
+
+
+@dataclass(frozen=True)
+class ImageTrainFlags(DiffusionTrainFlags):
+    """Training."""
+
+    ema_rate: str = flag("0.9999", "decay rates of averaged weights, comma separated; empty: none")
+    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
+    model_save_dir: str = flag("", "folder of the checkpoints; empty: log_dir")
+    sample_interval: int = flag(10000, "steps between grids of samples in TensorBoard; 0: none")
+    num_grid_samples: int = flag(16, "images in such a grid")
+
+    def __post_init__(self) -> None:
+        """As for every training.
+
+        Raises:
+            ValueError: names the flag, its value and the remedy.
+        """
+        super().__post_init__()
+        require_at_least(self, sample_interval=0, num_grid_samples=1)
+
+
+@dataclass(frozen=True)
+class ImageSampleFlags(SamplerFlags):
+    """How many samples of what, and where to."""
+
+    model_path: str = flag("", "checkpoint to sample from; empty: that of the preset")
+    num_samples: int = flag(10000, "samples in all")
+    batch_size: int = flag(16, "samples per network evaluation and process")
+    labels: str = flag("", "classes to draw in turn, comma separated; empty: at random")
+    guidance_scale: float = flag(
+        1.0, "classifier-free guidance; 1: none, 0: without class (trained with class_dropout)"
+    )
+    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
+    output_dir: str = flag("", "folder of the samples; empty: log_dir")
+    png: bool = flag(False, "write each sample as a PNG, and a grid of the first ones, too")
+    seed: int = flag(0, "of the noise and of random labels, functions of (seed, index)")
+    debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
+    dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
+
+    def __post_init__(self) -> None:
+        """Refuses counts that draw nothing, and labels that are none.
+
+        Raises:
+            ValueError: names the flag, its value and the remedy.
+        """
+        super().__post_init__()
+        require_at_least(self, num_samples=1, batch_size=1, seed=0)
+        _ = self.chosen_labels
+
+    @property
+    def chosen_labels(self) -> tuple[int, ...]:
+        """The parsed ``labels``."""
+        try:
+            return tuple(int(part) for part in self.labels.split(",") if part.strip())
+        except ValueError:
+            raise ValueError(f"--labels {self.labels!r} must be whole numbers, as in 0,7") from None
+
+
+@dataclass(frozen=True)
+class NLLFlags:
+    """What to measure."""
+
+    model_path: str = flag("", "checkpoint to measure; empty: that of the preset")
+    num_samples: int = flag(1000, "images, the first ones of data_dir; -1: all")
+    batch_size: int = flag(1, "images per network evaluation and process")
+    clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
+    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
+    output_dir: str = flag("", "folder of the results; empty: log_dir")
+    seed: int = flag(0, "of the noise, a function of (seed, image name)")
+    debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
+    dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
+
+    def __post_init__(self) -> None:
+        """Refuses counts that measure nothing.
+
+        Raises:
+            ValueError: names the flag, its value and the remedy.
+        """
+        require_at_least(self, batch_size=1, seed=0)
+        if self.num_samples < 1 and self.num_samples != -1:
+            raise ValueError(f"--num_samples {self.num_samples} must be -1 or at least 1")
+
+
+Flags = TypeVar("Flags", ImageTrainFlags, ImageSampleFlags, NLLFlags)
+
+
+def with_folders(flags: Flags) -> Flags:
+    """The flags with folders where none are given: OPENAI_LOGDIR, or a new folder in /tmp.
+
+    Under a launcher, give one of them: each process would make a folder of its own.
+    """
+    names = {field.name for field in fields(flags)}
+    folder = flags.log_dir or os.environ.get(LOGDIR_VARIABLE, "")
+    if not folder and not flags.dry_run:
+        folder = os.path.join(tempfile.gettempdir(), time.strftime("openai-%Y-%m-%d-%H-%M-%S"))
+    values = {name: getattr(flags, name) for name in names}
+    for name in {"log_dir", "output_dir", "model_save_dir"} & names:
+        values[name] = values[name] or folder
+    return type(flags)(**values)

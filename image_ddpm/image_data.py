@@ -1,0 +1,116 @@
+"""Which images to train on, and batches of them with labels, timesteps and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ddpm.train_loop import noising
+from image_ddpm.flags import AUTO, FOLDER, NAME, ImageDataFlags, ImageModelFlags
+from utils.crop_data import CropDataset, Entry, check_labels, listed_entries
+from utils.data_util import TrainData
+from utils.errors import DataError
+from utils.image_folder import scan
+from utils.pixel_util import bytes_to_image
+from utils.random_util import stable_seed
+from utils.train_flags import TrainFlags
+
+if TYPE_CHECKING:
+    from diffusion.timestep_sampler import ScheduleSampler
+
+Log = Callable[[str], None]
+
+
+def load_entries(flags: ImageDataFlags, num_classes: int | None, log: Log) -> list[Entry]:
+    """All images with their labels: of the info dict, or of the folder.
+
+    Args:
+        flags: where they are, and where labels are read from.
+        num_classes: of a class-conditional network; None: labels do not matter and are all 0 where
+            the folder shows none.
+        log: receives how many images and classes there are.
+
+    Raises:
+        DataError: for missing images, names without a label, or more classes than the network has.
+    """
+    if flags.data_info_dict_path:
+        entries = listed_entries(flags.data_info_dict_path, flags.data_dir)
+    else:
+        entries = _folder_entries(flags, num_classes)
+    check_labels(entries, num_classes)
+    num_found = len({entry.y for entry in entries})
+    classes = "" if num_classes is None else f", {num_found} of {num_classes} classes"
+    log(f"{len(entries)} images{classes}")
+    return entries
+
+
+def _folder_entries(flags: ImageDataFlags, num_classes: int | None) -> list[Entry]:
+    names = scan(flags.data_dir)
+    if num_classes is None:
+        return [Entry(name, 0) for name in names]
+    source = flags.label_from
+    if source == AUTO:
+        source = NAME if all("_" in _file(name) for name in names) else FOLDER
+    classes = [_class_of(name, source, flags.data_dir) for name in names]
+    labels = {key: y for y, key in enumerate(sorted(set(classes)))}
+    return [Entry(name, labels[key], key) for name, key in zip(names, classes, strict=True)]
+
+
+def _file(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _class_of(name: str, source: str, data_dir: str) -> str:
+    folder, _, file = name.rpartition("/")
+    if source == FOLDER and folder:
+        return folder.rpartition("/")[2]
+    if source == NAME and "_" in file:
+        return file.partition("_")[0]
+    raise DataError(
+        f"{name} in {data_dir} shows no class ({source}): name files class_number.png, put them "
+        "into class folders, give --data_info_dict_path, or use --class_cond False"
+    )
+
+
+def load_train_images(
+    entries: Sequence[Entry],
+    flags: ImageDataFlags,
+    model: ImageModelFlags,
+    train: TrainFlags,
+    schedule_sampler: ScheduleSampler,
+    device: torch.device,
+    log: Log,
+) -> TrainData[Any]:
+    """Endless shuffled batches: a dict of ``y``, ``t``, ``weight`` and ``noise``, and the images.
+
+    Images are (N, C, H, H) in [-1, 1]. With ``class_dropout``, a label is replaced by 'none' as a
+    function of (seed, position in the stream).
+
+    Raises:
+        DataError: if a batch is larger than the data.
+    """
+
+    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        for names in filter(None, batch.pop("bad")):
+            log(f"warning: damaged images replaced by others: {names}")
+        images = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
+        labels = batch["y"]
+        if model.null_label is not None:
+            dropped = _dropped(batch["position"], train.seed, model.class_dropout)
+            labels = torch.where(dropped, model.null_label, labels)
+        noised = noising(schedule_sampler, train.seed, batch["position"], images)
+        return {"y": labels.to(device), **noised}, images
+
+    crops = CropDataset(entries, model.image_size, flags, train.seed, model.in_channels)
+    return TrainData(
+        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
+    )
+
+
+def _dropped(positions: torch.Tensor, seed: int, share: float) -> torch.Tensor:
+    seeds = [stable_seed(seed, "class dropout", int(place)) for place in positions]
+    drawn = [np.random.default_rng(one).random() for one in seeds]
+    return torch.tensor(drawn) < share

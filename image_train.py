@@ -1,0 +1,72 @@
+"""Trains a diffusion model of images, of all of them or by class.
+
+one process:  python image_train.py --data_dir FOLDER $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
+4 GPUs:       torchrun --nproc_per_node 4 image_train.py (the same)
+or:           mpiexec -n 4 python image_train.py (the same)
+go on:        the same command with --resume_checkpoint auto and the same --log_dir
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from image_ddpm.flags import (
+    ImageDataFlags,
+    ImageDiffusionFlags,
+    ImageModelFlags,
+    ImageTrainFlags,
+    with_folders,
+)
+from image_ddpm.presets import PresetFlags, settle_preset
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__,
+        preset=PresetFlags,
+        model=ImageModelFlags,
+        diffusion=ImageDiffusionFlags,
+        data=ImageDataFlags,
+        training=ImageTrainFlags,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, trains; returns the exit code."""
+    args = settle_preset(create_parser().parse_args(argv))
+    flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
+    data_flags = from_args(ImageDataFlags, args)
+    train = with_folders(from_args(ImageTrainFlags, args))
+    vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
+    from image_ddpm.image_data import load_entries, load_train_images
+    from image_ddpm.script_util import create_image_model, model_keywords
+    from image_ddpm.train_utils import make_train_loop
+    from utils.model_util import in_usable_precision, new_network
+    from utils.run_util import started
+
+    with started(args, None if train.dry_run else train.log_dir) as run:
+        log = run.logger.info
+        train = in_usable_precision(train, log)
+        if process.timestep_respacing:
+            log("notice: --timestep_respacing is for sampling; training uses all steps")
+            process = replace(process, timestep_respacing="")
+        entries = load_entries(data_flags, flags.num_classes if flags.class_cond else None, log)
+        model = new_network(create_image_model, model_keywords(flags, process), train)
+        loop = make_train_loop(
+            model,
+            lambda sampler: load_train_images(
+                entries, data_flags, flags, train, sampler, run.device, log
+            ),
+            flags,
+            process,
+            train,
+            run.logger,
+        )
+        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,60 @@
+"""Processes that ``mpiexec`` started: who they are, and where they meet. No torch.
+
+Only ranks and one address go over MPI; everything else is ``torch.distributed``'s.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+
+# (rank, number of processes, rank on the machine) as Open MPI, and as MPICH and Intel MPI, say it
+_VARIABLES = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+)
+
+
+def mpi_variables(environ: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """(rank, number of processes, rank on this machine) as the launcher wrote them, or None."""
+    for rank, size, local_rank in _VARIABLES:
+        if rank in environ and size in environ:
+            return environ[rank], environ[size], environ.get(local_rank, environ[rank])
+    return None
+
+
+def meet(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Sets MASTER_ADDR and MASTER_PORT to a place that the first process tells the others.
+
+    What is set already is left as it is.
+
+    Raises:
+        ValueError: if mpi4py is missing and they are not set.
+    """
+    if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
+        return
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"mpiexec started several processes, and mpi4py cannot be used ({error}); run "
+            "./setup.sh mpi, or set MASTER_ADDR and MASTER_PORT to the first process's"
+        ) from None
+    address = None
+    if MPI.COMM_WORLD.Get_rank() == 0:
+        address = _own_address()
+    environ["MASTER_ADDR"], environ["MASTER_PORT"] = MPI.COMM_WORLD.bcast(address, root=0)
+
+
+def _own_address() -> tuple[str, str]:
+    """This machine's address for the others, and a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = str(probe.getsockname()[1])
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError:
+        name = "127.0.0.1"  # a machine that does not know its own name
+    return name, port

@@ -1,0 +1,47 @@
+"""What the results in a folder were made with, so that one folder never holds those of two laws."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from utils.atomic_file import write_json_atomic
+from utils.errors import DataError
+
+
+def require_same_settings(path: str, settings: Mapping[str, Any]) -> None:
+    """Remembers the settings in a file of the folder, and refuses any other ones.
+
+    A setting that the record does not know was added since; it was what it is by default: off.
+
+    Args:
+        path: of the record; its folder is made.
+        settings: JSON types.
+
+    Raises:
+        DataError: names the settings that differ.
+    """
+    folder = os.path.dirname(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            stored = json.load(file)
+        if not isinstance(stored, dict):
+            raise ValueError("not a record of settings")
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        write_json_atomic(path, dict(settings))
+        return
+    except ValueError:
+        raise DataError(f"{path} is damaged; delete it if the results are of this run") from None
+    differing = [
+        f"--{name} {settings.get(name)!r} (there: {stored.get(name)!r})"
+        for name in sorted(stored.keys() | settings.keys())
+        if (stored.get(name) or False) != (settings.get(name) or False)
+    ]
+    if differing:
+        raise DataError(
+            f"{folder} holds results made with other settings: {', '.join(differing)}; give "
+            "another --output_dir"
+        )

@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
+from ddpm.sampling import draw_samples
+from diffusion.samplers import SamplerOptions, gaussian_noise_fn
 from sr_var.degradation import area_downsample
 from sr_var.flags import SampleFlags
 from sr_var.moments import MOMENTS_FILE
@@ -199,17 +200,14 @@ class SRSampler:
         num_rows = len(rows)
         rows = [*rows, *[rows[-1]] * (self._flags.batch_size - num_rows)]
         generators = [self._generator(job.name, index) for job, index in rows]
-        x_T, noise_fn = gaussian_noise_fn(generators, self._shape(len(rows)), self._device)
         low_res = torch.stack([job.low_res for job, _ in rows])
         condition = self._condition(low_res, [job.y for job, _ in rows])
         options = dataclasses.replace(self._options, model_kwargs=condition)
-        steps = sample_loop_progressive(self._diffusion, self._model, x_T, noise_fn, options)
-        sample = x_T
-        for out in steps:
-            sample = out["sample"]
-            if stop.reason:
-                return None
-        return sample[:num_rows]
+        shape = self._shape(len(rows))[1:]
+        samples = draw_samples(
+            self._diffusion, self._model, generators, shape, options, lambda: bool(stop.reason)
+        )
+        return None if samples is None else samples[:num_rows]
 
     def _condition(self, low_res: torch.Tensor, labels: list[int]) -> dict[str, Any]:
         y = None

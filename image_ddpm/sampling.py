@@ -1,0 +1,211 @@
+"""Draws samples of plain images: by index, on any number of processes, stoppable anywhere.
+
+The noise and a random label of a sample are functions of (seed, index). The mathematics is in
+``diffusion``, the files are those of ``sample_files``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ddpm.process import sampling_settings
+from ddpm.sampling import draw_samples
+from diffusion.options import Model
+from diffusion.samplers import SamplerOptions
+from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
+from image_ddpm.parts import PartStore
+from utils.debug_util import report_cost
+from utils.pixel_util import image_to_bytes, require_finite
+from utils.progress import Progress
+from utils.random_util import stable_seed
+from utils.settings_file import require_same_settings
+from utils.stop_util import StopFlag
+
+if TYPE_CHECKING:
+    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from models.unet import TimeConditionedUNet
+
+Log = Callable[[str], None]
+SETTINGS_FILE = ".sampling.json"
+
+
+class ImageSampler:
+    """Draws ``num_samples`` samples.
+
+    Args:
+        model: the denoiser, on the device and in evaluation mode.
+        diffusion: the respaced process.
+        network: the flags of the model.
+        flags: how many, of which classes, how.
+        device: where to compute.
+        log: receives notices.
+        cond_fn: gradient of a classifier (``diffusion.guidance``).
+
+    Raises:
+        ValueError: for labels that the network does not have.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: TimeConditionedUNet,
+        diffusion: GaussianDiffusion,
+        network: ImageModelFlags,
+        flags: ImageSampleFlags,
+        device: torch.device,
+        log: Log,
+        cond_fn: Callable[..., torch.Tensor] | None = None,
+    ) -> None:
+        _check_labels(network, flags)
+        self._network, self._flags, self._device, self._log = network, flags, device, log
+        self._model, self._diffusion = model, diffusion
+        self._denoiser: Model = guided(model, network, flags)
+        self._needs_labels = network.class_cond or cond_fn is not None
+        self._options = SamplerOptions(
+            sampler=flags.chosen_sampler,
+            clip_denoised=flags.clip_denoised,
+            eta=flags.eta,
+            cond_fn=cond_fn,
+        )
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        side = self._network.image_size
+        return (self._network.in_channels, side, side)
+
+    def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> bool:
+        """Draws what is missing of this process's share.
+
+        Returns:
+            True when done; False when a signal asked to stop (finished samples stay).
+
+        Raises:
+            CheckpointError: if the network's output is not finite.
+        """
+        stop, size = StopFlag(), self._flags.batch_size
+        with store.share(rank, world_size) as missing, stop.listening():
+            total = len(range(rank, self._flags.num_samples, world_size))
+            with Progress(
+                total, "sampling", unit="sample", done=total - len(missing), is_shown=rank == 0
+            ) as bar:
+                for start in range(0, len(missing), size):
+                    indices = missing[start : start + size]
+                    samples = self._draw(indices, stop)
+                    if samples is None:
+                        self._log(f"stopped ({stop.reason}); run again to go on")
+                        return False
+                    store.save(indices, self._arrays(indices, samples))
+                    bar.update(len(indices))
+        return True
+
+    def dry_run(self) -> None:
+        """One network evaluation of a full batch and what the whole run would take."""
+        size = self._flags.batch_size
+        x = torch.randn(size, *self._shape, device=self._device)
+        condition = self._condition(list(range(size)))
+        t = next(iter(self._diffusion.descending_timesteps(x)))
+        started = time.monotonic()
+        with torch.no_grad():
+            out = self._diffusion.p_mean_variance(self._denoiser, x, t, model_kwargs=condition)
+            out["mean"].sum().item()  # waits for the device
+        seconds = (time.monotonic() - started) / size
+        report_cost(self._model, self._device, self._log)
+        steps = self._diffusion.num_timesteps
+        hours = seconds * steps * self._flags.num_samples / 3600
+        self._log(f"one network evaluation, with warm-up: {seconds:.3f} s a sample")
+        self._log(
+            f"{self._flags.num_samples} samples of {steps} steps on one device: about {hours:.2f} h"
+        )
+        self._log("dry run: nothing was written")
+
+    def label(self, index: int) -> int:
+        """The class of a sample: the given ones in turn, or a random one of (seed, index)."""
+        chosen = self._flags.chosen_labels
+        if chosen:
+            return chosen[index % len(chosen)]
+        rng = np.random.default_rng(stable_seed(self._flags.seed, "label", index))
+        return int(rng.integers(self._network.num_classes))
+
+    def _draw(self, indices: list[int], stop: StopFlag) -> torch.Tensor | None:
+        """Samples (N, C, H, H) in [-1, 1]; None if a signal came.
+
+        Short batches are filled up: kernels round by batch size.
+        """
+        filled = [*indices, *[indices[-1]] * (self._flags.batch_size - len(indices))]
+        generators = [
+            torch.Generator(self._device).manual_seed(
+                stable_seed(self._flags.seed, "sample", index)
+            )
+            for index in filled
+        ]
+        options = dataclasses.replace(self._options, model_kwargs=self._condition(filled))
+        samples = draw_samples(
+            self._diffusion,
+            self._denoiser,
+            generators,
+            self._shape,
+            options,
+            lambda: bool(stop.reason),
+        )
+        return None if samples is None else samples[: len(indices)]
+
+    def _condition(self, indices: list[int]) -> dict[str, Any]:
+        if not self._needs_labels:
+            return {}
+        labels = [self.label(index) for index in indices]
+        return {"y": torch.tensor(labels, device=self._device)}
+
+    def _arrays(self, indices: list[int], samples: torch.Tensor) -> dict[str, Any]:
+        require_finite(samples, f"sample {indices[0]}")
+        pixels = image_to_bytes(samples).permute(0, 2, 3, 1)  # NHWC
+        arrays = {"samples": np.ascontiguousarray(pixels.cpu().numpy())}
+        if self._needs_labels:
+            arrays["labels"] = np.array([self.label(index) for index in indices], np.int64)
+        return arrays
+
+
+def require_settings(
+    network: ImageModelFlags, process: ImageDiffusionFlags, flags: ImageSampleFlags
+) -> None:
+    """Remembers what the samples of the output folder are drawn with, and refuses anything else.
+
+    Raises:
+        DataError: names the settings that differ.
+    """
+    settings = sampling_settings(network, process, flags, flags.seed)
+    own = {"labels": flags.labels, "guidance_scale": flags.guidance_scale}
+    require_same_settings(os.path.join(flags.output_dir, SETTINGS_FILE), {**settings, **own})
+
+
+def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> Model:
+    """The denoiser, or its classifier-free guidance.
+
+    Raises:
+        ValueError: if the network was not trained for guidance.
+    """
+    if flags.guidance_scale == 1.0:
+        return model
+    if network.null_label is None:
+        raise ValueError(
+            f"--guidance_scale {flags.guidance_scale:g} needs a network that was trained with "
+            "--class_dropout; give that flag's value here, too"
+        )
+    raise NotImplementedError
+
+
+def _check_labels(network: ImageModelFlags, flags: ImageSampleFlags) -> None:
+    chosen = flags.chosen_labels
+    if chosen and not network.class_cond:
+        raise ValueError(f"--labels {flags.labels} needs a network with --class_cond True")
+    for label in chosen:
+        if not 0 <= label < network.num_classes:
+            raise ValueError(
+                f"--labels {flags.labels}: the network knows 0 to {network.num_classes - 1}"
+            )

@@ -1,0 +1,77 @@
+"""Draws samples from a diffusion model of images: samples_NxHxWxC.npz in the log folder.
+
+one process:  python image_sample.py --model_path ema_0.9999_200000.pt $MODEL_FLAGS $DIFFUSION_FLAGS
+4 GPUs:       torchrun --nproc_per_node 4 image_sample.py (the same)
+or:           mpiexec -n 4 python image_sample.py (the same)
+
+Fewer steps: --timestep_respacing 250, or ddim250 with --use_ddim True, or logsnr25 with --sampler
+dpmpp_2m.
+Stop it at any time; run again with the same --output_dir, it draws what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+
+from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags, with_folders
+from image_ddpm.presets import PresetFlags, settle_preset
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__,
+        preset=PresetFlags,
+        model=ImageModelFlags,
+        diffusion=ImageDiffusionFlags,
+        sampling=ImageSampleFlags,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, samples; returns the exit code."""
+    args = settle_preset(create_parser().parse_args(argv))
+    flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
+    sample = with_folders(from_args(ImageSampleFlags, args))
+    vars(args).update(log_dir=sample.log_dir, output_dir=sample.output_dir)
+    from ddpm.process import create_diffusion
+    from image_ddpm.parts import PartStore
+    from image_ddpm.sample_files import finish_samples, samples_path, write_pictures
+    from image_ddpm.sampling import ImageSampler, require_settings
+    from image_ddpm.script_util import create_image_model, model_keywords
+    from utils.model_util import load_checked
+    from utils.run_util import started
+
+    with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
+        log = run.logger.info
+        model = load_checked(
+            create_image_model, model_keywords(flags, process), sample.model_path, log
+        )
+        sampler = ImageSampler(
+            model=model.to(run.device),
+            diffusion=create_diffusion(process),
+            network=flags,
+            flags=sample,
+            device=run.device,
+            log=log,
+        )
+        if sample.dry_run:
+            sampler.dry_run()
+            return EXIT_DONE
+        require_settings(flags, process, sample)
+        shape = (sample.num_samples, flags.image_size, flags.image_size, flags.in_channels)
+        path = samples_path(sample.output_dir, shape)
+        store = PartStore(sample.output_dir, sample.num_samples)
+        is_written = os.path.exists(path)
+        if not is_written and not sampler.run(store, run.launch.rank, run.launch.world_size):
+            return EXIT_STOPPED
+        is_written = finish_samples(store, path, shape, log)
+        if is_written and sample.png:
+            write_pictures(path, sample.output_dir)
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    run_main(main)

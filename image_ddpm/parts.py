@@ -74,7 +74,7 @@ class PartStore:
         digest = hashlib.sha256(repr(indices).encode()).hexdigest()[:12]
         path = os.path.join(self._folder, f"{indices[0]:08d}_{len(indices)}_{digest}.npz")
         with atomic_write(path) as file:
-            np.savez(file, **{"index": np.array(indices), **arrays})
+            np.savez(file, allow_pickle=False, index=np.array(indices), **arrays)
 
     def items(self) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
         """(indices, arrays) of every part; an index in two parts comes twice, with equal results.

@@ -1,0 +1,189 @@
+"""Bits per dimension of images under a diffusion model, and the terms that they consist of.
+
+The bound is ``diffusion.likelihood``'s; the noise of an image is a function of (seed, its name).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from image_ddpm.flags import ImageModelFlags, NLLFlags
+from image_ddpm.parts import PartStore
+from utils.atomic_file import atomic_write, write_json_atomic
+from utils.crop_data import Entry, TestCrops
+from utils.errors import DataError
+from utils.pixel_util import bytes_to_image
+from utils.progress import Progress
+from utils.random_util import stable_seed
+from utils.stop_util import StopFlag
+
+if TYPE_CHECKING:
+    from diffusion.gaussian_diffusion import GaussianDiffusion
+
+RESULT_FILE, TERMS_FILE, SETTINGS_FILE = "results.json", "nll.npz", ".nll.json"
+_TERMS = ("vb", "xstart_mse", "mse")
+
+
+class _Stopped(Exception):
+    """A signal came between two terms of the bound."""
+
+
+class LikelihoodMeasure:
+    """The bound of each image of a list.
+
+    Args:
+        model: the denoiser, on the device, frozen.
+        diffusion: the process, respaced or not.
+        entries: the images.
+        crops: the same images, cut.
+        network: the flags of the model.
+        flags: how.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module,
+        diffusion: GaussianDiffusion,
+        entries: Sequence[Entry],
+        crops: TestCrops,
+        network: ImageModelFlags,
+        flags: NLLFlags,
+        device: torch.device,
+    ) -> None:
+        self.model, self._diffusion, self.device = model, diffusion, device
+        self.entries, self._crops = entries, crops
+        self._network, self._flags = network, flags
+
+    @property
+    def num_images(self) -> int:
+        """How many there are."""
+        return len(self.entries)
+
+    @property
+    def num_terms(self) -> int:
+        """Network evaluations an image."""
+        return self._diffusion.num_timesteps
+
+    def measure_first_term(self) -> int:
+        """One network evaluation of a batch; returns its size."""
+        indices = range(min(self._flags.batch_size, self.num_images))
+        answers = iter((False, True))
+        with contextlib.suppress(_Stopped):
+            self.measure(indices, lambda: next(answers))
+        return len(indices)
+
+    def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> bool:
+        """Measures what is missing of this process's share.
+
+        Returns:
+            True when done; False when a signal asked to stop (finished images stay).
+
+        Raises:
+            DataError: for a damaged image.
+        """
+        stop, size = StopFlag(), self._flags.batch_size
+        with store.share(rank, world_size) as missing, stop.listening():
+            total = len(range(rank, len(self.entries), world_size))
+            done = total - len(missing)
+            with Progress(total, "likelihood", unit="image", done=done, is_shown=rank == 0) as bar:
+                for start in range(0, len(missing), size):
+                    indices = missing[start : start + size]
+                    try:
+                        found = self.measure(indices, lambda: bool(stop.reason))
+                    except _Stopped:
+                        return False
+                    store.save(indices, found)
+                    bar.update(len(indices), f"{found['total_bpd'].mean():.3f} bits/dim")
+        return True
+
+    def measure(
+        self, indices: Sequence[int], is_stopped: Callable[[], bool] = lambda: False
+    ) -> dict[str, NDArray[np.float64]]:
+        """``total_bpd``, ``prior_bpd`` (n,) and the terms ``vb``, ``xstart_mse``, ``mse`` (n, T).
+
+        Terms are in the order of the timesteps, from t = 0 on.
+        """
+        items = [self._crops[index] for index in indices]
+        pixels = torch.stack([item["high_res"] for item in items if item is not None])
+        images = bytes_to_image(pixels.to(self.device))
+        generators = [
+            torch.Generator(self.device).manual_seed(
+                stable_seed(self._flags.seed, "likelihood", self.entries[index].name)
+            )
+            for index in indices
+        ]
+
+        def noise_fn(k: int) -> torch.Tensor:
+            if is_stopped():
+                raise _Stopped
+            noise = torch.empty_like(images)
+            for row, generator in zip(noise.unbind(0), generators, strict=True):
+                row.normal_(generator=generator)
+            return noise
+
+        condition: dict[str, Any] = {}
+        if self._network.class_cond:
+            labels = [self.entries[index].y for index in indices]
+            condition["y"] = torch.tensor(labels, device=self.device)
+        found = self._diffusion.calc_bpd_loop(
+            self.model,
+            images,
+            clip_denoised=self._flags.clip_denoised,
+            model_kwargs=condition,
+            noise_fn=noise_fn,
+        )
+        arrays = {name: value.double().cpu().numpy() for name, value in found.items()}
+        return {
+            name: value[:, ::-1].copy() if name in _TERMS else value
+            for name, value in arrays.items()
+        }
+
+
+def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[str, Any]:
+    """``results.json`` and ``nll.npz`` of all images; returns the former's content.
+
+    Raises:
+        DataError: for a part that cannot be read, or images without a finite bound.
+    """
+    by_index: dict[int, dict[str, Any]] = {}
+    for index, arrays in store.items():
+        for row, i in enumerate(index):
+            by_index[int(i)] = {name: value[row] for name, value in arrays.items()}
+    rows = [by_index[i] for i in range(num_images)]
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    if not np.isfinite(columns["total_bpd"]).all():
+        raise DataError(
+            f"the bound of {int((~np.isfinite(columns['total_bpd'])).sum())} images is not finite; "
+            "does --model_path fit the flags?"
+        )
+    with atomic_write(os.path.join(output_dir, TERMS_FILE)) as file:
+        means = {f"mean_{name}": columns[name].mean(axis=0) for name in _TERMS}
+        per_image = {name: columns[name] for name in ("total_bpd", "prior_bpd")}
+        np.savez(file, allow_pickle=False, **per_image, **means)
+    result = {
+        "num_images": num_images,
+        "total_bpd": _mean_and_error(columns["total_bpd"]),
+        "prior_bpd": _mean_and_error(columns["prior_bpd"]),
+        "vb_bpd": _mean_and_error(columns["vb"].sum(axis=1)),
+        "xstart_mse": float(columns["xstart_mse"].mean()),
+        "mse": float(columns["mse"].mean()),
+    }
+    write_json_atomic(os.path.join(output_dir, RESULT_FILE), result)
+    return result
+
+
+def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:
+    """Mean over images and its standard error."""
+    count = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else None
+    return {"mean": float(values.mean()), "standard_error": error}

@@ -1,0 +1,64 @@
+"""Bits per dimension of images under a diffusion model: results.json and nll.npz in the log folder.
+
+one process:  python image_nll.py --model_path MODEL --data_dir FOLDER $MODEL_FLAGS $DIFFUSION_FLAGS
+4 GPUs:       torchrun --nproc_per_node 4 image_nll.py (the same)
+or:           mpiexec -n 4 python image_nll.py (the same)
+
+Every image takes as many network evaluations as the process has steps. Stop it at any time; run
+again with the same --output_dir, it goes on.
+"""
+
+from __future__ import annotations
+
+from image_ddpm.flags import (
+    ImageDataFlags,
+    ImageDiffusionFlags,
+    ImageModelFlags,
+    NLLFlags,
+    with_folders,
+)
+from image_ddpm.presets import PresetFlags, settle_preset
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__,
+        preset=PresetFlags,
+        model=ImageModelFlags,
+        diffusion=ImageDiffusionFlags,
+        data=ImageDataFlags,
+        likelihood=NLLFlags,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, measures; returns the exit code."""
+    args = settle_preset(create_parser().parse_args(argv))
+    flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
+    data, nll = from_args(ImageDataFlags, args), with_folders(from_args(NLLFlags, args))
+    vars(args).update(log_dir=nll.log_dir, output_dir=nll.output_dir)
+    from image_ddpm.nll_run import dry_run, finish_measure, load_measure, require_settings
+    from image_ddpm.parts import PartStore
+    from utils.run_util import started
+
+    with started(args, None if nll.dry_run else nll.log_dir, has_group=False) as run:
+        log = run.logger.info
+        all_flags = flags, process, data, nll
+        measure = load_measure(all_flags, run.device, log)
+        if nll.dry_run:
+            dry_run(measure, log)
+            return EXIT_DONE
+        require_settings(all_flags, measure.entries)
+        store = PartStore(nll.output_dir, measure.num_images)
+        if not measure.run(store, run.launch.rank, run.launch.world_size):
+            log("stopped; run again to go on")
+            return EXIT_STOPPED
+        finish_measure(store, nll.output_dir, measure.num_images, log)
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -72,6 +73,7 @@ class PartStore:
             StorageError: if the file cannot be written.
         """
         digest = hashlib.sha256(repr(indices).encode()).hexdigest()[:12]
+        os.makedirs(self._folder, exist_ok=True)
         path = os.path.join(self._folder, f"{indices[0]:08d}_{len(indices)}_{digest}.npz")
         with atomic_write(path) as file:
             np.savez(file, allow_pickle=False, index=np.array(indices), **arrays)
@@ -116,5 +118,5 @@ def _read(path: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read ({error}); delete it and run again") from None

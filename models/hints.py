@@ -33,8 +33,10 @@ def _wrong_kind(missing: Sequence[str], unexpected: Sequence[str], misshaped: Sh
         return "the file is class-conditional: give --class_cond True"
     if "label_emb.weight" in missing:
         return "the file knows no classes: give --class_cond False"
-    if "label_emb.weight" in misshaped:
-        return f"the file knows {misshaped['label_emb.weight'][0][0]} classes: see --num_classes"
+    there, here = misshaped.get("label_emb.weight", ((0,), (0,)))
+    if there[0] != here[0]:
+        also = " (--class_dropout adds one)" if abs(there[0] - here[0]) == 1 else ""
+        return f"the file knows {there[0]} classes, not {here[0]}: see --num_classes{also}"
     there, here = misshaped.get("input_blocks.0.0.weight", ((0, 0), (0, 0)))
     if there[1] != here[1]:
         return f"the file's net takes {there[1]} channels, not {here[1]} (mean or variance net?)"

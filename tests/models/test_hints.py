@@ -44,6 +44,12 @@ def _change(config: UNetConfig, **changes: Any) -> UNetConfig:
         (DENOISER, _change(DENOISER, num_classes=10), "--class_cond False"),
         (_change(DENOISER, num_classes=10), DENOISER, "--class_cond True"),
         (_change(DENOISER, num_classes=10), _change(DENOISER, num_classes=5), "--num_classes"),
+        (_change(DENOISER, num_classes=6), _change(DENOISER, num_classes=5), "--class_dropout"),
+        (
+            _change(DENOISER, num_classes=5, model_channels=32),
+            _change(DENOISER, num_classes=5),
+            "--num_channels",
+        ),
         (_change(DENOISER, out_channels=6), DENOISER, "--learn_sigma True"),
         (DENOISER, _change(DENOISER, out_channels=6), "--learn_sigma False"),
         (_change(DENOISER, use_scale_shift_norm=False), DENOISER, "--use_scale_shift_norm False"),

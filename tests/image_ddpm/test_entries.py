@@ -1,0 +1,77 @@
+"""Labels: from names, folders or a dict, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from image_ddpm.flags import ImageDataFlags
+from image_ddpm.image_data import load_entries
+from tests.image_ddpm.tiny import named_images, write_images
+from utils.crop_data import CropDataset, Entry
+from utils.errors import DataError
+from utils.safe_pickle import dump_pickle
+
+
+def _labels(folder: Path, num_classes: int | None = 5, **flags: str) -> dict[str, int]:
+    found = load_entries(ImageDataFlags(data_dir=str(folder), **flags), num_classes, print)  # type: ignore[arg-type]
+    return {entry.name: entry.y for entry in found}
+
+
+def test_label_is_the_name_up_to_the_first_underscore(tmp_path: Path) -> None:
+    found = _labels(named_images(tmp_path))
+    assert found["cat_1.png"] == found["cat_2.png"] == 0
+    assert (found["dog_1.png"], found["eel_2.png"]) == (1, 2)
+
+
+def test_folders_below_are_read_and_do_not_matter_where_names_have_labels(tmp_path: Path) -> None:
+    write_images(tmp_path, ["b/x/dog_1.png", "a/cat_1_2.png", "b/cat_7.png"])
+    assert _labels(tmp_path) == {"b/x/dog_1.png": 1, "a/cat_1_2.png": 0, "b/cat_7.png": 0}
+
+
+def test_class_folders_give_labels_where_a_name_has_none(tmp_path: Path) -> None:
+    write_images(tmp_path, ["dog/1.png", "cat/2_b.png"])
+    assert _labels(tmp_path) == {"dog/1.png": 1, "cat/2_b.png": 0}
+
+
+def test_source_of_the_label_can_be_chosen(tmp_path: Path) -> None:
+    write_images(tmp_path, ["dog/img_1.png", "cat/img_2.png"])
+    assert set(_labels(tmp_path).values()) == {0}
+    assert _labels(tmp_path, label_from="folder") == {"dog/img_1.png": 1, "cat/img_2.png": 0}
+
+
+def test_dict_gives_labels(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ["one.png", "two.png"])
+    info = {"x": {"y": 4, "file_names": ["one.png"]}, "y": {"y": 2, "file_names": ["two.png"]}}
+    dump_pickle(info, tmp_path / "info.pkl")
+    path = str(tmp_path / "info.pkl")
+    assert _labels(tmp_path / "images", data_info_dict_path=path) == {"one.png": 4, "two.png": 2}
+
+
+def test_without_classes_any_name_will_do(tmp_path: Path) -> None:
+    write_images(tmp_path, ["one.png", "a/two.png"])
+    assert set(_labels(tmp_path, None).values()) == {0}
+
+
+def test_image_without_a_label_is_named_with_the_remedies(tmp_path: Path) -> None:
+    write_images(tmp_path, ["one.png", "a/two.png"])
+    with pytest.raises(DataError, match=r"one\.png .* shows no class .*--class_cond False"):
+        _labels(tmp_path)
+
+
+def test_more_classes_than_the_network_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"eel_1\.png has label 2, the model knows 0 to 1"):
+        _labels(named_images(tmp_path), 2)
+
+
+def test_grey_crops_have_one_channel(tmp_path: Path) -> None:
+    write_images(tmp_path, ["one.png"])
+    flags = ImageDataFlags(data_dir=str(tmp_path))
+    colour, grey = (
+        CropDataset([Entry("one.png", 0)], 8, flags, 0, channels)[0, 0, 0]["high_res"]
+        for channels in (3, 1)
+    )
+    assert grey.shape == (1, 8, 8)
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    assert float((grey[0] - luma).abs().max()) <= 1

@@ -1,0 +1,144 @@
+"""Bits per dimension: the bound in the files, resumed or split, is the one of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import image_ddpm.nll
+from ddpm.process import create_diffusion
+from image_ddpm.flags import ImageDiffusionFlags
+from image_ddpm.script_util import create_image_model
+from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, write_model
+from tests.tiny import done, run, words
+from utils.crop_data import Entry, TestCrops
+from utils.pixel_util import bytes_to_image
+from utils.random_util import stable_seed
+from utils.state_dict_io import load_model
+
+SCRIPT, STEPS = "image_nll", 4
+FLAGS: dict[str, Any] = {**NET, **CLASSES, **PROCESS, "diffusion_steps": STEPS, "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images and a network."""
+    root = tmp_path_factory.mktemp("nll")
+    named_images(root / "images")
+    write_model(root / "m.pt", **CLASSES)
+    return root
+
+
+def _flags(place: Path, log_dir: Path, **more: Any) -> list[str]:
+    files = {"model_path": place / "m.pt", "data_dir": place / "images", "log_dir": log_dir}
+    return words(FLAGS, files, num_samples=5, **more)
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One uninterrupted run; read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert "bits per dimension" in done(SCRIPT, _flags(place, folder)).out
+    return folder
+
+
+def _terms(folder: Path) -> dict[str, Any]:
+    with np.load(folder / "nll.npz", allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def test_bound_is_that_of_the_process_on_the_image_with_its_own_noise(
+    place: Path, whole: Path
+) -> None:
+    model = create_image_model(learn_sigma=True, **NET, **CLASSES).eval()
+    load_model(model, str(place / "m.pt"))
+    process = create_diffusion(ImageDiffusionFlags(**{**PROCESS, "diffusion_steps": STEPS}))
+    names = sorted(path.name for path in (place / "images").iterdir())
+    image = TestCrops([Entry(names[2], 1)], NET["image_size"], str(place / "images"))[0]
+    assert image is not None
+    generator = torch.Generator().manual_seed(stable_seed(0, "likelihood", names[2]))
+    found = process.calc_bpd_loop(
+        model,
+        bytes_to_image(image["high_res"])[None],
+        model_kwargs={"y": torch.tensor([1])},
+        noise_fn=lambda k: torch.randn(1, 3, 16, 16, generator=generator),
+    )
+    terms = _terms(whole)
+    np.testing.assert_allclose(terms["total_bpd"][2], float(found["total_bpd"]), rtol=1e-4)
+    np.testing.assert_allclose(terms["prior_bpd"][2], float(found["prior_bpd"]), rtol=1e-4)
+
+
+def test_result_is_the_mean_with_its_error_and_its_terms_add_up(whole: Path) -> None:
+    result, terms = json.loads((whole / "results.json").read_text()), _terms(whole)
+    assert terms["total_bpd"].shape == (5,) and terms["mean_vb"].shape == (STEPS,)
+    assert result["num_images"] == 5
+    assert result["total_bpd"]["mean"] == pytest.approx(terms["total_bpd"].mean())
+    error = terms["total_bpd"].std(ddof=1) / 5**0.5
+    assert result["total_bpd"]["standard_error"] == pytest.approx(error)
+    parts = result["vb_bpd"]["mean"] + result["prior_bpd"]["mean"]
+    assert parts == pytest.approx(result["total_bpd"]["mean"], rel=1e-6)
+
+
+def test_two_processes_measure_what_one_does(
+    place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        done(SCRIPT, _flags(place, tmp_path))
+    for name, value in _terms(whole).items():
+        np.testing.assert_allclose(_terms(tmp_path)[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_stopped_measurement_goes_on(
+    place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = image_ddpm.nll.LikelihoodMeasure.measure, []
+
+    def measuring(self: Any, indices: Any, *rest: Any) -> Any:
+        calls.append(list(indices))
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, indices, *rest)
+
+    monkeypatch.setattr(image_ddpm.nll.LikelihoodMeasure, "measure", measuring)
+    assert run(SCRIPT, _flags(place, tmp_path)).code == 75
+    assert not (tmp_path / "results.json").exists()
+    done(SCRIPT, _flags(place, tmp_path))
+    assert calls == [[0, 1], [2, 3], [2, 3], [4]]
+    for name, value in _terms(whole).items():
+        assert np.array_equal(_terms(tmp_path)[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "part"),
+    [
+        ({"num_samples": 0}, 2, "--num_samples 0 must be -1 or at least 1"),
+        ({"data_dir": ""}, 2, "--data_dir is empty"),
+        ({"model_path": "none.pt"}, 4, "none.pt"),
+        ({"num_classes": 4}, 4, "--num_classes"),
+    ],
+)
+def test_wrong_flag_is_refused(
+    place: Path, tmp_path: Path, more: dict[str, Any], code: int, part: str
+) -> None:
+    outcome = run(SCRIPT, [*_flags(place, tmp_path / "log"), *words(more)])
+    assert outcome.code == code and part in outcome.err, outcome.err
+    assert not (tmp_path / "log" / "results.json").exists()
+
+
+def test_other_images_in_the_same_folder_are_refused(place: Path, whole: Path) -> None:
+    outcome = run(SCRIPT, [*_flags(place, whole), *words(num_samples=4)])
+    assert outcome.code == 3 and "--images_sha256" in outcome.err
+
+
+def test_dry_run_writes_nothing(place: Path, tmp_path: Path) -> None:
+    said = done(SCRIPT, _flags(place, tmp_path / "log", dry_run=True)).out
+    assert "5 images of 4 terms" in said and not (tmp_path / "log").exists()

@@ -1,0 +1,163 @@
+"""Samples by index: files, labels, stops, processes, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import image_ddpm.sampling
+from ddpm.sampling import draw_samples
+from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, SIDE, read_samples, write_model
+from tests.tiny import done, run, tree, words
+
+SCRIPT = "image_sample"
+FLAGS: dict[str, Any] = {**NET, **CLASSES, **PROCESS, "num_samples": 7, "batch_size": 3}
+FEW = {"timestep_respacing": "3"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-conditional network of random weights."""
+    return write_model(tmp_path_factory.mktemp("model") / "m.pt", **CLASSES)
+
+
+def _flags(model: Path, log_dir: Path, **more: Any) -> list[str]:
+    return words(FLAGS, FEW, {"model_path": model, "log_dir": log_dir}, more)
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one uninterrupted process wrote; read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    done(SCRIPT, _flags(model, folder))
+    return folder
+
+
+def test_samples_are_one_file_with_labels(whole: Path) -> None:
+    assert (whole / f"samples_7x{SIDE}x{SIDE}x3.npz").exists()
+    assert not (whole / "parts").exists()
+    found = read_samples(whole)
+    assert found["arr_0"].shape == (7, SIDE, SIDE, 3) and found["arr_0"].dtype == np.uint8
+    assert found["arr_1"].shape == (7,) and set(found["arr_1"]) <= {0, 1, 2}
+    assert len({image.tobytes() for image in found["arr_0"]}) == 7
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_together_draw_what_one_draws(
+    model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int
+) -> None:
+    for rank in range(world_size):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", world_size), ("LOCAL_RANK", rank)):
+            monkeypatch.setenv(name, str(value))
+        done(SCRIPT, _flags(model, tmp_path))
+    found, expected = read_samples(tmp_path), read_samples(whole)
+    assert np.array_equal(found["arr_1"], expected["arr_1"])
+    difference = np.abs(found["arr_0"].astype(int) - expected["arr_0"].astype(int))
+    assert difference.max() <= 1 and np.mean(difference > 0) < 0.01
+
+
+def test_stopped_run_goes_on_and_ends_as_a_whole_one(
+    model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def drawing(*args: Any, **rest: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw_samples(*args, **rest)
+
+    monkeypatch.setattr(image_ddpm.sampling, "draw_samples", drawing)
+    outcome = run(SCRIPT, _flags(model, tmp_path))
+    assert outcome.code == 75 and "run again" in outcome.out
+    assert len(list((tmp_path / "parts").glob("*.npz"))) == 1
+    done(SCRIPT, _flags(model, tmp_path))
+    assert len(calls) == 2 + 2  # three samples were kept
+    found, expected = read_samples(tmp_path), read_samples(whole)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_finished_run_draws_nothing(
+    model: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_ddpm.sampling, "draw_samples", None)
+    before = (whole / f"samples_7x{SIDE}x{SIDE}x3.npz").read_bytes()
+    done(SCRIPT, _flags(model, whole))
+    assert (whole / f"samples_7x{SIDE}x{SIDE}x3.npz").read_bytes() == before
+
+
+def test_classes_can_be_chosen(model: Path, tmp_path: Path) -> None:
+    done(SCRIPT, _flags(model, tmp_path, labels="2,0"))
+    assert read_samples(tmp_path)["arr_1"].tolist() == [2, 0, 2, 0, 2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"use_ddim": True, "timestep_respacing": "ddim4"},
+        {"sampler": "ddim", "eta": 0.5},
+        {"sampler": "plms"},
+        {"sampler": "dpmpp_2m", "timestep_respacing": "logsnr4"},
+        {"sampler": "dpmpp_2m_sde"},
+        {"clip_denoised": False},
+    ],
+    ids=str,
+)
+def test_every_sampler_draws(model: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    done(SCRIPT, words(FLAGS, FEW, {"num_samples": 2}, more, model_path=model, log_dir=tmp_path))
+    assert read_samples(tmp_path)["arr_0"].std() > 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_the_samples(tmp_path: Path, channels: int) -> None:
+    path = write_model(tmp_path / "m.pt", in_channels=channels)
+    flags = {**NET, **PROCESS, **FEW, "in_channels": channels, "num_samples": 3, "batch_size": 2}
+    done(SCRIPT, words(flags, model_path=path, log_dir=tmp_path / "log", png=True))
+    found = read_samples(tmp_path / "log")
+    assert set(found) == {"arr_0"}  # no classes
+    for index in range(3):
+        picture = np.asarray(Image.open(tmp_path / "log" / "png" / f"{index:06d}.png"))
+        assert np.array_equal(picture.reshape(found["arr_0"][index].shape), found["arr_0"][index])
+    with Image.open(tmp_path / "log" / "grid.png") as grid:
+        assert grid.size == (3 * (SIDE + 2) + 2, SIDE + 4)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "part"),
+    [
+        ({"labels": "1,x"}, 2, "--labels '1,x' must be whole numbers"),
+        ({"labels": "3"}, 2, "--labels 3: the network knows 0 to 2"),
+        ({"guidance_scale": 2.0}, 2, "trained with --class_dropout"),
+        ({"num_samples": 0}, 2, "--num_samples 0"),
+        ({"model_path": ""}, 4, "--model_path is empty"),
+        ({"model_path": "none.pt"}, 4, "none.pt"),
+        ({"num_channels": 16}, 4, "--num_channels"),
+        ({"eta": 0.5}, 2, "eta"),
+        ({"use_ddim": True, "sampler": "plms"}, 2, "contradict"),
+    ],
+)
+def test_wrong_flag_is_refused_with_a_remedy(
+    model: Path, tmp_path: Path, more: dict[str, Any], code: int, part: str
+) -> None:
+    outcome = run(SCRIPT, _flags(model, tmp_path / "log", **more))
+    assert outcome.code == code and part in outcome.err, outcome.err
+    assert "Traceback" not in outcome.err
+    assert not list(tmp_path.rglob("samples_*"))
+
+
+def test_folder_of_other_samples_is_refused(model: Path, whole: Path) -> None:
+    before = tree(whole)
+    outcome = run(SCRIPT, _flags(model, whole, seed=1))
+    assert outcome.code == 3 and "--seed 1 (there: 0)" in outcome.err
+    assert read_samples(whole)["arr_0"].tobytes() in before[f"samples_7x{SIDE}x{SIDE}x3.npz"]
+
+
+def test_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:
+    said = done(SCRIPT, _flags(model, tmp_path / "log", dry_run=True)).out
+    assert "7 samples of 3 steps" in said and not (tmp_path / "log").exists()

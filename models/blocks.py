@@ -1,6 +1,6 @@
 """Blocks of the U-Net: resampling, residual and attention blocks, and their sequence.
 
-Not the place for how they are arranged (`models.unet`).
+Not the place for how they are arranged (`models.torso`, `models.unet`).
 
 Attribute names and positions in each `nn.Sequential` are the checkpoint format: in a residual
 block `in_layers.0/.2`, `emb_layers.1`, `out_layers.0/.3`, `skip_connection`; in an attention block

@@ -1,6 +1,6 @@
 """Blocks of the U-Net: resampling, residual and attention blocks, and their sequence.
 
-Not the place for how they are arranged (`models.unet`).
+Not the place for how they are arranged (`models.torso`, `models.unet`).
 
 Attribute names and positions in each `nn.Sequential` are the checkpoint format: in a residual
 block `in_layers.0/.2`, `emb_layers.1`, `out_layers.0/.3`, `skip_connection`; in an attention block
@@ -22,6 +22,7 @@ from models.nn import (
     avg_pool_nd,
     call_with_checkpoint,
     conv_nd,
+    project_tokens,
     zero_module,
 )
 
@@ -161,9 +162,9 @@ class AttentionBlock(nn.Module):
     def _forward(self, x: Tensor) -> Tensor:
         # Pixels as rows: the projections become matrix products and no head needs a copy.
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (N, L, C)
-        qkv = _project(self.qkv, tokens)  # (N, L, 3 * C)
+        qkv = project_tokens(self.qkv, tokens)  # (N, L, 3 * C)
         mixed = attention(qkv, self.num_heads, use_new_order=self.use_new_order)  # (N, L, C)
-        h = _project(self.proj_out, mixed).transpose(1, 2)  # (N, C, L)
+        h = project_tokens(self.proj_out, mixed).transpose(1, 2)  # (N, C, L)
         return x + h.reshape(x.shape)
 
 
@@ -176,11 +177,6 @@ class BlockSequential(nn.Sequential):
         for layer in self:
             h = layer(h, emb) if isinstance(layer, ResBlock) else layer(h)
         return h
-
-
-def _project(conv: nn.Conv1d, tokens: Tensor) -> Tensor:
-    """Apply a 1-wide convolution to tokens: (N, L, C) to (N, L, C')."""
-    return F.linear(tokens, conv.weight.squeeze(-1), conv.bias)
 
 
 def _resampling_factors(dims: int) -> tuple[int, ...]:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+# Every U-Net has it, no classifier does.
+_FIRST_OUTPUT_BLOCK = "output_blocks.0.0.in_layers.0.weight"
+# Which head a name belongs to, those first that no other head has.
+_NAMES_OF_POOLS = {
+    "out.2.positional_embedding": "attention",
+    "out.1.bias": "spatial_v2",
+    "out.2.bias": "spatial",
+    "out.3.bias": "adaptive",
+}
+
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
@@ -15,8 +25,23 @@ def guess_wrong_flag(missing: Sequence[str], unexpected: Sequence[str], misshape
         unexpected: names that the file has and the network lacks.
         misshaped: name → (shape in the file, shape in the network).
     """
+    kind = _wrong_kind(missing, unexpected, misshaped)
+    return _sentence(kind, missing, unexpected, misshaped)
+
+
+def guess_wrong_encoder_flag(
+    missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
+) -> str:
+    """The same for a network that is a classifier; arguments as `guess_wrong_flag`."""
+    kind = _wrong_encoder_kind(missing, unexpected, misshaped)
+    return _sentence(kind, missing, unexpected, misshaped)
+
+
+def _sentence(
+    kind: str, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
+) -> str:
     found = (
-        _wrong_kind(missing, unexpected, misshaped)
+        kind
         or _wrong_width(misshaped)
         or _wrong_structure(missing, unexpected)
         or _wrong_norm(misshaped)
@@ -24,7 +49,36 @@ def guess_wrong_flag(missing: Sequence[str], unexpected: Sequence[str], misshape
     return f"likely cause: {found}" if found else ""
 
 
+def _wrong_encoder_kind(
+    missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
+) -> str:
+    if _FIRST_OUTPUT_BLOCK in unexpected:
+        return "the file is of a whole U-Net, the flags describe a classifier"
+    pool = _pool_of_file(missing, unexpected)
+    if pool:
+        return f"the head of the file is another one: give --pool {pool}"
+    there, here = misshaped.get("out.2.positional_embedding", ((0, 0), (0, 0)))
+    if there[0] == here[0] and there[1] != here[1]:
+        return f"the file's pool has {there[1] - 1} places, not {here[1] - 1}: see --image_size"
+    for name in ("out.2.c_proj.bias", "out.3.bias", "out.2.bias"):
+        there, here = misshaped.get(name, ((0,), (0,)))
+        if there != here:
+            return f"the file knows {there[0]} classes, not {here[0]}: see --num_classes"
+    return ""
+
+
+def _pool_of_file(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """The pool of the file, where it is another than the network's."""
+    for name, pool in _NAMES_OF_POOLS.items():
+        if name in unexpected:
+            return pool
+    # Of the others only the adaptive head has nothing where spatial_v2 has its norm.
+    return "adaptive" if "out.1.bias" in missing else ""
+
+
 def _wrong_kind(missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes) -> str:
+    if _FIRST_OUTPUT_BLOCK in missing:
+        return "the file is of a classifier, the flags describe a whole U-Net"
     if any(name.startswith("time_embed.") for name in unexpected):
         return "the file is of a diffusion model, the flags describe a mean or variance net"
     if any(name.startswith("time_embed.") for name in missing):

@@ -24,6 +24,7 @@ _AVG_POOLS: tuple[type[nn.AvgPool1d], type[nn.AvgPool2d], type[nn.AvgPool3d]] = 
     nn.AvgPool2d,
     nn.AvgPool3d,
 )
+_GLOBAL_AVG_POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 _LINEAR_MODES = ("linear", "bilinear", "trilinear")
 
 
@@ -63,6 +64,12 @@ def avg_pool_nd(dims: int, kernel_size: int | tuple[int, ...]) -> nn.Module:
     """Return an average pooling over `dims` spatial axes whose stride is its kernel size."""
     pool: Callable[..., nn.Module] = _AVG_POOLS[dims - 1]
     return pool(kernel_size=kernel_size, stride=kernel_size)
+
+
+def global_avg_pool_nd(dims: int) -> nn.Module:
+    """Return the average over all places of `dims` spatial axes, which stay as axes of length 1."""
+    pool: Callable[..., nn.Module] = _GLOBAL_AVG_POOLS[dims - 1]
+    return pool(1)
 
 
 def resize_linear(image: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -131,6 +138,11 @@ def attention(qkv: Tensor, num_heads: int, *, use_new_order: bool) -> Tensor:
     query, key, value = (part.transpose(1, 2) for part in parts)  # each (N, H, L, D)
     mixed = F.scaled_dot_product_attention(query, key, value)  # (N, H, L, D)
     return mixed.transpose(1, 2).reshape(batch, length, num_heads * head_dim)
+
+
+def project_tokens(conv: nn.Conv1d, tokens: Tensor) -> Tensor:
+    """Apply a 1-wide convolution to tokens that are rows: (..., C) to (..., C')."""
+    return F.linear(tokens, conv.weight.squeeze(-1), conv.bias)
 
 
 def call_with_checkpoint(

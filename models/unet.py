@@ -1,11 +1,12 @@
 """One U-Net and its four uses: mean net, variance net, time-conditioned net, upsampler.
 
-Not the place for layers (`models.blocks`), for hyper-parameters and their validation
-(`models.config`), nor for losses, samplers or mixed-precision training.
+Not the place for layers (`models.blocks`), for the embedding and the way down (`models.torso`), for
+hyper-parameters and their validation (`models.config`), nor for losses, samplers or mixed-precision
+training.
 
-Attribute names and positions are the checkpoint format: `time_embed.0/.2`, `label_emb`,
-`input_blocks.I.J`, `middle_block.J`, `output_blocks.I.J`, `out.0/.2`, in this order, with the
-names of `models.blocks` below them. Do not renumber, reorder or rename them.
+Attribute names and positions are the checkpoint format: those of `models.torso`, then
+`output_blocks.I.J` and `out.0/.2`, in this order, with the names of `models.blocks` below them. Do
+not renumber, reorder or rename them.
 """
 
 from __future__ import annotations
@@ -17,27 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import (
-    AttentionBlock,
-    BlockSequential,
-    Downsample,
-    Resampling,
-    ResBlock,
-    Upsample,
-)
+from models.blocks import AttentionBlock, BlockSequential, Upsample
 from models.config import UNetConfig
 from models.hints import Shapes, guess_wrong_flag
-from models.nn import (
-    GroupNorm32,
-    cast_convolutions,
-    conv_nd,
-    resize_linear,
-    timestep_embedding,
-    zero_module,
-)
+from models.nn import GroupNorm32, cast_convolutions, conv_nd, resize_linear, zero_module
+from models.torso import Torso, dtype_of
 
 
-class UNetBase(nn.Module):
+class UNetBase(Torso):
     """The U-Net that owns every parameter; subclasses say what enters and what leaves it.
 
     Ronneberger et al. 2015 in the form of Dhariwal & Nichol 2021, section 3. The last convolution
@@ -45,8 +33,6 @@ class UNetBase(nn.Module):
     returns zero. Nothing is cast by the constructor: see `convert_to_compute_dtype`.
     """
 
-    num_input_images: ClassVar[int] = 1
-    is_time_conditioned: ClassVar[bool] = False
     may_predict_residual: ClassVar[bool] = False
     has_last_layer: ClassVar[bool] = False
 
@@ -56,27 +42,9 @@ class UNetBase(nn.Module):
         Raises:
             ValueError: `config` sets an option that this net does not have.
         """
-        super().__init__()
         self._check_options(config)
-        self.config = config
-        self.emb_channels = config.time_embed_dim if self.is_time_conditioned else None
-        if self.emb_channels is not None:
-            self.time_embed = nn.Sequential(
-                nn.Linear(config.model_channels, self.emb_channels),
-                nn.SiLU(),
-                nn.Linear(self.emb_channels, self.emb_channels),
-            )
-            if config.num_classes is not None:
-                self.label_emb = nn.Embedding(config.num_classes, self.emb_channels)
-        input_blocks, skip_widths = self._make_input_blocks()
-        self.input_blocks = nn.ModuleList(input_blocks)
-        bottom = config.widths[-1]
-        self.middle_block = BlockSequential(
-            self._make_res_block(bottom, bottom),
-            AttentionBlock(config, bottom),
-            self._make_res_block(bottom, bottom),
-        )
-        self.output_blocks = nn.ModuleList(self._make_output_blocks(skip_widths))
+        super().__init__(config)
+        self.output_blocks = nn.ModuleList(self._make_output_blocks(self.input_widths))
         top = config.widths[0]
         self.out = nn.Sequential(
             GroupNorm32(top),
@@ -89,19 +57,8 @@ class UNetBase(nn.Module):
 
         Norms, embeddings and the head `out` keep their precision. Activations follow.
         """
-        for part in (self.input_blocks, self.middle_block, self.output_blocks):
-            cast_convolutions(part, dtype)
-
-    def convert_to_compute_dtype(self) -> None:
-        """Apply `use_fp16` or `use_bf16` of the config, in place.
-
-        The constructor leaves this to its caller because checkpoints hold float32: weights are
-        loaded first and cast afterwards.
-        """
-        if self.config.use_fp16:
-            self.convert_torso(torch.float16)
-        elif self.config.use_bf16:
-            self.convert_torso(torch.bfloat16)
+        super().convert_torso(dtype)
+        cast_convolutions(self.output_blocks, dtype)
 
     def explain_mismatch(
         self, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
@@ -133,35 +90,6 @@ class UNetBase(nn.Module):
                 f"{config.in_channels} or more"
             )
 
-    def _make_res_block(
-        self, channels: int, out_channels: int, resampling: Resampling = "none"
-    ) -> ResBlock:
-        return ResBlock(self.config, channels, out_channels, self.emb_channels, resampling)
-
-    def _make_input_blocks(self) -> tuple[list[BlockSequential], list[int]]:
-        """Return the blocks on the way down and the output width of each."""
-        config, channels = self.config, self.config.widths[0]
-        in_channels = self.num_input_images * config.in_channels
-        blocks = [BlockSequential(conv_nd(config.dims, in_channels, channels, 3, padding=1))]
-        widths = [channels]
-        for level, width in enumerate(config.widths):
-            for _ in range(config.num_res_blocks):
-                layers: list[nn.Module] = [self._make_res_block(channels, width)]
-                channels = width
-                if 2**level in config.attention_factors:
-                    layers.append(AttentionBlock(config, channels))
-                blocks.append(BlockSequential(*layers))
-                widths.append(channels)
-            if level < len(config.widths) - 1:
-                down = (
-                    self._make_res_block(channels, channels, "down")
-                    if config.resblock_updown
-                    else Downsample(config.dims, channels, use_conv=config.conv_resample)
-                )
-                blocks.append(BlockSequential(down))
-                widths.append(channels)
-        return blocks, widths
-
     def _make_output_blocks(self, skip_widths: list[int]) -> list[BlockSequential]:
         """Return the blocks on the way up; each also takes the last output not yet taken."""
         config, channels = self.config, self.config.widths[-1]
@@ -184,8 +112,7 @@ class UNetBase(nn.Module):
 
     def _run(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Return (N, out_channels, *spatial) for x (N, C, *spatial), in the dtype of `x`."""
-        self._check_input(x)
-        h = x.to(_dtype_of(self.input_blocks))
+        h = self._enter(x)
         skips: list[Tensor] = []
         for block in self.input_blocks:
             h = block(h, emb)
@@ -193,23 +120,8 @@ class UNetBase(nn.Module):
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        output: Tensor = self.out(h.to(_dtype_of(self.out)))
+        output: Tensor = self.out(h.to(dtype_of(self.out)))
         return output.to(x.dtype)
-
-    def _check_input(self, x: Tensor) -> None:
-        config = self.config
-        channels = self.num_input_images * config.in_channels
-        if x.ndim != config.dims + 2 or x.shape[1] != channels:
-            raise ValueError(
-                f"input of shape {tuple(x.shape)}: {type(self).__name__} takes batches with "
-                f"{channels} channels and {config.dims} spatial axes"
-            )
-        resampled = x.shape[-min(config.dims, 2) :]
-        if any(side % config.downsample_factor != 0 for side in resampled):
-            raise ValueError(
-                f"input of shape {tuple(x.shape)}: the {len(config.channel_mult)} levels need "
-                f"sides divisible by {config.downsample_factor}: pad or crop the images"
-            )
 
 
 class UNetModel(UNetBase):
@@ -308,16 +220,11 @@ class TimeConditionedBase(UNetBase):
 
     def _embed(self, batch_size: int, timesteps: Tensor, y: Tensor | None) -> Tensor:
         """Return the sum (N, 4 * model_channels) of the embeddings of time and class."""
-        if timesteps.shape != (batch_size,):
-            raise ValueError(
-                f"timesteps of shape {tuple(timesteps.shape)}: give one per image, ({batch_size},)"
-            )
+        emb = self._embed_time(batch_size, timesteps)
         if y is None and self.config.num_classes is not None:
             raise ValueError(
                 f"y is missing: a net of {self.config.num_classes} classes needs a label per image"
             )
-        embedding = timestep_embedding(timesteps, self.config.model_channels)
-        emb: Tensor = self.time_embed(embedding.to(_dtype_of(self.time_embed)))
         if y is None:
             return emb
         if y.shape[0] != batch_size:
@@ -410,7 +317,3 @@ class SuperResModel(TimeConditionedBase):
         """
         kwargs = {"low_res": resize_linear(low_res, size)}
         return kwargs if y is None else {**kwargs, "y": self.embed_labels(y)}
-
-
-def _dtype_of(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype

@@ -58,5 +58,39 @@ class GaussianData:
         return model
 
 
+class GaussianClasses:
+    """Two classes of values N(class mean, STD²), equally frequent: everything is known.
+
+    The methods are called with the timesteps that the process hands to its network.
+    """
+
+    NULL = 2
+    MEANS = torch.tensor([-0.5, 0.5], dtype=torch.float64)
+    STD = 0.3
+
+    def __init__(self, process: SpacedDiffusion) -> None:
+        self.alphas_cumprod = torch.zeros(process.original_num_steps, dtype=torch.float64)
+        kept = torch.from_numpy(process.timestep_map)
+        self.alphas_cumprod[kept] = torch.from_numpy(process.alphas_cumprod)
+        self.num_rows: list[int] = []
+
+    def logits(self, x: Tensor, t: Tensor) -> Tensor:
+        """log N(x_t; √alpha_bar m_k, v) of both classes, up to a constant."""
+        alpha_bar = self.alphas_cumprod[t].to(x).view(-1, 1)
+        offsets = x.flatten(1)[:, None] - alpha_bar.sqrt()[..., None] * self.MEANS.to(x)[:, None]
+        return -0.5 * offsets.square().sum(2) / (alpha_bar * self.STD**2 + 1 - alpha_bar)
+
+    def eps(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """E[eps | x_t, y], with y = NULL E[eps | x_t]."""
+        self.num_rows.append(x.shape[0])
+        weights = torch.softmax(self.logits(x, t), dim=1)
+        is_null = (y == self.NULL)[:, None]
+        one_hot = torch.nn.functional.one_hot(y.clamp(max=1), 2).to(x)
+        mean = (torch.where(is_null, weights, one_hot) @ self.MEANS.to(x)).view(-1, 1, 1, 1)
+        alpha_bar = self.alphas_cumprod[t].to(x).view(-1, 1, 1, 1)
+        variance = alpha_bar * self.STD**2 + 1 - alpha_bar
+        return (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * mean) / variance
+
+
 def standard_normal(seed: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,182 @@
+"""The noise-aware classifier: the first half of a U-Net that knows the timestep, and a head.
+
+The network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4 and appendix I. Not the
+place for the half itself (`models.torso`) nor for guiding a sampler with it.
+
+Names are the checkpoint format: those of `models.torso`, then `out`, by pool:
+
+- adaptive: `out.0` norm, `out.3` convolution;
+- attention: `out.0` norm, `out.2.positional_embedding`, `out.2.qkv_proj`, `out.2.c_proj`;
+- spatial: `out.0`, `out.2` linear; spatial_v2: `out.0` linear, `out.1` norm, `out.3` linear.
+
+Do not renumber, reorder or rename them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.encoder_config import EncoderConfig
+from models.hints import Shapes, guess_wrong_encoder_flag
+from models.nn import (
+    GroupNorm32,
+    attention,
+    conv_nd,
+    global_avg_pool_nd,
+    project_tokens,
+    zero_module,
+)
+from models.torso import Torso, dtype_of
+
+_HIDDEN_FEATURES = 2048
+
+
+class AttentionPool(nn.Module):
+    """Attention of the mean of all places to the places and itself, then a projection.
+
+    With tokens x_0 = mean_i h_i, x_i = h_i and learned positions p, the vector is
+    sum_j softmax_j(q_0·k_j / sqrt(D)) v_j per head, (q, k, v)_j = W (x_j + p_j): the attention pool
+    of Radford et al. 2021 (arXiv 2103.00020), section 2.4. The rows of W read (q/k/v, head, D).
+    """
+
+    def __init__(self, channels: int, num_places: int, num_heads: int, num_classes: int) -> None:
+        """Create the pool.
+
+        Args:
+            channels: width C of the places.
+            num_places: how many there are; each has a learned position, and so has the mean.
+            num_heads: number of heads, a divisor of `channels`.
+            num_classes: width of the output.
+        """
+        super().__init__()
+        self.num_heads = num_heads
+        self.positional_embedding = nn.Parameter(
+            torch.randn(channels, num_places + 1) / math.sqrt(channels)
+        )
+        self.qkv_proj = nn.Conv1d(channels, 3 * channels, 1)
+        self.c_proj = nn.Conv1d(channels, num_classes, 1)
+
+    def pool(self, h: Tensor) -> Tensor:
+        """Return the vectors (N, C) that the logits are a projection of, for h (N, C, *spatial)."""
+        places = h.flatten(2).transpose(1, 2)  # (N, L, C)
+        tokens = torch.cat([places.mean(dim=1, keepdim=True), places], dim=1)  # (N, L + 1, C)
+        qkv = project_tokens(self.qkv_proj, tokens + self.positional_embedding.T)
+        return attention(qkv, self.num_heads, use_new_order=True)[:, 0]  # (N, C)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return logits (N, num_classes) for h (N, C, *spatial)."""
+        return project_tokens(self.c_proj, self.pool(h))
+
+
+class EncoderUNet(Torso):
+    """The classifier p(y | x_t) of noisy images, for classifier guidance and feature distances.
+
+    The head keeps the precision of its parameters whatever the torso computes in, so logits do not
+    lose theirs to `use_fp16`.
+    """
+
+    is_time_conditioned = True
+
+    def __init__(self, config: EncoderConfig) -> None:
+        """Build the classifier; the constructor casts nothing (`convert_to_compute_dtype`)."""
+        super().__init__(config.unet)
+        self.encoder_config = config
+        self.out = self._make_head()
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the logits of noisy images.
+
+        Args:
+            x: (N, in_channels, H, W), the noisy image x_t.
+            timesteps: (N,), integer or fractional, in units of the base process.
+
+        Returns:
+            (N, num_classes), in the dtype of the head's parameters.
+
+        Raises:
+            ValueError: shapes do not fit.
+        """
+        logits: Tensor = self.out(self._encode(x, timesteps))
+        return logits
+
+    def features(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the last layer of `forward` maps, affinely, to the logits.
+
+        For feature distances between images (as those of Heusel et al. 2017, arXiv 1706.08500),
+        of noisy images if wanted. Arguments as `forward`.
+
+        Returns:
+            (N, F), in the dtype of the head's parameters: F is the width of the bottleneck for the
+            pools adaptive and attention, 2048 for the spatial ones.
+
+        Raises:
+            ValueError: shapes do not fit.
+        """
+        h = self._encode(x, timesteps)
+        if self.encoder_config.pool == "attention":
+            pool = self.out[2]
+            assert isinstance(pool, AttentionPool)
+            return pool.pool(self.out[:2](h))
+        num_last = 2 if self.encoder_config.pool == "adaptive" else 1  # a layer and its flattening
+        pooled: Tensor = self.out[:-num_last](h)
+        return pooled.flatten(1)
+
+    def explain_mismatch(
+        self, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
+    ) -> str:
+        """Return a guess at the wrong flag for a state_dict that does not fit (`models.hints`)."""
+        return guess_wrong_encoder_flag(missing, unexpected, misshaped)
+
+    def _make_head(self) -> nn.Sequential:
+        config, dims = self.encoder_config, self.config.dims
+        bottom = self.config.widths[-1]
+        if config.pool == "adaptive":
+            return nn.Sequential(
+                GroupNorm32(bottom),
+                nn.SiLU(),
+                global_avg_pool_nd(dims),
+                zero_module(conv_nd(dims, bottom, config.num_classes, 1)),
+                nn.Flatten(),
+            )
+        if config.pool == "attention":
+            num_heads = self.config.heads_for(bottom, is_upsampling=False)
+            num_places = config.bottom_side**dims
+            pool = AttentionPool(bottom, num_places, num_heads, config.num_classes)
+            return nn.Sequential(GroupNorm32(bottom), nn.SiLU(), pool)
+        hidden: list[nn.Module] = [nn.ReLU()]
+        if config.pool == "spatial_v2":
+            hidden = [GroupNorm32(_HIDDEN_FEATURES), nn.SiLU()]
+        return nn.Sequential(
+            nn.Linear(sum(self.input_widths) + bottom, _HIDDEN_FEATURES),
+            *hidden,
+            nn.Linear(_HIDDEN_FEATURES, config.num_classes),
+        )
+
+    def _encode(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the head takes, in its dtype.
+
+        That is the bottleneck (N, C, *spatial), or for the spatial pools the means of every block,
+        one behind the other (N, sum of widths).
+        """
+        dtype, is_spatial = dtype_of(self.out), self.encoder_config.is_spatial
+        h = self._enter(x)
+        emb = self._embed_time(x.shape[0], timesteps)
+        means: list[Tensor] = []
+        for block in (*self.input_blocks, self.middle_block):
+            h = block(h, emb)
+            if is_spatial:
+                means.append(h.to(dtype).flatten(2).mean(dim=2))  # (N, width)
+        return torch.cat(means, dim=1) if is_spatial else h.to(dtype)
+
+    def _check_input(self, x: Tensor) -> None:
+        super()._check_input(x)
+        size = self.config.image_size
+        if self.encoder_config.pool == "attention" and set(x.shape[2:]) != {size}:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: --pool attention knows the places of images of "
+                f"--image_size {size} only: resize the images, or choose --pool adaptive"
+            )

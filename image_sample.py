@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 
+from image_ddpm.classifier_flags import GuideFlags
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags, with_folders
 from image_ddpm.presets import PresetFlags, settle_preset
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
@@ -27,6 +28,7 @@ def create_parser() -> FlagParser:
         model=ImageModelFlags,
         diffusion=ImageDiffusionFlags,
         sampling=ImageSampleFlags,
+        classifier_guidance=GuideFlags,
     )
 
 
@@ -35,32 +37,20 @@ def main(argv: list[str] | None = None) -> int:
     args = settle_preset(create_parser().parse_args(argv))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
+    guide = from_args(GuideFlags, args)
     vars(args).update(log_dir=sample.log_dir, output_dir=sample.output_dir)
-    from ddpm.process import create_diffusion
     from image_ddpm.parts import PartStore
     from image_ddpm.sample_files import finish_samples, samples_path, write_pictures
-    from image_ddpm.sampling import ImageSampler, require_settings
-    from image_ddpm.script_util import create_image_model, model_keywords
-    from utils.model_util import load_checked
+    from image_ddpm.sample_run import load_sampler, require_settings
     from utils.run_util import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info
-        model = load_checked(
-            create_image_model, model_keywords(flags, process), sample.model_path, log
-        )
-        sampler = ImageSampler(
-            model=model.to(run.device),
-            diffusion=create_diffusion(process),
-            network=flags,
-            flags=sample,
-            device=run.device,
-            log=log,
-        )
+        sampler = load_sampler(flags, process, sample, guide, run.device, log)
         if sample.dry_run:
             sampler.dry_run()
             return EXIT_DONE
-        require_settings(flags, process, sample)
+        require_settings(flags, process, sample, guide)
         shape = (sample.num_samples, flags.image_size, flags.image_size, flags.in_channels)
         path = samples_path(sample.output_dir, shape)
         store = PartStore(sample.output_dir, sample.num_samples)

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ddpm.flags import DiffusionFlags, DiffusionTrainFlags, SamplerFlags
 from utils.data_flags import CropFlags
@@ -182,7 +182,21 @@ class NLLFlags:
             raise ValueError(f"--num_samples {self.num_samples} must be -1 or at least 1")
 
 
-Flags = TypeVar("Flags", ImageTrainFlags, ImageSampleFlags, NLLFlags)
+Flags = TypeVar("Flags", bound="HasLogDir")
+
+
+class HasLogDir(Protocol):
+    """Flags of a script that logs."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def log_dir(self) -> str:
+        """Where to; empty: not given."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is written."""
 
 
 def with_folders(flags: Flags) -> Flags:

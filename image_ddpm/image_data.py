@@ -94,8 +94,7 @@ def load_train_images(
     """
 
     def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        for names in filter(None, batch.pop("bad")):
-            log(f"warning: damaged images replaced by others: {names}")
+        warn_of_replaced(batch, log)
         images = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
         labels = batch["y"]
         if model.null_label is not None:
@@ -108,6 +107,12 @@ def load_train_images(
     return TrainData(
         crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
     )
+
+
+def warn_of_replaced(batch: dict[str, Any], log: Log) -> None:
+    """Logs which damaged images of a batch were replaced, and forgets them."""
+    for names in filter(None, batch.pop("bad")):
+        log(f"warning: damaged images replaced by others: {names}")
 
 
 def _dropped(positions: torch.Tensor, seed: int, share: float) -> torch.Tensor:

@@ -7,7 +7,6 @@ The noise and a random label of a sample are functions of (seed, index). The mat
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.process import sampling_settings
 from ddpm.sampling import draw_samples
+from diffusion.guidance import CondFn, classifier_free
 from diffusion.options import Model
 from diffusion.samplers import SamplerOptions
-from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
+from image_ddpm.flags import ImageModelFlags, ImageSampleFlags
 from image_ddpm.parts import PartStore
 from utils.debug_util import report_cost
 from utils.pixel_util import image_to_bytes, require_finite
 from utils.progress import Progress
 from utils.random_util import stable_seed
-from utils.settings_file import require_same_settings
 from utils.stop_util import StopFlag
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from models.unet import TimeConditionedUNet
 
 Log = Callable[[str], None]
-SETTINGS_FILE = ".sampling.json"
 
 
 class ImageSampler:
@@ -46,7 +43,7 @@ class ImageSampler:
         flags: how many, of which classes, how.
         device: where to compute.
         log: receives notices.
-        cond_fn: gradient of a classifier (``diffusion.guidance``).
+        guide: makes of labels (N,) the gradient of a classifier (``diffusion.guidance``).
 
     Raises:
         ValueError: for labels that the network does not have.
@@ -61,18 +58,17 @@ class ImageSampler:
         flags: ImageSampleFlags,
         device: torch.device,
         log: Log,
-        cond_fn: Callable[..., torch.Tensor] | None = None,
+        guide: Callable[[torch.Tensor], CondFn] | None = None,
     ) -> None:
         _check_labels(network, flags)
         self._network, self._flags, self._device, self._log = network, flags, device, log
         self._model, self._diffusion = model, diffusion
         self._denoiser: Model = guided(model, network, flags)
-        self._needs_labels = network.class_cond or cond_fn is not None
+        self._guide, self._has_labels = guide, network.class_cond or guide is not None
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler,
             clip_denoised=flags.clip_denoised,
             eta=flags.eta,
-            cond_fn=cond_fn,
         )
 
     @property
@@ -109,7 +105,7 @@ class ImageSampler:
         """One network evaluation of a full batch and what the whole run would take."""
         size = self._flags.batch_size
         x = torch.randn(size, *self._shape, device=self._device)
-        condition = self._condition(list(range(size)))
+        condition = self._options_for(list(range(size))).model_kwargs
         t = next(iter(self._diffusion.descending_timesteps(x)))
         started = time.monotonic()
         with torch.no_grad():
@@ -145,7 +141,7 @@ class ImageSampler:
             )
             for index in filled
         ]
-        options = dataclasses.replace(self._options, model_kwargs=self._condition(filled))
+        options = self._options_for(filled)
         samples = draw_samples(
             self._diffusion,
             self._denoiser,
@@ -156,32 +152,24 @@ class ImageSampler:
         )
         return None if samples is None else samples[: len(indices)]
 
-    def _condition(self, indices: list[int]) -> dict[str, Any]:
-        if not self._needs_labels:
-            return {}
-        labels = [self.label(index) for index in indices]
-        return {"y": torch.tensor(labels, device=self._device)}
+    def _options_for(self, indices: list[int]) -> SamplerOptions:
+        """The options with the labels of these samples, for the network and the guide."""
+        if not self._has_labels:
+            return self._options
+        y = torch.tensor([self.label(index) for index in indices], device=self._device)
+        return dataclasses.replace(
+            self._options,
+            model_kwargs={"y": y} if self._network.class_cond else None,
+            cond_fn=self._guide(y) if self._guide else None,
+        )
 
     def _arrays(self, indices: list[int], samples: torch.Tensor) -> dict[str, Any]:
         require_finite(samples, f"sample {indices[0]}")
         pixels = image_to_bytes(samples).permute(0, 2, 3, 1)  # NHWC
         arrays = {"samples": np.ascontiguousarray(pixels.cpu().numpy())}
-        if self._needs_labels:
+        if self._has_labels:
             arrays["labels"] = np.array([self.label(index) for index in indices], np.int64)
         return arrays
-
-
-def require_settings(
-    network: ImageModelFlags, process: ImageDiffusionFlags, flags: ImageSampleFlags
-) -> None:
-    """Remembers what the samples of the output folder are drawn with, and refuses anything else.
-
-    Raises:
-        DataError: names the settings that differ.
-    """
-    settings = sampling_settings(network, process, flags, flags.seed)
-    own = {"labels": flags.labels, "guidance_scale": flags.guidance_scale}
-    require_same_settings(os.path.join(flags.output_dir, SETTINGS_FILE), {**settings, **own})
 
 
 def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> Model:
@@ -197,7 +185,7 @@ def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> M
             f"--guidance_scale {flags.guidance_scale:g} needs a network that was trained with "
             "--class_dropout; give that flag's value here, too"
         )
-    raise NotImplementedError
+    return classifier_free(model, flags.guidance_scale, network.null_label)
 
 
 def _check_labels(network: ImageModelFlags, flags: ImageSampleFlags) -> None:

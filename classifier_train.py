@@ -1,0 +1,64 @@
+"""Trains a classifier of noisy images, which guides image_sample.py (--classifier_path).
+
+one process:  python classifier_train.py --data_dir FOLDER $CLASSIFIER_FLAGS $TRAIN_FLAGS
+4 GPUs:       torchrun --nproc_per_node 4 classifier_train.py (the same)
+go on:        the same command with --resume_checkpoint auto and the same --log_dir
+
+Give the diffusion flags of the denoiser that it will guide.
+"""
+
+from __future__ import annotations
+
+from image_ddpm.classifier_flags import (
+    ClassifierFlags,
+    ClassifierImageFlags,
+    ClassifierProcessFlags,
+    ClassifierTrainFlags,
+)
+from image_ddpm.flags import ImageDataFlags, with_folders
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__,
+        images=ClassifierImageFlags,
+        classifier=ClassifierFlags,
+        diffusion=ClassifierProcessFlags,
+        data=ImageDataFlags,
+        training=ClassifierTrainFlags,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, builds, trains; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
+    process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
+    train = with_folders(from_args(ClassifierTrainFlags, args))
+    vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
+    from ddpm.process import create_diffusion
+    from image_ddpm.classifier_utils import (
+        ClassifierTrainLoop,
+        create_classifier,
+        load_noisy_images,
+    )
+    from image_ddpm.image_data import load_entries
+    from utils.model_util import in_usable_precision, new_network
+    from utils.run_util import started
+
+    with started(args, None if train.dry_run else train.log_dir) as run:
+        log, sizes = run.logger.info, vars(image)
+        train = in_usable_precision(train, log)
+        entries = load_entries(data_flags, image.num_classes, log)
+        model = new_network(create_classifier, {**vars(classifier), **sizes}, train)
+        diffusion = create_diffusion(process)
+        data = load_noisy_images(entries, data_flags, sizes, train, diffusion, run.device, log)
+        loop = ClassifierTrainLoop(model=model, data=data, logger=run.logger, **train.common())
+        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,65 @@
+"""The flags of the noise-aware classifier that may guide a sampler; no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from image_ddpm.flags import LOGDIR_VARIABLE, ImageDiffusionFlags
+from models.encoder_config import POOLS
+from utils.script_util import flag
+from utils.train_flags import TrainFlags
+
+
+@dataclass(frozen=True)
+class ClassifierFlags:
+    """The classifier p(y | x_t); defaults are those of guided-diffusion's published ones."""
+
+    classifier_width: int = flag(128, "base width of the classifier")
+    classifier_depth: int = flag(2, "residual blocks per resolution (published at 64 pixels: 4)")
+    classifier_attention_resolutions: str = flag(
+        "32,16,8", "sides at which to attend, pixels, comma separated"
+    )
+    classifier_channel_mult: str = flag(
+        "", "width of each resolution in base widths; empty: by image_size"
+    )
+    classifier_num_head_channels: int = flag(64, "channels per attention head")
+    classifier_use_scale_shift_norm: bool = flag(
+        True, "the embedding scales and shifts normalised features"
+    )
+    classifier_resblock_updown: bool = flag(True, "change resolution inside residual blocks")
+    classifier_pool: str = flag("attention", "how places become one vector", POOLS)
+    classifier_use_fp16: bool = flag(False, "compute in fp16")
+
+
+@dataclass(frozen=True)
+class GuideFlags(ClassifierFlags):
+    """The classifier whose gradient guides the sampler."""
+
+    classifier_path: str = flag("", "checkpoint of a classifier that guides; empty: none")
+    classifier_scale: float = flag(1.0, "strength of its guidance")
+
+
+@dataclass(frozen=True)
+class ClassifierImageFlags:
+    """The images that it is for."""
+
+    image_size: int = flag(64, "side of the images, pixels")
+    in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
+    num_classes: int = flag(1000, "number of class labels")
+
+
+@dataclass(frozen=True)
+class ClassifierProcessFlags(ImageDiffusionFlags):
+    """The process whose noisy images it is to know: as for the denoiser that it will guide."""
+
+
+@dataclass(frozen=True)
+class ClassifierTrainFlags(TrainFlags):
+    """Training."""
+
+    noised: bool = flag(True, "train on noisy images (a guide must; an evaluator need not)")
+    lr: float = flag(3e-4, "learning rate of AdamW")
+    weight_decay: float = flag(0.05, "decoupled weight decay of AdamW")
+    max_step: int = flag(150000, "stop after this many steps in total")
+    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
+    model_save_dir: str = flag("", "folder of the checkpoints; empty: log_dir")

@@ -1,0 +1,143 @@
+"""The noise-aware classifier: from flags to the network, its training, and the guide it becomes.
+
+arXiv 2105.05233, section 4; the gradient is ``diffusion.guidance``'s.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ddpm.train_loop import noising
+from diffusion.guidance import CondFn, classifier_gradient
+from diffusion.timestep_sampler import UniformSampler
+from image_ddpm.classifier_flags import ClassifierFlags, ClassifierTrainFlags, GuideFlags
+from image_ddpm.flags import ImageDataFlags
+from image_ddpm.image_data import warn_of_replaced
+from image_ddpm.script_util import channel_mult, sides_within
+from models.config import UNetConfig
+from models.encoder import EncoderUNet
+from models.encoder_config import EncoderConfig
+from utils.crop_data import CropDataset, Entry
+from utils.data_util import TrainData
+from utils.model_util import load_checked
+from utils.pixel_util import bytes_to_image
+from utils.train_util import TrainLoop
+
+if TYPE_CHECKING:
+    from diffusion.gaussian_diffusion import GaussianDiffusion
+
+Log = Callable[[str], None]
+Guide = Callable[[torch.Tensor], CondFn]
+
+
+def create_classifier(
+    *,
+    image_size: int,
+    in_channels: int,
+    num_classes: int,
+    use_fp16: bool,
+    use_bf16: bool,
+    **flags: Any,
+) -> EncoderUNet:
+    """The network of :class:`ClassifierFlags`; ``classifier_use_fp16`` is left to ``use_fp16``.
+
+    Raises:
+        TypeError: for an unknown flag.
+        ValueError: for a value that makes no network.
+    """
+    parsed = ClassifierFlags(**flags)
+    unet = UNetConfig(
+        image_size=image_size,
+        in_channels=in_channels,
+        model_channels=parsed.classifier_width,
+        num_res_blocks=parsed.classifier_depth,
+        attention_resolutions=sides_within(parsed.classifier_attention_resolutions, image_size),
+        channel_mult=channel_mult(image_size, parsed.classifier_channel_mult),
+        num_head_channels=parsed.classifier_num_head_channels,
+        use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
+        resblock_updown=parsed.classifier_resblock_updown,
+        use_fp16=use_fp16,
+        use_bf16=use_bf16,
+    )
+    return EncoderUNet(
+        EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
+    )
+
+
+def load_guide(
+    flags: GuideFlags, image: dict[str, int], device: torch.device, log: Log
+) -> Guide | None:
+    """What makes of labels (N,) the gradient of the classifier that guides; None without one.
+
+    Args:
+        flags: of the classifier.
+        image: ``image_size``, ``in_channels`` and ``num_classes``.
+        device: where to compute.
+        log: receives what was loaded.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or of another classifier.
+    """
+    if not flags.classifier_path:
+        return None
+    own = {name: value for name, value in vars(flags).items() if name in vars(ClassifierFlags())}
+    precision = {"use_fp16": flags.classifier_use_fp16, "use_bf16": False}
+    keywords = {**own, **image, **precision}
+    model = load_checked(create_classifier, keywords, flags.classifier_path, log).to(device)
+    return functools.partial(classifier_gradient, model, flags.classifier_scale)
+
+
+class ClassifierTrainLoop(TrainLoop):
+    """Cross entropy of the label given an image that is as noisy as t says.
+
+    Batch: a dict of ``x`` (N, C, H, H), the noisy images, and ``t`` (N,), as the process hands it
+    to networks; label: (N,).
+    """
+
+    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+        """Mean of −log softmax(f(x_t, t))_y over the slice."""
+        logits = self.wrapped_model(micro_input["x"], micro_input["t"]).float()
+        return torch.nn.functional.cross_entropy(logits, micro_label), logits
+
+    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+        is_right = (micro_output.argmax(dim=1) == micro_label).float()
+        self.logger.add("accuracy", is_right.mean())
+        if micro_output.shape[1] > 5:
+            top = micro_output.topk(5, dim=1).indices
+            self.logger.add("accuracy_top_5", (top == micro_label[:, None]).any(1).float().mean())
+
+
+def load_noisy_images(
+    entries: Sequence[Entry],
+    flags: ImageDataFlags,
+    image: dict[str, int],
+    train: ClassifierTrainFlags,
+    diffusion: GaussianDiffusion,
+    device: torch.device,
+    log: Log,
+) -> TrainData[Any]:
+    """Endless shuffled batches for :class:`ClassifierTrainLoop`; t is uniform, or 0 without noise.
+
+    Raises:
+        DataError: if a batch is larger than the data.
+    """
+    schedule = UniformSampler(diffusion.num_timesteps)
+
+    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        warn_of_replaced(batch, log)
+        x = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
+        t = torch.zeros(len(x), dtype=torch.int64, device=device)
+        if train.noised:
+            drawn = noising(schedule, train.seed, batch["position"], x)
+            t = drawn["t"]
+            x = diffusion.q_sample(x, t, noise=drawn["noise"])
+        return {"x": x, "t": diffusion.network_timesteps(t)}, batch["y"].to(device)
+
+    crops = CropDataset(entries, image["image_size"], flags, train.seed, image["in_channels"])
+    return TrainData(
+        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
+    )

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         create_classifier,
         load_noisy_images,
     )
-    from image_ddpm.image_data import load_entries
+    from image_ddpm.train_data import load_entries
     from utils.model_util import in_usable_precision, new_network
     from utils.run_util import started
 

@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
-    from image_ddpm.image_data import load_entries, load_train_images
     from image_ddpm.script_util import create_image_model, model_keywords
+    from image_ddpm.train_data import load_entries, load_train_images
     from image_ddpm.train_utils import make_train_loop
     from utils.model_util import in_usable_precision, new_network
     from utils.run_util import started

@@ -16,8 +16,8 @@ from diffusion.guidance import CondFn, classifier_gradient
 from diffusion.timestep_sampler import UniformSampler
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierTrainFlags, GuideFlags
 from image_ddpm.flags import ImageDataFlags
-from image_ddpm.image_data import warn_of_replaced
 from image_ddpm.script_util import channel_mult, sides_within
+from image_ddpm.train_data import warn_of_replaced
 from models.config import UNetConfig
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig

@@ -11,10 +11,10 @@ import torch
 
 from ddpm.process import create_diffusion
 from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlags, NLLFlags
-from image_ddpm.image_data import load_entries
 from image_ddpm.nll import SETTINGS_FILE, LikelihoodMeasure, write_results
 from image_ddpm.parts import PartStore
 from image_ddpm.script_util import create_image_model, model_keywords
+from image_ddpm.train_data import load_entries
 from utils.atomic_file import sha256_of
 from utils.crop_data import Entry, TestCrops
 from utils.debug_util import report_cost

@@ -1,5 +1,5 @@
-# Commands that run as they stand here. A line `#:` names the block below it; blocks under `later`
-# belong to tasks that this tree does not have yet.
+# Commands that run as they stand here. A line `#:` names the block below it. Those of `image` have
+# their scripts in a folder of that name; here they are at the root.
 
 #: toolkit/extract
 for file in *.tar; do tar -xf "$file"; rm "$file"; done
@@ -206,10 +206,10 @@ python sr_var_test.py $MODEL_FLAGS $SCRIPT_FLAGS
 #: paper/verify
 python sr_var_verification.py
 
-#: later/mnist
+#: mnist/train
 python mnist_classification.py
 
-#: later/image
+#: image/example
 MODEL_FLAGS="--image_size 64 --num_channels 128 --num_res_blocks 3"
 DIFFUSION_FLAGS="--diffusion_steps 4000 --noise_schedule linear"
 TRAIN_FLAGS="--lr 1e-4 --batch_size 128"
@@ -218,7 +218,7 @@ python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_
 mpiexec -n $NUM_GPUS python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
 python scripts/image_sample.py --model_path /path/to/model.pt $MODEL_FLAGS $DIFFUSION_FLAGS
 
-#: later/image_imagenet64_uncond
+#: image/imagenet64_uncond
 MODEL_FLAGS="--image_size 64 --num_channels 128 --num_res_blocks 3 --learn_sigma True"
 DIFFUSION_FLAGS="--diffusion_steps 4000 --noise_schedule cosine"
 TRAIN_FLAGS="--lr 1e-4 --batch_size 128"
@@ -227,7 +227,7 @@ python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_
 mpiexec -n $NUM_GPUS python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
 python scripts/image_sample.py --model_path /path/to/model.pt $MODEL_FLAGS $DIFFUSION_FLAGS
 
-#: later/image_cifar10_uncond
+#: image/cifar10_uncond
 MODEL_FLAGS="--image_size 32 --num_channels 128 --num_res_blocks 3 --learn_sigma True --dropout 0.3"
 DIFFUSION_FLAGS="--diffusion_steps 4000 --noise_schedule cosine"
 TRAIN_FLAGS="--lr 1e-4 --batch_size 128"
@@ -236,7 +236,7 @@ python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_
 mpiexec -n $NUM_GPUS python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
 python scripts/image_sample.py --model_path /path/to/model.pt $MODEL_FLAGS $DIFFUSION_FLAGS
 
-#: later/image_imagenet64_cond
+#: image/imagenet64_cond
 MODEL_FLAGS="--image_size 64 --num_channels 192 --num_res_blocks 3 --learn_sigma True --class_cond True"
 DIFFUSION_FLAGS="--diffusion_steps 4000 --noise_schedule cosine --rescale_learned_sigmas False --rescale_timesteps False"
 TRAIN_FLAGS="--lr 3e-4 --batch_size 2048"
@@ -245,7 +245,7 @@ python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_
 mpiexec -n $NUM_GPUS python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
 python scripts/image_sample.py --model_path /path/to/model.pt $MODEL_FLAGS $DIFFUSION_FLAGS
 
-#: later/image_upsample_cond
+#: image/upsample_cond
 MODEL_FLAGS="--num_channels 192 --num_res_blocks 2 --learn_sigma True --class_cond True"
 DIFFUSION_FLAGS="--diffusion_steps 4000 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False"
 TRAIN_FLAGS="--lr 3e-4 --batch_size 256"
@@ -254,7 +254,7 @@ python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_
 mpiexec -n $NUM_GPUS python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
 python scripts/image_sample.py --model_path /path/to/model.pt $MODEL_FLAGS $DIFFUSION_FLAGS
 
-#: later/image_lsun
+#: image/lsun
 MODEL_FLAGS="--image_size 256 --num_channels 128 --num_res_blocks 2 --num_heads 1 --learn_sigma True --use_scale_shift_norm False --attention_resolutions 16"
 DIFFUSION_FLAGS="--diffusion_steps 1000 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False"
 TRAIN_FLAGS="--lr 1e-4 --batch_size 128"
@@ -263,7 +263,7 @@ python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_
 mpiexec -n $NUM_GPUS python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
 python scripts/image_sample.py --model_path /path/to/model.pt $MODEL_FLAGS $DIFFUSION_FLAGS
 
-#: later/image_lsun_2e-5
+#: image/lsun_2e-5
 MODEL_FLAGS="--image_size 256 --num_channels 128 --num_res_blocks 2 --num_heads 1 --learn_sigma True --use_scale_shift_norm False --attention_resolutions 16"
 DIFFUSION_FLAGS="--diffusion_steps 1000 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False --use_scale_shift_norm False"
 TRAIN_FLAGS="--lr 2e-5 --batch_size 128"
@@ -272,7 +272,7 @@ python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_
 mpiexec -n $NUM_GPUS python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
 python scripts/image_sample.py --model_path /path/to/model.pt $MODEL_FLAGS $DIFFUSION_FLAGS
 
-#: later/image_imagenet64_vlb
+#: image/imagenet64_vlb
 MODEL_FLAGS="--image_size 64 --num_channels 128 --num_res_blocks 3 --learn_sigma True"
 DIFFUSION_FLAGS="--diffusion_steps 4000 --noise_schedule cosine --use_kl True"
 TRAIN_FLAGS="--lr 1e-4 --batch_size 128 --schedule_sampler loss-second-moment"
@@ -281,7 +281,7 @@ python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_
 mpiexec -n $NUM_GPUS python scripts/image_train.py --data_dir path/to/images $MODEL_FLAGS $DIFFUSION_FLAGS $TRAIN_FLAGS
 python scripts/image_sample.py --model_path /path/to/model.pt $MODEL_FLAGS $DIFFUSION_FLAGS
 
-#: later/image_cifar10_vlb
+#: image/cifar10_vlb
 MODEL_FLAGS="--image_size 32 --num_channels 128 --num_res_blocks 3 --learn_sigma True --dropout 0.3"
 DIFFUSION_FLAGS="--diffusion_steps 4000 --noise_schedule cosine --use_kl True"
 TRAIN_FLAGS="--lr 1e-4 --batch_size 128 --schedule_sampler loss-second-moment"

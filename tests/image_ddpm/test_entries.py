@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from image_ddpm.flags import ImageDataFlags
-from image_ddpm.image_data import load_entries
+from image_ddpm.train_data import load_entries
 from tests.image_ddpm.tiny import named_images, write_images
 from utils.crop_data import CropDataset, Entry
 from utils.errors import DataError

@@ -11,7 +11,7 @@ import torch
 
 from diffusion.timestep_sampler import UniformSampler
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, ImageTrainFlags, with_folders
-from image_ddpm.image_data import load_entries, load_train_images
+from image_ddpm.train_data import load_entries, load_train_images
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, TRAINING, named_images
 from tests.tiny import done, run, words
 from utils.state_dict_io import read_torch_file

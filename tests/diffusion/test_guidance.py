@@ -119,7 +119,7 @@ def test_a_scale_that_is_not_finite_is_refused(scale: float) -> None:
 
 
 def linear(x: Tensor, t: Tensor) -> Tensor:
-    return (t[:, None].to(x) + 1.0) / 100 * x.flatten(1) @ WEIGHT.to(x).T
+    return t[:, None].to(x) * x.flatten(1) / 100 @ WEIGHT.to(x).T
 
 
 WEIGHT = standard_normal(3, (5, 2)).double()
@@ -127,7 +127,7 @@ WEIGHT = standard_normal(3, (5, 2)).double()
 
 def test_gradient_of_a_linear_softmax_is_its_closed_form() -> None:
     y = torch.tensor([0, 4, 2, 2])
-    factors = (T[:, None].double() + 1.0) / 100
+    factors = T[:, None].double() / 100
     probabilities = torch.softmax(linear(X, T), dim=1)
     expected = 2.5 * factors * (WEIGHT[y] - probabilities @ WEIGHT)
     gradient = classifier_gradient(linear, 2.5)(X, T, y=y, low_res="not the classifier's")
@@ -138,21 +138,22 @@ def test_gradient_of_a_linear_softmax_is_its_closed_form() -> None:
 
 
 def test_gradients_need_not_be_on_and_leave_no_trace() -> None:
-    cond_fn = classifier_gradient(linear, 1.0)
-    expected = cond_fn(X, T, y=Y)
+    cond_fn, t = classifier_gradient(linear, 1.0), T.double()  # as rescaled timesteps are
+    expected = cond_fn(X, t, y=Y)
     with torch.no_grad():
-        assert torch.equal(cond_fn(X, T, y=Y), expected)
+        assert torch.equal(cond_fn(X, t, y=Y), expected)
     with torch.inference_mode():
-        assert torch.equal(cond_fn(X + 0, T + 0, y=Y + 0), expected)
+        assert torch.equal(cond_fn(X + 0, t + 0, y=Y + 0), expected)
     assert not expected.requires_grad and not X.requires_grad
 
 
 def test_log_probabilities_of_half_precision_logits_are_taken_in_single_precision() -> None:
-    x = X.float()
-    half = classifier_gradient(lambda x, t: linear(x, t).bfloat16(), 1.0)(x, T, y=Y)
-    expected = classifier_gradient(linear, 1.0)(x, T, y=Y)
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(half, expected, atol=0.02, rtol=0.02)
+    """900 equal logits have no gradient; -log 900 in bfloat16 is off by 1 %, and so would they."""
+    gradient = classifier_gradient(
+        lambda x, t: x.flatten(1).sum(1, keepdim=True).bfloat16().expand(-1, 900), 1.0
+    )(X.float(), T, y=Y)
+    assert gradient.dtype == torch.float32
+    assert gradient.abs().max() < 0.006
 
 
 @pytest.mark.parametrize("is_rescaled", [False, True])

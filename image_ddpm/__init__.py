@@ -1,0 +1,1 @@
+"""Task: plain image diffusion, and how good its images are."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ Float64Array = NDArray[np.float64]
 _TOLERANCE = 1e-6
 
 
-class FeatureStatistics(NamedTuple):
+@dataclass(frozen=True)
+class FeatureStatistics:
     """Mean (D,), unbiased covariance (D, D) (zeros for one vector) and number of vectors."""
 
     mean: Float64Array
@@ -181,15 +183,15 @@ def kernel_distance(
     Unbiased: 0 on average for samples of one law, whatever their number, so it may be negative.
     Source: Bińkowski et al., "Demystifying MMD GANs", 2018.
 
-    ``subset_std`` is the standard deviation over subsets, s, as it is often published. Subsets of
-    one sample overlap, so s/√K says nothing of the samples themselves; with N vectors in the
-    smaller sample, m a subset and K subsets the standard error is
+    ``subset_std`` is the standard deviation s over subsets, as it is often published. Subsets of a
+    sample overlap, so s/√K says nothing of the sample; with N vectors in the smaller one, m in a
+    subset and K subsets the standard error is
 
         s √(m / (N − m) + 1 / K),
 
     the delete-d jackknife (Shao and Wu, "A general theory for jackknife variance estimation",
     1989) and what averaging over K subsets only adds. Where the laws are equal it is too large, by
-    √3 for m = N/2 (the statistic is degenerate there).
+    √3 for m = N/2, as the statistic is degenerate there.
 
     Args:
         features1: (N₁, D).
@@ -197,7 +199,7 @@ def kernel_distance(
         num_subsets: K, at least 2.
         subset_size: m, from 2 to below both numbers of vectors.
         seed: of the draws.
-        after_subset: called after each subset; may raise to end early.
+        after_subset: called after each; may raise to end early.
 
     Raises:
         ValueError: other shapes, or numbers out of range.
@@ -213,12 +215,11 @@ def kernel_distance(
     rng = np.random.default_rng(seed)
     found = np.empty(num_subsets)
     for k in range(num_subsets):
-        parts = (z[rng.choice(len(z), subset_size, replace=False)] for z in (x, y))
-        found[k] = squared_mmd(*parts)
+        found[k] = squared_mmd(*(z[rng.choice(len(z), subset_size, replace=False)] for z in (x, y)))
         after_subset()
     std = float(found.std(ddof=1))
-    share = subset_size / (smaller - subset_size) + 1.0 / num_subsets
-    return KernelDistance(float(found.mean()), std * math.sqrt(share), std)
+    error = std * math.sqrt(subset_size / (smaller - subset_size) + 1.0 / num_subsets)
+    return KernelDistance(float(found.mean()), error, std)
 
 
 def squared_mmd(features1: ArrayLike, features2: ArrayLike) -> float:

@@ -70,7 +70,7 @@ def feature_maker(features: str, network_name: str, device: torch.device) -> Fea
         network = _load(kind, features).to(device).eval()
     except ValueError as error:  # a CheckpointError, or sizes that the network refuses
         raise CheckpointError(
-            f"--features {features} is no --features_network {network_name}: {error}"
+            f"--features {features} as --features_network {network_name}: {error}"
         ) from None
 
     def make(pictures: Sequence[Picture]) -> Features:

@@ -117,7 +117,7 @@ def test_a_file_of_another_network_is_refused_and_the_flags_named(
     torch.save(state, path)
     with pytest.raises(CheckpointError) as caught:
         feature_maker(str(path), "small_cnn", CPU)
-    assert f"--features {path} is no --features_network small_cnn" in str(caught.value)
+    assert f"--features {path} as --features_network small_cnn" in str(caught.value)
     assert part in str(caught.value)
 
 

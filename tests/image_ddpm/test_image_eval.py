@@ -284,4 +284,4 @@ def test_a_bad_network_ends_with_the_checkpoints_code(
     net = {"features": path, "features_network": "small_cnn"}
     _refused(flags, EXIT_CHECKPOINT, f"--features {path}", "cannot read", **net)
     save_weights(torch.nn.Linear(3, 3), path)
-    _refused(flags, EXIT_CHECKPOINT, f"--features {path} is no --features_network small_cnn", **net)
+    _refused(flags, EXIT_CHECKPOINT, f"--features {path} as --features_network small_cnn", **net)

@@ -1,1 +1,1 @@
-"""The task: plain image diffusion, with or without classes."""
+"""The task: plain image diffusion, and how good its images are."""

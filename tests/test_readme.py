@@ -82,6 +82,7 @@ PAGES = (
             "verification",
             "oracle",
             "samplers",
+            "quality",
             "architecture",
             "file_formats",
             "differences",

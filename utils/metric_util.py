@@ -14,6 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Float64Array = NDArray[np.float64]
 
+# Wang et al. 2004, section III.C: a circular window of 11×11 pixels, standard deviation 1.5
+_SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
+_SSIM_K1, _SSIM_K2 = 0.01, 0.03
+MIN_SSIM_SIDE = 2 * _SSIM_RADIUS + 1
+
 
 def mse(reference: ArrayLike, estimate: ArrayLike) -> float:
     """Mean squared error, mean((estimate - reference)²), in squared units of the arrays.
@@ -50,6 +55,53 @@ def psnr(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = 255.0
         raise ValueError(f"data_range {data_range}: give 255 for grey levels, 2 for [-1, 1]")
     error = mse(reference, estimate)
     return math.inf if error == 0.0 else 10.0 * math.log10(data_range**2 / error)
+
+
+def ssim(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = 255.0) -> float:
+    """Structural similarity, at most 1 (equal arrays), averaged over places and channels.
+
+    With means μ, variances σ² and covariance σ_xy under a Gaussian window around each place,
+
+        (2 μ_x μ_y + C₁)(2 σ_xy + C₂) / ((μ_x² + μ_y² + C₁)(σ_x² + σ_y² + C₂)),
+
+    C₁ = (0.01 R)², C₂ = (0.03 R)², R the data range; the moments are weighted means, without a
+    correction for the number of pixels. Places whose window leaves the image are left out.
+    Source: Wang et al., "Image quality assessment: from error visibility to structural similarity",
+    2004, eq. 13 to 16 and section III.C.
+
+    Args:
+        reference: (H, W) or (H, W, C), sides of at least 11 pixels.
+        estimate: same shape.
+        data_range: largest possible difference: 255 for grey levels, 2 for images in [-1, 1].
+
+    Raises:
+        ValueError: different or unsuitable shapes, or a range that is not positive.
+    """
+    from scipy import ndimage  # slow to import; decoding workers need the other figures only
+
+    if not data_range > 0.0:
+        raise ValueError(f"data_range {data_range}: give 255 for grey levels, 2 for [-1, 1]")
+    _difference(reference, estimate)
+    x, y = (np.asarray(array, dtype=np.float64) for array in (reference, estimate))
+    if x.ndim not in (2, 3) or min(x.shape[:2]) < MIN_SSIM_SIDE:
+        raise ValueError(
+            f"shape {x.shape}: SSIM needs (H, W) or (H, W, C) with sides of {MIN_SSIM_SIDE} or more"
+        )
+    inside = slice(_SSIM_RADIUS, -_SSIM_RADIUS)
+
+    def smooth(array: Float64Array) -> Float64Array:
+        smoothed: Float64Array = ndimage.gaussian_filter(
+            array, _SSIM_SIGMA, radius=_SSIM_RADIUS, axes=(0, 1)
+        )
+        return smoothed[inside, inside]
+
+    mean_x, mean_y = smooth(x), smooth(y)
+    var_x = smooth(x * x) - mean_x * mean_x
+    var_y = smooth(y * y) - mean_y * mean_y
+    cov = smooth(x * y) - mean_x * mean_y
+    c1, c2 = (_SSIM_K1 * data_range) ** 2, (_SSIM_K2 * data_range) ** 2
+    luminance = (2.0 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
+    return float(np.mean(luminance * (2.0 * cov + c2) / (var_x + var_y + c2)))
 
 
 def nmse(reference: ArrayLike, estimate: ArrayLike) -> float:

@@ -17,6 +17,7 @@ import torch
 from utils.atomic_file import open_binary
 from utils.errors import CheckpointError
 
+SAFETENSORS = ".safetensors"
 _MANY = 6
 
 
@@ -57,8 +58,40 @@ def read_torch_file(path: str) -> Any:
     return content
 
 
+def read_state_dict(path: str) -> dict[str, torch.Tensor]:
+    """Reads a state_dict, whoever wrote it, from a ``.pt`` or a ``.safetensors`` file.
+
+    Returns:
+        name → tensor on the CPU, dtypes as stored.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, holds anything else, or needs a package that is
+            not installed.
+    """
+    state = _read_safetensors(path) if path.endswith(SAFETENSORS) else read_torch_file(path)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
+        raise CheckpointError(f"{path} is not a state_dict (a mapping of names to tensors)")
+    return dict(state)
+
+
 def load_state_dict(model: torch.nn.Module, path: str) -> dict[str, torch.Tensor]:
     """Reads a state_dict and checks it against a model; the model is not touched.
+
+    Returns:
+        as :func:`check_state_dict`.
+
+    Raises:
+        CheckpointError: as :func:`read_state_dict` and :func:`check_state_dict`.
+    """
+    return check_state_dict(model, read_state_dict(path), path)
+
+
+def check_state_dict(
+    model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str
+) -> dict[str, torch.Tensor]:
+    """Checks a state_dict against a model, whose values may not exist (device ``meta``).
 
     Returns:
         name → fp32 tensor (integer buffers keep their dtype).
@@ -67,11 +100,6 @@ def load_state_dict(model: torch.nn.Module, path: str) -> dict[str, torch.Tensor
         CheckpointError: lists the missing, the unexpected and the mis-shaped keys, and what the
             model itself says about them (``explain_mismatch``), or names a non-finite tensor.
     """
-    state = read_torch_file(path)
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    ):
-        raise CheckpointError(f"{path} is not a state_dict (a mapping of names to tensors)")
     own = model.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
@@ -103,6 +131,23 @@ def load_model(model: torch.nn.Module, path: str) -> None:
         CheckpointError: as :func:`load_state_dict`.
     """
     model.load_state_dict(load_state_dict(model, path))
+
+
+def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
+    data = _read_bytes(path)
+    try:
+        from safetensors.torch import load
+    except ImportError:
+        raise CheckpointError(
+            f"{path} needs the package safetensors: pip install safetensors, or save the network "
+            "as a .pt state_dict"
+        ) from None
+    try:
+        state: dict[str, torch.Tensor] = load(data)
+    except Exception as error:  # whatever its reader trips over, it is the file that is bad
+        reason = str(error).strip().split("\n")[0][:300]
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({reason})") from None
+    return state
 
 
 def _tensors_in(content: Any) -> Iterator[torch.Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from utils.metric_util import Moments, mean_abs_error, mse, nmse, psnr
+from utils.metric_util import Moments, mean_abs_error, mse, nmse, psnr, ssim
 
 Float64Array = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def test_nmse_does_not_depend_on_scale_and_has_limits_at_zero() -> None:
     assert nmse([0.0], [1.0]) == math.inf
 
 
-@pytest.mark.parametrize("metric", [mse, mean_abs_error, nmse, psnr])
+@pytest.mark.parametrize("metric", [mse, mean_abs_error, nmse, psnr, ssim])
 def test_different_shapes_and_empty_arrays_are_refused(
     metric: Callable[[object, object], float],
 ) -> None:
@@ -83,9 +83,54 @@ def test_different_shapes_and_empty_arrays_are_refused(
 
 
 @pytest.mark.parametrize("data_range", [0.0, -1.0, math.nan])
-def test_psnr_refuses_a_range_that_is_not_positive(data_range: float) -> None:
+def test_psnr_and_ssim_refuse_a_range_that_is_not_positive(data_range: float) -> None:
     with pytest.raises(ValueError, match="data_range"):
         psnr([1.0], [2.0], data_range=data_range)
+    with pytest.raises(ValueError, match="data_range"):
+        ssim(np.zeros((11, 11)), np.zeros((11, 11)), data_range=data_range)
+
+
+@pytest.mark.parametrize("shape", [(11, 11), (30, 17), (11, 40, 3), (25, 32, 1), (64, 48, 3)])
+def test_ssim_equals_that_of_scikit_image(shape: tuple[int, ...]) -> None:
+    from skimage import metrics
+
+    rng = np.random.default_rng(sum(shape))
+    slope = np.linspace(0, 200, shape[1]).reshape(1, -1, *[1] * (len(shape) - 2))
+    a = np.clip(slope + rng.normal(0, 20, shape), 0, 255).astype(np.uint8)
+    b = np.clip(a + rng.normal(3, 15, shape), 0, 255).astype(np.uint8)
+    for one, other, data_range in ((a, b, 255.0), (a / 127.5 - 1.0, b / 127.5 - 1.0, 2.0)):
+        expected = metrics.structural_similarity(
+            one.astype(np.float64),
+            other.astype(np.float64),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=data_range,
+            channel_axis=-1 if len(shape) == 3 else None,
+        )
+        assert abs(ssim(one, other, data_range=data_range) - expected) < 1e-12
+
+
+def test_ssim_of_flat_images_has_its_closed_form() -> None:
+    """Without variance only the luminance term is left, and C₁ = (0.01 · 255)²."""
+    c1 = 2.55**2
+    flat = [np.full((12, 13, 3), level, dtype=np.uint8) for level in (100, 200)]
+    expected = (2 * 100 * 200 + c1) / (100**2 + 200**2 + c1)
+    assert ssim(*flat) == pytest.approx(expected, rel=1e-12)
+
+
+def test_ssim_is_one_for_equal_images_symmetric_and_free_of_the_unit() -> None:
+    a, b = np.random.default_rng(0).integers(0, 256, (2, 16, 20, 3), dtype=np.uint8)
+    assert ssim(a, a) == pytest.approx(1.0, abs=1e-14)
+    assert ssim(a, b) == pytest.approx(ssim(b, a), rel=1e-12)
+    assert ssim(a, 255 - a) < 0.0
+    assert ssim(a * 7.0, b * 7.0, data_range=7 * 255.0) == pytest.approx(ssim(a, b), rel=1e-10)
+
+
+def test_ssim_refuses_images_that_its_window_does_not_fit_into() -> None:
+    for shape in ((10, 30), (30, 10, 3), (200,), (2, 20, 20, 3)):
+        with pytest.raises(ValueError, match="sides of 11"):
+            ssim(np.zeros(shape), np.zeros(shape))
 
 
 def _fields(moments: Moments) -> list[Float64Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,14 @@ import torch
 
 from tests.utils.loops import ConvNet
 from utils.errors import CheckpointError
-from utils.state_dict_io import check_zip, load_model, load_state_dict, read_torch_file
+from utils.state_dict_io import (
+    check_state_dict,
+    check_zip,
+    load_model,
+    load_state_dict,
+    read_state_dict,
+    read_torch_file,
+)
 
 # torch finds the files of these tests strange, and says so
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -244,3 +252,43 @@ def test_anything_but_a_state_dict_is_refused(tmp_path: Path, content: Any) -> N
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="is not a state_dict"):
         load_state_dict(ConvNet(), str(tmp_path / "model.pt"))
+
+
+# ---- safetensors
+
+
+def test_safetensors_without_the_package_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="pip install safetensors"):
+        read_state_dict(str(path))
+    with pytest.raises(CheckpointError, match="cannot read"):
+        read_state_dict(str(tmp_path / "none.safetensors"))
+
+
+def test_safetensors_file_loads_as_the_same_state_dict_and_a_damaged_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    safetensors = pytest.importorskip("safetensors.torch", reason="an optional package")
+    path, state = tmp_path / "net.safetensors", ConvNet().state_dict()
+    safetensors.save_file(state, path)
+    loaded = load_state_dict(ConvNet(), str(path))
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    for data in (path.read_bytes()[:-3], b"", b"PK\x03\x04 no such file"):
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match=r"net\.safetensors"):
+            read_state_dict(str(path))
+
+
+def test_a_network_without_values_is_checked_and_not_filled(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "model000001.pt")
+    with torch.device("meta"):
+        network = ConvNet()
+    state = check_state_dict(network, read_state_dict(path), path)
+    assert all(value.device.type == "cpu" for value in state.values())
+    assert all(value.is_meta for value in network.parameters())

@@ -1,0 +1,201 @@
+"""The comparison from end to end: two inputs, their features, the figures, ``results.json``.
+
+Computes no figure (``figures``) and no feature (``features``).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from image_ddpm.eval_flags import PIXELS, EvalFlags
+from image_ddpm.eval_text import notices, table
+from image_ddpm.feature_files import FeatureSet, read_input, save_features, statistics_of
+from image_ddpm.features import FeatureMaker, feature_maker
+from image_ddpm.figures import (
+    Stopped,
+    frechet_figures,
+    kernel_figures,
+    pair_figures,
+    stage,
+    subset_size,
+)
+from image_ddpm.image_sets import ImageSet, require_pairs
+from utils import dist_util
+from utils.atomic_file import write_json_atomic
+from utils.errors import DataError
+from utils.logger import RunLogger
+from utils.stop_util import StopFlag
+
+Input = ImageSet | FeatureSet
+
+
+def evaluate(flags: EvalFlags, logger: RunLogger) -> bool:
+    """Compares ``--samples`` with ``--reference``; prints the figures, writes ``results.json``.
+
+    Returns:
+        False if a signal stopped it.
+
+    Raises:
+        ValueError: flags that do not go with these inputs.
+        DataError: about an input; names it.
+        CheckpointError: about the network.
+    """
+    reference, samples = (
+        read_input(f"--{name}", getattr(flags, name), flags.num_images, flags.seed)
+        for name in ("reference", "samples")
+    )
+    inputs, maker = (reference, samples), None
+    _require_use_of_flags(flags, inputs)
+    if any(isinstance(part, ImageSet) for part in inputs):
+        maker = feature_maker(flags.features, flags.features_network, dist_util.current_device())
+    _require_same_features(inputs, maker)
+    for part in inputs:
+        if isinstance(part, FeatureSet) and 0 < flags.num_images < part.statistics.count:
+            logger.info(
+                f"notice: --num_images {flags.num_images} does not cut statistics: those of "
+                f"{part.flag} are of {part.statistics.count} images"
+            )
+    if flags.dry_run:
+        _try_one_batch(flags, inputs, maker, logger)
+        return True
+    stop = StopFlag()
+    try:
+        with stop.listening():
+            results = _results(flags, inputs, maker, stop, logger)
+    except Stopped as reason:
+        logger.info(f"stopped ({reason}); run again")
+        return False
+    logger.info("\n" + table(results))
+    for line in notices(results):
+        logger.info(line)
+    path = os.path.join(flags.log_dir, "results.json")
+    write_json_atomic(path, results)
+    logger.info(f"figures: {path}")
+    return True
+
+
+def _require_use_of_flags(flags: EvalFlags, inputs: tuple[Input, Input]) -> None:
+    """Refuses flags that would have no effect, and sets that are too small.
+
+    Raises:
+        ValueError: names the flag and the remedy.
+        DataError: about a set.
+    """
+    reference, samples = inputs
+    is_image = [isinstance(part, ImageSet) for part in inputs]
+    if flags.features != PIXELS and not any(is_image):
+        raise ValueError(
+            f"--features {flags.features}: --reference and --samples hold features already; leave "
+            "the flag out"
+        )
+    if flags.paired and not all(is_image):
+        raise ValueError("--paired True compares images; give --reference and --samples as images")
+    if flags.paired and isinstance(reference, ImageSet) and isinstance(samples, ImageSet):
+        require_pairs(reference, samples)
+    for part in inputs:
+        if isinstance(part, ImageSet) and len(part) < 2:
+            raise DataError(f"{part.flag} {part.path} holds one image; 2 or more are needed")
+    if flags.save_reference_stats and _num_vectors(reference) is None:
+        raise ValueError(
+            f"--save_reference_stats {flags.save_reference_stats}: --reference {reference.path} "
+            "holds nothing but statistics; leave the flag out"
+        )
+    subset_size(flags, _num_vectors(reference), _num_vectors(samples))
+
+
+def _num_vectors(part: Input) -> int | None:
+    if isinstance(part, ImageSet):
+        return len(part)
+    return None if part.features is None else len(part.features)
+
+
+def _require_same_features(inputs: tuple[Input, Input], maker: FeatureMaker | None) -> None:
+    """Checks that both sets have features of one kind, before any pass over them.
+
+    Raises:
+        DataError: names both.
+    """
+    names, dimensions, said = [], [], []
+    for part in inputs:
+        if isinstance(part, FeatureSet):
+            names.append(part.name)
+            dimensions.append(len(part.statistics.mean))
+        else:
+            assert maker is not None
+            names.append(maker.name)
+            dimensions.append(maker.make([part.picture(0)]).shape[1])
+        kind = names[-1] or "features of an unknown kind"
+        said.append(f"{part.flag} {part.path}: {kind}, {dimensions[-1]} dimensions")
+    if (all(names) and names[0] != names[1]) or dimensions[0] != dimensions[1]:
+        raise DataError(
+            f"features of two kinds cannot be compared ({'; '.join(said)}); make both with the "
+            "same --features"
+        )
+
+
+def _try_one_batch(
+    flags: EvalFlags, inputs: tuple[Input, Input], maker: FeatureMaker | None, logger: RunLogger
+) -> None:
+    for part in inputs:
+        if isinstance(part, FeatureSet):
+            logger.info(f"{part.flag}: features or statistics of {part.statistics.count} images")
+            continue
+        assert maker is not None
+        started = time.monotonic()
+        features = maker.make(next(part.batches(flags.batch_size)))
+        seconds = (time.monotonic() - started) / len(features)
+        logger.info(
+            f"{part.flag}: {len(part)} images; {maker.name}, {features.shape[1]} dimensions; first "
+            f"batch, with warm-up: {seconds:.4f} s an image; {len(part)} images: "
+            f"{seconds * len(part):.0f} s"
+        )
+    logger.info("dry run: nothing was written")
+
+
+def _results(
+    flags: EvalFlags,
+    inputs: tuple[Input, Input],
+    maker: FeatureMaker | None,
+    stop: StopFlag,
+    logger: RunLogger,
+) -> dict[str, Any]:
+    """The content of ``results.json``."""
+    reference, samples = (_with_features(part, flags, maker, stop) for part in inputs)
+    if flags.save_reference_stats:
+        save_features(flags.save_reference_stats, reference)
+        logger.info(f"features and statistics of the reference: {flags.save_reference_stats}")
+    paired = None
+    if flags.paired:
+        assert isinstance(inputs[0], ImageSet) and isinstance(inputs[1], ImageSet)
+        paired = pair_figures(inputs[0], inputs[1], stop)
+    return {
+        "features": reference.name or samples.name or None,
+        "is_same_kind_checked": bool(reference.name and samples.name),
+        "dimension": len(reference.statistics.mean),
+        "reference": {"path": reference.path, "count": reference.statistics.count},
+        "samples": {"path": samples.path, "count": samples.statistics.count},
+        "frechet": frechet_figures(flags, reference, samples, stop),
+        "kernel": kernel_figures(flags, reference, samples, stop),
+        "paired": paired,
+    }
+
+
+def _with_features(
+    part: Input, flags: EvalFlags, maker: FeatureMaker | None, stop: StopFlag
+) -> FeatureSet:
+    if isinstance(part, FeatureSet):
+        return part
+    assert maker is not None
+    found = []
+    with stage(stop, len(part), f"features of {part.flag}", "image") as count:
+        for pictures in part.batches(flags.batch_size):
+            found.append(maker.make(pictures))
+            count(len(pictures))
+    features = np.concatenate(found)
+    if not np.isfinite(features).all():
+        raise DataError(f"{part.flag} {part.path}: {maker.name} gives features that are not finite")
+    return FeatureSet(part.flag, part.path, statistics_of(features), features, maker.name)

@@ -1,0 +1,146 @@
+"""Sets of images to judge: a folder, or an array of samples; and which image belongs to which."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.errors import DataError
+from utils.image_util import IMAGE_EXTENSIONS, BadImageError, open_image
+from utils.random_util import stable_seed
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images in a fixed order.
+
+    Attributes:
+        flag: which named them, for messages.
+        path: the folder or file.
+        names: of a folder's images, relative to it; None for an array.
+        array: (N, H, W, C) uint8, C 1 or 3; None for a folder.
+        indices: which of them count, ascending.
+    """
+
+    flag: str
+    path: str
+    names: Sequence[str] | None
+    array: Picture | None
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def picture(self, k: int) -> Picture:
+        """The k-th image that counts, (H, W, 3).
+
+        Raises:
+            DataError: names the file that is no whole image.
+        """
+        index = int(self.indices[k])
+        if self.array is not None:
+            return np.broadcast_to(self.array[index], (*self.array.shape[1:3], 3))
+        assert self.names is not None
+        path = os.path.join(self.path, self.names[index])
+        try:
+            return np.asarray(open_image(path))
+        except BadImageError as error:
+            raise DataError(f"{self.flag}: {error}") from None
+
+    def label(self, k: int) -> str:
+        """What messages call the k-th image."""
+        name = self.names[int(self.indices[k])] if self.names else f"image {self.indices[k]}"
+        return f"{self.flag} {self.path}: {name}"
+
+    def batches(self, batch_size: int) -> Iterator[list[Picture]]:
+        """All that count, in order."""
+        for start in range(0, len(self), batch_size):
+            stop = min(start + batch_size, len(self))
+            yield [self.picture(k) for k in range(start, stop)]
+
+
+def folder_set(flag: str, path: str, num_images: int, seed: int) -> ImageSet:
+    """The images of a folder and those below it, sorted by name without extension.
+
+    Raises:
+        DataError: if there is none.
+    """
+    names = []
+    for folder, _, files in os.walk(path):
+        prefix = os.path.relpath(folder, path)
+        names += [
+            os.path.normpath(os.path.join(prefix, file))
+            for file in files
+            if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith(".")
+        ]
+    if not names:
+        raise DataError(f"{flag} {path} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
+    names.sort(key=os.path.splitext)
+    return ImageSet(flag, path, names, None, choose(len(names), num_images, seed))
+
+
+def array_set(
+    flag: str, path: str, array: NDArray[np.generic], num_images: int, seed: int
+) -> ImageSet:
+    """The images of an array.
+
+    Raises:
+        DataError: unless it is uint8, (N, H, W, 3) or (N, H, W, 1), with at least one pixel.
+    """
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or not array.size:
+        raise DataError(
+            f"{flag} {path}: arr_0 is {array.dtype} {array.shape}; samples are uint8 (N, H, W, 3) "
+            "or (N, H, W, 1) grey levels, features are float (N, D)"
+        )
+    images = array.view(np.uint8)
+    return ImageSet(flag, path, None, images, choose(len(images), num_images, seed))
+
+
+def choose(num_items: int, num_chosen: int, seed: int) -> NDArray[np.int64]:
+    """Ascending indices of ``num_chosen`` (0: all) items; a function of both numbers and the seed.
+
+    So two sets of one length keep their pairs.
+    """
+    if not 0 < num_chosen < num_items:
+        return np.arange(num_items)
+    rng = np.random.default_rng(stable_seed(seed, "num_images"))
+    return np.sort(rng.permutation(num_items)[:num_chosen])
+
+
+def require_pairs(reference: ImageSet, samples: ImageSet) -> None:
+    """Checks that image k of both sets shows the same.
+
+    Raises:
+        DataError: a folder and an array, other names, or other numbers of images.
+    """
+    remedy = "give two folders of equal names or two .npz of equal length, or leave --paired out"
+    if (reference.names is None) != (samples.names is None):
+        raise DataError(
+            f"--paired True: {reference.path} and {samples.path} are a folder and an array, whose "
+            f"pairs nobody knows; {remedy}"
+        )
+    if reference.names is None or samples.names is None:
+        lengths = [len(part.array) for part in (reference, samples) if part.array is not None]
+        if lengths[0] != lengths[1]:
+            raise DataError(
+                f"--paired True: --reference has {lengths[0]} images, --samples {lengths[1]}; "
+                f"{remedy}"
+            )
+        return
+    stems = [
+        Counter(os.path.splitext(name)[0] for name in names)
+        for names in (reference.names, samples.names)
+    ]
+    lonely = sorted(key for key in stems[0] | stems[1] if (stems[0][key], stems[1][key]) != (1, 1))
+    if lonely:
+        raise DataError(
+            f"--paired True: {len(lonely)} names have not one image in each folder: "
+            f"{', '.join(lonely[:5])}{' …' if len(lonely) > 5 else ''}; {remedy}"
+        )

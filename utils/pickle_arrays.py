@@ -98,7 +98,8 @@ class ArrayBuilder:
 
     Attributes:
         bytes_left: how many bytes may still be made. The content of every array lies in the file,
-            so its size is enough for honest files; it stops those that use one buffer many times.
+            and protocols 0 to 2 make bytes of it first, so twice its size is enough for honest
+            files; it stops those that use one buffer many times.
     """
 
     bytes_left: int

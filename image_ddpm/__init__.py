@@ -1,0 +1,1 @@
+"""The task: plain image diffusion, and the image folders it learns from."""

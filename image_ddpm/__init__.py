@@ -1,1 +1,1 @@
-"""The task: plain image diffusion, and how good its images are."""
+"""The task: plain image diffusion, the images it learns from, and how good those it draws are."""

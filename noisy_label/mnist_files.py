@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from noisy_label.flags import IMAGE_SIDE
 from noisy_label.idx_files import find_idx, read_idx
 from noisy_label.noise import NUM_CLASSES
 from utils.atomic_file import atomic_write
+from utils.digit_images import load_digit_images
 from utils.errors import CheckpointError, DataError
 from utils.state_dict_io import read_torch_file
 
 TRAINING, TEST = "training", "test"
 SIDE = IMAGE_SIDE
 _IDX_STEMS = {TRAINING: "train", TEST: "t10k"}
-_NUM_TEST_DIGITS, _DIGITS_MAX = 360, 16
 Split = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -102,18 +101,7 @@ def read_digits(seed: int = 0) -> dict[str, Split]:
     Raises:
         DataError: if scikit-learn is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise DataError(
-            "--source digits needs scikit-learn: pip install scikit-learn, or give the IDX files "
-            "of MNIST with --source idx"
-        ) from None
-    found = load_digits()
-    grey = np.rint(found.images * (255 / _DIGITS_MAX)).astype(np.uint8)
-    size, bicubic = (SIDE, SIDE), Image.Resampling.BICUBIC
-    resized = [np.asarray(Image.fromarray(image).resize(size, bicubic)) for image in grey]
-    images, labels = torch.from_numpy(np.stack(resized)), torch.from_numpy(found.target).long()
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
-    test, training = order[:_NUM_TEST_DIGITS], order[_NUM_TEST_DIGITS:]
-    return {TRAINING: (images[training], labels[training]), TEST: (images[test], labels[test])}
+    found = load_digit_images(SIDE, seed)
+    images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
+    parts = {TRAINING: torch.from_numpy(found.training), TEST: torch.from_numpy(found.test)}
+    return {name: (images[places], labels[places]) for name, places in parts.items()}

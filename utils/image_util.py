@@ -42,28 +42,36 @@ class BadImageError(DataError):
 
 
 def open_image(path: StrPath) -> Image.Image:
-    """Decodes a whole JPEG, PNG, WEBP or BMP file, local or remote, as RGB.
-
-    Grey, two-colour and palette images become RGB, CMYK is converted without a colour profile,
-    alpha is dropped, 16-bit grey v becomes round(v / 257), 16-bit colour keeps its high byte. Of an
-    animation the first frame counts. Orientation tags are not applied.
+    """Decodes a whole file, local or remote, as RGB; see `decode_image`.
 
     Raises:
         FileNotFoundError: nothing is there.
-        BadImageError: another format, truncated, damaged, or more than `MAX_PIXELS` pixels.
+        BadImageError: see `decode_image`.
     """
     name = os.fspath(path)
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ValueError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images would load as half grey; "
-            "set it to False"
-        )
     try:
         data = read_up_to(path, MAX_FILE_BYTES)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{name}: no such image; check data_dir and the names in the info dict"
         ) from error
+    return decode_image(data, name, "Get the file again, or take its name out of the info dict")
+
+
+def decode_image(data: bytes, name: str, remedy: str) -> Image.Image:
+    """The bytes of a whole JPEG, PNG, WEBP or BMP file as RGB; errors show `name` and `remedy`.
+
+    Grey, two-colour and palette images become RGB, CMYK is converted without a colour profile,
+    alpha is dropped, 16-bit grey v becomes round(v / 257), 16-bit colour keeps its high byte. Of an
+    animation the first frame counts. Orientation tags are not applied.
+
+    Raises:
+        BadImageError: another format, truncated, damaged, or more than `MAX_PIXELS` pixels.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ValueError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
+        )
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image.width, image.height)
@@ -73,10 +81,7 @@ def open_image(path: StrPath) -> Image.Image:
         cause = f"not a whole {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
     except _DECODE_ERRORS as error:
         cause = str(error) or type(error).__name__
-    raise BadImageError(
-        f"{name}: {cause} ({len(data)} bytes). Get the file again, or take its name out of the "
-        "info dict"
-    )
+    raise BadImageError(f"{name}: {cause} ({len(data)} bytes). {remedy}")
 
 
 def _check_pixels(width: int, height: int) -> None:

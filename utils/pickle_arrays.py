@@ -98,7 +98,8 @@ class ArrayBuilder:
 
     Attributes:
         bytes_left: how many bytes may still be made. The content of every array lies in the file,
-            so its size is enough for honest files; it stops those that use one buffer many times.
+            and protocols 0 to 2 make bytes of it first, so twice its size is enough for honest
+            files; it stops those that use one buffer many times.
     """
 
     bytes_left: int
@@ -221,19 +222,29 @@ def brief(value: object) -> str:
 def _dtype_node(args: tuple[Any, ...]) -> DtypeNode:
     flags_ok = len(args) == 3 and all(isinstance(flag, int) for flag in args[1:])
     _require(flags_ok and args[1:] == (0, 1), Symbol.DTYPE, args)
-    if type(args[0]) is not str or args[0] not in _CODES:
+    code = _ascii_text(args[0])
+    if type(code) is not str or code not in _CODES:
         raise UnsafePickleError(
             f"dtype {brief(args[0])}: only booleans, integers and floats of up to 64 bits are read"
         )
-    return DtypeNode(args[0])
+    return DtypeNode(code)
 
 
 def _byte_order(code: str, state: object) -> str:
+    if type(state) is tuple and len(state) > 1:
+        state = (state[0], _ascii_text(state[1]), *state[2:])
     orders = ("|",) if code.endswith("1") else ("<", ">")
     for order in orders:
         if _is_same(state, (3, order, *_PLAIN_DTYPE_STATE)):
             return order
     raise UnsafePickleError(f"state of dtype {code!r} is not that of a plain number")
+
+
+def _ascii_text(value: object) -> object:
+    """The short byte string that Python 2 wrote as a string; everything else as it is."""
+    if type(value) is bytes and len(value) <= 2 and value.isascii():
+        return value.decode("ascii")
+    return value
 
 
 def _is_same(value: object, expected: object) -> bool:

@@ -41,7 +41,7 @@ class PickleMachine:
     """The state of one pickle while it is read.
 
     Args:
-        data: the whole pickle. Its length also bounds the bytes of all arrays together.
+        data: the whole pickle. Twice its length bounds the bytes of all arrays together.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -50,7 +50,7 @@ class PickleMachine:
         self._stack: list[Any] = []
         self._outer_stacks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
-        self._arrays = ArrayBuilder(len(data))
+        self._arrays = ArrayBuilder(2 * len(data))
 
     @property
     def position(self) -> int:

@@ -7,6 +7,8 @@ operand has an exact type that is checked, where the library calls `append`, `__
 `__new__` on whatever lies on the stack; and nothing hangs on a private class that differs between
 Python versions. No name is ever imported: a name is looked up in a table of stand-ins.
 
+The strings of Python 2 (BINSTRING, as in CIFAR-10) may be text or bytes, so they arrive as `bytes`.
+
 Sets, persistent ids, the extension registry, INST, OBJ and NEWOBJ are refused. Byte arrays arrive
 as `bytes`.
 """
@@ -124,6 +126,8 @@ _OPERATIONS: Mapping[int, _Operation] = MappingProxyType(
             (pickle.SHORT_BINUNICODE, _text(1)),
             (pickle.BINUNICODE, _text(4)),
             (pickle.BINUNICODE8, _text(8)),
+            (pickle.SHORT_BINSTRING, _bytes(1)),
+            (pickle.BINSTRING, _bytes(4)),
             (pickle.SHORT_BINBYTES, _bytes(1)),
             (pickle.BINBYTES, _bytes(4)),
             (pickle.BINBYTES8, _bytes(8)),

@@ -60,8 +60,8 @@ class ClassInfo(TypedDict):
 def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
     """Reads a pickle of plain values and numeric arrays, local or remote, protocols 0 to 5.
 
-    Arrays come in native byte order, writable, with their shape and memory order; byte arrays come
-    as `bytes`.
+    Arrays come in native byte order, writable, with their shape and memory order; byte arrays and
+    the strings of Python 2 (protocols 1 and 2) come as `bytes`.
 
     Args:
         path: file to read.

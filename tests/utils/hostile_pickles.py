@@ -266,7 +266,6 @@ STREAMS: dict[str, bytes] = {
     "text_not_utf8": b"X\x02\x00\x00\x00\xff\xfe.",
     "text_bad_escape": b"V\\u12\n.",
     "python_2_string": b"S'abc'\n.",
-    "python_2_bytes": b"U\x03abc.",
     "line_without_end": b"I123",
     "encode_utf8": b"c_codecs\nencode\n(Vab\nVutf-8\ntR.",
     "encode_rot13": b"c_codecs\nencode\n(Vab\nVrot13\ntR.",

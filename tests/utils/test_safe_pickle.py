@@ -101,6 +101,13 @@ def test_every_allowed_dtype_round_trips_as_array_and_scalar(code: str, protocol
     assert scalar == 1
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_large_array_of_small_values_is_within_the_budget(protocol: int) -> None:
+    # protocols 0 to 2 hold its bytes as text, half of them in two bytes each
+    array = np.random.default_rng(0).integers(0, 256, (100, 300), dtype=np.uint8)
+    np.testing.assert_array_equal(loads_pickle(pickle.dumps(array, protocol)), array)
+
+
 def test_memory_order_is_kept() -> None:
     for protocol in PROTOCOLS:
         loaded = loads_pickle(pickle.dumps(ARRAYS["fortran_order"], protocol))

@@ -1,0 +1,36 @@
+"""Makes a folder of labelled images for plain diffusion out of data that you already have.
+
+no download:  python image_data.py                        (scikit-learn's 1797 handwritten digits)
+CIFAR-10:     python image_data.py --source cifar10 --archive cifar-10-python.tar.gz
+ImageNet:     python image_data.py --source imagenet --archive ILSVRC2012_img_train.tar
+LSUN:         python image_data.py --source lsun --archive church_outdoor_train_lmdb
+
+Run it again after a stop: what is there is kept. A file's name up to its first _ is its label.
+"""
+
+from __future__ import annotations
+
+from image_ddpm.data_flags import ImageDataFlags
+from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(__doc__, data=ImageDataFlags)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, reads, writes; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    flags = from_args(ImageDataFlags, args)
+    from image_ddpm.data_job import make_folder
+    from utils.run_util import started
+
+    with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
+        is_done = make_folder(flags, run.logger.info)
+    return EXIT_DONE if is_done else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,29 @@
+"""From ``--source`` to its reader."""
+
+from __future__ import annotations
+
+from image_ddpm.cifar_files import read_cifar10
+from image_ddpm.data_flags import CIFAR10, IMAGENET, LSUN, ImageDataFlags
+from image_ddpm.digits import read_digits
+from image_ddpm.image_items import ImageSource, Skip
+from image_ddpm.imagenet_files import read_imagenet
+from image_ddpm.lsun_files import read_lsun
+
+
+def open_source(flags: ImageDataFlags, skip: Skip) -> ImageSource:
+    """The images that the flags ask for.
+
+    Args:
+        flags: of the script.
+        skip: is told of everything in the archive that is passed by.
+
+    Raises:
+        DataError: names the archive, what is wrong with it, and the remedy.
+    """
+    if flags.source == CIFAR10:
+        return read_cifar10(flags.archive, skip)
+    if flags.source == IMAGENET:
+        return read_imagenet(flags.archive, skip)
+    if flags.source == LSUN:
+        return read_lsun(flags.archive)
+    return read_digits(flags.image_size)

@@ -1,0 +1,246 @@
+"""Checks images and writes them into a folder, whichever source they come from.
+
+An image that is there is whole (files are moved into place) and is not read again, so a stopped run
+goes on where it was. What the folder was made with stands in ``.image_data.json``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from image_ddpm.data_flags import ERROR, ImageDataFlags
+from image_ddpm.image_items import TEST, TRAIN, Content, ImageSource, Item
+from utils.atomic_file import (
+    read_up_to,
+    remove_stale_temp_files,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from utils.data_util import num_cores
+from utils.errors import DataError
+from utils.image_util import (
+    IMAGE_EXTENSIONS,
+    BadImageError,
+    center_crop_arr,
+    decode_image,
+    safe_join,
+    write_png,
+)
+from utils.progress import Progress
+from utils.stop_util import StopFlag
+
+SETTINGS_FILE = ".image_data.json"
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
+# what is read ahead of the threads
+_CHUNK_ITEMS, _CHUNK_BYTES = 64, 1 << 26
+_REMEDY = "Get it again, or leave damaged images out with --on_bad_image skip"
+_Chunk = list[tuple[Item, Content]]
+
+
+@dataclass
+class Tally:
+    """What became of the images.
+
+    Attributes:
+        seen: by output folder and label.
+        num_kept: there already.
+    """
+
+    seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    num_written: int = 0
+    num_kept: int = 0
+    num_bad: int = 0
+    num_left_out: int = 0
+
+
+class ImageWriter:
+    """Stores the images of one source.
+
+    Args:
+        flags: output folder, size, limits; a dry run checks and counts only.
+        log: is told of damaged images and of the outcome.
+
+    Raises:
+        DataError: the output folder holds images of another source or size.
+    """
+
+    def __init__(self, flags: ImageDataFlags, log: Callable[[str], None]) -> None:
+        self._flags, self._log = flags, log
+        self._stems: dict[str, set[str]] = {}
+        self._taken: set[tuple[str, str]] = set()
+        self.tally = Tally()
+        if not flags.dry_run:
+            _claim_folder(flags)
+
+    def write(self, source: ImageSource) -> bool:
+        """Stores all images that are not there yet.
+
+        Returns:
+            False if a signal stopped it.
+
+        Raises:
+            DataError: a damaged image (unless they are skipped), two images of one name, no image
+                at all, or what the source raises.
+        """
+        threads = self._flags.num_threads
+        stop = StopFlag()
+        with (
+            ThreadPoolExecutor(threads if threads > 0 else num_cores()) as pool,
+            Progress(source.total, "images", unit="image") as bar,
+            stop.listening(),
+        ):
+            for num_seen, chunk in self._chunks(source):
+                for problem in pool.map(self._store, chunk):
+                    self._count(problem)
+                bar.update(num_seen)
+                if stop.reason:
+                    self._log(f"stopped ({stop.reason}); run again to go on")
+                    return False
+        if not self.tally.seen:
+            raise DataError(f"--archive {self._flags.archive} holds no image; see --source")
+        self._log_outcome()
+        return True
+
+    def _chunks(self, source: ImageSource) -> Iterator[tuple[int, _Chunk]]:
+        """(images seen, those to store with their contents), a little at a time."""
+        chunk: _Chunk = []
+        num_seen = num_bytes = 0
+        for item in source.items:
+            num_seen += 1
+            if self._is_wanted(item):
+                content = item.load()
+                chunk.append((item, content))
+                num_bytes += len(content) if isinstance(content, bytes) else content.nbytes
+            if num_seen >= _CHUNK_ITEMS or num_bytes >= _CHUNK_BYTES:
+                yield num_seen, chunk
+                chunk, num_seen, num_bytes = [], 0, 0
+        yield num_seen, chunk
+
+    def _is_wanted(self, item: Item) -> bool:
+        key = (item.folder, item.label)
+        if self._flags.max_per_class and self.tally.seen[key] >= self._flags.max_per_class:
+            self.tally.num_left_out += 1
+            return False
+        self.tally.seen[key] += 1
+        name = (item.folder, item.stem)
+        if name in self._taken:
+            raise DataError(
+                f"{item.where}: another image would be {'/'.join(filter(None, name))}, too; rename "
+                "one of them or take it out"
+            )
+        self._taken.add(name)
+        if item.stem in self._stems_in(item.folder):
+            self.tally.num_kept += 1
+            return False
+        return True
+
+    def _stems_in(self, folder: str) -> set[str]:
+        """Names of the images of an output folder, which is made if need be."""
+        if folder not in self._stems:
+            path = os.path.join(self._flags.output_dir, folder)
+            files: list[str] = []
+            if not self._flags.dry_run:
+                os.makedirs(path, exist_ok=True)
+                remove_stale_temp_files(path)
+                files = _image_files(path)
+            self._stems[folder] = {os.path.splitext(file)[0] for file in files}
+        return self._stems[folder]
+
+    def _store(self, pair: tuple[Item, Content]) -> str:
+        """Checks and writes one image; what is wrong with it, or nothing. Runs in threads."""
+        item, content = pair
+        size = self._flags.image_size
+        suffix = ".png"
+        if isinstance(content, bytes):
+            try:
+                image = decode_image(content, item.where, _REMEDY)
+            except BadImageError as error:
+                return str(error)
+            if size:
+                content = center_crop_arr(image, size)
+            else:
+                suffix = item.suffix or _suffix_of(content)
+        elif size and content.shape[:2] != (size, size):
+            content = center_crop_arr(Image.fromarray(np.ascontiguousarray(content)), size)
+        if self._flags.dry_run:
+            return ""
+        folder = os.path.join(self._flags.output_dir, item.folder)
+        path = safe_join(folder, item.stem + suffix)
+        if isinstance(content, bytes):
+            write_bytes_atomic(path, content)
+        else:
+            write_png(path, content)
+        return ""
+
+    def _count(self, problem: str) -> None:
+        if not problem:
+            self.tally.num_written += 1
+            return
+        if self._flags.on_bad_image == ERROR:
+            raise DataError(problem)
+        self.tally.num_bad += 1
+        self._log(f"left out: {problem}")
+
+    def _log_outcome(self) -> None:
+        tally = self.tally
+        by_folder: dict[str, Counter[str]] = {}
+        for (folder, label), count in tally.seen.items():
+            by_folder.setdefault(folder, Counter())[label] = count
+        for folder, counts in sorted(by_folder.items()):
+            largest = ", ".join(f"{label} {count}" for label, count in counts.most_common(3))
+            name = os.path.join(self._flags.output_dir, folder)
+            self._log(
+                f"{name}: {counts.total()} images of {len(counts)} classes (largest: {largest})"
+            )
+        self._log(
+            f"{tally.num_written} {'whole' if self._flags.dry_run else 'written'}, "
+            f"{tally.num_kept} were there, {tally.num_bad} damaged, {tally.num_left_out} beyond "
+            "--max_per_class"
+        )
+        if self._flags.dry_run:
+            self._log("dry run: nothing was written")
+
+
+def _suffix_of(data: bytes) -> str:
+    with Image.open(io.BytesIO(data), formats=list(_SUFFIXES)) as image:
+        return _SUFFIXES[image.format or "PNG"]
+
+
+def _image_files(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name[0] != "."]
+    return [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)]
+
+
+def _claim_folder(flags: ImageDataFlags) -> None:
+    """Notes what the folder is made with, or compares it with what it was made with."""
+    os.makedirs(flags.output_dir, exist_ok=True)
+    path = os.path.join(flags.output_dir, SETTINGS_FILE)
+    settings = {"source": flags.source, "image_size": flags.image_size}
+    if not os.path.exists(path):
+        places = [os.path.join(flags.output_dir, folder) for folder in ("", TRAIN, TEST)]
+        if any(_image_files(place) for place in places if os.path.isdir(place)):
+            raise DataError(
+                f"--output_dir {flags.output_dir} holds images that this script has not written; "
+                "choose another folder"
+            )
+        write_json_atomic(path, settings)
+        return
+    try:
+        found = json.loads(read_up_to(path, 1 << 16))
+    except ValueError:
+        raise DataError(f"{path} is damaged; choose another --output_dir") from None
+    if found != settings:
+        raise DataError(
+            f"--output_dir {flags.output_dir} holds images of {ascii(found)[:200]}, not of "
+            f"{settings}; choose another folder"
+        )

@@ -10,7 +10,7 @@ Run it again after a stop: what is there is kept. A file's name up to its first 
 
 from __future__ import annotations
 
-from image_ddpm.data_flags import ImageDataFlags
+from image_ddpm.importers.data_flags import ImageDataFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, reads, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(ImageDataFlags, args)
-    from image_ddpm.data_job import make_folder
+    from image_ddpm.importers.data_job import make_folder
     from utils.run_util import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:

@@ -14,7 +14,7 @@ the reference. Formulas and measured floors: docs/quality.md.
 
 from __future__ import annotations
 
-from image_ddpm.eval_flags import EvalFlags
+from image_ddpm.quality.eval_flags import EvalFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, compares, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(EvalFlags, args)
-    from image_ddpm.evaluation import evaluate
+    from image_ddpm.quality.evaluation import evaluate
     from utils.debug_util import describe_memory
     from utils.run_util import started
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from image_ddpm.distances import (
+from image_ddpm.quality.distances import (
     FeatureStatistics,
     feature_statistics,
     frechet_distance,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from image_ddpm.archive_files import tar_members
-from image_ddpm.image_items import (
+from image_ddpm.importers.archive_files import tar_members
+from image_ddpm.importers.image_items import (
     MAX_IMAGE_BYTES,
     TEST,
     TRAIN,

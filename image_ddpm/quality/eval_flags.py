@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from utils.script_util import flag
 
 PIXELS = "pixels"
-# the keys of image_ddpm.features.NETWORKS, which needs torch
+# the keys of image_ddpm.quality.features.NETWORKS, which needs torch
 NETWORK_NAMES = ("small_cnn",)
 MAX_SUBSET_SIZE = 1000
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.image_items import ClassNamer
-from tests.image_ddpm.archives import class_tars, image_bytes, member, tar_bytes
+from image_ddpm.importers.image_items import ClassNamer
+from tests.image_ddpm.importers.archives import class_tars, image_bytes, member, tar_bytes
 from tests.tiny import done, run, words
 from utils.errors import DataError
 from utils.image_util import center_crop_arr

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from image_ddpm.data_flags import ERROR, ImageDataFlags
-from image_ddpm.image_items import TEST, TRAIN, Content, ImageSource, Item
+from image_ddpm.importers.data_flags import ERROR, ImageDataFlags
+from image_ddpm.importers.image_items import TEST, TRAIN, Content, ImageSource, Item
 from utils.atomic_file import (
     read_up_to,
     remove_stale_temp_files,

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from image_ddpm.eval_flags import PIXELS, EvalFlags
-from image_ddpm.eval_text import notices, table
-from image_ddpm.feature_files import FeatureSet, read_input, save_features, statistics_of
-from image_ddpm.features import FeatureMaker, feature_maker
-from image_ddpm.figures import (
+from image_ddpm.quality.eval_flags import PIXELS, EvalFlags
+from image_ddpm.quality.eval_text import notices, table
+from image_ddpm.quality.feature_files import FeatureSet, read_input, save_features, statistics_of
+from image_ddpm.quality.features import FeatureMaker, feature_maker
+from image_ddpm.quality.figures import (
     Stopped,
     frechet_figures,
     kernel_figures,
@@ -23,7 +23,7 @@ from image_ddpm.figures import (
     stage,
     subset_size,
 )
-from image_ddpm.image_sets import ImageSet, require_pairs
+from image_ddpm.quality.image_sets import ImageSet, require_pairs
 from utils import dist_util
 from utils.atomic_file import write_json_atomic
 from utils.errors import DataError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.image_ddpm.archives import image_bytes
+from tests.image_ddpm.importers.archives import image_bytes
 from tests.tiny import done, run, words
 
 NEEDS_LMDB = "needs the optional package lmdb (requirements-lsun.txt)"

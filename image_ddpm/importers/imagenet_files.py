@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
-from image_ddpm.archive_files import Member, inner_members, tar_members
-from image_ddpm.image_items import MAX_IMAGE_BYTES, ClassNamer, ImageSource, Item, Skip
+from image_ddpm.importers.archive_files import Member, inner_members, tar_members
+from image_ddpm.importers.image_items import MAX_IMAGE_BYTES, ClassNamer, ImageSource, Item, Skip
 from utils.atomic_file import read_up_to
 from utils.errors import DataError
 from utils.image_util import IMAGE_EXTENSIONS

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm import image_sources, image_writer
-from image_ddpm.data_flags import ImageDataFlags
-from image_ddpm.digits import read_digits
-from image_ddpm.image_items import ImageSource, Item
-from image_ddpm.image_writer import SETTINGS_FILE, ImageWriter
-from tests.image_ddpm.archives import image_bytes, write_cifar
+from image_ddpm.importers import image_sources, image_writer
+from image_ddpm.importers.data_flags import ImageDataFlags
+from image_ddpm.importers.digits import read_digits
+from image_ddpm.importers.image_items import ImageSource, Item
+from image_ddpm.importers.image_writer import SETTINGS_FILE, ImageWriter
+from tests.image_ddpm.importers.archives import image_bytes, write_cifar
 from tests.tiny import done, photo, run, tree, words
 from utils.digit_images import load_digit_images
 from utils.errors import DataError

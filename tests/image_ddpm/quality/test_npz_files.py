@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_ddpm.npz_files import read_npz
+from image_ddpm.quality.npz_files import read_npz
 from utils.errors import DataError
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from image_ddpm.distances import (
+from image_ddpm.quality.distances import (
     frechet_distance,
     gaussian_floor,
     halves_distance,
     kernel_distance,
 )
-from image_ddpm.eval_flags import MAX_SUBSET_SIZE, EvalFlags
-from image_ddpm.feature_files import FeatureSet
-from image_ddpm.image_sets import ImageSet
+from image_ddpm.quality.eval_flags import MAX_SUBSET_SIZE, EvalFlags
+from image_ddpm.quality.feature_files import FeatureSet
+from image_ddpm.quality.image_sets import ImageSet
 from utils.errors import DataError
 from utils.metric_util import MIN_SSIM_SIDE, psnr, ssim
 from utils.progress import Progress

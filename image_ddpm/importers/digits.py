@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from image_ddpm.image_items import TEST, TRAIN, ImageSource, Item
+from image_ddpm.importers.image_items import TEST, TRAIN, ImageSource, Item
 from utils.digit_images import DigitImages, load_digit_images
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.cifar_files import read_cifar10
-from tests.image_ddpm.archives import (
+from image_ddpm.importers.cifar_files import read_cifar10
+from tests.image_ddpm.importers.archives import (
     BATCHES,
     CIFAR_FOLDER,
     CLASSES,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from image_ddpm.lsun_files import read_lsun
-from tests.image_ddpm.archives import image_bytes
+from image_ddpm.importers.lsun_files import read_lsun
+from tests.image_ddpm.importers.archives import image_bytes
 from tests.tiny import run, words
 from utils.errors import DataError
 

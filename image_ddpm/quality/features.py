@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from image_ddpm.eval_flags import PIXELS
-from image_ddpm.image_sets import Picture
+from image_ddpm.quality.eval_flags import PIXELS
+from image_ddpm.quality.image_sets import Picture
 from models.cnn import SmallCNN
 from utils.atomic_file import sha256_of
 from utils.errors import CheckpointError

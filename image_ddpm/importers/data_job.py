@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from image_ddpm.data_flags import ImageDataFlags
-from image_ddpm.image_sources import open_source
-from image_ddpm.image_writer import ImageWriter
+from image_ddpm.importers.data_flags import ImageDataFlags
+from image_ddpm.importers.image_sources import open_source
+from image_ddpm.importers.image_writer import ImageWriter
 
 _MAX_MESSAGES = 10
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import image_ddpm.figures
-from image_ddpm.distances import feature_statistics, frechet_distance
-from image_ddpm.features import pixel_features
-from image_ddpm.image_sets import ImageSet
+import image_ddpm.quality.figures
+from image_ddpm.quality.distances import feature_statistics, frechet_distance
+from image_ddpm.quality.features import pixel_features
+from image_ddpm.quality.image_sets import ImageSet
 from models.cnn import SmallCNN
-from tests.image_ddpm.sets import Pictures, pictures, write_folder, write_samples
+from tests.image_ddpm.quality.sets import Pictures, pictures, write_folder, write_samples
 from tests.tiny import Outcome, done, run, save_weights, tree, words
 from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_STOPPED, EXIT_USAGE
 from utils.metric_util import psnr, ssim
@@ -170,7 +170,7 @@ def test_a_dry_run_writes_nothing_and_says_what_it_will_cost(
 def test_a_signal_ends_it_with_75_and_no_results(
     flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    owner: Any = ImageSet if place == "picture" else image_ddpm.figures
+    owner: Any = ImageSet if place == "picture" else image_ddpm.quality.figures
     real = getattr(owner, place)
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from image_ddpm.image_items import MAX_IMAGE_BYTES, Skip
+from image_ddpm.importers.image_items import MAX_IMAGE_BYTES, Skip
 from utils.errors import DataError
 from utils.safe_pickle import problem_with_name
 

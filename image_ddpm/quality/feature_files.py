@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from image_ddpm.distances import (
+from image_ddpm.quality.distances import (
     FeatureStatistics,
     covariance_root,
     feature_statistics,
     merge_statistics,
 )
-from image_ddpm.image_sets import ImageSet, array_set, choose, folder_set
-from image_ddpm.npz_files import read_npz
+from image_ddpm.quality.image_sets import ImageSet, array_set, choose, folder_set
+from image_ddpm.quality.npz_files import read_npz
 from utils.atomic_file import atomic_write
 from utils.errors import DataError
 

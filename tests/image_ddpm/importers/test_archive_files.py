@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from image_ddpm import archive_files
-from image_ddpm.archive_files import inner_members, tar_members
-from image_ddpm.image_items import MAX_IMAGE_BYTES
-from tests.image_ddpm.archives import member, tar_bytes
+from image_ddpm.importers import archive_files
+from image_ddpm.importers.archive_files import inner_members, tar_members
+from image_ddpm.importers.image_items import MAX_IMAGE_BYTES
+from tests.image_ddpm.importers.archives import member, tar_bytes
 from utils.errors import DataError
 
 FILES = {"a/n_1.png": b"x" * 700, "a/n_2.png": b"y" * 512, "b/n_3.png": b"", "n_4.png": b"z" * 9999}

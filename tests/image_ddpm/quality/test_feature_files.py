@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from image_ddpm.distances import feature_statistics
-from image_ddpm.feature_files import FeatureSet, read_input, save_features, statistics_of
-from image_ddpm.image_sets import ImageSet, choose
-from tests.image_ddpm.sets import pictures, write_folder, write_samples
+from image_ddpm.quality.distances import feature_statistics
+from image_ddpm.quality.feature_files import FeatureSet, read_input, save_features, statistics_of
+from image_ddpm.quality.image_sets import ImageSet, choose
+from tests.image_ddpm.quality.sets import pictures, write_folder, write_samples
 from utils.errors import DataError
 
 

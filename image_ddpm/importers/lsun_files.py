@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection
 
-from image_ddpm.image_items import MAX_IMAGE_BYTES, ImageSource, Item, class_label
+from image_ddpm.importers.image_items import MAX_IMAGE_BYTES, ImageSource, Item, class_label
 from utils.errors import DataError
 
 _FILE = "data.mdb"

@@ -1,0 +1,1 @@
+"""How good generated images are: distances between sets, and figures of pairs."""

@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 QUICK ?= 0
 
-.PHONY: demo demo-labels test test-browser lint types doctor setup clean
+.PHONY: demo demo-labels demo-images test test-browser lint types doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
@@ -10,6 +10,9 @@ demo: setup
 demo-labels: setup
 	$(PY) mnist_data.py --output_dir data/digits
 	$(PY) noisy_label_sweep.py --data_dir data/digits --max_step 260 --lr 4e-3 --lr_anneal_steps 260 --max_shift 2 --output_dir outputs/noisy_label_sweep/digits --log_dir logs/noisy_label_sweep/digits
+
+demo-images: setup
+	$(PY) demo_images.py $(if $(filter-out 0,$(QUICK)),--quick True)
 
 test: setup-dev
 	$(PY) -m pytest
@@ -37,4 +40,4 @@ setup-dev:
 	@./setup.sh dev
 
 clean:
-	rm -rf logs/demo* checkpoints/demo* outputs/demo* data/demo_info*
+	rm -rf logs/*/demo* checkpoints/*/demo* outputs/*/demo* data/demo_*

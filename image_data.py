@@ -10,20 +10,20 @@ Run it again after a stop: what is there is kept. A file's name up to its first 
 
 from __future__ import annotations
 
-from image_ddpm.importers.data_flags import ImageDataFlags
+from image_ddpm.importers.data_flags import ImportFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
 def create_parser() -> FlagParser:
     """The flags of this script."""
-    return make_parser(__doc__, data=ImageDataFlags)
+    return make_parser(__doc__, data=ImportFlags)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, reads, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
-    flags = from_args(ImageDataFlags, args)
+    flags = from_args(ImportFlags, args)
     from image_ddpm.importers.data_job import make_folder
     from utils.run_util import started
 

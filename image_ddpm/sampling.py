@@ -7,6 +7,7 @@ The noise and a random label of a sample are functions of (seed, index). The mat
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,12 +26,14 @@ from utils.pixel_util import image_to_bytes, require_finite
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.stop_util import StopFlag
+from utils.time_util import Stopwatch
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
     from models.unet import TimeConditionedUNet
 
 Log = Callable[[str], None]
+SECONDS_FILE = ".seconds.json"
 
 
 class ImageSampler:
@@ -86,6 +89,7 @@ class ImageSampler:
             CheckpointError: if the network's output is not finite.
         """
         stop, size = StopFlag(), self._flags.batch_size
+        watch, is_stopped = Stopwatch(self._device), False
         with store.share(rank, world_size) as missing, stop.listening():
             total = len(range(rank, self._flags.num_samples, world_size))
             with Progress(
@@ -93,12 +97,18 @@ class ImageSampler:
             ) as bar:
                 for start in range(0, len(missing), size):
                     indices = missing[start : start + size]
+                    watch.start()
                     samples = self._draw(indices, stop)
                     if samples is None:
-                        self._log(f"stopped ({stop.reason}); run again to go on")
-                        return False
+                        is_stopped = True
+                        break
+                    watch.stop(len(indices))
                     store.save(indices, self._arrays(indices, samples))
                     bar.update(len(indices))
+        watch.save(os.path.join(self._flags.output_dir, SECONDS_FILE))
+        if is_stopped:
+            self._log(f"stopped ({stop.reason}); run again to go on")
+            return False
         return True
 
     def dry_run(self) -> None:

@@ -15,7 +15,7 @@ MAX_SIZE = 4096
 
 
 @dataclass(frozen=True)
-class ImageDataFlags:
+class ImportFlags:
     """Where the images come from, where they go, and at which size."""
 
     source: str = flag(DIGITS, "what the images are", SOURCES)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from image_ddpm.importers.data_flags import ImageDataFlags
+from image_ddpm.importers.data_flags import ImportFlags
 from image_ddpm.importers.image_sources import open_source
 from image_ddpm.importers.image_writer import ImageWriter
 
 _MAX_MESSAGES = 10
 
 
-def make_folder(flags: ImageDataFlags, log: Callable[[str], None]) -> bool:
+def make_folder(flags: ImportFlags, log: Callable[[str], None]) -> bool:
     """Reads, checks and writes all images.
 
     Returns:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from image_ddpm.importers.cifar_files import read_cifar10
-from image_ddpm.importers.data_flags import CIFAR10, IMAGENET, LSUN, ImageDataFlags
+from image_ddpm.importers.data_flags import CIFAR10, IMAGENET, LSUN, ImportFlags
 from image_ddpm.importers.digits import read_digits
 from image_ddpm.importers.image_items import ImageSource, Skip
 from image_ddpm.importers.imagenet_files import read_imagenet
 from image_ddpm.importers.lsun_files import read_lsun
 
 
-def open_source(flags: ImageDataFlags, skip: Skip) -> ImageSource:
+def open_source(flags: ImportFlags, skip: Skip) -> ImageSource:
     """The images that the flags ask for.
 
     Args:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from image_ddpm.importers.data_flags import ERROR, ImageDataFlags
+from image_ddpm.importers.data_flags import ERROR, ImportFlags
 from image_ddpm.importers.image_items import TEST, TRAIN, Content, ImageSource, Item
 from utils.atomic_file import (
     read_up_to,
@@ -73,7 +73,7 @@ class ImageWriter:
         DataError: the output folder holds images of another source or size.
     """
 
-    def __init__(self, flags: ImageDataFlags, log: Callable[[str], None]) -> None:
+    def __init__(self, flags: ImportFlags, log: Callable[[str], None]) -> None:
         self._flags, self._log = flags, log
         self._stems: dict[str, set[str]] = {}
         self._taken: set[tuple[str, str]] = set()
@@ -221,7 +221,7 @@ def _image_files(folder: str) -> list[str]:
     return [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)]
 
 
-def _claim_folder(flags: ImageDataFlags) -> None:
+def _claim_folder(flags: ImportFlags) -> None:
     """Notes what the folder is made with, or compares it with what it was made with."""
     os.makedirs(flags.output_dir, exist_ok=True)
     path = os.path.join(flags.output_dir, SETTINGS_FILE)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from image_ddpm.importers import image_sources, image_writer
-from image_ddpm.importers.data_flags import ImageDataFlags
+from image_ddpm.importers.data_flags import ImportFlags
 from image_ddpm.importers.digits import read_digits
 from image_ddpm.importers.image_items import ImageSource, Item
 from image_ddpm.importers.image_writer import SETTINGS_FILE, ImageWriter
@@ -75,8 +75,8 @@ class _Load:
         return image_bytes(self.i % 7, "PNG", (4, 4))
 
 
-def _flags(root: Path, **flags: Any) -> ImageDataFlags:
-    return ImageDataFlags(output_dir=str(root / "out"), **flags)
+def _flags(root: Path, **flags: Any) -> ImportFlags:
+    return ImportFlags(output_dir=str(root / "out"), **flags)
 
 
 def test_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:

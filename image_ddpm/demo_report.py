@@ -20,7 +20,7 @@ from utils.time_util import seconds_per_item
 
 _HEAD = (
     "solver",
-    "network evaluations",
+    "steps of two evaluations",
     "seconds an image",
     "Fréchet distance",
     "its floor",
@@ -68,11 +68,12 @@ def _page(preset: Preset, found: dict[str, dict[str, Any]]) -> Page:
         [solver, number(steps), *_cells(found[solver])]
         for solver, steps in zip(found, preset.solver_steps, strict=True)
     ]
+    grids = [_grid(solver, part) for solver, part in found.items()]
     return Page(
         title="Digits from a diffusion model",
         lead=lead,
         sections=[
-            Section("samples", "Samples", join(*(_grid(s, part) for s, part in found.items()))),
+            Section("samples", "Samples", tag("div", *grids, class_="plots")),
             Section("figures", "Figures", join(plot, table("Solvers", _HEAD, [Rows("", rows)]))),
         ],
     )

@@ -12,6 +12,7 @@ import os
 
 from ddpm.flags import DiffusionFlags
 from sr_var.flags import SampleFlags, SRDiffusionModelFlags
+from sr_var.presets import PresetFlags, settle_presets
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -19,13 +20,17 @@ from utils.script_util import FlagParser, from_args, make_parser
 def create_parser() -> FlagParser:
     """The flags of this script."""
     return make_parser(
-        __doc__, model=SRDiffusionModelFlags, diffusion=DiffusionFlags, sampling=SampleFlags
+        __doc__,
+        preset=PresetFlags,
+        model=SRDiffusionModelFlags,
+        diffusion=DiffusionFlags,
+        sampling=SampleFlags,
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
-    args = create_parser().parse_args(argv)
+    args = settle_presets(create_parser().parse_args(argv))
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
     from ddpm.process import create_diffusion, sampling_settings, warn_of_lost_std

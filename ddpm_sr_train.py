@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ddpm.flags import DiffusionFlags
 from sr_var.flags import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
+from sr_var.presets import PresetFlags, settle_presets
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -19,6 +20,7 @@ def create_parser() -> FlagParser:
     """The flags of this script."""
     return make_parser(
         __doc__,
+        preset=PresetFlags,
         model=SRDiffusionModelFlags,
         diffusion=DiffusionFlags,
         data=DataFlags,
@@ -28,7 +30,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
-    args = create_parser().parse_args(argv)
+    args = settle_presets(create_parser().parse_args(argv))
     flags = from_args(SRDiffusionModelFlags, args)
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)

@@ -15,7 +15,7 @@ import os
 
 from image_ddpm.classifier_flags import GuideFlags
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags, with_folders
-from image_ddpm.presets import PresetFlags, settle_preset
+from image_ddpm.presets import ClassifierPresetFlags, PresetFlags, settle_presets
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -25,6 +25,7 @@ def create_parser() -> FlagParser:
     return make_parser(
         __doc__,
         preset=PresetFlags,
+        classifier_preset=ClassifierPresetFlags,
         model=ImageModelFlags,
         diffusion=ImageDiffusionFlags,
         sampling=ImageSampleFlags,
@@ -34,7 +35,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
-    args = settle_preset(create_parser().parse_args(argv))
+    args = settle_presets(create_parser().parse_args(argv))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
     guide = from_args(GuideFlags, args)

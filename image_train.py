@@ -17,7 +17,7 @@ from image_ddpm.flags import (
     ImageTrainFlags,
     with_folders,
 )
-from image_ddpm.presets import PresetFlags, settle_preset
+from image_ddpm.presets import PresetFlags, settle_presets
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -36,7 +36,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
-    args = settle_preset(create_parser().parse_args(argv))
+    args = settle_presets(create_parser().parse_args(argv))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))

@@ -8,28 +8,15 @@ value in the preset. No torch.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from ddpm.presets import Preset, make_preset, settle_preset
 from utils.script_util import flag
 
 CHECKPOINT_DIR = "checkpoints/image_ddpm"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One published model.
-
-    Attributes:
-        file: its checkpoint's published name.
-        flags: what differs from the scripts' defaults.
-    """
-
-    file: str
-    flags: Mapping[str, Any]
 
 
 _HYBRID: dict[str, Any] = {"learn_sigma": True, "diffusion_steps": 4000, "noise_schedule": "cosine"}
@@ -64,28 +51,21 @@ _GUIDED = {
 _LSUN_GUIDED = {**_GUIDED, "image_size": 256, "dropout": 0.1}
 
 
-def _preset(file: str, *parts: Mapping[str, Any], **more: Any) -> Preset:
-    flags: dict[str, Any] = {}
-    for part in (*parts, more):
-        flags |= part
-    return Preset(file, MappingProxyType(flags))
-
-
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "imagenet64_uncond_100M": _preset(
+        "imagenet64_uncond_100M": make_preset(
             "imagenet64_uncond_100M_1500K.pt", _IMAGENET_64, _HYBRID, lr=1e-4
         ),
-        "imagenet64_uncond_vlb_100M": _preset(
+        "imagenet64_uncond_vlb_100M": make_preset(
             "imagenet64_uncond_vlb_100M_1500K.pt", _IMAGENET_64, _VLB, lr=1e-4
         ),
-        "cifar10_uncond_50M": _preset(
+        "cifar10_uncond_50M": make_preset(
             "cifar10_uncond_50M_500K.pt", _CIFAR_10, _HYBRID, lr=1e-4, batch_size=128
         ),
-        "cifar10_uncond_vlb_50M": _preset(
+        "cifar10_uncond_vlb_50M": make_preset(
             "cifar10_uncond_vlb_50M_500K.pt", _CIFAR_10, _VLB, lr=1e-4, batch_size=128
         ),
-        "imagenet64_cond_270M": _preset(
+        "imagenet64_cond_270M": make_preset(
             "imagenet64_cond_270M_250K.pt",
             _IMAGENET_64,
             _HYBRID,
@@ -95,13 +75,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             lr=3e-4,
             batch_size=2048,
         ),
-        "lsun_uncond_100M_bs128": _preset(
+        "lsun_uncond_100M_bs128": make_preset(
             "lsun_uncond_100M_1200K_bs128.pt", _LSUN_IDDPM, lr=1e-4, batch_size=128
         ),
-        "lsun_uncond_100M_bs64": _preset(
+        "lsun_uncond_100M_bs64": make_preset(
             "lsun_uncond_100M_2400K_bs64.pt", _LSUN_IDDPM, lr=2e-5, batch_size=128
         ),
-        "64x64_diffusion": _preset(
+        "64x64_diffusion": make_preset(
             "64x64_diffusion.pt",
             _GUIDED,
             image_size=64,
@@ -112,7 +92,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             noise_schedule="cosine",
             use_new_attention_order=True,
         ),
-        "128x128_diffusion": _preset(
+        "128x128_diffusion": make_preset(
             "128x128_diffusion.pt",
             _GUIDED,
             image_size=128,
@@ -120,21 +100,40 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             num_head_channels=-1,
             num_heads=4,
         ),
-        "256x256_diffusion": _preset(
+        "256x256_diffusion": make_preset(
             "256x256_diffusion.pt", _GUIDED, image_size=256, class_cond=True
         ),
-        "256x256_diffusion_uncond": _preset("256x256_diffusion_uncond.pt", _GUIDED, image_size=256),
-        "512x512_diffusion": _preset(
+        "256x256_diffusion_uncond": make_preset(
+            "256x256_diffusion_uncond.pt", _GUIDED, image_size=256
+        ),
+        "512x512_diffusion": make_preset(
             "512x512_diffusion.pt", _GUIDED, image_size=512, class_cond=True, use_fp16=False
         ),
-        "lsun_bedroom": _preset("lsun_bedroom.pt", _LSUN_GUIDED),
-        "lsun_cat": _preset("lsun_cat.pt", _LSUN_GUIDED),
-        "lsun_horse": _preset("lsun_horse.pt", _LSUN_GUIDED),
-        "lsun_horse_nodropout": _preset("lsun_horse_nodropout.pt", _LSUN_GUIDED, dropout=0.0),
+        "lsun_bedroom": make_preset("lsun_bedroom.pt", _LSUN_GUIDED),
+        "lsun_cat": make_preset("lsun_cat.pt", _LSUN_GUIDED),
+        "lsun_horse": make_preset("lsun_horse.pt", _LSUN_GUIDED),
+        "lsun_horse_nodropout": make_preset("lsun_horse_nodropout.pt", _LSUN_GUIDED, dropout=0.0),
     }
 )
-# what belongs to a training; a sampling script has a batch size of another kind
-_TRAINING_ONLY = ("lr", "batch_size", "schedule_sampler")
+
+
+_CLASSIFIER = {
+    "classifier_width": 128,
+    "classifier_attention_resolutions": "32,16,8",
+    "classifier_pool": "attention",
+    "classifier_resblock_updown": True,
+    "classifier_use_scale_shift_norm": True,
+    "classifier_depth": 2,
+}
+CLASSIFIER_PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "64x64_classifier": make_preset("64x64_classifier.pt", _CLASSIFIER, classifier_depth=4),
+        **{
+            f"{size}x{size}_classifier": make_preset(f"{size}x{size}_classifier.pt", _CLASSIFIER)
+            for size in (128, 256, 512)
+        },
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -144,21 +143,17 @@ class PresetFlags:
     preset: str = flag("", "name of a published model", tuple(PRESETS))
 
 
-def settle_preset(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments with the preset's values for the flags that were not given.
+@dataclass(frozen=True)
+class ClassifierPresetFlags:
+    """The same of a published classifier."""
 
-    ``model_path``, where the script has it, becomes ``checkpoints/image_ddpm/<published file>``.
-    """
-    if not args.preset:
-        return args
-    found = PRESETS[args.preset]
-    values = dict(found.flags)
-    if hasattr(args, "model_path"):
-        values = {name: value for name, value in values.items() if name not in _TRAINING_ONLY}
-        values["model_path"] = os.path.join(CHECKPOINT_DIR, found.file)
-    changed = {
-        name: value
-        for name, value in values.items()
-        if hasattr(args, name) and name not in args.given_flags
-    }
-    return argparse.Namespace(**{**vars(args), **changed})
+    classifier_preset: str = flag("", "name of a published classifier", tuple(CLASSIFIER_PRESETS))
+
+
+def settle_presets(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with the values of the presets for the flags that were not given."""
+    args = settle_preset(args, PRESETS, CHECKPOINT_DIR)
+    if hasattr(args, "classifier_preset"):
+        names = {"flag": "classifier_preset", "path_flag": "classifier_path"}
+        args = settle_preset(args, CLASSIFIER_PRESETS, CHECKPOINT_DIR, **names)
+    return args

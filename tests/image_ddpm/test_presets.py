@@ -7,15 +7,19 @@ import importlib
 import pytest
 import torch
 
+from image_ddpm.classifier_flags import ClassifierFlags
+from image_ddpm.classifier_utils import create_classifier
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
-from image_ddpm.presets import PRESETS, settle_preset
+from image_ddpm.presets import PRESETS, settle_presets
 from image_ddpm.script_util import create_image_model, model_keywords
+from models.encoder import EncoderUNet
+from models.encoder_config import published_classifier
 from utils.script_util import from_args
 
 
 def _model(name: str) -> torch.nn.Module:
     args = importlib.import_module("image_sample").create_parser().parse_args(["--preset", name])
-    args = settle_preset(args)
+    args = settle_presets(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     with torch.device("meta"):
         return create_image_model(**model_keywords(flags, process))
@@ -47,7 +51,7 @@ def test_network_of_a_preset_is_as_large_as_published(
 def test_every_preset_is_made_of_flags_of_the_scripts(name: str) -> None:
     for script in ("image_train", "image_sample", "image_nll"):
         args = importlib.import_module(script).create_parser().parse_args(["--preset", name])
-        settled = vars(settle_preset(args))
+        settled = vars(settle_presets(args))
         known = set(vars(args))
         if script == "image_train":
             assert set(PRESETS[name].flags) <= known
@@ -59,8 +63,24 @@ def test_every_preset_is_made_of_flags_of_the_scripts(name: str) -> None:
 
 def test_flag_on_the_command_line_goes_before_the_preset() -> None:
     words = ["--preset", "cifar10_uncond_50M", "--dropout", "0.1", "--model_path", "mine.pt"]
-    args = settle_preset(importlib.import_module("image_sample").create_parser().parse_args(words))
+    args = settle_presets(importlib.import_module("image_sample").create_parser().parse_args(words))
     assert (args.dropout, args.model_path, args.num_res_blocks) == (0.1, "mine.pt", 3)
+
+
+def test_classifier_preset_is_the_published_classifier() -> None:
+    words = ["--preset", "64x64_diffusion", "--classifier_preset", "64x64_classifier"]
+    args = settle_presets(importlib.import_module("image_sample").create_parser().parse_args(words))
+    assert args.classifier_path == "checkpoints/image_ddpm/64x64_classifier.pt"
+    flags = {name: getattr(args, name) for name in vars(ClassifierFlags())}
+    with torch.device("meta"):
+        model = create_classifier(
+            image_size=64, in_channels=3, num_classes=1000, use_fp16=False, use_bf16=False, **flags
+        )
+        published = EncoderUNet(published_classifier(64))
+    shapes = [
+        {key: value.shape for key, value in net.state_dict().items()} for net in (model, published)
+    ]
+    assert shapes[0] == shapes[1]
 
 
 def test_help_lists_the_presets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,21 @@ def test_command_parses_and_every_flag_keeps_its_value(name: str) -> None:
             assert found == type(found)(value)
 
 
+@pytest.mark.parametrize("sizes", ["64_256", "128_512"])
+def test_preset_of_an_upsampler_is_what_its_documented_command_says(sizes: str) -> None:
+    from sr_var.presets import settle_presets
+
+    script, argv = _command(f"toolkit/sample_{sizes}")
+    parser = importlib.import_module(script).create_parser()
+    documented = vars(parser.parse_args(argv))
+    settled = vars(settle_presets(parser.parse_args(["--preset", f"{sizes}_upsampler"])))
+    own = ("use_fp16", "timestep_respacing", "batch_size", "log_dir", "output_dir", "preset")
+    ignored = {*own, "given_flags"}
+    assert {k: v for k, v in settled.items() if k not in ignored} == {
+        k: v for k, v in documented.items() if k not in ignored
+    }
+
+
 @pytest.mark.parametrize("name", ["toolkit/sample_64_256", "toolkit/sample_128_512"])
 def test_command_of_the_sampler_describes_the_published_upsampler(name: str) -> None:
     from ddpm.flags import DiffusionFlags

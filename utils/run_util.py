@@ -79,7 +79,7 @@ def describe_run(
         "command": [sys.executable, *sys.argv],
         "git_revision": git_revision(),
         "versions": versions(),
-        "device": _device_name(device),
+        "device": device_name(device),
         "world_size": launch.world_size,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -109,7 +109,8 @@ def git_revision() -> str:
     return answer.stdout.strip() or "unknown"
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The GPU, or how a CPU is used."""
     if device.type == "cuda":
         return f"{device} {torch.cuda.get_device_name(device)}"
     return f"cpu, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"

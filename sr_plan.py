@@ -1,0 +1,57 @@
+"""Says what the whole experiment would take here: hours, disk, and the noise that would be left.
+
+    python sr_plan.py --preset 64_256_upsampler
+    python sr_plan.py --preset 128_512_upsampler --use_bf16 True --batch_size 8 --num_devices 1,4
+
+Times some passes of each network with random weights; a minute on a GPU, a few on a CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from ddpm.flags import DiffusionFlags
+from sr_var.flags import SRDiffusionModelFlags
+from sr_var.plan_flags import PlanFlags
+from sr_var.presets import PresetFlags, settle_presets
+from utils.errors import EXIT_DONE, run_main
+from utils.script_util import FlagParser, from_args, make_parser
+
+
+def create_parser() -> FlagParser:
+    """The flags of this script."""
+    return make_parser(
+        __doc__,
+        preset=PresetFlags,
+        plan=PlanFlags,
+        model=SRDiffusionModelFlags,
+        diffusion=DiffusionFlags,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, times, prints; returns the exit code."""
+    args = settle_presets(create_parser().parse_args(argv))
+    network, process = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
+    flags = from_args(PlanFlags, args)
+    from sr_var.plan import measure, net_hours, plan_rows, plan_text
+    from utils.atomic_file import write_json_atomic
+    from utils.model_util import usable_precision
+    from utils.run_util import device_name, started
+
+    with started(args, flags.log_dir, has_group=False) as run:
+        log = run.logger.info
+        precision = usable_precision(network.use_fp16, network.use_bf16, log)
+        network = replace(network, **precision)
+        rates = measure(network, process.learn_sigma, flags, run.device, log)
+        rows, nets = plan_rows(rates, flags, network.large_size), net_hours(rates, flags)
+        where = device_name(run.device)
+        log("\n" + plan_text(rates, nets, rows, where))
+        plan = {"device": where, "seconds": vars(rates), "net_hours": nets, "sampling": rows}
+        write_json_atomic(os.path.join(flags.log_dir, "plan.json"), plan)
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    run_main(main)

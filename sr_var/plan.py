@@ -1,0 +1,181 @@
+"""What the whole experiment would take here: a few passes are timed, the rest is multiplication.
+
+Weights are random; time does not depend on them. Accuracy is what the noise of n samples leaves at
+best, for a normal law: var/n of squared error in the mean, √(2/(n − 1)) of relative rms error in
+the variance (docs/theory.md).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sr_var.flags import SRDiffusionModelFlags
+from sr_var.plan_flags import PlanFlags
+from sr_var.script_util import create_mean_model, create_sr_model, create_var_model
+from utils.model_util import cast_to_own_precision
+
+_GB, _BYTES_OF_FLOAT = 1e9, 4
+# of a moments.npz (docs/file_formats.md): mean, variance, two central moments, two of even indices
+_NUM_MOMENT_MAPS = 6
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Measured seconds on one device, an image each.
+
+    Attributes:
+        evaluation: of the upsampler.
+        mean_forward: of the mean net; the variance net's is about the same.
+        mean_step: of its training, forward, backward and its share of the optimizer.
+        var_step: the same of the variance net, with a pass of the mean net.
+    """
+
+    evaluation: float
+    mean_forward: float
+    mean_step: float
+    var_step: float
+
+
+def measure(
+    network: SRDiffusionModelFlags,
+    learn_sigma: bool,
+    flags: PlanFlags,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Rates:
+    """Times the three networks on random images."""
+    say(f"timing the upsampler, {flags.batch_size} images a pass")
+    evaluation = _time_denoiser(network, learn_sigma, flags, device)
+    say("timing the mean and the variance net")
+    return Rates(evaluation, *_time_nets(network, flags, device))
+
+
+def _time_denoiser(
+    network: SRDiffusionModelFlags, learn_sigma: bool, flags: PlanFlags, device: torch.device
+) -> float:
+    size, side = flags.batch_size, network.large_size
+    model = create_sr_model(**{**vars(network), "learn_sigma": learn_sigma}).to(device).eval()
+    cast_to_own_precision(model)
+    x = torch.randn(size, 3, side, side, device=device)
+    low_res = torch.randn(size, 3, network.small_size, network.small_size, device=device)
+    t = torch.full((size,), 500, device=device)
+    y = torch.zeros(size, dtype=torch.int64, device=device) if network.class_cond else None
+    with torch.inference_mode():
+        condition = model.condition(low_res, (side, side), y)
+        return _median(lambda: model(x, t, **condition), flags, device)
+
+
+def _time_nets(
+    network: SRDiffusionModelFlags, flags: PlanFlags, device: torch.device
+) -> tuple[float, float, float]:
+    """(a pass of the mean net, a training step of it, one of the variance net), an image."""
+    sizes: dict[str, Any] = {
+        "large_size": network.large_size,
+        "small_size": network.small_size,
+        "model_channels": flags.net_channels,
+        "channel_mult": flags.net_channel_mult,
+        "attention_resolutions": "16",
+        "resblock_updown": True,
+        "use_fp16": network.use_fp16,
+        "use_bf16": network.use_bf16,
+    }
+    mean, var = create_mean_model(**sizes).to(device), create_var_model(**sizes).to(device)
+    for net in (mean, var):
+        cast_to_own_precision(net)
+    side = network.large_size
+    image = torch.randn(flags.batch_size, 3, side, side, device=device)
+    pair = torch.cat([image, image], dim=1)
+    with torch.inference_mode():
+        forward = _median(lambda: mean(image), flags, device)
+    mean_step = _median(lambda: _train(mean, image, image), flags, device)
+    var_step = _median(lambda: _train(var, pair, image), flags, device)
+    return forward, mean_step, var_step + forward
+
+
+def _train(net: torch.nn.Module, x: torch.Tensor, label: torch.Tensor) -> None:
+    net.zero_grad(set_to_none=True)
+    loss = torch.nn.functional.mse_loss(net(x).float(), label)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _median(function: Callable[[], object], flags: PlanFlags, device: torch.device) -> float:
+    """Seconds an image."""
+    times = []
+    for _ in range(flags.num_rounds + 1):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:]) / flags.batch_size  # the first one warms up
+
+
+def plan_rows(rates: Rates, flags: PlanFlags, large_size: int) -> list[dict[str, float]]:
+    """One row per number of samples, steps and devices: hours, disk, and the noise that is left.
+
+    ``device_hours`` are of sampling; ``disk_gb`` takes a picture for as large as its bytes, which a
+    PNG of a photograph does not exceed by much.
+    """
+    rows = []
+    picture = 3 * large_size**2
+    for num_samples in flags.counts("num_samples"):
+        per_image = num_samples * picture + _NUM_MOMENT_MAPS * _BYTES_OF_FLOAT * picture
+        for steps in flags.counts("sampling_steps"):
+            evaluations = flags.num_images * num_samples * steps
+            hours = evaluations * rates.evaluation / 3600
+            for devices in flags.counts("num_devices"):
+                rows.append(
+                    {
+                        "num_samples": num_samples,
+                        "steps": steps,
+                        "devices": devices,
+                        "evaluations": evaluations,
+                        "device_hours": hours,
+                        "hours": hours / devices,
+                        "disk_gb": flags.num_images * per_image / _GB,
+                        "mean_error": 1 / num_samples,
+                        "var_error": math.sqrt(2 / (num_samples - 1)),
+                    }
+                )
+    return rows
+
+
+def net_hours(rates: Rates, flags: PlanFlags) -> dict[str, float]:
+    """Device hours of the two nets: their training, and both passes over the test images."""
+    seconds = {
+        "mean_training": flags.mean_steps * flags.train_batch_size * rates.mean_step,
+        "var_training": flags.var_steps * flags.train_batch_size * rates.var_step,
+        "both_tests": 2 * flags.num_images * rates.mean_forward,
+    }
+    return {name: value / 3600 for name, value in seconds.items()}
+
+
+def plan_text(
+    rates: Rates, nets: Mapping[str, float], rows: Sequence[Mapping[str, float]], where: str
+) -> str:
+    """The plan as a table, its columns explained by their heads."""
+    lines = [
+        f"measured on {where}: {rates.evaluation:.4g} s an evaluation of the upsampler, "
+        f"{rates.mean_forward:.4g} s a pass of the mean net, {rates.mean_step:.4g} and "
+        f"{rates.var_step:.4g} s an image in training",
+        f"the two nets, device hours: mean {nets['mean_training']:.4g}, variance "
+        f"{nets['var_training']:.4g}, both passes over the test images {nets['both_tests']:.3g}",
+        "",
+        f"{'samples':>8}{'steps':>7}{'devices':>9}{'hours':>12}{'device hours':>14}{'disk, GB':>10}"
+        f"{'mean: mse/var':>15}{'var: rel. rms':>15}",
+    ]
+    for row in rows:
+        lines.append(
+            f"{row['num_samples']:>8.0f}{row['steps']:>7.0f}{row['devices']:>9.0f}"
+            f"{row['hours']:>12,.1f}{row['device_hours']:>14,.1f}{row['disk_gb']:>10,.1f}"
+            f"{row['mean_error']:>15.2%}{row['var_error']:>15.1%}"
+        )
+    lines.append("the last two: what the noise of so many samples leaves, for a normal law")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""The plan: multiplication of measured seconds, and a table that says what it multiplied."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sr_var.plan import Rates, net_hours, plan_rows
+from sr_var.plan_flags import PlanFlags
+from tests.tiny import DENOISER, done, run, words
+
+RATES = Rates(evaluation=0.5, mean_forward=0.1, mean_step=0.3, var_step=0.4)
+
+
+def test_hours_are_evaluations_times_seconds_shared_by_the_devices() -> None:
+    flags = PlanFlags(num_images=10, num_samples="20,101", sampling_steps="25", num_devices="1,4")
+    rows = plan_rows(RATES, flags, 256)
+    assert [(r["num_samples"], r["devices"]) for r in rows] == [
+        (20, 1),
+        (20, 4),
+        (101, 1),
+        (101, 4),
+    ]
+    assert rows[0]["evaluations"] == 10 * 20 * 25
+    assert rows[0]["hours"] == pytest.approx(5000 * 0.5 / 3600)
+    assert rows[1]["hours"] == pytest.approx(rows[0]["hours"] / 4)
+    assert rows[1]["device_hours"] == rows[0]["device_hours"]
+
+
+def test_accuracy_is_the_noise_of_that_many_samples() -> None:
+    flags = PlanFlags(num_samples="101", sampling_steps="25", num_devices="1")
+    (row,) = plan_rows(RATES, flags, 256)
+    assert row["mean_error"] == pytest.approx(1 / 101)
+    assert row["var_error"] == pytest.approx(0.02**0.5)
+
+
+def test_disk_is_pictures_and_moments() -> None:
+    flags = PlanFlags(num_images=1, num_samples="2", sampling_steps="25", num_devices="1")
+    (row,) = plan_rows(RATES, flags, 100)
+    assert row["disk_gb"] * 1e9 == pytest.approx(2 * 30_000 + 6 * 4 * 30_000)
+
+
+def test_hours_of_the_nets_count_their_training_and_both_tests() -> None:
+    flags = PlanFlags(num_images=36, mean_steps=100, var_steps=200, train_batch_size=10)
+    found = net_hours(RATES, flags)
+    assert found["mean_training"] == pytest.approx(100 * 10 * 0.3 / 3600)
+    assert found["var_training"] == pytest.approx(200 * 10 * 0.4 / 3600)
+    assert found["both_tests"] == pytest.approx(2 * 36 * 0.1 / 3600)
+
+
+def test_script_times_prints_and_writes(tmp_path: Path) -> None:
+    tiny: dict[str, Any] = {"net_channels": 8, "net_channel_mult": "1,2", "num_rounds": 1}
+    said = done("sr_plan", words(DENOISER, tiny, log_dir=tmp_path)).out
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert len(plan["sampling"]) == 2 * 2 * 2 and min(plan["seconds"].values()) > 0
+    assert "var: rel. rms" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ({"num_samples": "1"}, "--num_samples 1 must be at least 2"),
+        ({"sampling_steps": "x"}, "--sampling_steps 'x' must be whole numbers"),
+        ({"num_rounds": 0}, "--num_rounds 0"),
+    ],
+)
+def test_wrong_count_is_refused(tmp_path: Path, more: dict[str, Any], part: str) -> None:
+    outcome = run("sr_plan", words(DENOISER, more, log_dir=tmp_path))
+    assert outcome.code == 2 and part in outcome.err

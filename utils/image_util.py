@@ -248,8 +248,12 @@ def resolve_image_path(data_dir: StrPath, name: str) -> str:
     problem = problem_with_name(name)
     if problem is not None:
         raise DataError(f"image name {name!r} {problem}")
-    has_extension = name.lower().endswith(IMAGE_EXTENSIONS)
-    return os.path.join(os.fspath(data_dir), name if has_extension else name + DEFAULT_EXTENSION)
+    return os.path.join(os.fspath(data_dir), with_extension(name))
+
+
+def with_extension(name: str) -> str:
+    """The name of a file whose `.JPEG` may have been left off."""
+    return name if name.lower().endswith(IMAGE_EXTENSIONS) else name + DEFAULT_EXTENSION
 
 
 def safe_join(root: StrPath, name: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.errors import DataError
-from utils.image_util import IMAGE_EXTENSIONS, BadImageError, open_image
+from utils.image_folder import scan
+from utils.image_util import BadImageError, open_image, with_extension
 from utils.random_util import stable_seed
 
 Picture = NDArray[np.uint8]
@@ -67,22 +68,13 @@ class ImageSet:
 
 
 def folder_set(flag: str, path: str, num_images: int, seed: int) -> ImageSet:
-    """The images of a folder and those below it, sorted by name without extension.
+    """The images of a folder, which may be remote, sorted by name without extension; all levels.
 
     Raises:
         DataError: if there is none.
     """
-    names = []
-    for folder, _, files in os.walk(path):
-        prefix = os.path.relpath(folder, path)
-        names += [
-            os.path.normpath(os.path.join(prefix, file))
-            for file in files
-            if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith(".")
-        ]
-    if not names:
-        raise DataError(f"{flag} {path} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
-    names.sort(key=os.path.splitext)
+    # with the extension that scan leaves off: a.b.JPEG and a.b.png are the pair a.b
+    names = sorted(map(with_extension, scan(path, flag)), key=os.path.splitext)
     return ImageSet(flag, path, names, None, choose(len(names), num_images, seed))
 
 

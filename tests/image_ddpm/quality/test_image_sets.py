@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import types
@@ -17,6 +18,7 @@ from image_ddpm.quality.feature_files import read_input
 from image_ddpm.quality.image_sets import ImageSet, folder_set, require_pairs
 from tests.image_ddpm.quality.sets import pictures, write_folder
 from utils.errors import DataError
+from utils.image_util import MAX_PIXELS, open_image
 
 
 def _folder(folder: Path, *names: str) -> ImageSet:
@@ -85,3 +87,48 @@ def test_a_remote_folder_holds_what_a_local_one_holds(bucket: Path, end: str) ->
     (bucket / "b" / "empty").mkdir()
     with pytest.raises(DataError, match="--reference gs://b/empty holds no image"):
         read_input("--reference", "gs://b/empty", 0, 0)
+
+
+def _encoded(extension: str, side: tuple[int, int], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pictures(1, shape=(*side[::-1], 3))[0])
+    picture.save(buffer, format=extension, **options)
+    return buffer.getvalue()
+
+
+# a tag that turns the picture, which counts nowhere
+_TURNED = Image.Exif()
+_TURNED[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.png", _encoded("PNG", (60, 7))),
+        ("a.bmp", _encoded("BMP", (300, 190))),
+        ("a.webp", _encoded("WEBP", (300, 190), lossless=True)),
+        ("a.jpg", _encoded("JPEG", (60, 7), icc_profile=os.urandom(90_000))),
+        ("b.png", _encoded("PNG", (60, 7), icc_profile=os.urandom(90_000))),
+        ("b.jpg", _encoded("JPEG", (60, 7), exif=_TURNED)),
+    ],
+)
+def test_the_header_says_the_size_of_the_decoded_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    found = folder_set("--samples", str(tmp_path), 0, 0)
+    expected = open_image(tmp_path / name).size
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("a picture is decoded"))
+    assert found.size(0) == expected
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_file_without_a_whole_header_is_named(tmp_path: Path) -> None:
+    whole = _encoded("PNG", (60, 7))
+    huge = _encoded("BMP", (60, 7))
+    # width and height of a bitmap lie behind 18 bytes
+    huge = huge[:18] + MAX_PIXELS.to_bytes(4, "little") + (2).to_bytes(4, "little") + huge[26:]
+    for data in (b"", b"no image", whole[:20], huge):
+        (tmp_path / "a.png").write_bytes(data)
+        with pytest.raises(DataError, match=r"--samples: .*a\.png"):
+            folder_set("--samples", str(tmp_path), 0, 0).size(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,19 @@ from utils import dist_util
 from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
 from utils.logger import RunLogger
+from utils.model_util import usable_precision
 from utils.stop_util import StopFlag
 
 Input = ImageSet | FeatureSet
 
 
-def evaluate(flags: EvalFlags, logger: RunLogger) -> bool:
+def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) -> bool:
     """Compares ``--samples`` with ``--reference``; prints the figures, writes ``results.json``.
+
+    Args:
+        flags: what to compare.
+        encoder: keywords of ``create_classifier``, for ``--features_network encoder_unet``.
+        logger: receives the figures.
 
     Returns:
         False if a signal stopped it.
@@ -48,7 +55,7 @@ def evaluate(flags: EvalFlags, logger: RunLogger) -> bool:
     stop = StopFlag()
     try:
         with stop.listening():
-            results = _compare(flags, stop, logger)
+            results = _compare(flags, encoder, stop, logger)
     except Stopped as reason:
         logger.info(f"stopped ({reason}); run again")
         return False
@@ -64,7 +71,9 @@ def evaluate(flags: EvalFlags, logger: RunLogger) -> bool:
     return True
 
 
-def _compare(flags: EvalFlags, stop: StopFlag, logger: RunLogger) -> dict[str, Any] | None:
+def _compare(
+    flags: EvalFlags, encoder: Mapping[str, Any], stop: StopFlag, logger: RunLogger
+) -> dict[str, Any] | None:
     """The content of ``results.json``; None of a dry run.
 
     Raises:
@@ -79,7 +88,9 @@ def _compare(flags: EvalFlags, stop: StopFlag, logger: RunLogger) -> dict[str, A
     if flags.paired:
         require_pair_sizes(*_pair_of(inputs), stop)
     if any(isinstance(part, ImageSet) for part in inputs):
-        maker = feature_maker(flags.features, flags.features_network, dist_util.current_device())
+        usable = usable_precision(encoder["use_fp16"], encoder["use_bf16"], logger.info)
+        network, device = flags.features_network, dist_util.current_device()
+        maker = feature_maker(flags.features, network, device, {**encoder, **usable})
     _require_same_features(inputs, maker)
     for part in inputs:
         if isinstance(part, FeatureSet) and 0 < flags.num_images < part.statistics.count:

@@ -6,7 +6,9 @@ arXiv 2105.05233, section 4; the gradient is ``diffusion.guidance``'s.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +23,7 @@ from image_ddpm.train_data import warn_of_replaced
 from models.config import UNetConfig
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
+from models.hints import Shapes
 from utils.crop_data import CropDataset, Entry
 from utils.data_util import TrainData
 from utils.model_util import load_checked
@@ -32,6 +35,21 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
+
+_FLAG_OF_FIELD = MappingProxyType(
+    {
+        "--model_channels (--num_channels)": "--classifier_width",
+        "--model_channels": "--classifier_width",
+        "--num_res_blocks": "--classifier_depth",
+        "--attention_resolutions": "--classifier_attention_resolutions",
+        "--channel_mult": "--classifier_channel_mult",
+        "--num_head_channels": "--classifier_num_head_channels",
+        "--use_scale_shift_norm": "--classifier_use_scale_shift_norm",
+        "--resblock_updown": "--classifier_resblock_updown",
+        "--pool": "--classifier_pool",
+    }
+)
+_FIELD = re.compile(f"({'|'.join(map(re.escape, _FLAG_OF_FIELD))})(?![a-z_])")
 
 
 def create_classifier(
@@ -50,22 +68,44 @@ def create_classifier(
         ValueError: for a value that makes no network.
     """
     parsed = ClassifierFlags(**flags)
-    unet = UNetConfig(
-        image_size=image_size,
-        in_channels=in_channels,
-        model_channels=parsed.classifier_width,
-        num_res_blocks=parsed.classifier_depth,
-        attention_resolutions=sides_within(parsed.classifier_attention_resolutions, image_size),
-        channel_mult=channel_mult(image_size, parsed.classifier_channel_mult),
-        num_head_channels=parsed.classifier_num_head_channels,
-        use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
-        resblock_updown=parsed.classifier_resblock_updown,
-        use_fp16=use_fp16,
-        use_bf16=use_bf16,
-    )
-    return EncoderUNet(
-        EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
-    )
+    try:
+        unet = UNetConfig(
+            image_size=image_size,
+            in_channels=in_channels,
+            model_channels=parsed.classifier_width,
+            num_res_blocks=parsed.classifier_depth,
+            attention_resolutions=sides_within(parsed.classifier_attention_resolutions, image_size),
+            channel_mult=channel_mult(image_size, parsed.classifier_channel_mult),
+            num_head_channels=parsed.classifier_num_head_channels,
+            use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
+            resblock_updown=parsed.classifier_resblock_updown,
+            use_fp16=use_fp16,
+            use_bf16=use_bf16,
+        )
+        config = EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
+    except ValueError as error:
+        raise ValueError(_in_own_flags(str(error))) from None
+    return _Classifier(config)
+
+
+class _Classifier(EncoderUNet):
+    """The network, which names this task's flags where a file does not fit."""
+
+    def explain_mismatch(
+        self, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
+    ) -> str:
+        return _in_own_flags(super().explain_mismatch(missing, unexpected, misshaped))
+
+
+def _in_own_flags(message: str) -> str:
+    """A message about fields of the network: ``--channel_mult`` here is the denoiser's flag."""
+    return _FIELD.sub(lambda match: _FLAG_OF_FIELD[match[1]], message)
+
+
+def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:
+    """The keywords of :func:`create_classifier` for a trained classifier, in its own precision."""
+    own = {name: value for name, value in vars(flags).items() if name in vars(ClassifierFlags())}
+    return {**own, **image, "use_fp16": flags.classifier_use_fp16, "use_bf16": False}
 
 
 def load_guide(
@@ -84,9 +124,7 @@ def load_guide(
     """
     if not flags.classifier_path:
         return None
-    own = {name: value for name, value in vars(flags).items() if name in vars(ClassifierFlags())}
-    precision = {"use_fp16": flags.classifier_use_fp16, "use_bf16": False}
-    keywords = {**own, **image, **precision}
+    keywords = classifier_keywords(flags, image)
     model = load_checked(create_classifier, keywords, flags.classifier_path, log).to(device)
     return functools.partial(classifier_gradient, model, flags.classifier_scale)
 

@@ -25,6 +25,7 @@ def guess_wrong_flag(missing: Sequence[str], unexpected: Sequence[str], misshape
         unexpected: names that the file has and the network lacks.
         misshaped: name → (shape in the file, shape in the network).
     """
+    misshaped = _of_equal_rank(misshaped)
     kind = _wrong_kind(missing, unexpected, misshaped)
     return _sentence(kind, missing, unexpected, misshaped)
 
@@ -33,8 +34,14 @@ def guess_wrong_encoder_flag(
     missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
 ) -> str:
     """The same for a network that is a classifier; arguments as `guess_wrong_flag`."""
+    misshaped = _of_equal_rank(misshaped)
     kind = _wrong_encoder_kind(missing, unexpected, misshaped)
     return _sentence(kind, missing, unexpected, misshaped)
+
+
+def _of_equal_rank(misshaped: Shapes) -> Shapes:
+    """Without tensors that no wrong flag explains, and whose sizes cannot be compared."""
+    return {name: pair for name, pair in misshaped.items() if len(pair[0]) == len(pair[1])}
 
 
 def _sentence(
@@ -54,6 +61,9 @@ def _wrong_encoder_kind(
 ) -> str:
     if _FIRST_OUTPUT_BLOCK in unexpected:
         return "the file is of a whole U-Net, the flags describe a classifier"
+    there, here = misshaped.get("input_blocks.0.0.weight", ((0, 0), (0, 0)))
+    if there[1] != here[1]:
+        return f"the file is for images of {there[1]} channels, not {here[1]}: see --in_channels"
     pool = _pool_of_file(missing, unexpected)
     if pool:
         return f"the head of the file is another one: give --pool {pool}"
@@ -135,10 +145,12 @@ def _num_res_blocks(names: Sequence[str]) -> int:
 
 
 def _wrong_norm(misshaped: Shapes) -> str:
-    for name, (there, here) in misshaped.items():
-        if ".emb_layers.1." in name and there[0] != here[0] and there[1:] == here[1:]:
+    if not misshaped:
+        return ""
+    # where widths differ, so do those of convolutions
+    if all(".emb_layers.1." in name for name in misshaped):
+        there, here = next(iter(misshaped.values()))
+        if there[1:] == here[1:]:
             wanted = there[0] > here[0]
             return f"the embedding is used another way: give --use_scale_shift_norm {wanted}"
-    if misshaped:
-        return "widths differ from some level on: see --channel_mult"
-    return ""
+    return "widths differ from some level on: see --channel_mult"

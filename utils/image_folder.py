@@ -15,14 +15,18 @@ from utils.image_util import DEFAULT_EXTENSION, IMAGE_EXTENSIONS
 Info = dict[str, dict[str, object]]
 
 
-def scan(data_dir: str) -> list[str]:
+def scan(data_dir: str, flag: str = "--data_dir") -> list[str]:
     """Names of all images below a folder, sorted; ``/`` separates, ``.JPEG`` is left off.
+
+    Args:
+        data_dir: local or remote.
+        flag: which named it, for messages.
 
     Raises:
         DataError: if the folder is missing or holds no image.
     """
     names = []
-    for folder, files in _folders(data_dir):
+    for folder, files in _folders(data_dir, flag):
         prefix = folder[len(data_dir) :].strip("/")
         for file in files:
             if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith("."):
@@ -31,11 +35,11 @@ def scan(data_dir: str) -> list[str]:
                 # x.png.JPEG would be looked for as x.png
                 names.append(name if short.lower().endswith(IMAGE_EXTENSIONS) else short)
     if not names:
-        raise DataError(f"--data_dir {data_dir} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
+        raise DataError(f"{flag} {data_dir} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
     return sorted(names)
 
 
-def _folders(data_dir: str) -> Iterator[tuple[str, Sequence[str]]]:
+def _folders(data_dir: str, flag: str) -> Iterator[tuple[str, Sequence[str]]]:
     """(folder, its files) of a local or remote tree; linked folders are entered once."""
     if is_remote(data_dir):
         import blobfile
@@ -44,7 +48,7 @@ def _folders(data_dir: str) -> Iterator[tuple[str, Sequence[str]]]:
             yield folder, files
         return
     if not os.path.isdir(data_dir):
-        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
+        raise DataError(f"{flag} {data_dir} is not a folder; point it at the images")
     entered: set[str] = set()
     for folder, folders, files in os.walk(data_dir, followlinks=True):
         entered.add(os.path.realpath(folder))

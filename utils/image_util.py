@@ -7,12 +7,13 @@ levels 0..255, float images lie in [-1, 1].
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ DEFAULT_EXTENSION = ".JPEG"
 MAX_PIXELS = (1 << 28) // 3
 MAX_FILE_BYTES = 1 << 29
 HALF_RANGE_255 = 127.5
-
+_HEADER_BYTES = 1 << 16
+_REMEDY = "Get the file again, or take its name out of the info dict"
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What Pillow's decoders raise on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError)
@@ -55,7 +57,24 @@ def open_image(path: StrPath) -> Image.Image:
         raise FileNotFoundError(
             f"{name}: no such image; check data_dir and the names in the info dict"
         ) from error
-    return decode_image(data, name, "Get the file again, or take its name out of the info dict")
+    return decode_image(data, name, _REMEDY)
+
+
+def image_size(path: StrPath) -> tuple[int, int]:
+    """(width, height) of what `open_image` gives, off the first bytes; no pixel is decoded.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        BadImageError: another format, no whole header, or more than `MAX_PIXELS` pixels.
+    """
+    with contextlib.suppress(BadImageError):  # a header behind a long profile, say
+        return _size_in_first(_HEADER_BYTES, path)
+    return _size_in_first(MAX_FILE_BYTES, path)
+
+
+def _size_in_first(num_bytes: int, path: StrPath) -> tuple[int, int]:
+    with _opened(read_up_to(path, num_bytes), os.fspath(path), _REMEDY) as image:
+        return image.size
 
 
 def decode_image(data: bytes, name: str, remedy: str) -> Image.Image:
@@ -72,11 +91,19 @@ def decode_image(data: bytes, name: str, remedy: str) -> Image.Image:
         raise ValueError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
         )
+    with _opened(data, name, remedy) as image:
+        image.load()
+        return _to_rgb(image)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str, remedy: str) -> Iterator[Image.Image]:
+    """An image whose header was read; errors in it and in the block name file and remedy."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image.width, image.height)
-            image.load()
-            return _to_rgb(image)
+            yield image
+            return
     except UnidentifiedImageError:
         cause = f"not a whole {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
     except _DECODE_ERRORS as error:
@@ -248,8 +275,12 @@ def resolve_image_path(data_dir: StrPath, name: str) -> str:
     problem = problem_with_name(name)
     if problem is not None:
         raise DataError(f"image name {name!r} {problem}")
-    has_extension = name.lower().endswith(IMAGE_EXTENSIONS)
-    return os.path.join(os.fspath(data_dir), name if has_extension else name + DEFAULT_EXTENSION)
+    return os.path.join(os.fspath(data_dir), with_extension(name))
+
+
+def with_extension(name: str) -> str:
+    """The name of a file whose `.JPEG` may have been left off."""
+    return name if name.lower().endswith(IMAGE_EXTENSIONS) else name + DEFAULT_EXTENSION
 
 
 def safe_join(root: StrPath, name: str) -> str:

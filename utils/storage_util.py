@@ -19,6 +19,15 @@ def is_file(path: str) -> bool:
     return bool(blobfile.exists(path)) and not blobfile.isdir(path)
 
 
+def is_folder(path: str) -> bool:
+    """Whether a local or ``blobfile`` path is a folder."""
+    if not is_remote(path):
+        return os.path.isdir(path)
+    import blobfile
+
+    return bool(blobfile.isdir(path))
+
+
 def list_names(folder: str) -> list[str]:
     """Sorted names in a folder; none if there is no such folder."""
     if not is_remote(folder):

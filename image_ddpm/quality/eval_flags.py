@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from utils.script_util import flag
+from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
+from utils.script_util import defaults, flag
 
 PIXELS = "pixels"
 # the keys of image_ddpm.quality.features.NETWORKS, which needs torch
-NETWORK_NAMES = ("small_cnn",)
+ENCODER = "encoder_unet"
+NETWORK_NAMES = ("small_cnn", ENCODER)
 MAX_SUBSET_SIZE = 1000
 
 
@@ -70,3 +73,22 @@ class EvalFlags:
             )
         if self.save_reference_stats and not self.save_reference_stats.endswith(".npz"):
             raise ValueError(f"--save_reference_stats {self.save_reference_stats} must end in .npz")
+
+
+def require_use_of_classifier_flags(flags: EvalFlags, given: Collection[str]) -> None:
+    """Refuses flags that describe a classifier where there is none.
+
+    Args:
+        flags: which features there are.
+        given: names of the flags on the command line.
+
+    Raises:
+        ValueError: names the flags and the remedy.
+    """
+    own = (*defaults(ClassifierFlags), *defaults(ClassifierImageFlags))
+    unused = [f"--{name}" for name in own if name in given]
+    if unused and flags.features_network != ENCODER:
+        raise ValueError(
+            f"{', '.join(unused)}: read for --features_network {ENCODER} only; leave out what "
+            f"describes a classifier, or give its file and --features_network {ENCODER}"
+        )

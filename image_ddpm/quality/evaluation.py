@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from image_ddpm.quality.figures import (
     frechet_figures,
     kernel_figures,
     pair_figures,
+    require_pair_sizes,
     stage,
     subset_size,
 )
@@ -28,13 +30,19 @@ from utils import dist_util
 from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
 from utils.logger import RunLogger
+from utils.model_util import usable_precision
 from utils.stop_util import StopFlag
 
 Input = ImageSet | FeatureSet
 
 
-def evaluate(flags: EvalFlags, logger: RunLogger) -> bool:
+def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) -> bool:
     """Compares ``--samples`` with ``--reference``; prints the figures, writes ``results.json``.
+
+    Args:
+        flags: what to compare.
+        encoder: keywords of ``create_classifier``, for ``--features_network encoder_unet``.
+        logger: receives the figures.
 
     Returns:
         False if a signal stopped it.
@@ -44,14 +52,45 @@ def evaluate(flags: EvalFlags, logger: RunLogger) -> bool:
         DataError: about an input; names it.
         CheckpointError: about the network.
     """
+    stop = StopFlag()
+    try:
+        with stop.listening():
+            results = _compare(flags, encoder, stop, logger)
+    except Stopped as reason:
+        logger.info(f"stopped ({reason}); run again")
+        return False
+    if results is None:
+        logger.info("dry run: nothing was written")
+        return True
+    logger.info("\n" + table(results))
+    for line in notices(results):
+        logger.info(line)
+    path = os.path.join(flags.log_dir, "results.json")
+    write_json_atomic(path, results)
+    logger.info(f"figures: {path}")
+    return True
+
+
+def _compare(
+    flags: EvalFlags, encoder: Mapping[str, Any], stop: StopFlag, logger: RunLogger
+) -> dict[str, Any] | None:
+    """The content of ``results.json``; None of a dry run.
+
+    Raises:
+        Stopped: a signal.
+    """
     reference, samples = (
         read_input(f"--{name}", getattr(flags, name), flags.num_images, flags.seed)
         for name in ("reference", "samples")
     )
     inputs, maker = (reference, samples), None
     _require_use_of_flags(flags, inputs)
+    if flags.paired:
+        require_pair_sizes(*_pair_of(inputs), stop)
     if any(isinstance(part, ImageSet) for part in inputs):
-        maker = feature_maker(flags.features, flags.features_network, dist_util.current_device())
+        usable = usable_precision(encoder["use_fp16"], encoder["use_bf16"], logger.info)
+        network, device = flags.features_network, dist_util.current_device()
+        maker = feature_maker(flags.features, network, device, {**encoder, **usable})
     _require_same_features(inputs, maker)
     for part in inputs:
         if isinstance(part, FeatureSet) and 0 < flags.num_images < part.statistics.count:
@@ -60,22 +99,9 @@ def evaluate(flags: EvalFlags, logger: RunLogger) -> bool:
                 f"{part.flag} are of {part.statistics.count} images"
             )
     if flags.dry_run:
-        _try_one_batch(flags, inputs, maker, logger)
-        return True
-    stop = StopFlag()
-    try:
-        with stop.listening():
-            results = _results(flags, inputs, maker, stop, logger)
-    except Stopped as reason:
-        logger.info(f"stopped ({reason}); run again")
-        return False
-    logger.info("\n" + table(results))
-    for line in notices(results):
-        logger.info(line)
-    path = os.path.join(flags.log_dir, "results.json")
-    write_json_atomic(path, results)
-    logger.info(f"figures: {path}")
-    return True
+        _try_one_batch(flags, inputs, maker, stop, logger)
+        return None
+    return _results(flags, inputs, maker, stop, logger)
 
 
 def _require_use_of_flags(flags: EvalFlags, inputs: tuple[Input, Input]) -> None:
@@ -92,10 +118,6 @@ def _require_use_of_flags(flags: EvalFlags, inputs: tuple[Input, Input]) -> None
             f"--features {flags.features}: --reference and --samples hold features already; leave "
             "the flag out"
         )
-    if flags.paired and not all(is_image):
-        raise ValueError("--paired True compares images; give --reference and --samples as images")
-    if flags.paired and isinstance(reference, ImageSet) and isinstance(samples, ImageSet):
-        require_pairs(reference, samples)
     for part in inputs:
         if isinstance(part, ImageSet) and len(part) < 2:
             raise DataError(f"{part.flag} {part.path} holds one image; 2 or more are needed")
@@ -105,6 +127,20 @@ def _require_use_of_flags(flags: EvalFlags, inputs: tuple[Input, Input]) -> None
             "holds nothing but statistics; leave the flag out"
         )
     subset_size(flags, _num_vectors(reference), _num_vectors(samples))
+
+
+def _pair_of(inputs: tuple[Input, Input]) -> tuple[ImageSet, ImageSet]:
+    """Both sets, image k of which shows the same.
+
+    Raises:
+        ValueError: if they are no images.
+        DataError: if they are no pairs.
+    """
+    reference, samples = inputs
+    if not isinstance(reference, ImageSet) or not isinstance(samples, ImageSet):
+        raise ValueError("--paired True compares images; give --reference and --samples as images")
+    require_pairs(reference, samples)
+    return reference, samples
 
 
 def _num_vectors(part: Input) -> int | None:
@@ -138,7 +174,11 @@ def _require_same_features(inputs: tuple[Input, Input], maker: FeatureMaker | No
 
 
 def _try_one_batch(
-    flags: EvalFlags, inputs: tuple[Input, Input], maker: FeatureMaker | None, logger: RunLogger
+    flags: EvalFlags,
+    inputs: tuple[Input, Input],
+    maker: FeatureMaker | None,
+    stop: StopFlag,
+    logger: RunLogger,
 ) -> None:
     for part in inputs:
         if isinstance(part, FeatureSet):
@@ -153,7 +193,8 @@ def _try_one_batch(
             f"batch, with warm-up: {seconds:.4f} s an image; {len(part)} images: "
             f"{seconds * len(part):.0f} s"
         )
-    logger.info("dry run: nothing was written")
+        if stop.reason:
+            raise Stopped(stop.reason)
 
 
 def _results(
@@ -163,7 +204,6 @@ def _results(
     stop: StopFlag,
     logger: RunLogger,
 ) -> dict[str, Any]:
-    """The content of ``results.json``."""
     reference, samples = (_with_features(part, flags, maker, stop) for part in inputs)
     if flags.save_reference_stats:
         save_features(flags.save_reference_stats, reference)

@@ -23,6 +23,7 @@ from image_ddpm.quality.image_sets import ImageSet, array_set, choose, folder_se
 from image_ddpm.quality.npz_files import read_npz
 from utils.atomic_file import atomic_write
 from utils.errors import DataError
+from utils.storage_util import is_folder
 
 ARRAYS = ("arr_0", "mean", "covariance", "count", "features", "features_name")
 _STATISTICS = ("mean", "covariance", "count")
@@ -56,14 +57,14 @@ def read_input(flag: str, path: str, num_images: int, seed: int) -> ImageSet | F
 
     Args:
         flag: ``--reference`` or ``--samples``, for messages.
-        path: a folder or an ``.npz`` file.
+        path: a folder, which may be remote, or a local ``.npz`` file.
         num_images: how many images or features to draw; 0: all. Statistics are always whole.
         seed: of the draw.
 
     Raises:
         DataError: names flag, file, what is wrong and the remedy.
     """
-    if os.path.isdir(path):
+    if is_folder(path):
         return folder_set(flag, path, num_images, seed)
     arrays = read_npz(path, flag, ARRAYS)
     if any(key in arrays for key in _STATISTICS):

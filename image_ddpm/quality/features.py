@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from image_ddpm.quality.eval_flags import PIXELS
+from image_ddpm.classifier_utils import create_classifier
+from image_ddpm.quality.eval_flags import ENCODER, PIXELS
 from image_ddpm.quality.image_sets import Picture
 from models.cnn import SmallCNN
+from models.encoder import EncoderUNet
 from utils.atomic_file import sha256_of
 from utils.errors import CheckpointError
+from utils.model_util import cast_to_own_precision
+from utils.pixel_util import bytes_to_image
 from utils.state_dict_io import check_state_dict, read_state_dict
 
 Features = NDArray[np.float32]
@@ -31,6 +36,10 @@ _CNN_SIDE = 28
 _CNN_CONVOLUTION = "features.3.weight"
 _CNN_LINEAR = re.compile(r"classifier\.(\d{1,4})\.weight")
 _CNN_PLACES = 16
+# channels of a classifier's images → how Pillow calls them
+_MODES = MappingProxyType({1: "L", 3: "RGB"})
+_BICUBIC = Image.Resampling.BICUBIC
+_NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -38,15 +47,19 @@ class FeatureNetwork:
     """How one kind of network makes features.
 
     Attributes:
-        build: an untrained network of the sizes that a state_dict's shapes show; need not allocate
-            (it is called on the device ``meta``). Raises ValueError if they show none.
-        prepare: pictures (H, W, 3) of any sizes → the network's input (N, …).
+        build: state_dict, keywords → an untrained network of the sizes that the state_dict's shapes
+            show, or of those that the keywords say; need not allocate (it is called on the device
+            ``meta``). Raises CheckpointError if the shapes, ValueError if the keywords make none.
+        prepare: network, pictures (H, W, 3) of any sizes → its input (N, …).
         activations: network, input → (N, D).
+        unseen: keywords that change the features of one file, whatever its shapes; they belong to
+            the name of the features.
     """
 
-    build: Callable[[Mapping[str, Tensor]], nn.Module]
-    prepare: Callable[[Sequence[Picture]], Tensor]
+    build: Callable[[Mapping[str, Tensor], Mapping[str, Any]], nn.Module]
+    prepare: Callable[[nn.Module, Sequence[Picture]], Tensor]
     activations: Callable[[nn.Module, Tensor], Tensor]
+    unseen: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -57,36 +70,50 @@ class FeatureMaker:
     make: Callable[[Sequence[Picture]], Features]
 
 
-def feature_maker(features: str, network_name: str, device: torch.device) -> FeatureMaker:
+def feature_maker(
+    features: str,
+    network_name: str,
+    device: torch.device,
+    keywords: Mapping[str, Any] = _NO_KEYWORDS,
+) -> FeatureMaker:
     """What ``--features`` and ``--features_network`` ask for.
+
+    Args:
+        features: ``pixels``, or the file of a network.
+        network_name: a key of ``NETWORKS``.
+        device: where to compute.
+        keywords: what the file of a network does not tell: those of ``create_classifier``.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or not of this network; names the flag.
+        ValueError: keywords that make no network; names the flag.
     """
     if features == PIXELS:
         return FeatureMaker(PIXELS, pixel_features)
     kind = NETWORKS[network_name]
     try:
-        network = _load(kind, features).to(device).eval()
-    except ValueError as error:  # a CheckpointError, or sizes that the network refuses
+        network = _load(kind, features, keywords).to(device).eval()
+    except CheckpointError as error:
         raise CheckpointError(
             f"--features {features} as --features_network {network_name}: {error}"
         ) from None
 
     def make(pictures: Sequence[Picture]) -> Features:
         with torch.inference_mode():
-            found = kind.activations(network, kind.prepare(pictures).to(device))
+            found = kind.activations(network, kind.prepare(network, pictures).to(device))
             return found.float().cpu().numpy()
 
-    return FeatureMaker(f"{network_name}:{sha256_of(features)[:16]}", make)
+    unseen = "".join(f",{name}={keywords[name]}" for name in kind.unseen)
+    return FeatureMaker(f"{network_name}:{sha256_of(features)[:16]}{unseen}", make)
 
 
-def _load(kind: FeatureNetwork, path: str) -> nn.Module:
+def _load(kind: FeatureNetwork, path: str, keywords: Mapping[str, Any]) -> nn.Module:
     state = read_state_dict(path)
     # without values: shapes that do not belong together may ask for more memory than there is
     with torch.device("meta"):
-        network = kind.build(state)
+        network = kind.build(state, keywords)
     network.load_state_dict(check_state_dict(network, state, path), assign=True)
+    cast_to_own_precision(network)
     return network
 
 
@@ -115,24 +142,38 @@ def area_weights(num_pixels: int) -> NDArray[np.float64]:
     return weights
 
 
-def _build_small_cnn(state: Mapping[str, Tensor]) -> SmallCNN:
+def _build_small_cnn(state: Mapping[str, Tensor], _: Mapping[str, Any]) -> SmallCNN:
     convolution = state.get(_CNN_CONVOLUTION)
     found = [(int(match[1]), key) for key in state if (match := _CNN_LINEAR.fullmatch(key))]
     linear = [state[key] for _, key in sorted(found)]
     if convolution is None or convolution.ndim != 4 or len(linear) < 2:
-        raise ValueError(f"it has no convolution {_CNN_CONVOLUTION} or no classifier.N.weight")
+        raise CheckpointError(f"it has no convolution {_CNN_CONVOLUTION} or no classifier.N.weight")
     if any(weight.ndim != 2 for weight in linear):
-        raise ValueError("classifier.N.weight must be matrices")
+        raise CheckpointError("classifier.N.weight must be matrices")
     widths = [int(weight.shape[0]) for weight in linear]
-    return SmallCNN(_CNN_PLACES * int(convolution.shape[0]), widths[:-1], widths[-1])
+    try:
+        return SmallCNN(_CNN_PLACES * int(convolution.shape[0]), widths[:-1], widths[-1])
+    except ValueError as error:  # sizes that the network refuses
+        raise CheckpointError(str(error)) from None
 
 
-def _grey_28(pictures: Sequence[Picture]) -> Tensor:
-    """(N, 1, 28, 28) in [0, 1]; pictures of another size are resized (bicubic, antialiased)."""
-    size = (_CNN_SIDE, _CNN_SIDE)
-    grey = (Image.fromarray(np.ascontiguousarray(picture)).convert("L") for picture in pictures)
-    resized = [np.asarray(image.resize(size, Image.Resampling.BICUBIC)) for image in grey]
-    return torch.from_numpy(np.stack(resized)[:, None]).float() / 255.0
+def _grey_28(_: nn.Module, pictures: Sequence[Picture]) -> Tensor:
+    """(N, 1, 28, 28) in [0, 1]."""
+    return _resized(pictures, _CNN_SIDE, "L").float() / 255.0
+
+
+def _resized(pictures: Sequence[Picture], side: int, mode: str) -> Tensor:
+    """(N, C, side, side) grey levels; other sizes are resized (bicubic, antialiased).
+
+    Args:
+        pictures: (H, W, 3) of any sizes and shapes.
+        side: pixels.
+        mode: ``RGB``, or ``L`` for one channel.
+    """
+    images = (Image.fromarray(np.ascontiguousarray(picture)).convert(mode) for picture in pictures)
+    arrays = [np.asarray(image.resize((side, side), _BICUBIC)) for image in images]
+    stacked = np.stack(arrays).reshape(len(arrays), side, side, -1)
+    return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
 
 
 def _before_last_linear(network: nn.Module, x: Tensor) -> Tensor:
@@ -141,6 +182,33 @@ def _before_last_linear(network: nn.Module, x: Tensor) -> Tensor:
     return hidden
 
 
+def _build_encoder(_: Mapping[str, Tensor], keywords: Mapping[str, Any]) -> EncoderUNet:
+    if keywords["in_channels"] not in _MODES:
+        raise ValueError(f"--in_channels {keywords['in_channels']}: give 3, or 1 for grey levels")
+    return create_classifier(**keywords)
+
+
+def _as_trained(network: nn.Module, pictures: Sequence[Picture]) -> Tensor:
+    """(N, C, H, H) in [-1, 1], C and H those of the network."""
+    assert isinstance(network, EncoderUNet)
+    config = network.config
+    return bytes_to_image(_resized(pictures, config.image_size, _MODES[config.in_channels]))
+
+
+def _clean_features(network: nn.Module, x: Tensor) -> Tensor:
+    """Of images without noise: timestep 0."""
+    assert isinstance(network, EncoderUNet)
+    return network.features(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+
+
 NETWORKS: Mapping[str, FeatureNetwork] = MappingProxyType(
-    {"small_cnn": FeatureNetwork(_build_small_cnn, _grey_28, _before_last_linear)}
+    {
+        "small_cnn": FeatureNetwork(_build_small_cnn, _grey_28, _before_last_linear),
+        ENCODER: FeatureNetwork(
+            _build_encoder,
+            _as_trained,
+            _clean_features,
+            ("image_size", "classifier_num_head_channels"),
+        ),
+    }
 )

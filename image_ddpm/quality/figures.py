@@ -134,23 +134,37 @@ def kernel_figures(
     return {**found._asdict(), "num_subsets": flags.num_subsets, "subset_size": size}
 
 
-def pair_figures(reference: ImageSet, samples: ImageSet, stop: StopFlag) -> dict[str, Any]:
-    """Mean PSNR of the pairs that differ and mean SSIM of all, with their standard errors.
+def require_pair_sizes(reference: ImageSet, samples: ImageSet, stop: StopFlag) -> None:
+    """Checks that pairs have figures, off the headers of their files: before any costly pass.
 
     Raises:
         DataError: two images of a pair differ in size, or are too small for SSIM.
+        Stopped: a signal.
+    """
+    with stage(stop, len(reference), "sizes of the pairs", "image") as count:
+        for k in range(len(reference)):
+            real, drawn = reference.size(k), samples.size(k)
+            if real != drawn or min(real) < MIN_SSIM_SIDE:
+                raise DataError(
+                    f"--paired True: {reference.label(k)} is {real[0]}x{real[1]}, "
+                    f"{samples.label(k)} {drawn[0]}x{drawn[1]}; pairs must be of one size, of "
+                    f"{MIN_SSIM_SIDE} pixels a side or more"
+                )
+            count(1)
+
+
+def pair_figures(reference: ImageSet, samples: ImageSet, stop: StopFlag) -> dict[str, Any]:
+    """Mean PSNR of the pairs that differ and mean SSIM of all, with their standard errors.
+
+    The pairs have passed :func:`require_pair_sizes`.
+
+    Raises:
         Stopped: a signal.
     """
     decibels, similarities = [], []
     with stage(stop, len(reference), "pairs", "image") as count:
         for k in range(len(reference)):
             real, drawn = reference.picture(k), samples.picture(k)
-            if real.shape != drawn.shape or min(real.shape[:2]) < MIN_SSIM_SIDE:
-                raise DataError(
-                    f"--paired True: {reference.label(k)} is {real.shape[1]}x{real.shape[0]}, "
-                    f"{samples.label(k)} {drawn.shape[1]}x{drawn.shape[0]}; pairs must be of one "
-                    f"size, of {MIN_SSIM_SIDE} pixels a side or more"
-                )
             decibels.append(psnr(real, drawn))
             similarities.append(ssim(real, drawn))
             count(1)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.errors import DataError
-from utils.image_util import IMAGE_EXTENSIONS, BadImageError, open_image
+from utils.image_folder import scan
+from utils.image_util import BadImageError, image_size, open_image, with_extension
 from utils.random_util import stable_seed
 
 Picture = NDArray[np.uint8]
@@ -44,15 +45,29 @@ class ImageSet:
         Raises:
             DataError: names the file that is no whole image.
         """
-        index = int(self.indices[k])
         if self.array is not None:
-            return np.broadcast_to(self.array[index], (*self.array.shape[1:3], 3))
-        assert self.names is not None
-        path = os.path.join(self.path, self.names[index])
+            return np.broadcast_to(self.array[self.indices[k]], (*self.array.shape[1:3], 3))
         try:
-            return np.asarray(open_image(path))
+            return np.asarray(open_image(self._file(k)))
         except BadImageError as error:
             raise DataError(f"{self.flag}: {error}") from None
+
+    def size(self, k: int) -> tuple[int, int]:
+        """(width, height) of the k-th image that counts; nothing is decoded.
+
+        Raises:
+            DataError: names the file that has no whole header.
+        """
+        if self.array is not None:
+            return self.array.shape[2], self.array.shape[1]
+        try:
+            return image_size(self._file(k))
+        except BadImageError as error:
+            raise DataError(f"{self.flag}: {error}") from None
+
+    def _file(self, k: int) -> str:
+        assert self.names is not None
+        return os.path.join(self.path, self.names[int(self.indices[k])])
 
     def label(self, k: int) -> str:
         """What messages call the k-th image."""
@@ -67,22 +82,13 @@ class ImageSet:
 
 
 def folder_set(flag: str, path: str, num_images: int, seed: int) -> ImageSet:
-    """The images of a folder and those below it, sorted by name without extension.
+    """The images of a folder, which may be remote, sorted by name without extension; all levels.
 
     Raises:
         DataError: if there is none.
     """
-    names = []
-    for folder, _, files in os.walk(path):
-        prefix = os.path.relpath(folder, path)
-        names += [
-            os.path.normpath(os.path.join(prefix, file))
-            for file in files
-            if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith(".")
-        ]
-    if not names:
-        raise DataError(f"{flag} {path} holds no image ({', '.join(IMAGE_EXTENSIONS)})")
-    names.sort(key=os.path.splitext)
+    # with the extension that scan leaves off: a.b.JPEG and a.b.png are the pair a.b
+    names = sorted(map(with_extension, scan(path, flag)), key=os.path.splitext)
     return ImageSet(flag, path, names, None, choose(len(names), num_images, seed))
 
 

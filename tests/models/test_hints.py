@@ -54,6 +54,7 @@ def _change(config: UNetConfig, **changes: Any) -> UNetConfig:
         (DENOISER, _change(DENOISER, out_channels=6), "--learn_sigma False"),
         (_change(DENOISER, use_scale_shift_norm=False), DENOISER, "--use_scale_shift_norm False"),
         (DENOISER, _change(DENOISER, use_scale_shift_norm=False), "--use_scale_shift_norm True"),
+        (_change(DENOISER, channel_mult=(1, 3)), DENOISER, "see --channel_mult"),
     ],
 )
 def test_the_flag_of_a_denoiser_is_named(there: UNetConfig, here: UNetConfig, word: str) -> None:

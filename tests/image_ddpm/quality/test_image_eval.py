@@ -272,9 +272,22 @@ def test_sets_that_are_no_pairs_are_refused(flags: dict[str, Any], tmp_path: Pat
     _refused(flags, EXIT_DATA, "2 names have not one image", samples=twice, **paired)
     array = {"reference": write_samples(tmp_path / "r.npz", REAL), **paired}
     _refused(flags, EXIT_DATA, "--reference has 30 images, --samples 24", num_images=9, **array)
+
+
+def test_sizes_of_pairs_are_compared_before_the_network_is_read(
+    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageSet, "picture", lambda self, k: pytest.fail("a picture is decoded"))
+    early = {"paired": True, "features": "none.pt", "features_network": "small_cnn"}
+    array = {"reference": write_samples(tmp_path / "r.npz", REAL), **early}
     for shape in ((16, 21, 3), (10, 20, 3)):
         other = write_samples(tmp_path / "s.npz", pictures(30, shape=shape))
         _refused(flags, EXIT_DATA, "image 0 is 20x16", "of one size", samples=other, **array)
+    folder = write_folder(tmp_path / "s", REAL[:29])
+    write_folder(folder, pictures(30, shape=(17, 20, 3))[:1])
+    real = write_folder(tmp_path / "r", REAL[:29])
+    early |= {"reference": real, "samples": folder, "dry_run": True}
+    _refused(flags, EXIT_DATA, "image_000.png is 20x16", "20x17; pairs must be", **early)
 
 
 def test_a_bad_network_ends_with_the_checkpoints_code(

@@ -64,6 +64,7 @@ def test_a_command_reads_what_an_earlier_one_wrote(preset: Preset) -> None:
 def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> None:
     from dataclasses import fields
 
+    from ddpm.flags import DiffusionFlags
     from sr_var import flags
 
     def take(args: dict[str, object], *classes: type) -> dict[str, object]:
@@ -73,6 +74,6 @@ def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> No
     parsed = _parse(commands(preset))
     create_mean_model(**take(parsed["sr_mean_train.py"], flags.MeanModelFlags))
     create_var_model(**take(parsed["sr_var_train.py"], flags.VarModelFlags))
-    groups = flags.SRDiffusionModelFlags, flags.DiffusionFlags
+    groups = flags.SRDiffusionModelFlags, DiffusionFlags
     _, process = sr_create_model_and_diffusion(**take(parsed["ddpm_sr_sample.py"], *groups))
     assert process.num_timesteps == sum(int(part) for part in preset.respacing.split(","))

@@ -9,6 +9,8 @@ Give the diffusion flags of the denoiser that it will guide.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from image_ddpm.classifier_flags import (
     ClassifierFlags,
     ClassifierImageFlags,
@@ -51,7 +53,11 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log, sizes = run.logger.info, vars(image)
+        train = replace(train, use_fp16=train.use_fp16 or classifier.classifier_use_fp16)
         train = in_usable_precision(train, log)
+        if process.timestep_respacing:
+            log("notice: --timestep_respacing is for sampling; training uses all steps")
+            process = replace(process, timestep_respacing="")
         entries = load_entries(data_flags, image.num_classes, log)
         model = new_network(create_classifier, {**vars(classifier), **sizes}, train)
         diffusion = create_diffusion(process)

@@ -11,9 +11,9 @@ again with the same --output_dir, it goes on.
 from __future__ import annotations
 
 from image_ddpm.flags import (
-    ImageDataFlags,
     ImageDiffusionFlags,
     ImageModelFlags,
+    LabelFlags,
     NLLFlags,
     with_folders,
 )
@@ -29,7 +29,7 @@ def create_parser() -> FlagParser:
         preset=PresetFlags,
         model=ImageModelFlags,
         diffusion=ImageDiffusionFlags,
-        data=ImageDataFlags,
+        data=LabelFlags,
         likelihood=NLLFlags,
     )
 
@@ -38,16 +38,19 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, builds, measures; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
-    data, nll = from_args(ImageDataFlags, args), with_folders(from_args(NLLFlags, args))
+    data, nll = from_args(LabelFlags, args), with_folders(from_args(NLLFlags, args))
     vars(args).update(log_dir=nll.log_dir, output_dir=nll.output_dir)
     from image_ddpm.nll_run import dry_run, finish_measure, load_measure, require_settings
     from image_ddpm.parts import PartStore
+    from utils.debug_util import report_cost
     from utils.run_util import started
 
     with started(args, None if nll.dry_run else nll.log_dir, has_group=False) as run:
         log = run.logger.info
         all_flags = flags, process, data, nll
         measure = load_measure(all_flags, run.device, log)
+        if nll.debug_mode:
+            report_cost(measure.model, run.device, log)
         if nll.dry_run:
             dry_run(measure, log)
             return EXIT_DONE

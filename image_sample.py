@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from image_ddpm.classifier_flags import GuideFlags
+from image_ddpm.classifier_flags import GuideFlags, settle_guide
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags, with_folders
 from image_ddpm.presets import ClassifierPresetFlags, PresetFlags, settle_presets
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
@@ -38,16 +38,18 @@ def main(argv: list[str] | None = None) -> int:
     args = settle_presets(create_parser().parse_args(argv))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
-    guide = from_args(GuideFlags, args)
+    guide = settle_guide(args)
     vars(args).update(log_dir=sample.log_dir, output_dir=sample.output_dir)
     from image_ddpm.parts import PartStore
-    from image_ddpm.sample_files import finish_samples, samples_path, write_pictures
+    from image_ddpm.sample_files import finish_and_draw, samples_path
     from image_ddpm.sample_run import load_sampler, require_settings
     from utils.run_util import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info
         sampler = load_sampler(flags, process, sample, guide, run.device, log)
+        if sample.debug_mode:
+            sampler.report_cost()
         if sample.dry_run:
             sampler.dry_run()
             return EXIT_DONE
@@ -58,10 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         is_written = os.path.exists(path)
         if not is_written and not sampler.run(store, run.launch.rank, run.launch.world_size):
             return EXIT_STOPPED
-        is_written = finish_samples(store, path, shape, log)
-        if is_written and sample.png:
-            write_pictures(path, sample.output_dir)
-    return EXIT_DONE
+        is_done = finish_and_draw(store, path, shape, log, has_pictures=sample.png)
+    return EXIT_DONE if is_done else EXIT_STOPPED
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     train = with_folders(from_args(ImageTrainFlags, args))
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
     from image_ddpm.script_util import create_image_model, model_keywords
-    from image_ddpm.train_data import load_entries, load_train_images
+    from image_ddpm.train_data import class_names, load_entries, load_train_images
     from image_ddpm.train_utils import make_train_loop
     from utils.model_util import in_usable_precision, new_network
     from utils.run_util import started
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             lambda sampler: load_train_images(
                 entries, data_flags, flags, train, sampler, run.device, log
             ),
+            class_names(entries) if flags.class_cond else [],
             flags,
             process,
             train,

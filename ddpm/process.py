@@ -51,6 +51,23 @@ def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> Schedule
     return create_named_schedule_sampler(name, diffusion.num_timesteps)
 
 
+# flags that matter in training alone
+_TRAINING_ONLY = ("use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas")
+
+
+def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> dict[str, Any]:
+    """What a network's output depends on: its weights, and flags that change what they compute.
+
+    Args:
+        model_path: of the weights.
+        network: a dataclass of the network's flags; heads, for one, show in no weight.
+        process: of the noise.
+    """
+    flags = {**vars(network), **vars(process)}
+    kept = {name: value for name, value in flags.items() if name not in _TRAINING_ONLY}
+    return {"model_sha256": sha256_of(model_path), **kept}
+
+
 def sampling_settings(
     network: Any, process: DiffusionFlags, sampler: SamplerFlags, seed: int
 ) -> dict[str, Any]:
@@ -63,14 +80,11 @@ def sampling_settings(
         seed: of the samples.
     """
     return {
-        "model_sha256": sha256_of(sampler.model_path),
-        # heads, for one, change what the same weights compute
-        **{name: value for name, value in vars(network).items() if name != "use_checkpoint"},
+        **model_settings(sampler.model_path, network, process),
         "sampler": sampler.chosen_sampler,
         "eta": sampler.eta,
         "clip_denoised": sampler.clip_denoised,
         "seed": seed,
-        **vars(process),
     }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
 from image_ddpm.flags import LOGDIR_VARIABLE, ImageDiffusionFlags
 from models.encoder_config import POOLS
-from utils.script_util import flag
+from utils.script_util import flag, from_args, require_at_least
 from utils.train_flags import TrainFlags
 
 
@@ -47,6 +48,16 @@ class ClassifierImageFlags:
     in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
     num_classes: int = flag(1000, "number of class labels")
 
+    def __post_init__(self) -> None:
+        """Refuses what no image and no class is.
+
+        Raises:
+            ValueError: names the flag, its value and the remedy.
+        """
+        require_at_least(self, image_size=1, num_classes=1)
+        if self.in_channels not in (1, 3):
+            raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
+
 
 @dataclass(frozen=True)
 class ClassifierProcessFlags(ImageDiffusionFlags):
@@ -63,3 +74,16 @@ class ClassifierTrainFlags(TrainFlags):
     max_step: int = flag(150000, "stop after this many steps in total")
     log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
     model_save_dir: str = flag("", "folder of the checkpoints; empty: log_dir")
+
+
+def settle_guide(args: argparse.Namespace) -> GuideFlags:
+    """The guide's flags; refuses those of a classifier that is not there.
+
+    Raises:
+        ValueError: names the flags.
+    """
+    guide = from_args(GuideFlags, args)
+    given = sorted(name for name in args.given_flags if name.startswith("classifier_"))
+    if given and not guide.classifier_path:
+        raise ValueError(f"--{', --'.join(given)}: give --classifier_path with them")
+    return guide

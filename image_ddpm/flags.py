@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ddpm.flags import DiffusionFlags, DiffusionTrainFlags, SamplerFlags
 from utils.data_flags import CropFlags
+from utils.mpi_launch import num_processes
 from utils.script_util import flag, require_at_least
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
@@ -53,6 +54,7 @@ class ImageModelFlags:
         Raises:
             ValueError: names the flag, its value and the remedy.
         """
+        require_at_least(self, num_classes=1)
         if self.in_channels not in (1, 3):
             raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
         if not 0.0 <= self.class_dropout < 1.0:
@@ -77,16 +79,17 @@ class ImageDiffusionFlags(DiffusionFlags):
 
 
 @dataclass(frozen=True)
-class ImageDataFlags(CropFlags):
-    """Where the images are and how they are cut."""
+class LabelFlags:
+    """Which images, and where their labels come from."""
 
+    data_dir: str = flag("", "folder of the images")
     data_info_dict_path: str = flag(
         "", "pickle of class -> label and file names; empty: all images below data_dir"
     )
     label_from: str = flag(
         AUTO,
         "label of an image: its file name up to the first underscore, or its folder; auto: the "
-        "name where every one has an underscore",
+        "name where every one has an underscore, unless all names say the same and folders do not",
         (AUTO, NAME, FOLDER),
     )
 
@@ -98,6 +101,11 @@ class ImageDataFlags(CropFlags):
         """
         if not self.data_dir:
             raise ValueError("--data_dir is empty; give the folder of the images")
+
+
+@dataclass(frozen=True)
+class ImageDataFlags(LabelFlags, CropFlags):
+    """Where the images are and how they are cut."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,9 @@ class ImageSampleFlags(SamplerFlags):
     batch_size: int = flag(16, "samples per network evaluation and process")
     labels: str = flag("", "classes to draw in turn, comma separated; empty: at random")
     guidance_scale: float = flag(
-        1.0, "classifier-free guidance; 1: none, 0: without class (trained with class_dropout)"
+        1.0,
+        "classifier-free guidance (trained with class_dropout); 1: none, 0: without class, but for "
+        "a learned variance",
     )
     log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
     output_dir: str = flag("", "folder of the samples; empty: log_dir")
@@ -202,12 +212,17 @@ class HasLogDir(Protocol):
 def with_folders(flags: Flags) -> Flags:
     """The flags with folders where none are given: OPENAI_LOGDIR, or a new folder in /tmp.
 
-    Under a launcher, give one of them: each process would make a folder of its own.
+    Raises:
+        ValueError: if a launcher started several processes: each would make a folder of its own.
     """
     names = {field.name for field in fields(flags)}
     folder = flags.log_dir or os.environ.get(LOGDIR_VARIABLE, "")
     if not folder and not flags.dry_run:
-        folder = os.path.join(tempfile.gettempdir(), time.strftime("openai-%Y-%m-%d-%H-%M-%S"))
+        if num_processes(os.environ) > 1:
+            raise ValueError(
+                f"several processes need one folder: give --log_dir, or set {LOGDIR_VARIABLE}"
+            )
+        folder = tempfile.mkdtemp(prefix=time.strftime("openai-%Y-%m-%d-%H-%M-%S-"))
     values = {name: getattr(flags, name) for name in names}
     for name in {"log_dir", "output_dir", "model_save_dir"} & names:
         values[name] = values[name] or folder

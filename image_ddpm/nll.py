@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from image_ddpm.flags import ImageModelFlags, NLLFlags
-from image_ddpm.parts import PartStore
+from image_ddpm.parts import PartStore, read_part
 from utils.atomic_file import atomic_write, write_json_atomic
 from utils.crop_data import Entry, TestCrops
 from utils.errors import DataError
@@ -42,8 +42,9 @@ class LikelihoodMeasure:
     Args:
         model: the denoiser, on the device, frozen.
         diffusion: the process, respaced or not.
-        entries: the images.
-        crops: the same images, cut.
+        entries: the images of the data set.
+        num_images: how many of them, the first ones, are measured.
+        crops: the images, cut.
         network: the flags of the model.
         flags: how.
         device: where to compute.
@@ -55,19 +56,15 @@ class LikelihoodMeasure:
         model: torch.nn.Module,
         diffusion: GaussianDiffusion,
         entries: Sequence[Entry],
+        num_images: int,
         crops: TestCrops,
         network: ImageModelFlags,
         flags: NLLFlags,
         device: torch.device,
     ) -> None:
         self.model, self._diffusion, self.device = model, diffusion, device
-        self.entries, self._crops = entries, crops
+        self.entries, self.num_images, self._crops = entries, num_images, crops
         self._network, self._flags = network, flags
-
-    @property
-    def num_images(self) -> int:
-        """How many there are."""
-        return len(self.entries)
 
     @property
     def num_terms(self) -> int:
@@ -93,7 +90,7 @@ class LikelihoodMeasure:
         """
         stop, size = StopFlag(), self._flags.batch_size
         with store.share(rank, world_size) as missing, stop.listening():
-            total = len(range(rank, len(self.entries), world_size))
+            total = len(range(rank, self.num_images, world_size))
             done = total - len(missing)
             with Progress(total, "likelihood", unit="image", done=done, is_shown=rank == 0) as bar:
                 for start in range(0, len(missing), size):
@@ -155,28 +152,32 @@ def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[st
     Raises:
         DataError: for a part that cannot be read, or images without a finite bound.
     """
-    by_index: dict[int, dict[str, Any]] = {}
-    for index, arrays in store.items():
-        for row, i in enumerate(index):
-            by_index[int(i)] = {name: value[row] for name, value in arrays.items()}
-    rows = [by_index[i] for i in range(num_images)]
-    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    if not np.isfinite(columns["total_bpd"]).all():
+    places = store.places()
+    per_image = {name: np.zeros(num_images) for name in ("total_bpd", "prior_bpd", "vb_bpd")}
+    sums: dict[str, NDArray[np.float64]] = {}
+    for path in sorted({path for path, _ in places.values()}):
+        arrays = read_part(path)
+        for i, (other, row) in places.items():
+            if other != path:
+                continue
+            for name in ("total_bpd", "prior_bpd"):
+                per_image[name][i] = arrays[name][row]
+            per_image["vb_bpd"][i] = arrays["vb"][row].sum()
+            for name in _TERMS:
+                sums[name] = sums.get(name, np.zeros(arrays[name].shape[1])) + arrays[name][row]
+    num_bad = int((~np.isfinite(per_image["total_bpd"])).sum())
+    if num_bad:
         raise DataError(
-            f"the bound of {int((~np.isfinite(columns['total_bpd'])).sum())} images is not finite; "
-            "does --model_path fit the flags?"
+            f"the bound of {num_bad} images is not finite; does --model_path fit the flags?"
         )
+    means = {f"mean_{name}": value / num_images for name, value in sums.items()}
     with atomic_write(os.path.join(output_dir, TERMS_FILE)) as file:
-        means = {f"mean_{name}": columns[name].mean(axis=0) for name in _TERMS}
-        per_image = {name: columns[name] for name in ("total_bpd", "prior_bpd")}
         np.savez(file, allow_pickle=False, **per_image, **means)
     result = {
         "num_images": num_images,
-        "total_bpd": _mean_and_error(columns["total_bpd"]),
-        "prior_bpd": _mean_and_error(columns["prior_bpd"]),
-        "vb_bpd": _mean_and_error(columns["vb"].sum(axis=1)),
-        "xstart_mse": float(columns["xstart_mse"].mean()),
-        "mse": float(columns["mse"].mean()),
+        **{name: _mean_and_error(values) for name, values in per_image.items()},
+        "xstart_mse": float(means["mean_xstart_mse"].mean()),
+        "mse": float(means["mean_mse"].mean()),
     }
     write_json_atomic(os.path.join(output_dir, RESULT_FILE), result)
     return result

@@ -9,20 +9,21 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ddpm.process import create_diffusion
-from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlags, NLLFlags
+from ddpm.process import create_diffusion, model_settings
+from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, NLLFlags
 from image_ddpm.nll import SETTINGS_FILE, LikelihoodMeasure, write_results
 from image_ddpm.parts import PartStore
 from image_ddpm.script_util import create_image_model, model_keywords
 from image_ddpm.train_data import load_entries
-from utils.atomic_file import sha256_of
+from image_ddpm.train_utils import CLASSES_KEY
+from utils.checkpoint import CheckpointStore
 from utils.crop_data import Entry, TestCrops
 from utils.debug_util import report_cost
 from utils.model_util import load_checked
 from utils.settings_file import require_same_settings
 
 Log = Callable[[str], None]
-Flags = tuple[ImageModelFlags, ImageDiffusionFlags, ImageDataFlags, NLLFlags]
+Flags = tuple[ImageModelFlags, ImageDiffusionFlags, LabelFlags, NLLFlags]
 
 
 def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeasure:
@@ -33,14 +34,17 @@ def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeas
     """
     network, process, data, nll = flags
     model = load_checked(create_image_model, model_keywords(network, process), nll.model_path, log)
-    entries = load_entries(data, network.num_classes if network.class_cond else None, log)
-    if nll.num_samples != -1:
-        entries = entries[: nll.num_samples]
+    found = CheckpointStore("", warn=log).resolve(nll.model_path)
+    known = found.state.get(CLASSES_KEY, []) if found else []
+    num_classes = network.num_classes if network.class_cond else None
+    entries = load_entries(data, num_classes, log, known)
+    num_images = len(entries) if nll.num_samples == -1 else min(nll.num_samples, len(entries))
     side, channels = network.image_size, network.in_channels
     return LikelihoodMeasure(
         model=model.to(device),
         diffusion=create_diffusion(process),
         entries=entries,
+        num_images=num_images,
         crops=TestCrops(entries, side, data.data_dir, "error", channels),
         network=network,
         flags=nll,
@@ -57,13 +61,11 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
     network, process, data, nll = flags
     names = "\n".join(f"{entry.name} {entry.y}" for entry in entries)
     settings = {
-        "model_sha256": sha256_of(nll.model_path),
-        **{name: value for name, value in vars(network).items() if name != "use_checkpoint"},
-        **vars(process),
+        **model_settings(nll.model_path, network, process),
         "clip_denoised": nll.clip_denoised,
         "seed": nll.seed,
         "data_dir": data.data_dir,
-        "images_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        "images": hashlib.sha256(names.encode()).hexdigest(),
     }
     require_same_settings(os.path.join(nll.output_dir, SETTINGS_FILE), settings)
 
@@ -71,8 +73,8 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
 def dry_run(measure: LikelihoodMeasure, log: Log) -> None:
     """The first term of a batch and what the whole run would take."""
     started = time.monotonic()
-    num_terms = measure.measure_first_term()
-    seconds = (time.monotonic() - started) / num_terms
+    size = measure.measure_first_term()
+    seconds = (time.monotonic() - started) / size
     report_cost(measure.model, measure.device, log)
     hours = seconds * measure.num_images * measure.num_terms / 3600
     log(f"one network evaluation, with warm-up: {seconds:.3f} s an image")

@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +30,13 @@ class PartStore:
     """The parts of one folder.
 
     Args:
-        folder: holds ``parts/``.
+        folder: holds ``parts/`` and the locks.
         num_items: indices run from 0 to this.
     """
 
     def __init__(self, folder: str, num_items: int) -> None:
-        self._folder, self._num_items = os.path.join(folder, "parts"), num_items
-        self._finish_lock = os.path.join(folder, ".finish.lock")
+        self._root, self._folder = folder, os.path.join(folder, "parts")
+        self._num_items = num_items
 
     @contextlib.contextmanager
     def share(self, rank: int, world_size: int) -> Iterator[list[int]]:
@@ -50,21 +49,35 @@ class PartStore:
         Raises:
             DataError: if another process has the same share.
         """
-        lock = try_lock(os.path.join(self._folder, f"{rank}_of_{world_size}.lock"))
+        lock = self._lock(f"share_{rank}_of_{world_size}")
         if lock is None:
             raise DataError(
-                f"{self._folder} is in use by process {rank} of {world_size}; wait for it, or give "
+                f"{self._root} is in use by process {rank} of {world_size}; wait for it, or give "
                 "another --output_dir"
             )
         with lock:
-            remove_stale_temp_files(self._folder)
+            if os.path.isdir(self._folder):
+                remove_stale_temp_files(self._folder)
             done = self.done()
             yield [i for i in range(rank, self._num_items, world_size) if i not in done]
 
     def done(self) -> set[int]:
         """Indices that are kept."""
-        found = {int(i) for path in self._paths() for i in _read(path)["index"]}
-        return {i for i in found if i < self._num_items}
+        return set(self.places())
+
+    def places(self) -> dict[int, tuple[str, int]]:
+        """Index → (path of its part, row in it); of two parts with one index, either will do.
+
+        Parts of a larger run that was stopped may hold indices beyond ``num_items``: left out.
+
+        Raises:
+            DataError: for a part that cannot be read.
+        """
+        found: dict[int, tuple[str, int]] = {}
+        for path in self._paths():
+            index = read_part(path, "index").get("index", np.empty(0, np.int64))
+            found |= {int(i): (path, row) for row, i in enumerate(index) if i < self._num_items}
+        return found
 
     def save(self, indices: list[int], arrays: Arrays) -> None:
         """Keeps the results of some indices.
@@ -72,40 +85,36 @@ class PartStore:
         Raises:
             StorageError: if the file cannot be written.
         """
-        digest = hashlib.sha256(repr(indices).encode()).hexdigest()[:12]
         os.makedirs(self._folder, exist_ok=True)
+        digest = hashlib.sha256(repr(indices).encode()).hexdigest()[:12]
         path = os.path.join(self._folder, f"{indices[0]:08d}_{len(indices)}_{digest}.npz")
         with atomic_write(path) as file:
             np.savez(file, allow_pickle=False, index=np.array(indices), **arrays)
-
-    def items(self) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
-        """(indices, arrays) of every part; an index in two parts comes twice, with equal results.
-
-        Parts of a larger run that was stopped may hold indices beyond ``num_items``: left out.
-
-        Raises:
-            DataError: for a part that cannot be read.
-        """
-        for path in self._paths():
-            found = _read(path)
-            index = found.pop("index")
-            is_ours = index < self._num_items
-            yield index[is_ours], {name: value[is_ours] for name, value in found.items()}
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[bool]:
         """Whether all parts are there and this process is the one to put them together.
 
-        Waits for a process that is looking, or at it: the last one to come must see them all.
+        Waits for a process that is looking, or at it: the last one to come must see them all. What
+        a killed one has left half written is cleared.
         """
-        while (lock := try_lock(self._finish_lock)) is None:
+        while (lock := self._lock("finish")) is None:
             time.sleep(_PAUSE_SECONDS)
         with lock:
+            remove_stale_temp_files(self._root)
             yield len(self.done()) == self._num_items
 
     def remove(self) -> None:
         """Deletes the parts, once what was made of them is written."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for path in self._paths():
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._folder)
+
+    def _lock(self, name: str) -> IO[str] | None:
+        # beside the parts: a lock file that is deleted while it is held would lock nobody out
+        return try_lock(os.path.join(self._root, f".{name}.lock"))
 
     def _paths(self) -> list[str]:
         if not os.path.isdir(self._folder):
@@ -114,9 +123,16 @@ class PartStore:
         return [os.path.join(self._folder, name) for name in names]
 
 
-def _read(path: str) -> dict[str, NDArray[Any]]:
+def read_part(path: str, *names: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a part, or some of them; none if it was put together and deleted meanwhile.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            return {name: stored[name] for name in names or stored.files}
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read ({error}); delete it and run again") from None

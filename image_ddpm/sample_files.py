@@ -1,105 +1,181 @@
 """Samples as files: ``samples_NxHxWxC.npz``, and pictures of them.
 
 Layout: ``<output_dir>/samples_NxHxWxC.npz`` with ``arr_0`` (N, H, W, C) uint8 and, with classes,
-``arr_1`` (N,) int64; ``png/<label>_<index>.png`` and ``grid.png`` (docs/file_formats.md).
+``arr_1`` (N,) int64; ``png/<label>_<index>.png`` and ``grid.png`` (docs/file_formats.md). All of it
+passes row by row, so that its size does not matter.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import zipfile
-from collections.abc import Callable
-from tempfile import TemporaryDirectory
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from image_ddpm.parts import PartStore
+from image_ddpm.parts import PartStore, read_part
 from utils.atomic_file import atomic_write
 from utils.image_util import make_grid, write_png
 from utils.progress import Progress
+from utils.stop_util import StopFlag
 
-_NUM_IN_GRID, _GRID_COLUMNS = 100, 10
+Shape = tuple[int, int, int, int]
+_ROWS_IN_GRID, _GRID_COLUMNS = 10, 10
+# parts that are open at a time: rows of as many processes lie between each other
+_NUM_OPEN_PARTS = 64
 
 
-def samples_path(output_dir: str, shape: tuple[int, int, int, int]) -> str:
+class Interrupted(Exception):
+    """A signal came while files were put together; what is missing is made by the next run."""
+
+
+def samples_path(output_dir: str, shape: Shape) -> str:
     """``samples_NxHxWxC.npz`` of a shape (N, H, W, C)."""
     return os.path.join(output_dir, f"samples_{'x'.join(map(str, shape))}.npz")
 
 
+def finish_and_draw(
+    store: PartStore, path: str, shape: Shape, log: Callable[[str], None], *, has_pictures: bool
+) -> bool:
+    """Puts the samples together, if this process is to, and draws them; False if a signal came.
+
+    Raises:
+        DataError, StorageError: as :func:`finish_samples`.
+    """
+    stop = StopFlag()
+    with stop.listening():
+        try:
+            is_written = finish_samples(store, path, shape, log, lambda: bool(stop.reason))
+            if is_written and has_pictures:
+                write_pictures(path, shape[0], os.path.dirname(path), lambda: bool(stop.reason))
+        except Interrupted:
+            log(f"stopped ({stop.reason}); run again to go on")
+            return False
+    return True
+
+
 def finish_samples(
-    store: PartStore, path: str, shape: tuple[int, int, int, int], log: Callable[[str], None]
+    store: PartStore,
+    path: str,
+    shape: Shape,
+    log: Callable[[str], None],
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Writes the samples' file if all parts are there; whether it is there now.
 
     Raises:
         DataError: for a part that cannot be read.
         StorageError: if the file cannot be written.
+        Interrupted: if ``is_stopped`` says so.
     """
-    with store.finishing() as is_ours:
-        if is_ours and not os.path.exists(path):
-            write_samples(store, path, shape)
-            store.remove()
+    with store.finishing() as is_whole:
+        if is_whole and not os.path.exists(path):
+            write_samples(store, path, shape, is_stopped)
             log(f"written: {path}")
+        if is_whole:
+            store.remove()
     if os.path.exists(path):
         return True
     log("this process is done; the last one of the others puts the samples together")
     return False
 
 
-def write_samples(store: PartStore, path: str, shape: tuple[int, int, int, int]) -> None:
-    """Puts the parts together in the order of their indices, without holding them all in memory.
+def write_samples(
+    store: PartStore, path: str, shape: Shape, is_stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Puts the parts together in the order of their indices.
 
     Raises:
-        DataError: for a part that cannot be read.
-        StorageError: if the file cannot be written.
+        DataError, StorageError, Interrupted: as :func:`finish_samples`.
     """
-    with TemporaryDirectory(dir=os.path.dirname(path), prefix=".samples") as folder:
-        names = [os.path.join(folder, f"{name}.npy") for name in ("arr_0", "arr_1")]
-        pixels = np.lib.format.open_memmap(names[0], "w+", np.uint8, shape)
-        labels: NDArray[np.int64] | None = None
-        for index, arrays in store.items():
-            pixels[index] = arrays["samples"]
-            if "labels" in arrays:
-                labels = np.zeros(shape[0], np.int64) if labels is None else labels
-                labels[index] = arrays["labels"]
-        pixels.flush()
-        del pixels
-        if labels is not None:
-            np.save(names[1], labels)
-        with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name in names:
-                if os.path.exists(name):
-                    archive.write(name, os.path.basename(name))
+    places = store.places()
+    part = functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
+    has_labels = "labels" in part(places[0][0])
+    labels = np.zeros(shape[0], np.int64)
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(member, header)
+            with Progress(shape[0], "putting together", unit="sample") as bar:
+                for index in range(shape[0]):
+                    name, row = places[index]
+                    arrays = part(name)
+                    member.write(arrays["samples"][row].tobytes())
+                    labels[index] = arrays["labels"][row] if has_labels else 0
+                    bar.update()
+                    if is_stopped():
+                        raise Interrupted
+        if has_labels:
+            with archive.open("arr_1.npy", "w") as member:
+                np.lib.format.write_array(member, labels, allow_pickle=False)
 
 
-def write_pictures(path: str, output_dir: str) -> None:
-    """Each sample of a file as ``png/<label>_<index>.png`` (those that are missing), and a grid."""
+def read_rows(path: str) -> Iterator[NDArray[np.uint8]]:
+    """The samples of a file that :func:`write_samples` made, (H, W, C), one after the other."""
+    with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as member:
+        np.lib.format.read_magic(member)
+        shape, _, _ = np.lib.format.read_array_header_1_0(member)
+        size = int(np.prod(shape[1:]))
+        for _ in range(shape[0]):
+            yield np.frombuffer(_read_exactly(member, size), np.uint8).reshape(shape[1:])
+
+
+def _read_exactly(member: IO[bytes], size: int) -> bytes:
+    content = member.read(size)
+    if len(content) != size:
+        raise EOFError(f"{size} bytes expected, {len(content)} found")
+    return content
+
+
+def write_pictures(
+    path: str, num_samples: int, output_dir: str, is_stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Each sample of a file as ``png/<label>_<index>.png`` (those that are missing), and a grid.
+
+    Raises:
+        Interrupted: if ``is_stopped`` says so.
+    """
     with np.load(path, allow_pickle=False) as stored:
-        pixels = stored["arr_0"]
         labels = stored["arr_1"] if "arr_1" in stored.files else None
+    rows = grid_rows(num_samples, labels)
+    wanted, shown = {i for row in rows for i in row}, {}
     folder = os.path.join(output_dir, "png")
     os.makedirs(folder, exist_ok=True)
-    with Progress(len(pixels), "writing pictures", unit="picture") as bar:
-        for index, image in enumerate(pixels):
+    with Progress(num_samples, "writing pictures", unit="picture") as bar:
+        for index, image in enumerate(read_rows(path)):
             prefix = "" if labels is None else f"{labels[index]}_"
             name = os.path.join(folder, f"{prefix}{index:06d}.png")
             if not os.path.exists(name):
-                write_png(name, _drawable(image))
+                write_png(name, image[:, :, 0] if image.shape[2] == 1 else image)
+            if index in wanted:
+                shown[index] = image
             bar.update()
-    write_png(os.path.join(output_dir, "grid.png"), sample_grid(pixels, labels))
+            if is_stopped():
+                raise Interrupted
+    write_png(os.path.join(output_dir, "grid.png"), sample_grid(rows, shown))
 
 
-def sample_grid(pixels: NDArray[np.uint8], labels: NDArray[Any] | None) -> NDArray[np.uint8]:
-    """Up to a hundred samples side by side, HWC; with labels a row a class, as far as they go."""
-    order = np.arange(len(pixels))
-    if labels is not None:
-        by_class = [order[labels == y][:_GRID_COLUMNS] for y in np.unique(labels)]
-        order = np.concatenate(by_class)
-    images = [np.repeat(pixels[i], 3 // pixels.shape[3], axis=2) for i in order[:_NUM_IN_GRID]]
-    return make_grid(images, min(_GRID_COLUMNS, len(images)))
+def grid_rows(num_samples: int, labels: NDArray[Any] | None) -> list[list[int]]:
+    """Indices of up to a hundred samples, by row of the grid; with labels a row a class."""
+    if labels is None:
+        order = list(range(min(num_samples, _ROWS_IN_GRID * _GRID_COLUMNS)))
+        return [order[i : i + _GRID_COLUMNS] for i in range(0, len(order), _GRID_COLUMNS)]
+    classes = np.unique(labels)[:_ROWS_IN_GRID]
+    return [np.flatnonzero(labels == y)[:_GRID_COLUMNS].tolist() for y in classes]
 
 
-def _drawable(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return image[:, :, 0] if image.shape[2] == 1 else image
+def sample_grid(
+    rows: list[list[int]], images: Mapping[int, NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """The rows side by side, HWC with three channels; a short row ends in black."""
+    num_columns = max(map(len, rows))
+    blank = np.zeros_like(images[rows[0][0]])
+    cells = [
+        images[row[column]] if column < len(row) else blank
+        for row in rows
+        for column in range(num_columns)
+    ]
+    return make_grid([np.repeat(cell, 3 // cell.shape[2], axis=2) for cell in cells], num_columns)

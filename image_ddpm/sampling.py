@@ -63,7 +63,7 @@ class ImageSampler:
         log: Log,
         guide: Callable[[torch.Tensor], CondFn] | None = None,
     ) -> None:
-        _check_labels(network, flags)
+        _check_labels(network, flags, has_guide=guide is not None)
         self._network, self._flags, self._device, self._log = network, flags, device, log
         self._model, self._diffusion = model, diffusion
         self._denoiser: Model = guided(model, network, flags)
@@ -111,21 +111,25 @@ class ImageSampler:
             return False
         return True
 
+    def report_cost(self) -> None:
+        """Logs parameter count and memory in use."""
+        report_cost(self._model, self._device, self._log)
+
     def dry_run(self) -> None:
-        """One network evaluation of a full batch and what the whole run would take."""
+        """One step of a full batch, guidance included, and what the whole run would take."""
         size = self._flags.batch_size
         x = torch.randn(size, *self._shape, device=self._device)
-        condition = self._options_for(list(range(size))).model_kwargs
+        options = dataclasses.replace(self._options_for(list(range(size))), eta=0.0)
         t = next(iter(self._diffusion.descending_timesteps(x)))
         started = time.monotonic()
         with torch.no_grad():
-            out = self._diffusion.p_mean_variance(self._denoiser, x, t, model_kwargs=condition)
-            out["mean"].sum().item()  # waits for the device
+            out = self._diffusion.p_sample(self._denoiser, x, t, torch.zeros_like(x), options)
+            out["sample"].sum().item()  # waits for the device
         seconds = (time.monotonic() - started) / size
-        report_cost(self._model, self._device, self._log)
+        self.report_cost()
         steps = self._diffusion.num_timesteps
         hours = seconds * steps * self._flags.num_samples / 3600
-        self._log(f"one network evaluation, with warm-up: {seconds:.3f} s a sample")
+        self._log(f"one step, with warm-up: {seconds:.3f} s a sample")
         self._log(
             f"{self._flags.num_samples} samples of {steps} steps on one device: about {hours:.2f} h"
         )
@@ -198,10 +202,12 @@ def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> M
     return classifier_free(model, flags.guidance_scale, network.null_label)
 
 
-def _check_labels(network: ImageModelFlags, flags: ImageSampleFlags) -> None:
+def _check_labels(network: ImageModelFlags, flags: ImageSampleFlags, *, has_guide: bool) -> None:
     chosen = flags.chosen_labels
-    if chosen and not network.class_cond:
-        raise ValueError(f"--labels {flags.labels} needs a network with --class_cond True")
+    if chosen and not (network.class_cond or has_guide):
+        raise ValueError(
+            f"--labels {flags.labels} needs a network with --class_cond True, or a classifier"
+        )
     for label in chosen:
         if not 0 <= label < network.num_classes:
             raise ValueError(

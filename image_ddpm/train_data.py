@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ddpm.train_loop import noising
-from image_ddpm.flags import AUTO, FOLDER, NAME, ImageDataFlags, ImageModelFlags
+from image_ddpm.flags import AUTO, FOLDER, NAME, ImageDataFlags, ImageModelFlags, LabelFlags
 from utils.crop_data import CropDataset, Entry, check_labels, listed_entries
 from utils.data_util import TrainData
 from utils.errors import DataError
@@ -24,39 +24,75 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 
 
-def load_entries(flags: ImageDataFlags, num_classes: int | None, log: Log) -> list[Entry]:
+def load_entries(
+    flags: LabelFlags, num_classes: int | None, log: Log, known: Sequence[str] = ()
+) -> list[Entry]:
     """All images with their labels: of the info dict, or of the folder.
+
+    A folder's labels are the places of its sorted class names; where the network's own class names
+    are known, those decide, so that a folder that lacks a class gives no image another's label.
 
     Args:
         flags: where they are, and where labels are read from.
         num_classes: of a class-conditional network; None: labels do not matter and are all 0 where
             the folder shows none.
         log: receives how many images and classes there are.
+        known: class names of the network, by label; empty: not known.
 
     Raises:
-        DataError: for missing images, names without a label, or more classes than the network has.
+        DataError: for missing images, names without a label, classes that the network does not
+            know, or more than it has.
     """
     if flags.data_info_dict_path:
         entries = listed_entries(flags.data_info_dict_path, flags.data_dir)
     else:
-        entries = _folder_entries(flags, num_classes)
+        entries = _folder_entries(flags, num_classes, known)
     check_labels(entries, num_classes)
     num_found = len({entry.y for entry in entries})
     classes = "" if num_classes is None else f", {num_found} of {num_classes} classes"
     log(f"{len(entries)} images{classes}")
+    if num_classes is not None and num_found < num_classes and not known:
+        log(
+            "warning: labels are places among the sorted names of the classes that are here; if "
+            "some are missing, give the same --data_info_dict_path everywhere"
+        )
     return entries
 
 
-def _folder_entries(flags: ImageDataFlags, num_classes: int | None) -> list[Entry]:
+def class_names(entries: Sequence[Entry]) -> list[str]:
+    """The names of the classes by label; empty where labels are not 0, 1, 2 … of named groups."""
+    found = {entry.y: entry.group for entry in entries}
+    is_ranked = sorted(found) == list(range(len(found))) and all(found.values())
+    return [found[y] for y in range(len(found))] if is_ranked else []
+
+
+def _folder_entries(
+    flags: LabelFlags, num_classes: int | None, known: Sequence[str]
+) -> list[Entry]:
     names = scan(flags.data_dir)
     if num_classes is None:
         return [Entry(name, 0) for name in names]
     source = flags.label_from
     if source == AUTO:
-        source = NAME if all("_" in _file(name) for name in names) else FOLDER
+        source = _source_of_labels(names)
     classes = [_class_of(name, source, flags.data_dir) for name in names]
-    labels = {key: y for y, key in enumerate(sorted(set(classes)))}
+    labels = {key: y for y, key in enumerate(known or sorted(set(classes)))}
+    unknown = sorted(set(classes) - set(labels))
+    if unknown:
+        raise DataError(
+            f"{flags.data_dir} holds classes that the network was not trained on: "
+            f"{', '.join(unknown[:5])}; it knows {', '.join(list(labels)[:5])} …"
+        )
     return [Entry(name, labels[key], key) for name, key in zip(names, classes, strict=True)]
+
+
+def _source_of_labels(names: Sequence[str]) -> str:
+    if not all("_" in _file(name) for name in names):
+        return FOLDER
+    prefixes = {_file(name).partition("_")[0] for name in names}
+    folders = {name.rpartition("/")[0] for name in names}
+    # img_1.png, img_2.png in class folders: such names say nothing
+    return FOLDER if len(prefixes) == 1 and len(folders) > 1 and "" not in folders else NAME
 
 
 def _file(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ddpm.train_loop import DiffusionTrainLoop
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageTrainFlags
 from utils import dist_util
+from utils.errors import CheckpointError
 from utils.image_util import make_grid
 from utils.pixel_util import image_to_bytes, to_hwc
 from utils.random_util import stable_seed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from utils.logger import RunLogger
 
 GRID_STEPS = 20
+CLASSES_KEY = "classes"
 
 
 class ImageDiffusionTrainLoop(DiffusionTrainLoop):
@@ -32,7 +34,8 @@ class ImageDiffusionTrainLoop(DiffusionTrainLoop):
     Args:
         shape: (C, H, H) of an image.
         num_classes: labels in a grid of samples run over them; None: no labels.
-        grid_diffusion: the process that the grid is drawn with, respaced.
+        class_names: by label, kept in the checkpoints; a resumed run must have the same.
+        grid_diffusion: the process that the grid is drawn with, respaced; None for no grid.
         sample_interval: steps between grids; 0: none.
         num_grid_samples: images in one.
         rest: of :class:`DiffusionTrainLoop`.
@@ -43,14 +46,35 @@ class ImageDiffusionTrainLoop(DiffusionTrainLoop):
         *,
         shape: tuple[int, int, int],
         num_classes: int | None,
-        grid_diffusion: GaussianDiffusion,
+        class_names: Sequence[str],
+        grid_diffusion: GaussianDiffusion | None,
         sample_interval: int = 0,
         num_grid_samples: int = 16,
         **rest: Any,
     ) -> None:
         self._shape, self._num_classes, self._grid_diffusion = shape, num_classes, grid_diffusion
+        self._class_names = list(class_names)
         self._sample_interval, self._num_grid_samples = sample_interval, num_grid_samples
         super().__init__(condition_names=() if num_classes is None else ("y",), **rest)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The names of the classes beside what every diffusion training keeps."""
+        return {**super().extra_state(), CLASSES_KEY: self._class_names}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes back what :meth:`extra_state` gave.
+
+        Raises:
+            CheckpointError: if the classes are others now.
+        """
+        super().load_extra_state(state)
+        stored = state.get(CLASSES_KEY) or self._class_names
+        if stored != self._class_names:
+            differing = sorted(set(stored) ^ set(self._class_names))
+            raise CheckpointError(
+                f"the run that is resumed had other classes ({', '.join(differing[:5])}); labels "
+                "would mean something else: give the same images, or another --model_save_dir"
+            )
 
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:
@@ -64,6 +88,7 @@ class ImageDiffusionTrainLoop(DiffusionTrainLoop):
 
         DPM-Solver++ (2M); the classes in turn.
         """
+        assert self._grid_diffusion is not None
         size = self._num_grid_samples
         generators = [
             torch.Generator(self.device).manual_seed(stable_seed(self.flags.seed, "grid", i))
@@ -89,15 +114,22 @@ class ImageDiffusionTrainLoop(DiffusionTrainLoop):
 def make_train_loop(
     model: torch.nn.Module,
     load_data: Callable[[ScheduleSampler], Any],
+    names: Sequence[str],
     flags: ImageModelFlags,
     process: ImageDiffusionFlags,
     train: ImageTrainFlags,
     logger: RunLogger,
 ) -> ImageDiffusionTrainLoop:
-    """The loop of the flags; ``load_data`` gets the schedule sampler that it draws t from."""
+    """The loop of the flags; ``load_data`` gets the schedule sampler that it draws t from.
+
+    ``names`` are those of the classes, by label.
+    """
     diffusion = create_diffusion(process)
     sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
-    num_steps = min(GRID_STEPS, process.diffusion_steps)
+    grid_diffusion = None
+    if train.sample_interval:
+        num_steps = min(GRID_STEPS, process.diffusion_steps)
+        grid_diffusion = create_diffusion(replace(process, timestep_respacing=str(num_steps)))
     return ImageDiffusionTrainLoop(
         model=model,
         data=load_data(sampler),
@@ -105,7 +137,8 @@ def make_train_loop(
         schedule_sampler=sampler,
         shape=(flags.in_channels, flags.image_size, flags.image_size),
         num_classes=flags.num_classes if flags.class_cond else None,
-        grid_diffusion=create_diffusion(replace(process, timestep_respacing=f"logsnr{num_steps}")),
+        class_names=names,
+        grid_diffusion=grid_diffusion,
         sample_interval=train.sample_interval,
         num_grid_samples=train.num_grid_samples,
         logger=logger,

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from utils.mpi_launch import meet, mpi_variables
+from utils.mpi_launch import meet, mpi_variables, num_local_processes
 
 _TIMEOUT = timedelta(minutes=30)
 
@@ -141,7 +141,7 @@ def is_main() -> bool:
 
 def local_world_size(environ: Mapping[str, str] = os.environ) -> int:
     """Processes on this machine."""
-    return max(1, int(environ.get("LOCAL_WORLD_SIZE", "1")))
+    return num_local_processes(environ)
 
 
 def barrier() -> None:

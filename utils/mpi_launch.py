@@ -24,10 +24,24 @@ def mpi_variables(environ: Mapping[str, str]) -> tuple[str, str, str] | None:
     return None
 
 
+def num_processes(environ: Mapping[str, str]) -> int:
+    """How many processes the launcher says there are; 1 without one, or if it says no number."""
+    said = mpi_variables(environ)
+    text = environ.get("WORLD_SIZE", said[1] if said else "1")
+    return int(text) if text.isdigit() else 1
+
+
+def num_local_processes(environ: Mapping[str, str]) -> int:
+    """How many of them are on this machine; 1 where nobody says."""
+    names = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+    said = next((environ[name] for name in names if name in environ), "1")
+    return int(said) if said.isdigit() and int(said) else 1
+
+
 def meet(environ: MutableMapping[str, str] = os.environ) -> None:
     """Sets MASTER_ADDR and MASTER_PORT to a place that the first process tells the others.
 
-    What is set already is left as it is.
+    Where both are set they are left as they are.
 
     Raises:
         ValueError: if mpi4py is missing and they are not set.

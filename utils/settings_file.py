@@ -14,7 +14,8 @@ from utils.errors import DataError
 def require_same_settings(path: str, settings: Mapping[str, Any]) -> None:
     """Remembers the settings in a file of the folder, and refuses any other ones.
 
-    A setting that the record does not know was added since; it was what it is by default: off.
+    A setting that the record does not know was added since; it was what it is by default: off. One
+    that only the record knows does not matter any more.
 
     Args:
         path: of the record; its folder is made.
@@ -37,7 +38,7 @@ def require_same_settings(path: str, settings: Mapping[str, Any]) -> None:
         raise DataError(f"{path} is damaged; delete it if the results are of this run") from None
     differing = [
         f"--{name} {settings.get(name)!r} (there: {stored.get(name)!r})"
-        for name in sorted(stored.keys() | settings.keys())
+        for name in sorted(settings)
         if (stored.get(name) or False) != (settings.get(name) or False)
     ]
     if differing:

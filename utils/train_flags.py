@@ -61,6 +61,8 @@ class TrainFlags:
                 raise ValueError(f"--{name} {getattr(self, name)} must be -1 or at least 1")
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 and --use_bf16 exclude each other; give one of them")
+        if self.lr_schedule != "linear" and not self.lr_anneal_steps:
+            raise ValueError(f"--lr_schedule {self.lr_schedule} needs --lr_anneal_steps")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"--lr {self.lr} must be positive and finite")
         if not self.run_time > 0 and self.run_time != -1:

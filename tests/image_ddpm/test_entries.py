@@ -36,9 +36,24 @@ def test_class_folders_give_labels_where_a_name_has_none(tmp_path: Path) -> None
 
 
 def test_source_of_the_label_can_be_chosen(tmp_path: Path) -> None:
+    write_images(tmp_path, ["dog/a_1.png", "cat/b_2.png"])
+    assert _labels(tmp_path) == {"dog/a_1.png": 0, "cat/b_2.png": 1}
+    assert _labels(tmp_path, label_from="folder") == {"dog/a_1.png": 1, "cat/b_2.png": 0}
+
+
+def test_names_that_all_say_the_same_give_way_to_class_folders(tmp_path: Path) -> None:
     write_images(tmp_path, ["dog/img_1.png", "cat/img_2.png"])
-    assert set(_labels(tmp_path).values()) == {0}
-    assert _labels(tmp_path, label_from="folder") == {"dog/img_1.png": 1, "cat/img_2.png": 0}
+    assert _labels(tmp_path) == {"dog/img_1.png": 1, "cat/img_2.png": 0}
+    assert set(_labels(tmp_path, label_from="name").values()) == {0}
+
+
+def test_classes_of_the_network_decide_where_a_folder_lacks_some(tmp_path: Path) -> None:
+    write_images(tmp_path, ["eel_1.png", "dog_1.png"])
+    flags, known = ImageDataFlags(data_dir=str(tmp_path)), ["cat", "dog", "eel"]
+    found = {entry.name: entry.y for entry in load_entries(flags, 3, print, known)}
+    assert found == {"dog_1.png": 1, "eel_1.png": 2}
+    with pytest.raises(DataError, match="not trained on: eel; it knows cat, dog"):
+        load_entries(flags, 3, print, known[:2])
 
 
 def test_dict_gives_labels(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import image_ddpm.nll
 from ddpm.process import create_diffusion
 from image_ddpm.flags import ImageDiffusionFlags
 from image_ddpm.script_util import create_image_model
-from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, write_model
+from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, write_images, write_model
 from tests.tiny import done, run, words
 from utils.crop_data import Entry, TestCrops
 from utils.pixel_util import bytes_to_image
@@ -134,9 +134,41 @@ def test_wrong_flag_is_refused(
     assert not (tmp_path / "log" / "results.json").exists()
 
 
-def test_other_images_in_the_same_folder_are_refused(place: Path, whole: Path) -> None:
-    outcome = run(SCRIPT, [*_flags(place, whole), *words(num_samples=4)])
-    assert outcome.code == 3 and "--images_sha256" in outcome.err
+def test_more_images_join_those_that_are_measured(
+    place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(SCRIPT, [*_flags(place, tmp_path), *words(num_samples=2)])
+    real, seen = image_ddpm.nll.LikelihoodMeasure.measure, []
+
+    def measuring(self: Any, indices: Any, *rest: Any) -> Any:
+        seen.extend(indices)
+        return real(self, indices, *rest)
+
+    monkeypatch.setattr(image_ddpm.nll.LikelihoodMeasure, "measure", measuring)
+    done(SCRIPT, _flags(place, tmp_path))
+    assert seen == [2, 3, 4]
+    np.testing.assert_allclose(_terms(tmp_path)["total_bpd"], _terms(whole)["total_bpd"], rtol=1e-4)
+
+
+def test_another_network_in_the_same_folder_is_refused(place: Path, whole: Path) -> None:
+    outcome = run(SCRIPT, [*_flags(place, whole), *words(seed=3)])
+    assert outcome.code == 3 and "--seed 3 (there: 0)" in outcome.err
+    done(SCRIPT, [*_flags(place, whole), *words(use_kl=True)])  # a flag of training
+
+
+def test_labels_are_those_of_the_training(place: Path, tmp_path: Path) -> None:
+    """A folder without the first class: its images keep the labels that the network knows."""
+    train = {"batch_size": 2, "max_step": 1, "log_interval": 1, "model_save_dir": tmp_path / "save"}
+    process = {**PROCESS, "diffusion_steps": STEPS}
+    data = {"data_dir": place / "images", "log_dir": tmp_path / "log"}
+    done("image_train", words(NET, CLASSES, process, train, data))
+    rest = write_images(tmp_path / "rest", ["dog_1.png", "eel_1.png"])
+    flags = {"data_dir": rest, "model_path": tmp_path / "save/model000001.pt", "num_samples": -1}
+    said = done(SCRIPT, words(FLAGS, flags, log_dir=tmp_path / "nll")).out
+    assert "2 images, 2 of 3 classes" in said and "warning: labels" not in said
+    wrong = write_images(tmp_path / "wrong", ["fox_1.png"])
+    outcome = run(SCRIPT, words(FLAGS, {**flags, "data_dir": wrong}, log_dir=tmp_path / "other"))
+    assert outcome.code == 3 and "not trained on: fox" in outcome.err
 
 
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import image_ddpm.sample_files
 import image_ddpm.sampling
 from ddpm.sampling import draw_samples
+from image_ddpm.parts import PartStore, read_part
+from image_ddpm.sample_files import grid_rows, sample_grid
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, SIDE, read_samples, write_model
 from tests.tiny import done, run, tree, words
 
@@ -161,3 +164,65 @@ def test_folder_of_other_samples_is_refused(model: Path, whole: Path) -> None:
 def test_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:
     said = done(SCRIPT, _flags(model, tmp_path / "log", dry_run=True)).out
     assert "7 samples of 3 steps" in said and not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("killed_at", ["writing", "removing"])
+def test_killed_while_putting_together_leaves_nothing_behind(
+    model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    """What a killed process left half written, or wrote and did not clear, the next one clears."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if killed_at == "writing":
+            patch.setattr(np.lib.format, "write_array_header_1_0", killed)
+        else:
+            patch.setattr(PartStore, "remove", killed)
+        run(SCRIPT, _flags(model, tmp_path))
+    stale = tmp_path / ".samples.npz.4194304.0bbfd16a3462aada.tmp"  # no process has that number
+    stale.write_bytes(b"half")
+    done(SCRIPT, _flags(model, tmp_path))
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert "parts" not in names and not stale.exists()
+    found, expected = read_samples(tmp_path), read_samples(whole)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_signal_while_putting_together_ends_with_75_and_goes_on(
+    model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signalled(path: str, *names: str) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read_part(path, *names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_ddpm.sample_files, "read_part", signalled)
+        outcome = run(SCRIPT, _flags(model, tmp_path))
+    assert outcome.code == 75 and not list(tmp_path.glob("samples_*"))
+    done(SCRIPT, _flags(model, tmp_path))
+    assert np.array_equal(read_samples(tmp_path)["arr_0"], read_samples(whole)["arr_0"])
+
+
+def test_grid_has_a_row_for_each_class_however_few_there_are() -> None:
+    labels = np.array([0, 2, 2, 2, 0, 1])
+    rows = grid_rows(6, labels)
+    assert rows == [[0, 4], [5], [1, 2, 3]]
+    images = {i: np.full((2, 2, 1), 10 * i + 1, np.uint8) for i in range(6)}
+    grid = sample_grid(rows, images)
+    assert grid.shape == (3 * 4 + 2, 3 * 4 + 2, 3)
+    assert grid[6, 2:, 0].tolist()[::4] == [51, 0, 0]  # the one of class 1, then black
+    assert grid_rows(25, None) == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
+
+
+def test_debug_mode_tells_what_the_network_costs(model: Path, tmp_path: Path) -> None:
+    assert "parameters: " in done(SCRIPT, _flags(model, tmp_path, debug_mode=True)).out
+
+
+def test_flags_of_a_classifier_without_one_are_refused(model: Path, tmp_path: Path) -> None:
+    outcome = run(SCRIPT, _flags(model, tmp_path, classifier_scale=5))
+    assert outcome.code == 2 and "--classifier_scale: give --classifier_path" in outcome.err

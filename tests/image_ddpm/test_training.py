@@ -12,7 +12,14 @@ import torch
 from diffusion.timestep_sampler import UniformSampler
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, ImageTrainFlags, with_folders
 from image_ddpm.train_data import load_entries, load_train_images
-from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, TRAINING, named_images
+from tests.image_ddpm.tiny import (
+    CLASSES,
+    NET,
+    PROCESS,
+    TRAINING,
+    named_images,
+    write_images,
+)
 from tests.tiny import done, run, words
 from utils.state_dict_io import read_torch_file
 
@@ -84,7 +91,27 @@ def test_without_a_folder_a_new_one_is_made(
     flags = with_folders(ImageTrainFlags())
     assert Path(flags.log_dir).parent == tmp_path and "openai-" in flags.log_dir
     assert flags.model_save_dir == flags.log_dir
+    assert with_folders(ImageTrainFlags()).log_dir != flags.log_dir  # in the same second
     assert with_folders(ImageTrainFlags(log_dir="x", model_save_dir="y")).model_save_dir == "y"
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "PMI_SIZE"])
+def test_processes_without_a_common_folder_are_refused(
+    images: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("OPENAI_LOGDIR", raising=False)
+    monkeypatch.setenv(name, "2")
+    monkeypatch.setenv(name.replace("WORLD_SIZE", "RANK").replace("SIZE", "RANK"), "0")
+    outcome = run(SCRIPT, words(NET, PROCESS, TRAINING, data_dir=images, max_step=1))
+    assert outcome.code == 2 and "give --log_dir" in outcome.err
+
+
+def test_run_that_goes_on_with_other_classes_is_refused(images: Path, tmp_path: Path) -> None:
+    done(SCRIPT, _flags(images, tmp_path / "log", max_step=1, **CLASSES))
+    others = write_images(tmp_path / "others", ["cat_1.png", "dog_1.png", "fox_1.png"])
+    again = {"max_step": 2, "resume_checkpoint": "auto"}
+    outcome = run(SCRIPT, _flags(others, tmp_path / "log", **CLASSES, **again))
+    assert outcome.code == 4 and "other classes (eel, fox)" in outcome.err
 
 
 def test_grid_of_samples_changes_no_weight(images: Path, tmp_path: Path) -> None:
@@ -133,7 +160,9 @@ def test_network_with_dropped_labels_has_one_more_class(images: Path, tmp_path: 
         ({"lr_warmup_steps": -1}, 2, "--lr_warmup_steps -1"),
         ({"num_grid_samples": 0}, 2, "--num_grid_samples 0"),
         ({"class_cond": True, "num_classes": 2}, 3, "label 2, the model knows 0 to 1"),
-        ({"batch_size": 7}, 3, "7"),
+        ({"batch_size": 7}, 3, "needs 7 images"),
+        ({"lr_schedule": "cosine"}, 2, "--lr_schedule cosine needs --lr_anneal_steps"),
+        ({"num_classes": 0}, 2, "--num_classes 0"),
         ({"preset": "none"}, 2, "invalid choice: 'none'"),
     ],
 )

@@ -139,14 +139,15 @@ class UNetConfig:
         if channels % divisor != 0:
             raise ValueError(
                 f"--{name} {divisor} does not divide the {channels} channels of an attention "
-                f"block: choose a divisor of {channels}, or change --model_channels "
-                f"({self.model_channels}) or --channel_mult"
+                f"block: choose a divisor of {channels}, or change --model_channels or "
+                f"--num_channels ({self.model_channels}), or --channel_mult"
             )
         return channels // divisor if name == "num_head_channels" else divisor
 
     def _check_ranges(self) -> None:
-        for name in ("image_size", "in_channels", "model_channels", "out_channels"):
+        for name in ("image_size", "in_channels", "out_channels"):
             _check_positive(name, getattr(self, name))
+        _check_positive("model_channels", self.model_channels, "also called --num_channels")
         _check_positive("num_res_blocks", self.num_res_blocks)
         _check_positive("num_heads", self.num_heads)
         for name in ("num_head_channels", "num_heads_upsample"):

@@ -172,6 +172,9 @@ class CheckpointStore:
         if name.isdecimal():
             name = model_file_name(int(name))
         path = name if os.path.dirname(name) or "://" in name else self._path(name)
+        if os.path.isdir(path):
+            inside = _what_is_there(os.path.join(path, "model.pt"))
+            raise CheckpointError(f"{path} is a folder; name a file in it: {inside}")
         if not is_file(path):
             raise CheckpointError(f"{path} does not exist; {_what_is_there(path)}")
         store = CheckpointStore(os.path.dirname(path), warn=self._warn)

@@ -18,6 +18,7 @@ import torch
 
 from utils import dist_util
 from utils.alloc_util import tune_allocator
+from utils.atomic_file import is_remote
 from utils.logger import RunLogger
 from utils.script_util import PRIVATE
 
@@ -53,7 +54,12 @@ def started(
         args: the parsed flags; ``seed`` and ``local_rank`` are read where they exist.
         log_dir: None (a dry run) writes nothing.
         has_group: False for work that needs no talk between processes.
+
+    Raises:
+        ValueError: if the folder is remote.
     """
+    if log_dir is not None and is_remote(log_dir):
+        raise ValueError(f"--log_dir {log_dir} is remote; logs are kept on this machine")
     launch = dist_util.read_launch(os.environ, getattr(args, "local_rank", 0))
     with dist_util.process_group(launch if has_group else dist_util.alone(launch)) as device:
         torch.manual_seed(getattr(args, "seed", 0))

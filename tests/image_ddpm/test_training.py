@@ -178,3 +178,12 @@ def test_wrong_flag_is_refused_with_a_remedy(
 def test_dry_run_writes_nothing(images: Path, tmp_path: Path) -> None:
     said = done(SCRIPT, _flags(images, tmp_path / "log", max_step=9, dry_run=True)).out
     assert "whole run of 9 steps" in said and not (tmp_path / "log").exists()
+
+
+def test_remote_log_folder_is_refused(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run(SCRIPT, [*_flags(images, tmp_path / "x"), "--log_dir", "gs://bucket/log"])
+    assert outcome.code == 2 and "--log_dir gs://bucket/log is remote" in outcome.err
+    assert list(tmp_path.iterdir()) == []

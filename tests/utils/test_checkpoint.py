@@ -221,3 +221,9 @@ def test_name_without_a_step_starts_at_step_0(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(3)}, tmp_path / "64_256_upsampler.pt")
     found = resolve(tmp_path, str(tmp_path / "64_256_upsampler.pt"))
     assert (found.step, found.opt_path) == (0, None)
+
+
+def test_folder_in_the_place_of_a_file_is_named_with_what_is_in_it(tmp_path: Path) -> None:
+    save_sets(tmp_path, 1, 2)
+    with pytest.raises(CheckpointError, match=r"is a folder; name a file in it: .*model000002\.pt"):
+        CheckpointStore("").resolve(str(tmp_path))

@@ -12,6 +12,28 @@ SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
 
 
 @dataclass(frozen=True)
+class DenoiserFlags:
+    """The denoising U-Net, whatever its images are conditioned on."""
+
+    num_channels: int = flag(128, "base width of the network")
+    num_res_blocks: int = flag(2, "residual blocks per resolution")
+    num_heads: int = flag(4, "attention heads")
+    num_heads_upsample: int = flag(-1, "attention heads on the way up; -1: as num_heads")
+    num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
+    attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
+    channel_mult: str = flag("", "width of each resolution in base widths; empty: by the size")
+    dropout: float = flag(0.0, "dropout probability")
+    class_cond: bool = flag(False, "condition on the class label")
+    num_classes: int = flag(1000, "number of class labels (with class_cond)")
+    use_checkpoint: bool = flag(False, "recompute activations in the backward pass: less memory")
+    use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
+    resblock_updown: bool = flag(False, "change resolution inside residual blocks")
+    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)")
+    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)")
+    use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
+
+
+@dataclass(frozen=True)
 class DiffusionFlags:
     """The noising process and what the network predicts."""
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from ddpm.flags import DiffusionFlags, DiffusionTrainFlags, SamplerFlags
+from ddpm.flags import DenoiserFlags, DiffusionFlags, DiffusionTrainFlags, SamplerFlags
 from utils.data_flags import CropFlags
 from utils.mpi_launch import num_processes
 from utils.script_util import flag, require_at_least
@@ -23,30 +23,14 @@ AUTO, NAME, FOLDER = "auto", "name", "folder"
 
 
 @dataclass(frozen=True)
-class ImageModelFlags:
+class ImageModelFlags(DenoiserFlags):
     """The denoising network."""
 
     image_size: int = flag(64, "side of the images, pixels")
     in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
-    num_channels: int = flag(128, "base width of the network")
-    num_res_blocks: int = flag(2, "residual blocks per resolution")
-    num_heads: int = flag(4, "attention heads")
-    num_heads_upsample: int = flag(-1, "attention heads on the way up; -1: as num_heads")
-    num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
-    attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
-    channel_mult: str = flag("", "width of each resolution in base widths; empty: by image_size")
-    dropout: float = flag(0.0, "dropout probability")
-    class_cond: bool = flag(False, "condition on the class label")
-    num_classes: int = flag(1000, "number of class labels (with class_cond)")
     class_dropout: float = flag(
         0.0, "share of labels replaced by 'none' in training, for classifier-free guidance"
     )
-    use_checkpoint: bool = flag(False, "recompute activations in the backward pass: less memory")
-    use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
-    resblock_updown: bool = flag(False, "change resolution inside residual blocks")
-    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)")
-    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)")
-    use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
 
     def __post_init__(self) -> None:
         """Refuses what makes no network of images.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddpm.flags import DiffusionTrainFlags, SamplerFlags
+from ddpm.flags import DenoiserFlags, DiffusionTrainFlags, SamplerFlags
 from utils.data_flags import CropFlags
 from utils.script_util import flag, require_at_least
 from utils.train_flags import TrainFlags
@@ -55,27 +55,11 @@ class VarModelFlags(MeanModelFlags):
 
 
 @dataclass(frozen=True)
-class SRDiffusionModelFlags:
+class SRDiffusionModelFlags(DenoiserFlags):
     """The denoising network of the diffusion model, OpenAI's upsampler."""
 
     large_size: int = flag(256, "side of the high-res image, pixels")
     small_size: int = flag(64, "side of the low-res image, pixels")
-    num_channels: int = flag(128, "base width of the network")
-    num_res_blocks: int = flag(2, "residual blocks per resolution")
-    num_heads: int = flag(4, "attention heads")
-    num_heads_upsample: int = flag(-1, "attention heads on the way up; -1: as num_heads")
-    num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
-    attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
-    channel_mult: str = flag("", "width of each resolution in base widths; empty: by large_size")
-    dropout: float = flag(0.0, "dropout probability")
-    class_cond: bool = flag(False, "condition on the class label")
-    num_classes: int = flag(1000, "number of class labels (with class_cond)")
-    use_checkpoint: bool = flag(False, "recompute activations in the backward pass: less memory")
-    use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
-    resblock_updown: bool = flag(False, "change resolution inside residual blocks")
-    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)")
-    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)")
-    use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
     predict_residual: bool = flag(
         False, "add the upsampled low-res image to the output (for predict_xstart)"
     )

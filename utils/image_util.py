@@ -21,6 +21,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from utils.atomic_file import StrPath, is_remote, read_up_to, write_bytes_atomic
 from utils.errors import DataError
+from utils.resize_util import resized_square
 from utils.safe_pickle import problem_with_name
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -100,7 +101,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
+def center_crop_arr(
+    pil_image: Image.Image, size: int, *, is_fast: bool = False
+) -> NDArray[np.uint8]:
     """The centre square of an image, scaled so that its short side is `size`.
 
     Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
@@ -109,13 +112,15 @@ def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
     Args:
         pil_image: RGB.
         size: pixels, at least 1.
+        is_fast: resize the square alone: a few values differ by a grey level, see `resize_util`.
 
     Returns:
         HWC uint8, (size, size, 3).
     """
-    scaled = _scale_short_side(pil_image, size)
-    top, left = (scaled.height - size) // 2, (scaled.width - size) // 2
-    return _crop(scaled, top, left, size)
+    halved, (width, height) = _halved(pil_image, size)
+    return _crop(
+        halved, (width, height), ((width - size) // 2, (height - size) // 2), size, is_fast
+    )
 
 
 def random_crop_arr(
@@ -125,6 +130,7 @@ def random_crop_arr(
     *,
     min_crop_frac: float = 0.8,
     max_crop_frac: float = 1.0,
+    is_fast: bool = False,
 ) -> NDArray[np.uint8]:
     """A random square of an image at a random scale; a function of the image and `rng` alone.
 
@@ -137,6 +143,7 @@ def random_crop_arr(
         rng: its state advances by three draws.
         min_crop_frac: smallest share of the short side that the crop covers.
         max_crop_frac: largest share, at most 1.
+        is_fast: as for `center_crop_arr`.
 
     Returns:
         HWC uint8, (size, size, 3).
@@ -147,10 +154,10 @@ def random_crop_arr(
         )
     shortest, longest = (math.ceil(size / frac) for frac in (max_crop_frac, min_crop_frac))
     short_side = int(rng.integers(shortest, longest + 1))
-    scaled = _scale_short_side(pil_image, short_side)
-    top = int(rng.integers(scaled.height - size + 1))
-    left = int(rng.integers(scaled.width - size + 1))
-    return _crop(scaled, top, left, size)
+    halved, (width, height) = _halved(pil_image, short_side)
+    top = int(rng.integers(height - size + 1))
+    left = int(rng.integers(width - size + 1))
+    return _crop(halved, (width, height), (left, top), size, is_fast)
 
 
 def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -159,7 +166,8 @@ def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDA
     return np.array(image_uint8[:, ::-1] if is_flipped else image_uint8, order="C")
 
 
-def _scale_short_side(pil_image: Image.Image, short_side: int) -> Image.Image:
+def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The image after the box halvings, and the (width, height) that it is to be resized to."""
     if short_side < 1:
         raise ValueError(f"image size {short_side}: give at least 1 pixel")
     if pil_image.mode != "RGB":
@@ -170,11 +178,23 @@ def _scale_short_side(pil_image: Image.Image, short_side: int) -> Image.Image:
     scale = short_side / min(pil_image.size)
     width, height = round(pil_image.width * scale), round(pil_image.height * scale)
     _check_pixels(width, height)
-    return pil_image.resize((width, height), resample=Image.Resampling.BICUBIC)
+    return pil_image, (width, height)
 
 
-def _crop(pil_image: Image.Image, top: int, left: int, size: int) -> NDArray[np.uint8]:
-    return np.array(pil_image.crop((left, top, left + size, top + size)), dtype=np.uint8)
+def _crop(
+    halved: Image.Image,
+    full_size: tuple[int, int],
+    corner: tuple[int, int],
+    size: int,
+    is_fast: bool,
+) -> NDArray[np.uint8]:
+    left, top = corner
+    if is_fast:
+        square = resized_square(halved, full_size, left, top, size)
+    else:
+        scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
+        square = scaled.crop((left, top, left + size, top + size))
+    return np.array(square, dtype=np.uint8)
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:

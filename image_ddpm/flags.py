@@ -96,6 +96,7 @@ class ImageDataFlags(CropFlags):
         Raises:
             ValueError: names the flag.
         """
+        super().__post_init__()
         if not self.data_dir:
             raise ValueError("--data_dir is empty; give the folder of the images")
 

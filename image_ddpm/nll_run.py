@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -41,7 +42,7 @@ def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeas
         model=model.to(device),
         diffusion=create_diffusion(process),
         entries=entries,
-        crops=TestCrops(entries, side, data.data_dir, "error", channels),
+        crops=TestCrops.from_flags(entries, side, replace(data, on_bad_image="error"), channels),
         network=network,
         flags=nll,
         device=device,
@@ -63,6 +64,7 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
         "clip_denoised": nll.clip_denoised,
         "seed": nll.seed,
         "data_dir": data.data_dir,
+        "fast_crop": data.fast_crop,
         "images_sha256": hashlib.sha256(names.encode()).hexdigest(),
     }
     require_same_settings(os.path.join(nll.output_dir, SETTINGS_FILE), settings)

@@ -67,6 +67,18 @@ def test_stopped_and_resumed_training_ends_as_a_whole_one(
         assert all(torch.equal(whole[key], cut[key]) for key in whole), name
 
 
+def test_cached_crops_train_the_same_weights(images: Path, tmp_path: Path) -> None:
+    common = {"random_flip": True, "max_step": 3, "in_channels": 1}
+    done(SCRIPT, _flags(images, tmp_path / "plain", **common))
+    for name, workers in (("made", 0), ("found", 2)):
+        more = {**common, "cache_dir": tmp_path / "cache", "num_workers": workers}
+        done(SCRIPT, _flags(images, tmp_path / name, **more))
+        plain, cached = (_weights(tmp_path / n / "model000003.pt") for n in ("plain", name))
+        assert all(torch.equal(plain[key], cached[key]) for key in plain)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert (folder / "crops.u8").stat().st_size == 6 * NET["image_size"] ** 2
+
+
 def test_folders_come_from_the_environment(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +146,7 @@ def test_network_with_dropped_labels_has_one_more_class(images: Path, tmp_path: 
         ({"num_grid_samples": 0}, 2, "--num_grid_samples 0"),
         ({"class_cond": True, "num_classes": 2}, 3, "label 2, the model knows 0 to 1"),
         ({"batch_size": 7}, 3, "7"),
+        ({"cache_dir": "x", "random_crop": True}, 2, "--cache_dir x keeps centre crops"),
         ({"preset": "none"}, 2, "invalid choice: 'none'"),
     ],
 )

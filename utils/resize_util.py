@@ -43,10 +43,13 @@ def resized_square(
     reach = math.ceil(_BICUBIC_SUPPORT * max(step_y, 1.0)) + 1
     first = max(0, math.floor(y0 * step_y) - reach)
     last = min(image.height, math.ceil(y1 * step_y) + reach)
+    if last - first < image.height:  # cut: of a box of rows, Pillow resizes the unchanged height
+        image = image.crop((0, first, image.width, last))
     # in two calls: in one, Pillow would choose the order of the passes by the shape of the box
-    rows = image.resize((x1 - x0, last - first), bicubic, (x0 * step_x, first, x1 * step_x, last))
-    box = (0, y0 * step_y - first, x1 - x0, y1 * step_y - first)
-    part = rows.resize((x1 - x0, y1 - y0), bicubic, box)
+    across = (x0 * step_x, 0, x1 * step_x, image.height)
+    rows = image.resize((x1 - x0, image.height), bicubic, across)
+    down = (0, y0 * step_y - first, x1 - x0, y1 * step_y - first)
+    part = rows.resize((x1 - x0, y1 - y0), bicubic, down)
     return part.crop((left - x0, top - y0, left - x0 + size, top - y0 + size))
 
 

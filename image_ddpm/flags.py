@@ -91,6 +91,15 @@ class LabelFlags:
 class ImageDataFlags(LabelFlags, CropFlags):
     """Where the images are and how they are cut."""
 
+    def __post_init__(self) -> None:
+        """Refuses what either of the two refuses.
+
+        Raises:
+            ValueError: names the flags.
+        """
+        LabelFlags.__post_init__(self)
+        CropFlags.__post_init__(self)
+
 
 @dataclass(frozen=True)
 class ImageTrainFlags(DiffusionTrainFlags):

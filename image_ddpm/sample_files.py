@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from image_ddpm.parts import PartStore, read_part
 from utils.atomic_file import atomic_write
-from utils.image_util import make_grid, write_png
+from utils.image_util import write_png
+from utils.pixel_util import make_grid
 from utils.progress import Progress
 from utils.stop_util import StopFlag
 

@@ -15,8 +15,7 @@ from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageTrainFlags
 from utils import dist_util
 from utils.errors import CheckpointError
-from utils.image_util import make_grid
-from utils.pixel_util import image_to_bytes, to_hwc
+from utils.pixel_util import image_to_bytes, make_grid, to_hwc
 from utils.random_util import stable_seed
 
 if TYPE_CHECKING:

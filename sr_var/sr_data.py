@@ -122,7 +122,7 @@ def test_batches(
         ``high_res`` (n, 3, H, H) uint8, ``y`` (n,) and ``name`` (list of n); skipped images are
         left out, and counted and listed at the end.
     """
-    crops = TestCrops(entries, large_size, flags.data_dir, flags.on_bad_image)
+    crops = TestCrops.from_flags(entries, large_size, flags)
     num_workers = default_num_workers() if flags.num_workers < 0 else flags.num_workers
     batches = shard_batches(len(entries), batch_size)
     loader = make_loader(crops, batches, num_workers, collate=_drop_skipped)

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from utils.atomic_file import is_remote
+from utils.crop_cache import CropSource, DecodedCrops, crop_source
+from utils.crop_index import CenterCrop, in_channels
 from utils.data_flags import CropFlags
 from utils.data_util import ItemKey
 from utils.errors import DataError
 from utils.image_util import (
     BadImageError,
-    center_crop_arr,
     open_image,
     random_crop_arr,
     random_flip,
@@ -78,9 +78,8 @@ def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
             )
 
 
-def _to_chw(crop: np.ndarray[Any, Any], num_channels: int = 3) -> torch.Tensor:
-    if num_channels == 1:
-        crop = np.array(Image.fromarray(crop).convert("L"))[:, :, None]
+def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
+    crop = in_channels(crop, num_channels)
     return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
 
 
@@ -93,6 +92,9 @@ class CropDataset(Dataset[dict[str, Any]]):
         flags: where the files are and how to augment.
         seed: of the augmentation, a function of (seed, epoch, index).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
+
+    Raises:
+        DataError, StopRequested: with ``flags.cache_dir``, see ``crop_cache.crop_source``.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self._entries, self._size, self._flags, self._seed = entries, size, flags, seed
         self._num_channels = num_channels
+        self._source = _source(entries, size, flags, num_channels)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -114,9 +117,10 @@ class CropDataset(Dataset[dict[str, Any]]):
         position, epoch, index = key
         bad: list[str] = []
         while True:
-            entry = self._entries[(index + len(bad)) % len(self._entries)]
+            place = (index + len(bad)) % len(self._entries)
+            entry = self._entries[place]
             try:
-                crop = self._read(entry, item_rng(self._seed, epoch, index))
+                crop = self._read(place, (epoch, index))
                 break
             except BadImageError:
                 bad.append(entry.name)
@@ -130,13 +134,22 @@ class CropDataset(Dataset[dict[str, Any]]):
             "bad": "\n".join(bad),
         }
 
-    def _read(self, entry: Entry, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        image = open_image(resolve_image_path(self._flags.data_dir, entry.name))
-        if self._flags.random_crop:
-            crop = random_crop_arr(image, self._size, rng)
+    def _read(self, place: int, key: tuple[int, int]) -> np.ndarray[Any, Any]:
+        flags = self._flags
+        if not (flags.random_crop or flags.random_flip):
+            return self._source.read(place)
+        rng = item_rng(self._seed, *key)
+        if flags.random_crop:
+            image = open_image(resolve_image_path(flags.data_dir, self._entries[place].name))
+            crop = random_crop_arr(image, self._size, rng, is_fast=flags.fast_crop)
         else:
-            crop = center_crop_arr(image, self._size)
-        return random_flip(crop, rng) if self._flags.random_flip else crop
+            crop = self._source.read(place)
+        return random_flip(crop, rng) if flags.random_flip else crop
+
+
+def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
+    recipe = CenterCrop(flags.data_dir, size, num_channels, flags.fast_crop)
+    return crop_source([entry.name for entry in entries], recipe, flags)
 
 
 class TestCrops(Dataset[dict[str, Any]]):
@@ -148,6 +161,7 @@ class TestCrops(Dataset[dict[str, Any]]):
         data_dir: where the files are.
         on_bad_image: ``error`` or ``skip``.
         num_channels: 3, or 1 for grey levels.
+        source: of the same images' crops; None: decoded from their files.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -159,9 +173,24 @@ class TestCrops(Dataset[dict[str, Any]]):
         data_dir: str,
         on_bad_image: str = "error",
         num_channels: int = 3,
+        source: CropSource | None = None,
     ) -> None:
-        self._entries, self._size, self._num_channels = entries, size, num_channels
-        self._data_dir, self._on_bad_image = data_dir, on_bad_image
+        self._entries, self._num_channels = entries, num_channels
+        self._on_bad_image = on_bad_image
+        names = [entry.name for entry in entries]
+        self._source = source or DecodedCrops(names, CenterCrop(data_dir, size, num_channels))
+
+    @classmethod
+    def from_flags(
+        cls, entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int = 3
+    ) -> TestCrops:
+        """The crops as the flags want them, out of the cache where they name one.
+
+        Raises:
+            DataError, StopRequested: with ``flags.cache_dir``, see ``crop_cache.crop_source``.
+        """
+        source = _source(entries, size, flags, num_channels)
+        return cls(entries, size, flags.data_dir, flags.on_bad_image, num_channels, source)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -170,9 +199,7 @@ class TestCrops(Dataset[dict[str, Any]]):
         """``high_res`` (C, size, size) uint8, ``y`` and ``name``; or None for a skipped image."""
         entry = self._entries[index]
         try:
-            crop = center_crop_arr(
-                open_image(resolve_image_path(self._data_dir, entry.name)), self._size
-            )
+            crop = self._source.read(index)
         except BadImageError as error:
             if self._on_bad_image == "error":
                 raise

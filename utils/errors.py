@@ -24,6 +24,10 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or not one of this model; or a run lost its footing."""
 
 
+class StopRequested(Exception):
+    """A request to stop came where no loop could end in order; the message says how to go on."""
+
+
 class StorageError(OSError):
     """A file could not be written; the message names the path and the free space."""
 
@@ -36,6 +40,9 @@ def run_main(main: Callable[[], int]) -> None:
     """
     try:
         code = main()
+    except StopRequested as request:
+        print(request, file=sys.stderr)
+        code = EXIT_STOPPED
     except (ValueError, OSError) as error:
         if os.environ.get("TRACEBACK") == "1":
             raise

@@ -13,7 +13,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from utils.atomic_file import StrPath, is_remote, read_up_to, write_bytes_atomic
 from utils.errors import DataError
+from utils.resize_util import resized_square
 from utils.safe_pickle import problem_with_name
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -127,7 +128,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
+def center_crop_arr(
+    pil_image: Image.Image, size: int, *, is_fast: bool = False
+) -> NDArray[np.uint8]:
     """The centre square of an image, scaled so that its short side is `size`.
 
     Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
@@ -136,13 +139,15 @@ def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
     Args:
         pil_image: RGB.
         size: pixels, at least 1.
+        is_fast: resize the square alone: a few values differ by a grey level, see `resize_util`.
 
     Returns:
         HWC uint8, (size, size, 3).
     """
-    scaled = _scale_short_side(pil_image, size)
-    top, left = (scaled.height - size) // 2, (scaled.width - size) // 2
-    return _crop(scaled, top, left, size)
+    halved, (width, height) = _halved(pil_image, size)
+    return _crop(
+        halved, (width, height), ((width - size) // 2, (height - size) // 2), size, is_fast
+    )
 
 
 def random_crop_arr(
@@ -152,6 +157,7 @@ def random_crop_arr(
     *,
     min_crop_frac: float = 0.8,
     max_crop_frac: float = 1.0,
+    is_fast: bool = False,
 ) -> NDArray[np.uint8]:
     """A random square of an image at a random scale; a function of the image and `rng` alone.
 
@@ -164,6 +170,7 @@ def random_crop_arr(
         rng: its state advances by three draws.
         min_crop_frac: smallest share of the short side that the crop covers.
         max_crop_frac: largest share, at most 1.
+        is_fast: as for `center_crop_arr`.
 
     Returns:
         HWC uint8, (size, size, 3).
@@ -174,10 +181,10 @@ def random_crop_arr(
         )
     shortest, longest = (math.ceil(size / frac) for frac in (max_crop_frac, min_crop_frac))
     short_side = int(rng.integers(shortest, longest + 1))
-    scaled = _scale_short_side(pil_image, short_side)
-    top = int(rng.integers(scaled.height - size + 1))
-    left = int(rng.integers(scaled.width - size + 1))
-    return _crop(scaled, top, left, size)
+    halved, (width, height) = _halved(pil_image, short_side)
+    top = int(rng.integers(height - size + 1))
+    left = int(rng.integers(width - size + 1))
+    return _crop(halved, (width, height), (left, top), size, is_fast)
 
 
 def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -186,7 +193,8 @@ def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDA
     return np.array(image_uint8[:, ::-1] if is_flipped else image_uint8, order="C")
 
 
-def _scale_short_side(pil_image: Image.Image, short_side: int) -> Image.Image:
+def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The image after the box halvings, and the (width, height) that it is to be resized to."""
     if short_side < 1:
         raise ValueError(f"image size {short_side}: give at least 1 pixel")
     if pil_image.mode != "RGB":
@@ -197,11 +205,23 @@ def _scale_short_side(pil_image: Image.Image, short_side: int) -> Image.Image:
     scale = short_side / min(pil_image.size)
     width, height = round(pil_image.width * scale), round(pil_image.height * scale)
     _check_pixels(width, height)
-    return pil_image.resize((width, height), resample=Image.Resampling.BICUBIC)
+    return pil_image, (width, height)
 
 
-def _crop(pil_image: Image.Image, top: int, left: int, size: int) -> NDArray[np.uint8]:
-    return np.array(pil_image.crop((left, top, left + size, top + size)), dtype=np.uint8)
+def _crop(
+    halved: Image.Image,
+    full_size: tuple[int, int],
+    corner: tuple[int, int],
+    size: int,
+    is_fast: bool,
+) -> NDArray[np.uint8]:
+    left, top = corner
+    if is_fast:
+        square = resized_square(halved, full_size, left, top, size)
+    else:
+        scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
+        square = scaled.crop((left, top, left + size, top + size))
+    return np.array(square, dtype=np.uint8)
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
@@ -211,7 +231,7 @@ def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
         ValueError: another dtype or shape.
         StorageError: see `atomic_write`.
     """
-    _check_uint8(image_uint8)
+    check_uint8(image_uint8)
     if image_uint8.ndim != 2 and (image_uint8.ndim != 3 or image_uint8.shape[2] != 3):
         raise ValueError(f"shape {image_uint8.shape}: a PNG takes (H, W, 3) or (H, W)")
     buffer = io.BytesIO()
@@ -219,46 +239,12 @@ def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
     write_bytes_atomic(path, buffer.getvalue())
 
 
-def make_grid(
-    images_uint8: Sequence[NDArray[np.uint8]],
-    num_columns: int,
-    *,
-    padding: int = 2,
-    background_255: int = 255,
-) -> NDArray[np.uint8]:
-    """Images of one shape side by side, row by row, with `padding` pixels around each.
+def check_uint8(image: NDArray[Any]) -> None:
+    """Refuses what is no array of grey levels.
 
-    Args:
-        images_uint8: HWC arrays of one shape.
-        num_columns: images per row; the last row may be shorter.
-        padding: pixels.
-        background_255: grey level of padding and missing images.
-
-    Returns:
-        HWC uint8, (rows · (H + padding) + padding, columns · (W + padding) + padding, C).
+    Raises:
+        ValueError: names its dtype.
     """
-    if not images_uint8 or num_columns < 1 or padding < 0:
-        raise ValueError(
-            f"{len(images_uint8)} images in {num_columns} columns with padding {padding}: need at "
-            "least one image and one column"
-        )
-    height, width, num_channels = images_uint8[0].shape
-    num_columns = min(num_columns, len(images_uint8))
-    num_rows = math.ceil(len(images_uint8) / num_columns)
-    step_y, step_x = height + padding, width + padding
-    grid_shape = (num_rows * step_y + padding, num_columns * step_x + padding, num_channels)
-    grid = np.full(grid_shape, background_255, dtype=np.uint8)
-    for index, image in enumerate(images_uint8):
-        _check_uint8(image)
-        if image.shape != images_uint8[0].shape:
-            raise ValueError(f"image {index} has shape {image.shape}, not {images_uint8[0].shape}")
-        row, column = divmod(index, num_columns)
-        top, left = row * step_y + padding, column * step_x + padding
-        grid[top : top + height, left : left + width] = image
-    return grid
-
-
-def _check_uint8(image: NDArray[Any]) -> None:
     if image.dtype != np.uint8:
         raise ValueError(f"dtype {image.dtype}: expected uint8 grey levels (see utils.pixel_util)")
 

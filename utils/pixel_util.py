@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.errors import CheckpointError
-from utils.image_util import write_png
+from utils.image_util import check_uint8, write_png
 
 
 def bytes_to_image(image_uint8: Tensor) -> Tensor:
@@ -54,3 +56,42 @@ def save_image(path: str, image: torch.Tensor) -> None:
     """
     require_finite(image, path)
     write_png(path, to_hwc(image_to_bytes(image)))
+
+
+def make_grid(
+    images_uint8: Sequence[NDArray[np.uint8]],
+    num_columns: int,
+    *,
+    padding: int = 2,
+    background_255: int = 255,
+) -> NDArray[np.uint8]:
+    """Images of one shape side by side, row by row, with `padding` pixels around each.
+
+    Args:
+        images_uint8: HWC arrays of one shape.
+        num_columns: images per row; the last row may be shorter.
+        padding: pixels.
+        background_255: grey level of padding and missing images.
+
+    Returns:
+        HWC uint8, (rows · (H + padding) + padding, columns · (W + padding) + padding, C).
+    """
+    if not images_uint8 or num_columns < 1 or padding < 0:
+        raise ValueError(
+            f"{len(images_uint8)} images in {num_columns} columns with padding {padding}: need at "
+            "least one image and one column"
+        )
+    height, width, num_channels = images_uint8[0].shape
+    num_columns = min(num_columns, len(images_uint8))
+    num_rows = math.ceil(len(images_uint8) / num_columns)
+    step_y, step_x = height + padding, width + padding
+    grid_shape = (num_rows * step_y + padding, num_columns * step_x + padding, num_channels)
+    grid = np.full(grid_shape, background_255, dtype=np.uint8)
+    for index, image in enumerate(images_uint8):
+        check_uint8(image)
+        if image.shape != images_uint8[0].shape:
+            raise ValueError(f"image {index} has shape {image.shape}, not {images_uint8[0].shape}")
+        row, column = divmod(index, num_columns)
+        top, left = row * step_y + padding, column * step_x + padding
+        grid[top : top + height, left : left + width] = image
+    return grid

@@ -11,7 +11,9 @@ from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
 
 
-def require_same_settings(path: str, settings: Mapping[str, Any]) -> None:
+def require_same_settings(
+    path: str, settings: Mapping[str, Any], folder_flag: str = "--output_dir"
+) -> None:
     """Remembers the settings in a file of the folder, and refuses any other ones.
 
     A setting that the record does not know was added since; it was what it is by default: off. One
@@ -20,6 +22,7 @@ def require_same_settings(path: str, settings: Mapping[str, Any]) -> None:
     Args:
         path: of the record; its folder is made.
         settings: JSON types.
+        folder_flag: the flag that chooses the folder.
 
     Raises:
         DataError: names the settings that differ.
@@ -44,5 +47,5 @@ def require_same_settings(path: str, settings: Mapping[str, Any]) -> None:
     if differing:
         raise DataError(
             f"{folder} holds results made with other settings: {', '.join(differing)}; give "
-            "another --output_dir"
+            f"another {folder_flag}"
         )

@@ -74,6 +74,18 @@ def test_stopped_and_resumed_training_ends_as_a_whole_one(
         assert all(torch.equal(whole[key], cut[key]) for key in whole), name
 
 
+def test_cached_crops_train_the_same_weights(images: Path, tmp_path: Path) -> None:
+    common = {"random_flip": True, "max_step": 3, "in_channels": 1}
+    done(SCRIPT, _flags(images, tmp_path / "plain", **common))
+    for name, workers in (("made", 0), ("found", 2)):
+        more = {**common, "cache_dir": tmp_path / "cache", "num_workers": workers}
+        done(SCRIPT, _flags(images, tmp_path / name, **more))
+        plain, cached = (_weights(tmp_path / n / "model000003.pt") for n in ("plain", name))
+        assert all(torch.equal(plain[key], cached[key]) for key in plain)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert (folder / "crops.u8").stat().st_size == 6 * NET["image_size"] ** 2
+
+
 def test_folders_come_from_the_environment(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +175,7 @@ def test_network_with_dropped_labels_has_one_more_class(images: Path, tmp_path: 
         ({"batch_size": 7}, 3, "needs 7 images"),
         ({"lr_schedule": "cosine"}, 2, "--lr_schedule cosine needs --lr_anneal_steps"),
         ({"num_classes": 0}, 2, "--num_classes 0"),
+        ({"cache_dir": "x", "random_crop": True}, 2, "--cache_dir x keeps centre crops"),
         ({"preset": "none"}, 2, "invalid choice: 'none'"),
     ],
 )

@@ -44,6 +44,8 @@ def test_bad_channel_mult_is_a_usage_error(
         ("sr_var_train", {"predict_residual": True}, "--predict_residual is for the mean net"),
         ("sr_mean_test", {"batch_size": 0}, "--batch_size 0 must be at least 1"),
         ("sr_mean_test", {"random_flip": True}, "are for training"),
+        ("sr_mean_test", {"fast_crop": True}, "--fast_crop is for training"),
+        ("sr_mean_train", {"cache_dir": "x", "random_crop": True}, "go with --random_crop True"),
         ("ddpm_sr_sample", {"num_samples_per_image": 0}, "must be at least 1"),
         ("ddpm_sr_sample", {"timestep_respacing": "ddimx"}, "ddim"),
         ("ddpm_sr_sample", {"timestep_respacing": "200"}, "200"),

@@ -19,12 +19,12 @@ from utils.errors import DataError
 from utils.image_util import (
     MAX_PIXELS,
     BadImageError,
-    make_grid,
     open_image,
     resolve_image_path,
     safe_join,
     write_png,
 )
+from utils.pixel_util import make_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -102,3 +102,8 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
 
 def test_nothing_is_left_to_fill_in() -> None:
     assert not re.findall(r"@[A-Z]+@", README)
+
+
+def test_no_page_has_a_place_that_was_to_be_filled() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+    assert [page.name for page in pages if "@@" in page.read_text(encoding="utf-8")] == []

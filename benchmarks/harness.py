@@ -108,10 +108,61 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return lower, median, upper
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What the rounds gave.
+
+    Attributes:
+        variants: as they were given; the first one is the reference of those that name no other.
+        times: seconds of each round by name, as many for every variant.
+        results: what was computed, by name, where it is compared.
+    """
+
+    variants: Sequence[Variant]
+    times: Mapping[str, Sequence[float]]
+    results: Mapping[str, torch.Tensor]
+
+    def rows(self, against: str = "") -> list[Row]:
+        """The lines of a table; with `against` all of them are compared with that variant."""
+        first = self.variants[0].name
+        return [self._row(v, against or v.against or first) for v in self.variants]
+
+    def ratio(self, name: str, against: str) -> float | None:
+        """Median ratio of two variants; None if one of them was not measured."""
+        if not {name, against} <= self.times.keys():
+            return None
+        return self._ratios(name, against)[1]
+
+    def _ratios(self, name: str, against: str) -> tuple[float, float, float]:
+        pairs = zip(self.times[name], self.times[against], strict=True)
+        return quartiles([other / max(own, 1e-12) for own, other in pairs])
+
+    def _row(self, variant: Variant, against: str) -> Row:
+        difference = None
+        if {variant.name, against} <= self.results.keys():
+            gap = self.results[variant.name] - self.results[against]
+            difference = float(gap.abs().max())
+        lower, median, upper = quartiles(self.times[variant.name])
+        ratio_lower, ratio, ratio_upper = self._ratios(variant.name, against)
+        return Row(
+            name=variant.name,
+            median=median,
+            lower=lower,
+            upper=upper,
+            against=against,
+            ratio=ratio,
+            ratio_lower=ratio_lower,
+            ratio_upper=ratio_upper,
+            max_difference=difference,
+            num_rounds=len(self.times[variant.name]),
+            note=variant.note,
+        )
+
+
 def measure(
     variants: Sequence[Variant], flags: TimingFlags, device: torch.device | None = None
-) -> list[Row]:
-    """Warms every variant up, runs the rounds, and compares; the first variant is the reference.
+) -> Measurement:
+    """Warms every variant up, then runs the rounds.
 
     Args:
         variants: at least one.
@@ -137,42 +188,7 @@ def measure(
                 bar.update(note=variant.name)
             if time.monotonic() - started > flags.time_limit:
                 break
-    return rows_of(times, variants, results)
-
-
-def rows_of(
-    times: Mapping[str, Sequence[float]],
-    variants: Sequence[Variant],
-    results: Mapping[str, torch.Tensor] | None = None,
-) -> list[Row]:
-    """The lines of a table.
-
-    Args:
-        times: seconds of each round by name, as many for every variant.
-        variants: the first one is the reference of those that name no other.
-        results: what was computed, by name.
-    """
-    results = results or {}
-    rows = []
-    for variant in variants:
-        against = variant.against or variants[0].name
-        own, other = times[variant.name], times[against]
-        ratios = quartiles([o / max(s, 1e-12) for s, o in zip(own, other, strict=True)])
-        difference = None
-        if variant.name in results and against in results:
-            difference = float((results[variant.name] - results[against]).abs().max())
-        lower, median, upper = quartiles(own)
-        rows.append(
-            Row(
-                variant.name,
-                *(median, lower, upper, against),
-                *(ratios[1], ratios[0], ratios[2]),
-                difference,
-                len(own),
-                variant.note,
-            )
-        )
-    return rows
+    return Measurement(variants, times, results)
 
 
 def row_named(rows: Sequence[Row], name: str) -> Row:

@@ -23,7 +23,10 @@ _SMALL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "small_64_256": {"num_channels": 64, "channel_mult": "1,1,2,2,4,4"},
         "small_16_64": {"num_channels": 64, "large_size": 64, "small_size": 16},
-        "tiny": {"num_channels": 16, "large_size": 32, "small_size": 8, "channel_mult": "1,2"},
+        "tiny": {
+            **{"num_channels": 16, "num_res_blocks": 1, "channel_mult": "1,2"},
+            **{"large_size": 32, "small_size": 8, "attention_resolutions": "16"},
+        },
     }
 )
 NETS = (UPSAMPLER, *_SMALL)

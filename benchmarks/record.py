@@ -95,8 +95,12 @@ def _cpu_model() -> str:
 
 
 def own_command(module: str) -> str:
-    """The command line, without the folders of the machine."""
-    return " ".join(["python", "-m", module, *sys.argv[1:]])
+    """The command line, without the folder of the results."""
+    words = sys.argv[1:]
+    if "--output_dir" in words:
+        place = words.index("--output_dir")
+        words = words[:place] + words[place + 2 :]
+    return " ".join(["python", "-m", module, *words])
 
 
 def peer_version(package: str) -> str:
@@ -174,3 +178,11 @@ def target_line(target: Mapping[str, Any], part: str = "") -> str:
     verdict = target["verdict"] + (f" ({target['note']})" if target["note"] else "")
     name = f"{part}: {target['text']}" if part else target["text"]
     return f"| {name} | {value} | {sign} {target['bound']:.3g}{unit} | {verdict} |"
+
+
+def format_all(records: Sequence[Mapping[str, Any]]) -> str:
+    """The targets of several measurements in one table."""
+    lines = ["| figure | measured | target | verdict |", "|---|---|---|---|"]
+    for record in records:
+        lines += [target_line(target, record["part"]) for target in record["targets"]]
+    return "\n".join(lines)

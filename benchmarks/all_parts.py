@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _SHORT: dict[str, str] = {
     "startup": "--rounds 2 --time_limit 40",
     "sampling_loop": "--rounds 5 --time_limit 60",
-    "ranks": "--rounds 2 --time_limit 60",
+    "ranks": "--rounds 2 --time_limit 60 --num_samples 16",
     "train_step": "--rounds 2 --batch_size 8 --microbatch 4 --width 32",
     "forward": "--net small_16_64 --rounds 5 --time_limit 60",
 }

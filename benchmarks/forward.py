@@ -124,7 +124,7 @@ def targets_of(
     if memory:
         ratio = memory["project, tuned"] / memory["plain eager, tuned"]
         stock = memory["project, tuned"] / memory["plain eager, stock"] - 1
-        note = f"tuning: {stock:+.0%} over plain with the stock allocator"
+        note = f"{stock:+.0%} against plain on the stock allocator"
         found.append(Target("peak memory against plain", ratio, 1.0, is_at_least=False, note=note))
     return found
 

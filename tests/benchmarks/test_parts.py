@@ -89,9 +89,7 @@ def test_training_steps_end_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_help_and_first_steps_are_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_and_first_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "_import_torch", lambda: None)
     words = ["--scripts", "sr_mean_train.py", "--output_dir", str(tmp_path)]
     assert startup.main([*ONE, *words]) == 0

@@ -186,7 +186,7 @@ def test_a_precision_that_the_device_lacks_is_said(place: Path, tmp_path: Path) 
             EXIT_CHECKPOINT,
             ["none.pt", "--features_network encoder_unet: cannot read"],
         ),
-        ({"in_channels": 2}, EXIT_USAGE, ["--in_channels 2: give 3, or 1"]),
+        ({"in_channels": 2}, EXIT_USAGE, ["--in_channels 2 must be 1 (grey) or 3"]),
         ({"classifier_num_head_channels": 5}, EXIT_USAGE, ["--classifier_num_head_channels 5"]),
         ({"classifier_channel_mult": "a"}, EXIT_USAGE, ["--classifier_channel_mult 'a'"]),
         ({"classifier_depth": 0}, EXIT_USAGE, ["--classifier_depth 0"]),

@@ -1,0 +1,88 @@
+"""Networks to measure: the project's own, by a short name, with weights that are not zero.
+
+A fresh network's last layers are zero, and zeros could hide a wrong result; so every parameter is
+drawn, scaled so that activations keep their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from models.config import UNetConfig
+from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
+from sr_var.presets import PRESETS
+from sr_var.script_util import create_sr_model
+
+UPSAMPLER = "64_256_upsampler"
+NUM_CLASSES = 1000
+_SMALL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "small_64_256": {"num_channels": 64, "channel_mult": "1,1,2,2,4,4"},
+        "small_16_64": {"num_channels": 64, "large_size": 64, "small_size": 16},
+        "tiny": {
+            **{"num_channels": 16, "num_res_blocks": 1, "channel_mult": "1,2"},
+            **{"large_size": 32, "small_size": 8, "attention_resolutions": "16"},
+        },
+    }
+)
+NETS = (UPSAMPLER, *_SMALL)
+
+
+def upsampler(name: str, **changes: Any) -> SuperResModel:
+    """The published 64→256 upsampler, or a smaller one of its kind, frozen, in float32.
+
+    Args:
+        name: one of `NETS`.
+        changes: flags of `SRDiffusionModelFlags`.
+    """
+    preset = dict(PRESETS[UPSAMPLER].flags)
+    process = ("learn_sigma", "noise_schedule", "diffusion_steps")
+    flags = {key: value for key, value in preset.items() if key not in process}
+    flags |= {"num_classes": NUM_CLASSES, **_SMALL.get(name, {}), **changes}
+    model = create_sr_model(learn_sigma=True, **flags)
+    return fill(model).eval().requires_grad_(False)
+
+
+def denoiser(side: int, width: int) -> TimeConditionedUNet:
+    """A denoiser of images of `side` pixels that predicts the noise and no variance, frozen."""
+    config = UNetConfig(
+        image_size=side,
+        channel_mult=(1, 2, 3, 4),
+        model_channels=width,
+        attention_resolutions=(side // 4, side // 8) if side <= 64 else (side // 8,),
+        use_scale_shift_norm=True,
+    )
+    return fill(TimeConditionedUNet(config)).eval().requires_grad_(False)
+
+
+def mean_net(side: int, width: int) -> UNetModel:
+    """A mean net for images of `side` pixels, ready to be trained."""
+    config = UNetConfig(
+        image_size=side,
+        channel_mult=(1, 2, 2, 4),
+        model_channels=width,
+        attention_resolutions=(side // 4, side // 8),
+    )
+    return fill(UNetModel(config))
+
+
+def fill(model: Any, seed: int = 0) -> Any:
+    """Draws every parameter: weights with variance 1 / fan-in, scales near 1, biases near 0."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(generator=generator)
+            if parameter.ndim >= 2:
+                parameter.mul_(parameter[0].numel() ** -0.5)
+            else:
+                parameter.mul_(0.1).add_(float(name.endswith("weight")))
+    return model
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Standard normal."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

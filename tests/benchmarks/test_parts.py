@@ -1,0 +1,134 @@
+"""Every part runs on networks of no size and leaves its record; no test says how fast."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import all_parts, forward, peers, ranks, sampling_loop, startup, train_step
+from benchmarks.harness import Measurement, TimingFlags
+
+ONE = ["--rounds", "1"]
+
+
+def _record(folder: Path, part: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(all_parts.newest(folder, part).read_text(encoding="utf-8"))
+    return found
+
+
+def _rows(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for table in record["tables"].values() for row in table}
+
+
+@pytest.mark.slow
+def test_forward_compares_plain_and_project_in_fp32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "tune_allocator", lambda: True)  # it cannot be undone
+    words = ["--net", "tiny", "--memory", "False", "--device", "cpu", "--threads", "1"]
+    assert forward.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
+    record = _record(tmp_path, "forward")
+    rows = _rows(record)
+    for name in (forward.STOCK, forward.PLAIN, forward.PROJECT, forward.LAST):
+        assert rows[name]["max_difference"] < 1e-4
+    assert record["operations"] > 0 and record["share"] > 0
+
+
+def test_operations_of_the_published_upsampler_are_those_of_the_documents() -> None:
+    assert forward.count_operations(forward.ForwardFlags()) == pytest.approx(1.263e12, rel=1e-3)
+
+
+def test_sampling_loops_agree_without_the_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling_loop, "tune_allocator", lambda: True)
+    words = ["--sides", "16", "--pixels", "512", "--width", "8", "--peer", "False"]
+    words += ["--device", "cpu", "--stand_in", "False"]
+    assert sampling_loop.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
+    record = _record(tmp_path, "sampling_loop")
+    rows = _rows(record)
+    assert rows["ancestral: plain"]["max_difference"] < 1e-4
+    assert rows["ddim: plain"]["max_difference"] < 1e-4
+    assert all(0 < share < 1 for share in record["shares_16"].values())
+
+
+def test_missing_peer_is_refused_with_the_file_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling_loop, "has_diffusers", lambda: False)
+    with pytest.raises(ValueError, match=r"requirements-bench\.txt"):
+        sampling_loop.main(ONE)
+
+
+@pytest.mark.skipif(not peers.has_diffusers(), reason="diffusers is optional")
+@pytest.mark.parametrize("sampler", peers.SAMPLERS)
+def test_peer_takes_the_projects_steps(sampler: str) -> None:
+    flags = sampling_loop.LoopFlags(rounds=1, pixels=512, width=8)
+    loops = sampling_loop.Loops(16, flags, torch.device("cpu"))
+    samples = {v.name: v.call() for v in loops.variants() if v.name.startswith(sampler)}
+    project = samples[f"{sampler}: project"].value
+    difference = (samples[f"{sampler}: diffusers"].value - project).abs().max()
+    # without a clamp the samples of a network of no training may be large
+    assert difference < 1e-4 * max(1.0, project.std())
+
+
+def test_training_steps_end_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_step, "tune_allocator", lambda: True)
+    words = ["--side", "16", "--width", "16", "--batch_size", "2", "--microbatch", "1"]
+    words += ["--device", "cpu"]
+    assert train_step.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
+    rows = _rows(_record(tmp_path, "train_step"))
+    # AdamW's first step is the learning rate, in a direction that is rounding where there is none
+    for name in (train_step.PROJECT, train_step.LAST):
+        assert rows[name]["max_difference"] < 2 * train_step.LR
+    assert rows[train_step.VARIANCE]["max_difference"] is None
+
+
+@pytest.mark.slow
+def test_help_and_first_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "_import_torch", lambda: None)
+    words = ["--scripts", "sr_mean_train.py", "--output_dir", str(tmp_path)]
+    assert startup.main([*ONE, *words]) == 0
+    rows = _rows(_record(tmp_path, "startup"))
+    assert "sr_mean_train.py" in rows
+    for script in ("sr_mean_train.py", "image_sample.py"):
+        to_step = rows[f"{script}: to the first step"]
+        assert 0 < rows[f"{script}: {startup.IMPORTS}"]["median"] < to_step["median"]
+
+
+def test_script_that_takes_no_step_is_an_error_with_its_words() -> None:
+    step = startup.FirstStep("image_sample.py", "ddpm.sampling", "draw_samples", ["--nonsense"])
+    with pytest.raises(ValueError, match="unknown flag --nonsense"):
+        startup.run_to_first_step(step)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_same_samples(tmp_path: Path) -> None:
+    words = ["--num_samples", "4", "--batch_size", "2", "--num_steps", "2", "--side", "16"]
+    words += ["--width", "8", "--output_dir", str(tmp_path)]
+    assert ranks.main([*ONE, *words]) == 0
+    rows = _rows(_record(tmp_path, "ranks"))
+    assert rows["whole script, 2 processes"]["max_difference"] == 0
+
+
+def test_short_form_has_every_part_and_unknown_ones_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = all_parts.AllFlags(short=True)
+    for part in flags.parts.split(","):
+        words = flags.command(part)
+        assert words[1:3] == ["-m", f"benchmarks.{part}"] and "--rounds" in words
+    with pytest.raises(SystemExit):
+        all_parts.main(["--parts", "backward"])
+    assert "--parts backward: there are" in capsys.readouterr().err
+
+
+def test_targets_are_left_open_where_nothing_was_measured() -> None:
+    measured = Measurement([], {}, {})
+    targets = forward.targets_of(measured, torch.device("cpu"), None, {})
+    assert {target.is_met for target in targets} == {None}
+    assert TimingFlags().rounds >= 1

@@ -183,8 +183,6 @@ def _before_last_linear(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def _build_encoder(_: Mapping[str, Tensor], keywords: Mapping[str, Any]) -> EncoderUNet:
-    if keywords["in_channels"] not in _MODES:
-        raise ValueError(f"--in_channels {keywords['in_channels']}: give 3, or 1 for grey levels")
     return create_classifier(**keywords)
 
 

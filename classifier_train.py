@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
     train = with_folders(from_args(ClassifierTrainFlags, args))
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
-    from ddpm.process import create_diffusion
+    from ddpm.process import create_diffusion, training_process
     from image_ddpm.classifier_utils import (
         ClassifierTrainLoop,
         create_classifier,
@@ -55,9 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         log, sizes = run.logger.info, vars(image)
         train = replace(train, use_fp16=train.use_fp16 or classifier.classifier_use_fp16)
         train = in_usable_precision(train, log)
-        if process.timestep_respacing:
-            log("notice: --timestep_respacing is for sampling; training uses all steps")
-            process = replace(process, timestep_respacing="")
+        process = training_process(process, log)
         entries = load_entries(data_flags, image.num_classes, log)
         model = new_network(create_classifier, {**vars(classifier), **sizes}, train)
         diffusion = create_diffusion(process)

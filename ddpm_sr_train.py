@@ -7,8 +7,6 @@ go on:        the same command with --resume_checkpoint auto
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ddpm.flags import DiffusionFlags
 from sr_var.flags import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
@@ -34,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(SRDiffusionModelFlags, args)
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)
-    from ddpm.process import create_diffusion, create_schedule_sampler
+    from ddpm.process import create_diffusion, create_schedule_sampler, training_process
     from sr_var.build import new_model
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
     from sr_var.script_util import create_sr_model, denoiser_flags
@@ -45,9 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         log = run.logger.info
         train = in_usable_precision(train, log)
         model = new_model(create_sr_model, denoiser_flags(flags, process_flags), train)
-        if process_flags.timestep_respacing:
-            log("notice: --timestep_respacing is for sampling; training uses all steps")
-        diffusion = create_diffusion(replace(process_flags, timestep_respacing=""))
+        diffusion = create_diffusion(training_process(process_flags, log))
         sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
         sizes = flags.large_size, flags.small_size
         num_classes = flags.num_classes if flags.class_cond else None

@@ -8,8 +8,6 @@ go on:        the same command with --resume_checkpoint auto and the same --log_
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from image_ddpm.flags import (
     ImageDataFlags,
     ImageDiffusionFlags,
@@ -41,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
+    from ddpm.process import training_process
     from image_ddpm.script_util import create_image_model, model_keywords
     from image_ddpm.train_data import class_names, load_entries, load_train_images
     from image_ddpm.train_utils import make_train_loop
@@ -50,9 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info
         train = in_usable_precision(train, log)
-        if process.timestep_respacing:
-            log("notice: --timestep_respacing is for sampling; training uses all steps")
-            process = replace(process, timestep_respacing="")
+        process = training_process(process, log)
         entries = load_entries(data_flags, flags.num_classes if flags.class_cond else None, log)
         model = new_network(create_image_model, model_keywords(flags, process), train)
         loop = make_train_loop(

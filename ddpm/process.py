@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
 from utils.atomic_file import sha256_of
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from diffusion.respace import SpacedDiffusion
     from diffusion.timestep_sampler import ScheduleSampler
 
+Flags = TypeVar("Flags", bound=DiffusionFlags)
 # A std that many pixels of a super-resolved image have, and the share of it that should be left.
 WATCHED_STD_255, MIN_STD_SHARE = 5.0, 0.95
 
@@ -42,6 +44,14 @@ def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
         loss_type=loss_type,
         rescale_timesteps=flags.rescale_timesteps,
     )
+
+
+def training_process(flags: Flags, log: Callable[[str], None]) -> Flags:
+    """The flags of the whole process, which training uses; says so where fewer steps were asked."""
+    if not flags.timestep_respacing:
+        return flags
+    log("notice: --timestep_respacing is for sampling; training uses all steps")
+    return replace(flags, timestep_respacing="")
 
 
 def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> ScheduleSampler:

@@ -19,12 +19,11 @@ from diffusion.timestep_sampler import UniformSampler
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierTrainFlags, GuideFlags
 from image_ddpm.flags import ImageDataFlags
 from image_ddpm.script_util import channel_mult, sides_within
-from image_ddpm.train_data import warn_of_replaced
 from models.config import UNetConfig
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
 from models.hints import Shapes
-from utils.crop_data import CropDataset, Entry
+from utils.crop_data import CropDataset, Entry, warn_of_replaced
 from utils.data_util import TrainData
 from utils.model_util import load_checked
 from utils.pixel_util import bytes_to_image

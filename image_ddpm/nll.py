@@ -152,14 +152,14 @@ def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[st
     Raises:
         DataError: for a part that cannot be read, or images without a finite bound.
     """
-    places = store.places()
+    rows_of: dict[str, list[tuple[int, int]]] = {}
+    for i, (path, row) in store.places().items():
+        rows_of.setdefault(path, []).append((i, row))
     per_image = {name: np.zeros(num_images) for name in ("total_bpd", "prior_bpd", "vb_bpd")}
     sums: dict[str, NDArray[np.float64]] = {}
-    for path in sorted({path for path, _ in places.values()}):
+    for path, rows in rows_of.items():
         arrays = read_part(path)
-        for i, (other, row) in places.items():
-            if other != path:
-                continue
+        for i, row in rows:
             for name in ("total_bpd", "prior_bpd"):
                 per_image[name][i] = arrays[name][row]
             per_image["vb_bpd"][i] = arrays["vb"][row].sum()

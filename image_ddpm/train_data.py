@@ -10,7 +10,13 @@ import torch
 
 from ddpm.train_loop import noising
 from image_ddpm.flags import AUTO, FOLDER, NAME, ImageDataFlags, ImageModelFlags, LabelFlags
-from utils.crop_data import CropDataset, Entry, check_labels, listed_entries
+from utils.crop_data import (
+    CropDataset,
+    Entry,
+    check_labels,
+    listed_entries,
+    warn_of_replaced,
+)
 from utils.data_util import TrainData
 from utils.errors import DataError
 from utils.image_folder import scan
@@ -143,12 +149,6 @@ def load_train_images(
     return TrainData(
         crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
     )
-
-
-def warn_of_replaced(batch: dict[str, Any], log: Log) -> None:
-    """Logs which damaged images of a batch were replaced, and forgets them."""
-    for names in filter(None, batch.pop("bad")):
-        log(f"warning: damaged images replaced by others: {names}")
 
 
 def _dropped(positions: torch.Tensor, seed: int, share: float) -> torch.Tensor:

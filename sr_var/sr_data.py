@@ -15,7 +15,7 @@ import torch
 from sr_var.base_dataset import load_entries
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import DataFlags
-from utils.crop_data import CropDataset, Entry, TestCrops
+from utils.crop_data import CropDataset, Entry, TestCrops, warn_of_replaced
 from utils.data_util import TrainData, default_num_workers, make_loader, shard_batches
 from utils.pixel_util import bytes_to_image
 from utils.tree_util import to_device
@@ -54,8 +54,7 @@ def load_train_crops(
     log(f"{len(entries)} training images from {flags.data_info_dict_path}")
 
     def report_and_prepare(batch: dict[str, Any]) -> tuple[Any, Any]:
-        for names in filter(None, batch.pop("bad")):
-            log(f"warning: damaged images replaced by others: {names}")
+        warn_of_replaced(batch, log)
         return prepare(batch)
 
     return TrainData(

@@ -6,7 +6,7 @@ The crop is all that happens here; what a network sees is made of it on the devi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,3 +206,9 @@ class TestCrops(Dataset[dict[str, Any]]):
             print(f"warning: skipped {entry.name}: {error}")
             return None
         return {"high_res": _to_chw(crop, self._num_channels), "y": entry.y, "name": entry.name}
+
+
+def warn_of_replaced(batch: dict[str, Any], log: Callable[[str], None]) -> None:
+    """Logs which damaged images of a batch were replaced, and forgets them."""
+    for names in filter(None, batch.pop("bad")):
+        log(f"warning: damaged images replaced by others: {names}")

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-Float64Array = NDArray[np.float64]
+from diffusion.schedules import Float64Array, check_betas
+
 A = TypeVar("A")
 
 # Where no signal is left the reciprocals are finite but beyond float32's resolution, so that the
@@ -58,6 +59,8 @@ class Coefficients(Generic[A]):
         posterior_log_variance_clipped: its logarithm, with the value of t = 1 in place of log 0.
         posterior_mean_coef1: factor of x_start in the mean of q(x_{t-1} | x_t, x_start).
         posterior_mean_coef2: factor of x_t in it.
+        ddim_coef1: √alpha_bar_{t-1} - √alpha_bar_t·ddim_coef2, factor of x_start in a step of DDIM.
+        ddim_coef2: √((1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)), factor of x_t in it.
         large_variance: betas, with posterior_variance of t = 1 at t = 0, which gives a better
             decoder likelihood than the first beta.
         large_log_variance: its logarithm.
@@ -81,27 +84,12 @@ class Coefficients(Generic[A]):
     posterior_log_variance_clipped: A
     posterior_mean_coef1: A
     posterior_mean_coef2: A
+    ddim_coef1: A
+    ddim_coef2: A
     large_variance: A
     large_log_variance: A
     noise_mask: A
     multistep_weight: A
-
-
-def check_betas(betas: ArrayLike) -> Float64Array:
-    """Return `betas` as a float64 copy.
-
-    Raises:
-        ValueError: unless they are a non-empty list of variances in (0, 1].
-    """
-    checked = np.array(betas, dtype=np.float64)
-    if checked.ndim != 1 or checked.size == 0:
-        raise ValueError(f"betas must be one number per step, got shape {checked.shape}")
-    bad = checked[~((checked > 0.0) & (checked <= 1.0))]
-    if bad.size:
-        raise ValueError(
-            f"betas must lie in (0, 1], got {bad[0]}; see get_named_beta_schedule for valid ones"
-        )
-    return checked
 
 
 def cumulated_alphas(betas: Float64Array) -> Float64Array:
@@ -153,6 +141,7 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
     clipped_variance = np.append(first_variance, posterior_variance[1:])
     large_variance = np.append(first_variance, betas[1:])
     recip = 1.0 / np.maximum(alphas_cumprod, MIN_ALPHAS_CUMPROD)
+    ddim_coef2 = np.sqrt((1.0 - prev) / one_minus)
     return Coefficients(
         betas=betas,
         log_betas=np.log(betas),
@@ -168,6 +157,8 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
         posterior_log_variance_clipped=np.log(clipped_variance),
         posterior_mean_coef1=betas * np.sqrt(prev) / one_minus,
         posterior_mean_coef2=(1.0 - prev) * np.sqrt(1.0 - betas) / one_minus,
+        ddim_coef1=np.sqrt(prev) - np.sqrt(alphas_cumprod) * ddim_coef2,
+        ddim_coef2=ddim_coef2,
         large_variance=large_variance,
         large_log_variance=np.log(large_variance),
         noise_mask=np.append(0.0, np.ones(betas.size - 1)),
@@ -267,12 +258,12 @@ class ForwardProcess(Coefficients[Float64Array]):
 
 def posterior_mean(c: Coefficients[Tensor], x_start: Tensor, x_t: Tensor) -> Tensor:
     """Return the mean of q(x_{t-1} | x_t, x_start) (Ho et al. 2020, equation 7)."""
-    return c.posterior_mean_coef1 * x_start + c.posterior_mean_coef2 * x_t
+    return _combined(c.posterior_mean_coef1, x_start, c.posterior_mean_coef2, x_t)
 
 
 def xstart_from_eps(c: Coefficients[Tensor], x_t: Tensor, eps: Tensor) -> Tensor:
     """Return the x_start that noise `eps` turned into `x_t`: equation 4 solved for x_start."""
-    return c.sqrt_recip_alphas_cumprod * x_t - c.sqrt_recipm1_alphas_cumprod * eps
+    return _combined(-c.sqrt_recipm1_alphas_cumprod, eps, c.sqrt_recip_alphas_cumprod, x_t)
 
 
 def xstart_from_xprev(c: Coefficients[Tensor], x_t: Tensor, xprev: Tensor) -> Tensor:
@@ -290,7 +281,11 @@ def ddim_step(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor) -> Tensor:
     """Return the x_{t-1} with the x_start and the noise of x_t, which is x_start at t = 0.
 
     √alpha_bar_{t-1} x_start + √(1 - alpha_bar_{t-1}) eps: Song et al. 2021 (arXiv 2010.02502),
-    equation 12 at sigma = 0.
+    equation 12 at sigma = 0, with eps written out in x_t and x_start.
     """
-    eps = eps_from_xstart(c, x_t, x_start)
-    return c.alphas_cumprod_prev.sqrt() * x_start + (1.0 - c.alphas_cumprod_prev).sqrt() * eps
+    return _combined(c.ddim_coef1, x_start, c.ddim_coef2, x_t)
+
+
+def _combined(factor1: Tensor, value1: Tensor, factor2: Tensor, value2: Tensor) -> Tensor:
+    """Return factor1·value1 + factor2·value2 with one tensor less on the way."""
+    return torch.addcmul(factor2 * value2, factor1, value1)

@@ -82,7 +82,7 @@ class GaussianDiffusion(ReverseProcess):
             mean = self.condition_mean(options.cond_fn, out, x, t, options.model_kwargs)
         noise = torch.randn_like(x) if noise is None else noise
         std = c.noise_mask * torch.exp(0.5 * out["log_variance"])
-        return {"sample": mean + std * noise, "pred_xstart": out["pred_xstart"]}
+        return {"sample": torch.addcmul(mean, std, noise), "pred_xstart": out["pred_xstart"]}
 
     def ddim_sample(
         self,
@@ -147,9 +147,11 @@ class GaussianDiffusion(ReverseProcess):
         """
         options = _merged(options, step)
         output = self._call(model, x, t, options.model_kwargs)
-        out = self._p_mean_variance(self.coefficients_at(t, x.ndim), output, x, options)
-        if options.cond_fn is not None:
-            out = self.condition_score(options.cond_fn, out, x, t, options.model_kwargs)
+        c = self.coefficients_at(t, x.ndim)
+        if options.cond_fn is None:
+            return self._xstart(c, self._split(output, x)[0], x, options)
+        out = self._p_mean_variance(c, output, x, options)
+        out = self.condition_score(options.cond_fn, out, x, t, options.model_kwargs)
         return out["pred_xstart"]
 
     def ddim_reverse_sample(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from diffusion.forward_process import Coefficients, eps_from_xstart, posterior_mean
@@ -46,7 +47,7 @@ def extrapolated_xstart(
     """
     if previous is None:
         return pred_xstart
-    return pred_xstart + c.multistep_weight * (pred_xstart - previous)
+    return torch.addcmul(pred_xstart, c.multistep_weight, pred_xstart - previous)
 
 
 def sde_step(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor, noise: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def sde_step(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor, noise: Tenso
         x_start: in the shape of `x_t`.
         noise: standard normal in the shape of `x_t`; multiplied by 0 at t = 0.
     """
-    return posterior_mean(c, x_start, x_t) + c.posterior_variance.sqrt() * noise
+    return torch.addcmul(posterior_mean(c, x_start, x_t), c.posterior_variance.sqrt(), noise)
 
 
 def linear_multistep_xstart(

@@ -12,8 +12,6 @@ from numpy.typing import ArrayLike
 
 from diffusion.forward_process import (
     MIN_ALPHAS_CUMPROD,
-    Float64Array,
-    check_betas,
     cumulated_alphas,
     half_log_snr,
 )
@@ -23,6 +21,7 @@ from diffusion.gaussian_diffusion import (
     ModelMeanType,
     ModelVarType,
 )
+from diffusion.schedules import Float64Array, check_betas
 
 DDIM_PREFIX = "ddim"
 LOG_SNR_PREFIX = "logsnr"

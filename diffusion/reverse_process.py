@@ -133,16 +133,7 @@ class ReverseProcess(ForwardProcess):
         """As `p_mean_variance`, but a fixed variance only broadcasts over x."""
         prediction, variance_values = self._split(output, x)
         variance, log_variance = self._variance(c, variance_values)
-        if self.model_mean_type is ModelMeanType.START_X:
-            pred_xstart = prediction
-        elif self.model_mean_type is ModelMeanType.EPSILON:
-            pred_xstart = xstart_from_eps(c, x, prediction)
-        else:
-            pred_xstart = xstart_from_xprev(c, x, prediction)
-        if options.denoised_fn is not None:
-            pred_xstart = options.denoised_fn(pred_xstart)
-        if options.clip_denoised:
-            pred_xstart = pred_xstart.clamp(-1.0, 1.0)
+        pred_xstart = self._xstart(c, prediction, x, options)
         mean = prediction
         if self.model_mean_type is not ModelMeanType.PREVIOUS_X:
             mean = posterior_mean(c, pred_xstart, x)
@@ -152,6 +143,20 @@ class ReverseProcess(ForwardProcess):
             "log_variance": log_variance,
             "pred_xstart": pred_xstart,
         }
+
+    def _xstart(
+        self, c: Coefficients[Tensor], prediction: Tensor, x: Tensor, options: StepOptions
+    ) -> Tensor:
+        """Return the x_start that the network's mean prediction stands for."""
+        if self.model_mean_type is ModelMeanType.START_X:
+            pred_xstart = prediction
+        elif self.model_mean_type is ModelMeanType.EPSILON:
+            pred_xstart = xstart_from_eps(c, x, prediction)
+        else:
+            pred_xstart = xstart_from_xprev(c, x, prediction)
+        if options.denoised_fn is not None:
+            pred_xstart = options.denoised_fn(pred_xstart)
+        return pred_xstart.clamp(-1.0, 1.0) if options.clip_denoised else pred_xstart
 
     @property
     def _is_variance_learned(self) -> bool:

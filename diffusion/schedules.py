@@ -6,7 +6,7 @@ Not for choosing a subset of the steps of a schedule: that is `diffusion.respace
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Float64Array = NDArray[np.float64]
 
@@ -87,3 +87,20 @@ def get_named_beta_schedule(name: str, num_steps: int) -> Float64Array:
     if name == "cosine":
         return cosine_beta_schedule(num_steps)
     raise ValueError(f"unknown noise schedule {name!r}: choose 'linear' or 'cosine'")
+
+
+def check_betas(betas: ArrayLike) -> Float64Array:
+    """Return `betas` as a float64 copy.
+
+    Raises:
+        ValueError: unless they are a non-empty list of variances in (0, 1].
+    """
+    checked = np.array(betas, dtype=np.float64)
+    if checked.ndim != 1 or checked.size == 0:
+        raise ValueError(f"betas must be one number per step, got shape {checked.shape}")
+    bad = checked[~((checked > 0.0) & (checked <= 1.0))]
+    if bad.size:
+        raise ValueError(
+            f"betas must lie in (0, 1], got {bad[0]}; see get_named_beta_schedule for valid ones"
+        )
+    return checked

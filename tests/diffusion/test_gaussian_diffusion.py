@@ -54,6 +54,19 @@ def test_ancestral_step_has_the_mean_and_variance_of_the_reverse_chain() -> None
     )
 
 
+def test_ddim_step_keeps_the_digits_of_float32() -> None:
+    """Also where x_t is nearly x_start, and the noise is a small difference of the two."""
+    process = build(respacing="1000")
+    t = torch.tensor([0, 1, 3, 500, 999])
+    sample = process.ddim_sample(constant(X_START), X, t, clip_denoised=False)["sample"]
+    shape = (-1, *[1] * (X.ndim - 1))
+    level = torch.tensor(process.alphas_cumprod)[t].view(shape)  # float64
+    following = torch.tensor(process.alphas_cumprod_prev)[t].view(shape)
+    eps = (X.double() - level.sqrt() * X_START) / (1 - level).sqrt()
+    expected = following.sqrt() * X_START + (1 - following).sqrt() * eps
+    torch.testing.assert_close(sample.double(), expected, rtol=2e-7, atol=1e-6)
+
+
 def test_ddim_step_with_all_noise_fresh_is_the_ancestral_step() -> None:
     process = build()
     ancestral = process.p_sample(constant(X_START), X, T, NOISE)

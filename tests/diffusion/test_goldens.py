@@ -23,6 +23,9 @@ from tests.golden_recipe import GOLDENS_DIR, gauss, image
 # Relative and absolute. All but one of the values are met to the bit on the CPU this was written
 # on, the other to 6e-8.
 TOLERANCE = 1e-5
+# The reference tells the noise from x_start with a loss of digits and is 3.5e-5 off its own
+# value in float64, which these steps meet to 2e-7 (test_gaussian_diffusion.py).
+DDIM_TOLERANCE = 4e-5
 # At t = 0 a network that is far off puts pixels where float32 probabilities have a step of 6e-8,
 # which other kernels of tanh and exp round differently.
 FLOAT32_LIKELIHOOD_TOLERANCE = 0.05
@@ -165,7 +168,8 @@ def test_process_agrees_with_the_reference(key: str) -> None:
     if "/loss_" in key and not key.endswith("mse"):
         np.testing.assert_allclose(value[0], expected[0], rtol=FLOAT32_LIKELIHOOD_TOLERANCE)
         value, expected = value[1:], expected[1:]
-    np.testing.assert_allclose(value, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    tolerance = DDIM_TOLERANCE if key.endswith("ddim_eta0.0.sample") else TOLERANCE
+    np.testing.assert_allclose(value, expected, rtol=tolerance, atol=tolerance)
 
 
 def schedule_value(key: str) -> np.ndarray:

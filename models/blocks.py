@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import UNetConfig
 from models.nn import (
     GroupNorm32,
+    SiLUInPlace,
     attention,
     avg_pool_nd,
     call_with_checkpoint,
@@ -98,7 +100,7 @@ class ResBlock(nn.Module):
         self.use_scale_shift_norm = config.use_scale_shift_norm
         self.in_layers = nn.Sequential(
             GroupNorm32(channels),
-            nn.SiLU(),
+            SiLUInPlace(),
             conv_nd(config.dims, channels, out_channels, 3, padding=1),
         )
         self.resample = _plain_resampling(config.dims, channels, resampling)
@@ -107,7 +109,7 @@ class ResBlock(nn.Module):
             self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, emb_out_channels))
         self.out_layers = nn.Sequential(
             GroupNorm32(out_channels),
-            nn.SiLU(),
+            SiLUInPlace(),
             nn.Dropout(config.dropout),
             zero_module(conv_nd(config.dims, out_channels, out_channels, 3, padding=1)),
         )
@@ -135,11 +137,12 @@ class ResBlock(nn.Module):
             emb_out = emb_out.reshape(*emb_out.shape, *[1] * (h.ndim - 2))
             if self.use_scale_shift_norm:
                 scale, shift = emb_out.chunk(2, dim=1)  # each (N, out_channels, 1, 1)
-                h = out_norm(h) * (1 + scale) + shift
+                h = torch.addcmul(shift, out_norm(h), 1 + scale)
             else:
                 h = out_norm(h + emb_out)
-        output: Tensor = self.skip_connection(self.resample(x)) + out_rest(h)
-        return output
+        # The convolution's output is this block's own and no gradient needs it: x is added to it.
+        output: Tensor = out_rest(h)
+        return output.add_(self.skip_connection(self.resample(x)))
 
 
 class AttentionBlock(nn.Module):

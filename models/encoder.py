@@ -24,6 +24,7 @@ from models.encoder_config import EncoderConfig
 from models.hints import Shapes, guess_wrong_encoder_flag
 from models.nn import (
     GroupNorm32,
+    SiLUInPlace,
     attention,
     conv_nd,
     global_avg_pool_nd,
@@ -137,7 +138,7 @@ class EncoderUNet(Torso):
         if config.pool == "adaptive":
             return nn.Sequential(
                 GroupNorm32(bottom),
-                nn.SiLU(),
+                SiLUInPlace(),
                 global_avg_pool_nd(dims),
                 zero_module(conv_nd(dims, bottom, config.num_classes, 1)),
                 nn.Flatten(),
@@ -146,10 +147,10 @@ class EncoderUNet(Torso):
             num_heads = self.config.heads_for(bottom, is_upsampling=False)
             num_places = config.bottom_side**dims
             pool = AttentionPool(bottom, num_places, num_heads, config.num_classes)
-            return nn.Sequential(GroupNorm32(bottom), nn.SiLU(), pool)
+            return nn.Sequential(GroupNorm32(bottom), SiLUInPlace(), pool)
         hidden: list[nn.Module] = [nn.ReLU()]
         if config.pool == "spatial_v2":
-            hidden = [GroupNorm32(_HIDDEN_FEATURES), nn.SiLU()]
+            hidden = [GroupNorm32(_HIDDEN_FEATURES), SiLUInPlace()]
         return nn.Sequential(
             nn.Linear(sum(self.input_widths) + bottom, _HIDDEN_FEATURES),
             *hidden,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.blocks import AttentionBlock, BlockSequential, Downsample, Resampling, ResBlock
 from models.config import UNetConfig
 from models.nn import cast_convolutions, conv_nd, timestep_embedding
+from models.winograd import is_winograd_device
 
 
 class Torso(nn.Module):
@@ -116,7 +117,11 @@ class Torso(nn.Module):
     def _enter(self, x: Tensor) -> Tensor:
         """Return the checked input in the dtype of the input blocks."""
         self._check_input(x)
-        return x.to(dtype_of(self.input_blocks))
+        x = x.to(dtype_of(self.input_blocks))
+        if x.ndim == 4 and is_winograd_device(x):
+            # The layers keep the order of what they are given; their transforms need this one.
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
 
     def _check_input(self, x: Tensor) -> None:
         config = self.config

@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from models.blocks import AttentionBlock, BlockSequential, Upsample
 from models.config import UNetConfig
 from models.hints import Shapes, guess_wrong_flag
-from models.nn import GroupNorm32, cast_convolutions, conv_nd, resize_linear, zero_module
+from models.nn import (
+    GroupNorm32,
+    SiLUInPlace,
+    cast_convolutions,
+    conv_nd,
+    resize_linear,
+    zero_module,
+)
 from models.torso import Torso, dtype_of
 
 
@@ -48,7 +55,7 @@ class UNetBase(Torso):
         top = config.widths[0]
         self.out = nn.Sequential(
             GroupNorm32(top),
-            nn.SiLU(),
+            SiLUInPlace(),
             zero_module(conv_nd(config.dims, top, config.out_channels, 3, padding=1)),
         )
 
@@ -119,7 +126,8 @@ class UNetBase(Torso):
             skips.append(h)
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+            h = torch.cat([h, skips.pop()], dim=1)  # the tensors before it are free from here on
+            h = block(h, emb)
         output: Tensor = self.out(h.to(dtype_of(self.out)))
         return output.to(x.dtype)
 

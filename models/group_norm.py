@@ -67,8 +67,9 @@ class _GroupNorm(torch.autograd.Function):
         grad_weight, grad_bias = sum_g_normed.sum(0), sum_g.sum(0)
 
         def average(values: Tensor) -> Tensor:
-            total = values.view(num_images, -1, per_group).sum(2) / (per_group * height * width)
-            return total.repeat_interleave(per_group, dim=1)  # (N, C)
+            total = values.view(num_images, -1, per_group).sum(2)
+            spread: Tensor = total.repeat_interleave(per_group, dim=1)  # (N, C)
+            return spread / (per_group * height * width)
 
         slope = -rstd * rstd * average(weight * sum_g_normed)
         offset = -rstd * average(weight * sum_g) - slope * mean

@@ -78,6 +78,21 @@ class Conv3x3(nn.Conv2d):
         return super().forward(input)
 
 
+class Conv1x1(nn.Conv2d):
+    """A convolution of single pixels: on a CPU a matrix product, where pixels lie as rows."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        """Create the layer; parameters are those of `nn.Conv2d`."""
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
+        if not is_channels_last_on_cpu(input) or input.dtype != self.weight.dtype:
+            return super().forward(input)
+        pixels = F.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return pixels.permute(0, 3, 1, 2)
+
+
 def conv_nd(
     dims: int,
     in_channels: int,
@@ -90,6 +105,8 @@ def conv_nd(
     """Return a convolution over `dims` spatial axes (1, 2 or 3)."""
     if (dims, kernel_size, stride, padding) == (2, 3, 1, 1):
         return Conv3x3(in_channels, out_channels)
+    if (dims, kernel_size, stride, padding) == (2, 1, 1, 0):
+        return Conv1x1(in_channels, out_channels)
     conv: Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d] = _CONVS[dims - 1]
     return conv(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
 

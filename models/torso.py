@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.blocks import AttentionBlock, BlockSequential, Downsample, Resampling, ResBlock
 from models.config import UNetConfig
 from models.nn import cast_convolutions, conv_nd, timestep_embedding
-from models.winograd import is_winograd_device
+from models.winograd import prefers_channels_last
 
 
 class Torso(nn.Module):
@@ -118,7 +118,7 @@ class Torso(nn.Module):
         """Return the checked input in the dtype of the input blocks."""
         self._check_input(x)
         x = x.to(dtype_of(self.input_blocks))
-        if x.ndim == 4 and is_winograd_device(x):
+        if x.ndim == 4 and prefers_channels_last(x):
             # The layers keep the order of what they are given; their transforms need this one.
             return x.contiguous(memory_format=torch.channels_last)
         return x

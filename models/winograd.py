@@ -5,7 +5,7 @@ of 4×4 outputs is A'[(G g G') ⊙ (B' d B)]A, with 36 products for each pair of
 144. The products are one matrix product for each of the 36 places; the transforms are sums over
 whole rows of channels. Tiles are taken in bands, so that what is in work stays small.
 
-The rounding is two to three times that of the direct sum. `WINOGRAD=0` in the environment switches
+The rounding is two to four times that of the direct sum. `WINOGRAD=0` in the environment switches
 all of it off.
 """
 
@@ -40,8 +40,8 @@ _MIN_CHANNELS, _MIN_PIXELS = 32, 256
 _Band = tuple[slice, slice]  # images, rows of tiles
 
 
-def is_winograd_device(x: Tensor) -> bool:
-    """Return whether these convolutions are meant for tensors like x: float32 on a CPU."""
+def prefers_channels_last(x: Tensor) -> bool:
+    """Return whether x is of the kind that these convolutions are for: float32 on a CPU."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -59,7 +59,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         # products grow with C * K, transforms with C + K
         and channels * out_channels >= _MIN_CHANNELS * (channels + out_channels)
         and weight.dtype == x.dtype
-        and is_winograd_device(x)
+        and prefers_channels_last(x)
     )
 
 
@@ -203,9 +203,9 @@ def _put_output_tiles(products: Tensor, bias: Tensor | None, y: Tensor) -> None:
 
 def _every_fourth(x: Tensor, dim: int, num: int, length: int) -> list[Tensor]:
     """Return `num` views: every fourth row (or column) from the first, second, ... on."""
-    index: list[slice] = [slice(None)] * dim
     span = OUTPUT_SIDE * (length - 1) + 1
-    return [x[(*index, slice(i, i + span, OUTPUT_SIDE))] for i in range(num)]
+    before = (slice(None),) * dim
+    return [x[before + (slice(i, i + span, OUTPUT_SIDE),)] for i in range(num)]
 
 
 def _transform_input(d: Sequence[Tensor], out: Sequence[Tensor]) -> None:

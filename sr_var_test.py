@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         model, sizes, step = tested_model(args, model_flags, test, log)
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
-        mean_net = frozen_means(mean_flags, cross_fit, sizes, log)
+        mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log)
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
         results = var_result_folder(test.output_dir, step, test.model_path, *mean_paths)

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
             (flags["large_size"], flags["small_size"]),
             CrossFit.from_flags(residuals),
         )
-        mean_net = frozen_means(mean_flags, cross_fit, sizes, log)
+        mean_net = frozen_means(mean_flags, cross_fit, sizes, train, log)
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
         )

@@ -6,7 +6,8 @@ drawn, scaled so that activations keep their size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -86,3 +87,16 @@ def fill(model: Any, seed: int = 0) -> Any:
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     """Standard normal."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_direct_convolutions(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The same work without Winograd's filtering."""
+
+    def direct() -> Any:
+        os.environ["WINOGRAD"] = "0"
+        try:
+            return call()
+        finally:
+            del os.environ["WINOGRAD"]
+
+    return direct

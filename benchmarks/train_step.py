@@ -9,6 +9,7 @@ which are compared after the first step.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ from utils.errors import EXIT_DONE, run_main
 from utils.fp16_util import computes_natively
 from utils.script_util import flag, from_args, make_parser
 
-PLAIN, PROJECT, LAST, BF16 = "plain", "project", "project, channels last", "project, bf16"
+PLAIN, PROJECT, BF16 = "plain", "project", "project, bf16"
+DIRECT = "project, direct convolutions"
 VARIANCE = "project, variance step"
 LR = 1e-4
 
@@ -53,12 +55,13 @@ def variants_of(flags: TrainStepFlags, device: torch.device) -> list[Variant]:
     plain = PlainTrainer(
         plain_twin(model, is_copy=True).to(device), lr=LR, microbatch=flags.microbatch
     )
-    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     found = [
         Variant(PLAIN, lambda: plain.step(*pair), lambda _: all_weights(plain.model)),
         _mean_step(PROJECT, copy.deepcopy(model), flags, pair),
-        _mean_step(LAST, last, flags, pair),
     ]
+    if device.type == "cpu":
+        direct = _mean_step(DIRECT, copy.deepcopy(model), flags, pair)
+        found.append(dataclasses.replace(direct, call=nets.with_direct_convolutions(direct.call)))
     if computes_natively(torch.bfloat16, device):
         cast = copy.deepcopy(model)
         cast.convert_torso(torch.bfloat16)
@@ -116,7 +119,6 @@ def targets_of(measured: Measurement, device: torch.device) -> list[Target]:
     else:
         found = [
             Target("fp32 step against plain", ratio, 1.12),
-            Target("fp32 step, channels last, against plain", measured.ratio(LAST, PLAIN), 1.12),
             Target("bf16 step against plain", measured.ratio(BF16, PLAIN), 1.6, note=missing),
         ]
     text = "variance step over mean step"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from utils.compute_flags import ComputeFlags
 from utils.script_util import flag
 from utils.train_flags import TrainFlags
 
@@ -58,7 +59,7 @@ class DiffusionTrainFlags(TrainFlags):
 
 
 @dataclass(frozen=True)
-class SamplerFlags:
+class SamplerFlags(ComputeFlags):
     """How the reverse process of which network is integrated."""
 
     model_path: str = flag("", "checkpoint of the network")

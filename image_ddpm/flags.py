@@ -127,7 +127,9 @@ class ImageSampleFlags(SamplerFlags):
 
     model_path: str = flag("", "checkpoint to sample from; empty: that of the preset")
     num_samples: int = flag(10000, "samples in all")
-    batch_size: int = flag(16, "samples per network evaluation and process")
+    batch_size: int = flag(
+        16, "samples per network evaluation and process; auto: found by timing", is_auto=True
+    )
     labels: str = flag("", "classes to draw in turn, comma separated; empty: at random")
     guidance_scale: float = flag(
         1.0,
@@ -148,7 +150,7 @@ class ImageSampleFlags(SamplerFlags):
             ValueError: names the flag, its value and the remedy.
         """
         super().__post_init__()
-        require_at_least(self, num_samples=1, batch_size=1, seed=0)
+        require_at_least(self, num_samples=1, seed=0)
         _ = self.chosen_labels
 
     @property

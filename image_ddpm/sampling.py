@@ -21,10 +21,13 @@ from diffusion.options import Model
 from diffusion.samplers import SamplerOptions
 from image_ddpm.flags import ImageModelFlags, ImageSampleFlags
 from image_ddpm.parts import PartStore
+from utils.batch_util import find_batch_size
+from utils.compile_util import compiled_for
 from utils.debug_util import report_cost
 from utils.pixel_util import image_to_bytes, require_finite
 from utils.progress import Progress
 from utils.random_util import stable_seed
+from utils.script_util import AUTO
 from utils.stop_util import StopFlag
 from utils.time_util import Stopwatch
 
@@ -66,13 +69,17 @@ class ImageSampler:
         _check_labels(network, flags, has_guide=guide is not None)
         self._network, self._flags, self._device, self._log = network, flags, device, log
         self._model, self._diffusion = model, diffusion
-        self._denoiser: Model = guided(model, network, flags)
+        network_call = compiled_for(model, flags.compile, device, log, is_trained=False)
+        self._denoiser: Model = guided(network_call, network, flags)
         self._guide, self._has_labels = guide, network.class_cond or guide is not None
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler,
             clip_denoised=flags.clip_denoised,
             eta=flags.eta,
         )
+        if flags.batch_size == AUTO:
+            found = find_batch_size(self._one_step, device, log)
+            self._flags = dataclasses.replace(flags, batch_size=found)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -118,13 +125,8 @@ class ImageSampler:
     def dry_run(self) -> None:
         """One step of a full batch, guidance included, and what the whole run would take."""
         size = self._flags.batch_size
-        x = torch.randn(size, *self._shape, device=self._device)
-        options = dataclasses.replace(self._options_for(list(range(size))), eta=0.0)
-        t = next(iter(self._diffusion.descending_timesteps(x)))
         started = time.monotonic()
-        with torch.no_grad():
-            out = self._diffusion.p_sample(self._denoiser, x, t, torch.zeros_like(x), options)
-            out["sample"].sum().item()  # waits for the device
+        self._one_step(size).sum().item()  # waits for the device
         seconds = (time.monotonic() - started) / size
         self.report_cost()
         steps = self._diffusion.num_timesteps
@@ -134,6 +136,15 @@ class ImageSampler:
             f"{self._flags.num_samples} samples of {steps} steps on one device: about {hours:.2f} h"
         )
         self._log("dry run: nothing was written")
+
+    def _one_step(self, size: int) -> torch.Tensor:
+        """The first step of the first ``size`` samples, guidance included."""
+        x = torch.randn(size, *self._shape, device=self._device)
+        options = dataclasses.replace(self._options_for(list(range(size))), eta=0.0)
+        t = next(iter(self._diffusion.descending_timesteps(x)))
+        with torch.no_grad():
+            out = self._diffusion.p_sample(self._denoiser, x, t, torch.zeros_like(x), options)
+        return out["sample"]
 
     def label(self, index: int) -> int:
         """The class of a sample: the given ones in turn, or a random one of (seed, index)."""

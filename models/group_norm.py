@@ -68,8 +68,8 @@ class _GroupNorm(torch.autograd.Function):
 
         def average(values: Tensor) -> Tensor:
             total = values.view(num_images, -1, per_group).sum(2)
-            spread: Tensor = total.repeat_interleave(per_group, dim=1)  # (N, C)
-            return spread / (per_group * height * width)
+            total = total.repeat_interleave(per_group, dim=1)  # (N, C)
+            return torch.div(total, per_group * height * width)
 
         slope = -rstd * rstd * average(weight * sum_g_normed)
         offset = -rstd * average(weight * sum_g) - slope * mean

@@ -16,6 +16,8 @@ from sr_var.script_util import create_baseline_model, create_mean_model, create_
 from sr_var.start import start_at_usual_spread
 from utils import dist_util
 from utils.checkpoint import CheckpointStore, step_of
+from utils.compile_util import compiled_for
+from utils.compute_flags import ComputeFlags
 from utils.data_util import TrainData
 from utils.debug_util import report_cost
 from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
@@ -91,7 +93,9 @@ def new_model(create: Callable[..., Network], flags: dict[str, Any], train: Trai
     return new_network(create, flags, train, start)
 
 
-def frozen_mean_net(path: str, args_file: str, sizes: tuple[int, int], log: Log) -> torch.nn.Module:
+def frozen_mean_net(
+    path: str, args_file: str, sizes: tuple[int, int], compile: str, log: Log
+) -> torch.nn.Module:
     """The mean net that the variance task stands on, built from its own stored flags.
 
     Raises:
@@ -105,7 +109,8 @@ def frozen_mean_net(path: str, args_file: str, sizes: tuple[int, int], log: Log)
             f"the mean net of {args_file} is for {flags['small_size']} → {flags['large_size']}, "
             f"this run for {sizes[1]} → {sizes[0]}"
         )
-    return load_checked(create_mean_model, flags, path, log)
+    model = load_checked(create_mean_model, flags, path, log)
+    return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
 
 
 def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]:
@@ -129,7 +134,11 @@ def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]
 
 
 def frozen_means(
-    flags: MeanNetFlags, cross_fit: CrossFit | None, sizes: tuple[int, int], log: Log
+    flags: MeanNetFlags,
+    cross_fit: CrossFit | None,
+    sizes: tuple[int, int],
+    compute: ComputeFlags,
+    log: Log,
 ) -> torch.nn.Module:
     """The frozen mean net; with a cross-fit, the nets of all folds as one (``FoldedMean``).
 
@@ -139,7 +148,8 @@ def frozen_means(
     """
     paths = mean_net_paths(flags, cross_fit)
     if cross_fit is None:
-        return frozen_mean_net(paths[0], flags.mean_model_args_path, sizes, log)
+        args_file = flags.mean_model_args_path
+        return frozen_mean_net(paths[0], args_file, sizes, compute.compile, log)
     from sr_var.cross_fit import FoldedMean
 
     store, nets = CheckpointStore("", warn=lambda line: None), []
@@ -147,7 +157,7 @@ def frozen_means(
         args_file = flags.mean_model_args_path.replace(FOLD_FIELD, str(fold))
         found = store.resolve(path)
         cross_fit.require_unseen(fold, path, found.state if found else {})
-        nets.append(frozen_mean_net(path, args_file, sizes, log))
+        nets.append(frozen_mean_net(path, args_file, sizes, compute.compile, log))
     return FoldedMean(nets)
 
 
@@ -184,7 +194,9 @@ def tested_model(
         create = create_var_model
     elif isinstance(model_flags, BaselineModelFlags):
         create = create_baseline_model
-    model = load_checked(create, flags, test.model_path, log)
+    network = load_checked(create, flags, test.model_path, log)
+    device = dist_util.current_device()
+    model = compiled_for(network, test.compile, device, log, is_trained=False)
     return model, (flags["large_size"], flags["small_size"]), step_of(test.model_path)
 
 

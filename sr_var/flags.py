@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ddpm.flags import DenoiserFlags, DiffusionTrainFlags, SamplerFlags
+from utils.compute_flags import ComputeFlags
 from utils.data_flags import CropFlags
 from utils.script_util import flag, require_at_least
 from utils.train_flags import TrainFlags
@@ -129,7 +130,7 @@ class MeanNetFlags:
 
 
 @dataclass(frozen=True)
-class TestFlags:
+class TestFlags(ComputeFlags):
     """What to test and where to write."""
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -164,7 +165,11 @@ class SampleFlags(SamplerFlags):
     log_dir: str = flag("logs/ddpm_sr/64_256_step_250", "folder of logs.txt and args.json")
     output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
     num_samples_per_image: int = flag(100, "samples per image")
-    batch_size: int = flag(1, "samples per network evaluation, of one or several images")
+    batch_size: int = flag(
+        1,
+        "samples per network evaluation, of one or several images; auto: found by timing",
+        is_auto=True,
+    )
     on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
     seed: int = flag(0, "of the noise, which is a function of (seed, name, index)")
     debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
@@ -172,7 +177,7 @@ class SampleFlags(SamplerFlags):
 
     def __post_init__(self) -> None:
         """Refuses counts that draw nothing, and two samplers at once."""
-        require_at_least(self, batch_size=1, num_samples_per_image=1)
+        require_at_least(self, num_samples_per_image=1)
         super().__post_init__()
 
 

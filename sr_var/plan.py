@@ -11,15 +11,20 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sr_var.flags import SRDiffusionModelFlags
 from sr_var.plan_flags import PlanFlags
 from sr_var.script_util import create_mean_model, create_sr_model, create_var_model
+from utils.batch_util import find_batch_size
 from utils.model_util import cast_to_own_precision
+from utils.script_util import AUTO
+
+if TYPE_CHECKING:
+    from models.unet import SuperResModel
 
 _GB, _BYTES_OF_FLOAT = 1e9, 4
 # of a moments.npz (docs/file_formats.md): mean, variance, two central moments, two of even indices
@@ -51,25 +56,33 @@ def measure(
     say: Callable[[str], None],
 ) -> Rates:
     """Times the three networks on random images."""
+    model = create_sr_model(**{**vars(network), "learn_sigma": learn_sigma}).to(device).eval()
+    cast_to_own_precision(model)
+    if flags.batch_size == AUTO:
+        found = find_batch_size(lambda size: _evaluation(model, size)(), device, say)
+        flags = replace(flags, batch_size=found)
     say(f"timing the upsampler, {flags.batch_size} images a pass")
-    evaluation = _time_denoiser(network, learn_sigma, flags, device)
+    evaluation = _median(_evaluation(model, flags.batch_size), flags, device)
     say("timing the mean and the variance net")
     return Rates(evaluation, *_time_nets(network, flags, device))
 
 
-def _time_denoiser(
-    network: SRDiffusionModelFlags, learn_sigma: bool, flags: PlanFlags, device: torch.device
-) -> float:
-    size, side = flags.batch_size, network.large_size
-    model = create_sr_model(**{**vars(network), "learn_sigma": learn_sigma}).to(device).eval()
-    cast_to_own_precision(model)
+def _evaluation(model: SuperResModel, size: int) -> Callable[[], object]:
+    """A pass over ``size`` random images, conditioned once, on the device of the model."""
+    side, device = model.config.image_size, next(model.parameters()).device
     x = torch.randn(size, 3, side, side, device=device)
-    low_res = torch.randn(size, 3, network.small_size, network.small_size, device=device)
     t = torch.full((size,), 500, device=device)
-    y = torch.zeros(size, dtype=torch.int64, device=device) if network.class_cond else None
+    has_classes = model.config.num_classes is not None
+    y = torch.zeros(size, dtype=torch.int64, device=device) if has_classes else None
     with torch.inference_mode():
-        condition = model.condition(low_res, (side, side), y)
-        return _median(lambda: model(x, t, **condition), flags, device)
+        # at the size of x already, as a sampling loop has it
+        condition = model.condition(torch.randn_like(x), (side, side), y)
+
+    @torch.inference_mode()
+    def evaluate() -> object:
+        return model(x, t, **condition)
+
+    return evaluate
 
 
 def _time_nets(

@@ -15,7 +15,9 @@ class PlanFlags:
     num_samples: str = flag("20,100", "samples an image, comma separated")
     sampling_steps: str = flag("25,250", "steps a sample, comma separated")
     num_devices: str = flag("1,8", "devices like this one, comma separated")
-    batch_size: int = flag(1, "images a network evaluation in the measurement")
+    batch_size: int = flag(
+        1, "images a network evaluation in the measurement; auto: found by timing", is_auto=True
+    )
     net_channels: int = flag(128, "base width of the mean and the variance net")
     net_channel_mult: str = flag("1,1,2,2,4", "width of each of their resolutions")
     train_batch_size: int = flag(64, "images a step of their training, over all devices")
@@ -31,7 +33,7 @@ class PlanFlags:
         Raises:
             ValueError: names the flag, its value and the remedy.
         """
-        counts = {"num_images": 1, "batch_size": 1, "train_batch_size": 1, "num_rounds": 1}
+        counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
         for name, least in (("num_samples", 2), ("sampling_steps", 1), ("num_devices", 1)):
             if min(self.counts(name)) < least:

@@ -33,6 +33,8 @@ from sr_var.sample_jobs import (
     stored_moments,
 )
 from utils.atomic_file import remove_stale_temp_files
+from utils.batch_util import find_batch_size
+from utils.compile_util import compiled_for
 from utils.crop_data import Entry, TestCrops, check_labels
 from utils.debug_util import report_cost
 from utils.image_util import safe_join
@@ -40,6 +42,7 @@ from utils.lock_util import try_lock
 from utils.pixel_util import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.progress import Progress
 from utils.random_util import stable_seed
+from utils.script_util import AUTO
 from utils.stop_util import StopFlag
 from utils.time_util import Stopwatch
 
@@ -76,6 +79,7 @@ class SRSampler:
         log: Callable[[str], None],
     ) -> None:
         self._model, self._diffusion, self._flags = model, diffusion, flags
+        self._denoiser = compiled_for(model, flags.compile, device, log, is_trained=False)
         self._large_size, self._small_size = sizes
         self._entries, self._device, self._log = entries, device, log
         self._crops = TestCrops(entries, sizes[0], flags.data_dir, flags.on_bad_image)
@@ -87,6 +91,9 @@ class SRSampler:
         )
         self._stopwatch = Stopwatch(device)
         check_labels(entries, model.config.num_classes)
+        if flags.batch_size == AUTO:
+            found = find_batch_size(self._evaluate_once, device, log)
+            self._flags = dataclasses.replace(flags, batch_size=found)
 
     def run_loop(self, rank: int = 0, world_size: int = 1) -> bool:
         """Works until no image is left that another process is not busy with.
@@ -127,18 +134,9 @@ class SRSampler:
 
     def dry_run(self) -> None:
         """One network evaluation of a full batch and what the whole run would take."""
-        crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
-        low_res = self._low_res(crop["high_res"])
         size = self._flags.batch_size
-        x, _ = gaussian_noise_fn(
-            [self._generator("dry run", 0)] * size, self._shape(size), self._device
-        )
-        condition = self._condition(low_res[None].expand(size, -1, -1, -1), [crop["y"]] * size)
-        t = next(iter(self._diffusion.descending_timesteps(x)))
         started = time.monotonic()
-        with torch.inference_mode():
-            out = self._diffusion.p_mean_variance(self._model, x, t, model_kwargs=condition)
-            out["mean"].sum().item()  # waits for the device
+        self._evaluate_once(size).sum().item()  # waits for the device
         seconds = (time.monotonic() - started) / size
         self.report_cost()
         num_samples = len(self._entries) * self._flags.num_samples_per_image
@@ -149,6 +147,18 @@ class SRSampler:
             f"{seconds * num_evaluations / 3600:.2f} h"
         )
         self._log("dry run: nothing was written")
+
+    def _evaluate_once(self, size: int) -> torch.Tensor:
+        """Predicted x_0 of the first usable image at the first step, ``size`` times."""
+        crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
+        low_res = self._low_res(crop["high_res"])
+        x, _ = gaussian_noise_fn(
+            [self._generator("dry run", 0)] * size, self._shape(size), self._device
+        )
+        condition = self._condition(low_res[None].expand(size, -1, -1, -1), [crop["y"]] * size)
+        t = next(iter(self._diffusion.descending_timesteps(x)))
+        with torch.inference_mode():
+            return self._diffusion.denoise(self._denoiser, x, t, model_kwargs=condition)
 
     # ---- claiming
 
@@ -205,7 +215,7 @@ class SRSampler:
         options = dataclasses.replace(self._options, model_kwargs=condition)
         shape = self._shape(len(rows))[1:]
         samples = draw_samples(
-            self._diffusion, self._model, generators, shape, options, lambda: bool(stop.reason)
+            self._diffusion, self._denoiser, generators, shape, options, lambda: bool(stop.reason)
         )
         return None if samples is None else samples[:num_rows]
 

@@ -51,7 +51,7 @@ def with_mean(mean_model: torch.nn.Module, net_input: Any) -> torch.Tensor:
     """
     is_folded = isinstance(net_input, dict)
     low_res_up: torch.Tensor = net_input["low_res"] if is_folded else net_input
-    with torch.no_grad():
+    with torch.inference_mode():
         mean = mean_model(low_res_up, net_input["fold"]) if is_folded else mean_model(low_res_up)
     return torch.cat([low_res_up, mean.to(low_res_up.dtype)], dim=1)
 

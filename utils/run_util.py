@@ -69,11 +69,19 @@ def started(
         run = Run(logger, device, launch)
         try:
             run.write_args(args)
-            if is_tuned:
-                logger.note("allocator: keeps freed memory (TUNED_MALLOC=0 switches this off)")
+            for line in _what_is_tuned(device, is_tuned):
+                logger.note(line)
             yield run
         finally:
             logger.close()
+
+
+def _what_is_tuned(device: torch.device, is_allocator_tuned: bool) -> Iterator[str]:
+    """What makes networks faster on a CPU, and how to switch it off."""
+    if is_allocator_tuned:
+        yield "allocator: keeps freed memory (TUNED_MALLOC=0 switches this off)"
+    if device.type == "cpu" and os.environ.get("WINOGRAD") != "0":  # read by models.winograd
+        yield "convolutions: wide ones by Winograd's filtering (WINOGRAD=0 switches this off)"
 
 
 def describe_run(

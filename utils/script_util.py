@@ -19,6 +19,8 @@ T = TypeVar("T")
 # what a parser adds to the flags: not for args.json
 PRIVATE = ("local_rank", "given_flags")
 _NOT_GIVEN = object()
+# what the word auto of a size stands for
+AUTO = -1
 
 
 def str2bool(text: str | bool) -> bool:
@@ -52,9 +54,27 @@ def whole_number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
 
 
-def flag(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
-    """A dataclass field that becomes a flag. ``help`` says what it is and its unit."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def size_or_auto(text: str) -> int:
+    """Parses a positive whole number, or the word ``auto``, which is ``AUTO``.
+
+    Raises:
+        argparse.ArgumentTypeError: for anything else.
+    """
+    number = AUTO if text.strip().lower() == "auto" else whole_number(text)
+    if number < 1 and number != AUTO:
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1, or the word auto")
+    return number
+
+
+def flag(
+    default: Any, help: str, choices: Sequence[str] | None = None, *, is_auto: bool = False
+) -> Any:
+    """A dataclass field that becomes a flag. ``help`` says what it is and its unit.
+
+    With ``is_auto`` it is a size that may be left to the script (``AUTO``).
+    """
+    metadata = {"help": help, "choices": choices, "is_auto": is_auto}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 _KINDS: Mapping[type, Callable[[str], Any]] = MappingProxyType({bool: str2bool, int: whole_number})
@@ -109,6 +129,7 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any
         if option in parser._option_string_actions:
             continue
         kind = _KINDS.get(type(field.default), type(field.default))
+        kind = size_or_auto if field.metadata.get("is_auto") else kind
         choices = field.metadata.get("choices")
         shown = '""' if field.default == "" else field.default
         group.add_argument(

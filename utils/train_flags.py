@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from utils.compute_flags import ComputeFlags
 from utils.script_util import flag
 
 UNLIMITED_STEPS = int(1e8)
 
 
 @dataclass(frozen=True)
-class TrainFlags:
+class TrainFlags(ComputeFlags):
     """How long, how fast and where to. Counts are optimizer steps unless a name says otherwise."""
 
     lr: float = flag(1e-4, "learning rate of AdamW")

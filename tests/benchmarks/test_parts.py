@@ -33,7 +33,7 @@ def test_forward_compares_plain_and_project_in_fp32(
     assert forward.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
     record = _record(tmp_path, "forward")
     rows = _rows(record)
-    for name in (forward.STOCK, forward.PLAIN, forward.PROJECT, forward.LAST):
+    for name in (forward.STOCK, forward.PLAIN, forward.PROJECT, forward.DIRECT):
         assert rows[name]["max_difference"] < 1e-4
     assert record["operations"] > 0 and record["share"] > 0
 
@@ -83,7 +83,7 @@ def test_training_steps_end_with_the_same_weights(
     assert train_step.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
     rows = _rows(_record(tmp_path, "train_step"))
     # AdamW's first step is the learning rate, in a direction that is rounding where there is none
-    for name in (train_step.PROJECT, train_step.LAST):
+    for name in (train_step.PROJECT, train_step.DIRECT):
         assert rows[name]["max_difference"] < 2 * train_step.LR
     assert rows[train_step.VARIANCE]["max_difference"] is None
 

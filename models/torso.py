@@ -20,6 +20,9 @@ from models.config import UNetConfig
 from models.nn import cast_convolutions, conv_nd, timestep_embedding
 from models.winograd import prefers_channels_last
 
+# Narrower networks gain little from fast convolutions, and their other layers would lose more.
+_MIN_WIDTH_CHANNELS_LAST = 64
+
 
 class Torso(nn.Module):
     """The owner of the embedding, the input blocks and the bottleneck; it has no `forward`.
@@ -118,8 +121,9 @@ class Torso(nn.Module):
         """Return the checked input in the dtype of the input blocks."""
         self._check_input(x)
         x = x.to(dtype_of(self.input_blocks))
-        if x.ndim == 4 and prefers_channels_last(x):
-            # The layers keep the order of what they are given; their transforms need this one.
+        is_wide = self.config.dims == 2 and self.config.widths[0] >= _MIN_WIDTH_CHANNELS_LAST
+        if is_wide and prefers_channels_last(x):
+            # Layers keep the order of what they are given, and fast convolutions need this one.
             return x.contiguous(memory_format=torch.channels_last)
         return x
 

@@ -51,7 +51,10 @@ def prefers_channels_last(x: Tensor) -> bool:
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Return whether `winograd_conv2d` is the faster way for x (N, C, H, W) and (K, C, 3, 3)."""
+    """Return whether `winograd_conv2d` is the faster way for x (N, C, H, W) and (K, C, 3, 3).
+
+    Only for channels last: a network whose layers change the order all the time would be slower.
+    """
     out_channels, channels = weight.shape[:2]
     num_pixels = x.shape[0] * x.shape[2] * x.shape[3]
     return (
@@ -59,6 +62,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         # products grow with C * K, transforms with C + K
         and channels * out_channels >= _MIN_CHANNELS * (channels + out_channels)
         and weight.dtype == x.dtype
+        and x.is_contiguous(memory_format=torch.channels_last)
         and prefers_channels_last(x)
     )
 

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.config import UNetConfig
 from models.nn import Conv1x1, Conv3x3, conv_nd
+from models.unet import UNetModel
 from models.winograd import pays, prefers_channels_last, winograd_conv2d
-from tests.models.nets import noise
+from tests.models.nets import fill, noise
 
 # images, channels, height, width, output channels: whole tiles, cut tiles, bands of rows, of images
 SHAPES = [
@@ -64,22 +66,49 @@ def test_float32_keeps_its_digits() -> None:
     assert error < 4e-6 * rms(exact)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def rms(values: Tensor) -> float:
     return float(values.pow(2).mean().sqrt())
 
 
 def test_wide_layers_on_many_pixels_use_it() -> None:
-    weight = torch.zeros(64, 64, 3, 3)
-    assert pays(torch.zeros(1, 64, 16, 16), weight)
-    assert not pays(torch.zeros(1, 64, 8, 8), weight)
-    assert not pays(torch.zeros(1, 64, 16, 16), torch.zeros(3, 64, 3, 3))
-    assert not pays(torch.zeros(1, 64, 16, 16, dtype=torch.float64), weight.double())
-    assert not pays(torch.zeros(1, 64, 16, 16, dtype=torch.bfloat16), weight.bfloat16())
-    assert not pays(torch.zeros(1, 64, 16, 16, device="meta"), weight.to("meta"))
+    x, weight = channels_last(noise(1, 64, 16, 16)), torch.zeros(64, 64, 3, 3)
+    assert pays(x, weight)
+    assert not pays(x.contiguous(), weight)
+    assert not pays(channels_last(noise(1, 64, 8, 8)), weight)
+    assert not pays(x, torch.zeros(3, 64, 3, 3))
+    for other in (torch.float64, torch.bfloat16, "meta"):
+        assert not pays(x.to(other), weight.to(other))
+
+
+@pytest.mark.parametrize(("width", "is_fast"), [(64, True), (32, False)])
+def test_wide_networks_keep_channels_last_throughout(
+    width: int, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = UNetConfig(
+        image_size=32,
+        model_channels=width,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_resolutions=(16,),
+    )
+    model, seen = fill(UNetModel(config)), []
+    for layer in model.modules():
+        if isinstance(layer, Conv3x3) and layer.out_channels > 3:
+            layer.register_forward_hook(lambda _, x, y: seen.append((x[0], y)))
+    x = noise(2, 3, 32, 32)
+    fast = model(x)
+    for value in (value for pair in seen[1:] for value in pair):
+        assert value.is_contiguous(memory_format=torch.channels_last) == is_fast
+    monkeypatch.setenv("WINOGRAD", "0")
+    torch.testing.assert_close(fast, model(x), rtol=0, atol=1e-5 if is_fast else 0)
 
 
 def test_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = Conv3x3(64, 64), noise(1, 64, 16, 16)
+    layer, x = Conv3x3(64, 64), channels_last(noise(1, 64, 16, 16))
     fast = layer(x)
     monkeypatch.setenv("WINOGRAD", "0")
     assert not prefers_channels_last(x)

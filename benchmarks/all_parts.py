@@ -25,6 +25,7 @@ _SHORT: dict[str, str] = {
     "sampling_loop": "--rounds 5 --time_limit 60",
     "ranks": "--rounds 2 --time_limit 60 --num_samples 16",
     "train_step": "--rounds 2 --batch_size 8 --microbatch 4 --width 32",
+    "convolutions": "--rounds 3 --time_limit 5",
     "forward": "--net small_16_64 --rounds 5 --time_limit 60",
 }
 

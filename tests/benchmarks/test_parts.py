@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import all_parts, forward, peers, ranks, sampling_loop, startup, train_step
+from benchmarks import (
+    all_parts,
+    convolutions,
+    forward,
+    peers,
+    ranks,
+    sampling_loop,
+    startup,
+    train_step,
+)
 from benchmarks.harness import Measurement, TimingFlags
 
 ONE = ["--rounds", "1"]
@@ -36,6 +45,15 @@ def test_forward_compares_plain_and_project_in_fp32(
     for name in (forward.STOCK, forward.PLAIN, forward.PROJECT, forward.DIRECT):
         assert rows[name]["max_difference"] < 1e-4
     assert record["operations"] > 0 and record["share"] > 0
+
+
+def test_convolutions_compare_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolutions, "tune_allocator", lambda: True)
+    monkeypatch.setattr(convolutions, "SHAPES", ((2, 32, 32, 8),))
+    assert convolutions.main([*ONE, "--output_dir", str(tmp_path)]) == 0
+    rows = _rows(_record(tmp_path, "convolutions"))
+    for name in ("forward", "backward", "norm, backward"):
+        assert rows[f"{name}: project"]["max_difference"] < 1e-4
 
 
 def test_operations_of_the_published_upsampler_are_those_of_the_documents() -> None:

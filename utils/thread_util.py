@@ -6,15 +6,18 @@ Not for arithmetic of networks (torch has its own threads), nor for processes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+import torch
 
 from utils.data_util import num_cores
 from utils.dist_util import local_world_size
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_MAX_ENCODING = 4
 
 
 def chosen_threads(wanted: int) -> int:
@@ -22,9 +25,14 @@ def chosen_threads(wanted: int) -> int:
     return wanted if wanted > 0 else max(1, num_cores() // local_world_size())
 
 
+def encoding_threads(device: torch.device) -> int:
+    """Threads that encode pictures behind a loop: a few beside a GPU, one where it computes."""
+    return 1 if device.type == "cpu" else min(_MAX_ENCODING, chosen_threads(-1))
+
+
 def ordered_map(
     call: Callable[[Item], Result], items: Iterable[Item], num_threads: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Results in the order of the items; at most twice as many as threads are there at a time.
 
     The first error ends it: items that no thread has begun are given up. One thread is the

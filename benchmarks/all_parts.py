@@ -21,6 +21,7 @@ from utils.script_util import flag, from_args, make_parser
 ROOT = Path(__file__).resolve().parent.parent
 # what fits into ten minutes; the narrower upsampler stands for the published one
 _SHORT: dict[str, str] = {
+    "verification": "--rounds 5 --time_limit 20",
     "startup": "--rounds 2 --time_limit 40",
     "sampling_loop": "--rounds 5 --time_limit 60",
     "ranks": "--rounds 2 --time_limit 60 --num_samples 16",

@@ -1,102 +1,202 @@
-"""Time and memory of the verification on synthetic images of noise, from pictures or moments.
+"""Mean and variance of an image's samples: all PNGs at once, one by one, from stored moments.
 
-    python -m benchmarks.verification --num_images 6 --num_samples 100 --large_size 256
+    python -m benchmarks.verification
 
-Prints CPU seconds and wall time an image, and how much is decoding. For the peak memory
-run the script itself under ``/usr/bin/time -v``: making the images takes more than reading them.
-Not a test: nothing is checked. Everything is written to a temporary folder.
+Pictures of noise. The project's ways give more than the plain one: third and fourth moments, the
+variances of both halves, block means. Memory is the peak of what Python and numpy allocated
+(tracemalloc), in a call of its own; Pillow's own buffer of a picture is not in it. A second table
+has the whole verification of an image.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import tempfile
-import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from benchmarks.harness import Measurement, TimingFlags, Variant, measure
+from benchmarks.record import Table, Target, write_record
+from benchmarks.reference.verification import mean_and_variance
 from sr_var.flags import VerificationFlags
-from sr_var.moments import SampleMoments
-from sr_var.sample_jobs import sample_path
-from sr_var.verify.reference import read_picture
+from sr_var.moments import MOMENTS_FILE, SampleMoments
+from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
+from sr_var.verify.reference import Reference, load_reference
 from sr_var.verify.run import verify_all
+from utils.errors import EXIT_DONE, run_main
 from utils.image_util import write_png
 from utils.logger import RunLogger
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
+from utils.script_util import flag, from_args, make_parser
+from utils.thread_util import chosen_threads
+
+PLAIN, ONE_THREAD, MORE_THREADS = "plain", "PNGs, 1 thread", "PNGs, {} threads"
+STORED, TWO_ARRAYS = "moments.npz", "moments.npz, mean and variance alone"
+FROM_PICTURES, FROM_MOMENTS = "whole verification, PNGs", "whole verification, moments.npz"
+FACTOR = 4
+NAME = "image.png"
 
 
-def make_image(root: Path, name: str, num_samples: int, size: int) -> None:
-    """One photograph of noise, its samples (pictures and float moments) and the nets' results."""
-    rng = np.random.default_rng(stable_seed(name))
-    shape = (size, size, 3)
-    mean, std = rng.uniform(80, 180, shape), rng.uniform(3, 12, shape)
-    folder, nets = root / "samples" / name, root / "nets" / name
-    for path in (folder / "high_res_samples", nets, root / "images"):
-        path.mkdir(parents=True, exist_ok=True)
-    samples = mean + std * rng.standard_normal((num_samples, *shape))
-    to_bytes = lambda image: np.clip(np.rint(image), 0, 255).astype(np.uint8)  # noqa: E731
-    for i, sample in enumerate(samples):
-        write_png(sample_path(str(folder), i), to_bytes(sample))
-    write_png(str(folder / "low_res.png"), to_bytes(mean[::4, ::4]))
-    counted = SampleMoments().add(samples, range(num_samples), size // 4)
-    counted.save(str(folder / "moments.npz"), is_final=True)
-    write_png(str(root / "images" / name), to_bytes(mean + std * rng.standard_normal(shape)))
-    np.save(nets / "high_res_mean_1.npy", mean.astype(np.float32))
-    dump_pickle((std**2).astype(np.float32), nets / "high_res_var_1.pkl")
+@dataclass(frozen=True)
+class VerificationBenchFlags(TimingFlags):
+    """How many samples of what size."""
+
+    num_samples: int = flag(100, "samples of the image")
+    large_size: int = flag(256, "side of the image, pixels")
 
 
-def measure(root: Path, num_images: int, args: argparse.Namespace) -> tuple[float, float]:
-    """CPU and wall seconds an image."""
-    flags = VerificationFlags(
-        data_dir=str(root / "images"),
-        data_info_dict_path=str(root / "info.pkl"),
-        large_size=args.large_size,
-        ddpm_sr_output_dir=str(root / "samples"),
-        num_samples=args.num_samples,
-        sr_model_output_dir=str(root / "nets"),
-        mean_model_step=1,
-        var_model_step=1,
-        log_dir=str(root / "log"),
-        num_panels=0,
-        num_threads=args.num_threads,
+class Ways:
+    """One image with its samples, and every way to their mean and variance.
+
+    Args:
+        root: temporary; pictures and moments lie in folders of their own, both read by themselves.
+        flags: of the measurement.
+    """
+
+    def __init__(self, root: Path, flags: VerificationBenchFlags) -> None:
+        self._root, self._flags = root, flags
+        self.num_threads = chosen_threads(flags.threads)
+        size = flags.large_size
+        rng = np.random.default_rng(stable_seed(NAME))
+        shape = (size, size, 3)
+        mean, std = rng.uniform(80, 180, shape), rng.uniform(3, 12, shape)
+        samples = _grey(mean + std * rng.standard_normal((flags.num_samples, *shape)))
+        for folder in (self._folder("pictures"), self._folder("moments")):
+            (folder / SAMPLES_FOLDER).mkdir(parents=True)
+            write_png(str(folder / LOW_RES_FILE), _grey(mean[::FACTOR, ::FACTOR]))
+        for path, sample in zip(self._paths(), samples, strict=True):
+            write_png(path, sample)
+        counted = SampleMoments().add(samples.astype(float), range(len(samples)), size // FACTOR)
+        counted.save(str(self._folder("moments") / MOMENTS_FILE), is_final=True)
+        for folder in (root / "nets" / NAME, root / "images"):
+            folder.mkdir(parents=True)
+        write_png(str(root / "images" / NAME), _grey(mean + std * rng.standard_normal(shape)))
+        np.save(root / "nets" / NAME / "high_res_mean_1.npy", mean.astype(np.float32))
+        dump_pickle((std**2).astype(np.float32), root / "nets" / NAME / "high_res_var_1.pkl")
+        dump_pickle({"class": {"y": 0, "file_names": [NAME]}}, root / "info.pkl")
+
+    def _folder(self, source: str) -> Path:
+        return self._root / source / NAME
+
+    def _paths(self) -> list[str]:
+        folder = str(self._folder("pictures"))
+        return [sample_path(folder, i) for i in range(self._flags.num_samples)]
+
+    def project(self, source: str, num_threads: int = 1) -> Reference:
+        """What the verification takes from the samples of an image."""
+        folder, size = str(self._folder(source)), self._flags.large_size
+        num = self._flags.num_samples
+        return load_reference(folder, num, size, size // FACTOR, num_threads=num_threads)
+
+    def two_arrays(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Of stored moments only what the plain way gives."""
+        with np.load(self._folder("moments") / MOMENTS_FILE, allow_pickle=False) as stored:
+            return stored["mean"], stored["variance"]
+
+    def variants(self) -> list[Variant]:
+        """The plain way first."""
+        pairs: list[tuple[str, Callable[[], object]]] = [
+            (PLAIN, lambda: mean_and_variance(self._paths())),
+            (ONE_THREAD, lambda: self.project("pictures")),
+        ]
+        if self.num_threads > 1:
+            name = MORE_THREADS.format(self.num_threads)
+            pairs.append((name, lambda: self.project("pictures", self.num_threads)))
+        pairs += [(STORED, lambda: self.project("moments")), (TWO_ARRAYS, self.two_arrays)]
+        return [Variant(name, call, _tensor) for name, call in pairs]
+
+    def verify(self, source: str) -> None:
+        """The whole verification of the image, without pictures of it."""
+        flags = VerificationFlags(
+            data_dir=str(self._root / "images"),
+            data_info_dict_path=str(self._root / "info.pkl"),
+            large_size=self._flags.large_size,
+            ddpm_sr_output_dir=str(self._root / source),
+            num_samples=self._flags.num_samples,
+            sr_model_output_dir=str(self._root / "nets"),
+            mean_model_step=1,
+            var_model_step=1,
+            log_dir=str(self._root / "log"),
+            num_panels=0,
+            num_threads=self.num_threads,
+        )
+        logger = RunLogger(flags.log_dir, is_quiet=True)
+        verify_all(flags, logger)
+        logger.close()
+
+    def verifications(self) -> list[Variant]:
+        """From pictures and from moments."""
+        names = {FROM_PICTURES: "pictures", FROM_MOMENTS: "moments"}
+        return [Variant(name, functools.partial(self.verify, s)) for name, s in names.items()]
+
+
+def _grey(values: NDArray[Any]) -> NDArray[Any]:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _tensor(found: Reference | tuple[NDArray[Any], NDArray[Any]]) -> torch.Tensor:
+    """Mean and variance, (2, H, H, 3)."""
+    if isinstance(found, Reference):
+        found = found.moments.mean, found.moments.variance
+    return torch.from_numpy(np.stack(found).astype(np.float32))
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most that Python and numpy held at a time during a call."""
+    call()  # imports and caches
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def targets_of(measured: Measurement, ways: Ways, memory: dict[str, int]) -> list[Target]:
+    """Speed from pictures, memory, speed from stored moments."""
+    more = MORE_THREADS.format(max(2, ways.num_threads))
+    pictures = Target(
+        f"{more} over plain",
+        measured.ratio(more, PLAIN),
+        2.2,
+        note="" if ways.num_threads > 1 else "one core",
     )
-    logger = RunLogger(flags.log_dir, is_quiet=True)
-    cpu, wall = time.process_time(), time.monotonic()
-    verify_all(flags, logger)
-    used = time.process_time() - cpu, time.monotonic() - wall
-    logger.close()
-    return used[0] / num_images, used[1] / num_images
+    used = memory.get(more, memory[ONE_THREAD])
+    least = Target("memory, PNGs over plain", used / memory[PLAIN], 1 / 8, is_at_least=False)
+    stored = Target(
+        "moments.npz over plain",
+        measured.ratio(STORED, PLAIN),
+        50.0,
+        note="with all that the verification takes",
+    )
+    return [pictures, least, stored]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Makes the images, measures both ways, prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num_images", type=int, default=6)
-    parser.add_argument("--num_samples", type=int, default=100)
-    parser.add_argument("--large_size", type=int, default=256)
-    parser.add_argument("--num_threads", type=int, default=2)
-    args = parser.parse_args(argv)
+    """Makes the image, measures, prints, writes."""
+    parser = make_parser(__doc__, benchmark=VerificationBenchFlags)
+    flags = from_args(VerificationBenchFlags, parser.parse_args(argv))
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        names = [f"image{i}.png" for i in range(args.num_images)]
-        for name in names:
-            make_image(root, name, args.num_samples, args.large_size)
-        dump_pickle({"class": {"y": 0, "file_names": names}}, root / "info.pkl")
-        measure(root, args.num_images, args)  # warm-up
-        for source in ("moments", "pictures"):
-            cpu, wall = measure(root, args.num_images, args)
-            print(f"{source}: {cpu:.3f} s of CPU, {wall:.3f} s of wall time an image")
-            for path in (root / "samples").glob("*/moments.npz"):
-                path.unlink()
-        first = str(root / "samples" / names[0])
-        started = time.process_time()
-        for i in range(args.num_samples):
-            read_picture(sample_path(first, i), args.large_size)
-        print(f"of which decoding: {time.process_time() - started:.3f} s")
-    return 0
+        ways = Ways(Path(folder), flags)
+        measured = measure(ways.variants(), flags)
+        memory = {variant.name: peak_bytes(variant.call) for variant in measured.variants}
+        whole = measure(ways.verifications(), flags)
+    title = f"mean and variance of {flags.num_samples} samples of {flags.large_size}²"
+    tables = [Table(title, measured.rows()), Table("the whole verification", whole.rows())]
+    for name, count in memory.items():
+        print(f"{name}: {count / 1e6:.1f} MB at most")
+    targets = targets_of(measured, ways, memory)
+    write_record("verification", flags, tables, targets, {"peak_bytes": memory})
+    return EXIT_DONE
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

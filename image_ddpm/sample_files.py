@@ -7,6 +7,7 @@ passes row by row, so that its size does not matter.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import zipfile
@@ -22,6 +23,7 @@ from utils.image_util import write_png
 from utils.pixel_util import make_grid
 from utils.progress import Progress
 from utils.stop_util import StopFlag
+from utils.thread_util import chosen_threads, ordered_map
 
 Shape = tuple[int, int, int, int]
 _ROWS_IN_GRID, _GRID_COLUMNS = 10, 10
@@ -145,12 +147,21 @@ def write_pictures(
     wanted, shown = {i for row in rows for i in row}, {}
     folder = os.path.join(output_dir, "png")
     os.makedirs(folder, exist_ok=True)
-    with Progress(num_samples, "writing pictures", unit="picture") as bar:
-        for index, image in enumerate(read_rows(path)):
-            prefix = "" if labels is None else f"{labels[index]}_"
-            name = os.path.join(folder, f"{prefix}{index:06d}.png")
-            if not os.path.exists(name):
-                write_png(name, image[:, :, 0] if image.shape[2] == 1 else image)
+
+    def draw(item: tuple[int, NDArray[np.uint8]]) -> tuple[int, NDArray[np.uint8]]:
+        index, image = item
+        prefix = "" if labels is None else f"{labels[index]}_"
+        name = os.path.join(folder, f"{prefix}{index:06d}.png")
+        if not os.path.exists(name):
+            write_png(name, image[:, :, 0] if image.shape[2] == 1 else image)
+        return item
+
+    drawn = ordered_map(draw, enumerate(read_rows(path)), chosen_threads(-1))
+    with (
+        contextlib.closing(drawn),
+        Progress(num_samples, "writing pictures", unit="picture") as bar,
+    ):
+        for index, image in drawn:
             if index in wanted:
                 shown[index] = image
             bar.update()

@@ -21,6 +21,7 @@ from diffusion.options import Model
 from diffusion.samplers import SamplerOptions
 from image_ddpm.flags import ImageModelFlags, ImageSampleFlags
 from image_ddpm.parts import PartStore
+from utils.background_writer import BackgroundWriter
 from utils.batch_util import find_batch_size
 from utils.compile_util import compiled_for
 from utils.debug_util import report_cost
@@ -97,7 +98,11 @@ class ImageSampler:
         """
         stop, size = StopFlag(), self._flags.batch_size
         watch, is_stopped = Stopwatch(self._device), False
-        with store.share(rank, world_size) as missing, stop.listening():
+        with (
+            store.share(rank, world_size) as missing,
+            stop.listening(),
+            BackgroundWriter() as writer,
+        ):
             total = len(range(rank, self._flags.num_samples, world_size))
             with Progress(
                 total, "sampling", unit="sample", done=total - len(missing), is_shown=rank == 0
@@ -110,7 +115,7 @@ class ImageSampler:
                         is_stopped = True
                         break
                     watch.stop(len(indices))
-                    store.save(indices, self._arrays(indices, samples))
+                    writer.submit(store.save, indices, self._arrays(indices, samples))
                     bar.update(len(indices))
         watch.save(os.path.join(self._flags.output_dir, SECONDS_FILE))
         if is_stopped:

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sr_var.flags import DataInfoFlags
-from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_folder import class_of, make_info, scan
 from utils.image_util import BadImageError, open_image, resolve_image_path
@@ -22,6 +21,7 @@ from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
 from utils.stop_util import StopFlag
+from utils.thread_util import chosen_threads
 
 ALL_FILE, TRAIN_FILE, TEST_FILE = (
     "data_info.pkl",
@@ -75,7 +75,7 @@ def find_bad_images(
     good = set() if flags.dry_run else _read_journal(journal, flags.data_dir)
     bad: set[str] = set()
     todo = [name for name in names if name not in good]
-    num_threads = flags.num_threads if flags.num_threads > 0 else num_cores()
+    num_threads = chosen_threads(flags.num_threads)
     stop = StopFlag()
     with (
         open(os.devnull if flags.dry_run else journal, "a", encoding="utf-8") as file,

@@ -24,7 +24,6 @@ from sr_var.oracle_flags import OracleDataFlags
 from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path
 from sr_var.verify.truth import TRUTH_FILE
 from utils.atomic_file import atomic_write
-from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_folder import class_of, make_info, scan
 from utils.image_util import BadImageError, open_image, resolve_image_path, safe_join, write_png
@@ -34,6 +33,7 @@ from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
 from utils.settings_file import require_same_settings
 from utils.stop_util import StopFlag
+from utils.thread_util import chosen_threads
 
 IMAGE_FOLDER = "images"
 _GREY_LEVELS = 127.5
@@ -225,7 +225,7 @@ def _write_all(
     crops: list[OracleCrop], flags: OracleDataFlags, log: Callable[[str], None]
 ) -> set[str] | None:
     """Damaged photographs; None if a signal came."""
-    num_threads = flags.num_threads if flags.num_threads > 0 else num_cores()
+    num_threads = chosen_threads(flags.num_threads)
     writer, stop, bad = OracleWriter(flags), StopFlag(), set()
     with (
         ThreadPoolExecutor(num_threads) as pool,

@@ -33,6 +33,7 @@ from sr_var.sample_jobs import (
     stored_moments,
 )
 from utils.atomic_file import remove_stale_temp_files
+from utils.background_writer import BackgroundWriter
 from utils.batch_util import find_batch_size
 from utils.compile_util import compiled_for
 from utils.crop_data import Entry, TestCrops, check_labels
@@ -44,6 +45,7 @@ from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.script_util import AUTO
 from utils.stop_util import StopFlag
+from utils.thread_util import encoding_threads, ordered_map
 from utils.time_util import Stopwatch
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class SRSampler:
             clip_denoised=flags.clip_denoised,
             eta=flags.eta,
         )
-        self._stopwatch = Stopwatch(device)
+        self._stopwatch, self._writer = Stopwatch(device), BackgroundWriter()
         check_labels(entries, model.config.num_classes)
         if flags.batch_size == AUTO:
             found = find_batch_size(self._evaluate_once, device, log)
@@ -109,7 +111,7 @@ class SRSampler:
         # the first process stands for all: each does about as much
         total = len(self._entries) * self._flags.num_samples_per_image // world_size
         progress = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
-        with stop.listening(), progress as bar:
+        with stop.listening(), progress as bar, self._writer:
             jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
             for rows in job_batches(jobs, self._flags.batch_size):
                 self._stopwatch.start()
@@ -241,23 +243,40 @@ class SRSampler:
     # ---- storing
 
     def _store(self, rows: Sequence[tuple[ImageJob, int]], samples: torch.Tensor) -> None:
+        """Has the samples of a batch written while the next one is drawn."""
+        samples = samples.cpu()
         by_job: dict[str, list[int]] = {}
-        for place, (job, _) in enumerate(rows):
+        for place, (job, index) in enumerate(rows):
+            require_finite(samples[place], sample_path(self._folder(job), index))
             by_job.setdefault(job.name, []).append(place)
-        for places in by_job.values():
+        self._writer.submit(self._store_jobs, rows, samples, list(by_job.values()))
+
+    def _store_jobs(
+        self,
+        rows: Sequence[tuple[ImageJob, int]],
+        samples: torch.Tensor,
+        groups: Sequence[list[int]],
+    ) -> None:
+        for places in groups:
             job = rows[places[0]][0]
             self._store_job(job, [rows[place][1] for place in places], samples[places])
 
     def _store_job(self, job: ImageJob, indices: list[int], samples: torch.Tensor) -> None:
-        folder = safe_join(self._flags.output_dir, job.name)
-        require_finite(samples, sample_path(folder, indices[0]))
+        folder = self._folder(job)
         job.num_open -= len(indices)
         if job.moments is not None:
             grey = np.stack([to_hwc(image_to_255(sample.double())) for sample in samples])
             job.moments = job.moments.add(grey, indices, self._small_size)
             is_final = len(job.moments.indices) >= job.num_wanted
             job.moments.save(os.path.join(folder, MOMENTS_FILE), is_final=is_final)
-        for index, sample in zip(indices, samples, strict=True):
-            save_image(sample_path(folder, index), sample)
+
+        def save(place: int) -> None:
+            save_image(sample_path(folder, indices[place]), samples[place])
+
+        for _ in ordered_map(save, range(len(indices)), encoding_threads(self._device)):
+            pass
         if job.num_open == 0:
             job.lock.close()
+
+    def _folder(self, job: ImageJob) -> str:
+        return safe_join(self._flags.output_dir, job.name)

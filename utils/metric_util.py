@@ -190,11 +190,10 @@ class Moments:
             third: third central moment Σ (x - x̄)³ / n.
             fourth: fourth central moment Σ (x - x̄)⁴ / n.
         """
-        mean_64, variance_64, third_64, fourth_64 = (
-            np.array(value, dtype=np.float64) for value in (mean, variance, third, fourth)
-        )
-        m2 = variance_64 * (count - 1) if count > 1 else np.zeros_like(mean_64)
-        return cls(count, mean_64, m2, third_64 * count, fourth_64 * count)
+        mean_64 = np.array(mean, dtype=np.float64)
+        sizes = (count - 1, variance), (count, third), (count, fourth)
+        sums = [np.multiply(size, value, dtype=np.float64) for size, value in sizes]
+        return cls(count, mean_64, sums[0] if count > 1 else np.zeros_like(mean_64), *sums[1:])
 
     @staticmethod
     def merge(a: Moments, b: Moments) -> Moments:

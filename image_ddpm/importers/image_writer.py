@@ -25,7 +25,6 @@ from utils.atomic_file import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_util import (
     IMAGE_EXTENSIONS,
@@ -37,6 +36,7 @@ from utils.image_util import (
 )
 from utils.progress import Progress
 from utils.stop_util import StopFlag
+from utils.thread_util import chosen_threads
 
 SETTINGS_FILE = ".image_data.json"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
@@ -94,7 +94,7 @@ class ImageWriter:
         threads = self._flags.num_threads
         stop = StopFlag()
         with (
-            ThreadPoolExecutor(threads if threads > 0 else num_cores()) as pool,
+            ThreadPoolExecutor(chosen_threads(threads)) as pool,
             Progress(source.total, "images", unit="image") as bar,
             stop.listening(),
         ):

@@ -35,6 +35,7 @@ from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.stop_util import StopFlag
+from utils.thread_util import chosen_threads
 
 MEAN_NET = "mean net"
 VAR_NET_EXACT = "variance net, given the exact mean"
@@ -156,7 +157,12 @@ def image_budget(
     }
     if flags.trained_output_dir:
         trained = safe_join(flags.trained_output_dir, entry.name)
-        moments, _ = reference_moments(trained, flags.num_samples, flags.large_size)
+        moments, _ = reference_moments(
+            trained,
+            flags.num_samples,
+            flags.large_size,
+            num_threads=chosen_threads(flags.num_threads),
+        )
         rows[TRAINED_SAMPLER] = sampler_errors(moments, truth)
     rows[MONTE_CARLO.format(flags.num_samples)] = monte_carlo_errors(truth, flags.num_samples)
     return rows

@@ -10,9 +10,7 @@ import csv
 import io
 import math
 import os
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +29,6 @@ from sr_var.verify.reference import load_reference, read_picture
 from sr_var.verify.truth import load_truth
 from utils.atomic_file import write_json_atomic, write_text_atomic
 from utils.crop_data import Entry
-from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_util import (
     center_crop_arr,
@@ -43,6 +40,7 @@ from utils.image_util import (
 from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle, load_array
+from utils.thread_util import chosen_threads, ordered_map
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,15 @@ class ImageResult:
     scatter: Array
 
 
-def load_image_data(entry: Entry, flags: VerificationFlags) -> tuple[ImageData, bool]:
+def load_image_data(
+    entry: Entry, flags: VerificationFlags, *, num_threads: int = 1
+) -> tuple[ImageData, bool]:
     """Everything about one image, and whether the reference is in float.
+
+    Args:
+        entry: the image.
+        flags: where everything is.
+        num_threads: samples decoded at a time.
 
     Raises:
         DataError: names the file that is missing or wrong, and the script that writes it.
@@ -77,7 +82,9 @@ def load_image_data(entry: Entry, flags: VerificationFlags) -> tuple[ImageData, 
     size = flags.large_size
     sample_folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
     small_size = _small_size(sample_folder, size)
-    reference = load_reference(sample_folder, flags.num_samples, size, small_size)
+    reference = load_reference(
+        sample_folder, flags.num_samples, size, small_size, num_threads=num_threads
+    )
     net_folder = safe_join(flags.sr_model_output_dir, entry.name)
     mean = _read_mean(net_folder, flags.mean_model_step, size)
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
@@ -100,7 +107,12 @@ def load_image_data(entry: Entry, flags: VerificationFlags) -> tuple[ImageData, 
 
 
 def verify_image(
-    entry: Entry, flags: VerificationFlags, *, keeps_data: bool, num_scatter: int = 0
+    entry: Entry,
+    flags: VerificationFlags,
+    *,
+    keeps_data: bool,
+    num_scatter: int = 0,
+    num_threads: int = 1,
 ) -> ImageResult:
     """Figures of one image; writes the sample mean and variance beside the samples.
 
@@ -109,8 +121,9 @@ def verify_image(
         flags: where everything is.
         keeps_data: whether the result has the arrays for pictures.
         num_scatter: of how many pixels both stds are kept.
+        num_threads: samples decoded at a time.
     """
-    data, is_float = load_image_data(entry, flags)
+    data, is_float = load_image_data(entry, flags, num_threads=num_threads)
     if not flags.dry_run:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
         rounded = to_grey_bytes(data.samples.mean)
@@ -140,24 +153,19 @@ def verify_images(
         num_kept: of how many images the arrays are kept for pictures.
         num_scatter: of how many pixels of an image both stds are kept.
     """
-    num_threads = flags.num_threads if flags.num_threads > 0 else num_cores()
-    waiting: deque[Future[ImageResult]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
-        try:
-            for i, entry in enumerate(entries):
-                # few at a time, so that finished arrays do not pile up behind a slow image
-                if len(waiting) >= 2 * num_threads:
-                    yield waiting.popleft().result()
-                keeps = i < num_kept
-                future = pool.submit(
-                    verify_image, entry, flags, keeps_data=keeps, num_scatter=num_scatter
-                )
-                waiting.append(future)
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    num_threads = chosen_threads(flags.num_threads)
+
+    def verify(place: int) -> ImageResult:
+        return verify_image(
+            entries[place],
+            flags,
+            keeps_data=place < num_kept,
+            num_scatter=num_scatter,
+            # where there are fewer images than threads, the rest decodes
+            num_threads=max(1, num_threads // len(entries)),
+        )
+
+    return ordered_map(verify, range(len(entries)), num_threads)
 
 
 def write_results(log_dir: str, summary: Mapping[str, Any], rows: Sequence[ImageResult]) -> None:

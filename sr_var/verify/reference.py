@@ -1,13 +1,14 @@
 """The reference of one image: what its samples say, from ``moments.npz`` or from the pictures.
 
-Memory does not grow with the number of samples: each picture is decoded, added to integer sums of
+Memory does not grow with the number of samples: each picture is decoded, added to exact sums of
 powers and forgotten. Comparing with the nets is the business of ``figures``.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,14 @@ from sr_var.moments import (
     load_moments,
 )
 from sr_var.sample_jobs import sample_path
+from utils.byte_sums import PowerSums
 from utils.errors import DataError
 from utils.image_util import open_image
 from utils.metric_util import Moments
+from utils.thread_util import ordered_map
 
 # even, so that a group begins with a sample of even index
-_PICTURES_AT_A_TIME = 8
-_ROWS_OF_STRIP = 16
+_PICTURES_AT_A_TIME = 14
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,13 @@ class Reference:
     is_float: bool
 
 
-def load_reference(folder: str, num_samples: int, size: int, small_size: int) -> Reference:
+def load_reference(
+    folder: str, num_samples: int, size: int, small_size: int, *, num_threads: int = 1
+) -> Reference:
     """The first ``num_samples`` samples of one image; float moments are preferred to pictures.
 
     A moments file without halves is completed from the pictures where all of them are there.
+    ``num_threads`` pictures are decoded at a time.
 
     Raises:
         DataError: if samples are missing or of another size.
@@ -63,21 +68,23 @@ def load_reference(folder: str, num_samples: int, size: int, small_size: int) ->
     stored = load_moments(path)
     wanted = set(range(num_samples))
     if stored is None or stored.moments is None or set(stored.indices) != wanted:
-        return _from_pictures(folder, num_samples, size, small_size)
+        return _from_pictures(folder, num_samples, size, small_size, num_threads)
     if stored.moments.mean.shape[:2] != (size, size):
         raise DataError(f"{path} is not of images of --large_size {size}")
     halves, blocks = _parts(stored, small_size)
     has_pictures = all(os.path.exists(sample_path(folder, i)) for i in range(num_samples))
     if (halves is None or blocks is None) and num_samples >= 4 and has_pictures:
-        pictures = _from_pictures(folder, num_samples, size, small_size)
+        pictures = _from_pictures(folder, num_samples, size, small_size, num_threads)
         halves = pictures.half_variances if halves is None else halves
         blocks = pictures.block_variance if blocks is None else blocks
     return Reference(stored.moments, halves, blocks, True)
 
 
-def reference_moments(folder: str, num_samples: int, size: int) -> tuple[Moments, bool]:
+def reference_moments(
+    folder: str, num_samples: int, size: int, *, num_threads: int = 1
+) -> tuple[Moments, bool]:
     """The moments alone, and whether they are in float; see :func:`load_reference`."""
-    reference = load_reference(folder, num_samples, size, size)
+    reference = load_reference(folder, num_samples, size, size, num_threads=num_threads)
     return reference.moments, reference.is_float
 
 
@@ -93,46 +100,9 @@ def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
     return picture
 
 
-class PowerSums:
-    """Σ dᵏ, k = 1 … 4, of whole numbers d = x − pivot, summed exactly.
-
-    The pivot is the first picture: d is then as small as the spread of the samples, so that the
-    central moments below lose nothing to cancellation. Every sum is a whole number below 2⁵³.
-    """
-
-    def __init__(self, pivot_uint8: npt.NDArray[np.uint8]) -> None:
-        self.pivot = pivot_uint8.astype(np.float64)
-        self.count = 0
-        self._sums = np.zeros((4, *pivot_uint8.shape))
-
-    def add(self, pictures_uint8: Sequence[npt.NDArray[np.uint8]]) -> None:
-        """Counts some more samples, each of the pivot's shape."""
-        self.count += len(pictures_uint8)
-        # strips that stay in the processor's cache take half the time of whole pictures
-        for top in range(0, len(self.pivot), _ROWS_OF_STRIP):
-            rows = slice(top, top + _ROWS_OF_STRIP)
-            pivot, sums = self.pivot[rows], self._sums[:, rows]
-            for picture in pictures_uint8:
-                deviation = picture[rows] - pivot
-                power = deviation.copy()
-                sums[0] += power
-                for k in range(1, 4):
-                    power *= deviation
-                    sums[k] += power
-
-    def moments(self) -> Moments:
-        """The sums of central powers: the binomial expansion of Σ (d − d̄)ᵏ."""
-        s1, s2, s3, s4 = self._sums
-        mean = s1 / self.count
-        m2 = s2 - mean * s1
-        m3 = s3 - 3 * mean * s2 + 2 * mean**2 * s1
-        m4 = s4 - 4 * mean * s3 + 6 * mean**2 * s2 - 3 * mean**3 * s1
-        # equal samples cancel up to rounding only
-        m2, m4 = np.maximum(m2, 0), np.maximum(m4, 0)
-        return Moments(self.count, self.pivot + mean, m2, m3, m4)
-
-
-def _from_pictures(folder: str, num_samples: int, size: int, small_size: int) -> Reference:
+def _from_pictures(
+    folder: str, num_samples: int, size: int, small_size: int, num_threads: int
+) -> Reference:
     paths = [sample_path(folder, i) for i in range(num_samples)]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
@@ -141,20 +111,21 @@ def _from_pictures(folder: str, num_samples: int, size: int, small_size: int) ->
             "ddpm_sr_sample.py again, or lower --num_samples"
         )
     first = read_picture(paths[0], size)
-    halves, first_blocks = (PowerSums(first), PowerSums(first)), block_means(first, small_size)
+    even, odd, first_blocks = PowerSums(first), PowerSums(first), block_means(first, small_size)
     total, squares = np.zeros_like(first_blocks), np.zeros_like(first_blocks)
-    for start in range(0, num_samples, _PICTURES_AT_A_TIME):
-        group = [read_picture(path, size) for path in paths[start : start + _PICTURES_AT_A_TIME]]
-        for parity, half in enumerate(halves):
-            half.add(group[parity::2])
+    pictures = ordered_map(functools.partial(read_picture, size=size), paths, num_threads)
+    while group := list(itertools.islice(pictures, _PICTURES_AT_A_TIME)):
+        even.add(group[::2])
+        odd.add(group[1::2])
         for picture in group:
             block = block_means(picture, small_size) - first_blocks
             total += block
             squares += block * block
-    even, odd = (half.moments() for half in halves)
     block_variance = np.maximum(squares - total**2 / num_samples, 0) / (num_samples - 1)
     half_variances = (even.variance, odd.variance) if odd.count > 1 else None
-    return Reference(Moments.merge(even, odd), half_variances, block_variance, False)
+    even.absorb(odd)
+    del odd
+    return Reference(even.moments(), half_variances, block_variance, False)
 
 
 def _parts(stored: SampleMoments, small_size: int) -> tuple[tuple[Array, Array] | None, Any]:

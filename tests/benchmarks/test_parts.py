@@ -18,6 +18,7 @@ from benchmarks import (
     sampling_loop,
     startup,
     train_step,
+    verification,
 )
 from benchmarks.harness import Measurement, TimingFlags
 
@@ -131,6 +132,19 @@ def test_two_processes_draw_the_same_samples(tmp_path: Path) -> None:
     assert ranks.main([*ONE, *words]) == 0
     rows = _rows(_record(tmp_path, "ranks"))
     assert rows["whole script, 2 processes"]["max_difference"] == 0
+
+
+def test_every_way_to_mean_and_variance_finds_the_same(tmp_path: Path) -> None:
+    words = ["--num_samples", "5", "--large_size", "16", "--threads", "2"]
+    assert verification.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
+    record = _record(tmp_path, "verification")
+    rows = _rows(record)
+    names = [verification.ONE_THREAD, verification.MORE_THREADS.format(2)]
+    names += [verification.STORED, verification.TWO_ARRAYS]
+    # they meet in float32: of the finished moments file, and of the comparison
+    assert all(rows[name]["max_difference"] < 1e-5 for name in names)
+    assert {*names, verification.PLAIN} == record["peak_bytes"].keys()
+    assert {verification.FROM_PICTURES, verification.FROM_MOMENTS} <= rows.keys()
 
 
 def test_short_form_has_every_part_and_unknown_ones_are_refused(

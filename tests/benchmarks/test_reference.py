@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,12 +13,14 @@ from benchmarks import nets
 from benchmarks.reference.sampling import PlainSampler
 from benchmarks.reference.training import PlainTrainer
 from benchmarks.reference.unet import PlainUNet, plain_twin
+from benchmarks.reference.verification import mean_and_variance
 from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from models.config import UNetConfig
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
 from tests.utils.loops import QuietLoop
+from utils.image_util import write_png
 
 TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-5
 
@@ -136,3 +140,12 @@ def test_plain_training_step_ends_with_the_same_weights() -> None:
     assert torch.cat(moves).numel() > 0.95 * sum(value.numel() for value in start)
     assert torch.cat(moves).min() > 0.5 * trainer.optimizer.param_groups[0]["lr"]
     assert torch.cat(differences).max() < WEIGHT_TOLERANCE
+
+
+def test_plain_mean_and_variance_are_those_of_the_bytes(tmp_path: Path) -> None:
+    """Levels 10, 12 and 20 everywhere: mean 14, variance (16 + 4 + 36) / 2."""
+    paths = [str(tmp_path / f"{level}.png") for level in (10, 12, 20)]
+    for path, level in zip(paths, (10, 12, 20), strict=True):
+        write_png(path, np.full((4, 4, 3), level, np.uint8))
+    mean, variance = mean_and_variance(paths)
+    assert mean.shape == (4, 4, 3) and np.all(mean == 14) and np.all(variance == 28)

@@ -1,4 +1,4 @@
-"""The reference of an image: exact sums of bytes, halves and block means, from either source."""
+"""The reference of an image: its moments, halves and block means, from either source."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_var.moments import MeanVariance, SampleMoments, block_means, load_moments
-from sr_var.verify.reference import PowerSums, load_reference
+from sr_var.verify.reference import load_reference
 from tests.sr_var.hand_made import SHAPE, SIZE, Results
+from utils.errors import DataError
 from utils.metric_util import Moments
 
 Array = NDArray[np.float64]
@@ -30,17 +31,31 @@ def test_block_means_are_those_of_the_blocks() -> None:
     np.testing.assert_array_equal(block_means(image, 12), image)
 
 
-@pytest.mark.parametrize("std", [0.4, 3.0, 90.0])
-def test_power_sums_give_the_moments_of_the_bytes(std: float) -> None:
-    samples = np.clip(np.rint(_samples(50, std)), 0, 255).astype(np.uint8)
-    sums = PowerSums(samples[0])
-    for part in (samples[:7], samples[7:]):
-        sums.add(list(part))
-    found, expected = sums.moments(), Moments.from_samples(samples)
+def test_reference_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    n = 33
+    folder = str(Results(tmp_path).add_samples("a", _samples(n), has_moments=False))
+    one, three = (load_reference(folder, n, SIZE, SMALL, num_threads=k) for k in (1, 3))
     for name in ("mean", "m2", "m3", "m4"):
-        values = getattr(expected, name)
-        scale = np.abs(values).max()
-        np.testing.assert_allclose(getattr(found, name), values, rtol=1e-10, atol=1e-12 * scale)
+        np.testing.assert_array_equal(getattr(one.moments, name), getattr(three.moments, name))
+    assert one.half_variances is not None and three.half_variances is not None
+    np.testing.assert_array_equal(one.half_variances, three.half_variances)
+    assert one.block_variance is not None and three.block_variance is not None
+    np.testing.assert_array_equal(one.block_variance, three.block_variance)
+
+
+def test_damaged_picture_is_named_whichever_thread_reads_it(tmp_path: Path) -> None:
+    folder = Results(tmp_path).add_samples("a", _samples(9), has_moments=False)
+    (folder / "high_res_samples" / "sample_6.png").write_bytes(b"no picture")
+    for num_threads in (1, 3):
+        with pytest.raises(DataError, match=r"sample_6\.png"):
+            load_reference(str(folder), 9, SIZE, SMALL, num_threads=num_threads)
+
+
+def test_block_means_of_bytes_are_those_of_floats_bit_for_bit() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
+    for small_size in (1, 2, 4, 12):
+        floats = block_means(images.astype(np.float64), small_size)
+        np.testing.assert_array_equal(block_means(images, small_size), floats)
 
 
 @pytest.mark.parametrize("has_moments", [True, False])

@@ -6,6 +6,9 @@
 set -uf
 . "${CONFIG:-slurms/config.sh}" || exit 2
 PYTHON=${PYTHON:-.venv/bin/python}
+# one task of an array has the number of the whole array
+JOB=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+JOB=${JOB:-$SLURM_JOB_ID}
 ASKED='' STEP=''
 ask_to_stop() {
   ASKED=yes
@@ -48,12 +51,12 @@ follow() {
   code=$?
   STEP=''
   [ "$code" != 0 ] || return 0
-  echo "$* ended with exit code $code" >&2
+  echo "job $JOB: the script ended with exit code $code" >&2
   if [ -n "$ASKED" ] || [ "$code" = 75 ] || is_preempted; then requeue; fi
   exit "$code"
 }
 
-field() { scontrol show job --oneliner "$SLURM_JOB_ID" | grep -oP "(?<= $1=)\S+"; }
+field() { scontrol show job --oneliner "$JOB" | grep -oP "(?<= $1=)\S+"; }
 
 # where the site sends a preempted job's steps SIGTERM, the script hears nothing of it
 is_preempted() {
@@ -65,6 +68,6 @@ is_preempted() {
 # a job that was cancelled is not running any more
 requeue() {
   [ "$(field JobState)" = RUNNING ] || exit 75
-  scontrol requeue "$SLURM_JOB_ID" || echo "cannot queue job $SLURM_JOB_ID again: submit it again to go on" >&2
+  scontrol requeue "$JOB" || echo "cannot queue job $JOB again: submit it again to go on" >&2
   exit 75
 }

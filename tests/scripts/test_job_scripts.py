@@ -254,17 +254,29 @@ def test_job_is_queued_again_if_its_script_was_stopped(
     tmp_path: Path, step_code: int, fields: str, job_code: int, is_queued: bool
 ) -> None:
     """The last case was preempted before it was started for this time."""
-    _program(tmp_path, "srun", f"exit {step_code}")
+    code, calls = _run_job(tmp_path, step_code, fields)
+    assert code == job_code
+    assert ("requeue 7" in calls) == is_queued
+
+
+def test_task_of_an_array_queues_itself_and_not_the_array(tmp_path: Path) -> None:
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    _, calls = _run_job(tmp_path, 75, "JobState=RUNNING PreemptTime=None", **array)
+    assert calls == ["show job --oneliner 7_2", "requeue 7_2"]
+
+
+def _run_job(folder: Path, step_code: int, fields: str, **variables: str) -> tuple[int, list[str]]:
+    """The exit code of a job whose script ends so, and what it asks of Slurm."""
+    _program(folder, "srun", f"exit {step_code}")
     shown = f"JobId=7 {fields} StartTime=2025-01-01T00:00:00 EndTime=2031-01-01T00:00:00"
-    _program(tmp_path, "scontrol", f'echo "$*" >> {tmp_path}/calls; echo "{shown}"')
-    (tmp_path / "config.sh").write_text("")
-    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2"}
-    path = f"{tmp_path}:{os.environ['PATH']}"
+    _program(folder, "scontrol", f'echo "$*" >> {folder}/calls; echo "{shown}"')
+    for name in ("config.sh", "calls"):
+        (folder / name).touch()
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2", **variables}
+    path = f"{folder}:{os.environ['PATH']}"
     ended = subprocess.run(
         ["bash", str(SLURMS / "run.sbatch"), "sr_mean_train.py"],
         cwd=ROOT,
-        env={**os.environ, **job, "PATH": path, "CONFIG": str(tmp_path / "config.sh")},
+        env={**os.environ, **job, "PATH": path, "CONFIG": str(folder / "config.sh")},
     )
-    assert ended.returncode == job_code
-    calls = (tmp_path / "calls").read_text() if (tmp_path / "calls").exists() else ""
-    assert ("requeue 7" in calls) == is_queued
+    return ended.returncode, (folder / "calls").read_text().splitlines()

@@ -24,7 +24,17 @@ NODES = ("127.0.0.1", "127.0.0.2")
 LOW, HIGH = "low", "high"
 ENDED = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")
 _USER_SIGNAL = "preempt_send_user_signal"
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo")
+PROGRAMS = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "scontrol",
+    "scancel",
+    "sinfo",
+    "script",
+)
 
 # short waits: a job that is queued again starts when its credential has expired (5 s: the least)
 _CONFIG = """\

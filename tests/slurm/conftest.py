@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.cluster import PROGRAMS, Cluster
+from tests.slurm.cluster import HIGH, PROGRAMS, Cluster
 from tests.tiny import words
 
 
@@ -58,6 +58,11 @@ class Workspace:
         """The number of the job of a step."""
         output = f"--output={self.root}/%x-%j.out"
         return self.cluster.submit(output, *options, f"slurms/{step}.sbatch", **self.variables)
+
+    def preempt(self, seconds: int) -> None:
+        """Takes both nodes from whatever runs there, for as long."""
+        options = ("--partition", HIGH, "--nodes", "2", "--exclusive", "--output=/dev/null")
+        self.cluster.submit(*options, "--wrap", f"sleep {seconds}")
 
     def said(self) -> str:
         """What all jobs printed."""

@@ -14,7 +14,7 @@ import pytest
 from tests.pipeline import Pipeline
 from tests.processes import run_torchrun
 from tests.scripts.runs import flags_of
-from tests.slurm.cluster import HIGH, wait_for
+from tests.slurm.cluster import wait_for
 from tests.slurm.conftest import Workspace
 from tests.tiny import TEST_NAMES, done, tree, words
 from tests.utils.loops import differences, saved_run
@@ -43,12 +43,12 @@ class Training:
         flags = self.flags(self.workspace.root / "cut", last)
         self.workspace.write_settings(MEAN_TRAIN_FLAGS=flags, LAUNCHER=self.launcher)
 
-    def run_until_stopped(self, stop: Callable[[], Any], *options: str) -> tuple[str, int]:
+    def run_until_stopped(self, stop: Callable[[str], Any], *options: str) -> tuple[str, int]:
         """The job, and its last step, which it has not yet come to."""
         self.write(ENDLESS)
         job = self.workspace.submit("mean_train", *options)
-        wait_for(lambda: "step 5 " in self.workspace.said(), 60, f"no step: {self.workspace.said}")
-        stop()
+        wait_for(lambda: "step 5 " in self.workspace.said(), 60, "it made no 5 steps")
+        stop(job)
         saved = self.workspace.root / "cut" / "save"
         wait_for(lambda: any(saved.glob("ckpt*.json")), 90, "nothing was saved")
         last = int(next(saved.glob("ckpt*.json")).stem[4:]) + 2
@@ -80,14 +80,11 @@ def test_preempted_training_goes_on_and_ends_with_the_same_weights(
     cluster, training = workspace.cluster, Training(pipeline, workspace, launcher)
     options = () if launcher == "one" else BOTH_NODES
 
-    def preempt() -> None:
-        both = ("--nodes", "2", "--exclusive", "--output=/dev/null")
-        cluster.submit("--partition", HIGH, *both, "--wrap", "sleep 4")
-
     by_term = cluster.preempting_by_term() if signal == "TERM" else contextlib.nullcontext()
     with by_term:
-        job, last = training.run_until_stopped(preempt, *options)
+        job, last = training.run_until_stopped(lambda _: workspace.preempt(4), *options)
         training.assert_went_on(job, last)
+    assert f"received SIG{signal}" in workspace.said()
 
 
 def test_training_that_runs_out_of_time_goes_on_and_ends_with_the_same_weights(
@@ -96,13 +93,13 @@ def test_training_that_runs_out_of_time_goes_on_and_ends_with_the_same_weights(
     """Slurm looks every half minute, so the signal comes 20 to 50 s after the start."""
     training = Training(pipeline, workspace, "srun")
     options = ("--time", "1", "--signal=B:USR1@10", *BOTH_NODES)
-    job, last = training.run_until_stopped(lambda: None, *options)
+    job, last = training.run_until_stopped(lambda _: None, *options)
     training.assert_went_on(job, last)
 
 
 def test_cancelled_job_is_not_queued_again(pipeline: Pipeline, workspace: Workspace) -> None:
     cluster, training = workspace.cluster, Training(pipeline, workspace, "one")
-    job, _ = training.run_until_stopped(lambda: cluster.run("scancel", "--user=root"))
+    job, _ = training.run_until_stopped(lambda job: cluster.run("scancel", job))
     (ended,) = cluster.wait([job])
     assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0")
 
@@ -123,13 +120,13 @@ def test_preempted_array_of_samplers_draws_each_sample_once(
     num_samples = 16
     flags = {
         **flags_of(pipeline, "ddpm_sr_sample", workspace.root / "cut"),
-        **{"num_samples_per_image": num_samples, "batch_size": 2, "timestep_respacing": "100"},
+        **{"num_samples_per_image": num_samples, "batch_size": 2, "timestep_respacing": "50"},
     }
     workspace.write_settings(SAMPLE_FLAGS=flags)
     cluster, out = workspace.cluster, workspace.root / "cut" / "out"
     job = workspace.submit("sample", "--array", "0-2")
     wait_for(lambda: any(out.rglob("sample_*.png")), 60, "no sample")
-    cluster.submit("-p", HIGH, "--nodes", "2", "--exclusive", "--output=/dev/null", "--wrap", ":")
+    workspace.preempt(1)
     ended = cluster.wait([job])
     assert [task["JobState"] for task in ended] == ["COMPLETED"] * 3, workspace.said()
     restarts = [int(task["Restarts"]) for task in ended]

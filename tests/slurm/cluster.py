@@ -203,7 +203,7 @@ class Cluster:
         lines = self.run("scontrol", "show", "job", "-o", job_id).splitlines()
         return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines if line]
 
-    def wait(self, job_ids: Iterable[str], seconds: float = 120) -> list[dict[str, str]]:
+    def wait(self, job_ids: Iterable[str], seconds: float = 300) -> list[dict[str, str]]:
         """The jobs when all of them have ended.
 
         Raises:

@@ -113,7 +113,7 @@ def test_chain_ends_with_the_verification_of_a_run_by_hand(
     said = workspace.cluster.run(*chain, **workspace.variables)
     numbers = {line.split(":")[0]: line.split()[2] for line in said.splitlines()}
     assert set(numbers) == {step.lower() for step in STEPS}
-    ended = workspace.cluster.wait(numbers.values(), 240)
+    ended = workspace.cluster.wait(numbers.values(), 600)
     assert [job["JobState"] for job in ended] == ["COMPLETED"] * 7, workspace.said()
     times = {step: workspace.cluster.jobs(number) for step, number in numbers.items()}
     for step, needs in {

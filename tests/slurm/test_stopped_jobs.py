@@ -47,10 +47,10 @@ class Training:
         """The job, and its last step, which it has not yet come to."""
         self.write(ENDLESS)
         job = self.workspace.submit("mean_train", *options)
-        wait_for(lambda: "step 5 " in self.workspace.said(), 60, "it made no 5 steps")
+        wait_for(lambda: "step 5 " in self.workspace.said(), 180, "it made no 5 steps")
         stop(job)
         saved = self.workspace.root / "cut" / "save"
-        wait_for(lambda: any(saved.glob("ckpt*.json")), 90, "nothing was saved")
+        wait_for(lambda: any(saved.glob("ckpt*.json")), 180, "nothing was saved")
         last = int(next(saved.glob("ckpt*.json")).stem[4:]) + 2
         self.write(last)
         return job, last
@@ -90,9 +90,9 @@ def test_preempted_training_goes_on_and_ends_with_the_same_weights(
 def test_training_that_runs_out_of_time_goes_on_and_ends_with_the_same_weights(
     pipeline: Pipeline, workspace: Workspace
 ) -> None:
-    """Slurm looks every half minute, so the signal comes 20 to 50 s after the start."""
+    """Slurm looks every half minute, so the signal comes 30 to 60 s after the start."""
     training = Training(pipeline, workspace, "srun")
-    options = ("--time", "1", "--signal=B:USR1@10", *BOTH_NODES)
+    options = ("--time", "2", "--signal=B:USR1@60", *BOTH_NODES)
     job, last = training.run_until_stopped(lambda _: None, *options)
     training.assert_went_on(job, last)
 
@@ -125,7 +125,7 @@ def test_preempted_array_of_samplers_draws_each_sample_once(
     workspace.write_settings(SAMPLE_FLAGS=flags)
     cluster, out = workspace.cluster, workspace.root / "cut" / "out"
     job = workspace.submit("sample", "--array", "0-2")
-    wait_for(lambda: any(out.rglob("sample_*.png")), 60, "no sample")
+    wait_for(lambda: any(out.rglob("sample_*.png")), 180, "no sample")
     workspace.preempt(1)
     ended = cluster.wait([job])
     assert [task["JobState"] for task in ended] == ["COMPLETED"] * 3, workspace.said()

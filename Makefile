@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 QUICK ?= 0
 
-.PHONY: demo demo-labels demo-images test test-browser bench lint types doctor setup clean
+.PHONY: demo demo-labels demo-images test test-browser test-slurm bench lint types doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
@@ -21,6 +21,11 @@ test: setup-dev
 test-browser:
 	@./setup.sh browser
 	$(PY) -m pytest -m browser tests/browser
+
+# the job scripts on a Slurm of two nodes, started here; fetches Slurm through apt-get if there is none
+test-slurm:
+	@./setup.sh slurm
+	$(PY) -m pytest -m slurm -s tests/slurm
 
 # times every part beside plain references, about ten minutes on two cores; records go to outputs/bench
 bench: setup

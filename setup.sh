@@ -3,6 +3,7 @@
 #   ./setup.sh          what the scripts need          ./setup.sh dev    tests, lint and types on top
 #   ./setup.sh mpi      mpi4py on top (needs an MPI library)
 #   ./setup.sh browser  what the tests of the report's page need on top, Chromium included (Debian, as root)
+#   ./setup.sh slurm    what the tests of the job scripts need on top: Slurm and munge (Debian, as root)
 # PYTHON      interpreter to build on                  (python3)
 # TORCH_SPEC  what to install when it has no torch     (torch==2.13.0)
 # LOCKED=1    exact versions of requirements.lock
@@ -20,24 +21,31 @@ case "$GROUP" in
   dev)  FILES=(requirements.txt requirements-dev.txt) ;;
   mpi)  FILES=(requirements.txt requirements-mpi.txt) ;;
   browser) FILES=(requirements.txt requirements-dev.txt requirements-browser.txt) ;;
-  *)    fail "unknown group '$GROUP': give base, dev, mpi or browser" ;;
+  slurm) FILES=(requirements.txt requirements-dev.txt) ;;
+  *)    fail "unknown group '$GROUP': give base, dev, mpi, browser or slurm" ;;
 esac
 
-# the driver must be of the same build as the browser, so both come from the distribution
-has_chromium() { command -v chromium >/dev/null && command -v chromedriver >/dev/null; }
-need_chromium() {
-  if has_chromium; then return; fi
-  local remedy="install chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then fail "no chromium here: $remedy"; fi
-  echo "setup.sh: installing chromium"
-  local packages=(chromium chromium-driver fonts-dejavu-core)
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null 2>&1 \
-    || { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null; } \
-    || fail "apt-get could not install chromium: $remedy"
-  has_chromium || fail "apt-get's chromium brings no chromedriver: $remedy"
+has_all() {
+  local program
+  for program in $1; do command -v "$program" >/dev/null || return 1; done
 }
-[ "$GROUP" != browser ] || need_chromium
+# need PROGRAMS PACKAGES: takes the packages of the distribution if a program is missing
+need() {
+  if has_all "$1"; then return; fi
+  local remedy="install $2 (Debian: apt-get install $2)"
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then fail "not all of $1 here: $remedy"; fi
+  echo "setup.sh: installing $2"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -qq -y --no-install-recommends $2 >/dev/null 2>&1 \
+    || { apt-get update -qq && apt-get install -qq -y --no-install-recommends $2 >/dev/null; } \
+    || fail "apt-get could not install $2: $remedy"
+  has_all "$1" || fail "apt-get's packages do not bring all of $1: $remedy"
+}
+# Chromium's driver must be of the same build as the browser, so both come from the distribution
+case "$GROUP" in
+  browser) need "chromium chromedriver" "chromium chromium-driver fonts-dejavu-core" ;;
+  slurm)   need "slurmctld slurmd munged sbatch script" "slurm-wlm munge bsdutils" ;;
+esac
 command -v "$PYTHON" >/dev/null || fail "no '$PYTHON' found; install python3 >= 3.10 or set PYTHON"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
   || fail "$("$PYTHON" --version) is too old; python >= 3.10 is needed (set PYTHON)"

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ddpm.flags import DenoiserFlags, DiffusionFlags, DiffusionTrainFlags, SamplerFlags
 from utils.data_flags import CropFlags
-from utils.mpi_launch import num_processes
+from utils.launch import read_launch
 from utils.script_util import flag, require_at_least
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
@@ -213,7 +213,7 @@ def with_folders(flags: Flags) -> Flags:
     names = {field.name for field in fields(flags)}
     folder = flags.log_dir or os.environ.get(LOGDIR_VARIABLE, "")
     if not folder and not flags.dry_run:
-        if num_processes(os.environ) > 1:
+        if read_launch(os.environ).world_size > 1:
             raise ValueError(
                 f"several processes need one folder: give --log_dir, or set {LOGDIR_VARIABLE}"
             )

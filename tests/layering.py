@@ -20,7 +20,7 @@ ALLOWED: dict[str, frozenset[str] | None] = {
     "oracle": frozenset({"torch"}),
     "utils": None,
 }
-NOT_PACKAGES = frozenset({"tests", "benchmarks", "docs"})
+NOT_PACKAGES = frozenset({"tests", "benchmarks", "docs", "slurms"})
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_SCRIPT_LINES = 300, 50, 80
 LONGER_FILES = {"models/unet.py": 450, "diffusion/gaussian_diffusion.py": 450}
 

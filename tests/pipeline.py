@@ -100,42 +100,40 @@ class Pipeline:
         }
 
 
+def flags_of_steps(run: Pipeline) -> dict[str, dict[str, Any]]:
+    """The flags of every script, in an order in which they can run."""
+    data = run.data
+    groups: dict[str, list[dict[str, Any]]] = {
+        "sr_data_info": [
+            {"data_dir": data.data_dir, "output_dir": run.root / "data"},
+            {"log_dir": run.root / "logs"},
+        ],
+        "sr_mean_train": [tiny.REGRESSION_NET, data.train_flags, TRAINING, run.folders("sr_mean")]
+        + [{"max_step": MEAN_STEPS}],
+        "sr_var_train": [tiny.REGRESSION_NET, data.train_flags, TRAINING, run.folders("sr_var")]
+        + [run.mean_net_flags, {"last_layer_type": "exp", "max_step": VAR_STEPS}],
+        "sr_mean_test": [run.mean_test_flags, {"output_dir": run.nets_dir, "batch_size": 2}],
+        "sr_var_test": [run.var_test_flags, {"output_dir": run.nets_dir, "batch_size": 2}],
+        "ddpm_sr_train": [tiny.DENOISER, tiny.PROCESS, data.train_flags, TRAINING]
+        + [run.folders("ddpm_sr")]
+        + [{"timestep_respacing": "", "ema_rate": "0.9", "max_step": DDPM_STEPS}],
+        "ddpm_sr_sample": [run.sample_flags, {"output_dir": run.samples_dir, "batch_size": 4}]
+        + [{"log_dir": run.log_dir("sample")}],
+        "sr_var_verification": [run.verification_flags, {"log_dir": run.log_dir("compare")}],
+    }
+    return {
+        script: {name: value for group in parts for name, value in group.items()}
+        for script, parts in groups.items()
+    }
+
+
 def run_pipeline(root: Path, data: TinyData) -> Pipeline:
     """Runs every script once; raises if one of them fails."""
     run = Pipeline(root, data)
-    steps: list[tuple[str, list[dict[str, Any]]]] = [
-        (
-            "sr_data_info",
-            [{"data_dir": data.data_dir, "output_dir": root / "data", "log_dir": root / "logs"}],
-        ),
-        (
-            "sr_mean_train",
-            [tiny.REGRESSION_NET, data.train_flags, TRAINING, run.folders("sr_mean")]
-            + [{"max_step": MEAN_STEPS}],
-        ),
-        (
-            "sr_var_train",
-            [tiny.REGRESSION_NET, data.train_flags, TRAINING, run.folders("sr_var")]
-            + [run.mean_net_flags, {"last_layer_type": "exp", "max_step": VAR_STEPS}],
-        ),
-        ("sr_mean_test", [run.mean_test_flags, {"output_dir": run.nets_dir, "batch_size": 2}]),
-        ("sr_var_test", [run.var_test_flags, {"output_dir": run.nets_dir, "batch_size": 2}]),
-        (
-            "ddpm_sr_train",
-            [tiny.DENOISER, tiny.PROCESS, data.train_flags, TRAINING, run.folders("ddpm_sr")]
-            + [{"timestep_respacing": "", "ema_rate": "0.9", "max_step": DDPM_STEPS}],
-        ),
-        (
-            "ddpm_sr_sample",
-            [run.sample_flags, {"output_dir": run.samples_dir, "batch_size": 4}]
-            + [{"log_dir": run.log_dir("sample")}],
-        ),
-        ("sr_var_verification", [run.verification_flags, {"log_dir": run.log_dir("compare")}]),
-    ]
-    for script, groups in steps:
+    for script, flags in flags_of_steps(run).items():
         if script == "sr_mean_test":
             _copy_model_flags(run)
-        run.said[script] = tiny.done(script, tiny.words(*groups))
+        run.said[script] = tiny.done(script, tiny.words(flags))
     return run
 
 

@@ -1,15 +1,20 @@
-"""Forked processes for tests of what several of them do together.
+"""Forked processes, and torchrun, for tests of what several processes do together.
 
 A fork has torch imported already, which saves seconds; it cannot run a backward pass, so training
-is tested under a real launcher instead.
+is tested under the real launcher instead.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from tests.tiny import ROOT
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -33,6 +38,25 @@ def run_together(work: Callable[[int], None], num_processes: int) -> None:
             process.kill()
             process.join()
     assert codes == [0] * num_processes, f"exit codes {codes}; None did not end in time"
+
+
+def run_torchrun(script: str, argv: Sequence[str], num_processes: int = 2) -> str:
+    """What a script prints under torchrun.
+
+    Raises:
+        AssertionError: it failed.
+    """
+    outcome = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
+        + ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
+        + [str(ROOT / f"{script}.py"), *argv],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    return outcome.stdout
 
 
 def free_port() -> int:

@@ -75,6 +75,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "benchmarks/README.md",
+    "slurms/README.md",
     *(
         f"docs/{page}.md"
         for page in (

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import dist_util
 from utils.errors import DataError
+from utils.launch import num_local_processes
 from utils.stop_util import STOP_SIGNALS
 
 Batch = TypeVar("Batch")
@@ -195,7 +196,7 @@ def default_num_workers() -> int:
     """Loader processes for this rank: its share of the cores with a GPU, none without."""
     if not torch.cuda.is_available():
         return 0
-    return max(1, min(16, num_cores() // dist_util.local_world_size() - 1))
+    return max(1, min(16, num_cores() // num_local_processes() - 1))
 
 
 def num_cores() -> int:

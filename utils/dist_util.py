@@ -1,8 +1,7 @@
 """Who am I among the processes, and the few collective operations the loops need.
 
 One process without any launcher needs no process group: every function here then answers for a
-world of one. Started by torchrun, ``torch.distributed.launch`` or ``mpiexec``, the group is gloo on
-CPUs and NCCL on GPUs.
+world of one. Started by a launcher (``utils.launch``), the group is gloo on CPUs and NCCL on GPUs.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,41 +17,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from utils.mpi_launch import meet, mpi_variables, num_local_processes
+from utils.launch import Launch, meet
+from utils.slurm_launch import has_own_gpu
 
 _TIMEOUT = timedelta(minutes=30)
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What the launcher said: global rank, rank on this machine, number of processes."""
-
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-
-
-def read_launch(environ: Mapping[str, str], local_rank_flag: int = 0) -> Launch:
-    """Reads the launcher's variables: RANK and WORLD_SIZE, else MPI's; else it is a single process.
-
-    ``LOCAL_RANK`` of the environment is preferred to the flag of ``torch.distributed.launch``.
-
-    Raises:
-        ValueError: if the variables are there but are no numbers, or contradict each other.
-    """
-    said = mpi_variables(environ)
-    if "RANK" in environ and "WORLD_SIZE" in environ:
-        local_rank_text = environ.get("LOCAL_RANK", str(local_rank_flag))
-        said = environ["RANK"], environ["WORLD_SIZE"], local_rank_text
-    if said is None:
-        return Launch()
-    try:
-        rank, world_size, local_rank = map(int, said)
-    except ValueError as error:
-        raise ValueError(f"RANK, WORLD_SIZE or LOCAL_RANK is not a number: {error}") from None
-    if not 0 <= rank < world_size:
-        raise ValueError(f"RANK={rank} does not fit WORLD_SIZE={world_size}; check the launcher")
-    return Launch(rank, local_rank, world_size)
 
 
 def alone(launch: Launch) -> Launch:
@@ -67,16 +34,11 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
     device = pick_device(launch.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if device.type == "cuda" and launch.world_size > 1 and device.index != launch.local_rank:
-        raise ValueError(
-            f"LOCAL_RANK={launch.local_rank}, but this machine has {torch.cuda.device_count()} "
-            "GPUs; start as many processes as GPUs (--nproc_per_node)"
-        )
+        _require_own_gpu(device, launch)
     if launch.world_size == 1:
         yield device
         return
-    if mpi_variables(os.environ) is not None:
-        meet()
+    meet()
     dist.init_process_group(
         # votes go over the CPU, so that they do not wait for the GPU
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -92,6 +54,15 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def _require_own_gpu(device: torch.device, launch: Launch) -> None:
+    if launch.world_size == 1 or device.index == launch.local_rank or has_own_gpu(os.environ):
+        return
+    raise ValueError(
+        f"LOCAL_RANK={launch.local_rank}, but this machine has {torch.cuda.device_count()} "
+        "GPUs; start as many processes as GPUs (--nproc_per_node)"
+    )
 
 
 def _fresh_store(launch: Launch) -> Any:
@@ -137,11 +108,6 @@ def get_world_size() -> int:
 def is_main() -> bool:
     """Whether this process writes the logs and checkpoints."""
     return get_rank() == 0
-
-
-def local_world_size(environ: Mapping[str, str] = os.environ) -> int:
-    """Processes on this machine."""
-    return num_local_processes(environ)
 
 
 def barrier() -> None:

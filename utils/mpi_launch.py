@@ -16,24 +16,18 @@ _VARIABLES = (
 )
 
 
-def mpi_variables(environ: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """(rank, number of processes, rank on this machine) as the launcher wrote them, or None."""
+def mpi_variables(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
+    """Name and text of the rank, the number of processes and the rank on this machine, or None."""
     for rank, size, local_rank in _VARIABLES:
         if rank in environ and size in environ:
-            return environ[rank], environ[size], environ.get(local_rank, environ[rank])
+            names = (rank, size, local_rank if local_rank in environ else rank)
+            return tuple((name, environ[name]) for name in names)
     return None
 
 
-def num_processes(environ: Mapping[str, str]) -> int:
-    """How many processes the launcher says there are; 1 without one, or if it says no number."""
-    said = mpi_variables(environ)
-    text = environ.get("WORLD_SIZE", said[1] if said else "1")
-    return int(text) if text.isdigit() else 1
-
-
 def num_local_processes(environ: Mapping[str, str]) -> int:
-    """How many of them are on this machine; 1 where nobody says."""
-    names = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+    """How many of the processes are on this machine; 1 where nobody says."""
+    names = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
     said = next((environ[name] for name in names if name in environ), "1")
     return int(said) if said.isdigit() and int(said) else 1
 

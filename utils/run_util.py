@@ -19,6 +19,7 @@ import torch
 from utils import dist_util
 from utils.alloc_util import tune_allocator
 from utils.atomic_file import is_remote
+from utils.launch import Launch, read_launch
 from utils.logger import RunLogger
 from utils.script_util import PRIVATE
 
@@ -31,7 +32,7 @@ class Run:
 
     logger: RunLogger
     device: torch.device
-    launch: dist_util.Launch
+    launch: Launch
 
     def write_args(self, args: argparse.Namespace) -> None:
         """Writes ``args.json``; call it again once flags have been settled by a checkpoint.
@@ -60,7 +61,7 @@ def started(
     """
     if log_dir is not None and is_remote(log_dir):
         raise ValueError(f"--log_dir {log_dir} is remote; logs are kept on this machine")
-    launch = dist_util.read_launch(os.environ, getattr(args, "local_rank", 0))
+    launch = read_launch(os.environ, getattr(args, "local_rank", 0))
     with dist_util.process_group(launch if has_group else dist_util.alone(launch)) as device:
         torch.manual_seed(getattr(args, "seed", 0))
         is_tuned = device.type == "cpu" and tune_allocator()
@@ -84,9 +85,7 @@ def _what_is_tuned(device: torch.device, is_allocator_tuned: bool) -> Iterator[s
         yield "convolutions: wide ones by Winograd's filtering (WINOGRAD=0 switches this off)"
 
 
-def describe_run(
-    args: argparse.Namespace, device: torch.device, launch: dist_util.Launch
-) -> dict[str, Any]:
+def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> dict[str, Any]:
     """The content of ``args.json``: all flags after resolution and everything to repeat the run."""
     return {
         "flags": {key: value for key, value in vars(args).items() if key not in PRIVATE},

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 
 from utils.data_util import num_cores
-from utils.dist_util import local_world_size
+from utils.launch import num_local_processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ _MAX_ENCODING = 4
 
 def chosen_threads(wanted: int) -> int:
     """What a flag asks for; below 1 this process's share of the cores that it may use."""
-    return wanted if wanted > 0 else max(1, num_cores() // local_world_size())
+    return wanted if wanted > 0 else max(1, num_cores() // num_local_processes())
 
 
 def encoding_threads(device: torch.device) -> int:

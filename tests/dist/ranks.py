@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.utils.processes import Child
-from utils.dist_util import Launch, process_group
+from utils.dist_util import process_group
 from utils.errors import EXIT_DONE
+from utils.launch import Launch
 
 
 def start_ranks(work: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Child]:

@@ -16,8 +16,9 @@ import pytest
 from tests.dist.ranks import run_ranks
 from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
 from utils import dist_util
-from utils.dist_util import process_group, read_launch
+from utils.dist_util import process_group
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.launch import read_launch
 from utils.logger import RunLogger
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +14,12 @@ import sr_var.results
 import sr_var_test
 from sr_var.script_util import create_mean_model
 from tests.pipeline import MEAN_STEPS, NUM_SAMPLES, Pipeline
-from tests.processes import free_port, run_together
+from tests.processes import free_port, run_together, run_torchrun
 from tests.scripts.runs import flags_of
 from tests.tiny import (
     CLASSES,
     LARGE,
     REGRESSION_NET,
-    ROOT,
     TEST_NAMES,
     done,
     tree,
@@ -40,20 +37,6 @@ OUTPUT_ATOL = 5e-8
 GRADIENT_ATOL = 1e-6
 # kernels round by batch size; measured 1.5e-5 grey levels
 GREY_LEVELS_ATOL = 1e-3
-
-
-def _torchrun(script: str, argv: list[str], num_processes: int = 2) -> str:
-    outcome = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
-        + ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-        + [str(ROOT / f"{script}.py"), *argv],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert outcome.returncode == 0, outcome.stderr
-    return outcome.stdout
 
 
 def _output(weights: Path) -> torch.Tensor:
@@ -74,7 +57,9 @@ def test_training_of_two_processes_ends_with_the_network_of_one(
         flags = flags_of(pipeline, "sr_mean_train", tmp_path / name)
         argv = words({**flags, **changes, "batch_size": batch_size})
         said = (
-            done("sr_mean_train", argv).out if name == "one" else _torchrun("sr_mean_train", argv)
+            done("sr_mean_train", argv).out
+            if name == "one"
+            else run_torchrun("sr_mean_train", argv)
         )
         assert said.count("| loss ") == 3  # one process logs
     states = [tmp_path / name / "save" / "model000003.pt" for name in ("one", "two")]
@@ -92,7 +77,7 @@ def test_test_of_two_processes_writes_the_results_of_one(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     argv = words(flags_of(pipeline, "sr_mean_test", tmp_path), batch_size=2)
-    _torchrun("sr_mean_test", argv)
+    run_torchrun("sr_mean_test", argv)
     found, expected = tree(tmp_path / "out"), tree(pipeline.nets_dir)
     assert found.keys() == {name for name in expected if "_var_" not in name and ".var" not in name}
     for name in TEST_NAMES:
@@ -106,7 +91,7 @@ def test_sampling_of_two_processes_writes_the_samples_of_one(
 ) -> None:
     """Byte for byte: batches are filled up, so that kernels round alike."""
     argv = words(flags_of(pipeline, "ddpm_sr_sample", tmp_path), batch_size=4)
-    _torchrun("ddpm_sr_sample", argv)
+    run_torchrun("ddpm_sr_sample", argv)
     found = {path: content for path, content in tree(tmp_path / "out").items() if path[0] != "."}
     expected = tree(pipeline.samples_dir)
     pictures = [path for path in found if path.endswith(".png")]

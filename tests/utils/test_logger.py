@@ -13,7 +13,7 @@ import torch
 
 from tests.utils.events import read_pictures, read_scalars
 from tests.utils.loops import training_loop
-from utils.dist_util import Launch
+from utils.launch import Launch
 from utils.logger import RunLogger
 from utils.run_util import describe_run, started
 

@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 QUICK ?= 0
 
-.PHONY: demo demo-labels demo-images test test-browser bench lint types doctor setup clean
+.PHONY: demo demo-labels demo-images test test-browser test-reliability bench lint types doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
@@ -21,6 +21,10 @@ test: setup-dev
 test-browser:
 	@./setup.sh browser
 	$(PY) -m pytest -m browser tests/browser
+
+# kills, fills and damages as often as docs/reliability.md says; make test does the same in short
+test-reliability: setup-dev
+	RELIABILITY=full $(PY) -m pytest -m reliability tests/reliability
 
 # times every part beside plain references, about ten minutes on two cores; records go to outputs/bench
 bench: setup

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     assert match, f"{request.path.name} carries no number"
     lines = request.config.stash.setdefault(_FIGURES, {})
     return lines.setdefault(int(match.group(1)), []).append
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """A test that fails would leave trainings without an end, which pytest would wait for."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 @pytest.hookimpl(tryfirst=True)

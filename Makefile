@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 QUICK ?= 0
 
-.PHONY: demo demo-labels demo-images test test-browser test-slurm bench lint types doctor setup clean
+.PHONY: demo demo-labels demo-images test test-browser test-slurm test-reliability bench lint types doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
@@ -26,6 +26,10 @@ test-browser:
 test-slurm:
 	@./setup.sh slurm
 	$(PY) -m pytest -m slurm -s tests/slurm
+
+# kills, fills and damages as often as docs/reliability.md says; make test does the same in short
+test-reliability: setup-dev
+	RELIABILITY=full $(PY) -m pytest -m reliability tests/reliability
 
 # times every part beside plain references, about ten minutes on two cores; records go to outputs/bench
 bench: setup

@@ -8,6 +8,8 @@ go on:        the same command with --resume_checkpoint auto
 
 from __future__ import annotations
 
+from functools import partial
+
 from sr_var.flags import DataFlags
 from sr_var.net_flags import BaselineModelFlags, BaselineTrainFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
@@ -46,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
             logger=run.logger,
             **train.common(),
         )
-        store_model_flags(train, BaselineModelFlags, flags)
-        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+        store = partial(store_model_flags, train, BaselineModelFlags, flags)
+        return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ cross-fit:    for k in 0 1 2: --cross_fit 3 --fold $k, with folders of its own f
 
 from __future__ import annotations
 
+from functools import partial
+
 from sr_var.flags import DataFlags, MeanModelFlags, MeanTrainFlags
 from sr_var.net_flags import FoldFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
@@ -49,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         loop = SRMeanTrainLoop(
             model=model, data=data, logger=run.logger, cross_fit=cross_fit, **train.common()
         )
-        store_model_flags(train, MeanModelFlags, flags)
-        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+        store = partial(store_model_flags, train, MeanModelFlags, flags)
+        return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
 
 
 if __name__ == "__main__":

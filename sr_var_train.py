@@ -8,6 +8,8 @@ cross-fit:    --cross_fit 3 --mean_model_path 'checkpoints/sr_mean/run_{fold}/mo
 
 from __future__ import annotations
 
+from functools import partial
+
 from sr_var.flags import DataFlags, MeanNetFlags, VarModelFlags, VarTrainFlags
 from sr_var.net_flags import ResidualFlags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
@@ -70,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         if isinstance(mean_net, FoldedMean) and residuals.leakage_images:
             report_leakage(mean_net, data, residuals.leakage_images, run.logger, loop.step)
-        store_model_flags(train, VarModelFlags, flags)
-        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+        store = partial(store_model_flags, train, VarModelFlags, flags)
+        return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
 
 
 if __name__ == "__main__":

@@ -77,9 +77,8 @@ def _settle(
 
 
 def store_model_flags(train: TrainFlags, flags_class: type[MeanModelFlags], flags: Any) -> None:
-    """Writes the args file of a run (rank 0, and not in a dry run)."""
-    if dist_util.is_main() and not train.dry_run:
-        save_model_args(args_path(train.log_dir, flags_class), flags_class(**flags))
+    """Writes the args file of a run."""
+    save_model_args(args_path(train.log_dir, flags_class), flags_class(**flags))
 
 
 def new_model(create: Callable[..., Network], flags: dict[str, Any], train: TrainFlags) -> Network:

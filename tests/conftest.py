@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # before torch is imported; forked and started processes inherit it
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from tests.pipeline import Pipeline, run_pipeline
+from tests.sr_var.samplers import make_sampler
 from tests.tiny import TinyData
 
 
@@ -24,3 +26,11 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
 def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_data: TinyData) -> Pipeline:
     """What one run of every script left on disk; read only."""
     return run_pipeline(tmp_path_factory.mktemp("pipeline"), tiny_data)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_data: TinyData) -> Path:
+    """The samples of one run of the tiny sampler; read only."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert make_sampler(tiny_data, folder).run_loop()
+    return folder

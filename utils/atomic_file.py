@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, cast
 
-from utils.errors import StorageError
+from utils.errors import FORBIDDEN, StorageError
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -267,10 +267,11 @@ def _is_storage_failure(error: OSError | RuntimeError) -> bool:
 def _storage_error(path: str, error: OSError | RuntimeError) -> StorageError:
     cause = error.__context__ if isinstance(error, RuntimeError) else error
     number = (cause.errno if isinstance(cause, OSError) else None) or errno.EIO
-    message = (
-        f"cannot store {path}: {error}; {_free_space(path)}. The previous file, if there was one, "
-        "is intact. Free some space or choose another folder, and run again"
-    )
+    state = f"cannot store {path}: {error}; {_free_space(path)}"
+    remedy = "Free some space or choose another folder"
+    if number in FORBIDDEN:
+        state, remedy = f"cannot store {path}: {os.strerror(number)}", "Choose another folder"
+    message = f"{state}. The previous file, if there was one, is intact. {remedy}, and run again"
     return StorageError(number, message)
 
 

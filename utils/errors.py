@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 usage; 3 data; 4 checkpoint; 75 stopped on request, run ag
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ EXIT_USAGE = 2
 EXIT_DATA = 3
 EXIT_CHECKPOINT = 4
 EXIT_STOPPED = 75
+
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class DataError(ValueError):
@@ -46,7 +49,7 @@ def run_main(main: Callable[[], int]) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("TRACEBACK") == "1":
             raise
-        print(f"error: {_without_trace(str(error))}", file=sys.stderr)
+        print(f"error: {_without_trace(str(error))}{_advice(error)}", file=sys.stderr)
         code = _exit_code(error)
     sys.exit(code)
 
@@ -56,6 +59,12 @@ def _without_trace(message: str) -> str:
     if "Original Traceback" not in message:
         return message
     return message.strip().splitlines()[-1].partition(": ")[2]
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, StorageError) or getattr(error, "errno", None) not in FORBIDDEN:
+        return ""
+    return "; change its permissions or name another folder"
 
 
 def _exit_code(error: Exception) -> int:

@@ -1,14 +1,17 @@
 """One run's log: ``logs.txt``, TensorBoard events and ``args.json`` of one folder.
 
 A logger is an object that the script makes and hands on; there is no global one. It knows nothing
-of ranks or training: a process that should stay silent gets a logger without a folder.
+of ranks or training: a process that should stay silent gets a logger without a folder. A disk that
+fills up ends the log with a warning, not the run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,7 @@ class RunLogger:
         self._counts: dict[str, int] = {}
         self._events: Any = None
         self._file = None
+        self._has_failed = False
         if log_dir is not None:
             os.makedirs(log_dir, exist_ok=True)
             path = os.path.join(log_dir, "logs.txt")
@@ -48,7 +52,8 @@ class RunLogger:
     def note(self, line: str) -> None:
         """Appends a line to ``logs.txt`` without printing it."""
         if self._file is not None:
-            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            with self._surviving("logs.txt"):
+                self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def write_args(self, args: Mapping[str, Any], file_name: str = "args.json") -> None:
         """Writes what the run was started with."""
@@ -73,27 +78,49 @@ class RunLogger:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Sends numbers to TensorBoard."""
-        for key, value in values.items():
-            if self._writer() is not None:
-                self._writer().add_scalar(key, value, step)
+        with self._surviving("TensorBoard events"):
+            for key, value in values.items():
+                if self._event_log() is not None:
+                    self._event_log().scalar(key, value, step)
 
     def image(self, tag: str, image_uint8: npt.NDArray[np.uint8], step: int) -> None:
         """Sends one HWC uint8 picture to TensorBoard."""
-        if self._writer() is not None:
-            self._writer().add_image(tag, image_uint8, step, dataformats="HWC")
+        with self._surviving("TensorBoard events"):
+            if self._event_log() is not None:
+                self._event_log().image(tag, image_uint8, step)
 
-    def _writer(self) -> Any:
-        if self._events is None and self.log_dir is not None:
-            from tensorboardX import SummaryWriter
+    def _event_log(self) -> Any:
+        if self._events is None and self.log_dir is not None and not self._has_failed:
+            from utils.event_log import EventLog
 
-            self._events = SummaryWriter(self.log_dir)
+            self._events = EventLog(self.log_dir)
         return self._events
+
+    @contextlib.contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """Says once that the disk refused; an event file may have ended in mid-record then."""
+        try:
+            yield
+        except OSError as error:
+            events, self._events = self._events, None
+            if events is not None:
+                with contextlib.suppress(OSError):
+                    events.close()
+            if not self._has_failed:
+                self._has_failed = True
+                print(
+                    f"warning: cannot write {what} in {self.log_dir} ({error.strerror}); the run "
+                    "goes on without. Free some space there",
+                    file=sys.stderr,
+                )
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        with self._surviving("logs"):
+            if self._events is not None:
+                self._events.close()
+                self._events = None
+        with self._surviving("logs"):
+            if self._file is not None:
+                self._file.close()
+                self._file = None

@@ -14,11 +14,12 @@ import torch
 from utils import dist_util
 from utils.checkpoint import CheckpointSet, CheckpointStore
 from utils.ema_util import WeightAverages
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, StorageError
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.run_util import versions
 from utils.state_dict_io import load_state_dict, read_torch_file
 from utils.train_flags import TrainFlags
+from utils.tree_util import num_bytes
 
 
 class TrainState:
@@ -62,7 +63,12 @@ class TrainState:
         store = CheckpointStore(folder, keep_last_k=self._flags.keep_last_k, warn=self._log)
         state = {"position": self.position, **self.mp_trainer.scale_state(), **extra}
         manifest = {"flags": vars(self._flags), "versions": versions(), "state": state}
-        store.save(self.step, self._parts(), manifest)
+        parts = self._parts()
+        try:
+            store.save(self.step, parts, manifest)
+        except StorageError as error:
+            needed = f"a whole set needs {num_bytes(parts) / 2**20:.1f} MiB"
+            raise StorageError(error.errno, f"{error.strerror}; {needed}") from error
         self._saved_step = self.step
         self._log(f"saved step {self.step} in {folder}")
 

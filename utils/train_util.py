@@ -13,7 +13,7 @@ import itertools
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -104,8 +104,12 @@ class TrainLoop(ABC):
 
     # ---- the loop
 
-    def run_loop(self) -> bool:
+    def run_loop(self, on_start: Callable[[], None] = lambda: None) -> bool:
         """Trains until ``max_step``, or until lr has fallen to 0 where that has no limit.
+
+        Args:
+            on_start: writes on rank 0 what the checkpoints need beside them, once the folder is
+                held: a run that is refused does not overwrite what the other one wrote.
 
         Returns:
             True when done; False when a signal or ``run_time`` stopped it (a checkpoint is saved).
@@ -113,7 +117,7 @@ class TrainLoop(ABC):
         if self.flags.dry_run:
             return self._dry_run()
         stop = StopFlag(self.flags.run_time)
-        with self._writing(), stop.listening(), self._progress() as progress:
+        with self._writing(on_start), stop.listening(), self._progress() as progress:
             batches = self._batches()
             while self.step < self.flags.last_step:
                 batch, label = next(batches)
@@ -253,7 +257,7 @@ class TrainLoop(ABC):
     # ---- files
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, on_start: Callable[[], None]) -> Iterator[None]:
         """Rank 0 holds the folder, so that a second run cannot write between this one's files.
 
         A remote folder cannot be held.
@@ -263,10 +267,12 @@ class TrainLoop(ABC):
             folder = self.flags.model_save_dir
             if is_remote(folder):
                 self.logger.info(f"note: nothing keeps a second run from writing to {folder}")
-            elif dist_util.is_main() and folder:
+            if dist_util.is_main():
                 try:
-                    os.makedirs(folder, exist_ok=True)
-                    stack.enter_context(sole_writer(folder))
+                    if folder and not is_remote(folder):
+                        os.makedirs(folder, exist_ok=True)
+                        stack.enter_context(sole_writer(folder))
+                    on_start()
                 except (OSError, CheckpointError) as caught:
                     error = caught
             dist_util.raise_together(error)

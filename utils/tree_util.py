@@ -34,6 +34,13 @@ def first_tensor(tree: Any) -> torch.Tensor:
     return found[0]
 
 
+def num_bytes(tree: Any) -> int:
+    """Size of all tensors together."""
+    sizes: list[int] = []
+    tree_map(lambda tensor: sizes.append(tensor.nbytes), tree)
+    return sum(sizes)
+
+
 def batch_length(tree: Any) -> int:
     """Number of items: the first dimension of the batch's tensors."""
     return int(first_tensor(tree).shape[0])

@@ -208,3 +208,16 @@ def test_missing_indices_are_those_without_picture_or_count(tmp_path: Path) -> N
     samples = np.zeros((3, 2, 2, 3))
     counted = SampleMoments().add(samples, [0, 1, 3])
     assert missing_indices(folder, 5, counted) == [1, 2, 4]
+
+
+def test_image_that_another_process_works_on_is_left_to_it(
+    tmp_path: Path, tiny_data: TinyData
+) -> None:
+    busy = make_sampler(tiny_data, tmp_path)
+    job = next(busy._claim_jobs(1, NoBar()))  # type: ignore[arg-type]
+    assert job.name == TEST_NAMES[1]
+    assert make_sampler(tiny_data, tmp_path).run_loop()
+    assert [len(pictures(tmp_path, name)) for name in TEST_NAMES] == [NUM_SAMPLES, 0, NUM_SAMPLES]
+    job.lock.close()
+    assert make_sampler(tiny_data, tmp_path).run_loop()
+    assert len(pictures(tmp_path, TEST_NAMES[1])) == NUM_SAMPLES

@@ -40,3 +40,9 @@ def foreign_sets(folder: Path, *steps: int) -> None:
     for step in steps:
         torch.save({"weight": torch.ones(3)}, folder / model_file_name(step))
         torch.save({"moment": torch.ones(3)}, folder / f"opt{step:06d}.pt")
+
+
+def flip_byte(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)

@@ -7,7 +7,7 @@ process can import them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ from utils.train_util import TrainLoop
 
 NUM_ITEMS = 11
 SIDE = 8
+# whatever a run may have to remember
+EVERYTHING: dict[str, Any] = {
+    "microbatch": 3,
+    "lr_anneal_steps": 30,
+    "ema_rate": "0.5,0.9",
+    "weight_decay": 0.1,
+    "dropout": 0.3,
+}
 
 
 class ConvNet(torch.nn.Module):
@@ -102,11 +110,32 @@ def training_loop(folder: Path | str = "", **changes: Any) -> QuietLoop:
     return loop_class(model=model, data=data, model_save_dir=str(folder), **flags)
 
 
+def trained(folder: Path, max_step: int, **flags: Any) -> QuietLoop:
+    """A loop with everything in it, run to its end."""
+    loop = training_loop(folder, **{**EVERYTHING, **flags, "max_step": max_step})
+    if not loop.run_loop():
+        raise RuntimeError(f"stopped at step {loop.step}")
+    return loop
+
+
 def steps_of_data(num_steps: int, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The same batch again and again, in the same memory."""
     pair = batch_of(size)
     for _ in range(num_steps):
         yield pair
+
+
+def with_bad_label(
+    value: float, *, is_bad: Callable[[int], bool]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches for ever; the label of a bad one holds ``value``."""
+    step = 0
+    while True:
+        x, y = batch_of(4)
+        if is_bad(step):
+            y[0, 0, 0, 0] = value
+        yield x, y
+        step += 1
 
 
 def read_manifest(folder: Path, step: int) -> dict[str, Any]:

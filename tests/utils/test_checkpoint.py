@@ -6,46 +6,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.utils.checkpoints import EMA, auto_step, foreign_sets, resolve, save_sets
+from tests.utils.checkpoints import EMA, auto_step, flip_byte, foreign_sets, resolve, save_sets
 from utils import checkpoint
 from utils.checkpoint import CheckpointStore, model_file_name, step_of
 from utils.errors import CheckpointError
-
-
-def _flip(path: Path, place: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
-
-
-def _truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "model truncated": lambda folder: _truncate(folder / "model000003.pt"),
-    "byte of the model flipped": lambda folder: _flip(folder / "model000003.pt", 500),
-    "model emptied": lambda folder: (folder / "model000003.pt").write_bytes(b""),
-    "model gone": lambda folder: (folder / "model000003.pt").unlink(),
-    "byte of the optimizer flipped": lambda folder: _flip(folder / "opt000003.pt", 500),
-    "optimizer gone": lambda folder: (folder / "opt000003.pt").unlink(),
-    "average gone": lambda folder: (folder / f"{EMA}_000003.pt").unlink(),
-    "manifest emptied": lambda folder: (folder / "ckpt000003.json").write_bytes(b""),
-    "manifest truncated": lambda folder: _truncate(folder / "ckpt000003.json"),
-    "manifest of another step": lambda folder: shutil.copy(
-        folder / "ckpt000002.json", folder / "ckpt000003.json"
-    ),
-    "manifest is a list": lambda folder: (folder / "ckpt000003.json").write_text("[1, 2]"),
-    "manifest is deep": lambda folder: (folder / "ckpt000003.json").write_text("[" * 10**5),
-    "manifest gone": lambda folder: (folder / "ckpt000003.json").unlink(),
-}
-
 
 # ---- what is written
 
@@ -91,31 +60,13 @@ def test_model_is_a_bare_state_dict(tmp_path: Path) -> None:
 # ---- what is found
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_auto_falls_back_to_the_previous_set_with_a_warning(tmp_path: Path, damage: str) -> None:
-    save_sets(tmp_path, 1, 2, 3)
-    DAMAGES[damage](tmp_path)
-    step, said = auto_step(tmp_path)
-    assert step == 2
-    assert said.count("\n") == 0 and said.startswith("warning:") and "000003" in said
-
-
-@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "manifest gone"])
-@pytest.mark.parametrize("name", ["model000003.pt", "3"])
-def test_explicit_name_of_a_damaged_set_is_an_error(tmp_path: Path, damage: str, name: str) -> None:
-    save_sets(tmp_path, 2, 3)
-    DAMAGES[damage](tmp_path)
-    with pytest.raises(CheckpointError, match="000003"):
-        resolve(tmp_path, name)
-
-
 def test_flipped_byte_of_a_manifest_is_noticed_or_means_nothing(tmp_path: Path) -> None:
     save_sets(tmp_path, 2, 3)
     path = tmp_path / "ckpt000003.json"
     content = path.read_bytes()
     for place in range(0, len(content), 3):
         path.write_bytes(content)
-        _flip(path, place)
+        flip_byte(path, place)
         try:
             found = resolve(tmp_path, "3")
         except CheckpointError:
@@ -211,7 +162,7 @@ def test_set_without_a_manifest_loads_with_a_notice(tmp_path: Path, name: str) -
 def test_flipped_byte_without_a_manifest_is_found_by_its_crc(tmp_path: Path, role: str) -> None:
     foreign_sets(tmp_path, 4, 5)
     path = tmp_path / f"{role}000005.pt"
-    _flip(path, path.read_bytes().index(b"weight" if role == "model" else b"moment"))
+    flip_byte(path, path.read_bytes().index(b"weight" if role == "model" else b"moment"))
     with pytest.raises(CheckpointError, match=f"{role}000005.pt is damaged"):
         resolve(tmp_path, "5")
     assert auto_step(tmp_path)[0] == 4

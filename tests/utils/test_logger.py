@@ -128,6 +128,14 @@ def test_picture_is_sent_as_it_is(tmp_path: Path) -> None:
     assert read_pictures(tmp_path) == {"strip": (7, 4, 9)}
 
 
+def test_run_that_starts_again_at_once_keeps_the_events_of_the_one_before(tmp_path: Path) -> None:
+    for step in (1, 2):
+        logger = RunLogger(str(tmp_path), is_quiet=True)
+        logger.scalars({"loss": 1.0}, step)
+        logger.close()
+    assert set(read_scalars(tmp_path)["loss"]) == {1, 2}
+
+
 def test_folder_without_scalars_has_no_event_file(tmp_path: Path) -> None:
     RunLogger(str(tmp_path), is_quiet=True).close()
     assert [path.name for path in tmp_path.iterdir()] == ["logs.txt"]

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed ends with the same bits as one that was not."""
+"""What a run finds again after a stop; that its bits are the same is R3 of tests/reliability."""
 
 from __future__ import annotations
 
@@ -14,21 +14,13 @@ from tests.utils.loops import (
     differences,
     read_manifest,
     saved_run,
+    trained,
     training_loop,
 )
 from utils.checkpoint import model_file_name
 from utils.errors import CheckpointError
 from utils.logger import RunLogger
 
-NUM_STEPS = 6
-EVERYTHING = {
-    "microbatch": 3,
-    "lr_anneal_steps": 9,
-    "ema_rate": "0.5,0.9",
-    "weight_decay": 0.1,
-    "dropout": 0.3,
-    "max_step": NUM_STEPS,
-}
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -48,46 +40,17 @@ class _CountingLoop(QuietLoop):
         self.num_seen = state.get("num_seen", 0)
 
 
-def _run(folder: Path, max_step: int, **flags: Any) -> QuietLoop:
-    loop = training_loop(folder, **{**EVERYTHING, **flags, "max_step": max_step})
-    assert loop.run_loop()
-    return loop
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_resumed_run_equals_the_uninterrupted_one_wherever_it_was_cut(
-    tmp_path: Path, dtype: torch.dtype
-) -> None:
-    whole = _run(tmp_path / "whole", NUM_STEPS, dtype=dtype)
-    truth = saved_run(tmp_path / "whole", NUM_STEPS)
-    assert {"model", "opt", "ema_0.5", "ema_0.9"} <= {name.split("/")[0] for name in truth}
-    for k in range(1, NUM_STEPS):
-        folder = tmp_path / f"cut{k}"
-        first = _run(folder, k, dtype=dtype)
-        second = _run(folder, NUM_STEPS, dtype=dtype, resume_checkpoint="auto")
-        assert differences(saved_run(folder, NUM_STEPS), truth) == []
-        assert first.data.seen + second.data.seen == whole.data.seen
-
-
-def test_run_cut_at_every_step_equals_the_uninterrupted_one(tmp_path: Path) -> None:
-    _run(tmp_path / "whole", NUM_STEPS, dtype=torch.float16)
-    for step in range(1, NUM_STEPS + 1):
-        _run(tmp_path / "cut", step, dtype=torch.float16, resume_checkpoint="auto")
-    truth = saved_run(tmp_path / "whole", NUM_STEPS)
-    assert differences(saved_run(tmp_path / "cut", NUM_STEPS), truth) == []
-
-
 def test_resume_in_the_middle_of_an_epoch_with_workers_keeps_the_order(tmp_path: Path) -> None:
-    whole = _run(tmp_path / "whole", 4)
-    first = _run(tmp_path / "cut", 2, num_workers=1)
-    second = _run(tmp_path / "cut", 4, resume_checkpoint="auto")
+    whole = trained(tmp_path / "whole", 4)
+    first = trained(tmp_path / "cut", 2, num_workers=1)
+    second = trained(tmp_path / "cut", 4, resume_checkpoint="auto")
     assert first.data.seen + second.data.seen == whole.data.seen
     truth = saved_run(tmp_path / "whole", 4)
     assert differences(saved_run(tmp_path / "cut", 4), truth) == []
 
 
 def test_loss_scale_and_counts_of_skipped_steps_are_resumed(tmp_path: Path) -> None:
-    first = _run(tmp_path, 3, dtype=torch.float16)
+    first = trained(tmp_path, 3, dtype=torch.float16)
     assert first.mp_trainer.num_skipped > 0  # 2^20 is too much for these gradients
     second = training_loop(tmp_path, dtype=torch.float16, resume_checkpoint="auto", max_step=9)
     for name in ("lg_loss_scale", "num_skipped", "num_skipped_in_row"):
@@ -98,14 +61,14 @@ def test_loss_scale_and_counts_of_skipped_steps_are_resumed(tmp_path: Path) -> N
 def test_fp16_run_that_goes_on_from_another_precision_starts_with_a_large_scale(
     tmp_path: Path, first: torch.dtype
 ) -> None:
-    _run(tmp_path, 2, dtype=first)
+    trained(tmp_path, 2, dtype=first)
     loop = training_loop(tmp_path, dtype=torch.float16, resume_checkpoint="auto")
     assert loop.mp_trainer.lg_loss_scale == 20
 
 
 def test_checkpoint_of_every_precision_is_fp32(tmp_path: Path) -> None:
     for dtype in DTYPES:
-        _run(tmp_path / str(dtype), 1, dtype=dtype)
+        trained(tmp_path / str(dtype), 1, dtype=dtype)
         run = saved_run(tmp_path / str(dtype), 1)
         tensors = [v for v in run.values() if isinstance(v, torch.Tensor)]
         assert {tensor.dtype for tensor in tensors} == {torch.float32}
@@ -118,29 +81,29 @@ def test_frozen_parameters_and_buffers_are_resumed(tmp_path: Path) -> None:
         model.register_buffer("count", torch.tensor(int(value)))
         return model
 
-    _run(tmp_path, 1, model=net(3.0))
+    trained(tmp_path, 1, model=net(3.0))
     resumed = training_loop(tmp_path, model=net(0.0), resume_checkpoint="1", max_step=1)
     assert torch.equal(resumed.model.first.bias, torch.full((4,), 3.0))
     assert resumed.model.count == 3
 
 
 def test_state_of_a_task_is_resumed(tmp_path: Path) -> None:
-    _run(tmp_path, 2, loop_class=_CountingLoop)
-    second = _run(tmp_path, 5, loop_class=_CountingLoop, resume_checkpoint="auto")
+    trained(tmp_path, 2, loop_class=_CountingLoop)
+    second = trained(tmp_path, 5, loop_class=_CountingLoop, resume_checkpoint="auto")
     assert second.num_seen == 5
     assert read_manifest(tmp_path, 5)["state"]["num_seen"] == 5
 
 
 def test_flags_of_the_command_line_win_over_those_in_the_optimizer_file(tmp_path: Path) -> None:
-    _run(tmp_path, 1, weight_decay=0.1)
-    loop = _run(tmp_path, 2, weight_decay=0.0, resume_checkpoint="auto")
+    trained(tmp_path, 1, weight_decay=0.1)
+    loop = trained(tmp_path, 2, weight_decay=0.0, resume_checkpoint="auto")
     assert [group["weight_decay"] for group in loop.mp_trainer.optimizer.param_groups] == [0.0]
 
 
 def test_average_without_a_file_starts_at_the_weights_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _run(tmp_path, 2, ema_rate="")
+    trained(tmp_path, 2, ema_rate="")
     loop = training_loop(
         tmp_path, ema_rate="0.5", resume_checkpoint="auto", logger=RunLogger(), max_step=2
     )
@@ -150,13 +113,13 @@ def test_average_without_a_file_starts_at_the_weights_with_a_warning(
 
 
 def test_run_without_steps_can_be_resumed(tmp_path: Path) -> None:
-    _run(tmp_path, 0)
-    assert _run(tmp_path, 1, resume_checkpoint="auto").step == 1
+    trained(tmp_path, 0)
+    assert trained(tmp_path, 1, resume_checkpoint="auto").step == 1
 
 
 @pytest.mark.parametrize("change", ["shape", "second moment", "step", "nan", "list"])
 def test_optimizer_state_of_another_model_is_refused(tmp_path: Path, change: str) -> None:
-    _run(tmp_path, 1)
+    trained(tmp_path, 1)
     (tmp_path / "ckpt000001.json").unlink()
     path = tmp_path / "opt000001.pt"
     content: Any = torch.load(path, weights_only=True)
@@ -177,7 +140,7 @@ def test_optimizer_state_of_another_model_is_refused(tmp_path: Path, change: str
 
 
 def test_options_in_a_foreign_optimizer_file_do_not_reach_the_optimizer(tmp_path: Path) -> None:
-    _run(tmp_path, 1)
+    trained(tmp_path, 1)
     (tmp_path / "ckpt000001.json").unlink()
     path = tmp_path / "opt000001.pt"
     content = torch.load(path, weights_only=True)
@@ -193,7 +156,7 @@ def test_options_in_a_foreign_optimizer_file_do_not_reach_the_optimizer(tmp_path
 
 @pytest.mark.parametrize("name", ["", "auto"])
 def test_fresh_start_over_existing_checkpoints_is_refused(tmp_path: Path, name: str) -> None:
-    _run(tmp_path, 2)
+    trained(tmp_path, 2)
     if name == "auto":  # the only set there is, and it is damaged
         (tmp_path / model_file_name(2)).write_bytes(b"")
     message = "is intact; move them away" if name else "already holds checkpoints up to step 2"
@@ -202,7 +165,7 @@ def test_fresh_start_over_existing_checkpoints_is_refused(tmp_path: Path, name: 
 
 
 def test_dry_run_may_start_afresh_over_existing_checkpoints(tmp_path: Path) -> None:
-    _run(tmp_path, 2)
+    trained(tmp_path, 2)
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert training_loop(tmp_path, dry_run=True).run_loop()
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,17 @@ def main() -> int:
         return EXIT_DONE if is_done else EXIT_STOPPED
 
 
-def start_torchrun(
+@contextlib.contextmanager
+def torchrun(
     folder: Path, max_step: int, doom: tuple[int, ...], *options: str
-) -> subprocess.Popen[str]:
-    """Two ranks under torchrun; ``doom``: which one kills itself, at which step of each life."""
+) -> Iterator[subprocess.Popen[str]]:
+    """Two ranks under torchrun; ``doom``: which one kills itself, at which step of each life.
+
+    They are stopped at the end of the block, should they still run.
+    """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     work = ["-m", "tests.reliability.launched", folder, max_step, *doom]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*launcher, *options, *map(str, work)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -71,6 +76,11 @@ def start_torchrun(
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 def wait_for_line(process: subprocess.Popen[str], start: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from tests.dist.ranks import exit_codes, run_ranks, start_ranks
 from tests.reliability import launched
 from tests.reliability.extent import extent
-from tests.reliability.launched import NEVER, start_torchrun, wait_for_line
+from tests.reliability.launched import NEVER, torchrun, wait_for_line
 from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
 from tests.utils.processes import Child
 from utils.errors import EXIT_DONE, EXIT_STOPPED
@@ -107,11 +107,11 @@ def test_signal_to_one_rank_stops_all_at_the_same_step(tmp_path: Path, rank: int
 def test_signal_to_torchrun_saves_in_time_and_the_run_goes_on_exactly(
     tmp_path: Path, figure: Callable[[str], None], name: str
 ) -> None:
-    process = start_torchrun(tmp_path / "cut", ENDLESS, NEVER, HANDLED)
-    wait_for_line(process, "finished 5")
-    sent = time.monotonic()
-    process.send_signal(getattr(signal, name))
-    said = process.communicate(timeout=2 * GRACE_SECONDS)[0]
+    with torchrun(tmp_path / "cut", ENDLESS, NEVER, HANDLED) as process:
+        wait_for_line(process, "finished 5")
+        sent = time.monotonic()
+        process.send_signal(getattr(signal, name))
+        said = process.communicate(timeout=2 * GRACE_SECONDS)[0]
     seconds = time.monotonic() - sent
     assert seconds < GRACE_SECONDS
     assert "run again with --resume_checkpoint auto" in said

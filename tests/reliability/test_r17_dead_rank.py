@@ -15,7 +15,7 @@ from tests.reliability import launched
 from tests.reliability.extent import extent
 from tests.reliability.launched import (
     differences_from_a_run_without_a_break,
-    start_torchrun,
+    torchrun,
     wait_for_line,
 )
 from tests.utils.loops import QuietLoop, training_loop
@@ -57,11 +57,11 @@ def test_rank_killed_under_torchrun_is_restarted_exactly_or_ends_the_run(
     tmp_path: Path, figure: Callable[[str], None], rank: int
 ) -> None:
     """Killed at step 4 and, after the one restart that it may have, at step 6."""
-    process = start_torchrun(tmp_path / "cut", LAST_STEP, (rank, 4, 6), "--max-restarts=1")
-    wait_for_line(process, "resumed from")
-    wait_for_line(process, "finished 6")
-    died = time.monotonic()
-    process.communicate(timeout=MAX_SECONDS)
+    with torchrun(tmp_path / "cut", LAST_STEP, (rank, 4, 6), "--max-restarts=1") as process:
+        wait_for_line(process, "resumed from")
+        wait_for_line(process, "finished 6")
+        died = time.monotonic()
+        process.communicate(timeout=MAX_SECONDS)
     seconds = time.monotonic() - died
     assert process.returncode == 1
     run_ranks(launched.train, tmp_path / "cut", LAST_STEP)

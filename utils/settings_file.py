@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
+from utils.json_file import read_json
 
 
 def require_same_settings(
@@ -29,8 +29,7 @@ def require_same_settings(
     """
     folder = os.path.dirname(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            stored = json.load(file)
+        stored = read_json(path)
         if not isinstance(stored, dict):
             raise ValueError("not a record of settings")
     except FileNotFoundError:

@@ -1,15 +1,17 @@
-"""Reads ``.npz`` files that anybody may have written; which arrays belong together is not known.
+"""Reads ``.npz`` and ``.npy`` files of anybody; which arrays belong together is not known.
 
 Nothing is unpickled, and a header that claims more than its file can hold makes no room for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,7 +21,9 @@ from utils.errors import DataError
 
 # deflate shrinks by 1032 at most
 _MAX_RATIO = 1040
-_MAX_BYTES = 1 << 34
+MAX_BYTES = 1 << 34
+_MAKE_AGAIN = "make it again"
+# what numpy, its parser of headers and zipfile raise on damaged files
 _DAMAGE = (
     OSError,
     ValueError,
@@ -28,60 +32,90 @@ _DAMAGE = (
     OverflowError,
     RuntimeError,
     MemoryError,
+    TypeError,
+    SyntaxError,
+    AssertionError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
 )
 
 
-def read_npz(path: str, flag: str, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+def read_npz(
+    path: str,
+    where: str,
+    wanted: Sequence[str] | None = None,
+    *,
+    remedy: str = _MAKE_AGAIN,
+    max_bytes: int = MAX_BYTES,
+) -> dict[str, NDArray[Any]]:
     """Those of the wanted arrays that the file holds; others are not looked at.
 
     Args:
-        path: of the file.
-        flag: which named it, for the messages.
-        wanted: names of arrays.
+        path: of the file, which is there.
+        where: what messages call it: its path, and the flag that named it.
+        wanted: names of arrays; None: all.
+        remedy: what to do about a bad file.
+        max_bytes: of one array.
 
     Raises:
-        DataError: missing, damaged, or with objects instead of numbers; names flag, file, remedy.
+        DataError: damaged, or with objects instead of numbers; names file and remedy.
+        FileNotFoundError: nothing is there.
     """
-    where = f"{flag} {path}"
-    if not os.path.exists(path):
-        raise DataError(f"{where} is missing: give a folder of images or an .npz file")
-    try:
+    with _damage_told(f"{where} is no whole .npz file", remedy):  # noqa: SIM117
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            names = [name for name in wanted if f"{name}.npy" in archive.NameToInfo]
-            return {name: _read_array(archive, name, where) for name in names}
-    except DataError:
-        raise
-    except _DAMAGE as error:
-        reason = str(error).split("\n")[0][:200] or type(error).__name__
-        raise DataError(f"{where} is no whole .npz file ({reason}); make it again") from None
+            held = [name.removesuffix(".npy") for name in archive.NameToInfo]
+            names = held if wanted is None else [name for name in wanted if name in held]
+            return {name: _read_member(archive, name, max_bytes) for name in names}
 
 
-def _read_array(archive: zipfile.ZipFile, name: str, where: str) -> NDArray[Any]:
-    info = archive.getinfo(f"{name}.npy")
-    is_stored = info.compress_type == zipfile.ZIP_STORED
-    if not is_stored and info.compress_type != zipfile.ZIP_DEFLATED:
-        raise DataError(
-            f"{where}: {name} is packed in a way that numpy does not use; save it again"
-        )
-    with archive.open(info) as member:
-        size = _claimed_bytes(member, f"{where}: {name}")  # type: ignore[arg-type]
-    room = info.compress_size * (1 if is_stored else _MAX_RATIO)
-    if size > min(info.file_size, room) or size > _MAX_BYTES:
-        raise DataError(
-            f"{where}: {name} claims {size} bytes, the file has room for "
-            f"{min(info.file_size, room, _MAX_BYTES)}; it is cut off or damaged, make it again"
-        )
-    with archive.open(info) as member:
-        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-        if member.read(1):
-            raise DataError(f"{where}: {name} goes on behind its end; make the file again")
+def read_npy(path: str, *, remedy: str = _MAKE_AGAIN) -> NDArray[Any]:
+    """The array of a ``.npy`` file.
+
+    Raises:
+        DataError: as :func:`read_npz`.
+        FileNotFoundError: nothing is there.
+    """
+    with _damage_told(f"{path} is no whole .npy file", remedy), open(path, "rb") as file:
+        size = _claimed_bytes(file)
+        room = os.fstat(file.fileno()).st_size - file.tell()
+        if size != room:
+            raise ValueError(f"it claims {size} bytes and holds {room}")
+        file.seek(0)
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 
-def _claimed_bytes(member: BinaryIO, where: str) -> int:
+@contextlib.contextmanager
+def _damage_told(what: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
+        reason = str(error).split("\n")[0][:200] or type(error).__name__
+        raise DataError(f"{what} ({reason}); {remedy}") from None
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[Any]:
+    info = archive.getinfo(f"{name}.npy")
+    is_stored = info.compress_type == zipfile.ZIP_STORED
+    if not is_stored and info.compress_type != zipfile.ZIP_DEFLATED:
+        raise ValueError(f"{name} is packed in a way that numpy does not use")
+    with archive.open(info) as member:
+        size = _claimed_bytes(member)  # type: ignore[arg-type]
+    room = min(info.file_size, info.compress_size * (1 if is_stored else _MAX_RATIO), max_bytes)
+    if size > room:
+        raise ValueError(f"{name} claims {size} bytes, the file has room for {room}")
+    with archive.open(info) as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):
+            raise ValueError(f"{name} goes on behind its end")
+    return array
+
+
+def _claimed_bytes(member: BinaryIO) -> int:
     """Bytes of the values that the header of a ``.npy`` file announces."""
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
@@ -89,15 +123,12 @@ def _claimed_bytes(member: BinaryIO, where: str) -> int:
     elif version == (2, 0):
         shape, _, dtype = np.lib.format.read_array_header_2_0(member)
     else:
-        raise DataError(f"{where} has format {version}, not that of plain numbers; save it again")
+        raise ValueError(f"it has format {version}, not that of plain numbers")
     if dtype.hasobject:
-        raise DataError(
-            f"{where} holds pickled objects, which could run code and are not read; save it again "
-            "as an array of numbers"
-        )
+        raise ValueError("it holds pickled objects, which could run code and are not read")
     num_items = 1
     for length in shape:
         num_items *= length
     if min(shape, default=0) < 0:
-        raise DataError(f"{where} has the impossible shape {shape}; make it again")
+        raise ValueError(f"it has the impossible shape {shape}")
     return num_items * dtype.itemsize

@@ -9,6 +9,7 @@ what tensors, numbers and texts in dicts, lists and tuples need.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,6 +21,9 @@ from utils.pickle_opcodes import Operation, run_pickle
 # magic number, protocol, sizes of types, the object, keys of the storages
 _NUM_PICKLES_BEFORE_ZIP = 5
 _MAX_PICKLE_BYTES = 1 << 26
+# torch looks through the text of its errors in quadratic time
+_MAX_TEXT = 100
+_NAMES = re.compile(r"collections\.OrderedDict|torch\.(_utils\.)?\w+")
 _ORDERED_DICT = "collections.OrderedDict"
 _REBUILD = frozenset(
     f"torch._utils._rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3", "parameter")
@@ -42,27 +46,23 @@ class _TensorMachine(PickleMachine):
     max_long_bytes = 10  # the magic number of files before zip
 
     def push_symbol(self, module: object, name: object) -> None:
-        if type(module) is not str or type(name) is not str:
-            raise UnsafePickleError(f"it names {brief(module)} {brief(name)}")
-        self.push(_Name(f"{module}.{name}"))
+        full = f"{module}.{name}" if type(module) is str and type(name) is str else ""
+        if len(full) > _MAX_TEXT or not _NAMES.fullmatch(full):
+            raise UnsafePickleError(
+                f"it names {brief(full or module)}, which plain tensors do not need"
+            )
+        self.push(_Name(full))
 
     def reduce(self) -> None:
         args, function = self.pop(), self.pop()
-        name = function.name if type(function) is _Name else brief(function)
-        if type(function) is _Name and type(args) is tuple and name in _REBUILD:
+        if type(function) is not _Name or type(args) is not tuple:
+            raise UnsafePickleError(f"a call of {brief(function)} with {brief(args)}")
+        if function.name in _REBUILD:
             self.push(_Built())
-        elif (
-            type(function) is _Name
-            and type(args) is tuple
-            and (name, len(args))
-            == (
-                _ORDERED_DICT,
-                0,
-            )
-        ):
+        elif function.name == _ORDERED_DICT and not args:
             self.push({})
         else:
-            raise UnsafePickleError(f"a call of {brief(name)} that plain tensors do not need")
+            raise UnsafePickleError(f"a call of {function.name} that plain tensors do not need")
 
     def build(self) -> None:
         state = self.pop()
@@ -72,7 +72,8 @@ class _TensorMachine(PickleMachine):
     def refer(self) -> None:
         """Replaces the description of a storage by the storage."""
         parts = self.pop()
-        if type(parts) is not tuple or not all(map(_is_flat, parts)):
+        is_plain = type(parts) is tuple and all(map(_is_flat, parts)) and parts[:1] == ("storage",)
+        if not is_plain:
             raise UnsafePickleError(f"a storage described by {brief(parts)}")
         self.push(_Built())
 
@@ -112,6 +113,8 @@ def check_older_file(data: bytes) -> None:
 
 
 def _is_flat(value: object) -> bool:
-    if type(value) is tuple:
-        return all(type(item) in PLAIN_TYPES for item in value)
+    if type(value) is tuple:  # a part of a storage, before torch 0.4
+        return not any(type(item) is tuple for item in value) and all(map(_is_flat, value))
+    if isinstance(value, (str, bytes)):
+        return len(value) <= _MAX_TEXT
     return type(value) in PLAIN_TYPES or type(value) is _Name

@@ -94,13 +94,16 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def assert_all_well(found: Sequence[Outcome], payloads: Sequence[bytes], *parts: str) -> int:
+def assert_all_well(
+    found: Sequence[Outcome], payloads: Sequence[bytes], *parts: str, most: int = MAX_BYTES
+) -> int:
     """Each was read or refused within the limits, by a short message that names the file.
 
     Args:
         found: by payload.
         payloads: what was read.
         parts: of the file's path; a message must have one of them.
+        most: bytes that the process may grow by.
 
     Returns:
         how many were refused.
@@ -108,7 +111,7 @@ def assert_all_well(found: Sequence[Outcome], payloads: Sequence[bytes], *parts:
     for outcome, payload in zip(found, payloads, strict=True):
         shown = f"{outcome}: {_shown(payload)}"
         assert not outcome.bug, shown
-        assert outcome.seconds < MAX_SECONDS and outcome.num_bytes < MAX_BYTES, shown
+        assert outcome.seconds < MAX_SECONDS and outcome.num_bytes < most, shown
         if outcome.message:
             assert any(part in outcome.message for part in parts), shown
             assert len(outcome.message) < 1500, shown

@@ -76,8 +76,10 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "storage of tuples": (_laughs(b"(X\x07\x00\x00\x00storage", b"tQ"), "a storage described"),
     "layout of tuples": (
         _laughs(b"ctorch._utils\n_rebuild_sparse_tensor\n(", b"NtR"),
-        "a call of 'torch._utils._rebuild_sparse_tensor'",
+        "a call of torch._utils._rebuild_sparse_tensor",
     ),
+    "long name": (b"\x80\x02ctorch\n" + b"x" * 50_000 + b"\n.", "it names"),
+    "long key": (b"\x80\x02(X\x50\xc3\x00\x00" + b"x" * 50_000 + b"tQ.", "a storage described"),
     "gigabytes": (b"\x80\x02c__builtin__\nbytearray\nJ\x00\xca\x9a\x3b\x85R.", "bytearray"),
     "texts": (_often(b"c_codecs\nencode\n", _TEXT), "encode"),
     "sets": (_often(b"c__builtin__\nset\n", _MANY), "set"),

@@ -74,7 +74,7 @@ class StockWorker:
 
     def result(self, value: object = None) -> torch.Tensor:
         """What its first pass returned."""
-        found: torch.Tensor = torch.load(self._flags.output, weights_only=True)
+        found: torch.Tensor = torch.load(self._flags.output, map_location="cpu", weights_only=True)
         return found
 
     def peak_bytes(self) -> int:

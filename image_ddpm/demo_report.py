@@ -6,7 +6,6 @@ Figures are those of ``image_eval.py`` and the records of ``image_sample.py``; c
 from __future__ import annotations
 
 import base64
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from image_ddpm.demo import SOLVERS, Preset
 from image_ddpm.sampling import SECONDS_FILE
 from utils.atomic_file import write_text_atomic
 from utils.html_report import Html, Page, Rows, Section, figure, join, number, table, tag
+from utils.json_file import read_json
 from utils.svg_plot import bars
 from utils.time_util import seconds_per_item
 
@@ -41,8 +41,7 @@ def write_report(preset: Preset) -> str:
 
 
 def _figures(preset: Preset, solver: str) -> dict[str, Any]:
-    with open(os.path.join(preset.eval_dir(solver), "results.json"), encoding="utf-8") as file:
-        found: dict[str, Any] = json.load(file)
+    found: dict[str, Any] = read_json(os.path.join(preset.eval_dir(solver), "results.json"))
     found["seconds"] = seconds_per_item(os.path.join(preset.samples_dir(solver), SECONDS_FILE))
     found["grid"] = Path(preset.samples_dir(solver), "grid.png").read_bytes()
     return found

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -21,9 +20,11 @@ from numpy.typing import NDArray
 from utils.atomic_file import atomic_write, remove_stale_temp_files
 from utils.errors import DataError
 from utils.lock_util import try_lock
+from utils.npz_file import read_npz
 
 Arrays = Mapping[str, NDArray[Any]]
 _PAUSE_SECONDS = 0.1
+_REMEDY = "delete it and run again"
 
 
 class PartStore:
@@ -130,9 +131,10 @@ def read_part(path: str, *names: str) -> dict[str, NDArray[Any]]:
         DataError: if it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in names or stored.files}
+        arrays = read_npz(path, path, names or None, remedy=_REMEDY)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it and run again") from None
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}; {_REMEDY}")
+    return arrays

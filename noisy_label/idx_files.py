@@ -21,6 +21,9 @@ _UINT8 = 8
 _MAX_ITEMS = 10_000_000
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
+_MAX_BYTES = 1 << 34
+# digits shrink fivefold; zeros shrink a thousandfold
+_MAX_RATIO, _ALLOWANCE = 100, 1 << 26
 
 
 def read_idx(path: str, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -39,15 +42,18 @@ def read_idx(path: str, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
             file.seek(0)
             if not is_zipped:
                 return _read(file, path, item_shape)
+            most = _MAX_RATIO * os.fstat(file.fileno()).st_size + _ALLOWANCE
             with gzip.GzipFile(fileobj=file) as unzipped:
-                return _read(unzipped, path, item_shape)  # type: ignore[arg-type]
+                return _read(unzipped, path, item_shape, most)  # type: ignore[arg-type]
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged ({error}); get it again") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _read(file: BinaryIO, path: str, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _read(
+    file: BinaryIO, path: str, item_shape: tuple[int, ...], most: int = _MAX_BYTES
+) -> npt.NDArray[np.uint8]:
     num_dimensions = 1 + len(item_shape)
     header = file.read(4 + 4 * num_dimensions)
     magic = bytes([0, 0, _UINT8, num_dimensions])
@@ -63,6 +69,10 @@ def _read(file: BinaryIO, path: str, item_shape: tuple[int, ...]) -> npt.NDArray
     if not 0 < num_items <= _MAX_ITEMS:
         raise DataError(f"{path} claims {num_items} items; 1 to {_MAX_ITEMS} are possible")
     size = num_items * int(np.prod(item_shape, dtype=np.int64))
+    if size > most:
+        raise DataError(
+            f"{path} claims to unpack to over {_MAX_RATIO} times its size; get it again"
+        )
     data = _read_exactly(file, size)
     if len(data) != size or file.read(1):
         found = "more" if len(data) == size else f"{len(data)}"

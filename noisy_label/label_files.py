@@ -66,7 +66,7 @@ def load_labels(path: str, num_images: int) -> NoisyLabels:
     try:
         labels = np.array([_whole(label) for label, _ in content], np.int64)
         law = np.array([np.asarray(row, np.float64) for _, row in content])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{path} is no list of (label, ten probabilities)") from None
     problem = _problem(labels, law)
     if problem:

@@ -7,7 +7,6 @@ them that of ``sweep_report``.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -24,7 +23,9 @@ from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
 from utils.atomic_file import atomic_write, write_json_atomic
 from utils.errors import DataError
+from utils.json_file import read_json
 from utils.logger import RunLogger
+from utils.npz_file import read_npz
 from utils.random_util import stable_seed
 from utils.settings_file import require_same_settings
 
@@ -81,14 +82,13 @@ def require_same_sweep(flags: SweepFlags) -> None:
 
 def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:
     """What a finished run found; None if it is not finished."""
-    return read_json(os.path.join(run.folder(output_dir), RESULT_FILE))
+    return read_record(os.path.join(run.folder(output_dir), RESULT_FILE))
 
 
-def read_json(path: str) -> dict[str, Any] | None:
+def read_record(path: str) -> dict[str, Any] | None:
     """The mapping in a file; None if there is none that can be read."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -181,10 +181,9 @@ def clean_predictions(seed: int, output_dir: str) -> tuple[Array, Array]:
         DataError: if the clean run has not left them.
     """
     path = os.path.join(SweepRun(CLEAN, 1.0, seed).folder(output_dir), _PREDICTIONS)
+    remedy = "delete its folder and run again"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return np.asarray(stored[TRAINING]), np.asarray(stored[TEST])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); delete its folder and run again"
-        ) from None
+        stored = read_npz(path, path, (TRAINING, TEST), remedy=remedy)
+        return stored[TRAINING], stored[TEST]
+    except (OSError, KeyError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {remedy}") from None

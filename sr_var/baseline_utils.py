@@ -6,7 +6,6 @@ Input: the low-res image upsampled bilinearly; label: the high-res image; NCHW i
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +29,8 @@ from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
 from utils.crop_data import Entry
+from utils.errors import DataError
+from utils.json_file import read_json
 from utils.pixel_util import image_to_255, require_finite, save_image, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
@@ -200,11 +201,17 @@ def report_quantiles(
     for entry in entries:
         path = results.path(entry.name, results.file_names[-1])
         if os.path.exists(path):  # a damaged image that was to be skipped has none
-            with open(path, encoding="utf-8") as file:
-                by_image.append(json.load(file))
+            by_image.append(_stored_errors(path))
     if not by_image:
         return {}
-    summary = summarise_errors(by_image)
+    try:
+        summary = summarise_errors(by_image)
+    except (KeyError, TypeError):
+        file_name = results.file_names[-1]
+        raise DataError(
+            f"{results.output_dir}: the files {file_name} are not of one test; delete them and run "
+            "sr_baseline_test.py again"
+        ) from None
     for level, figures in summary.items():
         told = f"level {level}: {figures['coverage']:.4f} of the real values lie below"
         if "rms_error" in figures:
@@ -213,3 +220,15 @@ def report_quantiles(
     path = os.path.join(results.output_dir, f"quantile_results_{step}.json")
     write_json_atomic(path, {"num_images": len(by_image), "levels": summary})
     return summary
+
+
+def _stored_errors(path: str) -> dict[str, dict[str, float]]:
+    try:
+        content: dict[str, dict[str, float]] = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError("no figures by level")
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged ({error}); delete it and run sr_baseline_test.py again"
+        ) from None
+    return content

@@ -10,9 +10,6 @@ consistency need. Files without them stay readable, and stay without them.
 from __future__ import annotations
 
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,20 +20,13 @@ import numpy.typing as npt
 from utils.atomic_file import atomic_write
 from utils.errors import DataError
 from utils.metric_util import Moments
+from utils.npz_file import read_npz
 
 MOMENTS_FILE = "moments.npz"
-# what numpy and zipfile raise on damaged archives
-NPZ_DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
+# of one array: a square of 4096 pixels in float64 takes 0.4
+MAX_ARRAY_BYTES = 1 << 30
+_MAX_SAMPLES = 10_000_000
+_KEYS = ("mean", "variance", "third_central_moment", "fourth_central_moment")
 Array = npt.NDArray[np.float64]
 
 
@@ -177,21 +167,19 @@ def load_moments(path: str) -> SampleMoments | None:
     """
     if not os.path.exists(path):
         return None
+    remedy = "delete it and its samples to draw them anew"
+    file = read_npz(path, path, remedy=remedy, max_bytes=MAX_ARRAY_BYTES)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            n = int(file["count"])
-            mean, variance, third, fourth = (
-                file[key]
-                for key in ("mean", "variance", "third_central_moment", "fourth_central_moment")
-            )
-            known = file["indices"] if "indices" in file else np.arange(n)
-            indices = tuple(int(index) for index in known)
-            even = _read_part(file, "even", len(_evens(indices)))
-            blocks = _read_part(file, "block", n)
-    except NPZ_DAMAGE as error:
-        raise DataError(
-            f"{path} is damaged ({error}); delete it and its samples to draw them anew"
-        ) from None
+        n = int(file["count"])
+        known = file["indices"] if "indices" in file else range(n)
+        if len(known) != n or n > _MAX_SAMPLES:
+            raise ValueError(f"it counts {n} samples and lists {len(known)}")
+        mean, variance, third, fourth = (as_floats(file[key]) for key in _KEYS)
+        indices = tuple(int(index) for index in known)
+        even = _read_part(file, "even", len(_evens(indices)))
+        blocks = _read_part(file, "block", n)
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from None
     arrays = (mean, variance, third, fourth, *((even.mean, even.m2) if even else ()))
     is_whole = n >= 1 and len(indices) == n == len(set(indices))
     kinds = {array.dtype.kind for array in arrays}
@@ -203,6 +191,17 @@ def load_moments(path: str) -> SampleMoments | None:
         raise DataError(f"{path} holds values that are not finite; delete it and the samples")
     moments = Moments.from_central_moments(n, mean, variance, third, fourth)
     return SampleMoments(moments, indices, even, blocks)
+
+
+def as_floats(array: npt.NDArray[Any]) -> Array:
+    """Real numbers of any width in float64.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{array.dtype} where numbers should be")
+    return array.astype(np.float64)
 
 
 def _evens(indices: Iterable[int]) -> list[int]:
@@ -219,7 +218,7 @@ def _merged(known: MeanVariance | None, samples: Array) -> MeanVariance | None:
 def _read_part(file: Mapping[str, Any], name: str, count: int) -> MeanVariance | None:
     if f"{name}_mean" not in file or count < 1:
         return None
-    mean, variance = (np.asarray(file[f"{name}_{key}"], np.float64) for key in ("mean", "variance"))
+    mean, variance = (as_floats(file[f"{name}_{key}"]) for key in ("mean", "variance"))
     return MeanVariance(count, mean, variance * (count - 1))
 
 

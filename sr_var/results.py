@@ -6,10 +6,10 @@ Layout: ``<output_dir>/<image name>/<file>`` (docs/file_formats.md).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from utils.atomic_file import atomic_write, sha256_of, write_json_atomic
 from utils.crop_data import Entry
 from utils.errors import DataError
 from utils.image_util import safe_join
+from utils.json_file import read_json
 from utils.pixel_util import image_to_bytes, to_hwc
 
 # kinds of networks whose results have the same names
@@ -93,10 +94,9 @@ class ResultFolder:
         dist_util.barrier()
         return pending
 
-    def _read_stamp(self) -> object:
+    def _read_stamp(self) -> Any:
         try:
-            with open(self._stamp_path, encoding="utf-8") as file:
-                return json.load(file)
+            return read_json(self._stamp_path)
         except (OSError, ValueError):
             return None
 

@@ -21,13 +21,13 @@ import torch
 
 from utils.atomic_file import (
     atomic_write,
-    open_binary,
     remove_stale_temp_files,
     sha256_of,
     write_json_atomic,
     write_text_atomic,
 )
 from utils.errors import CheckpointError
+from utils.json_file import read_json
 from utils.state_dict_io import check_zip
 from utils.storage_util import is_file, list_names, make_folder, remove, size_of
 
@@ -282,8 +282,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 def _read_manifest(path: str, step: int) -> dict[str, Any]:
     try:
-        with open_binary(path) as file:
-            content = json.loads(file.read())
+        content = read_json(path)
         if content.pop("sha256") != _digest(content):
             raise ValueError("its own sha256 differs")
         if content["step"] != step:
@@ -292,5 +291,5 @@ def _read_manifest(path: str, step: int) -> dict[str, Any]:
             if not {"role", "size", "sha256"} <= entry.keys() or not isinstance(entry["role"], str):
                 raise ValueError("an entry lacks role, size or sha256")
         return {**content, "state": dict(content.get("state", {}))}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error!r})") from None

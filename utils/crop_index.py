@@ -24,6 +24,7 @@ from utils.atomic_file import is_remote
 from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_util import center_crop_arr, open_image, resolve_image_path
+from utils.json_file import parse_json
 from utils.settings_file import require_same_settings
 
 DATA_FILE, INDEX_FILE, SETTINGS_FILE, LOCK_FILE = (
@@ -179,11 +180,11 @@ def read_index(folder: str, recipe: CenterCrop) -> Index:
 
 def _add(index: Index, line: bytes, number: int) -> None:
     try:
-        name, row, crc, size, changed, problem = json.loads(line)
+        name, row, crc, size, changed, problem = parse_json(line)
         numbers = [int(value) for value in (row, crc, size, changed)]
         if not isinstance(name, str) or numbers[0] not in (-1, index.num_rows):
             raise ValueError("no such line is written")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise DataError(f"{INDEX_FILE}, line {number} is damaged") from None
     index.records[name] = Record(numbers[0], numbers[1], (numbers[2], numbers[3]), str(problem))
     index.num_rows += numbers[0] >= 0

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from typing import IO
 
 from utils.errors import CheckpointError
+from utils.json_file import parse_json
 
 _MAX_SECONDS_OF_ORPHANS = 20.0
+_MAX_OWNER = 500
 
 
 def try_lock(path: str) -> IO[str] | None:
@@ -41,8 +43,8 @@ def _lock_or_owner(path: str) -> IO[str] | str:
         file = try_lock(path)
         if file is not None:
             return file
-        with open(path, encoding="utf-8") as held:
-            owner = held.read()
+        with open(path, encoding="utf-8", errors="replace") as held:
+            owner = held.read(_MAX_OWNER)
         if not _is_dead(owner) or time.monotonic() > deadline:
             return owner or "an unknown process"
         time.sleep(0.1)
@@ -50,12 +52,12 @@ def _lock_or_owner(path: str) -> IO[str] | str:
 
 def _is_dead(owner: str) -> bool:
     try:
-        content = json.loads(owner)
+        content = parse_json(owner)
         is_here = bool(content["host"] == socket.gethostname())
         os.kill(int(content["pid"]), 0)
     except ProcessLookupError:
         return is_here
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return False
     return False
 

@@ -22,7 +22,6 @@ from utils.pickle_arrays import (
 
 MAX_STACK = 100_000
 MAX_MARKS = 100
-MAX_LONG_BYTES = 9
 MAX_PROTOCOL = 5
 
 _BOOLEANS = MappingProxyType({b"00": False, b"01": True})
@@ -42,7 +41,12 @@ class PickleMachine:
 
     Args:
         data: the whole pickle. Twice its length bounds the bytes of all arrays together.
+
+    Attributes:
+        max_long_bytes: of an integer.
     """
+
+    max_long_bytes = 9
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -62,9 +66,13 @@ class PickleMachine:
         value = self.pop()
         if self._stack or self._outer_stacks:
             raise UnsafePickleError("damaged: values are left over at the end")
+        self.expect_end()
+        return value
+
+    def expect_end(self) -> None:
+        """Refuses bytes behind the pickle."""
         if self._pos != len(self._data):
             raise UnsafePickleError(f"{len(self._data) - self._pos} bytes follow its end")
-        return value
 
     # ---- operands
 
@@ -152,7 +160,7 @@ class PickleMachine:
     def push_long(self, width: int) -> None:
         """Reads an integer of up to 64 bits that is preceded by its length."""
         length = self.number(width)
-        if length > MAX_LONG_BYTES:
+        if length > self.max_long_bytes:
             raise UnsafePickleError(f"an integer of {length} bytes")
         self.push(self.number(length, is_signed=True))
 

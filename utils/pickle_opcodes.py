@@ -25,6 +25,9 @@ from utils.pickle_arrays import UnsafePickleError
 from utils.pickle_machine import PickleMachine, parse_decimal
 
 MAX_OPCODES = 10_000_000
+_MAX_REASON = 200
+Operation: TypeAlias = Callable[[PickleMachine], None]
+_NO_MORE: Mapping[int, Operation] = MappingProxyType({})
 
 
 def interpret_pickle(data: bytes) -> Any:
@@ -34,21 +37,34 @@ def interpret_pickle(data: bytes) -> Any:
         UnsafePickleError: an opcode, a name or an argument that plain values and numeric arrays do
             not need; a limit; a damaged file. Says what, and where in the file.
     """
-    machine = PickleMachine(data)
+    return run_pickle(PickleMachine(data))
+
+
+def run_pickle(machine: PickleMachine, more: Mapping[int, Operation] = _NO_MORE) -> Any:
+    """What is left on the machine when its pickle says that it ends.
+
+    Args:
+        machine: at the beginning of its pickle.
+        more: opcodes that this kind of machine has beside those of values and arrays.
+
+    Raises:
+        UnsafePickleError: as :func:`interpret_pickle`.
+    """
     try:
-        return _run(machine)
+        return _run(machine, more)
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{error} (at byte {machine.position})") from None
     except ValueError as error:  # text or numbers that do not decode
-        raise UnsafePickleError(f"damaged: {error} (at byte {machine.position})") from None
+        reason = str(error)[:_MAX_REASON]
+        raise UnsafePickleError(f"damaged: {reason} (at byte {machine.position})") from None
 
 
-def _run(machine: PickleMachine) -> Any:
+def _run(machine: PickleMachine, more: Mapping[int, Operation]) -> Any:
     for _ in range(MAX_OPCODES):
         code = machine.take_byte()
         if code == pickle.STOP[0]:
             return machine.result()
-        operation = _OPERATIONS.get(code)
+        operation = _OPERATIONS.get(code) or more.get(code)
         if operation is None:
             raise UnsafePickleError(f"opcode {_opcode_name(code)} is not allowed")
         operation(machine)
@@ -60,35 +76,32 @@ def _opcode_name(code: int) -> str:
     return next(names, f"0x{code:02x}")
 
 
-_Operation: TypeAlias = Callable[[PickleMachine], None]
-
-
-def _constant(value: bool | None) -> _Operation:
+def _constant(value: bool | None) -> Operation:
     return lambda m: m.push(value)
 
 
-def _integer(width: int, *, is_signed: bool = False) -> _Operation:
+def _integer(width: int, *, is_signed: bool = False) -> Operation:
     return lambda m: m.push(m.number(width, is_signed=is_signed))
 
 
-def _text(width: int) -> _Operation:
+def _text(width: int) -> Operation:
     # "surrogatepass" as in the library: file names may hold undecodable bytes in this form.
     return lambda m: m.push(m.take(m.number(width)).decode("utf-8", "surrogatepass"))
 
 
-def _bytes(width: int) -> _Operation:
+def _bytes(width: int) -> Operation:
     return lambda m: m.push(m.take(m.number(width)))
 
 
-def _tuple(length: int) -> _Operation:
+def _tuple(length: int) -> Operation:
     return lambda m: m.push(tuple([m.pop() for _ in range(length)][::-1]))
 
 
-def _put(width: int) -> _Operation:
+def _put(width: int) -> Operation:
     return lambda m: m.put(m.number(width))
 
 
-def _get(width: int) -> _Operation:
+def _get(width: int) -> Operation:
     return lambda m: m.get(m.number(width))
 
 
@@ -103,7 +116,7 @@ def _set_item(m: PickleMachine) -> None:
     m.update_dict([key, value])
 
 
-_OPERATIONS: Mapping[int, _Operation] = MappingProxyType(
+_OPERATIONS: Mapping[int, Operation] = MappingProxyType(
     {
         opcode[0]: operation
         for opcode, operation in (
@@ -153,9 +166,9 @@ _OPERATIONS: Mapping[int, _Operation] = MappingProxyType(
             (pickle.BINGET, _get(1)),
             (pickle.LONG_BINGET, _get(4)),
             (pickle.GLOBAL, lambda m: m.push_symbol(m.line().decode(), m.line().decode())),
-            (pickle.STACK_GLOBAL, PickleMachine.push_stacked_symbol),
-            (pickle.REDUCE, PickleMachine.reduce),
-            (pickle.BUILD, PickleMachine.build),
+            (pickle.STACK_GLOBAL, lambda m: m.push_stacked_symbol()),
+            (pickle.REDUCE, lambda m: m.reduce()),
+            (pickle.BUILD, lambda m: m.build()),
         )
     }
 )

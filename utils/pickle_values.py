@@ -6,8 +6,7 @@ memory; depth and expanded size are bounded, so that whoever walks over the resu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +16,7 @@ MAX_DEPTH = 32
 MAX_ITEMS = 10_000_000
 
 
-@dataclass(frozen=True)
-class _Tree:
+class _Tree(NamedTuple):
     """A finished value with its number of items, shared ones counted each time, and its height."""
 
     value: Any
@@ -53,11 +51,11 @@ class ValueFinisher:
             return _Tree(node.array, 1, 0)
         if kind not in (list, tuple, dict):
             raise UnsafePickleError(f"{brief(node)} stands where a value should")
-        if id(node) not in self._finished:
-            self._finished[id(node)] = self._container(node, depth)
-        tree = self._finished[id(node)]
-        if tree.size > MAX_ITEMS:
-            raise UnsafePickleError(f"more than {MAX_ITEMS} items, shared ones counted each time")
+        if not node:
+            return _Tree(node, 1, 1)
+        tree = self._finished.get(id(node))
+        if tree is None:
+            tree = self._finished[id(node)] = self._container(node, depth)
         if depth + tree.height > MAX_DEPTH:
             raise UnsafePickleError(f"nested more than {MAX_DEPTH} levels deep")
         return tree
@@ -73,6 +71,10 @@ class ValueFinisher:
             values.append(tree.value)
             size += tree.size
             height = max(height, 1 + tree.height)
+            if size > MAX_ITEMS:
+                raise UnsafePickleError(
+                    f"more than {MAX_ITEMS} items, shared ones counted each time"
+                )
         if type(node) is dict:
             return _Tree(dict(zip(node, values, strict=True)), size, height)
         return _Tree(tuple(values) if type(node) is tuple else values, size, height)

@@ -21,6 +21,8 @@ PRIVATE = ("local_rank", "given_flags")
 _NOT_GIVEN = object()
 # what the word auto of a size stands for
 AUTO = -1
+# numbers of 64 bits: larger ones end in tracebacks of torch and numpy
+_MOST = 1 << 63
 
 
 def str2bool(text: str | bool) -> bool:
@@ -43,11 +45,11 @@ def whole_number(text: str) -> int:
     """Parses ``100000`` and ``1e5`` alike.
 
     Raises:
-        argparse.ArgumentTypeError: for anything that is no whole number.
+        argparse.ArgumentTypeError: for anything that is no whole number of 64 bits.
     """
     try:
         number = float(text) if not text.strip().lstrip("+-").isdecimal() else int(text)
-        if number == int(number):
+        if number == int(number) and abs(number) < _MOST:
             return int(number)
     except (ValueError, OverflowError):
         pass

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
+from utils.json_file import read_json
+
+_MAX_SHOWN = 200
 
 
 def require_same_settings(
@@ -29,8 +31,7 @@ def require_same_settings(
     """
     folder = os.path.dirname(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            stored = json.load(file)
+        stored = read_json(path)
         if not isinstance(stored, dict):
             raise ValueError("not a record of settings")
     except FileNotFoundError:
@@ -40,7 +41,7 @@ def require_same_settings(
     except ValueError:
         raise DataError(f"{path} is damaged; delete it if the results are of this run") from None
     differing = [
-        f"--{name} {settings.get(name)!r} (there: {stored.get(name)!r})"
+        f"--{name} {_brief(settings.get(name))} (there: {_brief(stored.get(name))})"
         for name in sorted(settings)
         if (stored.get(name) or False) != (settings.get(name) or False)
     ]
@@ -49,3 +50,8 @@ def require_same_settings(
             f"{folder} holds results made with other settings: {', '.join(differing)}; give "
             f"another {folder_flag}"
         )
+
+
+def _brief(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"

@@ -1,14 +1,14 @@
 """Reads state_dicts that anybody may have written, and checks them before a value is copied.
 
 ``torch.load`` runs with ``weights_only=True`` and never falls back; the archive's CRCs, which it
-ignores, are checked first. Which set of files belongs together is the business of ``checkpoint``.
+ignores, are checked first, and so is what its pickle does (``torch_archive``). Which set of files
+belongs together is the business of ``checkpoint``.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from utils.atomic_file import open_binary
 from utils.errors import CheckpointError
+from utils.torch_archive import check_archive, check_pickles, unsafe
 
 SAFETENSORS = ".safetensors"
 _MANY = 6
@@ -27,7 +28,7 @@ def check_zip(path: str) -> None:
     Raises:
         CheckpointError: if the file is missing, empty or damaged.
     """
-    _check_zip_bytes(_read_bytes(path), path)
+    check_archive(_read_bytes(path), path)
 
 
 def read_torch_file(path: str) -> Any:
@@ -41,15 +42,12 @@ def read_torch_file(path: str) -> Any:
             "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set: it would let checkpoints run code; unset it"
         )
     data = _read_bytes(path)
-    _check_zip_bytes(data, path)
+    check_archive(data, path)
+    check_pickles(data, path)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's reader trips over, it is the file that is bad
-        reason = str(error).strip().split("\n")[0][:300]
-        raise CheckpointError(
-            f"{path} is no checkpoint that can be loaded safely ({reason}); "
-            "save it again as a plain state_dict of tensors"
-        ) from None
+        raise CheckpointError(unsafe(path, str(error).strip().split("\n")[0])) from None
     if not all(map(_is_plain, _tensors_in(content))):
         raise CheckpointError(
             f"{path} holds a tensor that is not a plain one (sparse, quantized, without values, or "
@@ -163,7 +161,12 @@ def _tensors_in(content: Any) -> Iterator[torch.Tensor]:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+    if (
+        tensor.is_nested
+        or tensor.layout != torch.strided
+        or tensor.device.type != "cpu"
+        or tensor.is_quantized
+    ):
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
@@ -192,23 +195,3 @@ def _read_bytes(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _check_zip_bytes(data: bytes, path: str) -> None:
-    if not data:
-        raise CheckpointError(f"{path} is empty")
-    if not data.startswith(b"PK"):
-        return
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            is_stored = all(e.compress_type == zipfile.ZIP_STORED for e in archive.infolist())
-            damaged = archive.testzip() if is_stored else None
-    except Exception as error:  # a damaged header can ask zipfile for anything
-        raise CheckpointError(f"{path} is damaged ({error})") from None
-    if not is_stored:  # torch.save never does that, and a small file could unpack for hours
-        raise CheckpointError(
-            f"{path} is damaged or no checkpoint: its archive is compressed, as TorchScript's is; "
-            "save it again as a plain state_dict of tensors"
-        )
-    if damaged is not None:
-        raise CheckpointError(f"{path} is damaged (CRC of {damaged})")

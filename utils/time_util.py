@@ -7,7 +7,6 @@ network and, in sampling, the solver; neither reading nor writing of pictures.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from utils.atomic_file import write_json_atomic
+from utils.json_file import read_json
 from utils.lock_util import try_lock
 
 _NUM_TRIES, _PAUSE = 50, 0.1
@@ -79,11 +79,10 @@ def seconds_per_item(path: str) -> float | None:
 
 def _read(path: str) -> dict[str, Any] | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(path)
         seconds, num_items = float(content["seconds"]), int(content["num_items"])
         device = str(content["device"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     if not math.isfinite(seconds) or num_items < 1:
         return None

@@ -138,7 +138,7 @@ class TrainState:
             # the options in the file stay behind: those of the command line count
             options = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": options})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(
                 f"{path} is no optimizer state of this model ({error}); "
                 "move it away to go on with a fresh one"
@@ -158,6 +158,13 @@ class TrainState:
             )
 
 
+def _as_tensor(value: object) -> torch.Tensor:
+    # not of lists: of such that hold each other torch makes any number of values
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return value
+    return torch.tensor(float(value))  # type: ignore[arg-type]
+
+
 def _checked_moments(
     state: Mapping[int, Mapping[str, Any]], masters: Sequence[torch.Tensor]
 ) -> dict[int, dict[str, torch.Tensor]]:
@@ -174,7 +181,7 @@ def _checked_moments(
         raise ValueError(f"it has {len(state)} parameters instead of {len(masters)}")
     for i, master in enumerate(masters):
         shapes = {"step": (), "exp_avg": master.shape, "exp_avg_sq": master.shape}
-        moments[i] = {name: torch.as_tensor(state[i][name]) for name in shapes}
+        moments[i] = {name: _as_tensor(state[i][name]) for name in shapes}
         for name, shape in shapes.items():
             if moments[i][name].shape != shape:
                 found = tuple(moments[i][name].shape)

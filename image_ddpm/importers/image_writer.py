@@ -7,7 +7,6 @@ goes on where it was. What the folder was made with stands in ``.image_data.json
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from PIL import Image
 from image_ddpm.importers.data_flags import ERROR, ImportFlags
 from image_ddpm.importers.image_items import TEST, TRAIN, Content, ImageSource, Item
 from utils.atomic_file import (
-    read_up_to,
     remove_stale_temp_files,
     write_bytes_atomic,
     write_json_atomic,
@@ -34,6 +32,7 @@ from utils.image_util import (
     safe_join,
     write_png,
 )
+from utils.json_file import read_json
 from utils.progress import Progress
 from utils.stop_util import StopFlag
 from utils.thread_util import chosen_threads
@@ -236,7 +235,7 @@ def _claim_folder(flags: ImportFlags) -> None:
         write_json_atomic(path, settings)
         return
     try:
-        found = json.loads(read_up_to(path, 1 << 16))
+        found = read_json(path)
     except ValueError:
         raise DataError(f"{path} is damaged; choose another --output_dir") from None
     if found != settings:

@@ -20,9 +20,9 @@ from image_ddpm.quality.distances import (
     merge_statistics,
 )
 from image_ddpm.quality.image_sets import ImageSet, array_set, choose, folder_set
-from image_ddpm.quality.npz_files import read_npz
 from utils.atomic_file import atomic_write
 from utils.errors import DataError
+from utils.npz_file import read_npz
 from utils.storage_util import is_folder
 
 ARRAYS = ("arr_0", "mean", "covariance", "count", "features", "features_name")
@@ -66,7 +66,9 @@ def read_input(flag: str, path: str, num_images: int, seed: int) -> ImageSet | F
     """
     if is_folder(path):
         return folder_set(flag, path, num_images, seed)
-    arrays = read_npz(path, flag, ARRAYS)
+    if not os.path.exists(path):
+        raise DataError(f"{flag} {path} is missing: give a folder of images or an .npz file")
+    arrays = read_npz(path, f"{flag} {path}", ARRAYS)
     if any(key in arrays for key in _STATISTICS):
         return _stored_statistics(flag, path, arrays)
     if "arr_0" not in arrays:

@@ -5,7 +5,6 @@ The rows come from ``budget``.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from sr_var.oracle_flags import BudgetFlags
 from sr_var.verify.budget import budget_table, error_budget
 from utils.atomic_file import atomic_write, write_json_atomic
+from utils.json_file import read_json
 from utils.logger import RunLogger
 
 BUDGET_FILE = "budget.json"
@@ -43,11 +43,10 @@ def write_budget(flags: BudgetFlags, logger: RunLogger) -> bool:
 def read_budget(log_dir: str) -> list[dict[str, Any]]:
     """The rows that ``oracle_budget.py`` left in a folder; none if it did not run there."""
     try:
-        with open(os.path.join(log_dir, BUDGET_FILE), encoding="utf-8") as file:
-            rows = json.load(file)["budget"]
+        rows = read_json(os.path.join(log_dir, BUDGET_FILE))["budget"]
+        return [row for row in rows if isinstance(row, dict) and "row" in row]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [row for row in rows if isinstance(row, dict) and "row" in row]
 
 
 def draw_budget(path: str, rows: Sequence[dict[str, Any]]) -> None:

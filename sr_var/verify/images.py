@@ -37,6 +37,7 @@ from utils.image_util import (
     safe_join,
     write_png,
 )
+from utils.npz_file import read_npy
 from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle, load_array
@@ -200,10 +201,7 @@ def _read_mean(folder: str, step: int, size: int) -> Array:
         picture_path = os.path.join(folder, f"high_res_mean_{step}.png")
         _require(picture_path, "sr_mean_test.py")
         return read_picture(picture_path, size).astype(np.float64)
-    try:
-        mean = np.load(array_path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{array_path} is damaged ({error}); run sr_mean_test.py again") from None
+    mean = read_npy(array_path, remedy="run sr_mean_test.py again")
     if mean.shape != (size, size, 3) or mean.dtype.kind != "f":
         raise DataError(f"{array_path} has shape {mean.shape}, not that of --large_size {size}")
     if not np.isfinite(mean).all():

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.moments import NPZ_DAMAGE
+from sr_var.moments import MAX_ARRAY_BYTES, as_floats
 from sr_var.verify.floors import deviations_of_gamma
 from utils.errors import DataError
+from utils.npz_file import read_npz
 
 Array = npt.NDArray[np.float64]
 
@@ -44,11 +45,12 @@ def load_truth(folder: str, size: int) -> Truth | None:
     path = os.path.join(folder, TRUTH_FILE)
     if not os.path.exists(path):
         return None
+    remedy = "write the data set again"
+    file = read_npz(path, path, remedy=remedy, max_bytes=MAX_ARRAY_BYTES)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: np.asarray(file[key], np.float64) for key in _KEYS}
-    except NPZ_DAMAGE as error:
-        raise DataError(f"{path} is damaged ({error}); write the data set again") from None
+        arrays = {key: as_floats(file[key]) for key in _KEYS}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from None
     for key, array in arrays.items():
         if array.shape != (size, size, 3):
             raise DataError(

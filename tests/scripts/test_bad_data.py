@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline import Pipeline
-from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused, flags_of, info_key
-from tests.tiny import TinyData, run, words
+from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused, info_key
 from utils.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
@@ -69,54 +68,6 @@ def test_batch_larger_than_the_data_is_a_data_error(
 ) -> None:
     parts = ("--batch_size 8", "the data set has 7", "lower --batch_size")
     assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, batch_size=8)
-
-
-@pytest.fixture
-def damaged_data(tmp_path: Path) -> TinyData:
-    """The tiny data with one training and one test image cut off."""
-    data = TinyData.write(tmp_path / "data" / "images", tmp_path / "data" / "info")
-    for name in ("n01440764_18.JPEG", "n01440764_7.JPEG"):
-        content = (data.data_dir / name).read_bytes()
-        (data.data_dir / name).write_bytes(content[:300])
-    return data
-
-
-@pytest.mark.parametrize("script", WITH_INFO)
-def test_damaged_image_is_a_data_error_that_names_it(
-    pipeline: Pipeline, tmp_path: Path, damaged_data: TinyData, script: str
-) -> None:
-    name = "n01440764_18.JPEG" if script.endswith("train") else "n01440764_7.JPEG"
-    outcome = run(
-        script,
-        words(
-            flags_of(pipeline, script, tmp_path),
-            data_dir=damaged_data.data_dir,
-            **({"batch_size": 7} if script.endswith("train") else {}),
-        ),
-    )
-    assert outcome.code == EXIT_DATA and f"error: {damaged_data.data_dir}/{name}: " in outcome.err
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ("sr_mean_train", "damaged images replaced by others: n01440764_18"),
-        ("ddpm_sr_train", "damaged images replaced by others: n01440764_18"),
-        ("sr_mean_test", "1 damaged images were skipped: n01440764_7"),
-        ("sr_var_test", "1 damaged images were skipped: n01440764_7"),
-        ("ddpm_sr_sample", "1 damaged images were skipped"),
-        ("sr_data_info", "8 images open, 2 were left out"),
-    ],
-)
-def test_damaged_image_is_skipped_and_counted_on_request(
-    pipeline: Pipeline, tmp_path: Path, damaged_data: TinyData, script: str, message: str
-) -> None:
-    changes = {"data_dir": damaged_data.data_dir, "on_bad_image": "skip"}
-    if script.endswith("train"):
-        changes["batch_size"] = 7
-    outcome = run(script, words(flags_of(pipeline, script, tmp_path), **changes))
-    assert outcome.code == 0, outcome.err
-    assert message in outcome.out
 
 
 def test_label_that_the_sampler_does_not_know_is_a_data_error(

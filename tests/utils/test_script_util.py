@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from utils.script_util import (
     FlagParser,
@@ -19,6 +21,7 @@ from utils.script_util import (
     from_args,
     make_parser,
     str2bool,
+    whole_number,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,3 +193,20 @@ def test_help_of_a_script_needs_neither_torch_nor_numpy(script: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "(default: " in done.stdout
+
+
+@given(text=st.text(max_size=40) | st.from_regex(r"[-+]?[0-9]{1,30}(\.[0-9]*)?(e[0-9]{1,5})?"))
+def test_any_text_is_a_number_of_64_bits_or_refused(text: str) -> None:
+    for parse in (whole_number, str2bool):
+        try:
+            value = parse(text)
+        except argparse.ArgumentTypeError as error:
+            assert repr(text) in str(error)
+        else:
+            assert -(2**63) < value < 2**63
+
+
+def test_number_beyond_64_bits_is_refused() -> None:
+    for text in ("99999999999999999999", "1e19", "-9223372036854775808"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number"):
+            whole_number(text)

@@ -1,6 +1,6 @@
 """Pickles that a safe reader must refuse: calls by any opcode, wrong arguments, bombs, damage.
 
-Tables only; `test_safe_pickle_hostile.py` says what refusing means.
+Tables only; `test_r11_pickles.py` says what refusing means.
 """
 
 from __future__ import annotations
@@ -200,6 +200,7 @@ BOMBS: dict[str, tuple[bytes, str]] = {
     "memo_negative": (b"Np-1\n.", "out of turn"),
     "memo_twice": (b"Nq\x00q\x00.", "out of turn"),
 }
+
 
 # Opcode by opcode; each is tried bare and behind every protocol number.
 STREAMS: dict[str, bytes] = {

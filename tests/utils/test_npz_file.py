@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_ddpm.quality.npz_files import read_npz
+from image_ddpm.quality.feature_files import read_input
 from utils.errors import DataError
+from utils.npz_file import read_npz
 
 
 class _Command:
@@ -49,7 +50,7 @@ def test_arrays_come_back_and_others_are_not_looked_at(tmp_path: Path, save: Any
     path, marker = tmp_path / "x.npz", tmp_path / "ran"
     images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     save(path, images, mean=np.asfortranarray(np.eye(3)), labels=np.array([_Command(marker)]))
-    found = read_npz(str(path), "--samples", ("mean", "arr_0", "count"))
+    found = read_npz(str(path), f"--samples {path}", ("mean", "arr_0", "count"))
     assert list(found) == ["mean", "arr_0"]
     np.testing.assert_array_equal(found["arr_0"], images)
     np.testing.assert_array_equal(found["mean"], np.eye(3))
@@ -59,8 +60,8 @@ def test_arrays_come_back_and_others_are_not_looked_at(tmp_path: Path, save: Any
 def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
     path, marker = tmp_path / "x.npz", tmp_path / "ran"
     np.savez(path, np.array([_Command(marker)], dtype=object))
-    with pytest.raises(DataError, match=r"--samples .*x\.npz: arr_0 holds pickled objects"):
-        read_npz(str(path), "--samples", ("arr_0",))
+    with pytest.raises(DataError, match=r"--samples .*x\.npz .*holds pickled objects"):
+        read_npz(str(path), f"--samples {path}", ("arr_0",))
     assert not marker.exists()
 
 
@@ -83,7 +84,7 @@ def test_what_is_no_array_is_refused(
 ) -> None:
     path = _zip(tmp_path / "x.npz", data, compression)
     with pytest.raises(DataError, match=part) as caught:
-        read_npz(str(path), "--reference", ("arr_0",))
+        read_npz(str(path), f"--reference {path}", ("arr_0",))
     assert str(caught.value).startswith(f"--reference {path}")
 
 
@@ -103,7 +104,7 @@ def test_any_damage_is_refused_or_leaves_the_array_as_it_was(
         data[place] ^= 0x55
     path.write_bytes(data)
     try:
-        found = read_npz(str(path), "--samples", ("arr_0",))
+        found = read_npz(str(path), f"--samples {path}", ("arr_0",))
     except DataError as error:
         assert "damaged.npz" in str(error)
     else:  # a date, say; or a name that is no longer asked for
@@ -112,6 +113,6 @@ def test_any_damage_is_refused_or_leaves_the_array_as_it_was(
 
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--samples .*none\.npz is missing"):
-        read_npz(str(tmp_path / "none.npz"), "--samples", ("arr_0",))
+        read_input("--samples", str(tmp_path / "none.npz"), 0, 0)
     with pytest.raises(DataError, match=r"no whole \.npz"):
-        read_npz(str(tmp_path), "--samples", ("arr_0",))
+        read_npz(str(tmp_path), str(tmp_path), ("arr_0",))

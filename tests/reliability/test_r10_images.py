@@ -1,0 +1,133 @@
+"""R10: truncated and damaged images are errors that name them, or are counted on request."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.layering import sources
+from tests.pipeline import Pipeline
+from tests.reliability.confined import assert_all_well, outcomes, slowest
+from tests.reliability.extent import extent
+from tests.reliability.mutations import mutations
+from tests.scripts.runs import SCRIPTS, flags_of
+from tests.tiny import ROOT, TinyData, photo, run, words
+from utils.errors import EXIT_DATA
+from utils.image_util import FORMATS, MAX_PIXELS, image_size, open_image
+
+WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
+
+
+def _encoded(folder: Path, image_format: str) -> bytes:
+    path = folder / f"x.{image_format.lower()}"
+    Image.fromarray(photo(0)).save(path, image_format)
+    return path.read_bytes()
+
+
+def _reading(path: Path) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return image_size(path), open_image(path)
+
+    return read
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_image_cut_off_anywhere_is_refused_by_name(
+    tmp_path: Path, image_format: str, figure: Callable[[str], None]
+) -> None:
+    data = _encoded(tmp_path, image_format)
+    # the last bytes of a file may be padding or an end mark that no pixel depends on
+    lengths = range(0, len(data) - 32, max(1, len(data) // extent(60, 2000)))
+    payloads = [data[:length] for length in lengths]
+    found = outcomes(_reading(tmp_path / "n01_1.JPEG"), payloads)
+    num_refused = assert_all_well(found, payloads, "n01_1.JPEG")
+    assert num_refused == len(payloads)
+    figure(f"{num_refused}/{len(payloads)} truncated {image_format} files refused by name")
+
+
+def test_random_mutation_of_an_image_is_read_or_refused_by_name(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    payloads = mutations([_encoded(tmp_path, kind) for kind in FORMATS], extent(200, 5000), seed=7)
+    found = outcomes(_reading(tmp_path / "n01_1.JPEG"), payloads)
+    num_refused = assert_all_well(found, payloads, "n01_1.JPEG", most=8 * MAX_PIXELS)
+    figure(f"{len(found)}/{len(found)} mutations refused ({num_refused}) or read, {slowest(found)}")
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "TIFF", "PPM", "ICO", "TGA", "PCX", "EPS", "PDF"])
+def test_image_of_a_format_that_is_not_allowed_is_refused(
+    tmp_path: Path, image_format: str
+) -> None:
+    payloads = [_encoded(tmp_path, image_format)]
+    found = outcomes(_reading(tmp_path / "n01_1.JPEG"), payloads)
+    assert assert_all_well(found, payloads, "n01_1.JPEG") == 1
+    assert "not a whole JPEG, PNG, WEBP or BMP file" in found[0].message
+
+
+def test_nothing_lets_truncated_images_or_other_formats_through() -> None:
+    """Nobody sets ``LOAD_TRUNCATED_IMAGES``; every ``Image.open`` says which formats it takes."""
+    num_opened = 0
+    for path in sources(ROOT):
+        if path.relative_to(ROOT).parts[0] == "tests":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                assert "LOAD_TRUNCATED_IMAGES" not in "".join(map(ast.unparse, targets)), path
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
+                assert "formats" in {keyword.arg for keyword in node.keywords}, path
+                num_opened += 1
+    assert num_opened
+
+
+@pytest.fixture
+def damaged_data(tmp_path: Path) -> TinyData:
+    """The tiny data with one training and one test image cut off."""
+    data = TinyData.write(tmp_path / "data" / "images", tmp_path / "data" / "info")
+    for name in ("n01440764_18.JPEG", "n01440764_7.JPEG"):
+        content = (data.data_dir / name).read_bytes()
+        (data.data_dir / name).write_bytes(content[:300])
+    return data
+
+
+@pytest.mark.parametrize("script", WITH_INFO)
+def test_damaged_image_is_a_data_error_that_names_it(
+    pipeline: Pipeline, tmp_path: Path, damaged_data: TinyData, script: str
+) -> None:
+    name = "n01440764_18.JPEG" if script.endswith("train") else "n01440764_7.JPEG"
+    outcome = run(
+        script,
+        words(
+            flags_of(pipeline, script, tmp_path),
+            data_dir=damaged_data.data_dir,
+            **({"batch_size": 7} if script.endswith("train") else {}),
+        ),
+    )
+    assert outcome.code == EXIT_DATA and f"error: {damaged_data.data_dir}/{name}: " in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("sr_mean_train", "damaged images replaced by others: n01440764_18"),
+        ("ddpm_sr_train", "damaged images replaced by others: n01440764_18"),
+        ("sr_mean_test", "1 damaged images were skipped: n01440764_7"),
+        ("sr_var_test", "1 damaged images were skipped: n01440764_7"),
+        ("ddpm_sr_sample", "1 damaged images were skipped"),
+        ("sr_data_info", "8 images open, 2 were left out"),
+    ],
+)
+def test_damaged_image_is_skipped_and_counted_on_request(
+    pipeline: Pipeline, tmp_path: Path, damaged_data: TinyData, script: str, message: str
+) -> None:
+    changes = {"data_dir": damaged_data.data_dir, "on_bad_image": "skip"}
+    if script.endswith("train"):
+        changes["batch_size"] = 7
+    outcome = run(script, words(flags_of(pipeline, script, tmp_path), **changes))
+    assert outcome.code == 0, outcome.err
+    assert message in outcome.out

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # what fits into ten minutes; the narrower upsampler stands for the published one
 _SHORT: dict[str, str] = {
     "verification": "--rounds 5 --time_limit 20",
+    "sample_writing": "--rounds 2 --time_limit 30",
+    "end_to_end": "--rounds 1 --max_step 4 --num_samples 4",
     "startup": "--rounds 2 --time_limit 40",
     "sampling_loop": "--rounds 5 --time_limit 60",
     "ranks": "--rounds 2 --time_limit 60 --num_samples 16",

@@ -22,7 +22,7 @@ test-browser:
 	@./setup.sh browser
 	$(PY) -m pytest -m browser tests/browser
 
-# times every part beside plain references, about ten minutes on two cores; records go to outputs/bench
+# times every part beside plain references, about twelve minutes on two cores; records go to outputs/bench
 bench: setup
 	$(PY) -m benchmarks.all_parts --short True --output_dir outputs/bench
 

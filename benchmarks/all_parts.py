@@ -1,7 +1,7 @@
 """Runs every part in a process of its own and puts their targets into one table.
 
     python -m benchmarks.all_parts                  as the parts are by default
-    python -m benchmarks.all_parts --short True     about ten minutes on two cores (`make bench`)
+    python -m benchmarks.all_parts --short True     about twelve minutes on two cores (`make bench`)
 
 A part that fails is named, the others run on, and the exit code is 1.
 """
@@ -19,7 +19,7 @@ from benchmarks.peers import has_diffusers
 from utils.script_util import flag, from_args, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
-# what fits into ten minutes; the narrower upsampler stands for the published one
+# what fits into twelve minutes; the narrower upsampler stands for the published one
 _SHORT: dict[str, str] = {
     "verification": "--rounds 5 --time_limit 20",
     "sample_writing": "--rounds 2 --time_limit 30",

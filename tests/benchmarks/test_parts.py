@@ -143,7 +143,7 @@ def test_samples_are_the_same_wherever_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sample_writing, "tune_allocator", lambda: True)
-    words = ["--num_samples", "5", "--batch_size", "2", "--large_size", "16"]
+    words = ["--num_samples", "18", "--batch_size", "2", "--large_size", "16"]
     words += ["--device_seconds", "0.001", "--output_dir", str(tmp_path)]
     assert sample_writing.main([*ONE, *words]) == 0
     record = _record(tmp_path, "sample_writing")

@@ -31,7 +31,7 @@ test-slurm:
 test-reliability: setup-dev
 	RELIABILITY=full $(PY) -m pytest -m reliability tests/reliability
 
-# times every part beside plain references, about ten minutes on two cores; records go to outputs/bench
+# times every part beside plain references, about twelve minutes on two cores; records go to outputs/bench
 bench: setup
 	$(PY) -m benchmarks.all_parts --short True --output_dir outputs/bench
 

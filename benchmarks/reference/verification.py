@@ -12,5 +12,7 @@ from PIL import Image
 
 def mean_and_variance(paths: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Of 8-bit pictures of one size, HWC; the variance is unbiased."""
-    pictures = np.stack([np.asarray(Image.open(path, formats=["PNG"]).convert("RGB")) for path in paths])
+    pictures = np.stack(
+        [np.asarray(Image.open(path, formats=["PNG"]).convert("RGB")) for path in paths]
+    )
     return pictures.mean(axis=0), pictures.var(axis=0, ddof=1)

@@ -12,9 +12,11 @@ import torch
 from benchmarks import (
     all_parts,
     convolutions,
+    end_to_end,
     forward,
     peers,
     ranks,
+    sample_writing,
     sampling_loop,
     startup,
     train_step,
@@ -145,6 +147,67 @@ def test_every_way_to_mean_and_variance_finds_the_same(tmp_path: Path) -> None:
     assert all(rows[name]["max_difference"] < 1e-5 for name in names)
     assert {*names, verification.PLAIN} == record["peak_bytes"].keys()
     assert {verification.FROM_PICTURES, verification.FROM_MOMENTS} <= rows.keys()
+
+
+def test_samples_are_the_same_wherever_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_writing, "tune_allocator", lambda: True)
+    words = ["--num_samples", "18", "--batch_size", "2", "--large_size", "16"]
+    words += ["--device_seconds", "0.001", "--output_dir", str(tmp_path)]
+    assert sample_writing.main([*ONE, *words]) == 0
+    record = _record(tmp_path, "sample_writing")
+    rows = _rows(record)
+    assert len(rows) == 4 and {row["max_difference"] for row in rows.values()} == {0}
+    assert all(0 < share < 1 for share in record["shares"].values())
+
+
+def _fake_scripts(root: Path, monkeypatch: pytest.MonkeyPatch, last_code: int) -> None:
+    """Scripts that leave what the chain reads, and no more."""
+    results = root / "results.json"
+    cost = {"samples": {"seconds_per_image": 6.0}, "nets": {"seconds_per_image": 0.5}}
+    results.write_text(json.dumps({"num_images": 2, "cost": cost}), encoding="utf-8")
+    log = "logs/sr_compare/chain"
+    lines = {
+        end_to_end.SAMPLING: f"os.makedirs('{log}'); shutil.copy(r'{results}', '{log}')",
+        end_to_end.TESTS: f"sys.stderr.write('no room'); sys.exit({last_code})",
+    }
+    for name, line in lines.items():
+        (root / name).write_text(f"import os, shutil, sys\n{line}\n", encoding="utf-8")
+    monkeypatch.setattr(end_to_end, "ROOT", root)
+    monkeypatch.setattr(end_to_end, "commands", lambda preset: [(name, []) for name in lines])
+
+
+def test_chain_times_every_script_and_starts_each_round_in_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fake_scripts(tmp_path, monkeypatch, 0)
+    assert end_to_end.main(["--rounds", "2", "--output_dir", str(tmp_path)]) == 0
+    record = _record(tmp_path, "end_to_end")
+    rows = _rows(record)
+    assert rows[end_to_end.PASSES]["ratio"] == 12 and rows[end_to_end.SAMPLES]["median"] == 6
+    assert all(rows[name]["num_rounds"] == 2 for name in rows)
+    parts = [rows[name]["median"] for name in (end_to_end.SAMPLING, end_to_end.TESTS)]
+    assert 0 < sum(parts) < 2 * rows[end_to_end.WHOLE]["median"]
+    assert record["targets"][0]["value"] == 12
+
+
+def test_script_of_the_chain_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fake_scripts(tmp_path, monkeypatch, 3)
+    with pytest.raises(ValueError, match=r"sr_var_test\.py ended with 3: no room"):
+        end_to_end.main([*ONE, "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_whole_experiment_runs_through(tmp_path: Path) -> None:
+    words = ["--max_step", "1", "--num_samples", "4", "--width", "8"]
+    assert end_to_end.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
+    record = _record(tmp_path, "end_to_end")
+    scripts = [name for name in _rows(record) if name.endswith(".py")]
+    assert len(scripts) == 8 and "sr_var_verification.py" in scripts
+    assert all(0 < share < 1 for share in record["share_outside_networks"].values())
 
 
 def test_short_form_has_every_part_and_unknown_ones_are_refused(

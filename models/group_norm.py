@@ -1,7 +1,7 @@
 """Group normalisation whose backward pass is fast for images that are channels last, on a CPU.
 
 The values are torch's; its own backward pass walks such images against their order in memory
-(12 times slower: benchmarks/README.md).
+(benchmarks/README.md).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _TILES_OF_A_BAND = 512
 
 # Below them the transforms, or those of the filters, cost what the products save (measured:
 # benchmarks/README.md).
-_MIN_CHANNELS, _MIN_PIXELS = 32, 256
+_MIN_CHANNELS, _MIN_PIXELS = 48, 1024
 
 _Band = tuple[slice, slice]  # images, rows of tiles
 

@@ -75,23 +75,23 @@ def rms(values: Tensor) -> float:
 
 
 def test_wide_layers_on_many_pixels_use_it() -> None:
-    x, weight = channels_last(noise(1, 64, 16, 16)), torch.zeros(64, 64, 3, 3)
+    x, weight = channels_last(noise(1, 96, 32, 32)), torch.zeros(96, 96, 3, 3)
     assert pays(x, weight)
     assert not pays(x.contiguous(), weight)
-    assert not pays(channels_last(noise(1, 64, 8, 8)), weight)
-    assert not pays(x, torch.zeros(3, 64, 3, 3))
+    assert not pays(channels_last(noise(1, 96, 16, 16)), weight)
+    assert not pays(x, torch.zeros(64, 96, 3, 3))
     for other in (torch.float64, torch.bfloat16, "meta"):
         assert not pays(x.to(other), weight.to(other))
 
 
-@pytest.mark.parametrize(("width", "is_fast"), [(64, True), (32, False)])
+@pytest.mark.parametrize(("width", "is_fast"), [(48, True), (16, False)])
 def test_wide_networks_keep_channels_last_throughout(
     width: int, is_fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = UNetConfig(
         image_size=32,
         model_channels=width,
-        channel_mult=(1, 2),
+        channel_mult=(2, 2),
         num_res_blocks=1,
         attention_resolutions=(16,),
     )
@@ -108,7 +108,7 @@ def test_wide_networks_keep_channels_last_throughout(
 
 
 def test_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = Conv3x3(64, 64), channels_last(noise(1, 64, 16, 16))
+    layer, x = Conv3x3(96, 96), channels_last(noise(1, 96, 32, 32))
     fast = layer(x)
     monkeypatch.setenv("WINOGRAD", "0")
     assert not prefers_channels_last(x)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from ddpm.flags import DenoiserFlags, DiffusionFlags, DiffusionTrainFlags, SamplerFlags
 from utils.data_flags import CropFlags
 from utils.launch import read_launch
-from utils.script_util import flag, require_at_least
+from utils.script_util import flag, require_at_least, require_size_or_auto
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
 # where a label is read from
@@ -151,6 +151,7 @@ class ImageSampleFlags(SamplerFlags):
         """
         super().__post_init__()
         require_at_least(self, num_samples=1, seed=0)
+        require_size_or_auto(self, "batch_size")
         _ = self.chosen_labels
 
     @property

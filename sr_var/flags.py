@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ddpm.flags import DenoiserFlags, DiffusionTrainFlags, SamplerFlags
 from utils.compute_flags import ComputeFlags
 from utils.data_flags import CropFlags
-from utils.script_util import flag, require_at_least
+from utils.script_util import flag, require_at_least, require_size_or_auto
 from utils.train_flags import TrainFlags
 
 DATA_DIR = "../datasets/imagenet/train"
@@ -178,6 +178,7 @@ class SampleFlags(SamplerFlags):
     def __post_init__(self) -> None:
         """Refuses counts that draw nothing, and two samplers at once."""
         require_at_least(self, num_samples_per_image=1)
+        require_size_or_auto(self, "batch_size")
         super().__post_init__()
 
 

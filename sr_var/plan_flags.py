@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.script_util import flag, require_at_least
+from utils.script_util import flag, require_at_least, require_size_or_auto
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class PlanFlags:
         """
         counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
+        require_size_or_auto(self, "batch_size")
         for name, least in (("num_samples", 2), ("sampling_steps", 1), ("num_devices", 1)):
             if min(self.counts(name)) < least:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least {least}")

@@ -181,3 +181,13 @@ def require_at_least(flags: object, **smallest: int) -> None:
         value = getattr(flags, name)
         if value < bound:
             raise ValueError(f"--{name} {value} must be at least {bound}")
+
+
+def require_size_or_auto(flags: object, name: str) -> None:
+    """Refuses a size that is neither positive nor left to the script.
+
+    Raises:
+        ValueError: names the flag and its value.
+    """
+    if getattr(flags, name) != AUTO:
+        require_at_least(flags, **{name: 1})

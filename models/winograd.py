@@ -12,7 +12,7 @@ all of it off.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ _TILES_OF_A_BAND = 512
 _MIN_CHANNELS, _MIN_PIXELS = 48, 1024
 
 _Band = tuple[slice, slice]  # images, rows of tiles
+_Transform = Callable[[Sequence[Tensor], Sequence[Tensor]], None]  # along one axis, into the second
 
 
 def prefers_channels_last(x: Tensor) -> bool:
@@ -169,27 +170,25 @@ def _framed(x: Tensor, band: _Band, margin: int) -> Tensor:
 
 def _input_tiles(x: Tensor, band: _Band) -> Tensor:
     """B' d B of each tile of a band: (36, tiles, C)."""
-    framed = _framed(x, band, 1)  # (n, 4 * rows + 2, 4 * columns + 2, C)
-    num_images, height, width, channels = framed.shape
-    rows, columns = height // OUTPUT_SIDE, width // OUTPUT_SIDE
-    by_row = framed.new_empty(INPUT_SIDE, num_images, rows, width, channels)
-    _transform_input(_every_fourth(framed, 1, INPUT_SIDE, rows), by_row.unbind(0))
-    tiles = framed.new_empty(INPUT_SIDE, INPUT_SIDE, num_images, rows, columns, channels)
-    for i in range(INPUT_SIDE):
-        _transform_input(_every_fourth(by_row[i], 2, INPUT_SIDE, columns), tiles[i].unbind(0))
-    return tiles.view(NUM_PLACES, -1, channels)
+    # (n, 4 * rows + 2, 4 * columns + 2, C)
+    return _transformed_tiles(_framed(x, band, 1), INPUT_SIDE, _transform_input)
 
 
 def _gradient_tiles(grad: Tensor, band: _Band) -> Tensor:
     """A y A' of each tile y of a band of output gradients: (36, tiles, K)."""
-    framed = _framed(grad, band, 0)  # (n, 4 * rows, 4 * columns, K)
+    # (n, 4 * rows, 4 * columns, K)
+    return _transformed_tiles(_framed(grad, band, 0), OUTPUT_SIDE, _transform_gradient)
+
+
+def _transformed_tiles(framed: Tensor, side: int, transform: _Transform) -> Tensor:
+    """Transform tiles of `side` pixels, four apart, along both axes: (36, tiles, channels)."""
     num_images, height, width, channels = framed.shape
     rows, columns = height // OUTPUT_SIDE, width // OUTPUT_SIDE
     by_row = framed.new_empty(INPUT_SIDE, num_images, rows, width, channels)
-    _transform_gradient(_every_fourth(framed, 1, OUTPUT_SIDE, rows), by_row.unbind(0))
+    transform(_every_fourth(framed, 1, side, rows), by_row.unbind(0))
     tiles = framed.new_empty(INPUT_SIDE, INPUT_SIDE, num_images, rows, columns, channels)
     for i in range(INPUT_SIDE):
-        _transform_gradient(_every_fourth(by_row[i], 2, OUTPUT_SIDE, columns), tiles[i].unbind(0))
+        transform(_every_fourth(by_row[i], 2, side, columns), tiles[i].unbind(0))
     return tiles.view(NUM_PLACES, -1, channels)
 
 

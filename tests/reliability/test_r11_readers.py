@@ -155,13 +155,15 @@ _VALUES = st.recursive(
     max_leaves=8,
 )
 
-
-@given(value=_VALUES)
-@settings(
+_MANY = settings(
     deadline=None,
     max_examples=extent(60, 2000),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+@given(value=_VALUES)
+@_MANY
 @pytest.mark.parametrize("name", ["info dict", "flags", "model flags", "array", "noisy labels"])
 def test_pickle_of_any_values_is_read_or_refused_by_name(
     all_readers: dict[str, Reader], tmp_path: Path, name: str, value: object
@@ -172,11 +174,7 @@ def test_pickle_of_any_values_is_read_or_refused_by_name(
 
 
 @given(value=_VALUES)
-@settings(
-    deadline=None,
-    max_examples=extent(60, 2000),
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@_MANY
 @pytest.mark.parametrize("name", ["manifest", "crop index", "settings", "import", "seconds"])
 def test_json_of_any_values_is_read_or_refused_by_name(
     all_readers: dict[str, Reader], tmp_path: Path, name: str, value: object

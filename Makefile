@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 QUICK ?= 0
 
-.PHONY: demo demo-labels demo-images test test-browser test-slurm test-reliability bench lint types doctor setup clean
+.PHONY: demo demo-labels demo-images test test-browser test-slurm test-reliability soak bench lint types doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
@@ -30,6 +30,10 @@ test-slurm:
 # kills, fills and damages as often as docs/reliability.md says; make test does the same in short
 test-reliability: setup-dev
 	RELIABILITY=full $(PY) -m pytest -m reliability tests/reliability
+
+# an hour of trainings, samples and verifications under random faults; counts go to outputs/soak
+soak: setup-dev
+	$(PY) -m tests.reliability.soak
 
 # times every part beside plain references, about twelve minutes on two cores; records go to outputs/bench
 bench: setup

@@ -17,11 +17,17 @@ TRAINING = {"batch_size": 2, "microbatch": 1, "log_interval": 1, "save_interval"
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Where everything is; ``said`` holds what each script printed."""
+    """Where everything is; ``said`` holds what each script printed.
+
+    ``mean_steps``, ``var_steps``, ``ddpm_steps`` are the last steps of the three trainings.
+    """
 
     root: Path
     data: TinyData
     said: dict[str, Outcome] = field(default_factory=dict)
+    mean_steps: int = MEAN_STEPS
+    var_steps: int = VAR_STEPS
+    ddpm_steps: int = DDPM_STEPS
 
     def log_dir(self, task: str) -> Path:
         """``logs/<task>``."""
@@ -44,17 +50,17 @@ class Pipeline:
     @property
     def mean_model(self) -> Path:
         """The last checkpoint of the mean net."""
-        return self.save_dir("sr_mean") / f"model{MEAN_STEPS:06d}.pt"
+        return self.save_dir("sr_mean") / f"model{self.mean_steps:06d}.pt"
 
     @property
     def var_model(self) -> Path:
         """The last checkpoint of the variance net."""
-        return self.save_dir("sr_var") / f"model{VAR_STEPS:06d}.pt"
+        return self.save_dir("sr_var") / f"model{self.var_steps:06d}.pt"
 
     @property
     def ddpm_model(self) -> Path:
         """The last checkpoint of the denoiser."""
-        return self.save_dir("ddpm_sr") / f"model{DDPM_STEPS:06d}.pt"
+        return self.save_dir("ddpm_sr") / f"model{self.ddpm_steps:06d}.pt"
 
     def folders(self, task: str) -> dict[str, Any]:
         """``--log_dir`` and ``--model_save_dir`` of a training."""
@@ -95,8 +101,8 @@ class Pipeline:
             "ddpm_sr_output_dir": self.samples_dir,
             "sr_model_output_dir": self.nets_dir,
             "num_samples": NUM_SAMPLES,
-            "mean_model_step": MEAN_STEPS,
-            "var_model_step": VAR_STEPS,
+            "mean_model_step": self.mean_steps,
+            "var_model_step": self.var_steps,
         }
 
 
@@ -109,14 +115,14 @@ def flags_of_steps(run: Pipeline) -> dict[str, dict[str, Any]]:
             {"log_dir": run.root / "logs"},
         ],
         "sr_mean_train": [tiny.REGRESSION_NET, data.train_flags, TRAINING, run.folders("sr_mean")]
-        + [{"max_step": MEAN_STEPS}],
+        + [{"max_step": run.mean_steps}],
         "sr_var_train": [tiny.REGRESSION_NET, data.train_flags, TRAINING, run.folders("sr_var")]
-        + [run.mean_net_flags, {"last_layer_type": "exp", "max_step": VAR_STEPS}],
+        + [run.mean_net_flags, {"last_layer_type": "exp", "max_step": run.var_steps}],
         "sr_mean_test": [run.mean_test_flags, {"output_dir": run.nets_dir, "batch_size": 2}],
         "sr_var_test": [run.var_test_flags, {"output_dir": run.nets_dir, "batch_size": 2}],
         "ddpm_sr_train": [tiny.DENOISER, tiny.PROCESS, data.train_flags, TRAINING]
         + [run.folders("ddpm_sr")]
-        + [{"timestep_respacing": "", "ema_rate": "0.9", "max_step": DDPM_STEPS}],
+        + [{"timestep_respacing": "", "ema_rate": "0.9", "max_step": run.ddpm_steps}],
         "ddpm_sr_sample": [run.sample_flags, {"output_dir": run.samples_dir, "batch_size": 4}]
         + [{"log_dir": run.log_dir("sample")}],
         "sr_var_verification": [run.verification_flags, {"log_dir": run.log_dir("compare")}],
@@ -132,14 +138,14 @@ def run_pipeline(root: Path, data: TinyData) -> Pipeline:
     run = Pipeline(root, data)
     for script, flags in flags_of_steps(run).items():
         if script == "sr_mean_test":
-            _copy_model_flags(run)
+            copy_model_flags(run)
         run.said[script] = tiny.done(script, tiny.words(flags))
     return run
 
 
-def _copy_model_flags(run: Pipeline) -> None:
+def copy_model_flags(run: Pipeline) -> None:
     """The tests log elsewhere, so that what the trainings logged can be looked at by itself."""
     for task, kind in (("sr_mean", "mean"), ("sr_var", "var")):
         folder = run.log_dir(f"{task}_test")
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         shutil.copy(run.log_dir(task) / f"{kind}_model_args.pkl", folder)

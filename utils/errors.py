@@ -39,19 +39,33 @@ def run_main(main: Callable[[], int]) -> None:
     """Runs a script's ``main`` and exits with the contract's code.
 
     Errors meant for users print one ``error:`` line; ``TRACEBACK=1`` in the environment shows the
-    whole trace instead. Anything else is a bug and keeps its traceback (exit code 1).
+    whole trace instead. So does Ctrl-C where no loop would notice it, with the code of a stop.
+    Anything else is a bug and keeps its traceback (exit code 1).
     """
     try:
         code = main()
     except StopRequested as request:
         print(request, file=sys.stderr)
         code = EXIT_STOPPED
-    except (ValueError, OSError) as error:
-        if os.environ.get("TRACEBACK") == "1":
+    except (KeyboardInterrupt, Exception) as error:
+        is_interrupt = _comes_from_ctrl_c(error)
+        is_for_users = is_interrupt or isinstance(error, (ValueError, OSError))
+        if not is_for_users or os.environ.get("TRACEBACK") == "1":
             raise
-        print(f"error: {_without_trace(str(error))}{_advice(error)}", file=sys.stderr)
-        code = _exit_code(error)
+        if is_interrupt:
+            print("stopped by SIGINT outside of any loop: run it again to go on", file=sys.stderr)
+            code = EXIT_STOPPED
+        else:
+            print(f"error: {_without_trace(str(error))}{_advice(error)}", file=sys.stderr)
+            code = _exit_code(error)
     sys.exit(code)
+
+
+def _comes_from_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it is an interrupt, or what a library made of one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _without_trace(message: str) -> str:
@@ -61,13 +75,13 @@ def _without_trace(message: str) -> str:
     return message.strip().splitlines()[-1].partition(": ")[2]
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: BaseException) -> str:
     if isinstance(error, StorageError) or getattr(error, "errno", None) not in FORBIDDEN:
         return ""
     return "; change its permissions or name another folder"
 
 
-def _exit_code(error: Exception) -> int:
+def _exit_code(error: BaseException) -> int:
     if isinstance(error, CheckpointError):
         return EXIT_CHECKPOINT
     if isinstance(error, (DataError, OSError)):

@@ -15,17 +15,26 @@ import pytest
 def mounted(folder: Path, options: str) -> Iterator[Path]:
     """A tmpfs at the folder, which is made; skips the test where mounting is not allowed."""
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    try:
-        refused = subprocess.run(mount, capture_output=True).returncode != 0
-    except FileNotFoundError:
-        refused = True
-    if refused:
+    if not mount(folder, options):
         pytest.skip("this user may not mount a tmpfs")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        unmount(folder)
+
+
+def mount(folder: Path, options: str) -> bool:
+    """A tmpfs at a folder; False where mounting is not allowed."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def unmount(folder: Path) -> None:
+    """Takes a tmpfs and all its files away."""
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def grow(folder: Path, size: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +25,21 @@ class Script:
         flags: its command line.
         said_path: a new file.
         is_unprivileged: root obeys the permissions of folders, too.
+        max_file_size: in bytes; no file that it writes may grow beyond that.
     """
 
     def __init__(
-        self, script: str, flags: dict[str, Any], said_path: Path, *, is_unprivileged: bool = False
+        self,
+        script: str,
+        flags: dict[str, Any],
+        said_path: Path,
+        *,
+        is_unprivileged: bool = False,
+        max_file_size: int = resource.RLIM_INFINITY,
     ) -> None:
         self._said_path = said_path
-        self._child = Child(_run, script, words(flags), said_path, is_unprivileged)
+        limits = (is_unprivileged, max_file_size)
+        self._child = Child(_run, script, words(flags), said_path, *limits)
 
     @property
     def pid(self) -> int:
@@ -64,13 +73,19 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def _run(
-    say: Callable[[Any], None], script: str, argv: list[str], said_path: Path, is_unprivileged: bool
+    say: Callable[[Any], None],
+    script: str,
+    argv: list[str],
+    said_path: Path,
+    is_unprivileged: bool,
+    max_file_size: int,
 ) -> int:
     descriptor = os.open(said_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     if is_unprivileged:
         _drop_capabilities()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, resource.RLIM_INFINITY))
     code: int = importlib.import_module(script).main(argv)
     return code
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from utils.errors import CheckpointError, DataError, StorageError, run_main
+from utils.errors import EXIT_STOPPED, CheckpointError, DataError, StorageError, run_main
 
 
-def _raising(error: Exception) -> Callable[[], int]:
+def _raising(error: BaseException) -> Callable[[], int]:
     def main() -> int:
         raise error
 
@@ -40,6 +40,25 @@ def test_error_for_users_is_one_line_and_its_exit_code(
         run_main(_raising(error))
     assert stop.value.code == code
     assert capsys.readouterr() == ("", f"error: {error}\n")
+
+
+def _failing_cleanup() -> int:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise AttributeError("a library's lock")
+
+
+@pytest.mark.parametrize("main", [_raising(KeyboardInterrupt()), _failing_cleanup])
+def test_ctrl_c_outside_of_a_loop_is_a_stop_of_one_line(
+    main: Callable[[], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it hits a library that then fails in its own way."""
+    with pytest.raises(SystemExit) as stop:
+        run_main(main)
+    assert stop.value.code == EXIT_STOPPED
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "run it again" in said.err
 
 
 def test_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,11 @@ from types import MappingProxyType
 
 LAST_LAYER_TYPES = ("none", "exp", "sigmoid", "softplus")
 
+# far beyond any network that was trained; what lies above would keep torch busy until memory ends
+_MOST_RES_BLOCKS = 1000
+_MOST_CHANNELS = 2**20
+_MOST_PARAMETERS = 10**11
+
 _REGRESSION_CHANNEL_MULT = MappingProxyType(
     {
         512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
@@ -98,6 +103,7 @@ class UNetConfig:
             object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
         self._check_ranges()
         self._check_resolutions()
+        self._check_size()
         self._check_heads()
 
     @property
@@ -149,6 +155,10 @@ class UNetConfig:
             _check_positive(name, getattr(self, name))
         _check_positive("model_channels", self.model_channels, "also called --num_channels")
         _check_positive("num_res_blocks", self.num_res_blocks)
+        if self.num_res_blocks > _MOST_RES_BLOCKS:
+            raise ValueError(
+                f"--num_res_blocks {self.num_res_blocks}: give at most {_MOST_RES_BLOCKS}"
+            )
         _check_positive("num_heads", self.num_heads)
         for name in ("num_head_channels", "num_heads_upsample"):
             if getattr(self, name) != -1:
@@ -168,12 +178,12 @@ class UNetConfig:
     def _check_resolutions(self) -> None:
         if not self.channel_mult:
             raise ValueError("--channel_mult is empty: give one multiplier per level, as in 1,2,4")
-        for mult, width in zip(self.channel_mult, self.widths, strict=True):
-            if width < 1:
-                raise ValueError(
-                    f"--channel_mult {mult:g} times --model_channels {self.model_channels} leaves "
-                    "no channel: raise one of them"
-                )
+        for mult in self.channel_mult:
+            product = f"--channel_mult {mult:g} times --model_channels {self.model_channels}"
+            if mult * self.model_channels < 1:
+                raise ValueError(f"{product} leaves no channel: raise one of them")
+            if mult * self.model_channels > _MOST_CHANNELS:
+                raise ValueError(f"{product} is more than {_MOST_CHANNELS}: lower one of them")
         if self.image_size % self.downsample_factor != 0:
             raise ValueError(
                 f"image size {self.image_size} is not divisible by {self.downsample_factor}, which "
@@ -187,6 +197,18 @@ class UNetConfig:
                     f"{self.image_size}: give sides in pixels such as "
                     f"{self.image_size // self.downsample_factor}"
                 )
+
+    def _check_size(self) -> None:
+        """Refuses what no machine could hold, before torch tries to."""
+        num_in_blocks = sum(3**self.dims * width**2 for width in self.widths)
+        num_in_classes = self.time_embed_dim * (self.num_classes or 0)
+        about = 2 * (2 * self.num_res_blocks + 1) * num_in_blocks + num_in_classes
+        if about > _MOST_PARAMETERS:
+            raise ValueError(
+                f"--num_res_blocks {self.num_res_blocks}, --model_channels {self.model_channels}, "
+                f"--channel_mult and {self.num_classes or 0} classes make about {about:.0e} "
+                f"parameters, more than {_MOST_PARAMETERS:.0e}: lower one of them"
+            )
 
     def _check_heads(self) -> None:
         self.heads_for(self.widths[-1], is_upsampling=False)

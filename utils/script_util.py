@@ -62,8 +62,13 @@ def size_or_auto(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: for anything else.
     """
-    number = AUTO if text.strip().lower() == "auto" else whole_number(text)
-    if number < 1 and number != AUTO:
+    if text.strip().lower() == "auto":
+        return AUTO
+    try:
+        number = whole_number(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor the word auto") from None
+    if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be at least 1, or the word auto")
     return number
 
@@ -131,7 +136,9 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any
         if option in parser._option_string_actions:
             continue
         kind = _KINDS.get(type(field.default), type(field.default))
-        kind = size_or_auto if field.metadata.get("is_auto") else kind
+        metavar = _METAVARS[type(field.default)]
+        if field.metadata.get("is_auto"):
+            kind, metavar = size_or_auto, f"{metavar}|auto"
         choices = field.metadata.get("choices")
         shown = '""' if field.default == "" else field.default
         group.add_argument(
@@ -139,7 +146,7 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any
             type=kind,
             default=field.default,
             choices=choices,
-            metavar=None if choices else _METAVARS[type(field.default)],
+            metavar=None if choices else metavar,
             help=f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
         )
 

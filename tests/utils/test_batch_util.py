@@ -70,6 +70,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
 def test_word_auto_is_a_size() -> None:
     assert size_or_auto("auto") == size_or_auto("AUTO") == AUTO
     assert size_or_auto("8") == 8
-    for text in ("0", "-2", "many", "1.5"):
-        with pytest.raises(argparse.ArgumentTypeError):
+    for text in ("0", "-2", "many", "none", "1.5"):
+        with pytest.raises(argparse.ArgumentTypeError, match="auto"):
             size_or_auto(text)

@@ -22,6 +22,8 @@ from utils.pickle_arrays import (
 
 MAX_STACK = 100_000
 MAX_MARKS = 100
+# two for each of a hundred thousand classes; each costs ten times what a plain value does
+MAX_CONTAINERS = 200_000
 MAX_PROTOCOL = 5
 
 _BOOLEANS = MappingProxyType({b"00": False, b"01": True})
@@ -54,6 +56,7 @@ class PickleMachine:
         self._stack: list[Any] = []
         self._outer_stacks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
+        self._num_containers = 0
         self._arrays = ArrayBuilder(2 * len(data))
 
     @property
@@ -111,6 +114,13 @@ class PickleMachine:
         if len(self._stack) >= MAX_STACK:
             raise UnsafePickleError(f"more than {MAX_STACK} values wait on its stack")
         self._stack.append(value)
+
+    def push_container(self, value: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> None:
+        """Puts a list, tuple or dict onto the stack."""
+        self._num_containers += 1
+        if self._num_containers > MAX_CONTAINERS:
+            raise UnsafePickleError(f"more than {MAX_CONTAINERS} lists, tuples and dicts")
+        self.push(value)
 
     def pop(self) -> Any:
         """Takes the last value off the stack."""

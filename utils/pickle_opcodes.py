@@ -94,7 +94,7 @@ def _bytes(width: int) -> Operation:
 
 
 def _tuple(length: int) -> Operation:
-    return lambda m: m.push(tuple([m.pop() for _ in range(length)][::-1]))
+    return lambda m: m.push_container(tuple([m.pop() for _ in range(length)][::-1]))
 
 
 def _put(width: int) -> Operation:
@@ -107,7 +107,7 @@ def _get(width: int) -> Operation:
 
 def _new_dict(m: PickleMachine) -> None:
     items = m.pop_items()
-    m.push({})
+    m.push_container({})
     m.update_dict(items)
 
 
@@ -149,12 +149,12 @@ _OPERATIONS: Mapping[int, Operation] = MappingProxyType(
             (pickle.TUPLE1, _tuple(1)),
             (pickle.TUPLE2, _tuple(2)),
             (pickle.TUPLE3, _tuple(3)),
-            (pickle.TUPLE, lambda m: m.push(tuple(m.pop_items()))),
-            (pickle.EMPTY_LIST, lambda m: m.push([])),
-            (pickle.LIST, lambda m: m.push(m.pop_items())),
+            (pickle.TUPLE, lambda m: m.push_container(tuple(m.pop_items()))),
+            (pickle.EMPTY_LIST, lambda m: m.push_container([])),
+            (pickle.LIST, lambda m: m.push_container(m.pop_items())),
             (pickle.APPEND, lambda m: m.extend_list([m.pop()])),
             (pickle.APPENDS, lambda m: m.extend_list(m.pop_items())),
-            (pickle.EMPTY_DICT, lambda m: m.push({})),
+            (pickle.EMPTY_DICT, lambda m: m.push_container({})),
             (pickle.DICT, _new_dict),
             (pickle.SETITEM, _set_item),
             (pickle.SETITEMS, lambda m: m.update_dict(m.pop_items())),

@@ -184,6 +184,9 @@ def _text_encoded_often() -> bytes:
 # Small files that ask for much time, memory or depth, with the limit that stops each.
 BOMBS: dict[str, tuple[bytes, str]] = {
     "many_marks": (b"(" * 1_000_000 + b".", "levels deep"),
+    "empty_lists": (b"]" + b"]a" * 500_000 + b".", "200000 lists, tuples and dicts"),
+    "empty_tuples": (b"]" + b")a" * 500_000 + b".", "200000 lists, tuples and dicts"),
+    "empty_dicts": (b"]" + b"}a" * 500_000 + b".", "200000 lists, tuples and dicts"),
     "wide_stack": (b"N" * 1_000_000 + b".", "values wait on its stack"),
     "deep_tuples": (b")" + b"\x85" * 60_000 + b".", "levels deep"),
     "deep_lists": (b"]" * 60_000 + b"a" * 59_999 + b".", "levels deep"),

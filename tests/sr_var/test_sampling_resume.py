@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from tests.sr_var.samplers import (
     stored,
 )
 from tests.tiny import TEST_NAMES, TinyData
+from utils.atomic_file import atomic_write
 
 # moments are merged in another order after a stop: float64 rounding, in grey levels and powers
 MOMENTS_RTOL = 1e-9
@@ -221,3 +223,25 @@ def test_image_that_another_process_works_on_is_left_to_it(
     job.lock.close()
     assert make_sampler(tiny_data, tmp_path).run_loop()
     assert len(pictures(tmp_path, TEST_NAMES[1])) == NUM_SAMPLES
+
+
+def _die_while_writing(path: Path) -> None:
+    with atomic_write(path) as file:
+        file.write(b"half a picture")
+        file.flush()
+        os._exit(9)
+
+
+def test_half_written_files_of_a_dead_sampler_go(tmp_path: Path, tiny_data: TinyData) -> None:
+    for path in (Path("moments.npz"), Path("high_res_samples", "sample_0.png")):
+        half_written = tmp_path / TEST_NAMES[0] / path
+        half_written.parent.mkdir(parents=True, exist_ok=True)
+        process = multiprocessing.get_context("fork").Process(
+            target=_die_while_writing, args=(half_written,)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == 9
+    assert len(list(tmp_path.rglob("*.tmp"))) == 2
+    make_sampler(tiny_data, tmp_path, num_samples_per_image=1).run_loop()
+    assert not list(tmp_path.rglob("*.tmp"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.utils.test_launch import STEP
 from utils import dist_util
@@ -53,3 +54,17 @@ def test_task_that_sees_only_its_own_gpu_is_not_refused(monkeypatch: pytest.Monk
     monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
     with pytest.raises(ValueError, match="none"):  # it comes to the meeting, at no port
         dist_util.process_group(launch).__enter__()
+
+
+def test_processes_that_are_started_again_do_not_meet_at_the_addresses_of_the_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torchrun keeps one store for all lives of a group."""
+    shared = dist.HashStore()
+    monkeypatch.setattr(dist_util, "rendezvous", lambda *_, **__: iter([(shared, 0, 2)]))
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    first = dist_util._fresh_store(Launch(0, 0, 2))
+    first.set("address", "of a dead rank")
+    assert dist_util._fresh_store(Launch(1, 1, 2)).check(["address"])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not dist_util._fresh_store(Launch(0, 0, 2)).check(["address"])

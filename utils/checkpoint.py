@@ -180,6 +180,11 @@ class CheckpointStore:
         store = CheckpointStore(os.path.dirname(path), warn=self._warn)
         step = step_of(path) if re.search(r"\d\.pt$", path) else 0
         if not is_file(store._manifest_path(step)):
+            if step in store._steps(_MARKER):
+                raise CheckpointError(
+                    f"{path} is of a set that was being written or deleted when its run ended; "
+                    f"name another one: {_what_is_there(path)}"
+                )
             return store._without_manifest(step, path)
         found = store._verified(step)
         names = map(os.path.basename, [found.model_path, *found.ema_paths.values()])

@@ -10,6 +10,9 @@ import os
 import sys
 from collections.abc import Callable
 
+from utils import stop_util
+from utils.console import expendable
+
 EXIT_DONE = 0
 EXIT_USAGE = 2
 EXIT_DATA = 3
@@ -40,12 +43,14 @@ def run_main(main: Callable[[], int]) -> None:
 
     Errors meant for users print one ``error:`` line; ``TRACEBACK=1`` in the environment shows the
     whole trace instead. So does Ctrl-C where no loop would notice it, with the code of a stop.
-    Anything else is a bug and keeps its traceback (exit code 1).
+    Anything else is a bug and keeps its traceback (exit code 1). Once it was asked to stop, the
+    process hears no further signal until its end.
     """
+    stop_util.first_stop_is_last()
     try:
         code = main()
     except StopRequested as request:
-        print(request, file=sys.stderr)
+        _tell(str(request))
         code = EXIT_STOPPED
     except (KeyboardInterrupt, Exception) as error:
         is_interrupt = _comes_from_ctrl_c(error)
@@ -53,12 +58,17 @@ def run_main(main: Callable[[], int]) -> None:
         if not is_for_users or os.environ.get("TRACEBACK") == "1":
             raise
         if is_interrupt:
-            print("stopped by SIGINT outside of any loop: run it again to go on", file=sys.stderr)
+            _tell("stopped by SIGINT outside of any loop: run it again to go on")
             code = EXIT_STOPPED
         else:
-            print(f"error: {_without_trace(str(error))}{_advice(error)}", file=sys.stderr)
+            _tell(f"error: {_without_trace(str(error))}{_advice(error)}")
             code = _exit_code(error)
     sys.exit(code)
+
+
+def _tell(line: str) -> None:
+    with expendable(sys.stderr):
+        print(line, file=sys.stderr)
 
 
 def _comes_from_ctrl_c(error: BaseException | None) -> bool:

@@ -2,7 +2,7 @@
 
 A logger is an object that the script makes and hands on; there is no global one. It knows nothing
 of ranks or training: a process that should stay silent gets a logger without a folder. A disk that
-fills up ends the log with a warning, not the run.
+fills up, under the folder or under what the process prints to, ends the log and not the run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from utils.atomic_file import write_json_atomic
+from utils.console import expendable
 
 
 class RunLogger:
@@ -46,7 +47,8 @@ class RunLogger:
     def info(self, line: str) -> None:
         """Prints a line and appends it, with the time, to ``logs.txt``."""
         if not self._is_quiet:
-            tqdm.write(line)
+            with expendable(sys.stdout):
+                tqdm.write(line)
         self.note(line)
 
     def note(self, line: str) -> None:
@@ -108,11 +110,12 @@ class RunLogger:
                     events.close()
             if not self._has_failed:
                 self._has_failed = True
-                print(
-                    f"warning: cannot write {what} in {self.log_dir} ({error.strerror}); the run "
-                    "goes on without. Free some space there",
-                    file=sys.stderr,
-                )
+                with expendable(sys.stderr):
+                    print(
+                        f"warning: cannot write {what} in {self.log_dir} ({error.strerror}); the "
+                        "run goes on without. Free some space there",
+                        file=sys.stderr,
+                    )
 
     def close(self) -> None:
         """Flushes and closes the files."""

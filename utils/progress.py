@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.console import expendable
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -59,7 +61,8 @@ class Progress:
 
     def write(self, line: str) -> None:
         """Prints a line without tearing the bar."""
-        tqdm.write(line, file=sys.stdout)
+        with expendable(sys.stdout):
+            tqdm.write(line, file=sys.stdout)
 
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
@@ -68,13 +71,14 @@ class Progress:
         rest = "no end known"
         if self._total is not None and rate > 0:
             rest = f"{(self._total - self._done) / rate:.0f} s left"
-        print(
-            f"{self._label}: {self._done}/{self._total or '?'} {self._unit}, "
-            f"{rate:.3g} {self._unit}/s, "
-            f"{rest} {self._note}".rstrip(),
-            file=sys.stderr,
-            flush=True,
-        )
+        with expendable(sys.stderr):
+            print(
+                f"{self._label}: {self._done}/{self._total or '?'} {self._unit}, "
+                f"{rate:.3g} {self._unit}/s, "
+                f"{rest} {self._note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
     def __enter__(self) -> Progress:
         return self

@@ -11,11 +11,24 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
+_is_first_last = False
+
+
+def first_stop_is_last() -> None:
+    """Lets a process that was asked to stop ignore signals behind its loop, too, until it ends.
+
+    For scripts: theirs is the process. A second signal, as launchers send it, would end it with
+    the signal in place of its exit code.
+    """
+    global _is_first_last
+    _is_first_last = True
+
 
 class StopFlag:
     """Set by SIGTERM, SIGINT, SIGUSR1 or when ``run_time_hours`` (if positive) have passed.
 
-    A second signal changes nothing: the loop is already on its way out.
+    A second signal changes nothing: the loop is already on its way out. Behind the loop it does
+    what it did before it, but see :func:`first_stop_is_last`.
     """
 
     def __init__(self, run_time_hours: float = -1.0) -> None:
@@ -41,6 +54,8 @@ class StopFlag:
         try:
             yield self
         finally:
+            if self._signal_name and _is_first_last:
+                old = dict.fromkeys(old, signal.SIG_IGN)
             for number, handler in old.items():
                 # None: it was not set by Python, which cannot set it again either
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -45,6 +45,7 @@ class TrainState:
         )
         self._averages = WeightAverages(flags.ema_rates, self.mp_trainer.masters)
         self._flags, self._log, self._saved_step = flags, log, -1
+        self._steps_there: list[int] = []  # in the folder, as this run last saw it
 
     def finish_step(self, num_items: int) -> None:
         """Counts an update that used ``num_items`` of the stream, over all ranks."""
@@ -69,7 +70,7 @@ class TrainState:
         except StorageError as error:
             needed = f"a whole set needs {num_bytes(parts) / 2**20:.1f} MiB"
             raise StorageError(error.errno, f"{error.strerror}; {needed}") from error
-        self._saved_step = self.step
+        self._saved_step, self._steps_there = self.step, store.steps()
         self._log(f"saved step {self.step} in {folder}")
 
     def _parts(self) -> dict[str, dict[Any, Any]]:
@@ -93,6 +94,7 @@ class TrainState:
         """
         store = CheckpointStore(self._flags.model_save_dir, warn=self._log)
         found, error = None, None
+        self._steps_there = store.steps()
         try:
             found = store.resolve(self._flags.resume_checkpoint)
             if found is None:
@@ -106,6 +108,19 @@ class TrainState:
         trainer = self.mp_trainer
         dist_util.broadcast_tensors([*trainer.masters, *trainer.model.state_dict().values()])
         return dict(found.state) if found else {}
+
+    def refuse_other_writers(self) -> None:
+        """To be called once the folder is held: what was read before may be out of date.
+
+        Raises:
+            CheckpointError: if another run has written checkpoints there since `resume`.
+        """
+        folder = self._flags.model_save_dir
+        if CheckpointStore(folder, warn=self._log).steps() != self._steps_there:
+            raise CheckpointError(
+                f"another run has written to {folder} while this one was starting; start it again "
+                "with --resume_checkpoint auto to go on there, or give another --model_save_dir"
+            )
 
     def _refuse_disagreement(self) -> None:
         step = torch.tensor([self.step], device=dist_util.current_device())

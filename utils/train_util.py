@@ -272,6 +272,7 @@ class TrainLoop(ABC):
                     if folder and not is_remote(folder):
                         os.makedirs(folder, exist_ok=True)
                         stack.enter_context(sole_writer(folder))
+                        self.state.refuse_other_writers()
                     on_start()
                 except (OSError, CheckpointError) as caught:
                     error = caught

@@ -23,8 +23,9 @@ from tests.sr_var.samplers import (
     make_sampler,
     stored,
 )
-from tests.tiny import TEST_NAMES, TinyData, done, words
-from utils.errors import EXIT_CHECKPOINT, EXIT_STOPPED
+from tests.tiny import TEST_NAMES, TinyData, done, tree, words
+from tests.utils.loops import training_loop
+from utils.errors import EXIT_CHECKPOINT, EXIT_STOPPED, CheckpointError
 
 pytestmark = pytest.mark.dist
 
@@ -62,6 +63,19 @@ def _let_one_of_four_win(pipeline: Pipeline, root: Path) -> None:
     assert winner.exit_code() == EXIT_STOPPED, winner.said()
     last = max(int(path.stem[4:]) for path in (root / "save").glob("ckpt*.json"))
     done("sr_mean_train", words(flags, resume_checkpoint="auto", max_step=last + 1))
+
+
+def test_training_refuses_where_another_one_has_come_and_gone_since_it_read_the_folder(
+    tmp_path: Path,
+) -> None:
+    """Both found it empty; the lock alone would let the second overwrite the first."""
+    first, second = (training_loop(tmp_path, seed=seed) for seed in (1, 2))
+    assert first.run_loop()
+    left = tree(tmp_path)
+    with pytest.raises(CheckpointError, match=r"another run has written to .* start it again"):
+        second.run_loop()
+    assert tree(tmp_path) == left
+    assert training_loop(tmp_path, seed=1, resume_checkpoint="auto", max_step=6).run_loop()
 
 
 def test_samplers_that_share_a_folder_draw_every_sample_once(

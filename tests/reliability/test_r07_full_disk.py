@@ -15,12 +15,13 @@ import torch
 
 from tests.pipeline import Pipeline
 from tests.reliability.disks import file_size_limit, grow, mounted
+from tests.reliability.scripts import Script
 from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, run, tree, words
 from tests.utils.checkpoints import auto_step, parts, save_sets
 from tests.utils.loops import differences, saved_run
 from utils.checkpoint import CheckpointStore
-from utils.errors import EXIT_DATA, StorageError
+from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, StorageError
 
 
 @pytest.mark.parametrize("step", [2, 3])
@@ -97,3 +98,15 @@ def test_full_disk_under_the_log_ends_the_log_and_not_the_run(
         assert f"in {disk} (No space left on device); the run goes on" in line
     assert saved_run(tmp_path / "save", 25)
     figure("log on a full disk: run ends well")
+
+
+def test_output_that_nobody_can_take_ends_the_output_and_not_the_run(
+    pipeline: Pipeline, tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    """In a job, the file that takes what it prints lies on the disk that is full."""
+    flags: dict[str, Any] = {**flags_of(pipeline, "sr_mean_train", tmp_path), "max_step": 5}
+    assert Script("sr_mean_train", flags, Path("/dev/full")).exit_code() == 0
+    assert saved_run(tmp_path / "save", 5)
+    flags["resume_checkpoint"] = "6"
+    assert Script("sr_mean_train", flags, Path("/dev/full")).exit_code() == EXIT_CHECKPOINT
+    figure("output on a full disk: run ends well")

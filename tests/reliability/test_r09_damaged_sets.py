@@ -77,6 +77,17 @@ def test_explicit_name_of_a_damaged_set_is_an_error(tmp_path: Path, damage: str,
         resolve(tmp_path, name)
 
 
+@pytest.mark.parametrize("name", ["model000003.pt", "3"])
+def test_set_that_a_kill_left_unfinished_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    """It has no manifest either, but it is not one of another tool."""
+    save_sets(tmp_path, 2, 3)
+    (tmp_path / "ckpt000003.json").unlink()
+    (tmp_path / ".ckpt000003.unfinished").touch()
+    with pytest.raises(CheckpointError, match=r"model000003\.pt .*written or deleted"):
+        resolve(tmp_path, name)
+    assert auto_step(tmp_path) == (2, "")
+
+
 def test_no_flipped_byte_of_a_set_goes_unnoticed(
     tmp_path: Path, figure: Callable[[str], None]
 ) -> None:

@@ -20,6 +20,7 @@ from tests.utils.processes import Child
 from utils.errors import EXIT_DONE, EXIT_STOPPED
 
 ENDLESS = 10**6
+LEFT_LOOP = 10**9
 GRACE_SECONDS = 30
 SIGNALS = ["SIGUSR1", "SIGTERM", "SIGINT"]
 HANDLED = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
@@ -42,6 +43,14 @@ def train(say: Callable[[int], None], folder: Path, num_workers: int = 0) -> int
     rest = {"resume_checkpoint": "auto", "max_step": ENDLESS, "save_interval": ENDLESS, **FLAGS}
     loop = training_loop(folder, loop_class=_TalkingLoop, num_workers=num_workers, **rest)
     return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+
+
+def train_and_linger(say: Callable[[int], None], folder: Path) -> int:
+    """The same; the process does not end at once."""
+    code = train(say, folder)
+    say(LEFT_LOOP)
+    time.sleep(0.2)
+    return code
 
 
 def _wait_for_step(child: Child, step: int) -> None:
@@ -78,6 +87,17 @@ def test_signal_saves_the_current_step_and_the_run_goes_on_exactly(
     _assert_goes_on_exactly(tmp_path / "cut", last + 2)
     if num_signals == 1:
         figure(f"{name} {seconds:.1f} s")
+
+
+def test_signals_to_a_stopped_run_on_its_way_out_change_nothing(tmp_path: Path) -> None:
+    """Launchers send the second one up to seconds later."""
+    child = Child(train_and_linger, tmp_path / "cut")
+    _wait_for_step(child, 3)
+    os.kill(child.process.pid or 0, signal.SIGTERM)
+    _wait_for_step(child, LEFT_LOOP)
+    for name in SIGNALS:
+        os.kill(child.process.pid or 0, getattr(signal, name))
+    assert child.exit_code() == EXIT_STOPPED
 
 
 def test_stopped_run_has_its_loader_processes_stopped_too(tmp_path: Path) -> None:

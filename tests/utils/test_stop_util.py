@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from utils.stop_util import StopFlag
+from utils.stop_util import StopFlag, first_stop_is_last
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
@@ -32,6 +32,16 @@ def test_handlers_from_before_come_back_after_an_error_too() -> None:
         assert [signal.getsignal(number) for number in SIGNALS] != before
         raise ZeroDivisionError
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_process_that_was_asked_to_stop_hears_nothing_more_if_it_is_a_script() -> None:
+    first_stop_is_last()
+    with StopFlag().listening():
+        pass
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    with StopFlag().listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert [signal.getsignal(number) for number in SIGNALS] == [signal.SIG_IGN] * 3
 
 
 def test_handler_that_was_not_set_by_python_is_no_obstacle(

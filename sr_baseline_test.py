@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.baseline_utils import BaselineTestLoop, baseline_result_folder, report_quantiles
     from sr_var.build import finish_test, tested_model
     from sr_var.mean_utils import regression_test_data
-    from utils.data_util import shard_size
+    from sr_var.sr_data import rank_batches
     from utils.dist_util import is_main
     from utils.run_util import started
 
@@ -43,16 +43,17 @@ def main(argv: list[str] | None = None) -> int:
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
         results = baseline_result_folder(model_flags, test, step)
-        pending = entries if test.dry_run else results.pending(entries)
+        pending = None if test.dry_run else results.pending(entries)
+        batches = rank_batches(entries, test.batch_size, pending)
         loop = BaselineTestLoop(
             model=model,
             model_flags=model_flags,
             results=results,
             step=step,
             small_size=sizes[1] if test.truth == "oracle" else None,
-            data=regression_test_data(pending, data_flags, sizes, test.batch_size),
+            data=regression_test_data(batches, data_flags, sizes),
             logger=run.logger,
-            num_items=shard_size(len(pending)),
+            num_items=sum(map(len, batches)),
         )
         code = finish_test(loop, results, test, log)
         if (

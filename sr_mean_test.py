@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_entries
     from sr_var.build import finish_test, tested_model
     from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder, regression_test_data
-    from utils.data_util import shard_size
+    from sr_var.sr_data import rank_batches
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
@@ -36,12 +36,13 @@ def main(argv: list[str] | None = None) -> int:
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
         results = mean_result_folder(test.output_dir, step, test.model_path)
-        pending = entries if test.dry_run else results.pending(entries)
+        pending = None if test.dry_run else results.pending(entries)
+        batches = rank_batches(entries, test.batch_size, pending)
         loop = SRMeanTestLoop(
             model=model,
-            data=regression_test_data(pending, data_flags, sizes, test.batch_size),
+            data=regression_test_data(batches, data_flags, sizes),
             logger=run.logger,
-            num_items=shard_size(len(pending)),
+            num_items=sum(map(len, batches)),
             results=results,
         )
         return finish_test(loop, results, test, run.logger.info)

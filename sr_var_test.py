@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.build import finish_test, frozen_means, mean_net_paths, tested_model
     from sr_var.cross_fit import CrossFit
     from sr_var.mean_utils import regression_test_data
+    from sr_var.sr_data import rank_batches
     from sr_var.var_utils import SRVarTestLoop, var_result_folder
-    from utils.data_util import shard_size
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
@@ -51,13 +51,14 @@ def main(argv: list[str] | None = None) -> int:
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
         results = var_result_folder(test.output_dir, step, test.model_path, *mean_paths)
-        pending = entries if test.dry_run else results.pending(entries)
+        pending = None if test.dry_run else results.pending(entries)
+        batches = rank_batches(entries, test.batch_size, pending)
         loop = SRVarTestLoop(
             model=model,
             mean_model=mean_net,
-            data=regression_test_data(pending, data_flags, sizes, test.batch_size),
+            data=regression_test_data(batches, data_flags, sizes),
             logger=run.logger,
-            num_items=shard_size(len(pending)),
+            num_items=sum(map(len, batches)),
             results=results,
         )
         return finish_test(loop, results, test, log)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sr_var.flags import DataInfoFlags
+from utils.atomic_file import write_through
 from utils.errors import DataError
 from utils.image_folder import class_of, make_info, scan
 from utils.image_util import BadImageError, open_image, resolve_image_path
@@ -78,7 +79,7 @@ def find_bad_images(
     num_threads = chosen_threads(flags.num_threads)
     stop = StopFlag()
     with (
-        open(os.devnull if flags.dry_run else journal, "a", encoding="utf-8") as file,
+        open(os.devnull if flags.dry_run else journal, "ab", buffering=0) as file,
         ThreadPoolExecutor(num_threads) as pool,
         Progress(len(names), "checking images", unit="image", done=len(names) - len(todo)) as bar,
         stop.listening(),
@@ -90,7 +91,8 @@ def find_bad_images(
                     bad.add(name)
                     log(f"damaged: {problem}")
                 else:
-                    file.write(f"{os.path.join(flags.data_dir, name)}\n")
+                    line = f"{os.path.join(flags.data_dir, name)}\n"
+                    write_through(journal, file.fileno(), line.encode(errors="surrogateescape"))
                 bar.update()
             if stop.reason:
                 return None

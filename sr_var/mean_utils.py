@@ -50,10 +50,10 @@ class SRMeanTrainLoop(TrainLoop):
 
 
 def regression_test_data(
-    entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int], batch_size: int
+    batches: Sequence[Sequence[Entry]], flags: DataFlags, sizes: tuple[int, int]
 ) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
-    """(upsampled low-res images, names and high-res images) of this rank; sizes: large, small."""
-    for batch in test_batches(entries, flags, sizes[0], batch_size):
+    """(upsampled low-res images, names and high-res images) a batch; sizes: large, small."""
+    for batch in test_batches(batches, flags, sizes[0]):
         # the degradation is computed where the crops are; the loop moves its result
         low_res_up, high_res = regression_pair(batch["high_res"], sizes[1], torch.device("cpu"))
         yield low_res_up, {"name": batch["name"], "high_res": high_res}

@@ -7,7 +7,8 @@ business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,23 +113,43 @@ def load_regression_data(
     return load_train_crops(flags, large_size, batch_size, seed, prepare, log, choose)
 
 
-def test_batches(
-    entries: Sequence[Entry], flags: DataFlags, large_size: int, batch_size: int
-) -> Iterator[dict[str, Any]]:
+def rank_batches(
+    entries: Sequence[Entry], batch_size: int, pending: Iterable[Entry] | None = None
+) -> list[list[Entry]]:
     """This rank's share of the images, each once and in order.
+
+    Args:
+        entries: all images.
+        batch_size: images a batch.
+        pending: only the batches that hold one of these. Their other images are computed again: a
+            result depends in its last bits on what else is in its batch, and a run that was
+            stopped should leave what one run leaves.
+    """
+    batches = [[entries[i] for i in batch] for batch in shard_batches(len(entries), batch_size)]
+    if pending is None:
+        return batches
+    wanted = set(pending)
+    return [batch for batch in batches if not wanted.isdisjoint(batch)]
+
+
+def test_batches(
+    batches: Sequence[Sequence[Entry]], flags: DataFlags, large_size: int
+) -> Iterator[dict[str, Any]]:
+    """The images of these batches, in order.
 
     Yields:
         ``high_res`` (n, 3, H, H) uint8, ``y`` (n,) and ``name`` (list of n); skipped images are
         left out, and counted and listed at the end.
     """
-    crops = TestCrops.from_flags(entries, large_size, flags)
+    crops = TestCrops.from_flags([entry for batch in batches for entry in batch], large_size, flags)
     num_workers = default_num_workers() if flags.num_workers < 0 else flags.num_workers
-    batches = shard_batches(len(entries), batch_size)
-    loader = make_loader(crops, batches, num_workers, collate=_drop_skipped)
+    ends = list(itertools.accumulate(map(len, batches)))
+    indices = [list(range(end - len(b), end)) for b, end in zip(batches, ends, strict=True)]
+    loader = make_loader(crops, indices, num_workers, collate=_drop_skipped)
     skipped: list[str] = []
-    for indices, batch in zip(batches, loader, strict=True):
+    for entries, batch in zip(batches, loader, strict=True):
         names = batch["name"] if batch else []
-        skipped += [entries[i].name for i in indices if entries[i].name not in names]
+        skipped += [entry.name for entry in entries if entry.name not in names]
         if batch:
             yield batch
     if skipped:

@@ -93,14 +93,35 @@ def atomic_write(
     if mode not in ("wb", "w"):
         raise ValueError(f"mode {mode!r} cannot be atomic: use 'wb' for bytes or 'w' for text")
     encoding = (encoding or "utf-8") if mode == "w" else None
+    writer = _remote_writer if is_remote(path) else _local_writer
+    with storing(path), writer(os.fspath(path), mode, encoding) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def storing(path: StrPath) -> Iterator[None]:
+    """Lets an error of the disk inside a ``with`` block name what was to be stored.
+
+    Raises:
+        StorageError: as `atomic_write`.
+    """
     try:
-        writer = _remote_writer if is_remote(path) else _local_writer
-        with writer(os.fspath(path), mode, encoding) as file:
-            yield file
+        yield
     except (OSError, RuntimeError) as error:
         if isinstance(error, StorageError) or not _is_storage_failure(error):
             raise
         raise _storage_error(os.fspath(path), error) from error
+
+
+def write_through(path: StrPath, descriptor: int, data: bytes) -> None:
+    """Writes to an open local file past any buffer, which a full disk would make fail twice.
+
+    Raises:
+        StorageError: as `atomic_write`; some of it may have been written.
+    """
+    with storing(path):
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
 def write_bytes_atomic(path: StrPath, data: bytes) -> None:

@@ -152,17 +152,8 @@ def endless(data: Iterable[Any]) -> Iterator[Any]:
 
 def shard_batches(num_items: int, batch_size: int) -> list[list[int]]:
     """This rank's share of ``range(num_items)`` in batches: each item on exactly one rank, once."""
-    mine = _shard(num_items)
+    mine = range(num_items)[dist_util.get_rank() :: dist_util.get_world_size()]
     return [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
-
-
-def shard_size(num_items: int) -> int:
-    """How many of ``num_items`` items are this rank's."""
-    return len(_shard(num_items))
-
-
-def _shard(num_items: int) -> range:
-    return range(num_items)[dist_util.get_rank() :: dist_util.get_world_size()]
 
 
 def make_loader(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
+from utils.atomic_file import write_through
 from utils.errors import CheckpointError
 from utils.json_file import parse_json
 
@@ -68,6 +69,7 @@ def sole_writer(folder: str) -> Iterator[None]:
 
     Raises:
         CheckpointError: if another process holds it; the message names host, process and time.
+        StorageError: if the disk has no room for these.
     """
     path = os.path.join(folder, ".writer.lock")
     file = _lock_or_owner(path)
@@ -77,10 +79,10 @@ def sole_writer(folder: str) -> Iterator[None]:
             "another --model_save_dir"
         )
     with file:
-        file.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": started}, file)
-        file.flush()
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": started}
+        file.truncate(0)
+        write_through(path, file.fileno(), json.dumps(owner).encode())
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """What the soak does to a script: kills, signals, full disks, damaged files, a second writer.
 
-Not for the cycles (``soak``) nor for what files hold (``soaked_files``).
+Not for the cycles (``soak``) nor for what files hold (``soaked_files``). A fault that came too late
+to matter does not count.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +20,16 @@ from typing import Any
 from tests.pipeline import Pipeline
 from tests.reliability.disks import grow
 from tests.reliability.scripts import Script, wait_until
-from tests.reliability.soaked_files import TRAININGS, set_files, steps_of_sets
+from tests.reliability.soaked_files import TRAININGS, finished_files, set_files, steps_of_sets
+from tests.tiny import TEST_NAMES
 from tests.utils.checkpoints import flip_byte
+from utils.atomic_file import TEMP_NAME
 from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_DONE, EXIT_STOPPED
 
 SIZE_OF_DISK = 256 * 2**20
 _FEW_BYTES, _MANY_BYTES = 2**10, 2**20  # room that is left, at random in between
-_SAMPLER = "ddpm_sr_sample"
-_READS_PHOTOS = (*TRAININGS, _SAMPLER, "sr_mean_test", "sr_var_test", "sr_var_verification")
+_SAMPLER, _VERIFICATION = "ddpm_sr_sample", "sr_var_verification"
+_WITH_LOOPS = (*TRAININGS, _SAMPLER, "sr_mean_test", "sr_var_test")
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Trial:
         said_dir: where what it prints goes, outside of the disk.
         disk: the tmpfs that everything lies on, or None.
         seconds: how long it takes undisturbed.
+        made: relative paths of what it makes, if it is known.
         rng: of the faults.
         unexpected: endings that no fault allows for.
     """
@@ -48,6 +52,7 @@ class Trial:
     said_dir: Path
     disk: Path | None
     seconds: float
+    made: Set[str]
     rng: random.Random
     unexpected: list[str] = field(default_factory=list)
     _num_starts: int = 0
@@ -61,14 +66,38 @@ class Trial:
         wait_until(said_path.exists)
         return process
 
-    def end(self, process: Script, fault: str, *codes: int, words: str = "") -> int:
-        """Waits; an exit code other than these, 0 or with no such words, is unexpected."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that it makes is there, and whole."""
+        return self.made <= finished_files(self.pipeline)
+
+    def end(self, process: Script, fault: str, *codes: int, says: tuple[str, ...] = ()) -> int:
+        """Waits for the end and notes what is wrong with it.
+
+        Args:
+            process: of this script.
+            fault: what has hit it.
+            codes: exit codes that the fault explains; 0 is one if the work is complete.
+            says: one of these must stand in its output, unless it was done or killed.
+        """
         code = process.exit_code()
-        said = process.said()
-        is_silent = code not in (EXIT_DONE, *_KILLED) and words not in said
-        if code not in (EXIT_DONE, *codes) or is_silent:
-            self.unexpected.append(f"{self.script}, {fault}: ended with {code}\n{said[-2000:]}")
+        said, wrong = process.said(), ""
+        if code not in (EXIT_DONE, *codes):
+            wrong = "which this fault does not explain"
+        elif code == EXIT_DONE and not self.is_complete:
+            wrong = "although its work is not complete"
+        elif code > 0 and says and not any(words in said for words in says):
+            wrong = f"without saying {says}"
+        elif code >= 0 and self._temp_files_of(process):
+            wrong = f"and left {self._temp_files_of(process)}"
+        if wrong:
+            self.unexpected.append(f"{self.script}, {fault}: ended with {code} {wrong}\n{said}")
         return code
+
+    def _temp_files_of(self, process: Script) -> list[str]:
+        names = (path.name for path in self.pipeline.root.rglob(".*.tmp"))
+        matches = (TEMP_NAME.fullmatch(name) for name in names)
+        return [match[0] for match in matches if match and int(match["pid"]) == process.pid]
 
     def some_time(self) -> float:
         """A moment of its run, in seconds after its start."""
@@ -83,16 +112,16 @@ class Trial:
 class Fault:
     """``strike`` returns the paths below the root that it damaged, or None if it came too late.
 
-    ``fits`` says whether it is possible, ``weight`` how often it is chosen beside the others.
+    ``fits`` says whether it is possible.
     """
 
     strike: Callable[[Trial], set[str] | None]
     fits: Callable[[Trial], bool] = lambda trial: True
-    weight: float = 1.0
 
 
 def _signalled(number: signal.Signals) -> Callable[[Trial], set[str] | None]:
     def strike(trial: Trial) -> set[str] | None:
+        before = _results(trial)
         process = trial.start()
         time.sleep(trial.some_time())
         try:
@@ -100,28 +129,35 @@ def _signalled(number: signal.Signals) -> Callable[[Trial], set[str] | None]:
         except ProcessLookupError:
             trial.end(process, number.name)
             return None
-        # before its loop, and for good after it, a signal does what it does to any process
-        trial.end(process, number.name, -number, EXIT_STOPPED)
-        return set()
+        code = trial.end(process, number.name, -number, EXIT_STOPPED)
+        has_begun = before != _results(trial) and not trial.is_complete
+        if code == -number != -signal.SIGKILL and has_begun and trial.script in _WITH_LOOPS:
+            trial.unexpected.append(f"{trial.script}: {number.name} ended its loop")
+        return None if code == EXIT_DONE else set()
 
     return strike
 
 
-def _fill_disk(trial: Trial) -> set[str]:
+def _results(trial: Trial) -> set[str]:
+    """Without the files that tell what a run was started with."""
+    return {path for path in finished_files(trial.pipeline) if not path.startswith("logs/")}
+
+
+def _fill_disk(trial: Trial) -> set[str] | None:
     assert trial.disk
     used = shutil.disk_usage(trial.disk).used
     grow(trial.disk, f"size={used + trial.some_bytes()}")
     try:
-        trial.end(trial.start(), "full disk", EXIT_DATA, words="MiB free")
+        code = trial.end(trial.start(), "full disk", EXIT_DATA, says=("MiB free",))
     finally:
         grow(trial.disk, f"size={SIZE_OF_DISK}")
-    return set()
+    return None if code == EXIT_DONE else set()
 
 
-def _limit_files(trial: Trial) -> set[str]:
+def _limit_files(trial: Trial) -> set[str] | None:
     process = trial.start(max_file_size=trial.some_bytes())
-    trial.end(process, "limit on file sizes", EXIT_DATA, words="MiB free")
-    return set()
+    code = trial.end(process, "limit on file sizes", EXIT_DATA, says=("MiB free",))
+    return None if code == EXIT_DONE else set()
 
 
 def _damage_newest_set(trial: Trial) -> set[str]:
@@ -152,45 +188,59 @@ def _has_two_sets(trial: Trial) -> bool:
     return trial.script in TRAININGS and len(_sets(trial)[1]) > 1
 
 
-def _cut_photo(trial: Trial) -> set[str]:
-    path = trial.rng.choice(sorted(trial.pipeline.data.data_dir.glob("*.*")))
-    with _cut(path, trial.rng):
-        # one that it does not read, or the last that it would read again, hurts nobody
-        trial.end(trial.start(), "damaged photograph", EXIT_DATA, words=path.name)
+def _cut_photos(trial: Trial) -> set[str] | None:
+    is_test = trial.script not in TRAININGS
+    photos = [
+        path
+        for path in sorted(trial.pipeline.data.data_dir.rglob("*.*"))
+        if (path.stem in TEST_NAMES or path.name in TEST_NAMES) == is_test
+    ]
+    with _cut(photos, trial.rng):
+        names = tuple(path.name for path in photos)
+        trial.end(trial.start(), "damaged photographs", EXIT_DATA, says=names)
     return set()
 
 
 @contextmanager
-def _cut(path: Path, rng: random.Random) -> Iterator[None]:
-    content = path.read_bytes()
-    path.write_bytes(content[: rng.randrange(len(content) // 2)])
+def _cut(paths: list[Path], rng: random.Random) -> Iterator[None]:
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content[: rng.randrange(len(content) // 2)])
     try:
         yield
     finally:
-        path.write_bytes(content)
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
 
 
-def _start_two(trial: Trial) -> set[str]:
+def _start_two(trial: Trial) -> set[str] | None:
     first = trial.start()
     time.sleep(trial.some_time() / 2)
     second = trial.start()
-    refusal = (EXIT_CHECKPOINT,) if trial.script in TRAININGS else ()
+    if trial.script == _SAMPLER:
+        # whichever ends first leaves the other one what that one is at
+        for process in (first, second):
+            process.exit_code()
+        for process in (first, second):
+            trial.end(process, "two writers")
+        return set()
+    refusals = ("is being written by another run", "another run has written to")
     codes = [
-        trial.end(process, "two writers", *refusal, words="is being written by another run")
+        trial.end(process, "two writers", EXIT_CHECKPOINT, says=refusals)
         for process in (first, second)
     ]
-    if EXIT_DONE not in codes:
-        trial.unexpected.append(f"{trial.script}, two writers: both ended with {codes}")
-    return set()
+    if sorted(codes) == [EXIT_DONE, EXIT_CHECKPOINT]:
+        return set()
+    # two that end well must have worked one after the other
+    if not any(f"(step {trial.flags['max_step']})" in one.said() for one in (first, second)):
+        trial.unexpected.append(f"{trial.script}, two writers: ended with {codes}")
+    return None
 
 
-def choose(trial: Trial) -> str:
-    """The name of a fault that fits."""
-    names = [name for name, fault in FAULTS.items() if fault.fits(trial)]
-    return trial.rng.choices(names, [FAULTS[name].weight for name in names])[0]
+def _is_incomplete(*scripts: str) -> Callable[[Trial], bool]:
+    return lambda trial: trial.script in scripts and not trial.is_complete
 
 
-_KILLED = tuple(-number for number in signal.Signals)
 FAULTS: dict[str, Fault] = {
     **{
         number.name: Fault(_signalled(number))
@@ -198,7 +248,7 @@ FAULTS: dict[str, Fault] = {
     },
     "full disk": Fault(_fill_disk, lambda trial: trial.disk is not None),
     "limit on file sizes": Fault(_limit_files),
-    "damaged checkpoint": Fault(_damage_newest_set, _has_two_sets, weight=3.0),
-    "damaged photograph": Fault(_cut_photo, lambda trial: trial.script in _READS_PHOTOS),
-    "two writers": Fault(_start_two, lambda trial: trial.script in (*TRAININGS, _SAMPLER)),
+    "damaged checkpoint": Fault(_damage_newest_set, _has_two_sets),
+    "damaged photographs": Fault(_cut_photos, _is_incomplete(*_WITH_LOOPS, _VERIFICATION)),
+    "two writers": Fault(_start_two, _is_incomplete(*TRAININGS, _SAMPLER)),
 }

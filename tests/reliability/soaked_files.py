@@ -95,9 +95,7 @@ def _results(pipeline: Pipeline) -> set[Path]:
         path
         for root in roots
         for path in root.rglob("*")
-        if path.suffix in {*_READERS, ".csv", ".html"}
-        and not path.name.startswith(".")
-        and path.is_file()
+        if path.suffix in _READERS and not path.name.startswith(".") and path.is_file()
     }
 
 
@@ -125,7 +123,14 @@ def _read_archive(content: bytes) -> None:
             raise ValueError("a member is damaged")
 
 
+def _ends_with(content: bytes, end: bytes) -> None:
+    if not content.rstrip(b"\r ").endswith(end):
+        raise ValueError(f"it does not end with {end!r}")
+
+
 _READERS: dict[str, Callable[[bytes], object]] = {
+    ".csv": lambda content: _ends_with(content, b"\n"),
+    ".html": lambda content: _ends_with(content.rstrip(), b"</html>"),
     ".png": _read_image,
     ".npy": lambda content: np.load(io.BytesIO(content), allow_pickle=False),
     ".npz": _read_archive,

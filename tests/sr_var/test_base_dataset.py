@@ -11,7 +11,7 @@ import torch
 
 from sr_var.base_dataset import existing_path, load_entries
 from sr_var.flags import DataFlags, TestDataFlags
-from sr_var.sr_data import load_regression_data, test_batches
+from sr_var.sr_data import load_regression_data, rank_batches, test_batches
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
 from utils.crop_data import CropDataset, Entry, TestCrops
@@ -157,7 +157,7 @@ def test_test_batches_yield_every_image_once_and_in_order(
 ) -> None:
     """The documents' loader gave the first batch twice."""
     flags = TestDataFlags(data_dir=str(tiny_data.data_dir))
-    batches = list(test_batches(ENTRIES, flags, LARGE, batch_size))
+    batches = list(test_batches(rank_batches(ENTRIES, batch_size), flags, LARGE))
     names = [name for batch in batches for name in batch["name"]]
     assert names == [entry.name for entry in ENTRIES]
     assert len(batches) == -(-len(ENTRIES) // batch_size)
@@ -166,6 +166,14 @@ def test_test_batches_yield_every_image_once_and_in_order(
     crops = torch.cat([batch["high_res"] for batch in batches])
     for crop, entry in zip(crops, ENTRIES, strict=True):
         assert torch.equal(crop, _crop(tiny_data, entry.name))
+
+
+def test_images_that_are_still_to_do_come_in_the_batches_of_a_run_without_a_break() -> None:
+    batches = rank_batches(ENTRIES, 2)
+    assert [entry for batch in batches for entry in batch] == ENTRIES
+    assert rank_batches(ENTRIES, 2, [ENTRIES[3]]) == [batches[1]]
+    assert rank_batches(ENTRIES, 2, [ENTRIES[0], ENTRIES[3]]) == batches[:2]
+    assert rank_batches(ENTRIES, 2, []) == []
 
 
 def test_time_to_list_test_images_is_linear(tiny_data: TinyData) -> None:
@@ -181,7 +189,7 @@ def test_skipped_test_images_are_left_out_counted_and_listed(
     damaged_data: TinyData, batch_size: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = TestDataFlags(data_dir=str(damaged_data.data_dir), on_bad_image="skip")
-    batches = list(test_batches(ENTRIES, flags, LARGE, batch_size))
+    batches = list(test_batches(rank_batches(ENTRIES, batch_size), flags, LARGE))
     names = [name for batch in batches for name in batch["name"]]
     bad = {"n01440764_18", "n01443537_21.png"}
     assert names == [entry.name for entry in ENTRIES if entry.name not in bad]
@@ -192,7 +200,7 @@ def test_skipped_test_images_are_left_out_counted_and_listed(
 def test_damaged_test_image_is_an_error_that_names_it(damaged_data: TinyData) -> None:
     flags = TestDataFlags(data_dir=str(damaged_data.data_dir))
     with pytest.raises(BadImageError, match=r"n01440764_18\.JPEG"):
-        list(test_batches(ENTRIES, flags, LARGE, 4))
+        list(test_batches(rank_batches(ENTRIES, 4), flags, LARGE))
 
 
 def test_augmentation_of_test_images_is_refused() -> None:

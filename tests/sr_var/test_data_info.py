@@ -16,8 +16,9 @@ import sr_var.data_info
 from sr_var.base_dataset import load_entries
 from sr_var.data_info import split, write_info
 from sr_var.flags import DataInfoFlags
+from tests.reliability.disks import file_size_limit
 from tests.tiny import CLASSES, TinyData, tree, write_photos
-from utils.errors import DataError
+from utils.errors import DataError, StorageError
 from utils.image_folder import class_of, make_info, scan
 from utils.image_util import open_image, resolve_image_path
 
@@ -251,3 +252,14 @@ def test_dry_run_counts_and_writes_nothing(tmp_path: Path, tiny_data: TinyData) 
     lines = _write(_flags(tiny_data.data_dir, tmp_path / "out", dry_run=True))
     assert any("3 classes" in line for line in lines) and "nothing was written" in lines[-1]
     assert not (tmp_path / "out").exists() and tree(tiny_data.data_dir) == before
+
+
+def test_disk_without_room_for_what_was_checked_is_named(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    flags = DataInfoFlags(
+        data_dir=str(tiny_data.data_dir), output_dir=str(tmp_path), check_images=True
+    )
+    with file_size_limit(100), pytest.raises(StorageError, match=r"\.checked\.txt.*MiB free"):
+        write_info(flags, print)
+    assert write_info(flags, print)

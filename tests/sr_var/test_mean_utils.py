@@ -20,7 +20,7 @@ from sr_var.mean_utils import (
     regression_test_data,
 )
 from sr_var.script_util import create_mean_model
-from sr_var.sr_data import regression_pair
+from sr_var.sr_data import rank_batches, regression_pair
 from tests.tiny import LARGE, REGRESSION_NET, SMALL, TEST_NAMES, TinyData, shake
 from utils.crop_data import Entry
 from utils.errors import CheckpointError
@@ -102,7 +102,7 @@ def _test_loop(
     flags = TestDataFlags(data_dir=str(data.data_dir))
     return SRMeanTestLoop(
         model=model,
-        data=regression_test_data(ENTRIES, flags, (LARGE, SMALL), batch_size),
+        data=regression_test_data(rank_batches(ENTRIES, batch_size), flags, (LARGE, SMALL)),
         results=mean_result_folder(str(output_dir), 42, str(weights)),
     )
 

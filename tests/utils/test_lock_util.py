@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.reliability.disks import file_size_limit
 from utils import lock_util
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, StorageError
 from utils.lock_util import sole_writer, try_lock
 
 
@@ -138,3 +139,14 @@ def test_lock_can_be_taken_once(tmp_path: Path) -> None:
     second = try_lock(path)
     assert second is not None
     second.close()
+
+
+def test_disk_without_room_for_the_owner_is_named_and_the_folder_not_held(tmp_path: Path) -> None:
+    with (
+        file_size_limit(10),
+        pytest.raises(StorageError, match=r"cannot store .*\.writer\.lock.*MiB free"),
+        sole_writer(str(tmp_path)),
+    ):
+        pass
+    with sole_writer(str(tmp_path)):
+        pass

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sr_var.flags import DataInfoFlags
-from utils.atomic_file import write_through
 from utils.errors import DataError
+from utils.full_disk import write_through
 from utils.image_folder import class_of, make_info, scan
 from utils.image_util import BadImageError, open_image, resolve_image_path
 from utils.progress import Progress

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, cast
 
-from utils.errors import FORBIDDEN, StorageError
+from utils.full_disk import storing
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -35,8 +35,6 @@ TEMP_NAME = re.compile(r"\..+\.(?P<pid>\d+)\.(?P<host>[0-9a-f]{8})[0-9a-f]{8}\.t
 MAX_TEMP_AGE_HOURS = 24.0
 CHUNK_BYTES = 1 << 20
 
-# What torch.save says when the disk refuses its bytes: it raises RuntimeError, not OSError.
-_TORCH_WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "iostream error")
 # File systems that cannot flush a folder say so with one of these; the file itself is flushed.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
@@ -96,32 +94,6 @@ def atomic_write(
     writer = _remote_writer if is_remote(path) else _local_writer
     with storing(path), writer(os.fspath(path), mode, encoding) as file:
         yield file
-
-
-@contextlib.contextmanager
-def storing(path: StrPath) -> Iterator[None]:
-    """Lets an error of the disk inside a ``with`` block name what was to be stored.
-
-    Raises:
-        StorageError: as `atomic_write`.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, StorageError) or not _is_storage_failure(error):
-            raise
-        raise _storage_error(os.fspath(path), error) from error
-
-
-def write_through(path: StrPath, descriptor: int, data: bytes) -> None:
-    """Writes to an open local file past any buffer, which a full disk would make fail twice.
-
-    Raises:
-        StorageError: as `atomic_write`; some of it may have been written.
-    """
-    with storing(path):
-        while data:
-            data = data[os.write(descriptor, data) :]
 
 
 def write_bytes_atomic(path: StrPath, data: bytes) -> None:
@@ -277,31 +249,3 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _is_storage_failure(error: OSError | RuntimeError) -> bool:
-    if isinstance(error, OSError) or isinstance(error.__context__, OSError):
-        return True
-    return any(word in str(error) for word in _TORCH_WRITER_WORDS)
-
-
-def _storage_error(path: str, error: OSError | RuntimeError) -> StorageError:
-    cause = error.__context__ if isinstance(error, RuntimeError) else error
-    number = (cause.errno if isinstance(cause, OSError) else None) or errno.EIO
-    state = f"cannot store {path}: {error}; {_free_space(path)}"
-    remedy = "Free some space or choose another folder"
-    if number in FORBIDDEN:
-        state, remedy = f"cannot store {path}: {os.strerror(number)}", "Choose another folder"
-    message = f"{state}. The previous file, if there was one, is intact. {remedy}, and run again"
-    return StorageError(number, message)
-
-
-def _free_space(path: str) -> str:
-    if is_remote(path):
-        return "free space unknown (remote)"
-    folder = os.path.dirname(os.path.realpath(path))
-    try:
-        free_mib = shutil.disk_usage(folder).free / 2**20
-    except OSError as error:
-        return f"free space unknown (folder {folder}: {error.strerror})"
-    return f"{free_mib:.1f} MiB free in {folder}"

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from utils.atomic_file import write_through
 from utils.errors import CheckpointError
+from utils.full_disk import write_through
 from utils.json_file import parse_json
 
 _MAX_SECONDS_OF_ORPHANS = 20.0

@@ -62,6 +62,11 @@ def load_model_args(
         path = slashed
     try:
         stored = load_args(path)
+    except IsADirectoryError:
+        raise CheckpointError(
+            f"{path} is a folder; name the file of model flags, as "
+            f"{os.path.join(path, _FILE_NAMES[flags_class])}"
+        ) from None
     except ValueError as error:
         raise CheckpointError(str(error)) from None
     return _checked(stored, defaults(flags_class), path, log)

@@ -25,11 +25,13 @@ def test_missing_data_folder_is_a_data_error(
 
 
 @pytest.mark.parametrize("script", WITH_INFO)
-def test_info_dict_that_is_missing_or_empty_is_a_data_error(
+def test_info_dict_that_is_missing_or_a_folder_or_empty_is_a_data_error(
     pipeline: Pipeline, tmp_path: Path, script: str
 ) -> None:
     key, path = info_key(script), tmp_path / "info.pkl"
-    assert_refused(pipeline, script, tmp_path, EXIT_DATA, str(path), **{key: path})
+    for wrong, problem in ((path, "does not exist"), (tmp_path, "is a folder")):
+        parts = (f"--{key} {wrong} {problem}; name a pickle", "sr_data_info.py writes it")
+        assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, **{key: wrong})
     path.write_bytes(pickle.dumps({}))
     assert_refused(
         pipeline, script, tmp_path, EXIT_DATA, str(path), "lists no image", **{key: path}

@@ -164,7 +164,7 @@ def read_index(folder: str, recipe: CenterCrop) -> Index:
     try:
         with open(os.path.join(folder, INDEX_FILE), "rb") as file:
             content = file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return index
     require_same_settings(os.path.join(folder, SETTINGS_FILE), recipe.settings(), "--cache_dir")
     index.num_bytes = content.rfind(b"\n") + 1

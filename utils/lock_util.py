@@ -13,6 +13,7 @@ from typing import IO
 
 from utils.errors import CheckpointError
 from utils.json_file import parse_json
+from utils.storage_util import make_folder
 
 _MAX_SECONDS_OF_ORPHANS = 20.0
 _MAX_OWNER = 500
@@ -23,7 +24,7 @@ def try_lock(path: str) -> IO[str] | None:
 
     Close the returned file to let go. The kernel lets go by itself when the process dies.
     """
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    make_folder(os.path.dirname(path) or ".")
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - stays open while the lock is held
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline import Pipeline
-from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused, info_key
+from tests.scripts.runs import FOLDERS, SCRIPTS, TRAININGS, assert_refused, info_key
 from utils.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
@@ -22,6 +22,20 @@ def test_missing_data_folder_is_a_data_error(
     missing = tmp_path / "none"
     parts = (f"--data_dir {missing} is not a folder",)
     assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, data_dir=missing)
+
+
+@pytest.mark.parametrize(("script", "flag"), FOLDERS)
+def test_file_in_place_of_a_folder_is_named(
+    pipeline: Pipeline, tmp_path: Path, script: str, flag: str
+) -> None:
+    place = tmp_path / "place"
+    place.write_text("mine")
+    parts = (f"--{flag} {place} is a file; name another folder",)
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, **{flag: place})
+    below = place / "a" / "b"
+    parts = (f"--{flag} {below} cannot be made: {place} is a file; name another folder",)
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, **{flag: below})
+    assert place.read_text() == "mine"
 
 
 @pytest.mark.parametrize("script", WITH_INFO)

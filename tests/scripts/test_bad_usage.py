@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline import Pipeline
-from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused
+from tests.scripts.runs import FOLDERS, SCRIPTS, TRAININGS, assert_refused
 from tests.tiny import tree
 from utils.errors import EXIT_USAGE
 
@@ -19,6 +19,16 @@ def test_unknown_flag_names_the_nearest_known_one(
 ) -> None:
     parts = ("unknown flag --data_dri (did you mean --data_dir?)", "usage:")
     assert_refused(pipeline, script, tmp_path, EXIT_USAGE, *parts, data_dri="x")
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("script", "flag"), FOLDERS)
+def test_empty_name_of_a_folder_is_a_usage_error(
+    pipeline: Pipeline, tmp_path: Path, script: str, flag: str
+) -> None:
+    """A training without a folder would go on to its end and save nothing."""
+    parts = (f"--{flag} is empty; name a folder",)
+    assert_refused(pipeline, script, tmp_path, EXIT_USAGE, *parts, **{flag: ""})
     assert tree(tmp_path) == {}
 
 

@@ -214,7 +214,9 @@ def _stamp(path: str) -> Stamp:
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: no such image; check data_dir and the names in the info dict"
-        ) from error
+        if not os.path.islink(path):
+            raise FileNotFoundError(
+                f"{path}: no such image; check data_dir and the names in the info dict"
+            ) from error
+        status = os.lstat(path)  # a link to nothing is a damaged image, until it is mended
     return status.st_size, status.st_mtime_ns

@@ -104,3 +104,11 @@ def test_verification_of_samples_that_are_missing_is_a_data_error(
     assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, num_samples=100)
     parts = ("high_res_mean_9.png does not exist", "sr_mean_test.py")
     assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, mean_model_step=9)
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_verification_of_results_of_another_size_names_theirs(
+    pipeline: Pipeline, tmp_path: Path, size: int
+) -> None:
+    parts = (f"is 32×32, not --large_size {size}; give --large_size 32, or the folder of",)
+    assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, large_size=size)

@@ -51,7 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,
-            entries=load_entries(sample.to_sample_images_dict_path, sample.data_dir),
+            entries=load_entries(
+                sample.to_sample_images_dict_path, sample.data_dir, "--to_sample_images_dict_path"
+            ),
             sizes=(flags.large_size, flags.small_size),
             flags=sample,
             device=run.device,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ddpm.flags import DiffusionFlags, SamplerFlags
 from utils.atomic_file import sha256_of
 from utils.image_util import HALF_RANGE_255
+from utils.script_util import require_at_least
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
@@ -21,7 +22,11 @@ WATCHED_STD_255, MIN_STD_SHARE = 5.0, 0.95
 
 
 def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
-    """The (respaced) noising process of the flags."""
+    """The (respaced) noising process of the flags.
+
+    Raises:
+        ValueError: names the flag that makes no process, and its value.
+    """
     from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
     from diffusion.respace import SpacedDiffusion, space_timesteps
     from diffusion.schedules import get_named_beta_schedule
@@ -33,11 +38,16 @@ def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
     else:
         loss_type = LossType.MSE
     fixed = ModelVarType.FIXED_SMALL if flags.sigma_small else ModelVarType.FIXED_LARGE
+    require_at_least(flags, diffusion_steps=1)
     steps = flags.diffusion_steps
     betas = get_named_beta_schedule(flags.noise_schedule, steps)
     spacing = flags.timestep_respacing or [steps]
+    try:
+        kept = space_timesteps(steps, spacing, betas)
+    except ValueError as error:
+        raise ValueError(f"--timestep_respacing {flags.timestep_respacing}: {error}") from None
     return SpacedDiffusion(
-        use_timesteps=space_timesteps(steps, spacing, betas),
+        use_timesteps=kept,
         betas=betas,
         model_mean_type=ModelMeanType.START_X if flags.predict_xstart else ModelMeanType.EPSILON,
         model_var_type=ModelVarType.LEARNED_RANGE if flags.learn_sigma else fixed,

@@ -21,6 +21,7 @@ from utils.atomic_file import atomic_write, remove_stale_temp_files
 from utils.errors import DataError
 from utils.lock_util import try_lock
 from utils.npz_file import read_npz
+from utils.storage_util import make_folder
 
 Arrays = Mapping[str, NDArray[Any]]
 _PAUSE_SECONDS = 0.1
@@ -86,7 +87,7 @@ class PartStore:
         Raises:
             StorageError: if the file cannot be written.
         """
-        os.makedirs(self._folder, exist_ok=True)
+        make_folder(self._folder)
         digest = hashlib.sha256(repr(indices).encode()).hexdigest()[:12]
         path = os.path.join(self._folder, f"{indices[0]:08d}_{len(indices)}_{digest}.npz")
         with atomic_write(path) as file:

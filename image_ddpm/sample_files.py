@@ -23,6 +23,7 @@ from utils.image_util import write_png
 from utils.pixel_util import make_grid
 from utils.progress import Progress
 from utils.stop_util import StopFlag
+from utils.storage_util import make_folder
 from utils.thread_util import chosen_threads, ordered_map
 
 Shape = tuple[int, int, int, int]
@@ -146,7 +147,7 @@ def write_pictures(
     rows = grid_rows(num_samples, labels)
     wanted, shown = {i for row in rows for i in row}, {}
     folder = os.path.join(output_dir, "png")
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder)
 
     def draw(item: tuple[int, NDArray[np.uint8]]) -> tuple[int, NDArray[np.uint8]]:
         index, image = item

@@ -15,6 +15,7 @@ import numpy as np
 from noisy_label.noise import NUM_CLASSES, Array, Labels
 from utils.errors import DataError
 from utils.safe_pickle import dump_pickle, load_pickle
+from utils.storage_util import make_folder
 
 _SUM_TOLERANCE = 1e-4
 
@@ -40,7 +41,7 @@ def held_out_file(path: str) -> str:
 
 def save_labels(path: str, noisy: NoisyLabels) -> None:
     """Writes a file."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    make_folder(os.path.dirname(path) or ".")
     rows = zip(noisy.labels.tolist(), noisy.law.tolist(), strict=True)
     dump_pickle([(label, law) for label, law in rows], path)
 

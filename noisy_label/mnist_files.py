@@ -19,6 +19,7 @@ from utils.atomic_file import atomic_write
 from utils.digit_images import load_digit_images
 from utils.errors import CheckpointError, DataError
 from utils.state_dict_io import read_torch_file
+from utils.storage_util import make_folder
 
 TRAINING, TEST = "training", "test"
 SIDE = IMAGE_SIDE
@@ -66,7 +67,7 @@ def _problem(content: Any) -> str:
 
 def save_split(data_dir: str, split: str, images: torch.Tensor, labels: torch.Tensor) -> str:
     """Writes one of the two files; returns its path."""
-    os.makedirs(data_dir, exist_ok=True)
+    make_folder(data_dir)
     path = os.path.join(data_dir, f"{split}.pt")
     with atomic_write(path) as file:
         torch.save((images, labels), file)

@@ -28,6 +28,7 @@ from utils.logger import RunLogger
 from utils.npz_file import read_npz
 from utils.random_util import stable_seed
 from utils.settings_file import require_same_settings
+from utils.storage_util import make_folder
 
 CLEAN, RESULT_FILE, SETTINGS_FILE = "clean", "run.json", "settings.json"
 # what all runs of a sweep have in common
@@ -113,7 +114,7 @@ def do_run(run: SweepRun, flags: SweepFlags) -> bool:
         keep_last_k=1,
         seed=run.seed,
     )
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder)
     logger = RunLogger(folder, is_quiet=True)
     try:
         result = _train_and_judge(run, flags, train, (images, held_out), logger)

@@ -24,6 +24,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     NOISY_LABELS: (),
 }
 CHAIN = tuple(step for step in NEEDS if step != NOISY_LABELS)
+_MARK = "settings-of-a-step:"
 
 
 def in_order(names: Sequence[str]) -> list[str]:
@@ -50,18 +51,36 @@ def read_options(steps: Sequence[str], config: str) -> list[list[str]]:
     """What sbatch gets for each step.
 
     Raises:
-        ValueError: if bash cannot read the settings.
+        ValueError: if there are no settings, or bash cannot read them to their end.
     """
-    if not (ROOT / config).is_file():
-        raise ValueError(f"--config {ROOT / config} does not exist; copy slurms/config.sh")
-    lines = [f"echo : ${{OPTIONS-}} ${{{step.upper()}_OPTIONS-}}" for step in steps]
+    path = ROOT / config
+    if path.is_dir():
+        raise ValueError(f"--config {path} is a folder; name a file, such as slurms/config.sh")
+    if not path.is_file():
+        raise ValueError(f"--config {path} does not exist; copy slurms/config.sh")
+    lines = [f"echo; echo {_MARK} ${{OPTIONS-}} ${{{step.upper()}_OPTIONS-}}" for step in steps]
     script = "\n".join(['set -euf; . "$0"', *lines])
     done = subprocess.run(
-        ["bash", "-c", script, str(ROOT / config)], cwd=ROOT, capture_output=True, text=True
+        ["bash", "-c", script, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if done.returncode:
-        raise ValueError(f"--config {config}: bash cannot read it: {done.stderr.strip()}")
-    return [line.split()[1:] for line in done.stdout.splitlines()[-len(steps) :]]
+        look = f"look with {shlex.join(['bash', '-eux', str(path)])}"
+        reason = done.stderr.strip() or f"a command in it ended with {done.returncode}; {look}"
+        raise ValueError(f"--config {config}: bash cannot read it: {reason}")
+    # whatever the settings print themselves, at their end or in a trap, has no mark
+    said = [
+        words[1:] for line in done.stdout.splitlines() if (words := line.split())[:1] == [_MARK]
+    ]
+    if len(said) != len(steps):
+        raise ValueError(
+            f"--config {config}: bash does not come to its end; take out what ends it (exit, exec) "
+            "or sends its output elsewhere"
+        )
+    return said
 
 
 def job_command(step: str, options: Sequence[str], after: str) -> list[str]:

@@ -60,9 +60,10 @@ field() { scontrol show job --oneliner "$JOB" | grep -oP "(?<= $1=)\S+"; }
 
 # where the site sends a preempted job's steps SIGTERM, the script hears nothing of it
 is_preempted() {
-  local since
-  since=$(field PreemptTime)
-  [ "$since" != None ] && [[ ! $since < $(field StartTime) ]]
+  local since start
+  since=$(field PreemptTime) start=$(field StartTime)
+  # both are empty where Slurm does not answer
+  [ -n "$since" ] && [ -n "$start" ] && [ "$since" != None ] && [[ ! $since < $start ]]
 }
 
 # a job that was cancelled is not running any more

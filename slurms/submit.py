@@ -10,6 +10,8 @@ Settings stand in slurms/config.sh. What a job does when its time is over: slurm
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,8 @@ from slurms.chain import (
 from utils.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, flag, from_args, make_parser
 
+_JOB = "[0-9]+(_[0-9]+)?"
+
 
 @dataclass(frozen=True)
 class SubmitFlags:
@@ -39,6 +43,18 @@ class SubmitFlags:
     config: str = flag("slurms/config.sh", "file of the settings; relative: to the toolkit's root")
     after: str = flag("", "numbers of jobs that the first steps wait for, with colons between them")
     dry_run: bool = flag(False, "print the commands, submit nothing")
+
+    def __post_init__(self) -> None:
+        """Refuses what are no numbers of jobs.
+
+        Raises:
+            ValueError: names the flag, its value and what it may be.
+        """
+        if self.after and not re.fullmatch(f"{_JOB}(:{_JOB})*", self.after):
+            raise ValueError(
+                f"--after {self.after!r} must be numbers of jobs with colons between them, as "
+                "1234:1240 or, for a task of an array, 1234_7"
+            )
 
 
 def create_parser() -> FlagParser:
@@ -57,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         command = job_command(step, options, after)
         if flags.dry_run:
             jobs[step] = f"<{step}>"
-            print(f"CONFIG={config} {' '.join(command)}")
+            print(f"CONFIG={shlex.quote(config)} {shlex.join(command)}")
             continue
         try:
             jobs[step] = submit(command, config)

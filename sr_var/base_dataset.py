@@ -7,17 +7,24 @@ import os
 from utils.crop_data import Entry, listed_entries
 
 
-def load_entries(data_info_dict_path: str, data_dir: str) -> list[Entry]:
+def load_entries(
+    data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
+) -> list[Entry]:
     """All images of an info dict, in the dict's order.
 
     The dict's documented misnaming ``data/imagenet/`` is read as ``data/sr_imagenet/`` where only
     that exists.
 
+    Args:
+        data_info_dict_path: the pickle.
+        data_dir: the folder of the images.
+        flag: which named the pickle, for messages.
+
     Raises:
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
     """
     path = existing_path(data_info_dict_path, ("data/imagenet/", "data/sr_imagenet/"))
-    return listed_entries(path, data_dir)
+    return listed_entries(path, data_dir, flag)
 
 
 def existing_path(path: str, misspelling: tuple[str, str]) -> str:

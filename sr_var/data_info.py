@@ -22,6 +22,7 @@ from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
 from utils.stop_util import StopFlag
+from utils.storage_util import make_folder
 from utils.thread_util import chosen_threads
 
 ALL_FILE, TRAIN_FILE, TEST_FILE = (
@@ -133,7 +134,7 @@ def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
     """
     names = scan(flags.data_dir)
     if not flags.dry_run:
-        os.makedirs(flags.output_dir, exist_ok=True)
+        make_folder(flags.output_dir, "--output_dir")
     if flags.check_images:
         bad = find_bad_images(names, flags, log)
         if bad is None:

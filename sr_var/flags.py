@@ -214,7 +214,7 @@ class VerificationFlags:
         Raises:
             ValueError: names the flag, its value and what it may be.
         """
-        require_at_least(self, num_samples=2, num_panels=-1)
+        require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
         if not self.sr_model_output_dir:

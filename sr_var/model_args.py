@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sr_var.flags import MeanModelFlags, VarModelFlags
@@ -24,6 +25,8 @@ _FILE_NAMES = {
     VarModelFlags: "var_model_args.pkl",
     BaselineModelFlags: "baseline_model_args.pkl",
 }
+# what the images, low-res and high-res, ask of every network here
+_OF_IMAGES = MappingProxyType({"in_channels": 3, "out_channels": 3, "dims": 2})
 
 
 def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
@@ -62,6 +65,11 @@ def load_model_args(
         path = slashed
     try:
         stored = load_args(path)
+    except IsADirectoryError:
+        raise CheckpointError(
+            f"{path} is a folder; name the file of model flags, as "
+            f"{os.path.join(path, _FILE_NAMES[flags_class])}"
+        ) from None
     except ValueError as error:
         raise CheckpointError(str(error)) from None
     return _checked(stored, defaults(flags_class), path, log)
@@ -85,7 +93,21 @@ def _checked(
                 f"{path}: {name} is {value!r}, expected a {type(default).__name__}"
             )
         flags[name] = value
+    problem = _problem_with_images(flags)
+    if problem:
+        raise CheckpointError(f"{path}: {problem}, and train such a network")
     return flags
+
+
+def _problem_with_images(flags: Mapping[str, Any]) -> str:
+    """What a network of the flags could not do with RGB images; empty if nothing."""
+    for name, needed in _OF_IMAGES.items():
+        if flags[name] != needed:
+            return (
+                f"{name} {flags[name]} does not fit the images, which are RGB in two dimensions: "
+                f"use {needed}"
+            )
+    return ""
 
 
 def settle_model_flags(
@@ -104,8 +126,15 @@ def settle_model_flags(
         is_resuming: whether a checkpoint is being resumed.
         given: names of the flags that the command line has; one that was left out says nothing.
         log: receives one line if the command line differs from the file.
+
+    Raises:
+        CheckpointError: see :func:`load_model_args`.
+        ValueError: if the command line asks for a network of other data than RGB images.
     """
     if not is_resuming:
+        problem = _problem_with_images(vars(flags))
+        if problem:
+            raise ValueError(f"--{problem}")
         return dict(vars(flags))
     stored = load_model_args(path, type(flags), log)
     differing = [

@@ -33,6 +33,7 @@ from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
 from utils.settings_file import require_same_settings
 from utils.stop_util import StopFlag
+from utils.storage_util import make_folder
 from utils.thread_util import chosen_threads
 
 IMAGE_FOLDER = "images"
@@ -151,7 +152,7 @@ class OracleWriter:
             return str(error)
         law = law_of(low_res, self._flags.factor)
         for name, path in zip(crop.names, paths, strict=True):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_folder(os.path.dirname(path))
             write_png(path, to_hwc(image_to_bytes(self._draw(law, name, "image")[0])))
         if crop.is_test:
             self._write_truth(crop.names[0], folder, low_res, law)
@@ -164,7 +165,7 @@ class OracleWriter:
     def _write_truth(
         self, name: str, folder: str, low_res_uint8: Uint8Array, law: OracleLaw
     ) -> None:
-        os.makedirs(os.path.join(folder, SAMPLES_FOLDER), exist_ok=True)
+        make_folder(os.path.join(folder, SAMPLES_FOLDER))
         write_png(os.path.join(folder, LOW_RES_FILE), low_res_uint8)
         samples = torch.cat([self._draw(law, name, i) for i in range(self._flags.num_samples)])
         grey = np.stack([to_hwc(sample) for sample in image_to_255(samples)])

@@ -22,6 +22,7 @@ from utils.errors import DataError
 from utils.image_util import safe_join
 from utils.json_file import read_json
 from utils.pixel_util import image_to_bytes, to_hwc
+from utils.storage_util import make_folder
 
 # kinds of networks whose results have the same names
 _SAME_NAMES = MappingProxyType(
@@ -68,7 +69,7 @@ class ResultFolder:
             ValueError: if the name leads out of ``output_dir``.
         """
         folder = safe_join(self.output_dir, name)
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder)
         return os.path.join(folder, file_name)
 
     def pending(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -76,6 +77,7 @@ class ResultFolder:
 
         Raises:
             DataError: if the folder holds another kind of network's results of the same names.
+            StorageError: if no folder can be there.
         """
         for path in self._other_stamps:
             if os.path.exists(path):
@@ -88,8 +90,8 @@ class ResultFolder:
         pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
         if not is_same and dist_util.is_main():
+            make_folder(self.output_dir, "--output_dir")
             self._remove_results()
-            os.makedirs(self.output_dir, exist_ok=True)
             write_json_atomic(self._stamp_path, stamp)
         dist_util.barrier()
         return pending

@@ -45,6 +45,7 @@ from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.script_util import AUTO
 from utils.stop_util import StopFlag
+from utils.storage_util import make_folder
 from utils.thread_util import encoding_threads, ordered_map
 from utils.time_util import Stopwatch
 
@@ -182,7 +183,7 @@ class SRSampler:
     def _open_job(self, position: int, lock: IO[str]) -> ImageJob | None:
         entry, num_wanted = self._entries[position], self._flags.num_samples_per_image
         folder = safe_join(self._flags.output_dir, entry.name)
-        os.makedirs(os.path.join(folder, SAMPLES_FOLDER), exist_ok=True)
+        make_folder(os.path.join(folder, SAMPLES_FOLDER))
         remove_stale_temp_files(folder)
         remove_stale_temp_files(os.path.join(folder, SAMPLES_FOLDER))
         moments = stored_moments(folder, num_wanted, self._log)

@@ -119,6 +119,7 @@ def create_sr_model(*, learn_sigma: bool, **flags: Any) -> SuperResModel:
     from models.unet import SuperResModel
 
     parsed = SRDiffusionModelFlags(**flags)
+    _check_factor(parsed.large_size, parsed.small_size)
     own = {field.name for field in dataclasses.fields(UNetConfig)}
     shared = {name: value for name, value in vars(parsed).items() if name in own}
     shared |= {
@@ -131,11 +132,11 @@ def create_sr_model(*, learn_sigma: bool, **flags: Any) -> SuperResModel:
         if parsed.channel_mult
         else default_diffusion_channel_mult(parsed.large_size),
     }
-    _check_factor(parsed.large_size, parsed.small_size)
     return SuperResModel(UNetConfig(**shared))
 
 
 def _regression_config(flags: MeanModelFlags, **more: Any) -> UNetConfig:
+    _check_factor(flags.large_size, flags.small_size)
     own = {field.name for field in dataclasses.fields(UNetConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
     shared |= {
@@ -145,11 +146,12 @@ def _regression_config(flags: MeanModelFlags, **more: Any) -> UNetConfig:
         if flags.channel_mult
         else default_regression_channel_mult(flags.large_size),
     }
-    _check_factor(flags.large_size, flags.small_size)
     return UNetConfig(**{**shared, **more})
 
 
 def _check_factor(large_size: int, small_size: int) -> None:
+    if large_size < 1:
+        raise ValueError(f"--large_size {large_size} must be at least 1")
     if small_size < 1 or large_size % small_size:
         raise ValueError(
             f"--large_size {large_size} must be a multiple of --small_size {small_size}"

@@ -48,13 +48,27 @@ class Entry:
     fold: int = field(default=0, compare=False)
 
 
-def listed_entries(data_info_dict_path: str, data_dir: str) -> list[Entry]:
+def listed_entries(
+    data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
+) -> list[Entry]:
     """All images of an info dict, in the dict's order.
+
+    Args:
+        data_info_dict_path: the pickle.
+        data_dir: the folder of the images.
+        flag: which named the pickle, for messages.
 
     Raises:
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
     """
-    info = load_info_dict(data_info_dict_path)
+    try:
+        info = load_info_dict(data_info_dict_path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        problem = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
+        raise DataError(
+            f"{flag} {data_info_dict_path or repr('')} {problem}; name a pickle that lists images, "
+            "as sr_data_info.py writes it"
+        ) from None
     if not is_remote(data_dir) and not os.path.isdir(data_dir):
         raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
     return [

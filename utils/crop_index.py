@@ -164,7 +164,7 @@ def read_index(folder: str, recipe: CenterCrop) -> Index:
     try:
         with open(os.path.join(folder, INDEX_FILE), "rb") as file:
             content = file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return index
     require_same_settings(os.path.join(folder, SETTINGS_FILE), recipe.settings(), "--cache_dir")
     index.num_bytes = content.rfind(b"\n") + 1
@@ -214,7 +214,9 @@ def _stamp(path: str) -> Stamp:
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: no such image; check data_dir and the names in the info dict"
-        ) from error
+        if not os.path.islink(path):
+            raise FileNotFoundError(
+                f"{path}: no such image; check data_dir and the names in the info dict"
+            ) from error
+        status = os.lstat(path)  # a link to nothing is a damaged image, until it is mended
     return status.st_size, status.st_mtime_ns

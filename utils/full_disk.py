@@ -64,6 +64,8 @@ def _free_space(path: str) -> str:
     if "://" in path:
         return "free space unknown (remote)"
     folder = os.path.dirname(os.path.realpath(path))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
     try:
         free_mib = shutil.disk_usage(folder).free / 2**20
     except OSError as error:

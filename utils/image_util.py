@@ -49,16 +49,24 @@ def open_image(path: StrPath) -> Image.Image:
 
     Raises:
         FileNotFoundError: nothing is there.
-        BadImageError: see `decode_image`.
+        BadImageError: see `decode_image`; or there is a folder, or a link to nothing.
     """
+    return decode_image(_content(path, MAX_FILE_BYTES), os.fspath(path), _REMEDY)
+
+
+def _content(path: StrPath, max_bytes: int) -> bytes:
     name = os.fspath(path)
     try:
-        data = read_up_to(path, MAX_FILE_BYTES)
+        return read_up_to(path, max_bytes)
+    except IsADirectoryError:
+        problem = "a folder, not an image"
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{name}: no such image; check data_dir and the names in the info dict"
-        ) from error
-    return decode_image(data, name, _REMEDY)
+        if not os.path.islink(path):
+            raise FileNotFoundError(
+                f"{name}: no such image; check data_dir and the names in the info dict"
+            ) from error
+        problem = "a link to nothing"
+    raise BadImageError(f"{name}: {problem}. {_REMEDY}")
 
 
 def image_size(path: StrPath) -> tuple[int, int]:
@@ -66,7 +74,7 @@ def image_size(path: StrPath) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: nothing is there.
-        BadImageError: another format, no whole header, or more than `MAX_PIXELS` pixels.
+        BadImageError: another format, no whole header, more than `MAX_PIXELS` pixels, or no file.
     """
     with contextlib.suppress(BadImageError):  # a header behind a long profile, say
         return _size_in_first(_HEADER_BYTES, path)
@@ -74,7 +82,7 @@ def image_size(path: StrPath) -> tuple[int, int]:
 
 
 def _size_in_first(num_bytes: int, path: StrPath) -> tuple[int, int]:
-    with _opened(read_up_to(path, num_bytes), os.fspath(path), _REMEDY) as image:
+    with _opened(_content(path, num_bytes), os.fspath(path), _REMEDY) as image:
         return image.size
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from utils import mpi_launch, slurm_launch
 
+_REMEDY = (
+    "start the script by torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in each"
+)
 _ELASTIC, _SLURM, _MPI, _SINGLE = "torchrun", "srun", "mpiexec", ""
 
 
@@ -85,10 +88,21 @@ def meet(environ: MutableMapping[str, str] = os.environ) -> None:
     """Sets MASTER_ADDR and MASTER_PORT where the launcher did not.
 
     Raises:
-        ValueError: if no place can be found; the message says which variable to set.
+        ValueError: if no place can be found, or it is none; the message says what to set.
     """
     launcher = _told(environ)[0]
     if launcher == _SLURM:
         slurm_launch.meet(environ)
     elif launcher == _MPI:
         mpi_launch.meet(environ)
+    if launcher != _SINGLE:
+        _require_place(environ)
+
+
+def _require_place(environ: Mapping[str, str]) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not environ.get(name):
+            raise ValueError(f"several processes should meet, but {name} is not set; {_REMEDY}")
+    port = environ["MASTER_PORT"]
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"MASTER_PORT={port!r} is not a port, a number from 1 to 65535; {_REMEDY}")

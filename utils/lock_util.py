@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import IO
 
 from utils.errors import CheckpointError
-from utils.full_disk import write_through
+from utils.full_disk import storing, write_through
 from utils.json_file import parse_json
+from utils.storage_util import make_folder
 
 _MAX_SECONDS_OF_ORPHANS = 20.0
 _MAX_OWNER = 500
@@ -24,8 +25,9 @@ def try_lock(path: str) -> IO[str] | None:
 
     Close the returned file to let go. The kernel lets go by itself when the process dies.
     """
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - stays open while the lock is held
+    make_folder(os.path.dirname(path) or ".")
+    with storing(path):
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - open while the lock is held
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from utils.atomic_file import write_json_atomic
 from utils.console import expendable
+from utils.storage_util import make_folder
 
 
 class RunLogger:
@@ -29,6 +30,9 @@ class RunLogger:
     Args:
         log_dir: folder for the files; None writes no file.
         is_quiet: print nothing either (every rank but the first).
+
+    Raises:
+        StorageError: if no folder can be there, see ``storage_util.make_folder``.
     """
 
     def __init__(self, log_dir: str | None = None, *, is_quiet: bool = False) -> None:
@@ -40,7 +44,7 @@ class RunLogger:
         self._file = None
         self._has_failed = False
         if log_dir is not None:
-            os.makedirs(log_dir, exist_ok=True)
+            make_folder(log_dir, "--log_dir")
             path = os.path.join(log_dir, "logs.txt")
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - see close
 

@@ -29,7 +29,7 @@ def num_local_processes(environ: Mapping[str, str]) -> int:
     """How many of the processes are on this machine; 1 where nobody says."""
     names = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
     said = next((environ[name] for name in names if name in environ), "1")
-    return int(said) if said.isdigit() and int(said) else 1
+    return int(said) if said.isdecimal() and int(said) else 1
 
 
 def meet(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -38,7 +38,7 @@ def meet(environ: MutableMapping[str, str] = os.environ) -> None:
     Where both are set they are left as they are.
 
     Raises:
-        ValueError: if mpi4py is missing and they are not set.
+        ValueError: if mpi4py is missing and they are not set, or does not know the processes.
     """
     if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
         return
@@ -49,10 +49,22 @@ def meet(environ: MutableMapping[str, str] = os.environ) -> None:
             f"mpiexec started several processes, and mpi4py cannot be used ({error}); run "
             "./setup.sh mpi, or set MASTER_ADDR and MASTER_PORT to the first process's"
         ) from None
+    _require_same_size(environ, MPI.COMM_WORLD.Get_size())
     address = None
     if MPI.COMM_WORLD.Get_rank() == 0:
         address = _own_address()
     environ["MASTER_ADDR"], environ["MASTER_PORT"] = MPI.COMM_WORLD.bcast(address, root=0)
+
+
+def _require_same_size(environ: Mapping[str, str], num_known: int) -> None:
+    """Refuses an mpi4py of another MPI, for which each process is alone: all would wait."""
+    _, (name, text), _ = mpi_variables(environ) or ((), ("", str(num_known)), ())
+    if text != str(num_known):
+        raise ValueError(
+            f"{name}={text}, but mpi4py knows {num_known} process(es): it belongs to another MPI; "
+            "install mpi4py for the mpiexec in use (pip install --force-reinstall --no-binary "
+            "mpi4py mpi4py), or set MASTER_ADDR and MASTER_PORT to the first process's"
+        )
 
 
 def _own_address() -> tuple[str, str]:

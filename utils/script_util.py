@@ -163,11 +163,18 @@ def from_args(flags_class: type[T], args: argparse.Namespace) -> T:
     """The dataclass filled from parsed arguments.
 
     Raises:
-        SystemExit: exit code 2 with the message of a ``ValueError`` that the dataclass raises.
+        SystemExit: exit code 2 with the message of a ``ValueError`` that the dataclass raises, or
+            for the empty name of a folder (``…_dir``) that has another default.
     """
-    names = [field.name for field in dataclasses.fields(flags_class)]  # type: ignore[arg-type]
+    fields = dataclasses.fields(flags_class)  # type: ignore[arg-type]
     try:
-        return flags_class(**{name: getattr(args, name) for name in names})
+        for field in fields:
+            if field.name.endswith("_dir") and field.default and not getattr(args, field.name):
+                raise ValueError(
+                    f"--{field.name} is empty; name a folder, or leave the flag out for "
+                    f"{field.default}"
+                )
+        return flags_class(**{field.name: getattr(args, field.name) for field in fields})
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

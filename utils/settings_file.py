@@ -9,6 +9,7 @@ from typing import Any
 from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
 from utils.json_file import read_json
+from utils.storage_util import make_folder
 
 _MAX_SHOWN = 200
 
@@ -28,14 +29,15 @@ def require_same_settings(
 
     Raises:
         DataError: names the settings that differ.
+        StorageError: if no folder can be there.
     """
     folder = os.path.dirname(path)
     try:
         stored = read_json(path)
         if not isinstance(stored, dict):
             raise ValueError("not a record of settings")
-    except FileNotFoundError:
-        os.makedirs(folder, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError):
+        make_folder(folder, folder_flag)
         write_json_atomic(path, dict(settings))
         return
     except ValueError:

@@ -17,7 +17,7 @@ _NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 _LAST_STEP = 0xFFFFFFF0
 # below the ports that systems hand out by themselves
 _FIRST_PORT, _NUM_PORTS = 20000, 10000
-_REMEDY = "start the script by srun, or set RANK and WORLD_SIZE"
+_REMEDY = "start the script by srun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
 
 
 def slurm_variables(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:

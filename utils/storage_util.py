@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 
 from utils.atomic_file import is_remote
+from utils.errors import FORBIDDEN, StorageError
+from utils.full_disk import storing
 
 
 def is_file(path: str) -> bool:
@@ -46,14 +48,45 @@ def size_of(path: str) -> int:
     return int(blobfile.stat(path).size)
 
 
-def make_folder(folder: str) -> None:
-    """Makes a folder and those above it; nothing happens if it is there."""
+def make_folder(folder: str, flag: str = "") -> None:
+    """Makes a folder and those above it; nothing happens if it is there.
+
+    Args:
+        folder: local or remote.
+        flag: which named it, for messages.
+
+    Raises:
+        StorageError: if there is a file in its place or above it, no folder can be there, or the
+            disk is full.
+        OSError: if it may not be made.
+    """
     if not is_remote(folder):
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            named = f"{flag} {folder or repr('')}".lstrip()
+            raise StorageError(f"{named} {_obstacle(folder, error)}; name another folder") from None
+        except OSError as error:
+            if error.errno in FORBIDDEN:
+                raise
+            with storing(folder):
+                raise
         return
     import blobfile
 
     blobfile.makedirs(folder)
+
+
+def _obstacle(folder: str, error: OSError) -> str:
+    """Why a folder cannot be made: what is there, or above it."""
+    place = os.path.abspath(folder)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if os.path.isdir(place):
+        return f"cannot be made in {place} ({error.strerror})"
+    kind = "a file" if os.path.exists(place) else "a link to nothing"
+    is_itself = place == os.path.abspath(folder)
+    return f"is {kind}" if is_itself else f"cannot be made: {place} is {kind}"
 
 
 def remove(path: str) -> None:

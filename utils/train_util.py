@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from utils.logger import RunLogger
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.stop_util import StopFlag
+from utils.storage_util import make_folder
 from utils.train_flags import TrainFlags
 from utils.train_state import TrainState
 from utils.tree_util import batch_length, batch_slice, first_tensor, to_device
@@ -270,7 +270,7 @@ class TrainLoop(ABC):
             if dist_util.is_main():
                 try:
                     if folder and not is_remote(folder):
-                        os.makedirs(folder, exist_ok=True)
+                        make_folder(folder, "--model_save_dir")
                         stack.enter_context(sole_writer(folder))
                         self.state.refuse_other_writers()
                     on_start()

@@ -35,6 +35,7 @@ from utils.image_util import (
 from utils.json_file import read_json
 from utils.progress import Progress
 from utils.stop_util import StopFlag
+from utils.storage_util import make_folder
 from utils.thread_util import chosen_threads
 
 SETTINGS_FILE = ".image_data.json"
@@ -148,7 +149,7 @@ class ImageWriter:
             path = os.path.join(self._flags.output_dir, folder)
             files: list[str] = []
             if not self._flags.dry_run:
-                os.makedirs(path, exist_ok=True)
+                make_folder(path)
                 remove_stale_temp_files(path)
                 files = _image_files(path)
             self._stems[folder] = {os.path.splitext(file)[0] for file in files}
@@ -222,7 +223,7 @@ def _image_files(folder: str) -> list[str]:
 
 def _claim_folder(flags: ImportFlags) -> None:
     """Notes what the folder is made with, or compares it with what it was made with."""
-    os.makedirs(flags.output_dir, exist_ok=True)
+    make_folder(flags.output_dir, "--output_dir")
     path = os.path.join(flags.output_dir, SETTINGS_FILE)
     settings = {"source": flags.source, "image_size": flags.image_size}
     if not os.path.exists(path):

@@ -23,7 +23,7 @@ from image_ddpm.quality.image_sets import ImageSet, array_set, choose, folder_se
 from utils.atomic_file import atomic_write
 from utils.errors import DataError
 from utils.npz_file import read_npz
-from utils.storage_util import is_folder
+from utils.storage_util import is_folder, make_folder
 
 ARRAYS = ("arr_0", "mean", "covariance", "count", "features", "features_name")
 _STATISTICS = ("mean", "covariance", "count")
@@ -99,7 +99,7 @@ def save_features(path: str, found: FeatureSet) -> None:
         StorageError: names the file.
     """
     assert found.features is not None
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    make_folder(os.path.dirname(path) or ".")
     with atomic_write(path) as file:
         np.savez(
             file,

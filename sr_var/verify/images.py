@@ -203,7 +203,10 @@ def _read_mean(folder: str, step: int, size: int) -> Array:
         return read_picture(picture_path, size).astype(np.float64)
     mean = read_npy(array_path, remedy="run sr_mean_test.py again")
     if mean.shape != (size, size, 3) or mean.dtype.kind != "f":
-        raise DataError(f"{array_path} has shape {mean.shape}, not that of --large_size {size}")
+        raise DataError(
+            f"{array_path} has shape {mean.shape}, not that of --large_size {size}; give the size "
+            "of the nets' images, or another --sr_model_output_dir"
+        )
     if not np.isfinite(mean).all():
         raise DataError(f"{array_path} is not finite everywhere; run sr_mean_test.py again")
     return np.asarray(mean, np.float64)

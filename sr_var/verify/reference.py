@@ -70,7 +70,7 @@ def load_reference(
     if stored is None or stored.moments is None or set(stored.indices) != wanted:
         return _from_pictures(folder, num_samples, size, small_size, num_threads)
     if stored.moments.mean.shape[:2] != (size, size):
-        raise DataError(f"{path} is not of images of --large_size {size}")
+        raise _other_size(path, stored.moments.mean.shape, size)
     halves, blocks = _parts(stored, small_size)
     has_pictures = all(os.path.exists(sample_path(folder, i)) for i in range(num_samples))
     if (halves is None or blocks is None) and num_samples >= 4 and has_pictures:
@@ -96,8 +96,15 @@ def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
     """
     picture = np.asarray(open_image(path))
     if picture.shape != (size, size, 3):
-        raise DataError(f"{path} is {picture.shape[1]}×{picture.shape[0]}, not --large_size {size}")
+        raise _other_size(path, picture.shape, size)
     return picture
+
+
+def _other_size(path: str, shape: tuple[int, ...], size: int) -> DataError:
+    return DataError(
+        f"{path} is {shape[1]}×{shape[0]}, not --large_size {size}; give --large_size {shape[0]}, "
+        "or the folder of results of that size"
+    )
 
 
 def _from_pictures(

@@ -34,6 +34,7 @@ from utils.image_util import write_png
 from utils.logger import RunLogger
 from utils.progress import Progress
 from utils.stop_util import StopFlag
+from utils.storage_util import make_folder
 
 _NUM_IN_OVERVIEW = 3
 Picture = npt.NDArray[np.uint8]
@@ -62,7 +63,7 @@ def write_panels(result: ImageResult, log_dir: str, logger: RunLogger) -> None:
     logger.image(f"high_res | low_res | mean/{result.name}", upper, 0)
     logger.image(f"abs_error | std_samples | std_net/{result.name}", lower, 0)
     path = os.path.join(log_dir, "panels", result.name.replace("/", "__") + ".png")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_folder(os.path.dirname(path))
     write_png(path, np.concatenate([upper, lower], axis=0))
 
 

@@ -17,6 +17,12 @@ SCRIPTS = [
     "ddpm_sr_sample",
     "sr_var_verification",
 ]
+# every folder that a script makes
+FOLDERS = [
+    *[(script, "log_dir") for script in SCRIPTS],
+    *[(script, "model_save_dir") for script in TRAININGS],
+    *[(script, "output_dir") for script in SCRIPTS[:1] + SCRIPTS[4:7]],
+]
 
 
 def flags_of(pipeline: Pipeline, script: str, root: Path) -> dict[str, Any]:

@@ -67,6 +67,10 @@ def test_variance_without_a_mean_net_is_a_checkpoint_error(
     assert_refused(
         pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, mean_model_args_path=missing
     )
+    parts = (f"{tmp_path} is a folder; name the file", f"{tmp_path}/mean_model_args.pkl")
+    assert_refused(
+        pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, mean_model_args_path=tmp_path
+    )
 
 
 def test_mean_net_of_other_sizes_is_a_checkpoint_error(pipeline: Pipeline, tmp_path: Path) -> None:

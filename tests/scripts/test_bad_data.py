@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline import Pipeline
-from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused, info_key
+from tests.scripts.runs import FOLDERS, SCRIPTS, TRAININGS, assert_refused, info_key
 from utils.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
@@ -24,12 +24,28 @@ def test_missing_data_folder_is_a_data_error(
     assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, data_dir=missing)
 
 
+@pytest.mark.parametrize(("script", "flag"), FOLDERS)
+def test_file_in_place_of_a_folder_is_named(
+    pipeline: Pipeline, tmp_path: Path, script: str, flag: str
+) -> None:
+    place = tmp_path / "place"
+    place.write_text("mine")
+    parts = (f"--{flag} {place} is a file; name another folder",)
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, **{flag: place})
+    below = place / "a" / "b"
+    parts = (f"--{flag} {below} cannot be made: {place} is a file; name another folder",)
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, **{flag: below})
+    assert place.read_text() == "mine"
+
+
 @pytest.mark.parametrize("script", WITH_INFO)
-def test_info_dict_that_is_missing_or_empty_is_a_data_error(
+def test_info_dict_that_is_missing_or_a_folder_or_empty_is_a_data_error(
     pipeline: Pipeline, tmp_path: Path, script: str
 ) -> None:
     key, path = info_key(script), tmp_path / "info.pkl"
-    assert_refused(pipeline, script, tmp_path, EXIT_DATA, str(path), **{key: path})
+    for wrong, problem in ((path, "does not exist"), (tmp_path, "is a folder")):
+        parts = (f"--{key} {wrong} {problem}; name a pickle", "sr_data_info.py writes it")
+        assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, **{key: wrong})
     path.write_bytes(pickle.dumps({}))
     assert_refused(
         pipeline, script, tmp_path, EXIT_DATA, str(path), "lists no image", **{key: path}
@@ -88,3 +104,11 @@ def test_verification_of_samples_that_are_missing_is_a_data_error(
     assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, num_samples=100)
     parts = ("high_res_mean_9.png does not exist", "sr_mean_test.py")
     assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, mean_model_step=9)
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_verification_of_results_of_another_size_names_theirs(
+    pipeline: Pipeline, tmp_path: Path, size: int
+) -> None:
+    parts = (f"is 32×32, not --large_size {size}; give --large_size 32, or the folder of",)
+    assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, large_size=size)

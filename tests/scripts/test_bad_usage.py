@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline import Pipeline
-from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused
+from tests.scripts.runs import FOLDERS, SCRIPTS, TRAININGS, assert_refused
 from tests.tiny import tree
 from utils.errors import EXIT_USAGE
 
@@ -19,6 +19,16 @@ def test_unknown_flag_names_the_nearest_known_one(
 ) -> None:
     parts = ("unknown flag --data_dri (did you mean --data_dir?)", "usage:")
     assert_refused(pipeline, script, tmp_path, EXIT_USAGE, *parts, data_dri="x")
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("script", "flag"), FOLDERS)
+def test_empty_name_of_a_folder_is_a_usage_error(
+    pipeline: Pipeline, tmp_path: Path, script: str, flag: str
+) -> None:
+    """A training without a folder would go on to its end and save nothing."""
+    parts = (f"--{flag} is empty; name a folder",)
+    assert_refused(pipeline, script, tmp_path, EXIT_USAGE, *parts, **{flag: ""})
     assert tree(tmp_path) == {}
 
 
@@ -40,6 +50,9 @@ def test_bad_channel_mult_is_a_usage_error(
         ("sr_mean_train", {"small_size": 5}, "must be a multiple of --small_size 5"),
         ("sr_mean_train", {"large_size": 96, "channel_mult": ""}, "pass --channel_mult"),
         ("sr_mean_train", {"use_fp16": True, "use_bf16": True}, "exclude each other"),
+        ("sr_mean_train", {"out_channels": 1}, "--out_channels 1 does not fit the images, which"),
+        ("sr_var_train", {"in_channels": 1}, "--in_channels 1 does not fit the images, which are"),
+        ("sr_mean_train", {"dims": 3}, "which are RGB in two dimensions: use 2"),
         ("sr_var_train", {"last_layer_type": "relu"}, "'relu'"),
         ("sr_var_train", {"predict_residual": True}, "--predict_residual is for the mean net"),
         ("sr_mean_test", {"batch_size": 0}, "--batch_size 0 must be at least 1"),
@@ -47,6 +60,11 @@ def test_bad_channel_mult_is_a_usage_error(
         ("sr_mean_test", {"fast_crop": True}, "--fast_crop is for training"),
         ("sr_mean_train", {"cache_dir": "x", "random_crop": True}, "go with --random_crop True"),
         ("ddpm_sr_sample", {"num_samples_per_image": 0}, "must be at least 1"),
+        ("sr_mean_train", {"large_size": -32}, "--large_size -32 must be at least 1"),
+        ("ddpm_sr_sample", {"large_size": 0}, "--large_size 0 must be at least 1"),
+        ("sr_var_verification", {"large_size": -32}, "--large_size -32 must be at least 1"),
+        ("ddpm_sr_sample", {"diffusion_steps": 0}, "--diffusion_steps 0 must be at least 1"),
+        ("ddpm_sr_sample", {"timestep_respacing": -5}, "--timestep_respacing -5: cannot keep -5"),
         ("ddpm_sr_sample", {"timestep_respacing": "ddimx"}, "ddim"),
         ("ddpm_sr_sample", {"timestep_respacing": "200"}, "200"),
         ("ddpm_sr_sample", {"eta": 0.5}, "belongs to the ddim sampler"),

@@ -150,7 +150,7 @@ def test_dry_run_prints_the_chain_and_submits_nothing() -> None:
     waits = {}
     for line in said.stdout.splitlines():
         step = re.search(r"slurms/(\w+)\.sbatch$", line)
-        after = re.search(r"--dependency=afterok:(\S+) --kill-on-invalid-dep=yes", line)
+        after = re.search(r"'--dependency=afterok:(\S+)' --kill-on-invalid-dep=yes", line)
         assert step is not None and f"CONFIG={SLURMS}/config.sh sbatch --parsable" in line
         waits[step[1]] = after[1] if after else ""
     assert list(waits) == list(CHAIN)
@@ -169,7 +169,7 @@ def test_part_of_the_chain_waits_for_given_jobs() -> None:
     said = _submit("--steps", "verify, var_test", "--after", "7:9", "--dry_run", "yes")
     first, second = said.stdout.splitlines()
     assert "afterok:7:9" in first and first.endswith("var_test.sbatch")
-    assert "afterok:<var_test>" in second and second.endswith("verify.sbatch")
+    assert "'--dependency=afterok:<var_test>'" in second and second.endswith("verify.sbatch")
 
 
 def _which(program: str) -> str:
@@ -221,6 +221,10 @@ def test_refused_job_is_an_error_that_says_what_is_left_and_how_to_go_on(tmp_pat
         (("--steps", "mean"), "there is no step 'mean'; choose from sample, mean_train"),
         (("--config", "none.sh"), "none.sh does not exist; copy slurms/config.sh"),
         (("--config", "LICENSE"), "LICENSE: bash cannot read it"),
+        (("--config", "slurms"), "/slurms is a folder; name a file, such as slurms/config.sh"),
+        (("--after", "abc"), "--after 'abc' must be numbers of jobs with colons between them"),
+        (("--after", "12;34"), "--after '12;34' must be numbers of jobs"),
+        (("--after", "12:"), "--after '12:' must be numbers of jobs"),
         ((), "no sbatch here; start this where jobs are submitted"),
     ],
 )
@@ -248,12 +252,14 @@ PREEMPTED = "PreemptTime=2030-01-02T03:04:05"
         (1, f"JobState=RUNNING {PREEMPTED}", 75, True),
         (0, f"JobState=RUNNING {PREEMPTED}", 0, False),
         (1, "JobState=RUNNING PreemptTime=2020-01-02T03:04:05", 1, False),
+        (3, "", 3, False),
+        (75, "", 75, False),
     ],
 )
 def test_job_is_queued_again_if_its_script_was_stopped(
     tmp_path: Path, step_code: int, fields: str, job_code: int, is_queued: bool
 ) -> None:
-    """The last case was preempted before it was started for this time."""
+    """One was preempted before it was started for this time; for the last two Slurm is silent."""
     code, calls = _run_job(tmp_path, step_code, fields)
     assert code == job_code
     assert ("requeue 7" in calls) == is_queued
@@ -269,7 +275,8 @@ def _run_job(folder: Path, step_code: int, fields: str, **variables: str) -> tup
     """The exit code of a job whose script ends so, and what it asks of Slurm."""
     _program(folder, "srun", f"exit {step_code}")
     shown = f"JobId=7 {fields} StartTime=2025-01-01T00:00:00 EndTime=2031-01-01T00:00:00"
-    _program(folder, "scontrol", f'echo "$*" >> {folder}/calls; echo "{shown}"')
+    answer = f'echo "{shown}"' if fields else "exit 1"
+    _program(folder, "scontrol", f'echo "$*" >> {folder}/calls; {answer}')
     for name in ("config.sh", "calls"):
         (folder / name).touch()
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2", **variables}

@@ -75,8 +75,9 @@ def test_missing_data_folder_and_empty_dict_are_data_errors(
 ) -> None:
     with pytest.raises(DataError, match="is not a folder"):
         load_entries(str(tiny_data.test_info), str(tmp_path / "none"))
-    with pytest.raises(FileNotFoundError):
-        load_entries(str(tmp_path / "none.pkl"), str(tiny_data.data_dir))
+    for path, problem in ((tmp_path / "none.pkl", "does not exist"), (tmp_path, "is a folder")):
+        with pytest.raises(DataError, match=f"--data_info_dict_path {path} {problem}; name a pic"):
+            load_entries(str(path), str(tiny_data.data_dir))
     dump_pickle({"a": {"y": 0, "file_names": []}}, tmp_path / "empty.pkl")
     with pytest.raises(DataError, match="lists no image"):
         load_entries(str(tmp_path / "empty.pkl"), str(tiny_data.data_dir))

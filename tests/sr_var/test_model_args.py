@@ -105,6 +105,15 @@ def test_stored_value_of_another_type_is_refused(tmp_path: Path, flags: dict[str
         load_model_args(path, MeanModelFlags)
 
 
+@pytest.mark.parametrize("flags", [{"out_channels": 1}, {"in_channels": 4}, {"dims": 1}])
+def test_stored_flags_of_a_network_for_other_data_are_refused(
+    tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    path, name = _write(tmp_path / "mean_model_args.pkl", **flags), next(iter(flags))
+    with pytest.raises(CheckpointError, match=f"{path}: {name} {flags[name]} does not fit the im"):
+        load_model_args(path, MeanModelFlags)
+
+
 def test_hostile_args_file_is_refused_without_side_effect(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     path = tmp_path / "mean_model_args.pkl"

@@ -164,6 +164,17 @@ def test_damaged_image_ends_the_making_and_what_is_cut_stays(
     assert sorted(cut) == NAMES[4:]
 
 
+def test_link_to_nothing_is_a_damaged_image_until_it_leads_somewhere(images: Path) -> None:
+    link = images / NAMES[2]
+    image = link.rename(link.with_name("image"))
+    link.symlink_to("later")
+    with pytest.raises(BadImageError, match="a link to nothing"):
+        _test_crops(_flags(images))
+    assert len(_test_crops(_flags(images, on_bad_image="skip"))) == 8
+    image.rename(link.with_name("later"))
+    assert len(_test_crops(_flags(images))) == 9
+
+
 def test_damaged_image_is_skipped_as_without_a_cache(images: Path) -> None:
     whole = (images / NAMES[4]).read_bytes()
     (images / NAMES[4]).write_bytes(whole[:200])

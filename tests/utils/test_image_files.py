@@ -19,6 +19,7 @@ from utils.errors import DataError
 from utils.image_util import (
     MAX_PIXELS,
     BadImageError,
+    image_size,
     open_image,
     resolve_image_path,
     safe_join,
@@ -82,6 +83,16 @@ def test_reading_refuses_to_run_with_truncated_images_allowed(
 def test_missing_image_is_file_not_found_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.JPEG: no such image; check data_dir"):
         open_image(tmp_path / "nowhere.JPEG")
+
+
+def test_folder_or_link_to_nothing_in_place_of_an_image_is_a_bad_image(tmp_path: Path) -> None:
+    (tmp_path / "folder.JPEG").mkdir()
+    (tmp_path / "link.JPEG").symlink_to(tmp_path / "none.JPEG")
+    for read in (open_image, image_size):
+        with pytest.raises(BadImageError, match=r"folder\.JPEG: a folder, not an image\. Get the"):
+            read(tmp_path / "folder.JPEG")
+        with pytest.raises(BadImageError, match=r"link\.JPEG: a link to nothing\. Get the file"):
+            read(tmp_path / "link.JPEG")
 
 
 def test_bad_image_is_a_data_error(tmp_path: Path) -> None:

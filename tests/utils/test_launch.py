@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from utils.launch import Launch, meet, num_local_processes, read_launch
 from utils.slurm_launch import first_host, tasks_on_node
 
-TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "x"}
+RANKS = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
+TORCHRUN = {**RANKS, "MASTER_ADDR": "x", "MASTER_PORT": "29500"}
 # what srun sets for the third of three tasks on two nodes
 STEP = {
     "SLURM_JOB_ID": "4711",

@@ -24,7 +24,8 @@ from noisy_label.idx_files import read_idx
 from tests.reliability.confined import assert_all_well, outcomes, slowest
 from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations
-from tests.reliability.readers import Reader, readers, reading
+from tests.reliability.readers import readers, reading
+from tests.reliability.seed_files import Reader
 from utils.errors import CheckpointError, DataError
 from utils.image_util import MAX_PIXELS
 
@@ -105,7 +106,9 @@ def _header(shape: str) -> str:
     return f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}"
 
 
-@pytest.mark.parametrize("name", ["moments", "exact moments", "arrays", "parts", "predictions"])
+@pytest.mark.parametrize(
+    "name", ["moments", "exact moments", "arrays", "samples", "parts", "predictions"]
+)
 @pytest.mark.parametrize(
     "array",
     [

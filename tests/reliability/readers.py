@@ -28,9 +28,11 @@ from noisy_label import sweep
 from noisy_label.idx_files import read_idx
 from noisy_label.label_files import load_labels
 from noisy_label.mnist_files import load_split
+from sr_var.data_info import _read_journal
 from sr_var.flags import MeanModelFlags
 from sr_var.model_args import load_model_args
 from sr_var.moments import SampleMoments, load_moments
+from sr_var.results import _read_stamp
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.cost import num_steps
 from sr_var.verify.images import _read_mean
@@ -169,6 +171,10 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         "crop index": Reader("cache/index.jsonl", ["".join(lines).encode()], _index, crops),
         "settings": Reader(
             "settings.json", json_of(_SETTINGS), lambda path: require_same_settings(path, _SETTINGS)
+        ),
+        "stamp": Reader(".mean_7.json", json_of({"models": ["0" * 64]}), _read_stamp),
+        "checked": Reader(
+            ".checked.txt", [b"/data/a\n/data/b.png\n"], lambda path: _read_journal(path, "/data")
         ),
         "import": Reader(
             "images/.image_data.json", json_of({"source": "digits", "image_size": 4}), _claim

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from image_ddpm import demo_report
+from image_ddpm.demo import QUICK, SOLVERS
 from image_ddpm.importers import image_writer
 from image_ddpm.importers.cifar_files import read_cifar10
 from image_ddpm.importers.data_flags import ImportFlags
@@ -28,11 +30,14 @@ from noisy_label import sweep
 from noisy_label.idx_files import read_idx
 from noisy_label.label_files import load_labels
 from noisy_label.mnist_files import load_split
+from sr_var.baseline_heads import summarise_errors
+from sr_var.baseline_utils import _stored_errors
 from sr_var.data_info import _read_journal
 from sr_var.flags import MeanModelFlags
 from sr_var.model_args import load_model_args
 from sr_var.moments import SampleMoments, load_moments
 from sr_var.results import _read_stamp
+from sr_var.verify import report_figures
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.cost import num_steps
 from sr_var.verify.images import _read_mean
@@ -99,6 +104,20 @@ def _claim(path: str) -> None:
     )
 
 
+def _summary(path: str) -> None:
+    summarise_errors([_stored_errors(path)])
+
+
+def _budget(path: str) -> None:
+    summary = {"budget": read_budget(os.path.dirname(path))}
+    report_figures._budget(summary)
+
+
+def _evaluation(path: str) -> None:
+    found = {**demo_report._results(path), "seconds": None, "grid": b""}
+    demo_report._page(QUICK, dict.fromkeys(SOLVERS, found)).render()
+
+
 def _cifar() -> dict[str, bytes]:
     batch = pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1]}, 2)
     names = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
@@ -162,6 +181,10 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
     process = {"diffusion_steps": 9, "timestep_respacing": "4", "noise_schedule": "linear"}
     seconds = {"seconds": 1.5, "num_items": 4, "device": "cpu"}
+    budget = {"row": "a", "relative_mse": 0.5, "relative_var_error": None}
+    errors = {"0.1": {"coverage": 0.1, "rms_error": 2.5}, "0.9": {"coverage": 1}}
+    frechet = {"distance": 3.5, "floor": None}
+    evaluation = {"dimension": 64, "reference": {"count": 9}, "frechet": frechet}
     above = os.path.dirname
     checkpoint = _checkpoint_set(folder / "set")
     manifest = checkpoint.pop("ckpt000003.json")
@@ -181,9 +204,9 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         ),
         "seconds": Reader("seconds.json", json_of(seconds), seconds_per_item),
         "steps": Reader(".sampling.json", json_of(process), lambda path: num_steps(above(path))),
-        "budget": Reader(
-            "budget.json", json_of({"budget": [{"row": 1}]}), lambda path: read_budget(above(path))
-        ),
+        "budget": Reader("budget.json", json_of({"budget": [budget]}), _budget),
+        "quantiles": Reader("a/quantile_errors_9.json", json_of(errors), _summary),
+        "evaluation": Reader("eval/results.json", json_of(evaluation), _evaluation),
         "run": Reader("run.json", json_of({"accuracy": 0.5}), sweep.read_record),
         "lock": Reader(
             ".writer.lock", json_of(owner), lambda path: _is_dead(Path(path).read_text("latin-1"))

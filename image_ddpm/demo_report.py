@@ -13,8 +13,9 @@ from typing import Any
 from image_ddpm.demo import SOLVERS, Preset
 from image_ddpm.sampling import SECONDS_FILE
 from utils.atomic_file import write_text_atomic
+from utils.errors import DataError
 from utils.html_report import Html, Page, Rows, Section, figure, join, number, table, tag
-from utils.json_file import read_json
+from utils.json_file import is_number, read_json
 from utils.svg_plot import bars
 from utils.time_util import seconds_per_item
 
@@ -31,7 +32,8 @@ def write_report(preset: Preset) -> str:
     """Writes ``report.html``; returns its path.
 
     Raises:
-        OSError, ValueError, KeyError: if a command of the demo has not left its figures.
+        OSError: if a command of the demo has not left its figures.
+        DataError: if they are damaged.
     """
     found = {solver: _figures(preset, solver) for solver in SOLVERS}
     path = os.path.join(preset.report_dir, "report.html")
@@ -41,9 +43,30 @@ def write_report(preset: Preset) -> str:
 
 
 def _figures(preset: Preset, solver: str) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(os.path.join(preset.eval_dir(solver), "results.json"))
+    found = _results(os.path.join(preset.eval_dir(solver), "results.json"))
     found["seconds"] = seconds_per_item(os.path.join(preset.samples_dir(solver), SECONDS_FILE))
     found["grid"] = Path(preset.samples_dir(solver), "grid.png").read_bytes()
+    return found
+
+
+def _results(path: str) -> dict[str, Any]:
+    """What ``image_eval.py`` found; ``frechet.floor`` may be None.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    try:
+        found: dict[str, Any] = read_json(path)
+        frechet = found["frechet"]
+        needed = [found["dimension"], found["reference"]["count"], frechet["distance"]]
+        floor = frechet["floor"]
+        if not all(map(is_number, needed)) or not (floor is None or is_number(floor)):
+            raise ValueError("its figures are no numbers")
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise DataError(
+            f"{path} is damaged ({reason}); delete it and run demo_images.py again"
+        ) from None
     return found
 
 

@@ -11,15 +11,17 @@ import contextlib
 import functools
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from image_ddpm.parts import PartStore, read_part
 from utils.atomic_file import atomic_write
+from utils.errors import DataError
 from utils.image_util import write_png
+from utils.npz_file import read_npz, read_npz_rows
 from utils.pixel_util import make_grid
 from utils.progress import Progress
 from utils.stop_util import StopFlag
@@ -30,6 +32,8 @@ Shape = tuple[int, int, int, int]
 _ROWS_IN_GRID, _GRID_COLUMNS = 10, 10
 # parts that are open at a time: rows of as many processes lie between each other
 _NUM_OPEN_PARTS = 64
+# pictures of damaged samples may have been drawn already
+_REMEDY = "delete it and the folder png beside it, and run again"
 
 
 class Interrupted(Exception):
@@ -54,7 +58,7 @@ def finish_and_draw(
         try:
             is_written = finish_samples(store, path, shape, log, lambda: bool(stop.reason))
             if is_written and has_pictures:
-                write_pictures(path, shape[0], os.path.dirname(path), lambda: bool(stop.reason))
+                write_pictures(path, shape, os.path.dirname(path), lambda: bool(stop.reason))
         except Interrupted:
             log(f"stopped ({stop.reason}); run again to go on")
             return False
@@ -117,33 +121,22 @@ def write_samples(
                 np.lib.format.write_array(member, labels, allow_pickle=False)
 
 
-def read_rows(path: str) -> Iterator[NDArray[np.uint8]]:
-    """The samples of a file that :func:`write_samples` made, (H, W, C), one after the other."""
-    with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as member:
-        np.lib.format.read_magic(member)
-        shape, _, _ = np.lib.format.read_array_header_1_0(member)
-        size = int(np.prod(shape[1:]))
-        for _ in range(shape[0]):
-            yield np.frombuffer(_read_exactly(member, size), np.uint8).reshape(shape[1:])
-
-
-def _read_exactly(member: IO[bytes], size: int) -> bytes:
-    content = member.read(size)
-    if len(content) != size:
-        raise EOFError(f"{size} bytes expected, {len(content)} found")
-    return content
-
-
 def write_pictures(
-    path: str, num_samples: int, output_dir: str, is_stopped: Callable[[], bool] = lambda: False
+    path: str, shape: Shape, output_dir: str, is_stopped: Callable[[], bool] = lambda: False
 ) -> None:
     """Each sample of a file as ``png/<label>_<index>.png`` (those that are missing), and a grid.
 
+    Args:
+        path: of the file that :func:`write_samples` made.
+        shape: (N, H, W, C) of its samples.
+        output_dir: where to.
+        is_stopped: asked after each picture.
+
     Raises:
+        DataError: if the file is damaged, or not of this shape.
         Interrupted: if ``is_stopped`` says so.
     """
-    with np.load(path, allow_pickle=False) as stored:
-        labels = stored["arr_1"] if "arr_1" in stored.files else None
+    num_samples, labels = shape[0], _read_labels(path, shape[0])
     rows = grid_rows(num_samples, labels)
     wanted, shown = {i for row in rows for i in row}, {}
     folder = os.path.join(output_dir, "png")
@@ -157,7 +150,8 @@ def write_pictures(
             write_png(name, image[:, :, 0] if image.shape[2] == 1 else image)
         return item
 
-    drawn = ordered_map(draw, enumerate(read_rows(path)), chosen_threads(-1))
+    samples = read_npz_rows(path, "arr_0", shape, remedy=_REMEDY)
+    drawn = ordered_map(draw, enumerate(samples), chosen_threads(-1))
     with (
         contextlib.closing(drawn),
         Progress(num_samples, "writing pictures", unit="picture") as bar,
@@ -169,6 +163,14 @@ def write_pictures(
             if is_stopped():
                 raise Interrupted
     write_png(os.path.join(output_dir, "grid.png"), sample_grid(rows, shown))
+
+
+def _read_labels(path: str, num_samples: int) -> NDArray[Any] | None:
+    stored = read_npz(path, path, ["arr_1"], remedy=_REMEDY, max_bytes=8 * num_samples)
+    labels = stored.get("arr_1")
+    if labels is not None and (labels.shape != (num_samples,) or labels.dtype.kind not in "iu"):
+        raise DataError(f"{path}: arr_1 is no label of each of {num_samples} samples; {_REMEDY}")
+    return labels
 
 
 def grid_rows(num_samples: int, labels: NDArray[Any] | None) -> list[list[int]]:

@@ -30,7 +30,7 @@ from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
 from utils.crop_data import Entry
 from utils.errors import DataError
-from utils.json_file import read_json
+from utils.json_file import is_number, read_json
 from utils.pixel_util import image_to_255, require_finite, save_image, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
@@ -196,7 +196,11 @@ def exact_quantiles(high_res: Tensor, small_size: int, levels: Sequence[float]) 
 def report_quantiles(
     results: ResultFolder, entries: Sequence[Entry], step: int, log: Any
 ) -> dict[str, dict[str, float]]:
-    """Averages the figures of all images, logs them, writes ``quantile_results_<step>.json``."""
+    """Averages the figures of all images, logs them, writes ``quantile_results_<step>.json``.
+
+    Raises:
+        DataError: if an image's figures are damaged, or those of two images of other levels.
+    """
     by_image = []
     for entry in entries:
         path = results.path(entry.name, results.file_names[-1])
@@ -206,7 +210,7 @@ def report_quantiles(
         return {}
     try:
         summary = summarise_errors(by_image)
-    except (KeyError, TypeError):
+    except KeyError:
         file_name = results.file_names[-1]
         raise DataError(
             f"{results.output_dir}: the files {file_name} are not of one test; delete them and run "
@@ -223,12 +227,22 @@ def report_quantiles(
 
 
 def _stored_errors(path: str) -> dict[str, dict[str, float]]:
+    """The figures of one image by level.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
     try:
         content: dict[str, dict[str, float]] = read_json(path)
-        if not isinstance(content, dict):
+        rows = content.values() if isinstance(content, dict) else ()
+        if not rows or not all(_is_row(row) for row in rows):
             raise ValueError("no figures by level")
     except ValueError as error:
         raise DataError(
             f"{path} is damaged ({error}); delete it and run sr_baseline_test.py again"
         ) from None
     return content
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, dict) and "coverage" in row and all(map(is_number, row.values()))

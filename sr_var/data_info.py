@@ -117,13 +117,20 @@ def _problem(data_dir: str) -> Callable[[str], str]:
 
 
 def _read_journal(path: str, data_dir: str) -> set[str]:
-    """Names that an earlier, stopped check of the same folder found whole."""
+    """Names that an earlier, stopped check of the same folder found whole.
+
+    A damaged line is no name, so that its image is checked again.
+    """
     if not os.path.exists(path):
         return set()
-    prefix = os.path.join(data_dir, "")
-    with open(path, encoding="utf-8") as file:
-        whole_lines = [line[:-1] for line in file if line.endswith("\n")]
-    return {line.removeprefix(prefix) for line in whole_lines if line.startswith(prefix)}
+    prefix, names = os.path.join(data_dir, ""), set()
+    with open(path, "rb") as file:
+        for line in file:
+            with contextlib.suppress(UnicodeDecodeError):
+                text = line.decode("utf-8")
+                if text.endswith("\n") and text.startswith(prefix):
+                    names.add(text[:-1].removeprefix(prefix))
+    return names
 
 
 def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:

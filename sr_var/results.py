@@ -76,7 +76,8 @@ class ResultFolder:
         """The images that are still to do; all ranks get the same answer.
 
         Raises:
-            DataError: if the folder holds another kind of network's results of the same names.
+            DataError: if the folder holds another kind of network's results of the same names, or
+                its stamp cannot be read; nothing is removed.
             StorageError: if no folder can be there.
         """
         for path in self._other_stamps:
@@ -86,7 +87,7 @@ class ResultFolder:
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
         stamp = {"models": [sha256_of(path) for path in self._model_paths]}
-        is_same = self._read_stamp() == stamp
+        is_same = _read_stamp(self._stamp_path) == stamp
         pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
         if not is_same and dist_util.is_main():
@@ -95,12 +96,6 @@ class ResultFolder:
             write_json_atomic(self._stamp_path, stamp)
         dist_util.barrier()
         return pending
-
-    def _read_stamp(self) -> Any:
-        try:
-            return read_json(self._stamp_path)
-        except (OSError, ValueError):
-            return None
 
     def _is_done(self, name: str) -> bool:
         folder = safe_join(self.output_dir, name)
@@ -113,6 +108,27 @@ class ResultFolder:
         for folder, _, files in os.walk(self.output_dir):
             for file in self._own_files.intersection(files):
                 os.remove(os.path.join(folder, file))
+
+
+def _read_stamp(path: str) -> dict[str, Any] | None:
+    """What the results come from; None if the folder has none yet.
+
+    Raises:
+        DataError: if it cannot be read, which says nothing about the results.
+    """
+    try:
+        stamp = read_json(path)
+        if not isinstance(stamp, dict) or not isinstance(stamp.get("models"), list):
+            raise ValueError("no record of checkpoints")
+    except (FileNotFoundError, NotADirectoryError):  # the latter is told where folders are made
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}), so which "
+            "checkpoint the results beside it come from is not known; give another --output_dir, "
+            "or delete it to have them removed and made again"
+        ) from None
+    return stamp
 
 
 def stamp_path(output_dir: str, kind: str, step: int) -> str:

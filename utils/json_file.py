@@ -8,6 +8,7 @@ from typing import Any
 from utils.atomic_file import StrPath, read_up_to
 
 MAX_BYTES = 1 << 26
+_LARGEST = 1e150
 
 
 def parse_json(text: bytes | str) -> Any:
@@ -22,6 +23,11 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError(f"byte {error.start} is no UTF-8") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a finite number that float64 can hold with its square."""
+    return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST  # type: ignore[operator]
 
 
 def read_json(path: StrPath) -> Any:

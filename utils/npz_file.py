@@ -6,13 +6,14 @@ Nothing is unpickled, and a header that claims more than its file can hold makes
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import struct
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,40 @@ def read_npz(
             return {name: _read_member(archive, name, max_bytes) for name in names}
 
 
+def read_npz_rows(
+    path: str, name: str, shape: tuple[int, ...], *, remedy: str = _MAKE_AGAIN
+) -> Iterator[NDArray[np.uint8]]:
+    """The rows of one uint8 array, one after the other: memory of a row, however large the file.
+
+    Args:
+        path: of the file, which is there.
+        name: of the array, which lies in C order.
+        shape: (N, ...) that it must have.
+        remedy: what to do about a bad file.
+
+    Raises:
+        DataError: as :func:`read_npz`, or another shape; a wrong checksum shows behind the last
+            row.
+        FileNotFoundError: nothing is there.
+    """
+    size = math.prod(shape[1:])
+    with (
+        _damage_told(f"{path} is no whole .npz file", remedy),
+        open(path, "rb") as file,
+        zipfile.ZipFile(file) as archive,
+        archive.open(_member(archive, name)) as member,
+    ):
+        found, is_fortran, dtype = _header(member)
+        if found != shape or is_fortran or dtype != np.uint8:
+            raise ValueError(f"{name} is {dtype} {found}, not uint8 {shape}")
+        for _ in range(shape[0]):
+            content = member.read(size)
+            if len(content) != size:
+                raise ValueError(f"{name} is cut off")
+            yield np.frombuffer(content, np.uint8).reshape(shape[1:])
+        _require_end(member, name)
+
+
 def read_npy(path: str, *, remedy: str = _MAKE_AGAIN) -> NDArray[Any]:
     """The array of a ``.npy`` file.
 
@@ -99,36 +134,50 @@ def _damage_told(what: str, remedy: str) -> Iterator[None]:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[Any]:
-    info = archive.getinfo(f"{name}.npy")
-    is_stored = info.compress_type == zipfile.ZIP_STORED
-    if not is_stored and info.compress_type != zipfile.ZIP_DEFLATED:
-        raise ValueError(f"{name} is packed in a way that numpy does not use")
+    info = _member(archive, name)
     with archive.open(info) as member:
-        size = _claimed_bytes(member)  # type: ignore[arg-type]
-    room = min(info.file_size, info.compress_size * (1 if is_stored else _MAX_RATIO), max_bytes)
+        size = _claimed_bytes(member)
+    ratio = 1 if info.compress_type == zipfile.ZIP_STORED else _MAX_RATIO
+    room = min(info.file_size, info.compress_size * ratio, max_bytes)
     if size > room:
         raise ValueError(f"{name} claims {size} bytes, the file has room for {room}")
     with archive.open(info) as member:
         array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-        if member.read(1):
-            raise ValueError(f"{name} goes on behind its end")
+        _require_end(member, name)
     return array
 
 
-def _claimed_bytes(member: BinaryIO) -> int:
+def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed in a way that numpy does not use")
+    return info
+
+
+def _require_end(member: IO[bytes], name: str) -> None:
+    if member.read(1):
+        raise ValueError(f"{name} goes on behind its end")
+
+
+def _claimed_bytes(member: IO[bytes]) -> int:
     """Bytes of the values that the header of a ``.npy`` file announces."""
+    shape, _, dtype = _header(member)
+    num_items = 1
+    for length in shape:
+        num_items *= length
+    return num_items * dtype.itemsize
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(member)
     else:
         raise ValueError(f"it has format {version}, not that of plain numbers")
     if dtype.hasobject:
         raise ValueError("it holds pickled objects, which could run code and are not read")
-    num_items = 1
-    for length in shape:
-        num_items *= length
     if min(shape, default=0) < 0:
         raise ValueError(f"it has the impossible shape {shape}")
-    return num_items * dtype.itemsize
+    return shape, is_fortran, dtype

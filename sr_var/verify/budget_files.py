@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from sr_var.oracle_flags import BudgetFlags
 from sr_var.verify.budget import budget_table, error_budget
 from utils.atomic_file import atomic_write, write_json_atomic
-from utils.json_file import read_json
+from utils.json_file import is_number, read_json
 from utils.logger import RunLogger
 
 BUDGET_FILE = "budget.json"
@@ -44,9 +44,13 @@ def read_budget(log_dir: str) -> list[dict[str, Any]]:
     """The rows that ``oracle_budget.py`` left in a folder; none if it did not run there."""
     try:
         rows = read_json(os.path.join(log_dir, BUDGET_FILE))["budget"]
-        return [row for row in rows if isinstance(row, dict) and "row" in row]
+        return [row for row in rows if isinstance(row, dict) and _is_row(**row)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _is_row(row: object = None, **figures: object) -> bool:
+    return row is not None and all(value is None or is_number(value) for value in figures.values())
 
 
 def draw_budget(path: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from image_ddpm.demo import FULL, QUICK, SOLVERS, Preset, commands
+from image_ddpm.demo_report import write_report
 from tests.tiny import done
+from utils.errors import DataError
 
 
 @pytest.mark.parametrize("preset", [FULL, QUICK], ids=lambda preset: preset.name)
@@ -48,3 +50,24 @@ def test_short_demo_runs_to_its_page_and_again_does_little(
     before = weights.stat().st_mtime_ns
     done("demo_images", ["--quick", "True"])
     assert weights.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"dimension": 1, "reference": {"count": 1}, "frechet": 5}',
+        '{"dimension": 1, "reference": {"count": 1}, "frechet": {"distance": "x", "floor": 1}}',
+    ],
+)
+def test_page_of_damaged_figures_is_a_data_error_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / QUICK.eval_dir("ancestral")
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(content)
+    with pytest.raises(DataError, match=r"ancestral/results\.json is damaged .*delete it"):
+        write_report(QUICK)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import image_ddpm.sample_files
@@ -129,6 +131,42 @@ def test_pictures_are_the_samples(tmp_path: Path, channels: int) -> None:
         assert np.array_equal(picture.reshape(found["arr_0"][index].shape), found["arr_0"][index])
     with Image.open(tmp_path / "log" / "grid.png") as grid:
         assert grid.size == (3 * (SIDE + 2) + 2, SIDE + 4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "of another shape"])
+def test_pictures_of_damaged_samples_are_a_data_error_with_a_remedy(
+    model: Path, whole: Path, tmp_path: Path, damage: str
+) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    path = next((tmp_path / "out").glob("samples_*.npz"))
+    data = path.read_bytes()
+    place = data.index(b"\n") + 5  # behind the header of arr_0
+    damaged = {
+        "cut": data[:300],
+        "empty": b"",
+        "flipped": data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :],
+    }
+    path.write_bytes(damaged.get(damage, data))
+    if damage == "of another shape":
+        np.savez(path, arr_0=np.zeros((7, SIDE, SIDE, 1), np.uint8))
+    outcome = run(SCRIPT, _flags(model, tmp_path / "out", png=True))
+    assert outcome.code == 3 and outcome.err.count("error:") == 1, outcome
+    assert str(path) in outcome.err and "delete it and the folder png" in outcome.err
+    path.unlink()
+    shutil.rmtree(path.with_name("png"), ignore_errors=True)
+    done(SCRIPT, _flags(model, tmp_path / "out", png=True))
+    assert path.read_bytes() == data and len(list(path.parent.glob("png/*.png"))) == 7
+
+
+@pytest.mark.parametrize("labels", [np.arange(6), np.zeros(7)], ids=["too few", "no numbers"])
+def test_labels_that_are_not_those_of_the_samples_are_refused(
+    model: Path, whole: Path, tmp_path: Path, labels: NDArray[Any]
+) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    path = next((tmp_path / "out").glob("samples_*.npz"))
+    np.savez(path, arr_0=read_samples(whole)["arr_0"], arr_1=labels)
+    outcome = run(SCRIPT, _flags(model, tmp_path / "out", png=True))
+    assert outcome.code == 3 and "arr_1 is no label of each of 7 samples" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -4,40 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
-import json
 import os
 import pickle
 import socket
 import struct
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
+from image_ddpm import demo_report
+from image_ddpm.demo import QUICK, SOLVERS
 from image_ddpm.importers import image_writer
 from image_ddpm.importers.cifar_files import read_cifar10
 from image_ddpm.importers.data_flags import ImportFlags
 from image_ddpm.importers.imagenet_files import read_imagenet
 from image_ddpm.parts import read_part
 from image_ddpm.quality.feature_files import read_input
+from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
 from noisy_label.idx_files import read_idx
 from noisy_label.label_files import load_labels
 from noisy_label.mnist_files import load_split
+from sr_var.baseline_heads import summarise_errors
+from sr_var.baseline_utils import _stored_errors
+from sr_var.data_info import _read_journal
 from sr_var.flags import MeanModelFlags
 from sr_var.model_args import load_model_args
 from sr_var.moments import SampleMoments, load_moments
+from sr_var.results import _read_stamp
+from sr_var.verify import report_figures
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.cost import num_steps
 from sr_var.verify.images import _read_mean
 from sr_var.verify.truth import load_truth
+from tests.reliability.seed_files import (
+    RNG,
+    Reader,
+    image_of,
+    json_of,
+    npz_of,
+    pickles_of,
+    saved,
+    tar_of,
+    torch_of,
+)
 from utils.checkpoint import CheckpointStore
 from utils.crop_index import CenterCrop, Record, read_index
 from utils.image_util import image_size, open_image
@@ -50,76 +65,15 @@ from utils.time_util import seconds_per_item
 _INFO = {"tench": {"y": 0, "file_names": ["n0/a", "b"]}, "shark": {"y": 1, "file_names": []}}
 _FLAGS = {"num_heads": 4, "dropout": 0.1, "use_fp16": False, "channel_mult": "", "x": None}
 _SETTINGS = {"steps": 4, "solver": "x", "seed": None, "sizes": [1, 2]}
-_RNG = np.random.default_rng(0)
-
-
-@dataclass(frozen=True, repr=False)
-class Reader:
-    """A reader.
-
-    Attributes:
-        file: what the file is called; may be in a folder.
-        seeds: good files.
-        read: given the path.
-        beside: what else is in the folder.
-    """
-
-    file: str
-    seeds: Sequence[bytes]
-    read: Callable[[str], object]
-    beside: Mapping[str, bytes] = field(default_factory=dict)
-
-    def names(self, folder: Path) -> tuple[str, str]:
-        """What a message may call it: its path or its folder, or its name in there."""
-        return str((folder / self.file).parent), os.path.basename(self.file)
-
-
-def _pickles(*values: object) -> list[bytes]:
-    return [pickle.dumps(value, protocol) for value in values for protocol in range(6)]
-
-
-def _saved(save: Callable[..., object], *args: object, **keywords: Any) -> bytes:
-    buffer = io.BytesIO()
-    save(buffer, *args, **keywords)
-    return buffer.getvalue()
-
-
-def _npz(**arrays: Any) -> list[bytes]:
-    return [_saved(save, **arrays) for save in (np.savez, np.savez_compressed)]
-
-
-def _torch(content: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def _image(image_format: str, mode: str = "RGB", **options: bool) -> bytes:
-    picture = Image.fromarray(_RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)).convert(mode)
-    return _saved(picture.save, image_format, **options)
-
-
-def _tar(files: Mapping[str, bytes], mode: str = "w", form: int = tarfile.GNU_FORMAT) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode, format=form) as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def _moments(path: Path) -> list[bytes]:
-    moments = SampleMoments().add(_RNG.uniform(0, 255, (5, 8, 8, 3)), range(5), 4)
+    moments = SampleMoments().add(RNG.uniform(0, 255, (5, 8, 8, 3)), range(5), 4)
     found = []
     for is_final in (False, True):
         moments.save(str(path), is_final=is_final)
         found.append(path.read_bytes())
     return found
-
-
-def _json(value: object) -> list[bytes]:
-    return [json.dumps(value).encode()]
 
 
 def _all_items(read: Callable[[str, Any], Any], path: str) -> None:
@@ -150,6 +104,20 @@ def _claim(path: str) -> None:
     )
 
 
+def _summary(path: str) -> None:
+    summarise_errors([_stored_errors(path)])
+
+
+def _budget(path: str) -> None:
+    summary = {"budget": read_budget(os.path.dirname(path))}
+    report_figures._budget(summary)
+
+
+def _evaluation(path: str) -> None:
+    found = {**demo_report._results(path), "seconds": None, "grid": b""}
+    demo_report._page(QUICK, dict.fromkeys(SOLVERS, found)).render()
+
+
 def _cifar() -> dict[str, bytes]:
     batch = pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1]}, 2)
     names = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
@@ -164,23 +132,26 @@ def _pickle_readers() -> dict[str, Reader]:
     arrays = (np.ones((2, 2, 3), np.float32), np.asfortranarray(np.eye(3)))
     args = partial(load_model_args, flags_class=MeanModelFlags, log=lambda line: None)
     return {
-        "info dict": Reader("info.pkl", _pickles(_INFO), load_info_dict),
-        "flags": Reader("args.pkl", _pickles(_FLAGS), load_args),
-        "model flags": Reader("mean_model_args.pkl", _pickles(vars(MeanModelFlags())), args),
-        "array": Reader("high_res_var_4.pkl", _pickles(*arrays), load_array),
-        "noisy labels": Reader("labels.pkl", _pickles(*rows), lambda path: load_labels(path, 3)),
+        "info dict": Reader("info.pkl", pickles_of(_INFO), load_info_dict),
+        "flags": Reader("args.pkl", pickles_of(_FLAGS), load_args),
+        "model flags": Reader("mean_model_args.pkl", pickles_of(vars(MeanModelFlags())), args),
+        "array": Reader("high_res_var_4.pkl", pickles_of(*arrays), load_array),
+        "noisy labels": Reader("labels.pkl", pickles_of(*rows), lambda path: load_labels(path, 3)),
     }
 
 
 def _array_readers(folder: Path) -> dict[str, Reader]:
     clean = sweep.SweepRun(sweep.CLEAN, 1.0, 0).folder("")
     four = ("mean", "variance", "third_central_moment", "fourth_central_moment")
-    truth = _npz(**{key: np.ones((4, 4, 3)) for key in four})
-    samples = _npz(arr_0=np.zeros((2, 4, 4, 3), np.uint8))
-    statistics = _npz(mean=np.zeros(2), covariance=np.eye(2), count=np.int64(5))
-    mean = [_saved(np.save, np.ones((4, 4, 3), np.float32))]
-    halves = _npz(training=np.ones((3, 10)), test=np.ones((3, 10)))
-    parts = _npz(index=np.arange(3), bpd=np.ones(3))
+    truth = npz_of(**{key: np.ones((4, 4, 3)) for key in four})
+    samples = npz_of(arr_0=np.zeros((2, 4, 4, 3), np.uint8))
+    statistics = npz_of(mean=np.zeros(2), covariance=np.eye(2), count=np.int64(5))
+    mean = [saved(np.save, np.ones((4, 4, 3), np.float32))]
+    halves = npz_of(training=np.ones((3, 10)), test=np.ones((3, 10)))
+    parts = npz_of(index=np.arange(3), bpd=np.ones(3))
+
+    shape = (2, 4, 4, 3)
+    drawn = npz_of(arr_0=np.zeros(shape, np.uint8), arr_1=np.arange(2)) + samples
 
     def predictions(path: str) -> object:
         return sweep.clean_predictions(0, path.removesuffix(f"{clean}/log_probabilities.npz"))
@@ -191,6 +162,9 @@ def _array_readers(folder: Path) -> dict[str, Reader]:
             "exact_moments.npz", truth, lambda path: load_truth(os.path.dirname(path), 4)
         ),
         "arrays": Reader("x.npz", samples, lambda path: read_npz(path, path)),
+        "samples": Reader(
+            "out/samples.npz", drawn, lambda path: write_pictures(path, shape, f"{path}.out")
+        ),
         "features": Reader(
             "x.npz", samples + statistics, lambda path: read_input("--samples", path, 0, 0)
         ),
@@ -207,6 +181,10 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
     process = {"diffusion_steps": 9, "timestep_respacing": "4", "noise_schedule": "linear"}
     seconds = {"seconds": 1.5, "num_items": 4, "device": "cpu"}
+    budget = {"row": "a", "relative_mse": 0.5, "relative_var_error": None}
+    errors = {"0.1": {"coverage": 0.1, "rms_error": 2.5}, "0.9": {"coverage": 1}}
+    frechet = {"distance": 3.5, "floor": None}
+    evaluation = {"dimension": 64, "reference": {"count": 9}, "frechet": frechet}
     above = os.path.dirname
     checkpoint = _checkpoint_set(folder / "set")
     manifest = checkpoint.pop("ckpt000003.json")
@@ -215,40 +193,46 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         "manifest": Reader("set/ckpt000003.json", [manifest], _resume, checkpoint),
         "crop index": Reader("cache/index.jsonl", ["".join(lines).encode()], _index, crops),
         "settings": Reader(
-            "settings.json", _json(_SETTINGS), lambda path: require_same_settings(path, _SETTINGS)
+            "settings.json", json_of(_SETTINGS), lambda path: require_same_settings(path, _SETTINGS)
+        ),
+        "stamp": Reader(".mean_7.json", json_of({"models": ["0" * 64]}), _read_stamp),
+        "checked": Reader(
+            ".checked.txt", [b"/data/a\n/data/b.png\n"], lambda path: _read_journal(path, "/data")
         ),
         "import": Reader(
-            "images/.image_data.json", _json({"source": "digits", "image_size": 4}), _claim
+            "images/.image_data.json", json_of({"source": "digits", "image_size": 4}), _claim
         ),
-        "seconds": Reader("seconds.json", _json(seconds), seconds_per_item),
-        "steps": Reader(".sampling.json", _json(process), lambda path: num_steps(above(path))),
-        "budget": Reader(
-            "budget.json", _json({"budget": [{"row": 1}]}), lambda path: read_budget(above(path))
-        ),
-        "run": Reader("run.json", _json({"accuracy": 0.5}), sweep.read_record),
+        "seconds": Reader("seconds.json", json_of(seconds), seconds_per_item),
+        "steps": Reader(".sampling.json", json_of(process), lambda path: num_steps(above(path))),
+        "budget": Reader("budget.json", json_of({"budget": [budget]}), _budget),
+        "quantiles": Reader("a/quantile_errors_9.json", json_of(errors), _summary),
+        "evaluation": Reader("eval/results.json", json_of(evaluation), _evaluation),
+        "run": Reader("run.json", json_of({"accuracy": 0.5}), sweep.read_record),
         "lock": Reader(
-            ".writer.lock", _json(owner), lambda path: _is_dead(Path(path).read_text("latin-1"))
+            ".writer.lock", json_of(owner), lambda path: _is_dead(Path(path).read_text("latin-1"))
         ),
     }
 
 
 def _image_readers() -> dict[str, Reader]:
-    pictures = [_image(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP")]
-    pictures += [_image("PNG", mode) for mode in ("P", "L", "1", "RGBA", "I;16")]
-    pictures += [_image("JPEG", "CMYK"), _image("JPEG", progressive=True)]
-    pictures += [_image("WEBP", lossless=True)]
+    pictures = [image_of(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP")]
+    pictures += [image_of("PNG", mode) for mode in ("P", "L", "1", "RGBA", "I;16")]
+    pictures += [image_of("JPEG", "CMYK"), image_of("JPEG", progressive=True)]
+    pictures += [image_of("WEBP", lossless=True)]
     files = {"a/n0_1.jpg": pictures[0], f"a/{'x' * 120}.png": pictures[1]}
-    tars = [_tar(files), _tar(files, "w:gz"), _tar(files, form=tarfile.PAX_FORMAT)]
-    tars.append(_tar({"n01440764.tar": tars[0]}))
+    tars = [tar_of(files), tar_of(files, "w:gz"), tar_of(files, form=tarfile.PAX_FORMAT)]
+    tars.append(tar_of({"n01440764.tar": tars[0]}))
     idx = struct.pack(">4B3I", 0, 0, 8, 3, 2, 4, 4) + bytes(range(32))
-    digits = _torch((torch.zeros(3, 28, 28, dtype=torch.uint8), torch.arange(3)))
+    digits = torch_of((torch.zeros(3, 28, 28, dtype=torch.uint8), torch.arange(3)))
     split = partial(load_split, split="training")
     return {
         "image": Reader("n0_1.JPEG", pictures, open_image),
         "image size": Reader("n0_1.JPEG", pictures, image_size),
         "tar": Reader("x.tar", tars, partial(_all_items, read_imagenet)),
         "CIFAR-10": Reader(
-            "c.tar.gz", [_tar(_cifar()), _tar(_cifar(), "w:gz")], partial(_all_items, read_cifar10)
+            "c.tar.gz",
+            [tar_of(_cifar()), tar_of(_cifar(), "w:gz")],
+            partial(_all_items, read_cifar10),
         ),
         "IDX": Reader("x-idx3", [idx, gzip.compress(idx)], partial(read_idx, item_shape=(4, 4))),
         "digits": Reader("training.pt", [digits], lambda path: split(os.path.dirname(path))),

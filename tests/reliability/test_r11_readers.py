@@ -24,7 +24,8 @@ from noisy_label.idx_files import read_idx
 from tests.reliability.confined import assert_all_well, outcomes, slowest
 from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations
-from tests.reliability.readers import Reader, readers, reading
+from tests.reliability.readers import readers, reading
+from tests.reliability.seed_files import Reader
 from utils.errors import CheckpointError, DataError
 from utils.image_util import MAX_PIXELS
 
@@ -75,6 +76,14 @@ def test_random_mutation_of_any_file_is_read_or_refused_by_name(
         ("steps", b'{"diffusion_steps": Infinity, "timestep_respacing": "4"}'),
         ("budget", b'{"budget": 5}'),
         ("run", _DEEP),
+        ("budget", b'{"budget": [{"row": "a", "relative_mse": "b"}]}'),
+        ("quantiles", _DEEP),
+        ("quantiles", b'{"0.1": {"coverage": [1]}}'),
+        ("quantiles", b'{"0.1": {"coverage": 1, "rms_error": 1e999}}'),
+        ("quantiles", b'{"0.1": {"coverage": 1, "rms_error": ' + b"9" * 999 + b"}}"),
+        ("evaluation", _DEEP),
+        ("evaluation", b'{"dimension": 1, "reference": {"count": 2}, "frechet": []}'),
+        ("stamp", _DEEP),
         ("lock", b'{"host": "", "pid": Infinity}'),
         ("manifest", _DEEP),
         ("manifest", b"\xff" * 5000),
@@ -105,7 +114,9 @@ def _header(shape: str) -> str:
     return f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}"
 
 
-@pytest.mark.parametrize("name", ["moments", "exact moments", "arrays", "parts", "predictions"])
+@pytest.mark.parametrize(
+    "name", ["moments", "exact moments", "arrays", "samples", "parts", "predictions"]
+)
 @pytest.mark.parametrize(
     "array",
     [
@@ -175,12 +186,21 @@ def test_pickle_of_any_values_is_read_or_refused_by_name(
 
 @given(value=_VALUES)
 @_MANY
-@pytest.mark.parametrize("name", ["manifest", "crop index", "settings", "import", "seconds"])
+@pytest.mark.parametrize(
+    "name",
+    ["manifest", "crop index", "settings", "import", "seconds", "stamp", "quantiles", "evaluation"],
+)
 def test_json_of_any_values_is_read_or_refused_by_name(
     all_readers: dict[str, Reader], tmp_path: Path, name: str, value: object
 ) -> None:
     line = json.dumps(["a", value, value, 0, 0, ""]) + "\n"
-    for text in (json.dumps(value), json.dumps({"files": value, "steps": value}), line):
+    one = {"files": value, "steps": value, "models": value, "0.1": {"coverage": value}}
+    two = {
+        "dimension": 1,
+        "reference": {"count": value},
+        "frechet": {"distance": 1, "floor": value},
+    }
+    for text in (*map(json.dumps, (value, one, two, {"0.1": one["0.1"]})), line):
         _assert_read_or_refused(all_readers[name], tmp_path, text.encode())
 
 

@@ -225,6 +225,33 @@ def test_quantile_results_are_sorted_levels_with_their_coverage(tmp_path: Path) 
     assert written == {"num_images": 1, "levels": summary}
 
 
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("{", r"a/quantile_errors_9\.json is damaged"),
+        ("{}", r"a/quantile_errors_9\.json is damaged"),
+        ('{"0.5": 1}', r"a/quantile_errors_9\.json is damaged"),
+        ('{"0.5": {"coverage": "x"}}', r"a/quantile_errors_9\.json is damaged"),
+        ('{"0.5": {"coverage": NaN}}', r"a/quantile_errors_9\.json is damaged"),
+        ('{"0.5": {"coverage": 1, "rms_error": null}}', r"a/quantile_errors_9\.json is damaged"),
+        ('{"0.4": {"coverage": 1}}', "not of one test"),
+    ],
+)
+def test_damaged_figures_of_an_image_are_a_data_error_that_names_them(
+    tmp_path: Path, content: str, part: str
+) -> None:
+    value = torch.zeros(3, LARGE, LARGE)
+    loop = _loop(tmp_path, value, objective="quantile", quantiles="0.5")
+    loop.run_loop()
+    whole = tmp_path / "out" / "a" / "quantile_errors_9.json"
+    (tmp_path / "out" / "b").mkdir()
+    (tmp_path / "out" / "b" / whole.name).write_bytes(whole.read_bytes())
+    whole.write_text(content)
+    with pytest.raises(DataError, match=part):
+        report_quantiles(loop._results, [Entry("a", 0), Entry("b", 0)], 9, print)
+    assert not (tmp_path / "out" / "quantile_results_9.json").exists()
+
+
 def test_single_level_has_no_moments(tmp_path: Path) -> None:
     value = torch.zeros(3, LARGE, LARGE)
     _loop(tmp_path, value, objective="quantile", quantiles="0.5").run_loop()

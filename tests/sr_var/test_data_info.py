@@ -247,6 +247,25 @@ def test_stopped_check_goes_on_where_it_was(
     assert len(opened) == num_before + 1500
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_damaged_line_of_a_stopped_check_costs_that_image_another_look(
+    tmp_path: Path, tiny_data: TinyData, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    opened: list[str] = []
+
+    def counted(path: str) -> Image.Image:
+        opened.append(os.path.basename(path))
+        return open_image(path)
+
+    monkeypatch.setattr(sr_var.data_info, "open_image", counted)
+    lines = [os.fsencode(tiny_data.data_dir / name) for name in ALL_NAMES]
+    lines[place] = lines[place][:-2] + b"\xff" + lines[place][-2:]
+    (tmp_path / ".checked.txt").write_bytes(b"\n".join(lines) + b"\n/half")
+    _write(_flags(tiny_data.data_dir, tmp_path))
+    assert opened == [f"{ALL_NAMES[place]}.JPEG"]
+    assert _names(_read(tmp_path)[0]) == ALL_NAMES
+
+
 def test_dry_run_counts_and_writes_nothing(tmp_path: Path, tiny_data: TinyData) -> None:
     before = tree(tiny_data.data_dir)
     lines = _write(_flags(tiny_data.data_dir, tmp_path / "out", dry_run=True))

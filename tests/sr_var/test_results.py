@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import sr_var.results
 from sr_var.results import ResultFolder, save_array, strip
+from tests.tiny import tree
 from utils.crop_data import Entry
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, DataError
 from utils.pixel_util import save_image, to_hwc
 
 FILES = ("low_res.png", "high_res_mean_7.npy")
@@ -70,12 +74,38 @@ def test_results_of_another_checkpoint_do_not_come_back_with_a_larger_info_dict(
     assert _folder(tmp_path, model=b"other weights").pending(ENTRIES) == ENTRIES
 
 
-def test_damaged_stamp_counts_as_another_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"\xff{", b"", b"[1]", b"{}", b'{"models": 5}', b"[" * 99_999])
+def test_damaged_stamp_is_refused_and_no_result_is_removed(tmp_path: Path, content: bytes) -> None:
     results = _folder(tmp_path)
     results.pending(ENTRIES)
     _finish(results, "a")
-    (tmp_path / "out" / ".mean_7.json").write_bytes(b"\xff{")
+    stamp = tmp_path / "out" / ".mean_7.json"
+    stamp.write_bytes(content)
+    before = tree(tmp_path)
+    with pytest.raises(DataError, match=r"\.mean_7\.json cannot be read .*delete it"):
+        _folder(tmp_path).pending(ENTRIES)
+    assert tree(tmp_path) == before
+    stamp.unlink()
     assert _folder(tmp_path).pending(ENTRIES) == ENTRIES
+    assert not (tmp_path / "out" / "a" / FILES[1]).exists()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_stamp_that_the_file_system_does_not_give_is_no_reason_to_remove_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    results = _folder(tmp_path)
+    results.pending(ENTRIES)
+    _finish(results, "a")
+    before = tree(tmp_path)
+
+    def failing(path: str) -> Any:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(sr_var.results, "read_json", failing)
+    with pytest.raises(DataError, match=r"\.mean_7\.json cannot be read"):
+        _folder(tmp_path).pending(ENTRIES)
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/a", "a\\b", "", "a\0"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import faulthandler
+import multiprocessing
 import os
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from image_ddpm.importers import lsun_files
 from tests.image_ddpm.importers.archives import image_bytes
+from tests.reliability.mutations import mutate
 from tests.tiny import done, run, words
+from utils.errors import DataError
 
 NEEDS_LMDB = "needs the optional package lmdb (requirements-lsun.txt)"
 
@@ -119,3 +125,40 @@ def test_folder_without_export_is_told_what_to_do(tmp_path: Path) -> None:
         outcome = run("image_data", _argv(archive, tmp_path.with_name("elsewhere")))
         assert outcome.code == 3 and "unpack LSUN's zip file" in outcome.err
         assert not (tmp_path.with_name("elsewhere") / "out").exists()
+
+
+def test_any_damage_to_an_export_is_read_or_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the two pages at its head, which say where everything lies, and of all others."""
+    path = _export(tmp_path / "tower", [image_bytes(i) for i in range(60)]) / "data.mdb"
+    data, rng = path.read_bytes(), random.Random(0)
+    # a spawned process imports for a second, a forked one not at all
+    fork, serve = multiprocessing.get_context("fork"), lsun_files._serve
+
+    def serve_quietly(*args: Any) -> None:
+        faulthandler.disable()  # it would write a page about each death
+        serve(*args)
+
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
+    monkeypatch.setattr(lsun_files, "_serve", serve_quietly)
+    damaged = [rng.randbytes(8192) + data[8192:]]
+    for _ in range(40):
+        place, number = 24 + 8 * rng.randrange(17), rng.choice([0, 1, 1 << 40, 1 << 63])
+        field = number.to_bytes(8, "little")
+        head = b"".join(_with(data[at : at + 4096], place, field) for at in (0, 4096))
+        damaged += [head + data[8192:], mutate(data, rng, [data])]
+    num_refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            for item in lsun_files.read_lsun(str(path.parent)).items:
+                item.load()
+        except DataError as error:
+            assert str(path.parent) in str(error) and "zip file" in str(error)
+            num_refused += 1
+    assert 0 < num_refused < len(damaged)
+
+
+def _with(data: bytes, place: int, field: bytes) -> bytes:
+    return data[:place] + field + data[place + len(field) :]

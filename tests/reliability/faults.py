@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.pipeline import Pipeline
 from tests.reliability.disks import grow
@@ -30,6 +30,20 @@ SIZE_OF_DISK = 256 * 2**20
 _FEW_BYTES, _MANY_BYTES = 2**10, 2**20  # room that is left, at random in between
 _SAMPLER, _VERIFICATION = "ddpm_sr_sample", "sr_var_verification"
 _WITH_LOOPS = (*TRAININGS, _SAMPLER, "sr_mean_test", "sr_var_test")
+
+
+class Ending(Protocol):
+    """What is looked at of a process at its end."""
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+
+    def exit_code(self) -> int:
+        """Waits for the end; a kill by signal N is -N."""
+
+    def said(self) -> str:
+        """What it has printed."""
 
 
 @dataclass
@@ -71,7 +85,7 @@ class Trial:
         """Whether everything that it makes is there, and whole."""
         return self.made <= finished_files(self.pipeline)
 
-    def end(self, process: Script, fault: str, *codes: int, says: tuple[str, ...] = ()) -> int:
+    def end(self, process: Ending, fault: str, *codes: int, says: tuple[str, ...] = ()) -> int:
         """Waits for the end and notes what is wrong with it.
 
         Args:
@@ -94,7 +108,7 @@ class Trial:
             self.unexpected.append(f"{self.script}, {fault}: ended with {code} {wrong}\n{said}")
         return code
 
-    def _temp_files_of(self, process: Script) -> list[str]:
+    def _temp_files_of(self, process: Ending) -> list[str]:
         names = (path.name for path in self.pipeline.root.rglob(".*.tmp"))
         matches = (TEMP_NAME.fullmatch(name) for name in names)
         return [match[0] for match in matches if match and int(match["pid"]) == process.pid]

@@ -25,6 +25,15 @@ from utils.random_util import stable_seed
 
 # probabilities of the right class that fp32 cannot tell from 1
 _ROUNDS_TO_ONE = 2.0**-25
+NOISE_FIGURES = ("ratio_of_correct_labels", "expected_ratio", "largest_is_wrong", "entropy")
+NET_FIGURES = (
+    "accuracy",
+    "predicted_accuracy",
+    "cross_entropy",
+    "floor",
+    "kl",
+    "cross_entropy_of_drawn",
+)
 
 
 def make_noise(
@@ -58,12 +67,13 @@ def make_noise(
 def noise_figures(noisy: NoisyLabels, labels: Labels) -> dict[str, float]:
     """What the labels are like: how many are right, drawn and expected; how often q misleads."""
     rows = np.arange(len(labels))
-    return {
-        "ratio_of_correct_labels": float(np.mean(noisy.labels == labels)),
-        "expected_ratio": float(np.mean(noisy.law[rows, labels])),
-        "largest_is_wrong": share_of_wrong_largest(noisy.law, labels),
-        "entropy": float(np.mean(entropy(noisy.law))),
-    }
+    figures = (
+        float(np.mean(noisy.labels == labels)),
+        float(np.mean(noisy.law[rows, labels])),
+        share_of_wrong_largest(noisy.law, labels),
+        float(np.mean(entropy(noisy.law))),
+    )
+    return dict(zip(NOISE_FIGURES, figures, strict=True))
 
 
 def rounded_to_one(log_probabilities: Array, labels: Labels) -> dict[str, float]:
@@ -91,14 +101,15 @@ def accuracy(log_probabilities: Array, labels: Labels) -> float:
 def net_figures(log_probabilities: Array, labels: Labels, noisy: NoisyLabels) -> dict[str, float]:
     """A net on one set of images against the law of their labels; nats."""
     drawn = log_probabilities[np.arange(len(labels)), noisy.labels]
-    return {
-        "accuracy": accuracy(log_probabilities, labels),
-        "predicted_accuracy": predicted_accuracy(noisy.law, labels),
-        "cross_entropy": float(np.mean(expected_cross_entropy(noisy.law, log_probabilities))),
-        "floor": float(np.mean(entropy(noisy.law))),
-        "kl": float(np.mean(kl_divergence(noisy.law, log_probabilities))),
-        "cross_entropy_of_drawn": float(-np.mean(drawn)),
-    }
+    figures = (
+        accuracy(log_probabilities, labels),
+        predicted_accuracy(noisy.law, labels),
+        float(np.mean(expected_cross_entropy(noisy.law, log_probabilities))),
+        float(np.mean(entropy(noisy.law))),
+        float(np.mean(kl_divergence(noisy.law, log_probabilities))),
+        float(-np.mean(drawn)),
+    )
+    return dict(zip(NET_FIGURES, figures, strict=True))
 
 
 def class_means(log_probabilities: Array, labels: Labels, law: Array) -> dict[str, Any]:

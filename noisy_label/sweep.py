@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from noisy_label.analysis import accuracy, make_noise, net_figures, noise_figures
+from noisy_label.analysis import (
+    NET_FIGURES,
+    NOISE_FIGURES,
+    accuracy,
+    make_noise,
+    net_figures,
+    noise_figures,
+)
 from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
 from noisy_label.loops import Stopped, predict
 from noisy_label.mnist_files import TEST, TRAINING
@@ -23,7 +31,7 @@ from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
 from utils.atomic_file import atomic_write, write_json_atomic
 from utils.errors import DataError
-from utils.json_file import read_json
+from utils.json_file import is_number, read_json
 from utils.logger import RunLogger
 from utils.npz_file import read_npz
 from utils.random_util import stable_seed
@@ -35,6 +43,8 @@ CLEAN, RESULT_FILE, SETTINGS_FILE = "clean", "run.json", "settings.json"
 _TRAINING = ("max_step", "lr", "lr_anneal_steps", "weight_decay", "batch_size", "max_shift")
 SHARED = ("data_dir", *_TRAINING, "input_dim", "hidden_dims")
 _PREDICTIONS = "log_probabilities.npz"
+_CLEAN_SECTIONS = {TRAINING: ["accuracy"], TEST: ["accuracy"]}
+_NOISY_SECTIONS = {"noise": NOISE_FIGURES, TRAINING: NET_FIGURES, TEST: NET_FIGURES}
 
 
 @dataclass(frozen=True)
@@ -82,17 +92,24 @@ def require_same_sweep(flags: SweepFlags) -> None:
 
 
 def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:
-    """What a finished run found; None if it is not finished."""
-    return read_record(os.path.join(run.folder(output_dir), RESULT_FILE))
+    """What a finished run found; None if it is not finished, or its file does not say all of it."""
+    sections = _CLEAN_SECTIONS if run.noise_type == CLEAN else _NOISY_SECTIONS
+    return read_record(os.path.join(run.folder(output_dir), RESULT_FILE), sections)
 
 
-def read_record(path: str) -> dict[str, Any] | None:
-    """The mapping in a file; None if there is none that can be read."""
+def read_record(path: str, sections: Mapping[str, Sequence[str]]) -> dict[str, Any] | None:
+    """The mapping in a file; None if there is none that can be read and has these figures.
+
+    Args:
+        path: a JSON file.
+        sections: names of the figures of each section.
+    """
     try:
         content = read_json(path)
-    except (OSError, ValueError):
+        figures = [content[section][name] for section in sections for name in sections[section]]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if isinstance(content, dict) and all(map(is_number, figures)) else None
 
 
 def do_run(run: SweepRun, flags: SweepFlags) -> bool:

@@ -20,6 +20,11 @@ EXIT_CHECKPOINT = 4
 EXIT_STOPPED = 75
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_ADVICE = {
+    **dict.fromkeys(FORBIDDEN, "; change its permissions or name another folder"),
+    errno.EISDIR: "; move the folder away, a file belongs there",
+    errno.ELOOP: "; remove the links, which lead in a circle",
+}
 
 
 class DataError(ValueError):
@@ -86,9 +91,10 @@ def _without_trace(message: str) -> str:
 
 
 def _advice(error: BaseException) -> str:
-    if isinstance(error, StorageError) or getattr(error, "errno", None) not in FORBIDDEN:
+    number = getattr(error, "errno", None)
+    if isinstance(error, StorageError) or number is None:
         return ""
-    return "; change its permissions or name another folder"
+    return _ADVICE.get(number, "")
 
 
 def _exit_code(error: BaseException) -> int:

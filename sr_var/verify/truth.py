@@ -54,7 +54,8 @@ def load_truth(folder: str, size: int) -> Truth | None:
     for key, array in arrays.items():
         if array.shape != (size, size, 3):
             raise DataError(
-                f"{path}: {key} has shape {array.shape}, not that of --large_size {size}"
+                f"{path}: {key} has shape {array.shape}, not that of --large_size {size}; "
+                "give the size that the data set was written with"
             )
         if not np.isfinite(array).all():
             raise DataError(f"{path}: {key} is not finite everywhere; write the data set again")

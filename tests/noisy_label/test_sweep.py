@@ -58,6 +58,22 @@ def test_every_run_is_there(finished: Path, data_dir: Path) -> None:
         assert found is not None and found["seconds"] > 0 and found["seed"] == one.seed
 
 
+@pytest.mark.parametrize("section", ["noise", "training", "test"])
+@pytest.mark.parametrize("damaged", [None, [1], {"accuracy": "0.5"}, {}])
+def test_a_result_without_its_figures_is_not_finished(
+    finished: Path, data_dir: Path, tmp_path: Path, section: str, damaged: Any
+) -> None:
+    one = noisy_runs(SweepFlags(**_flags(finished, data_dir)))[0]
+    content = json.loads(Path(one.folder(str(finished / "runs")), "run.json").read_text())
+    assert section in content
+    path = Path(one.folder(str(tmp_path)), "run.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+    assert result_of(one, str(tmp_path)) == content
+    path.write_text(json.dumps({**content, section: damaged}))
+    assert result_of(one, str(tmp_path)) is None
+
+
 def test_summary_has_theorem_floor_and_intervals(finished: Path) -> None:
     found = json.loads((finished / "log/results.json").read_text())
     assert [(r["noise_type"], r["alpha"]) for r in found["runs"]][:3] == [

@@ -207,7 +207,11 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         "budget": Reader("budget.json", json_of({"budget": [budget]}), _budget),
         "quantiles": Reader("a/quantile_errors_9.json", json_of(errors), _summary),
         "evaluation": Reader("eval/results.json", json_of(evaluation), _evaluation),
-        "run": Reader("run.json", json_of({"accuracy": 0.5}), sweep.read_record),
+        "run": Reader(
+            "run.json",
+            json_of({"test": {"accuracy": 0.5}}),
+            lambda path: sweep.read_record(path, {"test": ["accuracy"]}),
+        ),
         "lock": Reader(
             ".writer.lock", json_of(owner), lambda path: _is_dead(Path(path).read_text("latin-1"))
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 
 import pytest
@@ -70,3 +72,20 @@ def test_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bug_keeps_its_traceback() -> None:
     with pytest.raises(KeyError):
         run_main(_raising(KeyError("bug")))
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "change its permissions"),
+        (errno.EISDIR, "move the folder away"),
+        (errno.ELOOP, "remove the links"),
+    ],
+)
+def test_error_of_the_system_comes_with_a_remedy(
+    number: int, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run_main(_raising(OSError(number, os.strerror(number), "a/b.txt")))
+    said = capsys.readouterr().err
+    assert "a/b.txt" in said and remedy in said and said.count("\n") == 1

@@ -53,8 +53,9 @@ class Browser:
         self.driver.get(path.as_uri())
         if not self.run("return document.querySelector('.card')"):
             return
-        # images are drawn when they come near the window; the focus stays where it was
-        self.run("document.querySelector('.card').scrollIntoView()")
+        # images are drawn when they come near the window; scrollIntoView would move, in newer
+        # browsers, the place from which Tab goes on
+        self.run("scrollTo(0, document.querySelector('.card').getBoundingClientRect().top)")
         self.until(
             "const card = document.querySelector('.card');"
             "return card.textContent.includes('Colours of this image')"

@@ -12,9 +12,9 @@ import torch
 
 from noisy_label.flags import SweepFlags
 from noisy_label.sweep import SweepRun, do_run, result_of
-from utils.data_util import num_cores
 from utils.progress import Progress
 from utils.stop_util import StopFlag
+from utils.thread_util import num_cores
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

@@ -17,7 +17,8 @@ from sr_var.base_dataset import load_entries
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import DataFlags
 from utils.crop_data import CropDataset, Entry, TestCrops, warn_of_replaced
-from utils.data_util import TrainData, default_num_workers, make_loader, shard_batches
+from utils.data_util import TrainData, shard_batches
+from utils.loader_util import default_num_workers, loaded, make_loader
 from utils.pixel_util import bytes_to_image
 from utils.tree_util import to_device
 
@@ -147,7 +148,7 @@ def test_batches(
     indices = [list(range(end - len(b), end)) for b, end in zip(batches, ends, strict=True)]
     loader = make_loader(crops, indices, num_workers, collate=_drop_skipped)
     skipped: list[str] = []
-    for entries, batch in zip(batches, loader, strict=True):
+    for entries, batch in zip(batches, loaded(loader), strict=True):
         names = batch["name"] if batch else []
         skipped += [entry.name for entry in entries if entry.name not in names]
         if batch:

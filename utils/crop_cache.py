@@ -31,13 +31,13 @@ from utils.crop_index import (
     read_index,
 )
 from utils.data_flags import CropFlags
-from utils.data_util import num_cores
 from utils.errors import DataError, StopRequested, StorageError
 from utils.image_util import BadImageError
 from utils.lock_util import try_lock
 from utils.progress import Progress
 from utils.settings_file import require_same_settings
 from utils.stop_util import StopFlag
+from utils.thread_util import num_cores
 
 # between two looks at the stop flag; also what is lost when the process is killed
 _CHUNK_IMAGES = 128

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.atomic_file import is_remote
-from utils.data_util import num_cores
 from utils.errors import DataError
 from utils.image_util import center_crop_arr, open_image, resolve_image_path
 from utils.json_file import parse_json
 from utils.settings_file import require_same_settings
+from utils.thread_util import num_cores
 
 DATA_FILE, INDEX_FILE, SETTINGS_FILE, LOCK_FILE = (
     "crops.u8",

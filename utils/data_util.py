@@ -8,20 +8,16 @@ are and how to decode them belongs to the task's data set.
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from utils import dist_util
 from utils.errors import DataError
-from utils.launch import num_local_processes
-from utils.stop_util import STOP_SIGNALS
+from utils.loader_util import default_num_workers, loaded, make_loader
 
 Batch = TypeVar("Batch")
 ItemKey = tuple[int, int, int]
@@ -110,7 +106,8 @@ class TrainData(Generic[Batch]):
 
     def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
         """This rank's prepared batches from the ``position``-th item on."""
-        for batch in make_loader(self._dataset, self._sampler(position), self._num_workers):
+        loader = make_loader(self._dataset, self._sampler(position), self._num_workers)
+        for batch in loaded(loader):
             yield self._prepare(batch)
 
     def _sampler(self, position: int) -> ShardSampler:
@@ -154,42 +151,3 @@ def shard_batches(num_items: int, batch_size: int) -> list[list[int]]:
     """This rank's share of ``range(num_items)`` in batches: each item on exactly one rank, once."""
     mine = range(num_items)[dist_util.get_rank() :: dist_util.get_world_size()]
     return [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
-
-
-def make_loader(
-    dataset: Dataset[Any],
-    batch_sampler: Sampler[Any] | Sequence[Any],
-    num_workers: int,
-    collate: Callable[[list[Any]], Any] | None = None,
-) -> DataLoader[Any]:
-    """A loader over explicit batches; pinned memory where there is a GPU to copy to."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batch_sampler,
-        num_workers=num_workers,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_leave_signals_to_the_loop,
-    )
-
-
-def _leave_signals_to_the_loop(worker: int) -> None:
-    """Lets a loader process live through a stop signal to the whole group until the loop is done.
-
-    The loop saves and ends it; and it ends by itself when the loop's process is gone.
-    """
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def default_num_workers() -> int:
-    """Loader processes for this rank: its share of the cores with a GPU, none without."""
-    if not torch.cuda.is_available():
-        return 0
-    return max(1, min(16, num_cores() // num_local_processes() - 1))
-
-
-def num_cores() -> int:
-    """Cores that this process may use; a job's share may be smaller than the machine."""
-    return len(os.sched_getaffinity(0))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
+_SECONDS_BETWEEN_LOOKS = 2.0
 _is_first_last = False
 
 
@@ -22,6 +26,31 @@ def first_stop_is_last() -> None:
     """
     global _is_first_last
     _is_first_last = True
+
+
+def leave_stopping_to_parent() -> None:
+    """For a helper process: nothing stops it but SIGTERM, or the end, of the one that started it.
+
+    Launchers send signals to whole groups, and the parent needs its helpers until it has stopped in
+    order. Where it dies of an error, multiprocessing sends SIGTERM to those that are left, and
+    waits for ever if they do not hear it. On systems that do not tell who sent a signal (macOS)
+    SIGTERM does what it did, and nobody looks after the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None and hasattr(signal, "sigtimedwait"):
+        # held back in every thread, it goes to the one that waits for it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    told = None
+    # a parent that was killed while it started this process is one that torch does not miss
+    while parent.is_alive() and (told is None or told.si_pid != parent.pid):
+        told = signal.sigtimedwait({signal.SIGTERM}, _SECONDS_BETWEEN_LOOKS)
+    os._exit(0)
 
 
 class StopFlag:

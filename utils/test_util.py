@@ -15,6 +15,7 @@ import torch
 
 from utils import dist_util
 from utils.debug_util import report_cost
+from utils.loader_util import naming_loader_deaths
 from utils.logger import RunLogger
 from utils.progress import Progress
 from utils.stop_util import StopFlag
@@ -62,6 +63,7 @@ class TestLoop(ABC):
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
         """Writes the results of one batch."""
 
+    @naming_loader_deaths()
     def run_loop(self) -> bool:
         """Processes all data.
 

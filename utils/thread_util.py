@@ -5,6 +5,7 @@ Not for arithmetic of networks (torch has its own threads), nor for processes.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,18 @@ from typing import TypeVar
 
 import torch
 
-from utils.data_util import num_cores
 from utils.launch import num_local_processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _MAX_ENCODING = 4
+
+
+def num_cores() -> int:
+    """Cores that this process may use; a job's share may be smaller than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def chosen_threads(wanted: int) -> int:

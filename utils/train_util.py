@@ -25,6 +25,7 @@ from utils.data_util import endless
 from utils.debug_util import report_cost
 from utils.errors import CheckpointError
 from utils.fp16_util import MIN_LG_LOSS_SCALE
+from utils.loader_util import naming_loader_deaths
 from utils.lock_util import sole_writer
 from utils.logger import RunLogger
 from utils.progress import Progress
@@ -104,6 +105,7 @@ class TrainLoop(ABC):
 
     # ---- the loop
 
+    @naming_loader_deaths()
     def run_loop(self, on_start: Callable[[], None] = lambda: None) -> bool:
         """Trains until ``max_step``, or until lr has fallen to 0 where that has no limit.
 
@@ -156,10 +158,7 @@ class TrainLoop(ABC):
         total = torch.zeros((), device=self.device)
         for i, start in enumerate(range(0, size, micro_size)):
             stop = min(start + micro_size, size)
-            micro_input, micro_label = (
-                batch_slice(batch, start, stop),
-                batch_slice(label, start, stop),
-            )
+            micro_input, micro_label = (batch_slice(part, start, stop) for part in (batch, label))
             # before each slice, so that reporting on the one before may draw numbers, too
             torch.manual_seed(stable_seed(self.flags.seed, self.step, dist_util.get_rank(), i))
             # ranks exchange gradients once a step: forward and backward of the others stay local

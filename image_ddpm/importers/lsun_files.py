@@ -11,12 +11,12 @@ import contextlib
 import multiprocessing
 import os
 import re
-import signal
 from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection
 
 from image_ddpm.importers.image_items import MAX_IMAGE_BYTES, ImageSource, Item, class_label
 from utils.errors import DataError
+from utils.stop_util import leave_stopping_to_parent
 
 _FILE = "data.mdb"
 _SPLIT = re.compile(r"(?P<category>.+?)(?:_(?P<split>train|val|test))?(?:_lmdb)?")
@@ -121,8 +121,7 @@ def _serve(folder: str, sender: Connection) -> None:
     """Runs in a process of its own: sends the number of entries, then every value."""
     import lmdb
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # stopping is the other process's business
+    leave_stopping_to_parent()
     with contextlib.suppress(BrokenPipeError):
         try:
             with lmdb.open(folder, readonly=True, lock=False, readahead=False) as env:

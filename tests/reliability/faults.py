@@ -6,13 +6,13 @@ to matter does not count.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,6 +152,16 @@ def _signalled(number: signal.Signals) -> Callable[[Trial], set[str] | None]:
     return strike
 
 
+def _kill_loader(trial: Trial) -> set[str] | None:
+    process = trial.start()
+    time.sleep(trial.some_time())
+    for pid in process.children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    code = trial.end(process, "killed loader", EXIT_DATA, says=("fewer --num_workers",))
+    return None if code == EXIT_DONE else set()
+
+
 def _results(trial: Trial) -> set[str]:
     """Without the files that tell what a run was started with."""
     return {path for path in finished_files(trial.pipeline) if not path.startswith("logs/")}
@@ -170,7 +180,9 @@ def _fill_disk(trial: Trial) -> set[str] | None:
 
 def _limit_files(trial: Trial) -> set[str] | None:
     process = trial.start(max_file_size=trial.some_bytes())
-    code = trial.end(process, "limit on file sizes", EXIT_DATA, says=("MiB free",))
+    # what loader processes hand over is a file, too
+    says = ("MiB free", "shared memory")
+    code = trial.end(process, "limit on file sizes", EXIT_DATA, says=says)
     return None if code == EXIT_DONE else set()
 
 
@@ -215,7 +227,7 @@ def _cut_photos(trial: Trial) -> set[str] | None:
     return set()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _cut(paths: list[Path], rng: random.Random) -> Iterator[None]:
     contents = [path.read_bytes() for path in paths]
     for path, content in zip(paths, contents, strict=True):
@@ -260,6 +272,7 @@ FAULTS: dict[str, Fault] = {
         number.name: Fault(_signalled(number))
         for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     },
+    "killed loader": Fault(_kill_loader, lambda trial: trial.flags.get("num_workers") == 1),
     "full disk": Fault(_fill_disk, lambda trial: trial.disk is not None),
     "limit on file sizes": Fault(_limit_files),
     "damaged checkpoint": Fault(_damage_newest_set, _has_two_sets),

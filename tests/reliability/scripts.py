@@ -46,6 +46,14 @@ class Script:
         """Of its process."""
         return self._child.process.pid or 0
 
+    def children(self) -> list[int]:
+        """Of its process, those that run."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        try:
+            return [int(word) for word in children.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+
     def said(self) -> str:
         """Everything that it has printed so far."""
         return self._said_path.read_text() if self._said_path.exists() else ""

@@ -11,7 +11,8 @@ and runs that differ. The exit code is 1 unless the last four are 0 and, in half
 every kind of fault has struck. Counts are written after every cycle, so that an interrupted soak
 has some; the folder of a cycle that differs is kept beside them.
 
-One process on a CPU, in fp32: R3 to R5, R13, R15 and R17 have the other precisions and the ranks.
+One process on a CPU, with or without a loader process, in fp32: R3 to R5, R13, R15 and R17 have the
+other precisions and the ranks.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from utils.errors import EXIT_DONE
 from utils.progress import Progress
 
 MAX_FAULTS = 3  # of a script
+WITH_LOADERS = (*TRAININGS, "sr_mean_test", "sr_var_test")
 STEPS = {"mean_steps": 12, "var_steps": 9, "ddpm_steps": 8}  # each of them saved
 MINUTES_FOR_ALL = 30
 
@@ -123,6 +125,8 @@ class Soak:
             if script == "sr_mean_test":
                 copy_model_flags(pipeline)
             more = {"resume_checkpoint": "auto", "save_interval": 1} if script in TRAININGS else {}
+            if script in WITH_LOADERS:
+                more["num_workers"] = self._rng.randint(0, 1)
             known = (self._seconds.get(script, 0.0), self._made.get(script, set()))
             where = (pipeline, self._said_dir, self._disk)
             trial = Trial(script, {**flags, **more}, *where, *known, self._rng)

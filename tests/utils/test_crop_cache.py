@@ -19,9 +19,9 @@ from utils import crop_cache
 from utils.crop_data import CropDataset, Entry, TestCrops
 from utils.crop_index import DATA_FILE, INDEX_FILE, CenterCrop
 from utils.data_flags import CropFlags
-from utils.data_util import make_loader
 from utils.errors import DataError, StopRequested, StorageError
 from utils.image_util import BadImageError
+from utils.loader_util import make_loader
 
 SIDE = 16
 NAMES = [f"class_{k}/{i}.png" for k in range(3) for i in range(3)]

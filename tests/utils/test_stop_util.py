@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
+from multiprocessing.connection import Connection
 
 import pytest
 
-from utils.stop_util import StopFlag, first_stop_is_last
+from utils.stop_util import StopFlag, first_stop_is_last, leave_stopping_to_parent
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
@@ -89,3 +92,44 @@ def test_without_a_budget_time_does_not_matter(
     stop = StopFlag(hours)
     monkeypatch.setattr(time, "monotonic", lambda: 1e12)
     assert stop.reason == ""
+
+
+def _help(say: Connection) -> None:
+    leave_stopping_to_parent()
+    say.send("ready")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_helper_hears_sigterm_of_its_parent_only(method: str) -> None:
+    context = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    helper = context.Process(target=_help, args=(sender,))  # type: ignore[attr-defined]
+    helper.start()
+    assert receiver.poll(60) and receiver.recv() == "ready"
+    for number in SIGNALS:
+        subprocess.run(["kill", f"-{number.name[3:]}", str(helper.pid)], check=True)
+    helper.join(0.5)
+    assert helper.exitcode is None
+    helper.terminate()
+    helper.join(10)
+    assert helper.exitcode == 0
+
+
+def _start_helper_and_die(say: Connection) -> None:
+    multiprocessing.get_context("fork").Process(target=_help, args=(say,)).start()
+    os._exit(1)
+
+
+def test_helper_ends_with_its_parent() -> None:
+    """Even if the parent has died before the helper looks for it the first time."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    parent = context.Process(target=_start_helper_and_die, args=(sender,))
+    parent.start()
+    sender.close()
+    assert receiver.poll(60) and receiver.recv() == "ready"
+    assert receiver.poll(20)  # the end of its pipe
+    with pytest.raises(EOFError):
+        receiver.recv()
+    parent.join()

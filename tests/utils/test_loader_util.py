@@ -1,0 +1,42 @@
+"""A loader's death is an error of its own; other errors pass (real deaths: R17)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from utils.errors import DataError
+from utils.loader_util import loaded, naming_loader_deaths
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. ",
+        "DataLoader worker (pid(s) 7, 8) exited unexpectedly",
+        "Caught RuntimeError\n\nunable to write to file </torch_7_1_0>: No space left (28)",
+    ],
+)
+def test_death_comes_with_a_remedy(said: str) -> None:
+    with pytest.raises(DataError, match="fewer --num_workers") as raised, naming_loader_deaths():
+        raise RuntimeError(said)
+    assert said.strip().splitlines()[-1] in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), naming_loader_deaths():
+        raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset"), EOFError()])
+def test_death_while_a_batch_is_handed_over_comes_with_the_same_remedy(error: Exception) -> None:
+    def batches() -> Iterator[int]:
+        yield 1
+        raise error
+
+    found = loaded(batches())  # type: ignore[arg-type]
+    assert next(found) == 1
+    with pytest.raises(DataError, match=r"(Connection reset|EOFError).*fewer --num_workers"):
+        next(found)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from utils.errors import is_out_of_memory
+
 MAX_BATCH_SIZE = 1024
 # a larger batch must be at least this much faster an item to be worth its memory
 _WORTHWHILE = 1.05
@@ -34,7 +36,7 @@ def find_batch_size(
         try:
             own_rate = size / _seconds(run, size, device)
         except (MemoryError, RuntimeError) as error:
-            if best == 0 or not _is_out_of_memory(error):
+            if best == 0 or not is_out_of_memory(error):
                 raise
             log(f"batch size {size} does not fit into memory")
             break
@@ -59,9 +61,3 @@ def _seconds(run: Callable[[int], object], size: int, device: torch.device) -> f
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Also on a CPU, whose allocator has no exception of its own."""
-    text = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text

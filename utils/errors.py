@@ -1,6 +1,6 @@
 """The errors a user can meet and the exit code each one becomes; no handling logic of a task.
 
-Exit codes: 0 done; 2 usage; 3 data; 4 checkpoint; 75 stopped on request, run again to continue.
+Exit codes: 0 done; 2 usage, or a lack of memory; 3 data; 4 checkpoint; 75 stopped on request, run again to continue.
 """
 
 from __future__ import annotations
@@ -60,15 +60,25 @@ def run_main(main: Callable[[], int]) -> None:
     except (KeyboardInterrupt, Exception) as error:
         is_interrupt = _comes_from_ctrl_c(error)
         is_for_users = is_interrupt or isinstance(error, (ValueError, OSError))
+        is_for_users = is_for_users or is_out_of_memory(error)
         if not is_for_users or os.environ.get("TRACEBACK") == "1":
             raise
         if is_interrupt:
             _tell("stopped by SIGINT outside of any loop: run it again to go on")
             code = EXIT_STOPPED
         else:
-            _tell(f"error: {_without_trace(str(error))}{_advice(error)}")
+            _tell(f"error: {_without_trace(str(error)) or type(error).__name__}{_advice(error)}")
             code = _exit_code(error)
     sys.exit(code)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or torch on a CPU or GPU, got no memory; told without importing torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # the allocator of a CPU has no exception of its own
+    refusals = ("can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in refusals)
 
 
 def _tell(line: str) -> None:
@@ -91,6 +101,8 @@ def _without_trace(message: str) -> str:
 
 
 def _advice(error: BaseException) -> str:
+    if is_out_of_memory(error):
+        return "; give a smaller --batch_size, --microbatch or network, or more memory"
     number = getattr(error, "errno", None)
     if isinstance(error, StorageError) or number is None:
         return ""

@@ -7,8 +7,16 @@ import os
 from collections.abc import Callable
 
 import pytest
+import torch
 
-from utils.errors import EXIT_STOPPED, CheckpointError, DataError, StorageError, run_main
+from utils.errors import (
+    EXIT_STOPPED,
+    EXIT_USAGE,
+    CheckpointError,
+    DataError,
+    StorageError,
+    run_main,
+)
 
 
 def _raising(error: BaseException) -> Callable[[], int]:
@@ -89,3 +97,33 @@ def test_error_of_the_system_comes_with_a_remedy(
         run_main(_raising(OSError(number, os.strerror(number), "a/b.txt")))
     said = capsys.readouterr().err
     assert "a/b.txt" in said and remedy in said and said.count("\n") == 1
+
+
+def _allocate() -> int:
+    return len(torch.empty(10**15))
+
+
+def _allocate_bytes() -> int:
+    return len(bytearray(10**15))
+
+
+def _allocate_on_a_gpu() -> int:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+
+@pytest.mark.parametrize(
+    ("main", "said"),
+    [
+        (_allocate, "tried to allocate"),
+        (_allocate_bytes, "MemoryError"),
+        (_allocate_on_a_gpu, "CUDA out of memory"),
+    ],
+)
+def test_lack_of_memory_is_one_line_with_a_remedy(
+    main: Callable[[], int], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main(main)
+    line = capsys.readouterr().err
+    assert stop.value.code == EXIT_USAGE
+    assert said in line and "--batch_size" in line and line.count("\n") == 1

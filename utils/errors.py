@@ -1,6 +1,7 @@
 """The errors a user can meet and the exit code each one becomes; no handling logic of a task.
 
-Exit codes: 0 done; 2 usage, or a lack of memory; 3 data; 4 checkpoint; 75 stopped on request, run again to continue.
+Exit codes: 0 done; 2 usage, or a lack of memory; 3 data; 4 checkpoint; 75 stopped on request, run
+again to continue.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ def write_through(path: str | os.PathLike[str], descriptor: int, data: bytes) ->
 def _is_storage_failure(error: OSError | RuntimeError) -> bool:
     if isinstance(error, OSError) or isinstance(error.__context__, OSError):
         return True
-    return any(word in str(error) for word in _TORCH_WRITER_WORDS)
+    # torch says the same of any other error that comes up while it writes
+    return not error.__context__ and any(word in str(error) for word in _TORCH_WRITER_WORDS)
 
 
 def _storage_error(path: str, error: OSError | RuntimeError) -> StorageError:

@@ -70,14 +70,17 @@ def naming_loader_deaths() -> Iterator[None]:
     """Around a loop, or as its decorator: a loader process's death can surface anywhere in it.
 
     Raises:
-        DataError: in place of torch's RuntimeError, with the remedy.
+        DataError: with the remedy, in place of torch's RuntimeError or of one that it has caused.
     """
     try:
         yield
     except RuntimeError as error:
-        if _DEATH not in str(error) and _SHARED_MEMORY not in str(error):
+        cause: BaseException | None = error
+        while cause and _DEATH not in str(cause) and _SHARED_MEMORY not in str(cause):
+            cause = cause.__context__
+        if cause is None:
             raise
-        raise _death(str(error)) from error
+        raise _death(str(cause)) from error
 
 
 def _death(said: str) -> DataError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 
 from utils.errors import DataError
+from utils.full_disk import storing
 from utils.loader_util import loaded, naming_loader_deaths
 
 
@@ -40,3 +44,16 @@ def test_death_while_a_batch_is_handed_over_comes_with_the_same_remedy(error: Ex
     assert next(found) == 1
     with pytest.raises(DataError, match=r"(Connection reset|EOFError).*fewer --num_workers"):
         next(found)
+
+
+def test_death_while_a_checkpoint_is_written_is_no_full_disk(tmp_path: Path) -> None:
+    class _Interrupted(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    with (
+        pytest.raises(DataError, match="fewer --num_workers"),
+        naming_loader_deaths(),
+        storing(tmp_path / "opt000001.pt"),
+    ):
+        torch.save({"weight": torch.zeros(1000)}, _Interrupted())

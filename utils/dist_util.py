@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from utils import exit_util
 from utils.launch import Launch, meet
 from utils.slurm_launch import has_own_gpu
 
@@ -50,6 +51,7 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
     # kept until the process ends: a network that outlives the block holds the group, too, and would
     # destroy it with the interpreter locked, while the group's thread may be waiting for that lock
     atexit.register(id, dist.group.WORLD)
+    exit_util.skip_teardown()
     try:
         yield device
     finally:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from utils import stop_util
+from utils import exit_util, stop_util
 from utils.console import expendable
 
 EXIT_DONE = 0
@@ -52,6 +52,7 @@ def run_main(main: Callable[[], int]) -> None:
     Anything else is a bug and keeps its traceback (exit code 1). Once it was asked to stop, the
     process hears no further signal until its end.
     """
+    exit_util.prepare()
     stop_util.first_stop_is_last()
     try:
         code = main()
@@ -70,7 +71,7 @@ def run_main(main: Callable[[], int]) -> None:
         else:
             _tell(f"error: {_without_trace(str(error)) or type(error).__name__}{_advice(error)}")
             code = _exit_code(error)
-    sys.exit(code)
+    exit_util.leave(code)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ of 4×4 outputs is A'[(G g G') ⊙ (B' d B)]A, with 36 products for each pair of
 144. The products are one matrix product for each of the 36 places; the transforms are sums over
 whole rows of channels. Tiles are taken in bands, so that what is in work stays small.
 
-The rounding is two to four times that of the direct sum. `WINOGRAD=0` in the environment switches
+The rounding is two to ten times that of the direct sum. `WINOGRAD=0` in the environment switches
 all of it off.
 """
 

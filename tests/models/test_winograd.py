@@ -58,12 +58,13 @@ def test_inputs_may_lie_in_any_order() -> None:
 
 
 def test_float32_keeps_its_digits() -> None:
-    """Measured: 3e-6 of the values, four times as much as the direct sum."""
+    """Measured on two CPUs: 2.3e-6 and 3e-6 of the values.
+
+    The direct sum's, 2.2e-7 and about 7e-7, depend more on the kernels of the CPU.
+    """
     x, weight = noise(1, 128, 32, 32), noise(128, 128, 3, 3, seed=1)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
-    error = rms(winograd_conv2d(x, weight) - exact)
-    assert error < 6 * rms(F.conv2d(x, weight, padding=1) - exact)
-    assert error < 4e-6 * rms(exact)
+    assert rms(winograd_conv2d(x, weight) - exact) < 4e-6 * rms(exact)
 
 
 def channels_last(x: Tensor) -> Tensor:

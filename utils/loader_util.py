@@ -6,6 +6,8 @@ What they load, and in which order, is the business of ``data_util`` and of the 
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -84,6 +86,9 @@ def naming_loader_deaths() -> Iterator[None]:
 
 
 def _death(said: str) -> DataError:
+    # or torch's handler raises its own error once more, anywhere on the way out
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return DataError(
         f"a process that loads images died ({said.strip().splitlines()[-1]}): the machine or its "
         "shared memory, /dev/shm, may be too small for so many. Run again with fewer --num_workers "

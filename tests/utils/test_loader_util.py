@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,13 @@ import torch
 from utils.errors import DataError
 from utils.full_disk import storing
 from utils.loader_util import loaded, naming_loader_deaths
+
+
+@pytest.fixture(autouse=True)
+def handler_as_before() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, handler)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +36,23 @@ def test_death_comes_with_a_remedy(said: str) -> None:
         raise RuntimeError(said)
     assert said.strip().splitlines()[-1] in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_torch_does_not_raise_once_more_on_the_way_out() -> None:
+    def handler(number: int, frame: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    signal.signal(signal.SIGCHLD, handler)
+    with pytest.raises(DataError):
+        try:
+            list(loaded(_resetting()))  # type: ignore[arg-type]
+        finally:
+            os.kill(os.getpid(), signal.SIGCHLD)
+
+
+def _resetting() -> Iterator[int]:
+    yield 1
+    raise ConnectionResetError(104, "Connection reset")
 
 
 def test_other_errors_pass() -> None:

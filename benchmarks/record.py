@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.harness import Row, TimingFlags, format_rows
 from utils.run_util import versions
+from utils.thread_util import num_cores
 
 RESULTS_DIR = Path(__file__).resolve().parent / "results"
 
@@ -75,7 +76,7 @@ def hardware() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(pages * page / 2**30, 1),
         "gpu": gpu,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from utils import exit_util, stop_util
 from utils.console import expendable
@@ -60,9 +60,9 @@ def run_main(main: Callable[[], int]) -> None:
         _tell(str(request))
         code = EXIT_STOPPED
     except (KeyboardInterrupt, Exception) as error:
-        is_interrupt = _comes_from_ctrl_c(error)
-        is_for_users = is_interrupt or isinstance(error, (ValueError, OSError))
-        is_for_users = is_for_users or is_out_of_memory(error)
+        is_interrupt = any(isinstance(one, KeyboardInterrupt) for one in with_causes(error))
+        is_for_users = isinstance(error, (ValueError, OSError)) or is_out_of_memory(error)
+        is_for_users = is_for_users or is_interrupt
         if not is_for_users or os.environ.get("TRACEBACK") == "1":
             raise
         if is_interrupt:
@@ -88,11 +88,11 @@ def _tell(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-def _comes_from_ctrl_c(error: BaseException | None) -> bool:
-    """Whether it is an interrupt, or what a library made of one."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and one after the other those that it came from: libraries wrap what they meet."""
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _without_trace(message: str) -> str:

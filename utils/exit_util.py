@@ -7,22 +7,21 @@ the process (SIGABRT), whatever the script has achieved: torch.distributed's do,
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 from typing import NoReturn
 
 from utils.console import expendable
 
-_is_prepared = _skips_teardown = False
+_skips_teardown = False
 _code: int | None = None
 
 
+@functools.cache
 def prepare() -> None:
     """For the start of a script: what registers with ``atexit`` after this is not left out."""
-    global _is_prepared
-    if not _is_prepared:
-        atexit.register(_end)
-        _is_prepared = True
+    atexit.register(_end)
 
 
 def skip_teardown() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils.errors import DataError
+from utils.errors import DataError, with_causes
 from utils.launch import num_local_processes
 from utils.stop_util import leave_stopping_to_parent
 from utils.thread_util import num_cores
@@ -77,12 +77,10 @@ def naming_loader_deaths() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause and _DEATH not in str(cause) and _SHARED_MEMORY not in str(cause):
-            cause = cause.__context__
-        if cause is None:
-            raise
-        raise _death(str(cause)) from error
+        for said in map(str, with_causes(error)):
+            if _DEATH in said or _SHARED_MEMORY in said:
+                raise _death(said) from error
+        raise
 
 
 def _death(said: str) -> DataError:

@@ -7,11 +7,12 @@ import importlib
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import words
+from tests.tiny import done, words
+from tests.utils.loops import differences, saved_run
 from tests.utils.processes import TIMEOUT_SECONDS, Child
 
 _CAPABILITIES_V3 = 0x20080522
@@ -78,6 +79,16 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("it did not come to that")
         time.sleep(0.002)
+
+
+def differences_from_unbroken(
+    script: str, flags: Mapping[str, Any], last: int, whole_dir: Path
+) -> list[str]:
+    """What differs at step ``last`` between a training that goes on and one in one go elsewhere."""
+    done(script, words(flags, resume_checkpoint="auto", max_step=last))
+    done(script, words(flags, resume_checkpoint="", model_save_dir=whole_dir, max_step=last))
+    found, truth = (saved_run(Path(d), last) for d in (flags["model_save_dir"], whole_dir))
+    return differences(found, truth)
 
 
 def _run(

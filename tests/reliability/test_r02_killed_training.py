@@ -14,10 +14,8 @@ import pytest
 
 from tests.pipeline import Pipeline
 from tests.reliability.extent import extent
-from tests.reliability.scripts import Script, wait_until
+from tests.reliability.scripts import Script, differences_from_unbroken, wait_until
 from tests.scripts.runs import TRAININGS, flags_of
-from tests.tiny import done, words
-from tests.utils.loops import differences, saved_run
 from utils.errors import EXIT_STOPPED
 
 NUM_KILLS = extent(4, 10)
@@ -48,10 +46,8 @@ def test_killed_training_goes_on_with_auto_to_the_same_bits(
         os.kill(process.pid, signal.SIGKILL)
         assert process.exit_code() == -signal.SIGKILL, process.said()
     last = _newest(save_dir) + 2
-    done(script, words(_flags(pipeline, script, tmp_path / "cut", max_step=last)))
-    done(script, words(_flags(pipeline, script, tmp_path / "whole", max_step=last)))
-    found, truth = (saved_run(tmp_path / name / "save", last) for name in ("cut", "whole"))
-    assert differences(found, truth) == []
+    flags = _flags(pipeline, script, tmp_path / "cut")
+    assert differences_from_unbroken(script, flags, last, tmp_path / "whole") == []
     figure(f"{script}.py killed {NUM_KILLS} times in {last} steps, equal")
 
 

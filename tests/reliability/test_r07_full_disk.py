@@ -15,11 +15,11 @@ import torch
 
 from tests.pipeline import Pipeline
 from tests.reliability.disks import file_size_limit, grow, mounted
-from tests.reliability.scripts import Script
+from tests.reliability.scripts import Script, differences_from_unbroken
 from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, run, tree, words
 from tests.utils.checkpoints import auto_step, parts, save_sets
-from tests.utils.loops import differences, saved_run
+from tests.utils.loops import saved_run
 from utils.checkpoint import CheckpointStore
 from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, StorageError
 
@@ -61,10 +61,7 @@ def test_training_on_a_disk_that_fills_up_keeps_its_last_set(
         kept = {f"{role}{step}.pt" for step in steps for role in ("opt", "model")}
         assert files == kept | {f"ckpt{step}.json" for step in steps} | {".writer.lock"}
         grow(disk, "size=8m")
-        done(script, words(flags, resume_checkpoint="auto", max_step=last + 1))
-        done(script, words(flags, model_save_dir=tmp_path / "whole", max_step=last + 1))
-        found, truth = (saved_run(folder, last + 1) for folder in (disk, tmp_path / "whole"))
-        assert differences(found, truth) == []
+        assert differences_from_unbroken(script, flags, last + 1, tmp_path / "whole") == []
     figure(f"{script}.py on 1 MiB: {last} of {last} sets kept")
 
 

@@ -17,11 +17,9 @@ import pytest
 
 from tests.pipeline import Pipeline
 from tests.reliability.disks import mounted
-from tests.reliability.scripts import Script, wait_until
+from tests.reliability.scripts import Script, differences_from_unbroken, wait_until
 from tests.scripts.runs import flags_of
-from tests.tiny import done, words
 from tests.utils.checkpoints import auto_step
-from tests.utils.loops import differences, saved_run
 from utils.errors import EXIT_DATA
 
 MAX_SECONDS = 20
@@ -30,14 +28,6 @@ ENDLESS = {"save_interval": 1, "max_step": 10**6, "num_workers": 2}
 
 def _flags(pipeline: Pipeline, root: Path, **more: Any) -> dict[str, Any]:
     return {**flags_of(pipeline, "sr_mean_train", root), **ENDLESS, **more}
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_killed_loader_process_ends_the_run_with_a_remedy(
@@ -52,14 +42,11 @@ def test_killed_loader_process_ends_the_run_with_a_remedy(
     assert process.exit_code() == EXIT_DATA
     seconds = time.monotonic() - started
     assert seconds < MAX_SECONDS
-    assert not _is_there(other)
+    assert not Path(f"/proc/{other}").exists()
     (line,) = [line for line in process.said().splitlines() if line.startswith("error: ")]
     assert f"{killed}) is killed by signal: Killed" in line and "fewer --num_workers" in line
     last = (auto_step(tmp_path / "cut" / "save")[0] or 0) + 2
-    done("sr_mean_train", words({**flags, "max_step": last}))
-    done("sr_mean_train", words(_flags(pipeline, tmp_path / "whole", max_step=last)))
-    found, truth = (saved_run(tmp_path / name / "save", last) for name in ("cut", "whole"))
-    assert differences(found, truth) == []
+    assert differences_from_unbroken("sr_mean_train", flags, last, tmp_path / "whole") == []
     figure(f"loader process killed: ended in {seconds:.1f} s, went on to equal bits")
 
 

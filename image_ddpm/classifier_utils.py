@@ -18,11 +18,11 @@ from diffusion.guidance import CondFn, classifier_gradient
 from diffusion.timestep_sampler import UniformSampler
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierTrainFlags, GuideFlags
 from image_ddpm.flags import ImageDataFlags
-from image_ddpm.script_util import channel_mult, sides_within
-from models.config import UNetConfig
+from image_ddpm.script_util import channel_mult
+from models.config import UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
-from models.hints import Shapes
+from models.structure import Shapes
 from utils.crop_data import CropDataset, Entry, warn_of_replaced
 from utils.data_util import TrainData
 from utils.model_util import load_checked
@@ -73,7 +73,9 @@ def create_classifier(
             in_channels=in_channels,
             model_channels=parsed.classifier_width,
             num_res_blocks=parsed.classifier_depth,
-            attention_resolutions=sides_within(parsed.classifier_attention_resolutions, image_size),
+            attention_resolutions=parse_attention_resolutions(
+                parsed.classifier_attention_resolutions
+            ),
             channel_mult=channel_mult(image_size, parsed.classifier_channel_mult),
             num_head_channels=parsed.classifier_num_head_channels,
             use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
@@ -90,10 +92,11 @@ def create_classifier(
 class _Classifier(EncoderUNet):
     """The network, which names this task's flags where a file does not fit."""
 
-    def explain_mismatch(
-        self, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
-    ) -> str:
-        return _in_own_flags(super().explain_mismatch(missing, unexpected, misshaped))
+    def explain_mismatch(self, shapes: Shapes) -> str:
+        return _in_own_flags(super().explain_mismatch(shapes))
+
+    def notices(self) -> list[str]:
+        return [_in_own_flags(line) for line in super().notices()]
 
 
 def _in_own_flags(message: str) -> str:

@@ -66,16 +66,7 @@ def create_image_model(*, learn_sigma: bool, **flags: Any) -> TimeConditionedUNe
         "model_channels": parsed.num_channels,
         "out_channels": parsed.in_channels * (2 if learn_sigma else 1),
         "num_classes": num_classes if parsed.class_cond else None,
-        "attention_resolutions": sides_within(parsed.attention_resolutions, parsed.image_size),
+        "attention_resolutions": parse_attention_resolutions(parsed.attention_resolutions),
         "channel_mult": channel_mult(parsed.image_size, parsed.channel_mult),
     }
     return TimeConditionedUNet(UNetConfig(**shared))
-
-
-def sides_within(text: str, image_size: int) -> tuple[int, ...]:
-    """Sides at which to attend, without those larger than the image, as 16 may be.
-
-    Raises:
-        ValueError: for what is no list of sides.
-    """
-    return tuple(side for side in parse_attention_resolutions(text) if side <= image_size)

@@ -138,7 +138,7 @@ def load_net(net: NetFlags, train: LabelTrainFlags, logger: RunLogger) -> SmallC
             "train_on_noisy_label), or name one with --resume_checkpoint"
         )
     model = SmallCNN(net.input_dim, net.widths).to(dist_util.current_device())
-    load_model(model, found.model_path)
+    load_model(model, found.model_path, logger.info)
     logger.info(f"net: {found.model_path}")
     return model
 

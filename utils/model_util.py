@@ -86,7 +86,9 @@ def load_checked(
         raise CheckpointError("--model_path is empty; give the checkpoint to use")
     log(f"{found.model_path}: sha256 {sha256_of(found.model_path)}")
     model = create(**{**flags, **usable_precision(flags["use_fp16"], flags["use_bf16"], log)})
-    load_model(model, found.model_path)
+    for line in getattr(model, "notices", list)():
+        log(line)
+    load_model(model, found.model_path, log)
     cast_to_own_precision(model)
     model.eval().requires_grad_(False)
     return model

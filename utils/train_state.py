@@ -133,7 +133,7 @@ class TrainState:
 
     def _load(self, found: CheckpointSet) -> None:
         trainer = self.mp_trainer
-        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path))
+        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path, self._log))
         self.step = self._saved_step = found.step
         global_batch = self._flags.batch_size * dist_util.get_world_size()
         self.position = int(found.state.get("position", found.step * global_batch))

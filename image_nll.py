@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         require_settings(all_flags, measure.entries)
         store = PartStore(nll.output_dir, measure.num_images)
         if not measure.run(store, run.launch.rank, run.launch.world_size):
-            log("stopped; run again to go on")
+            log(f"stopped; run again with --output_dir {nll.output_dir} to go on")
             return EXIT_STOPPED
         finish_measure(store, nll.output_dir, measure.num_images, log)
     return EXIT_DONE

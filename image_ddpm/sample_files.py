@@ -60,7 +60,8 @@ def finish_and_draw(
             if is_written and has_pictures:
                 write_pictures(path, shape, os.path.dirname(path), lambda: bool(stop.reason))
         except Interrupted:
-            log(f"stopped ({stop.reason}); run again to go on")
+            folder = os.path.dirname(path)
+            log(f"stopped ({stop.reason}); run again with --output_dir {folder} to go on")
             return False
     return True
 

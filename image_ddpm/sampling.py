@@ -119,7 +119,8 @@ class ImageSampler:
                     bar.update(len(indices))
         watch.save(os.path.join(self._flags.output_dir, SECONDS_FILE))
         if is_stopped:
-            self._log(f"stopped ({stop.reason}); run again to go on")
+            folder = self._flags.output_dir
+            self._log(f"stopped ({stop.reason}); run again with --output_dir {folder} to go on")
             return False
         return True
 

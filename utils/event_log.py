@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 _SECONDS_BETWEEN_FLUSHES = 30.0
 
@@ -28,6 +28,11 @@ class EventLog:
         suffix = f".{secrets.token_hex(4)}"
         self._writer = EventsWriter(os.path.join(folder, "events"), suffix)
         self._flushed = time.monotonic()
+
+    def restart(self, step: int) -> None:
+        """Tells readers that steps from this one on come anew: what older files say is dropped."""
+        session = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=step, session_log=session))
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Appends a number."""

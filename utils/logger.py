@@ -41,6 +41,7 @@ class RunLogger:
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._events: Any = None
+        self._last_step: int | None = None
         self._file = None
         self._has_failed = False
         if log_dir is not None:
@@ -95,11 +96,21 @@ class RunLogger:
             if self._event_log() is not None:
                 self._event_log().image(tag, image_uint8, step)
 
+    def forget_after(self, step: int) -> None:
+        """Lets TensorBoard drop what an earlier run sent to this folder for steps beyond ``step``.
+
+        To be called before anything is sent; nothing happens unless something is.
+        """
+        self._last_step = step
+
     def _event_log(self) -> Any:
         if self._events is None and self.log_dir is not None and not self._has_failed:
             from utils.event_log import EventLog
 
             self._events = EventLog(self.log_dir)
+            if self._last_step is not None:
+                self._events.restart(self._last_step + 1)
+                self._last_step = None
         return self._events
 
     @contextlib.contextmanager

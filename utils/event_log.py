@@ -24,8 +24,9 @@ class EventLog:
     """One new event file in a folder; every method raises OSError if the disk takes no more."""
 
     def __init__(self, folder: str) -> None:
-        # a run that is started again within a second must not overwrite the file of the one before
-        suffix = f".{secrets.token_hex(4)}"
+        # a run that is started again within a second must not overwrite the file of the one before,
+        # and readers go by the order of the names
+        suffix = f".{time.time_ns()}.{secrets.token_hex(4)}"
         self._writer = EventsWriter(os.path.join(folder, "events"), suffix)
         self._flushed = time.monotonic()
 

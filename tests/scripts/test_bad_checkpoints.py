@@ -160,3 +160,27 @@ def test_weights_of_another_tool_are_tested_with_a_notice(
     )
     assert outcome.code == 0, outcome.err
     assert "has no manifest" in outcome.out
+
+
+def test_weights_of_a_wrapped_network_are_tested_with_a_notice(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    state = torch.load(pipeline.mean_model, weights_only=True)
+    path = tmp_path / "theirs" / "model000001.pt"
+    path.parent.mkdir()
+    torch.save({f"module._orig_mod.{name}": value for name, value in state.items()}, path)
+    outcome = run(
+        "sr_mean_test", words(flags_of(pipeline, "sr_mean_test", tmp_path), model_path=path)
+    )
+    assert outcome.code == 0, outcome.err
+    assert f"{path} begin with 'module._orig_mod.'" in outcome.out
+
+
+def test_a_checkpoint_with_more_than_weights_says_where_they_are(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    state = torch.load(pipeline.mean_model, weights_only=True)
+    path = tmp_path / "model000001.pt"
+    torch.save({"state_dict": state, "epoch": 3}, path)
+    parts = (str(path), f'["state_dict"] ({len(state)} tensors)', "python -c")
+    assert_refused(pipeline, "sr_mean_test", tmp_path, EXIT_CHECKPOINT, *parts, model_path=path)

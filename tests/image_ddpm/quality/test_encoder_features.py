@@ -104,7 +104,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image_size": 32, "classifier_attention_resolutions": "16"}, "--image_size"),
     ({"in_channels": 1}, "--in_channels"),
     ({"num_classes": 5}, "--num_classes"),
-    ({"classifier_width": 16}, "--classifier_width and --classifier_channel_mult"),
+    ({"classifier_width": 16}, "see --classifier_width"),
     ({"classifier_depth": 2}, "--classifier_depth"),
     ({"classifier_attention_resolutions": "16"}, "--classifier_attention_resolutions"),
     ({"classifier_channel_mult": "1,1"}, "--classifier_channel_mult"),

@@ -14,11 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
+from utils.foreign_flags import explain_foreign_flag
+
 T = TypeVar("T")
 
 # what a parser adds to the flags: not for args.json
 PRIVATE = ("local_rank", "given_flags")
 _NOT_GIVEN = object()
+# how alike a flag must be to one that is suggested: as model_path_checkpoints to model_path
+_NEAR = 0.65
 # what the word auto of a size stands for
 AUTO = -1
 # numbers of 64 bits: larger ones end in tracebacks of torch and numpy
@@ -120,8 +124,11 @@ class FlagParser(argparse.ArgumentParser):
             if not word.startswith("-"):
                 continue
             name = word.split("=")[0]
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            parts.append(f"unknown flag {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+            hint = explain_foreign_flag(name, known)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
+            if hint is None and near:
+                hint = f"did you mean {near[0]}?"
+            parts.append(f"unknown flag {name}" + (f" ({hint})" if hint else ""))
         self.error("; ".join(parts) or f"unexpected words: {' '.join(unknown)}")
 
 

@@ -25,6 +25,8 @@ _FILE_NAMES = {
     VarModelFlags: "var_model_args.pkl",
     BaselineModelFlags: "baseline_model_args.pkl",
 }
+# the original toolkit, which makes networks of these files too, refuses flags that it does not know
+_ADDED = frozenset({"use_bf16", "predict_residual"})
 # what the images, low-res and high-res, ask of every network here
 _OF_IMAGES = MappingProxyType({"in_channels": 3, "out_channels": 3, "dims": 2})
 
@@ -37,12 +39,19 @@ def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
 def save_model_args(path: str, flags: MeanModelFlags) -> None:
     """Writes the flags as a pickle and, beside it, as JSON to read.
 
-    Flags of another model that are there already get a new name, so that its run can be rescued.
+    Those that the original toolkit lacks are left out where they have their defaults. Flags of
+    another model that are there already get a new name, so that its run can be rescued.
     """
-    if os.path.exists(path) and load_args(path) != vars(flags):
+    known = defaults(type(flags))
+    if os.path.exists(path) and {**known, **load_args(path)} != vars(flags):
         os.replace(path, f"{os.path.splitext(path)[0]}_until_{time.strftime('%Y%m%d_%H%M%S')}.pkl")
-    dump_pickle(vars(flags), path)
-    write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(vars(flags), indent=1))
+    stored = {
+        name: value
+        for name, value in vars(flags).items()
+        if name not in _ADDED or value != known[name]
+    }
+    dump_pickle(stored, path)
+    write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(stored, indent=1))
 
 
 def load_model_args(

@@ -23,6 +23,10 @@ from utils.errors import CheckpointError
 
 FLAGS = MeanModelFlags(large_size=32, channel_mult="0.5,1", use_fp16=True, dropout=0.25)
 
+# the model flags of the documented commands
+_DOCUMENTED = """large_size small_size in_channels model_channels out_channels num_res_blocks
+    attention_resolutions dropout channel_mult conv_resample dims use_checkpoint use_fp16 num_heads
+    num_head_channels num_heads_upsample resblock_updown use_new_attention_order"""
 GIVEN = frozenset(vars(FLAGS))
 
 
@@ -51,9 +55,40 @@ def test_file_is_a_plain_dict_with_a_readable_twin(
     assert content[:2] == b"\x80\x04"  # protocol 4
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(content)}
     assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE"}
-    assert pickle.loads(content) == dataclasses.asdict(flags)
-    assert json.loads((tmp_path / f"{name}.json").read_text()) == dataclasses.asdict(flags)
+    stored = pickle.loads(content)
+    assert dataclasses.asdict(flags) == {**stored, "use_bf16": False, "predict_residual": False}
+    assert json.loads((tmp_path / f"{name}.json").read_text()) == stored
     assert load_model_args(path, type(flags)) == dataclasses.asdict(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "more"),
+    [
+        (MeanModelFlags(), set()),
+        (VarModelFlags(), {"last_layer_type"}),
+        (MeanModelFlags(use_bf16=True), {"use_bf16"}),
+        (MeanModelFlags(predict_residual=True), {"predict_residual"}),
+    ],
+)
+def test_the_original_toolkit_knows_every_flag_of_the_file_that_has_its_default(
+    tmp_path: Path, flags: MeanModelFlags, more: set[str]
+) -> None:
+    path = args_path(str(tmp_path), type(flags))
+    save_model_args(path, flags)
+    assert pickle.loads(Path(path).read_bytes()).keys() == {*_DOCUMENTED.split()} | more
+    assert load_model_args(path, type(flags)) == dataclasses.asdict(flags)
+
+
+@pytest.mark.parametrize("left_out", [(), ("use_bf16",), ("use_bf16", "predict_residual")])
+def test_a_file_of_the_same_model_is_not_put_aside(
+    tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
+    stored = {k: v for k, v in dataclasses.asdict(FLAGS).items() if k not in left_out}
+    path = _write(tmp_path / "mean_model_args.pkl", **stored)
+    save_model_args(path, FLAGS)
+    assert sorted(os.listdir(tmp_path)) == ["mean_model_args.json", "mean_model_args.pkl"]
+    save_model_args(path, dataclasses.replace(FLAGS, use_bf16=True, use_fp16=False))
+    assert len(list(tmp_path.glob("mean_model_args_until_*.pkl"))) == 1
 
 
 def test_documented_path_without_its_slash_is_read_as_the_one_with_it(tmp_path: Path) -> None:

@@ -139,6 +139,9 @@ class TestFlags(ComputeFlags):
 
     model_path: str = flag("", "checkpoint to test, modelNNNNNN.pt")
     log_dir: str = flag("logs/sr_mean/64_256", "folder of the training's log (its model flags)")
+    strict_flags: bool = flag(
+        False, "make it an error that a flag differs from what the checkpoint was made with"
+    )
     output_dir: str = flag("outputs/sr_var/64_256", "folder of the results")
     batch_size: int = flag(1, "images per forward pass")
     seed: int = flag(0, "of anything random")

@@ -8,8 +8,6 @@ Any number of processes may share --output_dir: each image is drawn by one of th
 
 from __future__ import annotations
 
-import os
-
 from ddpm.flags import DiffusionFlags
 from sr_var.flags import SampleFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
@@ -33,14 +31,13 @@ def main(argv: list[str] | None = None) -> int:
     args = settle_presets(create_parser().parse_args(argv))
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
-    from ddpm.process import create_diffusion, sampling_settings, warn_of_lost_std
+    from ddpm.process import create_diffusion, warn_of_lost_std
     from sr_var.base_dataset import load_entries
-    from sr_var.sample_jobs import SETTINGS_FILE
+    from sr_var.sample_jobs import require_settings
     from sr_var.sampling import SRSampler
     from sr_var.script_util import create_sr_model, denoiser_flags
     from utils.model_util import load_checked
     from utils.run_util import started
-    from utils.settings_file import require_same_settings
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info
@@ -64,8 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
             return EXIT_DONE
-        record = os.path.join(sample.output_dir, SETTINGS_FILE)
-        require_same_settings(record, sampling_settings(flags, process_flags, sample, sample.seed))
+        require_settings(flags, process_flags, sample)
         is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
         return EXIT_DONE if is_done else EXIT_STOPPED
 

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, sizes, step = tested_model(args, model_flags, test, log)
+        model, sizes, step = tested_model(args, model_flags, test, run.logger)
         model_flags = from_args(BaselineModelFlags, args)  # now those stored with the run
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)

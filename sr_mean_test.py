@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
-        model, sizes, step = tested_model(args, model_flags, test, run.logger.info)
+        model, sizes, step = tested_model(args, model_flags, test, run.logger)
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
         results = mean_result_folder(test.output_dir, step, test.model_path)

@@ -23,14 +23,16 @@ class DenoiserFlags:
     num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
     attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
     channel_mult: str = flag("", "width of each resolution in base widths; empty: by the size")
-    dropout: float = flag(0.0, "dropout probability")
+    dropout: float = flag(0.0, "dropout probability", is_free=True)
     class_cond: bool = flag(False, "condition on the class label")
     num_classes: int = flag(1000, "number of class labels (with class_cond)")
-    use_checkpoint: bool = flag(False, "recompute activations in the backward pass: less memory")
+    use_checkpoint: bool = flag(
+        False, "recompute activations in the backward pass: less memory", is_free=True
+    )
     use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
     resblock_updown: bool = flag(False, "change resolution inside residual blocks")
-    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)")
-    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)")
+    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)", is_free=True)
+    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)", is_free=True)
     use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
 
 
@@ -41,12 +43,16 @@ class DiffusionFlags:
     learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
     diffusion_steps: int = flag(1000, "steps of the process the network is trained on")
     noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
-    timestep_respacing: str = flag("", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10")
+    timestep_respacing: str = flag(
+        "", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10", is_free=True
+    )
     use_kl: bool = flag(False, "train on the variational bound")
     predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
     rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
     rescale_learned_sigmas: bool = flag(False, "rescaled variational term beside the squared error")
-    sigma_small: bool = flag(False, "smaller fixed variance, the posterior's (without learn_sigma)")
+    sigma_small: bool = flag(
+        False, "smaller fixed variance, the posterior's (without learn_sigma)", is_free=True
+    )
 
 
 @dataclass(frozen=True)

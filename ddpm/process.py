@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ddpm.flags import DiffusionFlags, SamplerFlags
 from utils.atomic_file import sha256_of
 from utils.image_util import HALF_RANGE_255
-from utils.script_util import require_at_least
+from utils.script_util import defaults, require_at_least
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
@@ -72,7 +72,7 @@ def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> Schedule
 
 
 # flags that matter in training alone
-_TRAINING_ONLY = ("use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas")
+_TRAINING_ONLY = frozenset({"use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas"})
 
 
 def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> dict[str, Any]:
@@ -86,6 +86,16 @@ def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> di
     flags = {**vars(network), **vars(process)}
     kept = {name: value for name, value in flags.items() if name not in _TRAINING_ONLY}
     return {"model_sha256": sha256_of(model_path), **kept}
+
+
+def setting_defaults(*flags: type[Any]) -> dict[str, Any]:
+    """What a record of settings that lacks one of the flags was made with.
+
+    Args:
+        flags: the dataclasses, those of network, process and sampler among them.
+    """
+    found = {name: value for one in flags for name, value in defaults(one).items()}
+    return {**found, "sampler": SamplerFlags().chosen_sampler}
 
 
 def sampling_settings(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ddpm.process import create_diffusion, model_settings
+from ddpm.process import create_diffusion, model_settings, setting_defaults
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, NLLFlags
 from image_ddpm.nll import SETTINGS_FILE, LikelihoodMeasure, write_results
 from image_ddpm.parts import PartStore
@@ -67,7 +67,8 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
         "data_dir": data.data_dir,
         "images": hashlib.sha256(names.encode()).hexdigest(),
     }
-    require_same_settings(os.path.join(nll.output_dir, SETTINGS_FILE), settings)
+    found = setting_defaults(type(network), type(process), NLLFlags)
+    require_same_settings(os.path.join(nll.output_dir, SETTINGS_FILE), settings, defaults=found)
 
 
 def dry_run(measure: LikelihoodMeasure, log: Log) -> None:

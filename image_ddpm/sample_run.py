@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ddpm.process import create_diffusion, sampling_settings
+from ddpm.process import create_diffusion, sampling_settings, setting_defaults
 from image_ddpm.classifier_flags import GuideFlags
 from image_ddpm.classifier_utils import load_guide
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
@@ -65,4 +65,9 @@ def require_settings(
     own: dict[str, Any] = {"labels": flags.labels, "guidance_scale": flags.guidance_scale}
     if guide.classifier_path:
         own |= {**vars(guide), "classifier_path": sha256_of(guide.classifier_path)}
-    require_same_settings(os.path.join(flags.output_dir, SETTINGS_FILE), {**settings, **own})
+    classes = (type(network), type(process), ImageSampleFlags, GuideFlags)
+    require_same_settings(
+        os.path.join(flags.output_dir, SETTINGS_FILE),
+        {**settings, **own},
+        defaults=setting_defaults(*classes),
+    )

@@ -35,6 +35,7 @@ from utils.json_file import is_number, read_json
 from utils.logger import RunLogger
 from utils.npz_file import read_npz
 from utils.random_util import stable_seed
+from utils.script_util import defaults
 from utils.settings_file import require_same_settings
 from utils.storage_util import make_folder
 
@@ -88,7 +89,8 @@ def require_same_sweep(flags: SweepFlags) -> None:
         DataError: names the settings that differ.
     """
     settings = {name: getattr(flags, name) for name in SHARED}
-    require_same_settings(os.path.join(flags.output_dir, SETTINGS_FILE), settings)
+    path = os.path.join(flags.output_dir, SETTINGS_FILE)
+    require_same_settings(path, settings, defaults=defaults(type(flags)))
 
 
 def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:

@@ -30,13 +30,15 @@ class MeanModelFlags:
     out_channels: int = flag(3, "channels of the output")
     num_res_blocks: int = flag(2, "residual blocks per resolution")
     attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
-    dropout: float = flag(0.0, "dropout probability")
+    dropout: float = flag(0.0, "dropout probability", is_free=True)
     channel_mult: str = flag("", "width of each resolution in base widths; empty: by large_size")
     conv_resample: bool = flag(True, "learned convolutions where the resolution changes")
     dims: int = flag(2, "spatial dimensions of the data")
-    use_checkpoint: bool = flag(False, "recompute activations in the backward pass: less memory")
-    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)")
-    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)")
+    use_checkpoint: bool = flag(
+        False, "recompute activations in the backward pass: less memory", is_free=True
+    )
+    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)", is_free=True)
+    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)", is_free=True)
     num_heads: int = flag(4, "attention heads")
     num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
     num_heads_upsample: int = flag(-1, "attention heads on the way up; -1: as num_heads")
@@ -137,6 +139,9 @@ class TestFlags(ComputeFlags):
 
     model_path: str = flag("", "checkpoint to test, modelNNNNNN.pt")
     log_dir: str = flag("logs/sr_mean/64_256", "folder of the training's log (its model flags)")
+    strict_flags: bool = flag(
+        False, "make it an error that a flag differs from what the checkpoint was made with"
+    )
     output_dir: str = flag("outputs/sr_var/64_256", "folder of the results")
     batch_size: int = flag(1, "images per forward pass")
     seed: int = flag(0, "of anything random")

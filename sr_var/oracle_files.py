@@ -31,6 +31,7 @@ from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes, to_hw
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.safe_pickle import dump_pickle
+from utils.script_util import defaults
 from utils.settings_file import require_same_settings
 from utils.stop_util import StopFlag
 from utils.storage_util import make_folder
@@ -211,7 +212,8 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
         log("dry run: nothing was written")
         return True
     for folder in (flags.output_dir, flags.sample_dir):
-        require_same_settings(os.path.join(folder, SETTINGS_FILE), _settings(flags))
+        record = os.path.join(folder, SETTINGS_FILE)
+        require_same_settings(record, _settings(flags), defaults=defaults(OracleDataFlags))
     bad = _write_all(crops, flags, log)
     if bad is None:
         log("stopped; run again to go on")

@@ -13,7 +13,11 @@ from typing import IO
 
 import torch
 
+from ddpm.flags import DiffusionFlags
+from ddpm.process import sampling_settings, setting_defaults
+from sr_var.flags import SampleFlags, SRDiffusionModelFlags
 from sr_var.moments import MOMENTS_FILE, SampleMoments, load_moments
+from utils.settings_file import require_same_settings
 
 LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
 SETTINGS_FILE, SECONDS_FILE = ".sampling.json", ".seconds.json"
@@ -38,6 +42,21 @@ class ImageJob:
 
     def __post_init__(self) -> None:
         self.num_open = len(self.missing)
+
+
+def require_settings(
+    network: SRDiffusionModelFlags, process: DiffusionFlags, flags: SampleFlags
+) -> None:
+    """Remembers what the samples of the output folder are drawn with, and refuses anything else.
+
+    Raises:
+        DataError: names the settings that differ.
+    """
+    require_same_settings(
+        os.path.join(flags.output_dir, SETTINGS_FILE),
+        sampling_settings(network, process, flags, flags.seed),
+        defaults=setting_defaults(type(network), type(process), SampleFlags),
+    )
 
 
 def sample_path(folder: str, index: int) -> str:

@@ -21,8 +21,7 @@ ALLOWED: dict[str, frozenset[str] | None] = {
     "utils": None,
 }
 NOT_PACKAGES = frozenset({"tests", "benchmarks", "docs", "slurms"})
-MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_SCRIPT_LINES = 300, 50, 80
-LONGER_FILES = {"models/unet.py": 450, "diffusion/gaussian_diffusion.py": 450}
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_SCRIPT_LINES = 500, 50, 80
 
 
 def packages(root: Path) -> list[str]:
@@ -94,7 +93,7 @@ def size_faults(root: Path) -> list[str]:
         name = str(path.relative_to(root))
         text = path.read_text(encoding="utf-8")
         is_script = path.parent == root
-        limit = MAX_SCRIPT_LINES if is_script else LONGER_FILES.get(name, MAX_FILE_LINES)
+        limit = MAX_SCRIPT_LINES if is_script else MAX_FILE_LINES
         num_lines = text.count("\n")
         if num_lines > limit:
             faults.append(f"{name} has {num_lines} lines, more than {limit}")

@@ -58,13 +58,24 @@ def step_of(model_path: str) -> int:
 
 @dataclass(frozen=True)
 class CheckpointSet:
-    """The files to resume from. ``state`` is empty for a set without a manifest."""
+    """The files to resume from. ``manifest`` is empty for a set without one."""
 
     step: int
     model_path: str
     opt_path: str | None = None
     ema_paths: Mapping[str, str] = field(default_factory=dict)
-    state: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the run that wrote it has to find again."""
+        found: Mapping[str, Any] = self.manifest.get("state", {})
+        return found
+
+    @property
+    def is_average(self) -> bool:
+        """Whether the model file is that of an average of weights, not of the weights."""
+        return os.path.basename(self.model_path).startswith("ema_")
 
 
 class CheckpointStore:
@@ -168,10 +179,8 @@ class CheckpointStore:
         if not name:
             return None
         if name == "auto":
-            return self._newest()
-        if name.isdecimal():
-            name = model_file_name(int(name))
-        path = name if os.path.dirname(name) or "://" in name else self._path(name)
+            return self.newest()
+        path = self._path_of(name)
         if os.path.isdir(path):
             inside = _what_is_there(os.path.join(path, "model.pt"))
             raise CheckpointError(f"{path} is a folder; name a file in it: {inside}")
@@ -194,13 +203,30 @@ class CheckpointStore:
             )
         return replace(found, model_path=path)
 
+    def peek(self, name: str) -> Mapping[str, Any]:
+        """The manifest of the set that ``--resume_checkpoint`` names; empty where there is none.
+
+        Nothing is verified: for what has to be known before a network is built.
+        """
+        if name == "auto":
+            found = (_readable_manifest(self._manifest_path(s), s) for s in self._steps(_MANIFEST))
+            return next(filter(None, found), {})
+        return manifest_beside(self._path_of(name)) if name else {}
+
+    def _path_of(self, name: str) -> str:
+        """The path of the file that a step, a file name inside the folder, or a path stands for."""
+        if name.isdecimal():
+            name = model_file_name(int(name))
+        return name if os.path.dirname(name) or "://" in name else self._path(name)
+
     def steps(self) -> list[int]:
         """Steps of which a model or a manifest is there, newest first."""
         manifest_steps, unfinished = self._steps(_MANIFEST), self._steps(_MARKER)
         foreign = set(self._steps(_MODEL)) - set(unfinished)
         return sorted({*manifest_steps, *foreign}, reverse=True)
 
-    def _newest(self) -> CheckpointSet | None:
+    def newest(self) -> CheckpointSet | None:
+        """The newest intact set; None if there is none."""
         manifest_steps = self._steps(_MANIFEST)
         foreign = [step for step in self.steps() if step not in manifest_steps]
         for step in foreign:
@@ -241,7 +267,7 @@ class CheckpointStore:
         if "model" not in roles:
             raise CheckpointError(f"{manifest_path} names no model file")
         emas = {role[len("ema_") :]: p for role, p in roles.items() if role.startswith("ema_")}
-        return CheckpointSet(step, roles["model"], roles.get("opt"), emas, manifest["state"])
+        return CheckpointSet(step, roles["model"], roles.get("opt"), emas, manifest)
 
     def _without_manifest(self, step: int, path: str) -> CheckpointSet:
         roles = {}
@@ -261,7 +287,7 @@ class CheckpointStore:
         return os.path.join(self.folder, name)
 
     def _manifest_path(self, step: int) -> str:
-        return self._path(f"ckpt{step:06d}.json")
+        return self._path(_manifest_name(step))
 
     def _steps(self, pattern: re.Pattern[str]) -> list[int]:
         names = list_names(self.folder) if self.folder else []
@@ -279,6 +305,27 @@ def _what_is_there(path: str) -> str:
     if not models:
         return f"{folder or 'this folder'} holds no checkpoint"
     return f"there is: {', '.join(models[-8:])}"
+
+
+def manifest_beside(model_path: str) -> Mapping[str, Any]:
+    """The manifest of the set that a model file is of; empty if it has none that can be read.
+
+    The files that it names are not verified: for what has to be known before a network is built.
+    """
+    match = re.search(r"(\d+)\.pt$", os.path.basename(model_path))
+    step = int(match.group(1)) if match else 0
+    return _readable_manifest(os.path.join(os.path.dirname(model_path), _manifest_name(step)), step)
+
+
+def _readable_manifest(path: str, step: int) -> Mapping[str, Any]:
+    try:
+        return _read_manifest(path, step) if is_file(path) else {}
+    except CheckpointError:
+        return {}
+
+
+def _manifest_name(step: int) -> str:
+    return f"ckpt{step:06d}.json"
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -208,9 +208,9 @@ class _Builder:
             StopRequested: if a signal came.
             StorageError: if there is no room.
         """
-        require_same_settings(
-            os.path.join(self._folder, SETTINGS_FILE), self._recipe.settings(), "--cache_dir"
-        )
+        path = os.path.join(self._folder, SETTINGS_FILE)
+        settings = self._recipe.settings()
+        require_same_settings(path, settings, defaults={}, folder_flag="--cache_dir")
         self._require_room(len(missing))
         try:
             with (

@@ -20,6 +20,7 @@ from utils.crop_index import CenterCrop, in_channels
 from utils.data_flags import CropFlags
 from utils.data_util import ItemKey
 from utils.errors import DataError
+from utils.identity import list_digest
 from utils.image_util import (
     BadImageError,
     open_image,
@@ -125,6 +126,10 @@ class CropDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def listing(self) -> dict[str, Any]:
+        """What tells these images and labels from others."""
+        return list_digest([(entry.name, entry.y) for entry in self._entries])
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
         """``high_res`` (C, size, size) uint8, ``y``, ``fold``, ``position``; ``bad``: skipped."""

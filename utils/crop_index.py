@@ -166,7 +166,8 @@ def read_index(folder: str, recipe: CenterCrop) -> Index:
             content = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return index
-    require_same_settings(os.path.join(folder, SETTINGS_FILE), recipe.settings(), "--cache_dir")
+    path = os.path.join(folder, SETTINGS_FILE)
+    require_same_settings(path, recipe.settings(), defaults={}, folder_flag="--cache_dir")
     index.num_bytes = content.rfind(b"\n") + 1
     for number, line in enumerate(content[: index.num_bytes].splitlines(), 1):
         _add(index, line, number)

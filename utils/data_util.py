@@ -104,6 +104,11 @@ class TrainData(Generic[Batch]):
         self._num_workers = default_num_workers() if num_workers < 0 else num_workers
         self._sampler(0)  # a batch larger than the data is an error now, not at the first step
 
+    def listing(self) -> dict[str, Any]:
+        """What tells the data from other data (``utils.identity``), if the data set knows it."""
+        found: dict[str, Any] = getattr(self._dataset, "listing", dict)()
+        return found
+
     def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
         """This rank's prepared batches from the ``position``-th item on."""
         loader = make_loader(self._dataset, self._sampler(position), self._num_workers)

@@ -44,6 +44,7 @@ class RunLogger:
         self._last_step: int | None = None
         self._file = None
         self._has_failed = False
+        self._reminders: list[str] = []
         if log_dir is not None:
             make_folder(log_dir, "--log_dir")
             path = os.path.join(log_dir, "logs.txt")
@@ -55,6 +56,11 @@ class RunLogger:
             with expendable(sys.stdout):
                 tqdm.write(line)
         self.note(line)
+
+    def remind(self, line: str) -> None:
+        """Prints a line now and once more at the end, where nobody overlooks it."""
+        self.info(line)
+        self._reminders.append(line)
 
     def note(self, line: str) -> None:
         """Appends a line to ``logs.txt`` without printing it."""
@@ -133,7 +139,10 @@ class RunLogger:
                     )
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Says the reminders; flushes and closes the files."""
+        for line in self._reminders:
+            self.info(line)
+        self._reminders = []
         with self._surviving("logs"):
             if self._events is not None:
                 self._events.close()

@@ -13,6 +13,7 @@ from utils.atomic_file import sha256_of
 from utils.checkpoint import CheckpointStore
 from utils.errors import CheckpointError
 from utils.fp16_util import computes_natively
+from utils.identity import Identity
 from utils.state_dict_io import load_model
 from utils.train_flags import TrainFlags
 
@@ -74,9 +75,20 @@ def in_usable_precision(train: Train, log: Log) -> Train:
 
 
 def load_checked(
-    create: Callable[..., Network], flags: dict[str, Any], path: str, log: Log
+    create: Callable[..., Network],
+    flags: dict[str, Any],
+    path: str,
+    log: Log,
+    identity: Identity | None = None,
 ) -> Network:
     """The network of the flags with fp32 weights from a file, frozen, in its precision.
+
+    Args:
+        create: makes a network of flags, ``use_fp16`` and ``use_bf16`` among them.
+        flags: its keywords.
+        path: of the weights.
+        log: receives notices.
+        identity: what the checkpoint has to be, where its manifest says so.
 
     Raises:
         CheckpointError: if the file is missing (lists what is there), damaged or of another model.
@@ -84,6 +96,9 @@ def load_checked(
     found = CheckpointStore("", warn=log).resolve(path)
     if found is None:
         raise CheckpointError("--model_path is empty; give the checkpoint to use")
+    if identity is not None:
+        remedy = "leave these flags out, or name the checkpoint that was made with them"
+        identity.refuse_other_flags(found.model_path, found.manifest, remedy)
     log(f"{found.model_path}: sha256 {sha256_of(found.model_path)}")
     model = create(**{**flags, **usable_precision(flags["use_fp16"], flags["use_bf16"], log)})
     for line in getattr(model, "notices", list)():

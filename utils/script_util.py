@@ -78,13 +78,24 @@ def size_or_auto(text: str) -> int:
 
 
 def flag(
-    default: Any, help: str, choices: Sequence[str] | None = None, *, is_auto: bool = False
+    default: Any,
+    help: str,
+    choices: Sequence[str] | None = None,
+    *,
+    is_auto: bool = False,
+    is_free: bool = False,
 ) -> Any:
     """A dataclass field that becomes a flag. ``help`` says what it is and its unit.
 
-    With ``is_auto`` it is a size that may be left to the script (``AUTO``).
+    Args:
+        default: its type is the flag's.
+        help: what it is and its unit.
+        choices: the words that it takes; None: any.
+        is_auto: a size that may be left to the script (``AUTO``).
+        is_free: a flag of a network or process that a later run may change: what the trained
+            network computes does not depend on it (``utils.identity``).
     """
-    metadata = {"help": help, "choices": choices, "is_auto": is_auto}
+    metadata = {"help": help, "choices": choices, "is_auto": is_auto, "is_free": is_free}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -8,23 +8,26 @@ from typing import Any
 
 from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
+from utils.identity import differences
 from utils.json_file import read_json
 from utils.storage_util import make_folder
 
-_MAX_SHOWN = 200
-
 
 def require_same_settings(
-    path: str, settings: Mapping[str, Any], folder_flag: str = "--output_dir"
+    path: str,
+    settings: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any],
+    folder_flag: str = "--output_dir",
 ) -> None:
     """Remembers the settings in a file of the folder, and refuses any other ones.
 
-    A setting that the record does not know was added since; it was what it is by default: off. One
-    that only the record knows does not matter any more.
+    One that only the record knows does not matter any more.
 
     Args:
         path: of the record; its folder is made.
         settings: JSON types.
+        defaults: of settings that were added since a record was written, which then is of them.
         folder_flag: the flag that chooses the folder.
 
     Raises:
@@ -42,18 +45,9 @@ def require_same_settings(
         return
     except ValueError:
         raise DataError(f"{path} is damaged; delete it if the results are of this run") from None
-    differing = [
-        f"--{name} {_brief(settings.get(name))} (there: {_brief(stored.get(name))})"
-        for name in sorted(settings)
-        if (stored.get(name) or False) != (settings.get(name) or False)
-    ]
-    if differing:
+    found = differences(stored, settings, defaults)
+    if found:
         raise DataError(
-            f"{folder} holds results made with other settings: {', '.join(differing)}; give "
+            f"{folder} holds results made with other settings: {', '.join(map(str, found))}; give "
             f"another {folder_flag}"
         )
-
-
-def _brief(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"

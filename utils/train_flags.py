@@ -38,6 +38,14 @@ class TrainFlags(ComputeFlags):
     resume_checkpoint: str = flag(
         "", "what to go on from: modelNNNNNN.pt, a step, a path, or auto (newest or a fresh start)"
     )
+    init_from: str = flag(
+        "",
+        "checkpoint whose weights a new run starts from; with --resume_checkpoint auto, where it "
+        "finds none to go on from",
+    )
+    strict_flags: bool = flag(
+        False, "make it an error that a flag differs from what the checkpoint was made with"
+    )
     keep_last_k: int = flag(-1, "keep only the newest k checkpoints; -1 keeps all")
     max_bad_steps: int = flag(20, "steps in a row with a non-finite gradient that end the run")
     seed: int = flag(0, "of data order, noise and dropout")
@@ -62,6 +70,12 @@ class TrainFlags(ComputeFlags):
                 raise ValueError(f"--{name} {getattr(self, name)} must be -1 or at least 1")
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 and --use_bf16 exclude each other; give one of them")
+        if self.init_from and self.resume_checkpoint not in ("", "auto"):
+            raise ValueError(
+                f"--init_from {self.init_from} starts a new run, --resume_checkpoint "
+                f"{self.resume_checkpoint} goes on with one; leave out one of them, or give "
+                "--resume_checkpoint auto"
+            )
         if self.lr_schedule != "linear" and not self.lr_anneal_steps:
             raise ValueError(f"--lr_schedule {self.lr_schedule} needs --lr_anneal_steps")
         if not 0 < self.lr < math.inf:

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from utils import dist_util
+from utils.atomic_file import sha256_of
 from utils.checkpoint import CheckpointSet, CheckpointStore
 from utils.ema_util import WeightAverages
-from utils.errors import CheckpointError, StorageError
+from utils.errors import CheckpointError, DataError, StorageError
 from utils.fp16_util import MixedPrecisionTrainer
+from utils.identity import Identity, new_origin, origin_of_file
 from utils.run_util import versions
 from utils.state_dict_io import load_state_dict, read_torch_file
 from utils.train_flags import TrainFlags
@@ -29,10 +31,16 @@ class TrainState:
         model: on its device, in the precision that it computes in.
         flags: of the run.
         log: receives one line about what was loaded, saved or missing.
+        identity: what the checkpoints are; a run of another network, process or list of images
+            is not gone on with.
     """
 
     def __init__(
-        self, model: torch.nn.Module, flags: TrainFlags, log: Callable[[str], None]
+        self,
+        model: torch.nn.Module,
+        flags: TrainFlags,
+        log: Callable[[str], None],
+        identity: Identity | None = None,
     ) -> None:
         self.step = 0  # finished updates
         self.position = 0  # items of the data stream that all ranks have used
@@ -45,6 +53,7 @@ class TrainState:
         )
         self._averages = WeightAverages(flags.ema_rates, self.mp_trainer.masters)
         self._flags, self._log, self._saved_step = flags, log, -1
+        self._identity, self._origin = identity or Identity(), new_origin()
         self._steps_there: list[int] = []  # in the folder, as this run last saw it
 
     def finish_step(self, num_items: int) -> None:
@@ -63,7 +72,13 @@ class TrainState:
             return
         store = CheckpointStore(folder, keep_last_k=self._flags.keep_last_k, warn=self._log)
         state = {"position": self.position, **self.mp_trainer.scale_state(), **extra}
-        manifest = {"flags": vars(self._flags), "versions": versions(), "state": state}
+        manifest = {
+            "origin": self._origin,
+            **self._identity.record(),
+            "flags": vars(self._flags),
+            "versions": versions(),
+            "state": state,
+        }
         parts = self._parts()
         try:
             store.save(self.step, parts, manifest)
@@ -85,23 +100,28 @@ class TrainState:
     def resume(self) -> dict[str, Any]:
         """Loads the set that ``resume_checkpoint`` names, if any, and makes all ranks agree.
 
+        A named set gives way to a newer one of the same run in ``model_save_dir``: a job that is
+        queued again with the same command goes on. A fresh start takes the weights of
+        ``init_from``, if any.
+
         Returns:
             the state stored with it; empty for a fresh start.
 
         Raises:
-            CheckpointError: if it names nothing usable, or if a fresh start would overwrite the
-                checkpoints of another run.
+            CheckpointError: if it names nothing usable, or a run of another network or process, or
+                if the checkpoints of another run would be overwritten.
+            DataError: if the run was trained on another list of images.
         """
         store = CheckpointStore(self._flags.model_save_dir, warn=self._log)
         found, error = None, None
         self._steps_there = store.steps()
         try:
-            found = store.resolve(self._flags.resume_checkpoint)
-            if found is None:
-                self._refuse_to_overwrite(store)
-            else:
+            found = self._set_to_resume(store)
+            if found is not None:
                 self._load(found)
-        except (CheckpointError, OSError) as caught:
+            elif self._flags.init_from:
+                self._start_from(self._flags.init_from)
+        except (CheckpointError, DataError, OSError) as caught:
             error = caught
         dist_util.raise_together(error)
         self._refuse_disagreement()
@@ -131,7 +151,75 @@ class TrainState:
                 f"{self._flags.model_save_dir} where every machine sees the same files"
             )
 
+    def _set_to_resume(self, store: CheckpointStore) -> CheckpointSet | None:
+        name = self._flags.resume_checkpoint
+        found = store.resolve(name)
+        if found is None:
+            self._refuse_to_overwrite(store)
+            return None
+        if name != "auto":
+            found = self._newest_of_run(store, found)
+        path = found.model_path
+        if found.is_average:
+            raise CheckpointError(
+                f"{path} is an average of weights; the optimizer state beside it is that of the "
+                "weights themselves: go on from their file, or start a new run with --init_from "
+                f"{path}"
+            )
+        start_anew = f"or start a new run with --init_from {path} and another --model_save_dir"
+        self._identity.refuse_other_flags(path, found.manifest, f"give the same, {start_anew}")
+        self._identity.refuse_other_data(path, found.manifest, f"give the same, {start_anew}")
+        return found
+
+    def _newest_of_run(self, store: CheckpointStore, named: CheckpointSet) -> CheckpointSet:
+        """The named set, or the newest one of its run in the folder that the run writes to.
+
+        Raises:
+            CheckpointError: if the folder holds the checkpoints of another run.
+        """
+        if not store.steps():
+            return named
+        newest = store.newest()
+        if newest is None:
+            raise CheckpointError(
+                f"none of the checkpoints in {store.folder} (up to step {store.steps()[0]}) is "
+                "intact; move them away, or give another --model_save_dir"
+            )
+        if newest.manifest.get("origin") not in (None, _origin_of(named)):
+            raise CheckpointError(
+                f"{store.folder} holds checkpoints of another run (up to step {newest.step}) than "
+                f"that of {named.model_path}; give another --model_save_dir, or go on with the run "
+                "that is there: --resume_checkpoint auto"
+            )
+        if newest.step <= named.step:
+            return named
+        self._log(
+            f"notice: {store.folder} is at step {newest.step}, further than {named.model_path}; "
+            "going on from there. To go back, move the newer sets away or give another "
+            "--model_save_dir"
+        )
+        return newest
+
+    def _start_from(self, path: str) -> None:
+        """Takes the weights of a checkpoint, nothing else of it."""
+        trainer = self.mp_trainer
+        found = CheckpointStore("", warn=self._log).resolve(path)
+        assert found is not None  # only an empty name finds nothing
+        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path, self._log))
+        self._averages = WeightAverages(self._flags.ema_rates, trainer.masters)
+        self._log(f"a new run from the weights of {found.model_path}")
+        differing = self._identity.flags_that_differ(found.manifest)
+        listed = ", ".join(map(str, differing))
+        if differing and self._flags.strict_flags:
+            raise CheckpointError(
+                f"--init_from {path} was made with other settings: {listed}; give the same, or "
+                "leave out --strict_flags"
+            )
+        if differing:
+            self._log(f"notice: they were made with other settings: {listed}")
+
     def _load(self, found: CheckpointSet) -> None:
+        self._origin = _origin_of(found)
         trainer = self.mp_trainer
         trainer.take_masters_from(load_state_dict(trainer.model, found.model_path, self._log))
         self.step = self._saved_step = found.step
@@ -171,6 +259,11 @@ class TrainState:
                 f"{store.folder} already holds checkpoints up to step {steps[0]}; go on with "
                 "--resume_checkpoint auto, or give another --model_save_dir"
             )
+
+
+def _origin_of(found: CheckpointSet) -> str:
+    origin = found.manifest.get("origin")
+    return origin if isinstance(origin, str) else origin_of_file(sha256_of(found.model_path))
 
 
 def _as_tensor(value: object) -> torch.Tensor:

@@ -9,6 +9,7 @@ and ``train_state``.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from utils.compile_util import compiled_for
 from utils.data_util import endless
 from utils.debug_util import report_cost
 from utils.errors import CheckpointError
+from utils.identity import Identity
 from utils.loader_util import naming_loader_deaths
 from utils.lock_util import sole_writer
 from utils.logger import RunLogger
@@ -47,24 +49,34 @@ class TrainLoop(ABC):
             a resumed run goes through again up to where it stopped. Tensors of one pair share their
             first dimension.
         logger: where to report; silent if None.
+        identity: what the checkpoints say of themselves, and what a run to resume must be.
         flags: fields of :class:`TrainFlags`.
 
     Raises:
         TypeError: for an unknown flag.
         ValueError: for a flag value that no run could use.
-        CheckpointError: if ``resume_checkpoint`` names nothing usable, or if a fresh start would
-            overwrite the checkpoints of another run.
+        CheckpointError, DataError: if ``resume_checkpoint`` names nothing usable or another run,
+            or if the checkpoints of another run would be overwritten.
     """
 
     def __init__(
-        self, *, model: torch.nn.Module, data: Any, logger: RunLogger | None = None, **flags: Any
+        self,
+        *,
+        model: torch.nn.Module,
+        data: Any,
+        logger: RunLogger | None = None,
+        identity: Identity | None = None,
+        **flags: Any,
     ) -> None:
         self.flags = TrainFlags(**flags)
         self.logger = logger or RunLogger(is_quiet=True)
         self.device = dist_util.current_device()
         self.model = model.to(self.device).train()
         self.data = data
-        self.state = TrainState(self.model, self.flags, self.logger.info)
+        identity = identity or Identity(type(self.model).__name__)
+        if dist_util.is_main() and hasattr(self.data, "listing"):
+            identity = dataclasses.replace(identity, data=self.data.listing())
+        self.state = TrainState(self.model, self.flags, self.logger.info, identity)
         self.mp_trainer = self.state.mp_trainer
         stored = self.state.resume()
         self.load_extra_state(stored)

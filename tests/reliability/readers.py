@@ -193,7 +193,9 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         "manifest": Reader("set/ckpt000003.json", [manifest], _resume, checkpoint),
         "crop index": Reader("cache/index.jsonl", ["".join(lines).encode()], _index, crops),
         "settings": Reader(
-            "settings.json", json_of(_SETTINGS), lambda path: require_same_settings(path, _SETTINGS)
+            "settings.json",
+            json_of(_SETTINGS),
+            lambda path: require_same_settings(path, _SETTINGS, defaults={}),
         ),
         "stamp": Reader(".mean_7.json", json_of({"models": ["0" * 64]}), _read_stamp),
         "checked": Reader(

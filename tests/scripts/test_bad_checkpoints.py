@@ -53,7 +53,11 @@ def test_missing_model_flags_say_who_writes_them(
     pipeline: Pipeline, tmp_path: Path, script: str
 ) -> None:
     parts = ("model_args.pkl does not exist", "written by the training")
-    assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, log_dir=tmp_path / "log")
+    model = pipeline.mean_model if script == "sr_mean_test" else pipeline.var_model
+    alone = tmp_path / model.name  # a manifest would tell them
+    alone.write_bytes(model.read_bytes())
+    changes = {"log_dir": tmp_path / "log", "model_path": alone}
+    assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, **changes)
 
 
 @pytest.mark.parametrize("script", ["sr_var_train", "sr_var_test"])

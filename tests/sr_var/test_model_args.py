@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import pickle
 import pickletools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,14 @@ import pytest
 from sr_var.flags import MeanModelFlags, VarModelFlags
 from sr_var.model_args import (
     args_path,
+    flags_of_checkpoint,
     load_model_args,
     save_model_args,
     settle_model_flags,
 )
+from utils.checkpoint import CheckpointSet
 from utils.errors import CheckpointError
+from utils.logger import RunLogger
 
 FLAGS = MeanModelFlags(large_size=32, channel_mult="0.5,1", use_fp16=True, dropout=0.25)
 
@@ -167,36 +173,98 @@ def test_flags_of_another_model_are_kept_under_another_name(tmp_path: Path) -> N
     assert load_model_args(str(kept), MeanModelFlags) == vars(FLAGS)
 
 
-def test_command_line_decides_a_fresh_start(tmp_path: Path) -> None:
-    path, lines = str(tmp_path / "none.pkl"), _Lines()
-    found = settle_model_flags(FLAGS, path, is_resuming=False, given=vars(FLAGS), log=lines)
-    assert found == vars(FLAGS)
-    assert lines == []
+def _settled(
+    flags: MeanModelFlags,
+    stored: dict[str, Any] | None,
+    given: Collection[str],
+    *,
+    is_strict: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """The flags that count, and what was printed until the log was closed."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        logger = RunLogger()
+        found = settle_model_flags(flags, stored, given=given, logger=logger, is_strict=is_strict)
+        logger.close()
+    return found, out.getvalue()
 
 
-def test_stored_flags_win_over_the_command_line_and_differences_are_named(tmp_path: Path) -> None:
-    path = str(tmp_path / "mean_model_args.pkl")
-    save_model_args(path, FLAGS)
-    lines = _Lines()
-    line = dataclasses.replace(FLAGS, large_size=64, channel_mult="1,2", use_fp16=False)
-    given = {"large_size", "channel_mult", "use_fp16", "dropout"}
-    found = settle_model_flags(line, path, is_resuming=True, given=given, log=lines)
+def test_command_line_decides_a_fresh_start() -> None:
+    assert _settled(FLAGS, None, vars(FLAGS)) == (vars(FLAGS), "")
+
+
+def test_stored_flags_win_over_the_command_line_and_differences_are_named() -> None:
+    line = dataclasses.replace(FLAGS, channel_mult="1,2", use_fp16=False)
+    found, said = _settled(line, vars(FLAGS), {"channel_mult", "use_fp16", "dropout"})
     assert found == vars(FLAGS)
-    assert len(lines) == 1
     for part in (
-        path,
-        "large_size 32 (command line 64)",
         "channel_mult '0.5,1' (command line '1,2')",
         "use_fp16 True (command line False)",  # given, though it is the default
     ):
-        assert part in lines[0]
-    assert "dropout" not in lines[0]
+        assert said.count(part) == 1
+    assert "dropout" not in said
 
 
-def test_flag_that_was_left_out_says_nothing(tmp_path: Path) -> None:
-    path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
-    save_model_args(path, FLAGS)
+@pytest.mark.parametrize("name", ["large_size", "small_size"])
+def test_a_size_that_differs_is_said_at_the_start_and_at_the_end(name: str) -> None:
+    line = dataclasses.replace(FLAGS, **{name: 8})
+    _, said = _settled(line, vars(FLAGS), {name})
+    assert said.count(f"{name} {vars(FLAGS)[name]} (command line 8)") == 2
+
+
+def test_strict_flags_make_every_difference_an_error() -> None:
+    line = dataclasses.replace(FLAGS, dropout=0.5)
+    with pytest.raises(CheckpointError, match="dropout"):
+        _settled(line, vars(FLAGS), {"dropout"}, is_strict=True)
+    _settled(line, vars(FLAGS), set(), is_strict=True)  # what was left out says nothing
+
+
+def test_flag_that_was_left_out_says_nothing() -> None:
     for flags, given in ((FLAGS, set(vars(FLAGS))), (MeanModelFlags(), set())):
-        found = settle_model_flags(flags, path, is_resuming=True, given=given, log=lines)
-        assert found == vars(FLAGS)
-    assert lines == []
+        assert _settled(flags, vars(FLAGS), given) == (vars(FLAGS), "")
+
+
+# ---- which network a checkpoint is of
+
+
+def _checkpoint(flags: MeanModelFlags | None) -> CheckpointSet:
+    network = {"network": {"class": "UNetModel", "flags": dict(vars(flags))}} if flags else {}
+    return CheckpointSet(1, "model000001.pt", manifest=network)
+
+
+def test_manifest_and_args_file_of_one_run_agree(tmp_path: Path) -> None:
+    path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
+    save_model_args(path, dataclasses.replace(FLAGS, dropout=0.5))  # weights do not depend on it
+    found = flags_of_checkpoint(_checkpoint(FLAGS), path, MeanModelFlags, lines)
+    assert found == {**vars(FLAGS), "dropout": 0.5} and not lines
+
+
+def test_args_file_of_another_network_is_refused_or_left_aside(tmp_path: Path) -> None:
+    path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
+    save_model_args(path, dataclasses.replace(FLAGS, large_size=64))
+    made = _checkpoint(FLAGS)
+    with pytest.raises(CheckpointError) as caught:
+        flags_of_checkpoint(made, path, MeanModelFlags, lines, path_flag="--log_dir")
+    for part in ("model000001.pt", path, "--large_size 64 (there: 32)", "--log_dir"):
+        assert part in str(caught.value)
+    # nobody named the file: it is that of the default folder
+    assert flags_of_checkpoint(made, path, MeanModelFlags, lines) == vars(FLAGS)
+    assert path in lines[0]
+
+
+def test_manifest_is_enough_without_an_args_file(tmp_path: Path) -> None:
+    path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
+    made = _checkpoint(FLAGS)
+    assert flags_of_checkpoint(made, path, MeanModelFlags, lines) == vars(FLAGS)
+    assert path in lines[0]
+    for found, must_exist in ((made, True), (_checkpoint(None), False)):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            flags_of_checkpoint(found, path, MeanModelFlags, lines, must_exist=must_exist)
+
+
+@pytest.mark.parametrize("value", ["32", [1], 1e300, None, True])
+def test_hostile_manifest_puts_nothing_odd_into_a_flag(tmp_path: Path, value: Any) -> None:
+    network = {"class": "UNetModel", "flags": {**vars(FLAGS), "large_size": value}}
+    made = CheckpointSet(1, "model000001.pt", manifest={"network": network})
+    with pytest.raises(CheckpointError, match="large_size"):
+        flags_of_checkpoint(made, str(tmp_path / "none.pkl"), MeanModelFlags, _Lines())

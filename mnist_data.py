@@ -2,6 +2,7 @@
 
 no download:  python mnist_data.py                    (scikit-learn's 1797 handwritten digits)
 MNIST:        python mnist_data.py --source idx --idx_dir FOLDER  (its four files, gzipped or not)
+EMNIST:       the same, with --idx_set balanced, say, where there are files of several sets
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(MnistDataFlags, create_parser().parse_args(argv))
     from noisy_label.mnist_files import read_digits, read_mnist, save_split
 
-    splits = read_mnist(flags.idx_dir) if flags.source == "idx" else read_digits()
+    is_idx = flags.source == "idx"
+    splits = read_mnist(flags.idx_dir, flags.idx_set, print) if is_idx else read_digits()
     for name, (images, labels) in splits.items():
         path = save_split(flags.output_dir, name, images, labels)
         print(f"{path}: {len(images)} images")

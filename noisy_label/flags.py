@@ -13,6 +13,7 @@ ANALYSE, DRAW = "predict_analysis", "draw_pictures"
 UNIFORM, BIASED, GENERATED = "uniform", "fix", "model"
 NOISE_TYPES = (UNIFORM, BIASED, GENERATED)
 IMAGE_SIDE = 28
+EMNIST_SETS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,14 @@ class MnistDataFlags:
     """Where the images come from and go to."""
 
     source: str = flag(
-        "digits", "scikit-learn's handwritten digits, or MNIST's IDX files", ("digits", "idx")
+        "digits",
+        "scikit-learn's handwritten digits, or IDX files of MNIST's form",
+        ("digits", "idx"),
     )
     idx_dir: str = flag("data/mnist", "folder of the four IDX files, gzipped or not")
+    idx_set: str = flag(
+        "", "set of EMNIST, as its files are called; empty: the one that is there", EMNIST_SETS
+    )
     output_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
 
 

@@ -123,7 +123,7 @@ def do_run(run: SweepRun, flags: SweepFlags) -> bool:
     started, folder = time.monotonic(), run.folder(flags.output_dir)
     device = torch.device("cpu")
     images = Images.load(flags.data_dir, TRAINING, device)
-    held_out = Images.load(flags.data_dir, TEST, device)
+    held_out = Images.load(flags.data_dir, TEST, device, images.num_classes)
     train = LabelTrainFlags(
         **{name: getattr(flags, name) for name in _TRAINING},
         save_interval=flags.max_step,
@@ -156,11 +156,12 @@ def _train_and_judge(
     logger: RunLogger,
 ) -> dict[str, Any] | None:
     images, held_out = splits
+    num_classes = images.num_classes
     result = {"noise_type": run.noise_type, "alpha": run.alpha, "seed": run.seed}
     if run.noise_type == CLEAN:
-        if not train_net(images.inputs, images.labels, flags, train, logger):
+        if not train_net(images.inputs, images.labels, flags, train, logger, num_classes):
             return None
-        model = load_net(flags, train, logger)
+        model = load_net(flags, train, logger, num_classes)
         found = [predict(model, part.inputs) for part in splits]
         _save_predictions(run.folder(flags.output_dir), found)
         return {
@@ -173,14 +174,14 @@ def _train_and_judge(
         clean = [*clean_predictions(run.seed, flags.output_dir)]
     # another draw for each run: seeds differ in the noise, the weights and the order
     noisy = [
-        make_noise(run.noise_type, run.alpha, part.labels, law, run.seed, name)
+        make_noise(run.noise_type, run.alpha, part.labels, law, run.seed, name, num_classes)
         for part, law, name in zip(splits, clean, (TRAINING, TEST), strict=True)
     ]
     seed = stable_seed(run.seed, run.noise_type, f"{run.alpha:g}") % 2**31
     train = LabelTrainFlags(**{**vars(train), "seed": seed})
-    if not train_net(images.inputs, noisy[0].labels, flags, train, logger):
+    if not train_net(images.inputs, noisy[0].labels, flags, train, logger, num_classes):
         return None
-    model = load_net(flags, train, logger)
+    model = load_net(flags, train, logger, num_classes)
     return {
         **result,
         "noise": noise_figures(noisy[0], images.labels),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,77 @@ def test_idx_files_become_the_two_splits(tmp_path: Path) -> None:
         assert torch.equal(images, IMAGES) and torch.equal(labels, LABELS)
 
 
+# ---- EMNIST
+
+
+def _write_emnist(folder: Path, name: str, labels: np.ndarray[Any, Any], end: str = ".gz") -> None:
+    """Both splits of a set, as it is published: each image with rows and columns exchanged."""
+    upright = np.random.default_rng(0).integers(0, 256, (len(labels), 28, 28), dtype=np.uint8)
+    contents = {
+        "images-idx3-ubyte": idx_bytes(np.ascontiguousarray(upright.transpose(0, 2, 1))),
+        "labels-idx1-ubyte": idx_bytes(labels.astype(np.uint8)),
+    }
+    for split in ("train", "test"):
+        for kind, data in contents.items():
+            data = gzip.compress(data) if end else data
+            (folder / f"emnist-{name}-{split}-{kind}{end}").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "first"), [("balanced", 47, 0), ("letters", 26, 1), ("byclass", 62, 0)]
+)
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_a_set_of_emnist_becomes_the_two_splits(
+    tmp_path: Path, name: str, num_classes: int, first: int, end: str
+) -> None:
+    _write_emnist(tmp_path, name, first + np.arange(num_classes), end)
+    out = tmp_path / "out"
+    flags = ["--source", "idx", "--idx_dir", str(tmp_path), "--output_dir", str(out)]
+    said = done("mnist_data", flags).out
+    assert f"EMNIST {name}: {num_classes} classes" in said and "turned upright" in said
+    upright = np.random.default_rng(0).integers(0, 256, (num_classes, 28, 28), dtype=np.uint8)
+    for split in (TRAINING, TEST):
+        images, labels = load_split(str(out), split)
+        assert np.array_equal(images.numpy(), upright)
+        assert labels.tolist() == list(range(num_classes))
+
+
+def test_of_several_sets_of_emnist_one_is_chosen(tmp_path: Path) -> None:
+    _write_emnist(tmp_path, "letters", 1 + np.arange(26))
+    _write_emnist(tmp_path, "digits", np.arange(10))
+    flags = ["--source", "idx", "--idx_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    outcome = run("mnist_data", flags)
+    assert outcome.code == 3 and "--idx_set" in outcome.err and "digits, letters" in outcome.err
+    done("mnist_data", [*flags, "--idx_set", "letters"])
+    assert int(load_split(str(tmp_path / "out"), TRAINING)[1].max()) == 25
+    outcome = run("mnist_data", [*flags, "--idx_set", "balanced"])
+    assert outcome.code == 3 and "emnist-balanced-train-images-idx3-ubyte" in outcome.err
+
+
+def test_mnist_beside_emnist_is_taken_unless_a_set_is_named(tmp_path: Path) -> None:
+    _write_idx(tmp_path)
+    _write_emnist(tmp_path, "digits", np.arange(10))
+    assert torch.equal(read_mnist(str(tmp_path))[TRAINING][1], LABELS)
+    assert len(read_mnist(str(tmp_path), "digits")[TRAINING][1]) == 10
+
+
+def test_labels_that_a_set_of_emnist_has_not_are_refused(tmp_path: Path) -> None:
+    for wrong in (0, 27):
+        _write_emnist(tmp_path, "letters", np.array([1, 2, wrong]))
+        with pytest.raises(DataError, match=f"holds a label {wrong}; 1 to 26"):
+            read_mnist(str(tmp_path))
+
+
+def test_a_test_label_that_training_has_not_is_refused(tmp_path: Path) -> None:
+    save_split(str(tmp_path), TEST, IMAGES, LABELS)
+    assert load_split(str(tmp_path), TEST, 10)
+    with pytest.raises(DataError, match=r"test\.pt holds labels from 0 to 9, not 0 to 8"):
+        load_split(str(tmp_path), TEST, 9)
+
+
+# ---- what is refused
+
+
 def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
     _write_idx(tmp_path)
     path = tmp_path / "t10k-labels-idx1-ubyte"
@@ -54,7 +126,7 @@ def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"4 images.*3 labels"):
         read_mnist(str(tmp_path))
     path.write_bytes(idx_bytes(np.full(4, 10, np.uint8)))
-    with pytest.raises(DataError, match="holds a label 10"):
+    with pytest.raises(DataError, match=r"holds a label 10; 0 to 9 .*emnist-"):
         read_mnist(str(tmp_path))
     path.unlink()
     outcome = run("mnist_data", ["--source", "idx", "--idx_dir", str(tmp_path)])
@@ -68,7 +140,9 @@ def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
         ((IMAGES[:, :27], LABELS), r"\(4, 27, 28\)"),
         ((IMAGES, LABELS[:3]), "for 4 images"),
         ((IMAGES, LABELS.int()), "torch.int32"),
-        ((IMAGES, LABELS + 5), "labels from 5 to 14"),
+        ((IMAGES, LABELS + 5), "labels from 5 to 14, and some classes between"),
+        ((IMAGES, LABELS - 1), "labels from -1 to 8, not 0 to 9"),
+        ((IMAGES, LABELS * 10**12), "labels from 0 to 9000000000000"),
         ((IMAGES[:0], LABELS[:0]), "for 0 images"),
         ({"images": IMAGES}, "no pair of images and labels"),
         ((IMAGES, [0, 1, 2, 3]), "no pair of tensors"),

@@ -126,9 +126,9 @@ def test_stopped_run_goes_on_and_ends_as_a_whole_one(
     one, flags = SweepRun("uniform", 0.3, 0), SweepFlags(**_flags(tmp_path, data_dir))
     real = sweep.train_net
 
-    def stopped(inputs: Any, labels: Any, net: Any, train: Any, logger: Any) -> bool:
+    def stopped(inputs: Any, labels: Any, net: Any, train: Any, *rest: Any) -> bool:
         """Ends after 12 steps, as a signal would end it."""
-        real(inputs, labels, net, type(train)(**{**vars(train), "max_step": 12}), logger)
+        real(inputs, labels, net, type(train)(**{**vars(train), "max_step": 12}), *rest)
         return False
 
     monkeypatch.setattr(sweep, "train_net", stopped)

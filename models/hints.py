@@ -152,8 +152,8 @@ def _wrong_classes(file: Structure, network: Structure) -> Iterator[str]:
 def _wrong_depth(file: Structure, network: Structure) -> Iterator[str]:
     if file.num_levels and file.num_res_blocks != network.num_res_blocks:
         yield (
-            f"the file has {file.num_res_blocks} residual blocks per level, not "
-            f"{network.num_res_blocks}: give --num_res_blocks {file.num_res_blocks}"
+            f"residual blocks per level: {file.num_res_blocks} in the file, "
+            f"{network.num_res_blocks} here: give --num_res_blocks {file.num_res_blocks}"
         )
     elif not file.num_levels and file.num_input_blocks != network.num_input_blocks:
         yield (
@@ -218,7 +218,7 @@ def _wrong_attention(file: Structure, size: int, config: UNetConfig) -> Iterator
         return
     sides = ",".join(str(size >> level) for level, is_on in enumerate(file.attention) if is_on)
     yield (
-        "attention sits elsewhere: see --attention_resolutions (for images of "
+        "attention sits elsewhere: see the image size, or --attention_resolutions (for images of "
         f"{size} pixels, those of the file are {sides or repr('')})"
     )
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from utils import exit_util, stop_util
-from utils.console import expendable
+from utils.console import prepare_streams, show
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -52,6 +52,7 @@ def run_main(main: Callable[[], int]) -> None:
     Anything else is a bug and keeps its traceback (exit code 1). Once it was asked to stop, the
     process hears no further signal until its end.
     """
+    prepare_streams()
     exit_util.prepare()
     stop_util.first_stop_is_last()
     try:
@@ -84,8 +85,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _tell(line: str) -> None:
-    with expendable(sys.stderr):
-        print(line, file=sys.stderr)
+    show(line, sys.stderr)
 
 
 def with_causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -3,8 +3,9 @@
 Not for deciding what is stored or when (that is the checkpoint code), and not for locking a folder
 against a second writer. Folders are never created here.
 
-A local file is written to `.{name}.{pid}.{host}{random}.tmp` in the same folder, flushed to the
-disk and moved over the old one: a reader sees the old content or the new, and nothing between.
+A local file is written to `.{name}.{pid}.{host}{random}.tmp` in the same folder (of a long name,
+its beginning), flushed to the disk and moved over the old one: a reader sees the old content or the
+new, and nothing between.
 A path with `://` goes through blobfile, where an object appears when its upload is complete.
 """
 
@@ -36,6 +37,8 @@ MAX_TEMP_AGE_HOURS = 24.0
 CHUNK_BYTES = 1 << 20
 
 _ESCAPED = "backslashreplace"
+# characters of a file's name in that of its temporary file
+_NAME_IN_TEMP = 50
 
 # File systems that cannot flush a folder say so with one of these; the file itself is flushed.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -195,7 +198,8 @@ def _host_tag() -> str:
 
 def _temp_path(target: Path) -> Path:
     unique = f"{_host_tag()}{secrets.token_hex(4)}"
-    return target.with_name(f".{target.name}.{os.getpid()}.{unique}.tmp")
+    # or a name that the file system takes just so would be too long for it with all this
+    return target.with_name(f".{target.name[:_NAME_IN_TEMP]}.{os.getpid()}.{unique}.tmp")
 
 
 @contextlib.contextmanager

@@ -21,9 +21,11 @@ EXIT_CHECKPOINT = 4
 EXIT_STOPPED = 75
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+SHORTEN = "shorten the names of its folders and of itself (most file systems take 255 bytes each)"
 _ADVICE = {
     **dict.fromkeys(FORBIDDEN, "; change its permissions or name another folder"),
     errno.EISDIR: "; move the folder away, a file belongs there",
+    errno.ENAMETOOLONG: f"; {SHORTEN}",
     errno.ELOOP: "; remove the links, which lead in a circle",
 }
 

@@ -1,0 +1,44 @@
+"""Names of files that are made of other names and of numbers: different ones stay different."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+# what nearly every file system takes
+MAX_NAME_BYTES = 255
+_DIGEST = re.compile("~[0-9a-f]{16}$")
+# what tensorboardX lets through
+_NOT_IN_TAGS = re.compile(r"[^-/\w.]")
+
+
+def flat_name(name: str, suffix: str = "") -> str:
+    """The name of one file for a name with folders: ``a/b`` and ``.png`` give ``a__b.png``.
+
+    Where ``__`` could be read in two ways, as in ``a__b/c``, and where the result would be longer
+    than a file system takes, it ends in ``~`` and a digest of the name.
+    """
+    flat = name.replace("/", "__")
+    is_plain = flat.replace("__", "/") == name and not _DIGEST.search(flat)
+    if is_plain and len(os.fsencode(flat + suffix)) <= MAX_NAME_BYTES:
+        return flat + suffix
+    tail = _digest(name) + suffix
+    while len(os.fsencode(flat + tail)) > MAX_NAME_BYTES:
+        flat = flat[:-1]
+    return flat + tail
+
+
+def tag_name(name: str) -> str:
+    """The end of a TensorBoard tag, in which most characters become ``_``."""
+    return name + _digest(name) if _NOT_IN_TAGS.search(name) else name
+
+
+def number_name(value: float) -> str:
+    """A number as part of a file's name: as short as tells it from all others."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _digest(name: str) -> str:
+    return f"~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""Names of files that are made of other names and of numbers: different ones stay different."""
+"""Names of files: as users write them, and made of other names and of numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ MAX_NAME_BYTES = 255
 _DIGEST = re.compile("~[0-9a-f]{16}$")
 # what tensorboardX lets through
 _NOT_IN_TAGS = re.compile(r"[^-/\w.]")
+
+
+def with_home(path: str) -> str:
+    """A path whose ``~`` is the home folder, as no shell does it in ``--flag=~/x`` or a file.
+
+    Raises:
+        ValueError: if there is no such home folder; names the path and the remedy.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError(
+            f"{path} is no home folder of anybody; give the whole path, or ./{path} for what has "
+            "this very name"
+        )
+    return expanded
 
 
 def flat_name(name: str, suffix: str = "") -> str:

@@ -6,6 +6,7 @@ business of ``train_util``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -185,7 +186,11 @@ class TrainState:
                 f"none of the checkpoints in {store.folder} (up to step {store.steps()[0]}) is "
                 "intact; move them away, or give another --model_save_dir"
             )
-        if newest.manifest.get("origin") not in (None, _origin_of(named)):
+        is_here = os.path.realpath(os.path.dirname(named.model_path)) == os.path.realpath(
+            store.folder
+        )
+        is_unknown = is_here and "origin" not in named.manifest
+        if not is_unknown and newest.manifest.get("origin") not in (None, _origin_of(named)):
             raise CheckpointError(
                 f"{store.folder} holds checkpoints of another run (up to step {newest.step}) than "
                 f"that of {named.model_path}; give another --model_save_dir, or go on with the run "

@@ -16,8 +16,8 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-# what a parser adds to the flags: not for args.json
-PRIVATE = ("local_rank", "given_flags")
+# what parsing and settling add to the flags: not for args.json
+PRIVATE = ("local_rank", "given_flags", "notices")
 _NOT_GIVEN = object()
 # what the word auto of a size stands for
 AUTO = -1

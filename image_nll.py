@@ -37,6 +37,9 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, measures; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
+    from image_ddpm.stored import follow_denoiser
+
+    args = follow_denoiser(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data, nll = from_args(LabelFlags, args), with_folders(from_args(NLLFlags, args))
     vars(args).update(log_dir=nll.log_dir, output_dir=nll.output_dir)

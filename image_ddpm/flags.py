@@ -6,6 +6,7 @@ of improved-diffusion, whose commands run as they are.
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import time
@@ -131,7 +132,11 @@ class ImageSampleFlags(SamplerFlags):
     batch_size: int = flag(
         16, "samples per network evaluation and process; auto: found by timing", is_auto=True
     )
-    labels: str = flag("", "classes to draw in turn, comma separated; empty: at random")
+    labels: str = flag(
+        "",
+        "classes to draw in turn, comma separated: labels, or names where the checkpoint keeps "
+        "them; empty: at random",
+    )
     guidance_scale: float = flag(
         1.0,
         "classifier-free guidance (trained with class_dropout); 1: none, 0: without class, but for "
@@ -145,7 +150,7 @@ class ImageSampleFlags(SamplerFlags):
     dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing, and labels that are none.
+        """Refuses counts that draw nothing.
 
         Raises:
             ValueError: names the flag, its value and the remedy.
@@ -153,15 +158,11 @@ class ImageSampleFlags(SamplerFlags):
         super().__post_init__()
         require_at_least(self, num_samples=1, seed=0)
         require_size_or_auto(self, "batch_size")
-        _ = self.chosen_labels
 
     @property
-    def chosen_labels(self) -> tuple[int, ...]:
-        """The parsed ``labels``."""
-        try:
-            return tuple(int(part) for part in self.labels.split(",") if part.strip())
-        except ValueError:
-            raise ValueError(f"--labels {self.labels!r} must be whole numbers, as in 0,7") from None
+    def chosen_labels(self) -> tuple[str, ...]:
+        """The parts of ``labels``: numbers, or names of classes."""
+        return tuple(part.strip() for part in self.labels.split(",") if part.strip())
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,11 @@ def with_folders(flags: Flags) -> Flags:
     for name in {"log_dir", "output_dir", "model_save_dir"} & names:
         values[name] = values[name] or folder
     return type(flags)(**values)
+
+
+def save_dir_of(args: argparse.Namespace) -> str:
+    """Where the checkpoints of a training are, before :func:`with_folders`; empty: nowhere yet."""
+    return args.model_save_dir or args.log_dir or _folder_of_environment()
 
 
 def _folder_of_environment() -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ddpm.process import denoiser_identity
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
 from models.config import (
     UNetConfig,
@@ -13,6 +14,7 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
+from utils.identity import Identity
 from utils.script_util import defaults
 
 if TYPE_CHECKING:
@@ -45,6 +47,13 @@ def channel_mult(image_size: int, text: str) -> tuple[float, ...]:
 def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> dict[str, Any]:
     """The keywords of :func:`create_image_model`."""
     return {**vars(flags), "learn_sigma": process.learn_sigma}
+
+
+def image_identity(
+    flags: ImageModelFlags, process: ImageDiffusionFlags, *, is_training: bool
+) -> Identity:
+    """What the checkpoints of a denoiser are (``denoiser_identity``)."""
+    return denoiser_identity("TimeConditionedUNet", flags, process, is_training=is_training)
 
 
 def create_image_model(*, learn_sigma: bool, **flags: Any) -> TimeConditionedUNet:

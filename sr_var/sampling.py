@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ddpm.classes import require_known_labels
 from ddpm.sampling import draw_samples
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn
 from sr_var.degradation import area_downsample
@@ -64,9 +65,10 @@ class SRSampler:
         sizes: (large, small) sides.
         flags: how many, how, where to.
         log: receives notices.
+        class_names: of the model by label, as far as they are known.
 
     Raises:
-        DataError: if the model does not know an image's label.
+        DataError: if the model does not know an image's label, or its class by another one.
         ValueError: for options that the sampler does not have.
     """
 
@@ -80,6 +82,7 @@ class SRSampler:
         flags: SampleFlags,
         device: torch.device,
         log: Callable[[str], None],
+        class_names: Sequence[str] = (),
     ) -> None:
         self._model, self._diffusion, self._flags = model, diffusion, flags
         self._denoiser = compiled_for(model, flags.compile, device, log, is_trained=False)
@@ -94,6 +97,8 @@ class SRSampler:
         )
         self._stopwatch, self._writer = Stopwatch(device), BackgroundWriter()
         check_labels(entries, model.config.num_classes)
+        if model.config.num_classes is not None:
+            require_known_labels(entries, class_names, flags.to_sample_images_dict_path)
         if flags.batch_size == AUTO:
             found = find_batch_size(self._evaluate_once, device, log)
             self._flags = dataclasses.replace(flags, batch_size=found)

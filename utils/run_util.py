@@ -52,7 +52,8 @@ def started(
     """Joins the other processes, seeds torch, opens the log and writes ``args.json``.
 
     Args:
-        args: the parsed flags; ``seed`` and ``local_rank`` are read where they exist.
+        args: the parsed flags; ``seed``, ``local_rank`` and ``notices``, lines that settling them
+            has left to be said, are read where they exist.
         log_dir: None (a dry run) writes nothing.
         has_group: False for work that needs no talk between processes.
 
@@ -70,6 +71,8 @@ def started(
         run = Run(logger, device, launch)
         try:
             run.write_args(args)
+            for line in getattr(args, "notices", ()):
+                logger.info(line)
             for line in _what_is_tuned(device, is_tuned):
                 logger.note(line)
             yield run

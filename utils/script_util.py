@@ -19,8 +19,8 @@ from utils.foreign_flags import explain_foreign_flag
 
 T = TypeVar("T")
 
-# what a parser adds to the flags: not for args.json
-PRIVATE = ("local_rank", "given_flags")
+# what parsing and settling add to the flags: not for args.json
+PRIVATE = ("local_rank", "given_flags", "notices")
 _NOT_GIVEN = object()
 # how alike a flag must be to one that is suggested: as model_path_checkpoints to model_path
 _NEAR = 0.65

@@ -108,8 +108,8 @@ def test_another_guide_in_the_same_folder_is_refused(place: Path, tmp_path: Path
     ("more", "code", "part"),
     [
         ({"classifier_path": "none.pt"}, 4, "none.pt"),
-        ({"classifier_width": 16}, 4, "--classifier_width"),
-        ({"classifier_pool": "adaptive"}, 4, "pool"),
+        ({"classifier_width": 16}, 4, "--classifier_width 16 (there: 8)"),
+        ({"classifier_pool": "adaptive"}, 4, "--classifier_pool 'adaptive'"),
         ({"classifier_pool": "none"}, 2, "invalid choice"),
     ],
 )

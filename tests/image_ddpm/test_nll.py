@@ -168,7 +168,7 @@ def test_labels_are_those_of_the_training(place: Path, tmp_path: Path) -> None:
     assert "2 images, 2 of 3 classes" in said and "warning: labels" not in said
     wrong = write_images(tmp_path / "wrong", ["fox_1.png"])
     outcome = run(SCRIPT, words(FLAGS, {**flags, "data_dir": wrong}, log_dir=tmp_path / "other"))
-    assert outcome.code == 3 and "not trained on: fox" in outcome.err
+    assert outcome.code == 3 and "not trained on: 'fox'" in outcome.err
 
 
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path) -> None:

@@ -94,7 +94,10 @@ def test_mean_net_of_other_sizes_is_a_checkpoint_error(pipeline: Pipeline, tmp_p
 def test_checkpoint_of_another_network_lists_the_keys_that_differ(
     pipeline: Pipeline, tmp_path: Path, script: str, changes: dict[str, Any]
 ) -> None:
-    parts = (str(pipeline.ddpm_model), "does not fit the model that the flags describe")
+    alone = tmp_path / "model.pt"  # a manifest would tell the flags that differ
+    alone.write_bytes(pipeline.ddpm_model.read_bytes())
+    parts = (str(alone), "does not fit the model that the flags describe")
+    changes = {**changes, "model_path": alone}
     assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, **changes)
 
 

@@ -23,6 +23,7 @@ from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
 from sr_var.oracle_flags import BudgetFlags
 from sr_var.sample_jobs import LOW_RES_FILE
+from sr_var.verify.belonging import require_one_origin
 from sr_var.verify.figures import Array, ImageData
 from sr_var.verify.images import load_image_data
 from sr_var.verify.reference import reference_moments
@@ -180,6 +181,7 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[dict[st
         DataError: names the file that is missing or wrong.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    require_one_origin(flags, log)
     if flags.dry_run:
         entries = entries[:1]
     sampler: ExactSampler | None = None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
+from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
 from sr_var.results import read_stamp, short, stamp_path
 from utils.errors import DataError
+from utils.identity import list_digest
 
 Stamp = tuple[str, list[str]]
 
@@ -49,6 +52,22 @@ def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> 
         "with the --mean_model_path of these means, or give the --sr_model_output_dir, "
         "--mean_model_step and --var_model_step of results that belong together"
     )
+
+
+def origins(flags: VerificationFlags) -> dict[str, Any]:
+    """What figures of nets' results are about: their checkpoints and the list of images.
+
+    Returns:
+        JSON types; None for results without a stamp.
+    """
+    mean = _stamp(flags.sr_model_output_dir, "mean", flags.mean_model_step)
+    variance = _stamp(flags.sr_model_output_dir, "var", flags.var_model_step)
+    entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    return {
+        "mean_models": mean and mean[1],
+        "var_models": variance and variance[1],
+        "images": list_digest([(entry.name, entry.y) for entry in entries]),
+    }
 
 
 def has_own_means(flags: VerificationFlags) -> bool:

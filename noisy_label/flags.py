@@ -24,6 +24,7 @@ class MnistDataFlags:
     )
     idx_dir: str = flag("data/mnist", "folder of the four IDX files, gzipped or not")
     output_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
+    overwrite: bool = flag(False, "replace files that hold another data set")
 
 
 @dataclass(frozen=True)

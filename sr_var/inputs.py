@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 Array = npt.NDArray[np.floating[Any]]
 # grey levels on average; rounding makes a quarter, other versions of the JPEG decoder about as much
 _LARGEST_DIFFERENCE_255 = 1.5
-# of results that are kept as they are so many are looked at: another data set differs everywhere
+# so many images are looked at before anything is done: another data set differs everywhere
 NUM_LOOKED_AT = 16
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -77,21 +78,19 @@ def batches_to_do(
     """
     if flags.dry_run:
         return rank_batches(entries, batch_size)
-    pending = results.pending(entries, log)
-    todo = set(pending)
-    kept = [entry for entry in entries if entry not in todo]
-    if kept:
-        _look_at_kept(results, spread(kept), flags, sizes)
-    return rank_batches(entries, batch_size, pending)
+    if results.has_own_inputs:
+        _look_at(results, spread(entries), flags, sizes)
+    return rank_batches(entries, batch_size, results.pending(entries, log))
 
 
-def _look_at_kept(
+def _look_at(
     results: ResultFolder, entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int]
 ) -> None:
+    flags = dataclasses.replace(flags, cache_dir="", on_bad_image="error")
     crops = TestCrops.from_flags(entries, sizes[0], flags)
     for i, entry in enumerate(entries):
         with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
-            if (item := crops[i]) is not None:
+            if item := crops[i]:
                 pair = regression_pair(item["high_res"][None], sizes[1], torch.device("cpu"))
                 results.require_same_input(entry.name, pair[0][0])
 

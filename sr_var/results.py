@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,9 @@ class ResultFolder:
         step: of the network, in the file names.
         file_names: the files that make an image done, in writing order.
         model_paths: checkpoints that the results depend on.
+
+    Attributes:
+        has_own_inputs: whether a test of this project has been here before.
     """
 
     def __init__(
@@ -66,7 +70,8 @@ class ResultFolder:
         self.seconds_path = seconds_path(output_dir, kind, step)
         self._other_stamps = [stamp_path(output_dir, other, step) for other in _SAME_NAMES[kind]]
         self._model_paths = model_paths
-        self._has_own_inputs = False
+        # as the run finds it; low-res images of other tools are not looked at
+        self.has_own_inputs = has_stamp(output_dir)
 
     def path(self, name: str, file_name: str) -> str:
         """Path of a result; its folder is made.
@@ -96,15 +101,15 @@ class ResultFolder:
                     f"--output_dir {self.output_dir} holds results of the same names by another "
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
-        models = [sha256_of(path) for path in self._model_paths]
+        stamp = {"models": [sha256_of(path) for path in self._model_paths]}
         stored = read_stamp(self._stamp_path, _REMEDY)
-        pending = [entry for entry in entries if not (stored == models and self._is_done(entry))]
-        self._has_own_inputs = has_stamp(self.output_dir)
+        is_same = stored == stamp
+        pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
-        if stored != models and dist_util.is_main():
+        if not is_same and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
-            self._replace_results(stored, models, log)
-            write_json_atomic(self._stamp_path, {"models": models})
+            self._remove_results(models_of(stored), stamp["models"], log)
+            write_json_atomic(self._stamp_path, stamp)
         dist_util.barrier()
         return pending
 
@@ -125,33 +130,32 @@ class ResultFolder:
         """As ``inputs.is_known_input``, in a folder that this project's tests have written to."""
         path = os.path.join(safe_join(self.output_dir, name), LOW_RES_FILE)
         low_res_255 = to_hwc(image_to_255(low_res_up.float()))
-        return self._has_own_inputs and is_known_input(path, low_res_255)
+        return self.has_own_inputs and is_known_input(path, low_res_255)
 
-    def _is_done(self, entry: Entry) -> bool:
-        folder = safe_join(self.output_dir, entry.name)
+    def _is_done(self, name: str) -> bool:
+        folder = safe_join(self.output_dir, name)
         return all(os.path.exists(os.path.join(folder, file)) for file in self.file_names)
 
-    def _replace_results(
-        self, stored: list[str] | None, models: list[str], log: Callable[[str], None]
+    def _remove_results(
+        self, old: Sequence[str], new: Sequence[str], log: Callable[[str], None]
     ) -> None:
-        """Removes what another checkpoint (``stored``; None: unknown) has left."""
+        """Removes what other checkpoints (``old``; empty: unknown ones) have left, and says so."""
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.seconds_path)
-        num_images = 0
+        folders = set()
         # of all images, listed or not: the stamp speaks for the whole folder
         for folder, _, files in os.walk(self.output_dir):
-            own = self._own_files.intersection(files)
-            num_images += bool(own)
-            for file in own:
+            for file in self._own_files.intersection(files):
                 os.remove(os.path.join(folder, file))
-        if not num_images:
+                folders.add(folder)
+        if not folders:
             return
-        origin = f"of the checkpoint {short(stored)}" if stored else "of an unknown checkpoint"
+        origin = f"of the checkpoint {short(old)}" if old else "of an unknown checkpoint"
         log(
-            f"notice: removed the results of {num_images} images in {self.output_dir} that were "
-            f"{origin}; those of {self._model_paths[0]} ({short(models)}) take their place"
+            f"notice: removed the results of {len(folders)} images in {self.output_dir} that were "
+            f"{origin}; those of {self._model_paths[0]} ({short(new)}) take their place"
         )
-        steps = self._steps_made_on(stored[0]) if stored and self._kind == "mean" else []
+        steps = self._steps_made_on(old[0]) if old and self._kind == "mean" else []
         if steps:
             log(
                 f"warning: the variances of step {', '.join(steps)} in {self.output_dir} were made "
@@ -164,13 +168,13 @@ class ResultFolder:
         found = []
         for path in sorted(glob.glob(stamp_path(glob.escape(self.output_dir), "var", "*"))):
             with contextlib.suppress(DataError):  # of a damaged stamp, its reader tells
-                if mean_digest in (read_stamp(path, "") or [])[1:]:
+                if mean_digest in models_of(read_stamp(path, ""))[1:]:
                     found.append(os.path.basename(path).split("_")[1].removesuffix(".json"))
         return found
 
 
-def read_stamp(path: str, remedy: str) -> list[str] | None:
-    """The sha256 of each checkpoint that results come from; None if the folder does not say.
+def read_stamp(path: str, remedy: str) -> dict[str, Any] | None:
+    """What results come from; None if the folder does not say.
 
     Args:
         path: see :func:`stamp_path`.
@@ -191,7 +195,12 @@ def read_stamp(path: str, remedy: str) -> list[str] | None:
             f"{path} cannot be read ({getattr(error, 'strerror', None) or error}), so which "
             f"checkpoint the results beside it come from is not known; {remedy}"
         ) from None
-    return models
+    return dict(stamp)
+
+
+def models_of(stamp: Mapping[str, Any] | None) -> list[str]:
+    """The sha256 of each checkpoint; empty without a stamp."""
+    return [] if stamp is None else list(stamp["models"])
 
 
 def short(models: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
-from sr_var.results import read_stamp, short, stamp_path
+from sr_var.results import models_of, read_stamp, short, stamp_path
 from utils.errors import DataError
 from utils.identity import list_digest
 
@@ -79,7 +79,7 @@ def has_own_means(flags: VerificationFlags) -> bool:
 def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
     """(path, digests) of the stamp of results; None if there is none."""
     for path in (stamp_path(folder, one, step) for one in (kind, "baseline")):
-        models = read_stamp(path, "delete it and run the test that wrote it again")
+        models = models_of(read_stamp(path, "delete it and run the test that wrote it again"))
         if models:
             return path, models
     return None

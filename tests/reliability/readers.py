@@ -185,6 +185,7 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
     budget = {"row": "a", "relative_mse": 0.5, "relative_var_error": None}
     errors = {"0.1": {"coverage": 0.1, "rms_error": 2.5}, "0.9": {"coverage": 1}}
     frechet = {"distance": 3.5, "floor": None}
+    drawn = {"labels": "0" * 64, "seed": 0, "net": ""}
     evaluation = {"dimension": 64, "reference": {"count": 9}, "frechet": frechet}
     above = os.path.dirname
     checkpoint = _checkpoint_set(folder / "set")
@@ -203,7 +204,7 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         ),
         "label record": Reader(
             "labels.pkl.json",
-            json_of({"labels": "0" * 64, "data": {"num_images": 3}, "alpha": 0.5}),
+            json_of({"data": {"num_images": 3}, "noise_type": "fix", "alpha": 0.5} | drawn),
             lambda path: require_one_draw(path[:-5], path[:-5]),
         ),
         "checked": Reader(

@@ -37,7 +37,7 @@ def is_known_input(path: str, low_res_255: Array) -> bool:
         stored = np.asarray(open_image(path), np.float64)
     except (FileNotFoundError, NotADirectoryError, BadImageError):
         return False
-    problem = _difference(stored, low_res_255)
+    problem = difference(stored, low_res_255)
     if problem:
         raise DataError(
             f"{path}: this low-res image {problem}, so the results beside it are of another image "
@@ -47,14 +47,15 @@ def is_known_input(path: str, low_res_255: Array) -> bool:
     return True
 
 
-def _difference(stored: Array, today: Array) -> str:
+def difference(stored: Array, today: Array) -> str:
+    """How a stored low-res image is not today's, both (h, w, 3) grey levels; empty if it is."""
     if stored.shape != today.shape:
         (height, width, _), (new_height, new_width, _) = stored.shape, today.shape
         return f"is {width}×{height}, the one of --data_dir is {new_width}×{new_height}"
-    difference = float(np.abs(stored - today).mean())
-    if difference <= _LARGEST_DIFFERENCE_255:
+    mean = float(np.abs(stored - today).mean())
+    if mean <= _LARGEST_DIFFERENCE_255:
         return ""
-    return f"differs from the one of --data_dir by {difference:.1f} grey levels on average"
+    return f"differs from the one of --data_dir by {mean:.1f} grey levels on average"
 
 
 def spread(items: Sequence[Item]) -> list[Item]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ddpm.flags import DenoiserFlags, DiffusionFlags, DiffusionTrainFlags, SamplerFlags
 from utils.data_flags import CropFlags
+from utils.file_names import with_home
 from utils.launch import read_launch
 from utils.script_util import flag, require_at_least, require_size_or_auto
 
@@ -209,10 +210,11 @@ def with_folders(flags: Flags) -> Flags:
     """The flags with folders where none are given: OPENAI_LOGDIR, or a new folder in /tmp.
 
     Raises:
-        ValueError: if a launcher started several processes: each would make a folder of its own.
+        ValueError: if a launcher started several processes: each would make a folder of its own;
+            or if the variable names the home folder of nobody.
     """
     names = {field.name for field in fields(flags)}
-    folder = flags.log_dir or os.environ.get(LOGDIR_VARIABLE, "")
+    folder = flags.log_dir or _folder_of_environment()
     if not folder and not flags.dry_run:
         if read_launch(os.environ).world_size > 1:
             raise ValueError(
@@ -223,3 +225,10 @@ def with_folders(flags: Flags) -> Flags:
     for name in {"log_dir", "output_dir", "model_save_dir"} & names:
         values[name] = values[name] or folder
     return type(flags)(**values)
+
+
+def _folder_of_environment() -> str:
+    try:
+        return with_home(os.environ.get(LOGDIR_VARIABLE, ""))
+    except ValueError as error:
+        raise ValueError(f"{LOGDIR_VARIABLE}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from utils.file_names import number_name
 from utils.script_util import flag
 from utils.train_flags import TrainFlags
 
@@ -79,7 +80,7 @@ class NoiseFlags:
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha {self.alpha:g} must be between 0 and 1")
         if not self.noise_label_file:
-            name = f"{self.noise_type}_noisy_label_{self.alpha:g}.pkl"
+            name = f"{self.noise_type}_noisy_label_{number_name(self.alpha)}.pkl"
             object.__setattr__(self, "noise_label_file", os.path.join(self.data_dir, name))
 
     @property
@@ -90,7 +91,7 @@ class NoiseFlags:
         """
         if self.task in (TRAIN, GENERATE):
             return "clean"
-        return f"{self.noise_type}_{self.alpha:g}"
+        return f"{self.noise_type}_{number_name(self.alpha)}"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
 from utils.atomic_file import atomic_write, write_json_atomic
 from utils.errors import DataError
+from utils.file_names import number_name
 from utils.json_file import is_number, read_json
 from utils.logger import RunLogger
 from utils.npz_file import read_npz
@@ -58,8 +59,10 @@ class SweepRun:
 
     def folder(self, output_dir: str) -> str:
         """Where the run keeps its files."""
-        name = CLEAN if self.noise_type == CLEAN else f"{self.noise_type}_{self.alpha:g}"
-        return os.path.join(output_dir, name, f"seed{self.seed}")
+        name = f"{self.noise_type}_{number_name(self.alpha)}"
+        return os.path.join(
+            output_dir, CLEAN if self.noise_type == CLEAN else name, f"seed{self.seed}"
+        )
 
 
 def seeds(flags: SweepFlags) -> range:

@@ -31,6 +31,7 @@ from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
 from utils.crop_data import Entry
 from utils.errors import DataError
+from utils.file_names import number_name
 from utils.json_file import is_number, read_json
 from utils.pixel_util import image_to_255, require_finite, save_image, to_hwc
 from utils.safe_pickle import dump_pickle
@@ -95,7 +96,7 @@ class BaselineTrainLoop(TrainLoop):
 
 def quantile_file(level: float, step: int) -> str:
     """Name of the file of one level, as in ``high_res_quantile_0.05_9.npy``."""
-    return f"high_res_quantile_{level:g}_{step}.npy"
+    return f"high_res_quantile_{number_name(level)}_{step}.npy"
 
 
 def errors_file(truth: str, step: int) -> str:
@@ -178,7 +179,7 @@ class BaselineTestLoop(TestLoop):
             quantile_255 = to_hwc(image_to_255(quantiles[place]))
             save_array(path, quantile_255)
             exact_255 = None if exact is None else to_hwc(image_to_255(exact[0, place]))
-            errors[f"{level:g}"] = quantile_errors(quantile_255, label_255, exact_255)
+            errors[number_name(level)] = quantile_errors(quantile_255, label_255, exact_255)
         write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)
 
 

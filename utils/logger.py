@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from utils.atomic_file import write_json_atomic
-from utils.console import expendable
+from utils.console import show
 from utils.storage_util import make_folder
 
 
@@ -47,13 +47,15 @@ class RunLogger:
         if log_dir is not None:
             make_folder(log_dir, "--log_dir")
             path = os.path.join(log_dir, "logs.txt")
-            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - see close
+            # names of files may hold what UTF-8 lacks
+            self._file = open(  # noqa: SIM115 - see close
+                path, "a", encoding="utf-8", errors="backslashreplace", buffering=1
+            )
 
     def info(self, line: str) -> None:
         """Prints a line and appends it, with the time, to ``logs.txt``."""
         if not self._is_quiet:
-            with expendable(sys.stdout):
-                tqdm.write(line)
+            show(line, sys.stdout, tqdm.write)
         self.note(line)
 
     def remind(self, line: str) -> None:
@@ -120,12 +122,11 @@ class RunLogger:
                     events.close()
             if not self._has_failed:
                 self._has_failed = True
-                with expendable(sys.stderr):
-                    print(
-                        f"warning: cannot write {what} in {self.log_dir} ({error.strerror}); the "
-                        "run goes on without. Free some space there",
-                        file=sys.stderr,
-                    )
+                show(
+                    f"warning: cannot write {what} in {self.log_dir} ({error.strerror}); the run "
+                    "goes on without. Free some space there",
+                    sys.stderr,
+                )
 
     def close(self) -> None:
         """Says the reminders; flushes and closes the files."""

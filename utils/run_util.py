@@ -115,7 +115,11 @@ def git_revision() -> str:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
         answer = subprocess.run(
-            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+            ["git", "-C", root, "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"

@@ -42,6 +42,7 @@ class TrainFlags(ComputeFlags):
         "",
         "checkpoint whose weights a new run starts from; with --resume_checkpoint auto, where it "
         "finds none to go on from",
+        is_path=True,
     )
     strict_flags: bool = flag(
         False, "make it an error that a flag differs from what the checkpoint was made with"

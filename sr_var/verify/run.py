@@ -31,6 +31,7 @@ from sr_var.verify.summary import Totals, flat_figures, scatter_per_image, summa
 from sr_var.verify.table import table
 from sr_var.verify.truth import TRUTH_FILE
 from utils.debug_util import describe_memory
+from utils.file_names import flat_name, tag_name
 from utils.image_util import write_png
 from utils.logger import RunLogger
 from utils.progress import Progress
@@ -61,9 +62,9 @@ def write_panels(result: ImageResult, log_dir: str, logger: RunLogger) -> None:
     """Both panels of one image, as a PNG under ``panels/`` and in TensorBoard."""
     assert result.data is not None
     upper, lower = mean_panel(result.data), uncertainty_panel(result.data)
-    logger.image(f"high_res | low_res | mean/{result.name}", upper, 0)
-    logger.image(f"abs_error | std_samples | std_net/{result.name}", lower, 0)
-    path = os.path.join(log_dir, "panels", result.name.replace("/", "__") + ".png")
+    logger.image(f"high_res | low_res | mean/{tag_name(result.name)}", upper, 0)
+    logger.image(f"abs_error | std_samples | std_net/{tag_name(result.name)}", lower, 0)
+    path = os.path.join(log_dir, "panels", flat_name(result.name, ".png"))
     make_folder(os.path.dirname(path))
     write_png(path, np.concatenate([upper, lower], axis=0))
 

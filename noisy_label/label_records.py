@@ -26,7 +26,7 @@ from utils.storage_util import make_folder
 
 Log = Callable[[str], None]
 _DRAWN_HOW = ("noise_type", "alpha", "seed", "net")
-_NAMED = re.compile(rf"({UNIFORM}|{BIASED})_noisy_label_([0-9.]+)(_test)?\.pkl")
+_NAMED = re.compile(rf"({UNIFORM}|{BIASED})_noisy_label_([0-9.e-]+)(_test)?\.pkl")
 _SHOWN_DIGITS = 12
 # laws that differ less than this from those of other images say nothing about which they are of
 _LEAST_CONTRAST = 0.05

@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     guide = settle_guide(args)
     vars(args).update(log_dir=sample.log_dir, output_dir=sample.output_dir)
     from image_ddpm.parts import PartStore
-    from image_ddpm.sample_files import finish_and_draw, samples_path
-    from image_ddpm.sample_run import load_sampler, require_settings
+    from image_ddpm.sample_files import finish_and_draw, refuse_unknown_samples, samples_path
+    from image_ddpm.sample_run import SETTINGS_FILE, load_sampler, require_settings
     from utils.run_util import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
@@ -56,9 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
             return EXIT_DONE
-        require_settings(flags, process, sampler, guide)
         shape = (sample.num_samples, flags.image_size, flags.image_size, flags.in_channels)
         path = samples_path(sample.output_dir, shape)
+        refuse_unknown_samples(path, os.path.join(sample.output_dir, SETTINGS_FILE))
+        require_settings(flags, process, sampler, guide)
         store = PartStore(sample.output_dir, sample.num_samples)
         is_written = os.path.exists(path)
         if not is_written and not sampler.run(store, run.launch.rank, run.launch.world_size):

@@ -31,8 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_entries
     from sr_var.baseline_utils import BaselineTestLoop, baseline_result_folder, report_quantiles
     from sr_var.build import finish_test, tested_model
-    from sr_var.mean_utils import regression_test_data
-    from sr_var.sr_data import rank_batches
+    from sr_var.mean_utils import batches_to_do, regression_test_data
     from utils.dist_util import is_main
     from utils.run_util import started
 
@@ -43,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
         results = baseline_result_folder(model_flags, test, step)
-        pending = None if test.dry_run else results.pending(entries)
-        batches = rank_batches(entries, test.batch_size, pending)
+        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
         loop = BaselineTestLoop(
             model=model,
             model_flags=model_flags,

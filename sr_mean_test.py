@@ -27,8 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_entries
     from sr_var.build import finish_test, tested_model
-    from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder, regression_test_data
-    from sr_var.sr_data import rank_batches
+    from sr_var.mean_utils import (
+        SRMeanTestLoop,
+        batches_to_do,
+        mean_result_folder,
+        regression_test_data,
+    )
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
@@ -36,8 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
         results = mean_result_folder(test.output_dir, step, test.model_path)
-        pending = None if test.dry_run else results.pending(entries)
-        batches = rank_batches(entries, test.batch_size, pending)
+        batches = batches_to_do(
+            results, entries, test.batch_size, data_flags, sizes, run.logger.info
+        )
         loop = SRMeanTestLoop(
             model=model,
             data=regression_test_data(batches, data_flags, sizes),

@@ -37,8 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_entries
     from sr_var.build import finish_test, frozen_means, mean_net_paths, tested_model
     from sr_var.cross_fit import CrossFit
-    from sr_var.mean_utils import regression_test_data
-    from sr_var.sr_data import rank_batches
+    from sr_var.mean_utils import batches_to_do, regression_test_data
     from sr_var.var_utils import SRVarTestLoop, digests, require_same_mean, var_result_folder
     from utils.checkpoint import manifest_beside
     from utils.run_util import started
@@ -54,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
         run.write_args(args)
         results = var_result_folder(test.output_dir, step, test.model_path, *mean_paths)
-        pending = None if test.dry_run else results.pending(entries)
-        batches = rank_batches(entries, test.batch_size, pending)
+        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
         loop = SRVarTestLoop(
             model=model,
             mean_model=mean_net,

@@ -49,6 +49,23 @@ def samples_path(output_dir: str, shape: Shape) -> str:
     return os.path.join(output_dir, f"samples_{'x'.join(map(str, shape))}.npz")
 
 
+def refuse_unknown_samples(path: str, record: str) -> None:
+    """Refuses to take a file that is there for the samples of this run, where no record says so.
+
+    Args:
+        path: of the samples.
+        record: of what the samples of the folder are drawn with.
+
+    Raises:
+        DataError: names both and the remedy.
+    """
+    if os.path.exists(path) and not os.path.exists(record):
+        raise DataError(
+            f"{path} is there, but not {record}, so nobody knows what drew these samples; give "
+            "another --output_dir"
+        )
+
+
 def finish_and_draw(
     store: PartStore,
     path: str,

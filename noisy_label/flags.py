@@ -31,6 +31,7 @@ class MnistDataFlags:
         "", "set of EMNIST, as its files are called; empty: the one that is there", EMNIST_SETS
     )
     output_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
+    overwrite: bool = flag(False, "replace files that hold another data set")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ digits, which need no download. Reading is safe: nothing in the files is execute
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -65,7 +66,7 @@ def load_split(data_dir: str, split: str, num_classes: int | None = None) -> Spl
         raise DataError(str(error)) from None
     problem = _problem(content) or _problem_with_labels(content[1], num_classes)
     if problem:
-        raise DataError(f"{path} {problem}; make it again with python mnist_data.py")
+        raise DataError(f"{path} {problem}; make it again: python mnist_data.py --overwrite True")
     images, labels = content
     return images, labels
 
@@ -175,3 +176,62 @@ def read_digits(seed: int = 0) -> dict[str, Split]:
     images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
     parts = {TRAINING: torch.from_numpy(found.training), TEST: torch.from_numpy(found.test)}
     return {name: (images[places], labels[places]) for name, places in parts.items()}
+
+
+def describe_split(images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+    """What tells a split from others: number, and the sha256 of images and of right labels."""
+    return {
+        "num_images": len(images),
+        "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
+        "right_labels": hashlib.sha256(labels.numpy().astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def write_splits(
+    data_dir: str, splits: Mapping[str, Split], *, overwrite: bool = False
+) -> list[str]:
+    """Writes both files; what is there with the same content stays.
+
+    Files of other content go before the first one is written, so that a kill leaves none of two
+    data sets beside each other.
+
+    Args:
+        data_dir: where to.
+        splits: by name.
+        overwrite: whether other files may be replaced.
+
+    Returns:
+        a line about each file.
+
+    Raises:
+        DataError: if a file of other content is there and may not be replaced.
+    """
+    paths = {name: os.path.join(data_dir, f"{name}.pt") for name in splits}
+    is_same = {name: _is_there(data_dir, name, split) for name, split in splits.items()}
+    others = [path for name, path in paths.items() if is_same[name] is False]
+    if others and not overwrite:
+        raise DataError(
+            f"{' and '.join(others)} hold another data set than this one; give another "
+            "--output_dir, or --overwrite True to replace it (noisy labels and nets made from it "
+            "do not go with the new one)"
+        )
+    for path in others:
+        os.remove(path)
+    lines = []
+    for name, (images, labels) in splits.items():
+        if not is_same[name]:
+            save_split(data_dir, name, images, labels)
+        there = " (there already)" if is_same[name] else ""
+        lines.append(f"{paths[name]}: {len(images)} images{there}")
+    return lines
+
+
+def _is_there(data_dir: str, name: str, split: Split) -> bool | None:
+    """Whether the file holds this split; None if there is no file."""
+    if not os.path.lexists(os.path.join(data_dir, f"{name}.pt")):
+        return None
+    try:
+        images, labels = load_split(data_dir, name)
+    except DataError:
+        return False
+    return torch.equal(images, split[0]) and torch.equal(labels, split[1])

@@ -26,7 +26,7 @@ from noisy_label.analysis import (
 )
 from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
 from noisy_label.loops import Stopped, predict
-from noisy_label.mnist_files import TEST, TRAINING
+from noisy_label.mnist_files import TEST, TRAINING, Split, describe_split
 from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
 from utils.atomic_file import atomic_write, write_json_atomic
@@ -85,15 +85,27 @@ def noisy_runs(flags: SweepFlags) -> list[SweepRun]:
     ]
 
 
-def require_same_sweep(flags: SweepFlags) -> None:
+def require_same_sweep(flags: SweepFlags, splits: Mapping[str, Split]) -> None:
     """Remembers what the runs of a folder are trained with, and refuses anything else.
+
+    Args:
+        flags: of the sweep.
+        splits: the images by split; a record of an earlier version does not tell them.
 
     Raises:
         DataError: names the settings that differ.
     """
     settings = {name: getattr(flags, name) for name in SHARED}
-    path = os.path.join(flags.output_dir, SETTINGS_FILE)
-    require_same_settings(path, settings, defaults=defaults(type(flags)))
+    images = {
+        f"{name}_{key}": value
+        for name, split in splits.items()
+        for key, value in describe_split(*split).items()
+    }
+    require_same_settings(
+        os.path.join(flags.output_dir, SETTINGS_FILE),
+        {**settings, **images},
+        defaults={**defaults(type(flags)), **images},
+    )
 
 
 def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +32,13 @@ from noisy_label.flags import (
     NetFlags,
     NoiseFlags,
 )
-from noisy_label.label_files import (
-    NoisyLabels,
-    held_out_file,
-    load_labels,
-    save_labels,
-)
+from noisy_label.label_files import NoisyLabels, held_out_file
+from noisy_label.label_records import load_for, require_one_draw, save_with_record
 from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
-from noisy_label.mnist_files import TEST, TRAINING, load_split
+from noisy_label.mnist_files import TEST, TRAINING, describe_split, load_split
 from noisy_label.noise import NUM_CLASSES, Labels, count_classes
 from utils import dist_util
-from utils.atomic_file import write_json_atomic
+from utils.atomic_file import sha256_of, write_json_atomic
 from utils.checkpoint import CheckpointStore
 from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
 from utils.state_dict_io import load_model
@@ -52,10 +49,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Images:
-    """One split on the device: network inputs (N, 1, 28, 28) and the right labels (N,)."""
+    """One split on the device: network inputs (N, 1, 28, 28) and the right labels (N,).
+
+    ``data`` tells it from other splits (``mnist_files.describe_split``).
+    """
 
     inputs: torch.Tensor
     labels: Labels
+    data: Mapping[str, Any]
 
     @property
     def num_classes(self) -> int:
@@ -78,7 +79,8 @@ class Images:
             DataError: names the file and the remedy.
         """
         images, labels = load_split(data_dir, split, num_classes)
-        return cls(network_input(images, device), labels.numpy())
+        data = describe_split(images, labels)
+        return cls(network_input(images, device), labels.numpy(), data)
 
 
 def with_folders(noise: NoiseFlags, train: LabelTrainFlags) -> LabelTrainFlags:
@@ -110,10 +112,11 @@ def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: R
         if noise.task == GENERATE:
             _generate(noise, net, train, (images, held_out), logger)
             return EXIT_DONE
-        noisy = load_labels(noise.noise_label_file, len(images.labels), num_classes)
+        noisy = _load_noisy(noise.noise_label_file, noise, images, num_classes, logger)
         if noise.task in (ANALYSE, DRAW):
             laws = (noisy, _held_out_labels(noise, held_out, num_classes, logger))
             model = load_net(net, train, logger, num_classes)
+            _origin_of_net(train, images.inputs, noisy.labels, logger)
             _report(noise.task, model, (images, held_out), laws, logger)
             return EXIT_DONE
     except Stopped:
@@ -163,6 +166,27 @@ def load_net(
     return model
 
 
+def _origin_of_net(
+    train: LabelTrainFlags, inputs: torch.Tensor, labels: Labels, logger: RunLogger
+) -> str:
+    """The sha256 of the net that was loaded; says so if it was trained on other images or labels.
+
+    Args:
+        train: names the net.
+        inputs: (N, 1, 28, 28) training images.
+        labels: (N,) those that it should have seen.
+        logger: receives the notice.
+    """
+    store = CheckpointStore(train.model_save_dir, warn=lambda line: None)
+    found = store.resolve(train.resume_checkpoint or "auto")
+    assert found is not None
+    made_on = found.manifest.get("data")
+    seen = torch.from_numpy(labels).to(inputs.device)
+    if made_on and made_on != TensorBatches(inputs, seen, 1, 0).listing():
+        logger.info(f"notice: {found.model_path} was trained on other images or labels than these")
+    return sha256_of(found.model_path)
+
+
 def log_noise(figures: dict[str, float], logger: RunLogger) -> None:
     """One line on what the labels are like."""
     logger.info(
@@ -180,9 +204,13 @@ def _generate(
     logger: RunLogger,
 ) -> None:
     num_classes = splits[0].num_classes
-    is_generated = noise.noise_type == GENERATED
-    model = load_net(net, train, logger, num_classes) if is_generated else None
+    model, digest = None, ""
+    if noise.noise_type == GENERATED:
+        model = load_net(net, train, logger, num_classes)
+        digest = _origin_of_net(train, splits[0].inputs, splits[0].labels, logger)
     path = noise.noise_label_file
+    drawn = {"noise_type": noise.noise_type, "alpha": noise.alpha}
+    drawn |= {"seed": train.seed, "net": digest}
     for images, name, target in zip(
         splits, (TRAINING, TEST), (path, held_out_file(path)), strict=True
     ):
@@ -202,8 +230,15 @@ def _generate(
         if train.dry_run:
             logger.info(f"dry run: {target} was not written")
         elif dist_util.is_main():
-            save_labels(target, noisy)
+            save_with_record(target, noisy, images.data, drawn)
             logger.info(f"written: {target}")
+
+
+def _load_noisy(
+    path: str, noise: NoiseFlags, images: Images, num_classes: int, logger: RunLogger
+) -> NoisyLabels:
+    flags = {"noise_type": noise.noise_type, "alpha": noise.alpha}
+    return load_for(path, images.labels, images.data, flags, logger.info, num_classes)
 
 
 def _held_out_labels(
@@ -212,7 +247,8 @@ def _held_out_labels(
     """The laws of the test images: from the file beside the labels, or by formula."""
     path = held_out_file(noise.noise_label_file)
     if os.path.exists(path):
-        return load_labels(path, len(held_out.labels), num_classes)
+        require_one_draw(noise.noise_label_file, path)
+        return _load_noisy(path, noise, held_out, num_classes, logger)
     if noise.noise_type != GENERATED:
         return make_noise(
             noise.noise_type, noise.alpha, held_out.labels, None, 0, TEST, num_classes

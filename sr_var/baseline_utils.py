@@ -26,6 +26,7 @@ from sr_var.degradation import area_downsample
 from sr_var.losses import beta_nll, pinball
 from sr_var.net_flags import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
+from sr_var.sample_jobs import LOW_RES_FILE
 from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
 from utils.crop_data import Entry
@@ -107,7 +108,7 @@ def baseline_result_folder(
     flags: BaselineModelFlags, test: BaselineTestFlags, step: int
 ) -> ResultFolder:
     """The files of a baseline; the last one makes an image done."""
-    files = ["low_res.png"]
+    files = [LOW_RES_FILE]
     if flags.num_outputs > 1:
         files += [f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy"]
         files.append(f"high_res_var_{step}.pkl")
@@ -150,7 +151,7 @@ class BaselineTestLoop(TestLoop):
             if flags.num_outputs > 1:
                 mean, variance = normal_moments(quantiles, flags.levels)
         for i, name in enumerate(batch_kwargs["name"]):
-            save_image(self._results.path(name, "low_res.png"), batch[i])
+            self._results.save_low_res(name, batch[i])
             if variance is not None:
                 self._write_moments(name, mean[i], variance[i])
             if quantiles is not None:

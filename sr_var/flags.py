@@ -239,6 +239,7 @@ class DataInfoFlags:
     check_images: bool = flag(True, "decode every image")
     on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
     seed: int = flag(0, "of the choice of test images")
+    overwrite: bool = flag(False, "replace another split of training and test images")
     num_threads: int = flag(-1, "images decoded at a time; -1: by the cores")
     debug_mode: bool = flag(False, "print the memory in use")
     dry_run: bool = flag(False, "count and check, write nothing")

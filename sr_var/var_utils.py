@@ -174,6 +174,7 @@ class SRVarTestLoop(TestLoop):
 
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
         for i, name in enumerate(batch_kwargs["name"]):
+            self._results.save_low_res(name, batch[i])
             path = self._results.path(name, self._results.file_names[0])
             require_finite(output[i], path)
             variance = to_hwc(output[i].float() * GREY_LEVELS_SQUARED).astype(np.float32)

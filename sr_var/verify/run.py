@@ -20,6 +20,7 @@ import torch
 from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
 from sr_var.results import to_grey_bytes
+from sr_var.verify.belonging import origins, require_one_origin
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.figures import ImageData
 from sr_var.verify.images import ImageResult, verify_images, write_results
@@ -78,6 +79,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
         DataError: names the file that is missing or wrong.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    require_one_origin(flags, logger.info)
     if flags.dry_run:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
@@ -135,7 +137,7 @@ class _Pictures:
         if self._shown:
             write_overview(os.path.join(log_dir, "overview.png"), self._shown)
             self._logger.info(f"pictures: {log_dir}/overview.png and panels/")
-        budget = read_budget(log_dir)
+        budget = read_budget(log_dir, origins(self._flags), self._logger.info)
         page = {**summary, "budget": budget} if budget else summary
         self._logger.info(f"report: {write_report(log_dir, page, rows, self._gallery)}")
 

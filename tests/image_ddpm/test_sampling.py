@@ -199,6 +199,18 @@ def test_folder_of_other_samples_is_refused(model: Path, whole: Path) -> None:
     assert read_samples(whole)["arr_0"].tobytes() in before[f"samples_7x{SIDE}x{SIDE}x3.npz"]
 
 
+def test_samples_that_no_record_tells_of_are_not_taken_for_those_of_this_run(
+    model: Path, whole: Path, tmp_path: Path
+) -> None:
+    name = f"samples_7x{SIDE}x{SIDE}x3.npz"
+    shutil.copy(whole / name, tmp_path / name)
+    outcome = run(SCRIPT, _flags(model, tmp_path))
+    assert outcome.code == 3 and name in outcome.err and "--output_dir" in outcome.err
+    assert not (tmp_path / ".sampling.json").exists()
+    shutil.copy(whole / ".sampling.json", tmp_path)
+    done(SCRIPT, _flags(model, tmp_path))
+
+
 def test_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:
     said = done(SCRIPT, _flags(model, tmp_path / "log", dry_run=True)).out
     assert "7 samples of 3 steps" in said and not (tmp_path / "log").exists()

@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from noisy_label.mnist_files import TEST, TRAINING, load_split, read_digits, read_mnist, save_split
+from noisy_label import mnist_files
+from noisy_label.mnist_files import (
+    TEST,
+    TRAINING,
+    load_split,
+    read_digits,
+    read_mnist,
+    save_split,
+    write_splits,
+)
 from tests.noisy_label.test_idx_files import idx_bytes
-from tests.tiny import done, run
+from tests.tiny import done, run, tree
 from utils.errors import DataError
 
 IMAGES = torch.randint(0, 256, (4, 28, 28), dtype=torch.uint8)
@@ -117,6 +126,54 @@ def test_a_test_label_that_training_has_not_is_refused(tmp_path: Path) -> None:
 
 
 # ---- what is refused
+def test_another_data_set_is_replaced_on_request_alone(tmp_path: Path) -> None:
+    _write_idx(tmp_path)
+    out = tmp_path / "out"
+    argv = ["--source", "idx", "--idx_dir", str(tmp_path), "--output_dir", str(out)]
+    done("mnist_data", argv)
+    before = tree(out)
+    assert done("mnist_data", argv).out.count("there already") == 2
+    assert tree(out) == before
+    path = tmp_path / "train-labels-idx1-ubyte"
+    path.write_bytes(idx_bytes(np.full(4, 7, np.uint8)))
+    outcome = run("mnist_data", argv)
+    assert outcome.code == 3 and f"{out}/training.pt" in outcome.err
+    assert "--overwrite True" in outcome.err and "test.pt" not in outcome.err
+    assert tree(out) == before
+    done("mnist_data", [*argv, "--overwrite", "True"])
+    assert load_split(str(out), TRAINING)[1].tolist() == [7] * 4
+    after = tree(out)
+    assert after["test.pt"] == before["test.pt"]
+
+
+def test_a_file_that_is_no_data_set_is_not_replaced_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "test.pt").write_bytes(b"another tool's")
+    outcome = run("mnist_data", ["--output_dir", str(tmp_path)])
+    assert outcome.code == 3 and "test.pt" in outcome.err
+    assert tree(tmp_path) == {"test.pt": b"another tool's"}
+    done("mnist_data", ["--output_dir", str(tmp_path), "--overwrite", "True"])
+    load_split(str(tmp_path), TEST)
+
+
+def test_a_kill_while_a_data_set_is_replaced_leaves_none_of_two_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_splits(str(tmp_path), {TRAINING: (IMAGES, LABELS), TEST: (IMAGES, LABELS)})
+    other = {TRAINING: (255 - IMAGES, LABELS), TEST: (255 - IMAGES, LABELS)}
+    real, calls = mnist_files.save_split, list[Any]()
+
+    def killed(*args: Any) -> str:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(mnist_files, "save_split", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_splits(str(tmp_path), other, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+    write_splits(str(tmp_path), other)  # the rest, without being asked to replace anything
+    assert torch.equal(load_split(str(tmp_path), TEST)[0], 255 - IMAGES)
 
 
 def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:

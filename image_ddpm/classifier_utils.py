@@ -124,7 +124,8 @@ def load_guide(
     if not flags.classifier_path:
         return None
     keywords = classifier_keywords(flags, image)
-    model = load_checked(create_classifier, keywords, flags.classifier_path, log).to(device)
+    path = flags.classifier_path
+    model = load_checked(create_classifier, keywords, path, log, with_backward=True).to(device)
     return functools.partial(classifier_gradient, model, flags.classifier_scale)
 
 

@@ -18,6 +18,7 @@ from models.encoder_config import POOLS
 from tests import cpus
 from tests.image_ddpm.quality.sets import pictures, write_samples
 from tests.image_ddpm.tiny import write_model
+from tests.reliability.extent import is_full
 from tests.tiny import done, run, save_weights, shake, words
 from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE, CheckpointError
 
@@ -127,13 +128,19 @@ def test_a_flag_that_does_not_fit_the_file_is_named(
     assert flag in text.partition("likely cause")[2], text
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (8, 3), (0, 3, 3, 3)])
+SHAPES = [(), (3,), (8, 3), (0, 3, 3, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_tensor_of_any_shape_in_the_file_is_a_refusal(
     tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
-    for name, tensor in _classifier().state_dict().items():
-        if tensor.shape != shape:
-            torch.save({**_classifier().state_dict(), name: torch.zeros(shape)}, tmp_path / "n.pt")
+    """Every tensor in one of the shapes, in all of them where the long forms run."""
+    state = _classifier().state_dict()
+    for number, (name, tensor) in enumerate(state.items()):
+        is_its_turn = is_full() or SHAPES[number % len(SHAPES)] == shape
+        if is_its_turn and tensor.shape != shape:
+            torch.save({**state, name: torch.zeros(shape)}, tmp_path / "n.pt")
             with pytest.raises(CheckpointError, match="shape"):
                 feature_maker(str(tmp_path / "n.pt"), "encoder_unet", CPU, _keywords())
 

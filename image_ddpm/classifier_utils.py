@@ -178,7 +178,9 @@ def load_guide(
     guide = start_of_file(flags.classifier_path)
     image = _images_of_guide(guide, denoiser)
     keywords, identity = classifier_keywords(flags, image), classifier_identity(flags, image)
-    model = load_checked(create_classifier, keywords, guide.path, log, identity).to(device)
+    model = load_checked(
+        create_classifier, keywords, guide.path, log, identity, with_backward=True
+    ).to(device)
     return functools.partial(classifier_gradient, model, flags.classifier_scale)
 
 

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
     from ddpm.process import create_diffusion, warn_of_lost_std
-    from sr_var.base_dataset import load_entries
+    from sr_var.base_dataset import load_test_entries
     from sr_var.sample_jobs import require_settings
     from sr_var.sampling import SRSampler
     from sr_var.script_util import create_sr_model, denoiser_flags
@@ -45,13 +45,18 @@ def main(argv: list[str] | None = None) -> int:
         model = load_checked(create_sr_model, stored, sample.model_path, log)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)
+        sizes = flags.large_size, flags.small_size
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,
-            entries=load_entries(
-                sample.to_sample_images_dict_path, sample.data_dir, "--to_sample_images_dict_path"
+            entries=load_test_entries(
+                sample.to_sample_images_dict_path,
+                sample,
+                sizes,
+                log,
+                "--to_sample_images_dict_path",
             ),
-            sizes=(flags.large_size, flags.small_size),
+            sizes=sizes,
             flags=sample,
             device=run.device,
             log=log,

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(TestFlags, args)
-    from sr_var.base_dataset import load_entries
+    from sr_var.base_dataset import load_test_entries
     from sr_var.build import finish_test, tested_model
     from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder, regression_test_data
     from sr_var.sr_data import rank_batches
@@ -33,9 +33,13 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         model, sizes, step = tested_model(args, model_flags, test, run.logger.info)
-        entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
+        path = data_flags.data_info_dict_path
+        entries = load_test_entries(path, data_flags, sizes, run.logger.info)
         run.write_args(args)
-        results = mean_result_folder(test.output_dir, step, test.model_path)
+        is_turned = data_flags.apply_orientation
+        results = mean_result_folder(
+            test.output_dir, step, test.model_path, apply_orientation=is_turned
+        )
         pending = None if test.dry_run else results.pending(entries)
         batches = rank_batches(entries, test.batch_size, pending)
         loop = SRMeanTestLoop(

@@ -23,7 +23,7 @@ from models.config import UNetConfig
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
 from models.hints import Shapes
-from utils.crop_data import CropDataset, Entry, warn_of_replaced
+from utils.crop_data import CropDataset, Entry, noting
 from utils.data_util import TrainData
 from utils.model_util import load_checked
 from utils.pixel_util import bytes_to_image
@@ -163,9 +163,10 @@ def load_noisy_images(
         DataError: if a batch is larger than the data.
     """
     schedule = UniformSampler(diffusion.num_timesteps)
+    note = noting(entries, image["image_size"], flags, log)
 
     def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        warn_of_replaced(batch, log)
+        note(batch)
         x = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
         t = torch.zeros(len(x), dtype=torch.int64, device=device)
         if train.noised:

@@ -59,10 +59,12 @@ def regression_test_data(
         yield low_res_up, {"name": batch["name"], "high_res": high_res}
 
 
-def mean_result_folder(output_dir: str, step: int, model_path: str) -> ResultFolder:
+def mean_result_folder(
+    output_dir: str, step: int, model_path: str, *, apply_orientation: bool = False
+) -> ResultFolder:
     """The mean net's files; the float array comes last and makes an image done."""
     files = ("low_res.png", f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
-    return ResultFolder(output_dir, "mean", step, files, [model_path])
+    return ResultFolder(output_dir, "mean", step, files, [model_path], apply_orientation)
 
 
 class SRMeanTestLoop(TestLoop):

@@ -44,6 +44,7 @@ class ResultFolder:
         step: of the network, in the file names.
         file_names: the files that make an image done, in writing order.
         model_paths: checkpoints that the results depend on.
+        apply_orientation: how the images are read, see ``utils.data_flags``.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ResultFolder:
         step: int,
         file_names: Sequence[str],
         model_paths: Sequence[str],
+        apply_orientation: bool = False,
     ) -> None:
         self.output_dir, self.file_names = output_dir, tuple(file_names)
         # the others (the low-res image) are the same for every checkpoint
@@ -61,6 +63,7 @@ class ResultFolder:
         self.seconds_path = seconds_path(output_dir, kind, step)
         self._other_stamps = [stamp_path(output_dir, other, step) for other in _SAME_NAMES[kind]]
         self._model_paths = model_paths
+        self._settings = {"apply_orientation": True} if apply_orientation else {}
 
     def path(self, name: str, file_name: str) -> str:
         """Path of a result; its folder is made.
@@ -86,7 +89,7 @@ class ResultFolder:
                     f"--output_dir {self.output_dir} holds results of the same names by another "
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
-        stamp = {"models": [sha256_of(path) for path in self._model_paths]}
+        stamp = {"models": [sha256_of(path) for path in self._model_paths], **self._settings}
         is_same = _read_stamp(self._stamp_path) == stamp
         pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
@@ -105,9 +108,14 @@ class ResultFolder:
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.seconds_path)
         # of all images, listed or not: the stamp speaks for the whole folder
-        for folder, _, files in os.walk(self.output_dir):
+        for folder, _, files in os.walk(self.output_dir, onerror=_refuse):
             for file in self._own_files.intersection(files):
                 os.remove(os.path.join(folder, file))
+
+
+def _refuse(error: OSError) -> None:
+    # results in a folder that cannot be listed would pass for those of this checkpoint
+    raise error
 
 
 def _read_stamp(path: str) -> dict[str, Any] | None:

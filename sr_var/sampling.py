@@ -85,7 +85,13 @@ class SRSampler:
         self._denoiser = compiled_for(model, flags.compile, device, log, is_trained=False)
         self._large_size, self._small_size = sizes
         self._entries, self._device, self._log = entries, device, log
-        self._crops = TestCrops(entries, sizes[0], flags.data_dir, flags.on_bad_image)
+        self._crops = TestCrops(
+            entries,
+            sizes[0],
+            flags.data_dir,
+            flags.on_bad_image,
+            apply_orientation=flags.apply_orientation,
+        )
         self._num_skipped = 0
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler,

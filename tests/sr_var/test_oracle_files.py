@@ -84,7 +84,7 @@ def test_area_of_a_picture_is_the_low_res_image_within_rounding(written: OracleD
 def test_the_low_res_image_is_a_piece_of_the_photograph_at_half_contrast(
     written: OracleDataFlags,
 ) -> None:
-    crop = plan_crops(split_photos(written)[1], written, is_test=True)[1]
+    crop = plan_crops(split_photos(written, print)[1], written, is_test=True)[1]
     low_res = cut_low_res(crop, written)
     photo = _read(Path(written.data_dir) / "test" / "c_1.JPEG")
     pieces = [
@@ -153,7 +153,7 @@ def test_another_seed_draws_other_images_and_needs_another_folder(
 
 def test_every_tenth_photograph_is_for_testing_without_a_test_folder(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", [f"a_{i:02d}" for i in range(12)])
-    train, test = split_photos(_flags(tmp_path, test_folder=""))
+    train, test = split_photos(_flags(tmp_path, test_folder=""), print)
     assert test == ["a_00", "a_10"] and len(train) == 10
 
 

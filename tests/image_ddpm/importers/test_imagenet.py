@@ -162,7 +162,9 @@ def test_what_is_no_image_is_passed_by(tmp_path: Path) -> None:
     folder = _write_tree(tmp_path / "in", {**files, "empty/.keep": b""})
     os.mkfifo(folder / "n01440764_9.JPEG")
     os.symlink(folder, folder / "again")
-    outcome = done("image_data", _argv(folder, tmp_path))
+    outcome = run("image_data", _argv(folder, tmp_path))
+    assert outcome.code == 3 and "n01440764_9.JPEG is no plain file" in outcome.err
+    outcome = done("image_data", _argv(folder, tmp_path, on_bad_image="skip"))
     assert "n01440764_9.JPEG' is no plain file" in outcome.out
 
 

@@ -19,8 +19,6 @@ from utils.image_util import DEFAULT_EXTENSION, IMAGE_EXTENSIONS
 from utils.safe_pickle import problem_with_name
 
 Info = dict[str, dict[str, object]]
-
-
 Log = Callable[[str], None]
 # what systems keep beside anybody's files; so are names that begin with a dot
 _SYSTEM_FOLDERS = frozenset(
@@ -116,6 +114,7 @@ class _Found:
         self.names: list[str] = []
         self.hidden_folders: list[str] = []
         self.linked_again: list[str] = []
+        self.empty_folders: list[str] = []
         self._wanted = endings
         self._num_hidden = 0
         self._others: Counter[str] = Counter()
@@ -149,6 +148,8 @@ class _Found:
             images = [f"{self._num_hidden} images"] if self._num_hidden else []
             folders = [f"folders {_first(self.hidden_folders)}"] if self.hidden_folders else []
             lines.append(f"left out as hidden: {', '.join([*folders, *images])}")
+        if self.empty_folders:
+            lines.append(f"folders without images: {_first(self.empty_folders)}")
         if self.linked_again:
             lines.append(
                 "links to folders that are listed already are left out: "
@@ -198,6 +199,8 @@ def _folders(folder: str, flag: str, found: _Found) -> Iterator[tuple[str, Seque
                 found.linked_again.append(f"{prefix}{entry.name}")
             else:
                 below.append(f"{prefix}{entry.name}/")
+        if prefix and not below and not any(map(found.is_wanted, files)):
+            found.empty_folders.append(prefix[:-1])
         yield prefix, files
         waiting += reversed(below)
 
@@ -209,8 +212,8 @@ def _entries(folder: str, flag: str) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(
-            f"{flag}: folder {folder} cannot be listed ({error.strerror}), and without its images "
-            "labels would shift; make it readable, or move it away"
+            f"{flag}: folder {folder!r} cannot be listed ({error.strerror}), and without its "
+            "images labels would shift; make it readable, or move it away"
         ) from None
 
 
@@ -225,7 +228,7 @@ def _is_folder(entry: os.DirEntry[str], found: _Found, flag: str) -> bool:
     except OSError as error:
         if error.errno != errno.ELOOP and not is_hidden(entry.name):
             raise DataError(
-                f"{flag}: {entry.path} cannot be looked at ({error.strerror}); make it readable, "
+                f"{flag}: {entry.path!r} cannot be looked at ({error.strerror}); make it readable, "
                 "or move it away"
             ) from None
         is_folder = False
@@ -233,7 +236,7 @@ def _is_folder(entry: os.DirEntry[str], found: _Found, flag: str) -> bool:
         return is_folder  # a link to nothing in place of an image is a damaged image
     if entry.is_symlink() and not os.path.exists(entry.path):
         raise DataError(
-            f"{flag}: {entry.path} is a link to nothing; if a folder of images was there, labels "
+            f"{flag}: {entry.path!r} is a link to nothing; if a folder of images was there, labels "
             "would shift without it: mend the link, or remove it"
         )
     return False

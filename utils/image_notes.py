@@ -127,7 +127,7 @@ def look_at_some(
     names: Sequence[str], data_dir: str, size: int, flags: OrientationFlags, log: Log
 ) -> None:
     """Says how large the images are, by some of them, and what becomes of that."""
-    chosen = names[:: max(1, len(names) // _NUM_SAMPLED)][:_NUM_SAMPLED]
+    chosen = names[:: max(1, -(-len(names) // _NUM_SAMPLED))]
     facts = look_at(chosen, data_dir, flags)
     if facts:
         log(describe_sizes(facts.values(), size, len(names)))

@@ -199,3 +199,21 @@ def test_a_dry_run_of_the_script_writes_nothing(tmp_path: Path) -> None:
     outcome = run("oracle_data", words(flags, sample_dir=tmp_path / "s", log_dir=tmp_path / "l"))
     assert outcome.code == 0 and "grey levels" in outcome.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_photographs_are_turned_on_request_into_folders_of_their_own(tmp_path: Path) -> None:
+    _photos(tmp_path / "photos")
+    path = tmp_path / "photos" / "test" / "c_1.JPEG"
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    with Image.open(path) as stored:
+        stored.save(path, exif=tag)
+    lines: list[str] = []
+    flags = _flags(tmp_path)
+    assert write_oracle(flags, lines.append)
+    assert any("1 of 4 images have an EXIF orientation" in line for line in lines)
+    turned = replace(flags, apply_orientation=True)
+    with pytest.raises(DataError, match="--apply_orientation"):
+        write_oracle(turned, lines.append)
+    crop = plan_crops(["test/c_1"], flags, is_test=True)[0]
+    assert not np.array_equal(cut_low_res(crop, flags), cut_low_res(crop, turned))

@@ -134,8 +134,11 @@ class CropDataset(Dataset[dict[str, Any]]):
         return len(self._entries)
 
     def listing(self) -> dict[str, Any]:
-        """What tells these images and labels from others."""
-        return list_digest([(entry.name, entry.y) for entry in self._entries])
+        """What tells these images and labels from others, or from the same another way up."""
+        found = list_digest([(entry.name, entry.y) for entry in self._entries])
+        if self._flags.apply_orientation:
+            found["digest"] = f"turned {found['digest']}"
+        return found
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
         """``high_res`` (C, size, size) uint8, ``y``, ``fold``, ``position``.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
@@ -60,7 +59,7 @@ def _described(name: str, facts: ImageFacts) -> str:
 
 
 class ImageNotes:
-    """Counts notes; tells the first of a kind at once, and sums whenever ten times more were read.
+    """Counts notes; tells the first of a kind at once, and sums whenever ten times more were seen.
 
     Args:
         log: receives the lines.
@@ -70,35 +69,35 @@ class ImageNotes:
 
     def __init__(self, log: Log, size: int, num_images: int) -> None:
         self._log, self._size, self._num_images = log, size, num_images
-        self._counts: Counter[str] = Counter()
-        self._told: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
-        self._num_read = self._next = 0
+        # by kind, in the order in which they were seen
+        self._found: dict[str, dict[str, None]] = {kind: {} for kind in _WORDS}
+        self._told: dict[str, int] = dict.fromkeys(_WORDS, 0)
+        self._num_seen = self._next = 0
 
     def add(self, notes: Iterable[str]) -> None:
-        """Takes the notes of some images, one string an image."""
-        if self._num_read >= self._num_images:
+        """Takes the notes of some items, one string each; it may name others that were left out."""
+        if self._num_seen >= self._num_images:
             return
         for note in notes:
-            self._num_read += 1
+            self._num_seen += 1
             for line in filter(None, note.split("\n")):
                 kind, _, described = line.partition("\t")
-                self._counts[kind] += 1
-                self._first.setdefault(kind, described)
-        is_due = self._num_read >= min(self._next, self._num_images)
-        if is_due or set(self._counts) != set(self._told):
+                self._found[kind][described] = None
+        is_due = self._num_seen >= min(self._next, self._num_images)
+        if is_due or any(self._found[kind] and not self._told[kind] for kind in _WORDS):
             self.tell()
 
     def tell(self) -> None:
         """Logs the counts that have grown."""
-        for kind in _WORDS:
-            if self._counts[kind] > self._told[kind]:
-                self._log(
-                    f"{'warning' if kind == SMALL else 'notice'}: {self._counts[kind]} of "
-                    f"{self._num_read} images {_WORDS[kind].format(size=self._size)}; the first: "
-                    f"{self._first[kind]}"
-                )
-        self._told, self._next = Counter(self._counts), 10 * self._num_read
+        of_seen = f"of {min(self._num_seen, self._num_images)} images"
+        for kind, found in self._found.items():
+            if len(found) > self._told[kind]:
+                self._told[kind] = len(found)
+                level = "warning" if kind == SMALL else "notice"
+                which = "images" if kind == LEFT_OUT else of_seen
+                words = _WORDS[kind].format(size=self._size)
+                self._log(f"{level}: {len(found)} {which} {words}; the first: {next(iter(found))}")
+        self._next = 10 * self._num_seen
 
 
 def look_at(

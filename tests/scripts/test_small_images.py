@@ -77,7 +77,7 @@ def test_small_images_among_others_are_named_and_enlarged_unless_told_otherwise(
     assert outcome.code == EXIT_DATA and MIDDLE in outcome.err and HIGH not in outcome.err
     outcome = _run(pipeline, script, images, names, small_images="skip")
     assert outcome.code == 0 and _results(images.parent) == {HIGH}
-    assert "2 of 3 images" in outcome.out and "left out" in outcome.out
+    assert "2 images" in outcome.out and "left out" in outcome.out
     outcome = _run(pipeline, script, images, names)
     assert outcome.code == 0 and _results(images.parent) == {*names}
     assert "warning: 1 of 3 images are low-res already" in outcome.out
@@ -181,3 +181,14 @@ def test_verification_of_images_that_lie_another_way_is_refused(
     stamp.write_text(json.dumps(record))
     outcome = run("sr_var_verification", words(flags, sr_model_output_dir=nets))
     assert outcome.code == EXIT_DATA and str(stamp) in outcome.err
+
+
+def test_training_does_not_go_on_with_images_another_way_up(
+    pipeline: Pipeline, images: Path
+) -> None:
+    names = (HIGH, TURNED)
+    assert _run(pipeline, "sr_mean_train", images, names).code == 0
+    more = {"resume_checkpoint": "auto", "max_step": 2}
+    outcome = _run(pipeline, "sr_mean_train", images, names, apply_orientation=True, **more)
+    assert outcome.code == EXIT_DATA and "turned" in outcome.err
+    assert _run(pipeline, "sr_mean_train", images, names, **more).code == 0

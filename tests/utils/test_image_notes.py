@@ -44,30 +44,41 @@ def _facts(*sides: int) -> dict[str, ImageFacts]:
     return {f"{i}.png": ImageFacts(side, 2 * side) for i, side in enumerate(sides)}
 
 
-def test_first_of_a_kind_is_told_at_once_and_sums_whenever_ten_times_more_were_read() -> None:
+def test_first_of_a_kind_is_told_at_once_and_sums_whenever_ten_times_more_were_seen() -> None:
     lines: list[str] = []
     counts = ImageNotes(lines.append, SIDE, 100)
-    small = note_of("a.png", ImageFacts(8, 9), SIDE, ReadingFlags())
+    small = [note_of(f"{i}.png", ImageFacts(8, 9), SIDE, ReadingFlags()) for i in range(60)]
     counts.add(["", "", "", ""])
     assert lines == []
-    counts.add([small, ""])
-    assert len(lines) == 1 and "1 of 6 images" in lines[0] and "a.png, 8×9" in lines[0]
-    for _ in range(53):
-        counts.add([small])
+    counts.add([small[0], ""])
+    assert len(lines) == 1 and "1 of 6 images" in lines[0] and "0.png, 8×9" in lines[0]
+    for note in small[1:54]:
+        counts.add([note])
     assert len(lines) == 1
-    counts.add([small])  # the sixtieth
+    counts.add([small[54]])  # the sixtieth
     assert len(lines) == 2 and "55 of 60 images" in lines[1]
-    counts.add([small + "\nalpha\tb.png, 20×20"])
+    counts.add([small[55] + "\nalpha\tb.png, 20×20"])
     assert len(lines) == 4 and any("1 of 61 images have an alpha" in line for line in lines)
 
 
 def test_images_that_come_again_are_not_counted_again() -> None:
     lines: list[str] = []
     counts = ImageNotes(lines.append, SIDE, 7)
-    small = note_of_left_out("a.png", ImageFacts(8, 9))
-    for _ in range(20):
+    for i in range(20):
+        small = note_of(f"{i}.png", ImageFacts(8, 9), SIDE, ReadingFlags())
         counts.add([small, ""])
-    assert "4 of 8 images" in lines[-1]  # the batch that ends the pass counts as a whole
+    assert (
+        "4 of 7 images" in lines[-1] and len(lines) == 2
+    )  # the last batch of the pass counts whole
+
+
+def test_images_left_out_in_favour_of_others_are_counted_once() -> None:
+    lines: list[str] = []
+    counts = ImageNotes(lines.append, SIDE, 6)
+    left_out = [note_of_left_out(f"{i}.png", ImageFacts(8, 9)) for i in range(3)]
+    for i in range(3):
+        counts.add(["\n".join(left_out[i:]), ""])
+    assert "3 images" in lines[-1] and "left out" in lines[-1] and len(lines) == 1
 
 
 @pytest.mark.parametrize("apply_orientation", [False, True])
@@ -101,7 +112,7 @@ def test_small_images_are_enlarged_left_out_or_an_error() -> None:
         "1.png",
         "3.png",
     }
-    assert "2 of 4 images" in lines[1] and "left out" in lines[1]
+    assert "2 images" in lines[1] and "left out" in lines[1]
     with pytest.raises(DataError, match=r"2 of 4 images .*1\.png, 8×16, 3\.png.*--small_images"):
         without_small(facts, SIDE, ReadingFlags(small_images="error"), lines.append)
     with pytest.raises(DataError, match="leaves no image"):

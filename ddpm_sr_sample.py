@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     sample = from_args(SampleFlags, args)
     from ddpm.process import create_diffusion, warn_of_lost_std
     from ddpm.stored import start_of_file
-    from sr_var.base_dataset import load_entries
+    from sr_var.base_dataset import load_test_entries
     from sr_var.sample_jobs import require_settings
     from sr_var.sampling import SRSampler
     from sr_var.script_util import create_sr_model, denoiser_flags
@@ -51,13 +51,12 @@ def main(argv: list[str] | None = None) -> int:
         model = load_checked(create_sr_model, stored, sample.model_path, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)
+        sizes, path = (flags.large_size, flags.small_size), sample.to_sample_images_dict_path
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,
-            entries=load_entries(
-                sample.to_sample_images_dict_path, sample.data_dir, "--to_sample_images_dict_path"
-            ),
-            sizes=(flags.large_size, flags.small_size),
+            entries=load_test_entries(path, sample, sizes, log, "--to_sample_images_dict_path"),
+            sizes=sizes,
             flags=sample,
             class_names=start_of_file(sample.model_path).class_names,
             device=run.device,

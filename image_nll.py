@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         if nll.dry_run:
             dry_run(measure, log)
             return EXIT_DONE
-        require_settings(all_flags, measure.entries)
+        require_settings(all_flags, measure.listed)
         store = PartStore(nll.output_dir, measure.num_images)
         if not measure.run(store, run.launch.rank, run.launch.world_size):
             log(f"stopped; run again with --output_dir {nll.output_dir} to go on")

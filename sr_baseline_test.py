@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(BaselineTestFlags, args)
-    from sr_var.base_dataset import load_entries
+    from sr_var.base_dataset import load_test_entries
     from sr_var.baseline_utils import BaselineTestLoop, baseline_result_folder, report_quantiles
     from sr_var.build import finish_test, tested_model
     from sr_var.mean_utils import batches_to_do, regression_test_data
@@ -39,9 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         log = run.logger.info
         model, sizes, step = tested_model(args, model_flags, test, run.logger)
         model_flags = from_args(BaselineModelFlags, args)  # now those stored with the run
-        entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
+        path = data_flags.data_info_dict_path
+        entries = load_test_entries(path, data_flags, sizes, log)
         run.write_args(args)
-        results = baseline_result_folder(model_flags, test, step)
+        is_turned = data_flags.apply_orientation
+        results = baseline_result_folder(model_flags, test, step, apply_orientation=is_turned)
         batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
         loop = BaselineTestLoop(
             model=model,

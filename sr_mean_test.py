@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(TestFlags, args)
-    from sr_var.base_dataset import load_entries
+    from sr_var.base_dataset import load_test_entries
     from sr_var.build import finish_test, tested_model
     from sr_var.mean_utils import (
         SRMeanTestLoop,
@@ -36,13 +36,16 @@ def main(argv: list[str] | None = None) -> int:
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
+        log = run.logger.info
         model, sizes, step = tested_model(args, model_flags, test, run.logger)
-        entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
+        path = data_flags.data_info_dict_path
+        entries = load_test_entries(path, data_flags, sizes, log)
         run.write_args(args)
-        results = mean_result_folder(test.output_dir, step, test.model_path)
-        batches = batches_to_do(
-            results, entries, test.batch_size, data_flags, sizes, run.logger.info
+        is_turned = data_flags.apply_orientation
+        results = mean_result_folder(
+            test.output_dir, step, test.model_path, apply_orientation=is_turned
         )
+        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
         loop = SRMeanTestLoop(
             model=model,
             data=regression_test_data(batches, data_flags, sizes),

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, test = from_args(TestDataFlags, args), from_args(VarTestFlags, args)
     fold_flags = from_args(CrossFitFlags, args)
-    from sr_var.base_dataset import load_entries
+    from sr_var.base_dataset import load_test_entries
     from sr_var.build import finish_test, frozen_means, mean_net_paths, tested_model
     from sr_var.cross_fit import CrossFit
     from sr_var.mean_utils import batches_to_do, regression_test_data
@@ -50,9 +50,13 @@ def main(argv: list[str] | None = None) -> int:
         mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args.given_flags)
         state = manifest_beside(test.model_path).get("state", {})
         require_same_mean(state, digests(mean_paths), test.model_path)
-        entries = load_entries(data_flags.data_info_dict_path, data_flags.data_dir)
+        path = data_flags.data_info_dict_path
+        entries = load_test_entries(path, data_flags, sizes, log)
         run.write_args(args)
-        results = var_result_folder(test.output_dir, step, test.model_path, *mean_paths)
+        is_turned = data_flags.apply_orientation
+        results = var_result_folder(
+            test.output_dir, step, test.model_path, *mean_paths, apply_orientation=is_turned
+        )
         batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
         loop = SRVarTestLoop(
             model=model,

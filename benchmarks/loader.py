@@ -87,11 +87,11 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
         recipe = CenterCrop(way.data_dir, flags.size, is_fast=way.fast_crop)
         crops[name] = crop_source(names, recipe, way).read
         items[name] = _item_of(CropDataset(entries, flags.size, way, 0))
-    references = [crops[PLAIN](i) for i in range(len(names))]
+    references = [crops[PLAIN](i).pixels for i in range(len(names))]
     seconds, item_seconds = (_time(reads, flags) for reads in (crops, items))
     rows = []
     for name, read in crops.items():
-        found = [np.abs(read(i).astype(int) - one) for i, one in enumerate(references)]
+        found = [np.abs(read(i).pixels.astype(int) - one) for i, one in enumerate(references)]
         row = {"way": name, "crops_per_second": 1 / seconds[name]}
         row |= {"ratio": seconds[PLAIN] / seconds[name], "items_per_second": 1 / item_seconds[name]}
         row |= {"item_ratio": item_seconds[PLAIN] / item_seconds[name]}

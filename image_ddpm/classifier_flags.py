@@ -46,7 +46,9 @@ class GuideFlags(ClassifierFlags):
 class ClassifierImageFlags:
     """The images that it is for."""
 
-    image_size: int = flag(64, "side of the images, pixels")
+    image_size: int = flag(
+        64, "side of the images, pixels; the short side of larger ones is reduced to it, then cut"
+    )
     in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
     num_classes: int = flag(1000, "number of class labels")
 

@@ -34,7 +34,7 @@ from models.config import UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
 from models.structure import Shapes
-from utils.crop_data import CropDataset, Entry, warn_of_replaced
+from utils.crop_data import CropDataset, Entry, noting
 from utils.data_util import TrainData
 from utils.errors import CheckpointError
 from utils.identity import Identity, differences, free_flags, made_with
@@ -246,9 +246,10 @@ def load_noisy_images(
     """
     diffusion = create_diffusion(process)
     schedule = UniformSampler(diffusion.num_timesteps)
+    note = noting(entries, image["image_size"], flags, log)
 
     def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        warn_of_replaced(batch, log)
+        note(batch)
         x = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
         t = torch.zeros(len(x), dtype=torch.int64, device=device)
         if process.noised:

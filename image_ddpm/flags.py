@@ -14,21 +14,21 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from ddpm.flags import DenoiserFlags, DiffusionFlags, DiffusionTrainFlags, SamplerFlags
-from utils.data_flags import CropFlags
+from utils.data_flags import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
 from utils.file_names import with_home
 from utils.launch import read_launch
 from utils.script_util import flag, require_at_least, require_size_or_auto
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
-# where a label is read from
-AUTO, NAME, FOLDER = "auto", "name", "folder"
 
 
 @dataclass(frozen=True)
 class ImageModelFlags(DenoiserFlags):
     """The denoising network."""
 
-    image_size: int = flag(64, "side of the images, pixels")
+    image_size: int = flag(
+        64, "side of the images, pixels; the short side of larger ones is reduced to it, then cut"
+    )
     in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
     class_dropout: float = flag(
         0.0, "share of labels replaced by 'none' in training, for classifier-free guidance"
@@ -65,7 +65,7 @@ class ImageDiffusionFlags(DiffusionFlags):
 
 
 @dataclass(frozen=True)
-class LabelFlags:
+class LabelFlags(ReadingFlags):
     """Which images, and where their labels come from."""
 
     data_dir: str = flag("", "folder of the images")

@@ -45,8 +45,8 @@ class LikelihoodMeasure:
     Args:
         model: the denoiser, on the device, frozen.
         diffusion: the process, respaced or not.
-        entries: the images of the data set.
-        num_images: how many of them, the first ones, are measured.
+        listed: the images of the data set.
+        entries: those that are measured.
         crops: the images, cut.
         network: the flags of the model.
         flags: how.
@@ -58,16 +58,21 @@ class LikelihoodMeasure:
         *,
         model: torch.nn.Module,
         diffusion: GaussianDiffusion,
+        listed: Sequence[Entry],
         entries: Sequence[Entry],
-        num_images: int,
         crops: TestCrops,
         network: ImageModelFlags,
         flags: NLLFlags,
         device: torch.device,
     ) -> None:
         self.model, self._diffusion, self.device = model, diffusion, device
-        self.entries, self.num_images, self._crops = entries, num_images, crops
+        self.listed, self.entries, self._crops = listed, entries, crops
         self._network, self._flags = network, flags
+
+    @property
+    def num_images(self) -> int:
+        """Images that are measured."""
+        return len(self.entries)
 
     @property
     def num_terms(self) -> int:

@@ -17,7 +17,12 @@ from image_ddpm.parts import PartStore
 from image_ddpm.script_util import create_image_model, image_identity, model_keywords
 from image_ddpm.train_data import load_entries
 from utils.crop_data import Entry, TestCrops
+from utils.data_flags import ENLARGE, ERROR, SKIP
 from utils.debug_util import report_cost
+from utils.errors import DataError
+from utils.image_decode import BadImageError, ImageFacts
+from utils.image_notes import describe_sizes, look_at, without_small
+from utils.image_util import read_image, resolve_image_path
 from utils.model_util import load_checked
 from utils.settings_file import require_same_settings
 
@@ -37,19 +42,61 @@ def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeas
     model = load_checked(create_image_model, keywords, nll.model_path, log, identity)
     known = start_of_file(nll.model_path).class_names
     num_classes = network.num_classes if network.class_cond else None
-    entries = load_entries(data, num_classes, log, known)
-    num_images = len(entries) if nll.num_samples == -1 else min(nll.num_samples, len(entries))
+    listed = load_entries(data, num_classes, log, known)
     side, channels = network.image_size, network.in_channels
+    num_wanted = len(listed) if nll.num_samples == -1 else nll.num_samples
+    entries, is_turned = first_usable(listed, num_wanted, side, data, log), data.apply_orientation
     return LikelihoodMeasure(
         model=model.to(device),
         diffusion=create_diffusion(process),
+        listed=listed,
         entries=entries,
-        num_images=num_images,
-        crops=TestCrops(entries, side, data.data_dir, "error", channels),
+        crops=TestCrops(entries, side, data.data_dir, ERROR, channels, apply_orientation=is_turned),
         network=network,
         flags=nll,
         device=device,
     )
+
+
+def first_usable(
+    listed: Sequence[Entry], num_wanted: int, size: int, flags: LabelFlags, log: Log
+) -> list[Entry]:
+    """The first images that the flags do not leave out; says how large they are.
+
+    Which is the i-th depends on no number, so that later runs may measure more.
+
+    Raises:
+        DataError: for small images that are to be an error, or if none is left.
+    """
+    facts: dict[str, ImageFacts] = {}
+    kept: list[Entry] = []
+    position, is_skipping = 0, flags.on_bad_image == SKIP
+    while len(kept) < num_wanted and position < len(listed):
+        chunk = listed[position : position + num_wanted - len(kept)]
+        position += len(chunk)
+        names = [entry.name for entry in chunk]
+        found = look_at(names, flags.data_dir, flags, is_decoding=is_skipping)
+        facts |= found
+        for entry in chunk:
+            one = found.get(entry.name)
+            if one is None and is_skipping:
+                log(f"warning: skipped {_problem(entry.name, flags.data_dir)}")
+            elif one is None or one.short_side >= size or flags.small_images != SKIP:
+                kept.append(entry)
+    if facts:
+        log(describe_sizes(facts.values(), size, len(facts)))
+        without_small(facts, size, flags, log)
+    if not kept:
+        raise DataError(f"--data_dir {flags.data_dir}: all {len(listed)} images are left out")
+    return kept
+
+
+def _problem(name: str, data_dir: str) -> str:
+    try:
+        read_image(resolve_image_path(data_dir, name))
+    except BadImageError as error:
+        return str(error)
+    return name  # it was mended meanwhile
 
 
 def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
@@ -65,9 +112,12 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
         "clip_denoised": nll.clip_denoised,
         "seed": nll.seed,
         "data_dir": data.data_dir,
+        "on_bad_image": data.on_bad_image,
+        "small_images": SKIP if data.small_images == SKIP else ENLARGE,
+        "apply_orientation": data.apply_orientation,
         "images": hashlib.sha256(names.encode()).hexdigest(),
     }
-    found = setting_defaults(type(network), type(process), NLLFlags)
+    found = setting_defaults(type(network), type(process), LabelFlags, NLLFlags)
     require_same_settings(os.path.join(nll.output_dir, SETTINGS_FILE), settings, defaults=found)
 
 

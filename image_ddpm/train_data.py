@@ -11,18 +11,19 @@ import torch
 from ddpm.classes import OtherClasses, listed_classes, require_known_labels
 from ddpm.stored import Start
 from ddpm.train_loop import noising
-from image_ddpm.flags import AUTO, FOLDER, NAME, ImageDataFlags, ImageModelFlags, LabelFlags
+from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
 from utils.crop_data import (
     CropDataset,
     Entry,
     check_labels,
     listed_entries,
-    warn_of_replaced,
+    noting,
 )
+from utils.data_flags import AUTO, FOLDER, NAME
 from utils.data_util import TrainData
 from utils.errors import CheckpointError, DataError
 from utils.identity import shown
-from utils.image_folder import scan
+from utils.image_folder import class_in_folder, class_in_name, other_reading, scan
 from utils.pixel_util import bytes_to_image
 from utils.random_util import stable_seed
 from utils.train_flags import TrainFlags
@@ -57,7 +58,7 @@ def load_entries(
         if num_classes is not None:
             require_known_labels(entries, known, flags.data_info_dict_path)
     else:
-        entries = _folder_entries(flags, num_classes, known)
+        entries = _folder_entries(flags, num_classes, log, known)
     check_labels(entries, num_classes)
     num_found = len({entry.y for entry in entries})
     classes = "" if num_classes is None else f", {num_found} of {num_classes} classes"
@@ -94,15 +95,18 @@ def load_train_entries(
 
 
 def _folder_entries(
-    flags: LabelFlags, num_classes: int | None, known: Sequence[str]
+    flags: LabelFlags, num_classes: int | None, log: Log, known: Sequence[str]
 ) -> list[Entry]:
-    names = scan(flags.data_dir)
+    names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if num_classes is None:
         return [Entry(name, 0) for name in names]
     source = flags.label_from
     if source == AUTO:
         source = _source_of_labels(names)
     classes = [_class_of(name, source, flags.data_dir) for name in names]
+    if flags.label_from == AUTO and source == NAME:
+        for line in other_reading(names, classes, NAME):
+            log(line)
     labels = {key: y for y, key in enumerate(known or sorted(set(classes))) if key}
     unknown = sorted(set(classes) - set(labels))
     if unknown:
@@ -114,24 +118,18 @@ def _folder_entries(
 
 
 def _source_of_labels(names: Sequence[str]) -> str:
-    if not all("_" in _file(name) for name in names):
+    prefixes = {class_in_name(name) for name in names}
+    if "" in prefixes:
         return FOLDER
-    prefixes = {_file(name).partition("_")[0] for name in names}
     folders = {name.rpartition("/")[0] for name in names}
     # img_1.png, img_2.png in class folders: such names say nothing
     return FOLDER if len(prefixes) == 1 and len(folders) > 1 and "" not in folders else NAME
 
 
-def _file(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
 def _class_of(name: str, source: str, data_dir: str) -> str:
-    folder, _, file = name.rpartition("/")
-    if source == FOLDER and folder:
-        return folder.rpartition("/")[2]
-    if source == NAME and "_" in file:
-        return file.partition("_")[0]
+    found = class_in_folder(name) if source == FOLDER else class_in_name(name)
+    if found:
+        return found
     raise DataError(
         f"{name} in {data_dir} shows no class ({source}): name files class_number.png, put them "
         "into class folders, give --data_info_dict_path, or use --class_cond False"
@@ -155,9 +153,10 @@ def load_train_images(
     Raises:
         DataError: if a batch is larger than the data.
     """
+    note = noting(entries, model.image_size, flags, log)
 
     def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        warn_of_replaced(batch, log)
+        note(batch)
         images = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
         labels = batch["y"]
         if model.null_label is not None:

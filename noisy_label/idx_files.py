@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from utils.atomic_file import open_binary
 from utils.errors import DataError
 
 _UINT8 = 8
@@ -37,7 +38,7 @@ def read_idx(path: str, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         DataError: names the file and what is wrong with it.
     """
     try:
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             is_zipped = file.read(2) == _GZIP_MAGIC
             file.seek(0)
             if not is_zipped:

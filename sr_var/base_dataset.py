@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 
+from sr_var.flags import DataFlags, SampleFlags
 from utils.crop_data import Entry, listed_entries
+from utils.data_flags import ERROR
+from utils.errors import DataError
+from utils.image_decode import ImageFacts
+from utils.image_notes import describe_sizes, look_at, without_small
 
 
 def load_entries(
@@ -25,6 +31,64 @@ def load_entries(
     """
     path = existing_path(data_info_dict_path, ("data/imagenet/", "data/sr_imagenet/"))
     return listed_entries(path, data_dir, flag)
+
+
+def load_test_entries(
+    data_info_dict_path: str,
+    flags: DataFlags | SampleFlags,
+    sizes: tuple[int, int],
+    log: Callable[[str], None],
+    flag: str = "--data_info_dict_path",
+) -> list[Entry]:
+    """The images to test on or to draw samples for; ``--small_images`` may leave some out.
+
+    Their headers are read: how large they are, and what becomes of that, is said at the start.
+
+    Args:
+        data_info_dict_path: the pickle.
+        flags: where the images are and which are read.
+        sizes: (large, small) sides.
+        log: receives sizes and counts.
+        flag: which named the pickle, for messages.
+
+    Raises:
+        DataError: see :func:`load_entries`; or for images that are low-res already, if all are or
+            small ones are an error.
+    """
+    entries = load_entries(data_info_dict_path, flags.data_dir, flag)
+    facts = look_at([entry.name for entry in entries], flags.data_dir, flags)
+    if not facts:
+        return entries  # whoever reads them tells what is wrong
+    log(describe_sizes(facts.values(), sizes[0], len(facts)))
+    _warn_of_low_res(facts, sizes, flags.small_images == ERROR, log)
+    left_out = without_small(facts, sizes[0], flags, log)
+    return [entry for entry in entries if entry.name not in left_out]
+
+
+def _warn_of_low_res(
+    facts: Mapping[str, ImageFacts],
+    sizes: tuple[int, int],
+    is_refused: bool,
+    log: Callable[[str], None],
+) -> None:
+    """Names images that are no larger than what is made of them for the networks.
+
+    Raises:
+        DataError: if all are, or with ``is_refused``.
+    """
+    large, small = sizes
+    low = [name for name, one in facts.items() if one.short_side <= small]
+    if not low:
+        return
+    shown = ", ".join(f"{name} {facts[name].width}×{facts[name].height}" for name in low[:5])
+    told = (
+        f"{len(low)} of {len(facts)} images are low-res already, at most {small} pixels on their "
+        f"short side ({shown}{', …' if len(low) > 5 else ''}): they would be enlarged to {large} "
+        "pixels and reduced again, which gives another low-res image than theirs"
+    )
+    if is_refused or len(low) == len(facts):
+        raise DataError(f"{told}; give the high-res images that they come from, or leave them out")
+    log(f"warning: {told}")
 
 
 def existing_path(path: str, misspelling: tuple[str, str]) -> str:

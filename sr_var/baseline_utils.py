@@ -105,7 +105,11 @@ def errors_file(truth: str, step: int) -> str:
 
 
 def baseline_result_folder(
-    flags: BaselineModelFlags, test: BaselineTestFlags, step: int
+    flags: BaselineModelFlags,
+    test: BaselineTestFlags,
+    step: int,
+    *,
+    apply_orientation: bool = False,
 ) -> ResultFolder:
     """The files of a baseline; the last one makes an image done."""
     files = [LOW_RES_FILE]
@@ -115,7 +119,8 @@ def baseline_result_folder(
     if flags.objective == QUANTILE:
         files += [quantile_file(level, step) for level in flags.levels]
         files.append(errors_file(test.truth, step))
-    return ResultFolder(test.output_dir, "baseline", step, files, [test.model_path])
+    paths = [test.model_path]
+    return ResultFolder(test.output_dir, "baseline", step, files, paths, apply_orientation)
 
 
 class BaselineTestLoop(TestLoop):

@@ -15,10 +15,13 @@ import numpy as np
 
 from sr_var.flags import DataInfoFlags
 from sr_var.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
+from utils.data_flags import AUTO, ERROR, FOLDER
 from utils.errors import DataError
 from utils.full_disk import write_through
-from utils.image_folder import class_of, make_info, scan
-from utils.image_util import BadImageError, open_image, resolve_image_path
+from utils.image_decode import BadImageError, ImageFacts
+from utils.image_folder import class_of, make_info, other_reading, scan
+from utils.image_notes import describe_sizes, without_small
+from utils.image_util import read_image, resolve_image_path
 from utils.progress import Progress
 from utils.random_util import stable_seed
 from utils.stop_util import StopFlag
@@ -60,16 +63,19 @@ def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[
     return train, sorted(test)
 
 
-def find_bad_images(
+def look_at_all(
     names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
-) -> set[str] | None:
-    """Decodes every image; None if a signal stopped it (the good ones are remembered).
+) -> dict[str, ImageFacts] | None:
+    """Decodes every image; None if a signal stopped it (what was found is remembered).
+
+    Returns:
+        The images that are whole, and what their files say.
 
     Raises:
         DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
     """
     journal = os.path.join(flags.output_dir, _CHECKED_FILE)
-    good = set() if flags.dry_run else _read_journal(journal, flags.data_dir)
+    good = {} if flags.dry_run else _read_journal(journal, flags.data_dir)
     bad: set[str] = set()
     todo = [name for name in names if name not in good]
     num_threads = chosen_threads(flags.num_threads)
@@ -82,50 +88,79 @@ def find_bad_images(
     ):
         for start in range(0, len(todo), 1024):
             chunk = todo[start : start + 1024]
-            for name, problem in zip(chunk, pool.map(_problem(flags.data_dir), chunk), strict=True):
-                if problem:
+            for name, found in zip(chunk, pool.map(_look(flags), chunk), strict=True):
+                if isinstance(found, BadImageError):
                     bad.add(name)
-                    log(f"damaged: {problem}")
+                    log(f"damaged: {found}")
                 else:
-                    line = f"{os.path.join(flags.data_dir, name)}\n"
+                    good[name] = found
+                    line = f"{os.path.join(flags.data_dir, name)}\t{found}\n"
                     write_through(journal, file.fileno(), line.encode(errors="surrogateescape"))
                 bar.update()
             if stop.reason:
                 return None
-    if bad and flags.on_bad_image == "error":
+    if bad and flags.on_bad_image == ERROR:
         raise DataError(
             f"{len(bad)} images cannot be opened: {', '.join(sorted(bad)[:5])}"
             f"{' …' if len(bad) > 5 else ''}; mend them, or leave them out with --on_bad_image skip"
         )
-    return bad
+    return {name: good[name] for name in names if name not in bad}
 
 
-def _problem(data_dir: str) -> Callable[[str], str]:
-    def check(name: str) -> str:
+def _look(flags: DataInfoFlags) -> Callable[[str], ImageFacts | BadImageError]:
+    def look(name: str) -> ImageFacts | BadImageError:
+        path = resolve_image_path(flags.data_dir, name)
         try:
-            open_image(resolve_image_path(data_dir, name)).load()
+            return read_image(path, apply_orientation=flags.apply_orientation).facts
         except BadImageError as error:
-            return str(error)
-        return ""
+            return error
 
-    return check
+    return look
 
 
-def _read_journal(path: str, data_dir: str) -> set[str]:
-    """Names that an earlier, stopped check of the same folder found whole.
+def _read_journal(path: str, data_dir: str) -> dict[str, ImageFacts]:
+    """What an earlier, stopped check of the same folder found.
 
-    A damaged line is no name, so that its image is checked again.
+    A damaged line says nothing, so that its image is checked again.
     """
     if not os.path.exists(path):
-        return set()
-    prefix, names = os.path.join(data_dir, ""), set()
+        return {}
+    prefix, found = os.path.join(data_dir, ""), {}
     with open(path, "rb") as file:
         for line in file:
-            with contextlib.suppress(UnicodeDecodeError):
-                text = line.decode("utf-8")
-                if text.endswith("\n") and text.startswith(prefix):
-                    names.add(text[:-1].removeprefix(prefix))
-    return names
+            with contextlib.suppress(ValueError):
+                place, _, facts = line.decode("utf-8").rpartition("\t")
+                if facts.endswith("\n") and place.startswith(prefix):
+                    found[place.removeprefix(prefix)] = ImageFacts.parse(facts[:-1])
+    return found
+
+
+def _usable(
+    names: Sequence[str],
+    facts: Mapping[str, ImageFacts],
+    flags: DataInfoFlags,
+    log: Callable[[str], None],
+) -> list[str]:
+    """The images that are whole and large enough; says how many and how large they are."""
+    if not facts:
+        raise DataError(f"--data_dir {flags.data_dir}: all {len(names)} images are damaged")
+    log(f"{len(facts)} images open, {len(names) - len(facts)} were left out")
+    log(describe_sizes(facts.values(), flags.large_size, len(facts)))
+    small = without_small(facts, flags.large_size, flags, log)
+    return [name for name in facts if name not in small]
+
+
+def _classes(
+    names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
+) -> dict[str, str]:
+    """Image → class; says what another reading of the names would give."""
+    is_split, source = bool(flags.test_folder), flags.label_from
+    found = {name: class_of(name, source, has_split_folder=is_split) for name in names}
+    if source == AUTO:
+        below = [name.partition("/")[2] or name if is_split else name for name in names]
+        for line in other_reading(below, list(found.values()), FOLDER):
+            log(line)
+    return found
 
 
 def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
@@ -137,18 +172,16 @@ def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
     Raises:
         DataError: for damaged images, or if another split is there (``info_files.write_split``).
     """
-    names = scan(flags.data_dir)
+    names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if not flags.dry_run:
         make_folder(flags.output_dir, "--output_dir")
     if flags.check_images:
-        bad = find_bad_images(names, flags, log)
-        if bad is None:
+        facts = look_at_all(names, flags, log)
+        if facts is None:
             log("stopped; run again to go on")
             return False
-        names = [name for name in names if name not in bad]
-        log(f"{len(names)} images open, {len(bad)} were left out")
-    is_split = bool(flags.test_folder)
-    class_by_name = {name: class_of(name, has_split_folder=is_split) for name in names}
+        names = _usable(names, facts, flags, log)
+    class_by_name = _classes(names, flags, log)
     train, test = split(class_by_name, flags)
     counts = Counter(class_by_name.values())
     log(f"{len(counts)} classes: {len(train)} training and {len(test)} test images")

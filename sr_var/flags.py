@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ddpm.flags import DenoiserFlags, DiffusionTrainFlags, SamplerFlags
 from utils.compute_flags import ComputeFlags
-from utils.data_flags import CropFlags
+from utils.data_flags import AUTO, ENLARGE, FOLDER, NAME, CropFlags, OrientationFlags, ReadingFlags
 from utils.script_util import flag, require_at_least, require_size_or_auto
 from utils.train_flags import TrainFlags
 
@@ -17,13 +17,17 @@ DATA_DIR = "../datasets/imagenet/train"
 TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
 TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
 MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
+LARGE_SIZE = (
+    "side of the high-res image, pixels; the short side of larger photographs is reduced to it "
+    "before they are cut"
+)
 
 
 @dataclass(frozen=True)
 class MeanModelFlags:
     """The network that estimates the conditional mean."""
 
-    large_size: int = flag(256, "side of the high-res image, pixels")
+    large_size: int = flag(256, LARGE_SIZE)
     small_size: int = flag(64, "side of the low-res image, pixels")
     in_channels: int = flag(3, "channels of one input image")
     model_channels: int = flag(128, "base width of the network")
@@ -61,7 +65,7 @@ class VarModelFlags(MeanModelFlags):
 class SRDiffusionModelFlags(DenoiserFlags):
     """The denoising network of the diffusion model, OpenAI's upsampler."""
 
-    large_size: int = flag(256, "side of the high-res image, pixels")
+    large_size: int = flag(256, LARGE_SIZE)
     small_size: int = flag(64, "side of the low-res image, pixels")
     predict_residual: bool = flag(
         False, "add the upsampled low-res image to the output (for predict_xstart)"
@@ -161,7 +165,7 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags(SamplerFlags):
+class SampleFlags(SamplerFlags, ReadingFlags):
     """How many samples of which images, and where to."""
 
     data_dir: str = flag(DATA_DIR, "folder of the images")
@@ -175,7 +179,6 @@ class SampleFlags(SamplerFlags):
         "samples per network evaluation, of one or several images; auto: found by timing",
         is_auto=True,
     )
-    on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
     seed: int = flag(0, "of the noise, which is a function of (seed, name, index)")
     debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
     dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
@@ -188,7 +191,7 @@ class SampleFlags(SamplerFlags):
 
 
 @dataclass(frozen=True)
-class VerificationFlags:
+class VerificationFlags(OrientationFlags):
     """What to compare."""
 
     data_dir: str = flag(DATA_DIR, "folder of the images")
@@ -228,7 +231,7 @@ class VerificationFlags:
 
 
 @dataclass(frozen=True)
-class DataInfoFlags:
+class DataInfoFlags(ReadingFlags):
     """Which images there are and which are for testing."""
 
     data_dir: str = flag(DATA_DIR, "folder of the images, flat or in class folders")
@@ -237,7 +240,15 @@ class DataInfoFlags:
     num_test_per_class: int = flag(2, "test images per class")
     test_folder: str = flag("", "take all images under this folder of data_dir as test images")
     check_images: bool = flag(True, "decode every image")
-    on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
+    large_size: int = flag(
+        256, "side of the high-res images to come, pixels: smaller images are counted"
+    )
+    label_from: str = flag(
+        AUTO,
+        "class of an image: its folder, or its file name up to the first underscore; auto: the "
+        "folder, the name in a flat folder",
+        (AUTO, NAME, FOLDER),
+    )
     seed: int = flag(0, "of the choice of test images")
     overwrite: bool = flag(False, "replace another split of training and test images")
     num_threads: int = flag(-1, "images decoded at a time; -1: by the cores")
@@ -245,5 +256,14 @@ class DataInfoFlags:
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses a negative count."""
-        require_at_least(self, num_test_per_class=0)
+        """Refuses counts and sizes that are none, and a choice that needs images to be opened.
+
+        Raises:
+            ValueError: names the flag, its value and the remedy.
+        """
+        require_at_least(self, num_test_per_class=0, large_size=1)
+        if self.small_images != ENLARGE and not self.check_images:
+            raise ValueError(
+                f"--small_images {self.small_images} needs images to be opened; leave "
+                "--check_images False out"
+            )

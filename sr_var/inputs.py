@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.errors import DataError
-from utils.image_util import BadImageError, open_image
+from utils.image_decode import BadImageError
+from utils.image_util import open_image
 
 Item = TypeVar("Item")
 Array = npt.NDArray[np.floating[Any]]

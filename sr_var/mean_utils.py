@@ -18,7 +18,7 @@ from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.sample_jobs import LOW_RES_FILE
 from sr_var.sr_data import rank_batches, regression_pair, test_batches
 from utils.crop_data import Entry, TestCrops
-from utils.image_util import BadImageError
+from utils.image_decode import BadImageError
 from utils.pixel_util import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -105,10 +105,12 @@ def regression_test_data(
         yield low_res_up, {"name": batch["name"], "high_res": high_res}
 
 
-def mean_result_folder(output_dir: str, step: int, model_path: str) -> ResultFolder:
+def mean_result_folder(
+    output_dir: str, step: int, model_path: str, *, apply_orientation: bool = False
+) -> ResultFolder:
     """The mean net's files; the float array comes last and makes an image done."""
     files = (LOW_RES_FILE, f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
-    return ResultFolder(output_dir, "mean", step, files, [model_path])
+    return ResultFolder(output_dir, "mean", step, files, [model_path], apply_orientation)
 
 
 class SRMeanTestLoop(TestLoop):

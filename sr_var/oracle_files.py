@@ -26,8 +26,10 @@ from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, samp
 from sr_var.verify.truth import TRUTH_FILE
 from utils.atomic_file import atomic_write
 from utils.errors import DataError
+from utils.image_decode import BadImageError
 from utils.image_folder import class_of, make_info, scan
-from utils.image_util import BadImageError, open_image, resolve_image_path, safe_join, write_png
+from utils.image_notes import note_changes
+from utils.image_util import open_image, resolve_image_path, safe_join, write_png
 from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.progress import Progress
 from utils.random_util import stable_seed
@@ -75,13 +77,13 @@ def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> l
     return crops
 
 
-def split_photos(flags: OracleDataFlags) -> tuple[list[str], list[str]]:
+def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[list[str], list[str]]:
     """(training, test) photographs of ``data_dir``.
 
     Raises:
         DataError: if one of the two would be empty.
     """
-    photos = scan(flags.data_dir)
+    photos = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if flags.test_folder:
         prefix = flags.test_folder.strip("/") + "/"
         test = [name for name in photos if name.startswith(prefix)]
@@ -105,7 +107,8 @@ def cut_low_res(crop: OracleCrop, flags: OracleDataFlags) -> Uint8Array:
         BadImageError: if the photograph is damaged.
         DataError: if it is smaller than the piece.
     """
-    photo = np.asarray(open_image(resolve_image_path(flags.data_dir, crop.photo)))
+    path = resolve_image_path(flags.data_dir, crop.photo)
+    photo = np.asarray(open_image(path, apply_orientation=flags.apply_orientation))
     size, (height, width) = flags.small_size, photo.shape[:2]
     if min(height, width) < size:
         raise DataError(
@@ -201,9 +204,10 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
         DataError: for photographs that are missing, damaged or too small, or if the folders hold
             the files of other settings or photographs.
     """
-    train, test = split_photos(flags)
+    train, test = split_photos(flags, log)
     log(f"{len(train)} photographs for training, {len(test)} for testing")
     crops = plan_crops(train, flags, is_test=False) + plan_crops(test, flags, is_test=True)
+    note_changes(sorted({crop.photo for crop in crops}), flags.data_dir, flags, log)
     if flags.dry_run:
         crops = [crops[0], crops[-1]]
         for crop in crops:
@@ -318,6 +322,7 @@ def _settings(flags: OracleDataFlags) -> dict[str, object]:
         "num_draws",
         "num_samples",
         "sample_pictures",
+        "apply_orientation",
         "seed",
     )
     return {"law": "oracle", **{name: getattr(flags, name) for name in names}}

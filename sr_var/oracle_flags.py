@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from ddpm.flags import SAMPLER_NAMES
 from sr_var.flags import VerificationFlags
+from utils.data_flags import ERROR, SKIP, OrientationFlags
 from utils.script_util import flag
 
 
 @dataclass(frozen=True)
-class OracleDataFlags:
+class OracleDataFlags(OrientationFlags):
     """Which photographs become low-res images, and how much is drawn from the oracle's law."""
 
     data_dir: str = flag("data/demo", "folder of photographs, flat or in class folders")
@@ -27,7 +28,9 @@ class OracleDataFlags:
     num_test_crops: int = flag(32, "low-res images to test on")
     num_samples: int = flag(100, "exact samples of each test image")
     sample_pictures: bool = flag(True, "write the samples as pictures too, not only their moments")
-    on_bad_image: str = flag("error", "what to do with a damaged photograph", ("error", "skip"))
+    on_bad_image: str = flag(
+        ERROR, "what to do with a photograph that is damaged or has an unfit name", (ERROR, SKIP)
+    )
     num_threads: int = flag(-1, "images made at a time; -1: by the cores")
     seed: int = flag(0, "of the places and the draws")
     debug_mode: bool = flag(False, "print the memory in use")

@@ -49,6 +49,7 @@ class ResultFolder:
         step: of the network, in the file names.
         file_names: the files that make an image done, in writing order.
         model_paths: checkpoints that the results depend on.
+        apply_orientation: how the images are read, see ``utils.data_flags``.
 
     Attributes:
         has_own_inputs: whether a test of this project has been here before.
@@ -61,6 +62,7 @@ class ResultFolder:
         step: int,
         file_names: Sequence[str],
         model_paths: Sequence[str],
+        apply_orientation: bool = False,
     ) -> None:
         self.output_dir, self.file_names = output_dir, tuple(file_names)
         self._kind = kind
@@ -72,6 +74,7 @@ class ResultFolder:
         self._model_paths = model_paths
         # as the run finds it; low-res images of other tools are not looked at
         self.has_own_inputs = has_stamp(output_dir)
+        self._settings = {"apply_orientation": True} if apply_orientation else {}
 
     def path(self, name: str, file_name: str) -> str:
         """Path of a result; its folder is made.
@@ -101,14 +104,15 @@ class ResultFolder:
                     f"--output_dir {self.output_dir} holds results of the same names by another "
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
-        stamp = {"models": [sha256_of(path) for path in self._model_paths]}
+        models = [sha256_of(path) for path in self._model_paths]
+        stamp = {"models": models, **self._settings}
         stored = read_stamp(self._stamp_path, _REMEDY)
         is_same = stored == stamp
         pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
         if not is_same and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
-            self._remove_results(models_of(stored), stamp["models"], log)
+            self._remove_results(models_of(stored), models, log)
             write_json_atomic(self._stamp_path, stamp)
         dist_util.barrier()
         return pending
@@ -144,7 +148,7 @@ class ResultFolder:
             os.remove(self.seconds_path)
         folders = set()
         # of all images, listed or not: the stamp speaks for the whole folder
-        for folder, _, files in os.walk(self.output_dir):
+        for folder, _, files in os.walk(self.output_dir, onerror=_refuse):
             for file in self._own_files.intersection(files):
                 os.remove(os.path.join(folder, file))
                 folders.add(folder)
@@ -171,6 +175,11 @@ class ResultFolder:
                 if mean_digest in models_of(read_stamp(path, ""))[1:]:
                     found.append(os.path.basename(path).split("_")[1].removesuffix(".json"))
         return found
+
+
+def _refuse(error: OSError) -> None:
+    # results in a folder that cannot be listed would pass for those of this checkpoint
+    raise error
 
 
 def read_stamp(path: str, remedy: str) -> dict[str, Any] | None:

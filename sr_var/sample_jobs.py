@@ -54,7 +54,10 @@ def require_settings(
     """
     require_same_settings(
         os.path.join(flags.output_dir, SETTINGS_FILE),
-        sampling_settings(network, process, flags, flags.seed),
+        {
+            **sampling_settings(network, process, flags, flags.seed),
+            "apply_orientation": flags.apply_orientation,
+        },
         defaults=setting_defaults(type(network), type(process), SampleFlags),
     )
 

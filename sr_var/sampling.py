@@ -41,7 +41,8 @@ from utils.batch_util import find_batch_size
 from utils.compile_util import compiled_for
 from utils.crop_data import Entry, TestCrops, check_labels
 from utils.debug_util import report_cost
-from utils.image_util import BadImageError, safe_join
+from utils.image_decode import BadImageError
+from utils.image_util import safe_join
 from utils.lock_util import try_lock
 from utils.pixel_util import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.progress import Progress
@@ -90,7 +91,13 @@ class SRSampler:
         self._denoiser = compiled_for(model, flags.compile, device, log, is_trained=False)
         self._large_size, self._small_size = sizes
         self._entries, self._device, self._log = entries, device, log
-        self._crops = TestCrops(entries, sizes[0], flags.data_dir, flags.on_bad_image)
+        self._crops = TestCrops(
+            entries,
+            sizes[0],
+            flags.data_dir,
+            flags.on_bad_image,
+            apply_orientation=flags.apply_orientation,
+        )
         self._num_skipped = self._num_looked_at = 0
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler,

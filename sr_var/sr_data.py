@@ -16,7 +16,7 @@ import torch
 from sr_var.base_dataset import load_entries
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import DataFlags
-from utils.crop_data import CropDataset, Entry, TestCrops, warn_of_replaced
+from utils.crop_data import CropDataset, Entry, TestCrops, noting
 from utils.data_util import TrainData, shard_batches
 from utils.loader_util import default_num_workers, loaded, make_loader
 from utils.pixel_util import bytes_to_image
@@ -46,7 +46,7 @@ def load_train_crops(
         seed: of order and augmentation.
         prepare: receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y``, ``fold`` and
             ``position`` (N,).
-        log: receives a line for every bad image that was replaced.
+        log: receives a line for every bad image that was replaced, and what became of others.
         choose: which images to use, and what to mark on them; may refuse them.
 
     Raises:
@@ -54,9 +54,10 @@ def load_train_crops(
     """
     entries = choose(load_entries(flags.data_info_dict_path, flags.data_dir))
     log(f"{len(entries)} training images from {flags.data_info_dict_path}")
+    note = noting(entries, large_size, flags, log)
 
     def report_and_prepare(batch: dict[str, Any]) -> tuple[Any, Any]:
-        warn_of_replaced(batch, log)
+        note(batch)
         return prepare(batch)
 
     return TrainData(

@@ -147,11 +147,16 @@ class SRVarTrainLoop(TrainLoop):
 
 
 def var_result_folder(
-    output_dir: str, step: int, model_path: str, *mean_model_paths: str
+    output_dir: str,
+    step: int,
+    model_path: str,
+    *mean_model_paths: str,
+    apply_orientation: bool = False,
 ) -> ResultFolder:
     """The variance net's file."""
     files = (f"high_res_var_{step}.pkl",)
-    return ResultFolder(output_dir, "var", step, files, [model_path, *mean_model_paths])
+    paths = [model_path, *mean_model_paths]
+    return ResultFolder(output_dir, "var", step, files, paths, apply_orientation)
 
 
 class SRVarTestLoop(TestLoop):

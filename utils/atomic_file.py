@@ -21,6 +21,7 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 import zlib
@@ -28,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, cast
 
+from utils.errors import DataError
 from utils.full_disk import storing
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -44,6 +46,10 @@ _NAME_IN_TEMP = 50
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
+class SpecialFileError(DataError):
+    """A pipe, a socket or a device stands where a plain file should; it was not opened."""
+
+
 def is_remote(path: StrPath) -> bool:
     """Whether `path` names an object that blobfile opens (`gs://…`, `az://…`)."""
     return "://" in os.fspath(path)
@@ -54,9 +60,14 @@ def open_binary(path: StrPath) -> BinaryIO:
 
     Raises:
         FileNotFoundError: nothing is there.
+        SpecialFileError: no plain file: opening a pipe would wait for a writer, for ever perhaps.
     """
     if is_remote(path):
         return cast(BinaryIO, _blobfile().BlobFile(os.fspath(path), "rb"))
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder is an error of its own
+        kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise SpecialFileError(f"{os.fspath(path)}: a {kind}, not a file")
     return open(path, "rb")
 
 
@@ -64,7 +75,7 @@ def read_up_to(path: StrPath, max_bytes: int) -> bytes:
     """The first `max_bytes` bytes of a local or remote file, without room for more than there are.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError, SpecialFileError: see `open_binary`.
     """
     chunks, rest = [], max_bytes
     with open_binary(path) as file:

@@ -24,6 +24,7 @@ from utils.crop_index import (
     LOCK_FILE,
     SETTINGS_FILE,
     CenterCrop,
+    Crop,
     Index,
     Record,
     Stamp,
@@ -32,7 +33,7 @@ from utils.crop_index import (
 )
 from utils.data_flags import CropFlags
 from utils.errors import DataError, StopRequested, StorageError
-from utils.image_util import BadImageError
+from utils.image_decode import BadImageError, ImageFacts
 from utils.lock_util import try_lock
 from utils.progress import Progress
 from utils.settings_file import require_same_settings
@@ -47,8 +48,8 @@ _SECONDS_BETWEEN_TRIES = 0.2
 class CropSource(Protocol):
     """Where the centre crops of a list of images come from."""
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The crop of the image at this place of the list, HWC, to keep.
+    def read(self, index: int) -> Crop:
+        """The crop of the image at this place of the list, to keep.
 
         Raises:
             BadImageError: for a damaged image.
@@ -67,7 +68,7 @@ class DecodedCrops:
     def __init__(self, names: Sequence[str], recipe: CenterCrop) -> None:
         self._names, self._recipe = names, recipe
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int) -> Crop:
         """See :class:`CropSource`."""
         return self._recipe.cut(self._names[index])
 
@@ -94,6 +95,9 @@ class CachedCrops:
         self._crcs = np.array([record.crc for record in records], np.uint32)  # (N,)
         self._is_checked = np.zeros(len(records), np.bool_)  # (N,)
         self._problems = {i: record.problem for i, record in enumerate(records) if record.row < 0}
+        places: dict[ImageFacts | None, int] = {}  # of many images few sizes
+        facts = [places.setdefault(record.facts, len(places)) for record in records]
+        self._facts, self._facts_of = list(places), np.array(facts, np.int32)  # (N,)
         self._folder, self._shape = folder, (index.num_rows, *recipe.shape)
         self._map: NDArray[np.uint8] | None = None
 
@@ -106,16 +110,17 @@ class CachedCrops:
         """What is wrong with each damaged image of the list."""
         return list(self._problems.values())
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int) -> Crop:
         """See :class:`CropSource`."""
-        if self._rows[index] < 0:
+        facts = self._facts[self._facts_of[index]]
+        if facts is None:
             raise BadImageError(self._problems[index])
         crop = np.array(self._crops()[self._rows[index]])
         if not self._is_checked[index]:
             if zlib.crc32(crop.data) != self._crcs[index]:
                 raise _damaged(self._folder, f"row {self._rows[index]} of {DATA_FILE}: checksum")
             self._is_checked[index] = True
-        return crop
+        return Crop(crop, facts)
 
     def _crops(self) -> NDArray[np.uint8]:
         if self._map is None:
@@ -231,7 +236,7 @@ class _Builder:
                 error.errno, f"cannot add to the crop cache {self._folder}: {error}; run again"
             ) from error
 
-    def _cut(self, name: str) -> NDArray[np.uint8] | BadImageError:
+    def _cut(self, name: str) -> Crop | BadImageError:
         try:
             return self._recipe.cut(name)
         except BadImageError as error:
@@ -240,7 +245,7 @@ class _Builder:
     def _store(
         self,
         chunk: Sequence[tuple[str, Stamp]],
-        cut: Sequence[NDArray[np.uint8] | BadImageError],
+        cut: Sequence[Crop | BadImageError],
         data: IO[bytes],
         lines: IO[bytes],
     ) -> None:
@@ -254,8 +259,9 @@ class _Builder:
                     failure = crop
                     break
             else:
-                record = Record(self._index.num_rows, zlib.crc32(crop.data), stamp)
-                data.write(crop.tobytes())
+                crc = zlib.crc32(crop.pixels.data)
+                record = Record(self._index.num_rows, crc, stamp, facts=crop.facts)
+                data.write(crop.pixels.tobytes())
                 self._index.num_rows += 1
             self._index.records[name] = record
             new.append(record.line(name))

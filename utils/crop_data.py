@@ -5,6 +5,7 @@ The crop is all that happens here; what a network sees is made of it on the devi
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,20 +15,23 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from utils import dist_util
 from utils.atomic_file import is_remote
 from utils.crop_cache import CropSource, DecodedCrops, crop_source
-from utils.crop_index import CenterCrop, in_channels
-from utils.data_flags import CropFlags
+from utils.crop_index import CenterCrop, Crop, in_channels
+from utils.data_flags import ENLARGE, ERROR, CropFlags
 from utils.data_util import ItemKey
 from utils.errors import DataError
 from utils.identity import list_digest
-from utils.image_util import (
-    BadImageError,
-    open_image,
-    random_crop_arr,
-    random_flip,
-    resolve_image_path,
+from utils.image_decode import BadImageError
+from utils.image_notes import (
+    ImageNotes,
+    look_at_some,
+    note_of,
+    note_of_left_out,
+    small_image_error,
 )
+from utils.image_util import random_crop_arr, random_flip, read_crop, resolve_image_path
 from utils.random_util import item_rng
 from utils.safe_pickle import load_info_dict
 
@@ -101,6 +105,8 @@ def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
 class CropDataset(Dataset[dict[str, Any]]):
     """Square uint8 crops by stream key; bad images raise, or are replaced by the next good one.
 
+    So are images smaller than the crop, unless they are enlarged.
+
     Args:
         entries: the images.
         size: side of the crop, pixels.
@@ -133,46 +139,69 @@ class CropDataset(Dataset[dict[str, Any]]):
         return self._entries
 
     def listing(self) -> dict[str, Any]:
-        """What tells these images and labels from others."""
-        return list_digest([(entry.name, entry.y) for entry in self._entries])
+        """What tells these images and labels from others, or from the same another way up."""
+        found = list_digest([(entry.name, entry.y) for entry in self._entries])
+        if self._flags.apply_orientation:
+            found["digest"] = f"turned {found['digest']}"
+        return found
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
-        """``high_res`` (C, size, size) uint8, ``y``, ``fold``, ``position``; ``bad``: skipped."""
+        """``high_res`` (C, size, size) uint8, ``y``, ``fold``, ``position``.
+
+        ``bad`` and ``notes`` are for :func:`noting`: skipped images, and what became of others.
+        """
         position, epoch, index = key
         bad: list[str] = []
-        while True:
-            place = (index + len(bad)) % len(self._entries)
+        notes: list[str] = []
+        num_entries = len(self._entries)
+        for place in itertools.chain(range(index, num_entries), range(index)):
             entry = self._entries[place]
             try:
-                crop = self._read(place, (epoch, index))
-                break
+                crop, facts = self._read(place, (epoch, index))
             except BadImageError:
                 bad.append(entry.name)
-                if self._flags.on_bad_image == "error" or len(bad) == len(self._entries):
+                if self._flags.on_bad_image == ERROR or len(bad) == num_entries:
                     raise
-        return {
-            "high_res": _to_chw(crop, self._num_channels),
-            "y": entry.y,
-            "fold": entry.fold,
-            "position": position,
-            "bad": "\n".join(bad),
-        }
+                continue
+            if facts.short_side >= self._size or self._flags.small_images == ENLARGE:
+                notes.append(note_of(entry.name, facts, self._size, self._flags))
+                return {
+                    "high_res": _to_chw(crop, self._num_channels),
+                    "y": entry.y,
+                    "fold": entry.fold,
+                    "position": position,
+                    "bad": "\n".join(bad),
+                    "notes": "\n".join(filter(None, notes)),
+                }
+            if self._flags.small_images == ERROR:
+                raise small_image_error(entry.name, facts, self._size)
+            notes.append(note_of_left_out(entry.name, facts))
+        raise DataError(
+            f"none of {num_entries} images is whole and has {self._size} pixels on its short side; "
+            "see --small_images"
+        )
 
-    def _read(self, place: int, key: tuple[int, int]) -> np.ndarray[Any, Any]:
+    def _read(self, place: int, key: tuple[int, int]) -> Crop:
         flags = self._flags
         if not (flags.random_crop or flags.random_flip):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
         if flags.random_crop:
-            image = open_image(resolve_image_path(flags.data_dir, self._entries[place].name))
-            crop = random_crop_arr(image, self._size, rng, is_fast=flags.fast_crop)
+            path = resolve_image_path(flags.data_dir, self._entries[place].name)
+            crop, facts = read_crop(
+                path,
+                lambda image: random_crop_arr(image, self._size, rng, is_fast=flags.fast_crop),
+                apply_orientation=flags.apply_orientation,
+            )
         else:
-            crop = self._source.read(place)
-        return random_flip(crop, rng) if flags.random_flip else crop
+            crop, facts = self._source.read(place)
+        return Crop(random_flip(crop, rng) if flags.random_flip else crop, facts)
 
 
 def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
-    recipe = CenterCrop(flags.data_dir, size, num_channels, flags.fast_crop)
+    recipe = CenterCrop(
+        flags.data_dir, size, num_channels, flags.fast_crop, flags.apply_orientation
+    )
     return crop_source([entry.name for entry in entries], recipe, flags)
 
 
@@ -186,6 +215,7 @@ class TestCrops(Dataset[dict[str, Any]]):
         on_bad_image: ``error`` or ``skip``.
         num_channels: 3, or 1 for grey levels.
         source: of the same images' crops; None: decoded from their files.
+        apply_orientation: see ``image_decode.decode_image``; not with a source.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -198,11 +228,13 @@ class TestCrops(Dataset[dict[str, Any]]):
         on_bad_image: str = "error",
         num_channels: int = 3,
         source: CropSource | None = None,
+        apply_orientation: bool = False,
     ) -> None:
         self._entries, self._num_channels = entries, num_channels
         self._on_bad_image = on_bad_image
         names = [entry.name for entry in entries]
-        self._source = source or DecodedCrops(names, CenterCrop(data_dir, size, num_channels))
+        recipe = CenterCrop(data_dir, size, num_channels, apply_orientation=apply_orientation)
+        self._source = source or DecodedCrops(names, recipe)
 
     @classmethod
     def from_flags(
@@ -223,7 +255,7 @@ class TestCrops(Dataset[dict[str, Any]]):
         """``high_res`` (C, size, size) uint8, ``y`` and ``name``; or None for a skipped image."""
         entry = self._entries[index]
         try:
-            crop = self._source.read(index)
+            crop = self._source.read(index).pixels
         except BadImageError as error:
             if self._on_bad_image == "error":
                 raise
@@ -232,7 +264,20 @@ class TestCrops(Dataset[dict[str, Any]]):
         return {"high_res": _to_chw(crop, self._num_channels), "y": entry.y, "name": entry.name}
 
 
-def warn_of_replaced(batch: dict[str, Any], log: Callable[[str], None]) -> None:
-    """Logs which damaged images of a batch were replaced, and forgets them."""
-    for names in filter(None, batch.pop("bad")):
-        log(f"warning: damaged images replaced by others: {names}")
+def noting(
+    entries: Sequence[Entry], size: int, flags: CropFlags, log: Callable[[str], None]
+) -> Callable[[dict[str, Any]], None]:
+    """Says how large images are, by some of them; returns what is to see every training batch.
+
+    It logs which damaged images were replaced and what became of others, and takes both from the
+    batch.
+    """
+    look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
+    counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
+
+    def note(batch: dict[str, Any]) -> None:
+        for names in filter(None, batch.pop("bad")):
+            log(f"warning: damaged images replaced by others: {names}")
+        counts.add(batch.pop("notes"))
+
+    return note

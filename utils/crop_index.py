@@ -7,13 +7,14 @@ line counts as not there.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -22,7 +23,8 @@ from PIL import Image
 
 from utils.atomic_file import is_remote
 from utils.errors import DataError
-from utils.image_util import center_crop_arr, open_image, resolve_image_path
+from utils.image_decode import ImageFacts
+from utils.image_util import center_crop_arr, read_crop, resolve_image_path
 from utils.json_file import parse_json
 from utils.settings_file import require_same_settings
 from utils.thread_util import num_cores
@@ -33,10 +35,19 @@ DATA_FILE, INDEX_FILE, SETTINGS_FILE, LOCK_FILE = (
     "settings.json",
     ".lock",
 )
-_FORMAT = 1
+_FORMAT = 2
 Stamp = tuple[int, int]
+# of many images few sizes: equal ones share an object
+_facts_in = functools.lru_cache(maxsize=1 << 16)(ImageFacts.parse)
 # a remote store has no time that is cheap to ask for: only the name counts there
 NO_STAMP: Stamp = (-1, -1)
+
+
+class Crop(NamedTuple):
+    """A crop, HWC uint8, and what the file that it is cut of says."""
+
+    pixels: NDArray[np.uint8]
+    facts: ImageFacts
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,14 @@ class CenterCrop:
         size: side of the crop, pixels.
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
         is_fast: see ``image_util.center_crop_arr``.
+        apply_orientation: see ``image_decode.decode_image``.
     """
 
     data_dir: str
     size: int
     num_channels: int = 3
     is_fast: bool = False
+    apply_orientation: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,16 +78,19 @@ class CenterCrop:
         """Of a crop."""
         return self.size * self.size * self.num_channels
 
-    def cut(self, name: str) -> NDArray[np.uint8]:
-        """The crop of an image, HWC.
+    def cut(self, name: str) -> Crop:
+        """The crop of an image.
 
         Raises:
             BadImageError: for a damaged image.
             FileNotFoundError: for none.
         """
-        image = open_image(resolve_image_path(self.data_dir, name))
-        crop = center_crop_arr(image, self.size, is_fast=self.is_fast)
-        return in_channels(crop, self.num_channels)
+        pixels, facts = read_crop(
+            resolve_image_path(self.data_dir, name),
+            lambda image: center_crop_arr(image, self.size, is_fast=self.is_fast),
+            apply_orientation=self.apply_orientation,
+        )
+        return Crop(in_channels(pixels, self.num_channels), facts)
 
     def settings(self) -> dict[str, Any]:
         """What the values of a crop depend on, beside the file."""
@@ -85,6 +101,7 @@ class CenterCrop:
             "size": self.size,
             "channels": self.num_channels,
             "fast_crop": self.is_fast,
+            "apply_orientation": self.apply_orientation,
             "pillow": PIL.__version__,
         }
 
@@ -112,16 +129,19 @@ class Record:
         crc: CRC-32 of the crop's bytes.
         stamp: size and time of change (ns) of the image's file.
         problem: what is wrong with the image.
+        facts: what its file says; None of a damaged one.
     """
 
     row: int
     crc: int
     stamp: Stamp
     problem: str = ""
+    facts: ImageFacts | None = None
 
     def line(self, name: str) -> str:
         """As it stands in the file."""
-        return json.dumps([name, self.row, self.crc, *self.stamp, self.problem]) + "\n"
+        facts = "" if self.facts is None else str(self.facts)
+        return json.dumps([name, self.row, self.crc, *self.stamp, self.problem, facts]) + "\n"
 
 
 @dataclass
@@ -181,13 +201,15 @@ def read_index(folder: str, recipe: CenterCrop) -> Index:
 
 def _add(index: Index, line: bytes, number: int) -> None:
     try:
-        name, row, crc, size, changed, problem = parse_json(line)
+        name, row, crc, size, changed, problem, said = parse_json(line)
         numbers = [int(value) for value in (row, crc, size, changed)]
         if not isinstance(name, str) or numbers[0] not in (-1, index.num_rows):
             raise ValueError("no such line is written")
+        facts = _facts_in(str(said)) if numbers[0] >= 0 else None
     except (ValueError, TypeError, OverflowError):
         raise DataError(f"{INDEX_FILE}, line {number} is damaged") from None
-    index.records[name] = Record(numbers[0], numbers[1], (numbers[2], numbers[3]), str(problem))
+    stamp = numbers[2], numbers[3]
+    index.records[name] = Record(numbers[0], numbers[1], stamp, str(problem), facts)
     index.num_rows += numbers[0] >= 0
 
 

@@ -6,14 +6,44 @@ from dataclasses import dataclass
 
 from utils.script_util import flag
 
+ERROR, SKIP, ENLARGE = "error", "skip", "enlarge"
+# where a label is read from
+AUTO, NAME, FOLDER = "auto", "name", "folder"
+
 
 @dataclass(frozen=True)
-class CropFlags:
+class OrientationFlags:
+    """Which way up images are read."""
+
+    apply_orientation: bool = flag(
+        False, "turn photographs as their EXIF tag says; off: pixels as they are stored"
+    )
+
+
+@dataclass(frozen=True)
+class ReadingFlags(OrientationFlags):
+    """Which images are read, and how."""
+
+    on_bad_image: str = flag(
+        ERROR, "what to do with an image that is damaged or has an unfit name", (ERROR, SKIP)
+    )
+    small_images: str = flag(
+        ENLARGE,
+        "what to do with an image whose short side has fewer pixels than its crop is to have",
+        (ENLARGE, SKIP, ERROR),
+    )
+
+
+@dataclass(frozen=True)
+class CropFlags(ReadingFlags):
     """Where the images are and how they are cut."""
 
     data_dir: str = flag("", "folder of the images")
-    on_bad_image: str = flag("error", "what to do with a damaged image", ("error", "skip"))
-    random_crop: bool = flag(False, "cut at a random place (training; default: the centre)")
+    random_crop: bool = flag(
+        False,
+        "cut at a random place and scale (80 to 100 % of the short side; training); default: the "
+        "centre of the image, its short side first scaled to the crop's",
+    )
     random_flip: bool = flag(False, "mirror half of the images (training)")
     fast_crop: bool = flag(
         False, "resize only the crop: a few values in 100000 differ by a grey level"

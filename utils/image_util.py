@@ -1,8 +1,8 @@
-"""Images as 8-bit arrays: safe decoding, crops, value ranges, PNG files, and where they lie.
+"""Images as 8-bit arrays: files, crops, value ranges, PNG files, and where they lie.
 
-Not for low-res images or any other degradation (a task decides those), and not for tensors: numpy
-and Pillow only, so that decoding workers need no torch. Arrays are HWC, RGB; `_uint8` means grey
-levels 0..255, float images lie in [-1, 1].
+Not for low-res images or any other degradation (a task decides those), not for decoding
+(``image_decode``), and not for tensors: numpy and Pillow only, so that decoding workers need no
+torch. Arrays are HWC, RGB; `_uint8` means grey levels 0..255, float images lie in [-1, 1].
 """
 
 from __future__ import annotations
@@ -11,53 +11,81 @@ import contextlib
 import io
 import math
 import os
-import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
-from utils.atomic_file import StrPath, is_remote, read_up_to, write_bytes_atomic
+from utils.atomic_file import (
+    SpecialFileError,
+    StrPath,
+    is_remote,
+    read_up_to,
+    write_bytes_atomic,
+)
 from utils.errors import DataError
+from utils.image_decode import (
+    BadImageError,
+    Decoded,
+    ImageFacts,
+    check_pixels,
+    decode_facts,
+    decode_image,
+    naming,
+)
 from utils.resize_util import resized_square
 from utils.safe_pickle import problem_with_name
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 DEFAULT_EXTENSION = ".JPEG"
-# A quarter GiB of RGB: where Pillow starts to warn of a decompression bomb.
-MAX_PIXELS = (1 << 28) // 3
 MAX_FILE_BYTES = 1 << 29
 HALF_RANGE_255 = 127.5
 _HEADER_BYTES = 1 << 16
 _REMEDY = "Get the file again, or take its name out of the info dict"
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-# What Pillow's decoders raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError)
-_DECODE_ERRORS = (*_BOMBS, *_DAMAGE, struct.error, zlib.error)
 
 
-class BadImageError(DataError):
-    """A file is no whole image of a supported kind; the message names it, the cause, the remedy."""
+def open_image(path: StrPath, *, apply_orientation: bool = False) -> Image.Image:
+    """The RGB image of a whole file, local or remote; see `read_image`."""
+    return read_image(path, apply_orientation=apply_orientation).image
 
 
-def open_image(path: StrPath) -> Image.Image:
+def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
     """Decodes a whole file, local or remote, as RGB; see `decode_image`.
 
     Raises:
         FileNotFoundError: nothing is there.
-        BadImageError: see `decode_image`; or there is a folder, or a link to nothing.
+        BadImageError: see `decode_image`; or there is a folder, a pipe or another special file, or
+            a link to nothing.
     """
-    return decode_image(_content(path, MAX_FILE_BYTES), os.fspath(path), _REMEDY)
+    data = _content(path, MAX_FILE_BYTES)
+    return decode_image(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
+
+
+def read_crop(
+    path: StrPath,
+    cut: Callable[[Image.Image], NDArray[np.uint8]],
+    *,
+    apply_orientation: bool = False,
+) -> tuple[NDArray[np.uint8], ImageFacts]:
+    """What `cut` makes of a file's image, and what the file says of it.
+
+    Raises:
+        FileNotFoundError, BadImageError: see `read_image`; the latter also for an image so narrow
+            that it fills the memory before it is cut.
+    """
+    image, facts = read_image(path, apply_orientation=apply_orientation)
+    with naming(os.fspath(path), _REMEDY):
+        return cut(image), facts
 
 
 def _content(path: StrPath, max_bytes: int) -> bytes:
     name = os.fspath(path)
     try:
         return read_up_to(path, max_bytes)
+    except SpecialFileError as error:
+        raise BadImageError(f"{error}. {_REMEDY}") from None
     except IsADirectoryError:
         problem = "a folder, not an image"
     except FileNotFoundError as error:
@@ -69,71 +97,26 @@ def _content(path: StrPath, max_bytes: int) -> bytes:
     raise BadImageError(f"{name}: {problem}. {_REMEDY}")
 
 
-def image_size(path: StrPath) -> tuple[int, int]:
-    """(width, height) of what `open_image` gives, off the first bytes; no pixel is decoded.
+def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts:
+    """What `read_image` says of a file, off its first bytes; no pixel is decoded.
 
     Raises:
         FileNotFoundError: nothing is there.
         BadImageError: another format, no whole header, more than `MAX_PIXELS` pixels, or no file.
     """
     with contextlib.suppress(BadImageError):  # a header behind a long profile, say
-        return _size_in_first(_HEADER_BYTES, path)
-    return _size_in_first(MAX_FILE_BYTES, path)
+        return _facts_in_first(_HEADER_BYTES, path, apply_orientation)
+    return _facts_in_first(MAX_FILE_BYTES, path, apply_orientation)
 
 
-def _size_in_first(num_bytes: int, path: StrPath) -> tuple[int, int]:
-    with _opened(_content(path, num_bytes), os.fspath(path), _REMEDY) as image:
-        return image.size
+def image_size(path: StrPath, *, apply_orientation: bool = False) -> tuple[int, int]:
+    """(width, height) of what `open_image` gives; see `image_facts`."""
+    return image_facts(path, apply_orientation=apply_orientation).size
 
 
-def decode_image(data: bytes, name: str, remedy: str) -> Image.Image:
-    """The bytes of a whole JPEG, PNG, WEBP or BMP file as RGB; errors show `name` and `remedy`.
-
-    Grey, two-colour and palette images become RGB, CMYK is converted without a colour profile,
-    alpha is dropped, 16-bit grey v becomes round(v / 257), 16-bit colour keeps its high byte. Of an
-    animation the first frame counts. Orientation tags are not applied.
-
-    Raises:
-        BadImageError: another format, truncated, damaged, or more than `MAX_PIXELS` pixels.
-    """
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ValueError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
-        )
-    with _opened(data, name, remedy) as image:
-        image.load()
-        return _to_rgb(image)
-
-
-@contextlib.contextmanager
-def _opened(data: bytes, name: str, remedy: str) -> Iterator[Image.Image]:
-    """An image whose header was read; errors in it and in the block name file and remedy."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(image.width, image.height)
-            yield image
-            return
-    except UnidentifiedImageError:
-        cause = f"not a whole {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
-    except _DECODE_ERRORS as error:
-        cause = str(error) or type(error).__name__
-    raise BadImageError(f"{name}: {cause} ({len(data)} bytes). {remedy}")
-
-
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BadImageError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImageError("integer values beyond 16 bits")
-        return Image.fromarray(np.rint(values / 257.0).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns when a transparent palette skips this
-    return image.convert("RGB")
+def _facts_in_first(num_bytes: int, path: StrPath, apply_orientation: bool) -> ImageFacts:
+    data = _content(path, num_bytes)
+    return decode_facts(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
 
 
 def center_crop_arr(
@@ -207,12 +190,13 @@ def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple
         raise ValueError(f"image size {short_side}: give at least 1 pixel")
     if pil_image.mode != "RGB":
         raise ValueError(f"image mode {pil_image.mode!r}: convert to RGB first (see open_image)")
+    whole = pil_image.size
     while min(pil_image.size) >= 2 * short_side:
         half_size = (pil_image.width // 2, pil_image.height // 2)
         pil_image = pil_image.resize(half_size, resample=Image.Resampling.BOX)
     scale = short_side / min(pil_image.size)
     width, height = round(pil_image.width * scale), round(pil_image.height * scale)
-    _check_pixels(width, height)
+    check_pixels(width, height, f"{whole[0]}x{whole[1]} at a short side of {short_side}, ")
     return pil_image, (width, height)
 
 
@@ -268,7 +252,7 @@ def resolve_image_path(data_dir: StrPath, name: str) -> str:
     """
     problem = problem_with_name(name)
     if problem is not None:
-        raise DataError(f"image name {name!r} {problem}")
+        raise DataError(f"image name {name!r} {problem}; rename the image")
     return os.path.join(os.fspath(data_dir), with_extension(name))
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.atomic_file import open_binary
 from utils.errors import DataError
 
 # deflate shrinks by 1032 at most
@@ -65,7 +66,7 @@ def read_npz(
         FileNotFoundError: nothing is there.
     """
     with _damage_told(f"{where} is no whole .npz file", remedy):  # noqa: SIM117
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        with open_binary(path) as file, zipfile.ZipFile(file) as archive:
             held = [name.removesuffix(".npy") for name in archive.NameToInfo]
             names = held if wanted is None else [name for name in wanted if name in held]
             return {name: _read_member(archive, name, max_bytes) for name in names}
@@ -90,7 +91,7 @@ def read_npz_rows(
     size = math.prod(shape[1:])
     with (
         _damage_told(f"{path} is no whole .npz file", remedy),
-        open(path, "rb") as file,
+        open_binary(path) as file,
         zipfile.ZipFile(file) as archive,
         archive.open(_member(archive, name)) as member,
     ):
@@ -112,7 +113,7 @@ def read_npy(path: str, *, remedy: str = _MAKE_AGAIN) -> NDArray[Any]:
         DataError: as :func:`read_npz`.
         FileNotFoundError: nothing is there.
     """
-    with _damage_told(f"{path} is no whole .npy file", remedy), open(path, "rb") as file:
+    with _damage_told(f"{path} is no whole .npy file", remedy), open_binary(path) as file:
         size = _claimed_bytes(file)
         room = os.fstat(file.fileno()).st_size - file.tell()
         if size != room:

@@ -33,6 +33,7 @@ __all__ = [
     "load_info_dict",
     "load_pickle",
     "loads_pickle",
+    "problem_with_letters",
     "problem_with_name",
 ]
 
@@ -46,8 +47,9 @@ _REMEDY = (
 )
 _INFO_FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'
 _DRIVE = re.compile(r"[A-Za-z]:")
-# Control characters, and the surrogates that stand for undecodable bytes and cannot be printed.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+# what stands for bytes of a file's name that are not UTF-8
+_UNDECODED = re.compile("[\ud800-\udfff]")
 
 
 class ClassInfo(TypedDict):
@@ -207,8 +209,17 @@ def _class_info(entry: object) -> ClassInfo:
     for name in names:
         problem = problem_with_name(name)
         if problem is not None:
-            raise ValueError(f"file name {brief(name)} {problem}")
+            raise ValueError(f"file name {brief(name)} {problem}; rename it")
     return {"y": int(label), "file_names": list(names)}
+
+
+def problem_with_letters(name: str) -> str | None:
+    """Why a name cannot be written down, whatever path it is; None if it can."""
+    if _UNDECODED.search(name):
+        return "has bytes that are not UTF-8"
+    if _CONTROL.search(name):
+        return "has a line break or another character that cannot be printed"
+    return None
 
 
 def problem_with_name(name: object) -> str | None:
@@ -219,8 +230,8 @@ def problem_with_name(name: object) -> str | None:
     """
     if not isinstance(name, str):
         return "is no string"
-    if _UNPRINTABLE.search(name):
-        return "has a NUL or another character that cannot be printed"
+    if problem := problem_with_letters(name):
+        return problem
     if "\\" in name:
         return "has a backslash; separate folders by '/'"
     if name.startswith("/") or _DRIVE.match(name):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from utils.data_flags import ReadingFlags
 from utils.script_util import flag
 
 CIFAR10, IMAGENET, LSUN, DIGITS = "cifar10", "imagenet", "lsun", "digits"
 SOURCES = (CIFAR10, IMAGENET, LSUN, DIGITS)
-ERROR, SKIP = "error", "skip"
 DIGITS_SIZE = 16
 MAX_SIZE = 4096
 
 
 @dataclass(frozen=True)
-class ImportFlags:
-    """Where the images come from, where they go, and at which size."""
+class ImportFlags(ReadingFlags):
+    """Where the images come from, where they go, and at which size.
+
+    ``small_images`` and ``apply_orientation`` matter with ``image_size``: without, files are kept.
+    """
 
     source: str = flag(DIGITS, "what the images are", SOURCES)
     archive: str = flag(
@@ -31,7 +34,6 @@ class ImportFlags:
         0, f"pixels a side, cropped and resized; 0: as they are (digits: {DIGITS_SIZE})"
     )
     max_per_class: int = flag(0, "take the first so many of each class; 0: all")
-    on_bad_image: str = flag(ERROR, "what to do with a damaged image", (ERROR, SKIP))
     num_threads: int = flag(-1, "images checked and written at a time; -1: by the cores")
     dry_run: bool = flag(False, "read, check and count, write nothing")
 

@@ -28,7 +28,7 @@ def make_folder(flags: ImportFlags, log: Callable[[str], None]) -> bool:
         if num_skipped <= _MAX_MESSAGES:
             log(f"passed by: {message}")
 
-    source = open_source(flags, skip)  # fails before the output folder is claimed
+    source = open_source(flags, skip, log)  # fails before the output folder is claimed
     is_done = ImageWriter(flags, log).write(source)
     if num_skipped > _MAX_MESSAGES:
         log(f"passed by: {num_skipped} in all")

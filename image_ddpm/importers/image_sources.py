@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from image_ddpm.importers.cifar_files import read_cifar10
 from image_ddpm.importers.data_flags import CIFAR10, IMAGENET, LSUN, ImportFlags
 from image_ddpm.importers.digits import read_digits
@@ -10,12 +12,13 @@ from image_ddpm.importers.imagenet_files import read_imagenet
 from image_ddpm.importers.lsun_files import read_lsun
 
 
-def open_source(flags: ImportFlags, skip: Skip) -> ImageSource:
+def open_source(flags: ImportFlags, skip: Skip, log: Callable[[str], None]) -> ImageSource:
     """The images that the flags ask for.
 
     Args:
         flags: of the script.
         skip: is told of everything in the archive that is passed by.
+        log: is told what a folder's listing leaves out.
 
     Raises:
         DataError: names the archive, what is wrong with it, and the remedy.
@@ -23,7 +26,7 @@ def open_source(flags: ImportFlags, skip: Skip) -> ImageSource:
     if flags.source == CIFAR10:
         return read_cifar10(flags.archive, skip)
     if flags.source == IMAGENET:
-        return read_imagenet(flags.archive, skip)
+        return read_imagenet(flags.archive, skip, log, flags.on_bad_image)
     if flags.source == LSUN:
         return read_lsun(flags.archive)
     return read_digits(flags.image_size)

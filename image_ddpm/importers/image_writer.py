@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import io
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,24 +19,25 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from image_ddpm.importers.data_flags import ERROR, ImportFlags
+from image_ddpm.importers.data_flags import ImportFlags
 from image_ddpm.importers.image_items import TEST, TRAIN, Content, ImageSource, Item
 from utils.atomic_file import (
     remove_stale_temp_files,
     write_bytes_atomic,
     write_json_atomic,
 )
+from utils.data_flags import ENLARGE, ERROR
 from utils.errors import DataError
 from utils.identity import differences
-from utils.image_util import (
-    IMAGE_EXTENSIONS,
-    BadImageError,
-    center_crop_arr,
-    decode_image,
-    open_image,
-    safe_join,
-    write_png,
+from utils.image_decode import BadImageError, ImageFacts, decode_image, image_format, naming
+from utils.image_notes import (
+    LEFT_OUT,
+    ImageNotes,
+    note_of,
+    note_of_left_out,
+    small_image_error,
 )
+from utils.image_util import IMAGE_EXTENSIONS, center_crop_arr, open_image, safe_join, write_png
 from utils.json_file import read_json
 from utils.progress import Progress
 from utils.script_util import defaults
@@ -89,6 +90,7 @@ class ImageWriter:
         self._stems: dict[str, dict[str, str]] = {}
         self._taken: set[tuple[str, str]] = set()
         self._num_looked_at = 0
+        self._notes = ImageNotes(log, flags.image_size, sys.maxsize)
         self.tally = Tally()
         if not flags.dry_run:
             _claim_folder(flags)
@@ -111,8 +113,10 @@ class ImageWriter:
             stop.listening(),
         ):
             for num_seen, chunk in self._chunks(source):
-                for problem in pool.map(self._store, chunk):
-                    self._count(problem)
+                outcomes = list(pool.map(self._store, chunk))
+                for outcome in outcomes:
+                    self._count(outcome)
+                self._notes.add(note for note in outcomes if isinstance(note, str))
                 bar.update(num_seen)
                 if stop.reason:
                     self._log(f"stopped ({stop.reason}); run again to go on")
@@ -191,42 +195,61 @@ class ImageWriter:
             self._stems[folder] = {os.path.splitext(file)[0]: file for file in files}
         return self._stems[folder]
 
-    def _store(self, pair: tuple[Item, Content]) -> str:
-        """Checks and writes one image; what is wrong with it, or nothing. Runs in threads."""
+    def _store(self, pair: tuple[Item, Content]) -> str | DataError:
+        """Checks and writes one image; its note, or what is wrong with it. Runs in threads."""
         item, content = pair
-        size = self._flags.image_size
-        suffix = ".png"
-        if isinstance(content, bytes):
-            try:
-                image = decode_image(content, item.where, _REMEDY)
-            except BadImageError as error:
-                return str(error)
+        size, suffix, note = self._flags.image_size, ".png", ""
+        try:
             if size:
-                content = center_crop_arr(image, size)
-            else:
-                suffix = item.suffix or _suffix_of(content)
-        elif size and content.shape[:2] != (size, size):
-            content = center_crop_arr(Image.fromarray(np.ascontiguousarray(content)), size)
-        if self._flags.dry_run:
-            return ""
+                content, note = self._cut(item, content)
+            elif isinstance(content, bytes):
+                decode_image(content, item.where, _REMEDY)
+                suffix = item.suffix or _SUFFIXES[image_format(content, item.where, _REMEDY)]
+        except DataError as error:
+            return error
+        if self._flags.dry_run or note.startswith(LEFT_OUT):
+            return note
         folder = os.path.join(self._flags.output_dir, item.folder)
         path = safe_join(folder, item.stem + suffix)
         if isinstance(content, bytes):
             write_bytes_atomic(path, content)
         else:
             write_png(path, content)
-        return ""
+        return note
 
-    def _count(self, problem: str) -> None:
-        if not problem:
-            self.tally.num_written += 1
+    def _cut(self, item: Item, content: Content) -> tuple[Content, str]:
+        """The crop of an image and its note.
+
+        Raises:
+            DataError: for a damaged image, or a small one that is to be an error.
+        """
+        flags, size = self._flags, self._flags.image_size
+        if isinstance(content, bytes):
+            is_turned = flags.apply_orientation
+            image, facts = decode_image(content, item.where, _REMEDY, apply_orientation=is_turned)
+        else:
+            facts = ImageFacts(*content.shape[1::-1])
+            if facts.size == (size, size):
+                return content, ""
+            image = Image.fromarray(np.ascontiguousarray(content))
+        if facts.short_side < size and flags.small_images != ENLARGE:
+            if flags.small_images == ERROR:
+                raise small_image_error(item.where, facts, size)
+            return content, note_of_left_out(item.where, facts)
+        with naming(item.where, _REMEDY):
+            return center_crop_arr(image, size), note_of(item.where, facts, size, flags)
+
+    def _count(self, outcome: str | DataError) -> None:
+        if isinstance(outcome, str):
+            self.tally.num_written += not outcome.startswith(LEFT_OUT)
             return
-        if self._flags.on_bad_image == ERROR:
-            raise DataError(problem)
+        if self._flags.on_bad_image == ERROR or not isinstance(outcome, BadImageError):
+            raise outcome
         self.tally.num_bad += 1
-        self._log(f"left out: {problem}")
+        self._log(f"left out: {outcome}")
 
     def _log_outcome(self) -> None:
+        self._notes.tell()
         tally = self.tally
         by_folder: dict[str, Counter[str]] = {}
         for (folder, label), count in tally.seen.items():
@@ -253,11 +276,6 @@ class ImageWriter:
             self._log("dry run: nothing was written")
 
 
-def _suffix_of(data: bytes) -> str:
-    with Image.open(io.BytesIO(data), formats=list(_SUFFIXES)) as image:
-        return _SUFFIXES[image.format or "PNG"]
-
-
 def _image_files(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name[0] != "."]
@@ -278,6 +296,8 @@ def _claim_folder(flags: ImportFlags) -> None:
     make_folder(flags.output_dir, "--output_dir")
     path = os.path.join(flags.output_dir, SETTINGS_FILE)
     settings = {"source": flags.source, "image_size": flags.image_size}
+    if flags.image_size and flags.apply_orientation:
+        settings["apply_orientation"] = True
     if not os.path.exists(path):
         places = [os.path.join(flags.output_dir, folder) for folder in ("", TRAIN, TEST)]
         if any(_image_files(place) for place in places if os.path.isdir(place)):

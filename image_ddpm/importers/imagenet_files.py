@@ -11,20 +11,25 @@ from collections.abc import Callable, Iterator
 from image_ddpm.importers.archive_files import Member, inner_members, tar_members
 from image_ddpm.importers.image_items import MAX_IMAGE_BYTES, ClassNamer, ImageSource, Item, Skip
 from utils.atomic_file import read_up_to
+from utils.data_flags import ERROR, SKIP
 from utils.errors import DataError
+from utils.image_folder import is_hidden, list_files
 from utils.image_util import IMAGE_EXTENSIONS
-from utils.safe_pickle import problem_with_name
 
 _TAR = ".tar"
 
 
-def read_imagenet(archive: str, skip: Skip) -> ImageSource:
+def read_imagenet(
+    archive: str, skip: Skip, log: Callable[[str], None] = print, on_bad_image: str = ERROR
+) -> ImageSource:
     """The images of a folder or a tar, with the labels of :class:`ClassNamer`.
 
     Args:
         archive: folder with one of images, class folders or class tars; or a tar (or tar.gz) of
             images, or of such tars (``ILSVRC2012_img_train.tar``).
         skip: is told of everything that is passed by.
+        log: is told what a folder's listing leaves out.
+        on_bad_image: ``skip`` passes by images with unfit names, and what is no plain file.
 
     Raises:
         DataError: here or while the images are read; names the file, what is wrong, the remedy.
@@ -32,40 +37,29 @@ def read_imagenet(archive: str, skip: Skip) -> ImageSource:
     namer = ClassNamer()
     if not os.path.isdir(archive):
         return ImageSource(_tar_items(tar_members(archive, skip), namer, skip), None)
-    names = _names(archive)
+    endings = (*IMAGE_EXTENSIONS, _TAR)
+    names = list_files(archive, log, "--archive", on_bad_image, endings=endings)
     has_tars = any(name.endswith(_TAR) for name in names)
-    return ImageSource(_folder_items(archive, names, namer, skip), None if has_tars else len(names))
+    items = _folder_items(archive, names, namer, skip, on_bad_image)
+    return ImageSource(items, None if has_tars else len(names))
 
 
-def _names(folder: str) -> list[str]:
-    """Images and tars below a folder, sorted, with ``/``; linked folders are entered once."""
-    names: list[str] = []
-    entered: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        entered.add(os.path.realpath(place))
-        paths = {name: os.path.realpath(os.path.join(place, name)) for name in folders}
-        folders[:] = [name for name in paths if name[0] != "." and paths[name] not in entered]
-        prefix = os.path.relpath(place, folder).replace(os.sep, "/")
-        names += [file if prefix == "." else f"{prefix}/{file}" for file in files if _is_ours(file)]
-    return sorted(names)
-
-
-def _is_ours(file: str) -> bool:
-    return file[0] != "." and file.lower().endswith((*IMAGE_EXTENSIONS, _TAR))
-
-
-def _folder_items(folder: str, names: list[str], namer: ClassNamer, skip: Skip) -> Iterator[Item]:
+def _folder_items(
+    folder: str, names: list[str], namer: ClassNamer, skip: Skip, on_bad_image: str
+) -> Iterator[Item]:
     for name in names:
         path = os.path.join(folder, name)
-        problem = problem_with_name(name)
-        if problem is None and not os.path.isfile(path):
-            problem = "is no plain file"
-        if problem is not None:
-            skip(f"{ascii(path)[:200]} {problem}")
-        elif name.endswith(_TAR):
+        if name.endswith(_TAR):
             yield from _class_tar_items(name, tar_members(path, skip), namer, skip)
-        else:
+        elif os.path.isfile(path):
             yield _item(name, path, _file_reader(path), namer)
+        elif on_bad_image == SKIP:
+            skip(f"{ascii(path)[:200]} is no plain file")
+        else:
+            raise DataError(
+                f"{path} is no plain file; take it out of the folder, or leave such out with "
+                "--on_bad_image skip"
+            )
 
 
 def _tar_items(members: Iterator[Member], namer: ClassNamer, skip: Skip) -> Iterator[Item]:
@@ -86,10 +80,9 @@ def _class_tar_items(
 
 
 def _is_image(member: Member, skip: Skip) -> bool:
-    file = member.name.rpartition("/")[2]
-    if file.startswith("."):  # what file managers leave
+    if is_hidden(member.name):  # what file managers leave
         return False
-    if not file.lower().endswith(IMAGE_EXTENSIONS):
+    if not member.name.lower().endswith(IMAGE_EXTENSIONS):
         skip(f"{member.where} is no image ({', '.join(IMAGE_EXTENSIONS)})")
         return False
     return True

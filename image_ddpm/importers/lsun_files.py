@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 
 from image_ddpm.importers.image_items import MAX_IMAGE_BYTES, ImageSource, Item, class_label
 from utils.errors import DataError
+from utils.image_folder import is_hidden
 from utils.stop_util import leave_stopping_to_parent
 
 _FILE = "data.mdb"
@@ -44,8 +45,8 @@ def read_lsun(archive: str) -> ImageSource:
     folders = [archive]
     if not os.path.isfile(os.path.join(archive, _FILE)):
         entries = sorted(os.listdir(archive)) if os.path.isdir(archive) else []
-        paths = [os.path.join(archive, entry) for entry in entries]
-        folders = [path for path in paths if os.path.isfile(os.path.join(path, _FILE))]
+        paths = [os.path.join(archive, entry) for entry in entries if not is_hidden(entry)]
+        folders = [path for path in paths if _is_export(path)]
     if not folders:
         raise DataError(
             f"{archive} holds no {_FILE}, nor does a folder in it; unpack LSUN's zip file and give "
@@ -54,6 +55,23 @@ def read_lsun(archive: str) -> ImageSource:
     streams = [_Stream(folder) for folder in folders]
     total = sum(stream.num_entries() for stream in streams)
     return ImageSource((item for stream in streams for item in stream.items()), total)
+
+
+def _is_export(folder: str) -> bool:
+    """Whether a folder is an export.
+
+    Raises:
+        DataError: if it cannot be looked at: its category must not be missing in silence.
+    """
+    try:
+        return _FILE in os.listdir(folder)
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        raise DataError(
+            f"--archive: folder {folder} cannot be listed ({error.strerror}); make it readable, or "
+            "move it away"
+        ) from None
 
 
 class _Stream:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
+from utils.data_flags import OrientationFlags
 from utils.script_util import defaults, flag
 
 PIXELS = "pixels"
@@ -16,7 +17,7 @@ MAX_SUBSET_SIZE = 1000
 
 
 @dataclass(frozen=True)
-class EvalFlags:
+class EvalFlags(OrientationFlags):
     """Which two sets of images are compared, and by what."""
 
     reference: str = flag(

@@ -80,7 +80,14 @@ def _compare(
         Stopped: a signal.
     """
     reference, samples = (
-        read_input(f"--{name}", getattr(flags, name), flags.num_images, flags.seed)
+        read_input(
+            f"--{name}",
+            getattr(flags, name),
+            flags.num_images,
+            flags.seed,
+            apply_orientation=flags.apply_orientation,
+            log=logger.info,
+        )
         for name in ("reference", "samples")
     )
     inputs, maker = (reference, samples), None
@@ -204,7 +211,7 @@ def _results(
     stop: StopFlag,
     logger: RunLogger,
 ) -> dict[str, Any]:
-    reference, samples = (_with_features(part, flags, maker, stop) for part in inputs)
+    reference, samples = (_with_features(part, flags, maker, stop, logger) for part in inputs)
     if flags.save_reference_stats:
         save_features(flags.save_reference_stats, reference)
         logger.info(f"features and statistics of the reference: {flags.save_reference_stats}")
@@ -225,14 +232,18 @@ def _results(
 
 
 def _with_features(
-    part: Input, flags: EvalFlags, maker: FeatureMaker | None, stop: StopFlag
+    part: Input,
+    flags: EvalFlags,
+    maker: FeatureMaker | None,
+    stop: StopFlag,
+    logger: RunLogger,
 ) -> FeatureSet:
     if isinstance(part, FeatureSet):
         return part
     assert maker is not None
     found = []
     with stage(stop, len(part), f"features of {part.flag}", "image") as count:
-        for pictures in part.batches(flags.batch_size):
+        for pictures in part.batches(flags.batch_size, logger.info):
             found.append(maker.make(pictures))
             count(len(pictures))
     features = np.concatenate(found)

@@ -52,7 +52,9 @@ class FeatureSet:
     name: str
 
 
-def read_input(flag: str, path: str, num_images: int, seed: int) -> ImageSet | FeatureSet:
+def read_input(
+    flag: str, path: str, num_images: int, seed: int, **reading: Any
+) -> ImageSet | FeatureSet:
     """Images, features or statistics, as the path's content says.
 
     Args:
@@ -60,12 +62,13 @@ def read_input(flag: str, path: str, num_images: int, seed: int) -> ImageSet | F
         path: a folder, which may be remote, or a local ``.npz`` file.
         num_images: how many images or features to draw; 0: all. Statistics are always whole.
         seed: of the draw.
+        reading: of a folder, see :func:`folder_set`.
 
     Raises:
         DataError: names flag, file, what is wrong and the remedy.
     """
     if is_folder(path):
-        return folder_set(flag, path, num_images, seed)
+        return folder_set(flag, path, num_images, seed, **reading)
     if not os.path.exists(path):
         raise DataError(f"{flag} {path} is missing: give a folder of images or an .npz file")
     arrays = read_npz(path, f"{flag} {path}", ARRAYS)

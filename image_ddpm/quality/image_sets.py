@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.data_flags import OrientationFlags
 from utils.errors import DataError
+from utils.image_decode import BadImageError
 from utils.image_folder import scan
-from utils.image_util import BadImageError, image_size, open_image, with_extension
+from utils.image_notes import ImageNotes, note_of
+from utils.image_util import image_size, read_image, with_extension
 from utils.random_util import stable_seed
+from utils.safe_pickle import problem_with_letters
 
 Picture = NDArray[np.uint8]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class ImageSet:
         names: of a folder's images, relative to it; None for an array.
         array: (N, H, W, C) uint8, C 1 or 3; None for a folder.
         indices: which of them count, ascending.
+        apply_orientation: of a folder's images, see ``image_decode.decode_image``.
     """
 
     flag: str
@@ -35,6 +41,7 @@ class ImageSet:
     names: Sequence[str] | None
     array: Picture | None
     indices: NDArray[np.int64]
+    apply_orientation: bool = False
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -45,12 +52,18 @@ class ImageSet:
         Raises:
             DataError: names the file that is no whole image.
         """
+        return self._read(k)[0]
+
+    def _read(self, k: int) -> tuple[Picture, str]:
+        """The k-th image that counts, and its note (``image_notes``)."""
         if self.array is not None:
-            return np.broadcast_to(self.array[self.indices[k]], (*self.array.shape[1:3], 3))
+            return np.broadcast_to(self.array[self.indices[k]], (*self.array.shape[1:3], 3)), ""
+        is_turned = self.apply_orientation
         try:
-            return np.asarray(open_image(self._file(k)))
+            image, facts = read_image(self._file(k), apply_orientation=is_turned)
         except BadImageError as error:
             raise DataError(f"{self.flag}: {error}") from None
+        return np.asarray(image), note_of(self.label(k), facts, 0, OrientationFlags(is_turned))
 
     def size(self, k: int) -> tuple[int, int]:
         """(width, height) of the k-th image that counts; nothing is decoded.
@@ -61,7 +74,7 @@ class ImageSet:
         if self.array is not None:
             return self.array.shape[2], self.array.shape[1]
         try:
-            return image_size(self._file(k))
+            return image_size(self._file(k), apply_orientation=self.apply_orientation)
         except BadImageError as error:
             raise DataError(f"{self.flag}: {error}") from None
 
@@ -74,22 +87,35 @@ class ImageSet:
         name = self.names[int(self.indices[k])] if self.names else f"image {self.indices[k]}"
         return f"{self.flag} {self.path}: {name}"
 
-    def batches(self, batch_size: int) -> Iterator[list[Picture]]:
-        """All that count, in order."""
+    def batches(self, batch_size: int, log: Log = print) -> Iterator[list[Picture]]:
+        """All that count, in order; what does not reach the pixels of files is counted and said."""
+        notes = ImageNotes(log, 0, len(self))
         for start in range(0, len(self), batch_size):
-            stop = min(start + batch_size, len(self))
-            yield [self.picture(k) for k in range(start, stop)]
+            read = [self._read(k) for k in range(start, min(start + batch_size, len(self)))]
+            notes.add(note for _, note in read)
+            yield [picture for picture, _ in read]
 
 
-def folder_set(flag: str, path: str, num_images: int, seed: int) -> ImageSet:
+def folder_set(
+    flag: str,
+    path: str,
+    num_images: int,
+    seed: int,
+    *,
+    apply_orientation: bool = False,
+    log: Log = print,
+) -> ImageSet:
     """The images of a folder, which may be remote, sorted by name without extension; all levels.
 
     Raises:
-        DataError: if there is none.
+        DataError: see ``image_folder.scan``.
     """
+    # no name is taken out of a list here: whatever can be written down will do
+    found = scan(path, log, flag, problem_with=problem_with_letters)
     # with the extension that scan leaves off: a.b.JPEG and a.b.png are the pair a.b
-    names = sorted(map(with_extension, scan(path, flag)), key=os.path.splitext)
-    return ImageSet(flag, path, names, None, choose(len(names), num_images, seed))
+    names = sorted(map(with_extension, found), key=os.path.splitext)
+    chosen = choose(len(names), num_images, seed)
+    return ImageSet(flag, path, names, None, chosen, apply_orientation)
 
 
 def array_set(

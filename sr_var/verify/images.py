@@ -21,7 +21,7 @@ from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import VerificationFlags
 from sr_var.inputs import is_known_input
 from sr_var.moments import block_means
-from sr_var.results import to_grey_bytes
+from sr_var.results import stamp_path, to_grey_bytes
 from sr_var.sample_jobs import LOW_RES_FILE, SETTINGS_FILE
 from sr_var.verify.belonging import has_own_means
 from sr_var.verify.calibration import Histograms
@@ -35,10 +35,12 @@ from utils.errors import DataError
 from utils.image_util import (
     center_crop_arr,
     open_image,
+    read_crop,
     resolve_image_path,
     safe_join,
     write_png,
 )
+from utils.json_file import read_json
 from utils.npz_file import read_npy
 from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
 from utils.random_util import stable_seed
@@ -69,6 +71,35 @@ class ImageResult:
     scatter: Array
 
 
+def require_same_orientation(flags: VerificationFlags) -> None:
+    """Refuses results and samples of images that were read another way up than these are.
+
+    Raises:
+        DataError: names the record that says so, and the flag.
+    """
+    folder, steps = flags.sr_model_output_dir, (flags.mean_model_step, flags.var_model_step)
+    kinds = zip(("mean", "var", "baseline"), (*steps, steps[0]), strict=True)
+    records = [stamp_path(folder, kind, step) for kind, step in kinds]
+    for path in (*records, os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)):
+        made = _recorded_orientation(path)
+        if made not in (None, flags.apply_orientation):
+            raise DataError(
+                f"{path}: what lies there was made with --apply_orientation {made}, not "
+                f"{flags.apply_orientation}; give the same here, or name other folders"
+            )
+
+
+def _recorded_orientation(path: str) -> bool | None:
+    """Whether a network's results are of turned images; None of what is no network's record."""
+    try:
+        record = read_json(path)
+    except (OSError, ValueError):  # whether the record is whole does not matter here
+        return None
+    if not isinstance(record, dict) or not {"models", "model_sha256"} & record.keys():
+        return None
+    return bool(record.get("apply_orientation"))
+
+
 def load_image_data(
     entry: Entry, flags: VerificationFlags, *, num_threads: int = 1
 ) -> tuple[ImageData, bool]:
@@ -93,8 +124,11 @@ def load_image_data(
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
     _require(variance_path, "sr_var_test.py")
     variance = np.asarray(load_array(variance_path, shape=(size, size, 3)), np.float64)
-    image = open_image(resolve_image_path(flags.data_dir, entry.name))
-    high_res = center_crop_arr(image, size)  # (H, H, 3) uint8
+    high_res, _ = read_crop(  # (H, H, 3) uint8
+        resolve_image_path(flags.data_dir, entry.name),
+        lambda image: center_crop_arr(image, size),
+        apply_orientation=flags.apply_orientation,
+    )
     data = ImageData(
         mean=mean,
         variance=variance,

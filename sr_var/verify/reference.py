@@ -27,7 +27,8 @@ from sr_var.moments import (
 from sr_var.sample_jobs import sample_path
 from utils.byte_sums import PowerSums
 from utils.errors import DataError
-from utils.image_util import BadImageError, open_image
+from utils.image_decode import BadImageError
+from utils.image_util import open_image
 from utils.metric_util import Moments
 from utils.thread_util import ordered_map
 

@@ -23,7 +23,12 @@ from sr_var.results import to_grey_bytes
 from sr_var.verify.belonging import origins, require_one_origin
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.figures import ImageData
-from sr_var.verify.images import ImageResult, verify_images, write_results
+from sr_var.verify.images import (
+    ImageResult,
+    require_same_orientation,
+    verify_images,
+    write_results,
+)
 from sr_var.verify.overview import top_of_scale, uncertainty_maps, write_overview
 from sr_var.verify.report_gallery import Gallery
 from sr_var.verify.report_page import write_report
@@ -80,6 +85,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, logger.info)
+    require_same_orientation(flags)
     if flags.dry_run:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels

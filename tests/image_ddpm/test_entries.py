@@ -109,3 +109,36 @@ def test_grey_crops_have_one_channel(tmp_path: Path) -> None:
     assert grey.shape == (1, 8, 8)
     luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     assert float((grey[0] - luma).abs().max()) <= 1
+
+
+def _said(folder: Path, **flags: str) -> str:
+    lines: list[str] = []
+    load_entries(ImageDataFlags(data_dir=str(folder), **flags), 5, lines.append)  # type: ignore[arg-type]
+    return "\n".join(lines)
+
+
+def test_names_and_folders_that_disagree_are_told_with_the_flag_that_chooses(
+    tmp_path: Path,
+) -> None:
+    names = [f"{key}/{file}" for key in ("cat", "dog") for file in ("IMG_1.png", "DSC_2.png")]
+    write_images(tmp_path, names)
+    assert set(_labels(tmp_path).values()) == {0, 1}  # the documented rule: the name
+    said = _said(tmp_path)
+    assert "'IMG' 2" in said and "'cat' 2" in said and "--label_from folder" in said
+    for choice in ("name", "folder"):
+        assert "--label_from" not in _said(tmp_path, label_from=choice)
+
+
+def test_name_that_begins_with_an_underscore_shows_no_class(tmp_path: Path) -> None:
+    write_images(tmp_path, ["dog/_MG_1.png", "cat/IMG_2.png"])
+    assert _labels(tmp_path) == {"dog/_MG_1.png": 1, "cat/IMG_2.png": 0}
+
+
+def test_what_a_folder_leaves_out_is_told_at_the_start(tmp_path: Path) -> None:
+    write_images(tmp_path, ["cat/1.png", "dog/2.png", ".cache/3.png", "dog/a\n4.png"])
+    (tmp_path / "dog" / "5.gif").touch()
+    with pytest.raises(DataError, match=r"'dog/a\\n4\.png'.*rename"):
+        _said(tmp_path)
+    said = _said(tmp_path, on_bad_image="skip")
+    assert ".gif 1" in said and "'.cache'" in said and "1 images with unfit names" in said
+    assert _labels(tmp_path, on_bad_image="skip") == {"cat/1.png": 0, "dog/2.png": 1}

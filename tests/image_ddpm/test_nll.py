@@ -201,3 +201,25 @@ def test_labels_are_those_of_the_training(place: Path, tmp_path: Path) -> None:
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path) -> None:
     said = done(SCRIPT, _flags(place, tmp_path / "log", dry_run=True)).out
     assert "5 images of 4 terms" in said and not (tmp_path / "log").exists()
+
+
+def test_damaged_and_small_images_are_left_out_on_request_and_more_may_join(
+    place: Path, tmp_path: Path
+) -> None:
+    images = named_images(tmp_path / "images")
+    (images / "cat_2.png").write_bytes(b"no image")
+    Image.new("RGB", (9, 9)).save(images / "dog_1.png")
+    flags = [*_flags(place, tmp_path / "log"), *words(data_dir=images)]
+    outcome = run(SCRIPT, flags)
+    assert outcome.code == 3 and "cat_2.png" in outcome.err
+    skipping = words(on_bad_image="skip", small_images="skip", output_dir=tmp_path / "out")
+    outcome = done(SCRIPT, [*flags, *skipping, *words(num_samples=2)])
+    assert "skipped" in outcome.out and "cat_2.png" in outcome.out
+    assert "1 images are smaller than 16 pixels" in outcome.out
+    first = _terms(tmp_path / "out")["total_bpd"]
+    done(SCRIPT, [*flags, *skipping, *words(num_samples=-1)])
+    assert _terms(tmp_path / "out")["total_bpd"].shape == (4,)
+    np.testing.assert_array_equal(_terms(tmp_path / "out")["total_bpd"][:2], first)
+    refused = words(on_bad_image="skip", small_images="error", output_dir=tmp_path / "other")
+    outcome = run(SCRIPT, [*flags, *refused])
+    assert outcome.code == 3 and "dog_1.png, 9×9" in outcome.err

@@ -56,6 +56,7 @@ from tests.reliability.seed_files import (
 )
 from utils.checkpoint import CheckpointStore
 from utils.crop_index import CenterCrop, Record, read_index
+from utils.image_decode import ImageFacts
 from utils.image_util import image_size, open_image
 from utils.lock_util import _is_dead
 from utils.npz_file import read_npz
@@ -178,7 +179,8 @@ def _array_readers(folder: Path) -> dict[str, Reader]:
 
 
 def _record_readers(folder: Path) -> dict[str, Reader]:
-    lines = (Record(0, 5, (3, 4)).line("a"), Record(-1, 0, (3, 4), "cut off").line("b"))
+    whole = Record(0, 5, (3, 4), facts=ImageFacts(3, 4, ("alpha",)))
+    lines = (whole.line("a"), Record(-1, 0, (3, 4), "cut off").line("b"))
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
     process = {"diffusion_steps": 9, "timestep_respacing": "4", "noise_schedule": "linear"}
     seconds = {"seconds": 1.5, "num_items": 4, "device": "cpu"}

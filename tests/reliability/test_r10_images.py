@@ -17,7 +17,8 @@ from tests.reliability.mutations import mutations
 from tests.scripts.runs import SCRIPTS, flags_of
 from tests.tiny import ROOT, TinyData, photo, run, words
 from utils.errors import EXIT_DATA
-from utils.image_util import FORMATS, MAX_PIXELS, image_size, open_image
+from utils.image_decode import FORMATS, MAX_PIXELS
+from utils.image_util import image_size, open_image
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
 

@@ -27,7 +27,7 @@ from tests.reliability.mutations import mutations
 from tests.reliability.readers import readers, reading
 from tests.reliability.seed_files import Reader
 from utils.errors import CheckpointError, DataError
-from utils.image_util import MAX_PIXELS
+from utils.image_decode import MAX_PIXELS
 
 _LIMIT = 1500
 # a damaged header may claim an image of any allowed size

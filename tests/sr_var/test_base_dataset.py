@@ -16,7 +16,8 @@ from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
 from utils.crop_data import CropDataset, Entry, TestCrops
 from utils.errors import DataError
-from utils.image_util import BadImageError, center_crop_arr, open_image
+from utils.image_decode import BadImageError
+from utils.image_util import center_crop_arr, open_image
 from utils.safe_pickle import dump_pickle
 
 ENTRIES = [Entry(name, y) for y, names in tiny.CLASSES.values() for name in names]

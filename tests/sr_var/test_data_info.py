@@ -21,8 +21,9 @@ from sr_var.flags import DataInfoFlags
 from tests.reliability.disks import file_size_limit
 from tests.tiny import CLASSES, TinyData, tree, write_photos
 from utils.errors import DataError, StorageError
+from utils.image_decode import Decoded
 from utils.image_folder import class_of, make_info, scan
-from utils.image_util import open_image, resolve_image_path
+from utils.image_util import open_image, read_image, resolve_image_path
 
 FILES = ("data_info.pkl", "train_data_info.pkl", "to_sample_data_info.pkl")
 ALL_NAMES = sorted(name for _, names in CLASSES.values() for name in names)
@@ -81,7 +82,7 @@ def test_class_folders_give_classes_and_relative_names(tmp_path: Path) -> None:
     write_photos(tmp_path / "images", ["cat/a", "cat/b.png", "dog/deep/c", "dog/deep/d_1", "ant/e"])
     (tmp_path / "images" / "cat" / "notes.txt").touch()
     (tmp_path / "images" / "cat" / ".hidden.png").touch()
-    names = scan(str(tmp_path / "images"))
+    names = scan(str(tmp_path / "images"), print)
     assert names == ["ant/e", "cat/a", "cat/b.png", "dog/deep/c", "dog/deep/d_1"]
     info = make_info(names, {name: class_of(name) for name in names})
     assert {key: entry["y"] for key, entry in info.items()} == {"ant": 0, "cat": 1, "deep": 2}
@@ -93,7 +94,7 @@ def test_other_extensions_are_kept_and_every_name_finds_its_file(tmp_path: Path)
     for file in files:
         kind = "PNG" if file.endswith("PNG") else None
         Image.new("RGB", (4, 4)).save(tmp_path / file, format=kind)
-    names = scan(str(tmp_path))
+    names = scan(str(tmp_path), print)
     assert names == ["a_1", *files[1:]]
     assert [resolve_image_path(tmp_path, name) for name in names] == [
         str(tmp_path / file) for file in files
@@ -105,8 +106,8 @@ def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "x").symlink_to(tmp_path / "real" / "x")
     (tmp_path / "real" / "x" / "loop").symlink_to(tmp_path / "images")
-    assert scan(str(tmp_path / "images")) == ["x/a", "x/b"]
-    assert scan(str(tmp_path / "images") + "/") == ["x/a", "x/b"]
+    assert scan(str(tmp_path / "images"), print) == ["x/a", "x/b"]
+    assert scan(str(tmp_path / "images") + "/", print) == ["x/a", "x/b"]
 
 
 @pytest.mark.parametrize("num", [1, 2, 3])
@@ -159,9 +160,9 @@ def test_empty_side_of_the_split_is_an_error(
 
 def test_missing_and_empty_folders_and_nameless_classes_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
-        scan(str(tmp_path / "none"))
+        scan(str(tmp_path / "none"), print)
     with pytest.raises(DataError, match="holds no image"):
-        scan(str(tmp_path))
+        scan(str(tmp_path), print)
     with pytest.raises(DataError, match="shows no class"):
         class_of("photo")
 
@@ -308,13 +309,13 @@ def test_stopped_check_goes_on_where_it_was(
     opened: list[str] = []
     stop_at = 300
 
-    def counted(path: str) -> Image.Image:
+    def counted(path: str, **flags: Any) -> Decoded:
         opened.append(path)
         if len(opened) == stop_at:
             signal.raise_signal(signal.SIGTERM)
-        return open_image(path)
+        return read_image(path, **flags)
 
-    monkeypatch.setattr(sr_var.data_info, "open_image", counted)
+    monkeypatch.setattr(sr_var.data_info, "read_image", counted)
     out = tmp_path / "out"
     lines: list[str] = []
     assert not write_info(_flags(tmp_path / "one", out, num_threads=1), lines.append)
@@ -339,12 +340,12 @@ def test_damaged_line_of_a_stopped_check_costs_that_image_another_look(
 ) -> None:
     opened: list[str] = []
 
-    def counted(path: str) -> Image.Image:
+    def counted(path: str, **flags: Any) -> Decoded:
         opened.append(os.path.basename(path))
-        return open_image(path)
+        return read_image(path, **flags)
 
-    monkeypatch.setattr(sr_var.data_info, "open_image", counted)
-    lines = [os.fsencode(tiny_data.data_dir / name) for name in ALL_NAMES]
+    monkeypatch.setattr(sr_var.data_info, "read_image", counted)
+    lines = [os.fsencode(f"{tiny_data.data_dir / name}\t52x40") for name in ALL_NAMES]
     lines[place] = lines[place][:-2] + b"\xff" + lines[place][-2:]
     (tmp_path / ".checked.txt").write_bytes(b"\n".join(lines) + b"\n/half")
     _write(_flags(tiny_data.data_dir, tmp_path))

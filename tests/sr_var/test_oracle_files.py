@@ -84,7 +84,7 @@ def test_area_of_a_picture_is_the_low_res_image_within_rounding(written: OracleD
 def test_the_low_res_image_is_a_piece_of_the_photograph_at_half_contrast(
     written: OracleDataFlags,
 ) -> None:
-    crop = plan_crops(split_photos(written)[1], written, is_test=True)[1]
+    crop = plan_crops(split_photos(written, print)[1], written, is_test=True)[1]
     low_res = cut_low_res(crop, written)
     photo = _read(Path(written.data_dir) / "test" / "c_1.JPEG")
     pieces = [
@@ -177,7 +177,7 @@ def test_lists_of_another_data_set_are_not_replaced(tmp_path: Path, file: str) -
 
 def test_every_tenth_photograph_is_for_testing_without_a_test_folder(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", [f"a_{i:02d}" for i in range(12)])
-    train, test = split_photos(_flags(tmp_path, test_folder=""))
+    train, test = split_photos(_flags(tmp_path, test_folder=""), print)
     assert test == ["a_00", "a_10"] and len(train) == 10
 
 
@@ -223,3 +223,21 @@ def test_a_dry_run_of_the_script_writes_nothing(tmp_path: Path) -> None:
     outcome = run("oracle_data", words(flags, sample_dir=tmp_path / "s", log_dir=tmp_path / "l"))
     assert outcome.code == 0 and "grey levels" in outcome.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_photographs_are_turned_on_request_into_folders_of_their_own(tmp_path: Path) -> None:
+    _photos(tmp_path / "photos")
+    path = tmp_path / "photos" / "test" / "c_1.JPEG"
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    with Image.open(path) as stored:
+        stored.save(path, exif=tag)
+    lines: list[str] = []
+    flags = _flags(tmp_path)
+    assert write_oracle(flags, lines.append)
+    assert any("1 of 4 images have an EXIF orientation" in line for line in lines)
+    turned = replace(flags, apply_orientation=True)
+    with pytest.raises(DataError, match="--apply_orientation"):
+        write_oracle(turned, lines.append)
+    crop = plan_crops(["test/c_1"], flags, is_test=True)[0]
+    assert not np.array_equal(cut_low_res(crop, flags), cut_low_res(crop, turned))

@@ -119,6 +119,36 @@ def test_results_of_another_image_of_the_same_name_are_not_mixed(tmp_path: Path)
     foreign.save_low_res("a", one)
 
 
+def test_results_of_images_that_were_read_another_way_up_are_removed(tmp_path: Path) -> None:
+    results = _folder(tmp_path)
+    results.pending(ENTRIES)
+    _finish(results, "a")
+    path = str(tmp_path / "model000007.pt")
+    turned = ResultFolder(str(tmp_path / "out"), "mean", 7, FILES, [path], apply_orientation=True)
+    assert turned.pending(ENTRIES) == ENTRIES
+    _finish(turned, "a")
+    assert turned.pending(ENTRIES) == ENTRIES[1:]
+
+
+def test_folder_that_cannot_be_listed_does_not_keep_results_of_another_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, permissions do not count: the refusal is made up."""
+    results = _folder(tmp_path)
+    results.pending(ENTRIES)
+    _finish(results, "a")
+    listed = os.scandir
+
+    def refusing(path: str) -> Any:
+        if os.path.basename(path) == "a":
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match="out/a"):
+        _folder(tmp_path, model=b"other weights").pending(ENTRIES)
+
+
 def test_results_of_another_checkpoint_do_not_come_back_with_a_larger_info_dict(
     tmp_path: Path,
 ) -> None:

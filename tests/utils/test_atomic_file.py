@@ -17,9 +17,13 @@ from typing import Any
 
 import pytest
 
+from utils import atomic_file
 from utils.atomic_file import (
     MAX_TEMP_AGE_HOURS,
+    SpecialFileError,
     atomic_write,
+    open_binary,
+    read_up_to,
     remove_stale_temp_files,
     sha256_of,
     write_bytes_atomic,
@@ -273,3 +277,15 @@ def test_remote_object_is_complete_or_untouched(bucket: _Bucket) -> None:
     assert sha256_of("gs://bucket/a") == hashlib.sha256(b"old").hexdigest()
     write_text_atomic("gs://bucket/b", "σ")
     assert bucket.objects["gs://bucket/b"] == "σ".encode()
+
+
+def test_pipe_or_device_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a pipe would wait for somebody who writes into it."""
+    os.mkfifo(tmp_path / "pipe")
+    opened: list[object] = []
+    monkeypatch.setattr(atomic_file, "open", lambda *args: opened.append(args), raising=False)
+    for path, kind in ((str(tmp_path / "pipe"), "pipe"), (os.devnull, "device")):
+        for read in (open_binary, sha256_of, lambda path: read_up_to(path, 9)):
+            with pytest.raises(SpecialFileError, match=rf"{path}: a {kind}, not a file"):
+                read(path)
+    assert opened == []

@@ -20,7 +20,7 @@ from utils.crop_data import CropDataset, Entry, TestCrops
 from utils.crop_index import DATA_FILE, INDEX_FILE, CenterCrop
 from utils.data_flags import CropFlags
 from utils.errors import DataError, StopRequested, StorageError
-from utils.image_util import BadImageError
+from utils.image_decode import BadImageError
 from utils.loader_util import make_loader
 
 SIDE = 16

@@ -61,14 +61,14 @@ def _open(say: Say, folder: str, seconds_per_crop: float) -> int:
     source = crop_cache.crop_source(NAMES, CenterCrop(folder, SIDE), flags)
     digest = hashlib.sha256()
     for i in range(NUM_IMAGES):
-        digest.update(source.read(i).tobytes())
+        digest.update(source.read(i).pixels.tobytes())
     say(("digest", digest.hexdigest()))
     return EXIT_DONE
 
 
 def _expected(folder: Path) -> tuple[str, str]:
     recipe = CenterCrop(str(folder), SIDE)
-    crops = b"".join(recipe.cut(name).tobytes() for name in NAMES)
+    crops = b"".join(recipe.cut(name).pixels.tobytes() for name in NAMES)
     return "digest", hashlib.sha256(crops).hexdigest()
 
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from utils.errors import DataError
+from utils.image_decode import MAX_PIXELS, BadImageError
 from utils.image_util import (
-    MAX_PIXELS,
-    BadImageError,
     image_size,
     open_image,
     resolve_image_path,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from image_ddpm.importers.image_items import ClassNamer
 from tests.image_ddpm.importers.archives import class_tars, image_bytes, member, tar_bytes
-from tests.tiny import done, run, words
+from tests.tiny import done, photo, run, words
 from utils.errors import DataError
 from utils.image_util import center_crop_arr
 
@@ -162,7 +162,9 @@ def test_what_is_no_image_is_passed_by(tmp_path: Path) -> None:
     folder = _write_tree(tmp_path / "in", {**files, "empty/.keep": b""})
     os.mkfifo(folder / "n01440764_9.JPEG")
     os.symlink(folder, folder / "again")
-    outcome = done("image_data", _argv(folder, tmp_path))
+    outcome = run("image_data", _argv(folder, tmp_path))
+    assert outcome.code == 3 and "n01440764_9.JPEG is no plain file" in outcome.err
+    outcome = done("image_data", _argv(folder, tmp_path, on_bad_image="skip"))
     assert "n01440764_9.JPEG' is no plain file" in outcome.out
 
 
@@ -170,3 +172,49 @@ def test_source_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     outcome = run("image_data", _argv(tmp_path / "in", tmp_path))
     assert outcome.code == 3 and "holds no image" in outcome.err
+
+
+def test_hidden_folder_in_a_tar_is_no_class(tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    path.write_bytes(tar_bytes({**FLAT, ".thumbnails/a_1.png": image_bytes(1)}))
+    done("image_data", _argv(path, tmp_path))
+    assert _images(tmp_path) == FLAT
+
+
+def test_name_that_cannot_be_written_down_ends_the_run_or_is_left_out(tmp_path: Path) -> None:
+    folder = _write_tree(tmp_path / "in", {**FLAT, "n01440764_\n.JPEG": b""})
+    outcome = run("image_data", _argv(folder, tmp_path))
+    assert outcome.code == 3 and "n01440764_\\n.JPEG" in outcome.err and "rename" in outcome.err
+    done("image_data", _argv(folder, tmp_path, on_bad_image="skip"))
+    assert _images(tmp_path) == FLAT
+
+
+def test_small_images_are_counted_left_out_or_refused_where_they_are_cut(tmp_path: Path) -> None:
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    sides = {"a_1.png": (9, 9), "b_1.png": (20, 30), "b_2.jpg": (20, 18)}
+    (tmp_path / "in").mkdir()
+    for seed, (name, side) in enumerate(sides.items()):
+        kept = {"exif": tag} if name.endswith("jpg") else {}
+        Image.fromarray(photo(seed, side)).save(tmp_path / "in" / name, **kept)
+    argv = {"image_size": 16, "output_dir": tmp_path / "skipped", "small_images": "skip"}
+    outcome = done("image_data", _argv(tmp_path / "in", tmp_path, **argv))
+    assert "1 images are smaller than 16 pixels" in outcome.out and "2 written" in outcome.out
+    assert sorted(path.name for path in (tmp_path / "skipped").glob("*.png")) == [
+        "b_1.png",
+        "b_2.png",
+    ]
+    argv = {"image_size": 16, "output_dir": tmp_path / "refused", "small_images": "error"}
+    outcome = run("image_data", _argv(tmp_path / "in", tmp_path, **argv))
+    assert outcome.code == 3 and "a_1.png is 9×9" in outcome.err
+    outcome = done("image_data", _argv(tmp_path / "in", tmp_path, image_size=16))
+    assert "enlarged" in outcome.out and "1 of 3 images have an EXIF orientation" in outcome.out
+    argv = {"image_size": 16, "apply_orientation": True}
+    outcome = run("image_data", _argv(tmp_path / "in", tmp_path, **argv))
+    assert outcome.code == 3 and "apply_orientation" in outcome.err  # not into the same folder
+    argv["output_dir"] = tmp_path / "turned"
+    done("image_data", _argv(tmp_path / "in", tmp_path, **argv))
+    plain, turned = (
+        np.asarray(Image.open(tmp_path / folder / "b_2.png")) for folder in ("out", "turned")
+    )
+    assert not np.array_equal(plain, turned)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -97,3 +98,21 @@ def test_script_tells_of_a_dead_reader_and_keeps_what_came_before(
     outcome = run("image_data", [*argv, "--log_dir", str(tmp_path / "logs")])
     assert outcome.code == 3 and "tower_val_lmdb/data.mdb: damaged" in outcome.err
     assert len(list((tmp_path / "out").glob("tower_val_*.jpg"))) == 64
+
+
+def test_category_whose_folder_cannot_be_listed_is_an_error(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, permissions do not count: the refusal is made up."""
+    _write(stand_in, "aa")
+    (stand_in.parent / "bridge_val_lmdb").mkdir()
+    listed = os.listdir
+
+    def refusing(path: str) -> list[str]:
+        if path.endswith("bridge_val_lmdb"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", refusing)
+    with pytest.raises(DataError, match="bridge_val_lmdb cannot be listed"):
+        read_lsun(str(stand_in.parent))

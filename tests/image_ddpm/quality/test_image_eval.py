@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 import image_ddpm.quality.figures
 from image_ddpm.quality.distances import feature_statistics, frechet_distance
@@ -298,3 +299,25 @@ def test_a_bad_network_ends_with_the_checkpoints_code(
     _refused(flags, EXIT_CHECKPOINT, f"--features {path}", "cannot read", **net)
     save_weights(torch.nn.Linear(3, 3), path)
     _refused(flags, EXIT_CHECKPOINT, f"--features {path} as --features_network small_cnn", **net)
+
+
+def test_photographs_are_turned_on_request_and_what_is_dropped_is_counted(
+    flags: dict[str, Any],
+) -> None:
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    for seed, picture in enumerate(pictures(6, seed=3)):
+        path = Path(flags["reference"]) / f"turned_{seed}.png"
+        Image.fromarray(picture).save(path, exif=tag)
+    plain, outcome = _results(flags)
+    assert "6 of 36 images have an EXIF orientation that is not applied" in outcome.out
+    turned, outcome = _results(flags, apply_orientation=True)
+    assert "EXIF" not in outcome.out
+    assert plain["frechet"]["distance"] != turned["frechet"]["distance"]
+
+
+def test_name_that_cannot_be_written_down_is_refused(flags: dict[str, Any]) -> None:
+    (Path(flags["reference"]) / "a\n.png").touch()
+    outcome = run("image_eval", words(flags))
+    assert outcome.code == EXIT_DATA and "--reference" in outcome.err
+    assert "'a\\n.png'" in outcome.err and "--on_bad_image" not in outcome.err

@@ -18,7 +18,8 @@ from image_ddpm.quality.feature_files import read_input
 from image_ddpm.quality.image_sets import ImageSet, folder_set, require_pairs
 from tests.image_ddpm.quality.sets import pictures, write_folder
 from utils.errors import DataError
-from utils.image_util import MAX_PIXELS, open_image
+from utils.image_decode import MAX_PIXELS
+from utils.image_util import open_image
 
 
 def _folder(folder: Path, *names: str) -> ImageSet:
@@ -79,6 +80,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("end", ["", "/"])
 def test_a_remote_folder_holds_what_a_local_one_holds(bucket: Path, end: str) -> None:
     images = pictures(7)
+    write_folder(bucket / "b" / "set" / ".cache", images)
     local = folder_set("--samples", str(write_folder(bucket / "b" / "set", images)), 5, 1)
     remote = read_input("--samples", f"gs://b/set{end}", 5, 1)
     assert isinstance(remote, ImageSet) and remote.names == local.names

@@ -15,6 +15,7 @@ import numpy as np
 
 from sr_var.flags import DataInfoFlags
 from sr_var.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
+from utils.crop_index import file_stamps
 from utils.data_flags import AUTO, ERROR, FOLDER
 from utils.errors import DataError
 from utils.full_disk import write_through
@@ -75,7 +76,9 @@ def look_at_all(
         DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
     """
     journal = os.path.join(flags.output_dir, _CHECKED_FILE)
-    good = {} if flags.dry_run else _read_journal(journal, flags.data_dir)
+    good = (
+        {} if flags.dry_run else _still_good(_read_journal(journal, flags.data_dir), names, flags)
+    )
     bad: set[str] = set()
     todo = [name for name in names if name not in good]
     num_threads = chosen_threads(flags.num_threads)
@@ -88,13 +91,14 @@ def look_at_all(
     ):
         for start in range(0, len(todo), 1024):
             chunk = todo[start : start + 1024]
+            marks = _marks(chunk, flags)
             for name, found in zip(chunk, pool.map(_look(flags), chunk), strict=True):
                 if isinstance(found, BadImageError):
                     bad.add(name)
                     log(f"damaged: {found}")
                 else:
                     good[name] = found
-                    line = f"{os.path.join(flags.data_dir, name)}\t{found}\n"
+                    line = f"{os.path.join(flags.data_dir, name)}\t{marks[name]}\t{found}\n"
                     write_through(journal, file.fileno(), line.encode(errors="surrogateescape"))
                 bar.update()
             if stop.reason:
@@ -118,8 +122,25 @@ def _look(flags: DataInfoFlags) -> Callable[[str], ImageFacts | BadImageError]:
     return look
 
 
-def _read_journal(path: str, data_dir: str) -> dict[str, ImageFacts]:
-    """What an earlier, stopped check of the same folder found.
+def _marks(names: Sequence[str], flags: DataInfoFlags) -> dict[str, str]:
+    """What the facts of each image depend on: size and time of change of its file, and the flag."""
+    stamps = file_stamps(names, flags.data_dir)
+    return {
+        name: f"{size} {changed} {flags.apply_orientation}"
+        for name, (size, changed) in zip(names, stamps, strict=True)
+    }
+
+
+def _still_good(
+    found: Mapping[str, tuple[str, ImageFacts]], names: Sequence[str], flags: DataInfoFlags
+) -> dict[str, ImageFacts]:
+    """The facts of images that are what they were; one that has changed is looked at again."""
+    marks = _marks([name for name in names if name in found], flags)
+    return {name: found[name][1] for name, mark in marks.items() if found[name][0] == mark}
+
+
+def _read_journal(path: str, data_dir: str) -> dict[str, tuple[str, ImageFacts]]:
+    """What an earlier, stopped check of the same folder found: mark and facts by name.
 
     A damaged line says nothing, so that its image is checked again.
     """
@@ -129,9 +150,10 @@ def _read_journal(path: str, data_dir: str) -> dict[str, ImageFacts]:
     with open(path, "rb") as file:
         for line in file:
             with contextlib.suppress(ValueError):
-                place, _, facts = line.decode("utf-8").rpartition("\t")
+                place, mark, facts = line.decode("utf-8").rsplit("\t", 2)
                 if facts.endswith("\n") and place.startswith(prefix):
-                    found[place.removeprefix(prefix)] = ImageFacts.parse(facts[:-1])
+                    name = place.removeprefix(prefix)
+                    found[name] = mark, ImageFacts.parse(facts[:-1])
     return found
 
 

@@ -295,9 +295,11 @@ def _claim_folder(flags: ImportFlags) -> None:
     """Notes what the folder is made with, or compares it with what it was made with."""
     make_folder(flags.output_dir, "--output_dir")
     path = os.path.join(flags.output_dir, SETTINGS_FILE)
-    settings = {"source": flags.source, "image_size": flags.image_size}
-    if flags.image_size and flags.apply_orientation:
-        settings["apply_orientation"] = True
+    settings = {
+        "source": flags.source,
+        "image_size": flags.image_size,
+        "apply_orientation": bool(flags.image_size) and flags.apply_orientation,
+    }
     if not os.path.exists(path):
         places = [os.path.join(flags.output_dir, folder) for folder in ("", TRAIN, TEST)]
         if any(_image_files(place) for place in places if os.path.isdir(place)):

@@ -210,7 +210,9 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
             lambda path: require_one_draw(path[:-5], path[:-5]),
         ),
         "checked": Reader(
-            ".checked.txt", [b"/data/a\n/data/b.png\n"], lambda path: _read_journal(path, "/data")
+            ".checked.txt",
+            [b"/data/a\t9 5 False\t8x6\n/data/b.png\t9 5 True\t8x6 alpha\n"],
+            lambda path: _read_journal(path, "/data"),
         ),
         "import": Reader(
             "images/.image_data.json", json_of({"source": "digits", "image_size": 4}), _claim

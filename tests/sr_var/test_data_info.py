@@ -211,7 +211,7 @@ def test_another_split_is_written_on_request_alone(
     assert {file: tree(tmp_path / "out")[file] for file in FILES} == before
     lines = _write(replace(other, overwrite=True))
     assert any(said in line for line in lines)
-    assert _names(_read(tmp_path / "out")[0]) == scan(other.data_dir)
+    assert _names(_read(tmp_path / "out")[0]) == scan(other.data_dir, lambda line: None)
 
 
 def test_another_seed_would_move_test_images_into_the_training(
@@ -334,6 +334,34 @@ def test_stopped_check_goes_on_where_it_was(
     assert len(opened) == num_before + 1500
 
 
+@pytest.mark.parametrize("change", ["file", "flag"])
+def test_an_image_that_has_changed_since_a_stopped_check_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    write_photos(tmp_path / "images", ALL_NAMES)
+    real, opened = read_image, list[str]()
+
+    def stopping(path: str, **flags: Any) -> Decoded:
+        opened.append(os.path.basename(path))
+        if len(opened) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return real(path, **flags)
+
+    monkeypatch.setattr(sr_var.data_info, "read_image", stopping)
+    flags = _flags(tmp_path / "images", tmp_path / "out", num_threads=1)
+    assert not write_info(flags, lambda line: None) and len(opened) == len(ALL_NAMES)
+    opened[:] = [""]
+    again = flags
+    if change == "file":
+        path = tmp_path / "images" / f"{ALL_NAMES[2]}.JPEG"
+        path.write_bytes(path.read_bytes() + b"\0")
+    else:
+        again = replace(flags, apply_orientation=True)
+    _write(again)
+    assert len(opened) - 1 == (1 if change == "file" else len(ALL_NAMES))
+    assert change == "flag" or opened[1] == f"{ALL_NAMES[2]}.JPEG"
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_damaged_line_of_a_stopped_check_costs_that_image_another_look(
     tmp_path: Path, tiny_data: TinyData, monkeypatch: pytest.MonkeyPatch, place: int
@@ -345,7 +373,10 @@ def test_damaged_line_of_a_stopped_check_costs_that_image_another_look(
         return read_image(path, **flags)
 
     monkeypatch.setattr(sr_var.data_info, "read_image", counted)
-    lines = [os.fsencode(f"{tiny_data.data_dir / name}\t52x40") for name in ALL_NAMES]
+    marks = sr_var.data_info._marks(ALL_NAMES, _flags(tiny_data.data_dir, tmp_path))
+    lines = [
+        os.fsencode(f"{tiny_data.data_dir / name}\t{marks[name]}\t52x40") for name in ALL_NAMES
+    ]
     lines[place] = lines[place][:-2] + b"\xff" + lines[place][-2:]
     (tmp_path / ".checked.txt").write_bytes(b"\n".join(lines) + b"\n/half")
     _write(_flags(tiny_data.data_dir, tmp_path))

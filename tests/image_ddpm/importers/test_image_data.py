@@ -200,8 +200,12 @@ def test_setting_that_a_record_does_not_name_was_at_its_default(tmp_path: Path) 
         (out / SETTINGS_FILE).write_text(json.dumps(record))
         with pytest.raises(DataError, match="not recorded"):
             ImageWriter(_flags(tmp_path, image_size=16), print)
-    (out / SETTINGS_FILE).write_text(json.dumps({"source": "digits", "image_size": 16, "old": 1}))
+    whole = {"source": "digits", "image_size": 16, "old": 1}
+    (out / SETTINGS_FILE).write_text(json.dumps(whole))
     ImageWriter(_flags(tmp_path, image_size=16), print)
+    (out / SETTINGS_FILE).write_text(json.dumps({**whole, "apply_orientation": True}))
+    with pytest.raises(DataError, match="--apply_orientation False"):
+        ImageWriter(_flags(tmp_path, image_size=16), print)
 
 
 def test_two_items_of_one_name_are_refused(tmp_path: Path) -> None:

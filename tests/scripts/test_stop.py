@@ -25,7 +25,7 @@ from utils.errors import EXIT_STOPPED
 
 # what each script calls once per unit of work
 PLACES: dict[str, tuple[Any, str]] = {
-    "sr_data_info": (sr_var.data_info, "open_image"),
+    "sr_data_info": (sr_var.data_info, "read_image"),
     "sr_mean_train": (SRMeanTrainLoop, "_post_process"),
     "sr_var_train": (SRVarTrainLoop, "_post_process"),
     "ddpm_sr_train": (SRDiffusionTrainLoop, "_post_process"),

@@ -1,6 +1,8 @@
 # make demo   sets up and runs the main job on real photographs     make test    sets up and runs the tests
 PY := .venv/bin/python
 QUICK ?= 0
+# tests at a time, each in one thread
+WORKERS ?= 2
 
 .PHONY: demo demo-labels demo-images test test-browser test-slurm test-reliability soak bench lint types doctor setup clean
 
@@ -15,7 +17,7 @@ demo-images: setup
 	$(PY) demo_images.py $(if $(filter-out 0,$(QUICK)),--quick True)
 
 test: setup-dev
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 # the report in a real browser; fetches Chromium through apt-get if there is none
 test-browser:

@@ -37,17 +37,22 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
+    from image_ddpm.stored import follow_classifier_run
+
+    args, start = follow_classifier_run(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
     train = with_folders(from_args(ClassifierTrainFlags, args))
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
-    from ddpm.process import create_diffusion, training_process
+    from ddpm.classes import class_names
+    from ddpm.process import training_process
     from image_ddpm.classifier_utils import (
         ClassifierTrainLoop,
+        classifier_identity,
         create_classifier,
         load_noisy_images,
     )
-    from image_ddpm.train_data import load_entries
+    from image_ddpm.train_data import load_train_entries
     from utils.model_util import in_usable_precision, new_network
     from utils.run_util import started
 
@@ -56,11 +61,16 @@ def main(argv: list[str] | None = None) -> int:
         train = replace(train, use_fp16=train.use_fp16 or classifier.classifier_use_fp16)
         train = in_usable_precision(train, log)
         process = training_process(process, log)
-        entries = load_entries(data_flags, image.num_classes, log)
+        entries = load_train_entries(data_flags, image.num_classes, log, start)
         model = new_network(create_classifier, {**vars(classifier), **sizes}, train)
-        diffusion = create_diffusion(process)
-        data = load_noisy_images(entries, data_flags, sizes, train, diffusion, run.device, log)
-        loop = ClassifierTrainLoop(model=model, data=data, logger=run.logger, **train.common())
+        loop = ClassifierTrainLoop(
+            model=model,
+            data=load_noisy_images(entries, data_flags, sizes, train, process, run.device, log),
+            class_names=class_names(entries),
+            identity=classifier_identity(classifier, sizes, process.known_noise),
+            logger=run.logger,
+            **train.common(),
+        )
         return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
 
 

@@ -3,7 +3,8 @@
     one process:  python ddpm_sr_sample.py $MODEL_FLAGS $GD_FLAGS $SCRIPT_FLAGS
     4 GPUs:       torchrun --nproc_per_node 4 ddpm_sr_sample.py (the same)
 
-Any number of processes may share --output_dir: each image is drawn by one of them.
+Any number of processes may share --output_dir: each image is drawn by one of them. A checkpoint of
+ddpm_sr_train.py needs no MODEL_FLAGS and GD_FLAGS: it keeps them.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
+    from sr_var.stored import follow_denoiser, sr_identity
+
+    args = follow_denoiser(args)
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
     from ddpm.process import create_diffusion, warn_of_lost_std
+    from ddpm.stored import start_of_file
     from sr_var.base_dataset import load_test_entries
     from sr_var.sample_jobs import require_settings
     from sr_var.sampling import SRSampler
@@ -42,22 +47,18 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info
         stored = denoiser_flags(flags, process_flags)
-        model = load_checked(create_sr_model, stored, sample.model_path, log)
+        identity = sr_identity(flags, process_flags, is_training=False)
+        model = load_checked(create_sr_model, stored, sample.model_path, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)
-        sizes = flags.large_size, flags.small_size
+        sizes, path = (flags.large_size, flags.small_size), sample.to_sample_images_dict_path
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,
-            entries=load_test_entries(
-                sample.to_sample_images_dict_path,
-                sample,
-                sizes,
-                log,
-                "--to_sample_images_dict_path",
-            ),
+            entries=load_test_entries(path, sample, sizes, log, "--to_sample_images_dict_path"),
             sizes=sizes,
             flags=sample,
+            class_names=start_of_file(sample.model_path).class_names,
             device=run.device,
             log=log,
         )

@@ -29,9 +29,13 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
+    from sr_var.stored import follow_run, sr_identity
+
+    args = follow_run(args)
     flags = from_args(SRDiffusionModelFlags, args)
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)
+    from ddpm.classes import class_names
     from ddpm.process import create_diffusion, create_schedule_sampler, training_process
     from sr_var.build import new_model
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
@@ -43,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         log = run.logger.info
         train = in_usable_precision(train, log)
         model = new_model(create_sr_model, denoiser_flags(flags, process_flags), train)
-        diffusion = create_diffusion(training_process(process_flags, log))
+        process_flags = training_process(process_flags, log)
+        diffusion = create_diffusion(process_flags)
         sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
         sizes = flags.large_size, flags.small_size
         num_classes = flags.num_classes if flags.class_cond else None
@@ -54,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
             schedule_sampler=sampler,
             is_class_cond=flags.class_cond,
             data=data,
+            class_names=class_names(data.dataset.entries) if flags.class_cond else [],
+            identity=sr_identity(flags, process_flags, is_training=True),
             logger=run.logger,
             **train.common(),
         )

@@ -18,7 +18,7 @@ the reference. Formulas and measured floors: docs/quality.md.
 from __future__ import annotations
 
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
-from image_ddpm.quality.eval_flags import EvalFlags, require_use_of_classifier_flags
+from image_ddpm.quality.eval_flags import ENCODER, EvalFlags, require_use_of_classifier_flags
 from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -37,8 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, compares, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(EvalFlags, args)
-    image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     require_use_of_classifier_flags(flags, args.given_flags)
+    if flags.features_network == ENCODER:
+        from image_ddpm.stored import follow_features
+
+        args = follow_features(args)
+    image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     from image_ddpm.classifier_utils import classifier_keywords
     from image_ddpm.quality.evaluation import evaluate
     from utils.debug_util import describe_memory

@@ -37,6 +37,9 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, measures; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
+    from image_ddpm.stored import follow_denoiser
+
+    args = follow_denoiser(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data, nll = from_args(LabelFlags, args), with_folders(from_args(NLLFlags, args))
     vars(args).update(log_dir=nll.log_dir, output_dir=nll.output_dir)
@@ -57,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         require_settings(all_flags, measure.listed)
         store = PartStore(nll.output_dir, measure.num_images)
         if not measure.run(store, run.launch.rank, run.launch.world_size):
-            log("stopped; run again to go on")
+            log(f"stopped; run again with --output_dir {nll.output_dir} to go on")
             return EXIT_STOPPED
         finish_measure(store, nll.output_dir, measure.num_images, log)
     return EXIT_DONE

@@ -4,8 +4,8 @@ one process:  python image_sample.py --model_path ema_0.9999_200000.pt $MODEL_FL
 4 GPUs:       torchrun --nproc_per_node 4 image_sample.py (the same)
 or:           mpiexec -n 4 python image_sample.py (the same)
 
-Fewer steps: --timestep_respacing 250, or ddim250 with --use_ddim True, or logsnr25 with --sampler
-dpmpp_2m.
+A checkpoint of image_train.py needs no flags beside --model_path: it keeps them. Fewer steps:
+--timestep_respacing 250, or ddim250 with --use_ddim True, or logsnr25 with --sampler dpmpp_2m.
 Stop it at any time; run again with the same --output_dir, it draws what is missing.
 """
 
@@ -36,13 +36,16 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
+    from image_ddpm.stored import follow_denoiser, follow_guide
+
+    args = follow_guide(follow_denoiser(args))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
     guide = settle_guide(args)
     vars(args).update(log_dir=sample.log_dir, output_dir=sample.output_dir)
     from image_ddpm.parts import PartStore
-    from image_ddpm.sample_files import finish_and_draw, samples_path
-    from image_ddpm.sample_run import load_sampler, require_settings
+    from image_ddpm.sample_files import finish_and_draw, refuse_unknown_samples, samples_path
+    from image_ddpm.sample_run import SETTINGS_FILE, load_sampler, require_settings
     from utils.run_util import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
@@ -53,14 +56,18 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
             return EXIT_DONE
-        require_settings(flags, process, sample, guide)
         shape = (sample.num_samples, flags.image_size, flags.image_size, flags.in_channels)
         path = samples_path(sample.output_dir, shape)
+        refuse_unknown_samples(path, os.path.join(sample.output_dir, SETTINGS_FILE))
+        require_settings(flags, process, sampler, guide)
         store = PartStore(sample.output_dir, sample.num_samples)
         is_written = os.path.exists(path)
         if not is_written and not sampler.run(store, run.launch.rank, run.launch.world_size):
             return EXIT_STOPPED
-        is_done = finish_and_draw(store, path, shape, log, has_pictures=sample.png)
+        names = sampler.class_names
+        is_done = finish_and_draw(
+            store, path, shape, log, has_pictures=sample.png, class_names=names
+        )
     return EXIT_DONE if is_done else EXIT_STOPPED
 
 

@@ -35,13 +35,17 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
+    from image_ddpm.stored import follow_run
+
+    args, start = follow_run(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
+    from ddpm.classes import class_names
     from ddpm.process import training_process
     from image_ddpm.script_util import create_image_model, model_keywords
-    from image_ddpm.train_data import class_names, load_entries, load_train_images
+    from image_ddpm.train_data import load_train_entries, load_train_images
     from image_ddpm.train_utils import make_train_loop
     from utils.model_util import in_usable_precision, new_network
     from utils.run_util import started
@@ -50,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         log = run.logger.info
         train = in_usable_precision(train, log)
         process = training_process(process, log)
-        entries = load_entries(data_flags, flags.num_classes if flags.class_cond else None, log)
+        num_classes = flags.num_classes if flags.class_cond else None
+        entries = load_train_entries(data_flags, num_classes, log, start)
         model = new_network(create_image_model, model_keywords(flags, process), train)
         loop = make_train_loop(
             model,

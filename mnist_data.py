@@ -2,6 +2,9 @@
 
 no download:  python mnist_data.py                    (scikit-learn's 1797 handwritten digits)
 MNIST:        python mnist_data.py --source idx --idx_dir FOLDER  (its four files, gzipped or not)
+EMNIST:       the same, with --idx_set balanced, say, where there are files of several sets
+
+Another data set in --output_dir is replaced with --overwrite True alone.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Reads, checks, writes; returns the exit code."""
     flags = from_args(MnistDataFlags, create_parser().parse_args(argv))
-    from noisy_label.mnist_files import read_digits, read_mnist, save_split
+    from noisy_label.mnist_files import read_digits, read_mnist, write_splits
 
-    splits = read_mnist(flags.idx_dir) if flags.source == "idx" else read_digits()
-    for name, (images, labels) in splits.items():
-        path = save_split(flags.output_dir, name, images, labels)
-        print(f"{path}: {len(images)} images")
+    is_idx = flags.source == "idx"
+    splits = read_mnist(flags.idx_dir, flags.idx_set, print) if is_idx else read_digits()
+    for line in write_splits(flags.output_dir, splits, overwrite=flags.overwrite):
+        print(line)
     return EXIT_DONE
 
 

@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     import os
 
     from noisy_label.mnist_files import TEST, TRAINING, load_split
+    from noisy_label.noise import count_classes
     from noisy_label.sweep import clean_runs, noisy_runs, require_same_sweep
     from noisy_label.sweep_pool import run_all
     from noisy_label.sweep_report import text_table, write_report
@@ -34,8 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     from utils.run_util import started
     from utils.stop_util import StopFlag
 
-    labels = [load_split(flags.data_dir, split)[1].numpy() for split in (TRAINING, TEST)]
-    require_same_sweep(flags)
+    training = load_split(flags.data_dir, TRAINING)
+    num_classes = count_classes(training[1].numpy())
+    splits = {TRAINING: training, TEST: load_split(flags.data_dir, TEST, num_classes)}
+    require_same_sweep(flags, splits)
     with started(args, flags.log_dir, has_group=False) as run:
         stages, stop = (clean_runs(flags), noisy_runs(flags)), StopFlag()
         with stop.listening(), Progress(sum(map(len, stages)), "sweep", unit="run") as progress:
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         if not is_done:
             run.logger.info(f"stopped ({stop.reason or 'a run was stopped'}); run again to go on")
             return EXIT_STOPPED
-        summary = summarise(flags, *labels)
+        summary = summarise(flags, *(labels.numpy() for _, labels in splits.values()))
         run.logger.info("\n" + text_table(summary))
         write_json_atomic(os.path.join(flags.log_dir, "results.json"), summary)
         run.logger.info(f"report: {write_report(flags.log_dir, summary)}")

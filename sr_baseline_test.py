@@ -31,22 +31,20 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_test_entries
     from sr_var.baseline_utils import BaselineTestLoop, baseline_result_folder, report_quantiles
     from sr_var.build import finish_test, tested_model
-    from sr_var.mean_utils import regression_test_data
-    from sr_var.sr_data import rank_batches
+    from sr_var.mean_utils import batches_to_do, regression_test_data
     from utils.dist_util import is_main
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, sizes, step = tested_model(args, model_flags, test, log)
+        model, sizes, step = tested_model(args, model_flags, test, run.logger)
         model_flags = from_args(BaselineModelFlags, args)  # now those stored with the run
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
         run.write_args(args)
         is_turned = data_flags.apply_orientation
         results = baseline_result_folder(model_flags, test, step, apply_orientation=is_turned)
-        pending = None if test.dry_run else results.pending(entries)
-        batches = rank_batches(entries, test.batch_size, pending)
+        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
         loop = BaselineTestLoop(
             model=model,
             model_flags=model_flags,

@@ -30,12 +30,13 @@ def main(argv: list[str] | None = None) -> int:
     train = from_args(BaselineTrainFlags, args)
     from sr_var.baseline_utils import BaselineTrainLoop
     from sr_var.build import new_model, settle_train_flags, store_model_flags
+    from sr_var.model_args import identity_of
     from sr_var.script_util import create_baseline_model
     from sr_var.sr_data import load_regression_data
     from utils.run_util import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
-        flags, train = settle_train_flags(args, model_flags, train, run.logger.info)
+        flags, train = settle_train_flags(args, model_flags, train, run.logger)
         run.write_args(args)
         sizes = flags["large_size"], flags["small_size"]
         data = load_regression_data(
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             model=new_model(create_baseline_model, flags, train),
             model_flags=BaselineModelFlags(**flags),
             data=data,
+            identity=identity_of(BaselineModelFlags, flags),
             logger=run.logger,
             **train.common(),
         )

@@ -3,7 +3,8 @@
     python sr_data_info.py --data_dir ../datasets/imagenet/train --output_dir data/sr_imagenet
 
 Takes ImageNet-named files (n01440764_10026.JPEG) or class folders; the classes sorted by name give
-the labels. Writes data_info.pkl, train_data_info.pkl and to_sample_data_info.pkl.
+the labels. Writes data_info.pkl, train_data_info.pkl and to_sample_data_info.pkl; another split is
+replaced with --overwrite True alone.
 """
 
 from __future__ import annotations

@@ -27,21 +27,25 @@ def main(argv: list[str] | None = None) -> int:
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.build import finish_test, tested_model
-    from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder, regression_test_data
-    from sr_var.sr_data import rank_batches
+    from sr_var.mean_utils import (
+        SRMeanTestLoop,
+        batches_to_do,
+        mean_result_folder,
+        regression_test_data,
+    )
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
-        model, sizes, step = tested_model(args, model_flags, test, run.logger.info)
+        log = run.logger.info
+        model, sizes, step = tested_model(args, model_flags, test, run.logger)
         path = data_flags.data_info_dict_path
-        entries = load_test_entries(path, data_flags, sizes, run.logger.info)
+        entries = load_test_entries(path, data_flags, sizes, log)
         run.write_args(args)
         is_turned = data_flags.apply_orientation
         results = mean_result_folder(
             test.output_dir, step, test.model_path, apply_orientation=is_turned
         )
-        pending = None if test.dry_run else results.pending(entries)
-        batches = rank_batches(entries, test.batch_size, pending)
+        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
         loop = SRMeanTestLoop(
             model=model,
             data=regression_test_data(batches, data_flags, sizes),

@@ -35,12 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.build import new_model, settle_train_flags, store_model_flags
     from sr_var.cross_fit import CrossFit
     from sr_var.mean_utils import SRMeanTrainLoop
+    from sr_var.model_args import identity_of
     from sr_var.script_util import create_mean_model
     from sr_var.sr_data import load_regression_data
     from utils.run_util import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
-        flags, train = settle_train_flags(args, model_flags, train, run.logger.info)
+        flags, train = settle_train_flags(args, model_flags, train, run.logger)
         run.write_args(args)
         sizes = flags["large_size"], flags["small_size"]
         cross_fit = CrossFit.from_flags(fold_flags)
@@ -49,7 +50,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         model = new_model(create_mean_model, flags, train)
         loop = SRMeanTrainLoop(
-            model=model, data=data, logger=run.logger, cross_fit=cross_fit, **train.common()
+            model=model,
+            data=data,
+            cross_fit=cross_fit,
+            identity=identity_of(MeanModelFlags, flags),
+            logger=run.logger,
+            **train.common(),
         )
         store = partial(store_model_flags, train, MeanModelFlags, flags)
         return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED

@@ -37,14 +37,15 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(PlanFlags, args)
     from sr_var.plan import measure, net_hours, plan_rows, plan_text
     from utils.atomic_file import write_json_atomic
-    from utils.model_util import usable_precision
+    from utils.model_util import training_precision, usable_precision
     from utils.run_util import device_name, started
 
     with started(args, flags.log_dir, has_group=False) as run:
         log = run.logger.info
-        precision = usable_precision(network.use_fp16, network.use_bf16, log)
-        network = replace(network, **precision)
-        rates = measure(network, process.learn_sigma, flags, run.device, log)
+        asked = network.use_fp16, network.use_bf16
+        network = replace(network, **usable_precision(*asked, log))
+        trained_in = training_precision(*asked, log)
+        rates = measure(network, process.learn_sigma, flags, run.device, log, trained_in)
         rows, nets = plan_rows(rates, flags, network.large_size), net_hours(rates, flags)
         where = device_name(run.device)
         log("\n" + plan_text(rates, nets, rows, where))

@@ -37,17 +37,19 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_test_entries
     from sr_var.build import finish_test, frozen_means, mean_net_paths, tested_model
     from sr_var.cross_fit import CrossFit
-    from sr_var.mean_utils import regression_test_data
-    from sr_var.sr_data import rank_batches
-    from sr_var.var_utils import SRVarTestLoop, var_result_folder
+    from sr_var.mean_utils import batches_to_do, regression_test_data
+    from sr_var.var_utils import SRVarTestLoop, digests, require_same_mean, var_result_folder
+    from utils.checkpoint import manifest_beside
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, sizes, step = tested_model(args, model_flags, test, log)
+        model, sizes, step = tested_model(args, model_flags, test, run.logger)
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
-        mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log)
+        mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args.given_flags)
+        state = manifest_beside(test.model_path).get("state", {})
+        require_same_mean(state, digests(mean_paths), test.model_path)
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
         run.write_args(args)
@@ -55,8 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         results = var_result_folder(
             test.output_dir, step, test.model_path, *mean_paths, apply_orientation=is_turned
         )
-        pending = None if test.dry_run else results.pending(entries)
-        batches = rank_batches(entries, test.batch_size, pending)
+        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
         loop = SRVarTestLoop(
             model=model,
             mean_model=mean_net,

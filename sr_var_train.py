@@ -34,45 +34,39 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
     residuals = from_args(ResidualFlags, args)
-    from sr_var.build import (
-        frozen_means,
-        new_model,
-        report_leakage,
-        settle_train_flags,
-        store_model_flags,
-    )
-    from sr_var.cross_fit import CrossFit, FoldedMean
+    from sr_var import build
+    from sr_var.cross_fit import CrossFit
+    from sr_var.model_args import identity_of
     from sr_var.script_util import create_var_model
     from sr_var.sr_data import load_regression_data
-    from sr_var.var_utils import SRVarTrainLoop, check_loss
+    from sr_var.var_utils import SRVarTrainLoop, check_loss, digests
     from utils.run_util import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info
-        flags, train = settle_train_flags(args, model_flags, train, log)
+        flags, train = build.settle_train_flags(args, model_flags, train, run.logger)
         check_loss(residuals.loss, flags["last_layer_type"])
         run.write_args(args)
-        sizes, cross_fit = (
-            (flags["large_size"], flags["small_size"]),
-            CrossFit.from_flags(residuals),
-        )
-        mean_net = frozen_means(mean_flags, cross_fit, sizes, train, log)
+        sizes = flags["large_size"], flags["small_size"]
+        cross_fit = CrossFit.from_flags(residuals)
+        mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args.given_flags)
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
         )
-        model = new_model(create_var_model, flags, train)
+        model = build.new_model(create_var_model, flags, train)
         loop = SRVarTrainLoop(
             model=model,
             mean_model=mean_net,
             data=data,
             loss=residuals.loss,
             cross_fit=cross_fit,
+            mean_digests=digests(build.mean_net_paths(mean_flags, cross_fit)),
+            identity=identity_of(VarModelFlags, flags),
             logger=run.logger,
             **train.common(),
         )
-        if isinstance(mean_net, FoldedMean) and residuals.leakage_images:
-            report_leakage(mean_net, data, residuals.leakage_images, run.logger, loop.step)
-        store = partial(store_model_flags, train, VarModelFlags, flags)
+        build.report_leakage(mean_net, data, residuals.leakage_images, run.logger, loop.step)
+        store = partial(build.store_model_flags, train, VarModelFlags, flags)
         return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
 
 

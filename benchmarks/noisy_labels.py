@@ -18,6 +18,7 @@ import torch
 from models.cnn import SmallCNN
 from noisy_label.loops import TensorBatches
 from utils.alloc_util import tune_allocator
+from utils.errors import EXIT_DONE, run_main
 
 NUM_IMAGES, BATCH_SIZE = 60_000, 128
 
@@ -67,7 +68,7 @@ def measure(num_steps: int, *, has_compiled: bool) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def main() -> None:
+def main() -> int:
     """Prints the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num_steps", type=int, default=100)
@@ -81,7 +82,8 @@ def main() -> None:
     hours = 20_000 * (found["data"] + found["step, channels last"]) / 3.6e6
     share = found["data"] / found["step, channels last"]
     print(f"20 000 steps of {BATCH_SIZE}: {hours:.2f} h; data take {share:.1%} of a step's time")
+    return EXIT_DONE
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -38,7 +38,7 @@ class WorkerFlags:
     is_plain: bool = flag(True, "the plain U-Net instead of the project's")
     is_tuned: bool = flag(False, "with the allocator tuned as the scripts do")
     threads: int = flag(1, "threads of torch")
-    output: str = flag("", "where the first result is written")
+    output: str = flag("", "where the first result is written", is_path=True)
 
 
 def inputs(model: torch.nn.Module, batch_size: int) -> tuple[torch.Tensor, ...]:

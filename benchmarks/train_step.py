@@ -62,7 +62,7 @@ def variants_of(flags: TrainStepFlags, device: torch.device) -> list[Variant]:
     if device.type == "cpu":
         direct = _mean_step(DIRECT, copy.deepcopy(model), flags, pair)
         found.append(dataclasses.replace(direct, call=nets.with_direct_convolutions(direct.call)))
-    if computes_natively(torch.bfloat16, device):
+    if computes_natively(torch.bfloat16, device, with_backward=True):
         cast = copy.deepcopy(model)
         cast.convert_torso(torch.bfloat16)
         found.append(_mean_step(BF16, cast, flags, pair))

@@ -47,7 +47,8 @@ def settle_preset(
 ) -> argparse.Namespace:
     """The arguments with the preset's values for the flags that were not given.
 
-    ``path_flag``, where the script has it, becomes ``<checkpoint_dir>/<published file>``.
+    They count as given. ``path_flag``, where the script has it, becomes
+    ``<checkpoint_dir>/<published file>``.
     """
     name = getattr(args, flag)
     if not name:
@@ -61,4 +62,5 @@ def settle_preset(
         for key, value in values.items()
         if hasattr(args, key) and key not in args.given_flags
     }
-    return argparse.Namespace(**{**vars(args), **changed})
+    given = args.given_flags | changed.keys()
+    return argparse.Namespace(**{**vars(args), **changed, "given_flags": given})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
 from utils.atomic_file import sha256_of
+from utils.identity import Identity, free_flags
 from utils.image_util import HALF_RANGE_255
 from utils.script_util import defaults, require_at_least
 
@@ -72,7 +73,27 @@ def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> Schedule
 
 
 # flags that matter in training alone
-_TRAINING_ONLY = frozenset({"use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas"})
+TRAINING_ONLY = frozenset({"use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas"})
+
+
+def denoiser_identity(
+    network_class: str, network: Any, process: DiffusionFlags, *, is_training: bool
+) -> Identity:
+    """What the checkpoints of a denoiser are.
+
+    Args:
+        network_class: name of its class.
+        network: a dataclass of its flags.
+        process: of the noise.
+        is_training: whether what matters in training alone must agree, too.
+    """
+    flags = dict(vars(network))
+    if not flags["class_cond"]:
+        del flags["num_classes"]  # of a guide, or of nothing
+    free = free_flags(type(network), type(process))
+    return Identity(
+        network_class, flags, vars(process), free=free if is_training else free | TRAINING_ONLY
+    )
 
 
 def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> dict[str, Any]:
@@ -84,7 +105,7 @@ def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> di
         process: of the noise.
     """
     flags = {**vars(network), **vars(process)}
-    kept = {name: value for name, value in flags.items() if name not in _TRAINING_ONLY}
+    kept = {name: value for name, value in flags.items() if name not in TRAINING_ONLY}
     return {"model_sha256": sha256_of(model_path), **kept}
 
 

@@ -1,10 +1,11 @@
-"""Training of a denoising network: the loss of a process at random timesteps.
+"""Training of a denoising network: the loss of a process at random timesteps; names of classes.
 
 Drawing samples is the business of ``diffusion.samplers`` and of the tasks.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,53 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ddpm.classes import CLASSES_KEY, differing_classes, known_classes
 from diffusion.timestep_sampler import LossSecondMomentResampler, ScheduleSampler
 from utils import dist_util
+from utils.errors import CheckpointError
 from utils.random_util import stable_seed
 from utils.train_util import TrainLoop
 
 if TYPE_CHECKING:
     from diffusion.gaussian_diffusion import GaussianDiffusion
+
+
+class NamesClasses(TrainLoop):
+    """A training whose checkpoints keep the names of its classes.
+
+    Args:
+        class_names: by label; a resumed run may have fewer, and no other ones.
+        rest: of the loop that it is mixed into.
+    """
+
+    def __init__(self, *, class_names: Sequence[str] = (), **rest: Any) -> None:
+        self.class_names = list(class_names)
+        super().__init__(**rest)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The names beside what the loop keeps."""
+        return {**super().extra_state(), CLASSES_KEY: self.class_names}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes back what :meth:`extra_state` gave.
+
+        Raises:
+            CheckpointError: if the classes are others now.
+        """
+        super().load_extra_state(state)
+        stored = known_classes(state, "the run that is resumed") or self.class_names
+        # images of a class may be missing: of an older checkpoint no list tells that
+        here = [
+            name or there
+            for name, there in itertools.zip_longest(self.class_names, stored, fillvalue="")
+        ]
+        differing = differing_classes(here, stored)
+        if differing:
+            raise CheckpointError(
+                f"the run that is resumed had other classes (label {differing}); give the same "
+                "images, or start a new run with --init_from and another --model_save_dir"
+            )
+        self.class_names = stored
 
 
 class DiffusionTrainLoop(TrainLoop):

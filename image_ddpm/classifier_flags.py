@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import Any
 
+from ddpm.flags import DiffusionFlags
 from image_ddpm.flags import LOGDIR_VARIABLE, ImageDiffusionFlags
 from models.encoder_config import POOLS
 from utils.script_util import flag, from_args, require_at_least
@@ -29,7 +31,7 @@ class ClassifierFlags:
     )
     classifier_resblock_updown: bool = flag(True, "change resolution inside residual blocks")
     classifier_pool: str = flag("attention", "how places become one vector", POOLS)
-    classifier_use_fp16: bool = flag(False, "compute in fp16")
+    classifier_use_fp16: bool = flag(False, "compute in fp16", is_free=True)
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,29 @@ class ClassifierImageFlags:
 class ClassifierProcessFlags(ImageDiffusionFlags):
     """The process whose noisy images it is to know: as for the denoiser that it will guide."""
 
+    noised: bool = flag(True, "train on noisy images (a guide must; an evaluator need not)")
+
+    @property
+    def known_noise(self) -> dict[str, Any]:
+        """What of it a classifier depends on; a guide's must be that of its denoiser."""
+        return {**noise_of(self), "noised": self.noised}
+
 
 @dataclass(frozen=True)
 class ClassifierTrainFlags(TrainFlags):
     """Training."""
 
-    noised: bool = flag(True, "train on noisy images (a guide must; an evaluator need not)")
     lr: float = flag(3e-4, "learning rate of AdamW")
     weight_decay: float = flag(0.05, "decoupled weight decay of AdamW")
     max_step: int = flag(150000, "stop after this many steps in total")
     log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
     model_save_dir: str = flag("", "folder of the checkpoints; empty: log_dir")
+
+
+def noise_of(process: DiffusionFlags) -> dict[str, Any]:
+    """The flags of a process that decide how noisy an image is at which t."""
+    names = ("diffusion_steps", "noise_schedule", "rescale_timesteps")
+    return {name: getattr(process, name) for name in names}
 
 
 def settle_guide(args: argparse.Namespace) -> GuideFlags:

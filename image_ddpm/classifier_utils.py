@@ -8,32 +8,45 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from ddpm.train_loop import noising
+from ddpm.classes import differing_classes
+from ddpm.process import create_diffusion
+from ddpm.stored import Start, start_of_file
+from ddpm.train_loop import NamesClasses, noising
 from diffusion.guidance import CondFn, classifier_gradient
 from diffusion.timestep_sampler import UniformSampler
-from image_ddpm.classifier_flags import ClassifierFlags, ClassifierTrainFlags, GuideFlags
-from image_ddpm.flags import ImageDataFlags
-from image_ddpm.script_util import channel_mult, sides_within
-from models.config import UNetConfig
+from image_ddpm.classifier_flags import (
+    ClassifierFlags,
+    ClassifierImageFlags,
+    ClassifierProcessFlags,
+    ClassifierTrainFlags,
+    GuideFlags,
+    noise_of,
+)
+from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlags
+from image_ddpm.script_util import channel_mult
+from models.config import UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
-from models.hints import Shapes
+from models.structure import Shapes
 from utils.crop_data import CropDataset, Entry, noting
 from utils.data_util import TrainData
+from utils.errors import CheckpointError
+from utils.identity import Identity, differences, free_flags, made_with
 from utils.model_util import load_checked
 from utils.pixel_util import bytes_to_image
-from utils.train_util import TrainLoop
-
-if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+from utils.script_util import defaults
+from utils.stored_flags import stored_value
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
+_ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
+(_NUM_CLASSES,) = (one for one in fields(ClassifierImageFlags) if one.name == "num_classes")
 
 _FLAG_OF_FIELD = MappingProxyType(
     {
@@ -49,6 +62,26 @@ _FLAG_OF_FIELD = MappingProxyType(
     }
 )
 _FIELD = re.compile(f"({'|'.join(map(re.escape, _FLAG_OF_FIELD))})(?![a-z_])")
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A denoiser as far as its guide has to know it.
+
+    Attributes:
+        network: its flags.
+        process: of its noise.
+        start: its checkpoint.
+    """
+
+    network: ImageModelFlags
+    process: ImageDiffusionFlags
+    start: Start
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of its classes by label; empty if it has none or they are not known."""
+        return self.start.class_names if self.network.class_cond else []
 
 
 def create_classifier(
@@ -73,7 +106,9 @@ def create_classifier(
             in_channels=in_channels,
             model_channels=parsed.classifier_width,
             num_res_blocks=parsed.classifier_depth,
-            attention_resolutions=sides_within(parsed.classifier_attention_resolutions, image_size),
+            attention_resolutions=parse_attention_resolutions(
+                parsed.classifier_attention_resolutions
+            ),
             channel_mult=channel_mult(image_size, parsed.classifier_channel_mult),
             num_head_channels=parsed.classifier_num_head_channels,
             use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
@@ -90,10 +125,11 @@ def create_classifier(
 class _Classifier(EncoderUNet):
     """The network, which names this task's flags where a file does not fit."""
 
-    def explain_mismatch(
-        self, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
-    ) -> str:
-        return _in_own_flags(super().explain_mismatch(missing, unexpected, misshaped))
+    def explain_mismatch(self, shapes: Shapes) -> str:
+        return _in_own_flags(super().explain_mismatch(shapes))
+
+    def notices(self) -> list[str]:
+        return [_in_own_flags(line) for line in super().notices()]
 
 
 def _in_own_flags(message: str) -> str:
@@ -107,28 +143,74 @@ def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dic
     return {**own, **image, "use_fp16": flags.classifier_use_fp16, "use_bf16": False}
 
 
+def classifier_identity(
+    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, Any] = _ANY_NOISE
+) -> Identity:
+    """What the checkpoints of a classifier are.
+
+    Args:
+        flags: of the network.
+        image: ``image_size``, ``in_channels`` and ``num_classes``.
+        noise: of the images that it knows (``ClassifierProcessFlags.known_noise``); empty: any.
+    """
+    own = {name: getattr(flags, name) for name in defaults(ClassifierFlags)}
+    free = free_flags(ClassifierFlags)
+    return Identity(EncoderUNet.__name__, {**own, **image}, noise, free=free)
+
+
 def load_guide(
-    flags: GuideFlags, image: dict[str, int], device: torch.device, log: Log
+    flags: GuideFlags, denoiser: Denoiser, device: torch.device, log: Log
 ) -> Guide | None:
     """What makes of labels (N,) the gradient of the classifier that guides; None without one.
 
     Args:
         flags: of the classifier.
-        image: ``image_size``, ``in_channels`` and ``num_classes``.
+        denoiser: that it is to guide.
         device: where to compute.
         log: receives what was loaded.
 
     Raises:
-        CheckpointError: if the file is missing, damaged or of another classifier.
+        CheckpointError: if the file is missing, damaged or of another classifier, or one of other
+            classes, images or noise than the denoiser's.
     """
     if not flags.classifier_path:
         return None
-    keywords = classifier_keywords(flags, image)
-    model = load_checked(create_classifier, keywords, flags.classifier_path, log).to(device)
+    guide = start_of_file(flags.classifier_path)
+    image = _images_of_guide(guide, denoiser)
+    keywords, identity = classifier_keywords(flags, image), classifier_identity(flags, image)
+    model = load_checked(
+        create_classifier, keywords, guide.path, log, identity, with_backward=True
+    ).to(device)
     return functools.partial(classifier_gradient, model, flags.classifier_scale)
 
 
-class ClassifierTrainLoop(TrainLoop):
+def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
+    """The sizes of the guide's images and the number of its classes."""
+    network, path = denoiser.network, denoiser.start.path
+    made, names = made_with(guide.manifest), guide.class_names
+    image = {name: getattr(network, name) for name in defaults(ClassifierImageFlags)}
+    asked = {**image, **noise_of(denoiser.process), "noised": True}
+    if names and denoiser.class_names:
+        differing = differing_classes(names, denoiser.class_names)
+        if differing:
+            raise CheckpointError(
+                f"{guide.path} knows other classes than the denoiser {path} (label {differing}); "
+                "train a guide on the denoiser's classes"
+            )
+        del asked["num_classes"]  # numbers of no meaning beyond the names
+        image["num_classes"] = stored_value(
+            _NUM_CLASSES, made.get("num_classes", network.num_classes), guide.path
+        )
+    found = differences(made, {name: asked[name] for name in asked if name in made}, {})
+    if found:
+        raise CheckpointError(
+            f"{guide.path} is for other images or noise than the denoiser {path}: "
+            f"{', '.join(map(str, found))}; train a guide with the denoiser's flags"
+        )
+    return image
+
+
+class ClassifierTrainLoop(NamesClasses):
     """Cross entropy of the label given an image that is as noisy as t says.
 
     Batch: a dict of ``x`` (N, C, H, H), the noisy images, and ``t`` (N,), as the process hands it
@@ -153,7 +235,7 @@ def load_noisy_images(
     flags: ImageDataFlags,
     image: dict[str, int],
     train: ClassifierTrainFlags,
-    diffusion: GaussianDiffusion,
+    process: ClassifierProcessFlags,
     device: torch.device,
     log: Log,
 ) -> TrainData[Any]:
@@ -162,6 +244,7 @@ def load_noisy_images(
     Raises:
         DataError: if a batch is larger than the data.
     """
+    diffusion = create_diffusion(process)
     schedule = UniformSampler(diffusion.num_timesteps)
     note = noting(entries, image["image_size"], flags, log)
 
@@ -169,7 +252,7 @@ def load_noisy_images(
         note(batch)
         x = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
         t = torch.zeros(len(x), dtype=torch.int64, device=device)
-        if train.noised:
+        if process.noised:
             drawn = noising(schedule, train.seed, batch["position"], x)
             t = drawn["t"]
             x = diffusion.q_sample(x, t, noise=drawn["noise"])

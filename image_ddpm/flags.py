@@ -6,6 +6,7 @@ of improved-diffusion, whose commands run as they are.
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import time
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ddpm.flags import DenoiserFlags, DiffusionFlags, DiffusionTrainFlags, SamplerFlags
 from utils.data_flags import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
+from utils.file_names import with_home
 from utils.launch import read_launch
 from utils.script_util import flag, require_at_least, require_size_or_auto
 
@@ -130,7 +132,11 @@ class ImageSampleFlags(SamplerFlags):
     batch_size: int = flag(
         16, "samples per network evaluation and process; auto: found by timing", is_auto=True
     )
-    labels: str = flag("", "classes to draw in turn, comma separated; empty: at random")
+    labels: str = flag(
+        "",
+        "classes to draw in turn, comma separated: labels, or names where the checkpoint keeps "
+        "them; empty: at random",
+    )
     guidance_scale: float = flag(
         1.0,
         "classifier-free guidance (trained with class_dropout); 1: none, 0: without class, but for "
@@ -144,7 +150,7 @@ class ImageSampleFlags(SamplerFlags):
     dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing, and labels that are none.
+        """Refuses counts that draw nothing.
 
         Raises:
             ValueError: names the flag, its value and the remedy.
@@ -152,15 +158,11 @@ class ImageSampleFlags(SamplerFlags):
         super().__post_init__()
         require_at_least(self, num_samples=1, seed=0)
         require_size_or_auto(self, "batch_size")
-        _ = self.chosen_labels
 
     @property
-    def chosen_labels(self) -> tuple[int, ...]:
-        """The parsed ``labels``."""
-        try:
-            return tuple(int(part) for part in self.labels.split(",") if part.strip())
-        except ValueError:
-            raise ValueError(f"--labels {self.labels!r} must be whole numbers, as in 0,7") from None
+    def chosen_labels(self) -> tuple[str, ...]:
+        """The parts of ``labels``: numbers, or names of classes."""
+        return tuple(part.strip() for part in self.labels.split(",") if part.strip())
 
 
 @dataclass(frozen=True)
@@ -209,10 +211,11 @@ def with_folders(flags: Flags) -> Flags:
     """The flags with folders where none are given: OPENAI_LOGDIR, or a new folder in /tmp.
 
     Raises:
-        ValueError: if a launcher started several processes: each would make a folder of its own.
+        ValueError: if a launcher started several processes: each would make a folder of its own;
+            or if the variable names the home folder of nobody.
     """
     names = {field.name for field in fields(flags)}
-    folder = flags.log_dir or os.environ.get(LOGDIR_VARIABLE, "")
+    folder = flags.log_dir or _folder_of_environment()
     if not folder and not flags.dry_run:
         if read_launch(os.environ).world_size > 1:
             raise ValueError(
@@ -223,3 +226,15 @@ def with_folders(flags: Flags) -> Flags:
     for name in {"log_dir", "output_dir", "model_save_dir"} & names:
         values[name] = values[name] or folder
     return type(flags)(**values)
+
+
+def save_dir_of(args: argparse.Namespace) -> str:
+    """Where the checkpoints of a training are, before :func:`with_folders`; empty: nowhere yet."""
+    return args.model_save_dir or args.log_dir or _folder_of_environment()
+
+
+def _folder_of_environment() -> str:
+    try:
+        return with_home(os.environ.get(LOGDIR_VARIABLE, ""))
+    except ValueError as error:
+        raise ValueError(f"{LOGDIR_VARIABLE}: {error}") from None

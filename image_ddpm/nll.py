@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 RESULT_FILE, TERMS_FILE, SETTINGS_FILE = "results.json", "nll.npz", ".nll.json"
 _TERMS = ("vb", "xstart_mse", "mse")
+# of an image's grey levels, in the parts
+_CHECKSUM = "crc32"
 
 
 class _Stopped(Exception):
@@ -91,11 +94,14 @@ class LikelihoodMeasure:
             True when done; False when a signal asked to stop (finished images stay).
 
         Raises:
-            DataError: for a damaged image.
+            DataError: for a damaged image, or one of this share that was another one when it was
+                measured.
         """
         stop, size = StopFlag(), self._flags.batch_size
         with store.share(rank, world_size) as missing, stop.listening():
-            total = len(range(rank, self.num_images, world_size))
+            share = range(rank, self.num_images, world_size)
+            self._require_same_images(store, share, stop)
+            total = len(share)
             done = total - len(missing)
             with Progress(total, "likelihood", unit="image", done=done, is_shown=rank == 0) as bar:
                 for start in range(0, len(missing), size):
@@ -108,15 +114,29 @@ class LikelihoodMeasure:
                     bar.update(len(indices), f"{found['total_bpd'].mean():.3f} bits/dim")
         return True
 
+    def _require_same_images(self, store: PartStore, share: range, stop: StopFlag) -> None:
+        """Refuses to add to results of other images of these names; older parts do not tell."""
+        kept = {i: place for i, place in store.places().items() if i in share}
+        sums = {
+            path: read_part(path).get(_CHECKSUM) for path in {path for path, _ in kept.values()}
+        }
+        for i, (path, row) in kept.items():
+            stored, item = sums[path], self._crops[i]
+            if stored is not None and item is not None and int(stored[row]) != _checksum(item):
+                raise DataError(
+                    f"{path}: {self.entries[i].name} is another image than the one that was "
+                    "measured; give the --data_dir it was in, or another --output_dir"
+                )
+
     def measure(
         self, indices: Sequence[int], is_stopped: Callable[[], bool] = lambda: False
     ) -> dict[str, NDArray[np.float64]]:
         """``total_bpd``, ``prior_bpd`` (n,) and the terms ``vb``, ``xstart_mse``, ``mse`` (n, T).
 
-        Terms are in the order of the timesteps, from t = 0 on.
+        Terms are in the order of the timesteps, from t = 0 on; ``crc32`` (n,) is of the images.
         """
-        items = [self._crops[index] for index in indices]
-        pixels = torch.stack([item["high_res"] for item in items if item is not None])
+        items = [item for index in indices if (item := self._crops[index]) is not None]
+        pixels = torch.stack([item["high_res"] for item in items])
         images = bytes_to_image(pixels.to(self.device))
         generators = [
             torch.Generator(self.device).manual_seed(
@@ -145,10 +165,15 @@ class LikelihoodMeasure:
             noise_fn=noise_fn,
         )
         arrays = {name: value.double().cpu().numpy() for name, value in found.items()}
-        return {
+        ordered = {
             name: value[:, ::-1].copy() if name in _TERMS else value
             for name, value in arrays.items()
         }
+        return {**ordered, _CHECKSUM: np.array([_checksum(item) for item in items], np.float64)}
+
+
+def _checksum(item: dict[str, Any]) -> int:
+    return zlib.crc32(item["high_res"].numpy().tobytes())
 
 
 def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ddpm.process import create_diffusion, model_settings, setting_defaults
+from ddpm.stored import start_of_file
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, NLLFlags
 from image_ddpm.nll import SETTINGS_FILE, LikelihoodMeasure, write_results
 from image_ddpm.parts import PartStore
-from image_ddpm.script_util import create_image_model, model_keywords
+from image_ddpm.script_util import create_image_model, image_identity, model_keywords
 from image_ddpm.train_data import load_entries
-from image_ddpm.train_utils import CLASSES_KEY
-from utils.checkpoint import CheckpointStore
 from utils.crop_data import Entry, TestCrops
 from utils.data_flags import ENLARGE, ERROR, SKIP
 from utils.debug_util import report_cost
@@ -38,9 +37,10 @@ def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeas
         CheckpointError, DataError: for what is missing, damaged or does not fit.
     """
     network, process, data, nll = flags
-    model = load_checked(create_image_model, model_keywords(network, process), nll.model_path, log)
-    found = CheckpointStore("", warn=log).resolve(nll.model_path)
-    known = found.state.get(CLASSES_KEY, []) if found else []
+    keywords = model_keywords(network, process)
+    identity = image_identity(network, process, is_training=False)
+    model = load_checked(create_image_model, keywords, nll.model_path, log, identity)
+    known = start_of_file(nll.model_path).class_names
     num_classes = network.num_classes if network.class_cond else None
     listed = load_entries(data, num_classes, log, known)
     side, channels = network.image_size, network.in_channels

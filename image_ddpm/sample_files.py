@@ -1,8 +1,9 @@
 """Samples as files: ``samples_NxHxWxC.npz``, and pictures of them.
 
 Layout: ``<output_dir>/samples_NxHxWxC.npz`` with ``arr_0`` (N, H, W, C) uint8 and, with classes,
-``arr_1`` (N,) int64; ``png/<label>_<index>.png`` and ``grid.png`` (docs/file_formats.md). All of it
-passes row by row, so that its size does not matter.
+``arr_1`` (N,) int64; ``classes.json``, the names of the classes where they are known;
+``png/<label>_<name>_<index>.png`` and ``grid.png`` (docs/file_formats.md). All of it passes row by
+row, so that its size does not matter.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import contextlib
 import functools
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from image_ddpm.parts import PartStore, read_part
-from utils.atomic_file import atomic_write
+from utils.atomic_file import atomic_write, write_json_atomic
 from utils.errors import DataError
 from utils.image_util import write_png
 from utils.npz_file import read_npz, read_npz_rows
@@ -29,6 +30,9 @@ from utils.storage_util import make_folder
 from utils.thread_util import chosen_threads, ordered_map
 
 Shape = tuple[int, int, int, int]
+CLASSES_FILE = "classes.json"
+# letters of a class in the name of a picture: four bytes each fit beside the numbers
+_MAX_NAME = 50
 _ROWS_IN_GRID, _GRID_COLUMNS = 10, 10
 # parts that are open at a time: rows of as many processes lie between each other
 _NUM_OPEN_PARTS = 64
@@ -45,10 +49,41 @@ def samples_path(output_dir: str, shape: Shape) -> str:
     return os.path.join(output_dir, f"samples_{'x'.join(map(str, shape))}.npz")
 
 
+def refuse_unknown_samples(path: str, record: str) -> None:
+    """Refuses to take a file that is there for the samples of this run, where no record says so.
+
+    Args:
+        path: of the samples.
+        record: of what the samples of the folder are drawn with.
+
+    Raises:
+        DataError: names both and the remedy.
+    """
+    if os.path.exists(path) and not os.path.exists(record):
+        raise DataError(
+            f"{path} is there, but not {record}, so nobody knows what drew these samples; give "
+            "another --output_dir"
+        )
+
+
 def finish_and_draw(
-    store: PartStore, path: str, shape: Shape, log: Callable[[str], None], *, has_pictures: bool
+    store: PartStore,
+    path: str,
+    shape: Shape,
+    log: Callable[[str], None],
+    *,
+    has_pictures: bool,
+    class_names: Sequence[str] = (),
 ) -> bool:
     """Puts the samples together, if this process is to, and draws them; False if a signal came.
+
+    Args:
+        store: of their parts.
+        path: of the file.
+        shape: (N, H, W, C).
+        log: receives what was written.
+        has_pictures: whether to draw them.
+        class_names: by label; empty: not known.
 
     Raises:
         DataError, StorageError: as :func:`finish_samples`.
@@ -57,10 +92,15 @@ def finish_and_draw(
     with stop.listening():
         try:
             is_written = finish_samples(store, path, shape, log, lambda: bool(stop.reason))
+            folder, is_stopped = os.path.dirname(path), lambda: bool(stop.reason)
+            if is_written and any(class_names):
+                named = {str(y): name for y, name in enumerate(class_names) if name}
+                write_json_atomic(os.path.join(folder, CLASSES_FILE), named)
             if is_written and has_pictures:
-                write_pictures(path, shape, os.path.dirname(path), lambda: bool(stop.reason))
+                write_pictures(path, shape, folder, is_stopped, class_names)
         except Interrupted:
-            log(f"stopped ({stop.reason}); run again to go on")
+            folder = os.path.dirname(path)
+            log(f"stopped ({stop.reason}); run again with --output_dir {folder} to go on")
             return False
     return True
 
@@ -121,16 +161,43 @@ def write_samples(
                 np.lib.format.write_array(member, labels, allow_pickle=False)
 
 
+def picture_name(index: int, label: int | None, class_names: Sequence[str] = ()) -> str:
+    """``<label>_<name>_<index>.png``, as far as label and name are known.
+
+    Of the name, letters, digits, dots and hyphens; other characters become hyphens.
+    """
+    number = f"{index:06d}.png"
+    if label is None:
+        return number
+    name = class_names[label][:_MAX_NAME] if 0 <= label < len(class_names) else ""
+    safe = "".join(c if (c.isalnum() and _is_for_files(c)) or c in "-." else "-" for c in name)
+    return f"{label}_{number}" if safe in ("", str(label)) else f"{label}_{safe}_{number}"
+
+
+def _is_for_files(letter: str) -> bool:
+    """Whether the system's encoding of file names has the letter."""
+    try:
+        os.fsencode(letter)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write_pictures(
-    path: str, shape: Shape, output_dir: str, is_stopped: Callable[[], bool] = lambda: False
+    path: str,
+    shape: Shape,
+    output_dir: str,
+    is_stopped: Callable[[], bool] = lambda: False,
+    class_names: Sequence[str] = (),
 ) -> None:
-    """Each sample of a file as ``png/<label>_<index>.png`` (those that are missing), and a grid.
+    """Each sample of a file as a picture (those that are missing), and a grid.
 
     Args:
         path: of the file that :func:`write_samples` made.
         shape: (N, H, W, C) of its samples.
         output_dir: where to.
         is_stopped: asked after each picture.
+        class_names: by label; empty: not known.
 
     Raises:
         DataError: if the file is damaged, or not of this shape.
@@ -144,8 +211,8 @@ def write_pictures(
 
     def draw(item: tuple[int, NDArray[np.uint8]]) -> tuple[int, NDArray[np.uint8]]:
         index, image = item
-        prefix = "" if labels is None else f"{labels[index]}_"
-        name = os.path.join(folder, f"{prefix}{index:06d}.png")
+        label = None if labels is None else int(labels[index])
+        name = os.path.join(folder, picture_name(index, label, class_names))
         if not os.path.exists(name):
             write_png(name, image[:, :, 0] if image.shape[2] == 1 else image)
         return item

@@ -9,17 +9,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ddpm.classes import listed_classes, trained_labels
 from ddpm.sampling import draw_samples
 from diffusion.guidance import CondFn, classifier_free
 from diffusion.options import Model
 from diffusion.samplers import SamplerOptions
 from image_ddpm.flags import ImageModelFlags, ImageSampleFlags
+from image_ddpm.labels import with_label_numbers
 from image_ddpm.parts import PartStore
 from utils.background_writer import BackgroundWriter
 from utils.batch_util import find_batch_size
@@ -51,9 +53,11 @@ class ImageSampler:
         device: where to compute.
         log: receives notices.
         guide: makes of labels (N,) the gradient of a classifier (``diffusion.guidance``).
+        class_names: of the network or its guide by label, as far as they are known; random labels
+            are among those.
 
     Raises:
-        ValueError: for labels that the network does not have.
+        ValueError: for labels that the network does not have or was not trained on.
     """
 
     def __init__(
@@ -66,13 +70,17 @@ class ImageSampler:
         device: torch.device,
         log: Log,
         guide: Callable[[torch.Tensor], CondFn] | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
-        _check_labels(network, flags, has_guide=guide is not None)
+        flags, self.class_names = with_label_numbers(flags, class_names, log), class_names
+        self._chosen = [int(part) for part in flags.chosen_labels]
+        self._trained = trained_labels(class_names, network.num_classes)
         self._network, self._flags, self._device, self._log = network, flags, device, log
         self._model, self._diffusion = model, diffusion
         network_call = compiled_for(model, flags.compile, device, log, is_trained=False)
         self._denoiser: Model = guided(network_call, network, flags)
         self._guide, self._has_labels = guide, network.class_cond or guide is not None
+        self._check_labels()
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler,
             clip_denoised=flags.clip_denoised,
@@ -81,6 +89,11 @@ class ImageSampler:
         if flags.batch_size == AUTO:
             found = find_batch_size(self._one_step, device, log)
             self._flags = dataclasses.replace(flags, batch_size=found)
+
+    @property
+    def flags(self) -> ImageSampleFlags:
+        """How many, which and how; classes as numbers."""
+        return self._flags
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -119,7 +132,8 @@ class ImageSampler:
                     bar.update(len(indices))
         watch.save(os.path.join(self._flags.output_dir, SECONDS_FILE))
         if is_stopped:
-            self._log(f"stopped ({stop.reason}); run again to go on")
+            folder = self._flags.output_dir
+            self._log(f"stopped ({stop.reason}); run again with --output_dir {folder} to go on")
             return False
         return True
 
@@ -153,11 +167,25 @@ class ImageSampler:
 
     def label(self, index: int) -> int:
         """The class of a sample: the given ones in turn, or a random one of (seed, index)."""
-        chosen = self._flags.chosen_labels
-        if chosen:
-            return chosen[index % len(chosen)]
+        if self._chosen:
+            return self._chosen[index % len(self._chosen)]
         rng = np.random.default_rng(stable_seed(self._flags.seed, "label", index))
-        return int(rng.integers(self._network.num_classes))
+        return self._trained[int(rng.integers(len(self._trained)))]
+
+    def _check_labels(self) -> None:
+        text, num_classes = self._flags.labels, self._network.num_classes
+        if self._chosen and not self._has_labels:
+            raise ValueError(
+                f"--labels {text} needs a network with --class_cond True, or a classifier"
+            )
+        for label in self._chosen:
+            if not 0 <= label < num_classes:
+                raise ValueError(f"--labels {text}: the network knows 0 to {num_classes - 1}")
+            if label not in self._trained:
+                raise ValueError(
+                    f"--labels {text}: no image of the training had label {label}; the classes are "
+                    f"{listed_classes(self.class_names)}"
+                )
 
     def _draw(self, indices: list[int], stop: StopFlag) -> torch.Tensor | None:
         """Samples (N, C, H, H) in [-1, 1]; None if a signal came.
@@ -216,16 +244,3 @@ def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> M
             "--class_dropout; give that flag's value here, too"
         )
     return classifier_free(model, flags.guidance_scale, network.null_label)
-
-
-def _check_labels(network: ImageModelFlags, flags: ImageSampleFlags, *, has_guide: bool) -> None:
-    chosen = flags.chosen_labels
-    if chosen and not (network.class_cond or has_guide):
-        raise ValueError(
-            f"--labels {flags.labels} needs a network with --class_cond True, or a classifier"
-        )
-    for label in chosen:
-        if not 0 <= label < network.num_classes:
-            raise ValueError(
-                f"--labels {flags.labels}: the network knows 0 to {network.num_classes - 1}"
-            )

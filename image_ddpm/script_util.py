@@ -6,6 +6,7 @@ import dataclasses
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ddpm.process import denoiser_identity
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
 from models.config import (
     UNetConfig,
@@ -13,6 +14,7 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
+from utils.identity import Identity
 from utils.script_util import defaults
 
 if TYPE_CHECKING:
@@ -47,6 +49,13 @@ def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> dict
     return {**vars(flags), "learn_sigma": process.learn_sigma}
 
 
+def image_identity(
+    flags: ImageModelFlags, process: ImageDiffusionFlags, *, is_training: bool
+) -> Identity:
+    """What the checkpoints of a denoiser are (``denoiser_identity``)."""
+    return denoiser_identity("TimeConditionedUNet", flags, process, is_training=is_training)
+
+
 def create_image_model(*, learn_sigma: bool, **flags: Any) -> TimeConditionedUNet:
     """The denoiser of :class:`ImageModelFlags`; twice the channels with ``learn_sigma``.
 
@@ -66,16 +75,7 @@ def create_image_model(*, learn_sigma: bool, **flags: Any) -> TimeConditionedUNe
         "model_channels": parsed.num_channels,
         "out_channels": parsed.in_channels * (2 if learn_sigma else 1),
         "num_classes": num_classes if parsed.class_cond else None,
-        "attention_resolutions": sides_within(parsed.attention_resolutions, parsed.image_size),
+        "attention_resolutions": parse_attention_resolutions(parsed.attention_resolutions),
         "channel_mult": channel_mult(parsed.image_size, parsed.channel_mult),
     }
     return TimeConditionedUNet(UNetConfig(**shared))
-
-
-def sides_within(text: str, image_size: int) -> tuple[int, ...]:
-    """Sides at which to attend, without those larger than the image, as 16 may be.
-
-    Raises:
-        ValueError: for what is no list of sides.
-    """
-    return tuple(side for side in parse_attention_resolutions(text) if side <= image_size)

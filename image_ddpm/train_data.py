@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ddpm.classes import OtherClasses, listed_classes, require_known_labels
+from ddpm.stored import Start
 from ddpm.train_loop import noising
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
 from utils.crop_data import (
@@ -19,7 +21,8 @@ from utils.crop_data import (
 )
 from utils.data_flags import AUTO, FOLDER, NAME
 from utils.data_util import TrainData
-from utils.errors import DataError
+from utils.errors import CheckpointError, DataError
+from utils.identity import shown
 from utils.image_folder import class_in_folder, class_in_name, other_reading, scan
 from utils.pixel_util import bytes_to_image
 from utils.random_util import stable_seed
@@ -47,11 +50,13 @@ def load_entries(
         known: class names of the network, by label; empty: not known.
 
     Raises:
-        DataError: for missing images, names without a label, classes that the network does not
-            know, or more than it has.
+        DataError: for missing images, names without a label, or more classes than the network has;
+            ``OtherClasses`` for those that it knows by another label or not at all.
     """
     if flags.data_info_dict_path:
         entries = listed_entries(flags.data_info_dict_path, flags.data_dir)
+        if num_classes is not None:
+            require_known_labels(entries, known, flags.data_info_dict_path)
     else:
         entries = _folder_entries(flags, num_classes, log, known)
     check_labels(entries, num_classes)
@@ -66,11 +71,27 @@ def load_entries(
     return entries
 
 
-def class_names(entries: Sequence[Entry]) -> list[str]:
-    """The names of the classes by label; empty where labels are not 0, 1, 2 … of named groups."""
-    found = {entry.y: entry.group for entry in entries}
-    is_ranked = sorted(found) == list(range(len(found))) and all(found.values())
-    return [found[y] for y in range(len(found))] if is_ranked else []
+def load_train_entries(
+    flags: LabelFlags, num_classes: int | None, log: Log, start: Start
+) -> list[Entry]:
+    """As :func:`load_entries`, of a training: labels are those of the checkpoint it starts from.
+
+    A new run from its weights may have other classes; its labels are its own then.
+
+    Raises:
+        CheckpointError: for other classes than those of the run to resume.
+        DataError: as :func:`load_entries`.
+    """
+    try:
+        return load_entries(flags, num_classes, log, start.class_names)
+    except OtherClasses as error:
+        if not start.is_new_run:
+            raise CheckpointError(
+                f"{start.path} was trained on other classes: {error}; or start a new run with "
+                f"--init_from {start.path} and another --model_save_dir"
+            ) from None
+        log(f"notice: labels are not those of {start.path}: {error}")
+    return load_entries(flags, num_classes, log)
 
 
 def _folder_entries(
@@ -86,12 +107,12 @@ def _folder_entries(
     if flags.label_from == AUTO and source == NAME:
         for line in other_reading(names, classes, NAME):
             log(line)
-    labels = {key: y for y, key in enumerate(known or sorted(set(classes)))}
+    labels = {key: y for y, key in enumerate(known or sorted(set(classes))) if key}
     unknown = sorted(set(classes) - set(labels))
     if unknown:
-        raise DataError(
+        raise OtherClasses(
             f"{flags.data_dir} holds classes that the network was not trained on: "
-            f"{', '.join(unknown[:5])}; it knows {', '.join(list(labels)[:5])} …"
+            f"{', '.join(map(shown, unknown[:5]))}; it knows {listed_classes(known)}"
         )
     return [Entry(name, labels[key], key) for name, key in zip(names, classes, strict=True)]
 

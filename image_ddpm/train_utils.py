@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ddpm.classes import trained_labels
 from ddpm.process import create_diffusion, create_schedule_sampler
-from ddpm.train_loop import DiffusionTrainLoop
+from ddpm.train_loop import DiffusionTrainLoop, NamesClasses
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageTrainFlags
+from image_ddpm.script_util import image_identity
 from utils import dist_util
-from utils.errors import CheckpointError
 from utils.pixel_util import image_to_bytes, make_grid, to_hwc
 from utils.random_util import stable_seed
 
@@ -24,20 +25,18 @@ if TYPE_CHECKING:
     from utils.logger import RunLogger
 
 GRID_STEPS = 20
-CLASSES_KEY = "classes"
 
 
-class ImageDiffusionTrainLoop(DiffusionTrainLoop):
+class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
     """The diffusion loss of images, given their label or nothing.
 
     Args:
         shape: (C, H, H) of an image.
-        num_classes: labels in a grid of samples run over them; None: no labels.
-        class_names: by label, kept in the checkpoints; a resumed run must have the same.
+        num_classes: labels in a grid of samples run over those that have images; None: no labels.
         grid_diffusion: the process that the grid is drawn with, respaced; None for no grid.
         sample_interval: steps between grids; 0: none.
         num_grid_samples: images in one.
-        rest: of :class:`DiffusionTrainLoop`.
+        rest: of :class:`NamesClasses` and :class:`DiffusionTrainLoop`.
     """
 
     def __init__(
@@ -45,35 +44,14 @@ class ImageDiffusionTrainLoop(DiffusionTrainLoop):
         *,
         shape: tuple[int, int, int],
         num_classes: int | None,
-        class_names: Sequence[str],
         grid_diffusion: GaussianDiffusion | None,
         sample_interval: int = 0,
         num_grid_samples: int = 16,
         **rest: Any,
     ) -> None:
         self._shape, self._num_classes, self._grid_diffusion = shape, num_classes, grid_diffusion
-        self._class_names = list(class_names)
         self._sample_interval, self._num_grid_samples = sample_interval, num_grid_samples
         super().__init__(condition_names=() if num_classes is None else ("y",), **rest)
-
-    def extra_state(self) -> dict[str, Any]:
-        """The names of the classes beside what every diffusion training keeps."""
-        return {**super().extra_state(), CLASSES_KEY: self._class_names}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`extra_state` gave.
-
-        Raises:
-            CheckpointError: if the classes are others now.
-        """
-        super().load_extra_state(state)
-        stored = state.get(CLASSES_KEY) or self._class_names
-        if stored != self._class_names:
-            differing = sorted(set(stored) ^ set(self._class_names))
-            raise CheckpointError(
-                f"the run that is resumed had other classes ({', '.join(differing[:5])}); labels "
-                "would mean something else: give the same images, or another --model_save_dir"
-            )
 
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:
@@ -96,7 +74,9 @@ class ImageDiffusionTrainLoop(DiffusionTrainLoop):
         x, noise_fn = gaussian_noise_fn(generators, (size, *self._shape), self.device)
         condition = {}
         if self._num_classes is not None:
-            condition["y"] = torch.arange(size, device=self.device) % self._num_classes
+            labels = trained_labels(self.class_names, self._num_classes)
+            y = [labels[i % len(labels)] for i in range(size)]
+            condition["y"] = torch.tensor(y, device=self.device)
         options = SamplerOptions(sampler="dpmpp_2m", model_kwargs=condition)
         self.model.eval()
         try:
@@ -137,6 +117,7 @@ def make_train_loop(
         shape=(flags.in_channels, flags.image_size, flags.image_size),
         num_classes=flags.num_classes if flags.class_cond else None,
         class_names=names,
+        identity=image_identity(flags, process, is_training=True),
         grid_diffusion=grid_diffusion,
         sample_interval=train.sample_interval,
         num_grid_samples=train.num_grid_samples,

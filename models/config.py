@@ -191,7 +191,8 @@ class UNetConfig:
                 "size or give fewer multipliers"
             )
         for side in self.attention_resolutions:
-            if side < 1 or self.image_size % side != 0:
+            # a larger one is at no level, as some others; the network says so (`notices`)
+            if side < 1 or (side <= self.image_size and self.image_size % side != 0):
                 raise ValueError(
                     f"--attention_resolutions {side} does not divide the image size "
                     f"{self.image_size}: give sides in pixels such as "

@@ -15,13 +15,11 @@ Do not renumber, reorder or rename them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from models.encoder_config import EncoderConfig
-from models.hints import Shapes, guess_wrong_encoder_flag
 from models.nn import (
     GroupNorm32,
     SiLUInPlace,
@@ -125,12 +123,6 @@ class EncoderUNet(Torso):
         num_last = 2 if self.encoder_config.pool == "adaptive" else 1  # a layer and its flattening
         pooled: Tensor = self.out[:-num_last](h)
         return pooled.flatten(1)
-
-    def explain_mismatch(
-        self, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
-    ) -> str:
-        """Return a guess at the wrong flag for a state_dict that does not fit (`models.hints`)."""
-        return guess_wrong_encoder_flag(missing, unexpected, misshaped)
 
     def _make_head(self) -> nn.Sequential:
         config, dims = self.encoder_config, self.config.dims

@@ -1,156 +1,229 @@
-"""Guesses which flag is wrong from how a state_dict differs from a network. Builds no network."""
+"""Says which flags are wrong where a state_dict does not fit a network; builds none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 
-# Every U-Net has it, no classifier does.
-_FIRST_OUTPUT_BLOCK = "output_blocks.0.0.in_layers.0.weight"
-# Which head a name belongs to, those first that no other head has.
-_NAMES_OF_POOLS = {
-    "out.2.positional_embedding": "attention",
-    "out.1.bias": "spatial_v2",
-    "out.2.bias": "spatial",
-    "out.3.bias": "adaptive",
-}
+from models.config import UNetConfig
+from models.structure import Shapes, Structure, read_structures
 
-Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+_MOST_CAUSES = 4
 
 
-def guess_wrong_flag(missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes) -> str:
-    """One sentence on the likeliest cause, or an empty string.
+def explain_difference(there: Shapes, here: Shapes, config: UNetConfig) -> str:
+    """One sentence on what differs, naming the flags; empty if nothing is known to.
 
     Args:
-        missing: names that the network has and the file lacks.
-        unexpected: names that the file has and the network lacks.
-        misshaped: name → (shape in the file, shape in the network).
+        there: name → shape, of the file.
+        here: the same of the network.
+        config: what the network, or the U-Net that a classifier is the half of, was built from.
     """
-    misshaped = _of_equal_rank(misshaped)
-    kind = _wrong_kind(missing, unexpected, misshaped)
-    return _sentence(kind, missing, unexpected, misshaped)
+    own = [one for one in read_structures(here) if _is_of(one, config)]
+    files = read_structures(there)
+    if not own:
+        return ""
+    if not files:
+        return _sentence(["the file is of another kind of network"])
+    kind = _wrong_kind(files[0], own[0])
+    if kind:
+        return _sentence([kind])
+    causes = [_causes(file, own[0], config) for file in files]
+    likeliest = [found for found in causes if len(found) == min(map(len, causes))]
+    if len(likeliest) == 1:
+        return _sentence(likeliest[0])
+    common = [cause for cause in likeliest[0] if all(cause in found for found in likeliest)]
+    return _sentence(common or ["the levels are others: see --num_res_blocks or --channel_mult"])
 
 
-def guess_wrong_encoder_flag(
-    missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
-) -> str:
-    """The same for a network that is a classifier; arguments as `guess_wrong_flag`."""
-    misshaped = _of_equal_rank(misshaped)
-    kind = _wrong_encoder_kind(missing, unexpected, misshaped)
-    return _sentence(kind, missing, unexpected, misshaped)
+def _is_of(structure: Structure, config: UNetConfig) -> bool:
+    return structure.num_levels in (0, len(config.widths))
 
 
-def _of_equal_rank(misshaped: Shapes) -> Shapes:
-    """Without tensors that no wrong flag explains, and whose sizes cannot be compared."""
-    return {name: pair for name, pair in misshaped.items() if len(pair[0]) == len(pair[1])}
+def _causes(file: Structure, network: Structure, config: UNetConfig) -> list[str]:
+    size = _image_size(file, config)
+    return [
+        *_wrong_ends(file, network, config),
+        *_wrong_pool(file, network),
+        *_wrong_image_size(file, size, config),
+        *_wrong_classes(file, network),
+        *_wrong_depth(file, network),
+        *_wrong_widths(file, network, config),
+        *_wrong_resampling(file, network, config),
+        *_wrong_attention(file, size, config),
+        *_wrong_norm(file, network),
+    ]
 
 
-def _sentence(
-    kind: str, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
-) -> str:
-    found = (
-        kind
-        or _wrong_width(misshaped)
-        or _wrong_structure(missing, unexpected)
-        or _wrong_norm(misshaped)
-    )
-    return f"likely cause: {found}" if found else ""
+def _sentence(causes: list[str]) -> str:
+    return f"likely cause: {'; '.join(causes[:_MOST_CAUSES])}" if causes else ""
 
 
-def _wrong_encoder_kind(
-    missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
-) -> str:
-    if _FIRST_OUTPUT_BLOCK in unexpected:
+def _wrong_kind(file: Structure, network: Structure) -> str:
+    if file.is_whole and not network.is_whole:
         return "the file is of a whole U-Net, the flags describe a classifier"
-    there, here = misshaped.get("input_blocks.0.0.weight", ((0, 0), (0, 0)))
-    if there[1] != here[1]:
-        return f"the file is for images of {there[1]} channels, not {here[1]}: see --in_channels"
-    pool = _pool_of_file(missing, unexpected)
-    if pool:
-        return f"the head of the file is another one: give --pool {pool}"
-    there, here = misshaped.get("out.2.positional_embedding", ((0, 0), (0, 0)))
-    if there[0] == here[0] and there[1] != here[1]:
-        return f"the file's pool has {there[1] - 1} places, not {here[1] - 1}: see --image_size"
-    for name in ("out.2.c_proj.bias", "out.3.bias", "out.2.bias"):
-        there, here = misshaped.get(name, ((0,), (0,)))
-        if there != here:
-            return f"the file knows {there[0]} classes, not {here[0]}: see --num_classes"
-    return ""
-
-
-def _pool_of_file(missing: Sequence[str], unexpected: Sequence[str]) -> str:
-    """The pool of the file, where it is another than the network's."""
-    for name, pool in _NAMES_OF_POOLS.items():
-        if name in unexpected:
-            return pool
-    # Of the others only the adaptive head has nothing where spatial_v2 has its norm.
-    return "adaptive" if "out.1.bias" in missing else ""
-
-
-def _wrong_kind(missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes) -> str:
-    if _FIRST_OUTPUT_BLOCK in missing:
+    if network.is_whole and not file.is_whole:
         return "the file is of a classifier, the flags describe a whole U-Net"
-    if any(name.startswith("time_embed.") for name in unexpected):
+    if file.is_time_conditioned and not network.is_time_conditioned:
         return "the file is of a diffusion model, the flags describe a mean or variance net"
-    if any(name.startswith("time_embed.") for name in missing):
+    if network.is_time_conditioned and not file.is_time_conditioned:
         return "the file is of a mean or variance net, the flags describe a diffusion model"
-    if "label_emb.weight" in unexpected:
-        return "the file is class-conditional: give --class_cond True"
-    if "label_emb.weight" in missing:
-        return "the file knows no classes: give --class_cond False"
-    there, here = misshaped.get("label_emb.weight", ((0,), (0,)))
-    if there[0] != here[0]:
-        also = " (--class_dropout adds one)" if abs(there[0] - here[0]) == 1 else ""
-        return f"the file knows {there[0]} classes, not {here[0]}: see --num_classes{also}"
-    there, here = misshaped.get("input_blocks.0.0.weight", ((0, 0), (0, 0)))
-    if there[1] != here[1]:
-        return f"the file's net takes {there[1]} channels, not {here[1]} (mean or variance net?)"
-    there, here = misshaped.get("out.2.weight", ((1,), (1,)))
-    if there[0] == 2 * here[0]:
-        return "the file predicts variances too: give --learn_sigma True"
-    if here[0] == 2 * there[0]:
-        return "the file predicts no variances: give --learn_sigma False"
     return ""
 
 
-def _wrong_width(misshaped: Shapes) -> str:
-    there, here = misshaped.get("input_blocks.0.0.weight", ((0,), (0,)))
-    if there[0] != here[0]:
-        return (
-            f"the first layer of the file has {there[0]} channels, not {here[0]}: see "
-            "--model_channels (--num_channels) and --channel_mult"
+def _wrong_ends(file: Structure, network: Structure, config: UNetConfig) -> Iterator[str]:
+    """Of the first and the last convolution."""
+    dims, own_dims = (len(one.input_shape) - 2 for one in (file, network))
+    if dims != own_dims:
+        yield f"the file is for {dims} spatial axes, not {own_dims}: give --dims {dims}"
+    entering, own_entering = (one.input_shape[1] for one in (file, network))
+    if entering != own_entering:
+        yield _wrong_input(entering, own_entering, network)
+    leaving, own_leaving = file.out_channels, network.out_channels
+    if leaving is None or own_leaving is None or leaving == own_leaving:
+        return
+    num_images = own_entering // config.in_channels
+    learns = _learns_variance(leaving, entering // num_images)
+    own_learns = _learns_variance(own_leaving, config.in_channels)
+    if not network.is_time_conditioned:
+        yield (
+            f"the file's net returns {leaving} channels, not {own_leaving}: see --out_channels "
+            "(of a baseline, its objective and quantiles)"
         )
-    return ""
+    elif learns is not None and own_learns is not None and learns != own_learns:
+        what = "variances, too" if learns else "no variances"
+        yield f"the file predicts {what}: give --learn_sigma {learns}"
 
 
-def _wrong_structure(missing: Sequence[str], unexpected: Sequence[str]) -> str:
-    if not missing and not unexpected:
-        return ""
-    plain_there, plain_here = _num_resampling(unexpected), _num_resampling(missing)
-    if plain_here and not plain_there:
-        return "the file resamples inside residual blocks: give --resblock_updown True"
-    if plain_there and not plain_here:
-        return "the file resamples outside residual blocks: give --resblock_updown False"
-    if _num_res_blocks(missing) != _num_res_blocks(unexpected):
-        return "the file has another depth: see --num_res_blocks and --channel_mult"
-    attention = [name for name in (*missing, *unexpected) if ".qkv." in name]
-    return "attention sits elsewhere: see --attention_resolutions" if attention else ""
+def _wrong_input(entering: int, own_entering: int, network: Structure) -> str:
+    if not network.is_whole:
+        return (
+            f"the file is for images of {entering} channels, not {own_entering}: see --in_channels"
+        )
+    what = f"the file's net takes {entering} channels, not {own_entering}: see --in_channels"
+    if max(entering, own_entering) != 2 * min(entering, own_entering):
+        return what
+    kinds = "an upsampler or not" if network.is_time_conditioned else "mean or variance net"
+    return f"{what} ({kinds}?)"
 
 
-def _num_resampling(names: Sequence[str]) -> int:
-    return sum(name.endswith((".op.weight", ".conv.weight")) for name in names)
+def _learns_variance(leaving: int, in_channels: int) -> bool | None:
+    """Whether a denoiser returns a variance beside the image; None if neither fits."""
+    if leaving not in (in_channels, 2 * in_channels):
+        return None
+    return leaving == 2 * in_channels
 
 
-def _num_res_blocks(names: Sequence[str]) -> int:
-    return sum(name.endswith(".in_layers.0.weight") for name in names)
+def _wrong_pool(file: Structure, network: Structure) -> Iterator[str]:
+    if file.pool is not None and file.pool != network.pool:
+        yield f"the head of the file is another one: give --pool {file.pool}"
 
 
-def _wrong_norm(misshaped: Shapes) -> str:
-    if not misshaped:
-        return ""
-    # where widths differ, so do those of convolutions
-    if all(".emb_layers.1." in name for name in misshaped):
-        there, here = next(iter(misshaped.values()))
-        if there[1:] == here[1:]:
-            wanted = there[0] > here[0]
-            return f"the embedding is used another way: give --use_scale_shift_norm {wanted}"
-    return "widths differ from some level on: see --channel_mult"
+def _image_size(file: Structure, config: UNetConfig) -> int:
+    """The image size of the file, which only a classifier's attention pool tells."""
+    if file.num_places is None or not file.num_levels:
+        return config.image_size
+    dims = len(file.input_shape) - 2
+    side = round(file.num_places ** (1 / dims))
+    return side << (file.num_levels - 1) if side**dims == file.num_places else config.image_size
+
+
+def _wrong_image_size(file: Structure, size: int, config: UNetConfig) -> Iterator[str]:
+    if size != config.image_size:
+        yield (
+            f"the file's pool has {file.num_places} places, as for images of {size} pixels, not "
+            f"{config.image_size}: see --image_size"
+        )
+
+
+def _wrong_classes(file: Structure, network: Structure) -> Iterator[str]:
+    count, own = file.num_classes, network.num_classes
+    if count is None or own is None or count == own:
+        return
+    if not own:
+        yield f"the file is class-conditional, of {count} classes: give --class_cond True"
+    elif not count:
+        yield "the file knows no classes: give --class_cond False"
+    else:
+        is_near = network.is_whole and abs(count - own) == 1
+        also = " (--class_dropout adds one)" if is_near else ""
+        yield f"the file knows {count} classes, not {own}: see --num_classes{also}"
+
+
+def _wrong_depth(file: Structure, network: Structure) -> Iterator[str]:
+    if file.num_levels and file.num_res_blocks != network.num_res_blocks:
+        yield (
+            f"residual blocks per level: {file.num_res_blocks} in the file, "
+            f"{network.num_res_blocks} here: give --num_res_blocks {file.num_res_blocks}"
+        )
+    elif not file.num_levels and file.num_input_blocks != network.num_input_blocks:
+        yield (
+            f"the file has {file.num_input_blocks} blocks on the way down, not "
+            f"{network.num_input_blocks}: see --num_res_blocks or --channel_mult"
+        )
+
+
+def _wrong_widths(file: Structure, network: Structure, config: UNetConfig) -> Iterator[str]:
+    widths = file.widths
+    base, own_base = file.model_channels, config.model_channels
+    if base is None and widths and widths != network.widths:
+        # without an embedding the base width shows in the product alone
+        base = next((m for m in _bases(widths[0], config) if _widths(m, config) == widths), None)
+    if base is not None and base != own_base:
+        yield (
+            f"the base width of the file is {base}, not {own_base}: see --model_channels "
+            "(--num_channels)"
+        )
+    if widths and widths != _widths(base or own_base, config):
+        mults = ",".join(_multiplier(width, base or own_base) for width in widths)
+        yield (
+            f"the levels of the file are {', '.join(map(str, widths))} channels wide: give "
+            f"--channel_mult {mults} (left out, it follows the image size)"
+        )
+
+
+def _widths(base: int, config: UNetConfig) -> tuple[int, ...]:
+    return tuple(int(mult * base) for mult in config.channel_mult)
+
+
+def _bases(width: int, config: UNetConfig) -> range:
+    """Base widths that could make the first level this wide."""
+    smallest = int(width / config.channel_mult[0])
+    return range(max(smallest, 1), smallest + 2 + int(1 / config.channel_mult[0]))
+
+
+def _multiplier(width: int, base: int) -> str:
+    """The shortest text that makes the width, which is the truncated product."""
+    exact = f"{width / base:g}"
+    return exact if int(float(exact) * base) == width else f"{(width + 0.5) / base:g}"
+
+
+def _wrong_resampling(file: Structure, network: Structure, config: UNetConfig) -> Iterator[str]:
+    kind, own = file.resampling, network.resampling
+    if kind is None or own is None or kind == own:
+        return
+    if kind == "updown":
+        yield "the file resamples inside residual blocks: give --resblock_updown True"
+        return
+    if own == "updown":
+        yield "the file resamples outside residual blocks: give --resblock_updown False"
+    if (kind == "conv") != config.conv_resample:
+        what = "by convolutions" if kind == "conv" else "without them"
+        yield f"the file resamples {what}: give --conv_resample {kind == 'conv'}"
+
+
+def _wrong_attention(file: Structure, size: int, config: UNetConfig) -> Iterator[str]:
+    factors = {size // side for side in config.attention_resolutions}
+    asked = tuple(2**level in factors for level in range(file.num_levels))
+    if file.attention == asked:
+        return
+    sides = ",".join(str(size >> level) for level, is_on in enumerate(file.attention) if is_on)
+    yield (
+        "attention sits elsewhere: see the image size, or --attention_resolutions (for images of "
+        f"{size} pixels, those of the file are {sides or repr('')})"
+    )
+
+
+def _wrong_norm(file: Structure, network: Structure) -> Iterator[str]:
+    wanted, own = file.uses_scale_shift_norm, network.uses_scale_shift_norm
+    if wanted is not None and own is not None and wanted != own:
+        yield f"the embedding is used another way: give --use_scale_shift_norm {wanted}"

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from models.blocks import AttentionBlock, BlockSequential, Downsample, Resampling, ResBlock
 from models.config import UNetConfig
+from models.hints import explain_difference
 from models.nn import cast_convolutions, conv_nd, timestep_embedding
+from models.structure import Shapes
 from models.winograd import prefers_channels_last
 
 # Narrower networks gain little from fast convolutions, and their other layers would lose more.
@@ -77,6 +79,27 @@ class Torso(nn.Module):
             self.convert_torso(torch.float16)
         elif self.config.use_bf16:
             self.convert_torso(torch.bfloat16)
+
+    def explain_mismatch(self, shapes: Shapes) -> str:
+        """Return which flags are wrong where a state_dict does not fit (`models.hints`).
+
+        Args:
+            shapes: name → shape, of the state_dict.
+        """
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        return explain_difference(shapes, own, self.config)
+
+    def notices(self) -> list[str]:
+        """Return what the flags ask for and the network cannot have, a line each."""
+        config = self.config
+        levels = [config.image_size >> level for level in range(len(config.channel_mult))]
+        unreached = [side for side in config.attention_resolutions if side not in levels]
+        if not unreached:
+            return []
+        return [
+            f"notice: --attention_resolutions {','.join(map(str, unreached))} adds no attention: "
+            f"the levels have sides of {', '.join(map(str, levels))} pixels"
+        ]
 
     def _make_res_block(
         self, channels: int, out_channels: int, resampling: Resampling = "none"

@@ -11,7 +11,6 @@ not renumber, reorder or rename them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from models.blocks import AttentionBlock, BlockSequential, Upsample
 from models.config import UNetConfig
-from models.hints import Shapes, guess_wrong_flag
 from models.nn import (
     GroupNorm32,
     SiLUInPlace,
@@ -66,12 +64,6 @@ class UNetBase(Torso):
         """
         super().convert_torso(dtype)
         cast_convolutions(self.output_blocks, dtype)
-
-    def explain_mismatch(
-        self, missing: Sequence[str], unexpected: Sequence[str], misshaped: Shapes
-    ) -> str:
-        """Return a guess at the wrong flag for a state_dict that does not fit (`models.hints`)."""
-        return guess_wrong_flag(missing, unexpected, misshaped)
 
     def _check_options(self, config: UNetConfig) -> None:
         name = type(self).__name__

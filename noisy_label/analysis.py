@@ -9,6 +9,7 @@ import numpy as np
 from noisy_label.flags import BIASED, UNIFORM
 from noisy_label.label_files import NoisyLabels
 from noisy_label.noise import (
+    NUM_CLASSES,
     Array,
     Labels,
     biased_law,
@@ -43,6 +44,7 @@ def make_noise(
     log_probabilities: Array | None,
     seed: int,
     split: str,
+    num_classes: int = NUM_CLASSES,
 ) -> NoisyLabels:
     """The law of one noise type for every image, and a label drawn from each.
 
@@ -53,11 +55,12 @@ def make_noise(
         log_probabilities: of a clean net; for ``model`` only.
         seed: of the draws.
         split: training or test: their draws differ.
+        num_classes: K; for ``model`` those of the clean net.
     """
     if noise_type == UNIFORM:
-        law = uniform_law(labels, alpha)
+        law = uniform_law(labels, alpha, num_classes)
     elif noise_type == BIASED:
-        law = biased_law(labels, alpha)
+        law = biased_law(labels, alpha, num_classes)
     else:
         assert log_probabilities is not None
         law = generated_law(log_probabilities, labels, alpha)
@@ -113,7 +116,7 @@ def net_figures(log_probabilities: Array, labels: Labels, noisy: NoisyLabels) ->
 
 
 def class_means(log_probabilities: Array, labels: Labels, law: Array) -> dict[str, Any]:
-    """Mean softmax and mean law of the images of each right class, (10, 10) lists."""
+    """Mean softmax and mean law of the images of each right class, (K, K) lists."""
     kinds = range(law.shape[1])
     members = [labels == kind for kind in kinds]
     return {

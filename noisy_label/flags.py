@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from utils.file_names import number_name
 from utils.script_util import flag
 from utils.train_flags import TrainFlags
 
@@ -13,6 +14,7 @@ ANALYSE, DRAW = "predict_analysis", "draw_pictures"
 UNIFORM, BIASED, GENERATED = "uniform", "fix", "model"
 NOISE_TYPES = (UNIFORM, BIASED, GENERATED)
 IMAGE_SIDE = 28
+EMNIST_SETS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,16 @@ class MnistDataFlags:
     """Where the images come from and go to."""
 
     source: str = flag(
-        "digits", "scikit-learn's handwritten digits, or MNIST's IDX files", ("digits", "idx")
+        "digits",
+        "scikit-learn's handwritten digits, or IDX files of MNIST's form",
+        ("digits", "idx"),
     )
     idx_dir: str = flag("data/mnist", "folder of the four IDX files, gzipped or not")
+    idx_set: str = flag(
+        "", "set of EMNIST, as its files are called; empty: the one that is there", EMNIST_SETS
+    )
     output_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
+    overwrite: bool = flag(False, "replace files that hold another data set")
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class NoiseFlags:
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha {self.alpha:g} must be between 0 and 1")
         if not self.noise_label_file:
-            name = f"{self.noise_type}_noisy_label_{self.alpha:g}.pkl"
+            name = f"{self.noise_type}_noisy_label_{number_name(self.alpha)}.pkl"
             object.__setattr__(self, "noise_label_file", os.path.join(self.data_dir, name))
 
     @property
@@ -89,7 +97,7 @@ class NoiseFlags:
         """
         if self.task in (TRAIN, GENERATE):
             return "clean"
-        return f"{self.noise_type}_{self.alpha:g}"
+        return f"{self.noise_type}_{number_name(self.alpha)}"
 
 
 @dataclass(frozen=True)

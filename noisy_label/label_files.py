@@ -1,4 +1,4 @@
-"""Noisy labels on disk: a list of (label, law q of ten probabilities), one item an image.
+"""Noisy labels on disk: a list of (label, law q of each class), one item an image.
 
 ``<noise_type>_noisy_label_<alpha>.pkl`` for the training images; the same with ``_test`` for the
 test images, whose labels nobody trains on.
@@ -14,6 +14,7 @@ import numpy as np
 
 from noisy_label.noise import NUM_CLASSES, Array, Labels
 from utils.errors import DataError
+from utils.file_names import number_name
 from utils.safe_pickle import dump_pickle, load_pickle
 from utils.storage_util import make_folder
 
@@ -22,7 +23,7 @@ _SUM_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class NoisyLabels:
-    """Labels (N,) drawn from the law (N, 10) of each image."""
+    """Labels (N,) drawn from the law (N, K) of each image."""
 
     labels: Labels
     law: Array
@@ -30,7 +31,7 @@ class NoisyLabels:
 
 def label_file(data_dir: str, noise_type: str, alpha: float) -> str:
     """Where the labels of the training images are kept."""
-    return os.path.join(data_dir, f"{noise_type}_noisy_label_{alpha:g}.pkl")
+    return os.path.join(data_dir, f"{noise_type}_noisy_label_{number_name(alpha)}.pkl")
 
 
 def held_out_file(path: str) -> str:
@@ -46,7 +47,7 @@ def save_labels(path: str, noisy: NoisyLabels) -> None:
     dump_pickle([(label, law) for label, law in rows], path)
 
 
-def load_labels(path: str, num_images: int) -> NoisyLabels:
+def load_labels(path: str, num_images: int, num_classes: int = NUM_CLASSES) -> NoisyLabels:
     """Reads a file, whoever wrote it; nothing in it is executed.
 
     Raises:
@@ -68,8 +69,8 @@ def load_labels(path: str, num_images: int) -> NoisyLabels:
         labels = np.array([_whole(label) for label, _ in content], np.int64)
         law = np.array([np.asarray(row, np.float64) for _, row in content])
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{path} is no list of (label, ten probabilities)") from None
-    problem = _problem(labels, law)
+        raise DataError(f"{path} is no list of (label, {num_classes} probabilities)") from None
+    problem = _problem(labels, law, num_classes)
     if problem:
         raise DataError(f"{path}: {problem}; make it again with --task generate_noisy_label")
     return NoisyLabels(labels, law)
@@ -81,11 +82,11 @@ def _whole(label: Any) -> int:
     return int(label)
 
 
-def _problem(labels: Labels, law: Array) -> str:
-    if law.ndim != 2 or law.shape[1] != NUM_CLASSES:
-        return f"an image has {NUM_CLASSES} probabilities, here the shape is {law.shape}"
-    if labels.min() < 0 or labels.max() >= NUM_CLASSES:
-        return f"labels run from {labels.min()} to {labels.max()}, not 0 to 9"
+def _problem(labels: Labels, law: Array, num_classes: int) -> str:
+    if law.ndim != 2 or law.shape[1] != num_classes:
+        return f"an image has {num_classes} probabilities, here the shape is {law.shape}"
+    if labels.min() < 0 or labels.max() >= num_classes:
+        return f"labels run from {labels.min()} to {labels.max()}, not 0 to {num_classes - 1}"
     if not np.isfinite(law).all() or law.min() < 0:
         return "a probability is negative or not finite"
     worst = float(np.abs(law.sum(axis=1) - 1).max())

@@ -116,7 +116,7 @@ class PredictionLoop(TestLoop):
         self._parts.append(torch.log_softmax(output.double(), dim=1).cpu())
 
     def log_probabilities(self) -> Array:
-        """(N, 10), float64, of what has passed."""
+        """(N, K), float64, of what has passed."""
         return np.asarray(torch.cat(self._parts).numpy(), np.float64)
 
 
@@ -125,7 +125,7 @@ class Stopped(Exception):
 
 
 def predict(model: torch.nn.Module, inputs: torch.Tensor, batch_size: int = 1000) -> Array:
-    """The log-softmax of every input, (N, 10), float64.
+    """The log-softmax of every input, (N, K), float64.
 
     Raises:
         Stopped: if a signal asked to stop.

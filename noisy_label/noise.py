@@ -13,7 +13,13 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
+# MNIST's; other sets of its format may have more
 NUM_CLASSES = 10
+
+
+def count_classes(labels: Labels) -> int:
+    """K of a training set: ten, or more where labels run further."""
+    return max(NUM_CLASSES, int(labels.max()) + 1)
 
 
 def uniform_law(labels: Labels, alpha: float, num_classes: int = NUM_CLASSES) -> Array:

@@ -41,7 +41,7 @@ def draw_class_probabilities(path: str, content: Mapping[str, Any]) -> None:
             label="mean law of the labels",
         )
         ax.set_title(f"images of class {kinds[place]}", fontsize=9)
-        ax.set_xticks(range(len(law)))
+        ax.set_xticks(range(0, len(law), -(-len(law) // 10)))
         ax.tick_params(labelsize=7)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)

@@ -26,11 +26,12 @@ from noisy_label.analysis import (
 )
 from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
 from noisy_label.loops import Stopped, predict
-from noisy_label.mnist_files import TEST, TRAINING
+from noisy_label.mnist_files import TEST, TRAINING, Split, describe_split
 from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
 from utils.atomic_file import atomic_write, write_json_atomic
 from utils.errors import DataError
+from utils.file_names import number_name
 from utils.json_file import is_number, read_json
 from utils.logger import RunLogger
 from utils.npz_file import read_npz
@@ -58,8 +59,10 @@ class SweepRun:
 
     def folder(self, output_dir: str) -> str:
         """Where the run keeps its files."""
-        name = CLEAN if self.noise_type == CLEAN else f"{self.noise_type}_{self.alpha:g}"
-        return os.path.join(output_dir, name, f"seed{self.seed}")
+        name = f"{self.noise_type}_{number_name(self.alpha)}"
+        return os.path.join(
+            output_dir, CLEAN if self.noise_type == CLEAN else name, f"seed{self.seed}"
+        )
 
 
 def seeds(flags: SweepFlags) -> range:
@@ -82,15 +85,27 @@ def noisy_runs(flags: SweepFlags) -> list[SweepRun]:
     ]
 
 
-def require_same_sweep(flags: SweepFlags) -> None:
+def require_same_sweep(flags: SweepFlags, splits: Mapping[str, Split]) -> None:
     """Remembers what the runs of a folder are trained with, and refuses anything else.
+
+    Args:
+        flags: of the sweep.
+        splits: the images by split; a record of an earlier version does not tell them.
 
     Raises:
         DataError: names the settings that differ.
     """
     settings = {name: getattr(flags, name) for name in SHARED}
-    path = os.path.join(flags.output_dir, SETTINGS_FILE)
-    require_same_settings(path, settings, defaults=defaults(type(flags)))
+    images = {
+        f"{name}_{key}": value
+        for name, split in splits.items()
+        for key, value in describe_split(*split).items()
+    }
+    require_same_settings(
+        os.path.join(flags.output_dir, SETTINGS_FILE),
+        {**settings, **images},
+        defaults={**defaults(type(flags)), **images},
+    )
 
 
 def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:
@@ -123,7 +138,7 @@ def do_run(run: SweepRun, flags: SweepFlags) -> bool:
     started, folder = time.monotonic(), run.folder(flags.output_dir)
     device = torch.device("cpu")
     images = Images.load(flags.data_dir, TRAINING, device)
-    held_out = Images.load(flags.data_dir, TEST, device)
+    held_out = Images.load(flags.data_dir, TEST, device, images.num_classes)
     train = LabelTrainFlags(
         **{name: getattr(flags, name) for name in _TRAINING},
         save_interval=flags.max_step,
@@ -156,11 +171,12 @@ def _train_and_judge(
     logger: RunLogger,
 ) -> dict[str, Any] | None:
     images, held_out = splits
+    num_classes = images.num_classes
     result = {"noise_type": run.noise_type, "alpha": run.alpha, "seed": run.seed}
     if run.noise_type == CLEAN:
-        if not train_net(images.inputs, images.labels, flags, train, logger):
+        if not train_net(images.inputs, images.labels, flags, train, logger, num_classes):
             return None
-        model = load_net(flags, train, logger)
+        model = load_net(flags, train, logger, num_classes)
         found = [predict(model, part.inputs) for part in splits]
         _save_predictions(run.folder(flags.output_dir), found)
         return {
@@ -173,14 +189,14 @@ def _train_and_judge(
         clean = [*clean_predictions(run.seed, flags.output_dir)]
     # another draw for each run: seeds differ in the noise, the weights and the order
     noisy = [
-        make_noise(run.noise_type, run.alpha, part.labels, law, run.seed, name)
+        make_noise(run.noise_type, run.alpha, part.labels, law, run.seed, name, num_classes)
         for part, law, name in zip(splits, clean, (TRAINING, TEST), strict=True)
     ]
     seed = stable_seed(run.seed, run.noise_type, f"{run.alpha:g}") % 2**31
     train = LabelTrainFlags(**{**vars(train), "seed": seed})
-    if not train_net(images.inputs, noisy[0].labels, flags, train, logger):
+    if not train_net(images.inputs, noisy[0].labels, flags, train, logger, num_classes):
         return None
-    model = load_net(flags, train, logger)
+    model = load_net(flags, train, logger, num_classes)
     return {
         **result,
         "noise": noise_figures(noisy[0], images.labels),

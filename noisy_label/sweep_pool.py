@@ -12,6 +12,7 @@ import torch
 
 from noisy_label.flags import SweepFlags
 from noisy_label.sweep import SweepRun, do_run, result_of
+from utils.console import prepare_streams
 from utils.progress import Progress
 from utils.stop_util import StopFlag
 from utils.thread_util import num_cores
@@ -36,7 +37,7 @@ def run_all(
     pool = ProcessPoolExecutor(
         min(count, len(open_runs)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_use_one_thread,
+        initializer=_begin,
     )
     pending = {pool.submit(do_run, run, flags) for run in open_runs}
     try:
@@ -63,6 +64,7 @@ def _collect(pending: set[Future[bool]], stop: StopFlag, progress: Progress) -> 
     return True
 
 
-def _use_one_thread() -> None:
+def _begin() -> None:
+    prepare_streams()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -14,7 +14,7 @@ from scipy import stats
 
 from noisy_label.flags import BIASED, GENERATED, UNIFORM, SweepFlags
 from noisy_label.mnist_files import TEST, TRAINING
-from noisy_label.noise import NUM_CLASSES, Labels, flip_points
+from noisy_label.noise import Labels, count_classes, flip_points
 from noisy_label.published import published_accuracy
 from noisy_label.sweep import (
     SHARED,
@@ -47,7 +47,8 @@ def summarise(flags: SweepFlags, training_labels: Labels, test_labels: Labels) -
         "clean": {split: {"accuracy": over_seeds(clean, split, "accuracy")} for split in _SPLITS},
         "runs": [_row(*place, by_place[place]) for place in places],
         "theorem": {
-            noise_type: _prediction(noise_type, flags, test_labels) for noise_type in flags.types
+            noise_type: _prediction(noise_type, flags, test_labels, count_classes(training_labels))
+            for noise_type in flags.types
         },
     }
 
@@ -92,7 +93,9 @@ def _finished(run: SweepRun, flags: SweepFlags) -> dict[str, Any]:
     return result
 
 
-def _prediction(noise_type: str, flags: SweepFlags, test_labels: Labels) -> dict[str, Any]:
+def _prediction(
+    noise_type: str, flags: SweepFlags, test_labels: Labels, num_classes: int
+) -> dict[str, Any]:
     """The accuracy of a net that has learned q, against α, and where that falls.
 
     For generated noise each image has a flip point of its own; their median stands for all.
@@ -112,6 +115,6 @@ def _prediction(noise_type: str, flags: SweepFlags, test_labels: Labels) -> dict
             "flip": float(np.median(points)),
             "flip_quantiles": [float(q) for q in np.quantile(points, [0.05, 0.95])],
         }
-    flip = {UNIFORM: 1 / NUM_CLASSES, BIASED: 0.5}[noise_type]
+    flip = {UNIFORM: 1 / num_classes, BIASED: 0.5}[noise_type]
     accuracy = np.where(alphas > flip, 1.0, 0.0)
     return {"alpha": _GRID, "accuracy": accuracy.tolist(), "flip": flip}

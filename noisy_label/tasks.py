@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +32,13 @@ from noisy_label.flags import (
     NetFlags,
     NoiseFlags,
 )
-from noisy_label.label_files import (
-    NoisyLabels,
-    held_out_file,
-    load_labels,
-    save_labels,
-)
+from noisy_label.label_files import NoisyLabels, held_out_file
+from noisy_label.label_records import load_for, require_one_draw, save_with_record
 from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
-from noisy_label.mnist_files import TEST, TRAINING, load_split
-from noisy_label.noise import Labels
+from noisy_label.mnist_files import TEST, TRAINING, describe_split, load_split
+from noisy_label.noise import NUM_CLASSES, Labels, count_classes
 from utils import dist_util
-from utils.atomic_file import write_json_atomic
+from utils.atomic_file import sha256_of, write_json_atomic
 from utils.checkpoint import CheckpointStore
 from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
 from utils.state_dict_io import load_model
@@ -52,20 +49,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Images:
-    """One split on the device: network inputs (N, 1, 28, 28) and the right labels (N,)."""
+    """One split on the device: network inputs (N, 1, 28, 28) and the right labels (N,).
+
+    ``data`` tells it from other splits (``mnist_files.describe_split``).
+    """
 
     inputs: torch.Tensor
     labels: Labels
+    data: Mapping[str, Any]
+
+    @property
+    def num_classes(self) -> int:
+        """K, of the training images."""
+        return count_classes(self.labels)
 
     @classmethod
-    def load(cls, data_dir: str, split: str, device: torch.device) -> Images:
+    def load(
+        cls, data_dir: str, split: str, device: torch.device, num_classes: int | None = None
+    ) -> Images:
         """Reads ``training`` or ``test``.
+
+        Args:
+            data_dir: the folder.
+            split: of the two.
+            device: of the inputs.
+            num_classes: of the training images, which those of the test must not exceed.
 
         Raises:
             DataError: names the file and the remedy.
         """
-        images, labels = load_split(data_dir, split)
-        return cls(network_input(images, device), labels.numpy())
+        images, labels = load_split(data_dir, split, num_classes)
+        data = describe_split(images, labels)
+        return cls(network_input(images, device), labels.numpy(), data)
 
 
 def with_folders(noise: NoiseFlags, train: LabelTrainFlags) -> LabelTrainFlags:
@@ -86,24 +101,29 @@ def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: R
     """
     device = dist_util.current_device()
     images = Images.load(noise.data_dir, TRAINING, device)
+    num_classes = images.num_classes
+    if num_classes != NUM_CLASSES:
+        logger.info(f"{num_classes} classes")
     if noise.task == TRAIN:
-        is_done = train_net(images.inputs, images.labels, net, train, logger)
+        is_done = train_net(images.inputs, images.labels, net, train, logger, num_classes)
         return EXIT_DONE if is_done else EXIT_STOPPED
-    held_out = Images.load(noise.data_dir, TEST, device)
+    held_out = Images.load(noise.data_dir, TEST, device, num_classes)
     try:
         if noise.task == GENERATE:
             _generate(noise, net, train, (images, held_out), logger)
             return EXIT_DONE
-        noisy = load_labels(noise.noise_label_file, len(images.labels))
+        noisy = _load_noisy(noise.noise_label_file, noise, images, num_classes, logger)
         if noise.task in (ANALYSE, DRAW):
-            laws = (noisy, _held_out_labels(noise, held_out, logger))
-            _report(noise.task, load_net(net, train, logger), (images, held_out), laws, logger)
+            laws = (noisy, _held_out_labels(noise, held_out, num_classes, logger))
+            model = load_net(net, train, logger, num_classes)
+            _origin_of_net(train, images.inputs, noisy.labels, logger)
+            _report(noise.task, model, (images, held_out), laws, logger)
             return EXIT_DONE
     except Stopped:
         logger.info("stopped; run again")
         return EXIT_STOPPED
     log_noise(noise_figures(noisy, images.labels), logger)
-    is_done = train_net(images.inputs, noisy.labels, net, train, logger)
+    is_done = train_net(images.inputs, noisy.labels, net, train, logger, num_classes)
     return EXIT_DONE if is_done else EXIT_STOPPED
 
 
@@ -113,10 +133,11 @@ def train_net(
     net: NetFlags,
     train: LabelTrainFlags,
     logger: RunLogger,
+    num_classes: int = NUM_CLASSES,
 ) -> bool:
     """Trains a classifier on labels; False if a signal stopped it (a checkpoint is saved)."""
     torch.manual_seed(train.seed)
-    model = SmallCNN(net.input_dim, net.widths)
+    model = SmallCNN(net.input_dim, net.widths, num_classes)
     # 1.35 times as fast on a CPU; torch's overloads for type checkers leave it out
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     on_device = torch.from_numpy(labels).to(inputs.device)
@@ -124,7 +145,9 @@ def train_net(
     return LabelTrainLoop(model=model, data=data, logger=logger, **train.common()).run_loop()
 
 
-def load_net(net: NetFlags, train: LabelTrainFlags, logger: RunLogger) -> SmallCNN:
+def load_net(
+    net: NetFlags, train: LabelTrainFlags, logger: RunLogger, num_classes: int = NUM_CLASSES
+) -> SmallCNN:
     """The net that ``resume_checkpoint`` names, or the newest of ``model_save_dir``.
 
     Raises:
@@ -137,10 +160,31 @@ def load_net(net: NetFlags, train: LabelTrainFlags, logger: RunLogger) -> SmallC
             f"{train.model_save_dir} holds no checkpoint; train the net first (--task train, or "
             "train_on_noisy_label), or name one with --resume_checkpoint"
         )
-    model = SmallCNN(net.input_dim, net.widths).to(dist_util.current_device())
-    load_model(model, found.model_path)
+    model = SmallCNN(net.input_dim, net.widths, num_classes).to(dist_util.current_device())
+    load_model(model, found.model_path, logger.info)
     logger.info(f"net: {found.model_path}")
     return model
+
+
+def _origin_of_net(
+    train: LabelTrainFlags, inputs: torch.Tensor, labels: Labels, logger: RunLogger
+) -> str:
+    """The sha256 of the net that was loaded; says so if it was trained on other images or labels.
+
+    Args:
+        train: names the net.
+        inputs: (N, 1, 28, 28) training images.
+        labels: (N,) those that it should have seen.
+        logger: receives the notice.
+    """
+    store = CheckpointStore(train.model_save_dir, warn=lambda line: None)
+    found = store.resolve(train.resume_checkpoint or "auto")
+    assert found is not None
+    made_on = found.manifest.get("data")
+    seen = torch.from_numpy(labels).to(inputs.device)
+    if made_on and made_on != TensorBatches(inputs, seen, 1, 0).listing():
+        logger.info(f"notice: {found.model_path} was trained on other images or labels than these")
+    return sha256_of(found.model_path)
 
 
 def log_noise(figures: dict[str, float], logger: RunLogger) -> None:
@@ -159,8 +203,14 @@ def _generate(
     splits: tuple[Images, Images],
     logger: RunLogger,
 ) -> None:
-    model = load_net(net, train, logger) if noise.noise_type == GENERATED else None
+    num_classes = splits[0].num_classes
+    model, digest = None, ""
+    if noise.noise_type == GENERATED:
+        model = load_net(net, train, logger, num_classes)
+        digest = _origin_of_net(train, splits[0].inputs, splits[0].labels, logger)
     path = noise.noise_label_file
+    drawn = {"noise_type": noise.noise_type, "alpha": noise.alpha}
+    drawn |= {"seed": train.seed, "net": digest}
     for images, name, target in zip(
         splits, (TRAINING, TEST), (path, held_out_file(path)), strict=True
     ):
@@ -172,23 +222,37 @@ def _generate(
                 f"images; 1e-6 in a denominator would lose {lost['mean_mass_lost_by_1e-6']:.4f} of "
                 "the rest's probability on average, here it is kept (docs/noisy_labels.md)"
             )
-        noisy = make_noise(noise.noise_type, noise.alpha, images.labels, found, train.seed, name)
+        noisy = make_noise(
+            noise.noise_type, noise.alpha, images.labels, found, train.seed, name, num_classes
+        )
         if name == TRAINING:
             log_noise(noise_figures(noisy, images.labels), logger)
         if train.dry_run:
             logger.info(f"dry run: {target} was not written")
         elif dist_util.is_main():
-            save_labels(target, noisy)
+            save_with_record(target, noisy, images.data, drawn)
             logger.info(f"written: {target}")
 
 
-def _held_out_labels(noise: NoiseFlags, held_out: Images, logger: RunLogger) -> NoisyLabels | None:
+def _load_noisy(
+    path: str, noise: NoiseFlags, images: Images, num_classes: int, logger: RunLogger
+) -> NoisyLabels:
+    flags = {"noise_type": noise.noise_type, "alpha": noise.alpha}
+    return load_for(path, images.labels, images.data, flags, logger.info, num_classes)
+
+
+def _held_out_labels(
+    noise: NoiseFlags, held_out: Images, num_classes: int, logger: RunLogger
+) -> NoisyLabels | None:
     """The laws of the test images: from the file beside the labels, or by formula."""
     path = held_out_file(noise.noise_label_file)
     if os.path.exists(path):
-        return load_labels(path, len(held_out.labels))
+        require_one_draw(noise.noise_label_file, path)
+        return _load_noisy(path, noise, held_out, num_classes, logger)
     if noise.noise_type != GENERATED:
-        return make_noise(noise.noise_type, noise.alpha, held_out.labels, None, 0, TEST)
+        return make_noise(
+            noise.noise_type, noise.alpha, held_out.labels, None, 0, TEST, num_classes
+        )
     logger.info(f"notice: {path} is missing, so nothing is said of the law of the test images")
     return None
 

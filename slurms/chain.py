@@ -98,7 +98,9 @@ def submit(command: Sequence[str], config: str) -> str:
     """
     environ = {**os.environ, "CONFIG": config}
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, errors="replace"
+        )
     except FileNotFoundError:
         raise ValueError("no sbatch here; start this where jobs are submitted") from None
     # behind a semicolon stands the cluster

@@ -1,5 +1,6 @@
 # Settings of all job scripts, as bash reads them. Other settings: a copy, and submit.py --config COPY
-# (with sbatch itself: CONFIG=COPY sbatch ...). Paths hold no spaces; they start at the toolkit's root.
+# (with sbatch itself: CONFIG=COPY sbatch ...). Paths hold no spaces; they start at the toolkit's root
+# or, in flags of scripts, with a tilde at the home folder.
 # OPTIONS go to sbatch with every step, <STEP>_OPTIONS with one; <STEP>_FLAGS go to its script.
 
 OPTIONS=""                          # such as --partition and --account

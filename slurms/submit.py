@@ -40,7 +40,9 @@ class SubmitFlags:
     """What is submitted."""
 
     steps: str = flag(",".join(CHAIN), f"comma separated, of {', '.join(NEEDS)}")
-    config: str = flag("slurms/config.sh", "file of the settings; relative: to the toolkit's root")
+    config: str = flag(
+        "slurms/config.sh", "file of the settings; relative: to the toolkit's root", is_path=True
+    )
     after: str = flag("", "numbers of jobs that the first steps wait for, with colons between them")
     dry_run: bool = flag(False, "print the commands, submit nothing")
 

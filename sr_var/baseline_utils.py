@@ -26,10 +26,12 @@ from sr_var.degradation import area_downsample
 from sr_var.losses import beta_nll, pinball
 from sr_var.net_flags import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
+from sr_var.sample_jobs import LOW_RES_FILE
 from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
 from utils.crop_data import Entry
 from utils.errors import DataError
+from utils.file_names import number_name
 from utils.json_file import is_number, read_json
 from utils.pixel_util import image_to_255, require_finite, save_image, to_hwc
 from utils.safe_pickle import dump_pickle
@@ -94,7 +96,7 @@ class BaselineTrainLoop(TrainLoop):
 
 def quantile_file(level: float, step: int) -> str:
     """Name of the file of one level, as in ``high_res_quantile_0.05_9.npy``."""
-    return f"high_res_quantile_{level:g}_{step}.npy"
+    return f"high_res_quantile_{number_name(level)}_{step}.npy"
 
 
 def errors_file(truth: str, step: int) -> str:
@@ -110,7 +112,7 @@ def baseline_result_folder(
     apply_orientation: bool = False,
 ) -> ResultFolder:
     """The files of a baseline; the last one makes an image done."""
-    files = ["low_res.png"]
+    files = [LOW_RES_FILE]
     if flags.num_outputs > 1:
         files += [f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy"]
         files.append(f"high_res_var_{step}.pkl")
@@ -154,7 +156,7 @@ class BaselineTestLoop(TestLoop):
             if flags.num_outputs > 1:
                 mean, variance = normal_moments(quantiles, flags.levels)
         for i, name in enumerate(batch_kwargs["name"]):
-            save_image(self._results.path(name, "low_res.png"), batch[i])
+            self._results.save_low_res(name, batch[i])
             if variance is not None:
                 self._write_moments(name, mean[i], variance[i])
             if quantiles is not None:
@@ -182,7 +184,7 @@ class BaselineTestLoop(TestLoop):
             quantile_255 = to_hwc(image_to_255(quantiles[place]))
             save_array(path, quantile_255)
             exact_255 = None if exact is None else to_hwc(image_to_255(exact[0, place]))
-            errors[f"{level:g}"] = quantile_errors(quantile_255, label_255, exact_255)
+            errors[number_name(level)] = quantile_errors(quantile_255, label_255, exact_255)
         write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)
 
 

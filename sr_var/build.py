@@ -6,16 +6,23 @@ What the scripts share, so that each of them stays a page.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_var.flags import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
-from sr_var.model_args import args_path, load_model_args, save_model_args, settle_model_flags
+from sr_var.model_args import (
+    args_path,
+    flags_of_checkpoint,
+    identity_of,
+    save_model_args,
+    settle_model_flags,
+)
 from sr_var.net_flags import FOLD_FIELD, QUANTILE, BaselineModelFlags
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from sr_var.start import start_at_usual_spread
 from utils import dist_util
-from utils.checkpoint import CheckpointStore, step_of
+from utils.checkpoint import CheckpointSet, CheckpointStore, step_of
 from utils.compile_util import compiled_for
 from utils.compute_flags import ComputeFlags
 from utils.data_util import TrainData
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from models.unet import UNetBase
-    from sr_var.cross_fit import CrossFit, FoldedMean
+    from sr_var.cross_fit import CrossFit
     from sr_var.results import ResultFolder
     from utils.logger import RunLogger
 
@@ -41,7 +48,7 @@ Log = Callable[[str], None]
 
 
 def settle_train_flags(
-    args: argparse.Namespace, model_flags: MeanModelFlags, train: Train, log: Log
+    args: argparse.Namespace, model_flags: MeanModelFlags, train: Train, logger: RunLogger
 ) -> tuple[dict[str, Any], Train]:
     """The model flags to build from, stored ones first, and the training flags that go with them.
 
@@ -53,23 +60,26 @@ def settle_train_flags(
     found = CheckpointStore(train.model_save_dir, warn=lambda line: None).resolve(
         train.resume_checkpoint
     )
-    settled = _settle(args, model_flags, train.log_dir, is_resuming=found is not None, log=log)
+    settled = _settle(args, model_flags, train.log_dir, found, logger)
     train = dataclasses.replace(train, use_fp16=settled["use_fp16"], use_bf16=settled["use_bf16"])
-    return settled, in_usable_precision(train, log)
+    return settled, in_usable_precision(train, logger.info)
 
 
 def _settle(
     args: argparse.Namespace,
     model_flags: MeanModelFlags,
     log_dir: str,
-    *,
-    is_resuming: bool,
-    log: Log,
+    found: CheckpointSet | None,
+    logger: RunLogger,
 ) -> dict[str, Any]:
     """The model flags that count, also put into ``args``."""
-    path = args_path(log_dir, type(model_flags))
+    stored, kind = None, type(model_flags)
+    if found is not None:
+        named = "--log_dir" if "log_dir" in args.given_flags else ""
+        path = args_path(log_dir, kind)
+        stored = flags_of_checkpoint(found, path, kind, logger.info, path_flag=named)
     flags = settle_model_flags(
-        model_flags, path, is_resuming=is_resuming, given=args.given_flags, log=log
+        model_flags, stored, given=args.given_flags, logger=logger, is_strict=args.strict_flags
     )
     for name, value in flags.items():
         setattr(args, name, value)
@@ -93,22 +103,40 @@ def new_model(create: Callable[..., Network], flags: dict[str, Any], train: Trai
 
 
 def frozen_mean_net(
-    path: str, args_file: str, sizes: tuple[int, int], compile: str, log: Log
+    path: str,
+    args_file: str,
+    sizes: tuple[int, int],
+    compile: str,
+    log: Log,
+    *,
+    args_flag: str = "--mean_model_args_path",
 ) -> torch.nn.Module:
     """The mean net that the variance task stands on, built from its own stored flags.
+
+    Args:
+        path: of its checkpoint.
+        args_file: its model flags, for a checkpoint whose manifest does not tell them.
+        sizes: (large, small) of the task.
+        compile: see ``compile_util``.
+        log: receives notices.
+        args_flag: the flag that named ``args_file``; empty if nobody did.
 
     Raises:
         CheckpointError: if a file is missing or does not fit, or the net is for other sizes.
     """
-    if not path:
+    found = CheckpointStore("", warn=lambda line: None).resolve(path)
+    if found is None:
         raise CheckpointError("--mean_model_path is empty; give the checkpoint of the mean net")
-    flags = load_model_args(args_file, MeanModelFlags, log)
+    flags = flags_of_checkpoint(
+        found, args_file, MeanModelFlags, log, path_flag=args_flag, must_exist=bool(args_flag)
+    )
     if (flags["large_size"], flags["small_size"]) != sizes:
         raise CheckpointError(
-            f"the mean net of {args_file} is for {flags['small_size']} → {flags['large_size']}, "
-            f"this run for {sizes[1]} → {sizes[0]}"
+            f"the mean net {path} is for {flags['small_size']} → {flags['large_size']}, this run "
+            f"for {sizes[1]} → {sizes[0]}; name a mean net of these sizes"
         )
-    model = load_checked(create_mean_model, flags, path, log)
+    identity = identity_of(MeanModelFlags, flags)
+    model = load_checked(create_mean_model, flags, path, log, identity)
     return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
 
 
@@ -138,17 +166,21 @@ def frozen_means(
     sizes: tuple[int, int],
     compute: ComputeFlags,
     log: Log,
+    given: Collection[str],
 ) -> torch.nn.Module:
     """The frozen mean net; with a cross-fit, the nets of all folds as one (``FoldedMean``).
+
+    ``given`` are the names of the flags that the command line has.
 
     Raises:
         ValueError: if the flags contradict each other.
         CheckpointError: if a net is missing, does not fit, or has seen the fold it is for.
     """
     paths = mean_net_paths(flags, cross_fit)
+    args_flag = "--mean_model_args_path" if "mean_model_args_path" in given else ""
+    load = partial(frozen_mean_net, sizes=sizes, compile=compute.compile, log=log)
     if cross_fit is None:
-        args_file = flags.mean_model_args_path
-        return frozen_mean_net(paths[0], args_file, sizes, compute.compile, log)
+        return load(paths[0], flags.mean_model_args_path, args_flag=args_flag)
     from sr_var.cross_fit import FoldedMean
 
     store, nets = CheckpointStore("", warn=lambda line: None), []
@@ -156,16 +188,21 @@ def frozen_means(
         args_file = flags.mean_model_args_path.replace(FOLD_FIELD, str(fold))
         found = store.resolve(path)
         cross_fit.require_unseen(fold, path, found.state if found else {})
-        nets.append(frozen_mean_net(path, args_file, sizes, compute.compile, log))
+        nets.append(load(path, args_file, args_flag=args_flag))
     return FoldedMean(nets)
 
 
 def report_leakage(
-    model: FoldedMean, data: TrainData[Any], num_images: int, logger: RunLogger, step: int
+    model: torch.nn.Module, data: TrainData[Any], num_images: int, logger: RunLogger, step: int
 ) -> None:
-    """Measures and logs what the variance net is spared by cross-fitting; all processes join."""
-    from sr_var.cross_fit import measure_leakage
+    """Measures and logs what the variance net is spared by cross-fitting; all processes join.
 
+    Nothing to measure without a cross-fit, or on no images.
+    """
+    from sr_var.cross_fit import FoldedMean, measure_leakage
+
+    if not isinstance(model, FoldedMean) or not num_images:
+        return
     device = dist_util.current_device()
     found = measure_leakage(model.to(device), data.batches(0), num_images, device)
     names = ("in_fold", "out_of_fold", "ratio")
@@ -178,22 +215,25 @@ def report_leakage(
 
 
 def tested_model(
-    args: argparse.Namespace, model_flags: MeanModelFlags, test: TestFlags, log: Log
+    args: argparse.Namespace, model_flags: MeanModelFlags, test: TestFlags, logger: RunLogger
 ) -> tuple[torch.nn.Module, tuple[int, int], int]:
     """The network to test, its (large, small) sizes, and the step in its file name.
 
     Raises:
         CheckpointError: if a file is missing or does not fit.
     """
-    flags = _settle(args, model_flags, test.log_dir, is_resuming=True, log=log)
-    if not test.model_path:
+    log = logger.info
+    found = CheckpointStore("", warn=lambda line: None).resolve(test.model_path)
+    if found is None:
         raise CheckpointError("--model_path is empty; give the checkpoint to test")
+    flags = _settle(args, model_flags, test.log_dir, found, logger)
     create: Callable[..., UNetBase] = create_mean_model
     if isinstance(model_flags, VarModelFlags):
         create = create_var_model
     elif isinstance(model_flags, BaselineModelFlags):
         create = create_baseline_model
-    network = load_checked(create, flags, test.model_path, log)
+    identity = identity_of(type(model_flags), flags)
+    network = load_checked(create, flags, test.model_path, log, identity)
     device = dist_util.current_device()
     model = compiled_for(network, test.compile, device, log, is_trained=False)
     return model, (flags["large_size"], flags["small_size"]), step_of(test.model_path)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sr_var.flags import DataInfoFlags
+from sr_var.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
 from utils.data_flags import AUTO, ERROR, FOLDER
 from utils.errors import DataError
 from utils.full_disk import write_through
@@ -23,16 +24,10 @@ from utils.image_notes import describe_sizes, without_small
 from utils.image_util import read_image, resolve_image_path
 from utils.progress import Progress
 from utils.random_util import stable_seed
-from utils.safe_pickle import dump_pickle
 from utils.stop_util import StopFlag
 from utils.storage_util import make_folder
 from utils.thread_util import chosen_threads
 
-ALL_FILE, TRAIN_FILE, TEST_FILE = (
-    "data_info.pkl",
-    "train_data_info.pkl",
-    "to_sample_data_info.pkl",
-)
 _CHECKED_FILE = ".checked.txt"
 
 
@@ -173,6 +168,9 @@ def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
 
     Returns:
         False if a signal stopped the check.
+
+    Raises:
+        DataError: for damaged images, or if another split is there (``info_files.write_split``).
     """
     names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if not flags.dry_run:
@@ -191,10 +189,9 @@ def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
     if flags.dry_run:
         log("dry run: nothing was written")
         return True
-    for file_name, members in ((ALL_FILE, names), (TRAIN_FILE, train), (TEST_FILE, test)):
-        path = os.path.join(flags.output_dir, file_name)
-        dump_pickle(make_info(members, class_by_name), path)
-        log(f"wrote {path}")
+    members = {ALL_FILE: names, TRAIN_FILE: train, TEST_FILE: test}
+    parts = {file: make_info(part, class_by_name) for file, part in members.items()}
+    write_split(flags.output_dir, parts, overwrite=flags.overwrite, log=log)
     # a finished job is done anew when asked for again: the images may have changed
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(flags.output_dir, _CHECKED_FILE))

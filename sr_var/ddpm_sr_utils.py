@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddpm.train_loop import DiffusionTrainLoop, noising
+from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, noising
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import DataFlags
 from sr_var.results import PICTURES_IN_STRIP, strip
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from diffusion.timestep_sampler import ScheduleSampler
 
 
-class SRDiffusionTrainLoop(DiffusionTrainLoop):
+class SRDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
     """The diffusion loss given the low-res image.
 
     Batch: a dict of ``low_res``, ``y``, ``t``, ``weight`` and ``noise``; label: the high-res image.
 
     Args:
         is_class_cond: whether the network takes labels.
-        rest: of :class:`DiffusionTrainLoop`.
+        rest: of :class:`NamesClasses` and :class:`DiffusionTrainLoop`.
     """
 
     def __init__(self, *, is_class_cond: bool, **rest: Any) -> None:

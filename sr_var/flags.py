@@ -143,6 +143,9 @@ class TestFlags(ComputeFlags):
 
     model_path: str = flag("", "checkpoint to test, modelNNNNNN.pt")
     log_dir: str = flag("logs/sr_mean/64_256", "folder of the training's log (its model flags)")
+    strict_flags: bool = flag(
+        False, "make it an error that a flag differs from what the checkpoint was made with"
+    )
     output_dir: str = flag("outputs/sr_var/64_256", "folder of the results")
     batch_size: int = flag(1, "images per forward pass")
     seed: int = flag(0, "of anything random")
@@ -247,6 +250,7 @@ class DataInfoFlags(ReadingFlags):
         (AUTO, NAME, FOLDER),
     )
     seed: int = flag(0, "of the choice of test images")
+    overwrite: bool = flag(False, "replace another split of training and test images")
     num_threads: int = flag(-1, "images decoded at a time; -1: by the cores")
     debug_mode: bool = flag(False, "print the memory in use")
     dry_run: bool = flag(False, "count and check, write nothing")

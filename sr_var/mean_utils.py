@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from sr_var.cross_fit import CrossFit
 from sr_var.flags import DataFlags
+from sr_var.inputs import spread
 from sr_var.model_args import refuse_other_setting
 from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
-from sr_var.sr_data import regression_pair, test_batches
-from utils.crop_data import Entry
+from sr_var.sample_jobs import LOW_RES_FILE
+from sr_var.sr_data import rank_batches, regression_pair, test_batches
+from utils.crop_data import Entry, TestCrops
+from utils.image_decode import BadImageError
 from utils.pixel_util import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -49,6 +54,47 @@ class SRMeanTrainLoop(TrainLoop):
             self.logger.image("low_res | output | target", picture, self.step)
 
 
+def batches_to_do(
+    results: ResultFolder,
+    entries: Sequence[Entry],
+    batch_size: int,
+    flags: DataFlags,
+    sizes: tuple[int, int],
+    log: Callable[[str], None],
+) -> list[list[Entry]]:
+    """This rank's batches with images that lack results; a dry run takes all.
+
+    Args:
+        results: of the test.
+        entries: all images.
+        batch_size: images a batch.
+        flags: where the images are.
+        sizes: (large, small).
+        log: is told what was removed.
+
+    Raises:
+        DataError: if the results that are there are of other images of the same names, or as
+            ``ResultFolder.pending``.
+    """
+    if flags.dry_run:
+        return rank_batches(entries, batch_size)
+    if results.has_own_inputs:
+        _look_at(results, spread(entries), flags, sizes)
+    return rank_batches(entries, batch_size, results.pending(entries, log))
+
+
+def _look_at(
+    results: ResultFolder, entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int]
+) -> None:
+    flags = dataclasses.replace(flags, cache_dir="", on_bad_image="error")
+    crops = TestCrops.from_flags(entries, sizes[0], flags)
+    for i, entry in enumerate(entries):
+        with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
+            if item := crops[i]:
+                pair = regression_pair(item["high_res"][None], sizes[1], torch.device("cpu"))
+                results.require_same_input(entry.name, pair[0][0])
+
+
 def regression_test_data(
     batches: Sequence[Sequence[Entry]], flags: DataFlags, sizes: tuple[int, int]
 ) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
@@ -63,7 +109,7 @@ def mean_result_folder(
     output_dir: str, step: int, model_path: str, *, apply_orientation: bool = False
 ) -> ResultFolder:
     """The mean net's files; the float array comes last and makes an image done."""
-    files = ("low_res.png", f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
+    files = (LOW_RES_FILE, f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
     return ResultFolder(output_dir, "mean", step, files, [model_path], apply_orientation)
 
 
@@ -81,10 +127,10 @@ class SRMeanTestLoop(TestLoop):
         self._results, self._num_pictures = results, num_pictures
 
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
-        low_res_file, png_file, npy_file = self._results.file_names
+        _, png_file, npy_file = self._results.file_names
         for i, name in enumerate(batch_kwargs["name"]):
             mean = output[i].float()  # (3, H, H)
-            save_image(self._results.path(name, low_res_file), batch[i])
+            self._results.save_low_res(name, batch[i])
             save_image(self._results.path(name, png_file), mean)
             save_array(self._results.path(name, npy_file), to_hwc(image_to_255(mean)))
             if self._num_pictures > 0:

@@ -16,7 +16,10 @@ from typing import Any
 from sr_var.flags import MeanModelFlags, VarModelFlags
 from sr_var.net_flags import BaselineModelFlags
 from utils.atomic_file import write_text_atomic
+from utils.checkpoint import CheckpointSet
 from utils.errors import CheckpointError
+from utils.identity import Identity, differences, free_flags, made_with
+from utils.logger import RunLogger
 from utils.safe_pickle import dump_pickle, load_args
 from utils.script_util import defaults
 
@@ -25,8 +28,26 @@ _FILE_NAMES = {
     VarModelFlags: "var_model_args.pkl",
     BaselineModelFlags: "baseline_model_args.pkl",
 }
+# the original toolkit, which makes networks of these files too, refuses flags that it does not know
+_ADDED = frozenset({"use_bf16", "predict_residual"})
+# what a network is for: another size is said twice
+_SIZES = ("large_size", "small_size")
 # what the images, low-res and high-res, ask of every network here
 _OF_IMAGES = MappingProxyType({"in_channels": 3, "out_channels": 3, "dims": 2})
+
+
+_CLASSES = MappingProxyType(
+    {
+        MeanModelFlags: "UNetModel",
+        VarModelFlags: "VarianceModel",
+        BaselineModelFlags: "UNetModel",
+    }
+)
+
+
+def identity_of(flags_class: type[MeanModelFlags], flags: Mapping[str, Any]) -> Identity:
+    """What the checkpoints of a network are: its class and flags."""
+    return Identity(_CLASSES[flags_class], dict(flags), free=free_flags(flags_class))
 
 
 def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
@@ -37,12 +58,19 @@ def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
 def save_model_args(path: str, flags: MeanModelFlags) -> None:
     """Writes the flags as a pickle and, beside it, as JSON to read.
 
-    Flags of another model that are there already get a new name, so that its run can be rescued.
+    Those that the original toolkit lacks are left out where they have their defaults. Flags of
+    another model that are there already get a new name, so that its run can be rescued.
     """
-    if os.path.exists(path) and load_args(path) != vars(flags):
+    known = defaults(type(flags))
+    if os.path.exists(path) and {**known, **load_args(path)} != vars(flags):
         os.replace(path, f"{os.path.splitext(path)[0]}_until_{time.strftime('%Y%m%d_%H%M%S')}.pkl")
-    dump_pickle(vars(flags), path)
-    write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(vars(flags), indent=1))
+    stored = {
+        name: value
+        for name, value in vars(flags).items()
+        if name not in _ADDED or value != known[name]
+    }
+    dump_pickle(stored, path)
+    write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(stored, indent=1))
 
 
 def load_model_args(
@@ -110,41 +138,98 @@ def _problem_with_images(flags: Mapping[str, Any]) -> str:
     return ""
 
 
+def flags_of_checkpoint(
+    found: CheckpointSet,
+    path: str,
+    flags_class: type[MeanModelFlags],
+    log: Callable[[str], None],
+    *,
+    path_flag: str = "",
+    must_exist: bool = False,
+) -> dict[str, Any]:
+    """The flags that the network of a checkpoint was made with.
+
+    Those in the manifest; of an earlier version's or another tool's checkpoint those in the file
+    of model flags.
+
+    Args:
+        found: the checkpoint.
+        path: of the file of model flags.
+        flags_class: whose flags.
+        log: receives notices.
+        path_flag: the flag that named the file, or its folder; empty: nobody did, and the file may
+            be that of another run.
+        must_exist: whether a missing file is an error also where the manifest has the flags.
+
+    Raises:
+        CheckpointError: as :func:`load_model_args`, or if manifest and file tell of two networks.
+    """
+    told = made_with(found.manifest)
+    if not told:
+        return load_model_args(path, flags_class, log)
+    flags = _checked(told, defaults(flags_class), f"the manifest of {found.model_path}", log)
+    try:
+        stored = load_model_args(path, flags_class, log)
+    except CheckpointError:
+        if must_exist or os.path.exists(path):
+            raise
+        log(f"notice: {path} does not exist; the manifest of {found.model_path} has the flags")
+        return flags
+    free = free_flags(flags_class)
+    differing = [one for one in differences(flags, stored, {}) if one.name not in free]
+    if not differing:
+        return stored
+    listed = ", ".join(map(str, differing))
+    if path_flag:
+        raise CheckpointError(
+            f"{found.model_path} is not of the network that {path} tells of: {listed}; give the "
+            f"{path_flag} of its own training, or leave it out"
+        )
+    log(f"notice: {path} is of another network: {listed}; the manifest of the checkpoint counts")
+    return flags
+
+
 def settle_model_flags(
     flags: MeanModelFlags,
-    path: str,
+    stored: Mapping[str, Any] | None,
     *,
-    is_resuming: bool,
     given: Collection[str],
-    log: Callable[[str], None],
+    logger: RunLogger,
+    is_strict: bool,
 ) -> dict[str, Any]:
-    """The model flags to build from: the stored ones when resuming, else the command line's.
+    """The model flags to build from: the stored ones, if any, else the command line's.
 
     Args:
         flags: of the command line.
-        path: of the args file.
-        is_resuming: whether a checkpoint is being resumed.
+        stored: those of the checkpoint that is resumed or tested; None for a fresh start.
         given: names of the flags that the command line has; one that was left out says nothing.
-        log: receives one line if the command line differs from the file.
+        logger: told if the command line differs; of another size, at the end once more.
+        is_strict: whether that is an error.
 
     Raises:
-        CheckpointError: see :func:`load_model_args`.
+        CheckpointError: if the command line differs and that is an error.
         ValueError: if the command line asks for a network of other data than RGB images.
     """
-    if not is_resuming:
+    if stored is None:
         problem = _problem_with_images(vars(flags))
         if problem:
             raise ValueError(f"--{problem}")
         return dict(vars(flags))
-    stored = load_model_args(path, type(flags), log)
     differing = [
         f"{name} {value!r} (command line {vars(flags)[name]!r})"
         for name, value in stored.items()
         if name in given and vars(flags)[name] != value
     ]
+    line = f"model flags come from the checkpoint, which differs: {', '.join(differing)}"
+    if differing and is_strict:
+        raise CheckpointError(
+            f"{line}; give the same or leave them out (--strict_flags True), or start a new run "
+            "with --init_from"
+        )
+    is_of_sizes = any(part.startswith(_SIZES) for part in differing)
     if differing:
-        log(f"model flags come from {path}, which differs: {', '.join(differing)}")
-    return stored
+        (logger.remind if is_of_sizes else logger.info)(line)
+    return dict(stored)
 
 
 def refuse_other_setting(

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
-from sr_var.data_info import ALL_FILE, TEST_FILE, TRAIN_FILE
-from sr_var.moments import MOMENTS_FILE, SampleMoments
+from sr_var.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE
+from sr_var.inputs import difference, spread
+from sr_var.moments import MOMENTS_FILE, SampleMoments, block_means
 from sr_var.oracle_flags import OracleDataFlags
 from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path
 from sr_var.verify.truth import TRUTH_FILE
@@ -201,7 +202,7 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
 
     Raises:
         DataError: for photographs that are missing, damaged or too small, or if the folders hold
-            the files of other settings.
+            the files of other settings or photographs.
     """
     train, test = split_photos(flags, log)
     log(f"{len(train)} photographs for training, {len(test)} for testing")
@@ -215,9 +216,12 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
             log(f"{crop.names[0]}: std {std.min():.2f} to {std.max():.2f} grey levels")
         log("dry run: nothing was written")
         return True
+    _refuse_other_lists(flags.output_dir)
     for folder in (flags.output_dir, flags.sample_dir):
         record = os.path.join(folder, SETTINGS_FILE)
         require_same_settings(record, _settings(flags), defaults=defaults(OracleDataFlags))
+    for crop in spread(crops):
+        _require_same_photo(crop, flags)
     bad = _write_all(crops, flags, log)
     if bad is None:
         log("stopped; run again to go on")
@@ -226,6 +230,38 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
     _write_info(good, flags, log)
     log(f"images: {flags.output_dir}/{IMAGE_FOLDER}/; samples and moments: {flags.sample_dir}/")
     return True
+
+
+def _refuse_other_lists(folder: str) -> None:
+    """Refuses to replace info dicts that this script has not written.
+
+    Raises:
+        DataError: names the first of them.
+    """
+    if os.path.exists(os.path.join(folder, SETTINGS_FILE)):
+        return
+    for file in (ALL_FILE, TRAIN_FILE, TEST_FILE):
+        if os.path.lexists(path := os.path.join(folder, file)):
+            raise DataError(f"{path} is of another data set; give another --output_dir")
+
+
+def _require_same_photo(crop: OracleCrop, flags: OracleDataFlags) -> None:
+    """Refuses to add to images that were drawn from other photographs of the same names.
+
+    Raises:
+        DataError: names the image and the remedy.
+    """
+    path = safe_join(os.path.join(flags.output_dir, IMAGE_FOLDER), crop.names[0])
+    try:
+        image, low_res = np.asarray(open_image(path)), cut_low_res(crop, flags)
+    except (BadImageError, FileNotFoundError):  # so nothing can be said
+        return
+    problem = difference(block_means(image, flags.small_size), low_res.astype(np.float64))
+    if problem:
+        raise DataError(
+            f"{path}: its low-res image {problem}: {crop.photo} is another photograph than it was; "
+            "give another --output_dir and --sample_dir"
+        )
 
 
 def _write_all(

@@ -54,8 +54,9 @@ def measure(
     flags: PlanFlags,
     device: torch.device,
     say: Callable[[str], None],
+    trained_in: Mapping[str, bool],
 ) -> Rates:
-    """Times the three networks on random images."""
+    """Times the three networks on random images; ``trained_in`` is the precision of trainings."""
     model = create_sr_model(**{**vars(network), "learn_sigma": learn_sigma}).to(device).eval()
     cast_to_own_precision(model)
     if flags.batch_size == AUTO:
@@ -64,7 +65,7 @@ def measure(
     say(f"timing the upsampler, {flags.batch_size} images a pass")
     evaluation = _median(_evaluation(model, flags.batch_size), flags, device)
     say("timing the mean and the variance net")
-    return Rates(evaluation, *_time_nets(network, flags, device))
+    return Rates(evaluation, *_time_nets(network, flags, device, trained_in))
 
 
 def _evaluation(model: SuperResModel, size: int) -> Callable[[], object]:
@@ -86,7 +87,10 @@ def _evaluation(model: SuperResModel, size: int) -> Callable[[], object]:
 
 
 def _time_nets(
-    network: SRDiffusionModelFlags, flags: PlanFlags, device: torch.device
+    network: SRDiffusionModelFlags,
+    flags: PlanFlags,
+    device: torch.device,
+    trained_in: Mapping[str, bool],
 ) -> tuple[float, float, float]:
     """(a pass of the mean net, a training step of it, one of the variance net), an image."""
     sizes: dict[str, Any] = {
@@ -99,14 +103,16 @@ def _time_nets(
         "use_fp16": network.use_fp16,
         "use_bf16": network.use_bf16,
     }
+    frozen = create_mean_model(**sizes).to(device)
+    sizes.update(trained_in)
     mean, var = create_mean_model(**sizes).to(device), create_var_model(**sizes).to(device)
-    for net in (mean, var):
+    for net in (frozen, mean, var):
         cast_to_own_precision(net)
     side = network.large_size
     image = torch.randn(flags.batch_size, 3, side, side, device=device)
     pair = torch.cat([image, image], dim=1)
     with torch.inference_mode():
-        forward = _median(lambda: mean(image), flags, device)
+        forward = _median(lambda: frozen(image), flags, device)
     mean_step = _median(lambda: _train(mean, image, image), flags, device)
     var_step = _median(lambda: _train(var, pair, image), flags, device)
     return forward, mean_step, var_step + forward

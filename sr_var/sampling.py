@@ -7,6 +7,7 @@ locks, so any number of processes may share an output folder. The mathematics is
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -17,10 +18,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ddpm.classes import require_known_labels
 from ddpm.sampling import draw_samples
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn
 from sr_var.degradation import area_downsample
 from sr_var.flags import SampleFlags
+from sr_var.inputs import NUM_LOOKED_AT, is_known_input
 from sr_var.moments import MOMENTS_FILE
 from sr_var.sample_jobs import (
     LOW_RES_FILE,
@@ -38,6 +41,7 @@ from utils.batch_util import find_batch_size
 from utils.compile_util import compiled_for
 from utils.crop_data import Entry, TestCrops, check_labels
 from utils.debug_util import report_cost
+from utils.image_decode import BadImageError
 from utils.image_util import safe_join
 from utils.lock_util import try_lock
 from utils.pixel_util import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
@@ -64,9 +68,10 @@ class SRSampler:
         sizes: (large, small) sides.
         flags: how many, how, where to.
         log: receives notices.
+        class_names: of the model by label, as far as they are known.
 
     Raises:
-        DataError: if the model does not know an image's label.
+        DataError: if the model does not know an image's label, or its class by another one.
         ValueError: for options that the sampler does not have.
     """
 
@@ -80,6 +85,7 @@ class SRSampler:
         flags: SampleFlags,
         device: torch.device,
         log: Callable[[str], None],
+        class_names: Sequence[str] = (),
     ) -> None:
         self._model, self._diffusion, self._flags = model, diffusion, flags
         self._denoiser = compiled_for(model, flags.compile, device, log, is_trained=False)
@@ -92,7 +98,7 @@ class SRSampler:
             flags.on_bad_image,
             apply_orientation=flags.apply_orientation,
         )
-        self._num_skipped = 0
+        self._num_skipped = self._num_looked_at = 0
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler,
             clip_denoised=flags.clip_denoised,
@@ -100,6 +106,8 @@ class SRSampler:
         )
         self._stopwatch, self._writer = Stopwatch(device), BackgroundWriter()
         check_labels(entries, model.config.num_classes)
+        if model.config.num_classes is not None:
+            require_known_labels(entries, class_names, flags.to_sample_images_dict_path)
         if flags.batch_size == AUTO:
             found = find_batch_size(self._evaluate_once, device, log)
             self._flags = dataclasses.replace(flags, batch_size=found)
@@ -194,15 +202,26 @@ class SRSampler:
         remove_stale_temp_files(os.path.join(folder, SAMPLES_FOLDER))
         moments = stored_moments(folder, num_wanted, self._log)
         missing = missing_indices(folder, num_wanted, moments)
-        low_res = torch.empty(0)
-        if missing or not os.path.exists(os.path.join(folder, LOW_RES_FILE)):
+        low_res, path = torch.empty(0), os.path.join(folder, LOW_RES_FILE)
+        # samples that this sampler has counted, of which others must be
+        has_own = moments is not None and bool(moments.indices)
+        if missing or not os.path.exists(path):
             crop = self._crops[position]
             if crop is None:
                 self._num_skipped += 1
                 return None
             low_res = self._low_res(crop["high_res"])
-            save_image(os.path.join(folder, LOW_RES_FILE), low_res)
+            if not (has_own and is_known_input(path, to_hwc(image_to_255(low_res)))):
+                save_image(path, low_res)
+        elif has_own and self._num_looked_at < NUM_LOOKED_AT:
+            self._look_at_finished(position, path)
         return ImageJob(entry.name, entry.y, low_res, missing, moments, lock, num_wanted)
+
+    def _look_at_finished(self, position: int, path: str) -> None:
+        self._num_looked_at += 1
+        with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
+            if (crop := self._crops[position]) is not None:
+                is_known_input(path, to_hwc(image_to_255(self._low_res(crop["high_res"]))))
 
     def _lock_path(self, name: str) -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()[:20]

@@ -6,6 +6,7 @@ variance plus the squared error of m̂ (docs/theory.md, eq. 4).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from sr_var.losses import itakura_saito
 from sr_var.model_args import refuse_other_setting
 from sr_var.net_flags import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.results import PICTURES_IN_STRIP, ResultFolder, strip
+from utils.atomic_file import sha256_of
+from utils.errors import CheckpointError
 from utils.pixel_util import require_finite, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
@@ -24,6 +27,8 @@ from utils.tree_util import batch_slice
 if TYPE_CHECKING:
     from sr_var.cross_fit import CrossFit
 
+# of the mean nets' digests in a checkpoint's state
+MEAN_KEY = "mean_models"
 # variances are computed in units of [-1, 1] squared and stored in squared grey levels
 GREY_LEVELS_SQUARED = 127.5**2
 
@@ -56,6 +61,35 @@ def with_mean(mean_model: torch.nn.Module, net_input: Any) -> torch.Tensor:
     return torch.cat([low_res_up, mean.to(low_res_up.dtype)], dim=1)
 
 
+def digests(paths: Sequence[str]) -> list[str]:
+    """The sha256 of each file."""
+    return [sha256_of(path) for path in paths]
+
+
+def require_same_mean(state: Mapping[str, Any], mean_digests: Sequence[str], what: str) -> None:
+    """Refuses a mean net that a variance net was not trained on.
+
+    Args:
+        state: stored with the variance net; one of another tool or version says nothing.
+        mean_digests: of the mean net that is given, or of those of all folds.
+        what: the variance net, for the message.
+
+    Raises:
+        CheckpointError: names both sides.
+    """
+    stored: list[str] = state.get(MEAN_KEY) or []
+    # one net of all images may stand in for those of the folds (docs/theory.md, section 4)
+    is_stand_in = len(stored) > 1 == len(mean_digests)
+    if not stored or not mean_digests or is_stand_in or list(mean_digests) == stored:
+        return
+    there, here = (" ".join(str(digest)[:12] for digest in side) for side in (stored, mean_digests))
+    raise CheckpointError(
+        f"{what} was trained on the residuals of another mean net (sha256 {there}) than that of "
+        f"--mean_model_path ({here}), and knows nothing of the error of this one; give the mean "
+        "net that it was trained on"
+    )
+
+
 class SRVarTrainLoop(TrainLoop):
     """Squared error, or another loss with its minimiser, against the mean net's squared residual.
 
@@ -63,6 +97,8 @@ class SRVarTrainLoop(TrainLoop):
         mean_model: frozen here, in evaluation mode.
         loss: ``squared_error`` or ``itakura_saito``; the latter for a positive model.
         cross_fit: whose residuals the data ask for; stored with the checkpoints.
+        mean_digests: sha256 of the mean net's file (of each fold's), stored with the checkpoints:
+            the variance is that of this mean's residuals.
         rest: of :class:`TrainLoop`; batch and label as for the mean net.
     """
 
@@ -72,9 +108,11 @@ class SRVarTrainLoop(TrainLoop):
         mean_model: torch.nn.Module,
         loss: str = SQUARED_ERROR,
         cross_fit: CrossFit | None = None,
+        mean_digests: Sequence[str] = (),
         **rest: Any,
     ) -> None:
         self._loss, self._cross_fit = loss, cross_fit.record() if cross_fit else None
+        self._mean_digests = list(mean_digests)
         super().__init__(**rest)
         self.mean_model = mean_model.to(self.device).eval().requires_grad_(False)
 
@@ -88,12 +126,14 @@ class SRVarTrainLoop(TrainLoop):
 
     def extra_state(self) -> dict[str, Any]:
         """What the weights depend on beside the flags of the network."""
-        return {"loss": self._loss, "cross_fit": self._cross_fit}
+        own = {"loss": self._loss, "cross_fit": self._cross_fit}
+        return {**own, MEAN_KEY: self._mean_digests}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Refuses to go on with another loss or other residuals."""
         refuse_other_setting(state, "loss", self._loss, before=SQUARED_ERROR)
         refuse_other_setting(state, "cross_fit", self._cross_fit)
+        require_same_mean(state, self._mean_digests, "the run to resume")
 
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:
@@ -139,6 +179,7 @@ class SRVarTestLoop(TestLoop):
 
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
         for i, name in enumerate(batch_kwargs["name"]):
+            self._results.save_low_res(name, batch[i])
             path = self._results.path(name, self._results.file_names[0])
             require_finite(output[i], path)
             variance = to_hwc(output[i].float() * GREY_LEVELS_SQUARED).astype(np.float32)

@@ -13,10 +13,33 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from tests.pipeline import Pipeline, run_pipeline
+from tests.reliability.extent import FIGURE, is_full
 from tests.sr_var.samplers import make_sampler
 from tests.tiny import TinyData
 from utils import stop_util
 from utils.stop_util import STOP_SIGNALS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(reason="a long form; RELIABILITY=full, as in .ci/run, runs it too")
+    for item in items:
+        if item.get_closest_marker("long") and not is_full():
+            item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures of ``tests/reliability``, by number, of whichever process ran the test."""
+    lines: dict[int, list[str]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                for name, value in report.user_properties:
+                    if name == FIGURE:
+                        lines.setdefault(value[0], []).append(value[1])
+    if lines:
+        terminalreporter.section("reliability")
+    for number in sorted(lines):
+        terminalreporter.write_line(f"R{number}: {'; '.join(lines[number])}")
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,7 @@ PAGES = (
             "architecture",
             "file_formats",
             "differences",
+            "limits",
         )
     ),
 )

@@ -3,8 +3,9 @@
 Not for deciding what is stored or when (that is the checkpoint code), and not for locking a folder
 against a second writer. Folders are never created here.
 
-A local file is written to `.{name}.{pid}.{host}{random}.tmp` in the same folder, flushed to the
-disk and moved over the old one: a reader sees the old content or the new, and nothing between.
+A local file is written to `.{name}.{pid}.{host}{random}.tmp` in the same folder (of a long name,
+its beginning), flushed to the disk and moved over the old one: a reader sees the old content or the
+new, and nothing between.
 A path with `://` goes through blobfile, where an object appears when its upload is complete.
 """
 
@@ -36,6 +37,10 @@ StrPath: TypeAlias = str | os.PathLike[str]
 TEMP_NAME = re.compile(r"\..+\.(?P<pid>\d+)\.(?P<host>[0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)
 MAX_TEMP_AGE_HOURS = 24.0
 CHUNK_BYTES = 1 << 20
+
+_ESCAPED = "backslashreplace"
+# characters of a file's name in that of its temporary file
+_NAME_IN_TEMP = 50
 
 # File systems that cannot flush a folder say so with one of these; the file itself is flushed.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -87,7 +92,8 @@ def atomic_write(
     """Yields a file object whose content replaces `path` when the block ends without an error.
 
     If the block raises, `path` keeps what it had and no temporary file is left. A symbolic link
-    stays a link: the file it points to is replaced.
+    stays a link: the file it points to is replaced. What UTF-8 lacks, a byte of a file's name that
+    is no text, is written as `\\udce9`, which JSON reads back.
 
     Args:
         path: file to replace, local or `scheme://…`; its folder must exist.
@@ -203,14 +209,16 @@ def _host_tag() -> str:
 
 def _temp_path(target: Path) -> Path:
     unique = f"{_host_tag()}{secrets.token_hex(4)}"
-    return target.with_name(f".{target.name}.{os.getpid()}.{unique}.tmp")
+    # or a name that the file system takes just so would be too long for it with all this
+    return target.with_name(f".{target.name[:_NAME_IN_TEMP]}.{os.getpid()}.{unique}.tmp")
 
 
 @contextlib.contextmanager
 def _local_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any]]:
     target = Path(os.path.realpath(path))
     temp_path = _temp_path(target)
-    file = open(temp_path, mode.replace("w", "x"), encoding=encoding)  # noqa: SIM115
+    errors = encoding and _ESCAPED
+    file = open(temp_path, mode.replace("w", "x"), encoding=encoding, errors=errors)  # noqa: SIM115
     try:
         yield file
         file.flush()
@@ -232,7 +240,7 @@ def _remote_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[An
     # block raises, because leaving its own context closes and thereby commits it.
     blobfile = _blobfile()
     with tempfile.TemporaryFile() as buffer:
-        file: IO[Any] = io.TextIOWrapper(buffer, encoding) if mode == "w" else buffer
+        file: IO[Any] = io.TextIOWrapper(buffer, encoding, _ESCAPED) if mode == "w" else buffer
         yield file
         file.flush()
         buffer.seek(0)

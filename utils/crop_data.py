@@ -133,6 +133,11 @@ class CropDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The images."""
+        return self._entries
+
     def listing(self) -> dict[str, Any]:
         """What tells these images and labels from others, or from the same another way up."""
         found = list_digest([(entry.name, entry.y) for entry in self._entries])

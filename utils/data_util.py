@@ -99,19 +99,19 @@ class TrainData(Generic[Batch]):
         seed: int = 0,
         num_workers: int = -1,
     ) -> None:
-        self._dataset, self._batch_size, self._prepare = dataset, batch_size, prepare
+        self.dataset, self._batch_size, self._prepare = dataset, batch_size, prepare
         self._order = EpochOrder(len(dataset), seed)  # type: ignore[arg-type]
         self._num_workers = default_num_workers() if num_workers < 0 else num_workers
         self._sampler(0)  # a batch larger than the data is an error now, not at the first step
 
     def listing(self) -> dict[str, Any]:
         """What tells the data from other data (``utils.identity``), if the data set knows it."""
-        found: dict[str, Any] = getattr(self._dataset, "listing", dict)()
+        found: dict[str, Any] = getattr(self.dataset, "listing", dict)()
         return found
 
     def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
         """This rank's prepared batches from the ``position``-th item on."""
-        loader = make_loader(self._dataset, self._sampler(position), self._num_workers)
+        loader = make_loader(self.dataset, self._sampler(position), self._num_workers)
         for batch in loaded(loader):
             yield self._prepare(batch)
 

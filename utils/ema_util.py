@@ -42,7 +42,7 @@ class WeightAverages:
         for rate, average in self._averages.items():
             source: Sequence[torch.Tensor] = trainer.masters
             if rate in paths:
-                state = load_state_dict(trainer.model, paths[rate])
+                state = load_state_dict(trainer.model, paths[rate], warn)
                 source = [state[name] for name in trainer.names]
             else:
                 warn(f"warning: the checkpoint has no average with rate {rate}; it starts anew")

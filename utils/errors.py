@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from utils import exit_util, stop_util
-from utils.console import expendable
+from utils.console import prepare_streams, show
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -21,9 +21,11 @@ EXIT_CHECKPOINT = 4
 EXIT_STOPPED = 75
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+SHORTEN = "shorten the names of its folders and of itself (most file systems take 255 bytes each)"
 _ADVICE = {
     **dict.fromkeys(FORBIDDEN, "; change its permissions or name another folder"),
     errno.EISDIR: "; move the folder away, a file belongs there",
+    errno.ENAMETOOLONG: f"; {SHORTEN}",
     errno.ELOOP: "; remove the links, which lead in a circle",
 }
 
@@ -52,6 +54,7 @@ def run_main(main: Callable[[], int]) -> None:
     Anything else is a bug and keeps its traceback (exit code 1). Once it was asked to stop, the
     process hears no further signal until its end.
     """
+    prepare_streams()
     exit_util.prepare()
     stop_util.first_stop_is_last()
     try:
@@ -84,8 +87,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _tell(line: str) -> None:
-    with expendable(sys.stderr):
-        print(line, file=sys.stderr)
+    show(line, sys.stderr)
 
 
 def with_causes(error: BaseException | None) -> Iterator[BaseException]:

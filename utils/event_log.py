@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 _SECONDS_BETWEEN_FLUSHES = 30.0
 
@@ -24,10 +24,16 @@ class EventLog:
     """One new event file in a folder; every method raises OSError if the disk takes no more."""
 
     def __init__(self, folder: str) -> None:
-        # a run that is started again within a second must not overwrite the file of the one before
-        suffix = f".{secrets.token_hex(4)}"
+        # a run that is started again within a second must not overwrite the file of the one before,
+        # and readers go by the order of the names
+        suffix = f".{time.time_ns()}.{secrets.token_hex(4)}"
         self._writer = EventsWriter(os.path.join(folder, "events"), suffix)
         self._flushed = time.monotonic()
+
+    def restart(self, step: int) -> None:
+        """Tells readers that steps from this one on come anew: what older files say is dropped."""
+        session = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=step, session_log=session))
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Appends a number."""

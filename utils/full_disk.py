@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from utils.errors import FORBIDDEN, StorageError
+from utils.errors import FORBIDDEN, SHORTEN, StorageError
 
 # What torch.save says when the disk refuses its bytes: it raises RuntimeError, not OSError.
 _TORCH_WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "iostream error")
@@ -57,6 +57,8 @@ def _storage_error(path: str, error: OSError | RuntimeError) -> StorageError:
     remedy = "Free some space or choose another folder"
     if number in FORBIDDEN:
         state, remedy = f"cannot store {path}: {os.strerror(number)}", "Choose another folder"
+    if number == errno.ENAMETOOLONG:
+        state, remedy = f"cannot store {path}: {os.strerror(number)}", SHORTEN.capitalize()
     message = f"{state}. The previous file, if there was one, is intact. {remedy}, and run again"
     return StorageError(number, message)
 

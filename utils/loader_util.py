@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from utils.console import prepare_streams
 from utils.errors import DataError, with_causes
 from utils.launch import num_local_processes
 from utils.stop_util import leave_stopping_to_parent
@@ -52,6 +53,7 @@ def make_loader(
 
 
 def _begin(worker: int) -> None:
+    prepare_streams()
     leave_stopping_to_parent()
 
 

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from utils.atomic_file import write_json_atomic
-from utils.console import expendable
+from utils.console import show
 from utils.storage_util import make_folder
 
 
@@ -41,19 +41,22 @@ class RunLogger:
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._events: Any = None
+        self._last_step: int | None = None
         self._file = None
         self._has_failed = False
         self._reminders: list[str] = []
         if log_dir is not None:
             make_folder(log_dir, "--log_dir")
             path = os.path.join(log_dir, "logs.txt")
-            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - see close
+            # names of files may hold what UTF-8 lacks
+            self._file = open(  # noqa: SIM115 - see close
+                path, "a", encoding="utf-8", errors="backslashreplace", buffering=1
+            )
 
     def info(self, line: str) -> None:
         """Prints a line and appends it, with the time, to ``logs.txt``."""
         if not self._is_quiet:
-            with expendable(sys.stdout):
-                tqdm.write(line)
+            show(line, sys.stdout, tqdm.write)
         self.note(line)
 
     def remind(self, line: str) -> None:
@@ -101,11 +104,21 @@ class RunLogger:
             if self._event_log() is not None:
                 self._event_log().image(tag, image_uint8, step)
 
+    def forget_after(self, step: int) -> None:
+        """Lets TensorBoard drop what an earlier run sent to this folder for steps beyond ``step``.
+
+        To be called before anything is sent; nothing happens unless something is.
+        """
+        self._last_step = step
+
     def _event_log(self) -> Any:
         if self._events is None and self.log_dir is not None and not self._has_failed:
             from utils.event_log import EventLog
 
             self._events = EventLog(self.log_dir)
+            if self._last_step is not None:
+                self._events.restart(self._last_step + 1)
+                self._last_step = None
         return self._events
 
     @contextlib.contextmanager
@@ -120,12 +133,11 @@ class RunLogger:
                     events.close()
             if not self._has_failed:
                 self._has_failed = True
-                with expendable(sys.stderr):
-                    print(
-                        f"warning: cannot write {what} in {self.log_dir} ({error.strerror}); the "
-                        "run goes on without. Free some space there",
-                        file=sys.stderr,
-                    )
+                show(
+                    f"warning: cannot write {what} in {self.log_dir} ({error.strerror}); the run "
+                    "goes on without. Free some space there",
+                    sys.stderr,
+                )
 
     def close(self) -> None:
         """Says the reminders; flushes and closes the files."""

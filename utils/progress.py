@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils.console import expendable
+from utils.console import show
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -43,9 +43,10 @@ class Progress:
         self._start_done, self._start_time = done, time.monotonic()
         self._last_line = self._start_time
         self._note = ""
-        self._is_line_mode = is_shown and has_lines and not sys.stderr.isatty()
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._is_line_mode = is_shown and has_lines and not is_terminal
         self._bar: tqdm[Any] | None = None
-        if is_shown and sys.stderr.isatty():
+        if is_shown and is_terminal:
             self._bar = tqdm(total=total, desc=label, unit=unit, initial=done, dynamic_ncols=True)
 
     def update(self, count: int = 1, note: str = "") -> None:
@@ -61,8 +62,7 @@ class Progress:
 
     def write(self, line: str) -> None:
         """Prints a line without tearing the bar."""
-        with expendable(sys.stdout):
-            tqdm.write(line, file=sys.stdout)
+        show(line, sys.stdout, tqdm.write)
 
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
@@ -71,14 +71,12 @@ class Progress:
         rest = "no end known"
         if self._total is not None and rate > 0:
             rest = f"{(self._total - self._done) / rate:.0f} s left"
-        with expendable(sys.stderr):
-            print(
-                f"{self._label}: {self._done}/{self._total or '?'} {self._unit}, "
-                f"{rate:.3g} {self._unit}/s, "
-                f"{rest} {self._note}".rstrip(),
-                file=sys.stderr,
-                flush=True,
-            )
+        show(
+            f"{self._label}: {self._done}/{self._total or '?'} {self._unit}, "
+            f"{rate:.3g} {self._unit}/s, "
+            f"{rest} {self._note}".rstrip(),
+            sys.stderr,
+        )
 
     def __enter__(self) -> Progress:
         return self

@@ -52,7 +52,8 @@ def started(
     """Joins the other processes, seeds torch, opens the log and writes ``args.json``.
 
     Args:
-        args: the parsed flags; ``seed`` and ``local_rank`` are read where they exist.
+        args: the parsed flags; ``seed``, ``local_rank`` and ``notices``, lines that settling them
+            has left to be said, are read where they exist.
         log_dir: None (a dry run) writes nothing.
         has_group: False for work that needs no talk between processes.
 
@@ -70,6 +71,8 @@ def started(
         run = Run(logger, device, launch)
         try:
             run.write_args(args)
+            for line in getattr(args, "notices", ()):
+                logger.info(line)
             for line in _what_is_tuned(device, is_tuned):
                 logger.note(line)
             yield run
@@ -115,7 +118,11 @@ def git_revision() -> str:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
         answer = subprocess.run(
-            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+            ["git", "-C", root, "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"

@@ -14,13 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
+from utils.file_names import with_home
+from utils.foreign_flags import explain_foreign_flag
+
 T = TypeVar("T")
 
-# what a parser adds to the flags: not for args.json
-PRIVATE = ("local_rank", "given_flags")
+# what parsing and settling add to the flags: not for args.json
+PRIVATE = ("local_rank", "given_flags", "notices")
 _NOT_GIVEN = object()
+# how alike a flag must be to one that is suggested: as model_path_checkpoints to model_path
+_NEAR = 0.65
 # what the word auto of a size stands for
 AUTO = -1
+# how the names of flags end that hold a path; others are marked with is_path
+_PATH_ENDS = ("_dir", "_path", "_file", "_checkpoint")
 # numbers of 64 bits: larger ones end in tracebacks of torch and numpy
 _MOST = 1 << 63
 
@@ -73,6 +80,18 @@ def size_or_auto(text: str) -> int:
     return number
 
 
+def path_or_word(text: str) -> str:
+    """Parses a path, see ``file_names.with_home``, or a word that stands in its place.
+
+    Raises:
+        argparse.ArgumentTypeError: for the home folder of nobody.
+    """
+    try:
+        return with_home(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def flag(
     default: Any,
     help: str,
@@ -80,6 +99,7 @@ def flag(
     *,
     is_auto: bool = False,
     is_free: bool = False,
+    is_path: bool = False,
 ) -> Any:
     """A dataclass field that becomes a flag. ``help`` says what it is and its unit.
 
@@ -90,8 +110,16 @@ def flag(
         is_auto: a size that may be left to the script (``AUTO``).
         is_free: a flag of a network or process that a later run may change: what the trained
             network computes does not depend on it (``utils.identity``).
+        is_path: a path, as every flag is that ends in ``_dir``, ``_path``, ``_file`` or
+            ``_checkpoint``.
     """
-    metadata = {"help": help, "choices": choices, "is_auto": is_auto, "is_free": is_free}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "is_auto": is_auto,
+        "is_free": is_free,
+        "is_path": is_path,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -131,8 +159,11 @@ class FlagParser(argparse.ArgumentParser):
             if not word.startswith("-"):
                 continue
             name = word.split("=")[0]
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            parts.append(f"unknown flag {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+            hint = explain_foreign_flag(name, known)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
+            if hint is None and near:
+                hint = f"did you mean {near[0]}?"
+            parts.append(f"unknown flag {name}" + (f" ({hint})" if hint else ""))
         self.error("; ".join(parts) or f"unexpected words: {' '.join(unknown)}")
 
 
@@ -150,6 +181,8 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any
         metavar = _METAVARS[type(field.default)]
         if field.metadata.get("is_auto"):
             kind, metavar = size_or_auto, f"{metavar}|auto"
+        if field.metadata.get("is_path") or field.name.endswith(_PATH_ENDS):
+            kind = path_or_word
         choices = field.metadata.get("choices")
         shown = '""' if field.default == "" else field.default
         group.add_argument(

@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from utils.atomic_file import open_binary
 from utils.errors import CheckpointError
+from utils.foreign_state import (
+    describe_prefix,
+    explain_nesting,
+    explain_partial_prefix,
+    without_prefix,
+    wrapper_prefix,
+)
 from utils.torch_archive import check_archive, check_pickles, unsafe
 
 SAFETENSORS = ".safetensors"
 _MANY = 6
+
+Log = Callable[[str], None]
 
 
 def check_zip(path: str) -> None:
@@ -70,11 +79,15 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
     ):
-        raise CheckpointError(f"{path} is not a state_dict (a mapping of names to tensors)")
+        what_else = explain_nesting(path, state)
+        raise CheckpointError(
+            f"{path} is not a state_dict (a mapping of names to tensors)"
+            + (f": {what_else}" if what_else else "")
+        )
     return dict(state)
 
 
-def load_state_dict(model: torch.nn.Module, path: str) -> dict[str, torch.Tensor]:
+def load_state_dict(model: torch.nn.Module, path: str, log: Log = print) -> dict[str, torch.Tensor]:
     """Reads a state_dict and checks it against a model; the model is not touched.
 
     Returns:
@@ -83,13 +96,21 @@ def load_state_dict(model: torch.nn.Module, path: str) -> dict[str, torch.Tensor
     Raises:
         CheckpointError: as :func:`read_state_dict` and :func:`check_state_dict`.
     """
-    return check_state_dict(model, read_state_dict(path), path)
+    return check_state_dict(model, read_state_dict(path), path, log)
 
 
 def check_state_dict(
-    model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str
+    model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str, log: Log = print
 ) -> dict[str, torch.Tensor]:
     """Checks a state_dict against a model, whose values may not exist (device ``meta``).
+
+    A prefix that a wrapper put before all names (``module.``) is taken off.
+
+    Args:
+        model: the network.
+        state: name → tensor.
+        path: of the file, for messages.
+        log: receives one line if there was a prefix.
 
     Returns:
         name → fp32 tensor (integer buffers keep their dtype).
@@ -99,17 +120,16 @@ def check_state_dict(
             model itself says about them (``explain_mismatch``), or names a non-finite tensor.
     """
     own = model.state_dict()
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    misshaped = {
-        key: (tuple(state[key].shape), tuple(own[key].shape))
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    }
-    if missing or unexpected or misshaped:
+    prefix, held = wrapper_prefix(state, own), state
+    state = without_prefix(state, own)
+    differences = _differences(state, own)
+    if any(differences):
+        hint = explain_partial_prefix(path, held, own)
         explain = getattr(model, "explain_mismatch", None)
-        hint = explain(missing, unexpected, misshaped) if explain else ""
-        raise CheckpointError(_mismatch_message(path, missing, unexpected, misshaped, hint))
+        if explain and not hint:
+            hint = explain({key: tuple(value.shape) for key, value in state.items()})
+        read_as = f" (read without the prefix {describe_prefix(prefix)})" if prefix else ""
+        raise CheckpointError(_mismatch_message(path + read_as, *differences, hint))
     for key, value in state.items():
         if value.is_floating_point() != own[key].is_floating_point():
             raise CheckpointError(
@@ -119,16 +139,31 @@ def check_state_dict(
     for key, value in loaded.items():  # after the cast, which overflows where fp32 ends
         if not bool(torch.isfinite(value).all()):
             raise CheckpointError(f"{path}: {key} holds values that are not finite")
+    if prefix:
+        log(f"notice: all names in {path} begin with {describe_prefix(prefix)}; read without it")
     return loaded
 
 
-def load_model(model: torch.nn.Module, path: str) -> None:
+def _differences(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> tuple[list[str], list[str], dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """Missing names, unexpected ones, and name → (shape in the file, shape in the model)."""
+    misshaped = {
+        key: (tuple(state[key].shape), tuple(own[key].shape))
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    }
+    missing = [key for key in own if key not in state]
+    return missing, [key for key in state if key not in own], misshaped
+
+
+def load_model(model: torch.nn.Module, path: str, log: Log = print) -> None:
     """Copies a checked state_dict into a model.
 
     Raises:
         CheckpointError: as :func:`load_state_dict`.
     """
-    model.load_state_dict(load_state_dict(model, path))
+    model.load_state_dict(load_state_dict(model, path, log))
 
 
 def _read_safetensors(path: str) -> dict[str, torch.Tensor]:

@@ -56,11 +56,12 @@ def make_folder(folder: str, flag: str = "") -> None:
         flag: which named it, for messages.
 
     Raises:
-        StorageError: if there is a file in its place or above it, no folder can be there, or the
-            disk is full.
+        StorageError: if there is a file in its place or above it, no folder can be there, the disk
+            is full, or its name begins with ``~``, which parsers have replaced by the home folder.
         OSError: if it may not be made.
     """
     if not is_remote(folder):
+        _refuse_home(folder, flag)
         try:
             os.makedirs(folder, exist_ok=True)
         except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
@@ -75,6 +76,12 @@ def make_folder(folder: str, flag: str = "") -> None:
     import blobfile
 
     blobfile.makedirs(folder)
+
+
+def _refuse_home(folder: str, flag: str) -> None:
+    if folder.startswith("~"):
+        named = f"{flag} {folder}".lstrip()
+        raise StorageError(f"{named}: ~ is no folder here; give the whole path, or ./{folder}")
 
 
 def _obstacle(folder: str, error: OSError) -> str:

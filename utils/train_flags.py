@@ -40,8 +40,9 @@ class TrainFlags(ComputeFlags):
     )
     init_from: str = flag(
         "",
-        "checkpoint whose weights a new run starts from; with --resume_checkpoint auto, where there "
-        "is none to go on from",
+        "checkpoint whose weights a new run starts from; with --resume_checkpoint auto, where it "
+        "finds none to go on from",
+        is_path=True,
     )
     strict_flags: bool = flag(
         False, "make it an error that a flag differs from what the checkpoint was made with"

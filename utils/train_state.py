@@ -6,6 +6,7 @@ business of ``train_util``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -185,7 +186,11 @@ class TrainState:
                 f"none of the checkpoints in {store.folder} (up to step {store.steps()[0]}) is "
                 "intact; move them away, or give another --model_save_dir"
             )
-        if newest.manifest.get("origin") not in (None, _origin_of(named)):
+        is_here = os.path.realpath(os.path.dirname(named.model_path)) == os.path.realpath(
+            store.folder
+        )
+        is_unknown = is_here and "origin" not in named.manifest
+        if not is_unknown and newest.manifest.get("origin") not in (None, _origin_of(named)):
             raise CheckpointError(
                 f"{store.folder} holds checkpoints of another run (up to step {newest.step}) than "
                 f"that of {named.model_path}; give another --model_save_dir, or go on with the run "
@@ -205,7 +210,7 @@ class TrainState:
         trainer = self.mp_trainer
         found = CheckpointStore("", warn=self._log).resolve(path)
         assert found is not None  # only an empty name finds nothing
-        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path))
+        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path, self._log))
         self._averages = WeightAverages(self._flags.ema_rates, trainer.masters)
         self._log(f"a new run from the weights of {found.model_path}")
         differing = self._identity.flags_that_differ(found.manifest)
@@ -221,7 +226,7 @@ class TrainState:
     def _load(self, found: CheckpointSet) -> None:
         self._origin = _origin_of(found)
         trainer = self.mp_trainer
-        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path))
+        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path, self._log))
         self.step = self._saved_step = found.step
         global_batch = self._flags.batch_size * dist_util.get_world_size()
         self.position = int(found.state.get("position", found.step * global_batch))

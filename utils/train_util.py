@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from utils import dist_util
+from utils import dist_util, train_report
 from utils.atomic_file import is_remote
 from utils.compile_util import compiled_for
 from utils.data_util import endless
 from utils.debug_util import report_cost
 from utils.errors import CheckpointError
-from utils.fp16_util import MIN_LG_LOSS_SCALE
 from utils.identity import Identity
 from utils.loader_util import naming_loader_deaths
 from utils.lock_util import sole_writer
@@ -79,7 +78,11 @@ class TrainLoop(ABC):
             identity = dataclasses.replace(identity, data=self.data.listing())
         self.state = TrainState(self.model, self.flags, self.logger.info, identity)
         self.mp_trainer = self.state.mp_trainer
-        self.load_extra_state(self.state.resume())
+        stored = self.state.resume()
+        self.load_extra_state(stored)
+        if self.flags.resume_checkpoint:
+            self.logger.forget_after(self.step)
+        train_report.say_start(self.model, self.flags, self.step, stored, self.logger.info)
         self.wrapped_model: torch.nn.Module = self._wrap()
         if self.flags.debug_mode:
             report_cost(self.model, self.device, self.logger.info)
@@ -145,7 +148,7 @@ class TrainLoop(ABC):
                     self.save()
                     self.logger.info(
                         f"stopped at step {self.step} ({stop.reason or 'on another process'}); "
-                        "run again with --resume_checkpoint auto to go on"
+                        f"{train_report.how_to_go_on(self.flags)}"
                     )
                     return False
             self.save()
@@ -231,26 +234,17 @@ class TrainLoop(ABC):
             shown.append("lg_loss_scale")
         text = " | ".join(f"{key} {values[key]:.4g}" for key in shown)
         self.logger.info(f"step {self.step} | {text}{self._time_left(rate)}")
-        self._refuse_divergence(values["skipped_in_row"], float(self.mp_trainer.lg_loss_scale))
+        lg_loss_scale = float(self.mp_trainer.lg_loss_scale)
+        train_report.refuse_divergence(
+            self.flags, self.step, values["skipped_in_row"], lg_loss_scale
+        )
 
     def _time_left(self, samples_per_second: float) -> str:
         if self.flags.is_endless:
             return ""
         steps = self.flags.last_step - self.step
-        seconds = steps * self.flags.batch_size * dist_util.get_world_size() / samples_per_second
+        seconds = steps * train_report.global_batch(self.flags) / samples_per_second
         return f" | {seconds / 60:.1f} min left"
-
-    def _refuse_divergence(self, skipped_in_row: float, lg_loss_scale: float) -> None:
-        if self.flags.use_fp16 and lg_loss_scale <= MIN_LG_LOSS_SCALE:
-            raise CheckpointError(
-                f"step {self.step}: the loss scale fell to 2^{lg_loss_scale:.0f} and fp16 still "
-                "overflows; lower --lr or use --use_bf16 True. The last checkpoint is intact"
-            )
-        if not self.flags.use_fp16 and skipped_in_row >= self.flags.max_bad_steps:
-            raise CheckpointError(
-                f"step {self.step}: {skipped_in_row:.0f} gradients in a row were not finite; lower "
-                "--lr or look at the data. The last checkpoint is intact"
-            )
 
     def _dry_run(self) -> bool:
         batch, label = next(self._batches())
@@ -297,7 +291,8 @@ class TrainLoop(ABC):
         error = None
         if dist_util.is_main():
             try:
-                self.state.save(self.flags.model_save_dir, self.extra_state())
+                state = {**train_report.batch_state(self.flags), **self.extra_state()}
+                self.state.save(self.flags.model_save_dir, state)
             except OSError as caught:
                 error = caught
         dist_util.raise_together(error)

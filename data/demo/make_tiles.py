@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import importlib.util
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,7 +257,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Cut the demo's photographs into JPEG tiles.")
     parser.add_argument(
         "--output_dir",
-        type=Path,
+        type=lambda text: Path(os.path.expanduser(text)),
         default=Path(__file__).resolve().parent,
         help="folder of train/ and test/ (default: the folder of this script)",
     )

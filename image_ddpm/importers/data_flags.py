@@ -26,6 +26,7 @@ class ImportFlags(ReadingFlags):
         "",
         "cifar10: cifar-10-python.tar.gz or its folder; imagenet: folder of class folders, tar of "
         "images, or tar of class tars; lsun: lmdb folder; digits: none",
+        is_path=True,
     )
     output_dir: str = flag("", "folder of the images; empty: data/images/<source>")
     log_dir: str = flag("logs/image_data", "folder of logs.txt and args.json")

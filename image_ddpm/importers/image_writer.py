@@ -6,8 +6,11 @@ goes on where it was. What the folder was made with stands in ``.image_data.json
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +28,7 @@ from utils.atomic_file import (
 )
 from utils.data_flags import ENLARGE, ERROR
 from utils.errors import DataError
+from utils.identity import differences
 from utils.image_decode import BadImageError, ImageFacts, decode_image, image_format, naming
 from utils.image_notes import (
     LEFT_OUT,
@@ -33,9 +37,10 @@ from utils.image_notes import (
     note_of_left_out,
     small_image_error,
 )
-from utils.image_util import IMAGE_EXTENSIONS, center_crop_arr, safe_join, write_png
+from utils.image_util import IMAGE_EXTENSIONS, center_crop_arr, open_image, safe_join, write_png
 from utils.json_file import read_json
 from utils.progress import Progress
+from utils.script_util import defaults
 from utils.stop_util import StopFlag
 from utils.storage_util import make_folder
 from utils.thread_util import chosen_threads
@@ -45,6 +50,11 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
 # what is read ahead of the threads
 _CHUNK_ITEMS, _CHUNK_BYTES = 64, 1 << 26
 _REMEDY = "Get it again, or leave damaged images out with --on_bad_image skip"
+# settings of every record, in whichever version it was written
+_ALWAYS = ("source", "image_size")
+# so many images that are there are compared with those of the archive; versions of codecs differ by
+# less than this, grey levels on average
+_NUM_LOOKED_AT, _LARGEST_DIFFERENCE_255 = 16, 1.5
 _Chunk = list[tuple[Item, Content]]
 
 
@@ -77,8 +87,9 @@ class ImageWriter:
 
     def __init__(self, flags: ImportFlags, log: Callable[[str], None]) -> None:
         self._flags, self._log = flags, log
-        self._stems: dict[str, set[str]] = {}
+        self._stems: dict[str, dict[str, str]] = {}
         self._taken: set[tuple[str, str]] = set()
+        self._num_looked_at = 0
         self._notes = ImageNotes(log, flags.image_size, sys.maxsize)
         self.tally = Tally()
         if not flags.dry_run:
@@ -143,13 +154,37 @@ class ImageWriter:
                 "one of them or take it out"
             )
         self._taken.add(name)
-        if item.stem in self._stems_in(item.folder):
-            self.tally.num_kept += 1
-            return False
-        return True
+        file = self._stems_in(item.folder).get(item.stem)
+        if file is None:
+            return True
+        self.tally.num_kept += 1
+        if self._num_looked_at < _NUM_LOOKED_AT:
+            self._num_looked_at += 1
+            self._require_same(item, os.path.join(self._flags.output_dir, item.folder, file))
+        return False
 
-    def _stems_in(self, folder: str) -> set[str]:
-        """Names of the images of an output folder, which is made if need be."""
+    def _require_same(self, item: Item, path: str) -> None:
+        """Refuses to keep another image than the one of this name.
+
+        Raises:
+            DataError: names both.
+        """
+        with tempfile.TemporaryDirectory() as place:
+            again = copy.copy(self)
+            again._flags = dataclasses.replace(self._flags, output_dir=place)
+            folder = os.path.join(place, item.folder)
+            make_folder(folder)
+            again._store((item, item.load()))
+            made = [os.path.join(folder, file) for file in _image_files(folder)]
+            if made and not _is_same_image(path, made[0]):
+                raise DataError(
+                    f"--output_dir {self._flags.output_dir} holds another image as "
+                    f"{'/'.join(filter(None, (item.folder, item.stem)))} than {item.where}; it was "
+                    "made from other data: choose another folder"
+                )
+
+    def _stems_in(self, folder: str) -> dict[str, str]:
+        """File by stem of the images of an output folder, which is made if need be."""
         if folder not in self._stems:
             path = os.path.join(self._flags.output_dir, folder)
             files: list[str] = []
@@ -157,7 +192,7 @@ class ImageWriter:
                 make_folder(path)
                 remove_stale_temp_files(path)
                 files = _image_files(path)
-            self._stems[folder] = {os.path.splitext(file)[0] for file in files}
+            self._stems[folder] = {os.path.splitext(file)[0]: file for file in files}
         return self._stems[folder]
 
     def _store(self, pair: tuple[Item, Content]) -> str | DataError:
@@ -230,6 +265,13 @@ class ImageWriter:
             f"{tally.num_kept} were there, {tally.num_bad} damaged, {tally.num_left_out} beyond "
             "--max_per_class"
         )
+        there = ((folder, stem) for folder, stems in self._stems.items() for stem in stems)
+        num_others = sum(name not in self._taken for name in there)
+        if num_others:
+            self._log(
+                f"notice: {self._flags.output_dir} holds {num_others} more images, of another "
+                "--archive or beyond --max_per_class; a training on this folder sees them, too"
+            )
         if self._flags.dry_run:
             self._log("dry run: nothing was written")
 
@@ -238,6 +280,15 @@ def _image_files(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name[0] != "."]
     return [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)]
+
+
+def _is_same_image(path: str, other: str) -> bool:
+    """Whether two files show the same, but for what versions of codecs do."""
+    try:
+        one, two = (np.asarray(open_image(file), np.float64) for file in (path, other))
+    except BadImageError:  # which nobody could train on either
+        return True
+    return one.shape == two.shape and float(np.abs(one - two).mean()) <= _LARGEST_DIFFERENCE_255
 
 
 def _claim_folder(flags: ImportFlags) -> None:
@@ -258,10 +309,15 @@ def _claim_folder(flags: ImportFlags) -> None:
         return
     try:
         found = read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError("no record of settings")
     except ValueError:
         raise DataError(f"{path} is damaged; choose another --output_dir") from None
-    if found != settings:
+    # a record names all that there was when it was written
+    since = {name: value for name, value in defaults(ImportFlags).items() if name not in _ALWAYS}
+    differing = differences(found, settings, since)
+    if differing:
         raise DataError(
-            f"--output_dir {flags.output_dir} holds images of {ascii(found)[:200]}, not of "
-            f"{settings}; choose another folder"
+            f"--output_dir {flags.output_dir} holds images made with other settings: "
+            f"{', '.join(map(str, differing))}; choose another folder"
         )

@@ -21,15 +21,21 @@ class EvalFlags(OrientationFlags):
     """Which two sets of images are compared, and by what."""
 
     reference: str = flag(
-        "", "real images: a folder, an .npz of images, or an .npz of features or statistics"
+        "",
+        "real images: a folder, an .npz of images, or an .npz of features or statistics",
+        is_path=True,
     )
-    samples: str = flag("", "generated images, in the same forms")
+    samples: str = flag("", "generated images, in the same forms", is_path=True)
     features: str = flag(
-        PIXELS, "what is compared: pixels (8x8 areas), or a network's file, .pt or .safetensors"
+        PIXELS,
+        "what is compared: pixels (8x8 areas), or a network's file, .pt or .safetensors",
+        is_path=True,
     )
     features_network: str = flag("", "which network --features holds", NETWORK_NAMES)
     save_reference_stats: str = flag(
-        "", ".npz to keep the features and statistics of --reference in, a later --reference"
+        "",
+        ".npz to keep the features and statistics of --reference in, a later --reference",
+        is_path=True,
     )
     num_images: int = flag(0, "images of each set, drawn by --seed; 0: all")
     batch_size: int = flag(64, "images a pass")

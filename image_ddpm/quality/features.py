@@ -25,6 +25,7 @@ from models.cnn import SmallCNN
 from models.encoder import EncoderUNet
 from utils.atomic_file import sha256_of
 from utils.errors import CheckpointError
+from utils.foreign_state import without_prefix
 from utils.model_util import cast_to_own_precision
 from utils.pixel_util import bytes_to_image
 from utils.state_dict_io import check_state_dict, read_state_dict
@@ -143,6 +144,7 @@ def area_weights(num_pixels: int) -> NDArray[np.float64]:
 
 
 def _build_small_cnn(state: Mapping[str, Tensor], _: Mapping[str, Any]) -> SmallCNN:
+    state = without_prefix(state, {_CNN_CONVOLUTION})
     convolution = state.get(_CNN_CONVOLUTION)
     found = [(int(match[1]), key) for key in state if (match := _CNN_LINEAR.fullmatch(key))]
     linear = [state[key] for _, key in sorted(found)]

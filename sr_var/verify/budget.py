@@ -21,8 +21,10 @@ from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
+from sr_var.inputs import is_known_input
 from sr_var.oracle_flags import BudgetFlags
-from sr_var.sample_jobs import LOW_RES_FILE
+from sr_var.sample_jobs import LOW_RES_FILE, SETTINGS_FILE
+from sr_var.verify.belonging import require_one_origin
 from sr_var.verify.figures import Array, ImageData
 from sr_var.verify.images import load_image_data
 from sr_var.verify.reference import reference_moments
@@ -157,6 +159,9 @@ def image_budget(
     }
     if flags.trained_output_dir:
         trained = safe_join(flags.trained_output_dir, entry.name)
+        if os.path.exists(os.path.join(flags.trained_output_dir, SETTINGS_FILE)):
+            assert data.low_res is not None
+            is_known_input(os.path.join(trained, LOW_RES_FILE), data.low_res)
         moments, _ = reference_moments(
             trained,
             flags.num_samples,
@@ -180,6 +185,7 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[dict[st
         DataError: names the file that is missing or wrong.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    require_one_origin(flags, log)
     if flags.dry_run:
         entries = entries[:1]
     sampler: ExactSampler | None = None

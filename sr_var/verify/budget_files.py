@@ -6,13 +6,14 @@ The rows come from ``budget``.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from sr_var.oracle_flags import BudgetFlags
+from sr_var.verify.belonging import origins
 from sr_var.verify.budget import budget_table, error_budget
 from utils.atomic_file import atomic_write, write_json_atomic
 from utils.json_file import is_number, read_json
@@ -34,19 +35,38 @@ def write_budget(flags: BudgetFlags, logger: RunLogger) -> bool:
     if flags.dry_run:
         logger.info("dry run of one image: nothing was written")
         return True
-    write_json_atomic(os.path.join(flags.log_dir, BUDGET_FILE), {"budget": list(rows)})
+    content = {"budget": list(rows), "of": origins(flags)}
+    write_json_atomic(os.path.join(flags.log_dir, BUDGET_FILE), content)
     draw_budget(os.path.join(flags.log_dir, "budget.png"), rows)
     logger.info(f"budget: {flags.log_dir}/{BUDGET_FILE} and budget.png")
     return True
 
 
-def read_budget(log_dir: str) -> list[dict[str, Any]]:
-    """The rows that ``oracle_budget.py`` left in a folder; none if it did not run there."""
+def read_budget(
+    log_dir: str, of: Mapping[str, Any] | None = None, log: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """The rows that ``oracle_budget.py`` left in a folder; none if it did not run there.
+
+    Args:
+        log_dir: the folder.
+        of: ``belonging.origins`` of what the rows are to be shown with; rows of other results are
+            left out. None takes them as they are.
+        log: receives a notice of rows that are left out.
+    """
+    path = os.path.join(log_dir, BUDGET_FILE)
     try:
-        rows = read_json(os.path.join(log_dir, BUDGET_FILE))["budget"]
-        return [row for row in rows if isinstance(row, dict) and _is_row(**row)]
+        content = read_json(path)
+        rows = [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
+        made_of = content.get("of")
     except (OSError, ValueError, KeyError, TypeError):
         return []
+    if of is not None and made_of not in (None, of):
+        log(
+            f"notice: {path} is of other nets or images and is left out; run oracle_budget.py with "
+            "the flags of this verification"
+        )
+        return []
+    return rows
 
 
 def _is_row(row: object = None, **figures: object) -> bool:

@@ -19,9 +19,11 @@ import torch
 
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import VerificationFlags
+from sr_var.inputs import is_known_input
 from sr_var.moments import block_means
 from sr_var.results import stamp_path, to_grey_bytes
 from sr_var.sample_jobs import LOW_RES_FILE, SETTINGS_FILE
+from sr_var.verify.belonging import has_own_means
 from sr_var.verify.calibration import Histograms
 from sr_var.verify.figures import Array, Figures, ImageData, image_figures
 from sr_var.verify.pooled import image_means, pooled_figures
@@ -138,6 +140,8 @@ def load_image_data(
         block_variance=reference.block_variance,
         truth=load_truth(sample_folder, size),
     )
+    folders = sample_folder, net_folder
+    _require_same_image(data, flags, folders, has_moments=reference.is_float)
     return data, reference.is_float
 
 
@@ -244,6 +248,32 @@ def _read_mean(folder: str, step: int, size: int) -> Array:
     if not np.isfinite(mean).all():
         raise DataError(f"{array_path} is not finite everywhere; run sr_mean_test.py again")
     return np.asarray(mean, np.float64)
+
+
+def _require_same_image(
+    data: ImageData, flags: VerificationFlags, folders: tuple[str, str], *, has_moments: bool
+) -> None:
+    """Refuses results of another image than the real one of their name.
+
+    Of samples and of nets, where a record says that this project made them.
+
+    Args:
+        data: of the image.
+        flags: where everything is.
+        folders: of its samples and of its nets' results.
+        has_moments: whether the samples were counted as they were drawn.
+
+    Raises:
+        DataError: names the low-res image that is not this image's.
+    """
+    assert data.low_res is not None
+    of_samples, of_nets = (os.path.join(folder, LOW_RES_FILE) for folder in folders)
+    is_own = os.path.exists(os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE))
+    if has_moments and is_own:
+        is_known_input(of_samples, data.low_res)
+    # the size that it was upsampled from is that of the samples
+    if os.path.exists(of_samples) and has_own_means(flags):
+        is_known_input(of_nets, data.bilinear)
 
 
 def _require(path: str, script: str) -> None:

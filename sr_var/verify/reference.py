@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +27,15 @@ from sr_var.moments import (
 from sr_var.sample_jobs import sample_path
 from utils.byte_sums import PowerSums
 from utils.errors import DataError
+from utils.image_decode import BadImageError
 from utils.image_util import open_image
 from utils.metric_util import Moments
 from utils.thread_util import ordered_map
 
 # even, so that a group begins with a sample of even index
 _PICTURES_AT_A_TIME = 14
+# of a picture, and of moments in float32
+_ROUNDING_255 = 0.51
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def load_reference(
     ``num_threads`` pictures are decoded at a time.
 
     Raises:
-        DataError: if samples are missing or of another size.
+        DataError: if samples are missing or of another size, or the moments those of others.
     """
     path = os.path.join(folder, MOMENTS_FILE)
     stored = load_moments(path)
@@ -71,6 +75,8 @@ def load_reference(
         return _from_pictures(folder, num_samples, size, small_size, num_threads)
     if stored.moments.mean.shape[:2] != (size, size):
         raise _other_size(path, stored.moments.mean.shape, size)
+    for index in (0, num_samples - 1):
+        _require_counted(folder, index, stored.moments)
     halves, blocks = _parts(stored, small_size)
     has_pictures = all(os.path.exists(sample_path(folder, i)) for i in range(num_samples))
     if (halves is None or blocks is None) and num_samples >= 4 and has_pictures:
@@ -98,6 +104,30 @@ def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
     if picture.shape != (size, size, 3):
         raise _other_size(path, picture.shape, size)
     return picture
+
+
+def _require_counted(folder: str, index: int, moments: Moments) -> None:
+    """Refuses moments that cannot count the picture of a sample, if there is one.
+
+    Each of n values lies within s (n − 1)/√n of their mean, s² their unbiased variance (Samuelson,
+    "How deviant can you be?", 1968). Clipped pictures are held against the clipped mean.
+
+    Raises:
+        DataError: names both files and the remedy.
+    """
+    path = sample_path(folder, index)
+    try:
+        picture = read_picture(path, len(moments.mean))
+    except (FileNotFoundError, NotADirectoryError, BadImageError):
+        return
+    deviation = np.abs(picture - np.clip(moments.mean, 0, 255))
+    largest = np.sqrt(moments.variance) * (moments.count - 1) / math.sqrt(moments.count)
+    if (deviation > largest + _ROUNDING_255).any():
+        raise DataError(
+            f"{os.path.join(folder, MOMENTS_FILE)} is of other samples than the pictures beside "
+            f"it: it cannot count {path}; delete it to have the pictures taken instead, or give "
+            "the folder of one sampler's results"
+        )
 
 
 def _other_size(path: str, shape: tuple[int, ...], size: int) -> DataError:

@@ -20,6 +20,7 @@ import torch
 from sr_var.base_dataset import load_entries
 from sr_var.flags import VerificationFlags
 from sr_var.results import to_grey_bytes
+from sr_var.verify.belonging import origins, require_one_origin
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.figures import ImageData
 from sr_var.verify.images import (
@@ -35,6 +36,7 @@ from sr_var.verify.summary import Totals, flat_figures, scatter_per_image, summa
 from sr_var.verify.table import table
 from sr_var.verify.truth import TRUTH_FILE
 from utils.debug_util import describe_memory
+from utils.file_names import flat_name, tag_name
 from utils.image_util import write_png
 from utils.logger import RunLogger
 from utils.progress import Progress
@@ -65,9 +67,9 @@ def write_panels(result: ImageResult, log_dir: str, logger: RunLogger) -> None:
     """Both panels of one image, as a PNG under ``panels/`` and in TensorBoard."""
     assert result.data is not None
     upper, lower = mean_panel(result.data), uncertainty_panel(result.data)
-    logger.image(f"high_res | low_res | mean/{result.name}", upper, 0)
-    logger.image(f"abs_error | std_samples | std_net/{result.name}", lower, 0)
-    path = os.path.join(log_dir, "panels", result.name.replace("/", "__") + ".png")
+    logger.image(f"high_res | low_res | mean/{tag_name(result.name)}", upper, 0)
+    logger.image(f"abs_error | std_samples | std_net/{tag_name(result.name)}", lower, 0)
+    path = os.path.join(log_dir, "panels", flat_name(result.name, ".png"))
     make_folder(os.path.dirname(path))
     write_png(path, np.concatenate([upper, lower], axis=0))
 
@@ -82,6 +84,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
         DataError: names the file that is missing or wrong.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    require_one_origin(flags, logger.info)
     require_same_orientation(flags)
     if flags.dry_run:
         entries = entries[:1]
@@ -140,7 +143,7 @@ class _Pictures:
         if self._shown:
             write_overview(os.path.join(log_dir, "overview.png"), self._shown)
             self._logger.info(f"pictures: {log_dir}/overview.png and panels/")
-        budget = read_budget(log_dir)
+        budget = read_budget(log_dir, origins(self._flags), self._logger.info)
         page = {**summary, "budget": budget} if budget else summary
         self._logger.info(f"report: {write_report(log_dir, page, rows, self._gallery)}")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +26,10 @@ from benchmarks import (
     verification,
 )
 from benchmarks.harness import Measurement, TimingFlags
+from tests.processes import run_script
+from tests.reliability.extent import extent, is_full
+from tests.tiny import run
+from tests.utils.processes import Child
 
 ONE = ["--rounds", "1"]
 
@@ -112,11 +119,13 @@ def test_training_steps_end_with_the_same_weights(
 @pytest.mark.slow
 def test_help_and_first_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "_import_torch", lambda: None)
+    scripts, real = ["sr_mean_train.py", "image_sample.py"][: extent(1, 2)], startup.first_steps
+    monkeypatch.setattr(startup, "first_steps", lambda folder: real(folder)[: len(scripts)])
     words = ["--scripts", "sr_mean_train.py", "--output_dir", str(tmp_path)]
     assert startup.main([*ONE, *words]) == 0
     rows = _rows(_record(tmp_path, "startup"))
     assert "sr_mean_train.py" in rows
-    for script in ("sr_mean_train.py", "image_sample.py"):
+    for script in scripts:
         to_step = rows[f"{script}: to the first step"]
         assert 0 < rows[f"{script}: {startup.IMPORTS}"]["median"] < to_step["median"]
 
@@ -127,8 +136,26 @@ def test_script_that_takes_no_step_is_an_error_with_its_words() -> None:
         startup.run_to_first_step(step)
 
 
+class _Forked:
+    """In the place of ``subprocess.Popen``: a script in a process that has torch already."""
+
+    def __init__(self, command: Sequence[str], env: dict[str, str], **options: Any) -> None:
+        self._child = Child(run_script, Path(command[1]).stem, list(command[2:]), env)
+        self.returncode: int | None = None
+
+    def communicate(self) -> tuple[str, str]:
+        self.returncode = self._child.exit_code()
+        return "", ""
+
+
 @pytest.mark.slow
-def test_two_processes_draw_the_same_samples(tmp_path: Path) -> None:
+def test_two_processes_draw_the_same_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By processes that import torch themselves where the long forms run."""
+    if not is_full():
+        pipes = {"DEVNULL": subprocess.DEVNULL, "PIPE": subprocess.PIPE}
+        monkeypatch.setattr(ranks, "subprocess", SimpleNamespace(Popen=_Forked, **pipes))
     words = ["--num_samples", "4", "--batch_size", "2", "--num_steps", "2", "--side", "16"]
     words += ["--width", "8", "--output_dir", str(tmp_path)]
     assert ranks.main([*ONE, *words]) == 0
@@ -201,7 +228,17 @@ def test_script_of_the_chain_that_fails_is_named(
 
 
 @pytest.mark.slow
-def test_whole_experiment_runs_through(tmp_path: Path) -> None:
+def test_whole_experiment_runs_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each script in a process of its own where the long forms run, else in this one."""
+
+    def run_here(command: Sequence[str], cwd: Path, **options: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.chdir(cwd)
+            outcome = run(Path(command[1]).stem, command[2:])
+        return subprocess.CompletedProcess(command, outcome.code, outcome.out, outcome.err)
+
+    if not is_full():
+        monkeypatch.setattr(end_to_end, "subprocess", SimpleNamespace(run=run_here))
     words = ["--max_step", "1", "--num_samples", "4", "--width", "8"]
     assert end_to_end.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
     record = _record(tmp_path, "end_to_end")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
+from tests.processes import free_port
 from tests.utils.processes import Child
 from utils.dist_util import process_group
 from utils.errors import EXIT_DONE
@@ -15,7 +15,7 @@ from utils.launch import Launch
 
 def start_ranks(work: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Child]:
     """Runs ``work(say, *args)`` on every rank; it returns its exit code, or None or a bool: 0."""
-    port = _free_port()
+    port = free_port()
     return [
         Child(_join, work, Launch(rank, rank, world_size), port, args) for rank in range(world_size)
     ]
@@ -51,9 +51,3 @@ def _join(
     with process_group(launch):
         code = work(say, *args)
     return EXIT_DONE if code is None or isinstance(code, bool) else code
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

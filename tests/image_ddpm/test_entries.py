@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.classes import class_names
 from image_ddpm.flags import ImageDataFlags
 from image_ddpm.train_data import load_entries
 from tests.image_ddpm.tiny import named_images, write_images
@@ -52,8 +53,26 @@ def test_classes_of_the_network_decide_where_a_folder_lacks_some(tmp_path: Path)
     flags, known = ImageDataFlags(data_dir=str(tmp_path)), ["cat", "dog", "eel"]
     found = {entry.name: entry.y for entry in load_entries(flags, 3, print, known)}
     assert found == {"dog_1.png": 1, "eel_1.png": 2}
-    with pytest.raises(DataError, match="not trained on: eel; it knows cat, dog"):
+    with pytest.raises(DataError, match="not trained on: 'eel'; it knows 0 'cat', 1 'dog'"):
         load_entries(flags, 3, print, known[:2])
+
+
+def test_a_list_that_gives_a_known_class_another_label_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ["one.png", "two.png"])
+    info = {"dog": {"y": 0, "file_names": ["one.png"]}, "x": {"y": 2, "file_names": ["two.png"]}}
+    path = tmp_path / "info.pkl"
+    dump_pickle(info, path)
+    flags = ImageDataFlags(data_dir=str(tmp_path / "images"), data_info_dict_path=str(path))
+    with pytest.raises(DataError, match="'dog' the label 0, the network was trained with 1"):
+        load_entries(flags, 3, print, ["cat", "dog", "eel"])
+    assert len(load_entries(flags, 3, print, ["dog", "cat", "eel"])) == 2
+    assert len(load_entries(flags, None, print, ["cat", "dog", "eel"])) == 2  # labels do not matter
+
+
+def test_names_of_classes_are_by_label_also_where_some_have_no_images() -> None:
+    entries = [Entry("1.png", 2, "dog"), Entry("2.png", 0, "cat"), Entry("3.png", 2, "dog")]
+    assert class_names(entries) == ["cat", "", "dog"]
+    assert class_names([Entry("1.png", 1)]) == class_names([]) == []
 
 
 def test_dict_gives_labels(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import cpus
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, read_samples, write_model
 from tests.tiny import done, run, words
 from utils.state_dict_io import read_torch_file
@@ -81,6 +82,21 @@ def test_classifier_moves_the_samples_of_a_network_without_classes(
     assert read_samples(tmp_path / "moved")["arr_1"].shape == (4,)
 
 
+def test_gradients_of_an_fp16_classifier_are_taken_in_a_precision_that_has_them(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU that computes forward passes in fp16 has no backward pass in it."""
+    cpus.compute_on(cpus.SAPPHIRE_RAPIDS, monkeypatch)
+    half = {**CLASSIFIER, "classifier_use_fp16": True}
+    train = {"batch_size": 3, "max_step": 1, "data_dir": place / "images", "log_dir": tmp_path}
+    said = done("classifier_train", words(IMAGE, half, PROCESS, train)).out
+    assert "no fast fp16 backward pass; training in bf16" in said
+    guide = {**half, "classifier_path": tmp_path / "model000001.pt", "log_dir": tmp_path / "drawn"}
+    flags = {"model_path": place / "plain.pt", "classifier_scale": 2.0}
+    said = done("image_sample", words(NET, IMAGE, SAMPLING, flags, guide)).out
+    assert "no fast fp16 backward pass; computing in fp32" in said
+
+
 def test_classifier_free_guidance_goes_from_no_class_to_more_than_one(
     place: Path, tmp_path: Path
 ) -> None:
@@ -108,8 +124,8 @@ def test_another_guide_in_the_same_folder_is_refused(place: Path, tmp_path: Path
     ("more", "code", "part"),
     [
         ({"classifier_path": "none.pt"}, 4, "none.pt"),
-        ({"classifier_width": 16}, 4, "channels"),
-        ({"classifier_pool": "adaptive"}, 4, "pool"),
+        ({"classifier_width": 16}, 4, "--classifier_width 16 (there: 8)"),
+        ({"classifier_pool": "adaptive"}, 4, "--classifier_pool 'adaptive'"),
         ({"classifier_pool": "none"}, 2, "invalid choice"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ddpm.process import create_diffusion
 from image_ddpm.flags import ImageDiffusionFlags
 from image_ddpm.script_util import create_image_model
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, write_images, write_model
-from tests.tiny import done, run, words
+from tests.tiny import done, run, tree, words
 from utils.crop_data import Entry, TestCrops
 from utils.pixel_util import bytes_to_image
 from utils.random_util import stable_seed
@@ -151,6 +152,31 @@ def test_more_images_join_those_that_are_measured(
     np.testing.assert_allclose(_terms(tmp_path)["total_bpd"], _terms(whole)["total_bpd"], rtol=1e-4)
 
 
+def test_results_of_images_that_were_replaced_are_not_mixed_with_new_ones(
+    place: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(place / "images", images)
+    flags = [*_flags(place, tmp_path / "out"), "--data_dir", str(images)]
+    done(SCRIPT, [*flags, "--num_samples", "4"])
+    path = sorted(images.iterdir())[1]
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    before = tree(tmp_path / "out" / "parts")
+    for num_samples in ("4", "5"):
+        outcome = run(SCRIPT, [*flags, "--num_samples", num_samples])
+        assert outcome.code == 3 and path.name in outcome.err and "--data_dir" in outcome.err
+    assert tree(tmp_path / "out" / "parts") == before
+
+
+def test_parts_of_an_earlier_version_are_gone_on_with(place: Path, tmp_path: Path) -> None:
+    done(SCRIPT, [*_flags(place, tmp_path), "--num_samples", "2"])
+    (part,) = (tmp_path / "parts").iterdir()
+    with np.load(part) as file:
+        arrays = {name: file[name] for name in file.files if name != "crc32"}
+    np.savez(part, **arrays)
+    done(SCRIPT, _flags(place, tmp_path))
+
+
 def test_another_network_in_the_same_folder_is_refused(place: Path, whole: Path) -> None:
     outcome = run(SCRIPT, [*_flags(place, whole), *words(seed=3)])
     assert outcome.code == 3 and "--seed 3 (there: 0)" in outcome.err
@@ -169,7 +195,7 @@ def test_labels_are_those_of_the_training(place: Path, tmp_path: Path) -> None:
     assert "2 images, 2 of 3 classes" in said and "warning: labels" not in said
     wrong = write_images(tmp_path / "wrong", ["fox_1.png"])
     outcome = run(SCRIPT, words(FLAGS, {**flags, "data_dir": wrong}, log_dir=tmp_path / "other"))
-    assert outcome.code == 3 and "not trained on: fox" in outcome.err
+    assert outcome.code == 3 and "not trained on: 'fox'" in outcome.err
 
 
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path) -> None:

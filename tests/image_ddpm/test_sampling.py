@@ -172,7 +172,7 @@ def test_labels_that_are_not_those_of_the_samples_are_refused(
 @pytest.mark.parametrize(
     ("more", "code", "part"),
     [
-        ({"labels": "1,x"}, 2, "--labels '1,x' must be whole numbers"),
+        ({"labels": "1,x"}, 2, "--labels x: "),
         ({"labels": "3"}, 2, "--labels 3: the network knows 0 to 2"),
         ({"guidance_scale": 2.0}, 2, "trained with --class_dropout"),
         ({"num_samples": 0}, 2, "--num_samples 0"),
@@ -197,6 +197,18 @@ def test_folder_of_other_samples_is_refused(model: Path, whole: Path) -> None:
     outcome = run(SCRIPT, _flags(model, whole, seed=1))
     assert outcome.code == 3 and "--seed 1 (there: 0)" in outcome.err
     assert read_samples(whole)["arr_0"].tobytes() in before[f"samples_7x{SIDE}x{SIDE}x3.npz"]
+
+
+def test_samples_that_no_record_tells_of_are_not_taken_for_those_of_this_run(
+    model: Path, whole: Path, tmp_path: Path
+) -> None:
+    name = f"samples_7x{SIDE}x{SIDE}x3.npz"
+    shutil.copy(whole / name, tmp_path / name)
+    outcome = run(SCRIPT, _flags(model, tmp_path))
+    assert outcome.code == 3 and name in outcome.err and "--output_dir" in outcome.err
+    assert not (tmp_path / ".sampling.json").exists()
+    shutil.copy(whole / ".sampling.json", tmp_path)
+    done(SCRIPT, _flags(model, tmp_path))
 
 
 def test_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:

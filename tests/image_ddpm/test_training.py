@@ -123,7 +123,8 @@ def test_run_that_goes_on_with_other_classes_is_refused(images: Path, tmp_path: 
     others = write_images(tmp_path / "others", ["cat_1.png", "dog_1.png", "fox_1.png"])
     again = {"max_step": 2, "resume_checkpoint": "auto"}
     outcome = run(SCRIPT, _flags(others, tmp_path / "log", **CLASSES, **again))
-    assert outcome.code == 4 and "other classes (eel, fox)" in outcome.err
+    assert outcome.code == 4 and "'fox'" in outcome.err and "2 'eel'" in outcome.err
+    assert "model000001.pt" in outcome.err and "--init_from" in outcome.err
 
 
 def test_grid_of_samples_changes_no_weight(images: Path, tmp_path: Path) -> None:

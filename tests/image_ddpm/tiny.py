@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from PIL import Image
 
 from image_ddpm.script_util import create_image_model
 from tests.tiny import photo, save_weights, shake
+from utils import checkpoint
 
 SIDE = 16
 NET: dict[str, Any] = {
@@ -50,3 +53,12 @@ def read_samples(folder: Path) -> dict[str, Any]:
     (path,) = folder.glob("samples_*.npz")
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
+
+
+def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a manifest as another writer would have written it: its digest fits again."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["sha256"]
+    change(content)
+    content["sha256"] = checkpoint._digest(content)
+    path.write_text(json.dumps(content), encoding="utf-8")

@@ -59,7 +59,6 @@ def test_widths_and_factors_follow_from_the_fields() -> None:
         ({"num_heads_upsample": 3}, ["--num_heads_upsample 3", "channels"]),
         ({"image_size": 18, "channel_mult": (1, 1, 1)}, ["18", "divisible by 4", "channel_mult"]),
         ({"attention_resolutions": (12,)}, ["--attention_resolutions 12", "image size 16"]),
-        ({"attention_resolutions": (32,)}, ["--attention_resolutions 32", "image size 16"]),
         ({"attention_resolutions": (0,)}, ["--attention_resolutions 0"]),
         ({"channel_mult": ()}, ["--channel_mult", "one multiplier per level"]),
         ({"channel_mult": (0.01,)}, ["--channel_mult 0.01", "--model_channels 32"]),

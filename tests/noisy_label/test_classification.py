@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from noisy_label.label_files import load_labels
 from noisy_label.loops import LabelTrainLoop
-from noisy_label.mnist_files import load_split
+from noisy_label.mnist_files import load_split, save_split
 from tests.tiny import Outcome, done, run, tree, words
+from utils.errors import DataError
 
 SCRIPT = "mnist_classification"
 STEPS = 40
@@ -184,3 +186,26 @@ def test_net_of_another_shape_is_refused(clean: Path, data_dir: Path, tmp_path: 
     flags = _flags(clean, data_dir, "clean", noise_label_file=tmp_path / "n.pkl")
     wrong = ["--input_dim", "32", "--task", "generate_noisy_label", "--noise_type", "model"]
     _refused([*flags, *wrong], 4, "does not fit the model that the flags describe")
+
+
+def test_more_than_ten_classes_go_through_every_task(tmp_path: Path) -> None:
+    """As EMNIST has them; the law of each label is as long."""
+    labels = torch.arange(36) % 12
+    for split in ("training", "test"):
+        images = torch.randint(0, 256, (36, 28, 28), dtype=torch.uint8)
+        save_split(str(tmp_path), split, images, labels)
+    few = {"max_step": 2, "batch_size": 12, "save_interval": 2, "log_interval": 1}
+    clean = _flags(tmp_path, tmp_path, "clean", **few)
+    assert "12 classes" in done(SCRIPT, clean).out
+    for noise_type in ("uniform", "fix", "model"):
+        noise = {"noise_type": noise_type, "alpha": 0.5}
+        done(SCRIPT, [*clean, *words(noise), "--task", "generate_noisy_label"])
+        path = tmp_path / f"{noise_type}_noisy_label_0.5.pkl"
+        assert load_labels(str(path), 36, 12).law.shape == (36, 12)
+        with pytest.raises(DataError, match="10 probabilities"):
+            load_labels(str(path), 36)
+    flags = _flags(tmp_path, tmp_path, "noisy", **few, noise_type="uniform", alpha=0.5)
+    for task in ("train_on_noisy_label", "predict_analysis", "draw_pictures"):
+        done(SCRIPT, [*flags, "--task", task])
+    found = json.loads((tmp_path / "logs/noisy/analysis.json").read_text())
+    assert found["test"]["floor"] == pytest.approx(np.log(2) + 0.5 * np.log(11))

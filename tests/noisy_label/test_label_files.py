@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noisy_label.flags import NoiseFlags, SweepFlags
 from noisy_label.label_files import NoisyLabels, held_out_file, load_labels, save_labels
 from noisy_label.noise import uniform_law
+from noisy_label.sweep import noisy_runs
 from utils.errors import DataError
 
 LAW = uniform_law(np.array([3, 1, 4]), 0.7)
@@ -25,6 +27,14 @@ def test_labels_and_laws_come_back(tmp_path: Path) -> None:
     with open(path, "rb") as file:
         (label, law), *rest = pickle.load(file)
     assert label == 3 and len(law) == 10 and len(rest) == 2
+
+
+def test_shares_that_look_alike_have_files_and_folders_of_their_own() -> None:
+    flags = [NoiseFlags(task="train_on_noisy_label", alpha=a) for a in (0.1234567, 0.1234568)]
+    assert len({one.noise_label_file for one in flags}) == len({one.run_name for one in flags}) == 2
+    runs = noisy_runs(SweepFlags(alphas="0.1234567,0.1234568", num_seeds=1, noise_types="fix"))
+    assert len({run.folder("") for run in runs}) == len(runs) == 2
+    assert NoiseFlags(alpha=0.5).noise_label_file == "data/mnist/uniform_noisy_label_0.5.pkl"
 
 
 def test_arrays_as_other_tools_write_them_are_read(tmp_path: Path) -> None:

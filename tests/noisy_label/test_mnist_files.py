@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from noisy_label.mnist_files import TEST, TRAINING, load_split, read_digits, read_mnist, save_split
+from noisy_label import mnist_files
+from noisy_label.mnist_files import (
+    TEST,
+    TRAINING,
+    load_split,
+    read_digits,
+    read_mnist,
+    save_split,
+    write_splits,
+)
 from tests.noisy_label.test_idx_files import idx_bytes
-from tests.tiny import done, run
+from tests.tiny import done, run, tree
 from utils.errors import DataError
 
 IMAGES = torch.randint(0, 256, (4, 28, 28), dtype=torch.uint8)
@@ -47,6 +57,125 @@ def test_idx_files_become_the_two_splits(tmp_path: Path) -> None:
         assert torch.equal(images, IMAGES) and torch.equal(labels, LABELS)
 
 
+# ---- EMNIST
+
+
+def _write_emnist(folder: Path, name: str, labels: np.ndarray[Any, Any], end: str = ".gz") -> None:
+    """Both splits of a set, as it is published: each image with rows and columns exchanged."""
+    upright = np.random.default_rng(0).integers(0, 256, (len(labels), 28, 28), dtype=np.uint8)
+    contents = {
+        "images-idx3-ubyte": idx_bytes(np.ascontiguousarray(upright.transpose(0, 2, 1))),
+        "labels-idx1-ubyte": idx_bytes(labels.astype(np.uint8)),
+    }
+    for split in ("train", "test"):
+        for kind, data in contents.items():
+            data = gzip.compress(data) if end else data
+            (folder / f"emnist-{name}-{split}-{kind}{end}").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "first"), [("balanced", 47, 0), ("letters", 26, 1), ("byclass", 62, 0)]
+)
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_a_set_of_emnist_becomes_the_two_splits(
+    tmp_path: Path, name: str, num_classes: int, first: int, end: str
+) -> None:
+    _write_emnist(tmp_path, name, first + np.arange(num_classes), end)
+    out = tmp_path / "out"
+    flags = ["--source", "idx", "--idx_dir", str(tmp_path), "--output_dir", str(out)]
+    said = done("mnist_data", flags).out
+    assert f"EMNIST {name}: {num_classes} classes" in said and "turned upright" in said
+    upright = np.random.default_rng(0).integers(0, 256, (num_classes, 28, 28), dtype=np.uint8)
+    for split in (TRAINING, TEST):
+        images, labels = load_split(str(out), split)
+        assert np.array_equal(images.numpy(), upright)
+        assert labels.tolist() == list(range(num_classes))
+
+
+def test_of_several_sets_of_emnist_one_is_chosen(tmp_path: Path) -> None:
+    _write_emnist(tmp_path, "letters", 1 + np.arange(26))
+    _write_emnist(tmp_path, "digits", np.arange(10))
+    flags = ["--source", "idx", "--idx_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    outcome = run("mnist_data", flags)
+    assert outcome.code == 3 and "--idx_set" in outcome.err and "digits, letters" in outcome.err
+    done("mnist_data", [*flags, "--idx_set", "letters"])
+    assert int(load_split(str(tmp_path / "out"), TRAINING)[1].max()) == 25
+    outcome = run("mnist_data", [*flags, "--idx_set", "balanced"])
+    assert outcome.code == 3 and "emnist-balanced-train-images-idx3-ubyte" in outcome.err
+
+
+def test_mnist_beside_emnist_is_taken_unless_a_set_is_named(tmp_path: Path) -> None:
+    _write_idx(tmp_path)
+    _write_emnist(tmp_path, "digits", np.arange(10))
+    assert torch.equal(read_mnist(str(tmp_path))[TRAINING][1], LABELS)
+    assert len(read_mnist(str(tmp_path), "digits")[TRAINING][1]) == 10
+
+
+def test_labels_that_a_set_of_emnist_has_not_are_refused(tmp_path: Path) -> None:
+    for wrong in (0, 27):
+        _write_emnist(tmp_path, "letters", np.array([1, 2, wrong]))
+        with pytest.raises(DataError, match=f"holds a label {wrong}; 1 to 26"):
+            read_mnist(str(tmp_path))
+
+
+def test_a_test_label_that_training_has_not_is_refused(tmp_path: Path) -> None:
+    save_split(str(tmp_path), TEST, IMAGES, LABELS)
+    assert load_split(str(tmp_path), TEST, 10)
+    with pytest.raises(DataError, match=r"test\.pt holds labels from 0 to 9, not 0 to 8"):
+        load_split(str(tmp_path), TEST, 9)
+
+
+# ---- what is refused
+def test_another_data_set_is_replaced_on_request_alone(tmp_path: Path) -> None:
+    _write_idx(tmp_path)
+    out = tmp_path / "out"
+    argv = ["--source", "idx", "--idx_dir", str(tmp_path), "--output_dir", str(out)]
+    done("mnist_data", argv)
+    before = tree(out)
+    assert done("mnist_data", argv).out.count("there already") == 2
+    assert tree(out) == before
+    path = tmp_path / "train-labels-idx1-ubyte"
+    path.write_bytes(idx_bytes(np.full(4, 7, np.uint8)))
+    outcome = run("mnist_data", argv)
+    assert outcome.code == 3 and f"{out}/training.pt" in outcome.err
+    assert "--overwrite True" in outcome.err and "test.pt" not in outcome.err
+    assert tree(out) == before
+    done("mnist_data", [*argv, "--overwrite", "True"])
+    assert load_split(str(out), TRAINING)[1].tolist() == [7] * 4
+    after = tree(out)
+    assert after["test.pt"] == before["test.pt"]
+
+
+def test_a_file_that_is_no_data_set_is_not_replaced_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "test.pt").write_bytes(b"another tool's")
+    outcome = run("mnist_data", ["--output_dir", str(tmp_path)])
+    assert outcome.code == 3 and "test.pt" in outcome.err
+    assert tree(tmp_path) == {"test.pt": b"another tool's"}
+    done("mnist_data", ["--output_dir", str(tmp_path), "--overwrite", "True"])
+    load_split(str(tmp_path), TEST)
+
+
+def test_a_kill_while_a_data_set_is_replaced_leaves_none_of_two_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_splits(str(tmp_path), {TRAINING: (IMAGES, LABELS), TEST: (IMAGES, LABELS)})
+    other = {TRAINING: (255 - IMAGES, LABELS), TEST: (255 - IMAGES, LABELS)}
+    real, calls = mnist_files.save_split, list[Any]()
+
+    def killed(*args: Any) -> str:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(mnist_files, "save_split", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_splits(str(tmp_path), other, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+    write_splits(str(tmp_path), other)  # the rest, without being asked to replace anything
+    assert torch.equal(load_split(str(tmp_path), TEST)[0], 255 - IMAGES)
+
+
 def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
     _write_idx(tmp_path)
     path = tmp_path / "t10k-labels-idx1-ubyte"
@@ -54,7 +183,7 @@ def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"4 images.*3 labels"):
         read_mnist(str(tmp_path))
     path.write_bytes(idx_bytes(np.full(4, 10, np.uint8)))
-    with pytest.raises(DataError, match="holds a label 10"):
+    with pytest.raises(DataError, match=r"holds a label 10; 0 to 9 .*emnist-"):
         read_mnist(str(tmp_path))
     path.unlink()
     outcome = run("mnist_data", ["--source", "idx", "--idx_dir", str(tmp_path)])
@@ -68,7 +197,9 @@ def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
         ((IMAGES[:, :27], LABELS), r"\(4, 27, 28\)"),
         ((IMAGES, LABELS[:3]), "for 4 images"),
         ((IMAGES, LABELS.int()), "torch.int32"),
-        ((IMAGES, LABELS + 5), "labels from 5 to 14"),
+        ((IMAGES, LABELS + 5), "labels from 5 to 14, and some classes between"),
+        ((IMAGES, LABELS - 1), "labels from -1 to 8, not 0 to 9"),
+        ((IMAGES, LABELS * 10**12), "labels from 0 to 9000000000000"),
         ((IMAGES[:0], LABELS[:0]), "for 0 images"),
         ({"images": IMAGES}, "no pair of images and labels"),
         ((IMAGES, [0, 1, 2, 3]), "no pair of tensors"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,15 @@ import pytest
 from PIL import Image
 
 import noisy_label.sweep as sweep
+from noisy_label import sweep_pool
 from noisy_label.flags import SweepFlags
 from noisy_label.mnist_files import load_split
 from noisy_label.sweep import SweepRun, clean_runs, do_run, noisy_runs, result_of
 from noisy_label.sweep_report import text_table
 from noisy_label.sweep_summary import over_seeds, summarise
+from tests.reliability.extent import is_full
 from tests.tiny import ROOT, done, run, tree, words
+from tests.utils.processes import preloaded_context
 
 SCRIPT = "noisy_label_sweep"
 
@@ -44,7 +49,12 @@ def _flags(root: Path, data_dir: Path, **more: Any) -> dict[str, Any]:
 def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     """A whole sweep of 2 clean and 12 noisy nets; read only."""
     root = tmp_path_factory.mktemp("sweep")
-    said = done(SCRIPT, words(_flags(root, data_dir)))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if not is_full():
+            contexts = SimpleNamespace(get_context=lambda method: preloaded_context())
+            contexts.active_children = multiprocessing.active_children
+            monkeypatch.setattr(sweep_pool, "multiprocessing", contexts)
+        said = done(SCRIPT, words(_flags(root, data_dir)))
     assert "report.html" in said.out and "clean labels: accuracy" in said.out
     return root
 
@@ -126,9 +136,9 @@ def test_stopped_run_goes_on_and_ends_as_a_whole_one(
     one, flags = SweepRun("uniform", 0.3, 0), SweepFlags(**_flags(tmp_path, data_dir))
     real = sweep.train_net
 
-    def stopped(inputs: Any, labels: Any, net: Any, train: Any, logger: Any) -> bool:
+    def stopped(inputs: Any, labels: Any, net: Any, train: Any, *rest: Any) -> bool:
         """Ends after 12 steps, as a signal would end it."""
-        real(inputs, labels, net, type(train)(**{**vars(train), "max_step": 12}), logger)
+        real(inputs, labels, net, type(train)(**{**vars(train), "max_step": 12}), *rest)
         return False
 
     monkeypatch.setattr(sweep, "train_net", stopped)

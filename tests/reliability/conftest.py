@@ -1,4 +1,4 @@
-"""Marks the tests of this folder and prints their figures, by number, at the end of the run."""
+"""Marks the tests of this folder and keeps their figures for the end of the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_FIGURES = pytest.StashKey[dict[int, list[str]]]()
+from tests.reliability.extent import FIGURE
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Keeps a line for the end of the run, under the number in the name of the test's module."""
     match = re.match(r"test_r(\d+)_", request.path.name)
     assert match, f"{request.path.name} carries no number"
-    lines = request.config.stash.setdefault(_FIGURES, {})
-    return lines.setdefault(int(match.group(1)), []).append
+    number, kept = int(match.group(1)), request.node.user_properties
+    return lambda line: kept.append((FIGURE, [number, line]))
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +35,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.reliability)
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    lines = config.stash.get(_FIGURES, {})
-    if lines:
-        terminalreporter.section("reliability")
-    for number in sorted(lines):
-        terminalreporter.write_line(f"R{number}: {'; '.join(lines[number])}")

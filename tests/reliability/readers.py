@@ -29,6 +29,7 @@ from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
 from noisy_label.idx_files import read_idx
 from noisy_label.label_files import load_labels
+from noisy_label.label_records import require_one_draw
 from noisy_label.mnist_files import load_split
 from sr_var.baseline_heads import summarise_errors
 from sr_var.baseline_utils import _stored_errors
@@ -36,7 +37,7 @@ from sr_var.data_info import _read_journal
 from sr_var.flags import MeanModelFlags
 from sr_var.model_args import load_model_args
 from sr_var.moments import SampleMoments, load_moments
-from sr_var.results import _read_stamp
+from sr_var.results import read_stamp
 from sr_var.verify import report_figures
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.cost import num_steps
@@ -186,6 +187,7 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
     budget = {"row": "a", "relative_mse": 0.5, "relative_var_error": None}
     errors = {"0.1": {"coverage": 0.1, "rms_error": 2.5}, "0.9": {"coverage": 1}}
     frechet = {"distance": 3.5, "floor": None}
+    drawn = {"labels": "0" * 64, "seed": 0, "net": ""}
     evaluation = {"dimension": 64, "reference": {"count": 9}, "frechet": frechet}
     above = os.path.dirname
     checkpoint = _checkpoint_set(folder / "set")
@@ -199,7 +201,14 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
             json_of(_SETTINGS),
             lambda path: require_same_settings(path, _SETTINGS, defaults={}),
         ),
-        "stamp": Reader(".mean_7.json", json_of({"models": ["0" * 64]}), _read_stamp),
+        "stamp": Reader(
+            ".mean_7.json", json_of({"models": ["0" * 64]}), partial(read_stamp, remedy="delete it")
+        ),
+        "label record": Reader(
+            "labels.pkl.json",
+            json_of({"data": {"num_images": 3}, "noise_type": "fix", "alpha": 0.5} | drawn),
+            lambda path: require_one_draw(path[:-5], path[:-5]),
+        ),
         "checked": Reader(
             ".checked.txt", [b"/data/a\n/data/b.png\n"], lambda path: _read_journal(path, "/data")
         ),

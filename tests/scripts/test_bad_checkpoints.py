@@ -53,7 +53,11 @@ def test_missing_model_flags_say_who_writes_them(
     pipeline: Pipeline, tmp_path: Path, script: str
 ) -> None:
     parts = ("model_args.pkl does not exist", "written by the training")
-    assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, log_dir=tmp_path / "log")
+    model = pipeline.mean_model if script == "sr_mean_test" else pipeline.var_model
+    alone = tmp_path / model.name  # a manifest would tell them
+    alone.write_bytes(model.read_bytes())
+    changes = {"log_dir": tmp_path / "log", "model_path": alone}
+    assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, **changes)
 
 
 @pytest.mark.parametrize("script", ["sr_var_train", "sr_var_test"])
@@ -90,7 +94,10 @@ def test_mean_net_of_other_sizes_is_a_checkpoint_error(pipeline: Pipeline, tmp_p
 def test_checkpoint_of_another_network_lists_the_keys_that_differ(
     pipeline: Pipeline, tmp_path: Path, script: str, changes: dict[str, Any]
 ) -> None:
-    parts = (str(pipeline.ddpm_model), "does not fit the model that the flags describe")
+    alone = tmp_path / "model.pt"  # a manifest would tell the flags that differ
+    alone.write_bytes(pipeline.ddpm_model.read_bytes())
+    parts = (str(alone), "does not fit the model that the flags describe")
+    changes = {**changes, "model_path": alone}
     assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, **changes)
 
 
@@ -160,3 +167,27 @@ def test_weights_of_another_tool_are_tested_with_a_notice(
     )
     assert outcome.code == 0, outcome.err
     assert "has no manifest" in outcome.out
+
+
+def test_weights_of_a_wrapped_network_are_tested_with_a_notice(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    state = torch.load(pipeline.mean_model, weights_only=True)
+    path = tmp_path / "theirs" / "model000001.pt"
+    path.parent.mkdir()
+    torch.save({f"module._orig_mod.{name}": value for name, value in state.items()}, path)
+    outcome = run(
+        "sr_mean_test", words(flags_of(pipeline, "sr_mean_test", tmp_path), model_path=path)
+    )
+    assert outcome.code == 0, outcome.err
+    assert f"{path} begin with 'module._orig_mod.'" in outcome.out
+
+
+def test_a_checkpoint_with_more_than_weights_says_where_they_are(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    state = torch.load(pipeline.mean_model, weights_only=True)
+    path = tmp_path / "model000001.pt"
+    torch.save({"state_dict": state, "epoch": 3}, path)
+    parts = (str(path), f'["state_dict"] ({len(state)} tensors)', "python -c")
+    assert_refused(pipeline, "sr_mean_test", tmp_path, EXIT_CHECKPOINT, *parts, model_path=path)

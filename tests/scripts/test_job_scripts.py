@@ -274,6 +274,7 @@ def test_task_of_an_array_queues_itself_and_not_the_array(tmp_path: Path) -> Non
 def _run_job(folder: Path, step_code: int, fields: str, **variables: str) -> tuple[int, list[str]]:
     """The exit code of a job whose script ends so, and what it asks of Slurm."""
     _program(folder, "srun", f"exit {step_code}")
+    _program(folder, "sleep", "true")  # there is no srun that would lose a signal
     shown = f"JobId=7 {fields} StartTime=2025-01-01T00:00:00 EndTime=2031-01-01T00:00:00"
     answer = f'echo "{shown}"' if fields else "exit 1"
     _program(folder, "scontrol", f'echo "$*" >> {folder}/calls; {answer}')

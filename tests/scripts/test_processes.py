@@ -14,7 +14,13 @@ import sr_var.results
 import sr_var_test
 from sr_var.script_util import create_mean_model
 from tests.pipeline import MEAN_STEPS, NUM_SAMPLES, Pipeline
-from tests.processes import free_port, run_together, run_torchrun
+from tests.processes import (
+    free_port,
+    launch_environment,
+    run_script_together,
+    run_together,
+    run_torchrun,
+)
 from tests.scripts.runs import flags_of
 from tests.tiny import (
     CLASSES,
@@ -77,7 +83,7 @@ def test_test_of_two_processes_writes_the_results_of_one(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     argv = words(flags_of(pipeline, "sr_mean_test", tmp_path), batch_size=2)
-    run_torchrun("sr_mean_test", argv)
+    run_script_together("sr_mean_test", argv)
     found, expected = tree(tmp_path / "out"), tree(pipeline.nets_dir)
     assert found.keys() == {name for name in expected if "_var_" not in name and ".var" not in name}
     for name in TEST_NAMES:
@@ -91,7 +97,7 @@ def test_sampling_of_two_processes_writes_the_samples_of_one(
 ) -> None:
     """Byte for byte: batches are filled up, so that kernels round alike."""
     argv = words(flags_of(pipeline, "ddpm_sr_sample", tmp_path), batch_size=4)
-    run_torchrun("ddpm_sr_sample", argv)
+    run_script_together("ddpm_sr_sample", argv)
     found = {path: content for path, content in tree(tmp_path / "out").items() if path[0] != "."}
     expected = tree(pipeline.samples_dir)
     pictures = [path for path in found if path.endswith(".png")]
@@ -104,8 +110,7 @@ def _forked_test(script: str, argv: list[str], journal: Path, num_processes: int
     port = free_port()
 
     def work(rank: int) -> None:
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes}
-        os.environ |= {name: str(value) for name, value in place.items()}
+        os.environ |= launch_environment(rank, num_processes)
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         real = sr_var.results.ResultFolder.path
 
@@ -131,7 +136,7 @@ def test_every_image_is_processed_exactly_once(
     flags = {**flags_of(pipeline, script, tmp_path), "data_info_dict_path": info, "batch_size": 4}
     journal = tmp_path / "journal"
     _forked_test(script, words(flags), journal, num_processes)
-    files_per_image = 3 if script == "sr_mean_test" else 1
+    files_per_image = 3 if script == "sr_mean_test" else 2
     written = journal.read_text().splitlines()
     assert len(written) == len(set(written)) == len(ALL_NAMES) * files_per_image
     assert {line.rpartition("/")[0] for line in written} == set(ALL_NAMES)

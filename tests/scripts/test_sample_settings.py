@@ -34,7 +34,7 @@ def _argv(pipeline: Pipeline, tmp_path: Path, **changes: Any) -> list[str]:
         ({"timestep_respacing": "5"}, "timestep_respacing '5' (there: '4')"),
         ({"use_ddim": True}, "sampler 'ddim' (there: 'ancestral')"),
         ({"clip_denoised": False}, "clip_denoised False (there: True)"),
-        ({"num_heads": 1}, "num_heads 1 (there: 2)"),
+        ({"sigma_small": True}, "sigma_small True (there: False)"),
     ],
 )
 def test_samples_of_another_law_do_not_join_a_folder(
@@ -46,6 +46,17 @@ def test_samples_of_another_law_do_not_join_a_folder(
     assert outcome.code == EXIT_DATA
     assert part in outcome.err and "another --output_dir" in outcome.err
     assert tree(folder) == before
+
+
+def test_samples_of_other_heads_do_not_join_a_folder(
+    pipeline: Pipeline, tmp_path: Path, folder: Path
+) -> None:
+    """The same weights without a manifest: only the folder can tell."""
+    alone = tmp_path / "model.pt"
+    shutil.copy(pipeline.ddpm_model, alone)
+    done("ddpm_sr_sample", _argv(pipeline, tmp_path, model_path=alone))
+    outcome = run("ddpm_sr_sample", _argv(pipeline, tmp_path, model_path=alone, num_heads=1))
+    assert outcome.code == EXIT_DATA and "num_heads 1 (there: 2)" in outcome.err
 
 
 def test_samples_of_other_weights_do_not_join_a_folder(

@@ -27,7 +27,12 @@ BLOCKS = blocks()
 IMAGE = [name for name in BLOCKS if name.startswith("image/")]
 NOW = [name for name in BLOCKS if name not in IMAGE and "extract" not in name]
 
-SIZES: dict[str, Any] = {"large_size": 32, "small_size": 8, "channel_mult": "1,2"}
+SIZES: dict[str, Any] = {
+    "large_size": 32,
+    "small_size": 8,
+    "channel_mult": "1,2",
+    "num_res_blocks": 1,
+}
 NET = {**SIZES, "model_channels": 16}
 DENOISER = {**SIZES, "num_channels": 16, "num_head_channels": 8}
 TAILS: dict[str, dict[str, Any]] = {

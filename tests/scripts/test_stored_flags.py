@@ -45,8 +45,9 @@ def test_stored_flags_win_over_the_command_line_of_a_test(
     flags = flags_of(pipeline, "sr_mean_test", tmp_path)
     changes = {"large_size": 64, "small_size": 16, "model_channels": 32, "use_fp16": True}
     said = done("sr_mean_test", words(flags, **changes)).out
-    (line,) = [line for line in said.splitlines() if "which differs" in line]
+    line, *again = [line for line in said.splitlines() if "which differs" in line]
     assert "large_size 32 (command line 64)" in line and "use_fp16 False" in line
+    assert again == [line]  # a size is said at the end, too
     for name in TEST_NAMES:
         file = f"high_res_mean_{MEAN_STEPS}.npy"
         found, expected = (np.load(d / name / file) for d in (tmp_path / "out", pipeline.nets_dir))
@@ -120,9 +121,22 @@ def test_training_resumed_by_the_script_ends_with_the_same_weights(
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_resume_without_stored_flags_is_an_error(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_resume_without_stored_flags_takes_those_of_the_manifest(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    _train(pipeline, tmp_path)
+    stored = (tmp_path / "log" / "mean_model_args.pkl").read_bytes()
+    (tmp_path / "log" / "mean_model_args.pkl").unlink()
+    assert "does not exist" in done("sr_mean_train", _resume(pipeline, tmp_path)).out
+    assert (tmp_path / "log" / "mean_model_args.pkl").read_bytes() == stored
+
+
+def test_resume_without_stored_flags_and_manifest_is_an_error(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
     _train(pipeline, tmp_path)
     (tmp_path / "log" / "mean_model_args.pkl").unlink()
+    (tmp_path / "save" / "ckpt000001.json").unlink()
     outcome = run("sr_mean_train", _resume(pipeline, tmp_path))
     assert outcome.code == 4 and "mean_model_args.pkl does not exist" in outcome.err
 
@@ -144,8 +158,7 @@ def test_args_file_of_the_original_toolkit_is_read(pipeline: Pipeline, tmp_path:
         log_dir.mkdir()
         path = pipeline.log_dir("sr_mean") / "mean_model_args.pkl"
         flags = pickle.loads(path.read_bytes())
-        for name in ("predict_residual", "use_bf16"):
-            del flags[name]
+        assert not flags.keys() & {"predict_residual", "use_bf16"}
         (log_dir / "mean_model_args.pkl").write_bytes(pickle.dumps(flags, protocol=protocol))
         test = flags_of(pipeline, "sr_mean_test", tmp_path / f"out{protocol}")
         done("sr_mean_test", words({**test, "log_dir": log_dir}))

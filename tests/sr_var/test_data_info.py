@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import sr_var.data_info
+import sr_var.info_files
 from sr_var.base_dataset import load_entries
 from sr_var.data_info import split, write_info
 from sr_var.flags import DataInfoFlags
@@ -172,6 +174,90 @@ def damaged(tmp_path: Path) -> Path:
     path = tmp_path / "images" / "n01440764_18.JPEG"
     path.write_bytes(path.read_bytes()[:200])
     return tmp_path / "images"
+
+
+def test_the_same_split_may_be_written_again(tmp_path: Path, tiny_data: TinyData) -> None:
+    flags = _flags(tiny_data.data_dir, tmp_path)
+    _write(flags)
+    before = tree(tmp_path)
+    assert sum("the same list is there" in line for line in _write(flags)) == 3
+    assert tree(tmp_path) == before
+    (tmp_path / "train_data_info.pkl").unlink()  # a kill between two files
+    _write(flags)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "less", "num_test", "said"),
+    [
+        ([], 0, 2, "3 images would change sides between training and testing, 0 would"),
+        (["d_0", "d_1"], 0, 1, "0 images would change sides between training and testing, 2 would"),
+        ([], 1, 1, "1 be gone"),
+        (["Z_0", "Z_1"], 0, 1, "9 have another label"),
+    ],
+)
+def test_another_split_is_written_on_request_alone(
+    tmp_path: Path, more: list[str], less: int, num_test: int, said: str
+) -> None:
+    names = [f"{key}_{i}" for key in "abc" for i in range(3)]
+    write_photos(tmp_path / "images", names)
+    write_photos(tmp_path / "others", names[less:] + more)
+    first = _flags(tmp_path / "images", tmp_path / "out", num_test_per_class=1)
+    _write(first)
+    before = tree(tmp_path / "out")
+    other = _flags(tmp_path / "others", tmp_path / "out", num_test_per_class=num_test)
+    with pytest.raises(DataError, match=f"{said}.*--overwrite True"):
+        write_info(other, lambda line: None)
+    assert {file: tree(tmp_path / "out")[file] for file in FILES} == before
+    lines = _write(replace(other, overwrite=True))
+    assert any(said in line for line in lines)
+    assert _names(_read(tmp_path / "out")[0]) == scan(other.data_dir)
+
+
+def test_another_seed_would_move_test_images_into_the_training(
+    tmp_path: Path, tiny_data: TinyData
+) -> None:
+    first = _flags(tiny_data.data_dir, tmp_path)
+    _write(first)
+    _, train, test = _read(tmp_path)
+    new_train, new_test = split(_by_class(ALL_NAMES), replace(first, seed=1))
+    num = len({*_names(train)} & {*new_test}) + len({*_names(test)} & {*new_train})
+    with pytest.raises(DataError, match=f"{num} images would change sides"):
+        write_info(replace(first, seed=1), lambda line: None)
+    assert num > 0
+
+
+def test_a_kill_while_a_split_is_replaced_leaves_none_of_two_splits(
+    tmp_path: Path, tiny_data: TinyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = _flags(tiny_data.data_dir, tmp_path)
+    _write(flags)
+    real, calls = sr_var.info_files.dump_pickle, list[Any]()
+
+    def killed(value: Any, path: str) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(value, path)
+
+    monkeypatch.setattr(sr_var.info_files, "dump_pickle", killed)
+    other = replace(flags, seed=1, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        write_info(other, lambda line: None)
+    assert set(FILES) & set(os.listdir(tmp_path)) == {"data_info.pkl"}
+    _write(replace(other, overwrite=False))
+    assert _names(_read(tmp_path)[2]) == split(_by_class(ALL_NAMES), other)[1]
+
+
+def test_a_list_that_cannot_be_read_is_not_replaced_in_silence(
+    tmp_path: Path, tiny_data: TinyData
+) -> None:
+    (tmp_path / "train_data_info.pkl").write_bytes(b"another tool's")
+    flags = _flags(tiny_data.data_dir, tmp_path)
+    with pytest.raises(DataError, match=r"train_data_info\.pkl cannot be read.*--overwrite True"):
+        write_info(flags, lambda line: None)
+    _write(replace(flags, overwrite=True))
+    assert _names(_read(tmp_path)[0]) == ALL_NAMES
 
 
 def test_damaged_image_is_an_error_that_names_it(tmp_path: Path, damaged: Path) -> None:

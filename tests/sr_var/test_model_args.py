@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import pickle
 import pickletools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,21 @@ import pytest
 from sr_var.flags import MeanModelFlags, VarModelFlags
 from sr_var.model_args import (
     args_path,
+    flags_of_checkpoint,
     load_model_args,
     save_model_args,
     settle_model_flags,
 )
+from utils.checkpoint import CheckpointSet
 from utils.errors import CheckpointError
+from utils.logger import RunLogger
 
 FLAGS = MeanModelFlags(large_size=32, channel_mult="0.5,1", use_fp16=True, dropout=0.25)
 
+# the model flags of the documented commands
+_DOCUMENTED = """large_size small_size in_channels model_channels out_channels num_res_blocks
+    attention_resolutions dropout channel_mult conv_resample dims use_checkpoint use_fp16 num_heads
+    num_head_channels num_heads_upsample resblock_updown use_new_attention_order"""
 GIVEN = frozenset(vars(FLAGS))
 
 
@@ -51,9 +61,40 @@ def test_file_is_a_plain_dict_with_a_readable_twin(
     assert content[:2] == b"\x80\x04"  # protocol 4
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(content)}
     assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE"}
-    assert pickle.loads(content) == dataclasses.asdict(flags)
-    assert json.loads((tmp_path / f"{name}.json").read_text()) == dataclasses.asdict(flags)
+    stored = pickle.loads(content)
+    assert dataclasses.asdict(flags) == {**stored, "use_bf16": False, "predict_residual": False}
+    assert json.loads((tmp_path / f"{name}.json").read_text()) == stored
     assert load_model_args(path, type(flags)) == dataclasses.asdict(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "more"),
+    [
+        (MeanModelFlags(), set()),
+        (VarModelFlags(), {"last_layer_type"}),
+        (MeanModelFlags(use_bf16=True), {"use_bf16"}),
+        (MeanModelFlags(predict_residual=True), {"predict_residual"}),
+    ],
+)
+def test_the_original_toolkit_knows_every_flag_of_the_file_that_has_its_default(
+    tmp_path: Path, flags: MeanModelFlags, more: set[str]
+) -> None:
+    path = args_path(str(tmp_path), type(flags))
+    save_model_args(path, flags)
+    assert pickle.loads(Path(path).read_bytes()).keys() == {*_DOCUMENTED.split()} | more
+    assert load_model_args(path, type(flags)) == dataclasses.asdict(flags)
+
+
+@pytest.mark.parametrize("left_out", [(), ("use_bf16",), ("use_bf16", "predict_residual")])
+def test_a_file_of_the_same_model_is_not_put_aside(
+    tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
+    stored = {k: v for k, v in dataclasses.asdict(FLAGS).items() if k not in left_out}
+    path = _write(tmp_path / "mean_model_args.pkl", **stored)
+    save_model_args(path, FLAGS)
+    assert sorted(os.listdir(tmp_path)) == ["mean_model_args.json", "mean_model_args.pkl"]
+    save_model_args(path, dataclasses.replace(FLAGS, use_bf16=True, use_fp16=False))
+    assert len(list(tmp_path.glob("mean_model_args_until_*.pkl"))) == 1
 
 
 def test_documented_path_without_its_slash_is_read_as_the_one_with_it(tmp_path: Path) -> None:
@@ -132,36 +173,98 @@ def test_flags_of_another_model_are_kept_under_another_name(tmp_path: Path) -> N
     assert load_model_args(str(kept), MeanModelFlags) == vars(FLAGS)
 
 
-def test_command_line_decides_a_fresh_start(tmp_path: Path) -> None:
-    path, lines = str(tmp_path / "none.pkl"), _Lines()
-    found = settle_model_flags(FLAGS, path, is_resuming=False, given=vars(FLAGS), log=lines)
-    assert found == vars(FLAGS)
-    assert lines == []
+def _settled(
+    flags: MeanModelFlags,
+    stored: dict[str, Any] | None,
+    given: Collection[str],
+    *,
+    is_strict: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """The flags that count, and what was printed until the log was closed."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        logger = RunLogger()
+        found = settle_model_flags(flags, stored, given=given, logger=logger, is_strict=is_strict)
+        logger.close()
+    return found, out.getvalue()
 
 
-def test_stored_flags_win_over_the_command_line_and_differences_are_named(tmp_path: Path) -> None:
-    path = str(tmp_path / "mean_model_args.pkl")
-    save_model_args(path, FLAGS)
-    lines = _Lines()
-    line = dataclasses.replace(FLAGS, large_size=64, channel_mult="1,2", use_fp16=False)
-    given = {"large_size", "channel_mult", "use_fp16", "dropout"}
-    found = settle_model_flags(line, path, is_resuming=True, given=given, log=lines)
+def test_command_line_decides_a_fresh_start() -> None:
+    assert _settled(FLAGS, None, vars(FLAGS)) == (vars(FLAGS), "")
+
+
+def test_stored_flags_win_over_the_command_line_and_differences_are_named() -> None:
+    line = dataclasses.replace(FLAGS, channel_mult="1,2", use_fp16=False)
+    found, said = _settled(line, vars(FLAGS), {"channel_mult", "use_fp16", "dropout"})
     assert found == vars(FLAGS)
-    assert len(lines) == 1
     for part in (
-        path,
-        "large_size 32 (command line 64)",
         "channel_mult '0.5,1' (command line '1,2')",
         "use_fp16 True (command line False)",  # given, though it is the default
     ):
-        assert part in lines[0]
-    assert "dropout" not in lines[0]
+        assert said.count(part) == 1
+    assert "dropout" not in said
 
 
-def test_flag_that_was_left_out_says_nothing(tmp_path: Path) -> None:
-    path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
-    save_model_args(path, FLAGS)
+@pytest.mark.parametrize("name", ["large_size", "small_size"])
+def test_a_size_that_differs_is_said_at_the_start_and_at_the_end(name: str) -> None:
+    line = dataclasses.replace(FLAGS, **{name: 8})
+    _, said = _settled(line, vars(FLAGS), {name})
+    assert said.count(f"{name} {vars(FLAGS)[name]} (command line 8)") == 2
+
+
+def test_strict_flags_make_every_difference_an_error() -> None:
+    line = dataclasses.replace(FLAGS, dropout=0.5)
+    with pytest.raises(CheckpointError, match="dropout"):
+        _settled(line, vars(FLAGS), {"dropout"}, is_strict=True)
+    _settled(line, vars(FLAGS), set(), is_strict=True)  # what was left out says nothing
+
+
+def test_flag_that_was_left_out_says_nothing() -> None:
     for flags, given in ((FLAGS, set(vars(FLAGS))), (MeanModelFlags(), set())):
-        found = settle_model_flags(flags, path, is_resuming=True, given=given, log=lines)
-        assert found == vars(FLAGS)
-    assert lines == []
+        assert _settled(flags, vars(FLAGS), given) == (vars(FLAGS), "")
+
+
+# ---- which network a checkpoint is of
+
+
+def _checkpoint(flags: MeanModelFlags | None) -> CheckpointSet:
+    network = {"network": {"class": "UNetModel", "flags": dict(vars(flags))}} if flags else {}
+    return CheckpointSet(1, "model000001.pt", manifest=network)
+
+
+def test_manifest_and_args_file_of_one_run_agree(tmp_path: Path) -> None:
+    path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
+    save_model_args(path, dataclasses.replace(FLAGS, dropout=0.5))  # weights do not depend on it
+    found = flags_of_checkpoint(_checkpoint(FLAGS), path, MeanModelFlags, lines)
+    assert found == {**vars(FLAGS), "dropout": 0.5} and not lines
+
+
+def test_args_file_of_another_network_is_refused_or_left_aside(tmp_path: Path) -> None:
+    path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
+    save_model_args(path, dataclasses.replace(FLAGS, large_size=64))
+    made = _checkpoint(FLAGS)
+    with pytest.raises(CheckpointError) as caught:
+        flags_of_checkpoint(made, path, MeanModelFlags, lines, path_flag="--log_dir")
+    for part in ("model000001.pt", path, "--large_size 64 (there: 32)", "--log_dir"):
+        assert part in str(caught.value)
+    # nobody named the file: it is that of the default folder
+    assert flags_of_checkpoint(made, path, MeanModelFlags, lines) == vars(FLAGS)
+    assert path in lines[0]
+
+
+def test_manifest_is_enough_without_an_args_file(tmp_path: Path) -> None:
+    path, lines = str(tmp_path / "mean_model_args.pkl"), _Lines()
+    made = _checkpoint(FLAGS)
+    assert flags_of_checkpoint(made, path, MeanModelFlags, lines) == vars(FLAGS)
+    assert path in lines[0]
+    for found, must_exist in ((made, True), (_checkpoint(None), False)):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            flags_of_checkpoint(found, path, MeanModelFlags, lines, must_exist=must_exist)
+
+
+@pytest.mark.parametrize("value", ["32", [1], 1e300, None, True])
+def test_hostile_manifest_puts_nothing_odd_into_a_flag(tmp_path: Path, value: Any) -> None:
+    network = {"class": "UNetModel", "flags": {**vars(FLAGS), "large_size": value}}
+    made = CheckpointSet(1, "model000001.pt", manifest={"network": network})
+    with pytest.raises(CheckpointError, match="large_size"):
+        flags_of_checkpoint(made, str(tmp_path / "none.pkl"), MeanModelFlags, _Lines())

@@ -151,6 +151,30 @@ def test_another_seed_draws_other_images_and_needs_another_folder(
         write_oracle(replace(written, seed=1), lambda line: None)
 
 
+def test_a_replaced_photograph_does_not_join_the_images_of_the_old_one(tmp_path: Path) -> None:
+    photos = _photos(tmp_path / "photos")
+    assert write_oracle(_flags(tmp_path), lambda line: None)
+    before = tree(tmp_path / "data")
+    path = photos / "train" / "a_2.JPEG"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    more = _flags(tmp_path, num_train_crops=6)
+    with pytest.raises(DataError, match=r"train/a_2 is another photograph .*--output_dir"):
+        write_oracle(more, lambda line: None)
+    assert tree(tmp_path / "data") == before
+    write_photos(photos, ["train/a_1", "train/a_2"])  # the old ones
+    assert write_oracle(more, lambda line: None)
+
+
+@pytest.mark.parametrize("file", ["data_info.pkl", "to_sample_data_info.pkl"])
+def test_lists_of_another_data_set_are_not_replaced(tmp_path: Path, file: str) -> None:
+    _photos(tmp_path / "photos")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / file).write_bytes(b"a list")
+    with pytest.raises(DataError, match=rf"{file} is of another data set"):
+        write_oracle(_flags(tmp_path), lambda line: None)
+    assert tree(tmp_path / "data") == {file: b"a list"} and not (tmp_path / "exact").exists()
+
+
 def test_every_tenth_photograph_is_for_testing_without_a_test_folder(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", [f"a_{i:02d}" for i in range(12)])
     train, test = split_photos(_flags(tmp_path, test_folder=""), print)

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from sr_var import plan
 from sr_var.plan import Rates, net_hours, plan_rows
 from sr_var.plan_flags import PlanFlags
+from tests import cpus
 from tests.tiny import DENOISER, done, run, words
 
 RATES = Rates(evaluation=0.5, mean_forward=0.1, mean_step=0.3, var_step=0.4)
@@ -54,8 +57,8 @@ def test_hours_of_the_nets_count_their_training_and_both_tests() -> None:
 def test_script_times_prints_and_writes(tmp_path: Path) -> None:
     tiny: dict[str, Any] = {"net_channels": 8, "net_channel_mult": "1,2", "num_rounds": 1}
     said = done("sr_plan", words(DENOISER, tiny, log_dir=tmp_path)).out
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    assert len(plan["sampling"]) == 2 * 2 * 2 and min(plan["seconds"].values()) > 0
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert len(found["sampling"]) == 2 * 2 * 2 and min(found["seconds"].values()) > 0
     assert "var: rel. rms" in said
 
 
@@ -70,3 +73,19 @@ def test_script_times_prints_and_writes(tmp_path: Path) -> None:
 def test_wrong_count_is_refused(tmp_path: Path, more: dict[str, Any], part: str) -> None:
     outcome = run("sr_plan", words(DENOISER, more, log_dir=tmp_path))
     assert outcome.code == 2 and part in outcome.err
+
+
+def test_trainings_are_timed_in_the_precision_that_they_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus.compute_on(cpus.SAPPHIRE_RAPIDS, monkeypatch)
+    trained: list[set[torch.dtype]] = []
+
+    def train(net: torch.nn.Module, x: torch.Tensor, label: torch.Tensor) -> None:
+        trained.append({parameter.dtype for parameter in net.parameters()})
+
+    monkeypatch.setattr(plan, "_train", train)
+    tiny: dict[str, Any] = {"net_channels": 8, "net_channel_mult": "1,2", "num_rounds": 1}
+    said = done("sr_plan", words(DENOISER, tiny, log_dir=tmp_path, use_fp16=True)).out
+    assert "training in bf16" in said and "computing in fp32" not in said
+    assert trained == [{torch.float32, torch.bfloat16}] * 4

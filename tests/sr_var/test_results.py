@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,60 @@ def test_results_of_another_checkpoint_of_the_same_step_are_removed(tmp_path: Pa
     assert again.pending(ENTRIES) == ENTRIES
     # the low-res image does not depend on the checkpoint
     assert sorted(os.listdir(tmp_path / "out" / "a")) == ["high_res_mean_8.npy", "low_res.png"]
+
+
+def test_replaced_means_are_counted_and_the_variances_made_on_them_are_named(
+    tmp_path: Path,
+) -> None:
+    results = _folder(tmp_path)
+    lines: list[str] = []
+    results.pending(ENTRIES, lines.append)
+    for name in ("a", "class/b"):
+        _finish(results, name)
+    _folder(tmp_path).pending(ENTRIES, lines.append)
+    assert lines == []  # nothing was replaced
+    old = hashlib.sha256(b"weights").hexdigest()
+    for step, models in ((50, ["var", old]), (60, ["var", "other"]), (70, ["var", "one", old])):
+        (tmp_path / "out" / f".var_{step}.json").write_text(json.dumps({"models": models}))
+    (tmp_path / "out" / ".var_80.json").write_text("{")
+    _folder(tmp_path, model=b"other weights").pending(ENTRIES, lines.append)
+    new = hashlib.sha256(b"other weights").hexdigest()
+    removed, warning = lines
+    assert "2 images" in removed and old[:12] in removed and new[:12] in removed
+    assert "step 50, 70 in" in warning and "--mean_model_path" in warning
+
+
+def test_results_without_a_stamp_are_replaced_and_said_to_be_of_an_unknown_checkpoint(
+    tmp_path: Path,
+) -> None:
+    results = _folder(tmp_path)
+    _finish(results, "a")
+    lines: list[str] = []
+    assert results.pending(ENTRIES, lines.append) == ENTRIES
+    (line,) = lines
+    assert "1 images" in line and "unknown checkpoint" in line
+
+
+def test_results_of_another_image_of_the_same_name_are_not_mixed(tmp_path: Path) -> None:
+    one, other = torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.5)
+    first = _folder(tmp_path)
+    first.pending(ENTRIES)
+    first.save_low_res("a", one)
+    before = tree(tmp_path / "out")
+    again = _folder(tmp_path)
+    again.pending(ENTRIES)
+    again.save_low_res("a", one + 1 / 255)  # half a grey level, as a decoder may be off
+    for image in (other, torch.zeros(3, 4, 4)):
+        with pytest.raises(DataError, match=r"a/low_res\.png.*--data_dir"):
+            again.save_low_res("a", image)
+    assert tree(tmp_path / "out") == before
+    # a damaged picture says nothing, and one of another tool neither
+    (tmp_path / "out" / "a" / "low_res.png").write_bytes(b"half")
+    again.save_low_res("a", other)
+    (tmp_path / "out" / ".mean_7.json").unlink()
+    foreign = _folder(tmp_path)
+    foreign.pending(ENTRIES)
+    foreign.save_low_res("a", one)
 
 
 def test_results_of_images_that_were_read_another_way_up_are_removed(tmp_path: Path) -> None:

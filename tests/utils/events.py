@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
 def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -17,6 +17,19 @@ def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return found
+
+
+def shown_steps(folder: Path, tag: str) -> list[int]:
+    """The steps of a scalar in the order in which they came, as TensorBoard shows them.
+
+    A session that starts at a step drops what came before for that step and later ones.
+    """
+    found: list[int] = []
+    for event in _events(folder):
+        if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+            found = [step for step in found if step < event.step]
+        found += [event.step for value in event.summary.value if value.tag == tag]
     return found
 
 

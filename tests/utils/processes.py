@@ -20,7 +20,7 @@ class Child:
     """A running process and what it says."""
 
     def __init__(self, work: Callable[..., int], *args: Any) -> None:
-        context = _context()
+        context = preloaded_context()
         self._said, writer = context.Pipe(duplex=False)
         self.process: ForkServerProcess = context.Process(target=_run, args=(work, writer, args))
         self.process.start()
@@ -55,7 +55,8 @@ class Child:
         return self.process.exitcode
 
 
-def _context() -> ForkServerContext:
+def preloaded_context() -> ForkServerContext:
+    """Starts processes that have torch, and the imports of its optimizers, already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "torch._dynamo", "tests.utils.loops"])
     return context

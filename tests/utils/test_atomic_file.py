@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -30,6 +31,7 @@ from utils.atomic_file import (
     write_text_atomic,
 )
 from utils.errors import StorageError
+from utils.file_names import MAX_NAME_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_KILLS = 20
@@ -95,6 +97,19 @@ def test_missing_folder_is_a_storage_error_that_names_the_path(tmp_path: Path) -
     assert caught.value.errno == 2
 
 
+def test_longest_name_that_a_file_can_have_is_written(tmp_path: Path) -> None:
+    for name in ("n" * MAX_NAME_BYTES, "é" * (MAX_NAME_BYTES // 2)):
+        write_bytes_atomic(tmp_path / name, b"x")
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_longer_name_is_a_storage_error_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * (MAX_NAME_BYTES + 1))
+    with pytest.raises(StorageError, match=r"n: .*too long.* Shorten") as caught:
+        write_bytes_atomic(path, b"x")
+    assert caught.value.errno == errno.ENAMETOOLONG and "space" not in str(caught.value)
+
+
 def test_symbolic_link_stays_a_link_and_its_target_is_replaced(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
@@ -113,7 +128,7 @@ def test_permissions_follow_the_umask_like_those_of_any_new_file(tmp_path: Path)
 def test_text_is_utf8_and_json_round_trips(tmp_path: Path) -> None:
     write_text_atomic(tmp_path / "t", "σ² äöü\n")
     assert (tmp_path / "t").read_bytes() == "σ² äöü\n".encode()
-    value = {"a": [1, 2.5, None, True], "σ": {"b": "c"}}
+    value = {"a": [1, 2.5, None, True], "σ": {"b": "c"}, "of a name": "no UTF-8: \udce9"}
     write_json_atomic(tmp_path / "j", value)
     assert json.loads((tmp_path / "j").read_text(encoding="utf-8")) == value
 

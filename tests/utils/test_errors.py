@@ -88,6 +88,7 @@ def test_bug_keeps_its_traceback() -> None:
         (errno.EACCES, "change its permissions"),
         (errno.EISDIR, "move the folder away"),
         (errno.ELOOP, "remove the links"),
+        (errno.ENAMETOOLONG, "shorten the names"),
     ],
 )
 def test_error_of_the_system_comes_with_a_remedy(

@@ -196,6 +196,13 @@ def test_sets_without_a_manifest_in_the_own_folder_are_gone_on_with(tmp_path: Pa
     assert training_loop(tmp_path / "mine", resume_checkpoint=named).step == 4
 
 
+def test_an_older_set_of_unknown_origin_in_the_own_folder_is_of_the_run(tmp_path: Path) -> None:
+    trained(tmp_path, 2)
+    trained(tmp_path, 3, resume_checkpoint="auto")
+    (tmp_path / "ckpt000002.json").unlink()
+    assert training_loop(tmp_path, resume_checkpoint="2").step == 3
+
+
 def test_a_set_that_is_further_than_the_folder_is_taken(tmp_path: Path) -> None:
     trained(tmp_path / "mine", 2)
     shutil.copytree(tmp_path / "mine", tmp_path / "far")

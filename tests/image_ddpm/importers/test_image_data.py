@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -89,7 +90,10 @@ def test_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert 100 < num_first < 200
     assert len(list((tmp_path / "out").glob("*.png"))) == num_first
     assert ImageWriter(_flags(tmp_path), lines.append).write(ImageSource(_items(500, loaded), 500))
-    assert loaded == list(range(500))  # none was read twice
+    # a few of those that are there are looked at, none is written twice
+    again = loaded[num_first : num_first + 16]
+    assert again == list(range(16))
+    assert loaded[:num_first] + loaded[num_first + 16 :] == list(range(500))
     assert len(list((tmp_path / "out").glob("*.png"))) == 500
 
 
@@ -147,12 +151,57 @@ def test_dry_run_checks_and_counts_and_writes_nothing(tmp_path: Path) -> None:
 def test_folder_of_another_making_is_refused(tmp_path: Path) -> None:
     done("image_data", _argv(tmp_path, max_per_class=1))
     outcome = run("image_data", _argv(tmp_path, max_per_class=1, image_size=8))
-    assert outcome.code == 3 and "'image_size': 16" in outcome.err
+    assert outcome.code == 3 and "--image_size 8 (there: 16)" in outcome.err
     (tmp_path / "out" / SETTINGS_FILE).write_text("{")
     assert "is damaged" in run("image_data", _argv(tmp_path)).err
     (tmp_path / "out" / SETTINGS_FILE).unlink()
     outcome = run("image_data", _argv(tmp_path))
     assert outcome.code == 3 and "has not written" in outcome.err
+
+
+@pytest.mark.parametrize("size", [0, 4, 3])
+@pytest.mark.parametrize("is_array", [True, False])
+def test_images_of_another_archive_do_not_join_a_folder(
+    tmp_path: Path, size: int, is_array: bool
+) -> None:
+    """Image 3 is another one in the second archive, under the same name."""
+
+    def source(first: int) -> ImageSource:
+        def item(i: int) -> Item:
+            seed = i if i < 3 else first + i
+            content = photo(seed, (4, 4)) if is_array else image_bytes(seed, "PNG", (4, 4))
+            return Item("train", "x", f"x_{i:04d}", "", f"item {i}", lambda: content)
+
+        return ImageSource(map(item, range(6)), 6)
+
+    flags = _flags(tmp_path, image_size=size)
+    assert ImageWriter(flags, print).write(source(0))
+    before = tree(tmp_path / "out")
+    assert ImageWriter(flags, print).write(source(0))
+    with pytest.raises(DataError, match=r"another image as train/x_0003 than item 3"):
+        ImageWriter(flags, print).write(source(50))
+    assert tree(tmp_path / "out") == before
+
+
+def test_more_images_than_the_run_asks_for_are_said(tmp_path: Path) -> None:
+    lines: list[str] = []
+    assert ImageWriter(_flags(tmp_path), lines.append).write(ImageSource(_items(9, []), 9))
+    assert not any("more images" in line for line in lines)
+    fewer = _flags(tmp_path, max_per_class=4)
+    assert ImageWriter(fewer, lines.append).write(ImageSource(_items(9, []), 9))
+    assert "holds 5 more images" in lines[-1]
+
+
+def test_setting_that_a_record_does_not_name_was_at_its_default(tmp_path: Path) -> None:
+    """The two that every record names are not made up."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for record in ({"source": "digits"}, {"image_size": 16}, {}):
+        (out / SETTINGS_FILE).write_text(json.dumps(record))
+        with pytest.raises(DataError, match="not recorded"):
+            ImageWriter(_flags(tmp_path, image_size=16), print)
+    (out / SETTINGS_FILE).write_text(json.dumps({"source": "digits", "image_size": 16, "old": 1}))
+    ImageWriter(_flags(tmp_path, image_size=16), print)
 
 
 def test_two_items_of_one_name_are_refused(tmp_path: Path) -> None:

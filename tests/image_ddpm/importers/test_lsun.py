@@ -17,6 +17,7 @@ from PIL import Image
 
 from image_ddpm.importers import lsun_files
 from tests.image_ddpm.importers.archives import image_bytes
+from tests.reliability.extent import extent
 from tests.reliability.mutations import mutate
 from tests.tiny import done, run, words
 from utils.errors import DataError
@@ -143,7 +144,7 @@ def test_any_damage_to_an_export_is_read_or_refused_by_name(
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
     monkeypatch.setattr(lsun_files, "_serve", serve_quietly)
     damaged = [rng.randbytes(8192) + data[8192:]]
-    for _ in range(40):
+    for _ in range(extent(12, 40)):
         place, number = 24 + 8 * rng.randrange(17), rng.choice([0, 1, 1 << 40, 1 << 63])
         field = number.to_bytes(8, "little")
         head = b"".join(_with(data[at : at + 4096], place, field) for at in (0, 4096))

@@ -15,8 +15,10 @@ from image_ddpm.classifier_utils import classifier_keywords, create_classifier
 from image_ddpm.quality.features import feature_maker
 from models.encoder import EncoderUNet
 from models.encoder_config import POOLS
+from tests import cpus
 from tests.image_ddpm.quality.sets import pictures, write_samples
 from tests.image_ddpm.tiny import write_model
+from tests.reliability.extent import is_full
 from tests.tiny import done, run, save_weights, shake, words
 from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE, CheckpointError
 
@@ -104,7 +106,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image_size": 32, "classifier_attention_resolutions": "16"}, "--image_size"),
     ({"in_channels": 1}, "--in_channels"),
     ({"num_classes": 5}, "--num_classes"),
-    ({"classifier_width": 16}, "--classifier_width and --classifier_channel_mult"),
+    ({"classifier_width": 16}, "see --classifier_width"),
     ({"classifier_depth": 2}, "--classifier_depth"),
     ({"classifier_attention_resolutions": "16"}, "--classifier_attention_resolutions"),
     ({"classifier_channel_mult": "1,1"}, "--classifier_channel_mult"),
@@ -126,13 +128,19 @@ def test_a_flag_that_does_not_fit_the_file_is_named(
     assert flag in text.partition("likely cause")[2], text
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (8, 3), (0, 3, 3, 3)])
+SHAPES = [(), (3,), (8, 3), (0, 3, 3, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_tensor_of_any_shape_in_the_file_is_a_refusal(
     tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
-    for name, tensor in _classifier().state_dict().items():
-        if tensor.shape != shape:
-            torch.save({**_classifier().state_dict(), name: torch.zeros(shape)}, tmp_path / "n.pt")
+    """Every tensor in one of the shapes, in all of them where the long forms run."""
+    state = _classifier().state_dict()
+    for number, (name, tensor) in enumerate(state.items()):
+        is_its_turn = is_full() or SHAPES[number % len(SHAPES)] == shape
+        if is_its_turn and tensor.shape != shape:
+            torch.save({**state, name: torch.zeros(shape)}, tmp_path / "n.pt")
             with pytest.raises(CheckpointError, match="shape"):
                 feature_maker(str(tmp_path / "n.pt"), "encoder_unet", CPU, _keywords())
 
@@ -169,10 +177,13 @@ def test_the_script_compares_by_a_classifier(place: Path, tmp_path: Path) -> Non
     assert other.code == EXIT_DATA and "of two kinds" in other.err
 
 
-def test_a_precision_that_the_device_lacks_is_said(place: Path, tmp_path: Path) -> None:
+def test_a_precision_that_the_device_lacks_is_said(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus.compute_on(cpus.AVX2, monkeypatch)
     flags = _words(place, tmp_path, IMAGE, CLASSIFIER, classifier_use_fp16=True, dry_run=True)
     outcome = done("image_eval", flags)
-    assert torch.cuda.is_available() or "no fp16 arithmetic" in outcome.out
+    assert "no fast fp16 arithmetic" in outcome.out
 
 
 @pytest.mark.parametrize(

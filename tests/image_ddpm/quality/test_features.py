@@ -121,6 +121,18 @@ def test_a_file_of_another_network_is_refused_and_the_flags_named(
     assert part in str(caught.value)
 
 
+def test_a_file_of_a_wrapped_network_makes_the_same_features(tmp_path: Path) -> None:
+    state = SmallCNN(64, (12,), 4).state_dict()
+    torch.save(state, tmp_path / "net.pt")
+    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "ddp.pt")
+    grey = list(np.repeat(pictures(3, shape=(28, 28, 1)), 3, axis=3))
+    plain, wrapped = (
+        feature_maker(str(tmp_path / name), "small_cnn", CPU).make(grey)
+        for name in ("net.pt", "ddp.pt")
+    )
+    assert np.array_equal(plain, wrapped)
+
+
 def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     for content in (None, b"", b"PK\x03\x04"):

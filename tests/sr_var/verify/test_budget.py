@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -148,11 +149,48 @@ def test_the_script_prints_and_draws_the_rows(files: dict[str, Path], tmp_path: 
     assert Image.open(tmp_path / "budget.png").size[0] == 1200
 
 
+def test_a_budget_of_other_nets_is_not_shown_beside_a_verification(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    nets = tmp_path / "nets"
+    shutil.copytree(files["root"] / "nets", nets)
+
+    def stamp(digit: str) -> None:
+        for kind, models in (("mean", [digit * 64]), ("var", ["9" * 64, digit * 64])):
+            (nets / f".{kind}_{STEP}.json").write_text(json.dumps({"models": models}))
+
+    stamp("1")
+    argv = _words(files, tmp_path / "log", sr_model_output_dir=nets)
+    done("oracle_budget", argv)
+    start = argv.index("--timestep_respacing")  # the verification has no sampler
+    verification = argv[:start] + argv[start + 4 :]
+    assert "notice: " not in done("sr_var_verification", verification).out
+    page = tmp_path / "log" / "report.html"
+    assert VAR_NET in page.read_text("utf-8")
+    stamp("2")
+    assert "budget.json is of other nets" in done("sr_var_verification", verification).out
+    assert VAR_NET not in page.read_text("utf-8")
+    content = json.loads((tmp_path / "log" / "budget.json").read_text())
+    del content["of"]  # of an earlier version
+    (tmp_path / "log" / "budget.json").write_text(json.dumps(content))
+    done("sr_var_verification", verification)
+    assert VAR_NET in page.read_text("utf-8")
+
+
+def test_samples_of_another_image_are_not_put_into_the_budget(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    trained = tmp_path / "trained"
+    shutil.copytree(files["root"] / "exact", trained)
+    for path in trained.rglob("low_res.png"):
+        Image.new("RGB", (SMALL, SMALL), (9, 9, 9)).save(path)
+    outcome = run("oracle_budget", _words(files, tmp_path / "log", trained_output_dir=trained))
+    assert outcome.code == 3 and "trained" in outcome.err and "low_res.png" in outcome.err
+
+
 def test_no_exact_moments_is_an_error_that_says_where_they_come_from(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(files["root"] / "exact", tmp_path / "exact")
     next((tmp_path / "exact").rglob("exact_moments.npz")).unlink()
     outcome = run("oracle_budget", _words(files, tmp_path, ddpm_sr_output_dir=tmp_path / "exact"))

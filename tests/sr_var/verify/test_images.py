@@ -56,6 +56,25 @@ def test_float_moments_are_preferred_to_pictures(tmp_path: Path) -> None:
     assert np.all(moments.mean == 100.0) and np.all(moments.variance == 0.0)
 
 
+def test_moments_of_other_samples_than_the_pictures_are_refused(tmp_path: Path) -> None:
+    """The bound holds for every sample that is counted, however far from the mean it is."""
+    results = Results(tmp_path)
+    folder = results.add_samples("a", stack(0, 0, 0, 200), has_moments=True)
+    reference_moments(str(folder), 4, SIZE)  # the last one lies on the bound
+    beyond = results.add_samples("b", stack(250, 270, 260, 255), has_moments=True)
+    reference_moments(str(beyond), 4, SIZE)  # pictures are clipped
+    others = results.add_samples("a", stack(0, 0, 0, 203), has_moments=False)
+    with pytest.raises(DataError, match=r"moments\.npz is of other samples.*sample_3\.png"):
+        reference_moments(str(others), 4, SIZE)
+    for picture in (folder / "high_res_samples").iterdir():
+        picture.unlink()
+    reference_moments(str(folder), 4, SIZE)  # moments alone are enough
+    results.add_samples("a", stack(9, 9, 9, 9), has_moments=False)
+    (folder / "moments.npz").unlink()
+    moments, is_float = reference_moments(str(folder), 4, SIZE)
+    assert not is_float and np.all(moments.mean == 9)
+
+
 @pytest.mark.parametrize("n", [2, 7, 8, 9, 20])
 def test_pictures_give_the_moments_of_their_bytes(tmp_path: Path, n: int) -> None:
     samples = _samples(n)

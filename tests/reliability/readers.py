@@ -178,9 +178,11 @@ def _array_readers(folder: Path) -> dict[str, Reader]:
     }
 
 
+_WHOLE = Record(0, 5, (3, 4), facts=ImageFacts(3, 4, ("alpha",)))
+
+
 def _record_readers(folder: Path) -> dict[str, Reader]:
-    whole = Record(0, 5, (3, 4), facts=ImageFacts(3, 4, ("alpha",)))
-    lines = (whole.line("a"), Record(-1, 0, (3, 4), "cut off").line("b"))
+    lines = (_WHOLE.line("a"), Record(-1, 0, (3, 4), "cut off").line("b"))
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
     process = {"diffusion_steps": 9, "timestep_respacing": "4", "noise_schedule": "linear"}
     seconds = {"seconds": 1.5, "num_items": 4, "device": "cpu"}

@@ -101,6 +101,7 @@ def first_steps(folder: Path) -> list[FirstStep]:
         **{"data_dir": DEMO / "train", "data_info_dict_path": folder / "data_info.pkl"},
         **{"large_size": 32, "small_size": 8, "model_channels": 16, "channel_mult": "1,2"},
         **{"attention_resolutions": "16", "log_dir": folder / "mean", "max_step": 1},
+        **{"model_save_dir": folder / "mean"},
     }
     sampling = {
         **network,

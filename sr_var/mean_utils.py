@@ -78,6 +78,7 @@ def batches_to_do(
     """
     if flags.dry_run:
         return rank_batches(entries, batch_size)
+    results.require_same_orientation()  # a clearer word than that the images differ
     if results.has_own_inputs:
         _look_at(results, spread(entries), flags, sizes)
     return rank_batches(entries, batch_size, results.pending(entries, log))

@@ -74,7 +74,7 @@ class ResultFolder:
         self._model_paths = model_paths
         # as the run finds it; low-res images of other tools are not looked at
         self.has_own_inputs = has_stamp(output_dir)
-        self._settings = {"apply_orientation": True} if apply_orientation else {}
+        self._apply_orientation = apply_orientation
 
     def path(self, name: str, file_name: str) -> str:
         """Path of a result; its folder is made.
@@ -95,7 +95,8 @@ class ResultFolder:
 
         Raises:
             DataError: if the folder holds another kind of network's results of the same names, or
-                its stamp cannot be read; nothing is removed.
+                those of images that were read another way up, or its stamp cannot be read; nothing
+                is removed.
             StorageError: if no folder can be there.
         """
         for path in self._other_stamps:
@@ -105,8 +106,10 @@ class ResultFolder:
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
         models = [sha256_of(path) for path in self._model_paths]
-        stamp = {"models": models, **self._settings}
-        stored = read_stamp(self._stamp_path, _REMEDY)
+        stamp: dict[str, Any] = {"models": models}
+        if self._apply_orientation:
+            stamp["apply_orientation"] = True
+        stored = self.require_same_orientation()
         is_same = stored == stamp
         pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
@@ -116,6 +119,21 @@ class ResultFolder:
             write_json_atomic(self._stamp_path, stamp)
         dist_util.barrier()
         return pending
+
+    def require_same_orientation(self) -> dict[str, Any] | None:
+        """Refuses results of images that were read another way up; returns the stamp, if any.
+
+        Raises:
+            DataError: names the folder and the flag; or the stamp, if that cannot be read.
+        """
+        stored = read_stamp(self._stamp_path, _REMEDY)
+        if stored and bool(stored.get("apply_orientation")) != self._apply_orientation:
+            raise DataError(
+                f"--output_dir {self.output_dir} holds results of images that were read with "
+                f"--apply_orientation {not self._apply_orientation}; give the same, or another "
+                "folder"
+            )
+        return stored
 
     def save_low_res(self, name: str, low_res_up: torch.Tensor) -> None:
         """Writes what the network saw of an image; what is there must be of the same image.

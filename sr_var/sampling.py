@@ -137,6 +137,8 @@ class SRSampler:
                 self._stopwatch.stop(len(rows))
                 self._store(rows, samples)
                 bar.update(len(rows))
+        # image by image the others were cleared where they were
+        remove_stale_temp_files(self._flags.output_dir)
         self._stopwatch.save(os.path.join(self._flags.output_dir, SECONDS_FILE))
         if is_stopped:
             self._log(f"stopped ({stop.reason}); run again to go on")

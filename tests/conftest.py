@@ -9,7 +9,10 @@ from pathlib import Path
 
 # before torch is imported; forked and started processes inherit it
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# tolerances are those of CPUs, and a fork cannot use a GPU that its parent has used
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import hypothesis
 import pytest
 
 from tests.pipeline import Pipeline, run_pipeline
@@ -18,6 +21,12 @@ from tests.sr_var.samplers import make_sampler
 from tests.tiny import TinyData
 from utils import stop_util
 from utils.stop_util import STOP_SIGNALS
+
+# how long an example may take is a matter of what else the machine does
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

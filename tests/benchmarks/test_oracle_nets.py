@@ -41,7 +41,7 @@ def test_rows_are_what_the_verifications_found(
     assert table.splitlines()[3].endswith("| 1 % | 2 % | 3 % | +4 % |")
     path = write_results(NetsFlags(name="x", output_dir=str(tmp_path / "out")), found)
     assert json.loads(path.read_text())["results"] == found
-    assert path.with_suffix(".md").read_text() == table
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == table
 
 
 def test_unknown_route_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

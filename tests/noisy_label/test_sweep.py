@@ -106,7 +106,7 @@ def test_summary_has_theorem_floor_and_intervals(finished: Path) -> None:
 
 
 def test_report_is_one_file_with_both_plots(finished: Path) -> None:
-    page = (finished / "log/report.html").read_text()
+    page = (finished / "log/report.html").read_text(encoding="utf-8")
     assert page.count('class="cross') == 2 * 3  # published figures of each type, and their legend
     assert page.count("<svg") >= 2 and "Content-Security-Policy" in page
     assert "biased" in page and "published (MNIST)" in page

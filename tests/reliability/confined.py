@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -129,7 +130,7 @@ class Command:
     """Makes a file when it is unpickled by a reader that runs code."""
 
     def __init__(self, marker: Any) -> None:
-        self._command = f"touch {marker}"
+        self._command = f"touch {shlex.quote(str(marker))}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         import os

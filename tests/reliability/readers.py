@@ -178,16 +178,36 @@ def _array_readers(folder: Path) -> dict[str, Reader]:
     }
 
 
+_WHOLE = Record(0, 5, (3, 4), facts=ImageFacts(3, 4, ("alpha",)))
+
+
+def _data_records() -> dict[str, Reader]:
+    drawn = {"labels": "0" * 64, "seed": 0, "net": ""}
+    return {
+        "label record": Reader(
+            "labels.pkl.json",
+            json_of({"data": {"num_images": 3}, "noise_type": "fix", "alpha": 0.5} | drawn),
+            lambda path: require_one_draw(path[:-5], path[:-5]),
+        ),
+        "checked": Reader(
+            ".checked.txt",
+            [b"/data/a\t9 5 False\t8x6\n/data/b.png\t9 5 True\t8x6 alpha\n"],
+            lambda path: _read_journal(path, "/data"),
+        ),
+        "import": Reader(
+            "images/.image_data.json", json_of({"source": "digits", "image_size": 4}), _claim
+        ),
+    }
+
+
 def _record_readers(folder: Path) -> dict[str, Reader]:
-    whole = Record(0, 5, (3, 4), facts=ImageFacts(3, 4, ("alpha",)))
-    lines = (whole.line("a"), Record(-1, 0, (3, 4), "cut off").line("b"))
+    lines = (_WHOLE.line("a"), Record(-1, 0, (3, 4), "cut off").line("b"))
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
     process = {"diffusion_steps": 9, "timestep_respacing": "4", "noise_schedule": "linear"}
     seconds = {"seconds": 1.5, "num_items": 4, "device": "cpu"}
     budget = {"row": "a", "relative_mse": 0.5, "relative_var_error": None}
     errors = {"0.1": {"coverage": 0.1, "rms_error": 2.5}, "0.9": {"coverage": 1}}
     frechet = {"distance": 3.5, "floor": None}
-    drawn = {"labels": "0" * 64, "seed": 0, "net": ""}
     evaluation = {"dimension": 64, "reference": {"count": 9}, "frechet": frechet}
     above = os.path.dirname
     checkpoint = _checkpoint_set(folder / "set")
@@ -204,19 +224,7 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         "stamp": Reader(
             ".mean_7.json", json_of({"models": ["0" * 64]}), partial(read_stamp, remedy="delete it")
         ),
-        "label record": Reader(
-            "labels.pkl.json",
-            json_of({"data": {"num_images": 3}, "noise_type": "fix", "alpha": 0.5} | drawn),
-            lambda path: require_one_draw(path[:-5], path[:-5]),
-        ),
-        "checked": Reader(
-            ".checked.txt",
-            [b"/data/a\t9 5 False\t8x6\n/data/b.png\t9 5 True\t8x6 alpha\n"],
-            lambda path: _read_journal(path, "/data"),
-        ),
-        "import": Reader(
-            "images/.image_data.json", json_of({"source": "digits", "image_size": 4}), _claim
-        ),
+        **_data_records(),
         "seconds": Reader("seconds.json", json_of(seconds), seconds_per_item),
         "steps": Reader(".sampling.json", json_of(process), lambda path: num_steps(above(path))),
         "budget": Reader("budget.json", json_of({"budget": [budget]}), _budget),

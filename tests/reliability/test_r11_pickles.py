@@ -9,6 +9,7 @@ import contextlib
 import copyreg
 import pickle
 import random
+import shlex
 import sys
 import time
 import tracemalloc
@@ -97,7 +98,7 @@ def os_system_as_extension() -> Iterator[None]:
 def test_pickle_that_runs_a_command_in_python_runs_nothing_here(tmp_path: Path, name: str) -> None:
     sentinel = tmp_path / "ran"
     path = tmp_path / "args.pkl"
-    path.write_bytes(runners(f"touch {sentinel}")[name])
+    path.write_bytes(runners(f"touch {shlex.quote(str(sentinel))}")[name])
     with pytest.raises(UnsafePickleError, match=r"args\.pkl: refused"):
         load_pickle(path)
     assert not sentinel.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def test_damaged_checkpoint_is_refused_without_side_effect(
     elif kind == "empty":
         content = bytearray()
     elif kind == "hostile":
-        content = bytearray(b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
+        command = f"touch {shlex.quote(str(marker))}"
+        content = bytearray(f'cos\nsystem\n(S"{command}"\ntR.'.encode())
     path.write_bytes(content)
     if kind == "nan":
         state = torch.load(pipeline.mean_model, weights_only=True)

@@ -50,7 +50,7 @@ def test_baseline_trains_and_its_results_are_verified_like_those_of_the_nets(
     steps = {"mean_model_step": 3, "var_model_step": 3, "sr_model_output_dir": tmp_path / "out"}
     flags = {**pipeline.verification_flags, **steps, "log_dir": tmp_path / "compare"}
     done("sr_var_verification", words(flags))
-    results = json.loads((tmp_path / "compare" / "results.json").read_text())
+    results = json.loads((tmp_path / "compare" / "results.json").read_text(encoding="utf-8"))
     assert results["num_images"] == 3 and results["var"]["std_error"] > 0
 
 

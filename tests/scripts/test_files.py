@@ -153,7 +153,7 @@ def test_outputs_hold_the_test_images_and_no_others(pipeline: Pipeline) -> None:
 
 def test_verification_leaves_figures_table_and_panels(pipeline: Pipeline) -> None:
     folder = pipeline.log_dir("compare")
-    figures = json.loads((folder / "results.json").read_text())
+    figures = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert figures["num_images"] == len(TEST_NAMES) and figures["num_samples"] == NUM_SAMPLES
     assert figures["num_images_with_float_moments"] == len(TEST_NAMES)
     assert {"mse", "psnr", "nmse"} <= set(figures["mean"])
@@ -167,7 +167,7 @@ def test_verification_leaves_figures_table_and_panels(pipeline: Pipeline) -> Non
 
 def test_figures_are_those_of_the_files(pipeline: Pipeline) -> None:
     """The mean squared error, computed again from what is on disk."""
-    figures = json.loads((pipeline.log_dir("compare") / "results.json").read_text())
+    figures = json.loads((pipeline.log_dir("compare") / "results.json").read_text(encoding="utf-8"))
     errors = []
     for name in TEST_NAMES:
         mean = np.load(pipeline.nets_dir / name / f"high_res_mean_{MEAN_STEPS}.npy")

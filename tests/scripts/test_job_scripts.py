@@ -6,6 +6,7 @@ import importlib
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -187,7 +188,8 @@ def _program(folder: Path, name: str, text: str) -> None:
 def test_submitted_jobs_get_their_settings_and_the_numbers_that_sbatch_says(tmp_path: Path) -> None:
     config, bin_dir = tmp_path / "config.sh", tmp_path / "bin"
     config.write_text('OPTIONS="--partition p"\nVAR_TEST_OPTIONS="--time 5"\necho noise\n')
-    _program(bin_dir, "sbatch", f'echo "$CONFIG $*" >> {tmp_path}/calls; echo "4$#;cluster"')
+    calls = shlex.quote(str(tmp_path / "calls"))
+    _program(bin_dir, "sbatch", f'echo "$CONFIG $*" >> {calls}; echo "4$#;cluster"')
     said = _submit(
         "--steps",
         "var_train,var_test",
@@ -205,7 +207,8 @@ def test_submitted_jobs_get_their_settings_and_the_numbers_that_sbatch_says(tmp_
 
 def test_refused_job_is_an_error_that_says_what_is_left_and_how_to_go_on(tmp_path: Path) -> None:
     fails = 'case "$*" in *var_train*) echo "no such partition" >&2; exit 1;; esac'
-    count = f"echo >> {tmp_path}/calls; wc -l < {tmp_path}/calls"
+    calls = shlex.quote(str(tmp_path / "calls"))
+    count = f"echo >> {calls}; wc -l < {calls}"
     _program(tmp_path, "sbatch", f"{fails}; {count}")
     said = _submit(path=f"{tmp_path}:{os.environ['PATH']}")
     assert said.returncode == 2 and len(said.stdout.splitlines()) == 3
@@ -277,7 +280,8 @@ def _run_job(folder: Path, step_code: int, fields: str, **variables: str) -> tup
     _program(folder, "sleep", "true")  # there is no srun that would lose a signal
     shown = f"JobId=7 {fields} StartTime=2025-01-01T00:00:00 EndTime=2031-01-01T00:00:00"
     answer = f'echo "{shown}"' if fields else "exit 1"
-    _program(folder, "scontrol", f'echo "$*" >> {folder}/calls; {answer}')
+    calls = shlex.quote(str(folder / "calls"))
+    _program(folder, "scontrol", f'echo "$*" >> {calls}; {answer}')
     for name in ("config.sh", "calls"):
         (folder / name).touch()
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2", **variables}

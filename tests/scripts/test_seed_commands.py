@@ -192,7 +192,7 @@ def test_commands_of_the_toolkit_run_for_64_to_256(workplace: Workplace) -> None
     _assert_outputs("64_256")
 
     workplace.done("toolkit/verify_64_256")
-    figures = json.loads(Path("logs/sr_compare/64_256/results.json").read_text())
+    figures = json.loads(Path("logs/sr_compare/64_256/results.json").read_text(encoding="utf-8"))
     assert figures["num_images"] == 3 and figures["num_images_with_float_moments"] == 3
 
 
@@ -242,7 +242,7 @@ def test_commands_of_the_paper_run(workplace: Workplace) -> None:
     workplace.done("paper/var_test")
     _assert_outputs("64_256")
     workplace.done("paper/verify")  # no flag but those that make it small
-    figures = json.loads(Path("logs/sr_compare/64_256/results.json").read_text())
+    figures = json.loads(Path("logs/sr_compare/64_256/results.json").read_text(encoding="utf-8"))
     assert figures["num_samples"] == 2
 
 

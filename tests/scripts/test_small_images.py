@@ -126,6 +126,7 @@ def test_info_dicts_say_how_many_images_are_small_and_leave_them_out(images: Pat
     assert "2 of 4 images are smaller than 32 pixels" in outcome.out
     assert "4 images, median" in outcome.out
     assert "1 of 4 images have an EXIF orientation that is not applied" in outcome.out
+    flags["overwrite"] = True
     assert "1 training and 1 test" in done("sr_data_info", words(flags, small_images="skip")).out
     outcome = run("sr_data_info", words(flags, small_images="error"))
     assert outcome.code == EXIT_DATA and f"a_{LOW}, {SMALL + 4}×{SMALL}" in outcome.err
@@ -146,6 +147,10 @@ def test_orientation_is_applied_on_request_and_results_tell(
     outcome = _run(pipeline, "sr_mean_test", images, (TURNED,))
     assert "1 of 1 images have an EXIF orientation that is not applied" in outcome.out
     plain = _mean(root)
+    outcome = _run(pipeline, "sr_mean_test", images, (TURNED,), apply_orientation=True)
+    assert outcome.code == EXIT_DATA and "--apply_orientation False" in outcome.err
+    assert np.array_equal(_mean(root), plain)
+    shutil.rmtree(root / "out")
     outcome = _run(pipeline, "sr_mean_test", images, (TURNED,), apply_orientation=True)
     assert outcome.code == 0 and "EXIF" not in outcome.out
     turned = _mean(root)

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import pickletools
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def test_stored_flags_of_a_network_for_other_data_are_refused(
 def test_hostile_args_file_is_refused_without_side_effect(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     path = tmp_path / "mean_model_args.pkl"
-    path.write_bytes(b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
+    path.write_bytes(b'cos\nsystem\n(S"touch ' + shlex.quote(str(marker)).encode() + b'"\ntR.')
     with pytest.raises(CheckpointError, match="refused"):
         load_model_args(str(path), MeanModelFlags)
     assert not marker.exists()

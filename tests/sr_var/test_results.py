@@ -119,15 +119,21 @@ def test_results_of_another_image_of_the_same_name_are_not_mixed(tmp_path: Path)
     foreign.save_low_res("a", one)
 
 
-def test_results_of_images_that_were_read_another_way_up_are_removed(tmp_path: Path) -> None:
+def test_results_of_images_that_were_read_another_way_up_are_refused_and_kept(
+    tmp_path: Path,
+) -> None:
     results = _folder(tmp_path)
     results.pending(ENTRIES)
     _finish(results, "a")
-    path = str(tmp_path / "model000007.pt")
+    before, path = tree(tmp_path / "out"), str(tmp_path / "model000007.pt")
     turned = ResultFolder(str(tmp_path / "out"), "mean", 7, FILES, [path], apply_orientation=True)
-    assert turned.pending(ENTRIES) == ENTRIES
-    _finish(turned, "a")
-    assert turned.pending(ENTRIES) == ENTRIES[1:]
+    with pytest.raises(DataError, match=r"--output_dir .*--apply_orientation False"):
+        turned.pending(ENTRIES)
+    assert tree(tmp_path / "out") == before
+    other = ResultFolder(str(tmp_path / "other"), "mean", 7, FILES, [path], apply_orientation=True)
+    other.pending(ENTRIES)
+    _finish(other, "a")
+    assert other.pending(ENTRIES) == ENTRIES[1:]
 
 
 def test_folder_that_cannot_be_listed_does_not_keep_results_of_another_checkpoint(

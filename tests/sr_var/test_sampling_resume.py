@@ -15,7 +15,7 @@ import torch
 
 import sr_var.sampling
 from sr_var.moments import SampleMoments
-from sr_var.sample_jobs import missing_indices, sample_path
+from sr_var.sample_jobs import SECONDS_FILE, missing_indices, sample_path
 from tests.sr_var.samplers import (
     ENTRIES,
     NUM_SAMPLES,
@@ -29,6 +29,7 @@ from tests.sr_var.samplers import (
     stored,
 )
 from tests.tiny import TEST_NAMES, TinyData
+from utils import atomic_file
 from utils.atomic_file import atomic_write
 
 # moments are merged in another order after a stop: float64 rounding, in grey levels and powers
@@ -128,6 +129,21 @@ def test_moments_of_a_stopped_run_equal_those_of_an_uninterrupted_one_before_the
     for key in found[0]:
         scale = np.abs(found[0][key]).max()
         np.testing.assert_allclose(found[0][key], found[1][key], rtol=0, atol=MOMENTS_RTOL * scale)
+
+
+def test_record_of_seconds_that_a_killed_process_left_half_written_is_cleared(
+    tmp_path: Path, tiny_data: TinyData, uninterrupted: Path
+) -> None:
+    """By a run that has no sample to draw, too."""
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    process = multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+    left = atomic_file._temp_path(tmp_path / "out" / SECONDS_FILE).name
+    left = left.replace(f".{os.getpid()}.", f".{process.pid}.")
+    (tmp_path / "out" / left).touch()
+    assert make_sampler(tiny_data, tmp_path / "out").run_loop()
+    assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
 def test_gap_among_the_samples_is_filled_and_no_other_sample_is_touched(

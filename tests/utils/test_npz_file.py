@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class _Command:
     """Runs a shell command when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
-        self._command = f"touch {marker}"
+        self._command = f"touch {shlex.quote(str(marker))}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (self._command,)

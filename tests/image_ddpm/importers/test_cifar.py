@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ class _Runs:
 def test_pickle_that_would_run_a_command_runs_nothing(tmp_path: Path, name: str) -> None:
     ran = tmp_path / "ran"
     files = cifar_files()
-    files[f"{CIFAR_FOLDER}/{name}"] = pickle.dumps({"data": _Runs(f"touch {ran}")}, 2)
+    command = f"touch {shlex.quote(str(ran))}"
+    files[f"{CIFAR_FOLDER}/{name}"] = pickle.dumps({"data": _Runs(command)}, 2)
     archive = write_cifar(tmp_path / "c.tar.gz", files)
     outcome = run("image_data", _argv(archive, tmp_path))
     assert outcome.code == 3 and not ran.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import shlex
 import tracemalloc
 from pathlib import Path
 
@@ -239,7 +240,7 @@ def test_damaged_and_hostile_results_are_errors_without_side_effect(results: Res
         load_image_data(A, results.flags(num_samples=4))
     mean_path.write_bytes(whole)
     var_path = nets / f"high_res_var_{VAR_STEP}.pkl"
-    var_path.write_bytes(b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
+    var_path.write_bytes(b'cos\nsystem\n(S"touch ' + shlex.quote(str(marker)).encode() + b'"\ntR.')
     with pytest.raises(DataError, match=r"high_res_var_50\.pkl"):
         load_image_data(A, results.flags(num_samples=4))
     dump_pickle(np.full(SHAPE, np.inf, np.float32), var_path)

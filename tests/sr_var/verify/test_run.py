@@ -41,7 +41,7 @@ def _verify(results: Results, **changes: Any) -> str:
 
 def test_results_json_holds_the_averages_nested_by_the_dots(results: Results) -> None:
     _verify(results)
-    found = json.loads((results.root / "log" / "results.json").read_text())
+    found = json.loads((results.root / "log" / "results.json").read_text(encoding="utf-8"))
     k2 = 500 / 3
     assert found["num_images"] == 3 and found["num_samples"] == 4
     assert found["num_images_with_float_moments"] == 2

@@ -46,7 +46,7 @@ def _verify(results: Results, **changes: Any) -> tuple[dict[str, Any], str]:
         assert verify_all(flags, logger)
     finally:
         logger.close()
-    found = json.loads((results.root / "log" / "results.json").read_text())
+    found = json.loads((results.root / "log" / "results.json").read_text(encoding="utf-8"))
     return found, "\n".join(lines)
 
 

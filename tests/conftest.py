@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-# before torch is imported; forked and started processes inherit it
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-# tolerances are those of CPUs, and a fork cannot use a GPU that its parent has used
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
 import hypothesis
 import pytest
 
+import tests.environment  # noqa: F401 - first, as torch and started processes read what it settles
 from tests.pipeline import Pipeline, run_pipeline
 from tests.reliability.extent import FIGURE, is_full
 from tests.sr_var.samplers import make_sampler

@@ -21,7 +21,7 @@ from utils.data_flags import ENLARGE, ERROR, SKIP
 from utils.debug_util import report_cost
 from utils.errors import DataError
 from utils.image_decode import BadImageError, ImageFacts
-from utils.image_notes import describe_sizes, look_at, without_small
+from utils.image_notes import look_at, say_sizes, without_small
 from utils.image_util import read_image, resolve_image_path
 from utils.model_util import load_checked
 from utils.settings_file import require_same_settings
@@ -84,7 +84,7 @@ def first_usable(
             elif one is None or one.short_side >= size or flags.small_images != SKIP:
                 kept.append(entry)
     if facts:
-        log(describe_sizes(facts.values(), size, len(facts)))
+        say_sizes(facts.values(), size, len(facts), log)
         without_small(facts, size, flags, log)
     if not kept:
         raise DataError(f"--data_dir {flags.data_dir}: all {len(listed)} images are left out")

@@ -10,7 +10,7 @@ from utils.crop_data import Entry, listed_entries
 from utils.data_flags import ERROR
 from utils.errors import DataError
 from utils.image_decode import ImageFacts
-from utils.image_notes import describe_sizes, look_at, without_small
+from utils.image_notes import look_at, say_sizes, without_small
 
 
 def load_entries(
@@ -59,7 +59,7 @@ def load_test_entries(
     facts = look_at([entry.name for entry in entries], flags.data_dir, flags)
     if not facts:
         return entries  # whoever reads them tells what is wrong
-    log(describe_sizes(facts.values(), sizes[0], len(facts)))
+    say_sizes(facts.values(), sizes[0], len(facts), log)
     _warn_of_low_res(facts, sizes, flags.small_images == ERROR, log)
     left_out = without_small(facts, sizes[0], flags, log)
     return [entry for entry in entries if entry.name not in left_out]

@@ -21,7 +21,7 @@ from utils.errors import DataError
 from utils.full_disk import write_through
 from utils.image_decode import BadImageError, ImageFacts
 from utils.image_folder import class_of, make_info, other_reading, scan
-from utils.image_notes import describe_sizes, without_small
+from utils.image_notes import say_sizes, without_small
 from utils.image_util import read_image, resolve_image_path
 from utils.progress import Progress
 from utils.random_util import stable_seed
@@ -167,7 +167,7 @@ def _usable(
     if not facts:
         raise DataError(f"--data_dir {flags.data_dir}: all {len(names)} images are damaged")
     log(f"{len(facts)} images open, {len(names) - len(facts)} were left out")
-    log(describe_sizes(facts.values(), flags.large_size, len(facts)))
+    say_sizes(facts.values(), flags.large_size, len(facts), log)
     small = without_small(facts, flags.large_size, flags, log)
     return [name for name in facts if name not in small]
 

@@ -91,7 +91,7 @@ def commands(preset: Preset) -> list[Command]:
     sizes = f"--large_size {preset.large_size} --small_size {preset.small_size}"
     net = (
         f"{sizes} --model_channels {preset.width} --channel_mult {preset.channel_mult} "
-        "--num_res_blocks 1 --attention_resolutions 8 --resblock_updown True"
+        "--num_res_blocks 1 --attention_resolutions= --resblock_updown True"
     )
     denoiser = net.replace("--model_channels", "--num_channels") + (
         " --noise_schedule cosine --predict_xstart True --predict_residual True"
@@ -106,7 +106,7 @@ def commands(preset: Preset) -> list[Command]:
     mean_args = f"logs/sr_mean/{name}/mean_model_args.pkl"
     lines = [
         f"sr_data_info.py --data_dir data/demo --test_folder test --output_dir {info} "
-        f"--log_dir logs/sr_data_info/{name}",
+        f"--large_size {preset.large_size} --log_dir logs/sr_data_info/{name}",
         f"sr_mean_train.py {net} --predict_residual True {train} "
         + _schedule("sr_mean", name, preset.mean_steps),
         f"sr_var_train.py {net} {train} --mean_model_path {mean_model} "

@@ -167,7 +167,7 @@ class OracleExperiment:
     def _net(self) -> str:
         return (
             f"--large_size 32 --small_size 8 --model_channels {self.width} "
-            f"--channel_mult {self.channel_mult} --num_res_blocks 1 --attention_resolutions 1 "
+            f"--channel_mult {self.channel_mult} --num_res_blocks 1 --attention_resolutions= "
             "--resblock_updown True"
         )
 

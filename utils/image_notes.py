@@ -127,15 +127,20 @@ def look_at_some(
 ) -> None:
     """Says how large the images are, by some of them, and what becomes of that."""
     chosen = names[:: max(1, -(-len(names) // _NUM_SAMPLED))]
-    facts = look_at(chosen, data_dir, flags)
-    if facts:
-        log(describe_sizes(facts.values(), size, len(names)))
+    say_sizes(look_at(chosen, data_dir, flags).values(), size, len(names), log)
 
 
 def note_changes(names: Sequence[str], data_dir: str, flags: OrientationFlags, log: Log) -> None:
     """Counts what of some images does not reach their pixels."""
     facts = look_at(names, data_dir, flags)
     ImageNotes(log, 0, len(facts)).add(note_of(name, one, 0, flags) for name, one in facts.items())
+
+
+def say_sizes(facts: Iterable[ImageFacts], size: int, num_images: int, log: Log) -> None:
+    """Logs :func:`describe_sizes`, unless all images are squares of ``size`` pixels."""
+    known = list(facts)
+    if any(one.size != (size, size) for one in known):
+        log(describe_sizes(known, size, num_images))
 
 
 def describe_sizes(facts: Iterable[ImageFacts], size: int, num_images: int) -> str:

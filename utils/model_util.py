@@ -153,8 +153,6 @@ def load_checked(
     log(f"{found.model_path}: sha256 {sha256_of(found.model_path)}")
     asked = flags["use_fp16"], flags["use_bf16"]
     model = create(**{**flags, **usable_precision(*asked, log, with_backward=with_backward)})
-    for line in getattr(model, "notices", list)():
-        log(line)
     load_model(model, found.model_path, log)
     cast_to_own_precision(model)
     model.eval().requires_grad_(False)

@@ -48,7 +48,7 @@ def test_caller_goes_on_while_a_call_is_at_work_and_waits_for_room() -> None:
     with BackgroundWriter(max_waiting=1) as writer:
         writer.submit(write, 0)
         writer.submit(write, 1)  # waits behind the first, the caller does not
-        threading.Timer(0.05, may_go.set).start()
+        threading.Timer(0.2, may_go.set).start()
         writer.submit(write, 2)  # has no room before the first is done
         assert may_go.is_set() and writer.seconds_waited > 0.01
     assert begun == [0, 1, 2]

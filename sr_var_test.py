@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         model, sizes, step = tested_model(args, model_flags, test, run.logger)
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
-        mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args.given_flags)
+        mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args)
         state = manifest_beside(test.model_path).get("state", {})
         require_same_mean(state, digests(mean_paths), test.model_path)
         path = data_flags.data_info_dict_path

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         run.write_args(args)
         sizes = flags["large_size"], flags["small_size"]
         cross_fit = CrossFit.from_flags(residuals)
-        mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args.given_flags)
+        mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
         )

@@ -74,19 +74,24 @@ def _more(found: Sequence[str]) -> str:
 
 
 def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: str) -> None:
-    """Refuses images whose class is known to the network by another label.
+    """Refuses images whose class the network knows by another label, or does not know.
 
     Args:
         entries: labelled images.
-        known: the network's names.
+        known: the network's names; empty: nothing can be said.
         path: of what gave the labels, for the message.
 
     Raises:
         OtherClasses: names the class, both labels and the remedy.
     """
     labels = {name: y for y, name in enumerate(known) if name}
-    for entry in entries:
-        y = labels.get(entry.group, entry.y)
+    for entry in entries if labels else ():
+        y = labels.get(entry.group)
+        if y is None:
+            raise OtherClasses(
+                f"{path} lists {shown(entry.group)}, a class that the network was not trained on; "
+                f"list its images under one that it knows: {listed_classes(known)}"
+            )
         if y != entry.y:
             raise OtherClasses(
                 f"{path} gives {shown(entry.group)} the label {entry.y}, the network was trained "

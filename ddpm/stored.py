@@ -7,7 +7,6 @@ and so not verified; whoever loads the weights does that. torch is imported wher
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import Field, dataclass, field
 from typing import Any
@@ -75,13 +74,13 @@ def start_of_run(args: argparse.Namespace, folder: str) -> Start:
     name = args.resume_checkpoint
     if not (name or args.init_from):
         return Start()
-    from utils.checkpoint import CheckpointStore, model_file_name
+    from utils.checkpoint import CheckpointStore
 
     store = CheckpointStore(folder)
     if name and (name != "auto" or (folder and store.steps())):
-        path, manifest = name, store.peek(name)
-        if name == "auto" and manifest:
-            path = os.path.join(folder, model_file_name(manifest["step"]))
+        manifest = store.peek(name)
+        step = str(manifest["step"]) if name == "auto" and manifest else name
+        path = name if step == "auto" else store.path_of(step)
         return Start(path, manifest, is_resumed=True)
     if args.init_from:
         manifest = CheckpointStore("").peek(args.init_from)

@@ -87,8 +87,8 @@ def load_train_entries(
     except OtherClasses as error:
         if not start.is_new_run:
             raise CheckpointError(
-                f"{start.path} was trained on other classes: {error}; or start a new run with "
-                f"--init_from {start.path} and another --model_save_dir"
+                f"{start.path} was trained on other classes: {error}; give the images of these, or "
+                f"start a new run with --init_from {start.path} and another --model_save_dir"
             ) from None
         log(f"notice: labels are not those of {start.path}: {error}")
     return load_entries(flags, num_classes, log)

@@ -76,6 +76,7 @@ class NoiseFlags:
         "", "file of the labels; empty: <data_dir>/<noise_type>_noisy_label_<alpha>.pkl"
     )
     data_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
+    overwrite: bool = flag(False, "replace labels that were drawn otherwise")
 
     def __post_init__(self) -> None:
         """Refuses a share that is none; fills in the file.

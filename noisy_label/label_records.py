@@ -105,6 +105,35 @@ def load_for(
     return noisy
 
 
+def refuse_to_replace(
+    path: str, data: Mapping[str, Any], drawn: Mapping[str, Any], log: Log
+) -> None:
+    """Refuses to replace labels that were drawn otherwise, or for other images.
+
+    A file without a record, of another tool, is replaced with a notice.
+
+    Args:
+        path: of the labels that are to be written.
+        data: the images (``mnist_files.describe_split``).
+        drawn: as :func:`save_with_record`.
+        log: receives the notice.
+
+    Raises:
+        DataError: names the file, what differs, and the remedy.
+    """
+    record = read_label_record(path) if os.path.exists(path) else {}
+    if record is None:
+        log(f"notice: {path}, of which no record tells how it was drawn, is replaced")
+    if not record:
+        return
+    found = differences(record, {**drawn, "data": dict(data)}, {})
+    if found:
+        raise DataError(
+            f"{path} was drawn otherwise: {', '.join(map(str, found))}; nets may have been trained "
+            "on it: name another --noise_label_file, or replace it with --overwrite True"
+        )
+
+
 def require_one_draw(path: str, held_out_path: str) -> None:
     """Refuses labels of training and test images that two runs have drawn, where both say.
 

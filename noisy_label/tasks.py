@@ -33,7 +33,12 @@ from noisy_label.flags import (
     NoiseFlags,
 )
 from noisy_label.label_files import NoisyLabels, held_out_file
-from noisy_label.label_records import load_for, require_one_draw, save_with_record
+from noisy_label.label_records import (
+    load_for,
+    refuse_to_replace,
+    require_one_draw,
+    save_with_record,
+)
 from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
 from noisy_label.mnist_files import TEST, TRAINING, describe_split, load_split
 from noisy_label.noise import NUM_CLASSES, Labels, count_classes
@@ -41,6 +46,7 @@ from utils import dist_util
 from utils.atomic_file import sha256_of, write_json_atomic
 from utils.checkpoint import CheckpointStore
 from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
+from utils.identity import Identity
 from utils.state_dict_io import load_model
 
 if TYPE_CHECKING:
@@ -142,7 +148,9 @@ def train_net(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     on_device = torch.from_numpy(labels).to(inputs.device)
     data = TensorBatches(inputs, on_device, train.batch_size, train.seed, train.max_shift)
-    return LabelTrainLoop(model=model, data=data, logger=logger, **train.common()).run_loop()
+    return LabelTrainLoop(
+        model=model, data=data, identity=_identity(net), logger=logger, **train.common()
+    ).run_loop()
 
 
 def load_net(
@@ -160,10 +168,18 @@ def load_net(
             f"{train.model_save_dir} holds no checkpoint; train the net first (--task train, or "
             "train_on_noisy_label), or name one with --resume_checkpoint"
         )
+    remedy = "give the same, or name a net that was trained with these"
+    _identity(net).refuse_other_flags(found.model_path, found.manifest, remedy)
     model = SmallCNN(net.input_dim, net.widths, num_classes).to(dist_util.current_device())
     load_model(model, found.model_path, logger.info)
     logger.info(f"net: {found.model_path}")
     return model
+
+
+def _identity(net: NetFlags) -> Identity:
+    """What the checkpoints of the net are."""
+    widths = ",".join(map(str, net.widths))
+    return Identity("SmallCNN", {"input_dim": net.input_dim, "hidden_dims": widths})
 
 
 def _origin_of_net(
@@ -211,9 +227,11 @@ def _generate(
     path = noise.noise_label_file
     drawn = {"noise_type": noise.noise_type, "alpha": noise.alpha}
     drawn |= {"seed": train.seed, "net": digest}
-    for images, name, target in zip(
-        splits, (TRAINING, TEST), (path, held_out_file(path)), strict=True
-    ):
+    targets = (path, held_out_file(path))
+    for images, target in zip(splits, targets, strict=True):
+        if not (noise.overwrite or train.dry_run):
+            refuse_to_replace(target, images.data, drawn, logger.info)
+    for images, name, target in zip(splits, (TRAINING, TEST), targets, strict=True):
         found = None if model is None else predict(model, images.inputs)
         if found is not None and name == TRAINING:
             lost = rounded_to_one(found, images.labels)

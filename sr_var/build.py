@@ -6,7 +6,7 @@ What the scripts share, so that each of them stays a page.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,7 @@ from sr_var.net_flags import FOLD_FIELD, QUANTILE, BaselineModelFlags
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from sr_var.start import start_at_usual_spread
 from utils import dist_util
-from utils.checkpoint import CheckpointSet, CheckpointStore, step_of
+from utils.checkpoint import CheckpointSet, CheckpointStore, manifest_beside, step_of
 from utils.compile_util import compiled_for
 from utils.compute_flags import ComputeFlags
 from utils.data_util import TrainData
@@ -102,6 +102,17 @@ def new_model(create: Callable[..., Network], flags: dict[str, Any], train: Trai
     return new_network(create, flags, train, start)
 
 
+def _say_other_orientation(path: str, is_applied: bool, log: Log) -> None:
+    """Says so where a network was trained on images that were read another way up."""
+    made = manifest_beside(path).get("data")
+    stored = made.get("apply_orientation") if isinstance(made, dict) else None
+    if stored not in (None, is_applied):
+        log(
+            f"notice: {path} was trained with --apply_orientation {stored}, here it is "
+            f"{is_applied}; photographs that lie on their side there and not here are new to it"
+        )
+
+
 def frozen_mean_net(
     path: str,
     args_file: str,
@@ -166,18 +177,20 @@ def frozen_means(
     sizes: tuple[int, int],
     compute: ComputeFlags,
     log: Log,
-    given: Collection[str],
+    args: argparse.Namespace,
 ) -> torch.nn.Module:
     """The frozen mean net; with a cross-fit, the nets of all folds as one (``FoldedMean``).
 
-    ``given`` are the names of the flags that the command line has.
+    ``args`` is the command line: which flags it has, and how it reads images.
 
     Raises:
         ValueError: if the flags contradict each other.
         CheckpointError: if a net is missing, does not fit, or has seen the fold it is for.
     """
     paths = mean_net_paths(flags, cross_fit)
-    args_flag = "--mean_model_args_path" if "mean_model_args_path" in given else ""
+    args_flag = "--mean_model_args_path" if "mean_model_args_path" in args.given_flags else ""
+    for path in paths:
+        _say_other_orientation(path, args.apply_orientation, log)
     load = partial(frozen_mean_net, sizes=sizes, compile=compute.compile, log=log)
     if cross_fit is None:
         return load(paths[0], flags.mean_model_args_path, args_flag=args_flag)
@@ -226,6 +239,7 @@ def tested_model(
     found = CheckpointStore("", warn=lambda line: None).resolve(test.model_path)
     if found is None:
         raise CheckpointError("--model_path is empty; give the checkpoint to test")
+    _say_other_orientation(found.model_path, args.apply_orientation, log)
     flags = _settle(args, model_flags, test.log_dir, found, logger)
     create: Callable[..., UNetBase] = create_mean_model
     if isinstance(model_flags, VarModelFlags):

@@ -30,8 +30,6 @@ _FILE_NAMES = {
 }
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
 _ADDED = frozenset({"use_bf16", "predict_residual"})
-# what a network is for: another size is said twice
-_SIZES = ("large_size", "small_size")
 # what the images, low-res and high-res, ask of every network here
 _OF_IMAGES = MappingProxyType({"in_channels": 3, "out_channels": 3, "dims": 2})
 
@@ -203,7 +201,7 @@ def settle_model_flags(
         flags: of the command line.
         stored: those of the checkpoint that is resumed or tested; None for a fresh start.
         given: names of the flags that the command line has; one that was left out says nothing.
-        logger: told if the command line differs; of another size, at the end once more.
+        logger: told if the command line differs; of another network, at the end once more.
         is_strict: whether that is an error.
 
     Raises:
@@ -226,9 +224,10 @@ def settle_model_flags(
             f"{line}; give the same or leave them out (--strict_flags True), or start a new run "
             "with --init_from"
         )
-    is_of_sizes = any(part.startswith(_SIZES) for part in differing)
+    free = free_flags(type(flags))
+    is_another_network = any(part.split(" ")[0] not in free for part in differing)
     if differing:
-        (logger.remind if is_of_sizes else logger.info)(line)
+        (logger.remind if is_another_network else logger.info)(line)
     return dict(stored)
 
 

@@ -180,7 +180,7 @@ class CheckpointStore:
             return None
         if name == "auto":
             return self.newest()
-        path = self._path_of(name)
+        path = self.path_of(name)
         if os.path.isdir(path):
             inside = _what_is_there(os.path.join(path, "model.pt"))
             raise CheckpointError(f"{path} is a folder; name a file in it: {inside}")
@@ -211,9 +211,9 @@ class CheckpointStore:
         if name == "auto":
             found = (_readable_manifest(self._manifest_path(s), s) for s in self._steps(_MANIFEST))
             return next(filter(None, found), {})
-        return manifest_beside(self._path_of(name)) if name else {}
+        return manifest_beside(self.path_of(name)) if name else {}
 
-    def _path_of(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
         """The path of the file that a step, a file name inside the folder, or a path stands for."""
         if name.isdecimal():
             name = model_file_name(int(name))

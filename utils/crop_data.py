@@ -141,9 +141,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     def listing(self) -> dict[str, Any]:
         """What tells these images and labels from others, or from the same another way up."""
         found = list_digest([(entry.name, entry.y) for entry in self._entries])
-        if self._flags.apply_orientation:
-            found["digest"] = f"turned {found['digest']}"
-        return found
+        return {**found, "apply_orientation": self._flags.apply_orientation}
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
         """``high_res`` (C, size, size) uint8, ``y``, ``fold``, ``position``.
@@ -274,10 +272,13 @@ def noting(
     """
     look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
     counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
+    told: set[str] = set()
 
     def note(batch: dict[str, Any]) -> None:
-        for names in filter(None, batch.pop("bad")):
-            log(f"warning: damaged images replaced by others: {names}")
+        bad = {name for names in filter(None, batch.pop("bad")) for name in names.split("\n")}
+        if bad - told:
+            log(f"warning: damaged images replaced by others: {', '.join(sorted(bad - told))}")
+            told.update(bad)
         counts.add(batch.pop("notes"))
 
     return note

@@ -17,6 +17,8 @@ from typing import Any
 from utils.errors import CheckpointError, DataError
 
 _MAX_SHOWN = 80
+# what tells a list of images from others; the rest of a manifest's data is how they are read
+_OF_LIST = ("digest", "num_images")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Difference:
     asked: Any
 
     def __str__(self) -> str:
-        return f"--{self.name} {shown(self.asked)} (there: {shown(self.made)})"
+        # what is no flag, as model_sha256, has no dashes
+        name = self.name if self.name.endswith("sha256") else f"--{self.name}"
+        return f"{name} {shown(self.asked)} (there: {shown(self.made)})"
 
 
 class _Unknown:
@@ -85,7 +89,7 @@ class Identity:
         network: its flags.
         process: flags of the noising process; empty for a task without one.
         data: ``digest`` and ``num_images`` of the training data, as :func:`list_digest` makes
-            them of a list; empty: not known.
+            them of a list, and flags that say how it is read; empty: not known.
         free: names of flags of network or process that may change from run to run.
     """
 
@@ -139,7 +143,16 @@ class Identity:
             DataError: names the checkpoint, both sides, and the remedy.
         """
         made = _part(manifest, "data")
-        if not made or not self.data or made.get("digest") == self.data["digest"]:
+        if not made or not self.data:
+            return
+        reading = {name: value for name, value in self.data.items() if name not in _OF_LIST}
+        found = differences(made, reading, dict.fromkeys(reading, False))
+        if found:
+            raise DataError(
+                f"{path} was trained on images that were read otherwise: "
+                f"{', '.join(map(str, found))}; {remedy}"
+            )
+        if made.get("digest") == self.data["digest"]:
             return
         there, here = (
             f"{side.get('num_images')} images, {str(side.get('digest'))[:12]}"

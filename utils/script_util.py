@@ -181,7 +181,8 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any
         metavar = _METAVARS[type(field.default)]
         if field.metadata.get("is_auto"):
             kind, metavar = size_or_auto, f"{metavar}|auto"
-        if field.metadata.get("is_path") or field.name.endswith(_PATH_ENDS):
+        is_text = isinstance(field.default, str)  # use_checkpoint is no path
+        if is_text and (field.metadata.get("is_path") or field.name.endswith(_PATH_ENDS)):
             kind = path_or_word
         choices = field.metadata.get("choices")
         shown = '""' if field.default == "" else field.default

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.classes import OtherClasses, require_known_labels
 from image_ddpm.flags import ImageSampleFlags
 from image_ddpm.labels import with_label_numbers
 from image_ddpm.sample_files import picture_name
@@ -25,6 +26,7 @@ from tests.image_ddpm.tiny import (
     write_model,
 )
 from tests.tiny import done, run, words
+from utils.crop_data import Entry
 from utils.json_file import read_json
 
 # more labels than classes, as the default of 1000 leaves
@@ -315,3 +317,17 @@ def test_features_of_a_classifier_need_no_flags_and_take_no_others(
     assert "image_size=16" in said
     outcome = run("image_eval", words(common, classifier_num_head_channels=4))
     assert outcome.code == 4 and "--classifier_num_head_channels 4 (there: 8)" in outcome.err
+
+
+@pytest.mark.parametrize("known", [["cat", "dog"], ["cat", "", "dog"]])
+@pytest.mark.parametrize("label", [0, 1, 5])
+def test_an_info_dict_with_a_class_that_the_network_does_not_know_is_refused(
+    known: list[str], label: int
+) -> None:
+    entries = [Entry("a", 0, "cat"), Entry("b", label, "cow")]
+    with pytest.raises(OtherClasses, match=r"info\.pkl.*'cow'.*'cat'"):
+        require_known_labels(entries, known, "info.pkl")
+    require_known_labels(entries[:1], known, "info.pkl")
+    require_known_labels(entries, [], "info.pkl")
+    with pytest.raises(OtherClasses, match="label 7"):
+        require_known_labels([Entry("a", 7, "cat")], known, "info.pkl")

@@ -185,7 +185,7 @@ def test_half_precision_is_refused(data_dir: Path, tmp_path: Path) -> None:
 def test_net_of_another_shape_is_refused(clean: Path, data_dir: Path, tmp_path: Path) -> None:
     flags = _flags(clean, data_dir, "clean", noise_label_file=tmp_path / "n.pkl")
     wrong = ["--input_dim", "32", "--task", "generate_noisy_label", "--noise_type", "model"]
-    _refused([*flags, *wrong], 4, "does not fit the model that the flags describe")
+    _refused([*flags, *wrong], 4, "--input_dim 32 (there: ")
 
 
 def test_more_than_ten_classes_go_through_every_task(tmp_path: Path) -> None:

@@ -147,13 +147,37 @@ def test_every_task_refuses_labels_of_another_data_set(
     assert kept == {name: content for name, content in before.items() if "log/" not in name}
 
 
+def test_labels_that_were_drawn_otherwise_are_replaced_on_request_alone(
+    data_dir: Path, other_data: Path, tmp_path: Path
+) -> None:
+    argv = _argv(tmp_path, data_dir, "generate_noisy_label")
+    done(SCRIPT, argv)
+    before = tree(tmp_path)
+    done(SCRIPT, argv)
+    for data, changes, part in (
+        (data_dir, {"seed": 4}, "--seed 4 (there: 0)"),
+        (data_dir, {"alpha": 0.1}, "--alpha 0.1"),
+        (other_data, {}, "--data"),
+    ):
+        outcome = run(SCRIPT, _argv(tmp_path, data, "generate_noisy_label", **changes))
+        assert outcome.code == 3 and part in outcome.err and "--overwrite True" in outcome.err
+    for name in ("n.pkl", "n.pkl.json", "n_test.pkl", "n_test.pkl.json"):
+        assert (tmp_path / name).read_bytes() == before[name]
+    done(SCRIPT, _argv(tmp_path, data_dir, "generate_noisy_label", seed=4, overwrite=True))
+    assert (tmp_path / "n.pkl").read_bytes() != before["n.pkl"]
+    for name in ("n.pkl.json", "n_test.pkl.json"):
+        (tmp_path / name).unlink()
+    assert "is replaced" in done(SCRIPT, argv).out
+
+
 def test_held_out_labels_of_another_draw_are_refused(data_dir: Path, tmp_path: Path) -> None:
     done(SCRIPT, _argv(tmp_path, data_dir, "generate_noisy_label"))
     done(SCRIPT, _argv(tmp_path, data_dir, "train_on_noisy_label"))
     done(SCRIPT, _argv(tmp_path, data_dir, "predict_analysis"))
     for name in ("n_test.pkl", "n_test.pkl.json"):
         shutil.copy(tmp_path / name, tmp_path / f"old_{name}")
-    done(SCRIPT, _argv(tmp_path, data_dir, "generate_noisy_label", seed=1))
+    again = {"seed": 1, "overwrite": True}
+    done(SCRIPT, _argv(tmp_path, data_dir, "generate_noisy_label", **again))
     for name in ("n_test.pkl", "n_test.pkl.json"):
         shutil.copy(tmp_path / f"old_{name}", tmp_path / name)
     outcome = run(SCRIPT, _argv(tmp_path, data_dir, "predict_analysis"))

@@ -120,3 +120,13 @@ def test_every_training_starts_a_new_run_from_weights(
         for name in ("old", "new")
     )
     assert all(torch.allclose(one[key], other[key], rtol=0, atol=1e-9) for key in one)
+
+
+@pytest.mark.parametrize("script", ["sr_mean_test", "sr_var_test", "sr_var_train"])
+def test_a_net_of_images_that_were_read_another_way_up_is_named(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    flags = flags_of(pipeline, script, tmp_path)
+    assert "trained with --apply_orientation" not in done(script, words(flags, dry_run=True)).out
+    said = done(script, words(flags, dry_run=True, apply_orientation=True)).out
+    assert "trained with --apply_orientation False, here it is True" in said

@@ -28,7 +28,7 @@ NAMES = [
 
 
 def _flags(pipeline: Pipeline, script: str, root: Path, names: list[str]) -> dict[str, Any]:
-    dump_pickle({"class": {"y": 1, "file_names": names}}, root / "info.pkl")
+    dump_pickle({"n01443537": {"y": 1, "file_names": names}}, root / "info.pkl")
     own = {"data_dir": root / "images", info_key(script): root / "info.pkl"}
     flags = {**flags_of(pipeline, script, root), **own}
     return {name: value for name, value in flags.items() if name != "output_dir"}

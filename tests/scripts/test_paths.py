@@ -56,6 +56,20 @@ def _parser(script: str, monkeypatch: pytest.MonkeyPatch) -> FlagParser:
     return made[0]
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_flags_that_are_no_text_keep_their_kind_whatever_they_are_called(
+    script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--use_checkpoint`` ends as ``--resume_checkpoint`` does."""
+    parser = _parser(script, monkeypatch)
+    switches = [action for action in parser._actions if action.metavar == "BOOL"]
+    assert switches or script in ("slurms.submit", "noisy_label_sweep")
+    for action in switches:
+        for word, value in (("True", True), ("no", False), ("0", False)):
+            args = parser.parse_args([action.option_strings[0], word])
+            assert getattr(args, action.dest) is value
+
+
 def _texts(parser: argparse.ArgumentParser) -> list[str]:
     """Names of the flags that take any text."""
     return [a.dest for a in parser._actions if a.metavar == "STR" and a.choices is None]

@@ -39,7 +39,7 @@ def images(tmp_path: Path) -> Path:
 
 def _info(root: Path, *names: str) -> Path:
     path = root / "info.pkl"
-    dump_pickle({"a": {"y": 0, "file_names": list(names)}}, path)
+    dump_pickle({"n01440764": {"y": 0, "file_names": list(names)}}, path)
     return path
 
 
@@ -195,5 +195,5 @@ def test_training_does_not_go_on_with_images_another_way_up(
     assert _run(pipeline, "sr_mean_train", images, names).code == 0
     more = {"resume_checkpoint": "auto", "max_step": 2}
     outcome = _run(pipeline, "sr_mean_train", images, names, apply_orientation=True, **more)
-    assert outcome.code == EXIT_DATA and "turned" in outcome.err
+    assert outcome.code == EXIT_DATA and "--apply_orientation True" in outcome.err
     assert _run(pipeline, "sr_mean_train", images, names, **more).code == 0

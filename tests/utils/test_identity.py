@@ -278,3 +278,13 @@ def test_init_from_says_what_the_weights_were_made_with_otherwise(
 def test_the_weights_of_a_fresh_start_do_not_depend_on_its_origin(tmp_path: Path) -> None:
     one, two = (weights_of(trained(tmp_path / name, 2)) for name in "ab")
     assert all(map(torch.equal, one, two))
+
+
+def test_images_that_are_read_otherwise_name_the_flag(tmp_path: Path) -> None:
+    class Turned(_ListedData):
+        def listing(self) -> dict[str, Any]:
+            return {**super().listing(), "apply_orientation": True}
+
+    trained(tmp_path, 1, data=_ListedData("abcdefgh", num_items=8))
+    with pytest.raises(DataError, match=r"--apply_orientation True \(there: False\)"):
+        training_loop(tmp_path, data=Turned("abcdefgh", num_items=8), resume_checkpoint="auto")

@@ -45,7 +45,9 @@ def test_of_four_trainings_of_one_folder_one_runs_and_three_refuse(
 
 def _let_one_of_four_win(pipeline: Pipeline, root: Path) -> None:
     root.mkdir()
-    flags = {**flags_of(pipeline, "sr_mean_train", root), "max_step": 10**6}
+    # nothing is saved before the end: however late a process starts, it meets the lock alone
+    endless = {"max_step": 10**6, "save_interval": 10**6}
+    flags = {**flags_of(pipeline, "sr_mean_train", root), **endless}
     widths = [8 * (i + 1) for i in range(NUM_PROCESSES)]
     scripts = [
         Script("sr_mean_train", {**flags, "model_channels": width}, root / f"said{width}")

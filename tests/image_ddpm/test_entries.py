@@ -59,7 +59,7 @@ def test_classes_of_the_network_decide_where_a_folder_lacks_some(tmp_path: Path)
 
 def test_a_list_that_gives_a_known_class_another_label_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "images", ["one.png", "two.png"])
-    info = {"dog": {"y": 0, "file_names": ["one.png"]}, "x": {"y": 2, "file_names": ["two.png"]}}
+    info = {"dog": {"y": 0, "file_names": ["one.png"]}, "eel": {"y": 2, "file_names": ["two.png"]}}
     path = tmp_path / "info.pkl"
     dump_pickle(info, path)
     flags = ImageDataFlags(data_dir=str(tmp_path / "images"), data_info_dict_path=str(path))

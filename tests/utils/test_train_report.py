@@ -159,7 +159,7 @@ class _Outspoken(ConvNet):
         return ["notice: --some_flag is without effect"]
 
 
-def test_what_a_network_says_of_its_flags_is_passed_on(tmp_path: Path) -> None:
+def test_what_a_network_says_of_its_flags_is_said_by_its_training_alone(tmp_path: Path) -> None:
     said = _said(tmp_path, model=_Outspoken(), max_step=1)
     assert said.count("--some_flag") == 1
     lines: list[str] = []
@@ -169,4 +169,4 @@ def test_what_a_network_says_of_its_flags_is_passed_on(tmp_path: Path) -> None:
 
     precision = {"use_fp16": False, "use_bf16": False}
     load_checked(create, precision, str(tmp_path / "model000001.pt"), lines.append)
-    assert sum("--some_flag" in line for line in lines) == 1
+    assert lines and not any("--some_flag" in line for line in lines)

@@ -30,6 +30,7 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError)
 _DECODE_ERRORS = (*_BOMBS, *_DAMAGE, struct.error, zlib.error)
 _PNG = b"\x89PNG\r\n\x1a\n"
+_WEBP_HEADER = 30  # bytes: as far as the sizes of a WEBP file reach
 _PNG_DEPTH = 24  # place of the bit depth
 # Texts and colour profiles: no pixel depends on them here, and Pillow refuses those beyond 1 MB.
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -183,6 +184,7 @@ def _read(data: bytes, name: str, remedy: str, use: Callable[[Image.Image], T]) 
     cause = ""
     for content in _attempts(data):
         try:
+            _check_webp(content)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 check_pixels(image.width, image.height)
                 return use(image)
@@ -191,6 +193,27 @@ def _read(data: bytes, name: str, remedy: str, use: Callable[[Image.Image], T]) 
         except _DECODE_ERRORS as error:
             cause = str(error) or type(error).__name__
     raise BadImageError(f"{name}: {cause} ({len(data)} bytes). {remedy}")
+
+
+def _check_webp(data: bytes) -> None:
+    """Refuse a WEBP file that is too large before Pillow opens it.
+
+    Pillow's decoder takes two canvases of four bytes a pixel when it is made, and with the
+    allocator of a training (``alloc_util``) all of that memory is written at once.
+
+    Raises:
+        BadImageError: without a name, see `naming`.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < _WEBP_HEADER:
+        return
+    if data[12:16] == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    check_pixels(width, height)
 
 
 def _attempts(data: bytes) -> Iterator[bytes]:

@@ -1,6 +1,8 @@
 """Readers in a process of their own, with little memory: what becomes of each file they are given.
 
 A reader that crashes, hangs or takes gigabytes does so there, and the test says on which file.
+The process has the allocator of a training, under which cleared memory counts as soon as it is
+taken, whatever ran before it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from utils.alloc_util import tune_allocator
 from utils.errors import CheckpointError, DataError
 
 MAX_SECONDS = 2.0
@@ -74,6 +77,7 @@ def _work(read: Callable[[bytes], object], payloads: Sequence[bytes], sender: Co
     with open("/proc/self/statm", encoding="ascii") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + _ROOM, size + _ROOM))
+    tune_allocator()
     warnings.simplefilter("ignore")  # torch finds damaged files strange, and says so
     for payload in payloads:
         sender.send(_outcome(read, payload))

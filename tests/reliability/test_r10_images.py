@@ -60,6 +60,28 @@ def test_random_mutation_of_an_image_is_read_or_refused_by_name(
     figure(f"{len(found)}/{len(found)} mutations refused ({num_refused}) or read, {slowest(found)}")
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("extended", [False, True])
+def test_webp_that_is_too_large_is_refused_before_its_canvas_is_taken(
+    tmp_path: Path, lossless: bool, extended: bool
+) -> None:
+    """13459 x 10240 pixels: less than Pillow's own limit, and 1.1 GB in its decoder."""
+    path = tmp_path / "x.webp"
+    kinds = {"exif": b"Exif"} if extended else {}
+    Image.fromarray(photo(0)).save(path, "WEBP", lossless=lossless, **kinds)
+    data = bytearray(path.read_bytes())
+    width, height = 13459, 10240
+    if extended:
+        data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    elif lossless:
+        data[21:25] = (width - 1 | (height - 1) << 14).to_bytes(4, "little")
+    else:
+        data[26:30] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    (found,) = outcomes(_reading(tmp_path / "n01_1.JPEG"), [bytes(data)])
+    assert "13459x10240 is more than" in found.message
+    assert found.num_bytes < 10_000_000
+
+
 @pytest.mark.parametrize("image_format", ["GIF", "TIFF", "PPM", "ICO", "TGA", "PCX", "EPS", "PDF"])
 def test_image_of_a_format_that_is_not_allowed_is_refused(
     tmp_path: Path, image_format: str

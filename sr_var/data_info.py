@@ -15,13 +15,12 @@ import numpy as np
 
 from sr_var.flags import DataInfoFlags
 from sr_var.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
-from utils.crop_index import file_stamps
 from utils.data_flags import AUTO, ERROR, FOLDER
 from utils.errors import DataError
 from utils.full_disk import write_through
 from utils.image_decode import BadImageError, ImageFacts
 from utils.image_folder import class_of, make_info, other_reading, scan
-from utils.image_notes import say_sizes, without_small
+from utils.image_notes import file_stamps, say_sizes, without_small
 from utils.image_util import read_image, resolve_image_path
 from utils.progress import Progress
 from utils.random_util import stable_seed

@@ -17,8 +17,7 @@ from torch.utils.data import Dataset
 
 from utils import dist_util
 from utils.atomic_file import is_remote
-from utils.crop_cache import CropSource, DecodedCrops, crop_source
-from utils.crop_index import CenterCrop, Crop, in_channels
+from utils.crop_cache import CenterCrop, Crop, CropSource, crop_source, in_channels
 from utils.data_flags import ENLARGE, ERROR, CropFlags
 from utils.data_util import ItemKey
 from utils.errors import DataError
@@ -188,7 +187,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             path = resolve_image_path(flags.data_dir, self._entries[place].name)
             crop, facts = read_crop(
                 path,
-                lambda image: random_crop_arr(image, self._size, rng, is_fast=flags.fast_crop),
+                lambda image: random_crop_arr(image, self._size, rng),
                 apply_orientation=flags.apply_orientation,
             )
         else:
@@ -197,9 +196,7 @@ class CropDataset(Dataset[dict[str, Any]]):
 
 
 def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
-    recipe = CenterCrop(
-        flags.data_dir, size, num_channels, flags.fast_crop, flags.apply_orientation
-    )
+    recipe = CenterCrop(flags.data_dir, size, num_channels, flags.apply_orientation)
     return crop_source([entry.name for entry in entries], recipe, flags)
 
 
@@ -231,8 +228,8 @@ class TestCrops(Dataset[dict[str, Any]]):
         self._entries, self._num_channels = entries, num_channels
         self._on_bad_image = on_bad_image
         names = [entry.name for entry in entries]
-        recipe = CenterCrop(data_dir, size, num_channels, apply_orientation=apply_orientation)
-        self._source = source or DecodedCrops(names, recipe)
+        recipe = CenterCrop(data_dir, size, num_channels, apply_orientation)
+        self._source = source or CropSource(names, recipe)
 
     @classmethod
     def from_flags(

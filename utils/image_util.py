@@ -35,7 +35,6 @@ from utils.image_decode import (
     decode_image,
     naming,
 )
-from utils.resize_util import resized_square
 from utils.safe_pickle import problem_with_name
 
 IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
@@ -119,9 +118,7 @@ def _facts_in_first(num_bytes: int, path: StrPath, apply_orientation: bool) -> I
     return decode_facts(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
 
 
-def center_crop_arr(
-    pil_image: Image.Image, size: int, *, is_fast: bool = False
-) -> NDArray[np.uint8]:
+def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
     """The centre square of an image, scaled so that its short side is `size`.
 
     Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
@@ -130,15 +127,12 @@ def center_crop_arr(
     Args:
         pil_image: RGB.
         size: pixels, at least 1.
-        is_fast: resize the square alone: a few values differ by a grey level, see `resize_util`.
 
     Returns:
         HWC uint8, (size, size, 3).
     """
     halved, (width, height) = _halved(pil_image, size)
-    return _crop(
-        halved, (width, height), ((width - size) // 2, (height - size) // 2), size, is_fast
-    )
+    return _crop(halved, (width, height), ((width - size) // 2, (height - size) // 2), size)
 
 
 def random_crop_arr(
@@ -148,7 +142,6 @@ def random_crop_arr(
     *,
     min_crop_frac: float = 0.8,
     max_crop_frac: float = 1.0,
-    is_fast: bool = False,
 ) -> NDArray[np.uint8]:
     """A random square of an image at a random scale; a function of the image and `rng` alone.
 
@@ -161,7 +154,6 @@ def random_crop_arr(
         rng: its state advances by three draws.
         min_crop_frac: smallest share of the short side that the crop covers.
         max_crop_frac: largest share, at most 1.
-        is_fast: as for `center_crop_arr`.
 
     Returns:
         HWC uint8, (size, size, 3).
@@ -175,7 +167,7 @@ def random_crop_arr(
     halved, (width, height) = _halved(pil_image, short_side)
     top = int(rng.integers(height - size + 1))
     left = int(rng.integers(width - size + 1))
-    return _crop(halved, (width, height), (left, top), size, is_fast)
+    return _crop(halved, (width, height), (left, top), size)
 
 
 def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -201,19 +193,11 @@ def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple
 
 
 def _crop(
-    halved: Image.Image,
-    full_size: tuple[int, int],
-    corner: tuple[int, int],
-    size: int,
-    is_fast: bool,
+    halved: Image.Image, full_size: tuple[int, int], corner: tuple[int, int], size: int
 ) -> NDArray[np.uint8]:
     left, top = corner
-    if is_fast:
-        square = resized_square(halved, full_size, left, top, size)
-    else:
-        scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
-        square = scaled.crop((left, top, left + size, top + size))
-    return np.array(square, dtype=np.uint8)
+    scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
+    return np.array(scaled.crop((left, top, left + size, top + size)), dtype=np.uint8)
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:

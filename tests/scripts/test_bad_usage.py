@@ -57,7 +57,6 @@ def test_bad_channel_mult_is_a_usage_error(
         ("sr_var_train", {"predict_residual": True}, "--predict_residual is for the mean net"),
         ("sr_mean_test", {"batch_size": 0}, "--batch_size 0 must be at least 1"),
         ("sr_mean_test", {"random_flip": True}, "are for training"),
-        ("sr_mean_test", {"fast_crop": True}, "--fast_crop is for training"),
         ("sr_mean_train", {"cache_dir": "x", "random_crop": True}, "go with --random_crop True"),
         ("ddpm_sr_sample", {"num_samples_per_image": 0}, "must be at least 1"),
         ("sr_mean_train", {"large_size": -32}, "--large_size -32 must be at least 1"),

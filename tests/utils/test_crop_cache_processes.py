@@ -16,7 +16,7 @@ from PIL import Image
 from tests.tiny import photo
 from tests.utils.processes import Child
 from utils import crop_cache
-from utils.crop_index import CenterCrop
+from utils.crop_cache import CenterCrop
 from utils.data_flags import CropFlags
 from utils.errors import EXIT_DATA, EXIT_DONE, EXIT_STOPPED
 from utils.lock_util import try_lock

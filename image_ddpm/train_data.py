@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import OtherClasses, listed_classes, require_known_labels
+from ddpm.classes import OtherClasses, check_labels, listed_classes, require_known_labels
+from ddpm.info_dict import listed_entries
 from ddpm.stored import Start
 from ddpm.train_loop import noising
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
-from utils.crop_data import (
-    CropDataset,
-    Entry,
-    check_labels,
-    listed_entries,
-    noting,
-)
+from utils.crop_data import CropDataset, Entry, noting
 from utils.data_flags import AUTO, FOLDER, NAME
 from utils.data_util import TrainData
 from utils.errors import CheckpointError, DataError

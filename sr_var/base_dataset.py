@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
+from ddpm.info_dict import listed_entries
 from sr_var.flags import DataFlags, SampleFlags
-from utils.crop_data import Entry, listed_entries
+from utils.crop_data import Entry
 from utils.data_flags import ERROR
 from utils.errors import DataError
 from utils.image_decode import ImageFacts

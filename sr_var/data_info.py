@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ddpm.info_dict import make_info
 from sr_var.flags import DataInfoFlags
 from sr_var.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
 from utils.data_flags import AUTO, ERROR, FOLDER
 from utils.errors import DataError
 from utils.full_disk import write_through
 from utils.image_decode import BadImageError, ImageFacts
-from utils.image_folder import class_of, make_info, other_reading, scan
+from utils.image_folder import class_of, other_reading, scan
 from utils.image_notes import file_stamps, say_sizes, without_small
 from utils.image_util import read_image, resolve_image_path
 from utils.progress import Progress

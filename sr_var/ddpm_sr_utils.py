@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ddpm.classes import check_labels
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, noising
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags import DataFlags
 from sr_var.results import PICTURES_IN_STRIP, strip
 from sr_var.sr_data import load_train_crops
-from utils.crop_data import Entry, check_labels
+from utils.crop_data import Entry
 from utils.data_util import TrainData
 from utils.pixel_util import bytes_to_image
 from utils.train_flags import TrainFlags

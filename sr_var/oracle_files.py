@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ddpm.info_dict import make_info
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.inputs import difference, spread
@@ -27,7 +28,7 @@ from sr_var.verify.truth import TRUTH_FILE
 from utils.atomic_file import atomic_write
 from utils.errors import DataError
 from utils.image_decode import BadImageError
-from utils.image_folder import class_of, make_info, scan
+from utils.image_folder import class_of, scan
 from utils.image_notes import note_changes
 from utils.image_util import open_image, resolve_image_path, safe_join, write_png
 from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes, to_hwc

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import require_known_labels
+from ddpm.classes import check_labels, require_known_labels
 from ddpm.sampling import draw_samples
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn
 from sr_var.degradation import area_downsample
@@ -39,7 +39,7 @@ from utils.atomic_file import remove_stale_temp_files
 from utils.background_writer import BackgroundWriter
 from utils.batch_util import find_batch_size
 from utils.compile_util import compiled_for
-from utils.crop_data import Entry, TestCrops, check_labels
+from utils.crop_data import Entry, TestCrops
 from utils.debug_util import report_cost
 from utils.image_decode import BadImageError
 from utils.image_util import safe_join

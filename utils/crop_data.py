@@ -6,7 +6,6 @@ The crop is all that happens here; what a network sees is made of it on the devi
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,6 @@ import torch
 from torch.utils.data import Dataset
 
 from utils import dist_util
-from utils.atomic_file import is_remote
 from utils.crop_cache import CenterCrop, Crop, CropSource, crop_source, in_channels
 from utils.data_flags import ENLARGE, ERROR, CropFlags
 from utils.data_util import ItemKey
@@ -32,7 +30,6 @@ from utils.image_notes import (
 )
 from utils.image_util import random_crop_arr, random_flip, read_crop, resolve_image_path
 from utils.random_util import item_rng
-from utils.safe_pickle import load_info_dict
 
 
 @dataclass(frozen=True)
@@ -42,58 +39,12 @@ class Entry:
     Attributes:
         name: relative to ``data_dir``; also its output folder.
         y: its label.
-        group: key of its class in the info dict.
-        fold: of cross-fitting (``sr_var.cross_fit``).
+        group: name of its class.
     """
 
     name: str
     y: int
     group: str = field(default="", compare=False)
-    fold: int = field(default=0, compare=False)
-
-
-def listed_entries(
-    data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
-) -> list[Entry]:
-    """All images of an info dict, in the dict's order.
-
-    Args:
-        data_info_dict_path: the pickle.
-        data_dir: the folder of the images.
-        flag: which named the pickle, for messages.
-
-    Raises:
-        DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
-    """
-    try:
-        info = load_info_dict(data_info_dict_path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        problem = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
-        raise DataError(
-            f"{flag} {data_info_dict_path or repr('')} {problem}; name a pickle that lists images, "
-            "as sr_data_info.py writes it"
-        ) from None
-    if not is_remote(data_dir) and not os.path.isdir(data_dir):
-        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
-    return [
-        Entry(name, item["y"], group) for group, item in info.items() for name in item["file_names"]
-    ]
-
-
-def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
-    """Refuses labels that a class-conditional model (``num_classes`` not None) does not know.
-
-    Raises:
-        DataError: names the first such image and the remedy.
-    """
-    if num_classes is None:
-        return
-    for entry in entries:
-        if not 0 <= entry.y < num_classes:
-            raise DataError(
-                f"{entry.name} has label {entry.y}, the model knows 0 to {num_classes - 1}; see "
-                "--num_classes, or use --class_cond False"
-            )
 
 
 def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
@@ -143,7 +94,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         return {**found, "apply_orientation": self._flags.apply_orientation}
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
-        """``high_res`` (C, size, size) uint8, ``y``, ``fold``, ``position``.
+        """``high_res`` (C, size, size) uint8, ``y``, ``position``, and ``place`` in the entries.
 
         ``bad`` and ``notes`` are for :func:`noting`: skipped images, and what became of others.
         """
@@ -165,7 +116,7 @@ class CropDataset(Dataset[dict[str, Any]]):
                 return {
                     "high_res": _to_chw(crop, self._num_channels),
                     "y": entry.y,
-                    "fold": entry.fold,
+                    "place": place,
                     "position": position,
                     "bad": "\n".join(bad),
                     "notes": "\n".join(filter(None, notes)),

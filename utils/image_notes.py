@@ -220,7 +220,7 @@ def _stamp(path: str) -> Stamp:
     except FileNotFoundError as error:
         if not os.path.islink(path):
             raise FileNotFoundError(
-                f"{path}: no such image; check data_dir and the names in the info dict"
+                f"{path}: no such image; check data_dir and the list of images"
             ) from error
         status = os.lstat(path)  # a link to nothing is a damaged image, until it is mended
     return status.st_size, status.st_mtime_ns

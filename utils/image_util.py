@@ -42,7 +42,7 @@ DEFAULT_EXTENSION = ".JPEG"
 MAX_FILE_BYTES = 1 << 29
 HALF_RANGE_255 = 127.5
 _HEADER_BYTES = 1 << 16
-_REMEDY = "Get the file again, or take its name out of the info dict"
+_REMEDY = "Get the file again, or take its name off the list of images"
 
 
 def open_image(path: StrPath, *, apply_orientation: bool = False) -> Image.Image:
@@ -90,7 +90,7 @@ def _content(path: StrPath, max_bytes: int) -> bytes:
     except FileNotFoundError as error:
         if not os.path.islink(path):
             raise FileNotFoundError(
-                f"{name}: no such image; check data_dir and the names in the info dict"
+                f"{name}: no such image; check data_dir and the list of images"
             ) from error
         problem = "a link to nothing"
     raise BadImageError(f"{name}: {problem}. {_REMEDY}")
@@ -226,7 +226,7 @@ def check_uint8(image: NDArray[Any]) -> None:
 
 
 def resolve_image_path(data_dir: StrPath, name: str) -> str:
-    """The path of the image that an info dict calls `name`.
+    """The path of the image that a list calls `name`.
 
     `.JPEG` is appended unless the name ends in one of `IMAGE_EXTENSIONS`, in any case. Symbolic
     links below `data_dir` may point elsewhere, as data sets made of links do.

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddpm.info_dict import load_info_dict
 from image_ddpm import demo_report
 from image_ddpm.demo import QUICK, SOLVERS
 from image_ddpm.importers import image_writer
@@ -35,7 +36,7 @@ from sr_var.baseline_heads import summarise_errors
 from sr_var.baseline_utils import _stored_errors
 from sr_var.data_info import _read_journal
 from sr_var.flags import MeanModelFlags
-from sr_var.model_args import load_model_args
+from sr_var.model_args import load_args, load_model_args
 from sr_var.moments import SampleMoments, load_moments
 from sr_var.results import read_stamp
 from sr_var.verify import report_figures
@@ -60,7 +61,7 @@ from utils.image_decode import ImageFacts
 from utils.image_util import image_size, open_image
 from utils.lock_util import _is_dead
 from utils.npz_file import read_npz
-from utils.safe_pickle import load_args, load_array, load_info_dict
+from utils.safe_pickle import load_array
 from utils.settings_file import require_same_settings
 from utils.time_util import seconds_per_item
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.info_dict import load_info_dict
 from noisy_label.label_files import load_labels
-from utils.safe_pickle import load_array, load_info_dict
+from utils.safe_pickle import load_array
 from utils.state_dict_io import load_model, read_torch_file
 
 _DATA = Path(__file__).with_name("data")

@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -135,7 +135,7 @@ class CropSource:
 
 
 class CachedCrops(CropSource):
-    """Crops out of a cache; an image that is not in it (a damaged one) is cut from its file.
+    """Crops out of a cache; a damaged image, which has none, is decoded again to tell what it has.
 
     The map is opened by each process that reads. A crop is compared with its checksum when a
     process reads it for the first time.
@@ -143,7 +143,7 @@ class CachedCrops(CropSource):
 
     def __init__(self, names: Sequence[str], recipe: CenterCrop, cache: CropCache) -> None:
         super().__init__(names, recipe)
-        records = [cache.records.get(name, _NO_CROP) for name in names]
+        records = [cache.records[name] for name in names]
         self._rows = np.array([record.row for record in records], np.int64)  # (N,)
         self._crcs = np.array([record.crc for record in records], np.uint32)  # (N,)
         self._facts = np.array([record.facts for record in records], np.bytes_)  # (N,)
@@ -192,14 +192,21 @@ def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> C
     cache = CropCache(recipe, recipe.folder(flags.cache_dir))
     stop = StopFlag()
     with stop.listening():
-        if cache.missing(stamps):
+        if cache.missing(stamps, flags.on_bad_image):
             cache.complete(stamps, flags.on_bad_image, stop)
     _stop_if_asked(stop)
     return CachedCrops(names, recipe, cache)
 
 
 class Record(NamedTuple):
-    """What the index says of a crop: its row, its CRC-32, of which file it was cut, its facts."""
+    """A line of the index, behind the image's name.
+
+    Attributes:
+        row: of the crop; -1: the image is damaged.
+        crc: CRC-32 of the crop's bytes.
+        stamp: of the image's file.
+        facts: what the file says (`ImageFacts`).
+    """
 
     row: int
     crc: int
@@ -207,11 +214,8 @@ class Record(NamedTuple):
     facts: str
 
     def line(self, name: str) -> bytes:
-        """Return the line of the index; its empty word once told what is wrong with an image."""
+        """Return the line; its empty word once told what is wrong with an image."""
         return json.dumps([name, self.row, self.crc, *self.stamp, "", self.facts]).encode() + b"\n"
-
-
-_NO_CROP = Record(-1, 0, (0, 0), "")
 
 
 class CropCache:
@@ -230,16 +234,21 @@ class CropCache:
         self._paths = [os.path.join(folder, name) for name in (DATA_FILE, INDEX_FILE)]
         self._read()
 
-    def missing(self, stamps: Mapping[str, Stamp]) -> list[str]:
-        """Return the images without a crop.
+    def missing(self, stamps: Mapping[str, Stamp], on_bad_image: str) -> list[str]:
+        """Return the images to cut; damaged ones if they have changed, or are not to be skipped.
 
         Raises:
             DataError: if an image has changed since its crop was cut.
         """
-        for name in stamps.keys() & self.records.keys():
-            if self.records[name].stamp != stamps[name]:
+        found = []
+        for name, stamp in stamps.items():
+            record = self.records.get(name)
+            is_other = record is None or record.stamp != stamp
+            if record is None or (record.row < 0 and (is_other or on_bad_image == ERROR)):
+                found.append(name)
+            elif is_other:
                 raise _damaged(self.folder, f"image {name} has changed since its crop was cached")
-        return [name for name in stamps if name not in self.records]
+        return found
 
     def complete(self, stamps: Mapping[str, Stamp], on_bad_image: str, stop: StopFlag) -> None:
         """Cut, in threads, what no other process has cut meanwhile; one process at a time.
@@ -248,7 +257,7 @@ class CropCache:
         """
         with self._sole_builder(stop):
             self._read()
-            missing, num_images = self.missing(stamps), len(stamps)
+            missing, num_images = self.missing(stamps, on_bad_image), len(stamps)
             self._require_same_settings()
             self._require_room(len(missing))
             done, cut = num_images - len(missing), partial(_try_to_cut, self._recipe, on_bad_image)
@@ -260,16 +269,19 @@ class CropCache:
             ):
                 for start in range(0, len(missing), _CHUNK_IMAGES):
                     chunk = missing[start : start + _CHUNK_IMAGES]
-                    found = zip(chunk, pool.map(cut, chunk), strict=True)
-                    crops = {name: crop for name, crop in found if crop is not None}
-                    self._append(data, b"".join(crop.pixels.tobytes() for crop in crops.values()))
-                    for name, (pixels, facts) in crops.items():
-                        crc, stamp = zlib.crc32(pixels.data), stamps[name]
-                        self.records[name] = Record(self.num_rows, crc, stamp, str(facts))
-                        self.num_rows += 1
-                    self._append(index, b"".join(self.records[name].line(name) for name in crops))
+                    crops = list(pool.map(cut, chunk))
+                    self._append(data, (crop.pixels.tobytes() for crop in crops if crop))
+                    for name, crop in zip(chunk, crops, strict=True):
+                        self.records[name] = self._record(crop, stamps[name])
+                    self._append(index, (self.records[name].line(name) for name in chunk))
                     bar.update(len(chunk))
                     _stop_if_asked(stop)
+
+    def _record(self, crop: Crop | None, stamp: Stamp) -> Record:
+        if crop is None:
+            return Record(-1, 0, stamp, "")
+        self.num_rows += 1
+        return Record(self.num_rows - 1, zlib.crc32(crop.pixels.data), stamp, str(crop.facts))
 
     def _read(self) -> None:
         self.records: dict[str, Record] = {}
@@ -285,15 +297,14 @@ class CropCache:
         for number, line in enumerate(content[: self._num_bytes].splitlines(), 1):
             try:
                 name, row, crc, size, changed, _, facts = parse_json(line)
-                if row == _NO_CROP.row:
-                    continue  # a damaged image, in caches of earlier versions
-                if row != self.num_rows or crc >> 32:
+                if row not in (-1, self.num_rows) or crc >> 32:
                     raise ValueError("no such line is written")
-                ImageFacts.parse(facts)
+                if row >= 0:
+                    ImageFacts.parse(facts)
                 self.records[name] = Record(row, crc, (size, changed), facts)
             except (ValueError, TypeError, AttributeError):
                 raise _damaged(self.folder, f"{INDEX_FILE}, line {number} is damaged") from None
-            self.num_rows += 1
+            self.num_rows += row >= 0
         size = os.path.getsize(data_file) if os.path.exists(data_file) else 0
         expected = self.num_rows * self._crop_bytes
         if size < expected:
@@ -334,8 +345,9 @@ class CropCache:
         return file
 
     @staticmethod
-    def _append(file: IO[bytes], content: bytes) -> None:
-        write_through(file.name, file.fileno(), content)
+    def _append(file: IO[bytes], parts: Iterable[bytes]) -> None:
+        for part in parts:
+            write_through(file.name, file.fileno(), part)
         with storing(file.name):
             os.fsync(file.fileno())
 

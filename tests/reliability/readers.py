@@ -202,7 +202,7 @@ def _data_records() -> dict[str, Reader]:
 
 
 def _record_readers(folder: Path) -> dict[str, Reader]:
-    damaged = b'["b", -1, 0, 3, 4, "cut off", ""]\n'  # as earlier versions wrote it
+    damaged = Record(-1, 0, (3, 4), "").line("b")
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
     process = {"diffusion_steps": 9, "timestep_respacing": "4", "noise_schedule": "linear"}
     seconds = {"seconds": 1.5, "num_items": 4, "device": "cpu"}

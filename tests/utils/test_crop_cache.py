@@ -194,7 +194,7 @@ def test_damaged_image_is_skipped_as_without_a_cache(images: Path) -> None:
 def test_cache_of_an_earlier_version_stays_in_use(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It knew `--fast_crop`, and wrote lines of damaged images."""
+    """It knew `--fast_crop`, and wrote what is wrong with damaged images."""
     settings = {"format": 2, "data_dir": str(images), "size": 16, "channels": 3}
     settings |= {"fast_crop": False, "apply_orientation": False, "pillow": PIL.__version__}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]

@@ -122,7 +122,7 @@ def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
     """The centre square of an image, scaled so that its short side is `size`.
 
     Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
-    the pre-processing that the published samplers were trained with.
+    the pre-processing that the published models were trained with.
 
     Args:
         pil_image: RGB.

@@ -40,7 +40,7 @@ from benchmarks.fidelity import (  # noqa: E402
     sampler_options,
 )
 from benchmarks.fidelity_report import Measured, draw, format_tables  # noqa: E402
-from diffusion.gaussian_diffusion import ModelVarType  # noqa: E402
+from diffusion.options import ModelVarType  # noqa: E402
 from oracle.law import PHOTO_SCALE  # noqa: E402
 from utils.errors import DataError, run_main  # noqa: E402
 from utils.image_util import (  # noqa: E402

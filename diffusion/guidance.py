@@ -43,8 +43,7 @@ def classifier_free(model: Model, scale: float, null_label: int | Tensor) -> Mod
     Returns:
         `guided(x, t, y, **conditions)`, x (B, C, ...), t (B,), y (B,) labels or (B, E) embeddings;
         every tensor among the conditions has one row per example. It raises ValueError where y is
-        missing or does not go with `null_label`, or where shapes do not fit. It is no module, so
-        `p_sample_loop` cannot read a device off it: give `device` or `noise`.
+        missing or does not go with `null_label`, or where shapes do not fit.
 
     Raises:
         ValueError: for a scale that is not finite.

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.gaussian_diffusion import GaussianDiffusion
 from diffusion.guidance import classifier_free, classifier_gradient
 from diffusion.options import ModelMeanType
-from diffusion.respace import SpacedDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
@@ -28,7 +28,7 @@ T = torch.tensor([0, 20, 100, 199])
 Y = torch.tensor([0, 1, 1, 0])
 
 
-def build(**changes: Any) -> tuple[SpacedDiffusion, GaussianClasses]:
+def build(**changes: Any) -> tuple[GaussianDiffusion, GaussianClasses]:
     process = dataclasses.replace(CHAIN, **changes).build()
     return process, GaussianClasses(process)
 

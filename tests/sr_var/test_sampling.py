@@ -13,7 +13,7 @@ from PIL import Image
 
 from ddpm.flags import SAMPLER_NAMES, DiffusionFlags
 from ddpm.process import create_diffusion, warn_of_lost_std
-from diffusion.respace import SpacedDiffusion
+from diffusion.gaussian_diffusion import GaussianDiffusion
 from diffusion.samplers import SAMPLERS, SamplerOptions, gaussian_noise_fn, sample_loop
 from sr_var.degradation import area_downsample
 from sr_var.script_util import sr_create_model_and_diffusion
@@ -175,7 +175,7 @@ def test_each_sampler_draws_other_samples(tmp_path: Path, tiny_data: TinyData) -
     assert len(drawn) == len(SAMPLER_NAMES)
 
 
-def process_of(**flags: Any) -> SpacedDiffusion:
+def process_of(**flags: Any) -> GaussianDiffusion:
     return create_diffusion(DiffusionFlags(**flags))
 
 

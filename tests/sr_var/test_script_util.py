@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
+from diffusion.options import LossType, ModelMeanType, ModelVarType
 from models.unet import SuperResModel, UNetModel, VarianceModel
 from sr_var import flags as flag_module
 from sr_var.script_util import (

@@ -77,13 +77,7 @@ def cumulated_alphas(betas: Float64Array) -> Float64Array:
 def half_log_snr(alphas_cumprod: Float64Array) -> Float64Array:
     """Return lambda = log(√alpha_bar / √(1 - alpha_bar)), the logarithm of signal over noise.
 
-    Lu et al. 2022 (arXiv 2211.01095); finite where no signal is left.
-
-    Args:
-        alphas_cumprod: (T,) in [0, 1).
-
-    Returns:
-        (T,) float64.
+    Lu et al. 2022 (arXiv 2211.01095); (T,) to (T,), finite where no signal is left.
     """
     signal = np.maximum(alphas_cumprod, MIN_ALPHAS_CUMPROD)
     result: Float64Array = 0.5 * (np.log(signal) - np.log1p(-alphas_cumprod))
@@ -98,15 +92,9 @@ def _multistep_weight(alphas_cumprod: Float64Array) -> Float64Array:
 
 
 def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
-    """Return all coefficients of the chain with these betas.
+    """Return all coefficients of the chain with these (T,) betas in (0, 1].
 
     Ho et al. 2020 (arXiv 2006.11239), equations 4, 6 and 7.
-
-    Args:
-        betas: (T,) in (0, 1].
-
-    Returns:
-        (T,) float64 arrays.
     """
     alphas_cumprod = cumulated_alphas(betas)
     prev = np.append(1.0, alphas_cumprod[:-1])
@@ -144,17 +132,10 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
 
 
 def respaced_betas(betas: Float64Array, kept: NDArray[np.int64]) -> Float64Array:
-    """Return the betas of the chain that visits only some timesteps of a longer one.
+    """Return the (N,) betas of the chain that visits N timesteps S_0 < S_1 < ... of T.
 
     beta'_i = 1 - alpha_bar_{S_i} / alpha_bar_{S_{i-1}}, so that alpha_bar is unchanged at each of
     them (Nichol & Dhariwal 2021, arXiv 2102.09672, equation 19).
-
-    Args:
-        betas: (T,) of the longer chain.
-        kept: (N,) its timesteps S_0 < S_1 < ... that are visited.
-
-    Returns:
-        (N,) betas.
     """
     alphas_cumprod = cumulated_alphas(betas)[kept]
     result: Float64Array = 1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])

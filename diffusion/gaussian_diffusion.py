@@ -9,12 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import (
-    Coefficients,
-    ddim_step,
-    eps_from_xstart,
-    xstart_from_eps,
-)
+from diffusion.forward_process import Coefficients, ddim_step, eps_from_xstart, xstart_from_eps
 from diffusion.options import Model, StepOptions
 from diffusion.reverse_process import ReverseProcess
 

@@ -1,8 +1,7 @@
 """Guidance: a sampler pulled towards a class, by the network itself or by a classifier.
 
 Pure functions on callables; what they return is what a process takes for its network or for the
-`cond_fn` of a step. Not for the steps (`diffusion.reverse_process` says how a gradient enters one),
-and not for networks.
+`cond_fn` of a step (`diffusion.gaussian_diffusion` says how a gradient enters one).
 
 References: CFG is Ho & Salimans 2022 (arXiv 2207.12598), ADM Dhariwal & Nichol 2021 (arXiv
 2105.05233).

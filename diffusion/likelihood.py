@@ -8,12 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import (
-    Coefficients,
-    ForwardProcess,
-    eps_from_xstart,
-    posterior_mean,
-)
+from diffusion.forward_process import Coefficients, ForwardProcess, eps_from_xstart, posterior_mean
 from diffusion.options import Model, NoiseFn, StepOptions
 from diffusion.reverse_process import ReverseProcess
 
@@ -35,16 +30,8 @@ def normal_kl(
 ) -> Tensor:
     """Return KL(N(mean1, e^logvar1) || N(mean2, e^logvar2)) per element, in nats.
 
-    KL = (-1 + logvar2 - logvar1 + e^(logvar1 - logvar2) + (mean1 - mean2)² e^(-logvar2)) / 2.
-
-    Args:
-        mean1: mean of the first Gaussian, any shape that broadcasts with the others.
-        logvar1: its log variance.
-        mean2: mean of the second Gaussian.
-        logvar2: its log variance.
-
-    Returns:
-        The divergences, in the broadcast shape.
+    KL = (-1 + logvar2 - logvar1 + e^(logvar1 - logvar2) + (mean1 - mean2)² e^(-logvar2)) / 2, in
+    the shape that means and log variances broadcast to.
     """
     lv1, lv2 = torch.as_tensor(logvar1), torch.as_tensor(logvar2)
     squared_distance = (mean1 - mean2) ** 2

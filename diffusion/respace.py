@@ -7,11 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffusion.forward_process import (
-    MIN_ALPHAS_CUMPROD,
-    cumulated_alphas,
-    half_log_snr,
-)
+from diffusion.forward_process import MIN_ALPHAS_CUMPROD, cumulated_alphas, half_log_snr
 from diffusion.schedules import Float64Array, check_betas
 
 DDIM_PREFIX = "ddim"
@@ -19,9 +15,7 @@ LOG_SNR_PREFIX = "logsnr"
 
 
 def space_timesteps(
-    num_timesteps: int,
-    section_counts: str | Sequence[int],
-    betas: ArrayLike | None = None,
+    num_timesteps: int, section_counts: str | Sequence[int], betas: ArrayLike | None = None
 ) -> set[int]:
     """Return the timesteps of a chain that a shorter process keeps.
 
@@ -39,16 +33,14 @@ def space_timesteps(
 
     Raises:
         TypeError: when `section_counts` is neither a string nor a list of whole numbers.
-        ValueError: when a section has fewer steps than wanted, when no integer stride gives the
-            wanted number, when a spacing by noise does not know the noise, or when a string cannot
-            be read.
+        ValueError: when the chain cannot be spaced so, or a string cannot be read.
     """
     if isinstance(section_counts, str):
         if section_counts.startswith(LOG_SNR_PREFIX):
-            wanted = _whole_number(section_counts[len(LOG_SNR_PREFIX) :], section_counts)
+            wanted = _whole_number(section_counts.removeprefix(LOG_SNR_PREFIX), section_counts)
             return log_snr_spaced(_betas_of_all(num_timesteps, betas), wanted)
         if section_counts.startswith(DDIM_PREFIX):
-            wanted = _whole_number(section_counts[len(DDIM_PREFIX) :], section_counts)
+            wanted = _whole_number(section_counts.removeprefix(DDIM_PREFIX), section_counts)
             return _integer_stride(num_timesteps, wanted)
         section_counts = [_whole_number(part, section_counts) for part in section_counts.split(",")]
     if not isinstance(section_counts, (list, tuple)):
@@ -110,9 +102,6 @@ def log_snr_spaced(betas: Float64Array, count: int) -> set[int]:
     Args:
         betas: (T,) variances of the chain.
         count: how many, from 2 to T.
-
-    Returns:
-        Exactly `count` timesteps in [0, T).
 
     Raises:
         ValueError: for another count, or a chain that ends without signal.

@@ -5,11 +5,13 @@ step; a new one joins by an entry in `SAMPLERS`. All of them evaluate the networ
 end at the x_start predicted at t = 0. What a step that looks back at earlier ones does is a pure
 function of its coefficients and of what the network said there and before.
 
-DPM-Solver++ is Lu et al. 2022 (arXiv 2211.01095), PNDM Liu et al. 2022 (arXiv 2202.09778).
+DDPM is Ho et al. 2020 (arXiv 2006.11239), DPM-Solver++ Lu et al. 2022 (arXiv 2211.01095), PNDM Liu
+et al. 2022 (arXiv 2202.09778).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -59,15 +61,7 @@ class SamplerOptions(StepOptions):
 
 @dataclass(frozen=True)
 class SampleProblem:
-    """What a sampler needs to know.
-
-    Attributes:
-        process: the diffusion process.
-        model: the network, `model(x, t, **model_kwargs)`.
-        x_T: (B, C, ...) where the loop starts, standard normal.
-        noise_fn: `noise_fn(k)` is the noise of the k-th step, k = 0 for the first one taken.
-        options: how the loop is run.
-    """
+    """What a sampler needs to know: the arguments of `sample_loop_progressive`."""
 
     process: GaussianDiffusion
     model: Model
@@ -85,21 +79,22 @@ Sampler = Callable[[SampleProblem], Iterator[dict[str, Tensor]]]
 
 
 def ancestral(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
-    """Sample the reverse chain itself (Ho et al. 2020, algorithm 2)."""
-    x = problem.x_T
-    for k, t in enumerate(problem.timesteps()):
-        noise = problem.noise_fn(k)
-        out = problem.process.p_sample(problem.model, x, t, noise, problem.options)
-        yield out
-        x = out["sample"]
+    """Sample the reverse chain itself (DDPM algorithm 2)."""
+    return _single_steps(problem, problem.process.p_sample, has_noise=True)
 
 
 def ddim(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
     """Sample with DDIM steps (Song et al. 2021, arXiv 2010.02502), without noise at eta = 0."""
+    return _single_steps(problem, problem.process.ddim_sample, has_noise=problem.options.eta > 0.0)
+
+
+def _single_steps(
+    problem: SampleProblem, step: Callable[..., dict[str, Tensor]], *, has_noise: bool
+) -> Iterator[dict[str, Tensor]]:
     x = problem.x_T
     for k, t in enumerate(problem.timesteps()):
-        noise = problem.noise_fn(k) if problem.options.eta else None
-        out = problem.process.ddim_sample(problem.model, x, t, noise, problem.options)
+        noise = problem.noise_fn(k) if has_noise else None
+        out = step(problem.model, x, t, noise, problem.options)
         yield out
         x = out["sample"]
 
@@ -144,6 +139,23 @@ def sde_step(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor, noise: Tenso
     return torch.addcmul(posterior_mean(c, x_start, x_t), c.posterior_variance.sqrt(), noise)
 
 
+def dpmpp_2m(problem: SampleProblem, *, is_stochastic: bool = False) -> Iterator[dict[str, Tensor]]:
+    """Sample with DPM-Solver++ (2M), data prediction, with or without fresh noise at each step.
+
+    With noise it is SDE-DPM-Solver++ (2M), midpoint rule: a step is one of the reverse chain with
+    the small fixed variance, from an x_start that is extrapolated in log-SNR.
+    """
+    x, previous = problem.x_T, None
+    for k, t in enumerate(problem.timesteps()):
+        noise = problem.noise_fn(k) if is_stochastic else None
+        c = problem.process.coefficients_at(t, x.ndim)
+        pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
+        x_start = extrapolated_xstart(c, pred_xstart, previous)
+        x = ddim_step(c, x, x_start) if noise is None else sde_step(c, x, x_start, noise)
+        yield {"sample": x, "pred_xstart": pred_xstart}
+        previous = pred_xstart
+
+
 def linear_multistep_xstart(
     c: Coefficients[Tensor], x_t: Tensor, pred_xstart: Tensor, history: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -174,36 +186,8 @@ def linear_multistep_xstart(
     return pred_xstart - c.sqrt_recipm1_alphas_cumprod * change, eps
 
 
-def dpmpp_2m(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
-    """Sample with DPM-Solver++ (2M), data prediction, without noise (arXiv 2211.01095)."""
-    x, previous = problem.x_T, None
-    for t in problem.timesteps():
-        c = problem.process.coefficients_at(t, x.ndim)
-        pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
-        x = ddim_step(c, x, extrapolated_xstart(c, pred_xstart, previous))
-        yield {"sample": x, "pred_xstart": pred_xstart}
-        previous = pred_xstart
-
-
-def dpmpp_2m_sde(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
-    """Sample with SDE-DPM-Solver++ (2M), midpoint rule, fresh noise at each step.
-
-    arXiv 2211.01095, the solver for the diffusion SDE. A step is one of the reverse chain with the
-    small fixed variance, from an x_start that is extrapolated in log-SNR.
-    """
-    x, previous = problem.x_T, None
-    for k, t in enumerate(problem.timesteps()):
-        noise = problem.noise_fn(k)
-        c = problem.process.coefficients_at(t, x.ndim)
-        pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
-        x_start = extrapolated_xstart(c, pred_xstart, previous)
-        x = sde_step(c, x, x_start, noise)
-        yield {"sample": x, "pred_xstart": pred_xstart}
-        previous = pred_xstart
-
-
 def plms(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
-    """Sample with pseudo linear multisteps of order 4 (Liu et al. 2022, arXiv 2202.09778).
+    """Sample with pseudo linear multisteps of order 4 (PNDM).
 
     Orders 1, 2 and 3 lead up to it, so that every step costs one evaluation (the paper starts with
     Runge–Kutta steps of four); the last step, to x_start, is of order 1. The weights are those of
@@ -228,7 +212,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "ddim": ddim,
         "plms": plms,
         "dpmpp_2m": dpmpp_2m,
-        "dpmpp_2m_sde": dpmpp_2m_sde,
+        "dpmpp_2m_sde": functools.partial(dpmpp_2m, is_stochastic=True),
     }
 )
 
@@ -361,11 +345,8 @@ def std_share_of_last_jump(std: float, alpha_bar: float) -> float:
 
     The last step goes from the noise level s_last to the predicted x_start. For Gaussian data that
     is E[x_start | x_t], and the variance of a conditional mean lacks that of the rest: what is left
-    of s² is s⁴ / (s² + s_last²), so the std keeps √(s² / (s² + s_last²)).
-
-    This holds for every entry of `SAMPLERS` and every type of variance: all of them end at
-    the predicted x_start of t = 0 without noise. It is what a sampler keeps that has the right law
-    at t = 0; the steps before it lose or add variance of their own.
+    of s² is s⁴ / (s² + s_last²), so the std keeps √(s² / (s² + s_last²)). That is what any sampler
+    keeps that has the right law at t = 0; the steps before lose or add variance of their own.
 
     Args:
         std: true std s > 0 of the data, in units of x_start.

@@ -1,4 +1,4 @@
-"""Single steps of the reverse chain, guidance, training losses."""
+"""Single steps of the reverse chain, and their guidance."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import posterior_mean
 from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.losses import training_losses
-from diffusion.options import LossType, ModelMeanType, ModelVarType, StepOptions
+from diffusion.options import ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (5, 2, 3, 3)
@@ -157,67 +155,3 @@ def test_guidance_gets_the_timesteps_and_the_conditioning_of_the_network() -> No
         step(constant(X_START), X, T, NOISE, options)
         step(lambda x, t, y: X_START, X, T, NOISE, labelled)
     assert calls == 2 * [(mapped, {}), (mapped, {"y": 3})]
-
-
-# -- Training losses
-
-
-@pytest.mark.parametrize("mean_type", list(ModelMeanType))
-def test_squared_error_of_a_perfect_prediction_is_nothing(mean_type: ModelMeanType) -> None:
-    process = build(mean_type=mean_type)
-    x_t = process.q_sample(X_START, T, NOISE)
-    perfect = {
-        ModelMeanType.START_X: X_START,
-        ModelMeanType.EPSILON: NOISE,
-        ModelMeanType.PREVIOUS_X: posterior_mean(process.coefficients_at(T, 4), X_START, x_t),
-    }[mean_type]
-    losses = training_losses(process, constant(perfect), X_START, T, noise=NOISE)
-    assert set(losses) == {"loss", "mse"}
-    assert (losses["mse"] == 0).all()
-    off = training_losses(process, constant(perfect + 0.5), X_START, T, noise=NOISE)
-    torch.testing.assert_close(off["loss"], torch.full((5,), 0.25))
-
-
-@pytest.mark.parametrize("loss_type", [LossType.MSE, LossType.RESCALED_MSE])
-def test_bound_of_a_hybrid_loss_trains_the_variance_alone(loss_type: LossType) -> None:
-    prediction, values = X_START.clone().requires_grad_(), VALUES.tanh().requires_grad_()
-    process = build(var_type=ModelVarType.LEARNED_RANGE, loss_type=loss_type)
-    losses = training_losses(process, constant(prediction, values), NOISE, T, noise=X)
-    bound_gradients = torch.autograd.grad(
-        losses["vb"].sum(), (prediction, values), retain_graph=True, allow_unused=True
-    )
-    assert not bound_gradients[0].any()
-    assert bound_gradients[1].abs().sum() > 0
-    error_gradients = torch.autograd.grad(
-        losses["mse"].sum(), (prediction, values), allow_unused=True
-    )
-    assert error_gradients[0].abs().sum() > 0
-    assert error_gradients[1] is None or not error_gradients[1].any()
-    torch.testing.assert_close(losses["loss"], losses["mse"] + losses["vb"])
-
-
-def test_rescaled_losses_differ_by_their_stated_factors() -> None:
-    def losses(loss_type: LossType) -> dict[str, Tensor]:
-        process = build(var_type=ModelVarType.LEARNED_RANGE, loss_type=loss_type)
-        return training_losses(process, constant(X, VALUES), X_START, T, noise=NOISE)
-
-    bound = losses(LossType.KL)["loss"]
-    torch.testing.assert_close(losses(LossType.MSE)["vb"], bound)
-    torch.testing.assert_close(losses(LossType.RESCALED_KL)["loss"], 50 * bound)
-    torch.testing.assert_close(losses(LossType.RESCALED_MSE)["vb"], 50 / 1000 * bound)
-
-
-def test_bound_trains_a_prediction_beyond_the_range_of_images() -> None:
-    prediction = torch.full_like(X, 3.0).requires_grad_()
-    process = build(loss_type=LossType.KL)
-    training_losses(process, constant(prediction), X_START, T, noise=NOISE)["loss"].sum().backward()
-    assert prediction.grad is not None
-    assert (prediction.grad[1:] > 0).all()
-
-
-def test_training_losses_leave_their_arguments_as_they_are() -> None:
-    process = build(var_type=ModelVarType.LEARNED_RANGE)
-    copies = [v.clone() for v in (X_START, T, NOISE)]
-    training_losses(process, constant(X, VALUES), X_START, T, noise=NOISE)
-    for before, after in zip(copies, (X_START, T, NOISE), strict=True):
-        assert torch.equal(before, after)

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import DeviceTable
-from diffusion.reverse_process import ReverseProcess
+from diffusion.forward import DeviceTable
+from diffusion.reverse import ReverseProcess
 from oracle.denoiser import posterior_mean_of_y, posterior_variance_of_y
 from oracle.law import OracleLaw, oracle_law
 

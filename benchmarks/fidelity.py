@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.exact_problems import Problem, exact_model
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.options import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import space_timesteps
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 
 UNIFORM, LOG_SNR, WITHOUT_ZERO = "uniform", "logsnr", "uniform without t = 0"
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.reverse_process import ReverseProcess
+from diffusion.reverse import ReverseProcess
 
 SAMPLERS = ("ancestral", "ddim", "dpmpp_2m")
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import posterior_mean
-from diffusion.likelihood import mean_flat, vb_term_bpd
-from diffusion.options import LossType, Model, ModelMeanType, StepOptions
-from diffusion.reverse_process import ReverseProcess
+from diffusion.bound import mean_flat, vb_term_bpd
+from diffusion.forward import posterior_mean
+from diffusion.reverse import ReverseProcess
+from diffusion.types import LossType, Model, ModelMeanType, StepOptions
 
 # The weight of the bound in a hybrid loss is that of a chain of this length.
 REFERENCE_STEPS = 1000

@@ -21,9 +21,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import Coefficients, ddim_step, eps_from_xstart, posterior_mean
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.options import Model, NoiseFn, StepOptions
+from diffusion.forward import Coefficients, ddim_step, eps_from_xstart, posterior_mean
+from diffusion.process import GaussianDiffusion
+from diffusion.types import Model, NoiseFn, StepOptions
 
 Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]
 # Adams–Bashforth of orders 1 to 4 for equal steps, newest value first.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.options import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import space_timesteps
-from diffusion.reverse_process import ReverseProcess
+from diffusion.process import GaussianDiffusion
+from diffusion.reverse import ReverseProcess
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.options import ModelMeanType, ModelVarType, StepOptions
+from diffusion.process import GaussianDiffusion
+from diffusion.types import ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (5, 2, 3, 3)

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import posterior_mean
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.likelihood import calc_bpd_loop, discretized_gaussian_log_likelihood, normal_kl
+from diffusion.bound import calc_bpd_loop, discretized_gaussian_log_likelihood, normal_kl
+from diffusion.forward import posterior_mean
 from diffusion.losses import training_losses
-from diffusion.options import LossType, ModelMeanType, ModelVarType, StepOptions
-from diffusion.respace import space_timesteps
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
-from diffusion.timestep_sampler import LossSecondMomentResampler
+from diffusion.spacing import space_timesteps
+from diffusion.timesteps import LossSecondMomentResampler
+from diffusion.types import LossType, ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain
 from tests.golden_recipe import GOLDENS_DIR, gauss, image
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion
 from diffusion.guidance import classifier_free, classifier_gradient
-from diffusion.options import ModelMeanType
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
+from diffusion.types import ModelMeanType
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
 from models.unet import SuperResModel, TimeConditionedUNet

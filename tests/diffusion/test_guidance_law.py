@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion
 from diffusion.guidance import classifier_free, classifier_gradient
-from diffusion.options import ModelMeanType, ModelVarType, StepOptions
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
+from diffusion.types import ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain, GaussianClasses, standard_normal
 
 

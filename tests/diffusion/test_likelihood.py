@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from diffusion.likelihood import (
+from diffusion.bound import (
     approx_standard_normal_cdf,
     calc_bpd_loop,
     discretized_gaussian_log_likelihood,
@@ -18,7 +18,7 @@ from diffusion.likelihood import (
     normal_kl,
     prior_bpd,
 )
-from diffusion.options import ModelMeanType, StepOptions
+from diffusion.types import ModelMeanType, StepOptions
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (3, 2, 4, 4)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import posterior_mean
-from diffusion.gaussian_diffusion import GaussianDiffusion
+from diffusion.forward import posterior_mean
 from diffusion.losses import training_losses
-from diffusion.options import LossType, ModelMeanType, ModelVarType
+from diffusion.process import GaussianDiffusion
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (5, 2, 3, 3)

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from benchmarks.exact_problems import GaussianProblem, exact_model
 from benchmarks.fidelity import linear_std
-from diffusion.forward_process import Float64Array
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.options import LossType, ModelMeanType, ModelVarType
+from diffusion.forward import Float64Array
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import (
     ADAMS_BASHFORTH,
     SAMPLERS,
@@ -25,6 +24,7 @@ from diffusion.samplers import (
     sample_loop_progressive,
     std_share_of_last_jump,
 )
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain, standard_normal
 
 NEW = ["plms", "dpmpp_2m", "dpmpp_2m_sde"]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.options import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import space_timesteps
+from diffusion.process import GaussianDiffusion
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain
 
 

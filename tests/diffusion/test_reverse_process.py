@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import posterior_mean
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.options import LossType, ModelMeanType, ModelVarType, StepOptions
+from diffusion.forward import posterior_mean
+from diffusion.process import GaussianDiffusion
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.types import LossType, ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (5, 2, 3, 3)

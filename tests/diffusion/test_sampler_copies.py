@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffusion.options import ModelMeanType, ModelVarType
 from diffusion.samplers import SAMPLERS, SamplerOptions, sample_loop
+from diffusion.types import ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain
 
 

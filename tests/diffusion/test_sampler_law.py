@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from tests.diffusion.chains import Chain, GaussianData, standard_normal
 

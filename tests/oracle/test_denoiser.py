@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion
-from diffusion.options import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import space_timesteps
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from oracle.denoiser import ExactDenoiser, posterior_mean_of_y, posterior_variance_of_y
 from oracle.law import OracleLaw, oracle_law
 from tests.oracle.photos import low_res_images

@@ -12,11 +12,11 @@ from typing import TypedDict
 
 import numpy as np
 
-from utils.atomic_file import StrPath, is_remote
-from utils.crop_data import Entry
-from utils.errors import DataError
-from utils.pickle_arrays import brief
-from utils.safe_pickle import load_pickle, problem_with_name
+from utils.files.atomic import StrPath, is_remote
+from utils.images.dataset import Entry
+from utils.process.errors import DataError
+from utils.untrusted.pickle_arrays import brief
+from utils.untrusted.pickles import load_pickle, problem_with_name
 
 _FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'
 

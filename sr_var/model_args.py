@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from sr_var.flags import MeanModelFlags, VarModelFlags
-from sr_var.net_flags import BaselineModelFlags
-from utils.atomic_file import StrPath, write_text_atomic
-from utils.checkpoint import CheckpointSet
-from utils.errors import CheckpointError, DataError
-from utils.identity import Identity, differences, free_flags, made_with
+from sr_var.flags.nets import BaselineModelFlags
+from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
+from utils.files.atomic import StrPath, write_text_atomic
+from utils.files.identity import Identity, differences, free_flags, made_with
 from utils.logger import RunLogger
-from utils.pickle_arrays import brief
-from utils.safe_pickle import dump_pickle, load_pickle
+from utils.loops.checkpoint import CheckpointSet
+from utils.process.errors import CheckpointError, DataError
 from utils.script_util import defaults
+from utils.untrusted.pickle_arrays import brief
+from utils.untrusted.pickles import dump_pickle, load_pickle
 
 _FILE_NAMES = {
     MeanModelFlags: "mean_model_args.pkl",

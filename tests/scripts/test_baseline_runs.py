@@ -13,8 +13,8 @@ import torch
 from sr_var.model_args import load_args
 from tests.pipeline import TRAINING, Pipeline
 from tests.tiny import REGRESSION_NET, TEST_NAMES, done, run, tree, words
-from utils.errors import EXIT_CHECKPOINT, EXIT_USAGE
-from utils.safe_pickle import load_array
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE
+from utils.untrusted.pickles import load_array
 
 OBJECTIVES = ["nll", "beta_nll", "quantile"]
 

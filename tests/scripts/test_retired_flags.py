@@ -11,7 +11,7 @@ import torch
 
 from tests.image_ddpm.tiny import NET, PROCESS, TRAINING, named_images
 from tests.tiny import done, words
-from utils.state_dict_io import read_torch_file
+from utils.untrusted.state_dict import read_torch_file
 
 SCRIPTS = [
     "classifier_train",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ddpm.info_dict import load_info_dict
-from utils.errors import DataError
-from utils.safe_pickle import dump_pickle
+from utils.process.errors import DataError
+from utils.untrusted.pickles import dump_pickle
 
 
 def test_info_dict_reads_labels_and_names_in_order(tmp_path: Path) -> None:

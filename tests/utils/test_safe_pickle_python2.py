@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from utils.safe_pickle import UnsafePickleError, loads_pickle
+from utils.untrusted.pickles import UnsafePickleError, loads_pickle
 
 
 def text(value: bytes) -> bytes:

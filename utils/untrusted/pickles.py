@@ -1,0 +1,154 @@
+"""Pickle files from anybody's hands, read without being able to execute anything.
+
+Not for checkpoints (`torch.load` with `weights_only=True` reads those). `load_pickle` yields plain
+values (dict, list, tuple, str, bytes, int, float, bool, None), numpy arrays and numpy scalars, or
+raises `UnsafePickleError`. What else a file must hold belongs to the task that reads it.
+
+How a pickle is kept from doing harm is told in `pickle_opcodes` and `pickle_arrays`.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.files.atomic import StrPath, read_up_to, write_bytes_atomic
+from utils.process.errors import DataError
+from utils.untrusted.pickle_arrays import UnsafePickleError, brief
+from utils.untrusted.pickle_opcodes import interpret_pickle
+from utils.untrusted.pickle_values import ValueFinisher
+
+__all__ = [
+    "UnsafePickleError",
+    "dump_pickle",
+    "load_array",
+    "load_pickle",
+    "loads_pickle",
+    "problem_with_letters",
+    "problem_with_name",
+]
+
+MAX_BYTES = 1 << 28
+WRITE_PROTOCOL = 4
+
+_REMEDY = (
+    "Only plain Python values and numpy arrays of numbers are read, whole and in protocol 0 to 5. "
+    "If the file is damaged, get it again; if you trust its maker, let them save it anew as dicts, "
+    "lists and numeric arrays"
+)
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+# what stands for bytes of a file's name that are not UTF-8
+_UNDECODED = re.compile("[\ud800-\udfff]")
+
+
+def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
+    """Reads a pickle of plain values and numeric arrays, local or remote, protocols 0 to 5.
+
+    Arrays come in native byte order, writable, with their shape and memory order; byte arrays and
+    the strings of Python 2 (protocols 1 and 2) come as `bytes`.
+
+    Args:
+        path: file to read.
+        max_bytes: a larger file is refused before it is read.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        UnsafePickleError: the file is too large, damaged, or holds anything else; names the file,
+            what offends and where, and the remedy.
+    """
+    data = read_up_to(path, max_bytes + 1)
+    if len(data) > max_bytes:
+        raise UnsafePickleError(
+            f"{os.fspath(path)}: larger than {max_bytes} bytes; split it or pass a larger max_bytes"
+        )
+    return loads_pickle(data, name=os.fspath(path))
+
+
+def loads_pickle(data: bytes, *, name: str = "pickle") -> Any:
+    """What the bytes of a pickle describe; see `load_pickle`.
+
+    Args:
+        data: a whole pickle.
+        name: what to call it in errors.
+
+    Raises:
+        UnsafePickleError: as `load_pickle`.
+    """
+    try:
+        return ValueFinisher().finish(interpret_pickle(data))
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{name}: refused: {error}. {_REMEDY}") from None
+
+
+def dump_pickle(value: Any, path: StrPath) -> None:
+    """Replaces `path` by a pickle of `value` (protocol 4), complete or not at all.
+
+    Raises:
+        UnsafePickleError: `load_pickle` would not read it back; nothing is written.
+        StorageError: see `atomic_write`.
+    """
+    data = pickle.dumps(value, protocol=WRITE_PROTOCOL)
+    loads_pickle(data, name=f"value for {os.fspath(path)}")
+    write_bytes_atomic(path, data)
+
+
+def load_array(path: StrPath, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """Reads a pickle that holds one array of finite numbers.
+
+    Args:
+        path: file to read.
+        shape: what the array must have, if given.
+
+    Raises:
+        UnsafePickleError: see `load_pickle`.
+        DataError: not an array, another shape, booleans, or values that are not finite.
+    """
+    array = load_pickle(path)
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{os.fspath(path)}: holds {brief(array)} where an array should be")
+    if shape is not None and array.shape != shape:
+        raise DataError(
+            f"{os.fspath(path)}: array of shape {array.shape}, expected {shape}; was it made with "
+            "another image size?"
+        )
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise DataError(
+            f"{os.fspath(path)}: array of dtype {array.dtype} that is not made of finite numbers; "
+            "make it again"
+        )
+    return array
+
+
+def problem_with_letters(name: str) -> str | None:
+    """Why a name cannot be written down, whatever path it is; None if it can."""
+    if _UNDECODED.search(name):
+        return "has bytes that are not UTF-8"
+    if _CONTROL.search(name):
+        return "has a line break or another character that cannot be printed"
+    return None
+
+
+def problem_with_name(name: object) -> str | None:
+    """Why `name` is unfit to be a path below a data or an output folder, or None if it is fit.
+
+    Fit are relative names with forward slashes, without `..`, control characters, backslash or
+    drive letter.
+    """
+    if not isinstance(name, str):
+        return "is no string"
+    if problem := problem_with_letters(name):
+        return problem
+    if "\\" in name:
+        return "has a backslash; separate folders by '/'"
+    if name.startswith("/") or _DRIVE.match(name):
+        return "is absolute; give it relative to data_dir"
+    parts = name.split("/")
+    if ".." in parts:
+        return "has '..', which could lead out of its folder"
+    return "names no file" if parts[-1] in ("", ".") else None

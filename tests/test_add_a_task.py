@@ -167,7 +167,7 @@ if __name__ == "__main__":
     run_main(main)
 ''',
 }
-STEPS = 200
+STEPS = 250
 ARGV = ["--batch_size", "64", "--microbatch", "24", "--lr", "0.02", "--save_interval", "100"]
 
 

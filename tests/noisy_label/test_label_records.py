@@ -109,9 +109,13 @@ def test_laws_that_cannot_be_those_of_the_file_name_are_refused_without_a_record
 
 
 def test_laws_that_are_all_alike_say_nothing(tmp_path: Path) -> None:
+    """At alpha 0.1 each of ten classes is as likely: such a law fits any images."""
     path = tmp_path / "uniform_noisy_label_0.1.pkl"
     save_labels(str(path), NoisyLabels(RIGHT, uniform_law(RIGHT[::-1], 0.1)))
-    _load(path)
+    lines: list[str] = []
+    loaded = load_for(str(path), RIGHT, DATA, {**NOISE, "alpha": 0.1}, lines.append)
+    assert np.allclose(loaded.law, 0.1) and (np.asarray(loaded.labels) == RIGHT).all()
+    assert len(lines) == 1 and lines[0].startswith("notice: ")
 
 
 # ---- the script

@@ -73,9 +73,12 @@ def test_flat_imagenet_names_give_classes_labels_and_names_without_jpeg(
 
 def test_written_dicts_are_what_the_scripts_read(tmp_path: Path, tiny_data: TinyData) -> None:
     _write(_flags(tiny_data.data_dir, tmp_path))
-    for file in FILES:
-        for entry in load_entries(str(tmp_path / file), str(tiny_data.data_dir)):
-            open_image(resolve_image_path(tiny_data.data_dir, entry.name))
+    for file, info in zip(FILES, _read(tmp_path), strict=True):
+        entries = load_entries(str(tmp_path / file), str(tiny_data.data_dir))
+        labels = {name: one["y"] for one in info.values() for name in one["file_names"]}
+        assert labels and {entry.name: entry.y for entry in entries} == labels
+        for entry in entries:
+            assert open_image(resolve_image_path(tiny_data.data_dir, entry.name)).mode == "RGB"
 
 
 def test_class_folders_give_classes_and_relative_names(tmp_path: Path) -> None:

@@ -99,7 +99,9 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
 
 
 # what people write where something is to come; `docs/…` and `<log_dir>` are meant as they stand
-_TO_FILL = re.compile(r"\b(?:TODO|TBD|FIXME|XXX+|lorem ipsum|to be (?:written|measured))\b|\?\?", re.I)
+_TO_FILL = re.compile(
+    r"\b(?:TODO|TBD|FIXME|XXX+|lorem ipsum|to be (?:written|measured))\b|\?\?", re.I
+)
 
 
 @pytest.mark.parametrize("text", ["TODO: measure", "| 64 | tbd |", "takes ?? s", "to be written"])

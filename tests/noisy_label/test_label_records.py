@@ -74,14 +74,14 @@ def test_a_kill_between_record_and_labels_leaves_no_pair_that_passes(
     with pytest.raises(KeyboardInterrupt):
         save_with_record(str(labels), _noisy(RIGHT[::-1]), other, DRAWN)
     for data in (DATA, other):
-        with pytest.raises(DataError, match="not the file that"):
+        with pytest.raises(DataError, match="not the file"):
             _load(labels, data)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff"])
 def test_a_damaged_record_is_named(labels: Path, content: bytes) -> None:
     Path(f"{labels}.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"0\.6\.pkl\.json is damaged"):
+    with pytest.raises(DataError, match=r"0\.6\.pkl\.json .*damaged"):
         _load(labels)
 
 
@@ -104,7 +104,7 @@ def test_laws_that_cannot_be_those_of_the_file_name_are_refused_without_a_record
     save_labels(str(path), NoisyLabels(RIGHT, nearly))
     _load(path)
     save_labels(str(path), NoisyLabels(RIGHT, law_of((RIGHT + 5) % 10, alpha)))
-    with pytest.raises(DataError, match=r"so of other images"):
+    with pytest.raises(DataError, match="other images"):
         _load(path)
 
 

@@ -116,7 +116,7 @@ def test_named_module_is_not_imported() -> None:
 
 
 def test_message_names_what_offends_and_where() -> None:
-    with pytest.raises(UnsafePickleError, match=r"names 'os' 'system'.*at byte 11"):
+    with pytest.raises(UnsafePickleError, match=r"'os' 'system'.* 11"):
         loads_pickle(b"cos\nsystem\n)R.")
 
 

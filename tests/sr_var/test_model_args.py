@@ -120,7 +120,7 @@ def test_path_that_exists_without_a_slash_is_taken_as_it_is(tmp_path: Path) -> N
 
 
 def test_missing_file_is_a_checkpoint_error_that_says_who_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not exist; it is written by the training"):
+    with pytest.raises(CheckpointError, match=r"mean_model_args\.pkl .*training"):
         load_model_args(str(tmp_path / "mean_model_args.pkl"), MeanModelFlags)
 
 
@@ -143,7 +143,7 @@ def test_unknown_stored_flag_is_named_and_left_out(tmp_path: Path) -> None:
 )
 def test_stored_value_of_another_type_is_refused(tmp_path: Path, flags: dict[str, Any]) -> None:
     path, name = _write(tmp_path / "mean_model_args.pkl", **flags), next(iter(flags))
-    with pytest.raises(CheckpointError, match=f"{name} is .* expected a"):
+    with pytest.raises(CheckpointError, match=rf"{name} is .*expected"):
         load_model_args(path, MeanModelFlags)
 
 
@@ -152,7 +152,7 @@ def test_stored_flags_of_a_network_for_other_data_are_refused(
     tmp_path: Path, flags: dict[str, Any]
 ) -> None:
     path, name = _write(tmp_path / "mean_model_args.pkl", **flags), next(iter(flags))
-    with pytest.raises(CheckpointError, match=f"{path}: {name} {flags[name]} does not fit the im"):
+    with pytest.raises(CheckpointError, match=f"{path}: {name} {flags[name]}"):
         load_model_args(path, MeanModelFlags)
 
 

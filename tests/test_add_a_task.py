@@ -199,7 +199,7 @@ def task_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 def test_new_task_trains_resumes_and_tests_without_a_change_elsewhere(task_folder: Path) -> None:
     done("median_train", [*ARGV, "--max_step", "100"])
     said = done("median_train", [*ARGV, "--max_step", str(STEPS), "--resume_checkpoint", "auto"])
-    assert "resumed from" in said.out and f"step {STEPS}" in said.out
+    assert "resumed from" in said.out and f"step {STEPS} | loss" in said.out
     files = tree(task_folder / "checkpoints")
     assert {f"median/model{step:06d}.pt" for step in (100, 200, STEPS)} <= files.keys()
     assert b"mean_output" in b"".join(tree(task_folder / "logs").values())

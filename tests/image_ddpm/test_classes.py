@@ -152,7 +152,7 @@ def test_names_are_refused_where_the_checkpoint_keeps_none(tmp_path: Path) -> No
     model = write_model(tmp_path / "m.pt", class_cond=True, num_classes=40)
     flags = words(NETWORK, FEW, model_path=model, log_dir=tmp_path / "log", labels="cat")
     outcome = run("image_sample", flags)
-    assert outcome.code == 2 and "--labels cat" in outcome.err
+    assert outcome.code == 2 and "--labels cat" in outcome.err and "keep" in outcome.err
 
 
 def test_a_number_is_a_label_also_where_a_class_is_called_so() -> None:

@@ -151,7 +151,7 @@ def test_pictures_of_damaged_samples_are_a_data_error_with_a_remedy(
         np.savez(path, arr_0=np.zeros((7, SIDE, SIDE, 1), np.uint8))
     outcome = run(SCRIPT, _flags(model, tmp_path / "out", png=True))
     assert outcome.code == 3 and outcome.err.count("error:") == 1, outcome
-    assert str(path) in outcome.err and "delete" in outcome.err and "png" in outcome.err
+    assert str(path) in outcome.err and "delete" in outcome.err and "folder png" in outcome.err
     path.unlink()
     shutil.rmtree(path.with_name("png"), ignore_errors=True)
     done(SCRIPT, _flags(model, tmp_path / "out", png=True))

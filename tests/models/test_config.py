@@ -144,5 +144,5 @@ def test_default_multipliers_are_those_of_the_contract() -> None:
     "look_up", [default_regression_channel_mult, default_diffusion_channel_mult]
 )
 def test_a_size_without_default_multipliers_says_what_to_pass(look_up: Any) -> None:
-    with pytest.raises(ValueError, match=r"32 .*--channel_mult"):
+    with pytest.raises(ValueError, match=r"size 32 .*--channel_mult"):
         look_up(32)

@@ -186,7 +186,7 @@ def test_what_leaves_no_trace_fits_without_a_hint() -> None:
         ("mean", (), (("resblock_updown", True),), "--resblock_updown False"),
         ("mean", (("attention_resolutions", (16, 8)),), (), "the file are 16,8"),
         ("mean", (("attention_resolutions", ()),), (), "the file are ''"),
-        ("mean", (("image_size", 32),), (), "image size"),
+        ("mean", (("image_size", 32),), (), "see the image size, or"),
         ("classifier", (("num_res_blocks", 2),), (), "--num_res_blocks 2"),
     ],
 )

@@ -131,10 +131,10 @@ def test_pickles_of_the_older_format_are_looked_through(tmp_path: Path) -> None:
     ("data", "reason"),
     [
         (overlapping(3000), "overlap"),
-        (with_second_directory(), "directory"),
+        (with_second_directory(), "directory is not"),
         (saved(_PLAIN) + b"\0", "is damaged"),
         (archived([*members(saved(_PLAIN)).items(), ("archive/DATA.pkl", b"N.")]), "one name"),
-        (archived({"archive/version": b"3"}), "data.pkl"),
+        (archived({"archive/version": b"3"}), "no data.pkl"),
     ],
     ids=["overlapping", "two directories", "tail", "two of a name", "no pickle"],
 )

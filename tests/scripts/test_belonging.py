@@ -73,7 +73,7 @@ def test_a_variance_net_takes_no_mean_net_but_its_own(pipeline: Pipeline, tmp_pa
     before = tree(tmp_path / "save")
     flags = flags_of(pipeline, "sr_var_train", tmp_path)
     outcome = run("sr_var_train", words(flags, resume_checkpoint="auto", max_step=9, **changes))
-    assert outcome.code == EXIT_CHECKPOINT and "mean net" in outcome.err
+    assert outcome.code == EXIT_CHECKPOINT and "another mean net" in outcome.err
     assert tree(tmp_path / "save") == before
 
 

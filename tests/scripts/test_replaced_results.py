@@ -51,7 +51,7 @@ def test_means_of_another_net_are_not_judged_with_the_variances_that_are_there(
     assert any(
         "removed" in line and f"{len(TEST_NAMES)} images" in line for line in said.splitlines()
     )
-    assert f"step {pipeline.var_steps}" in said
+    assert f"variances of step {pipeline.var_steps}" in said
     verify = {**pipeline.verification_flags, "sr_model_output_dir": nets}
     outcome = run("sr_var_verification", words(verify, log_dir=tmp_path / "compare"))
     assert outcome.code == EXIT_DATA

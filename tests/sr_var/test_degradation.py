@@ -39,7 +39,7 @@ def test_area_downsample_refuses_what_has_no_whole_factor(shape: tuple[int, int]
 
 
 def test_area_downsample_of_a_rectangle_is_refused() -> None:
-    with pytest.raises(ValueError, match="the side"):
+    with pytest.raises(ValueError, match="divide the side"):
         area_downsample(torch.zeros(1, 3, 16, 32), 8)
 
 

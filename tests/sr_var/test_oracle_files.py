@@ -170,7 +170,7 @@ def test_lists_of_another_data_set_are_not_replaced(tmp_path: Path, file: str) -
     _photos(tmp_path / "photos")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / file).write_bytes(b"a list")
-    with pytest.raises(DataError, match=rf"{file} .*data set"):
+    with pytest.raises(DataError, match=rf"{file} .*another data set"):
         write_oracle(_flags(tmp_path), lambda line: None)
     assert tree(tmp_path / "data") == {file: b"a list"} and not (tmp_path / "exact").exists()
 

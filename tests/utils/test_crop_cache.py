@@ -200,7 +200,7 @@ def test_truncated_cache_is_refused_with_a_remedy(images: Path) -> None:
     with pytest.raises(DataError, match="6912; delete"):
         _test_crops(_flags(images))
     path.unlink()
-    with pytest.raises(DataError, match="0 bytes"):
+    with pytest.raises(DataError, match="0 bytes of 6912"):
         _test_crops(_flags(images))
 
 

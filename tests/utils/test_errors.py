@@ -87,8 +87,8 @@ def test_bug_keeps_its_traceback() -> None:
     [
         (errno.EACCES, "permissions"),
         (errno.EISDIR, "folder away"),
-        (errno.ELOOP, "links"),
-        (errno.ENAMETOOLONG, "names"),
+        (errno.ELOOP, "remove"),
+        (errno.ENAMETOOLONG, "shorten"),
     ],
 )
 def test_error_of_the_system_comes_with_a_remedy(

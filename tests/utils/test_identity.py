@@ -182,7 +182,7 @@ def test_a_requeued_run_with_a_named_set_goes_on_from_its_newest(
     trained(tmp_path / "mine", 4, resume_checkpoint=named)
     whole = trained(tmp_path / "mine", 5, resume_checkpoint=named, logger=RunLogger())
     out = capsys.readouterr().out
-    assert "step 4" in out and "To go back" in out
+    assert "at step 4" in out and "To go back" in out
     assert whole.step == 5 and len(whole.data.seen) == 4  # one step of four images
 
 

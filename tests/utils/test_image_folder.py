@@ -45,7 +45,7 @@ def test_hidden_root_is_listed(tmp_path: Path) -> None:
 
 def test_hidden_images_are_counted(tmp_path: Path) -> None:
     names, said = _scan(_touch(tmp_path, "a_1.png", "._a_1.png", ".b_1.jpg", ".DS_Store"))
-    assert names == ["a_1.png"] and "2 images" in said and "endings" not in said
+    assert names == ["a_1.png"] and "hidden: 2" in said and "endings" not in said
 
 
 def test_files_with_other_endings_are_counted_in_one_line(tmp_path: Path) -> None:

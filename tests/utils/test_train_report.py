@@ -79,7 +79,7 @@ def test_a_stop_says_how_to_go_on_or_that_nothing_was_saved(
 ) -> None:
     folder = str(tmp_path / "there") if has_folder else ""
     said = _said(folder, loop_class=_StoppedLoop)
-    assert "step 1" in said
+    assert "stopped at step 1" in said
     words = f"--resume_checkpoint auto --model_save_dir {folder}"
     assert (words in said) == has_folder
     assert ("nothing was saved" in said) == (not has_folder)
@@ -93,7 +93,7 @@ def test_a_resumed_run_says_that_its_batch_is_another(tmp_path: Path) -> None:
     again = {"resume_checkpoint": "auto", "max_step": 3}
     assert "global batch" not in _said(tmp_path, **again, batch_size=4)
     said = _said(tmp_path, **again, batch_size=2)
-    assert "is 2" in said and "was 4" in said and "--batch_size 2" in said
+    assert "batch is 2" in said and "was 4" in said and "--batch_size 2" in said
 
 
 def test_the_batch_of_a_checkpoint_that_does_not_tell_it_follows_from_its_place(

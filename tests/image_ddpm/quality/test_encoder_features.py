@@ -183,7 +183,7 @@ def test_a_precision_that_the_device_lacks_is_said(
     cpus.compute_on(cpus.AVX2, monkeypatch)
     flags = _words(place, tmp_path, IMAGE, CLASSIFIER, classifier_use_fp16=True, dry_run=True)
     outcome = done("image_eval", flags)
-    assert "fp16" in outcome.out
+    assert "fast fp16" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -228,4 +228,4 @@ def test_a_flag_of_the_classifier_without_a_classifier_is_refused(
     value = {**vars(ClassifierFlags()), **vars(ClassifierImageFlags())}[name]
     sets = {"reference": place / "real.npz", "samples": place / "drawn.npz"}
     outcome = run("image_eval", words(sets, {name: value, "log_dir": tmp_path}))
-    assert outcome.code == EXIT_USAGE and f"--{name}" in outcome.err
+    assert outcome.code == EXIT_USAGE and f"--{name}: read for" in outcome.err

@@ -90,7 +90,7 @@ def _changed(**changes: Any) -> dict[str, torch.Tensor]:
     [
         (_changed(**{"features.3.weight": None}), "no convolution"),
         (_changed(**{"features.3.weight": torch.zeros(3)}), "no convolution"),
-        (_changed(**{"features.3.weight": torch.zeros(0, 6, 5, 5)}), "16"),
+        (_changed(**{"features.3.weight": torch.zeros(0, 6, 5, 5)}), "multiple of 16"),
         (_changed(**{"features.3.weight": torch.zeros(3, 6, 5, 5)}), "shape"),
         (_changed(**{"classifier.2.weight": torch.zeros(5)}), "matrices"),
         (_changed(**{"classifier.2.weight": torch.zeros(5, 9)}), "classifier.2.weight (5, 9)"),

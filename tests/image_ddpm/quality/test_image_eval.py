@@ -214,7 +214,7 @@ def _refused(flags: dict[str, Any], code: int, *parts: str, **changes: Any) -> N
         ({"features": "net.pt"}, "--features net.pt"),
         ({"features_network": "small_cnn"}, "--features PATH"),
         ({"features_network": "large_cnn"}, "'large_cnn'"),
-        ({"save_reference_stats": "stats"}, ".npz"),
+        ({"save_reference_stats": "stats"}, "end in .npz"),
         ({"paird": True}, "--paired?"),
     ],
 )

@@ -126,5 +126,5 @@ def test_sentence_says_which_route_is_closer() -> None:
         "expected": {"relative_mse": 0.01, "relative_rms_error": 0.14},
     }
     said = truth_text(truth, 100)
-    assert "beat 100 exact samples" in said
-    assert "not beat" in said
+    assert "passes beat 100 exact samples for the mean" in said
+    assert "do not beat them for the variance" in said

@@ -31,6 +31,7 @@ def test_full_disk_leaves_the_other_sets_and_nothing_else(tmp_path: Path, step: 
     large = {**parts(step), "model": {"weight": torch.zeros(100_000)}}
     with (
         file_size_limit(100_000),
+        # the sentence is held on purpose: a full disk is met in the night
         pytest.raises(StorageError, match=r"cannot store .*model00000\d\.pt.*MiB free"),
     ):
         CheckpointStore(str(tmp_path)).save(step, large, {})

@@ -43,7 +43,7 @@ def _assert_refused(data: bytes, reason: str = "") -> None:
     peak_bytes = _peak_bytes(data) if is_measured else 0
     message = str(caught.value)
     assert message.startswith("some.pkl: refused: ")
-    assert "Only plain Python values and numpy arrays" in message
+    assert "plain Python values" in message
     assert reason in message
     assert len(message) < 1000
     assert message.isascii() or "…" in message

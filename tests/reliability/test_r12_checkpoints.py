@@ -76,6 +76,7 @@ def test_hostile_file_is_refused_and_nothing_in_it_runs(
         is_zip = kind == "torch.save"
         options = {"pickle_protocol": max(protocol, 2), "_use_new_zipfile_serialization": is_zip}
         torch.save({"weight": Command(marker)}, path, **options)
+    # the sentence is held on purpose: a hostile file is refused
     with pytest.raises(CheckpointError, match="no checkpoint that can be loaded safely"):
         read_torch_file(str(path))
     assert not marker.exists()

@@ -31,6 +31,7 @@ def test_stored_flags_win_over_the_command_line_of_a_resumed_training(
     changes = {"model_channels": 16, "channel_mult": "1,2,2", "max_step": 2}
     said = _train(pipeline, tmp_path, resume_checkpoint="model000001.pt", **changes)
     line, _ = [line for line in said.splitlines() if "which differs" in line]
+    # the sentence is held on purpose: stored flags win, and both are said
     assert "model_channels 8 (command line 16)" in line
     assert "channel_mult '1,2'" in line and "'1,2,2'" in line
     assert (tmp_path / "log" / "mean_model_args.pkl").read_bytes() == stored

@@ -322,7 +322,8 @@ def test_stopped_check_goes_on_where_it_was(
     out = tmp_path / "out"
     lines: list[str] = []
     assert not write_info(_flags(tmp_path / "one", out, num_threads=1), lines.append)
-    assert lines == ["stopped; run again to go on"] and not set(FILES) & set(os.listdir(out))
+    assert len(lines) == 1 and "run again" in lines[0]
+    assert not set(FILES) & set(os.listdir(out))
     num_first = len(opened)
     assert stop_at <= num_first < 1500
     stop_at = -1

@@ -105,6 +105,7 @@ def test_path_leads_to_another_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["90000", "model090000.pt", "nothing.pt"])
 def test_missing_name_is_an_error_that_lists_what_is_there(tmp_path: Path, name: str) -> None:
     save_sets(tmp_path, 1, 2)
+    # the sentence is held on purpose: a name that is not there lists those that are
     with pytest.raises(CheckpointError, match=r"does not exist; there is: .*model000002\.pt"):
         resolve(tmp_path, name)
     with pytest.raises(CheckpointError, match="no checkpoint"):

@@ -286,5 +286,6 @@ def test_images_that_are_read_otherwise_name_the_flag(tmp_path: Path) -> None:
             return {**super().listing(), "apply_orientation": True}
 
     trained(tmp_path, 1, data=_ListedData("abcdefgh", num_items=8))
+    # the sentence is held on purpose: every difference of flags has its form
     with pytest.raises(DataError, match=r"--apply_orientation True \(there: False\)"):
         training_loop(tmp_path, data=Turned("abcdefgh", num_items=8), resume_checkpoint="auto")

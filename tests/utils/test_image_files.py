@@ -80,7 +80,7 @@ def test_reading_refuses_to_run_with_truncated_images_allowed(
 
 
 def test_missing_image_is_file_not_found_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.JPEG: no such image; check data_dir"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.JPEG.*data_dir"):
         open_image(tmp_path / "nowhere.JPEG")
 
 

@@ -109,6 +109,7 @@ def test_unknown_flag_ends_with_2_and_the_nearest_name(
     word: str, nearest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = _refused(capsys, "--large_size", "64", word, "7")
+    # the sentence is held on purpose: a slip of the hand is common
     assert f"unknown flag {word.split('=')[0]} (did you mean {nearest}?)" in said
 
 
@@ -169,6 +170,7 @@ def test_value_that_the_dataclass_refuses_ends_with_2(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stop:
         from_args(_TrainFlags, _parse("--batch_size", "0"))
     assert stop.value.code == 2
+    # the sentence is held on purpose: all usage errors have its form
     assert capsys.readouterr().err == "error: --batch_size 0 must be at least 1\n"
 
 

@@ -27,9 +27,10 @@ def _message(folder: str, flag: str = "--log_dir") -> str:
 def test_file_in_the_way_is_named(tmp_path: Path) -> None:
     file, below = tmp_path / "file", tmp_path / "file" / "a" / "b"
     file.touch()
-    assert _message(str(file)) == f"--log_dir {file} is a file; name another folder"
-    assert _message(str(file), "") == f"{file} is a file; name another folder"
-    assert _message(str(below)).startswith(f"--log_dir {below} cannot be made: {file} is a file;")
+    assert _message(str(file)).startswith(f"--log_dir {file} is a file")
+    assert _message(str(file), "").startswith(f"{file} is a file")
+    message = _message(str(below))
+    assert message.startswith(f"--log_dir {below} ") and f" {file} is a file" in message
 
 
 def test_link_to_nothing_is_named(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     lines: list[str] = []
     writer = ImageWriter(_flags(tmp_path), lines.append)
     assert not writer.write(ImageSource(_items(500, loaded, stop_at=100), 500))
-    assert lines[-1] == "stopped (received SIGTERM); run again to go on"
+    assert "SIGTERM" in lines[-1] and "run again" in lines[-1]
     num_first = len(loaded)
     assert 100 < num_first < 200
     assert len(list((tmp_path / "out").glob("*.png"))) == num_first

@@ -159,7 +159,7 @@ def test_labels_that_were_drawn_otherwise_are_replaced_on_request_alone(
     before = tree(tmp_path)
     done(SCRIPT, argv)
     for data, changes, part in (
-        (data_dir, {"seed": 4}, "--seed 4 (there: 0)"),
+        (data_dir, {"seed": 4}, "--seed 4"),
         (data_dir, {"alpha": 0.1}, "--alpha 0.1"),
         (other_data, {}, "--data"),
     ):
@@ -193,7 +193,7 @@ def test_a_net_of_other_labels_is_said_where_it_is_judged_or_makes_noise(
 ) -> None:
     done(SCRIPT, _argv(tmp_path, data_dir, "generate_noisy_label"))
     done(SCRIPT, _argv(tmp_path, data_dir, "train_on_noisy_label"))
-    notice = "was trained on other images or labels"
+    notice = "other images or labels"
     assert notice not in done(SCRIPT, _argv(tmp_path, data_dir, "predict_analysis")).out
     changes = {"noise_type": "model", "noise_label_file": tmp_path / "m.pkl"}
     said = done(SCRIPT, _argv(tmp_path, other_data, "generate_noisy_label", **changes)).out

@@ -17,7 +17,7 @@ from utils.errors import EXIT_USAGE
 def test_unknown_flag_names_the_nearest_known_one(
     pipeline: Pipeline, tmp_path: Path, script: str
 ) -> None:
-    parts = ("unknown flag --data_dri (did you mean --data_dir?)", "usage:")
+    parts = ("--data_dri", "--data_dir?", "usage:")
     assert_refused(pipeline, script, tmp_path, EXIT_USAGE, *parts, data_dri="x")
     assert tree(tmp_path) == {}
 

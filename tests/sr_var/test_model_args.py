@@ -199,8 +199,8 @@ def test_stored_flags_win_over_the_command_line_and_differences_are_named() -> N
     found, said = _settled(line, vars(FLAGS), {"channel_mult", "use_fp16", "dropout"})
     assert found == vars(FLAGS)
     for part in (
-        "channel_mult '0.5,1' (command line '1,2')",
-        "use_fp16 True (command line False)",  # given, though it is the default
+        "channel_mult '0.5,1'",
+        "use_fp16 True",  # given, though it is the default
     ):
         assert part in said
     assert "dropout" not in said
@@ -251,7 +251,7 @@ def test_args_file_of_another_network_is_refused_or_left_aside(tmp_path: Path) -
     made = _checkpoint(FLAGS)
     with pytest.raises(CheckpointError) as caught:
         flags_of_checkpoint(made, path, MeanModelFlags, lines, path_flag="--log_dir")
-    for part in ("model000001.pt", path, "--large_size 64 (there: 32)", "--log_dir"):
+    for part in ("model000001.pt", path, "--large_size 64", "--log_dir"):
         assert part in str(caught.value)
     # nobody named the file: it is that of the default folder
     assert flags_of_checkpoint(made, path, MeanModelFlags, lines) == vars(FLAGS)

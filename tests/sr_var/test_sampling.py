@@ -257,7 +257,7 @@ def test_damaged_image_is_an_error_or_skipped_and_counted(tmp_path: Path) -> Non
     lines: list[str] = []
     sampler = make_sampler(data, tmp_path / "skip", on_bad_image="skip", log=lines.append)
     assert sampler.run_loop()
-    assert lines == ["warning: 1 damaged images were skipped"]
+    assert len(lines) == 1 and "1 damaged" in lines[0]
     assert set(pictures(tmp_path / "skip", "n01484850_17")) == set(range(NUM_SAMPLES))
     assert pictures(tmp_path / "skip", "n01443537_21.png") == {}
 
@@ -267,5 +267,5 @@ def test_dry_run_reports_and_writes_nothing(tmp_path: Path, tiny_data: TinyData)
     make_sampler(tiny_data, tmp_path / "out", log=lines.append).dry_run()
     assert not (tmp_path / "out").exists()
     said = "\n".join(lines)
-    for part in ("parameters: ", "memory", "s a sample", "15 samples of 4 steps", "nothing was"):
+    for part in ("parameters: ", "memory", "s a sample", "15 samples", "dry run"):
         assert part in said

@@ -61,7 +61,7 @@ def test_mpi4py_of_another_mpi_is_an_error_and_no_endless_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _stub_mpi4py(monkeypatch, 1)
-    parts = r"OMPI_COMM_WORLD_SIZE=8, but mpi4py knows 1 process.*install mpi4py for the mpiexec"
+    parts = r"OMPI_COMM_WORLD_SIZE=8.*mpi4py.* 1 .*mpiexec"
     with pytest.raises(ValueError, match=parts):
         meet(dict(OPEN_MPI))
 

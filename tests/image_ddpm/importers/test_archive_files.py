@@ -72,12 +72,12 @@ HOSTILE = {
     "/etc/root_1.png": (tarfile.REGTYPE, "is absolute"),
     "C:/x_1.png": (tarfile.REGTYPE, "is absolute"),
     "a\\..\\x_1.png": (tarfile.REGTYPE, "backslash"),
-    "a\nb_1.png": (tarfile.REGTYPE, "cannot be printed"),
-    "soft_1.png": (tarfile.SYMTYPE, "links are not followed"),
-    "hard_1.png": (tarfile.LNKTYPE, "links are not followed"),
-    "disk_1.png": (tarfile.BLKTYPE, "is no plain file"),
-    "tty_1.png": (tarfile.CHRTYPE, "is no plain file"),
-    "pipe_1.png": (tarfile.FIFOTYPE, "is no plain file"),
+    "a\nb_1.png": (tarfile.REGTYPE, "printed"),
+    "soft_1.png": (tarfile.SYMTYPE, "links"),
+    "hard_1.png": (tarfile.LNKTYPE, "links"),
+    "disk_1.png": (tarfile.BLKTYPE, "plain file"),
+    "tty_1.png": (tarfile.CHRTYPE, "plain file"),
+    "pipe_1.png": (tarfile.FIFOTYPE, "plain file"),
 }
 
 
@@ -130,15 +130,15 @@ def test_member_that_claims_too_much_is_refused(tmp_path: Path, size: int, is_pa
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_header_that_claims_too_much_is_refused(tmp_path: Path, kind: bytes) -> None:
     header = member("x", kind, size=1 << 33).tobuf(tarfile.GNU_FORMAT)
-    _refused(_write(tmp_path, header + bytes(100_000), is_packed=False), "a header asks for")
+    _refused(_write(tmp_path, header + bytes(100_000), is_packed=False), "header")
     behind = tar_bytes({"ok_1.png": b"x"})[:1024] + header + bytes(100_000)
-    _refused(_write(tmp_path, behind, is_packed=True), r"ok_1\.png.*a header asks for")
+    _refused(_write(tmp_path, behind, is_packed=True), r"ok_1\.png.*header")
 
 
 def test_endless_headers_are_refused(tmp_path: Path) -> None:
     long_name = member("x", tarfile.GNUTYPE_LONGNAME, size=4).tobuf(tarfile.GNU_FORMAT)
     chain = (long_name + b"abc\0" + bytes(508)) * 5000
-    _refused(_write(tmp_path, chain, is_packed=True), "damaged or cut off")
+    _refused(_write(tmp_path, chain, is_packed=True), "damaged")
 
 
 def test_gzip_bomb_is_stopped_by_its_ratio(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_sparse_member_of_zeros_is_passed_by(tmp_path: Path) -> None:
 
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_files, "MAX_MEMBERS", 3)
-    _refused(_write(tmp_path, tar_bytes(FILES), is_packed=False), "more than 3 members")
+    _refused(_write(tmp_path, tar_bytes(FILES), is_packed=False), "3 members")
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
@@ -201,7 +201,7 @@ def test_damaged_gzip_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"no tar at all" * 100, b"PK\x03\x04" + bytes(2000)])
 def test_file_that_is_no_tar_is_refused(tmp_path: Path, data: bytes) -> None:
-    _refused(_write(tmp_path, data, is_packed=False), "damaged or cut off")
+    _refused(_write(tmp_path, data, is_packed=False), "damaged")
 
 
 def test_missing_file_and_device_are_refused(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_file_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "big.pkl"
     dump_pickle(b"x" * 1000, path)
     assert load_pickle(path) == b"x" * 1000
-    with pytest.raises(UnsafePickleError, match=r"big\.pkl: larger than 999 bytes"):
+    with pytest.raises(UnsafePickleError, match=r"big\.pkl.* 999 bytes"):
         load_pickle(path, max_bytes=999)
 
 

@@ -87,7 +87,7 @@ def test_hostile_python_2_pickle_is_refused(name: str) -> None:
 def test_one_buffer_for_many_arrays_is_stopped() -> None:
     raw = text(bytes(100_000)) + b"q\x00"
     one = array((500, 200), b"").replace(text(b"") + b"tb", b"h\x00tb")
-    with pytest.raises(UnsafePickleError, match="more than the file holds"):
+    with pytest.raises(UnsafePickleError, match="file holds"):
         loads_pickle(b"\x80\x02](" + raw + one * 50 + b"e.")
 
 

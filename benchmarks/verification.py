@@ -28,7 +28,7 @@ from benchmarks.reference.verification import mean_and_variance
 from sr_var.flags import VerificationFlags
 from sr_var.moments import MOMENTS_FILE, SampleMoments
 from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
-from sr_var.verify.reference import Reference, load_reference
+from sr_var.verify.read.reference import Reference, load_reference
 from sr_var.verify.run import verify_all
 from utils.errors import EXIT_DONE, run_main
 from utils.image_util import write_png

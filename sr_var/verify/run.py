@@ -56,14 +56,7 @@ _NUM_IN_OVERVIEW = 3
 
 
 def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
-    """Compares all images, writes the figures and the panels, prints the table.
-
-    Returns:
-        False if a signal stopped it.
-
-    Raises:
-        DataError: names the file that is missing or wrong.
-    """
+    """Compare all images, write metrics and pictures, print the table; False if a signal came."""
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, logger.info)
     require_same_orientation(flags)
@@ -154,7 +147,7 @@ def verify_image(
     num_scatter: int = 0,
     num_threads: int = 1,
 ) -> ImageResult:
-    """Metrics of one image; writes the sample mean and variance beside the samples.
+    """Compute the metrics of one image; write the samples' mean and variance beside them.
 
     Args:
         entry: the image.
@@ -169,26 +162,18 @@ def verify_image(
         rounded = to_grey_bytes(data.samples.mean)
         write_png(os.path.join(folder, "high_res_mean.png"), rounded)
         dump_pickle(data.samples.variance, os.path.join(folder, "high_res_var.pkl"))
-    return image_result(
-        entry.name,
-        data,
-        is_float=is_float,
-        keeps_data=keeps_data,
-        num_scatter=num_scatter,
-        seed=flags.seed,
+    result = image_result(
+        entry.name, data, is_float=is_float, num_scatter=num_scatter, seed=flags.seed
     )
+    return result if keeps_data else dataclasses.replace(result, data=None)
 
 
 def verify_images(
     entries: Sequence[Entry], flags: VerificationFlags, *, num_kept: int, num_scatter: int = 0
 ) -> Iterator[ImageResult]:
-    """Results in the order of the entries; a few images are worked on at a time.
+    """Yield results in the order of the entries; a few images are worked on at a time.
 
-    Args:
-        entries: the images.
-        flags: where everything is.
-        num_kept: of how many images the arrays are kept for pictures.
-        num_scatter: of how many pixels of an image both stds are kept.
+    The first `num_kept` keep the arrays for pictures, each both stds of `num_scatter` pixels.
     """
     num_threads = chosen_threads(flags.num_threads)
 
@@ -231,11 +216,7 @@ def _finite(value: object) -> object:
 
 
 def write_budget(flags: BudgetFlags, logger: RunLogger) -> bool:
-    """The whole job: rows, table, files.
-
-    Returns:
-        False if a signal stopped it.
-    """
+    """Draw up the error budget: rows, table, files; False if a signal stopped it."""
     rows = error_budget(flags, logger.info)
     if rows is None:
         return False

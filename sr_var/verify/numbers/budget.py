@@ -135,11 +135,7 @@ class ExactSampler:
 def image_budget(
     entry: Entry, data: ImageData, sampler: ExactSampler, flags: BudgetFlags
 ) -> dict[str, Errors]:
-    """The rows of one image.
-
-    Raises:
-        DataError: if the exact moments or a trained sampler's samples are missing.
-    """
+    """The rows of one image."""
     folder, truth = safe_join(flags.ddpm_sr_output_dir, entry.name), data.truth
     if truth is None:
         raise DataError(
@@ -178,9 +174,6 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
         per row: ``row`` (its name), ``relative_mse`` mean (m − μ)² / mean v, ``relative_var_error``
         √(mean (v̂ − v)² / mean v²) and ``var_bias`` mean v̂ / mean v − 1; None where a row has no
         such error.
-
-    Raises:
-        DataError: names the file that is missing or wrong.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, log)

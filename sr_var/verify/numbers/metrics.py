@@ -227,24 +227,9 @@ class ImageResult:
 
 
 def image_result(
-    name: str,
-    data: ImageData,
-    *,
-    is_float: bool,
-    keeps_data: bool,
-    num_scatter: int,
-    seed: int,
+    name: str, data: ImageData, *, is_float: bool, num_scatter: int, seed: int
 ) -> ImageResult:
-    """All metrics of one image.
-
-    Args:
-        name: of the image.
-        data: its arrays.
-        is_float: whether the reference is in float.
-        keeps_data: whether the result has the arrays for pictures.
-        num_scatter: of how many pixels both stds are kept.
-        seed: of the choice of these.
-    """
+    """Compute all metrics of one image; `seed` chooses the pixels whose stds are kept."""
     means, histograms = image_means(data)
     figures = image_figures(data)
     for dotted, value in pooled_figures(means).items():
@@ -254,8 +239,7 @@ def image_result(
     places = rng.integers(0, data.variance.size, num_scatter)
     pairs = [np.maximum(data.variance, 0), data.samples.variance]
     scatter = np.sqrt(np.stack([values.ravel()[places] for values in pairs]))  # (2, num_scatter)
-    kept = data if keeps_data else None
-    return ImageResult(name, figures, kept, is_float, means, histograms, scatter)
+    return ImageResult(name, figures, data, is_float, means, histograms, scatter)
 
 
 def _correlation(a: Array, b: Array) -> float:

@@ -61,15 +61,9 @@ class ImageData:
 def load_image_data(
     entry: Entry, flags: VerificationFlags, *, num_threads: int = 1
 ) -> tuple[ImageData, bool]:
-    """Everything about one image, and whether the reference is in float.
+    """Read everything about one image; also say whether the reference is in float.
 
-    Args:
-        entry: the image.
-        flags: where everything is.
-        num_threads: samples decoded at a time.
-
-    Raises:
-        DataError: names the file that is missing or wrong, and the script that writes it.
+    `num_threads` samples are decoded at a time.
     """
     size = flags.large_size
     sample_folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
@@ -126,16 +120,8 @@ def _require_same_image(
 ) -> None:
     """Refuses results of another image than the real one of their name.
 
-    Of samples and of nets, where a record says that this project made them.
-
-    Args:
-        data: of the image.
-        flags: where everything is.
-        folders: of its samples and of its nets' results.
-        has_moments: whether the samples were counted as they were drawn.
-
-    Raises:
-        DataError: names the low-res image that is not this image's.
+    Of samples and of nets, whose `folders` these are, where a record says that this project made
+    them; of samples if they were counted as they were drawn (`has_moments`).
     """
     assert data.low_res is not None
     of_samples, of_nets = (os.path.join(folder, LOW_RES_FILE) for folder in folders)

@@ -72,9 +72,6 @@ def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> 
     Args:
         flags: where the results are.
         log: receives a notice of that exception.
-
-    Raises:
-        DataError: names both stamps and both checkpoints.
     """
     folder = flags.sr_model_output_dir
     mean = _stamp(folder, "mean", flags.mean_model_step)
@@ -128,11 +125,7 @@ def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
 
 
 def require_same_orientation(flags: VerificationFlags) -> None:
-    """Refuses results and samples of images that were read another way up than these are.
-
-    Raises:
-        DataError: names the record that says so, and the flag.
-    """
+    """Refuse results and samples of images that were read another way up than these are."""
     folder, steps = flags.sr_model_output_dir, (flags.mean_model_step, flags.var_model_step)
     kinds = zip(("mean", "var", "baseline"), (*steps, steps[0]), strict=True)
     records = [stamp_path(folder, kind, step) for kind, step in kinds]

@@ -110,9 +110,6 @@ def _require_counted(folder: str, index: int, moments: Moments) -> None:
 
     Each of n values lies within s (n − 1)/√n of their mean, s² their unbiased variance (Samuelson,
     "How deviant can you be?", 1968). Clipped pictures are held against the clipped mean.
-
-    Raises:
-        DataError: names both files and the remedy.
     """
     path = sample_path(folder, index)
     try:

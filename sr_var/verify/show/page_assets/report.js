@@ -1,5 +1,5 @@
 // The gallery of report.html: draws the maps, sorts the images, tells what the routes say of a pixel.
-// Everything from outside (names of files) goes into the page as text; see sr_var/report_gallery.py for the data.
+// Everything from outside (names of files) goes into the page as text; see sr_var/verify/show/gallery.py for the data.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("gallery-data").textContent);

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import DeviceTable
-from diffusion.respace import SpacedDiffusion
+from diffusion.forward import DeviceTable
+from diffusion.spacing import SpacedDiffusion
 from oracle.denoiser import posterior_mean_of_y, posterior_variance_of_y
 from oracle.law import OracleLaw, oracle_law
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.exact_problems import Problem, exact_model
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import LossType, ModelMeanType, ModelVarType
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import SpacedDiffusion, space_timesteps
 
 UNIFORM, LOG_SNR, WITHOUT_ZERO = "uniform", "logsnr", "uniform without t = 0"
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.respace import SpacedDiffusion
+from diffusion.spacing import SpacedDiffusion
 
 SAMPLERS = ("ancestral", "ddim", "dpmpp_2m")
 

@@ -36,8 +36,8 @@ from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from diffusion.schedules import get_named_beta_schedule
-from utils.alloc_util import tune_allocator
-from utils.errors import EXIT_DONE, run_main
+from utils.machine.allocator import tune_allocator
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
 NETWORK, PROJECT, PLAIN, PEER = "network, one evaluation", "project", "plain", "diffusers"

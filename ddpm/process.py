@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
-from utils.atomic_file import sha256_of
-from utils.identity import Identity, free_flags
-from utils.image_util import HALF_RANGE_255
+from utils.files.atomic import sha256_of
+from utils.files.identity import Identity, free_flags
+from utils.images.files import HALF_RANGE_255
 from utils.script_util import defaults, require_at_least
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
-    from diffusion.respace import SpacedDiffusion
-    from diffusion.timestep_sampler import ScheduleSampler
+    from diffusion.process import GaussianDiffusion
+    from diffusion.spacing import SpacedDiffusion
+    from diffusion.timesteps import ScheduleSampler
 
 Flags = TypeVar("Flags", bound=DiffusionFlags)
 # A std that many pixels of a super-resolved image have, and the share of it that should be left.
@@ -28,9 +28,9 @@ def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
     Raises:
         ValueError: names the flag that makes no process, and its value.
     """
-    from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-    from diffusion.respace import SpacedDiffusion, space_timesteps
+    from diffusion.process import LossType, ModelMeanType, ModelVarType
     from diffusion.schedules import get_named_beta_schedule
+    from diffusion.spacing import SpacedDiffusion, space_timesteps
 
     if flags.use_kl:
         loss_type = LossType.RESCALED_KL
@@ -67,7 +67,7 @@ def training_process(flags: Flags, log: Callable[[str], None]) -> Flags:
 
 def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> ScheduleSampler:
     """How training draws its timesteps: ``uniform`` or ``loss-second-moment``."""
-    from diffusion.timestep_sampler import create_named_schedule_sampler
+    from diffusion.timesteps import create_named_schedule_sampler
 
     return create_named_schedule_sampler(name, diffusion.num_timesteps)
 

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from ddpm.classes import CLASSES_KEY, differing_classes, known_classes
-from diffusion.timestep_sampler import LossSecondMomentResampler, ScheduleSampler
+from diffusion.timesteps import LossSecondMomentResampler, ScheduleSampler
 from utils import dist_util
-from utils.errors import CheckpointError
-from utils.random_util import stable_seed
+from utils.process.errors import CheckpointError
+from utils.seeds import stable_seed
 from utils.train_util import TrainLoop
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.process import GaussianDiffusion
 
 
 class NamesClasses(TrainLoop):

@@ -1,7 +1,7 @@
 """Guidance: a sampler pulled towards a class, by the network itself or by a classifier.
 
 Pure functions on callables; what they return is what a process takes for its network or for the
-`cond_fn` of a step. Not for the steps (`diffusion.reverse_process` says how a gradient enters one),
+`cond_fn` of a step. Not for the steps (`diffusion.reverse` says how a gradient enters one),
 and not for networks.
 
 References: CFG is Ho & Salimans 2022 (arXiv 2207.12598), ADM Dhariwal & Nichol 2021 (arXiv
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.options import Model
+from diffusion.types import Model
 
 CondFn = Callable[..., Tensor]
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import Coefficients, eps_from_xstart, posterior_mean
+from diffusion.forward import Coefficients, eps_from_xstart, posterior_mean
 
 # Adams–Bashforth of orders 1 to 4 for equal steps, newest value first.
 ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (

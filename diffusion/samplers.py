@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from diffusion import multistep
-from diffusion.forward_process import ddim_step
-from diffusion.options import Model, NoiseFn, StepOptions
+from diffusion.forward import ddim_step
+from diffusion.types import Model, NoiseFn, StepOptions
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.process import GaussianDiffusion
 
 Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]
 

@@ -1,6 +1,6 @@
 """Noise schedules: the variances beta_t of the forward chain, in float64.
 
-Not for choosing a subset of the steps of a schedule: that is `diffusion.respace`.
+Not for choosing a subset of the steps of a schedule: that is `diffusion.spacing`.
 """
 
 from __future__ import annotations

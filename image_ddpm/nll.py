@@ -1,6 +1,6 @@
 """Bits per dimension of images under a diffusion model, and the terms that they consist of.
 
-The bound is ``diffusion.likelihood``'s; the noise of an image is a function of (seed, its name).
+The bound is ``diffusion.bound``'s; the noise of an image is a function of (seed, its name).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 
 from image_ddpm.flags import ImageModelFlags, NLLFlags
 from image_ddpm.parts import PartStore, read_part
-from utils.atomic_file import atomic_write, write_json_atomic
-from utils.crop_data import Entry, TestCrops
-from utils.errors import DataError
-from utils.pixel_util import bytes_to_image
-from utils.progress import Progress
-from utils.random_util import stable_seed
-from utils.stop_util import StopFlag
+from utils.files.atomic import atomic_write, write_json_atomic
+from utils.images.dataset import Entry, TestCrops
+from utils.images.pixels import bytes_to_image
+from utils.process.errors import DataError
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.process import GaussianDiffusion
 
 RESULT_FILE, TERMS_FILE, SETTINGS_FILE = "results.json", "nll.npz", ".nll.json"
 _TERMS = ("vb", "xstart_mse", "mse")

@@ -46,20 +46,20 @@ def test_layers_import_only_what_they_may() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "fault"),
     [
-        ("models/nn.py", "import numpy as np", "models/nn.py imports numpy"),
-        ("models/nn.py", "from utils import logger", "models/nn.py imports utils"),
-        ("models/nn.py", "import diffusion.losses", "models/nn.py imports diffusion"),
+        ("models/layers.py", "import numpy as np", "models/layers.py imports numpy"),
+        ("models/layers.py", "from utils import logger", "models/layers.py imports utils"),
+        ("models/layers.py", "import diffusion.losses", "models/layers.py imports diffusion"),
         ("diffusion/losses.py", "import PIL.Image", "diffusion/losses.py imports PIL"),
         ("diffusion/losses.py", "from models import nn", "diffusion/losses.py imports models"),
         ("utils/logger.py", "from task_a import flags", "utils/logger.py imports task_a"),
-        ("utils/logger.py", "import models.nn", "utils/logger.py imports models"),
+        ("utils/logger.py", "import models.layers", "utils/logger.py imports models"),
         ("utils/logger.py", "def f():\n    import run_b", "utils/logger.py imports run_b"),
         ("task_a/flags.py", "from task_b import flags", "task_a/flags.py imports task_b"),
         ("task_a/flags.py", "import run_a", "task_a/flags.py imports run_a"),
         ("utils/logger.py", "from ddpm import flags", "utils/logger.py imports ddpm"),
         ("ddpm/flags.py", "from task_a import flags", "ddpm/flags.py imports task_a"),
         ("ddpm/flags.py", "import oracle.law", "ddpm/flags.py imports oracle"),
-        ("run_a.py", "import models.nn", "run_a.py imports models"),
+        ("run_a.py", "import models.layers", "run_a.py imports models"),
         ("run_a.py", "def f():\n    from diffusion import losses", "run_a.py imports diffusion"),
         ("run_a.py", "import task_b.flags", "run_a.py imports task_a and task_b"),
     ],
@@ -74,7 +74,7 @@ def test_planted_import_is_found(tmp_path: Path, file: str, line: str, fault: st
 
 def _write_clean_tree(root: Path) -> None:
     files = {
-        "models/nn.py": "import math\nimport torch\nfrom models import other\n",
+        "models/layers.py": "import math\nimport torch\nfrom models import other\n",
         "diffusion/losses.py": "import numpy as np\nimport torch.nn\n",
         "utils/logger.py": "import blobfile\nimport tensorboardX\nfrom utils import errors\n",
         "ddpm/flags.py": "import numpy\nfrom diffusion import losses\nfrom utils import logger\n",
@@ -104,12 +104,12 @@ def test_planted_length_is_found(tmp_path: Path) -> None:
     assert size_faults(tmp_path) == []
     (tmp_path / "run_a.py").write_text("def main(argv):\n    return 0\n" + "\n" * 79)
     long_function = "def f():\n" + "    pass\n" * 50
-    (tmp_path / "models/nn.py").write_text(long_function + "\n" * 450)
+    (tmp_path / "models/layers.py").write_text(long_function + "\n" * 450)
     assert size_faults(tmp_path) == [
         "run_a.py has 81 lines, more than 80",
         "run_a.py has no main(argv=None)",
-        "models/nn.py has 501 lines, more than 500",
-        "models/nn.py: f has 51 lines",
+        "models/layers.py has 501 lines, more than 500",
+        "models/layers.py: f has 51 lines",
     ]
 
 

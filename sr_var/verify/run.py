@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from sr_var.base_dataset import load_entries
-from sr_var.exact_moments import TRUTH_FILE
-from sr_var.flags import VerificationFlags
-from sr_var.oracle_flags import BudgetFlags
-from sr_var.results import to_grey_bytes
+from sr_var.flags.oracle import BudgetFlags
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.exact_moments import TRUTH_FILE
+from sr_var.results.folder import to_grey_bytes
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.numbers.metrics import ImageResult, image_result
 from sr_var.verify.numbers.summary import (
@@ -42,15 +42,15 @@ from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from sr_var.verify.show.pictures import draw_budget, write_overview, write_panels
 from sr_var.verify.show.terminal import budget_table, table
-from utils.atomic_file import write_json_atomic, write_text_atomic
-from utils.crop_data import Entry
 from utils.debug_util import describe_memory
-from utils.image_util import safe_join, write_png
+from utils.files.atomic import write_json_atomic, write_text_atomic
+from utils.images.dataset import Entry
+from utils.images.files import safe_join, write_png
 from utils.logger import RunLogger
-from utils.progress import Progress
-from utils.safe_pickle import dump_pickle
-from utils.stop_util import StopFlag
-from utils.thread_util import chosen_threads, ordered_map
+from utils.machine.threads import chosen_threads, ordered_map
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.untrusted.pickles import dump_pickle
 
 _NUM_IN_OVERVIEW = 3
 

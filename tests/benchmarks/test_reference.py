@@ -20,7 +20,7 @@ from diffusion.samplers import SamplerOptions, sample_loop
 from models.config import UNetConfig
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
 from tests.utils.loops import QuietLoop
-from utils.image_util import write_png
+from utils.images.files import write_png
 
 TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-5
 

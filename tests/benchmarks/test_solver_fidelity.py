@@ -24,8 +24,8 @@ from benchmarks.fidelity import (
 )
 from benchmarks.fidelity_report import Measured, fewest_steps, format_tables
 from benchmarks.solver_fidelity import ROOT, main
-from diffusion.gaussian_diffusion import ModelVarType
 from diffusion.multistep import std_share_of_last_jump
+from diffusion.process import ModelVarType
 
 STD = 5 / 127.5
 CHAIN = ChainFlags()

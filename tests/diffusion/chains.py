@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import LossType, ModelMeanType, ModelVarType
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import SpacedDiffusion, space_timesteps
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.forward_process import (
+from diffusion.forward import (
     ForwardProcess,
     eps_from_xstart,
     posterior_mean,

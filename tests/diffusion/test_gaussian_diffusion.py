@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import (
+from diffusion.process import (
     GaussianDiffusion,
     LossType,
     ModelMeanType,

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
 from diffusion.losses import discretized_gaussian_log_likelihood, normal_kl
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
-from diffusion.timestep_sampler import LossSecondMomentResampler
+from diffusion.spacing import SpacedDiffusion, space_timesteps
+from diffusion.timesteps import LossSecondMomentResampler
 from tests.diffusion.chains import Chain
 from tests.golden_recipe import GOLDENS_DIR, gauss, image
 

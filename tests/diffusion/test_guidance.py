@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from diffusion.guidance import classifier_free, classifier_gradient
-from diffusion.options import ModelMeanType
-from diffusion.respace import SpacedDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
+from diffusion.spacing import SpacedDiffusion
+from diffusion.types import ModelMeanType
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
 from models.unet import SuperResModel, TimeConditionedUNet

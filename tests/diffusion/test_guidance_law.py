@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from diffusion.guidance import classifier_free, classifier_gradient
-from diffusion.options import ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
+from diffusion.spacing import SpacedDiffusion
+from diffusion.types import ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain, GaussianClasses, standard_normal
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import ModelMeanType
+from diffusion.process import ModelMeanType
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (3, 2, 4, 4)

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from benchmarks.exact_problems import GaussianProblem, exact_model
 from benchmarks.fidelity import linear_std
-from diffusion.forward_process import Float64Array
-from diffusion.gaussian_diffusion import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
+from diffusion.forward import Float64Array
 from diffusion.multistep import ADAMS_BASHFORTH, std_share_of_last_jump
-from diffusion.respace import SpacedDiffusion
+from diffusion.process import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
 from diffusion.samplers import (
     SAMPLERS,
     SamplerOptions,
@@ -24,6 +23,7 @@ from diffusion.samplers import (
     sample_loop,
     sample_loop_progressive,
 )
+from diffusion.spacing import SpacedDiffusion
 from tests.diffusion.chains import Chain, standard_normal
 
 NEW = ["plms", "dpmpp_2m", "dpmpp_2m_sde"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import SpacedDiffusion, space_timesteps
 from tests.diffusion.chains import Chain
 
 

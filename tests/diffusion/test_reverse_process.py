@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import posterior_mean
-from diffusion.gaussian_diffusion import (
+from diffusion.forward import posterior_mean
+from diffusion.process import (
     GaussianDiffusion,
     LossType,
     ModelMeanType,

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffusion.gaussian_diffusion import ModelMeanType, ModelVarType
+from diffusion.process import ModelMeanType, ModelVarType
 from diffusion.samplers import SAMPLERS, SamplerOptions, sample_loop
 from tests.diffusion.chains import Chain
 

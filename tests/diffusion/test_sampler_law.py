@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.respace import SpacedDiffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
+from diffusion.spacing import SpacedDiffusion
 from tests.diffusion.chains import Chain, GaussianData, standard_normal
 
 ANCESTRAL = SamplerOptions(clip_denoised=False)

@@ -17,13 +17,13 @@ from PIL import Image
 import image_ddpm.nll
 from ddpm.process import create_diffusion
 from image_ddpm.flags import ImageDiffusionFlags
-from image_ddpm.script_util import create_image_model
+from image_ddpm.networks import create_image_model
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, write_images, write_model
 from tests.tiny import done, run, tree, words
-from utils.crop_data import Entry, TestCrops
-from utils.pixel_util import bytes_to_image
-from utils.random_util import stable_seed
-from utils.state_dict_io import load_model
+from utils.images.dataset import Entry, TestCrops
+from utils.images.pixels import bytes_to_image
+from utils.seeds import stable_seed
+from utils.untrusted.state_dict import load_model
 
 SCRIPT, STEPS = "image_nll", 4
 FLAGS: dict[str, Any] = {**NET, **CLASSES, **PROCESS, "diffusion_steps": STEPS, "batch_size": 2}

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import LossType, ModelMeanType, ModelVarType
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import SpacedDiffusion, space_timesteps
 from oracle.denoiser import ExactDenoiser, posterior_mean_of_y, posterior_variance_of_y
 from oracle.law import OracleLaw, oracle_law
 from tests.oracle.photos import low_res_images

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_var.exact_moments import load_truth
-from utils.errors import DataError
+from sr_var.results.exact_moments import load_truth
+from utils.process.errors import DataError
 
 SIZE = 8
 SHAPE = (SIZE, SIZE, 3)

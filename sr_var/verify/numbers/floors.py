@@ -18,8 +18,8 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.exact_moments import Truth
-from utils.metric_util import Moments
+from sr_var.results.exact_moments import Truth
+from utils.metrics import Moments
 
 Array = npt.NDArray[np.float64]
 

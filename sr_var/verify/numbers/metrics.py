@@ -24,7 +24,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.moments import block_means
+from sr_var.results.moments import block_means
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.floors import (
     COUNT_FOR_FLOOR,
@@ -33,8 +33,8 @@ from sr_var.verify.numbers.floors import (
     variance_floors,
 )
 from sr_var.verify.read.images import ImageData
-from utils.metric_util import mean_abs_error, mse, nmse, psnr
-from utils.random_util import stable_seed
+from utils.metrics import mean_abs_error, mse, nmse, psnr
+from utils.seeds import stable_seed
 
 Array = npt.NDArray[np.float64]
 Metrics: TypeAlias = dict[str, float]

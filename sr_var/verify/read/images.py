@@ -13,26 +13,26 @@ import numpy.typing as npt
 import torch
 
 from sr_var.degradation import area_downsample, bilinear_upsample
-from sr_var.exact_moments import Truth, load_truth
-from sr_var.flags import VerificationFlags
-from sr_var.inputs import is_known_input
-from sr_var.moments import block_means
-from sr_var.sample_jobs import LOW_RES_FILE, SETTINGS_FILE
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.exact_moments import Truth, load_truth
+from sr_var.results.inputs import is_known_input
+from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
+from sr_var.results.moments import block_means
 from sr_var.verify.read.records import has_own_means
 from sr_var.verify.read.reference import load_reference, read_picture
-from utils.crop_data import Entry
-from utils.errors import DataError
-from utils.image_util import (
+from utils.images.dataset import Entry
+from utils.images.files import (
     center_crop_arr,
     open_image,
     read_crop,
     resolve_image_path,
     safe_join,
 )
-from utils.metric_util import Moments
-from utils.npz_file import read_npy
-from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
-from utils.safe_pickle import load_array
+from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
+from utils.metrics import Moments
+from utils.process.errors import DataError
+from utils.untrusted.arrays import read_npy
+from utils.untrusted.pickles import load_array
 
 Array = npt.NDArray[np.float64]
 

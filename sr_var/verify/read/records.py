@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable
 from typing import Literal, TypeAlias, TypedDict, cast
 
-from diffusion.respace import space_timesteps
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
 from sr_var.base_dataset import load_entries
-from sr_var.flags import VerificationFlags
-from sr_var.results import models_of, read_stamp, seconds_path, short, stamp_path
-from sr_var.sample_jobs import SECONDS_FILE, SETTINGS_FILE
-from utils.errors import DataError
-from utils.identity import list_digest
-from utils.json_file import is_number, read_json
-from utils.time_util import seconds_per_item
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.folder import models_of, read_stamp, seconds_path, short, stamp_path
+from sr_var.results.jobs import SECONDS_FILE, SETTINGS_FILE
+from utils.files.identity import list_digest
+from utils.files.json import is_number, read_json
+from utils.machine.cost import seconds_per_item
+from utils.process.errors import DataError
 
 BUDGET_FILE = "budget.json"
 Stamp = tuple[str, list[str]]

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from sr_var.results import to_grey_bytes
+from sr_var.results.folder import to_grey_bytes
 from sr_var.verify.read.images import Array, ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
-from utils.atomic_file import atomic_write, write_bytes_atomic
-from utils.file_names import flat_name, tag_name
-from utils.image_util import write_png
+from utils.files.atomic import atomic_write, write_bytes_atomic
+from utils.files.names import flat_name, tag_name
+from utils.files.storage import make_folder
+from utils.images.files import write_png
 from utils.logger import RunLogger
-from utils.storage_util import make_folder
 
 Picture = npt.NDArray[np.uint8]
 

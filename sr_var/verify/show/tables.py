@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sr_var.verify.numbers.summary import Summary
-from utils.html_report import Child, Html, Rows, join, number, table, tag
+from utils.report.html import Child, Html, Rows, join, number, table, tag
 
 # (section, key, label, key of the noise floor)
 COMPARISONS: dict[str, Sequence[tuple[str, str, str, str]]] = {

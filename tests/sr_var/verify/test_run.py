@@ -19,7 +19,7 @@ from sr_var.verify.show.pictures import mean_panel, uncertainty_panel
 from tests.sr_var.hand_made import SHAPE, SIZE, Results, flat, make_results, stack
 from tests.tiny import tree
 from utils.logger import RunLogger
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 
 @pytest.fixture

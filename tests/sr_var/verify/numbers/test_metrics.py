@@ -19,7 +19,7 @@ from sr_var.verify.numbers.metrics import (
     image_figures,
 )
 from sr_var.verify.read.images import ImageData
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 Array = NDArray[np.float64]
 SHAPE = (6, 6, 3)

@@ -16,7 +16,7 @@ from sr_var.verify.numbers.metrics import (
     signed_root,
 )
 from sr_var.verify.read.images import ImageData
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 Array = NDArray[np.float64]
 SIZE = 64

@@ -15,7 +15,7 @@ from sr_var.verify.numbers.summary import flat_figures, scatter_per_image
 from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import SHAPE, Results, flat
 from utils.logger import RunLogger
-from utils.safe_pickle import load_array
+from utils.untrusted.pickles import load_array
 
 NUM_IMAGES, NUM_SAMPLES = 5, 6
 

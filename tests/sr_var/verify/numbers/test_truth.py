@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.exact_moments import Truth
+from sr_var.results.exact_moments import Truth
 from sr_var.verify.numbers.floors import truth_figures, truth_means, truth_text
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 Array = NDArray[np.float64]
 SIZE = 8

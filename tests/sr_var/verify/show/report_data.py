@@ -17,7 +17,7 @@ from sr_var.verify.numbers.metrics import averages, image_figures
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.show.gallery import Gallery
 from tests.tiny import photo
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 HOSTILE = "<img src=x onerror=alert(1)>/</script><script>alert(2)</script>\"'&amp;"
 # no folder may be called so, but a page must bear it

@@ -133,7 +133,9 @@ class Loops:
         return lambda model, x, noise_fn: sample_loop(self.process, model, x, noise_fn, options)
 
     def _plain(self, sampler: str) -> Callable[..., Tensor]:
-        plain = PlainSampler(self.process.betas, self.process.timestep_map, is_variance_small=True)
+        plain = PlainSampler(
+            self.process.coefficients.betas, self.process.timestep_map, is_variance_small=True
+        )
         found: Callable[..., Tensor] = getattr(plain, sampler)
         return found
 

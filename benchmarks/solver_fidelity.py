@@ -40,7 +40,7 @@ from benchmarks.fidelity import (  # noqa: E402
     sampler_options,
 )
 from benchmarks.fidelity_report import Measured, draw, format_tables  # noqa: E402
-from diffusion.process import ModelVarType  # noqa: E402
+from diffusion.types import ModelVarType  # noqa: E402
 from oracle.law import PHOTO_SCALE  # noqa: E402
 from utils.images.files import (  # noqa: E402
     HALF_RANGE_255,

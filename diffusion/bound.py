@@ -1,30 +1,76 @@
-"""The variational bound: bits per dimension of examples under a diffusion model.
-
-Not for training: `GaussianDiffusion.training_losses` uses the terms below.
-"""
+"""The variational bound of a diffusion model: its terms, and bits per dimension of examples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from diffusion.forward import (
-    Coefficients,
-    ForwardProcess,
-    eps_from_xstart,
-    posterior_mean,
-)
-from diffusion.losses import discretized_gaussian_log_likelihood, mean_flat, normal_kl
-from diffusion.types import Model, NoiseFn
-
-if TYPE_CHECKING:
-    from diffusion.process import GaussianDiffusion
+from diffusion.forward import Coefficients, ForwardProcess, eps_from_xstart, posterior_mean
+from diffusion.reverse import ReverseProcess
+from diffusion.types import Model, NoiseFn, StepOptions
 
 NATS_PER_BIT = math.log(2.0)
+# An 8-bit image in [-1, 1] has levels 2/255 apart, so a level reaches half of that to each side.
+HALF_LEVEL = 1.0 / 255.0
+# Anything beyond is the outermost level: the next one lies at 1 - 2/255 = 0.992.
+EDGE = 0.999
+MIN_PROBABILITY = 1e-12
+
+
+def mean_flat(values: Tensor) -> Tensor:
+    """Return the mean over all axes but the first: (B, ...) to (B,)."""
+    return values.flatten(start_dim=1).mean(dim=1)
+
+
+def normal_kl(
+    mean1: Tensor | float, logvar1: Tensor | float, mean2: Tensor | float, logvar2: Tensor | float
+) -> Tensor:
+    """Return KL(N(mean1, e^logvar1) || N(mean2, e^logvar2)) per element, in nats.
+
+    KL = (-1 + logvar2 - logvar1 + e^(logvar1 - logvar2) + (mean1 - mean2)² e^(-logvar2)) / 2, in
+    the shape that means and log variances broadcast to.
+    """
+    lv1, lv2 = torch.as_tensor(logvar1), torch.as_tensor(logvar2)
+    squared_distance = (mean1 - mean2) ** 2
+    return 0.5 * (-1.0 + lv2 - lv1 + torch.exp(lv1 - lv2) + squared_distance * torch.exp(-lv2))
+
+
+def approx_standard_normal_cdf(x: Tensor) -> Tensor:
+    """Return the standard normal distribution function, up to 3e-4.
+
+    Phi(x) = (1 + tanh(√(2/π)(x + 0.044715 x³))) / 2, the approximation under which published
+    bits per dimension were computed (Page 1977).
+    """
+    return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def discretized_gaussian_log_likelihood(x: Tensor, *, means: Tensor, log_scales: Tensor) -> Tensor:
+    """Return the log probability that a Gaussian gives to the 8-bit level of each value.
+
+    log( Phi((x + 1/255 - mean)/scale) - Phi((x - 1/255 - mean)/scale) ); the outermost levels
+    reach to infinity (Ho et al. 2020, equation 13). Probabilities are at least 1e-12.
+
+    Args:
+        x: image in [-1, 1] whose values are multiples of 2/255 away from -1.
+        means: means, in the shape of `x`.
+        log_scales: log standard deviations, in the shape of `x`.
+
+    Returns:
+        Log probabilities in nats, in the shape of `x`.
+    """
+    centered = x - means
+    inverse_scale = torch.exp(-log_scales)
+    cdf_upper = approx_standard_normal_cdf(inverse_scale * (centered + HALF_LEVEL))
+    cdf_lower = approx_standard_normal_cdf(inverse_scale * (centered - HALF_LEVEL))
+    probability = torch.where(
+        x < -EDGE,
+        cdf_upper,
+        torch.where(x > EDGE, 1.0 - cdf_lower, cdf_upper - cdf_lower),
+    )
+    return torch.log(probability.clamp(min=MIN_PROBABILITY))
 
 
 def vb_term_bpd(
@@ -44,7 +90,7 @@ def vb_term_bpd(
         x_start: (B, ...) 8-bit images in [-1, 1].
         x_t: noisy images, in the shape of `x_start`.
         t: (B,) timesteps.
-        p_mean_var: what `GaussianDiffusion.p_mean_variance` returned for `x_t`.
+        p_mean_var: what `ReverseProcess.p_mean_variance` returned for `x_t`.
 
     Returns:
         (B,) bits per dimension.
@@ -79,12 +125,10 @@ def prior_bpd(process: ForwardProcess, x_start: Tensor) -> Tensor:
 
 
 def calc_bpd_loop(
-    process: GaussianDiffusion,
+    process: ReverseProcess,
     model: Model,
     x_start: Tensor,
-    *,
-    clip_denoised: bool = True,
-    model_kwargs: Mapping[str, Any] | None = None,
+    options: StepOptions | None = None,
     noise_fn: NoiseFn | None = None,
 ) -> dict[str, Tensor]:
     """Return the whole variational bound of each example, term by term.
@@ -93,11 +137,10 @@ def calc_bpd_loop(
     noise sample.
 
     Args:
-        process: the diffusion process.
+        process: the reverse chain.
         model: the network.
         x_start: (B, ...) 8-bit images in [-1, 1].
-        clip_denoised: clamp the predicted x_start to [-1, 1].
-        model_kwargs: conditioning for the network.
+        options: as of `ReverseProcess.p_mean_variance`.
         noise_fn: noise of the k-th term, k = 0 for the noisiest timestep; drawn from the global
             generator when None.
 
@@ -111,9 +154,7 @@ def calc_bpd_loop(
         for k, t in enumerate(process.descending_timesteps(x_start)):
             noise = torch.randn_like(x_start) if noise_fn is None else noise_fn(k)
             x_t = process.q_sample(x_start, t, noise=noise)
-            out = process.p_mean_variance(
-                model, x_t, t, clip_denoised=clip_denoised, model_kwargs=model_kwargs
-            )
+            out = process.p_mean_variance(model, x_t, t, options)
             c = process.coefficients_at(t, x_start.ndim)
             eps = eps_from_xstart(c, x_t, out["pred_xstart"])
             columns["vb"].append(vb_term_bpd(c, x_start, x_t, t, out))

@@ -1,7 +1,7 @@
 """The forward chain q: everything that follows from the betas alone, without a network.
 
 Notation: alpha_t = 1 - beta_t, alpha_bar_t = prod_{s<=t} alpha_s; t = 0 is the first noisy step,
-so "x_{-1}" is x_start. Not for the learned reverse chain: that is `diffusion.process`.
+so "x_{-1}" is x_start.
 """
 
 from __future__ import annotations
@@ -42,53 +42,30 @@ class DeviceTable:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Coefficients(Generic[A]):
-    """The numbers of each timestep: (T,) float64 arrays, or float32 tensors that broadcast over x.
+    """The numbers of each timestep: (T,) float64 arrays, or float32 tensors to multiply x with."""
 
-    Attributes:
-        betas: variance of q(x_t | x_{t-1}), in (0, 1].
-        log_betas: its logarithm.
-        alphas_cumprod: alpha_bar_t, share of the signal's variance that is left at t.
-        alphas_cumprod_prev: alpha_bar_{t-1}; 1 at t = 0.
-        alphas_cumprod_next: alpha_bar_{t+1}; 0 at the last step.
-        sqrt_alphas_cumprod: √alpha_bar_t.
-        sqrt_one_minus_alphas_cumprod: √(1 - alpha_bar_t), std of q(x_t | x_start).
-        log_one_minus_alphas_cumprod: log(1 - alpha_bar_t).
-        sqrt_recip_alphas_cumprod: √(1/alpha_bar_t).
-        sqrt_recipm1_alphas_cumprod: √(1/alpha_bar_t - 1).
-        posterior_variance: variance of q(x_{t-1} | x_t, x_start); 0 at t = 0.
-        posterior_log_variance_clipped: its logarithm, with the value of t = 1 in place of log 0.
-        posterior_mean_coef1: factor of x_start in the mean of q(x_{t-1} | x_t, x_start).
-        posterior_mean_coef2: factor of x_t in it.
-        ddim_coef1: √alpha_bar_{t-1} - √alpha_bar_t·ddim_coef2, factor of x_start in a step of DDIM.
-        ddim_coef2: √((1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)), factor of x_t in it.
-        large_variance: betas, with posterior_variance of t = 1 at t = 0, which gives a better
-            decoder likelihood than the first beta.
-        large_log_variance: its logarithm.
-        noise_mask: 0 at t = 0, where a step adds no noise, else 1.
-        multistep_weight: (lambda_{t-1} - lambda_t) / (2 (lambda_t - lambda_{t+1})), half the ratio
-            of this step to the one before it in log-SNR; 0 at both ends, where one of them is
-            missing or without end.
-    """
-
-    betas: A
+    betas: A  # variance of q(x_t | x_{t-1}), in (0, 1]
     log_betas: A
-    alphas_cumprod: A
-    alphas_cumprod_prev: A
-    alphas_cumprod_next: A
+    alphas_cumprod: A  # alpha_bar_t, the share of the signal's variance that is left at t
+    alphas_cumprod_prev: A  # alpha_bar_{t-1}; 1 at t = 0
+    alphas_cumprod_next: A  # alpha_bar_{t+1}; 0 at the last step
     sqrt_alphas_cumprod: A
-    sqrt_one_minus_alphas_cumprod: A
+    sqrt_one_minus_alphas_cumprod: A  # std of q(x_t | x_start)
     log_one_minus_alphas_cumprod: A
-    sqrt_recip_alphas_cumprod: A
-    sqrt_recipm1_alphas_cumprod: A
-    posterior_variance: A
-    posterior_log_variance_clipped: A
-    posterior_mean_coef1: A
-    posterior_mean_coef2: A
-    ddim_coef1: A
-    ddim_coef2: A
+    sqrt_recip_alphas_cumprod: A  # √(1/alpha_bar_t)
+    sqrt_recipm1_alphas_cumprod: A  # √(1/alpha_bar_t - 1)
+    posterior_variance: A  # of q(x_{t-1} | x_t, x_start); 0 at t = 0
+    posterior_log_variance_clipped: A  # its logarithm, with that of t = 1 in place of log 0
+    posterior_mean_coef1: A  # factor of x_start in the mean of q(x_{t-1} | x_t, x_start)
+    posterior_mean_coef2: A  # factor of x_t in it
+    ddim_coef1: A  # √alpha_bar_{t-1} - √alpha_bar_t·ddim_coef2, of x_start in a step of DDIM
+    ddim_coef2: A  # √((1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)), of x_t in it
+    # betas, with posterior_variance of t = 1 at t = 0: a better decoder than the first beta.
     large_variance: A
     large_log_variance: A
-    noise_mask: A
+    noise_mask: A  # 0 at t = 0, where a step adds no noise, else 1
+    # (lambda_{t-1} - lambda_t) / (2 (lambda_t - lambda_{t+1})), half the ratio of this step to the
+    # one before it in log-SNR; 0 at both ends, where one of them is missing or without end.
     multistep_weight: A
 
 
@@ -100,13 +77,7 @@ def cumulated_alphas(betas: Float64Array) -> Float64Array:
 def half_log_snr(alphas_cumprod: Float64Array) -> Float64Array:
     """Return lambda = log(√alpha_bar / √(1 - alpha_bar)), the logarithm of signal over noise.
 
-    Lu et al. 2022 (arXiv 2211.01095); finite where no signal is left.
-
-    Args:
-        alphas_cumprod: (T,) in [0, 1).
-
-    Returns:
-        (T,) float64.
+    Lu et al. 2022 (arXiv 2211.01095); (T,) to (T,), finite where no signal is left.
     """
     signal = np.maximum(alphas_cumprod, MIN_ALPHAS_CUMPROD)
     result: Float64Array = 0.5 * (np.log(signal) - np.log1p(-alphas_cumprod))
@@ -121,15 +92,9 @@ def _multistep_weight(alphas_cumprod: Float64Array) -> Float64Array:
 
 
 def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
-    """Return all coefficients of the chain with these betas.
+    """Return all coefficients of the chain with these (T,) betas in (0, 1].
 
     Ho et al. 2020 (arXiv 2006.11239), equations 4, 6 and 7.
-
-    Args:
-        betas: (T,) in (0, 1].
-
-    Returns:
-        (T,) float64 arrays.
     """
     alphas_cumprod = cumulated_alphas(betas)
     prev = np.append(1.0, alphas_cumprod[:-1])
@@ -166,20 +131,30 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
     )
 
 
-class ForwardProcess(Coefficients[Float64Array]):
-    """The chain q(x_t | x_{t-1}) = N(√(1 - beta_t) x_{t-1}, beta_t), as float64 coefficients.
+def respaced_betas(betas: Float64Array, kept: NDArray[np.int64]) -> Float64Array:
+    """Return the (N,) betas of the chain that visits N timesteps S_0 < S_1 < ... of T.
 
-    The coefficients are its attributes; a look-up at a batch of timesteps takes place on the
-    device of these.
+    beta'_i = 1 - alpha_bar_{S_i} / alpha_bar_{S_{i-1}}, so that alpha_bar is unchanged at each of
+    them (Nichol & Dhariwal 2021, arXiv 2102.09672, equation 19).
+    """
+    alphas_cumprod = cumulated_alphas(betas)[kept]
+    result: Float64Array = 1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
+    return result
+
+
+class ForwardProcess:
+    """The chain q(x_t | x_{t-1}) = N(√(1 - beta_t) x_{t-1}, beta_t).
+
+    Attributes:
+        coefficients: the numbers of all timesteps in float64, on the host.
+        num_timesteps: length T of the chain.
     """
 
     def __init__(self, betas: ArrayLike) -> None:
-        coefficients = compute_coefficients(check_betas(betas))
-        columns = {f.name: getattr(coefficients, f.name) for f in fields(coefficients)}
-        super().__init__(**columns)
-        self.num_timesteps = int(self.betas.size)
-        stacked = np.stack(list(columns.values())).astype(np.float32)
-        self._coefficients = DeviceTable(stacked)  # (num_coefficients, T)
+        self.coefficients = compute_coefficients(check_betas(betas))
+        self.num_timesteps = int(self.coefficients.betas.size)
+        columns = [getattr(self.coefficients, field.name) for field in fields(Coefficients)]
+        self._table = DeviceTable(np.stack(columns).astype(np.float32))  # (num_coefficients, T)
 
     def coefficients_at(self, t: Tensor, num_dims: int) -> Coefficients[Tensor]:
         """Return the coefficients of each example.
@@ -192,7 +167,7 @@ class ForwardProcess(Coefficients[Float64Array]):
             float32 tensors of shape (B, 1, ..., 1) with `num_dims` axes, on the device of `t`.
         """
         # One gather for all coefficients: a launch each would cost more than the arithmetic.
-        rows = self._coefficients.on(t.device)[:, t]  # (num_coefficients, B)
+        rows = self._table.on(t.device)[:, t]  # (num_coefficients, B)
         rows = rows.view(*rows.shape, *(1,) * (num_dims - 1))  # (num_coefficients, B, 1, ..., 1)
         return Coefficients(*rows.unbind(0))
 
@@ -232,28 +207,6 @@ class ForwardProcess(Coefficients[Float64Array]):
         c = self.coefficients_at(t, x_start.ndim)
         noise = torch.randn_like(x_start) if noise is None else noise
         return c.sqrt_alphas_cumprod * x_start + c.sqrt_one_minus_alphas_cumprod * noise
-
-    def q_posterior_mean_variance(
-        self, x_start: Tensor, x_t: Tensor, t: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean, variance and clipped log variance of q(x_{t-1} | x_t, x_start).
-
-        Ho et al. 2020, equations 6 and 7.
-
-        Args:
-            x_start: (B, ...) clean examples.
-            x_t: noisy examples, in the shape of `x_start`.
-            t: (B,) timesteps.
-
-        Returns:
-            Three tensors in the shape of `x_t`; the log variance at t = 0 is that of t = 1.
-        """
-        c = self.coefficients_at(t, x_t.ndim)
-        return (
-            posterior_mean(c, x_start, x_t),
-            c.posterior_variance.expand_as(x_t),
-            c.posterior_log_variance_clipped.expand_as(x_t),
-        )
 
 
 def posterior_mean(c: Coefficients[Tensor], x_start: Tensor, x_t: Tensor) -> Tensor:

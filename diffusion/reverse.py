@@ -1,16 +1,12 @@
 """The learned reverse chain p: what a network's output says about x_{t-1} and x_start.
 
 The network is a callable `model(x, t, **model_kwargs)`; its output is the mean prediction, and
-with a learned variance the variance values behind it along the channel axis. Not for taking steps
-with it nor for training it: that is `diffusion.process`.
-
-References: DDPM is Ho et al. 2020 (arXiv 2006.11239), ADM Dhariwal & Nichol 2021 (arXiv
-2105.05233).
+with a learned variance the variance values behind it along the channel axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +18,12 @@ from diffusion.forward import (
     Coefficients,
     DeviceTable,
     ForwardProcess,
-    eps_from_xstart,
     posterior_mean,
+    respaced_betas,
     xstart_from_eps,
     xstart_from_xprev,
 )
+from diffusion.schedules import check_betas
 from diffusion.types import LossType, Model, ModelMeanType, ModelVarType, StepOptions
 
 # A network trained with rescaled timesteps knows them on the scale of a chain of this length.
@@ -40,12 +37,19 @@ class ReverseProcess(ForwardProcess):
         betas: (T,) variances in (0, 1].
         model_mean_type: what the network predicts.
         model_var_type: where the variance of a reverse step comes from.
-        loss_type: what `training_losses` minimises.
+        loss_type: what `losses.training_losses` minimises.
+        use_timesteps: the timesteps of the chain to visit, with the same noise at each; None for
+            all. Those of the process count from 0, whichever they are.
         rescale_timesteps: hand t·1000/T to the network instead of t.
 
+    Attributes:
+        timestep_map: the visited timesteps of the whole chain, which the network is told.
+        original_num_steps: length T of the whole chain.
+
     Raises:
-        ValueError: for betas out of range, or a chain that ends without any signal although the
-            network predicts the noise, from which x_start could not be told there.
+        ValueError: for betas out of range; when no timestep is visited, or one that the chain does
+            not have; or for a chain that ends without any signal although the network predicts
+            the noise, from which x_start could not be told there.
     """
 
     def __init__(
@@ -55,28 +59,28 @@ class ReverseProcess(ForwardProcess):
         model_mean_type: ModelMeanType,
         model_var_type: ModelVarType,
         loss_type: LossType,
+        use_timesteps: Iterable[int] | None = None,
         rescale_timesteps: bool = False,
     ) -> None:
+        betas = check_betas(betas)
+        self.original_num_steps = betas.size
+        self.timestep_map = np.arange(betas.size)
+        if use_timesteps is not None:
+            self.timestep_map = _visited(use_timesteps, betas.size)
+            betas = respaced_betas(betas, self.timestep_map)
         super().__init__(betas)
-        if model_mean_type is ModelMeanType.EPSILON and self.alphas_cumprod[-1] <= 0.0:
+        if model_mean_type is ModelMeanType.EPSILON and self.coefficients.alphas_cumprod[-1] <= 0.0:
             raise ValueError(
-                f"a chain of {self.num_timesteps} steps whose last beta is {self.betas[-1]:g} ends "
+                f"a chain of {self.num_timesteps} steps whose last beta is {betas[-1]:g} ends "
                 "without signal, so predicted noise says nothing about x_start there: take more "
                 "steps, the cosine schedule, or predict_xstart"
             )
         self.model_mean_type = model_mean_type
         self.model_var_type = model_var_type
         self.loss_type = loss_type
-        self.rescale_timesteps = rescale_timesteps
-        self._set_timestep_map(np.arange(self.num_timesteps), self.num_timesteps)
-
-    def _set_timestep_map(self, timestep_map: NDArray[np.int64], original_num_steps: int) -> None:
-        """Set which timestep of a chain of `original_num_steps` each timestep stands for."""
-        self.timestep_map = timestep_map  # (T,)
-        self.original_num_steps = original_num_steps
-        handed: NDArray[Any] = timestep_map
-        if self.rescale_timesteps:
-            handed = (timestep_map * (RESCALED_STEPS / original_num_steps)).astype(np.float32)
+        handed: NDArray[Any] = self.timestep_map
+        if rescale_timesteps:
+            handed = (handed * (RESCALED_STEPS / self.original_num_steps)).astype(np.float32)
         self._network_timesteps = DeviceTable(handed)
 
     def network_timesteps(self, t: Tensor) -> Tensor:
@@ -89,27 +93,25 @@ class ReverseProcess(ForwardProcess):
         steps = torch.arange(self.num_timesteps - 1, -1, -1, device=x.device)
         yield from steps.unsqueeze(1).expand(-1, x.shape[0]).unbind(0)
 
+    def evaluate(
+        self, fn: Callable[..., Tensor], x: Tensor, t: Tensor, kwargs: Mapping[str, Any] | None
+    ) -> Tensor:
+        """Return `fn(x, t, **kwargs)` with the timesteps as the network knows them."""
+        return fn(x, self.network_timesteps(t), **(kwargs or {}))
+
     def p_mean_variance(
-        self,
-        model: Model,
-        x: Tensor,
-        t: Tensor,
-        clip_denoised: bool = True,
-        denoised_fn: Callable[[Tensor], Tensor] | None = None,
-        model_kwargs: Mapping[str, Any] | None = None,
+        self, model: Model, x: Tensor, t: Tensor, options: StepOptions | None = None
     ) -> dict[str, Tensor]:
         """Return p(x_{t-1} | x_t) and the x_start it rests on.
 
-        The mean is that of the posterior at the predicted x_start (DDPM equation 7), or the
-        prediction itself for PREVIOUS_X.
+        The mean is that of the posterior at the predicted x_start (Ho et al. 2020, arXiv
+        2006.11239, equation 7), or the prediction itself for PREVIOUS_X.
 
         Args:
             model: the network.
             x: (B, C, ...) x_t.
             t: (B,) timesteps.
-            clip_denoised: clamp the predicted x_start to [-1, 1].
-            denoised_fn: applied to the predicted x_start before the clamp.
-            model_kwargs: conditioning for the network.
+            options: how x_start is told; `cond_fn` and `eta` play no part.
 
         Returns:
             `mean`, `variance`, `log_variance` and `pred_xstart`, in the shape of `x`.
@@ -117,23 +119,18 @@ class ReverseProcess(ForwardProcess):
         Raises:
             ValueError: when the network's output has the wrong shape.
         """
-        options = StepOptions(clip_denoised=clip_denoised, denoised_fn=denoised_fn)
-        output = self._call(model, x, t, model_kwargs)
-        out = self._p_mean_variance(self.coefficients_at(t, x.ndim), output, x, options)
+        options = options or StepOptions()
+        output = self.evaluate(model, x, t, options.model_kwargs)
+        out = self.p_of_output(self.coefficients_at(t, x.ndim), output, x, options)
         return {name: value.expand_as(x) for name, value in out.items()}
 
-    def _call(
-        self, fn: Callable[..., Tensor], x: Tensor, t: Tensor, kwargs: Mapping[str, Any] | None
-    ) -> Tensor:
-        return fn(x, self.network_timesteps(t), **(kwargs or {}))
-
-    def _p_mean_variance(
+    def p_of_output(
         self, c: Coefficients[Tensor], output: Tensor, x: Tensor, options: StepOptions
     ) -> dict[str, Tensor]:
-        """As `p_mean_variance`, but a fixed variance only broadcasts over x."""
-        prediction, variance_values = self._split(output, x)
+        """Return what `p_mean_variance` does, but a fixed variance only broadcasts over x."""
+        prediction, variance_values = self.split(output, x)
         variance, log_variance = self._variance(c, variance_values)
-        pred_xstart = self._xstart(c, prediction, x, options)
+        pred_xstart = self.xstart_of_prediction(c, prediction, x, options)
         mean = prediction
         if self.model_mean_type is not ModelMeanType.PREVIOUS_X:
             mean = posterior_mean(c, pred_xstart, x)
@@ -144,7 +141,7 @@ class ReverseProcess(ForwardProcess):
             "pred_xstart": pred_xstart,
         }
 
-    def _xstart(
+    def xstart_of_prediction(
         self, c: Coefficients[Tensor], prediction: Tensor, x: Tensor, options: StepOptions
     ) -> Tensor:
         """Return the x_start that the network's mean prediction stands for."""
@@ -158,13 +155,9 @@ class ReverseProcess(ForwardProcess):
             pred_xstart = options.denoised_fn(pred_xstart)
         return pred_xstart.clamp(-1.0, 1.0) if options.clip_denoised else pred_xstart
 
-    @property
-    def _is_variance_learned(self) -> bool:
-        return self.model_var_type in (ModelVarType.LEARNED, ModelVarType.LEARNED_RANGE)
-
-    def _split(self, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def split(self, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the mean prediction and, where the variance is learned, its values."""
-        num_parts = 2 if self._is_variance_learned else 1
+        num_parts = 2 if self.model_var_type.is_learned() else 1
         expected = (x.shape[0], num_parts * x.shape[1], *x.shape[2:])
         if output.shape != expected:
             raise ValueError(
@@ -193,49 +186,14 @@ class ReverseProcess(ForwardProcess):
         log_variance = share * c.log_betas + (1.0 - share) * c.posterior_log_variance_clipped
         return log_variance.exp(), log_variance
 
-    def condition_mean(
-        self,
-        cond_fn: Callable[..., Tensor],
-        p_mean_var: Mapping[str, Tensor],
-        x: Tensor,
-        t: Tensor,
-        model_kwargs: Mapping[str, Any] | None = None,
-    ) -> Tensor:
-        """Return the mean of a guided step: mean + variance·gradient (ADM algorithm 1).
 
-        Args:
-            cond_fn: `cond_fn(x, t, **model_kwargs)`, the gradient of log p(y | x_t).
-            p_mean_var: what `p_mean_variance` returned for `x`.
-            x: (B, C, ...) x_t.
-            t: (B,) timesteps; `cond_fn` gets them as the network does.
-            model_kwargs: conditioning for `cond_fn`.
-
-        Returns:
-            The mean, in the shape of `x`.
-        """
-        gradient = self._call(cond_fn, x, t, model_kwargs)
-        return p_mean_var["mean"] + p_mean_var["variance"] * gradient
-
-    def condition_score(
-        self,
-        cond_fn: Callable[..., Tensor],
-        p_mean_var: Mapping[str, Tensor],
-        x: Tensor,
-        t: Tensor,
-        model_kwargs: Mapping[str, Any] | None = None,
-    ) -> dict[str, Tensor]:
-        """Return `p_mean_var` for guided noise: eps - √(1 - alpha_bar_t)·gradient.
-
-        ADM algorithm 2, for samplers that have no variance to shift the mean by.
-
-        Arguments as `condition_mean`.
-
-        Returns:
-            A copy of `p_mean_var` with new `pred_xstart` and `mean`.
-        """
-        c = self.coefficients_at(t, x.ndim)
-        eps = eps_from_xstart(c, x, p_mean_var["pred_xstart"])
-        eps = eps - c.sqrt_one_minus_alphas_cumprod * self._call(cond_fn, x, t, model_kwargs)
-        pred_xstart = xstart_from_eps(c, x, eps)
-        mean = posterior_mean(c, pred_xstart, x)
-        return {**p_mean_var, "pred_xstart": pred_xstart, "mean": mean}
+def _visited(use_timesteps: Iterable[int], num_steps: int) -> NDArray[np.int64]:
+    kept = sorted(set(use_timesteps))
+    if not kept:
+        raise ValueError("no timesteps are kept: a process needs at least one step")
+    if kept[0] < 0 or kept[-1] >= num_steps:
+        raise ValueError(
+            f"a chain of {num_steps} steps has timesteps 0 to {num_steps - 1}, got {kept[0]} to "
+            f"{kept[-1]}"
+        )
+    return np.array(kept, dtype=np.int64)

@@ -1,26 +1,13 @@
-"""A process with fewer steps: some timesteps of a longer chain, with the same noise at each.
-
-Not for schedules (`diffusion.schedules`), which set the betas of the longer chain.
-"""
+"""Which timesteps of a long chain a shorter process visits (its argument `use_timesteps`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffusion.forward import (
-    MIN_ALPHAS_CUMPROD,
-    cumulated_alphas,
-    half_log_snr,
-)
-from diffusion.process import (
-    GaussianDiffusion,
-    LossType,
-    ModelMeanType,
-    ModelVarType,
-)
+from diffusion.forward import MIN_ALPHAS_CUMPROD, cumulated_alphas, half_log_snr
 from diffusion.schedules import Float64Array, check_betas
 
 DDIM_PREFIX = "ddim"
@@ -28,9 +15,7 @@ LOG_SNR_PREFIX = "logsnr"
 
 
 def space_timesteps(
-    num_timesteps: int,
-    section_counts: str | Sequence[int],
-    betas: ArrayLike | None = None,
+    num_timesteps: int, section_counts: str | Sequence[int], betas: ArrayLike | None = None
 ) -> set[int]:
     """Return the timesteps of a chain that a shorter process keeps.
 
@@ -48,16 +33,14 @@ def space_timesteps(
 
     Raises:
         TypeError: when `section_counts` is neither a string nor a list of whole numbers.
-        ValueError: when a section has fewer steps than wanted, when no integer stride gives the
-            wanted number, when a spacing by noise does not know the noise, or when a string cannot
-            be read.
+        ValueError: when the chain cannot be spaced so, or a string cannot be read.
     """
     if isinstance(section_counts, str):
         if section_counts.startswith(LOG_SNR_PREFIX):
-            wanted = _whole_number(section_counts[len(LOG_SNR_PREFIX) :], section_counts)
+            wanted = _whole_number(section_counts.removeprefix(LOG_SNR_PREFIX), section_counts)
             return log_snr_spaced(_betas_of_all(num_timesteps, betas), wanted)
         if section_counts.startswith(DDIM_PREFIX):
-            wanted = _whole_number(section_counts[len(DDIM_PREFIX) :], section_counts)
+            wanted = _whole_number(section_counts.removeprefix(DDIM_PREFIX), section_counts)
             return _integer_stride(num_timesteps, wanted)
         section_counts = [_whole_number(part, section_counts) for part in section_counts.split(",")]
     if not isinstance(section_counts, (list, tuple)):
@@ -120,9 +103,6 @@ def log_snr_spaced(betas: Float64Array, count: int) -> set[int]:
         betas: (T,) variances of the chain.
         count: how many, from 2 to T.
 
-    Returns:
-        Exactly `count` timesteps in [0, T).
-
     Raises:
         ValueError: for another count, or a chain that ends without signal.
     """
@@ -167,68 +147,3 @@ def _evenly_spaced(section_size: int, count: int) -> list[int]:
         # network is used at.
         position += stride
     return steps
-
-
-def respaced_betas(betas: Float64Array, kept: Sequence[int]) -> Float64Array:
-    """Return the betas of the chain that visits only the timesteps `kept`.
-
-    beta'_i = 1 - alpha_bar_{S_i} / alpha_bar_{S_{i-1}}, so that alpha_bar is unchanged at each of
-    them (Nichol & Dhariwal 2021, arXiv 2102.09672, equation 19).
-
-    Args:
-        betas: (T,) of the longer chain.
-        kept: timesteps S_0 < S_1 < ... of it.
-
-    Returns:
-        (len(kept),) betas.
-    """
-    alphas_cumprod = np.cumprod(1.0 - betas)[np.asarray(kept)]
-    result: Float64Array = 1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
-    return result
-
-
-class SpacedDiffusion(GaussianDiffusion):
-    """A process on some of the timesteps of a longer chain.
-
-    Its own timesteps count from 0 to num_timesteps - 1; the network is handed those of the longer
-    chain (`timestep_map`), times 1000 / T of that chain with `rescale_timesteps`.
-
-    Args:
-        use_timesteps: timesteps of the longer chain to keep, see `space_timesteps`.
-        betas: (T,) variances of the longer chain.
-        model_mean_type: what the network predicts.
-        model_var_type: where the variance of a reverse step comes from.
-        loss_type: what `training_losses` minimises.
-        rescale_timesteps: hand rescaled timesteps to the network.
-
-    Raises:
-        ValueError: when no timestep is kept, or one that the chain does not have.
-    """
-
-    def __init__(
-        self,
-        use_timesteps: Iterable[int],
-        *,
-        betas: ArrayLike,
-        model_mean_type: ModelMeanType,
-        model_var_type: ModelVarType,
-        loss_type: LossType,
-        rescale_timesteps: bool = False,
-    ) -> None:
-        base_betas = check_betas(betas)
-        kept = sorted(set(use_timesteps))
-        if not kept:
-            raise ValueError("no timesteps are kept: a process needs at least one step")
-        if kept[0] < 0 or kept[-1] >= base_betas.size:
-            raise ValueError(
-                f"a chain of {base_betas.size} steps has timesteps 0 to {base_betas.size - 1}, got "
-                f"{kept[0]} to {kept[-1]}"
-            )
-        super().__init__(
-            betas=respaced_betas(base_betas, kept),
-            model_mean_type=model_mean_type,
-            model_var_type=model_var_type,
-            loss_type=loss_type,
-            rescale_timesteps=rescale_timesteps,
-        )
-        self._set_timestep_map(np.array(kept, dtype=np.int64), base_betas.size)

@@ -1,8 +1,4 @@
-"""Which timesteps to train on: uniform, or in proportion to how large their losses have been.
-
-Not for gathering losses over processes: the caller hands in what all of them saw, and a generator
-where draws are to be reproducible.
-"""
+"""Which timesteps to train on: uniform, or in proportion to how large their losses have been."""
 
 from __future__ import annotations
 
@@ -161,11 +157,7 @@ class LossSecondMomentResampler(ScheduleSampler):
         return {"losses": self._losses.clone(), "counts": self._counts.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_dict` returned, for the same T and history.
-
-        Raises:
-            ValueError: when names or shapes differ.
-        """
+        """Continue from what `state_dict` returned, for the same T and history."""
         own = self.state_dict()
         found = {name: tuple(value.shape) for name, value in state.items()}
         wanted = {name: tuple(value.shape) for name, value in own.items()}
@@ -179,11 +171,7 @@ class LossSecondMomentResampler(ScheduleSampler):
 
 
 def create_named_schedule_sampler(name: str, num_timesteps: int) -> ScheduleSampler:
-    """Return the sampler called `name`: "uniform" or "loss-second-moment".
-
-    Raises:
-        ValueError: for another name.
-    """
+    """Return the sampler called `name`: "uniform" or "loss-second-moment"."""
     if name == "uniform":
         return UniformSampler(num_timesteps)
     if name == "loss-second-moment":

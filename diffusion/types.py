@@ -1,6 +1,6 @@
 """What a caller chooses about a process: its callables, its three types, the options of a step.
 
-Not for anything that computes.
+IDDPM is Nichol & Dhariwal 2021 (arXiv 2102.09672).
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class ModelVarType(enum.Enum):
     FIXED_LARGE = enum.auto()  # beta_t
     LEARNED_RANGE = enum.auto()  # the network interpolates between the two, IDDPM equation 15
 
+    def is_learned(self) -> bool:
+        """Return whether the network's output holds values of the variance."""
+        return self in (ModelVarType.LEARNED, ModelVarType.LEARNED_RANGE)
+
 
 class LossType(enum.Enum):
-    """What `GaussianDiffusion.training_losses` minimises."""
+    """What `losses.training_losses` minimises."""
 
     MSE = enum.auto()  # squared error, plus the bound for a learned variance
     RESCALED_MSE = enum.auto()  # the same with the bound weighted by T/1000, IDDPM equation 16

@@ -177,7 +177,9 @@ class SRSampler:
         condition = self._condition(low_res[None].expand(size, -1, -1, -1), [crop["y"]] * size)
         t = next(iter(self._diffusion.descending_timesteps(x)))
         with torch.inference_mode():
-            return self._diffusion.denoise(self._denoiser, x, t, model_kwargs=condition)
+            return self._diffusion.denoise(
+                self._denoiser, x, t, SamplerOptions(model_kwargs=condition)
+            )
 
     # ---- claiming
 

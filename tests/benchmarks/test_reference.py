@@ -107,7 +107,7 @@ def test_plain_sampling_draws_the_same_samples_from_the_same_noise(
     options = SamplerOptions(sampler=sampler, eta=eta)
     expected = sample_loop(process, model, x_T, noises.__getitem__, options)
     plain = PlainSampler(
-        process.betas,
+        process.coefficients.betas,
         process.timestep_map,
         is_variance_learned=learn_sigma,
         is_variance_small=sigma_small,

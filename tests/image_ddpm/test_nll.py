@@ -16,6 +16,8 @@ from PIL import Image
 
 import image_ddpm.nll
 from ddpm.process import create_diffusion
+from diffusion.bound import calc_bpd_loop
+from diffusion.types import StepOptions
 from image_ddpm.flags import ImageDiffusionFlags
 from image_ddpm.networks import create_image_model
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, write_images, write_model
@@ -66,10 +68,11 @@ def test_bound_is_that_of_the_process_on_the_image_with_its_own_noise(
     image = TestCrops([Entry(names[2], 1)], NET["image_size"], str(place / "images"))[0]
     assert image is not None
     generator = torch.Generator().manual_seed(stable_seed(0, "likelihood", names[2]))
-    found = process.calc_bpd_loop(
+    found = calc_bpd_loop(
+        process,
         model,
         bytes_to_image(image["high_res"])[None],
-        model_kwargs={"y": torch.tensor([1])},
+        StepOptions(model_kwargs={"y": torch.tensor([1])}),
         noise_fn=lambda k: torch.randn(1, 3, 16, 16, generator=generator),
     )
     terms = _terms(whole)

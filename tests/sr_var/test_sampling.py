@@ -13,8 +13,8 @@ from PIL import Image
 
 from ddpm.flags import SAMPLER_NAMES, DiffusionFlags
 from ddpm.process import create_diffusion, warn_of_lost_std
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SAMPLERS, SamplerOptions, gaussian_noise_fn, sample_loop
-from diffusion.spacing import SpacedDiffusion
 from sr_var.degradation import area_downsample
 from sr_var.script_util import sr_create_model_and_diffusion
 from tests.sr_var.samplers import ENTRIES, LABELS, NUM_SAMPLES, make_sampler, pictures, stored
@@ -175,7 +175,7 @@ def test_each_sampler_draws_other_samples(tmp_path: Path, tiny_data: TinyData) -
     assert len(drawn) == len(SAMPLER_NAMES)
 
 
-def process_of(**flags: Any) -> SpacedDiffusion:
+def process_of(**flags: Any) -> GaussianDiffusion:
     return create_diffusion(DiffusionFlags(**flags))
 
 

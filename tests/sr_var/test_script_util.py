@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion.process import LossType, ModelMeanType, ModelVarType
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from models.unet import SuperResModel, UNetModel, VarianceModel
 from sr_var.flags import scripts as flag_module
 from sr_var.script_util import (

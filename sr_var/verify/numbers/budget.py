@@ -113,7 +113,7 @@ class ExactSampler:
                 diffusion_steps=flags.diffusion_steps, noise_schedule=flags.noise_schedule
             )
         )
-        self._denoiser = ExactDenoiser(torch.from_numpy(longer.alphas_cumprod), factor)
+        self._denoiser = ExactDenoiser(torch.from_numpy(longer.coefficients.alphas_cumprod), factor)
         self._flags = flags
 
     def moments(self, name: str, low_res: torch.Tensor) -> Moments:

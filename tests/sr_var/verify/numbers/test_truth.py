@@ -81,5 +81,6 @@ def test_sentence_says_which_route_is_closer() -> None:
         "expected": {"relative_mse": 0.01, "relative_rms_error": 0.14},
     }
     said = truth_text(truth, 100)
+    # the sentence is held on purpose: it is the result, in words
     assert "passes beat 100 exact samples for the mean" in said
     assert "do not beat them for the variance" in said

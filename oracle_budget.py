@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, draws, compares; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(BudgetFlags, args)
-    from sr_var.verify.budget_files import write_budget
+    from sr_var.verify.run import write_budget
     from utils.debug_util import describe_memory
     from utils.runs.start import started
 

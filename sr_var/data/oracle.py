@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +20,10 @@ from ddpm.info_dict import make_info
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.flags.oracle import OracleDataFlags
+from sr_var.results.exact_moments import TRUTH_FILE, save_truth
 from sr_var.results.inputs import difference, spread
 from sr_var.results.jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments, block_means
-from sr_var.verify.truth import TRUTH_FILE
-from utils.files.atomic import atomic_write
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.images.decode import BadImageError
@@ -180,19 +178,7 @@ class OracleWriter:
         if self._flags.sample_pictures:
             for i, sample in enumerate(samples):
                 write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
-        with atomic_write(os.path.join(folder, TRUTH_FILE)) as file:
-            arrays: dict[str, Any] = exact_moments_255(law)
-            np.savez(file, **arrays)
-
-
-def exact_moments_255(law: OracleLaw) -> dict[str, npt.NDArray[np.float64]]:
-    """Mean and central moments of one image's law, HWC float64, in powers of grey levels."""
-    return {
-        "mean": to_hwc(image_to_255(law.mean[0])),
-        "variance": to_hwc(law.variance[0]) * _GREY_LEVELS**2,
-        "third_central_moment": to_hwc(law.third_central_moment[0]) * _GREY_LEVELS**3,
-        "fourth_central_moment": to_hwc(law.fourth_central_moment[0]) * _GREY_LEVELS**4,
-    }
+        save_truth(folder, law)
 
 
 def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:

@@ -1,4 +1,4 @@
-"""Judging nets and samples: figures, floors, calibration, the error budget, and the report of them.
+"""Judging nets and samples: rooms that point one way, `run` → `show` → `numbers` → `read`.
 
 Not for training, testing or sampling, whose files it reads.
 """

@@ -1,88 +1,62 @@
-"""The verification from end to end, and what people look at: panels.
+"""The verification from end to end, image by image in parallel; and the error budget.
 
-Computes no figure; ``figures`` and ``summary`` do. Reads no sample; ``images`` does.
+Memory grows neither with the number of samples nor with that of the images: of an image, metrics, a
+few means and fixed histograms are left.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import math
 import os
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-import matplotlib
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from sr_var.base_dataset import load_entries
+from sr_var.flags.oracle import BudgetFlags
 from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.exact_moments import TRUTH_FILE
 from sr_var.results.folder import to_grey_bytes
-from sr_var.verify.belonging import origins, require_one_origin
-from sr_var.verify.budget_files import read_budget
-from sr_var.verify.figures import ImageData
-from sr_var.verify.images import (
-    ImageResult,
-    require_same_orientation,
-    verify_images,
-    write_results,
+from sr_var.verify.numbers.budget import error_budget
+from sr_var.verify.numbers.metrics import ImageResult, image_result
+from sr_var.verify.numbers.summary import (
+    Summary,
+    Totals,
+    flat_figures,
+    scatter_per_image,
+    summarise,
 )
-from sr_var.verify.overview import top_of_scale, uncertainty_maps, write_overview
-from sr_var.verify.report_gallery import Gallery
-from sr_var.verify.report_page import write_report
-from sr_var.verify.summary import Totals, flat_figures, scatter_per_image, summarise
-from sr_var.verify.table import table
-from sr_var.verify.truth import TRUTH_FILE
+from sr_var.verify.read.images import ImageData, load_image_data
+from sr_var.verify.read.records import (
+    BUDGET_FILE,
+    origins,
+    read_budget,
+    require_one_origin,
+    require_same_orientation,
+)
+from sr_var.verify.show.gallery import Gallery
+from sr_var.verify.show.page import write_report
+from sr_var.verify.show.pictures import draw_budget, write_overview, write_panels
+from sr_var.verify.show.terminal import budget_table, table
 from utils.debug_util import describe_memory
-from utils.files.names import flat_name, tag_name
-from utils.files.storage import make_folder
-from utils.images.files import write_png
+from utils.files.atomic import write_json_atomic, write_text_atomic
+from utils.images.dataset import Entry
+from utils.images.files import safe_join, write_png
 from utils.logger import RunLogger
+from utils.machine.threads import chosen_threads, ordered_map
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
+from utils.untrusted.pickles import dump_pickle
 
 _NUM_IN_OVERVIEW = 3
-Picture = npt.NDArray[np.uint8]
-
-
-def mean_panel(data: ImageData) -> Picture:
-    """high-res | bilinear low-res | mean of the net, side by side."""
-    return to_grey_bytes(np.concatenate([data.high_res, data.bilinear, data.mean], axis=1))
-
-
-def uncertainty_panel(data: ImageData) -> Picture:
-    """|high-res − mean| | std of the samples | std of the net, on one colour scale from 0.
-
-    See :func:`sr_var.verify.overview.top_of_scale`.
-    """
-    maps = uncertainty_maps(data)
-    row = np.concatenate(maps, axis=1) / top_of_scale([maps])
-    colours = matplotlib.colormaps["inferno"](np.clip(row, 0, 1))[..., :3]
-    return to_grey_bytes(255 * colours)
-
-
-def write_panels(result: ImageResult, log_dir: str, logger: RunLogger) -> None:
-    """Both panels of one image, as a PNG under ``panels/`` and in TensorBoard."""
-    assert result.data is not None
-    upper, lower = mean_panel(result.data), uncertainty_panel(result.data)
-    logger.image(f"high_res | low_res | mean/{tag_name(result.name)}", upper, 0)
-    logger.image(f"abs_error | std_samples | std_net/{tag_name(result.name)}", lower, 0)
-    path = os.path.join(log_dir, "panels", flat_name(result.name, ".png"))
-    make_folder(os.path.dirname(path))
-    write_png(path, np.concatenate([upper, lower], axis=0))
 
 
 def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
-    """Compares all images, writes the figures and the panels, prints the table.
-
-    Returns:
-        False if a signal stopped it.
-
-    Raises:
-        DataError: names the file that is missing or wrong.
-    """
+    """Compare all images, write metrics and pictures, print the table; False if a signal came."""
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, logger.info)
     require_same_orientation(flags)
@@ -132,19 +106,19 @@ class _Pictures:
         """Draws the panels of an image whose arrays are there."""
         if result.data is None or self._flags.dry_run:
             return
-        write_panels(result, self._flags.log_dir, self._logger)
+        write_panels(result.name, result.data, self._flags.log_dir, self._logger)
         self._gallery.add(result.name, result.data)
         if len(self._shown) < _NUM_IN_OVERVIEW:
             self._shown.append(result.data)
 
-    def write(self, summary: dict[str, Any], rows: Sequence[ImageResult]) -> None:
+    def write(self, summary: Summary, rows: Sequence[ImageResult]) -> None:
         """Writes the overview and the report, with the error budget where one was drawn up."""
         log_dir = self._flags.log_dir
         if self._shown:
             write_overview(os.path.join(log_dir, "overview.png"), self._shown)
             self._logger.info(f"pictures: {log_dir}/overview.png and panels/")
         budget = read_budget(log_dir, origins(self._flags), self._logger.info)
-        page = {**summary, "budget": budget} if budget else summary
+        page: Summary = {**summary, "budget": budget} if budget else summary
         self._logger.info(f"report: {write_report(log_dir, page, rows, self._gallery)}")
 
 
@@ -163,3 +137,95 @@ def _notices(rows: Sequence[ImageResult]) -> list[str]:
             f"notice: only {num_exact} of {len(rows)} images have {TRUTH_FILE}; it is not used"
         )
     return lines
+
+
+def verify_image(
+    entry: Entry,
+    flags: VerificationFlags,
+    *,
+    keeps_data: bool,
+    num_scatter: int = 0,
+    num_threads: int = 1,
+) -> ImageResult:
+    """Compute the metrics of one image; write the samples' mean and variance beside them.
+
+    Args:
+        entry: the image.
+        flags: where everything is.
+        keeps_data: whether the result has the arrays for pictures.
+        num_scatter: of how many pixels both stds are kept.
+        num_threads: samples decoded at a time.
+    """
+    data, is_float = load_image_data(entry, flags, num_threads=num_threads)
+    if not flags.dry_run:
+        folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
+        rounded = to_grey_bytes(data.samples.mean)
+        write_png(os.path.join(folder, "high_res_mean.png"), rounded)
+        dump_pickle(data.samples.variance, os.path.join(folder, "high_res_var.pkl"))
+    result = image_result(
+        entry.name, data, is_float=is_float, num_scatter=num_scatter, seed=flags.seed
+    )
+    return result if keeps_data else dataclasses.replace(result, data=None)
+
+
+def verify_images(
+    entries: Sequence[Entry], flags: VerificationFlags, *, num_kept: int, num_scatter: int = 0
+) -> Iterator[ImageResult]:
+    """Yield results in the order of the entries; a few images are worked on at a time.
+
+    The first `num_kept` keep the arrays for pictures, each both stds of `num_scatter` pixels.
+    """
+    num_threads = chosen_threads(flags.num_threads)
+
+    def verify(place: int) -> ImageResult:
+        return verify_image(
+            entries[place],
+            flags,
+            keeps_data=place < num_kept,
+            num_scatter=num_scatter,
+            # where there are fewer images than threads, the rest decodes
+            num_threads=max(1, num_threads // len(entries)),
+        )
+
+    return ordered_map(verify, range(len(entries)), num_threads)
+
+
+def write_results(log_dir: str, summary: Summary, rows: Sequence[ImageResult]) -> None:
+    """Writes ``results.json`` (nested by section) and ``results.csv`` (a row an image).
+
+    The columns are what every image has: an exact law, for one, may be there for some only.
+    """
+    write_json_atomic(os.path.join(log_dir, "results.json"), _finite(summary))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    common = set.intersection(*({(s, k) for s in r.figures for k in r.figures[s]} for r in rows))
+    keys = [(s, k) for s, part in rows[0].figures.items() for k in part if (s, k) in common]
+    writer.writerow(["name", *(f"{section}.{key}" for section, key in keys)])
+    for row in rows:
+        writer.writerow([row.name, *(repr(row.figures[s][k]) for s, k in keys)])
+    write_text_atomic(os.path.join(log_dir, "results.csv"), buffer.getvalue())
+
+
+def _finite(value: object) -> object:
+    """JSON has no infinity (the PSNR of equal images): it becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_budget(flags: BudgetFlags, logger: RunLogger) -> bool:
+    """Draw up the error budget: rows, table, files; False if a signal stopped it."""
+    rows = error_budget(flags, logger.info)
+    if rows is None:
+        return False
+    logger.info("\n" + budget_table(rows))
+    if flags.dry_run:
+        logger.info("dry run of one image: nothing was written")
+        return True
+    content = {"budget": list(rows), "of": origins(flags)}
+    write_json_atomic(os.path.join(flags.log_dir, BUDGET_FILE), content)
+    draw_budget(os.path.join(flags.log_dir, "budget.png"), rows)
+    logger.info(f"budget: {flags.log_dir}/{BUDGET_FILE} and budget.png")
+    return True

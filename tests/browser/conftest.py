@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.verify.figures import ImageData, averages, image_figures
-from sr_var.verify.report_gallery import Gallery
-from sr_var.verify.report_page import write_report
-from tests.sr_var.verify.report_data import (
+from sr_var.verify.numbers.metrics import averages, image_figures
+from sr_var.verify.read.images import ImageData
+from sr_var.verify.show.gallery import Gallery
+from sr_var.verify.show.page import write_report
+from tests.sr_var.verify.show.report_data import (
     HOSTILE,
     UNPRINTABLE,
     NamedFigures,

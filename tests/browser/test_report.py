@@ -12,7 +12,7 @@ from selenium.webdriver.support.ui import Select
 
 from tests.browser.conftest import LARGE_SIDE, NUM_SAMPLES, SIDE, Report
 from tests.browser.driver import Browser
-from tests.sr_var.verify.report_data import HOSTILE
+from tests.sr_var.verify.show.report_data import HOSTILE
 
 pytestmark = pytest.mark.browser
 

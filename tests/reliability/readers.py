@@ -37,13 +37,12 @@ from sr_var.baseline_heads import summarise_errors
 from sr_var.data.info import _read_journal
 from sr_var.flags.scripts import MeanModelFlags
 from sr_var.model_args import load_args, load_model_args
+from sr_var.results.exact_moments import load_truth
 from sr_var.results.folder import read_stamp
 from sr_var.results.moments import SampleMoments, load_moments
-from sr_var.verify import report_figures
-from sr_var.verify.budget_files import read_budget
-from sr_var.verify.cost import num_steps
-from sr_var.verify.images import _read_mean
-from sr_var.verify.truth import load_truth
+from sr_var.verify.read.images import _read_mean
+from sr_var.verify.read.records import num_steps, read_budget
+from sr_var.verify.show import plots
 from tests.reliability.seed_files import (
     RNG,
     Reader,
@@ -113,7 +112,7 @@ def _summary(path: str) -> None:
 
 def _budget(path: str) -> None:
     summary = {"budget": read_budget(os.path.dirname(path))}
-    report_figures._budget(summary)
+    plots._budget(summary)
 
 
 def _evaluation(path: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import sr_var.data.info
-import sr_var.verify.images
+import sr_var.verify.run
 from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop
 from sr_var.mean_utils import SRMeanTestLoop, SRMeanTrainLoop
 from sr_var.sampling import SRSampler
@@ -32,7 +32,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "sr_mean_test": (SRMeanTestLoop, "_post_process"),
     "sr_var_test": (SRVarTestLoop, "_post_process"),
     "ddpm_sr_sample": (SRSampler, "_store"),
-    "sr_var_verification": (sr_var.verify.images, "verify_image"),
+    "sr_var_verification": (sr_var.verify.run, "verify_image"),
 }
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_var.verify.figures import ImageData
-from sr_var.verify.run import mean_panel, uncertainty_panel, verify_all
+from sr_var.verify.read.images import ImageData
+from sr_var.verify.run import verify_all
+from sr_var.verify.show.pictures import mean_panel, uncertainty_panel
 from tests.sr_var.hand_made import SHAPE, SIZE, Results, flat, make_results, stack
 from tests.tiny import tree
 from utils.logger import RunLogger

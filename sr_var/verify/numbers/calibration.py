@@ -1,0 +1,187 @@
+"""Calibration of a predicted normal law N(m, v) per pixel against the real high-res image.
+
+Grey levels, float64. One image is reduced to a few means and to fixed histograms that add up over
+images; no pixel is kept. docs/theory.md, eq. 21 to 27, defines the figures.
+
+Equal-count bins, sparsification and the area under it need the order of all pixels of all images.
+They are read off histograms: 4096 bins of predicted std, even in its logarithm (0.17 % each), and
+4096 of |error| (1/16 grey level). Within a bin the pixels count as alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+# kind of curve → what is along it → values
+Curves: TypeAlias = dict[str, dict[str, list[float]]]
+
+# y is rounded to whole grey levels, so no prediction can have a variance below 1/12 grey level²
+VARIANCE_FLOOR = 1 / 12
+NUM_BINS = 4096
+_LOWEST_STD, _HIGHEST_STD = 0.25, 256.0
+_ERROR_BINS_PER_LEVEL = 16
+NUM_RELIABILITY_BINS = 20
+# shares of the pixels that are taken out, most uncertain first
+FRACTIONS = np.arange(100) / 100
+# central intervals, in per cent; the first four are figures, all of them make the curve
+COVERAGES = (50, 68, 90, 95)
+_CURVE = tuple(sorted({*COVERAGES, *range(5, 100, 5)}))
+_Z90 = NormalDist().inv_cdf(0.95)
+
+
+@dataclass
+class Histograms:
+    """Sums over the pixels of any number of images, by predicted std and by |error|.
+
+    Attributes:
+        count, variance, square: pixels, Σ v and Σ (y − m)² by predicted std, (4096,).
+        error_count, error_square: pixels and Σ (y − m)² by |y − m|, (4096,).
+        covered: pixels inside each central interval of the coverage curve.
+    """
+
+    count: Array = field(default_factory=lambda: np.zeros(NUM_BINS))
+    variance: Array = field(default_factory=lambda: np.zeros(NUM_BINS))
+    square: Array = field(default_factory=lambda: np.zeros(NUM_BINS))
+    error_count: Array = field(default_factory=lambda: np.zeros(NUM_BINS))
+    error_square: Array = field(default_factory=lambda: np.zeros(NUM_BINS))
+    covered: Array = field(default_factory=lambda: np.zeros(len(_CURVE)))
+
+    def add(self, other: Histograms) -> None:
+        """Takes in the sums of more pixels."""
+        for name, values in vars(other).items():
+            getattr(self, name).__iadd__(values)
+
+
+def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, float], Histograms]:
+    """Means over the pixels of one image, and its histograms.
+
+    With z² = (y − m)²/v: ``z2`` its mean; ``nll`` the mean of ½ (ln 2πv + z²); ``coverage_p`` the
+    share with |z| ≤ Φ⁻¹(½ + p/200); ``interval_score_90`` the mean of
+    2 z₉₀ √v + 20 max(|y − m| − z₉₀ √v, 0) (Gneiting and Raftery, "Strictly proper scoring rules",
+    2007, eq. 43); ``sharpness_mean_std`` the mean of √v; ``mean_variance`` that of v.
+
+    Args:
+        high_res: y, any shape.
+        mean: m, same shape.
+        variance: v; values below 1/12 are raised to it and counted (``num_floored``).
+    """
+    is_low = variance < VARIANCE_FLOOR
+    v = np.where(is_low, VARIANCE_FLOOR, variance).ravel()
+    error = np.abs(high_res - mean).ravel()
+    std, square = np.sqrt(v), error * error
+    z = error / std
+    z2 = z * z
+    bounds = [NormalDist().inv_cdf(0.5 + p / 200) for p in _CURVE]
+    place = np.searchsorted(bounds, z, side="left")
+    covered = np.cumsum(np.bincount(place, minlength=len(_CURVE) + 1))[:-1].astype(np.float64)
+    half_width = _Z90 * std
+    means = {
+        "z2": z2.mean(),
+        "nll": 0.5 * (np.log(2 * np.pi * v) + z2).mean(),
+        **{f"coverage_{p}": covered[_CURVE.index(p)] / v.size for p in COVERAGES},
+        "sharpness_mean_std": std.mean(),
+        "mean_variance": v.mean(),
+        "interval_score_90": (2 * half_width + 20 * np.maximum(error - half_width, 0)).mean(),
+        "num_floored": np.count_nonzero(is_low),
+    }
+    by_std, by_error = _bin_of_std(std), _bin_of_error(error)
+    histograms = Histograms(
+        count=_binned(by_std),
+        variance=_binned(by_std, v),
+        square=_binned(by_std, square),
+        error_count=_binned(by_error),
+        error_square=_binned(by_error, square),
+        covered=covered,
+    )
+    return {name: float(value) for name, value in means.items()}, histograms
+
+
+def ence(sums: Histograms) -> float:
+    """Expected normalised calibration error over 20 equal-count bins of predicted std.
+
+    Mean over the bins of |√(mean v) − √(mean (y − m)²)| / √(mean v). Source: Levi et al.,
+    "Evaluating and calibrating uncertainty prediction in regression tasks", arXiv 1905.11659.
+    """
+    predicted, observed, _ = _reliability(sums)
+    return float(np.mean(np.abs(predicted - observed) / predicted))
+
+
+def ause(sums: Histograms) -> float:
+    """Area between the sparsification curve and its oracle, both over the rmse of all pixels.
+
+    Integral over the removed share 0 … 0.99, trapezoidal. Source: Ilg et al., "Uncertainty
+    estimates and multi-hypotheses networks for optical flow", arXiv 1802.07095.
+    """
+    rmse, oracle = _sparsification(sums)
+    if not rmse[0] > 0:
+        return 0.0
+    gap = (rmse - oracle) / rmse[0]
+    return float(np.sum((gap[1:] + gap[:-1]) / 2) * (FRACTIONS[1] - FRACTIONS[0]))
+
+
+def curves(sums: Histograms) -> Curves:
+    """Reliability, coverage and sparsification, as lists for drawing."""
+    predicted, observed, count = _reliability(sums)
+    rmse, oracle = _sparsification(sums)
+    return {
+        "reliability": {
+            "predicted_std": predicted.tolist(),
+            "rmse": observed.tolist(),
+            "count": count.tolist(),
+        },
+        "coverage": {
+            "nominal": [p / 100 for p in _CURVE],
+            "observed": (sums.covered / sums.count.sum()).tolist(),
+        },
+        "sparsification": {
+            "fraction": FRACTIONS.tolist(),
+            "rmse": rmse.tolist(),
+            "oracle_rmse": oracle.tolist(),
+        },
+    }
+
+
+def _reliability(sums: Histograms) -> tuple[Array, Array, Array]:
+    """√(mean v), √(mean (y − m)²) and pixels of the 20 bins, by increasing predicted std."""
+    total = sums.count.sum()
+    edges = total * np.arange(NUM_RELIABILITY_BINS + 1) / NUM_RELIABILITY_BINS
+    count = np.diff(edges)
+    variance = np.diff(_up_to(edges, sums.count, sums.variance))
+    square = np.diff(_up_to(edges, sums.count, sums.square))
+    return np.sqrt(variance / count), np.sqrt(np.maximum(square, 0) / count), count
+
+
+def _sparsification(sums: Histograms) -> tuple[Array, Array]:
+    """Rmse of what is left once each share is taken out: by predicted std, and by |error|."""
+    kept = sums.count.sum() * (1 - FRACTIONS)
+    square = _up_to(kept, sums.count, sums.square)
+    best = _up_to(kept, sums.error_count, sums.error_square)
+    return np.sqrt(square / kept), np.sqrt(best / kept)
+
+
+def _up_to(counts: Array, count: Array, values: Array) -> Array:
+    """Σ values of the first ``counts`` pixels; a bin that is cut gives its share."""
+    used = count > 0
+    ends = np.concatenate([[0.0], np.cumsum(count[used])])
+    sums = np.concatenate([[0.0], np.cumsum(values[used])])
+    return np.asarray(np.interp(counts, ends, sums), np.float64)
+
+
+def _bin_of_std(std: Array) -> npt.NDArray[np.int64]:
+    scale = NUM_BINS / np.log(_HIGHEST_STD / _LOWEST_STD)
+    place = (np.log(std / _LOWEST_STD) * scale).astype(np.int64)
+    return np.asarray(np.clip(place, 0, NUM_BINS - 1), np.int64)
+
+
+def _bin_of_error(error: Array) -> npt.NDArray[np.int64]:
+    return np.minimum((error * _ERROR_BINS_PER_LEVEL).astype(np.int64), NUM_BINS - 1)
+
+
+def _binned(place: npt.NDArray[np.int64], values: Array | None = None) -> Array:
+    return np.bincount(place, values, minlength=NUM_BINS).astype(np.float64)

@@ -1,0 +1,200 @@
+"""What n samples of an exact law show: noise floors, and both routes against a law that is known.
+
+The mean absolute errors of k₂ and √k₂ need a law, not just a variance: k₂/σ² is taken for a gamma
+variable of shape a = σ⁴/Var(k₂), i.e. χ² with 2a degrees of freedom over 2a. That is its exact law
+for normal samples (2a = n − 1), and matches its first two moments for any (Satterthwaite, "An
+approximate distribution of estimates of variance components", 1946). docs/theory.md, eq. 12 to 15.
+Where the conditional law is known, the two routes need not be judged against each other: eq. 31 to
+33.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_var.results.exact_moments import Truth
+from utils.metrics import Moments
+
+Array = npt.NDArray[np.float64]
+
+# the fourth cumulant needs four samples
+COUNT_FOR_FLOOR = 4
+# side of the squares over which Var(k₂)/σ⁴ is pooled: a pixel's own estimate is far too noisy
+_POOL = 8
+# beyond this shape both deviations are those of a normal error, to 10⁻⁴
+_LARGEST_SHAPE, _NUM_SHAPES = 2000.0, 256
+_SMALLEST_SHAPE = 0.02
+# a pixel whose exact variance is zero has no relative error
+_SMALLEST_VARIANCE = 1e-9
+
+
+class TruthSection(TypedDict):
+    """Section `truth` of `results.json`: metrics of both routes, and what n samples would show."""
+
+    nets: dict[str, float]
+    samples: dict[str, float]
+    expected: dict[str, float]
+    text: str
+
+
+def variance_floors(samples: Moments) -> tuple[Array, Array]:
+    """E|k₂ − σ²| and E|√k₂ − σ| of every pixel (HWC); nan below four samples.
+
+    With a = σ⁴/Var(k₂) pooled over squares of 8×8 pixels and the channels, and c, g as in
+    :func:`deviations_of_gamma`: k₂ · d(a), and √k₂/c(a) · g(a). The first is linear in the unbiased
+    k₂, the second in √k₂, whose expectation is c(a) σ: neither is biased by their noise.
+    """
+    k2 = samples.variance
+    if samples.count < COUNT_FOR_FLOOR:
+        return np.full_like(k2, np.nan), np.full_like(k2, np.nan)
+    shape = gamma_shape(samples)
+    of_variance, of_std, mean_root = deviations_of_gamma(shape)
+    return k2 * of_variance, np.sqrt(k2) / mean_root * of_std
+
+
+def gamma_shape(samples: Moments) -> Array:
+    """a = σ⁴/Var(k₂), pooled: Σ (k₂² − V̂) / Σ V̂ over squares, V̂ the unbiased Var(k₂); HWC.
+
+    E(k₂²) = σ⁴ + Var(k₂), so both sums are unbiased. The kurtosis is at least 1, so Var(k₂)/σ⁴ is
+    at least 2/n(n − 1); it is taken to be at most 2.
+    """
+    n, estimate = samples.count, samples.variance_of_variance
+    scatter, square = _pooled(estimate), _pooled(samples.variance**2 - estimate)
+    ratio = np.divide(scatter, square, out=np.full_like(scatter, 2.0), where=square > 0)
+    ratio = np.where((square <= 0) & (scatter <= 0), 2 / (n - 1), ratio)  # no spread at all
+    return np.asarray(1 / np.clip(ratio, 2 / (n * (n - 1)), 2.0))
+
+
+def deviations_of_gamma(shape: Array) -> tuple[Array, Array, Array]:
+    """d = E|X − 1|, g = E|√X − 1| and c = E√X of X = G/a, G gamma with shape a.
+
+    d(a) = 2 a^(a−1) e^(−a) / Γ(a); c(a) = Γ(a + ½) / (Γ(a) √a);
+    g(a) = c(a) (1 − 2 P(a + ½, a)) − (1 − 2 P(a, a)), P the regularised lower incomplete gamma
+    function. Interpolated in log a in a table; beyond its end the errors are normal.
+    """
+    log_shapes, table = _table()
+    log_a, root = np.log(shape), np.sqrt(shape)
+    scaled = [np.interp(log_a, log_shapes, values) for values in table]
+    return scaled[0] / root, scaled[1] / root, scaled[2]
+
+
+def truth_means(
+    truth: Truth, nets: tuple[Array, Array], samples: tuple[Array, Array], num_samples: int
+) -> dict[str, float]:
+    """What :func:`truth_figures` needs of one image: means over its pixels.
+
+    Args:
+        truth: the exact law.
+        nets: mean and variance of the nets, not clipped.
+        samples: x̄ and k₂.
+        num_samples: n.
+    """
+    v, n = truth.variance, num_samples
+    has_spread = v > _SMALLEST_VARIANCE
+    safe = np.where(has_spread, v, 1.0)
+    # rounding must not make it negative: it is at least v² 2/(n(n − 1))
+    scatter = np.maximum(truth.fourth / n - v**2 * ((n - 3) / (n * (n - 1))), 0)
+    shape = 1 / np.clip(scatter / safe**2, 2 / (n * (n - 1)), None)
+    of_variance, of_std, _ = deviations_of_gamma(shape)
+    means = {
+        "truth.v": v.mean(),
+        "truth.v_square": (v**2).mean(),
+        "truth.expected.square": v.mean() / n,
+        "truth.expected.scatter": scatter.mean(),
+        "truth.expected.relative": (of_variance * has_spread).sum() / max(has_spread.sum(), 1),
+        "truth.expected.var_error": (v * of_variance).mean(),
+        "truth.expected.std_error": (np.sqrt(v) * of_std).mean(),
+    }
+    for route, (mean, raw_variance) in (("nets", nets), ("samples", samples)):
+        variance = np.maximum(raw_variance, 0)
+        error = np.abs(variance - v)
+        means |= {
+            f"truth.{route}.square": ((mean - truth.mean) ** 2).mean(),
+            f"truth.{route}.v": variance.mean(),
+            f"truth.{route}.scatter": (error**2).mean(),
+            f"truth.{route}.relative": (error / safe * has_spread).sum() / max(has_spread.sum(), 1),
+            f"truth.{route}.var_error": error.mean(),
+            f"truth.{route}.std_error": np.abs(np.sqrt(variance) - np.sqrt(v)).mean(),
+        }
+    return {name: float(value) for name, value in means.items()}
+
+
+def truth_figures(means: Mapping[str, Array]) -> dict[str, Array]:
+    """Section ``truth`` from means over pixels (and images), by dotted name.
+
+    For both routes, and as expected of n exact samples: ``relative_mse`` mean (m − μ)² / mean v
+    (expected 1/n); ``relative_var_error`` mean |max(v̂, 0) − v| / v; ``relative_rms_error``
+    √(mean (v̂ − v)² / mean v²); ``var_bias`` mean v̂ / mean v − 1; ``var_error``, ``std_error`` mean
+    absolute errors in grey levels. Var(k₂) = μ₄/n − v² (n − 3)/(n (n − 1)).
+    """
+    figures: dict[str, Array] = {}
+    for route in ("nets", "samples", "expected"):
+        part = {key: means[f"truth.{route}.{key}"] for key in ("square", "scatter", "relative")}
+        mean_v = means.get(f"truth.{route}.v", means["truth.v"])
+        figures |= {
+            f"truth.{route}.relative_mse": part["square"] / means["truth.v"],
+            f"truth.{route}.relative_var_error": part["relative"],
+            f"truth.{route}.relative_rms_error": np.sqrt(part["scatter"] / means["truth.v_square"]),
+            f"truth.{route}.var_bias": mean_v / means["truth.v"] - 1,
+            f"truth.{route}.var_error": means[f"truth.{route}.var_error"],
+            f"truth.{route}.std_error": means[f"truth.{route}.std_error"],
+        }
+    return figures
+
+
+def truth_text(truth: TruthSection, num_samples: int) -> str:
+    """One sentence: do two forward passes beat n exact samples?"""
+    said = []
+    for key, unit in (
+        ("relative_mse", "squared error / variance"),
+        ("relative_rms_error", "error"),
+    ):
+        net, exact = truth["nets"][key], truth["expected"][key]
+        word = "beat" if net < exact else "do not beat"
+        said.append((word, f"{unit} {net:.3g} against {exact:.3g}"))
+    (mean_word, mean_errors), (var_word, var_errors) = said
+    return (
+        f"Two forward passes {mean_word} {num_samples} exact samples for the mean ({mean_errors}) "
+        f"and {var_word} them for the variance (relative rms {var_errors})."
+    )
+
+
+def lower_incomplete_gamma(a: float, x: float) -> float:
+    """P(a, x) = x^a e^(−x) Σ_k xᵏ / Γ(a + k + 1), for x not much larger than a."""
+    term = total = 1 / a
+    k = 0
+    while term > total * 1e-16:
+        k += 1
+        term *= x / (a + k)
+        total += term
+    return total * math.exp(a * math.log(x) - x - math.lgamma(a))
+
+
+@lru_cache(maxsize=1)
+def _table() -> tuple[Array, Array]:
+    """log a, and d √a, g √a, c at each a; the first two tend to constants."""
+    shapes = np.geomspace(_SMALLEST_SHAPE, _LARGEST_SHAPE, _NUM_SHAPES)
+    rows = []
+    for a in shapes:
+        d = 2 * math.exp((a - 1) * math.log(a) - a - math.lgamma(a))
+        c = math.exp(math.lgamma(a + 0.5) - math.lgamma(a)) / math.sqrt(a)
+        upper = c * (1 - 2 * lower_incomplete_gamma(a + 0.5, a))
+        g = upper - (1 - 2 * lower_incomplete_gamma(a, a))
+        rows.append((d * math.sqrt(a), g * math.sqrt(a), c))
+    return np.log(shapes), np.array(rows).T
+
+
+def _pooled(values: Array) -> Array:
+    """The sum over each 8×8 square and the channels, at every pixel of the square; HWC."""
+    starts = [np.arange(0, side, _POOL) for side in values.shape[:2]]
+    total = np.add.reduceat(values.sum(axis=2), starts[0], axis=0)
+    total = np.add.reduceat(total, starts[1], axis=1)
+    spread = total.repeat(_POOL, axis=0).repeat(_POOL, axis=1)
+    height, width = values.shape[:2]
+    return np.broadcast_to(spread[:height, :width, None], values.shape)

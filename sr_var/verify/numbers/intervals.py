@@ -1,0 +1,172 @@
+"""Bootstrap intervals over images, and the verdict of equivalence.
+
+The image is the cluster: its pixels are drawn together, since they are not independent. Works on
+means over the pixels of each image, so a replicate costs one weighted average; or, for figures that
+need the order of all pixels, on the histograms of each image as it passes by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_var.verify.numbers.calibration import NUM_BINS, Histograms
+
+Array = npt.NDArray[np.float64]
+
+NUM_REPLICATES = 2000
+_AT_A_TIME = 100
+_NUM_OF_HISTOGRAMS = 400
+# bins of a histogram that replicates take together: 0.7 % of a std, 1/4 grey level of an error
+_MERGED_BINS = 4
+_VERDICTS = {
+    "mean": "mean.relative_mse",
+    "variance": "var.relative_rms_error",
+    "bias": "var.relative_bias",
+}
+
+
+class VerdictOfPart(TypedDict):
+    """What is said of the mean, the variance or the bias; None for what is not known."""
+
+    verdict: str | None
+    value: float
+    interval: list[float] | None
+
+
+class Verdict(TypedDict):
+    """Section `verdict` of `results.json`."""
+
+    margin: float
+    mean: VerdictOfPart
+    variance: VerdictOfPart
+    bias: VerdictOfPart
+    text: str
+
+
+def bootstrap(
+    rows: Mapping[str, Array],
+    figures_of: Callable[[Mapping[str, Array]], Mapping[str, Array]],
+    seed: int,
+    num_replicates: int = NUM_REPLICATES,
+) -> dict[str, Array]:
+    """Replicates of every figure, (num_replicates,): images drawn with replacement.
+
+    Source: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8
+    (whole clusters are resampled, nothing within them).
+
+    Args:
+        rows: name → one mean over pixels per image, (num_images,); images count alike.
+        figures_of: from means to figures, entry by entry.
+        seed: of the draws.
+        num_replicates: how many.
+    """
+    names = list(rows)
+    table = np.stack([rows[name] for name in names], axis=1)  # (num_images, num_names)
+    num_images, rng = len(table), np.random.default_rng(seed)
+    parts = []
+    for start in range(0, num_replicates, _AT_A_TIME):
+        num = min(_AT_A_TIME, num_replicates - start)
+        drawn = rng.integers(0, num_images, (num, num_images))
+        drawn += num_images * np.arange(num)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=num * num_images)
+        with np.errstate(invalid="ignore"):  # 0 · inf, of the psnr of equal images
+            parts.append(counts.reshape(num, num_images) @ table / num_images)
+    means = np.concatenate(parts)  # (num_replicates, num_names)
+    found = figures_of({name: means[:, i] for i, name in enumerate(names)})
+    return {name: np.asarray(values, np.float64) for name, values in found.items()}
+
+
+class HistogramReplicates:
+    """Replicates of the sums of histograms: each image counts Poisson(1) times in each of them.
+
+    One pass, and a size that the number of images does not change. Source: Chamandy et al.,
+    "Estimating uncertainty for massive data streams", 2012.
+
+    Args:
+        seed: of the draws.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._sums: dict[str, dict[str, Array]] = {}
+
+    def add(self, by_route: Mapping[str, Histograms]) -> None:
+        """Takes in one image."""
+        weights = self._rng.poisson(1.0, _NUM_OF_HISTOGRAMS).astype(np.float64)
+        for route, histograms in by_route.items():
+            sums = self._sums.setdefault(route, {})
+            for name, values in vars(histograms).items():
+                merged = values
+                if len(values) == NUM_BINS:
+                    merged = values.reshape(-1, _MERGED_BINS).sum(axis=1)
+                share = np.outer(weights, merged)
+                sums[name] = sums[name] + share if name in sums else share
+
+    def replicates(self, route: str, figure: Callable[[Histograms], float]) -> Array:
+        """The figure of every replicate that has a pixel, (k,) with k ≤ 400."""
+        sums = self._sums[route]
+        has_pixels = sums["count"].sum(axis=1) > 0
+        return np.array(
+            [
+                figure(Histograms(**{name: values[place] for name, values in sums.items()}))
+                for place in np.flatnonzero(has_pixels)
+            ]
+        )
+
+
+def percentile_interval(replicates: Array, coverage: float) -> list[float] | None:
+    """The central ``coverage`` of the replicates; None where they are not finite."""
+    if not np.isfinite(replicates).all():
+        return None
+    tail = (1 - coverage) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return [float(low), float(high)]
+
+
+def equivalence(interval: list[float] | None, margin: float) -> str:
+    """Two one-sided tests at 5 %: the 90 % interval against ±margin.
+
+    ``equivalent`` if it lies within, ``different`` if it lies without, else ``undecided``. Source:
+    Schuirmann, "A comparison of the two one-sided tests procedure …", 1987.
+    """
+    if interval is None:
+        return "undecided"
+    low, high = interval
+    if -margin < low and high < margin:
+        return "equivalent"
+    return "different" if low > margin or high < -margin else "undecided"
+
+
+def verdict(
+    figures: Mapping[str, float], replicates: Mapping[str, Array], margin: float
+) -> Verdict:
+    """Section `verdict`: mean, variance and bias of the variance, as shares of the variance.
+
+    A margin of 0 gives the intervals and no verdict. ``replicates`` is empty for a single image.
+    """
+    parts: dict[str, VerdictOfPart] = {}
+    words = []
+    for part, name in _VERDICTS.items():
+        interval = percentile_interval(replicates[name], 0.90) if name in replicates else None
+        # a figure that is not known has no verdict
+        is_known = margin > 0 and math.isfinite(figures[name])
+        word = equivalence(interval, margin) if is_known else None
+        parts[part] = {"verdict": word, "value": figures[name], "interval": interval}
+        label = "bias of the variance" if part == "bias" else part
+        shown = f"{100 * figures[name]:.2g} %"
+        if interval is not None:
+            shown += f" [{100 * interval[0]:.2g}, {100 * interval[1]:.2g}]"
+        words.append(f"{label} {word + ', ' if word else ''}{shown}")
+    head = f"Nets and samples, margin ±{100 * margin:g} %: " if margin > 0 else "Errors: "
+    return {
+        "margin": margin,
+        "mean": parts["mean"],
+        "variance": parts["variance"],
+        "bias": parts["bias"],
+        "text": head + "; ".join(words) + " (shares of the variance, 90 % intervals).",
+    }

@@ -1,0 +1,303 @@
+"""The metrics of an image: definitions, and what is left of an image when it has passed by.
+
+All in grey levels and float64, on HWC arrays. Two kinds: `image_figures` are averaged over images
+(`averages`). `pooled_figures` are functions of means over pixels (`image_means`), whether of one
+image, of all of them, or of a bootstrap replicate: a ratio is then always a ratio of sums, never a
+mean of ratios. docs/theory.md, eq. 16 to 30.
+
+Definitions of the first kind (m, v: mean and variance of the nets; x̄, k2: mean and unbiased
+variance of the n samples; averages over pixels and channels; docs/theory.md, eq. 6 to 15):
+
+    mse        mean (m − x̄)²
+    psnr       10 log10(255² / mse)
+    nmse       Σ (m − x̄)² / Σ x̄²
+    var_error  mean |max(v, 0) − k2|
+    std_error  mean |√max(v, 0) − √k2|
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_var.results.moments import block_means
+from sr_var.verify.numbers.calibration import Histograms, calibrate
+from sr_var.verify.numbers.floors import (
+    COUNT_FOR_FLOOR,
+    truth_figures,
+    truth_means,
+    variance_floors,
+)
+from sr_var.verify.read.images import ImageData
+from utils.metrics import mean_abs_error, mse, nmse, psnr
+from utils.seeds import stable_seed
+
+Array = npt.NDArray[np.float64]
+Metrics: TypeAlias = dict[str, float]
+ROUTES = ("nets", "samples")
+_PLAIN = ("z2", "nll", "coverage_50", "coverage_68", "coverage_90", "coverage_95")
+
+
+def compare_mean(data: ImageData) -> Metrics:
+    """The mean net against the samples, with the part that is the samples' own noise.
+
+    ``floor_mse`` = mean k2/n is what the true mean would show against n samples.
+    """
+    reference = data.samples.mean
+    floor = float(np.mean(data.samples.variance)) / data.samples.count
+    error = mse(reference, data.mean)
+    return {
+        "mse": error,
+        "psnr": psnr(reference, data.mean),
+        "nmse": nmse(reference, data.mean),
+        "floor_mse": floor,
+        "corrected_mse": error - floor,
+        "relative_mse": (error - floor) / max(float(np.mean(data.samples.variance)), 1e-12),
+    }
+
+
+def compare_variance(data: ImageData) -> Metrics:
+    """The variance net against the samples' unbiased variance.
+
+    The floors are what the true variance would show against n samples
+    (`floors.variance_floors`); nan below 4 samples.
+    """
+    k2 = data.samples.variance
+    variance = np.maximum(data.variance, 0)
+    floor, std_floor = variance_floors(data.samples)
+    std = np.sqrt(k2)
+    return {
+        "var_error": mean_abs_error(k2, variance),
+        "std_error": mean_abs_error(std, np.sqrt(variance)),
+        "floor_var_error": float(np.mean(floor)),
+        "floor_std_error": float(np.mean(std_floor)),
+        "mean_std_net": float(np.mean(np.sqrt(variance))),
+        "mean_std_samples": float(np.mean(std)),
+        "correlation": _correlation(np.sqrt(variance), std),
+        "num_negative": float(np.count_nonzero(data.variance < 0)),
+    }
+
+
+def compare_with_truth(data: ImageData) -> Metrics:
+    """Nets, samples and bilinear upsampling against the real high-res image."""
+    return {
+        "psnr_net": psnr(data.high_res, data.mean),
+        "psnr_samples": psnr(data.high_res, data.samples.mean),
+        "psnr_bilinear": psnr(data.high_res, data.bilinear),
+        "mean_abs_error_net": mean_abs_error(data.high_res, data.mean),
+    }
+
+
+def edge_contrast(data: ImageData) -> Metrics:
+    """Standard deviation of the nets where the high-res image has edges and where it is flat.
+
+    Edges are the tenth of the pixels with the largest luminance gradient, flat ground the half with
+    the smallest.
+    """
+    luminance = data.high_res.mean(axis=2)
+    gradient = np.hypot(*np.gradient(luminance))
+    std = np.sqrt(np.maximum(data.variance, 0)).mean(axis=2)
+    is_edge = gradient >= np.quantile(gradient, 0.9)
+    is_flat = gradient <= np.quantile(gradient, 0.5)
+    return {"std_at_edges": float(std[is_edge].mean()), "std_on_flat": float(std[is_flat].mean())}
+
+
+def image_figures(data: ImageData) -> dict[str, Metrics]:
+    """All figures of one image, by section."""
+    return {
+        "mean": compare_mean(data),
+        "var": compare_variance(data),
+        "high_res": compare_with_truth(data),
+        "edges": edge_contrast(data),
+    }
+
+
+def averages(rows: Sequence[Mapping[str, Metrics]]) -> dict[str, Metrics]:
+    """Mean over images of every figure; ``num_negative`` is summed."""
+    result: dict[str, Metrics] = {}
+    for section, figures in rows[0].items():
+        result[section] = {}
+        for key in figures:
+            values = np.array([row[section][key] for row in rows], np.float64)
+            total = values.sum() if key.startswith("num_") else values.mean()
+            result[section][key] = float(total)
+    return result
+
+
+def image_means(data: ImageData) -> tuple[dict[str, float], dict[str, Histograms]]:
+    """Means over the pixels and channels of one image, and the histograms of both routes.
+
+    What is not known (fewer than four samples, no halves, no block means) is nan; names that begin
+    with ``truth`` are there only where the exact law is.
+    """
+    samples, v, k2 = data.samples, np.maximum(data.variance, 0), data.samples.variance
+    scatter = np.full_like(k2, np.nan)
+    if samples.count >= COUNT_FOR_FLOOR:
+        scatter = samples.variance_of_variance
+    arrays = {
+        "mean_square": (data.mean - samples.mean) ** 2,
+        "square": (v - k2) ** 2,
+        "scatter": scatter,
+        **_cross("v", v, "k2", k2),
+    }
+    if data.half_variances is not None:
+        arrays |= _cross("even", data.half_variances[0], "odd", data.half_variances[1])
+    means = {name: float(array.mean()) for name, array in arrays.items()}
+    # the predictive law of one more draw: its own spread, and that of the mean of n
+    predictive = {
+        "nets": (data.mean, data.variance),
+        "samples": (samples.mean, k2 * (1 + 1 / samples.count)),
+    }
+    histograms = {}
+    for route, (mean, variance) in predictive.items():
+        found, histograms[route] = calibrate(data.high_res, mean, variance)
+        means |= {f"{route}.{name}": value for name, value in found.items()}
+    means |= _consistency(data)
+    if data.truth is not None:
+        nets, reference = (data.mean, data.variance), (samples.mean, k2)
+        means |= truth_means(data.truth, nets, reference, samples.count)
+    return means, histograms
+
+
+def pooled_figures(means: Mapping[str, float | Array]) -> dict[str, Array]:
+    """Dotted name → figure, from means over pixels; values may be arrays, one entry a replicate.
+
+    mean.relative_…      squared error, its floor and the difference, over mean k₂
+    var.squared_error    mean (max(v, 0) − k₂)², its floor mean V̂, the difference, and each over
+                         mean (k₂² − V̂), the unbiased mean of σ⁴
+    var.relative_rms_error   root of the last, with its sign
+    var.relative_bias    mean max(v, 0) / mean k₂ − 1
+    ceiling.…            corr(v, k₂); ρ = 2r/(1 + r) of the halves' correlation r; corr/√ρ
+    calibration.<route>.…    see `calibration.calibrate`
+    consistency.<route>.mean_rms         √ mean (area(m) − X)², grey levels
+    consistency.samples.block_mean_std   √ mean over blocks of the variance of the block mean
+    """
+    full = {name: np.asarray(value, np.float64) for name, value in means.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        figures = _errors(full) | _ceiling(full)
+        for route in ROUTES:
+            prefix = f"calibration.{route}."
+            figures |= {prefix + name: full[f"{route}.{name}"] for name in _PLAIN}
+            figures[prefix + "sharpness_mean_std"] = full[f"{route}.sharpness_mean_std"]
+            figures[prefix + "sharpness_rms_std"] = np.sqrt(full[f"{route}.mean_variance"])
+            figures[prefix + "interval_score_90"] = full[f"{route}.interval_score_90"]
+            figures[f"consistency.{route}.mean_rms"] = np.sqrt(full[f"{route}.area"])
+        figures["consistency.samples.block_mean_std"] = np.sqrt(full["block_variance"])
+        if "truth.v" in full:
+            figures |= truth_figures(full)
+    return figures
+
+
+def correlation(x: Array, y: Array, xx: Array, yy: Array, xy: Array) -> Array:
+    """Pearson correlation from the means of x, y, x², y² and xy; nan without spread."""
+    scale = np.maximum(xx - x * x, 0) * np.maximum(yy - y * y, 0)
+    return (xy - x * y) / np.where(scale > 0, np.sqrt(scale), np.nan)
+
+
+def signed_root(values: Array) -> Array:
+    """sign(x) √|x|: a floor-corrected square may be negative, and must stay so in an interval."""
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One image: its figures, what adds up over images, and the arrays for pictures.
+
+    Attributes:
+        name: of the image.
+        figures: by section.
+        data: None where nobody wants the arrays.
+        is_float: whether the reference is in float.
+        means: over its pixels, see :func:`image_means`.
+        histograms: of both routes; None once they are added up.
+        scatter: (2, k): √max(v, 0) and √k₂ of k pixels drawn at random.
+    """
+
+    name: str
+    figures: dict[str, Metrics]
+    data: ImageData | None
+    is_float: bool
+    means: dict[str, float]
+    histograms: dict[str, Histograms] | None
+    scatter: Array
+
+
+def image_result(
+    name: str, data: ImageData, *, is_float: bool, num_scatter: int, seed: int
+) -> ImageResult:
+    """Compute all metrics of one image; `seed` chooses the pixels whose stds are kept."""
+    means, histograms = image_means(data)
+    figures = image_figures(data)
+    for dotted, value in pooled_figures(means).items():
+        section, _, key = dotted.partition(".")
+        figures.setdefault(section, {})[key] = float(value)
+    rng = np.random.default_rng(stable_seed(seed, "scatter", name))
+    places = rng.integers(0, data.variance.size, num_scatter)
+    pairs = [np.maximum(data.variance, 0), data.samples.variance]
+    scatter = np.sqrt(np.stack([values.ravel()[places] for values in pairs]))  # (2, num_scatter)
+    return ImageResult(name, figures, data, is_float, means, histograms, scatter)
+
+
+def _correlation(a: Array, b: Array) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale > 0 else 0.0
+
+
+def _errors(means: Mapping[str, Array]) -> dict[str, Array]:
+    n_floor, k2 = means["mean_floor"], means["k2"]
+    raw, floor = means["square"], means["scatter"]
+    fourth = means["k2_k2"] - floor  # E k₂² = σ⁴ + Var(k₂)
+    return {
+        "mean.relative_raw_mse": means["mean_square"] / k2,
+        "mean.relative_floor": n_floor / k2,
+        "mean.relative_mse": (means["mean_square"] - n_floor) / k2,
+        "var.squared_error": raw,
+        "var.floor_squared_error": floor,
+        "var.corrected_squared_error": raw - floor,
+        "var.relative_raw_squared_error": raw / fourth,
+        "var.relative_floor_squared_error": floor / fourth,
+        "var.relative_squared_error": (raw - floor) / fourth,
+        "var.relative_rms_error": signed_root((raw - floor) / fourth),
+        "var.relative_bias": means["v"] / k2 - 1,
+    }
+
+
+def _ceiling(means: Mapping[str, Array]) -> dict[str, Array]:
+    found = correlation(*(means[name] for name in ("v", "k2", "v_v", "k2_k2", "v_k2")))
+    half_names = ("even", "odd", "even_even", "odd_odd", "even_odd")
+    nan = np.full_like(found, np.nan)
+    half = correlation(*(means.get(name, nan) for name in half_names))
+    reliability = 2 * half / (1 + half)
+    return {
+        "ceiling.correlation": found,
+        "ceiling.reliability": reliability,
+        "ceiling.disattenuated": found / np.sqrt(np.where(reliability > 0, reliability, np.nan)),
+    }
+
+
+def _cross(first: str, x: Array, second: str, y: Array) -> dict[str, Array]:
+    return {
+        first: x,
+        second: y,
+        f"{first}_{first}": x * x,
+        f"{second}_{second}": y * y,
+        f"{first}_{second}": x * y,
+    }
+
+
+def _consistency(data: ImageData) -> dict[str, float]:
+    found = {"nets.area": np.nan, "samples.area": np.nan, "block_variance": np.nan}
+    if data.low_res is not None:
+        side = data.low_res.shape[0]
+        for route, mean in (("nets", data.mean), ("samples", data.samples.mean)):
+            residual = block_means(mean, side) - data.low_res
+            found[f"{route}.area"] = float((residual**2).mean())
+    if data.block_variance is not None:
+        found["block_variance"] = float(data.block_variance.mean())
+    found["mean_floor"] = float(data.samples.variance.mean()) / data.samples.count
+    return found

@@ -1,0 +1,215 @@
+"""The records beside results: whether these belong together, what they cost, whose budget it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Literal, TypeAlias, TypedDict, cast
+
+from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from sr_var.base_dataset import load_entries
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.folder import models_of, read_stamp, seconds_path, short, stamp_path
+from sr_var.results.jobs import SECONDS_FILE, SETTINGS_FILE
+from utils.files.identity import list_digest
+from utils.files.json import is_number, read_json
+from utils.machine.cost import seconds_per_item
+from utils.process.errors import DataError
+
+BUDGET_FILE = "budget.json"
+Stamp = tuple[str, list[str]]
+
+
+class Origins(TypedDict):
+    """What figures of nets' results are about; None for results without a stamp."""
+
+    mean_models: list[str] | None
+    var_models: list[str] | None
+    images: dict[str, object]
+
+
+class RouteCost(TypedDict):
+    """What an image takes by one route; None for what is not known."""
+
+    evaluations_per_image: int | None
+    seconds_per_image: float | None
+
+
+class SamplesCost(RouteCost):
+    """Also the steps of a sample."""
+
+    steps: int | None
+
+
+class Cost(TypedDict):
+    """Section `cost` of `results.json`."""
+
+    nets: RouteCost
+    samples: SamplesCost
+
+
+class BudgetRow(TypedDict, total=False):
+    """A row of `budget.json`; None where a row has no such error."""
+
+    row: str
+    relative_mse: float | None
+    relative_var_error: float | None
+    var_bias: float | None
+
+
+ErrorInBudget: TypeAlias = Literal["relative_mse", "relative_var_error"]
+
+
+def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> None:
+    """Refuses a mean that the variance beside it was not made on.
+
+    A variance net sees a mean and is trained on its residuals, and a baseline gives both, so each
+    variance goes with one mean. The exception is a variance on the average of the nets of all
+    folds: the mean is then that of one net of all images (docs/theory.md, section 4). Results
+    without a stamp, as other tools leave them, are taken as they are.
+
+    Args:
+        flags: where the results are.
+        log: receives a notice of that exception.
+    """
+    folder = flags.sr_model_output_dir
+    mean = _stamp(folder, "mean", flags.mean_model_step)
+    variance = _stamp(folder, "var", flags.var_model_step)
+    if mean is None or variance is None:
+        return
+    (mean_path, (mean_digest, *_)), (variance_path, models) = mean, variance
+    # a variance net's stamp begins with its own file; a baseline's file is all there is
+    made_on = models[1:] or models
+    if mean_digest in made_on:
+        return
+    if len(made_on) > 1:
+        log(
+            f"notice: the variances are on the average of the mean nets of {len(made_on)} folds "
+            f"({short(made_on)}), the means are of another net ({short([mean_digest])})"
+        )
+        return
+    raise DataError(
+        f"{mean_path}: these means are of the checkpoint {short([mean_digest])}, but "
+        f"{variance_path}: these variances were made on {short(made_on)}; run sr_var_test.py again "
+        "with the --mean_model_path of these means, or give the --sr_model_output_dir, "
+        "--mean_model_step and --var_model_step of results that belong together"
+    )
+
+
+def origins(flags: VerificationFlags) -> Origins:
+    """What figures of nets' results are about: their checkpoints and the list of images."""
+    mean = _stamp(flags.sr_model_output_dir, "mean", flags.mean_model_step)
+    variance = _stamp(flags.sr_model_output_dir, "var", flags.var_model_step)
+    entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    return {
+        "mean_models": mean and mean[1],
+        "var_models": variance and variance[1],
+        "images": list_digest([(entry.name, entry.y) for entry in entries]),
+    }
+
+
+def has_own_means(flags: VerificationFlags) -> bool:
+    """Whether a test of this project wrote the means."""
+    folder, step = flags.sr_model_output_dir, flags.mean_model_step
+    return any(os.path.exists(stamp_path(folder, kind, step)) for kind in ("mean", "baseline"))
+
+
+def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
+    """(path, digests) of the stamp of results; None if there is none."""
+    for path in (stamp_path(folder, one, step) for one in (kind, "baseline")):
+        models = models_of(read_stamp(path, "delete it and run the test that wrote it again"))
+        if models:
+            return path, models
+    return None
+
+
+def require_same_orientation(flags: VerificationFlags) -> None:
+    """Refuse results and samples of images that were read another way up than these are."""
+    folder, steps = flags.sr_model_output_dir, (flags.mean_model_step, flags.var_model_step)
+    kinds = zip(("mean", "var", "baseline"), (*steps, steps[0]), strict=True)
+    records = [stamp_path(folder, kind, step) for kind, step in kinds]
+    for path in (*records, os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)):
+        made = _recorded_orientation(path)
+        if made not in (None, flags.apply_orientation):
+            raise DataError(
+                f"{path}: what lies there was made with --apply_orientation {made}, not "
+                f"{flags.apply_orientation}; give the same here, or name other folders"
+            )
+
+
+def _recorded_orientation(path: str) -> bool | None:
+    """Whether a network's results are of turned images; None of what is no network's record."""
+    try:
+        record = read_json(path)
+    except (OSError, ValueError):  # whether the record is whole does not matter here
+        return None
+    if not isinstance(record, dict) or not {"models", "model_sha256"} & record.keys():
+        return None
+    return bool(record.get("apply_orientation"))
+
+
+def cost(flags: VerificationFlags) -> Cost:
+    """Section `cost` of `results.json`.
+
+    Nets: one evaluation of the mean net and one of the variance net, or one of a baseline; the
+    seconds are those of the variance test, which runs both. Samples: times samples, times steps.
+    """
+    steps = num_steps(flags.ddpm_sr_output_dir)
+    a_sample = seconds_per_item(os.path.join(flags.ddpm_sr_output_dir, SECONDS_FILE))
+    nets_dir, step = flags.sr_model_output_dir, flags.var_model_step
+    is_baseline = os.path.exists(stamp_path(nets_dir, "baseline", step))
+    kind = "baseline" if is_baseline else "var"
+    return {
+        "nets": {
+            "evaluations_per_image": 1 if is_baseline else 2,
+            "seconds_per_image": seconds_per_item(seconds_path(nets_dir, kind, step)),
+        },
+        "samples": {
+            "steps": steps,
+            "evaluations_per_image": None if steps is None else flags.num_samples * steps,
+            "seconds_per_image": None if a_sample is None else flags.num_samples * a_sample,
+        },
+    }
+
+
+def num_steps(samples_dir: str) -> int | None:
+    """Steps of a sample by the settings that the sampler left; None without (readable) ones."""
+    try:
+        settings = read_json(os.path.join(samples_dir, SETTINGS_FILE))
+        length, respacing = int(settings["diffusion_steps"]), settings["timestep_respacing"]
+        betas = get_named_beta_schedule(settings["noise_schedule"], length)
+        return len(space_timesteps(length, respacing or [length], betas))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def read_budget(
+    log_dir: str, of: Origins | None = None, log: Callable[[str], None] = print
+) -> list[BudgetRow]:
+    """The rows that ``oracle_budget.py`` left in a folder; none if it did not run there.
+
+    Args:
+        log_dir: the folder.
+        of: :func:`origins` of what the rows are to be shown with; rows of other results are
+            left out. None takes them as they are.
+        log: receives a notice of rows that are left out.
+    """
+    path = os.path.join(log_dir, BUDGET_FILE)
+    try:
+        content = read_json(path)
+        found = [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
+        made_of = content.get("of")
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if of is not None and made_of not in (None, of):
+        log(
+            f"notice: {path} is of other nets or images and is left out; run oracle_budget.py with "
+            "the flags of this verification"
+        )
+        return []
+    return cast(list[BudgetRow], found)
+
+
+def _is_row(row: object = None, **figures: object) -> bool:
+    return row is not None and all(value is None or is_number(value) for value in figures.values())

@@ -1,0 +1,270 @@
+"""The page's gallery: each image in a compact form, made as it streams by.
+
+Of an image stay a few hundred kB: three pictures in colour as WebP; and per colour channel two
+lossless pictures whose "colours" are maps (real value, mean of the nets, mean of the samples; std
+of the nets, std of the samples, coded by :func:`std_codes`) and one that holds the histograms.
+Large images keep the maps of the green channel only, and histograms at a stride.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sr_var.results.folder import to_grey_bytes
+from sr_var.results.jobs import sample_path
+from sr_var.verify.read.images import Array, ImageData
+from utils.images.files import open_image, safe_join
+from utils.process.errors import DataError
+
+Bytes = npt.NDArray[np.uint8]
+
+NUM_BINS = 15
+# of a page: 20 MB less the page itself
+MAX_BYTES = 19_000_000
+# maps keep at most this many pixels a side
+MAX_MAP_SIDE = 256
+# up to this side every pixel has its histogram, and every channel its maps
+SMALL_SIDE = 96
+_GREEN = 1
+_CHANNELS = ("red", "green", "blue")
+_TOP_QUANTILE = 0.995
+
+
+class Layout(TypedDict):
+    """What is common to the images of a page; docs/file_formats.md lists the keys."""
+
+    size: int
+    stride: int
+    map_size: int
+    histogram_stride: int
+    channels: list[str]
+
+
+class EncodedChannel(TypedDict):
+    """One colour channel of an image; pictures are base64."""
+
+    values: str
+    stds: str
+    largest_std: float
+    top: float
+    histograms: str | None
+
+
+class _ToSortBy(TypedDict, total=False):
+    figures: list[float | None]
+
+
+class EncodedImage(_ToSortBy):
+    """One image as the page's script reads it; the page adds the metrics, to sort by."""
+
+    name: str
+    pictures: list[str]
+    channels: list[EncodedChannel]
+
+
+class GalleryContent(Layout):
+    """What the element `gallery-data` holds, but for the labels of the metrics."""
+
+    num_samples: int
+    num_bins: int
+    top: float
+    colours: str
+    images: list[EncodedImage]
+
+
+@dataclass
+class Gallery:
+    """What the page shows of each image; :meth:`add` one after the other until the page is full.
+
+    Args:
+        samples_dir: where the sampler wrote its pictures.
+        num_samples: per image, for the histograms.
+        log: is told of sample pictures that cannot be read.
+    """
+
+    samples_dir: str
+    num_samples: int
+    log: Callable[[str], None]
+    images: list[EncodedImage] = field(default_factory=list)
+    num_left_out: int = 0
+    _num_bytes: int = 0
+    _shape: Layout | None = None
+
+    def add(self, name: str, data: ImageData) -> None:
+        """Encodes one image, unless there is no room left."""
+        side = data.mean.shape[0]
+        if self._shape is None:
+            self._shape = layout(side)
+        if self._num_bytes > MAX_BYTES:
+            self.num_left_out += 1
+            return
+        samples = self._samples(name, side, self._shape["histogram_stride"])
+        image = encode_image(name, data, samples, self._shape)
+        size = _size(image)
+        if self._num_bytes + size > MAX_BYTES:
+            self._num_bytes, self.num_left_out = MAX_BYTES + 1, self.num_left_out + 1
+            return
+        self._num_bytes += size
+        self.images.append(image)
+
+    def content(self) -> GalleryContent:
+        """The page's data: the images, of which there are some, and what is common to them."""
+        assert self._shape is not None
+        tops = [channel["top"] for image in self.images for channel in image["channels"]]
+        return {
+            **self._shape,
+            "num_samples": self.num_samples,
+            "num_bins": NUM_BINS,
+            "top": max(tops, default=1.0),
+            "colours": colour_map(),
+            "images": self.images,
+        }
+
+    def _samples(self, name: str, side: int, stride: int) -> Bytes | None:
+        """(n, rows, columns, channels) of the kept pixels; None where pictures are missing."""
+        folder, kept = safe_join(self.samples_dir, name), []
+        for index in range(self.num_samples):
+            path = sample_path(folder, index)
+            if not os.path.exists(path):
+                return None
+            try:
+                picture = np.asarray(open_image(path))
+            except DataError as error:
+                self.log(f"notice: no histograms of {name!r} in the report: {error}")
+                return None
+            if picture.shape != (side, side, 3):
+                return None
+            kept.append(picture[::stride, ::stride].copy())
+        return np.stack(kept)
+
+
+def layout(side: int) -> Layout:
+    """Size, strides and channels of all images of a page, by the budget of a large one."""
+    is_small = side <= SMALL_SIDE
+    stride = math.ceil(side / MAX_MAP_SIDE)
+    # a map's pixel always belongs to a block of whole map pixels
+    per_block = 1 if is_small else math.ceil(side / stride / 64)
+    channels = range(3) if is_small else [_GREEN]
+    return {
+        "size": side,
+        "stride": stride,
+        "map_size": math.ceil(side / stride),
+        "histogram_stride": stride * per_block,
+        "channels": [_CHANNELS[c] for c in channels],
+    }
+
+
+def encode_image(name: str, data: ImageData, samples: Bytes | None, shape: Layout) -> EncodedImage:
+    """One image as the page's script reads it; ``shape`` is what :func:`layout` says.
+
+    Args:
+        name: of the image.
+        data: its arrays.
+        samples: of the kept pixels, (n, rows, columns, 3).
+        shape: of the page.
+    """
+    is_lossless = shape["size"] <= SMALL_SIDE
+    pictures = (data.high_res, data.bilinear, data.mean)
+    channels = [_CHANNELS.index(channel) for channel in shape["channels"]]
+    return {
+        "name": name,
+        "pictures": [_webp(to_grey_bytes(picture), is_lossless) for picture in pictures],
+        "channels": [_encode_channel(data, samples, shape, channel) for channel in channels],
+    }
+
+
+def _encode_channel(
+    data: ImageData, samples: Bytes | None, shape: Layout, channel: int
+) -> EncodedChannel:
+    stride = shape["stride"]
+    means = [
+        to_grey_bytes(image[::stride, ::stride, channel])
+        for image in (data.high_res, data.mean, data.samples.mean)
+    ]
+    variances = (data.variance, data.samples.variance)
+    stds = [np.sqrt(np.maximum(v[::stride, ::stride, channel], 0)) for v in variances]
+    largest = float(np.max(stds))
+    codes = [std_codes(std, largest) for std in stds]
+    histograms = None
+    if samples is not None:
+        step = shape["histogram_stride"] // stride
+        places = (slice(None, None, step), slice(None, None, step))
+        found = histogram_counts(samples[..., channel], means[2][places], codes[1][places], largest)
+        histograms = _webp(_side_by_side(found), True)
+    return {
+        "values": _webp(np.stack(means, axis=-1), True),
+        "stds": _webp(np.stack([*codes, np.zeros_like(codes[0])], axis=-1), True),
+        "largest_std": largest,
+        "top": max(float(np.quantile(stds, _TOP_QUANTILE)), 1e-6),
+        "histograms": histograms,
+    }
+
+
+def std_codes(std: Array, largest: float) -> Bytes:
+    """Stds as bytes, finer where they are small: std = largest (code / 255)²."""
+    if largest <= 0:
+        return np.zeros(std.shape, np.uint8)
+    return np.asarray(np.rint(255 * np.sqrt(std / largest)), np.uint8)
+
+
+def histogram_counts(samples: Bytes, centre: Bytes, codes: Bytes, largest: float) -> Bytes:
+    """Counts of the samples of each pixel in ``NUM_BINS`` bins around their mean.
+
+    Bins are ``width`` = max(1, ⌈0.4 std⌉) grey levels wide, so that whole levels fall into them and
+    the outermost begin 2.6 stds or more from the mean; these also hold everything beyond. The first
+    begins at mean − 7 width − ⌊width/2⌋. A script that knows the coded mean and std finds the same.
+
+    Args:
+        samples: (n, H, W) grey levels.
+        centre: (H, W), their mean, rounded.
+        codes: (H, W), of their std (:func:`std_codes`).
+        largest: std of code 255.
+
+    Returns:
+        (H, W, NUM_BINS), as shares of the fullest bin's 255 if there are more than 255 samples.
+    """
+    share = codes.astype(np.float64) / 255
+    width = np.maximum(1, np.ceil(0.4 * largest * share * share)).astype(np.int64)
+    first = centre.astype(np.int64) - NUM_BINS // 2 * width - width // 2
+    bins = np.clip((samples.astype(np.int64) - first) // width, 0, NUM_BINS - 1)
+    counts = np.stack([(bins == k).sum(axis=0) for k in range(NUM_BINS)], axis=-1)
+    if len(samples) > 255:
+        counts = np.rint(counts * 255 / np.maximum(counts.max(axis=-1, keepdims=True), 1))
+    return counts.astype(np.uint8)
+
+
+def _side_by_side(counts: Bytes) -> Bytes:
+    """(H, W, bins) → (H, bins · W): a bin's map beside the next, which packs well."""
+    return np.concatenate([counts[..., k] for k in range(counts.shape[-1])], axis=1)
+
+
+def _webp(pixels: Bytes, is_lossless: bool) -> str:
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=-1)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        buffer, format="WEBP", lossless=is_lossless, quality=60 if is_lossless else 84, method=3
+    )
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _size(image: EncodedImage) -> int:
+    strings = [*image["pictures"], *(v for part in image["channels"] for v in part.values())]
+    return sum(len(text) for text in strings if isinstance(text, str)) + 2000
+
+
+def colour_map() -> str:
+    """The 256 colours of the error and std maps, six hexadecimal digits each."""
+    colours = matplotlib.colormaps["inferno"](np.arange(256))[:, :3]
+    return bytes(np.rint(255 * colours).astype(np.uint8)).hex()

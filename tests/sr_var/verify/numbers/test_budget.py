@@ -1,0 +1,210 @@
+"""The error budget: rows whose value is known, and the script from files to picture."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_var.base_dataset import load_entries
+from sr_var.results.exact_moments import Truth
+from sr_var.verify.numbers.budget import (
+    EXACT_SAMPLER,
+    MEAN_NET,
+    VAR_NET,
+    VAR_NET_EXACT,
+    Errors,
+    mean_net_errors,
+    monte_carlo_errors,
+    sampler_errors,
+    var_net_errors,
+)
+from sr_var.verify.read.records import read_budget
+from sr_var.verify.show.terminal import budget_table
+from tests.tiny import done, run, words, write_photos
+from utils.metrics import Moments
+from utils.script_util import defaults
+from utils.untrusted.pickles import dump_pickle
+
+LARGE, SMALL, STEP, NUM_SAMPLES = 16, 4, 7, 40
+SHAPE = (LARGE, LARGE, 3)
+
+
+def _normal_truth(std: float, shape: tuple[int, ...] = (20, 20, 3)) -> Truth:
+    ones = np.ones(shape)
+    return Truth(128 * ones, std**2 * ones, 3 * std**4 * ones)
+
+
+def test_a_sampler_of_the_right_law_has_no_error_but_noise() -> None:
+    truth, rng = _normal_truth(5.0), np.random.default_rng(0)
+    total = Errors(0.0, 0.0, 0.0)
+    repeats, n = 40, 12
+    for _ in range(repeats):
+        samples = truth.mean + 5.0 * rng.standard_normal((n, *truth.mean.shape))
+        total = total + sampler_errors(Moments.from_samples(samples), truth)
+    num = repeats * truth.mean.size
+    noise = monte_carlo_errors(truth, n)
+    # the raw errors are noise alone; corrected, a fiftieth of it is left
+    assert abs(total.mean_square / num) < 0.02 * noise.mean_square / truth.mean.size
+    assert abs(total.var_square / num) < 0.02 * noise.var_square / truth.mean.size
+    assert total.var_sum / num == pytest.approx(25, rel=0.01)
+
+
+def test_a_sampler_that_is_off_shows_by_how_much() -> None:
+    truth, rng = _normal_truth(5.0, (60, 60, 3)), np.random.default_rng(1)
+    samples = 129 + 4.0 * rng.standard_normal((200, *truth.mean.shape))
+    errors = sampler_errors(Moments.from_samples(samples), truth)
+    assert errors.mean_square / truth.mean.size == pytest.approx(1, rel=0.02)
+    assert errors.var_square / truth.mean.size == pytest.approx((25 - 16) ** 2, rel=0.02)
+
+
+def test_monte_carlo_noise_of_a_normal_law_is_the_textbook_one() -> None:
+    errors = monte_carlo_errors(_normal_truth(2.0, (1, 1, 1)), 100)
+    assert errors.mean_square == pytest.approx(4 / 100)
+    assert errors.var_square == pytest.approx(2 * 4**2 / 99)
+
+
+def test_the_variance_net_is_not_blamed_for_the_mean_net() -> None:
+    truth = _normal_truth(5.0, (4, 4, 3))
+    mean = truth.mean + 3
+    learned = truth.variance + 9  # what squared residuals of this mean net have as their mean
+    assert mean_net_errors(mean, truth).mean_square == pytest.approx(9 * mean.size)
+    own = var_net_errors(learned, truth.variance + (mean - truth.mean) ** 2)
+    assert own.var_square == 0 and math.isnan(own.mean_square)
+    assert var_net_errors(learned, truth.variance).var_square == pytest.approx(81 * mean.size)
+    assert var_net_errors(-learned, truth.variance).var_sum == 0
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An oracle data set, and nets that know the mean but take every std for 10 grey levels."""
+    root = tmp_path_factory.mktemp("budget")
+    write_photos(root / "photos", ["train/a_1", "test/c_1"])
+    flags = {
+        "data_dir": root / "photos",
+        "output_dir": root / "data",
+        "sample_dir": root / "exact",
+        "log_dir": root / "log",
+        "large_size": LARGE,
+        "small_size": SMALL,
+        "num_train_crops": 1,
+        "num_test_crops": 2,
+        "num_samples": NUM_SAMPLES,
+    }
+    done("oracle_data", words(flags))
+    for entry in load_entries(str(root / "data" / "to_sample_data_info.pkl"), str(root)):
+        folder = root / "nets" / entry.name
+        folder.mkdir(parents=True)
+        with np.load(root / "exact" / entry.name / "exact_moments.npz") as exact:
+            np.save(folder / f"high_res_mean_{STEP}.npy", exact["mean"].astype(np.float32))
+        dump_pickle(np.full(SHAPE, 100, np.float32), str(folder / f"high_res_var_{STEP}.pkl"))
+    return {"root": root, "info": root / "data" / "to_sample_data_info.pkl"}
+
+
+def _words(files: dict[str, Path], log_dir: Path, **changes: object) -> list[str]:
+    root = files["root"]
+    return words(
+        {
+            "data_dir": root / "data" / "images",
+            "data_info_dict_path": files["info"],
+            "large_size": LARGE,
+            "ddpm_sr_output_dir": root / "exact",
+            "sr_model_output_dir": root / "nets",
+            "mean_model_step": STEP,
+            "var_model_step": STEP,
+            "num_samples": NUM_SAMPLES,
+            "timestep_respacing": "25",
+            "sampler": "ancestral",
+            "log_dir": log_dir,
+        },
+        changes,
+    )
+
+
+def test_the_script_prints_and_draws_the_rows(files: dict[str, Path], tmp_path: Path) -> None:
+    outcome = done(
+        "oracle_budget", _words(files, tmp_path, trained_output_dir=files["root"] / "exact")
+    )
+    rows = {row["row"]: row for row in read_budget(str(tmp_path))}
+    assert list(rows) == [
+        row["row"] for row in json.loads((tmp_path / "budget.json").read_text())["budget"]
+    ]
+    assert len(rows) == 6
+    assert rows[MEAN_NET]["relative_mse"] < 1e-9 and rows[MEAN_NET]["var_bias"] is None
+    assert rows[VAR_NET]["relative_var_error"] == pytest.approx(
+        rows[VAR_NET_EXACT]["relative_var_error"], rel=1e-4
+    )
+    assert rows[VAR_NET]["relative_var_error"] > 0.1
+    # 25 ancestral steps are far from the law, exact samples are not
+    assert abs(rows[EXACT_SAMPLER]["var_bias"]) > 0.05
+    assert abs(rows["sampler with the trained denoiser"]["var_bias"]) < 0.05
+    noise = rows[f"Monte-Carlo noise of {NUM_SAMPLES} exact samples"]
+    assert noise["relative_mse"] == pytest.approx(1 / NUM_SAMPLES)
+    assert budget_table(list(rows.values())) in outcome.out
+    assert Image.open(tmp_path / "budget.png").size[0] == 1200
+
+
+def test_a_budget_of_other_nets_is_not_shown_beside_a_verification(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    nets = tmp_path / "nets"
+    shutil.copytree(files["root"] / "nets", nets)
+
+    def stamp(digit: str) -> None:
+        for kind, models in (("mean", [digit * 64]), ("var", ["9" * 64, digit * 64])):
+            (nets / f".{kind}_{STEP}.json").write_text(json.dumps({"models": models}))
+
+    stamp("1")
+    argv = _words(files, tmp_path / "log", sr_model_output_dir=nets)
+    done("oracle_budget", argv)
+    start = argv.index("--timestep_respacing")  # the verification has no sampler
+    verification = argv[:start] + argv[start + 4 :]
+    assert "notice: " not in done("sr_var_verification", verification).out
+    page = tmp_path / "log" / "report.html"
+    assert VAR_NET in page.read_text("utf-8")
+    stamp("2")
+    assert "budget.json" in done("sr_var_verification", verification).out
+    assert VAR_NET not in page.read_text("utf-8")
+    content = json.loads((tmp_path / "log" / "budget.json").read_text())
+    del content["of"]  # of an earlier version
+    (tmp_path / "log" / "budget.json").write_text(json.dumps(content))
+    done("sr_var_verification", verification)
+    assert VAR_NET in page.read_text("utf-8")
+
+
+def test_samples_of_another_image_are_not_put_into_the_budget(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    trained = tmp_path / "trained"
+    shutil.copytree(files["root"] / "exact", trained)
+    for path in trained.rglob("low_res.png"):
+        Image.new("RGB", (SMALL, SMALL), (9, 9, 9)).save(path)
+    outcome = run("oracle_budget", _words(files, tmp_path / "log", trained_output_dir=trained))
+    assert outcome.code == 3 and "trained" in outcome.err and "low_res.png" in outcome.err
+
+
+def test_no_exact_moments_is_an_error_that_says_where_they_come_from(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(files["root"] / "exact", tmp_path / "exact")
+    next((tmp_path / "exact").rglob("exact_moments.npz")).unlink()
+    outcome = run("oracle_budget", _words(files, tmp_path, ddpm_sr_output_dir=tmp_path / "exact"))
+    assert outcome.code == 3 and "oracle_data.py" in outcome.err
+
+
+def test_a_dry_run_writes_nothing(files: dict[str, Path], tmp_path: Path) -> None:
+    outcome = done("oracle_budget", _words(files, tmp_path / "log", dry_run=True))
+    assert MEAN_NET in outcome.out
+    assert not (tmp_path / "log").exists()
+
+
+def test_defaults_of_the_budget_are_flags_of_the_verification_and_more() -> None:
+    from sr_var.flags.oracle import BudgetFlags
+    from sr_var.flags.scripts import VerificationFlags
+
+    assert set(defaults(VerificationFlags)) < set(defaults(BudgetFlags))

@@ -1,0 +1,133 @@
+"""The report as a file: with all sections, with today's, and with hostile names."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sr_var.verify.show.page import report_page, write_report
+from sr_var.verify.show.tables import headline
+from tests.sr_var.verify.show.report_data import (
+    HOSTILE,
+    UNPRINTABLE,
+    NamedFigures,
+    further_sections,
+    made_up,
+)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    """Three small images, one with a name that no one should have."""
+    folder = tmp_path_factory.mktemp("samples")
+    return made_up(folder, ["one.png", HOSTILE, "last.png"], side=16, num_samples=6)
+
+
+def _data(text: str) -> dict[str, Any]:
+    block = re.search(r'id="gallery-data">(.*?)</script>', text, re.DOTALL)
+    assert block
+    found: dict[str, Any] = json.loads(block[1])
+    return found
+
+
+def test_page_of_todays_results_has_figures_and_gallery(parts: Any, tmp_path: Path) -> None:
+    summary, rows, gallery = parts
+    path = write_report(str(tmp_path), summary, rows, gallery)
+    text = Path(path).read_text("utf-8")
+    assert path == str(tmp_path / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert "3 images, 6 samples" in text and "noise floor" in text
+    for absent in ("Reliability", "Coverage", "calibration against", "Against the exact law"):
+        assert absent not in text
+
+
+@pytest.mark.parametrize("left_out", ["none", *further_sections()])
+def test_every_section_may_be_missing(parts: Any, left_out: str) -> None:
+    summary, rows, gallery = parts
+    further = {key: value for key, value in further_sections().items() if key != left_out}
+    text = report_page({**summary, **further}, rows, gallery).render()
+    shown = {
+        "calibration": "calibration against the real image",
+        "consistency": "consistency with the low-res image",
+        "cost": "network evaluations per image",
+        "curves": "Sparsification",
+        "scatter": "Std of the nets and of the samples",
+        "budget": "training of the nets",
+        "truth": "Against the exact law",
+        "verdict": "Verdict, within a margin",
+        "ceiling": "reliability of the samples",
+        "intervals": "1.2 to 2.9",
+    }
+    assert [key for key, words in shown.items() if words not in text] == (
+        [] if left_out == "none" else [left_out]
+    )
+
+
+def test_figures_may_be_null_in_every_place(parts: Any) -> None:
+    summary, rows, gallery = parts
+
+    def emptied(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: emptied(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [emptied(part) for part in value]
+        return None
+
+    nothing = emptied({**summary, **further_sections()})
+    text = report_page(nothing, rows, gallery).render()
+    assert "nan" not in re.sub("<script.*?</script>", "", text, flags=re.DOTALL).split()
+
+
+def test_gallery_holds_the_figures_of_each_image_to_sort_by(parts: Any) -> None:
+    summary, rows, gallery = parts
+    data = _data(report_page(summary, rows, gallery).render())
+    place = data["figure_labels"].index("correlation of the std maps")
+    found = [image["figures"][place] for image in data["images"]]
+    assert found == pytest.approx([row.figures["var"]["correlation"] for row in rows])
+    assert [image["name"] for image in data["images"]] == [
+        row.name.replace("\udcff", "\ufffd") for row in rows
+    ]
+
+
+def test_hostile_name_stands_in_the_data_alone_and_as_text(parts: Any) -> None:
+    summary, rows, gallery = parts
+    text = report_page(summary, rows, gallery).render()
+    assert _data(text)["images"][1]["name"] == HOSTILE + UNPRINTABLE.replace("\udcff", "\ufffd")
+    assert "<img" not in text and "alert(1)>" not in text and "\u2028" not in text
+    assert text.count("<script") == 2 == text.count("</script>")
+    text.encode("utf-8")
+
+
+def test_page_without_pictures_needs_no_script(parts: Any) -> None:
+    summary, rows, gallery = parts
+    empty = type(gallery)(gallery.samples_dir, 6, print)
+    text = report_page(summary, rows, empty).render()
+    assert "<script" not in text and "script-src 'none'" in html.unescape(text)
+
+
+def test_headline_is_the_given_verdict_else_made_of_the_figures(parts: Any) -> None:
+    summary, _, _ = parts
+    made = headline(summary)
+    assert len(made) == 1 and "3 images" in made[0] and "6 samples" in made[0]
+    given = {**summary, "verdict": {"text": "V."}, "truth": {"text": "T."}}
+    assert headline(given) == ["V.", "T."]
+    assert headline({**summary, "verdict": None}) == made
+
+
+def test_same_results_give_the_same_page(parts: Any) -> None:
+    summary, rows, gallery = parts
+    pages = [report_page(summary, rows, gallery).render() for _ in range(2)]
+    assert pages[0] == pages[1]
+
+
+def test_rows_with_infinite_figures_are_written_as_unknown(parts: Any) -> None:
+    summary, rows, gallery = parts
+    figures = {**rows[0].figures, "mean": {**rows[0].figures["mean"], "psnr": float("inf")}}
+    changed = [NamedFigures(rows[0].name, figures), *rows[1:]]
+    data = _data(report_page(summary, changed, gallery).render())
+    assert None in data["images"][0]["figures"]

@@ -17,7 +17,7 @@ _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LIMIT = re.compile(r"_?(MAX|MOST|LARGEST|FORMATS|IMAGE_EXTENSIONS)(_[A-Z_]+)?")
 # names of constants in these modules that refuse nothing
 _NO_LIMITS = {
-    "utils.untrusted.pickle_opcodes._MAX_REASON",  # of a message
+    "utils.untrusted.pickle_machine._MAX_REASON",  # of a message
 }
 _SPOKEN = {
     "<NUL>": "\0",

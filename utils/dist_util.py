@@ -18,8 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from utils.machine.launch import Launch, meet
-from utils.machine.slurm import has_own_gpu
+from utils.machine.launch import Launch, has_own_gpu, set_rendezvous
 from utils.process import exit as exit_util
 
 _TIMEOUT = timedelta(minutes=30)
@@ -40,7 +39,7 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
     if launch.world_size == 1:
         yield device
         return
-    meet()
+    set_rendezvous()
     dist.init_process_group(
         # votes go over the CPU, so that they do not wait for the GPU
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",

@@ -27,8 +27,7 @@ from utils.files.atomic import sha256_of
 from utils.images.pixels import bytes_to_image
 from utils.loops.networks import cast_to_own_precision
 from utils.process.errors import CheckpointError
-from utils.untrusted.foreign_state import without_prefix
-from utils.untrusted.state_dict import check_state_dict, read_state_dict
+from utils.untrusted.state_dict import check_state_dict, read_state_dict, without_prefix
 
 Features = NDArray[np.float32]
 

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.machine.launch import Launch, meet, num_local_processes, read_launch
-from utils.machine.slurm import first_host, tasks_on_node
+from utils.machine.launch import (
+    Launch,
+    first_host,
+    num_local_processes,
+    read_launch,
+    set_rendezvous,
+    tasks_on_node,
+)
 
 RANKS = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
 TORCHRUN = {**RANKS, "MASTER_ADDR": "x", "MASTER_PORT": "29500"}
@@ -182,7 +188,7 @@ def test_tasks_of_equal_nodes_stand_together() -> None:
 
 def _meeting(environ: dict[str, str]) -> tuple[str, str]:
     changed = dict(environ)
-    meet(changed)
+    set_rendezvous(changed)
     assert {name: changed[name] for name in environ} == environ
     return changed["MASTER_ADDR"], changed["MASTER_PORT"]
 
@@ -221,7 +227,7 @@ def test_address_and_port_of_the_user_win_one_by_one() -> None:
 def test_torchrun_and_a_single_process_are_left_as_they_are() -> None:
     for environ in ({}, ALLOCATION, TORCHRUN, {**STEP, **TORCHRUN}):
         changed = dict(environ)
-        meet(changed)
+        set_rendezvous(changed)
         assert changed == environ
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.utils.test_launch import OPEN_MPI, STEP
-from utils.machine.launch import meet, num_local_processes
+from utils.machine.launch import num_local_processes, set_rendezvous
 
 BY_HAND = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "head", "MASTER_PORT": "1234"}
 ALL_FOUR = "RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
@@ -16,7 +16,7 @@ ALL_FOUR = "RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
 
 def test_place_that_is_set_is_left_as_it_is() -> None:
     environ = dict(BY_HAND)
-    meet(environ)
+    set_rendezvous(environ)
     assert environ == BY_HAND
 
 
@@ -28,7 +28,7 @@ def test_place_that_is_not_set_is_an_error_that_names_what_to_set(
     environ = {key: text for key, text in BY_HAND.items() if key != name}
     environ |= {} if value is None else {name: value}
     with pytest.raises(ValueError, match=rf"{name} .*torchrun.*{ALL_FOUR}"):
-        meet(environ)
+        set_rendezvous(environ)
 
 
 @pytest.mark.parametrize("port", ["abc", "-1", "0", "65536", "12.5", "²"])
@@ -37,7 +37,7 @@ def test_port_that_is_none_is_an_error_that_names_what_to_set(
     environ: dict[str, str], port: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"MASTER_PORT='{port}' .*{ALL_FOUR}"):
-        meet({**environ, "MASTER_ADDR": "head", "MASTER_PORT": port})
+        set_rendezvous({**environ, "MASTER_ADDR": "head", "MASTER_PORT": port})
 
 
 def _stub_mpi4py(monkeypatch: pytest.MonkeyPatch, num_known: int) -> None:
@@ -53,7 +53,7 @@ def test_processes_of_mpiexec_meet_where_the_first_one_says(
 ) -> None:
     _stub_mpi4py(monkeypatch, 8)
     environ = dict(OPEN_MPI)
-    meet(environ)
+    set_rendezvous(environ)
     assert environ == {**OPEN_MPI, "MASTER_ADDR": "n1", "MASTER_PORT": "1234"}
 
 
@@ -63,7 +63,7 @@ def test_mpi4py_of_another_mpi_is_an_error_and_no_endless_wait(
     _stub_mpi4py(monkeypatch, 1)
     parts = r"OMPI_COMM_WORLD_SIZE=8.*mpi4py.* 1 .*mpiexec"
     with pytest.raises(ValueError, match=parts):
-        meet(dict(OPEN_MPI))
+        set_rendezvous(dict(OPEN_MPI))
 
 
 def test_number_of_local_processes_that_python_cannot_read_counts_as_unsaid() -> None:

@@ -7,11 +7,189 @@ several tasks of Slurm; ``mpiexec``; a single process.
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
-from utils.machine import mpi as mpi_launch
-from utils.machine import slurm as slurm_launch
+# a step's own count comes first: the job may have room for more tasks
+_SIZES = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
+_NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
+# numbers above stand for the batch script, an interactive shell, and Slurm's own
+_LAST_STEP = 0xFFFFFFF0
+# below the ports that systems hand out by themselves
+_FIRST_PORT, _NUM_PORTS = 20000, 10000
+_SLURM_REMEDY = "start the script by srun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+
+
+def slurm_variables(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
+    """Name and text of this task's rank, of the number of tasks, and of its rank on the machine.
+
+    None outside of a step, and in a step of one task.
+
+    Raises:
+        ValueError: if there are several tasks, and it is not said which one this is.
+    """
+    size = _first(environ, _SIZES)
+    if not _is_step(environ) or size is None or environ[size] == "1":
+        return None
+    names = ("SLURM_PROCID", size, "SLURM_LOCALID")
+    for name in names:
+        if name not in environ:
+            raise ValueError(f"{size}={environ[size]}, but {name} is not set; {_SLURM_REMEDY}")
+    return tuple((name, environ[name]) for name in names)
+
+
+def _is_step(environ: Mapping[str, str]) -> bool:
+    step = environ.get("SLURM_STEP_ID", "")
+    if not step.isdecimal() or int(step) > _LAST_STEP:
+        return False
+    # in the shell of `srun --pty` the task is the shell
+    is_task = environ.get("SLURM_TASK_PID") == str(os.getpid())
+    return is_task or "SLURM_PTY_PORT" not in environ
+
+
+def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in environ), None)
+
+
+def has_own_gpu(environ: Mapping[str, str]) -> bool:
+    """Whether each task sees no other GPU than its own, so that all of them call it number 0."""
+    return slurm_variables(environ) is not None and "SLURM_GPUS_PER_TASK" in environ
+
+
+def tasks_on_node(environ: Mapping[str, str]) -> int:
+    """Tasks of this step on this machine; 1 where that is not said.
+
+    ``SLURM_STEP_TASKS_PER_NODE`` lists the nodes in order, equal ones together: ``4(x2),1``.
+    """
+    text = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    groups = re.findall(r"(\d+)(?:\(x(\d+)\))?(?:,|$)", text)
+    counts = [int(count) for count, times in groups for _ in range(int(times or 1))]
+    node = environ.get("SLURM_NODEID", "0")
+    if not node.isdecimal() or int(node) >= len(counts):
+        return 1
+    return max(1, counts[int(node)])
+
+
+def _slurm_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Sets MASTER_ADDR and MASTER_PORT, where they are not set, to what all tasks find alike.
+
+    Raises:
+        ValueError: if the list of nodes, or the number of the job, is missing or no such thing.
+    """
+    if "MASTER_ADDR" not in environ:
+        name = _first(environ, _NODE_LISTS)
+        if name is None:
+            raise ValueError(f"{_NODE_LISTS[0]} is not set; set MASTER_ADDR to the first host")
+        try:
+            environ["MASTER_ADDR"] = first_host(environ[name])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}; set MASTER_ADDR to the first host") from None
+    if "MASTER_PORT" not in environ:
+        environ["MASTER_PORT"] = str(_port(environ))
+
+
+def _port(environ: Mapping[str, str]) -> int:
+    """A port by job and step: jobs that follow each other, and steps side by side, differ."""
+    numbers = []
+    for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"):
+        text = environ.get(name, "")
+        if not text.isdecimal():
+            raise ValueError(f"{name}={text!r} is not a number; set MASTER_PORT to a free port")
+        numbers.append(int(text))
+    return _FIRST_PORT + (numbers[0] + 101 * numbers[1]) % _NUM_PORTS
+
+
+def first_host(node_list: str) -> str:
+    """The first host of a list such as ``n[08-10,12],login``: here ``n08``.
+
+    Raises:
+        ValueError: if it is no such list.
+    """
+    first = re.match(r"(?:[^][,\s]|\[[^][\s]*\])+(?=,|$)", node_list.strip())
+    if first is None:
+        raise ValueError(f"{node_list!r} is no list of hosts")
+    return re.sub(r"\[([^][]*)\]", lambda group: _lowest(node_list, group[1]), first[0])
+
+
+def _lowest(node_list: str, numbers: str) -> str:
+    low = re.match(r"(\d+)(?:-\d+)?(?=,|$)", numbers)
+    if low is None:
+        raise ValueError(f"{node_list!r} has no number at the start of [{numbers}]")
+    return low[1]
+
+
+# (rank, number of processes, rank on the machine) as Open MPI, and as MPICH and Intel MPI, say it
+_VARIABLES = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+)
+
+
+def mpi_variables(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
+    """Name and text of the rank, the number of processes and the rank on this machine, or None."""
+    for rank, size, local_rank in _VARIABLES:
+        if rank in environ and size in environ:
+            names = (rank, size, local_rank if local_rank in environ else rank)
+            return tuple((name, environ[name]) for name in names)
+    return None
+
+
+def _mpi_local_processes(environ: Mapping[str, str]) -> int:
+    """How many of the processes are on this machine; 1 where nobody says."""
+    names = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+    said = next((environ[name] for name in names if name in environ), "1")
+    return int(said) if said.isdecimal() and int(said) else 1
+
+
+def _mpi_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Sets MASTER_ADDR and MASTER_PORT to a place that the first process tells the others.
+
+    Where both are set they are left as they are.
+
+    Raises:
+        ValueError: if mpi4py is missing and they are not set, or does not know the processes.
+    """
+    if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
+        return
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"mpiexec started several processes, and mpi4py cannot be used ({error}); run "
+            "./setup.sh mpi, or set MASTER_ADDR and MASTER_PORT to the first process's"
+        ) from None
+    _require_same_size(environ, MPI.COMM_WORLD.Get_size())
+    address = None
+    if MPI.COMM_WORLD.Get_rank() == 0:
+        address = _own_address()
+    environ["MASTER_ADDR"], environ["MASTER_PORT"] = MPI.COMM_WORLD.bcast(address, root=0)
+
+
+def _require_same_size(environ: Mapping[str, str], num_known: int) -> None:
+    """Refuses an mpi4py of another MPI, for which each process is alone: all would wait."""
+    _, (name, text), _ = mpi_variables(environ) or ((), ("", str(num_known)), ())
+    if text != str(num_known):
+        raise ValueError(
+            f"{name}={text}, but mpi4py knows {num_known} process(es): it belongs to another MPI; "
+            "install mpi4py for the mpiexec in use (pip install --force-reinstall --no-binary "
+            "mpi4py mpi4py), or set MASTER_ADDR and MASTER_PORT to the first process's"
+        )
+
+
+def _own_address() -> tuple[str, str]:
+    """This machine's address for the others, and a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = str(probe.getsockname()[1])
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError:
+        name = "127.0.0.1"  # a machine that does not know its own name
+    return name, port
+
 
 _REMEDY = (
     "start the script by torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in each"
@@ -36,7 +214,7 @@ def read_launch(environ: Mapping[str, str], local_rank_flag: int = 0) -> Launch:
     Raises:
         ValueError: if the variables are there but are no numbers, or contradict each other.
     """
-    launcher, variables = _told(environ, local_rank_flag)
+    launcher, variables = _launcher(environ, local_rank_flag)
     if launcher == _SINGLE:
         return Launch()
     rank, world_size, local_rank = (_number(name, text) for name, text in variables)
@@ -52,7 +230,7 @@ def read_launch(environ: Mapping[str, str], local_rank_flag: int = 0) -> Launch:
     return Launch(rank, local_rank, world_size)
 
 
-def _told(
+def _launcher(
     environ: Mapping[str, str], local_rank_flag: int = 0
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
     """The launcher, and its variables for rank, number of processes and rank on the machine."""
@@ -60,8 +238,8 @@ def _told(
         local_rank = environ.get("LOCAL_RANK", str(local_rank_flag))
         ranks = ("RANK", environ["RANK"]), ("WORLD_SIZE", environ["WORLD_SIZE"])
         return _ELASTIC, (*ranks, ("LOCAL_RANK", local_rank))
-    slurm = slurm_launch.slurm_variables(environ)
-    mpi = mpi_launch.mpi_variables(environ)
+    slurm = slurm_variables(environ)
+    mpi = mpi_variables(environ)
     # srun sets PMI_* as well; but another number is that of an mpiexec, whose helpers are the tasks
     if slurm is not None and (mpi is None or mpi[1][1] == slurm[1][1]):
         return _SLURM, slurm
@@ -80,22 +258,22 @@ def num_local_processes(environ: Mapping[str, str] = os.environ) -> int:
     text = environ.get("LOCAL_WORLD_SIZE", "")
     if text.isdecimal():
         return max(1, int(text))
-    if _told(environ)[0] == _SLURM:
-        return slurm_launch.tasks_on_node(environ)
-    return mpi_launch.num_local_processes(environ)
+    if _launcher(environ)[0] == _SLURM:
+        return tasks_on_node(environ)
+    return _mpi_local_processes(environ)
 
 
-def meet(environ: MutableMapping[str, str] = os.environ) -> None:
+def set_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
     """Sets MASTER_ADDR and MASTER_PORT where the launcher did not.
 
     Raises:
         ValueError: if no place can be found, or it is none; the message says what to set.
     """
-    launcher = _told(environ)[0]
+    launcher = _launcher(environ)[0]
     if launcher == _SLURM:
-        slurm_launch.meet(environ)
+        _slurm_rendezvous(environ)
     elif launcher == _MPI:
-        mpi_launch.meet(environ)
+        _mpi_rendezvous(environ)
     if launcher != _SINGLE:
         _require_place(environ)
 
@@ -103,7 +281,9 @@ def meet(environ: MutableMapping[str, str] = os.environ) -> None:
 def _require_place(environ: Mapping[str, str]) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not environ.get(name):
-            raise ValueError(f"several processes should meet, but {name} is not set; {_REMEDY}")
+            raise ValueError(
+                f"several processes should set_rendezvous, but {name} is not set; {_REMEDY}"
+            )
     port = environ["MASTER_PORT"]
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"MASTER_PORT={port!r} is not a port, a number from 1 to 65535; {_REMEDY}")

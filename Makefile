@@ -3,8 +3,9 @@ PY := .venv/bin/python
 QUICK ?= 0
 # tests at a time, each in one thread
 WORKERS ?= 2
+PACKAGES := $(filter-out tests benchmarks,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 
-.PHONY: demo demo-labels demo-images test test-browser test-slurm test-reliability soak bench lint types doctor setup clean
+.PHONY: demo demo-labels demo-images check test test-short test-browser test-slurm test-reliability soak bench lint types docs doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
@@ -16,8 +17,15 @@ demo-labels: setup
 demo-images: setup
 	$(PY) demo_images.py $(if $(filter-out 0,$(QUICK)),--quick True)
 
+# what every change must pass, in minutes
+check: lint types docs test-short
+
 test: setup-dev
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal
+
+# without whole scripts, several processes, kills and damage
+test-short: setup-dev
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not browser and not slurm and not dist and not slow and not reliability" --ignore tests/scripts
 
 # the report in a real browser; fetches Chromium through apt-get if there is none
 test-browser:
@@ -47,6 +55,11 @@ lint: setup-dev
 
 types: setup-dev
 	$(PY) -m mypy
+
+# pages of every module out of the docstrings, in outputs/api; a type that a class inherits stays a word without a link
+docs:
+	@./setup.sh docs
+	$(PY) -W error::UserWarning -W error::RuntimeWarning -W 'ignore:Error parsing type annotation' -m pdoc --docformat google --no-show-source -o outputs/api $(PACKAGES)
 
 doctor:
 	@sh doctor.sh

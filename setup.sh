@@ -4,6 +4,7 @@
 #   ./setup.sh mpi      mpi4py on top (needs an MPI library)
 #   ./setup.sh browser  what the tests of the report's page need on top, Chromium included (Debian, as root)
 #   ./setup.sh slurm    what the tests of the job scripts need on top: Slurm and munge (Debian, as root)
+#   ./setup.sh docs     what the API pages need on top
 # PYTHON      interpreter to build on                  (python3)
 # TORCH_SPEC  what to install when it has no torch     (torch==2.13.0)
 # LOCKED=1    exact versions of requirements.lock
@@ -22,7 +23,8 @@ case "$GROUP" in
   mpi)  FILES=(requirements.txt requirements-mpi.txt) ;;
   browser) FILES=(requirements.txt requirements-dev.txt requirements-browser.txt) ;;
   slurm) FILES=(requirements.txt requirements-dev.txt) ;;
-  *)    fail "unknown group '$GROUP': give base, dev, mpi, browser or slurm" ;;
+  docs) FILES=(requirements.txt requirements-docs.txt) ;;
+  *)    fail "unknown group '$GROUP': give base, dev, mpi, browser, slurm or docs" ;;
 esac
 
 has_all() {

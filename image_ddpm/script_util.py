@@ -15,7 +15,6 @@ from models.config import (
     parse_channel_mult,
 )
 from utils.identity import Identity
-from utils.script_util import defaults
 
 if TYPE_CHECKING:
     from models.unet import TimeConditionedUNet
@@ -24,11 +23,6 @@ if TYPE_CHECKING:
 _CHANNEL_MULT = MappingProxyType(
     {512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0), 32: (1.0, 2.0, 2.0, 2.0)}
 )
-
-
-def image_model_and_diffusion_defaults() -> dict[str, Any]:
-    """Flag → default of the network and the process."""
-    return {**defaults(ImageModelFlags), **defaults(ImageDiffusionFlags)}
 
 
 def channel_mult(image_size: int, text: str) -> tuple[float, ...]:

@@ -14,7 +14,6 @@ import numpy as np
 
 from noisy_label.noise import NUM_CLASSES, Array, Labels
 from utils.errors import DataError
-from utils.file_names import number_name
 from utils.safe_pickle import dump_pickle, load_pickle
 from utils.storage_util import make_folder
 
@@ -27,11 +26,6 @@ class NoisyLabels:
 
     labels: Labels
     law: Array
-
-
-def label_file(data_dir: str, noise_type: str, alpha: float) -> str:
-    """Where the labels of the training images are kept."""
-    return os.path.join(data_dir, f"{noise_type}_noisy_label_{number_name(alpha)}.pkl")
 
 
 def held_out_file(path: str) -> str:

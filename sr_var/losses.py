@@ -31,17 +31,6 @@ def itakura_saito(variance: Tensor, squared_residual: Tensor) -> Tensor:
     return ((squared_residual + VARIANCE_FLOOR) / floored + floored.log()).mean()
 
 
-def gaussian_nll(mean: Tensor, variance: Tensor, label: Tensor) -> Tensor:
-    """Mean of ½ (y − m)²/v + ½ log v; minimiser m = E[Y | x], v = Var[Y | x].
-
-    Args:
-        mean: m.
-        variance: v > 0, same shape.
-        label: y, same shape.
-    """
-    return beta_nll(mean, variance, label, beta=0.0)
-
-
 def beta_nll(mean: Tensor, variance: Tensor, label: Tensor, beta: float) -> Tensor:
     """Mean of sg(v^β) · (½ (y − m)²/v + ½ log v), sg: taken as a constant by the gradient.
 

@@ -48,20 +48,21 @@ class EncoderConfig:
         """Validate every field."""
         if self.num_classes < 1:
             raise ValueError(f"--num_classes {self.num_classes}: give a positive integer")
+        pool = self.unet.flag("pool")
         if self.pool not in POOLS:
-            raise ValueError(f"--pool {self.pool!r}: choose one of {', '.join(POOLS)}")
+            raise ValueError(f"{pool} {self.pool!r}: choose one of {', '.join(POOLS)}")
         if self.pool == "attention" and self.unet.dims == 3:
             raise ValueError(
-                "--pool attention has a position for each place of a square image, --dims 3 leaves "
-                "the length of the first axis open: choose --pool adaptive"
+                f"{pool} attention has a position for each place of a square image, --dims 3 "
+                f"leaves the length of the first axis open: choose {pool} adaptive"
             )
         defaults = {field.name: field.default for field in fields(UNetConfig)}
         for name in _UNUSED_FIELDS:
             value = getattr(self.unet, name)
             if value != defaults[name]:
                 raise ValueError(
-                    f"--{name} {value} of the U-Net means nothing in a classifier, which is its "
-                    f"first half: leave it at {defaults[name]}"
+                    f"{self.unet.flag(name)} {value} of the U-Net means nothing in a "
+                    f"classifier, which is its first half: leave it at {defaults[name]}"
                 )
 
     @property

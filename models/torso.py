@@ -97,8 +97,8 @@ class Torso(nn.Module):
         if not unreached:
             return []
         return [
-            f"notice: --attention_resolutions {','.join(map(str, unreached))} adds no attention: "
-            f"the levels have sides of {', '.join(map(str, levels))} pixels"
+            f"notice: {config.flag('attention_resolutions')} {','.join(map(str, unreached))} adds "
+            f"no attention: the levels have sides of {', '.join(map(str, levels))} pixels"
         ]
 
     def _make_res_block(

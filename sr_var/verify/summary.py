@@ -7,7 +7,7 @@ and writes nothing but the sampler's settings, for the cost; ``table`` says it i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -78,65 +78,78 @@ def summarise(
     """All sections; docs/file_formats.md lists them."""
     names = [name for name in rows[0].means if all(name in row.means for row in rows)]
     means = {name: np.array([row.means[name] for row in rows]) for name in names}
-    own = {
-        f"{section}.{key}": np.array([row.figures[section][key] for row in rows])
-        for section, key in _own_keys(rows[0])
-    }
-    figures = averages([_own(row) for row in rows])
-    pooled = pooled_figures({name: values.mean() for name, values in means.items()})
-    result: dict[str, Any] = {
+    found = pooled_figures({name: values.mean() for name, values in means.items()})
+    pooled = {name: float(value) for name, value in found.items()}
+    replicates = _replicates(rows, means, flags.seed) if len(rows) > 1 else {}
+    intervals = {name: percentile_interval(values, 0.95) for name, values in replicates.items()}
+    # pooled ones behind averages: a ratio of sums takes the place of a mean of ratios
+    sections = _nested({**_averages(rows), **pooled, **_of_all_pixels(rows, totals)})
+    if "truth" in sections:
+        text = truth_text(sections["truth"], flags.num_samples)
+        sections["truth"] = {**sections["truth"], "text": text}
+    return {
         "num_images": len(rows),
         "num_samples": flags.num_samples,
         "num_images_with_float_moments": sum(row.is_float for row in rows),
-        **figures,
+        **sections,
+        "intervals": {**intervals, **totals.intervals()} if replicates else {},
+        "verdict": verdict(pooled, replicates, flags.margin),
+        "cost": cost(flags),
+        "curves": {route: curves(sums) for route, sums in totals.histograms.items()},
+        "scatter": totals.scatter(),
     }
-    for name, value in pooled.items():
-        _set(result, name, float(value))
+
+
+def _averages(rows: Sequence[ImageResult]) -> dict[str, float]:
+    """Dotted name → mean over images, of the figures that each image has of its own."""
+    found = averages([_own(row) for row in rows])
+    return {f"{section}.{key}": value for section in found for key, value in found[section].items()}
+
+
+def _of_all_pixels(rows: Sequence[ImageResult], totals: Totals) -> dict[str, float]:
+    """Dotted name → figure, of the histograms of all images."""
+    found: dict[str, float] = {}
     for route, sums in totals.histograms.items():
-        num_floored = sum(row.means[f"{route}.num_floored"] for row in rows)
-        result["calibration"][route] |= {
-            **{name: figure(sums) for name, figure in _OF_HISTOGRAMS.items()},
-            "num_floored": int(num_floored),
-        }
+        for name, figure in _OF_HISTOGRAMS.items():
+            found[f"calibration.{route}.{name}"] = figure(sums)
+        num_floored = int(sum(row.means[f"{route}.num_floored"] for row in rows))
+        found[f"calibration.{route}.num_floored"] = num_floored
+    return found
+
+
+def _replicates(
+    rows: Sequence[ImageResult], means: Mapping[str, Array], seed: int
+) -> dict[str, Array]:
+    """Bootstrap replicates of averages and pooled figures by dotted name."""
+    own = {
+        f"own.{section}.{key}": np.array([row.figures[section][key] for row in rows])
+        for section, key in _own_keys(rows[0])
+    }
 
     def figures_of(part: Mapping[str, Any]) -> Mapping[str, Any]:
-        kept = {name: part[f"own.{name}"] for name in own}
-        # pooled ones last: a ratio of sums takes the place of a mean of ratios
-        return {**kept, **pooled_figures({name: part[name] for name in names})}
+        kept = {name.removeprefix("own."): part[name] for name in own}
+        return {**kept, **pooled_figures({name: part[name] for name in means})}
 
-    table = {**means, **{f"own.{name}": values for name, values in own.items()}}
-    replicates = bootstrap(table, figures_of, flags.seed) if len(rows) > 1 else {}
-    result["intervals"] = {
-        name: percentile_interval(values, 0.95) for name, values in replicates.items()
-    } | (totals.intervals() if replicates else {})
-    flat = {name: float(value) for name, value in pooled.items()}
-    result["verdict"] = verdict(flat, replicates, flags.margin)
-    result["cost"] = cost(flags)
-    if "truth" in result:
-        result["truth"]["text"] = truth_text(result["truth"], flags.num_samples)
-    result["curves"] = {route: curves(sums) for route, sums in totals.histograms.items()}
-    result["scatter"] = totals.scatter()
-    return result
+    return bootstrap({**means, **own}, figures_of, seed)
 
 
 def flat_figures(summary: Mapping[str, Any]) -> dict[str, float]:
     """Dotted name → value, for TensorBoard, which has no place for infinity, lists and words."""
     skipped = ("intervals", "curves", "scatter", "verdict")
-    found: dict[str, float] = {}
-    for section, part in summary.items():
-        if isinstance(part, Mapping) and section not in skipped:
-            found |= {f"{section}.{name}": value for name, value in _leaves(part).items()}
-    return found
+    return {
+        name: value
+        for section, part in summary.items()
+        if isinstance(part, Mapping) and section not in skipped
+        for name, value in _leaves(part, f"{section}.")
+    }
 
 
-def _leaves(part: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _leaves(part: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
     for key, value in part.items():
         if isinstance(value, Mapping):
-            found |= {f"{key}.{name}": leaf for name, leaf in _leaves(value).items()}
+            yield from _leaves(value, f"{prefix}{key}.")
         elif isinstance(value, (int, float)) and math.isfinite(value):
-            found[key] = value
-    return found
+            yield prefix + key, value
 
 
 def _own_keys(row: ImageResult) -> list[tuple[str, str]]:
@@ -149,8 +162,13 @@ def _own(row: ImageResult) -> dict[str, dict[str, float]]:
     return {section: row.figures[section] for section in _OWN_SECTIONS}
 
 
-def _set(result: dict[str, Any], dotted: str, value: float) -> None:
-    *sections, key = dotted.split(".")
-    for section in sections:
-        result = result.setdefault(section, {})
-    result[key] = value
+def _nested(flat: Mapping[str, float]) -> dict[str, Any]:
+    """Sections of sections from dotted names."""
+    result: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *sections, key = dotted.split(".")
+        place = result
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    return result

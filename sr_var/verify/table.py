@@ -8,6 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 _WIDTH = 100
+
+
+def _of_both(section: str, name: str) -> tuple[str, str]:
+    """Dotted names of a figure that both routes have: nets, samples."""
+    return f"{section}.nets.{name}", f"{section}.samples.{name}"
+
+
 # label, then dotted names: nets, samples, noise floor; the interval is that of the nets
 _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("mean of the nets against that of the samples", "", "", ""),
@@ -27,20 +34,20 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("against the real high-res image", "", "", ""),
     ("  psnr, dB", "high_res.psnr_net", "high_res.psnr_samples", ""),
     ("  psnr of bilinear upsampling, dB", "high_res.psnr_bilinear", "", ""),
-    ("  mean of error² / variance", *("z2",) * 2, ""),
-    ("  negative log-likelihood", *("nll",) * 2, ""),
-    ("  inside the 68 % interval", *("coverage_68",) * 2, ""),
-    ("  inside the 95 % interval", *("coverage_95",) * 2, ""),
-    ("  90 % interval score, grey levels", *("interval_score_90",) * 2, ""),
-    ("  calibration error of the std (ENCE)", *("ence",) * 2, ""),
-    ("  sparsification error (AUSE)", *("ause",) * 2, ""),
+    ("  mean of error² / variance", *_of_both("calibration", "z2"), ""),
+    ("  negative log-likelihood", *_of_both("calibration", "nll"), ""),
+    ("  inside the 68 % interval", *_of_both("calibration", "coverage_68"), ""),
+    ("  inside the 95 % interval", *_of_both("calibration", "coverage_95"), ""),
+    ("  90 % interval score, grey levels", *_of_both("calibration", "interval_score_90"), ""),
+    ("  calibration error of the std (ENCE)", *_of_both("calibration", "ence"), ""),
+    ("  sparsification error (AUSE)", *_of_both("calibration", "ause"), ""),
     ("consistency with the low-res image, grey levels", "", "", ""),
     ("  rms of area(mean) − X", "consistency.nets.mean_rms", "consistency.samples.mean_rms", ""),
     ("  std of block means", "", "consistency.samples.block_mean_std", ""),
     ("std of the nets at edges, grey levels", "edges.std_at_edges", "", ""),
     ("std of the nets on flat ground, grey levels", "edges.std_on_flat", "", ""),
-    ("network evaluations per image", *("evaluations_per_image",) * 2, ""),
-    ("seconds per image", *("seconds_per_image",) * 2, ""),
+    ("network evaluations per image", *_of_both("cost", "evaluations_per_image"), ""),
+    ("seconds per image", *_of_both("cost", "seconds_per_image"), ""),
 )
 
 
@@ -52,8 +59,7 @@ def table(summary: Mapping[str, Any]) -> str:
     """
     head = f"{summary['num_images']} images, {summary['num_samples']} samples each"
     lines = [f"{head:<44}{'nets':>10}{'samples':>10}{'floor':>9}   {'nets, 95 %'}"]
-    for label, *names in _ROWS:
-        nets, samples, floor = _dotted(names)
+    for label, nets, samples, floor in _ROWS:
         cells = [_shown(summary, name) for name in (nets, samples, floor)]
         interval = summary["intervals"].get(nets)
         shown = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
@@ -76,16 +82,6 @@ def _truth_lines(truth: Mapping[str, Any]) -> list[str]:
         cells = [f"{truth[route][key]:.4g}" for route in ("nets", "samples", "expected")]
         lines.append(f"{label:<44}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}")
     return [*lines, *textwrap.wrap(truth["text"], _WIDTH)]
-
-
-def _dotted(names: list[str]) -> list[str]:
-    """Both routes' figures of calibration and cost are written once."""
-    nets, samples, floor = names
-    if nets.endswith("_per_image"):
-        return [f"cost.{route}.{nets}" for route in ("nets", "samples")] + [floor]
-    if nets and nets == samples:
-        return [f"calibration.{route}.{nets}" for route in ("nets", "samples")] + [floor]
-    return names
 
 
 def _shown(summary: Mapping[str, Any], dotted: str) -> str:

@@ -79,16 +79,19 @@ class NoiseFlags:
     overwrite: bool = flag(False, "replace labels that were drawn otherwise")
 
     def __post_init__(self) -> None:
-        """Refuses a share that is none; fills in the file.
+        """Refuses a share that is none.
 
         Raises:
             ValueError: names the flag, its value and the remedy.
         """
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha {self.alpha:g} must be between 0 and 1")
-        if not self.noise_label_file:
-            name = f"{self.noise_type}_noisy_label_{number_name(self.alpha)}.pkl"
-            object.__setattr__(self, "noise_label_file", os.path.join(self.data_dir, name))
+
+    @property
+    def label_file(self) -> str:
+        """``--noise_label_file``, or the one of the noise in ``data_dir``."""
+        name = f"{self.noise_type}_noisy_label_{number_name(self.alpha)}.pkl"
+        return self.noise_label_file or os.path.join(self.data_dir, name)
 
     @property
     def run_name(self) -> str:

@@ -167,6 +167,11 @@ class FlagParser(argparse.ArgumentParser):
         self.error("; ".join(parts) or f"unexpected words: {' '.join(unknown)}")
 
 
+def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
+    """Return a copy of parsed flags in which some have these values."""
+    return argparse.Namespace(**{**vars(args), **values})
+
+
 def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any]) -> None:
     """Adds one group of flags from a dataclass whose fields were made with :func:`flag`.
 

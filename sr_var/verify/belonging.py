@@ -30,7 +30,7 @@ def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> 
     Raises:
         DataError: names both stamps and both checkpoints.
     """
-    folder = flags.sr_model_output_dir
+    folder = flags.nets_dir
     mean = _stamp(folder, "mean", flags.mean_model_step)
     variance = _stamp(folder, "var", flags.var_model_step)
     if mean is None or variance is None:
@@ -60,8 +60,8 @@ def origins(flags: VerificationFlags) -> dict[str, Any]:
     Returns:
         JSON types; None for results without a stamp.
     """
-    mean = _stamp(flags.sr_model_output_dir, "mean", flags.mean_model_step)
-    variance = _stamp(flags.sr_model_output_dir, "var", flags.var_model_step)
+    mean = _stamp(flags.nets_dir, "mean", flags.mean_model_step)
+    variance = _stamp(flags.nets_dir, "var", flags.var_model_step)
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     return {
         "mean_models": mean and mean[1],
@@ -72,7 +72,7 @@ def origins(flags: VerificationFlags) -> dict[str, Any]:
 
 def has_own_means(flags: VerificationFlags) -> bool:
     """Whether a test of this project wrote the means."""
-    folder, step = flags.sr_model_output_dir, flags.mean_model_step
+    folder, step = flags.nets_dir, flags.mean_model_step
     return any(os.path.exists(stamp_path(folder, kind, step)) for kind in ("mean", "baseline"))
 
 

@@ -22,7 +22,7 @@ def cost(flags: VerificationFlags) -> dict[str, Any]:
     """
     steps = num_steps(flags.ddpm_sr_output_dir)
     a_sample = seconds_per_item(os.path.join(flags.ddpm_sr_output_dir, SECONDS_FILE))
-    nets_dir, step = flags.sr_model_output_dir, flags.var_model_step
+    nets_dir, step = flags.nets_dir, flags.var_model_step
     is_baseline = os.path.exists(stamp_path(nets_dir, "baseline", step))
     kind = "baseline" if is_baseline else "var"
     return {

@@ -77,7 +77,7 @@ def require_same_orientation(flags: VerificationFlags) -> None:
     Raises:
         DataError: names the record that says so, and the flag.
     """
-    folder, steps = flags.sr_model_output_dir, (flags.mean_model_step, flags.var_model_step)
+    folder, steps = flags.nets_dir, (flags.mean_model_step, flags.var_model_step)
     kinds = zip(("mean", "var", "baseline"), (*steps, steps[0]), strict=True)
     records = [stamp_path(folder, kind, step) for kind, step in kinds]
     for path in (*records, os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)):
@@ -119,7 +119,7 @@ def load_image_data(
     reference = load_reference(
         sample_folder, flags.num_samples, size, small_size, num_threads=num_threads
     )
-    net_folder = safe_join(flags.sr_model_output_dir, entry.name)
+    net_folder = safe_join(flags.nets_dir, entry.name)
     mean = _read_mean(net_folder, flags.mean_model_step, size)
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
     _require(variance_path, "sr_var_test.py")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 
+from sr_var.compat import existing_path
 from sr_var.flags import DataFlags, SampleFlags
 from utils.crop_data import Entry, listed_entries
 from utils.data_flags import ERROR
@@ -18,9 +18,6 @@ def load_entries(
 ) -> list[Entry]:
     """All images of an info dict, in the dict's order.
 
-    The dict's documented misnaming ``data/imagenet/`` is read as ``data/sr_imagenet/`` where only
-    that exists.
-
     Args:
         data_info_dict_path: the pickle.
         data_dir: the folder of the images.
@@ -29,8 +26,7 @@ def load_entries(
     Raises:
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
     """
-    path = existing_path(data_info_dict_path, ("data/imagenet/", "data/sr_imagenet/"))
-    return listed_entries(path, data_dir, flag)
+    return listed_entries(existing_path(data_info_dict_path), data_dir, flag)
 
 
 def load_test_entries(
@@ -89,12 +85,3 @@ def _warn_of_low_res(
     if is_refused or len(low) == len(facts):
         raise DataError(f"{told}; give the high-res images that they come from, or leave them out")
     log(f"warning: {told}")
-
-
-def existing_path(path: str, misspelling: tuple[str, str]) -> str:
-    """The path itself, or its documented correction if only that exists (and says so)."""
-    corrected = path.replace(*misspelling)
-    if os.path.exists(path) or corrected == path or not os.path.exists(corrected):
-        return path
-    print(f"notice: {path} does not exist; using {corrected}")
-    return corrected

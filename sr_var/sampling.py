@@ -99,6 +99,7 @@ class SRSampler:
             apply_orientation=flags.apply_orientation,
         )
         self._num_skipped = self._num_looked_at = 0
+        self._claimed: list[ImageJob] = []
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler,
             clip_denoised=flags.clip_denoised,
@@ -126,7 +127,7 @@ class SRSampler:
         # the first process stands for all: each does about as much
         total = len(self._entries) * self._flags.num_samples_per_image // world_size
         progress = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
-        with stop.listening(), progress as bar, self._writer:
+        with stop.listening(), progress as bar, self._claims(), self._writer:
             jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
             for rows in job_batches(jobs, self._flags.batch_size):
                 self._stopwatch.start()
@@ -136,6 +137,7 @@ class SRSampler:
                     break
                 self._stopwatch.stop(len(rows))
                 self._store(rows, samples)
+                self._let_go_of_written()
                 bar.update(len(rows))
         # image by image the others were cleared where they were
         remove_stale_temp_files(self._flags.output_dir)
@@ -181,6 +183,25 @@ class SRSampler:
 
     # ---- claiming
 
+    @contextlib.contextmanager
+    def _claims(self) -> Iterator[None]:
+        """Let go, in the end, of every image that is still claimed."""
+        try:
+            yield
+        finally:
+            for job in self._claimed:
+                job.lock.close()
+            self._claimed = []
+
+    def _let_go_of_written(self) -> None:
+        still_open = []
+        for job in self._claimed:
+            if job.num_open:
+                still_open.append(job)
+            else:
+                job.lock.close()
+        self._claimed = still_open
+
     def _claim_jobs(self, offset: int, bar: Progress) -> Iterator[ImageJob]:
         order = [*range(offset, len(self._entries)), *range(offset)]
         for position in order:
@@ -194,6 +215,7 @@ class SRSampler:
             if job is not None:
                 bar.update(self._flags.num_samples_per_image - len(job.missing))
                 if job.missing:
+                    self._claimed.append(job)
                     yield job
 
     def _open_job(self, position: int, lock: IO[str]) -> ImageJob | None:
@@ -291,7 +313,6 @@ class SRSampler:
 
     def _store_job(self, job: ImageJob, indices: list[int], samples: torch.Tensor) -> None:
         folder = self._folder(job)
-        job.num_open -= len(indices)
         if job.moments is not None:
             grey = np.stack([to_hwc(image_to_255(sample.double())) for sample in samples])
             job.moments = job.moments.add(grey, indices, self._small_size)
@@ -303,8 +324,7 @@ class SRSampler:
 
         for _ in ordered_map(save, range(len(indices)), encoding_threads(self._device)):
             pass
-        if job.num_open == 0:
-            job.lock.close()
+        job.num_open -= len(indices)  # now the loop may let go of the image
 
     def _folder(self, job: ImageJob) -> str:
         return safe_join(self._flags.output_dir, job.name)

@@ -21,7 +21,7 @@ from noisy_label.noise import NUM_CLASSES, Array, Labels, biased_law, uniform_la
 from utils.atomic_file import write_json_atomic
 from utils.errors import DataError
 from utils.identity import differences
-from utils.json_file import read_json
+from utils.json_file import read_record
 from utils.storage_util import make_folder
 
 Log = Callable[[str], None]
@@ -158,14 +158,9 @@ def read_label_record(path: str) -> dict[str, Any] | None:
         DataError: if it is damaged.
     """
     try:
-        content = read_json(record_path(path))
-        if not isinstance(content, dict):
-            raise ValueError("no record")
+        return read_record(record_path(path), _REMEDY)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise DataError(f"{record_path(path)} is damaged ({error}); {_REMEDY}") from None
-    return content
 
 
 def _require_plausible(path: str, law: Array, right: Labels) -> None:

@@ -32,7 +32,7 @@ from utils.atomic_file import write_json_atomic
 from utils.crop_data import Entry
 from utils.errors import DataError
 from utils.file_names import number_name
-from utils.json_file import is_number, read_json
+from utils.json_file import read_record, require_numbers
 from utils.pixel_util import image_to_255, require_finite, save_image, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
@@ -239,17 +239,11 @@ def _stored_errors(path: str) -> dict[str, dict[str, float]]:
     Raises:
         DataError: if the file is damaged.
     """
-    try:
-        content: dict[str, dict[str, float]] = read_json(path)
-        rows = content.values() if isinstance(content, dict) else ()
-        if not rows or not all(_is_row(row) for row in rows):
-            raise ValueError("no figures by level")
-    except ValueError as error:
-        raise DataError(
-            f"{path} is damaged ({error}); delete it and run sr_baseline_test.py again"
-        ) from None
-    return content
+    return read_record(path, "delete it and run sr_baseline_test.py again", _check_errors)
 
 
-def _is_row(row: object) -> bool:
-    return isinstance(row, dict) and "coverage" in row and all(map(is_number, row.values()))
+def _check_errors(content: dict[str, Any]) -> None:
+    if not content:
+        raise ValueError("no figures by level")
+    for row in content.values():
+        require_numbers([row["coverage"], *row.values()])

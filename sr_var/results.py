@@ -23,7 +23,7 @@ from utils.atomic_file import atomic_write, sha256_of, write_json_atomic
 from utils.crop_data import Entry
 from utils.errors import DataError
 from utils.image_util import safe_join
-from utils.json_file import read_json
+from utils.json_file import read_record
 from utils.pixel_util import image_to_255, image_to_bytes, save_image, to_hwc
 from utils.storage_util import make_folder
 
@@ -210,19 +210,17 @@ def read_stamp(path: str, remedy: str) -> dict[str, Any] | None:
     Raises:
         DataError: if it cannot be read, which says nothing about the results.
     """
+    unknown = "which checkpoint the results beside it come from is not known"
     try:
-        stamp = read_json(path)
-        models = stamp.get("models") if isinstance(stamp, dict) else None
-        if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
-            raise ValueError("no record of checkpoints")
-    except (FileNotFoundError, NotADirectoryError):  # the latter is told where folders are made
+        return read_record(path, f"{unknown}; {remedy}", _check_stamp)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}), so which "
-            f"checkpoint the results beside it come from is not known; {remedy}"
-        ) from None
-    return dict(stamp)
+
+
+def _check_stamp(stamp: dict[str, Any]) -> None:
+    models = stamp["models"]
+    if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
+        raise ValueError("no record of checkpoints")
 
 
 def models_of(stamp: Mapping[str, Any] | None) -> list[str]:

@@ -38,7 +38,7 @@ from utils.image_notes import (
     small_image_error,
 )
 from utils.image_util import IMAGE_EXTENSIONS, center_crop_arr, open_image, safe_join, write_png
-from utils.json_file import read_json
+from utils.json_file import read_record
 from utils.progress import Progress
 from utils.script_util import defaults
 from utils.stop_util import StopFlag
@@ -309,12 +309,7 @@ def _claim_folder(flags: ImportFlags) -> None:
             )
         write_json_atomic(path, settings)
         return
-    try:
-        found = read_json(path)
-        if not isinstance(found, dict):
-            raise ValueError("no record of settings")
-    except ValueError:
-        raise DataError(f"{path} is damaged; choose another --output_dir") from None
+    found = read_record(path, "choose another --output_dir")
     # a record names all that there was when it was written
     since = {name: value for name, value in defaults(ImportFlags).items() if name not in _ALWAYS}
     differing = differences(found, settings, since)

@@ -16,7 +16,7 @@ from sr_var.oracle_flags import BudgetFlags
 from sr_var.verify.belonging import origins
 from sr_var.verify.budget import budget_table, error_budget
 from utils.atomic_file import atomic_write, write_json_atomic
-from utils.json_file import is_number, read_json
+from utils.json_file import find_record, is_number
 from utils.logger import RunLogger
 
 BUDGET_FILE = "budget.json"
@@ -54,19 +54,20 @@ def read_budget(
         log: receives a notice of rows that are left out.
     """
     path = os.path.join(log_dir, BUDGET_FILE)
-    try:
-        content = read_json(path)
-        rows = [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
-        made_of = content.get("of")
-    except (OSError, ValueError, KeyError, TypeError):
+    content = find_record(path, _rows)
+    if content is None:
         return []
-    if of is not None and made_of not in (None, of):
+    if of is not None and content.get("of") not in (None, of):
         log(
             f"notice: {path} is of other nets or images and is left out; run oracle_budget.py with "
             "the flags of this verification"
         )
         return []
-    return rows
+    return _rows(content)
+
+
+def _rows(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
 
 
 def _is_row(row: object = None, **figures: object) -> bool:

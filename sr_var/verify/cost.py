@@ -10,7 +10,7 @@ from diffusion.schedules import get_named_beta_schedule
 from sr_var.flags import VerificationFlags
 from sr_var.results import seconds_path, stamp_path
 from sr_var.sample_jobs import SECONDS_FILE, SETTINGS_FILE
-from utils.json_file import read_json
+from utils.json_file import find_record
 from utils.time_util import seconds_per_item
 
 
@@ -40,10 +40,11 @@ def cost(flags: VerificationFlags) -> dict[str, Any]:
 
 def num_steps(samples_dir: str) -> int | None:
     """Steps of a sample by the settings that the sampler left; None without (readable) ones."""
-    try:
-        settings = read_json(os.path.join(samples_dir, SETTINGS_FILE))
-        length, respacing = int(settings["diffusion_steps"]), settings["timestep_respacing"]
-        betas = get_named_beta_schedule(settings["noise_schedule"], length)
-        return len(space_timesteps(length, respacing or [length], betas))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return None
+    settings = find_record(os.path.join(samples_dir, SETTINGS_FILE), _num_steps)
+    return None if settings is None else _num_steps(settings)
+
+
+def _num_steps(settings: dict[str, Any]) -> int:
+    length, respacing = int(settings["diffusion_steps"]), settings["timestep_respacing"]
+    betas = get_named_beta_schedule(settings["noise_schedule"], length)
+    return len(space_timesteps(length, respacing or [length], betas))

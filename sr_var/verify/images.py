@@ -40,7 +40,7 @@ from utils.image_util import (
     safe_join,
     write_png,
 )
-from utils.json_file import read_json
+from utils.json_file import find_record
 from utils.npz_file import read_npy
 from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
 from utils.random_util import stable_seed
@@ -91,11 +91,8 @@ def require_same_orientation(flags: VerificationFlags) -> None:
 
 def _recorded_orientation(path: str) -> bool | None:
     """Whether a network's results are of turned images; None of what is no network's record."""
-    try:
-        record = read_json(path)
-    except (OSError, ValueError):  # whether the record is whole does not matter here
-        return None
-    if not isinstance(record, dict) or not {"models", "model_sha256"} & record.keys():
+    record = find_record(path)  # whether it is whole does not matter here
+    if record is None or not {"models", "model_sha256"} & record.keys():
         return None
     return bool(record.get("apply_orientation"))
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-import sr_var.results
 from sr_var.results import ResultFolder, save_array, strip
 from tests.tiny import tree
+from utils import json_file
 from utils.crop_data import Entry
 from utils.errors import CheckpointError, DataError
 from utils.pixel_util import save_image, to_hwc
@@ -174,7 +174,7 @@ def test_damaged_stamp_is_refused_and_no_result_is_removed(tmp_path: Path, conte
     stamp = tmp_path / "out" / ".mean_7.json"
     stamp.write_bytes(content)
     before = tree(tmp_path)
-    with pytest.raises(DataError, match=r"\.mean_7\.json cannot be read .*delete it"):
+    with pytest.raises(DataError, match=r"\.mean_7\.json is damaged .*delete it"):
         _folder(tmp_path).pending(ENTRIES)
     assert tree(tmp_path) == before
     stamp.unlink()
@@ -194,7 +194,7 @@ def test_stamp_that_the_file_system_does_not_give_is_no_reason_to_remove_results
     def failing(path: str) -> Any:
         raise OSError(code, os.strerror(code), path)
 
-    monkeypatch.setattr(sr_var.results, "read_json", failing)
+    monkeypatch.setattr(json_file, "read_json", failing)
     with pytest.raises(DataError, match=r"\.mean_7\.json cannot be read"):
         _folder(tmp_path).pending(ENTRIES)
     assert tree(tmp_path) == before

@@ -88,7 +88,7 @@ def test_a_baseline_is_judged_with_its_own_variance_alone(results: Results) -> N
 def test_damaged_stamp_is_named(results: Results) -> None:
     _stamp(results, "mean", MEAN_STEP, ONE).write_text('{"models": [5]}')
     _stamp(results, "var", VAR_STEP, VAR, ONE)
-    with pytest.raises(DataError, match=rf"\.mean_{MEAN_STEP}\.json cannot be read"):
+    with pytest.raises(DataError, match=rf"\.mean_{MEAN_STEP}\.json is damaged"):
         _verify(results)
 
 

@@ -27,12 +27,12 @@ from sr_var.losses import beta_nll, pinball
 from sr_var.net_flags import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.sample_jobs import LOW_RES_FILE
-from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.atomic_file import write_json_atomic
 from utils.crop_data import Entry
 from utils.errors import DataError
 from utils.file_names import number_name
 from utils.json_file import read_record, require_numbers
+from utils.metric_util import HALF_RANGE_255
 from utils.pixel_util import image_to_255, require_finite, save_image, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
@@ -168,7 +168,7 @@ class BaselineTestLoop(TestLoop):
         save_array(f"{stem}.npy", to_hwc(image_to_255(mean)))
         path = self._results.path(name, f"high_res_var_{self._step}.pkl")
         require_finite(variance, path)
-        dump_pickle(to_hwc(variance * GREY_LEVELS_SQUARED).astype(np.float32), path)
+        dump_pickle(to_hwc(variance * HALF_RANGE_255**2).astype(np.float32), path)
 
     def _write_quantiles(self, name: str, quantiles: Tensor, high_res: Tensor) -> None:
         levels, errors = self._model_flags.levels, {}

@@ -20,6 +20,7 @@ from sr_var.net_flags import CrossFitFlags, FoldFlags
 from utils import dist_util
 from utils.crop_data import Entry
 from utils.errors import CheckpointError, DataError
+from utils.metric_util import HALF_RANGE_255
 from utils.random_util import stable_seed
 from utils.tree_util import to_device
 
@@ -190,5 +191,5 @@ def measure_leakage(
         count += len(high_res)
         if count >= num_images:
             break
-    means = dist_util.mean_over_ranks((sums / count).to(device)) * 127.5**2
+    means = dist_util.mean_over_ranks((sums / count).to(device)) * HALF_RANGE_255**2
     return Leakage(means[0].item(), means[1].item(), count)

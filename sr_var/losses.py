@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from utils.metric_util import HALF_RANGE_255
+
 # what rounding to 8 bits adds: 1/12 grey level²; below it the images say nothing
-VARIANCE_FLOOR = 1.0 / (12.0 * 127.5**2)
+VARIANCE_FLOOR = 1.0 / (12.0 * HALF_RANGE_255**2)
 
 
 def itakura_saito(variance: Tensor, squared_residual: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from utils.image_decode import BadImageError
 from utils.image_folder import class_of, make_info, scan
 from utils.image_notes import note_changes
 from utils.image_util import open_image, resolve_image_path, safe_join, write_png
+from utils.metric_util import HALF_RANGE_255
 from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.progress import Progress
 from utils.random_util import stable_seed
@@ -41,7 +42,6 @@ from utils.storage_util import make_folder
 from utils.thread_util import chosen_threads
 
 IMAGE_FOLDER = "images"
-_GREY_LEVELS = 127.5
 _EVERY_TENTH = 10
 Uint8Array = npt.NDArray[np.uint8]
 
@@ -118,7 +118,7 @@ def cut_low_res(crop: OracleCrop, flags: OracleDataFlags) -> Uint8Array:
     rng = np.random.default_rng(stable_seed(flags.seed, "place", crop.names[0]))
     top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
     piece = photo[top : top + size, left : left + size].astype(np.float64)
-    halved = _GREY_LEVELS + PHOTO_SCALE * (piece - _GREY_LEVELS)
+    halved = HALF_RANGE_255 + PHOTO_SCALE * (piece - HALF_RANGE_255)
     return np.rint(halved).astype(np.uint8)
 
 
@@ -188,9 +188,9 @@ def exact_moments_255(law: OracleLaw) -> dict[str, npt.NDArray[np.float64]]:
     """Mean and central moments of one image's law, HWC float64, in powers of grey levels."""
     return {
         "mean": to_hwc(image_to_255(law.mean[0])),
-        "variance": to_hwc(law.variance[0]) * _GREY_LEVELS**2,
-        "third_central_moment": to_hwc(law.third_central_moment[0]) * _GREY_LEVELS**3,
-        "fourth_central_moment": to_hwc(law.fourth_central_moment[0]) * _GREY_LEVELS**4,
+        "variance": to_hwc(law.variance[0]) * HALF_RANGE_255**2,
+        "third_central_moment": to_hwc(law.third_central_moment[0]) * HALF_RANGE_255**3,
+        "fourth_central_moment": to_hwc(law.fourth_central_moment[0]) * HALF_RANGE_255**4,
     }
 
 
@@ -212,7 +212,7 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
         crops = [crops[0], crops[-1]]
         for crop in crops:
             law = law_of(cut_low_res(crop, flags), flags.factor)
-            std = law.variance.sqrt() * _GREY_LEVELS
+            std = law.variance.sqrt() * HALF_RANGE_255
             log(f"{crop.names[0]}: std {std.min():.2f} to {std.max():.2f} grey levels")
         log("dry run: nothing was written")
         return True

@@ -18,6 +18,7 @@ from sr_var.net_flags import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.results import PICTURES_IN_STRIP, ResultFolder, strip
 from utils.atomic_file import sha256_of
 from utils.errors import CheckpointError
+from utils.metric_util import HALF_RANGE_255
 from utils.pixel_util import require_finite, to_hwc
 from utils.safe_pickle import dump_pickle
 from utils.test_util import TestLoop
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
 # variances are computed in units of [-1, 1] squared and stored in squared grey levels
-GREY_LEVELS_SQUARED = 127.5**2
 
 
 def check_loss(loss: str, last_layer_type: str) -> None:
@@ -182,5 +182,5 @@ class SRVarTestLoop(TestLoop):
             self._results.save_low_res(name, batch[i])
             path = self._results.path(name, self._results.file_names[0])
             require_finite(output[i], path)
-            variance = to_hwc(output[i].float() * GREY_LEVELS_SQUARED).astype(np.float32)
+            variance = to_hwc(output[i].float() * HALF_RANGE_255**2).astype(np.float32)
             dump_pickle(variance, path)

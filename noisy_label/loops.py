@@ -14,7 +14,7 @@ import torch
 
 from noisy_label.noise import Array
 from utils.data_util import EpochOrder, ItemKey, ShardSampler, rank_batches
-from utils.metric_util import LARGEST_GREY
+from utils.metric_util import WHITE
 from utils.random_util import stable_seed
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -90,7 +90,7 @@ def shifted(images: torch.Tensor, offsets: torch.Tensor, max_shift: int) -> torc
 
 def network_input(images_uint8: torch.Tensor, device: torch.device) -> torch.Tensor:
     """(N, 28, 28) grey levels → (N, 1, 28, 28) in [0, 1], on the device."""
-    return images_uint8.to(device)[:, None].float() / LARGEST_GREY
+    return images_uint8.to(device)[:, None].float() / WHITE
 
 
 class LabelTrainLoop(TrainLoop):

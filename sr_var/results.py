@@ -24,7 +24,7 @@ from utils.crop_data import Entry
 from utils.errors import DataError
 from utils.image_util import safe_join
 from utils.json_file import read_record
-from utils.metric_util import LARGEST_GREY
+from utils.metric_util import WHITE
 from utils.pixel_util import image_to_255, image_to_bytes, save_image, to_hwc
 from utils.storage_util import make_folder
 
@@ -253,7 +253,7 @@ def seconds_path(output_dir: str, kind: str, step: int) -> str:
 
 def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Grey levels in float to the nearest uint8 level, clipped."""
-    return np.clip(np.rint(image_255), 0, LARGEST_GREY).astype(np.uint8)
+    return np.clip(np.rint(image_255), 0, WHITE).astype(np.uint8)
 
 
 def save_array(path: str, array: np.ndarray) -> None:  # type: ignore[type-arg]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.errors import DataError
-from utils.metric_util import LARGEST_GREY
+from utils.metric_util import WHITE
 
 NUM_TEST = 360
 _LARGEST = 16  # the grey levels of the bundled images are 0..16
@@ -50,7 +50,7 @@ def load_digit_images(side: int, seed: int = 0) -> DigitImages:
             "--source"
         ) from None
     found = load_digits()
-    grey = np.rint(found.images * (LARGEST_GREY / _LARGEST)).astype(np.uint8)
+    grey = np.rint(found.images * (WHITE / _LARGEST)).astype(np.uint8)
     size, bicubic = (side, side), Image.Resampling.BICUBIC
     images = np.stack([np.asarray(Image.fromarray(image).resize(size, bicubic)) for image in grey])
     order = np.random.default_rng(seed).permutation(len(images))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils.errors import CheckpointError
 from utils.image_util import check_uint8, write_png
-from utils.metric_util import HALF_RANGE_255, LARGEST_GREY
+from utils.metric_util import HALF_RANGE_255, WHITE
 
 
 def bytes_to_image(image_uint8: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def image_to_255(image: Tensor) -> Tensor:
 
 def image_to_bytes(image: Tensor) -> Tensor:
     """Float in [-1, 1] to the nearest grey level, clipped to 0..255; all 256 levels survive."""
-    return image_to_255(image).round().clamp(0, LARGEST_GREY).to(torch.uint8)
+    return image_to_255(image).round().clamp(0, WHITE).to(torch.uint8)
 
 
 def to_hwc(image: torch.Tensor) -> NDArray[Any]:
@@ -64,7 +64,7 @@ def make_grid(
     num_columns: int,
     *,
     padding: int = 2,
-    background_255: int = LARGEST_GREY,
+    background_255: int = WHITE,
 ) -> NDArray[np.uint8]:
     """Images of one shape side by side, row by row, with `padding` pixels around each.
 

@@ -26,7 +26,7 @@ from models.encoder import EncoderUNet
 from utils.atomic_file import sha256_of
 from utils.errors import CheckpointError
 from utils.foreign_state import without_prefix
-from utils.metric_util import LARGEST_GREY
+from utils.metric_util import WHITE
 from utils.model_util import cast_to_own_precision
 from utils.pixel_util import bytes_to_image
 from utils.state_dict_io import check_state_dict, read_state_dict
@@ -127,7 +127,7 @@ def pixel_features(pictures: Sequence[Picture]) -> Features:
     rows = []
     for picture in pictures:
         height, width = picture.shape[:2]
-        values = picture.astype(np.float64) / LARGEST_GREY
+        values = picture.astype(np.float64) / WHITE
         # (8, H) @ (H, W·3) → (8, W, 3) → (8, 8, 3)
         lines = area_weights(height) @ values.reshape(height, -1)
         areas = np.einsum("jw,iwc->ijc", area_weights(width), lines.reshape(PIXEL_SIDE, width, 3))
@@ -162,7 +162,7 @@ def _build_small_cnn(state: Mapping[str, Tensor], _: Mapping[str, Any]) -> Small
 
 def _grey_28(_: nn.Module, pictures: Sequence[Picture]) -> Tensor:
     """(N, 1, 28, 28) in [0, 1]."""
-    return _resized(pictures, _CNN_SIDE, "L").float() / LARGEST_GREY
+    return _resized(pictures, _CNN_SIDE, "L").float() / WHITE
 
 
 def _resized(pictures: Sequence[Picture], side: int, mode: str) -> Tensor:

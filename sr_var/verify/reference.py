@@ -29,7 +29,7 @@ from utils.byte_sums import PowerSums
 from utils.errors import DataError
 from utils.image_decode import BadImageError
 from utils.image_util import open_image
-from utils.metric_util import LARGEST_GREY, Moments
+from utils.metric_util import WHITE, Moments
 from utils.thread_util import ordered_map
 
 # even, so that a group begins with a sample of even index
@@ -120,7 +120,7 @@ def _require_counted(folder: str, index: int, moments: Moments) -> None:
         picture = read_picture(path, len(moments.mean))
     except (FileNotFoundError, NotADirectoryError, BadImageError):
         return
-    deviation = np.abs(picture - np.clip(moments.mean, 0, LARGEST_GREY))
+    deviation = np.abs(picture - np.clip(moments.mean, 0, WHITE))
     largest = np.sqrt(moments.variance) * (moments.count - 1) / math.sqrt(moments.count)
     if (deviation > largest + _ROUNDING_255).any():
         raise DataError(

@@ -39,7 +39,7 @@ from utils.debug_util import describe_memory
 from utils.file_names import flat_name, tag_name
 from utils.image_util import write_png
 from utils.logger import RunLogger
-from utils.metric_util import LARGEST_GREY
+from utils.metric_util import WHITE
 from utils.progress import Progress
 from utils.stop_util import StopFlag
 from utils.storage_util import make_folder
@@ -61,7 +61,7 @@ def uncertainty_panel(data: ImageData) -> Picture:
     maps = uncertainty_maps(data)
     row = np.concatenate(maps, axis=1) / top_of_scale([maps])
     colours = matplotlib.colormaps["inferno"](np.clip(row, 0, 1))[..., :3]
-    return to_grey_bytes(LARGEST_GREY * colours)
+    return to_grey_bytes(WHITE * colours)
 
 
 def write_panels(result: ImageResult, log_dir: str, logger: RunLogger) -> None:

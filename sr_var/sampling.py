@@ -127,7 +127,8 @@ class SRSampler:
         # the first process stands for all: each does about as much
         total = len(self._entries) * self._flags.num_samples_per_image // world_size
         progress = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
-        with stop.listening(), progress as bar, self._claims(), self._writer:
+        with contextlib.ExitStack() as end, stop.listening(), progress as bar, self._writer:
+            end.callback(self._let_go, of_all=True)  # when the writer is done
             jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
             for rows in job_batches(jobs, self._flags.batch_size):
                 self._stopwatch.start()
@@ -137,7 +138,7 @@ class SRSampler:
                     break
                 self._stopwatch.stop(len(rows))
                 self._store(rows, samples)
-                self._let_go_of_written()
+                self._let_go()
                 bar.update(len(rows))
         # image by image the others were cleared where they were
         remove_stale_temp_files(self._flags.output_dir)
@@ -183,24 +184,12 @@ class SRSampler:
 
     # ---- claiming
 
-    @contextlib.contextmanager
-    def _claims(self) -> Iterator[None]:
-        """Let go, in the end, of every image that is still claimed."""
-        try:
-            yield
-        finally:
-            for job in self._claimed:
-                job.lock.close()
-            self._claimed = []
-
-    def _let_go_of_written(self) -> None:
-        still_open = []
+    def _let_go(self, *, of_all: bool = False) -> None:
+        """Close the locks of images whose samples are all written, or of all images."""
         for job in self._claimed:
-            if job.num_open:
-                still_open.append(job)
-            else:
+            if of_all or not job.num_open:
                 job.lock.close()
-        self._claimed = still_open
+        self._claimed = [job for job in self._claimed if not job.lock.closed]
 
     def _claim_jobs(self, offset: int, bar: Progress) -> Iterator[ImageJob]:
         order = [*range(offset, len(self._entries)), *range(offset)]

@@ -217,11 +217,7 @@ class VerificationFlags(OrientationFlags):
     dry_run: bool = flag(False, "one image, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts without a variance, or without a meaning.
-
-        Raises:
-            ValueError: names the flag, its value and what it may be.
-        """
+        """Refuses counts without a variance, or without a meaning."""
         require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
@@ -259,11 +255,7 @@ class DataInfoFlags(ReadingFlags):
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts and sizes that are none, and a choice that needs images to be opened.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses counts and sizes that are none, and a choice that needs images to be opened."""
         require_at_least(self, num_test_per_class=0, large_size=1)
         if self.small_images != ENLARGE and not self.check_images:
             raise ValueError(

@@ -34,11 +34,7 @@ MEAN_KEY = "mean_models"
 
 
 def check_loss(loss: str, last_layer_type: str) -> None:
-    """Refuses a loss that divides by what may be 0 or negative.
-
-    Raises:
-        ValueError: names both flags.
-    """
+    """Refuses a loss that divides by what may be 0 or negative."""
     if loss == ITAKURA_SAITO and last_layer_type == "none":
         raise ValueError(
             f"--loss {ITAKURA_SAITO} divides by the variance; give --last_layer_type softplus "

@@ -236,11 +236,7 @@ def defaults(flags_class: type[Any]) -> dict[str, Any]:
 
 
 def require_at_least(flags: object, **smallest: int) -> None:
-    """Refuses values that no run could use.
-
-    Raises:
-        ValueError: names the flag, its value and the smallest one.
-    """
+    """Refuses values that no run could use."""
     for name, bound in smallest.items():
         value = getattr(flags, name)
         if value < bound:
@@ -248,10 +244,6 @@ def require_at_least(flags: object, **smallest: int) -> None:
 
 
 def require_size_or_auto(flags: object, name: str) -> None:
-    """Refuses a size that is neither positive nor left to the script.
-
-    Raises:
-        ValueError: names the flag and its value.
-    """
+    """Refuses a size that is neither positive nor left to the script."""
     if getattr(flags, name) != AUTO:
         require_at_least(flags, **{name: 1})

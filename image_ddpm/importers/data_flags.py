@@ -38,11 +38,7 @@ class ImportFlags(ReadingFlags):
     dry_run: bool = flag(False, "read, check and count, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what cannot be meant."""
         if self.source == DIGITS and self.archive:
             raise ValueError(f"--archive {self.archive}: the digits need none; leave it out")
         if self.source != DIGITS and not self.archive:

@@ -10,9 +10,9 @@ quantiles also writes these, and how many real values lie below each.
 
 from __future__ import annotations
 
-from sr_var.flags import TestDataFlags
-from sr_var.net_flags import QUANTILE, BaselineModelFlags, BaselineTestFlags
-from utils.errors import EXIT_DONE, run_main
+from sr_var.flags.nets import QUANTILE, BaselineModelFlags, BaselineTestFlags
+from sr_var.flags.scripts import TestDataFlags
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -29,11 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(BaselineTestFlags, args)
     from sr_var.base_dataset import load_test_entries
-    from sr_var.baseline_utils import BaselineTestLoop, baseline_result_folder, report_quantiles
-    from sr_var.build import finish_test, tested_model
+    from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
     from sr_var.mean_utils import batches_to_do, regression_test_data
+    from sr_var.networks import finish_test, tested_model
     from utils.dist_util import is_main
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from sr_var.flags import DataFlags
-from sr_var.net_flags import BaselineModelFlags, BaselineTrainFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from sr_var.flags.nets import BaselineModelFlags, BaselineTrainFlags
+from sr_var.flags.scripts import DataFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -28,12 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(DataFlags, args)
     train = from_args(BaselineTrainFlags, args)
-    from sr_var.baseline_utils import BaselineTrainLoop
-    from sr_var.build import new_model, settle_train_flags, store_model_flags
+    from sr_var.baseline import BaselineTrainLoop
+    from sr_var.data.pairs import load_regression_data
     from sr_var.model_args import identity_of
+    from sr_var.networks import new_model, settle_train_flags, store_model_flags
     from sr_var.script_util import create_baseline_model
-    from sr_var.sr_data import load_regression_data
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         flags, train = settle_train_flags(args, model_flags, train, run.logger)

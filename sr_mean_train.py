@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from sr_var.flags import DataFlags, MeanModelFlags, MeanTrainFlags
-from sr_var.net_flags import FoldFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from sr_var.flags.nets import FoldFlags
+from sr_var.flags.scripts import DataFlags, MeanModelFlags, MeanTrainFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -32,13 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(DataFlags, args)
     train, fold_flags = from_args(MeanTrainFlags, args), from_args(FoldFlags, args)
-    from sr_var.build import new_model, settle_train_flags, store_model_flags
-    from sr_var.cross_fit import CrossFit
+    from sr_var.data.folds import CrossFit
+    from sr_var.data.pairs import load_regression_data
     from sr_var.mean_utils import SRMeanTrainLoop
     from sr_var.model_args import identity_of
+    from sr_var.networks import new_model, settle_train_flags, store_model_flags
     from sr_var.script_util import create_mean_model
-    from sr_var.sr_data import load_regression_data
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         flags, train = settle_train_flags(args, model_flags, train, run.logger)

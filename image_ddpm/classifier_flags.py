@@ -9,8 +9,8 @@ from typing import Any
 from ddpm.flags import DiffusionFlags
 from image_ddpm.flags import LOGDIR_VARIABLE, ImageDiffusionFlags
 from models.encoder_config import POOLS
+from utils.flags.training import TrainFlags
 from utils.script_util import flag, from_args, require_at_least
-from utils.train_flags import TrainFlags
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from ddpm.flags import DenoiserFlags, DiffusionFlags, DiffusionTrainFlags, SamplerFlags
-from utils.data_flags import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
-from utils.file_names import with_home
-from utils.launch import read_launch
+from utils.files.names import with_home
+from utils.flags.data import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
+from utils.machine.launch import read_launch
 from utils.script_util import flag, require_at_least, require_size_or_auto
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"

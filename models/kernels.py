@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.group_norm import group_norm_channels_last, is_channels_last_on_cpu
-from models.winograd import pays, prefers_channels_last, winograd_conv2d
+from models.cpu.group_norm import group_norm_channels_last, is_channels_last_on_cpu
+from models.cpu.winograd import pays, prefers_channels_last, winograd_conv2d
 
 __all__ = ["conv1x1", "conv3x3", "group_norm", "prefers_channels_last"]
 

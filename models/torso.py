@@ -19,7 +19,7 @@ from models.blocks import AttentionBlock, BlockSequential, Downsample, Resamplin
 from models.config import UNetConfig
 from models.hints import explain_difference
 from models.kernels import prefers_channels_last
-from models.nn import cast_convolutions, conv_nd, timestep_embedding
+from models.layers import cast_convolutions, conv_nd, timestep_embedding
 from models.structure import Shapes
 
 # Narrower networks gain little from fast convolutions, and their other layers would lose more.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from utils.file_names import number_name
+from utils.files.names import number_name
+from utils.flags.training import TrainFlags
 from utils.script_util import flag
-from utils.train_flags import TrainFlags
 
 TRAIN, GENERATE, TRAIN_NOISY = "train", "generate_noisy_label", "train_on_noisy_label"
 ANALYSE, DRAW = "predict_analysis", "draw_pictures"

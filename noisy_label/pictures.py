@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.atomic_file import write_bytes_atomic
-from utils.svg_plot import Axis, Series
+from utils.files.atomic import write_bytes_atomic
+from utils.report.svg import Axis, Series
 
 _COLUMNS = 5
 _COLOURS = MappingProxyType(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from utils.metric_util import HALF_RANGE_255
+from utils.metrics import HALF_RANGE_255
 
 # what rounding to 8 bits adds: 1/12 grey level²; below it the images say nothing
 VARIANCE_FLOOR = 1.0 / (12.0 * HALF_RANGE_255**2)

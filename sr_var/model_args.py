@@ -13,15 +13,15 @@ from types import MappingProxyType
 from typing import Any
 
 from sr_var.compat import existing_path
-from sr_var.flags import MeanModelFlags, VarModelFlags
-from sr_var.net_flags import BaselineModelFlags
-from utils.atomic_file import write_text_atomic
-from utils.checkpoint import CheckpointSet
-from utils.errors import CheckpointError
-from utils.identity import Identity, differences, free_flags, made_with
+from sr_var.flags.nets import BaselineModelFlags
+from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
+from utils.files.atomic import write_text_atomic
+from utils.files.identity import Identity, differences, free_flags, made_with
 from utils.logger import RunLogger
-from utils.safe_pickle import dump_pickle, load_args
+from utils.loops.checkpoint import CheckpointSet
+from utils.process.errors import CheckpointError
 from utils.script_util import defaults
+from utils.untrusted.pickles import dump_pickle, load_args
 
 _FILE_NAMES = {
     MeanModelFlags: "mean_model_args.pkl",

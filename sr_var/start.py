@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from utils.metric_util import HALF_RANGE_255
+from utils.metrics import HALF_RANGE_255
 
 # between flat ground and edges of photographs, grey levels
 START_STD_255 = 10.0

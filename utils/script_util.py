@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
-from utils.file_names import with_home
+from utils.files.names import with_home
 from utils.foreign_flags import explain_foreign_flag
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ def flag(
         choices: the words that it takes; None: any.
         is_auto: a size that may be left to the script (``AUTO``).
         is_free: a flag of a network or process that a later run may change: what the trained
-            network computes does not depend on it (``utils.identity``).
+            network computes does not depend on it (``utils.files.identity``).
         is_path: a path, as every flag is that ends in ``_dir``, ``_path``, ``_file`` or
             ``_checkpoint``.
     """

@@ -14,8 +14,8 @@ import torch
 from ddpm.classes import OtherClasses, require_known_labels
 from image_ddpm.flags import ImageSampleFlags
 from image_ddpm.labels import with_label_numbers
+from image_ddpm.loops import ImageDiffusionTrainLoop
 from image_ddpm.sample_files import picture_name
-from image_ddpm.train_utils import ImageDiffusionTrainLoop
 from tests.image_ddpm.tiny import (
     NET,
     PROCESS,
@@ -26,8 +26,8 @@ from tests.image_ddpm.tiny import (
     write_model,
 )
 from tests.tiny import done, run, words
-from utils.crop_data import Entry
-from utils.json_file import read_json
+from utils.files.json import read_json
+from utils.images.dataset import Entry
 
 # more labels than classes, as the default of 1000 leaves
 NETWORK = {**NET, **PROCESS, "class_cond": True, "num_classes": 40}

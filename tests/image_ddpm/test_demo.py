@@ -10,7 +10,7 @@ import pytest
 from image_ddpm.demo import FULL, QUICK, SOLVERS, Preset, commands
 from image_ddpm.demo_report import write_report
 from tests.tiny import done
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 
 @pytest.mark.parametrize("preset", [FULL, QUICK], ids=lambda preset: preset.name)

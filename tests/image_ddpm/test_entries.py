@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ddpm.classes import class_names
+from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDataFlags
-from image_ddpm.train_data import load_entries
 from tests.image_ddpm.tiny import named_images, write_images
-from utils.crop_data import CropDataset, Entry
-from utils.errors import DataError
-from utils.safe_pickle import dump_pickle
+from utils.images.dataset import CropDataset, Entry
+from utils.process.errors import DataError
+from utils.untrusted.pickles import dump_pickle
 
 
 def _labels(folder: Path, num_classes: int | None = 5, **flags: str) -> dict[str, int]:

@@ -12,7 +12,7 @@ import torch
 from tests import cpus
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, read_samples, write_model
 from tests.tiny import done, run, words
-from utils.state_dict_io import read_torch_file
+from utils.untrusted.state_dict import read_torch_file
 
 IMAGE = {"image_size": NET["image_size"], "num_classes": 3}
 CLASSIFIER: dict[str, Any] = {

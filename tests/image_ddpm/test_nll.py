@@ -16,14 +16,16 @@ from PIL import Image
 
 import image_ddpm.nll
 from ddpm.process import create_diffusion
+from diffusion.bound import calc_bpd_loop
+from diffusion.types import StepOptions
 from image_ddpm.flags import ImageDiffusionFlags
-from image_ddpm.script_util import create_image_model
+from image_ddpm.networks import create_image_model
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, write_images, write_model
 from tests.tiny import done, run, tree, words
-from utils.crop_data import Entry, TestCrops
-from utils.pixel_util import bytes_to_image
-from utils.random_util import stable_seed
-from utils.state_dict_io import load_model
+from utils.images.dataset import Entry, TestCrops
+from utils.images.pixels import bytes_to_image
+from utils.seeds import stable_seed
+from utils.untrusted.state_dict import load_model
 
 SCRIPT, STEPS = "image_nll", 4
 FLAGS: dict[str, Any] = {**NET, **CLASSES, **PROCESS, "diffusion_steps": STEPS, "batch_size": 2}
@@ -66,10 +68,11 @@ def test_bound_is_that_of_the_process_on_the_image_with_its_own_noise(
     image = TestCrops([Entry(names[2], 1)], NET["image_size"], str(place / "images"))[0]
     assert image is not None
     generator = torch.Generator().manual_seed(stable_seed(0, "likelihood", names[2]))
-    found = process.calc_bpd_loop(
+    found = calc_bpd_loop(
+        process,
         model,
         bytes_to_image(image["high_res"])[None],
-        model_kwargs={"y": torch.tensor([1])},
+        StepOptions(model_kwargs={"y": torch.tensor([1])}),
         noise_fn=lambda k: torch.randn(1, 3, 16, 16, generator=generator),
     )
     terms = _terms(whole)

@@ -9,7 +9,7 @@ import pytest
 
 from image_ddpm.parts import PartStore, read_part
 from tests.processes import run_together
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 
 def _do(store: PartStore, rank: int, world_size: int, limit: int = 99) -> list[int]:

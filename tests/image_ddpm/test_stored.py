@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ddpm.presets import make_preset, settle_preset
-from ddpm.stored import Start, follow_checkpoint
+from ddpm.stored_flags import Start, follow_checkpoint
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
 from tests.image_ddpm.tiny import (
     CLASSES,
@@ -30,10 +30,10 @@ from tests.image_ddpm.tiny import (
     write_images,
 )
 from tests.tiny import ROOT, Outcome, done, run, words
-from utils.errors import CheckpointError
-from utils.identity import free_flags
+from utils.files.identity import free_flags
+from utils.process.errors import CheckpointError
 from utils.script_util import flag
-from utils.state_dict_io import read_torch_file
+from utils.untrusted.state_dict import read_torch_file
 
 NETWORK = {**NET, **CLASSES, **PROCESS, "dropout": 0.1, "predict_xstart": True}
 FEW = {"num_samples": 2, "batch_size": 2, "timestep_respacing": "2"}

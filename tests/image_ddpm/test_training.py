@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.timestep_sampler import UniformSampler
+from diffusion.timesteps import UniformSampler
+from image_ddpm.data import load_entries, load_train_images
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, ImageTrainFlags, with_folders
-from image_ddpm.train_data import load_entries, load_train_images
 from tests.image_ddpm.tiny import (
     CLASSES,
     NET,
@@ -21,7 +21,7 @@ from tests.image_ddpm.tiny import (
     write_images,
 )
 from tests.tiny import done, run, words
-from utils.state_dict_io import read_torch_file
+from utils.untrusted.state_dict import read_torch_file
 
 SCRIPT = "image_train"
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from noisy_label.label_files import load_labels
+from noisy_label.files import load_split, save_split
+from noisy_label.labels import load_labels
 from noisy_label.loops import LabelTrainLoop
-from noisy_label.mnist_files import load_split, save_split
 from tests.tiny import Outcome, done, run, tree, words
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 SCRIPT = "mnist_classification"
 STEPS = 40

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noisy_label.idx_files import find_idx, read_idx
-from utils.errors import DataError
+from noisy_label.idx import find_idx, read_idx
+from utils.process.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
 

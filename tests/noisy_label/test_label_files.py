@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from noisy_label.flags import NoiseFlags, SweepFlags
-from noisy_label.label_files import NoisyLabels, held_out_file, load_labels, save_labels
+from noisy_label.labels import NoisyLabels, held_out_file, load_labels, save_labels
 from noisy_label.noise import uniform_law
 from noisy_label.sweep import noisy_runs
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 LAW = uniform_law(np.array([3, 1, 4]), 0.7)
 

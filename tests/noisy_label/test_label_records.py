@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from noisy_label import label_records
-from noisy_label.label_files import NoisyLabels, save_labels
-from noisy_label.label_records import load_for, save_with_record
-from noisy_label.mnist_files import TEST, TRAINING, load_split, save_split
+from noisy_label import records as label_records
+from noisy_label.files import TEST, TRAINING, load_split, save_split
+from noisy_label.labels import NoisyLabels, save_labels
 from noisy_label.noise import biased_law, draw_labels, uniform_law
+from noisy_label.records import load_for, save_with_record
 from tests.noisy_label.test_classification import SCRIPT, SMALL
 from tests.tiny import done, run, tree, words
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 NOISE: dict[str, Any] = {"noise_type": "uniform", "alpha": 0.6}
 DRAWN = {**NOISE, "seed": 0, "net": ""}
@@ -221,7 +221,7 @@ def test_a_sweep_does_not_go_on_with_replaced_images(
 
 
 def test_digests_tell_images_and_labels_apart() -> None:
-    from noisy_label.mnist_files import describe_split
+    from noisy_label.files import describe_split
 
     images, labels = torch.zeros(2, 28, 28, dtype=torch.uint8), torch.tensor([1, 2])
     found = describe_split(images, labels)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from noisy_label import mnist_files
-from noisy_label.mnist_files import (
+from noisy_label import files as mnist_files
+from noisy_label.files import (
     TEST,
     TRAINING,
     load_split,
@@ -22,7 +22,7 @@ from noisy_label.mnist_files import (
 )
 from tests.noisy_label.test_idx_files import idx_bytes
 from tests.tiny import done, run, tree
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 IMAGES = torch.randint(0, 256, (4, 28, 28), dtype=torch.uint8)
 LABELS = torch.tensor([0, 9, 3, 3])

@@ -25,7 +25,7 @@ from tests.sr_var.samplers import (
 )
 from tests.tiny import TEST_NAMES, TinyData, done, tree, words
 from tests.utils.loops import training_loop
-from utils.errors import EXIT_CHECKPOINT, EXIT_STOPPED, CheckpointError
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_STOPPED, CheckpointError
 
 pytestmark = pytest.mark.dist
 

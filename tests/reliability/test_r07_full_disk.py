@@ -20,8 +20,8 @@ from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, run, tree, words
 from tests.utils.checkpoints import auto_step, parts, save_sets
 from tests.utils.loops import saved_run
-from utils.checkpoint import CheckpointStore
-from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, StorageError
+from utils.loops.checkpoint import CheckpointStore
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, StorageError
 
 
 @pytest.mark.parametrize("step", [2, 3])

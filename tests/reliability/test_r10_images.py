@@ -16,9 +16,9 @@ from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations
 from tests.scripts.runs import SCRIPTS, flags_of
 from tests.tiny import ROOT, TinyData, photo, run, words
-from utils.errors import EXIT_DATA
-from utils.image_decode import FORMATS, MAX_PIXELS
-from utils.image_util import image_size, open_image
+from utils.images.decode import FORMATS, MAX_PIXELS
+from utils.images.files import image_size, open_image
+from utils.process.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
 

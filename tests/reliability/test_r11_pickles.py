@@ -24,7 +24,7 @@ from tests.reliability.confined import assert_all_well, outcomes, slowest
 from tests.reliability.extent import extent, is_full
 from tests.reliability.hostile_pickles import BOMBS, EXTENSION_CODE, STREAMS, VALUES, runners
 from tests.reliability.mutations import mutations
-from utils.safe_pickle import UnsafePickleError, load_pickle, loads_pickle
+from utils.untrusted.pickles import UnsafePickleError, load_pickle, loads_pickle
 
 PROTOCOLS = range(6)
 MAX_SECONDS = 2.0

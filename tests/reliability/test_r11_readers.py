@@ -20,14 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noisy_label.idx_files import read_idx
+from noisy_label.idx import read_idx
 from tests.reliability.confined import assert_all_well, outcomes, slowest
 from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations
 from tests.reliability.readers import readers, reading
 from tests.reliability.seed_files import Reader
-from utils.errors import CheckpointError, DataError
-from utils.image_decode import MAX_PIXELS
+from utils.images.decode import MAX_PIXELS
+from utils.process.errors import CheckpointError, DataError
 
 _LIMIT = 1500
 # a damaged header may claim an image of any allowed size

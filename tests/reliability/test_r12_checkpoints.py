@@ -29,8 +29,8 @@ from tests.reliability.hostile_archives import (
 )
 from tests.reliability.mutations import mutate, mutations
 from tests.tiny import ROOT
-from utils.errors import CheckpointError
-from utils.state_dict_io import check_zip, read_state_dict, read_torch_file
+from utils.process.errors import CheckpointError
+from utils.untrusted.state_dict import check_zip, read_state_dict, read_torch_file
 
 _PLAIN = {"w": torch.ones(2, 3), "n": torch.arange(4)}
 _OPTIMIZER = {
@@ -39,8 +39,8 @@ _OPTIMIZER = {
 }
 _READ = """
 import sys
-from utils.errors import run_main
-from utils.state_dict_io import read_torch_file
+from utils.process.errors import run_main
+from utils.untrusted.state_dict import read_torch_file
 run_main(lambda: read_torch_file(sys.argv[1]) and 0)
 """
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.utils.loops import training_loop, weights_of, with_bad_label
-from utils.errors import CheckpointError
+from utils.process.errors import CheckpointError
 
 
 @pytest.mark.parametrize("log_interval", [1, 50])

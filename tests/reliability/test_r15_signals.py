@@ -17,7 +17,7 @@ from tests.reliability.extent import extent
 from tests.reliability.launched import NEVER, torchrun, wait_for_line
 from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
 from tests.utils.processes import Child
-from utils.errors import EXIT_DONE, EXIT_STOPPED
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 
 ENDLESS = 10**6
 LEFT_LOOP = 10**9

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from image_ddpm.classifier_utils import create_classifier
-from image_ddpm.script_util import create_image_model
+from image_ddpm.classifier import create_classifier
+from image_ddpm.networks import create_image_model
 from sr_var.script_util import (
     create_baseline_model,
     create_mean_model,

@@ -13,7 +13,7 @@ from sr_var.script_util import create_mean_model
 from tests.pipeline import Pipeline
 from tests.scripts.runs import TRAININGS, assert_refused, flags_of
 from tests.tiny import REGRESSION_NET, run, save_weights, tree, words
-from utils.errors import EXIT_CHECKPOINT
+from utils.process.errors import EXIT_CHECKPOINT
 
 
 @pytest.mark.parametrize("script", ["sr_mean_test", "sr_var_test", "ddpm_sr_sample"])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.pipeline import Pipeline
 from tests.scripts.runs import FOLDERS, SCRIPTS, TRAININGS, assert_refused, info_key
-from utils.errors import EXIT_DATA
+from utils.process.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.pipeline import Pipeline
 from tests.scripts.runs import FOLDERS, SCRIPTS, TRAININGS, assert_refused
 from tests.tiny import tree
-from utils.errors import EXIT_USAGE
+from utils.process.errors import EXIT_USAGE
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -12,8 +12,8 @@ import torch
 
 from tests.pipeline import TRAINING, Pipeline
 from tests.tiny import REGRESSION_NET, TEST_NAMES, done, run, tree, words
-from utils.errors import EXIT_CHECKPOINT, EXIT_USAGE
-from utils.safe_pickle import load_args, load_array
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE
+from utils.untrusted.pickles import load_args, load_array
 
 OBJECTIVES = ["nll", "beta_nll", "quantile"]
 

@@ -13,7 +13,7 @@ import torch
 from tests.pipeline import Pipeline
 from tests.scripts.runs import TRAININGS, assert_refused, flags_of
 from tests.tiny import TEST_NAMES, done, run, tree, words, write_info
-from utils.errors import EXIT_CHECKPOINT, EXIT_DATA
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tests.pipeline import TRAINING, Pipeline
 from tests.scripts.runs import assert_refused, flags_of
 from tests.tiny import REGRESSION_NET, TEST_NAMES, done, run, words
 from tests.utils.events import read_scalars
-from utils.errors import EXIT_CHECKPOINT, EXIT_USAGE
-from utils.safe_pickle import load_array
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE
+from utils.untrusted.pickles import load_array
 
 # --fold_by image puts 4 and 3 of the 7 training images into two folds
 FOLDS = {"cross_fit": 2, "fold_by": "image"}

@@ -12,7 +12,7 @@ import pytest
 from tests.pipeline import DDPM_STEPS, Pipeline
 from tests.scripts.runs import flags_of
 from tests.tiny import CLASSES, DENOISER, PROCESS, done, run, tree, words
-from utils.safe_pickle import dump_pickle
+from utils.untrusted.pickles import dump_pickle
 
 OTHER = [
     {"noise_schedule": "cosine"},

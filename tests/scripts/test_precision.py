@@ -14,7 +14,7 @@ from tests import cpus
 from tests.pipeline import Pipeline
 from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, words
-from utils.state_dict_io import read_torch_file
+from utils.untrusted.state_dict import read_torch_file
 
 Weights = dict[str, torch.Tensor]
 

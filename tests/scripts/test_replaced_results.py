@@ -14,8 +14,8 @@ from PIL import Image
 from tests.pipeline import NUM_SAMPLES, Pipeline
 from tests.scripts.runs import flags_of
 from tests.tiny import TEST_NAMES, done, run, tree, words
-from utils.errors import EXIT_DATA
-from utils.image_util import resolve_image_path
+from utils.images.files import resolve_image_path
+from utils.process.errors import EXIT_DATA
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from tests.pipeline import NUM_SAMPLES, Pipeline
 from tests.scripts.runs import flags_of
 from tests.tiny import TEST_NAMES, done, run, shake, tree, words
-from utils.errors import EXIT_DATA
+from utils.process.errors import EXIT_DATA
 
 
 @pytest.fixture

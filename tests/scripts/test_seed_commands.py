@@ -85,7 +85,7 @@ def test_preset_of_an_upsampler_is_what_its_documented_command_says(sizes: str) 
 @pytest.mark.parametrize("name", ["toolkit/sample_64_256", "toolkit/sample_128_512"])
 def test_command_of_the_sampler_describes_the_published_upsampler(name: str) -> None:
     from ddpm.flags import DiffusionFlags
-    from sr_var.flags import SRDiffusionModelFlags
+    from sr_var.flags.scripts import SRDiffusionModelFlags
     from sr_var.script_util import denoiser_flags
     from utils.script_util import from_args
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from sr_var.base_dataset import load_test_entries
-from sr_var.flags import SampleFlags, TestDataFlags
+from sr_var.flags.scripts import SampleFlags, TestDataFlags
 from tests.pipeline import Pipeline
 from tests.scripts.runs import flags_of, info_key
 from tests.tiny import LARGE, SMALL, Outcome, done, photo, run, tree, words
-from utils.errors import EXIT_DATA, DataError
-from utils.safe_pickle import dump_pickle
+from utils.process.errors import EXIT_DATA, DataError
+from utils.untrusted.pickles import dump_pickle
 
 TESTS = ["sr_mean_test", "sr_var_test", "ddpm_sr_sample"]
 LOW, MIDDLE, HIGH, TURNED = "low.png", "middle.png", "high.png", "turned.jpg"

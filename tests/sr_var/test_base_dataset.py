@@ -11,15 +11,15 @@ import torch
 
 from sr_var.base_dataset import load_entries
 from sr_var.compat import existing_path
-from sr_var.flags import DataFlags, TestDataFlags
-from sr_var.sr_data import load_regression_data, rank_batches, test_batches
+from sr_var.data.pairs import load_regression_data, rank_batches, test_batches
+from sr_var.flags.scripts import DataFlags, TestDataFlags
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
-from utils.crop_data import CropDataset, Entry, TestCrops
-from utils.errors import DataError
-from utils.image_decode import BadImageError
-from utils.image_util import center_crop_arr, open_image
-from utils.safe_pickle import dump_pickle
+from utils.images.dataset import CropDataset, Entry, TestCrops
+from utils.images.decode import BadImageError
+from utils.images.files import center_crop_arr, open_image
+from utils.process.errors import DataError
+from utils.untrusted.pickles import dump_pickle
 
 ENTRIES = [Entry(name, y) for y, names in tiny.CLASSES.values() for name in names]
 CPU = torch.device("cpu")
@@ -180,7 +180,7 @@ def test_images_that_are_still_to_do_come_in_the_batches_of_a_run_without_a_brea
 
 def test_time_to_list_test_images_is_linear(tiny_data: TinyData) -> None:
     """100 000 names are sharded in a moment; a list look-up per image would take minutes."""
-    from utils.data_util import shard_batches
+    from utils.loops.data import shard_batches
 
     batches = shard_batches(100_000, 7)
     assert np.array_equal(np.concatenate(batches), np.arange(100_000))

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from sr_var.base_dataset import load_entries
-from sr_var.build import mean_net_paths
-from sr_var.cross_fit import CrossFit, FoldedMean, measure_leakage, split_residuals
-from sr_var.flags import DataFlags, MeanNetFlags
+from sr_var.data.folds import CrossFit, FoldedMean, measure_leakage, split_residuals
+from sr_var.data.pairs import load_regression_data
+from sr_var.flags.scripts import DataFlags, MeanNetFlags
 from sr_var.mean_utils import SRMeanTrainLoop
-from sr_var.sr_data import load_regression_data
+from sr_var.networks import mean_net_paths
 from sr_var.var_utils import SRVarTrainLoop, with_mean
 from tests.tiny import LARGE, SMALL, TinyData
-from utils.crop_data import Entry
-from utils.errors import CheckpointError, DataError
+from utils.images.dataset import Entry
+from utils.process.errors import CheckpointError, DataError
 
 ENTRIES = [Entry(f"class{i % 7}/image_{i}", i % 7, f"class{i % 7}") for i in range(600)]
 CPU = torch.device("cpu")

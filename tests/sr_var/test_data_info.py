@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import sr_var.data_info
-import sr_var.info_files
+import sr_var.data.info
+import sr_var.data.info_files
 from sr_var.base_dataset import load_entries
-from sr_var.data_info import split, write_info
-from sr_var.flags import DataInfoFlags
+from sr_var.data.info import split, write_info
+from sr_var.flags.scripts import DataInfoFlags
 from tests.reliability.disks import file_size_limit
 from tests.tiny import CLASSES, TinyData, tree, write_photos
-from utils.errors import DataError, StorageError
-from utils.image_decode import Decoded
-from utils.image_folder import class_of, make_info, scan
-from utils.image_util import open_image, read_image, resolve_image_path
+from utils.images.decode import Decoded
+from utils.images.files import open_image, read_image, resolve_image_path
+from utils.images.folder import class_of, make_info, scan
+from utils.process.errors import DataError, StorageError
 
 FILES = ("data_info.pkl", "train_data_info.pkl", "to_sample_data_info.pkl")
 ALL_NAMES = sorted(name for _, names in CLASSES.values() for name in names)
@@ -232,7 +232,7 @@ def test_a_kill_while_a_split_is_replaced_leaves_none_of_two_splits(
 ) -> None:
     flags = _flags(tiny_data.data_dir, tmp_path)
     _write(flags)
-    real, calls = sr_var.info_files.dump_pickle, list[Any]()
+    real, calls = sr_var.data.info_files.dump_pickle, list[Any]()
 
     def killed(value: Any, path: str) -> None:
         calls.append(path)
@@ -240,7 +240,7 @@ def test_a_kill_while_a_split_is_replaced_leaves_none_of_two_splits(
             raise KeyboardInterrupt
         real(value, path)
 
-    monkeypatch.setattr(sr_var.info_files, "dump_pickle", killed)
+    monkeypatch.setattr(sr_var.data.info_files, "dump_pickle", killed)
     other = replace(flags, seed=1, overwrite=True)
     with pytest.raises(KeyboardInterrupt):
         write_info(other, lambda line: None)
@@ -315,7 +315,7 @@ def test_stopped_check_goes_on_where_it_was(
             signal.raise_signal(signal.SIGTERM)
         return read_image(path, **flags)
 
-    monkeypatch.setattr(sr_var.data_info, "read_image", counted)
+    monkeypatch.setattr(sr_var.data.info, "read_image", counted)
     out = tmp_path / "out"
     lines: list[str] = []
     assert not write_info(_flags(tmp_path / "one", out, num_threads=1), lines.append)
@@ -347,7 +347,7 @@ def test_an_image_that_has_changed_since_a_stopped_check_is_looked_at_again(
             signal.raise_signal(signal.SIGTERM)
         return real(path, **flags)
 
-    monkeypatch.setattr(sr_var.data_info, "read_image", stopping)
+    monkeypatch.setattr(sr_var.data.info, "read_image", stopping)
     flags = _flags(tmp_path / "images", tmp_path / "out", num_threads=1)
     assert not write_info(flags, lambda line: None) and len(opened) == len(ALL_NAMES)
     opened[:] = [""]
@@ -372,8 +372,8 @@ def test_damaged_line_of_a_stopped_check_costs_that_image_another_look(
         opened.append(os.path.basename(path))
         return read_image(path, **flags)
 
-    monkeypatch.setattr(sr_var.data_info, "read_image", counted)
-    marks = sr_var.data_info._marks(ALL_NAMES, _flags(tiny_data.data_dir, tmp_path))
+    monkeypatch.setattr(sr_var.data.info, "read_image", counted)
+    marks = sr_var.data.info._marks(ALL_NAMES, _flags(tiny_data.data_dir, tmp_path))
     lines = [
         os.fsencode(f"{tiny_data.data_dir / name}\t{marks[name]}\t52x40") for name in ALL_NAMES
     ]

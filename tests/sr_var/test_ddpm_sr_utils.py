@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from ddpm.train_loop import draw_timesteps, seeded_noise
-from diffusion.timestep_sampler import LossSecondMomentResampler, UniformSampler
+from diffusion.timesteps import LossSecondMomentResampler, UniformSampler
 from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
 from sr_var.degradation import area_downsample
-from sr_var.flags import DataFlags, DDPMTrainFlags
+from sr_var.flags.scripts import DataFlags, DDPMTrainFlags
 from sr_var.script_util import sr_create_model_and_diffusion
 from tests.tiny import DENOISER, LARGE, SMALL, TinyData, shake
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 CPU = torch.device("cpu")
 NUM_STEPS = 100

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sr_var.data.pairs import regression_pair
 from sr_var.degradation import area_downsample, bilinear_upsample
-from sr_var.sr_data import regression_pair
 from tests.golden_recipe import GOLDENS_DIR
-from utils.image_util import center_crop_arr, open_image
-from utils.pixel_util import bytes_to_image
+from utils.images.files import center_crop_arr, open_image
+from utils.images.pixels import bytes_to_image
 
 CPU = torch.device("cpu")
 

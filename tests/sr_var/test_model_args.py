@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sr_var.flags import MeanModelFlags, VarModelFlags
+from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.model_args import (
     args_path,
     flags_of_checkpoint,
@@ -24,9 +24,9 @@ from sr_var.model_args import (
     save_model_args,
     settle_model_flags,
 )
-from utils.checkpoint import CheckpointSet
-from utils.errors import CheckpointError
 from utils.logger import RunLogger
+from utils.loops.checkpoint import CheckpointSet
+from utils.process.errors import CheckpointError
 
 FLAGS = MeanModelFlags(large_size=32, channel_mult="0.5,1", use_fp16=True, dropout=0.25)
 

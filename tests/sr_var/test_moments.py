@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.moments import SampleMoments, load_moments
-from utils.errors import DataError
+from sr_var.results.moments import SampleMoments, load_moments
+from utils.process.errors import DataError
 
 Array = NDArray[np.float64]
 NUM = 7

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_var.base_dataset import load_entries
+from sr_var.data.oracle import cut_low_res, law_of, plan_crops, split_photos, write_oracle
 from sr_var.degradation import area_downsample
-from sr_var.moments import load_moments
-from sr_var.oracle_files import cut_low_res, law_of, plan_crops, split_photos, write_oracle
-from sr_var.oracle_flags import OracleDataFlags
+from sr_var.flags.oracle import OracleDataFlags
+from sr_var.results.moments import load_moments
 from tests.tiny import ROOT, run, tree, words, write_photos
-from utils.errors import DataError
-from utils.pixel_util import bytes_to_image
+from utils.images.pixels import bytes_to_image
+from utils.process.errors import DataError
 
 LARGE, SMALL, NUM_SAMPLES = 16, 4, 60
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_var.results import ResultFolder, save_array, strip
+from sr_var.results.folder import ResultFolder, save_array, strip
 from tests.tiny import tree
-from utils import json_file
-from utils.crop_data import Entry
-from utils.errors import CheckpointError, DataError
-from utils.pixel_util import save_image, to_hwc
+from utils.files import json as json_file
+from utils.images.dataset import Entry
+from utils.images.pixels import save_image, to_hwc
+from utils.process.errors import CheckpointError, DataError
 
 FILES = ("low_res.png", "high_res_mean_7.npy")
 ENTRIES = [Entry("a", 0), Entry("class/b", 1), Entry("c.png", 2)]

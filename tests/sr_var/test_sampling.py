@@ -13,17 +13,17 @@ from PIL import Image
 
 from ddpm.flags import SAMPLER_NAMES, DiffusionFlags
 from ddpm.process import create_diffusion, warn_of_lost_std
-from diffusion.respace import SpacedDiffusion
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SAMPLERS, SamplerOptions, gaussian_noise_fn, sample_loop
 from sr_var.degradation import area_downsample
 from sr_var.script_util import sr_create_model_and_diffusion
 from tests.sr_var.samplers import ENTRIES, LABELS, NUM_SAMPLES, make_sampler, pictures, stored
 from tests.tiny import DENOISER, LARGE, PROCESS, SMALL, TEST_NAMES, TinyData, shake, tree
-from utils.crop_data import Entry
-from utils.errors import CheckpointError, DataError
-from utils.image_util import center_crop_arr, open_image
-from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes
-from utils.random_util import stable_seed
+from utils.images.dataset import Entry
+from utils.images.files import center_crop_arr, open_image
+from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes
+from utils.process.errors import CheckpointError, DataError
+from utils.seeds import stable_seed
 
 # kernels round differently for different batch sizes; measured: 1 level in 7 of 147 456 values for
 # batches of 1, 3 and 16 (4 steps), 1 in 36 864 (100 steps), on 1 and on 2 threads
@@ -175,7 +175,7 @@ def test_each_sampler_draws_other_samples(tmp_path: Path, tiny_data: TinyData) -
     assert len(drawn) == len(SAMPLER_NAMES)
 
 
-def process_of(**flags: Any) -> SpacedDiffusion:
+def process_of(**flags: Any) -> GaussianDiffusion:
     return create_diffusion(DiffusionFlags(**flags))
 
 

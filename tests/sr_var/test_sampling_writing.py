@@ -23,8 +23,8 @@ from tests.sr_var.samplers import (
     stored,
 )
 from tests.tiny import TEST_NAMES, TinyData
-from utils.errors import StorageError
-from utils.lock_util import try_lock
+from utils.files.lock import try_lock
+from utils.process.errors import StorageError
 
 TIMEOUT, NUM_STEPS = 20.0, 4
 real_save = sr_var.sampling.save_image

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from models.unet import SuperResModel, UNetModel, VarianceModel
-from sr_var import flags as flag_module
+from sr_var.flags import scripts as flag_module
 from sr_var.script_util import (
     create_mean_model,
     create_sr_model,

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tests.utils.checkpoints import EMA, auto_step, flip_byte, foreign_sets, resolve, save_sets
-from utils import checkpoint
-from utils.checkpoint import CheckpointStore, model_file_name, step_of
-from utils.errors import CheckpointError
+from utils.loops import checkpoint
+from utils.loops.checkpoint import CheckpointStore, model_file_name, step_of
+from utils.process.errors import CheckpointError
 
 # ---- what is written
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import ROOT
-from utils.console import show
-from utils.errors import EXIT_CHECKPOINT, EXIT_DONE
 from utils.logger import RunLogger
-from utils.progress import Progress
+from utils.process.console import show
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_DONE
+from utils.process.progress import Progress
 
 # prints through Python, as a library of C does, and through a child, while a file is open
 SCRIPT = """
 import contextlib, os, subprocess, sys
-from utils.errors import CheckpointError, run_main
+from utils.process.errors import CheckpointError, run_main
 
 def main():
     with open("result", "w") as file:

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from tests.tiny import photo, tree
-from utils import crop_cache
-from utils.crop_data import CropDataset, Entry, TestCrops
-from utils.crop_index import DATA_FILE, INDEX_FILE, CenterCrop
-from utils.data_flags import CropFlags
-from utils.errors import DataError, StopRequested, StorageError
-from utils.image_decode import BadImageError
-from utils.loader_util import make_loader
+from utils.flags.data import CropFlags
+from utils.images import cache as crop_cache
+from utils.images.cache_index import DATA_FILE, INDEX_FILE, CenterCrop
+from utils.images.dataset import CropDataset, Entry, TestCrops
+from utils.images.decode import BadImageError
+from utils.loops.loader import make_loader
+from utils.process.errors import DataError, StopRequested, StorageError
 
 SIDE = 16
 NAMES = [f"class_{k}/{i}.png" for k in range(3) for i in range(3)]

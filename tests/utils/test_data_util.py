@@ -11,8 +11,8 @@ import torch
 
 from tests.utils.loops import Images, RecordedData
 from utils import dist_util
-from utils.data_util import EpochOrder, ShardSampler, TrainData, endless, shard_batches
-from utils.errors import DataError
+from utils.loops.data import EpochOrder, ShardSampler, TrainData, endless, shard_batches
+from utils.process.errors import DataError
 
 NUM_ITEMS = 11
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from tests.utils.test_launch import STEP
 from utils import dist_util
-from utils.launch import Launch, read_launch
+from utils.machine.launch import Launch, read_launch
 
 
 def test_one_process_needs_no_group() -> None:

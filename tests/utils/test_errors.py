@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from utils.errors import (
+from utils.process.errors import (
     EXIT_STOPPED,
     EXIT_USAGE,
     CheckpointError,

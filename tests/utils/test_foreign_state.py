@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.utils.loops import ConvNet, training_loop, weights_of
-from utils.checkpoint import CheckpointStore
-from utils.errors import CheckpointError
-from utils.state_dict_io import load_state_dict
+from utils.loops.checkpoint import CheckpointStore
+from utils.process.errors import CheckpointError
+from utils.untrusted.state_dict import load_state_dict
 
 NUM_TENSORS = 4
 PREFIXES = ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.", "a.b.c."]

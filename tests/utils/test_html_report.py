@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.html_report import (
+from utils.report.html import (
     Html,
     Page,
     Rows,

@@ -18,11 +18,11 @@ from tests.utils.loops import (
     training_loop,
     weights_of,
 )
-from utils.checkpoint import CheckpointStore, model_file_name
-from utils.errors import CheckpointError, DataError
-from utils.identity import UNKNOWN, Difference, Identity, differences, list_digest
+from utils.files.identity import UNKNOWN, Difference, Identity, differences, list_digest
+from utils.files.records import require_same_settings
 from utils.logger import RunLogger
-from utils.settings_file import require_same_settings
+from utils.loops.checkpoint import CheckpointStore, model_file_name
+from utils.process.errors import CheckpointError, DataError
 
 NETWORK = {"width": 16, "num_heads": 4, "dropout": 0.0}
 PROCESS = {"noise_schedule": "linear"}

@@ -15,16 +15,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from utils.errors import DataError
-from utils.image_decode import MAX_PIXELS, BadImageError
-from utils.image_util import (
+from utils.images.decode import MAX_PIXELS, BadImageError
+from utils.images.files import (
     image_size,
     open_image,
     resolve_image_path,
     safe_join,
     write_png,
 )
-from utils.pixel_util import make_grid
+from utils.images.pixels import make_grid
+from utils.process.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +101,7 @@ def test_bad_image_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_decoding_needs_no_torch() -> None:
-    code = "import sys, utils.image_util, utils.metric_util; sys.exit('torch' in sys.modules)"
+    code = "import sys, utils.images.files, utils.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 

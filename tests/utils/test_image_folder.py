@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from utils.errors import DataError
-from utils.image_folder import class_of, other_reading, scan
+from utils.images.folder import class_of, other_reading, scan
+from utils.process.errors import DataError
 
 NOT_UTF8 = b"caf\xe9_1.png"
 

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from tests.tiny import photo
-from utils.crop_data import CropDataset, Entry, noting
-from utils.data_flags import CropFlags, OrientationFlags, ReadingFlags
-from utils.errors import DataError
-from utils.image_decode import ImageFacts
-from utils.image_notes import (
+from utils.flags.data import CropFlags, OrientationFlags, ReadingFlags
+from utils.images.dataset import CropDataset, Entry, noting
+from utils.images.decode import ImageFacts
+from utils.images.notes import (
     ImageNotes,
     describe_sizes,
     look_at,
@@ -23,7 +22,8 @@ from utils.image_notes import (
     note_of_left_out,
     without_small,
 )
-from utils.loader_util import make_loader
+from utils.loops.loader import make_loader
+from utils.process.errors import DataError
 
 SIDE = 16
 # name → width, height
@@ -208,6 +208,6 @@ def test_few_headers_are_read_before_a_training(
         looked.append(path)
         return ImageFacts(20, 20)
 
-    monkeypatch.setattr("utils.image_notes.image_facts", counted)
+    monkeypatch.setattr("utils.images.notes.image_facts", counted)
     noting([Entry(f"{i}.png", 0) for i in range(5000)], SIDE, _flags(images), lambda line: None)
     assert len(looked) == 200

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.launch import Launch, meet, num_local_processes, read_launch
-from utils.slurm_launch import first_host, tasks_on_node
+from utils.machine.launch import Launch, meet, num_local_processes, read_launch
+from utils.machine.slurm import first_host, tasks_on_node
 
 RANKS = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
 TORCHRUN = {**RANKS, "MASTER_ADDR": "x", "MASTER_PORT": "29500"}

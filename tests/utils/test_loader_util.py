@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.errors import DataError
-from utils.full_disk import storing
-from utils.loader_util import loaded, naming_loader_deaths
+from utils.files.full_disk import storing
+from utils.loops.loader import loaded, naming_loader_deaths
+from utils.process.errors import DataError
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.disks import file_size_limit
-from utils import lock_util
-from utils.errors import CheckpointError, StorageError
-from utils.lock_util import sole_writer, try_lock
+from utils.files import lock as lock_util
+from utils.files.lock import sole_writer, try_lock
+from utils.process.errors import CheckpointError, StorageError
 
 
 def _fork(work: Callable[[], None]) -> int:

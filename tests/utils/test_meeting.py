@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.utils.test_launch import OPEN_MPI, STEP
-from utils.launch import meet, num_local_processes
+from utils.machine.launch import meet, num_local_processes
 
 BY_HAND = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "head", "MASTER_PORT": "1234"}
 ALL_FOUR = "RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"

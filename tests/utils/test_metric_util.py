@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from utils.metric_util import Moments, mean_abs_error, mse, nmse, psnr, ssim
+from utils.metrics import Moments, mean_abs_error, mse, nmse, psnr, ssim
 
 Float64Array = NDArray[np.float64]
 

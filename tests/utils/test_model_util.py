@@ -11,7 +11,7 @@ import torch
 from tests import cpus
 from tests.dist.ranks import run_ranks
 from utils.fp16_util import computes_natively
-from utils.model_util import training_precision, usable_precision
+from utils.loops.networks import training_precision, usable_precision
 
 CPU = torch.device("cpu")
 # fp16 and bf16: in forward passes alone, with the backward pass, too

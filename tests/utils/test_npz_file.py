@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_ddpm.quality.feature_files import read_input
-from utils.errors import DataError
-from utils.npz_file import read_npz
+from utils.process.errors import DataError
+from utils.untrusted.arrays import read_npz
 
 
 class _Command:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from tests.golden_recipe import GOLDENS_DIR
-from utils.errors import DataError
-from utils.safe_pickle import (
+from utils.process.errors import DataError
+from utils.untrusted.pickles import (
     UnsafePickleError,
     dump_pickle,
     load_args,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.safe_pickle import UnsafePickleError, load_info_dict, loads_pickle
+from utils.untrusted.pickles import UnsafePickleError, load_info_dict, loads_pickle
 
 
 def text(value: bytes) -> bytes:

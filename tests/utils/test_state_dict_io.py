@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.utils.loops import ConvNet
-from utils.errors import CheckpointError
-from utils.state_dict_io import (
+from utils.process.errors import CheckpointError
+from utils.untrusted.state_dict import (
     check_state_dict,
     load_model,
     load_state_dict,

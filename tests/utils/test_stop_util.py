@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from utils.stop_util import StopFlag, first_stop_is_last, leave_stopping_to_parent
+from utils.process.stop import StopFlag, first_stop_is_last, leave_stopping_to_parent
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.errors import StorageError
-from utils.storage_util import make_folder
+from utils.files.storage import make_folder
+from utils.process.errors import StorageError
 
 
 def test_folder_is_made_with_those_above_it_and_may_be_there_already(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.utils.loops import ConvNet, image_pair
-from utils.data_util import shard_batches
 from utils.logger import RunLogger
+from utils.loops.data import shard_batches
 from utils.test_util import TestLoop
 
 NUM_IMAGES = 5

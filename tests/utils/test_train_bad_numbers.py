@@ -16,7 +16,7 @@ from tests.utils.loops import (
     weights_of,
     with_bad_label,
 )
-from utils.errors import CheckpointError
+from utils.process.errors import CheckpointError
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from utils.train_flags import UNLIMITED_STEPS, TrainFlags
+from utils.flags.training import UNLIMITED_STEPS, TrainFlags
 
 
 @pytest.mark.parametrize(

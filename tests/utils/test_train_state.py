@@ -17,9 +17,9 @@ from tests.utils.loops import (
     trained,
     training_loop,
 )
-from utils.checkpoint import model_file_name
-from utils.errors import CheckpointError
 from utils.logger import RunLogger
+from utils.loops.checkpoint import model_file_name
+from utils.process.errors import CheckpointError
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 

@@ -20,10 +20,10 @@ from tests.utils.loops import (
     training_loop,
     weights_of,
 )
-from utils.checkpoint import CheckpointStore
-from utils.data_util import EpochOrder
-from utils.errors import DataError
 from utils.logger import RunLogger
+from utils.loops.checkpoint import CheckpointStore
+from utils.loops.data import EpochOrder
+from utils.process.errors import DataError
 
 BATCH = 8
 

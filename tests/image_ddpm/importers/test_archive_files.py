@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from image_ddpm.importers import archive_files
-from image_ddpm.importers.archive_files import inner_members, tar_members
-from image_ddpm.importers.image_items import MAX_IMAGE_BYTES
+from image_ddpm.importers import archives as archive_files
+from image_ddpm.importers.archives import inner_members, tar_members
+from image_ddpm.importers.items import MAX_IMAGE_BYTES
 from tests.image_ddpm.importers.archives import member, tar_bytes
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 FILES = {"a/n_1.png": b"x" * 700, "a/n_2.png": b"y" * 512, "b/n_3.png": b"", "n_4.png": b"z" * 9999}
 MAX_SECONDS, MAX_MEMORY_BYTES = 5.0, 100_000_000

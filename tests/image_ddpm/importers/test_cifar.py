@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers.cifar_files import read_cifar10
+from image_ddpm.importers.cifar import read_cifar10
 from tests.image_ddpm.importers.archives import (
     BATCHES,
     CIFAR_FOLDER,
@@ -26,7 +26,7 @@ from tests.image_ddpm.importers.archives import (
     write_cifar,
 )
 from tests.tiny import done, run, words
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 
 def _argv(archive: Path, root: Path, **flags: Any) -> list[str]:

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers import image_sources, image_writer
-from image_ddpm.importers.data_flags import ImportFlags
+from image_ddpm.importers import sources as image_sources
+from image_ddpm.importers import writer as image_writer
 from image_ddpm.importers.digits import read_digits
-from image_ddpm.importers.image_items import ImageSource, Item
-from image_ddpm.importers.image_writer import SETTINGS_FILE, ImageWriter
+from image_ddpm.importers.flags import ImportFlags
+from image_ddpm.importers.items import ImageSource, Item
+from image_ddpm.importers.writer import SETTINGS_FILE, ImageWriter
 from tests.image_ddpm.importers.archives import image_bytes, write_cifar
 from tests.tiny import done, photo, run, tree, words
-from utils.digit_images import load_digit_images
-from utils.errors import DataError
+from utils.images.digits import load_digit_images
+from utils.process.errors import DataError
 
 
 def _argv(root: Path, **flags: Any) -> list[str]:

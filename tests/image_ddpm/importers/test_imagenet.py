@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers.image_items import ClassNamer
+from image_ddpm.importers.items import ClassNamer
 from tests.image_ddpm.importers.archives import class_tars, image_bytes, member, tar_bytes
 from tests.tiny import done, photo, run, words
-from utils.errors import DataError
-from utils.image_util import center_crop_arr
+from utils.images.files import center_crop_arr
+from utils.process.errors import DataError
 
 FLAT = {name: data for files in class_tars().values() for name, data in files.items()}
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers import lsun_files
+from image_ddpm.importers import lsun as lsun_files
 from tests.image_ddpm.importers.archives import image_bytes
 from tests.reliability.extent import extent
 from tests.reliability.mutations import mutate
 from tests.tiny import done, run, words
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 NEEDS_LMDB = "needs the optional package lmdb (requirements-lsun.txt)"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from image_ddpm.importers.lsun_files import read_lsun
+from image_ddpm.importers.lsun import read_lsun
 from tests.image_ddpm.importers.archives import image_bytes
 from tests.tiny import run, words
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 # a value a line of data.mdb, in hexadecimal; other lines are what the library does to its process
 STAND_IN = """

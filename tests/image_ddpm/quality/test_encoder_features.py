@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from image_ddpm.classifier import classifier_keywords, create_classifier
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
-from image_ddpm.classifier_utils import classifier_keywords, create_classifier
 from image_ddpm.quality.features import feature_maker
 from models.encoder import EncoderUNet
 from models.encoder_config import POOLS
@@ -20,7 +20,7 @@ from tests.image_ddpm.quality.sets import pictures, write_samples
 from tests.image_ddpm.tiny import write_model
 from tests.reliability.extent import is_full
 from tests.tiny import done, run, save_weights, shake, words
-from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE, CheckpointError
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE, CheckpointError
 
 CPU = torch.device("cpu")
 IMAGE: dict[str, Any] = {"image_size": 16, "num_classes": 3}

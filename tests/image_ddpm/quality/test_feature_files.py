@@ -12,7 +12,7 @@ from image_ddpm.quality.distances import feature_statistics
 from image_ddpm.quality.feature_files import FeatureSet, read_input, save_features, statistics_of
 from image_ddpm.quality.image_sets import ImageSet, choose
 from tests.image_ddpm.quality.sets import pictures, write_folder, write_samples
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 
 def _features(count: int = 12, dimension: int = 3) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_ddpm.quality.eval_flags import NETWORK_NAMES
 from image_ddpm.quality.features import NETWORKS, area_weights, feature_maker, pixel_features
+from image_ddpm.quality.flags import NETWORK_NAMES
 from models.cnn import SmallCNN
 from tests.image_ddpm.quality.sets import pictures
 from tests.tiny import save_weights
-from utils.errors import CheckpointError
+from utils.process.errors import CheckpointError
 
 CPU = torch.device("cpu")
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_var.oracle_flags import BudgetFlags
+from sr_var.flags.oracle import BudgetFlags
 from sr_var.verify.budget import error_budget
 from sr_var.verify.images import load_image_data
 from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import MEAN_STEP, SIZE, VAR_STEP, Results, make_results
 from tests.tiny import tree
-from utils.crop_data import Entry
-from utils.errors import DataError
+from utils.images.dataset import Entry
 from utils.logger import RunLogger
+from utils.process.errors import DataError
 
 ONE, OTHER, VAR = "1" * 64, "2" * 64, "3" * 64
 A = Entry("a.png", 0)

@@ -26,9 +26,9 @@ from tests.sr_var.hand_made import (
     stack,
 )
 from tests.tiny import tree
-from utils.crop_data import Entry
-from utils.errors import DataError
-from utils.safe_pickle import dump_pickle, load_array
+from utils.images.dataset import Entry
+from utils.process.errors import DataError
+from utils.untrusted.pickles import dump_pickle, load_array
 
 A = Entry("a.png", 0)
 

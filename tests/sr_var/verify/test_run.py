@@ -18,7 +18,7 @@ from sr_var.verify.run import mean_panel, uncertainty_panel, verify_all
 from tests.sr_var.hand_made import SHAPE, SIZE, Results, flat, make_results, stack
 from tests.tiny import tree
 from utils.logger import RunLogger
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_var.flags import VerificationFlags
+from sr_var.flags.scripts import VerificationFlags
 from sr_var.verify.calibration import ause, calibrate, ence
 from sr_var.verify.cost import cost, num_steps
 from sr_var.verify.run import verify_all
 from sr_var.verify.summary import flat_figures, scatter_per_image
 from tests.sr_var.hand_made import SHAPE, Results, flat
 from utils.logger import RunLogger
-from utils.safe_pickle import load_array
+from utils.untrusted.pickles import load_array
 
 NUM_IMAGES, NUM_SAMPLES = 5, 6
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_var.verify.truth import Truth, load_truth, truth_figures, truth_means, truth_text
-from utils.errors import DataError
-from utils.metric_util import Moments
+from utils.metrics import Moments
+from utils.process.errors import DataError
 
 Array = NDArray[np.float64]
 SIZE = 8

@@ -69,5 +69,5 @@ def test_page_of_damaged_figures_is_a_data_error_that_names_them(
     folder = tmp_path / QUICK.eval_dir("ancestral")
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(content)
-    with pytest.raises(DataError, match=r"ancestral/results\.json is damaged .*delete it"):
+    with pytest.raises(DataError, match=r"ancestral/results\.json .*damaged"):
         write_report(QUICK)

@@ -151,7 +151,7 @@ def test_moments_of_no_possible_count_are_refused(
 def test_gzip_file_that_unpacks_to_many_times_its_size_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb-idx3.gz"
     path.write_bytes(gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 9_000_000, 4, 4) + bytes(99)))
-    with pytest.raises(DataError, match=r"bomb-idx3\.gz .*times its size"):
+    with pytest.raises(DataError, match=r"bomb-idx3\.gz .*times"):
         read_idx(str(path), (4, 4))
 
 

@@ -134,6 +134,7 @@ def test_signal_to_torchrun_saves_in_time_and_the_run_goes_on_exactly(
         said = process.communicate(timeout=2 * GRACE_SECONDS)[0]
     seconds = time.monotonic() - sent
     assert seconds < GRACE_SECONDS
+    # the sentence is held on purpose: it is how a stopped training goes on
     assert "run again with --resume_checkpoint auto" in said
     last = max(_saved_steps(tmp_path / "cut")) + 2
     run_ranks(launched.train, tmp_path / "cut", last)

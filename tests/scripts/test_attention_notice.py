@@ -65,7 +65,7 @@ def test_sides_at_no_level_are_named(name: str, given: str, unreached: str) -> N
     assert len(notices) == bool(unreached)
     prefix = "--classifier_" if name == "classifier" else "--"
     for line in notices:
-        assert f"{prefix}attention_resolutions {unreached} adds" in line and "24, 12" in line
+        assert f"{prefix}attention_resolutions {unreached}" in line and "24, 12" in line
 
 
 def test_a_training_with_the_default_says_it_once(tmp_path: Path) -> None:

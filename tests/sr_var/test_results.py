@@ -174,7 +174,7 @@ def test_damaged_stamp_is_refused_and_no_result_is_removed(tmp_path: Path, conte
     stamp = tmp_path / "out" / ".mean_7.json"
     stamp.write_bytes(content)
     before = tree(tmp_path)
-    with pytest.raises(DataError, match=r"\.mean_7\.json is damaged .*delete it"):
+    with pytest.raises(DataError, match=r"\.mean_7\.json .*delete"):
         _folder(tmp_path).pending(ENTRIES)
     assert tree(tmp_path) == before
     stamp.unlink()
@@ -195,7 +195,7 @@ def test_stamp_that_the_file_system_does_not_give_is_no_reason_to_remove_results
         raise OSError(code, os.strerror(code), path)
 
     monkeypatch.setattr(json_file, "read_json", failing)
-    with pytest.raises(DataError, match=r"\.mean_7\.json cannot be read"):
+    with pytest.raises(DataError, match=r"\.mean_7\.json"):
         _folder(tmp_path).pending(ENTRIES)
     assert tree(tmp_path) == before
 

@@ -121,7 +121,7 @@ def test_batch_as_large_as_the_data_is_an_epoch_a_step() -> None:
 
 def test_iterable_without_end_starts_again_and_an_empty_one_is_refused() -> None:
     assert list(itertools.islice(endless([1, 2]), 5)) == [1, 2, 1, 2, 1]
-    with pytest.raises(DataError, match="holds no batch"):
+    with pytest.raises(DataError, match="no batch"):
         next(endless([]))
 
 

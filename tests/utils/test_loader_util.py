@@ -68,7 +68,7 @@ def test_death_while_a_batch_is_handed_over_comes_with_the_same_remedy(error: Ex
 
     found = loaded(batches())  # type: ignore[arg-type]
     assert next(found) == 1
-    with pytest.raises(DataError, match=r"(Connection reset|EOFError).*fewer --num_workers"):
+    with pytest.raises(DataError, match=r"(Connection reset|EOFError).*--num_workers"):
         next(found)
 
 

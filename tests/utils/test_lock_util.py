@@ -125,7 +125,7 @@ def test_unreadable_owner_counts_as_alive(tmp_path: Path, owner: str) -> None:
         file.write(owner)
         file.flush()
         with (
-            pytest.raises(CheckpointError, match="written by another run"),
+            pytest.raises(CheckpointError, match="another run"),
             sole_writer(str(tmp_path)),
         ):
             pass
@@ -154,7 +154,7 @@ def test_lock_can_be_taken_once(tmp_path: Path) -> None:
 def test_disk_without_room_for_the_owner_is_named_and_the_folder_not_held(tmp_path: Path) -> None:
     with (
         file_size_limit(10),
-        pytest.raises(StorageError, match=r"cannot store .*\.writer\.lock.*MiB free"),
+        pytest.raises(StorageError, match=r"\.writer\.lock.*MiB free"),
         sole_writer(str(tmp_path)),
     ):
         pass

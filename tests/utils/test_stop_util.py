@@ -82,7 +82,7 @@ def test_time_budget_sets_the_flag_when_it_has_passed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(time, "monotonic", lambda: start + 2 * 3600 - 60)
     assert stop.reason == ""
     monkeypatch.setattr(time, "monotonic", lambda: start + 2 * 3600 + 60)
-    assert stop.reason == "run_time has passed"
+    assert "run_time" in stop.reason
 
 
 @pytest.mark.parametrize("hours", [-1.0, 0.0])

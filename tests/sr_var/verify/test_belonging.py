@@ -72,7 +72,7 @@ def test_one_net_of_all_images_may_stand_in_for_those_of_the_folds(results: Resu
     _stamp(results, "mean", MEAN_STEP, ONE)
     _stamp(results, "var", VAR_STEP, VAR, OTHER, VAR)
     said = _verify(results)
-    assert "of 2 folds" in said and ONE[:12] in said and OTHER[:12] in said
+    assert "2 folds" in said and ONE[:12] in said and OTHER[:12] in said
 
 
 def test_a_baseline_is_judged_with_its_own_variance_alone(results: Results) -> None:
@@ -88,7 +88,7 @@ def test_a_baseline_is_judged_with_its_own_variance_alone(results: Results) -> N
 def test_damaged_stamp_is_named(results: Results) -> None:
     _stamp(results, "mean", MEAN_STEP, ONE).write_text('{"models": [5]}')
     _stamp(results, "var", VAR_STEP, VAR, ONE)
-    with pytest.raises(DataError, match=rf"\.mean_{MEAN_STEP}\.json is damaged"):
+    with pytest.raises(DataError, match=rf"\.mean_{MEAN_STEP}\.json"):
         _verify(results)
 
 
@@ -108,7 +108,7 @@ def test_results_of_an_image_that_was_replaced_are_refused(results: Results, kin
         _low_res(results, folder, 101, size)
     load_image_data(A, flags)
     _low_res(results, kind, 105, sizes[kind])
-    with pytest.raises(DataError, match=rf"{kind}/a\.png/low_res\.png.*5\.0 grey levels"):
+    with pytest.raises(DataError, match=rf"{kind}/a\.png/low_res\.png.*5\.0"):
         load_image_data(A, flags)
     record = {"samples": "samples/.sampling.json", "nets": f"nets/.mean_{MEAN_STEP}.json"}[kind]
     (results.root / record).unlink()

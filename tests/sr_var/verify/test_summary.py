@@ -185,7 +185,9 @@ def test_truth_is_used_when_every_image_has_it(results: Results) -> None:
     for i in range(NUM_IMAGES - 1):
         _add_truth(results, f"image{i}.png")
     found, said = _verify(results)
-    assert "truth" not in found and "only 4 of 5 images have exact_moments.npz" in said
+    assert "truth" not in found and any(
+        "4 of 5 images" in line and "exact_moments.npz" in line for line in said.splitlines()
+    )
     _add_truth(results, f"image{NUM_IMAGES - 1}.png")
     found, said = _verify(results)
     truth = found["truth"]

@@ -1,4 +1,4 @@
-"""Crops per second and core: today's path, only the crop resized, and out of the cache.
+"""Crops per second and core: out of the files, and out of the cache.
 
     python -m benchmarks.loader                      (half a minute)
 
@@ -24,7 +24,7 @@ from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, flag, from_args, make_parser, require_at_least
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAIN, FAST, CACHE = "plain", "fast_crop", "cache"
+PLAIN, CACHE = "plain", "cache"
 _TILE, _QUALITY = 100, 95
 
 
@@ -74,17 +74,15 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
     import numpy as np
 
     from utils.flags.data import CropFlags
-    from utils.images.cache import crop_source
-    from utils.images.cache_index import CenterCrop
+    from utils.images.cache import CenterCrop, crop_source
     from utils.images.dataset import CropDataset, Entry
 
     plain = CropFlags(data_dir=str(folder))
-    ways = {PLAIN: plain, FAST: replace(plain, fast_crop=True)}
-    ways[CACHE] = replace(plain, cache_dir=str(folder / "cache"))
+    ways = {PLAIN: plain, CACHE: replace(plain, cache_dir=str(folder / "cache"))}
     entries = [Entry(name, 0) for name in names]
     crops, items = {}, {}
     for name, way in ways.items():
-        recipe = CenterCrop(way.data_dir, flags.size, is_fast=way.fast_crop)
+        recipe = CenterCrop(way.data_dir, flags.size)
         crops[name] = crop_source(names, recipe, way).read
         items[name] = _item_of(CropDataset(entries, flags.size, way, 0))
     references = [crops[PLAIN](i).pixels for i in range(len(names))]

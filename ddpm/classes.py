@@ -97,3 +97,19 @@ def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: s
                 f"{path} gives {shown(entry.group)} the label {entry.y}, the network was trained "
                 f"with {y}; list the classes with the labels of the training"
             )
+
+
+def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
+    """Refuses labels that a class-conditional model (``num_classes`` not None) does not know.
+
+    Raises:
+        DataError: names the first such image and the remedy.
+    """
+    if num_classes is None:
+        return
+    for entry in entries:
+        if not 0 <= entry.y < num_classes:
+            raise DataError(
+                f"{entry.name} has label {entry.y}, the model knows 0 to {num_classes - 1}; see "
+                "--num_classes, or use --class_cond False"
+            )

@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import OtherClasses, listed_classes, require_known_labels
+from ddpm.classes import OtherClasses, check_labels, listed_classes, require_known_labels
+from ddpm.info_dict import listed_entries
 from ddpm.stored_flags import Start
 from ddpm.train_loop import noising
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
 from utils.files.identity import shown
 from utils.flags.data import AUTO, FOLDER, NAME
 from utils.flags.training import TrainFlags
-from utils.images.dataset import (
-    CropDataset,
-    Entry,
-    check_labels,
-    listed_entries,
-    noting,
-)
+from utils.images.dataset import CropDataset, Entry, noting
 from utils.images.folder import class_in_folder, class_in_name, other_reading, scan
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ddpm.info_dict import listed_entries
 from sr_var.compat import existing_path
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.data import ERROR
-from utils.images.dataset import Entry, listed_entries
+from utils.images.dataset import Entry
 from utils.images.decode import ImageFacts
 from utils.images.notes import look_at, say_sizes, without_small
 from utils.process.errors import DataError

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ddpm.classes import check_labels
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, noising
 from sr_var.data.pairs import load_train_crops
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import PICTURES_IN_STRIP, strip
 from utils.flags.training import TrainFlags
-from utils.images.dataset import Entry, check_labels
+from utils.images.dataset import Entry
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
 

@@ -12,16 +12,19 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
-from utils.files.atomic import write_text_atomic
+from utils.files.atomic import StrPath, write_text_atomic
 from utils.files.identity import Identity, differences, free_flags, made_with
 from utils.logger import RunLogger
 from utils.loops.checkpoint import CheckpointSet
-from utils.process.errors import CheckpointError
+from utils.process.errors import CheckpointError, DataError
 from utils.script_util import defaults
-from utils.untrusted.pickles import dump_pickle, load_args
+from utils.untrusted.pickle_arrays import brief
+from utils.untrusted.pickles import dump_pickle, load_pickle
 
 _FILE_NAMES = {
     MeanModelFlags: "mean_model_args.pkl",
@@ -245,3 +248,27 @@ def refuse_other_setting(
             f"the run to resume has {name} {state.get(name, before)!r}, the flags say {value!r}; "
             "give the same flags, or another --model_save_dir to start afresh"
         )
+
+
+def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
+    """Reads a pickled dict of model flags.
+
+    Numpy scalars become Python numbers.
+
+    Raises:
+        UnsafePickleError: see `load_pickle`.
+        DataError: not a dict of flag names to bool, int, float, str or None.
+    """
+    content = load_pickle(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{os.fspath(path)}: holds {brief(content)}, expected a dict of flags")
+    flags: dict[str, bool | int | float | str | None] = {}
+    for name, stored in content.items():
+        value = stored.item() if isinstance(stored, np.generic) else stored
+        if not isinstance(name, str) or not isinstance(value, (bool, int, float, str, type(None))):
+            raise DataError(
+                f"{os.fspath(path)}: flag {brief(name)} has the value {brief(value)}; a flag is a "
+                "name with a boolean, a number, a string or None"
+            )
+        flags[name] = value
+    return flags

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import require_known_labels
+from ddpm.classes import check_labels, require_known_labels
 from ddpm.sampling import draw_samples
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn
 from sr_var.degradation import area_downsample
@@ -40,7 +40,7 @@ from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
 from utils.files.writer import BackgroundWriter
-from utils.images.dataset import Entry, TestCrops, check_labels
+from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.images.files import safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc

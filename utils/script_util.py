@@ -100,6 +100,7 @@ def flag(
     is_auto: bool = False,
     is_free: bool = False,
     is_path: bool = False,
+    is_retired: bool = False,
 ) -> Any:
     """A dataclass field that becomes a flag. ``help`` says what it is and its unit.
 
@@ -112,6 +113,7 @@ def flag(
             network computes does not depend on it (``utils.files.identity``).
         is_path: a path, as every flag is that ends in ``_dir``, ``_path``, ``_file`` or
             ``_checkpoint``.
+        is_retired: it does nothing any more, and the script says so where it is given.
     """
     metadata = {
         "help": help,
@@ -119,6 +121,7 @@ def flag(
         "is_auto": is_auto,
         "is_free": is_free,
         "is_path": is_path,
+        "is_retired": is_retired,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -136,6 +139,7 @@ class FlagParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.retired: dict[str, str] = {}  # flag → what its help says
         # torch.distributed.launch passes it in one of two spellings; the environment decides
         self.add_argument(
             "--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS
@@ -150,6 +154,8 @@ class FlagParser(argparse.ArgumentParser):
             self._refuse(unknown)
         given = {name for name in known if getattr(parsed, name) is not _NOT_GIVEN}
         values = {name: getattr(parsed, name) if name in given else known[name] for name in known}
+        if told := sorted(self.retired.keys() & given):
+            values["notices"] = tuple(f"notice: --{name} {self.retired[name]}" for name in told)
         return argparse.Namespace(**values, given_flags=frozenset(given))
 
     def _refuse(self, unknown: Sequence[str]) -> NoReturn:
@@ -182,6 +188,8 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any
         option = f"--{field.name}"
         if option in parser._option_string_actions:
             continue
+        if isinstance(parser, FlagParser) and field.metadata.get("is_retired"):
+            parser.retired[field.name] = field.metadata["help"]
         kind = _KINDS.get(type(field.default), type(field.default))
         metavar = _METAVARS[type(field.default)]
         if field.metadata.get("is_auto"):

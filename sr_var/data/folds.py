@@ -53,14 +53,13 @@ class CrossFit:
             self.num_folds
         )
 
-    def assign(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries with their folds; without those of the fold that is left out.
+    def kept(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The entries without those of the fold that is left out.
 
         Raises:
             DataError: if no image is left.
         """
-        marked = [dataclasses.replace(entry, fold=self.fold_of(entry)) for entry in entries]
-        kept = [entry for entry in marked if entry.fold != self.left_out]
+        kept = [entry for entry in entries if self.fold_of(entry) != self.left_out]
         if not kept:
             raise DataError(
                 f"all {len(entries)} images fall into fold {self.left_out} (--fold_by {self.by}); "

@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ddpm.info_dict import make_info
 from sr_var.data.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
 from sr_var.flags.scripts import DataInfoFlags
 from utils.files.full_disk import write_through
 from utils.files.storage import make_folder
 from utils.flags.data import AUTO, ERROR, FOLDER
-from utils.images.cache_index import file_stamps
 from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import read_image, resolve_image_path
-from utils.images.folder import class_of, make_info, other_reading, scan
-from utils.images.notes import say_sizes, without_small
+from utils.images.folder import class_of, other_reading, scan
+from utils.images.notes import file_stamps, say_sizes, without_small
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.process.progress import Progress

@@ -10,10 +10,11 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 
-from utils.images.folder import Info
+from ddpm.info_dict import ClassInfo, load_info_dict
 from utils.process.errors import DataError
-from utils.untrusted.pickles import dump_pickle, load_info_dict
+from utils.untrusted.pickles import dump_pickle
 
+Info = dict[str, ClassInfo]
 ALL_FILE, TRAIN_FILE, TEST_FILE = (
     "data_info.pkl",
     "train_data_info.pkl",
@@ -83,14 +84,14 @@ def _changes(folder: str, there: list[str], parts: Mapping[str, Info]) -> str:
 
 
 def _sides(
-    dicts: Mapping[str, Mapping[str, object]],
-) -> tuple[dict[str, object], set[str], set[str]]:
+    dicts: Mapping[str, Info],
+) -> tuple[dict[str, int], set[str], set[str]]:
     """(label of each image, training images, test images) of the dicts by file name."""
-    labels: dict[str, object] = {}
+    labels: dict[str, int] = {}
     sides: dict[str, set[str]] = {TRAIN_FILE: set(), TEST_FILE: set()}
     for file, info in dicts.items():
         for entry in info.values():
-            names = entry["file_names"]  # type: ignore[index]
-            labels |= dict.fromkeys(names, entry["y"])  # type: ignore[index]
+            names = entry["file_names"]
+            labels |= dict.fromkeys(names, entry["y"])
             sides.get(file, set()).update(names)
     return labels, sides[TRAIN_FILE], sides[TEST_FILE]

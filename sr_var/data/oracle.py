@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ddpm.info_dict import make_info
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.flags.oracle import OracleDataFlags
@@ -29,7 +30,7 @@ from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.images.decode import BadImageError
 from utils.images.files import open_image, resolve_image_path, safe_join, write_png
-from utils.images.folder import class_of, make_info, scan
+from utils.images.folder import class_of, scan
 from utils.images.notes import note_changes
 from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.machine.threads import chosen_threads

@@ -43,10 +43,10 @@ def load_train_crops(
         large_size: side of the crops, pixels.
         batch_size: per process.
         seed: of order and augmentation.
-        prepare: receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y``, ``fold`` and
-            ``position`` (N,).
+        prepare: receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y``, ``place`` (among
+            the entries) and ``position`` (N,).
         log: receives a line for every bad image that was replaced, and what became of others.
-        choose: which images to use, and what to mark on them; may refuse them.
+        choose: which images to use; may refuse them.
 
     Raises:
         DataError: for missing data, or a batch larger than the data.
@@ -98,18 +98,22 @@ def load_regression_data(
     leaves out nothing, the input is a dict of ``low_res``, the upsampled images, and ``fold`` (N,).
     """
     large_size, small_size = sizes
+    folds: list[int] = []  # of the images, once they are chosen
 
     def prepare(batch: dict[str, Any]) -> tuple[Any, torch.Tensor]:
         low_res_up, high_res = regression_pair(batch["high_res"], small_size, device)
         if cross_fit is None or cross_fit.left_out is not None:
             return low_res_up, high_res
-        return {"low_res": low_res_up, "fold": batch["fold"].to(device)}, high_res
+        fold = torch.tensor([folds[place] for place in batch["place"].tolist()])
+        return {"low_res": low_res_up, "fold": fold.to(device)}, high_res
 
     def choose(entries: list[Entry]) -> list[Entry]:
         if cross_fit is None:
             return entries
         log(cross_fit.describe(entries))
-        return cross_fit.assign(entries)
+        kept = cross_fit.kept(entries)
+        folds[:] = map(cross_fit.fold_of, kept)
+        return kept
 
     return load_train_crops(flags, large_size, batch_size, seed, prepare, log, choose)
 

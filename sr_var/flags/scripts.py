@@ -89,18 +89,15 @@ class TestDataFlags(DataFlags):
     data_info_dict_path: str = flag(TEST_INFO, "pickle of class -> label and file names")
     random_crop: bool = flag(False, "not for tests: must stay False")
     random_flip: bool = flag(False, "not for tests: must stay False")
-    fast_crop: bool = flag(False, "not for tests, whose crops the verification cuts, too")
 
     def __post_init__(self) -> None:
-        """Refuses augmentation, and crops other than those of samples and verification.
+        """Refuses augmentation.
 
         Raises:
             ValueError: if a flag asks for it.
         """
         if self.random_crop or self.random_flip:
             raise ValueError("--random_crop and --random_flip are for training; leave them out")
-        if self.fast_crop:
-            raise ValueError("--fast_crop is for training; leave it out")
 
 
 @dataclass(frozen=True)

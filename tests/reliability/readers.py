@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddpm.info_dict import load_info_dict
 from image_ddpm import demo_report
 from image_ddpm.demo import QUICK, SOLVERS
 from image_ddpm.importers import writer as image_writer
@@ -35,7 +36,7 @@ from sr_var.baseline import _stored_errors
 from sr_var.baseline_heads import summarise_errors
 from sr_var.data.info import _read_journal
 from sr_var.flags.scripts import MeanModelFlags
-from sr_var.model_args import load_model_args
+from sr_var.model_args import load_args, load_model_args
 from sr_var.results.folder import read_stamp
 from sr_var.results.moments import SampleMoments, load_moments
 from sr_var.verify import report_figures
@@ -56,13 +57,13 @@ from tests.reliability.seed_files import (
 )
 from utils.files.lock import _is_dead
 from utils.files.records import require_same_settings
-from utils.images.cache_index import CenterCrop, Record, read_index
+from utils.images.cache import CenterCrop, CropCache, Record
 from utils.images.decode import ImageFacts
 from utils.images.files import image_size, open_image
 from utils.loops.checkpoint import CheckpointStore
 from utils.machine.cost import seconds_per_item
 from utils.untrusted.arrays import read_npz
-from utils.untrusted.pickles import load_args, load_array, load_info_dict
+from utils.untrusted.pickles import load_array
 
 _INFO = {"tench": {"y": 0, "file_names": ["n0/a", "b"]}, "shark": {"y": 1, "file_names": []}}
 _FLAGS = {"num_heads": 4, "dropout": 0.1, "use_fp16": False, "channel_mult": "", "x": None}
@@ -97,7 +98,7 @@ def _resume(path: str) -> None:
 
 
 def _index(path: str) -> None:
-    read_index(os.path.dirname(path), CenterCrop("images", 2))
+    CropCache(CenterCrop("images", 2), os.path.dirname(path))
 
 
 def _claim(path: str) -> None:
@@ -178,7 +179,7 @@ def _array_readers(folder: Path) -> dict[str, Reader]:
     }
 
 
-_WHOLE = Record(0, 5, (3, 4), facts=ImageFacts(3, 4, ("alpha",)))
+_CROP = Record(0, 5, (3, 4), str(ImageFacts(3, 4, ("alpha",)))).line("a")
 
 
 def _data_records() -> dict[str, Reader]:
@@ -201,7 +202,7 @@ def _data_records() -> dict[str, Reader]:
 
 
 def _record_readers(folder: Path) -> dict[str, Reader]:
-    lines = (_WHOLE.line("a"), Record(-1, 0, (3, 4), "cut off").line("b"))
+    damaged = Record(-1, 0, (3, 4), "").line("b")
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
     process = {"diffusion_steps": 9, "timestep_respacing": "4", "noise_schedule": "linear"}
     seconds = {"seconds": 1.5, "num_items": 4, "device": "cpu"}
@@ -215,7 +216,7 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
     crops = {"crops.u8": bytes(24)}
     return {
         "manifest": Reader("set/ckpt000003.json", [manifest], _resume, checkpoint),
-        "crop index": Reader("cache/index.jsonl", ["".join(lines).encode()], _index, crops),
+        "crop index": Reader("cache/index.jsonl", [_CROP + damaged], _index, crops),
         "settings": Reader(
             "settings.json",
             json_of(_SETTINGS),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.info_dict import load_info_dict
 from noisy_label.labels import load_labels
-from utils.untrusted.pickles import load_array, load_info_dict
+from utils.untrusted.pickles import load_array
 from utils.untrusted.state_dict import load_model, read_torch_file
 
 _DATA = Path(__file__).with_name("data")

@@ -57,7 +57,6 @@ def test_bad_channel_mult_is_a_usage_error(
         ("sr_var_train", {"predict_residual": True}, "for the mean net"),
         ("sr_mean_test", {"batch_size": 0}, "--batch_size 0"),
         ("sr_mean_test", {"random_flip": True}, "for training"),
-        ("sr_mean_test", {"fast_crop": True}, "--fast_crop is for"),
         ("sr_mean_train", {"cache_dir": "x", "random_crop": True}, "--random_crop True"),
         ("ddpm_sr_sample", {"num_samples_per_image": 0}, "at least 1"),
         ("sr_mean_train", {"large_size": -32}, "--large_size -32"),

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from sr_var.model_args import load_args
 from tests.pipeline import TRAINING, Pipeline
 from tests.tiny import REGRESSION_NET, TEST_NAMES, done, run, tree, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE
-from utils.untrusted.pickles import load_args, load_array
+from utils.untrusted.pickles import load_array
 
 OBJECTIVES = ["nll", "beta_nll", "quantile"]
 

@@ -37,8 +37,8 @@ class Constant(nn.Module):
 
 def test_folds_depend_on_the_name_alone_and_are_about_equal() -> None:
     cross_fit = CrossFit(3, "image")
-    folds = {entry.name: entry.fold for entry in cross_fit.assign(ENTRIES)}
-    again = {entry.name: entry.fold for entry in cross_fit.assign(ENTRIES[::-3])}
+    folds = {entry.name: cross_fit.fold_of(entry) for entry in ENTRIES}
+    again = {entry.name: cross_fit.fold_of(entry) for entry in ENTRIES[::-3]}
     assert again == {name: folds[name] for name in again}
     counts = [list(folds.values()).count(fold) for fold in range(3)]
     assert min(counts) > 150 and sum(counts) == 600  # binomial: 200 ± 11.5
@@ -46,8 +46,8 @@ def test_folds_depend_on_the_name_alone_and_are_about_equal() -> None:
 
 def test_folds_by_class_keep_a_class_together() -> None:
     folds: dict[str, set[int]] = {}
-    for entry in CrossFit(3, "class").assign(ENTRIES):
-        folds.setdefault(entry.group, set()).add(entry.fold)
+    for entry in ENTRIES:
+        folds.setdefault(entry.group, set()).add(CrossFit(3, "class").fold_of(entry))
     assert len(folds) == 7 and all(len(found) == 1 for found in folds.values())
     assert len(set.union(*folds.values())) > 1
 
@@ -55,18 +55,18 @@ def test_folds_by_class_keep_a_class_together() -> None:
 @pytest.mark.parametrize("by", ["image", "class"])
 def test_nets_that_leave_a_fold_out_share_the_images_among_them(by: str) -> None:
     seen = [
-        {entry.name for entry in CrossFit(4, by, left_out=fold).assign(ENTRIES)}
-        for fold in range(4)
+        {entry.name for entry in CrossFit(4, by, left_out=fold).kept(ENTRIES)} for fold in range(4)
     ]
-    for entry in CrossFit(4, by).assign(ENTRIES):
-        assert [entry.name not in names for names in seen] == [k == entry.fold for k in range(4)]
+    for entry in ENTRIES:
+        fold = CrossFit(4, by).fold_of(entry)
+        assert [entry.name not in names for names in seen] == [k == fold for k in range(4)]
 
 
 def test_fold_that_holds_everything_leaves_nothing_to_train_on() -> None:
     only = [Entry("a", 0, "one"), Entry("b", 0, "one")]
     fold = CrossFit(2, "class").fold_of(only[0])
     with pytest.raises(DataError, match=r"2 images .*fold"):
-        CrossFit(2, "class", left_out=fold).assign(only)
+        CrossFit(2, "class", left_out=fold).kept(only)
 
 
 def test_group_of_an_entry_is_its_key_in_the_info_dict(tiny_data: TinyData) -> None:
@@ -119,7 +119,7 @@ def test_batches_carry_the_folds_of_their_images(tiny_data: TinyData) -> None:
     assert torch.equal(batch["low_res"], plain) and torch.equal(label, plain_label)
     assert any("2 folds" in line for line in lines)
     entries = load_entries(str(tiny_data.train_info), str(tiny_data.data_dir))
-    folds = sorted(entry.fold for entry in CrossFit(2, "image").assign(entries))
+    folds = sorted(map(CrossFit(2, "image").fold_of, entries))
     assert sorted(batch["fold"].tolist()) == folds and set(folds) == {0, 1}
 
 
@@ -128,7 +128,7 @@ def test_data_of_a_mean_net_lack_the_fold_that_it_leaves_out(tiny_data: TinyData
         data_dir=str(tiny_data.data_dir), data_info_dict_path=str(tiny_data.train_info)
     )
     entries = load_entries(str(tiny_data.train_info), str(tiny_data.data_dir))
-    num_kept = len(CrossFit(2, "image", left_out=0).assign(entries))
+    num_kept = len(CrossFit(2, "image", left_out=0).kept(entries))
     assert 0 < num_kept < 7
     for size, is_refused in ((num_kept, False), (num_kept + 1, True)):
         args: tuple[Any, ...] = (flags, (LARGE, SMALL), size, 0, CPU, lambda line: None)

@@ -15,6 +15,7 @@ from PIL import Image
 
 import sr_var.data.info
 import sr_var.data.info_files
+from ddpm.info_dict import make_info
 from sr_var.base_dataset import load_entries
 from sr_var.data.info import split, write_info
 from sr_var.flags.scripts import DataInfoFlags
@@ -22,7 +23,7 @@ from tests.reliability.disks import file_size_limit
 from tests.tiny import CLASSES, TinyData, tree, write_photos
 from utils.images.decode import Decoded
 from utils.images.files import open_image, read_image, resolve_image_path
-from utils.images.folder import class_of, make_info, scan
+from utils.images.folder import class_of, scan
 from utils.process.errors import DataError, StorageError
 
 FILES = ("data_info.pkl", "train_data_info.pkl", "to_sample_data_info.pkl")

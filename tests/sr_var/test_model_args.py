@@ -14,19 +14,22 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.model_args import (
     args_path,
     flags_of_checkpoint,
+    load_args,
     load_model_args,
     save_model_args,
     settle_model_flags,
 )
 from utils.logger import RunLogger
 from utils.loops.checkpoint import CheckpointSet
-from utils.process.errors import CheckpointError
+from utils.process.errors import CheckpointError, DataError
+from utils.untrusted.pickles import dump_pickle
 
 FLAGS = MeanModelFlags(large_size=32, channel_mult="0.5,1", use_fp16=True, dropout=0.25)
 
@@ -274,3 +277,17 @@ def test_hostile_manifest_puts_nothing_odd_into_a_flag(tmp_path: Path, value: An
     made = CheckpointSet(1, "model000001.pt", manifest={"network": network})
     with pytest.raises(CheckpointError, match="large_size"):
         flags_of_checkpoint(made, str(tmp_path / "none.pkl"), MeanModelFlags, _Lines())
+
+
+def test_flags_round_trip_with_their_types(tmp_path: Path) -> None:
+    flags = {"a": True, "b": 3, "c": 0.5, "d": "16,8", "e": None}
+    dump_pickle({**flags, "f": np.int64(4), "g": np.float32(0.5)}, tmp_path / "args.pkl")
+    loaded = load_args(tmp_path / "args.pkl")
+    assert repr(loaded) == repr({**flags, "f": 4, "g": 0.5})
+
+
+@pytest.mark.parametrize("content", [[("a", 1)], {1: 2}, {"a": [1]}, {"a": {}}, {"a": b"x"}])
+def test_flags_of_another_form_are_an_error(tmp_path: Path, content: Any) -> None:
+    dump_pickle(content, tmp_path / "mean_model_args.pkl")
+    with pytest.raises(DataError, match=r"mean_model_args\.pkl"):
+        load_args(tmp_path / "mean_model_args.pkl")

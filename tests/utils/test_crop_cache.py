@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +19,7 @@ from PIL import Image
 from tests.tiny import photo, tree
 from utils.flags.data import CropFlags
 from utils.images import cache as crop_cache
-from utils.images.cache_index import DATA_FILE, INDEX_FILE, CenterCrop
+from utils.images.cache import DATA_FILE, INDEX_FILE, CenterCrop
 from utils.images.dataset import CropDataset, Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.loops.loader import make_loader
@@ -68,11 +70,8 @@ def _count_cuts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("num_channels", [1, 3])
-@pytest.mark.parametrize("changes", [{}, {"fast_crop": True}])
-def test_cached_crops_are_the_crops_bit_for_bit(
-    images: Path, num_channels: int, changes: dict[str, bool]
-) -> None:
-    plain, cached = _flags(images, cache_dir="", **changes), _flags(images, **changes)
+def test_cached_crops_are_the_crops_bit_for_bit(images: Path, num_channels: int) -> None:
+    plain, cached = _flags(images, cache_dir=""), _flags(images)
     expected = _test_crops(plain, num_channels=num_channels)
     for _ in range(2):  # made, and found
         assert torch.equal(_test_crops(cached, num_channels=num_channels), expected)
@@ -126,13 +125,12 @@ def test_cache_is_one_plain_array(images: Path) -> None:
 
 def test_other_settings_have_another_folder(images: Path) -> None:
     _test_crops(_flags(images))
-    _test_crops(_flags(images, fast_crop=True))
     _test_crops(_flags(images), num_channels=1)
     TestCrops.from_flags(ENTRIES, 8, _flags(images))
     other = images.parent / "others"
     shutil.copytree(images, other)
     _test_crops(_flags(other))
-    assert len(list((images.parent / "cache").iterdir())) == 5
+    assert len(list((images.parent / "cache").iterdir())) == 4
 
 
 def test_folder_of_other_settings_is_refused(images: Path) -> None:
@@ -156,6 +154,7 @@ def test_damaged_image_ends_the_making_and_what_is_cut_stays(
 ) -> None:
     whole = (images / NAMES[4]).read_bytes()
     (images / NAMES[4]).write_bytes(whole[:200])
+    monkeypatch.setattr(crop_cache, "_CHUNK_IMAGES", 2)
     with pytest.raises(BadImageError, match=NAMES[4]):
         _test_crops(_flags(images))
     (images / NAMES[4]).write_bytes(whole)
@@ -190,6 +189,22 @@ def test_damaged_image_is_skipped_as_without_a_cache(images: Path) -> None:
         _test_crops(_flags(images))
     (images / NAMES[4]).write_bytes(whole)
     assert len(_test_crops(_flags(images))) == 9
+
+
+def test_cache_of_an_earlier_version_stays_in_use(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knew `--fast_crop`, and wrote what is wrong with damaged images."""
+    settings = {"format": 2, "data_dir": str(images), "size": 16, "channels": 3}
+    settings |= {"fast_crop": False, "apply_orientation": False, "pillow": PIL.__version__}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    expected = _test_crops(_flags(images), ENTRIES[:3])
+    assert _folder(images).name == f"16x3_{digest}"
+    with (_folder(images) / INDEX_FILE).open("a") as file:
+        file.write(json.dumps([NAMES[3], -1, 0, 5, 6, "damaged", ""]) + "\n")
+    cut = _count_cuts(monkeypatch)
+    assert torch.equal(_test_crops(_flags(images), ENTRIES[:4])[:3], expected)
+    assert cut == [NAMES[3]]
 
 
 def test_truncated_cache_is_refused_with_a_remedy(images: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing import connection
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ from tests.utils.processes import Child
 from utils.files.lock import try_lock
 from utils.flags.data import CropFlags
 from utils.images import cache as crop_cache
-from utils.images.cache_index import CenterCrop
+from utils.images.cache import CenterCrop
 from utils.process.errors import EXIT_DATA, EXIT_DONE, EXIT_STOPPED
 
 pytestmark = pytest.mark.dist
@@ -114,9 +115,10 @@ def _held(images: Path) -> IO[str]:
 def _maker(children: list[Child]) -> tuple[Child, list[Any]]:
     """The one that has the lock, and the name that it said."""
     while True:
+        ready = connection.wait([child._said for child in children])
         for child in children:
-            word = child.next_word()
-            if word != WAITS:
+            # a slow machine lets one that waits be silent for longer than the making takes
+            if child._said in ready and (word := child.next_word()) != WAITS:
                 return child, [word]
 
 

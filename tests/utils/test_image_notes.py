@@ -194,7 +194,7 @@ def test_notes_come_with_the_batches_and_leave_them(images: Path) -> None:
     keys = [[(i, 0, i) for i in range(4)]]
     (batch,) = make_loader(CropDataset(ENTRIES, SIDE, flags, 0), keys, 0)
     note(batch)
-    assert set(batch) == {"high_res", "y", "fold", "position"}
+    assert set(batch) == {"high_res", "y", "place", "position"}
     assert any("2 of 4 images" in line and "16 pixels" in line for line in lines)
     assert any("1 of 4 images" in line and "alpha" in line for line in lines)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from utils.untrusted.pickles import UnsafePickleError, load_info_dict, loads_pickle
+from utils.untrusted.pickles import UnsafePickleError, loads_pickle
 
 
 def text(value: bytes) -> bytes:
@@ -98,10 +97,3 @@ def test_every_truncation_of_a_python_2_array_is_refused() -> None:
     for length in range(len(data)):
         with pytest.raises(UnsafePickleError):
             loads_pickle(data[:length])
-
-
-def test_info_dict_of_python_2_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "info.pkl"
-    path.write_bytes(b"\x80\x02}" + text(b"tench") + b"}s.")
-    with pytest.raises(ValueError, match="b'tench'"):
-        load_info_dict(path)

@@ -46,7 +46,7 @@ class CropFlags(ReadingFlags):
     )
     random_flip: bool = flag(False, "mirror half of the images (training)")
     fast_crop: bool = flag(
-        False, "resize only the crop: a few values in 100000 differ by a grey level"
+        False, "does nothing any more; --cache_dir saves the time", is_retired=True
     )
     cache_dir: str = flag(
         "", "folder that keeps the decoded centre crops from run to run; empty: decode every time"

@@ -1,292 +1,370 @@
 """Centre crops as one memory-mapped array, cut once and shared by processes and runs.
 
-Not for the files' format: that is ``utils.images.cache_index``.
+A cache only grows: a crop is on the disk before the line of the index that names it, so whatever a
+killed process leaves behind the last whole line does not count, and the next one goes on there.
+Nothing is mended: a damaged cache, and one with a crop of an image that has changed since, is
+refused, with the folder to delete.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
+import math
 import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
+from PIL import Image
 
+from utils.files.atomic import is_remote
+from utils.files.full_disk import storing, write_through
+from utils.files.json import parse_json
 from utils.files.lock import try_lock
 from utils.files.records import require_same_settings
-from utils.flags.data import CropFlags
-from utils.images.cache_index import (
-    DATA_FILE,
-    INDEX_FILE,
-    LOCK_FILE,
-    SETTINGS_FILE,
-    CenterCrop,
-    Crop,
-    Index,
-    Record,
-    Stamp,
-    file_stamps,
-    read_index,
-)
+from utils.flags.data import ERROR, CropFlags
 from utils.images.decode import BadImageError, ImageFacts
+from utils.images.files import center_crop_arr, read_crop, resolve_image_path
+from utils.images.notes import Stamp, file_stamps
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StopRequested, StorageError
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 
+DATA_FILE, INDEX_FILE = "crops.u8", "index.jsonl"
+_FORMAT = 2
 # between two looks at the stop flag; also what is lost when the process is killed
 _CHUNK_IMAGES = 128
 _SECONDS_BETWEEN_TRIES = 0.2
 
 
-class CropSource(Protocol):
-    """Where the centre crops of a list of images come from."""
+class Crop(NamedTuple):
+    """A crop, HWC uint8, and what the file that it is cut of says."""
 
-    def read(self, index: int) -> Crop:
-        """The crop of the image at this place of the list, to keep.
+    pixels: NDArray[np.uint8]
+    facts: ImageFacts
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """How a centre crop is made of a file.
+
+    Attributes:
+        data_dir: folder of the images.
+        size: side of the crop, pixels.
+        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
+        apply_orientation: see `utils.images.decode.decode_image`.
+    """
+
+    data_dir: str
+    size: int
+    num_channels: int = 3
+    apply_orientation: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.size, self.size, self.num_channels
+
+    def cut(self, name: str) -> Crop:
+        """Cut the crop of an image.
 
         Raises:
             BadImageError: for a damaged image.
-            DataError: for a damaged cache.
+            FileNotFoundError: for none.
         """
+        pixels, facts = read_crop(
+            resolve_image_path(self.data_dir, name),
+            lambda image: center_crop_arr(image, self.size),
+            apply_orientation=self.apply_orientation,
+        )
+        return Crop(in_channels(pixels, self.num_channels), facts)
+
+    def settings(self) -> dict[str, str | int]:
+        """Return what the values of a crop depend on, beside the file."""
+        local = self.data_dir if is_remote(self.data_dir) else os.path.realpath(self.data_dir)
+        return {
+            "format": _FORMAT,
+            "data_dir": local,
+            "size": self.size,
+            "channels": self.num_channels,
+            "fast_crop": False,  # of earlier versions, whose caches stay in use
+            "apply_orientation": self.apply_orientation,
+            "pillow": PIL.__version__,
+        }
+
+    def folder(self, cache_dir: str) -> str:
+        """Return where the crops are kept: other settings, another folder."""
+        text = json.dumps(self.settings(), sort_keys=True)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return os.path.join(cache_dir, f"{self.size}x{self.num_channels}_{digest}")
 
 
-class DecodedCrops:
-    """Crops cut from their files, again at every call.
+def in_channels(crop: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
+    """Return an RGB crop (H, W, 3) with 3 channels or 1; one that has them stays as it is."""
+    if crop.shape[2] == num_channels:
+        return crop
+    return np.array(Image.fromarray(crop).convert("L"))[:, :, None]
 
-    Args:
-        names: of the images.
-        recipe: how they are cut.
-    """
+
+class CropSource:
+    """The centre crops of a list of images, cut from their files at every call."""
 
     def __init__(self, names: Sequence[str], recipe: CenterCrop) -> None:
         self._names, self._recipe = names, recipe
 
     def read(self, index: int) -> Crop:
-        """See :class:`CropSource`."""
+        """Return the crop of the image at this place of the list, to keep.
+
+        Raises:
+            BadImageError: for a damaged image.
+            DataError: for a damaged cache.
+        """
         return self._recipe.cut(self._names[index])
 
 
-class CachedCrops:
-    """Crops out of a cache that holds all of them.
+class CachedCrops(CropSource):
+    """Crops out of a cache; a damaged image, which has none, is decoded again to tell what it has.
 
     The map is opened by each process that reads. A crop is compared with its checksum when a
     process reads it for the first time.
-
-    Args:
-        names: of the images.
-        recipe: how they were cut.
-        folder: of the cache.
-        index: its index.
-
-    Raises:
-        DataError: if the data file is shorter than the index says.
     """
 
-    def __init__(self, names: Sequence[str], recipe: CenterCrop, folder: str, index: Index) -> None:
-        records = [index.records[name] for name in names]
+    def __init__(self, names: Sequence[str], recipe: CenterCrop, cache: CropCache) -> None:
+        super().__init__(names, recipe)
+        records = [cache.records[name] for name in names]
         self._rows = np.array([record.row for record in records], np.int64)  # (N,)
         self._crcs = np.array([record.crc for record in records], np.uint32)  # (N,)
+        self._facts = np.array([record.facts for record in records], np.bytes_)  # (N,)
         self._is_checked = np.zeros(len(records), np.bool_)  # (N,)
-        self._problems = {i: record.problem for i, record in enumerate(records) if record.row < 0}
-        places: dict[ImageFacts | None, int] = {}  # of many images few sizes
-        facts = [places.setdefault(record.facts, len(places)) for record in records]
-        self._facts, self._facts_of = list(places), np.array(facts, np.int32)  # (N,)
-        self._folder, self._shape = folder, (index.num_rows, *recipe.shape)
+        self._folder, self._num_rows = cache.folder, cache.num_rows
         self._map: NDArray[np.uint8] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the map, which pickles as its whole content."""
         return {**self.__dict__, "_map": None}
 
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong with each damaged image of the list."""
-        return list(self._problems.values())
-
     def read(self, index: int) -> Crop:
-        """See :class:`CropSource`."""
-        facts = self._facts[self._facts_of[index]]
-        if facts is None:
-            raise BadImageError(self._problems[index])
-        crop = np.array(self._crops()[self._rows[index]])
+        """See `CropSource`."""
+        row = self._rows[index]
+        if row < 0:
+            return super().read(index)
+        crop = np.array(self._crops()[row])
         if not self._is_checked[index]:
             if zlib.crc32(crop.data) != self._crcs[index]:
-                raise _damaged(self._folder, f"row {self._rows[index]} of {DATA_FILE}: checksum")
+                raise _damaged(self._folder, f"row {row} of {DATA_FILE}: checksum")
             self._is_checked[index] = True
-        return Crop(crop, facts)
+        return Crop(crop, ImageFacts.parse(self._facts[index].decode()))
 
     def _crops(self) -> NDArray[np.uint8]:
         if self._map is None:
-            path = os.path.join(self._folder, DATA_FILE)
+            path, shape = os.path.join(self._folder, DATA_FILE), self._recipe.shape
             try:
-                self._map = np.memmap(path, np.uint8, "r", shape=self._shape)  # (rows, H, W, C)
+                self._map = np.memmap(path, np.uint8, "r", shape=(self._num_rows, *shape))
             except (ValueError, FileNotFoundError) as error:
                 raise _damaged(self._folder, f"{DATA_FILE}: {error}") from None
         return self._map
 
 
 def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> CropSource:
-    """The crops of the images: from the files, or from the cache, which is completed first.
+    """Return the crops of the images: from the files, or from the cache once it has all of them.
 
     Raises:
         BadImageError: for damaged images while a cache is made, unless they are skipped.
-        DataError: for a damaged cache.
+        DataError: for a damaged cache, and for an image that has changed since it was cut.
         StopRequested: if a signal came before the cache was complete.
+        StorageError: if there is no room.
     """
     if not flags.cache_dir or flags.dry_run:
-        return DecodedCrops(names, recipe)
-    folder, stamps = recipe.folder(flags.cache_dir), file_stamps(names, recipe.data_dir)
-    images = list(zip(names, stamps, strict=True))
+        return CropSource(names, recipe)
+    stamps = dict(zip(names, file_stamps(names, recipe.data_dir), strict=True))
+    cache = CropCache(recipe, recipe.folder(flags.cache_dir))
+    stop = StopFlag()
+    with stop.listening():
+        if cache.missing(stamps, flags.on_bad_image):
+            cache.complete(stamps, flags.on_bad_image, stop)
+    _stop_if_asked(stop)
+    return CachedCrops(names, recipe, cache)
+
+
+class Record(NamedTuple):
+    """A line of the index, behind the image's name.
+
+    Attributes:
+        row: of the crop; -1: the image is damaged.
+        crc: CRC-32 of the crop's bytes.
+        stamp: of the image's file.
+        facts: what the file says (`ImageFacts`).
+    """
+
+    row: int
+    crc: int
+    stamp: Stamp
+    facts: str
+
+    def line(self, name: str) -> bytes:
+        """Return the line; its empty word once told what is wrong with an image."""
+        return json.dumps([name, self.row, self.crc, *self.stamp, "", self.facts]).encode() + b"\n"
+
+
+class CropCache:
+    """A folder of crops and its index.
+
+    Attributes:
+        records: by image name.
+        num_rows: crops in the data file that count.
+
+    Raises:
+        DataError: if it is damaged, or of other settings.
+    """
+
+    def __init__(self, recipe: CenterCrop, folder: str) -> None:
+        self.folder, self._recipe, self._crop_bytes = folder, recipe, math.prod(recipe.shape)
+        self._paths = [os.path.join(folder, name) for name in (DATA_FILE, INDEX_FILE)]
+        self._read()
+
+    def missing(self, stamps: Mapping[str, Stamp], on_bad_image: str) -> list[str]:
+        """Return the images to cut; damaged ones if they have changed, or are not to be skipped.
+
+        Raises:
+            DataError: if an image has changed since its crop was cut.
+        """
+        found = []
+        for name, stamp in stamps.items():
+            record = self.records.get(name)
+            is_other = record is None or record.stamp != stamp
+            if record is None or (record.row < 0 and (is_other or on_bad_image == ERROR)):
+                found.append(name)
+            elif is_other:
+                raise _damaged(self.folder, f"image {name} has changed since its crop was cached")
+        return found
+
+    def complete(self, stamps: Mapping[str, Stamp], on_bad_image: str, stop: StopFlag) -> None:
+        """Cut, in threads, what no other process has cut meanwhile; one process at a time.
+
+        What was cut before an error or a stop is kept. For what it raises see `crop_source`.
+        """
+        with self._sole_builder(stop):
+            self._read()
+            missing, num_images = self.missing(stamps, on_bad_image), len(stamps)
+            self._require_same_settings()
+            self._require_room(len(missing))
+            done, cut = num_images - len(missing), partial(_try_to_cut, self._recipe, on_bad_image)
+            with (
+                self._open(self._paths[0], self.num_rows * self._crop_bytes) as data,
+                self._open(self._paths[1], self._num_bytes) as index,
+                ThreadPoolExecutor(num_cores()) as pool,
+                Progress(num_images, "crop cache", unit="image", done=done) as bar,
+            ):
+                for start in range(0, len(missing), _CHUNK_IMAGES):
+                    chunk = missing[start : start + _CHUNK_IMAGES]
+                    crops = list(pool.map(cut, chunk))
+                    self._append(data, (crop.pixels.tobytes() for crop in crops if crop))
+                    for name, crop in zip(chunk, crops, strict=True):
+                        self.records[name] = self._record(crop, stamps[name])
+                    self._append(index, (self.records[name].line(name) for name in chunk))
+                    bar.update(len(chunk))
+                    _stop_if_asked(stop)
+
+    def _record(self, crop: Crop | None, stamp: Stamp) -> Record:
+        if crop is None:
+            return Record(-1, 0, stamp, "")
+        self.num_rows += 1
+        return Record(self.num_rows - 1, zlib.crc32(crop.pixels.data), stamp, str(crop.facts))
+
+    def _read(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.num_rows = self._num_bytes = 0  # rows and bytes of the index that count
+        data_file, index_file = self._paths
+        try:
+            with open(index_file, "rb") as file:
+                content = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self._require_same_settings()
+        self._num_bytes = content.rfind(b"\n") + 1
+        for number, line in enumerate(content[: self._num_bytes].splitlines(), 1):
+            try:
+                name, row, crc, size, changed, _, facts = parse_json(line)
+                if row not in (-1, self.num_rows) or crc >> 32:
+                    raise ValueError("no such line is written")
+                if row >= 0:
+                    ImageFacts.parse(facts)
+                self.records[name] = Record(row, crc, (size, changed), facts)
+            except (ValueError, TypeError, AttributeError):
+                raise _damaged(self.folder, f"{INDEX_FILE}, line {number} is damaged") from None
+            self.num_rows += row >= 0
+        size = os.path.getsize(data_file) if os.path.exists(data_file) else 0
+        expected = self.num_rows * self._crop_bytes
+        if size < expected:
+            raise _damaged(self.folder, f"{DATA_FILE} has {size} bytes of {expected}")
+
+    def _require_same_settings(self) -> None:
+        path, settings = os.path.join(self.folder, "settings.json"), self._recipe.settings()
+        require_same_settings(path, settings, defaults={}, folder_flag="--cache_dir")
+
+    def _require_room(self, num_images: int) -> None:
+        needed, free = num_images * self._crop_bytes, shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise StorageError(
+                errno.ENOSPC,
+                f"the crop cache {self.folder} needs {needed / 2**30:.1f} GiB more, "
+                f"{free / 2**30:.1f} GiB are free; choose another --cache_dir",
+            )
+
+    @contextlib.contextmanager
+    def _sole_builder(self, stop: StopFlag) -> Iterator[None]:
+        """Waits until no other process adds to the cache; the lock goes with the process."""
+        words = f"waiting for another process that completes the crop cache {self.folder}"
+        while (file := try_lock(os.path.join(self.folder, ".lock"))) is None:
+            if words:
+                print(words, flush=True)
+            words = ""
+            _stop_if_asked(stop)
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        with file:
+            yield
+
+    @staticmethod
+    def _open(path: str, size: int) -> IO[bytes]:
+        """A file of the cache behind its last byte that counts; what a killed process left goes."""
+        with storing(path):
+            file = open(path, "ab", buffering=0)  # noqa: SIM115 - the caller closes it
+            file.truncate(size)
+        return file
+
+    @staticmethod
+    def _append(file: IO[bytes], parts: Iterable[bytes]) -> None:
+        for part in parts:
+            write_through(file.name, file.fileno(), part)
+        with storing(file.name):
+            os.fsync(file.fileno())
+
+
+def _try_to_cut(recipe: CenterCrop, on_bad_image: str, name: str) -> Crop | None:
     try:
-        index = _complete_index(images, recipe, folder, flags.on_bad_image)
-        crops = CachedCrops(names, recipe, folder, index)
+        return recipe.cut(name)
     except BadImageError:
-        raise
-    except DataError as error:
-        raise _damaged(folder, str(error)) from None
-    if crops.problems and flags.on_bad_image == "error":
-        raise BadImageError(crops.problems[0])
-    return crops
+        if on_bad_image == ERROR:
+            raise
+        return None
 
 
 def _damaged(folder: str, problem: str) -> DataError:
     return DataError(f"crop cache {folder}: {problem}; delete this folder to have it made again")
 
 
-def _complete_index(
-    images: Sequence[tuple[str, Stamp]], recipe: CenterCrop, folder: str, on_bad_image: str
-) -> Index:
-    """The index of the cache once all images are in it."""
-    stop = StopFlag()
-    with stop.listening():
-        index = read_index(folder, recipe)
-        if index.missing(images):
-            with _sole_builder(folder, stop):
-                index = read_index(folder, recipe)  # another process may have been here meanwhile
-                missing = index.missing(images)
-                total, done = len(set(images)), len(set(images)) - len(missing)
-                if missing:
-                    with Progress(total, "crop cache", unit="image", done=done) as bar:
-                        _Builder(recipe, folder, on_bad_image, index).build(missing, bar, stop)
-    _stop_if_asked(stop)
-    return index
-
-
 def _stop_if_asked(stop: StopFlag) -> None:
     if stop.reason:
         raise StopRequested(f"stopped ({stop.reason}) while crops were cached; run again to go on")
-
-
-@contextlib.contextmanager
-def _sole_builder(folder: str, stop: StopFlag) -> Iterator[None]:
-    """Waits until no other process adds to the cache; the lock goes with the process."""
-    is_told = False
-    while (file := try_lock(os.path.join(folder, LOCK_FILE))) is None:
-        if not is_told:
-            print(f"waiting for another process that completes the crop cache {folder}", flush=True)
-        is_told = True
-        _stop_if_asked(stop)
-        time.sleep(_SECONDS_BETWEEN_TRIES)
-    with file:
-        yield
-
-
-class _Builder:
-    """Adds crops to a cache; only one process at a time."""
-
-    def __init__(self, recipe: CenterCrop, folder: str, on_bad_image: str, index: Index) -> None:
-        self._recipe, self._folder, self._index = recipe, folder, index
-        self._is_skipping = on_bad_image == "skip"
-
-    def build(self, missing: Sequence[tuple[str, Stamp]], bar: Progress, stop: StopFlag) -> None:
-        """Cuts the missing crops, in threads; what was cut before an error or a stop is kept.
-
-        Raises:
-            BadImageError: for the first damaged image, unless they are skipped.
-            StopRequested: if a signal came.
-            StorageError: if there is no room.
-        """
-        path = os.path.join(self._folder, SETTINGS_FILE)
-        settings = self._recipe.settings()
-        require_same_settings(path, settings, defaults={}, folder_flag="--cache_dir")
-        self._require_room(len(missing))
-        try:
-            with (
-                self._open(DATA_FILE, self._index.num_rows * self._recipe.num_bytes) as data,
-                self._open(INDEX_FILE, self._index.num_bytes) as lines,
-                ThreadPoolExecutor(num_cores()) as pool,
-            ):
-                for start in range(0, len(missing), _CHUNK_IMAGES):
-                    chunk = missing[start : start + _CHUNK_IMAGES]
-                    cut = list(pool.map(self._cut, [name for name, _ in chunk]))
-                    self._store(chunk, cut, data, lines)
-                    bar.update(len(chunk))
-                    _stop_if_asked(stop)
-        except OSError as error:
-            if isinstance(error, (StorageError, FileNotFoundError)):
-                raise
-            raise StorageError(
-                error.errno, f"cannot add to the crop cache {self._folder}: {error}; run again"
-            ) from error
-
-    def _cut(self, name: str) -> Crop | BadImageError:
-        try:
-            return self._recipe.cut(name)
-        except BadImageError as error:
-            return error
-
-    def _store(
-        self,
-        chunk: Sequence[tuple[str, Stamp]],
-        cut: Sequence[Crop | BadImageError],
-        data: IO[bytes],
-        lines: IO[bytes],
-    ) -> None:
-        """Crops first, then the lines that make them count."""
-        new: list[str] = []
-        failure: BadImageError | None = None
-        for (name, stamp), crop in zip(chunk, cut, strict=True):
-            if isinstance(crop, BadImageError):
-                record = Record(-1, 0, stamp, str(crop))
-                if not self._is_skipping:
-                    failure = crop
-                    break
-            else:
-                crc = zlib.crc32(crop.pixels.data)
-                record = Record(self._index.num_rows, crc, stamp, facts=crop.facts)
-                data.write(crop.pixels.tobytes())
-                self._index.num_rows += 1
-            self._index.records[name] = record
-            new.append(record.line(name))
-        _flush(data)
-        lines.write("".join(new).encode())
-        _flush(lines)
-        if failure is not None:
-            raise failure
-
-    def _open(self, name: str, size: int) -> IO[bytes]:
-        """A file of the cache behind its last byte that counts; what a killed process left goes."""
-        file = open(os.path.join(self._folder, name), "ab")  # noqa: SIM115 - the caller closes it
-        file.truncate(size)
-        return file
-
-    def _require_room(self, num_images: int) -> None:
-        needed, free = num_images * self._recipe.num_bytes, shutil.disk_usage(self._folder).free
-        if needed > free:
-            raise StorageError(
-                errno.ENOSPC,
-                f"the crop cache {self._folder} needs {needed / 2**30:.1f} GiB more, "
-                f"{free / 2**30:.1f} GiB are free; choose another --cache_dir",
-            )
-
-
-def _flush(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())

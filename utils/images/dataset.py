@@ -6,7 +6,6 @@ The crop is all that happens here; what a network sees is made of it on the devi
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +15,9 @@ import torch
 from torch.utils.data import Dataset
 
 from utils import dist_util
-from utils.files.atomic import is_remote
 from utils.files.identity import list_digest
 from utils.flags.data import ENLARGE, ERROR, CropFlags
-from utils.images.cache import CropSource, DecodedCrops, crop_source
-from utils.images.cache_index import CenterCrop, Crop, in_channels
+from utils.images.cache import CenterCrop, Crop, CropSource, crop_source, in_channels
 from utils.images.decode import BadImageError
 from utils.images.files import random_crop_arr, random_flip, read_crop, resolve_image_path
 from utils.images.notes import (
@@ -33,7 +30,6 @@ from utils.images.notes import (
 from utils.loops.data import ItemKey
 from utils.process.errors import DataError
 from utils.seeds import item_rng
-from utils.untrusted.pickles import load_info_dict
 
 
 @dataclass(frozen=True)
@@ -43,58 +39,12 @@ class Entry:
     Attributes:
         name: relative to ``data_dir``; also its output folder.
         y: its label.
-        group: key of its class in the info dict.
-        fold: of cross-fitting (``sr_var.data.folds``).
+        group: name of its class.
     """
 
     name: str
     y: int
     group: str = field(default="", compare=False)
-    fold: int = field(default=0, compare=False)
-
-
-def listed_entries(
-    data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
-) -> list[Entry]:
-    """All images of an info dict, in the dict's order.
-
-    Args:
-        data_info_dict_path: the pickle.
-        data_dir: the folder of the images.
-        flag: which named the pickle, for messages.
-
-    Raises:
-        DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
-    """
-    try:
-        info = load_info_dict(data_info_dict_path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        problem = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
-        raise DataError(
-            f"{flag} {data_info_dict_path or repr('')} {problem}; name a pickle that lists images, "
-            "as sr_data_info.py writes it"
-        ) from None
-    if not is_remote(data_dir) and not os.path.isdir(data_dir):
-        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
-    return [
-        Entry(name, item["y"], group) for group, item in info.items() for name in item["file_names"]
-    ]
-
-
-def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
-    """Refuses labels that a class-conditional model (``num_classes`` not None) does not know.
-
-    Raises:
-        DataError: names the first such image and the remedy.
-    """
-    if num_classes is None:
-        return
-    for entry in entries:
-        if not 0 <= entry.y < num_classes:
-            raise DataError(
-                f"{entry.name} has label {entry.y}, the model knows 0 to {num_classes - 1}; see "
-                "--num_classes, or use --class_cond False"
-            )
 
 
 def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
@@ -144,7 +94,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         return {**found, "apply_orientation": self._flags.apply_orientation}
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
-        """``high_res`` (C, size, size) uint8, ``y``, ``fold``, ``position``.
+        """``high_res`` (C, size, size) uint8, ``y``, ``position``, and ``place`` in the entries.
 
         ``bad`` and ``notes`` are for :func:`noting`: skipped images, and what became of others.
         """
@@ -166,7 +116,7 @@ class CropDataset(Dataset[dict[str, Any]]):
                 return {
                     "high_res": _to_chw(crop, self._num_channels),
                     "y": entry.y,
-                    "fold": entry.fold,
+                    "place": place,
                     "position": position,
                     "bad": "\n".join(bad),
                     "notes": "\n".join(filter(None, notes)),
@@ -188,7 +138,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             path = resolve_image_path(flags.data_dir, self._entries[place].name)
             crop, facts = read_crop(
                 path,
-                lambda image: random_crop_arr(image, self._size, rng, is_fast=flags.fast_crop),
+                lambda image: random_crop_arr(image, self._size, rng),
                 apply_orientation=flags.apply_orientation,
             )
         else:
@@ -197,9 +147,7 @@ class CropDataset(Dataset[dict[str, Any]]):
 
 
 def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
-    recipe = CenterCrop(
-        flags.data_dir, size, num_channels, flags.fast_crop, flags.apply_orientation
-    )
+    recipe = CenterCrop(flags.data_dir, size, num_channels, flags.apply_orientation)
     return crop_source([entry.name for entry in entries], recipe, flags)
 
 
@@ -231,8 +179,8 @@ class TestCrops(Dataset[dict[str, Any]]):
         self._entries, self._num_channels = entries, num_channels
         self._on_bad_image = on_bad_image
         names = [entry.name for entry in entries]
-        recipe = CenterCrop(data_dir, size, num_channels, apply_orientation=apply_orientation)
-        self._source = source or DecodedCrops(names, recipe)
+        recipe = CenterCrop(data_dir, size, num_channels, apply_orientation)
+        self._source = source or CropSource(names, recipe)
 
     @classmethod
     def from_flags(

@@ -34,7 +34,6 @@ from utils.images.decode import (
     decode_image,
     naming,
 )
-from utils.images.resize import resized_square
 from utils.process.errors import DataError
 from utils.untrusted.pickles import problem_with_name
 
@@ -42,7 +41,7 @@ IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 DEFAULT_EXTENSION = ".JPEG"
 MAX_FILE_BYTES = 1 << 29
 _HEADER_BYTES = 1 << 16
-_REMEDY = "Get the file again, or take its name out of the info dict"
+_REMEDY = "Get the file again, or take its name off the list of images"
 
 
 def open_image(path: StrPath, *, apply_orientation: bool = False) -> Image.Image:
@@ -90,7 +89,7 @@ def _content(path: StrPath, max_bytes: int) -> bytes:
     except FileNotFoundError as error:
         if not os.path.islink(path):
             raise FileNotFoundError(
-                f"{name}: no such image; check data_dir and the names in the info dict"
+                f"{name}: no such image; check data_dir and the list of images"
             ) from error
         problem = "a link to nothing"
     raise BadImageError(f"{name}: {problem}. {_REMEDY}")
@@ -118,27 +117,21 @@ def _facts_in_first(num_bytes: int, path: StrPath, apply_orientation: bool) -> I
     return decode_facts(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
 
 
-def center_crop_arr(
-    pil_image: Image.Image, size: int, *, is_fast: bool = False
-) -> NDArray[np.uint8]:
+def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
     """The centre square of an image, scaled so that its short side is `size`.
 
     Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
-    the pre-processing that the published samplers were trained with.
+    the pre-processing that the published models were trained with.
 
     Args:
         pil_image: RGB.
         size: pixels, at least 1.
-        is_fast: resize the square alone: a few values differ by a grey level, see
-        `utils.images.resize`.
 
     Returns:
         HWC uint8, (size, size, 3).
     """
     halved, (width, height) = _halved(pil_image, size)
-    return _crop(
-        halved, (width, height), ((width - size) // 2, (height - size) // 2), size, is_fast
-    )
+    return _crop(halved, (width, height), ((width - size) // 2, (height - size) // 2), size)
 
 
 def random_crop_arr(
@@ -148,7 +141,6 @@ def random_crop_arr(
     *,
     min_crop_frac: float = 0.8,
     max_crop_frac: float = 1.0,
-    is_fast: bool = False,
 ) -> NDArray[np.uint8]:
     """A random square of an image at a random scale; a function of the image and `rng` alone.
 
@@ -161,7 +153,6 @@ def random_crop_arr(
         rng: its state advances by three draws.
         min_crop_frac: smallest share of the short side that the crop covers.
         max_crop_frac: largest share, at most 1.
-        is_fast: as for `center_crop_arr`.
 
     Returns:
         HWC uint8, (size, size, 3).
@@ -175,7 +166,7 @@ def random_crop_arr(
     halved, (width, height) = _halved(pil_image, short_side)
     top = int(rng.integers(height - size + 1))
     left = int(rng.integers(width - size + 1))
-    return _crop(halved, (width, height), (left, top), size, is_fast)
+    return _crop(halved, (width, height), (left, top), size)
 
 
 def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -201,19 +192,11 @@ def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple
 
 
 def _crop(
-    halved: Image.Image,
-    full_size: tuple[int, int],
-    corner: tuple[int, int],
-    size: int,
-    is_fast: bool,
+    halved: Image.Image, full_size: tuple[int, int], corner: tuple[int, int], size: int
 ) -> NDArray[np.uint8]:
     left, top = corner
-    if is_fast:
-        square = resized_square(halved, full_size, left, top, size)
-    else:
-        scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
-        square = scaled.crop((left, top, left + size, top + size))
-    return np.array(square, dtype=np.uint8)
+    scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
+    return np.array(scaled.crop((left, top, left + size, top + size)), dtype=np.uint8)
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
@@ -244,7 +227,7 @@ def check_uint8(image: NDArray[Any]) -> None:
 
 
 def resolve_image_path(data_dir: StrPath, name: str) -> str:
-    """The path of the image that an info dict calls `name`.
+    """The path of the image that a list calls `name`.
 
     `.JPEG` is appended unless the name ends in one of `IMAGE_EXTENSIONS`, in any case. Symbolic
     links below `data_dir` may point elsewhere, as data sets made of links do.

@@ -18,7 +18,6 @@ from utils.images.files import DEFAULT_EXTENSION, IMAGE_EXTENSIONS
 from utils.process.errors import DataError
 from utils.untrusted.pickles import problem_with_name
 
-Info = dict[str, dict[str, object]]
 Log = Callable[[str], None]
 # what systems keep beside anybody's files; so are names that begin with a dot
 _SYSTEM_FOLDERS = frozenset(
@@ -314,17 +313,3 @@ def _counted(classes: Sequence[str]) -> str:
     counts = Counter(classes)
     shown = ", ".join(f"{key!r} {n}" for key, n in counts.most_common(_MAX_SHOWN))
     return f"{len(counts)} classes ({shown}{', …' if len(counts) > _MAX_SHOWN else ''})"
-
-
-def make_info(names: Sequence[str], class_by_name: Mapping[str, str]) -> Info:
-    """Class → label and names, for some of the images.
-
-    Args:
-        names: the images to list.
-        class_by_name: of all images of the data set; its sorted classes give the labels.
-    """
-    labels = {key: y for y, key in enumerate(sorted(set(class_by_name.values())))}
-    members: dict[str, list[str]] = {}
-    for name in names:
-        members.setdefault(class_by_name[name], []).append(name)
-    return {key: {"y": labels[key], "file_names": members[key]} for key in sorted(members)}

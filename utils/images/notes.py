@@ -6,11 +6,13 @@ Decoding processes hand a line an image to the main process, which counts. No pi
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
+from utils.files.atomic import is_remote
 from utils.flags.data import ENLARGE, ERROR, OrientationFlags, ReadingFlags
 from utils.images.decode import ALPHA, DEPTH, ORIENTATION, BadImageError, ImageFacts
 from utils.images.files import image_facts, read_image, resolve_image_path
@@ -18,6 +20,9 @@ from utils.machine.threads import num_cores
 from utils.process.errors import DataError
 
 Log = Callable[[str], None]
+Stamp = tuple[int, int]
+# a remote store has no time that is cheap to ask for: only the name counts there
+_NO_STAMP: Stamp = (-1, -1)
 SMALL, LEFT_OUT = "small", "left out"
 _NUM_SAMPLED = 200  # headers to look at before a training
 _MAX_SHOWN = 5
@@ -187,3 +192,35 @@ def without_small(
         for name, one in facts.items()
     )
     return left_out
+
+
+def file_stamps(names: Sequence[str], data_dir: str) -> list[Stamp]:
+    """Size and time of change of every image's file, in the order of the names.
+
+    Raises:
+        FileNotFoundError: for an image that is not there.
+    """
+    if is_remote(data_dir):
+        return [_NO_STAMP] * len(names)
+    num_threads = 4 * num_cores()  # a network file system answers slowly, but many at a time
+
+    def ask(first: int) -> list[Stamp]:
+        return [_stamp(resolve_image_path(data_dir, name)) for name in names[first::num_threads]]
+
+    stamps = [_NO_STAMP] * len(names)
+    with ThreadPoolExecutor(num_threads) as pool:
+        for first, share in enumerate(pool.map(ask, range(num_threads))):
+            stamps[first::num_threads] = share
+    return stamps
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        if not os.path.islink(path):
+            raise FileNotFoundError(
+                f"{path}: no such image; check data_dir and the list of images"
+            ) from error
+        status = os.lstat(path)  # a link to nothing is a damaged image, until it is mended
+    return status.st_size, status.st_mtime_ns

@@ -18,8 +18,7 @@ Log = Callable[[str], None]
 def is_to_be_compiled(choice: str, device: torch.device) -> bool:
     """Whether a network for this device is compiled.
 
-    On a CPU ``auto`` is off: the convolutions of ``models.cpu.winograd`` are faster than compiled
-    ones.
+    On a CPU ``auto`` is off: networks have faster convolutions there than compiled ones.
     """
     if choice == "auto":
         return device.type == "cuda" and importlib.util.find_spec("triton") is not None

@@ -32,7 +32,7 @@ _ADVICE = {
 
 
 class DataError(ValueError):
-    """Something about the data is wrong: a folder, an image, an info dict, a result to compare."""
+    """Something about the data is wrong: a folder, an image, a list of them, a result."""
 
 
 class CheckpointError(ValueError):

@@ -73,19 +73,11 @@ def started(
             run.write_args(args)
             for line in getattr(args, "notices", ()):
                 logger.info(line)
-            for line in _what_is_tuned(device, is_tuned):
-                logger.note(line)
+            if is_tuned:
+                logger.note("allocator: keeps freed memory (TUNED_MALLOC=0 switches this off)")
             yield run
         finally:
             logger.close()
-
-
-def _what_is_tuned(device: torch.device, is_allocator_tuned: bool) -> Iterator[str]:
-    """What makes networks faster on a CPU, and how to switch it off."""
-    if is_allocator_tuned:
-        yield "allocator: keeps freed memory (TUNED_MALLOC=0 switches this off)"
-    if device.type == "cpu" and os.environ.get("WINOGRAD") != "0":  # read by models.cpu.winograd
-        yield "convolutions: wide ones by Winograd's filtering (WINOGRAD=0 switches this off)"
 
 
 def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 Not for checkpoints (`torch.load` with `weights_only=True` reads those). `load_pickle` yields plain
 values (dict, list, tuple, str, bytes, int, float, bool, None), numpy arrays and numpy scalars, or
-raises `UnsafePickleError`; on top of it stand the three schemas of this project: an array, an info
-dict that lists the images of a data set, and a dict of model flags.
+raises `UnsafePickleError`. What else a file must hold belongs to the task that reads it.
 
 How a pickle is kept from doing harm is told in `pickle_opcodes` and `pickle_arrays`.
 """
@@ -13,7 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +24,9 @@ from utils.untrusted.pickle_opcodes import interpret_pickle
 from utils.untrusted.pickle_values import ValueFinisher
 
 __all__ = [
-    "ClassInfo",
     "UnsafePickleError",
     "dump_pickle",
-    "load_args",
     "load_array",
-    "load_info_dict",
     "load_pickle",
     "loads_pickle",
     "problem_with_letters",
@@ -45,18 +41,10 @@ _REMEDY = (
     "If the file is damaged, get it again; if you trust its maker, let them save it anew as dicts, "
     "lists and numeric arrays"
 )
-_INFO_FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 # what stands for bytes of a file's name that are not UTF-8
 _UNDECODED = re.compile("[\ud800-\udfff]")
-
-
-class ClassInfo(TypedDict):
-    """One class of an info dict: its integer label and its images, named relative to `data_dir`."""
-
-    y: int
-    file_names: list[str]
 
 
 def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
@@ -135,82 +123,6 @@ def load_array(path: StrPath, shape: tuple[int, ...] | None = None) -> NDArray[A
             "make it again"
         )
     return array
-
-
-def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
-    """Reads a pickled dict of model flags.
-
-    Numpy scalars become Python numbers.
-
-    Raises:
-        UnsafePickleError: see `load_pickle`.
-        DataError: not a dict of flag names to bool, int, float, str or None.
-    """
-    content = load_pickle(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{os.fspath(path)}: holds {brief(content)}, expected a dict of flags")
-    flags: dict[str, bool | int | float | str | None] = {}
-    for name, stored in content.items():
-        value = stored.item() if isinstance(stored, np.generic) else stored
-        if not isinstance(name, str) or not isinstance(value, (bool, int, float, str, type(None))):
-            raise DataError(
-                f"{os.fspath(path)}: flag {brief(name)} has the value {brief(value)}; a flag is a "
-                "name with a boolean, a number, a string or None"
-            )
-        flags[name] = value
-    return flags
-
-
-def load_info_dict(path: StrPath) -> dict[str, ClassInfo]:
-    """Reads the list of images of a data set.
-
-    Other keys of a class's entry are dropped.
-
-    Returns:
-        Class name → `{"y": label, "file_names": [relative names]}`, in the order of the file.
-
-    Raises:
-        UnsafePickleError: see `load_pickle`.
-        DataError: another form, no image at all, or a name that could lead out of `data_dir`; names
-            the file, the class and the value.
-    """
-    content = load_pickle(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{os.fspath(path)}: holds {brief(content)}, expected {_INFO_FORM}")
-    info = {}
-    for class_name, entry in content.items():
-        if not isinstance(class_name, str):
-            raise DataError(
-                f"{os.fspath(path)}: class name {brief(class_name)} is no string; "
-                f"expected {_INFO_FORM}"
-            )
-        try:
-            info[class_name] = _class_info(entry)
-        except ValueError as error:
-            raise DataError(
-                f"{os.fspath(path)}: class {brief(class_name)}: {error}; expected {_INFO_FORM}"
-            ) from None
-    if not any(entry["file_names"] for entry in info.values()):
-        raise DataError(
-            f"{os.fspath(path)}: lists no image; make it anew from a data_dir that has some"
-        )
-    return info
-
-
-def _class_info(entry: object) -> ClassInfo:
-    if not isinstance(entry, dict) or not {"y", "file_names"} <= entry.keys():
-        raise ValueError(f"{brief(entry)} is not a dict with the keys 'y' and 'file_names'")
-    label, names = entry["y"], entry["file_names"]
-    is_integer = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
-    if not is_integer or label < 0:
-        raise ValueError(f"'y' is {brief(label)}, not an integer from 0 up")
-    if not isinstance(names, (list, tuple)):
-        raise ValueError(f"'file_names' is {brief(names)}, not a list")
-    for name in names:
-        problem = problem_with_name(name)
-        if problem is not None:
-            raise ValueError(f"file name {brief(name)} {problem}; rename it")
-    return {"y": int(label), "file_names": list(names)}
 
 
 def problem_with_letters(name: str) -> str | None:

@@ -1,0 +1,121 @@
+"""The info dict: which images a data set has, with the label of each class; a pickle.
+
+`{class name: {"y": label, "file_names": [name, …]}}`; names are relative to the folder of the
+images, and may lack `.JPEG`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from utils.files.atomic import StrPath, is_remote
+from utils.images.dataset import Entry
+from utils.process.errors import DataError
+from utils.untrusted.pickle_arrays import brief
+from utils.untrusted.pickles import load_pickle, problem_with_name
+
+_FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'
+
+
+class ClassInfo(TypedDict):
+    """One class of an info dict: its integer label and its images, named relative to `data_dir`."""
+
+    y: int
+    file_names: list[str]
+
+
+def make_info(names: Sequence[str], class_by_name: Mapping[str, str]) -> dict[str, ClassInfo]:
+    """Class → label and names, for some of the images.
+
+    Args:
+        names: the images to list.
+        class_by_name: of all images of the data set; its sorted classes give the labels.
+    """
+    labels = {key: y for y, key in enumerate(sorted(set(class_by_name.values())))}
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(class_by_name[name], []).append(name)
+    return {key: {"y": labels[key], "file_names": members[key]} for key in sorted(members)}
+
+
+def load_info_dict(path: StrPath) -> dict[str, ClassInfo]:
+    """Reads the list of images of a data set.
+
+    Other keys of a class's entry are dropped.
+
+    Returns:
+        Class name → `{"y": label, "file_names": [relative names]}`, in the order of the file.
+
+    Raises:
+        UnsafePickleError: see `load_pickle`.
+        DataError: another form, no image at all, or a name that could lead out of `data_dir`; names
+            the file, the class and the value.
+    """
+    content = load_pickle(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{os.fspath(path)}: holds {brief(content)}, expected {_FORM}")
+    info = {}
+    for class_name, entry in content.items():
+        if not isinstance(class_name, str):
+            raise DataError(
+                f"{os.fspath(path)}: class name {brief(class_name)} is no string; expected {_FORM}"
+            )
+        try:
+            info[class_name] = _class_info(entry)
+        except ValueError as error:
+            raise DataError(
+                f"{os.fspath(path)}: class {brief(class_name)}: {error}; expected {_FORM}"
+            ) from None
+    if not any(entry["file_names"] for entry in info.values()):
+        raise DataError(
+            f"{os.fspath(path)}: lists no image; make it anew from a data_dir that has some"
+        )
+    return info
+
+
+def _class_info(entry: object) -> ClassInfo:
+    if not isinstance(entry, dict) or not {"y", "file_names"} <= entry.keys():
+        raise ValueError(f"{brief(entry)} is not a dict with the keys 'y' and 'file_names'")
+    label, names = entry["y"], entry["file_names"]
+    is_integer = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+    if not is_integer or label < 0:
+        raise ValueError(f"'y' is {brief(label)}, not an integer from 0 up")
+    if not isinstance(names, (list, tuple)):
+        raise ValueError(f"'file_names' is {brief(names)}, not a list")
+    for name in names:
+        problem = problem_with_name(name)
+        if problem is not None:
+            raise ValueError(f"file name {brief(name)} {problem}; rename it")
+    return {"y": int(label), "file_names": list(names)}
+
+
+def listed_entries(
+    data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
+) -> list[Entry]:
+    """All images of an info dict, in the dict's order.
+
+    Args:
+        data_info_dict_path: the pickle.
+        data_dir: the folder of the images.
+        flag: which named the pickle, for messages.
+
+    Raises:
+        DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
+    """
+    try:
+        info = load_info_dict(data_info_dict_path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        problem = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
+        raise DataError(
+            f"{flag} {data_info_dict_path or repr('')} {problem}; name a pickle that lists images, "
+            "as sr_data_info.py writes it"
+        ) from None
+    if not is_remote(data_dir) and not os.path.isdir(data_dir):
+        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
+    return [
+        Entry(name, item["y"], group) for group, item in info.items() for name in item["file_names"]
+    ]

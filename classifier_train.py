@@ -19,7 +19,7 @@ from image_ddpm.classifier_flags import (
 )
 from image_ddpm.flags import ImageDataFlags, with_folders
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.script_util import FlagParser, from_args, make_parser
+from utils.script_util import FlagParser, from_args, make_parser, with_values
 
 
 def create_parser() -> FlagParser:
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
     train = with_folders(from_args(ClassifierTrainFlags, args))
-    vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
+    args = with_values(args, log_dir=train.log_dir, model_save_dir=train.model_save_dir)
     from ddpm.classes import class_names
     from ddpm.process import training_process
     from image_ddpm.classifier import (

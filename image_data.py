@@ -23,7 +23,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, reads, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
-    flags = from_args(ImportFlags, args)
+    flags = from_args(ImportFlags, args).filled_in()
     from image_ddpm.importers.job import make_folder
     from utils.runs.start import started
 

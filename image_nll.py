@@ -19,7 +19,7 @@ from image_ddpm.flags import (
 )
 from image_ddpm.presets import PresetFlags, settle_presets
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.script_util import FlagParser, from_args, make_parser
+from utils.script_util import FlagParser, from_args, make_parser, with_values
 
 
 def create_parser() -> FlagParser:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     args = follow_denoiser(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data, nll = from_args(LabelFlags, args), with_folders(from_args(NLLFlags, args))
-    vars(args).update(log_dir=nll.log_dir, output_dir=nll.output_dir)
+    args = with_values(args, log_dir=nll.log_dir, output_dir=nll.output_dir)
     from image_ddpm.nll_run import dry_run, finish_measure, load_measure, require_settings
     from image_ddpm.parts import PartStore
     from utils.debug_util import report_cost

@@ -17,7 +17,7 @@ from image_ddpm.classifier_flags import GuideFlags, settle_guide
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags, with_folders
 from image_ddpm.presets import ClassifierPresetFlags, PresetFlags, settle_presets
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.script_util import FlagParser, from_args, make_parser
+from utils.script_util import FlagParser, from_args, make_parser, with_values
 
 
 def create_parser() -> FlagParser:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
     guide = settle_guide(args)
-    vars(args).update(log_dir=sample.log_dir, output_dir=sample.output_dir)
+    args = with_values(args, log_dir=sample.log_dir, output_dir=sample.output_dir)
     from image_ddpm.parts import PartStore
     from image_ddpm.sample_files import finish_and_draw, refuse_unknown_samples, samples_path
     from image_ddpm.sample_run import SETTINGS_FILE, load_sampler, require_settings

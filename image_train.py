@@ -17,7 +17,7 @@ from image_ddpm.flags import (
 )
 from image_ddpm.presets import PresetFlags, settle_presets
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.script_util import FlagParser, from_args, make_parser
+from utils.script_util import FlagParser, from_args, make_parser, with_values
 
 
 def create_parser() -> FlagParser:
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))
-    vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
+    args = with_values(args, log_dir=train.log_dir, model_save_dir=train.model_save_dir)
     from ddpm.classes import class_names
     from ddpm.process import training_process
     from image_ddpm.data import load_train_entries, load_train_images

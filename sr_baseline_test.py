@@ -37,11 +37,12 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, sizes, step = tested_model(args, model_flags, test, run.logger)
-        model_flags = from_args(BaselineModelFlags, args)  # now those stored with the run
+        model, flags, step = tested_model(args, model_flags, test, run.logger)
+        sizes = flags["large_size"], flags["small_size"]
+        model_flags = BaselineModelFlags(**flags)  # those stored with the run
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
-        run.write_args(args)
+        run.write_args(args, **flags)
         is_turned = data_flags.apply_orientation
         results = baseline_result_folder(model_flags, test, step, apply_orientation=is_turned)
         batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)

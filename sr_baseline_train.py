@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         flags, train = settle_train_flags(args, model_flags, train, run.logger)
-        run.write_args(args)
+        run.write_args(args, **flags)
         sizes = flags["large_size"], flags["small_size"]
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info

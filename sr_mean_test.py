@@ -37,10 +37,11 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, sizes, step = tested_model(args, model_flags, test, run.logger)
+        model, flags, step = tested_model(args, model_flags, test, run.logger)
+        sizes = flags["large_size"], flags["small_size"]
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
-        run.write_args(args)
+        run.write_args(args, **flags)
         is_turned = data_flags.apply_orientation
         results = mean_result_folder(
             test.output_dir, step, test.model_path, apply_orientation=is_turned

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         flags, train = settle_train_flags(args, model_flags, train, run.logger)
-        run.write_args(args)
+        run.write_args(args, **flags)
         sizes = flags["large_size"], flags["small_size"]
         cross_fit = CrossFit.from_flags(fold_flags)
         data = load_regression_data(

@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, sizes, step = tested_model(args, model_flags, test, run.logger)
+        model, flags, step = tested_model(args, model_flags, test, run.logger)
+        sizes = flags["large_size"], flags["small_size"]
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
         mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args)
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         require_same_mean(state, digests(mean_paths), test.model_path)
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
-        run.write_args(args)
+        run.write_args(args, **flags)
         is_turned = data_flags.apply_orientation
         results = var_result_folder(
             test.output_dir, step, test.model_path, *mean_paths, apply_orientation=is_turned

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         log = run.logger.info
         flags, train = build.settle_train_flags(args, model_flags, train, run.logger)
         check_loss(residuals.loss, flags["last_layer_type"])
-        run.write_args(args)
+        run.write_args(args, **flags)
         sizes = flags["large_size"], flags["small_size"]
         cross_fit = CrossFit.from_flags(residuals)
         mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)

@@ -42,12 +42,9 @@ from benchmarks.fidelity import (  # noqa: E402
 from benchmarks.fidelity_report import Measured, draw, format_tables  # noqa: E402
 from diffusion.types import ModelVarType  # noqa: E402
 from oracle.law import PHOTO_SCALE  # noqa: E402
-from utils.images.files import (  # noqa: E402
-    HALF_RANGE_255,
-    center_crop_arr,
-    open_image,
-)
+from utils.images.files import center_crop_arr, open_image  # noqa: E402
 from utils.images.pixels import bytes_to_image  # noqa: E402
+from utils.metrics import HALF_RANGE_255  # noqa: E402
 from utils.process.errors import DataError, run_main  # noqa: E402
 from utils.script_util import FlagParser, flag, from_args, make_parser  # noqa: E402
 

@@ -75,11 +75,7 @@ class SamplerFlags(ComputeFlags):
     clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
 
     def __post_init__(self) -> None:
-        """Refuses two samplers at once.
-
-        Raises:
-            ValueError: names both flags.
-        """
+        """Refuses two samplers at once."""
         if self.use_ddim and self.sampler not in ("", "ddim"):
             raise ValueError(
                 f"--use_ddim True and --sampler {self.sampler} contradict each other; leave out one"

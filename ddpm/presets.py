@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from utils.script_util import with_values
+
 # what belongs to a training; a sampling script has a batch size of another kind
 _TRAINING_ONLY = ("lr", "batch_size", "schedule_sampler")
 
@@ -63,4 +65,4 @@ def settle_preset(
         if hasattr(args, key) and key not in args.given_flags
     }
     given = args.given_flags | changed.keys()
-    return argparse.Namespace(**{**vars(args), **changed, "given_flags": given})
+    return with_values(args, **changed, given_flags=given)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ddpm.flags import DiffusionFlags, SamplerFlags
 from utils.files.atomic import sha256_of
 from utils.files.identity import Identity, free_flags
-from utils.images.files import HALF_RANGE_255
+from utils.metrics import HALF_RANGE_255
 from utils.script_util import defaults, require_at_least
 
 if TYPE_CHECKING:

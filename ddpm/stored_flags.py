@@ -14,6 +14,7 @@ from typing import Any
 from ddpm.classes import known_classes
 from utils.files.identity import Identity, made_with, shown
 from utils.flags.stored import stored_value
+from utils.script_util import with_values
 
 # a property of a run, not of a network: of both flags together, followed by a resumed run alone
 _PRECISION = frozenset({"use_fp16", "use_bf16"})
@@ -125,7 +126,7 @@ def follow_checkpoint(
     if changed:
         listed = ", ".join(f"--{name} {shown(value)}" for name, value in changed.items())
         notices.append(f"notice: flags that were left out are those of {start.path}: {listed}")
-    return argparse.Namespace(**{**vars(args), **values, "notices": tuple(notices)})
+    return with_values(args, **values, notices=tuple(notices))
 
 
 def _is_same_words(made: Any, asked: Any) -> bool:

@@ -6,7 +6,6 @@ arXiv 2105.05233, section 4; the gradient is ``diffusion.guidance``'s.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -33,7 +32,6 @@ from image_ddpm.networks import channel_mult
 from models.config import UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
-from models.structure import Shapes
 from utils.files.identity import Identity, differences, free_flags, made_with
 from utils.flags.stored import stored_value
 from utils.images.dataset import CropDataset, Entry, noting
@@ -48,20 +46,22 @@ Guide = Callable[[torch.Tensor], CondFn]
 _ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
 (_NUM_CLASSES,) = (one for one in fields(ClassifierImageFlags) if one.name == "num_classes")
 
-_FLAG_OF_FIELD = MappingProxyType(
-    {
-        "--model_channels (--num_channels)": "--classifier_width",
-        "--model_channels": "--classifier_width",
-        "--num_res_blocks": "--classifier_depth",
-        "--attention_resolutions": "--classifier_attention_resolutions",
-        "--channel_mult": "--classifier_channel_mult",
-        "--num_head_channels": "--classifier_num_head_channels",
-        "--use_scale_shift_norm": "--classifier_use_scale_shift_norm",
-        "--resblock_updown": "--classifier_resblock_updown",
-        "--pool": "--classifier_pool",
-    }
-)
-_FIELD = re.compile(f"({'|'.join(map(re.escape, _FLAG_OF_FIELD))})(?![a-z_])")
+
+class ClassifierUNet(UNetConfig):
+    """The U-Net that a classifier is half of; messages name this task's flags for its fields."""
+
+    flag_names = MappingProxyType(
+        {
+            "model_channels": "--classifier_width",
+            "num_res_blocks": "--classifier_depth",
+            "attention_resolutions": "--classifier_attention_resolutions",
+            "channel_mult": "--classifier_channel_mult",
+            "num_head_channels": "--classifier_num_head_channels",
+            "use_scale_shift_norm": "--classifier_use_scale_shift_norm",
+            "resblock_updown": "--classifier_resblock_updown",
+            "pool": "--classifier_pool",
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -100,41 +100,25 @@ def create_classifier(
         ValueError: for a value that makes no network.
     """
     parsed = ClassifierFlags(**flags)
-    try:
-        unet = UNetConfig(
-            image_size=image_size,
-            in_channels=in_channels,
-            model_channels=parsed.classifier_width,
-            num_res_blocks=parsed.classifier_depth,
-            attention_resolutions=parse_attention_resolutions(
-                parsed.classifier_attention_resolutions
-            ),
-            channel_mult=channel_mult(image_size, parsed.classifier_channel_mult),
-            num_head_channels=parsed.classifier_num_head_channels,
-            use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
-            resblock_updown=parsed.classifier_resblock_updown,
-            use_fp16=use_fp16,
-            use_bf16=use_bf16,
-        )
-        config = EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
-    except ValueError as error:
-        raise ValueError(_in_own_flags(str(error))) from None
-    return _Classifier(config)
-
-
-class _Classifier(EncoderUNet):
-    """The network, which names this task's flags where a file does not fit."""
-
-    def explain_mismatch(self, shapes: Shapes) -> str:
-        return _in_own_flags(super().explain_mismatch(shapes))
-
-    def notices(self) -> list[str]:
-        return [_in_own_flags(line) for line in super().notices()]
-
-
-def _in_own_flags(message: str) -> str:
-    """A message about fields of the network: ``--channel_mult`` here is the denoiser's flag."""
-    return _FIELD.sub(lambda match: _FLAG_OF_FIELD[match[1]], message)
+    attention, mult = map(ClassifierUNet.flag, ("attention_resolutions", "channel_mult"))
+    unet = ClassifierUNet(
+        image_size=image_size,
+        in_channels=in_channels,
+        model_channels=parsed.classifier_width,
+        num_res_blocks=parsed.classifier_depth,
+        attention_resolutions=parse_attention_resolutions(
+            parsed.classifier_attention_resolutions, attention
+        ),
+        channel_mult=channel_mult(image_size, parsed.classifier_channel_mult, mult),
+        num_head_channels=parsed.classifier_num_head_channels,
+        use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
+        resblock_updown=parsed.classifier_resblock_updown,
+        use_fp16=use_fp16,
+        use_bf16=use_bf16,
+    )
+    return EncoderUNet(
+        EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
+    )
 
 
 def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:

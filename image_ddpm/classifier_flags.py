@@ -53,11 +53,7 @@ class ClassifierImageFlags:
     num_classes: int = flag(1000, "number of class labels")
 
     def __post_init__(self) -> None:
-        """Refuses what no image and no class is.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what no image and no class is."""
         require_at_least(self, image_size=1, num_classes=1)
         if self.in_channels not in (1, 3):
             raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
@@ -93,11 +89,7 @@ def noise_of(process: DiffusionFlags) -> dict[str, Any]:
 
 
 def settle_guide(args: argparse.Namespace) -> GuideFlags:
-    """The guide's flags; refuses those of a classifier that is not there.
-
-    Raises:
-        ValueError: names the flags.
-    """
+    """The guide's flags; refuses those of a classifier that is not there."""
     guide = from_args(GuideFlags, args)
     given = sorted(name for name in args.given_flags if name.startswith("classifier_"))
     if given and not guide.classifier_path:

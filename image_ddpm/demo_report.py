@@ -13,9 +13,8 @@ from typing import Any
 from image_ddpm.demo import SOLVERS, Preset
 from image_ddpm.sampling import SECONDS_FILE
 from utils.files.atomic import write_text_atomic
-from utils.files.json import is_number, read_json
+from utils.files.json import read_record, require_numbers
 from utils.machine.cost import seconds_per_item
-from utils.process.errors import DataError
 from utils.report.html import Html, Page, Rows, Section, figure, join, number, table, tag
 from utils.report.svg import bars
 
@@ -55,19 +54,14 @@ def _results(path: str) -> dict[str, Any]:
     Raises:
         DataError: if the file is damaged.
     """
-    try:
-        found: dict[str, Any] = read_json(path)
-        frechet = found["frechet"]
-        needed = [found["dimension"], found["reference"]["count"], frechet["distance"]]
-        floor = frechet["floor"]
-        if not all(map(is_number, needed)) or not (floor is None or is_number(floor)):
-            raise ValueError("its figures are no numbers")
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise DataError(
-            f"{path} is damaged ({reason}); delete it and run demo_images.py again"
-        ) from None
-    return found
+    return read_record(path, "delete it and run demo_images.py again", _check_results)
+
+
+def _check_results(found: dict[str, Any]) -> None:
+    frechet = found["frechet"]
+    needed = [found["dimension"], found["reference"]["count"], frechet["distance"]]
+    floor = frechet["floor"]
+    require_numbers(needed if floor is None else [*needed, floor])
 
 
 def _page(preset: Preset, found: dict[str, dict[str, Any]]) -> Page:

@@ -35,11 +35,7 @@ class ImageModelFlags(DenoiserFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses what makes no network of images.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what makes no network of images."""
         require_at_least(self, num_classes=1)
         if self.in_channels not in (1, 3):
             raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
@@ -80,11 +76,7 @@ class LabelFlags(ReadingFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses a data set without a place.
-
-        Raises:
-            ValueError: names the flag.
-        """
+        """Refuses a data set without a place."""
         if not self.data_dir:
             raise ValueError("--data_dir is empty; give the folder of the images")
 
@@ -94,11 +86,7 @@ class ImageDataFlags(LabelFlags, CropFlags):
     """Where the images are and how they are cut."""
 
     def __post_init__(self) -> None:
-        """Refuses what either of the two refuses.
-
-        Raises:
-            ValueError: names the flags.
-        """
+        """Refuses what either of the two refuses."""
         LabelFlags.__post_init__(self)
         CropFlags.__post_init__(self)
 
@@ -114,11 +102,7 @@ class ImageTrainFlags(DiffusionTrainFlags):
     num_grid_samples: int = flag(16, "images in such a grid")
 
     def __post_init__(self) -> None:
-        """As for every training.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """As for every training."""
         super().__post_init__()
         require_at_least(self, sample_interval=0, num_grid_samples=1)
 
@@ -150,11 +134,7 @@ class ImageSampleFlags(SamplerFlags):
     dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses counts that draw nothing."""
         super().__post_init__()
         require_at_least(self, num_samples=1, seed=0)
         require_size_or_auto(self, "batch_size")
@@ -180,11 +160,7 @@ class NLLFlags:
     dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts that measure nothing.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses counts that measure nothing."""
         require_at_least(self, batch_size=1, seed=0)
         if self.num_samples < 1 and self.num_samples != -1:
             raise ValueError(f"--num_samples {self.num_samples} must be -1 or at least 1")

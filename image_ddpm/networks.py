@@ -15,7 +15,6 @@ from models.config import (
     parse_channel_mult,
 )
 from utils.files.identity import Identity
-from utils.script_util import defaults
 
 if TYPE_CHECKING:
     from models.unet import TimeConditionedUNet
@@ -26,22 +25,17 @@ _CHANNEL_MULT = MappingProxyType(
 )
 
 
-def image_model_and_diffusion_defaults() -> dict[str, Any]:
-    """Flag → default of the network and the process."""
-    return {**defaults(ImageModelFlags), **defaults(ImageDiffusionFlags)}
-
-
-def channel_mult(image_size: int, text: str) -> tuple[float, ...]:
-    """The multipliers of ``--channel_mult``, or those of the size where it is empty.
+def channel_mult(image_size: int, text: str, flag: str = "--channel_mult") -> tuple[float, ...]:
+    """The multipliers of ``flag``, or those of the size where it is empty.
 
     Raises:
         ValueError: if there are none for the size; names the flag.
     """
     if text:
-        return parse_channel_mult(text)
+        return parse_channel_mult(text, flag)
     if image_size in _CHANNEL_MULT:
         return _CHANNEL_MULT[image_size]
-    return default_diffusion_channel_mult(image_size)
+    return default_diffusion_channel_mult(image_size, flag)
 
 
 def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> dict[str, Any]:

@@ -24,9 +24,6 @@ class SmallCNN(nn.Module):
             ``input_dim / 16`` channels.
         hidden_dims: widths of the hidden layers behind them.
         num_classes: logits.
-
-    Raises:
-        ValueError: names the flag and what it may be.
     """
 
     def __init__(

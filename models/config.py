@@ -7,9 +7,10 @@ reject a wrong flag before the slow import.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 LAST_LAYER_TYPES = ("none", "exp", "sigmoid", "softplus")
 
@@ -74,6 +75,11 @@ class UNetConfig:
         ValueError: a field is out of range, or fields contradict each other.
     """
 
+    # what messages call a field whose flag has another name; subclasses have their own
+    flag_names: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"model_channels": "--model_channels (--num_channels)"}
+    )
+
     image_size: int
     channel_mult: tuple[float, ...]
     in_channels: int = 3
@@ -98,13 +104,20 @@ class UNetConfig:
     last_layer_type: str = "none"
 
     def __post_init__(self) -> None:
-        """Validate every field; sequences become tuples."""
+        """Validate every field."""
         for name in ("channel_mult", "attention_resolutions"):
-            object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, tuple):
+                raise ValueError(f"{name}={value!r}: give a tuple, as parse_{name} makes of a text")
         self._check_ranges()
         self._check_resolutions()
         self._check_size()
         self._check_heads()
+
+    @classmethod
+    def flag(cls, field: str) -> str:
+        """Return the flag that sets a field, as messages name it."""
+        return cls.flag_names.get(field, f"--{field}")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -144,27 +157,29 @@ class UNetConfig:
             name, divisor = "num_heads", self.num_heads
         if channels % divisor != 0:
             raise ValueError(
-                f"--{name} {divisor} does not divide the {channels} channels of an attention "
-                f"block: choose a divisor of {channels}, or change --model_channels or "
-                f"--num_channels ({self.model_channels}), or --channel_mult"
+                f"{self.flag(name)} {divisor} does not divide the {channels} channels of an "
+                f"attention block: choose a divisor of {channels}, or change "
+                f"{self.flag('model_channels')} {self.model_channels}, or "
+                f"{self.flag('channel_mult')}"
             )
         return channels // divisor if name == "num_head_channels" else divisor
 
     def _check_ranges(self) -> None:
         for name in ("image_size", "in_channels", "out_channels"):
-            _check_positive(name, getattr(self, name))
-        _check_positive("model_channels", self.model_channels, "also called --num_channels")
-        _check_positive("num_res_blocks", self.num_res_blocks)
+            self._check_positive(name)
+        self._check_positive("model_channels")
+        self._check_positive("num_res_blocks")
         if self.num_res_blocks > _MOST_RES_BLOCKS:
             raise ValueError(
-                f"--num_res_blocks {self.num_res_blocks}: give at most {_MOST_RES_BLOCKS}"
+                f"{self.flag('num_res_blocks')} {self.num_res_blocks}: give at most "
+                f"{_MOST_RES_BLOCKS}"
             )
-        _check_positive("num_heads", self.num_heads)
+        self._check_positive("num_heads")
         for name in ("num_head_channels", "num_heads_upsample"):
             if getattr(self, name) != -1:
-                _check_positive(name, getattr(self, name), "or leave it at -1")
+                self._check_positive(name, ", or leave it at -1")
         if self.num_classes is not None:
-            _check_positive("num_classes", self.num_classes, "or None for no class condition")
+            self._check_positive("num_classes", ", or None for no class condition")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"--dropout {self.dropout}: give a probability in [0, 1)")
         if self.dims not in (1, 2, 3):
@@ -175,11 +190,17 @@ class UNetConfig:
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 True and --use_bf16 True exclude each other: set only one")
 
+    def _check_positive(self, field: str, alternative: str = "") -> None:
+        value = getattr(self, field)
+        if value < 1:
+            raise ValueError(f"{self.flag(field)} {value}: give a positive integer{alternative}")
+
     def _check_resolutions(self) -> None:
+        levels, width = self.flag("channel_mult"), self.flag("model_channels")
         if not self.channel_mult:
-            raise ValueError("--channel_mult is empty: give one multiplier per level, as in 1,2,4")
+            raise ValueError(f"{levels} is empty: give one multiplier per level, as in 1,2,4")
         for mult in self.channel_mult:
-            product = f"--channel_mult {mult:g} times --model_channels {self.model_channels}"
+            product = f"{levels} {mult:g} times {width} {self.model_channels}"
             if mult * self.model_channels < 1:
                 raise ValueError(f"{product} leaves no channel: raise one of them")
             if mult * self.model_channels > _MOST_CHANNELS:
@@ -187,14 +208,14 @@ class UNetConfig:
         if self.image_size % self.downsample_factor != 0:
             raise ValueError(
                 f"image size {self.image_size} is not divisible by {self.downsample_factor}, which "
-                f"the {len(self.channel_mult)} levels of --channel_mult need: change the image "
-                "size or give fewer multipliers"
+                f"the {len(self.channel_mult)} levels of {levels} need: change the image size or "
+                "give fewer multipliers"
             )
         for side in self.attention_resolutions:
             # a larger one is at no level, as some others; the network says so (`notices`)
             if side < 1 or (side <= self.image_size and self.image_size % side != 0):
                 raise ValueError(
-                    f"--attention_resolutions {side} does not divide the image size "
+                    f"{self.flag('attention_resolutions')} {side} does not divide the image size "
                     f"{self.image_size}: give sides in pixels such as "
                     f"{self.image_size // self.downsample_factor}"
                 )
@@ -206,9 +227,10 @@ class UNetConfig:
         about = 2 * (2 * self.num_res_blocks + 1) * num_in_blocks + num_in_classes
         if about > _MOST_PARAMETERS:
             raise ValueError(
-                f"--num_res_blocks {self.num_res_blocks}, --model_channels {self.model_channels}, "
-                f"--channel_mult and {self.num_classes or 0} classes make about {about:.0e} "
-                f"parameters, more than {_MOST_PARAMETERS:.0e}: lower one of them"
+                f"{self.flag('num_res_blocks')} {self.num_res_blocks}, "
+                f"{self.flag('model_channels')} {self.model_channels}, "
+                f"{self.flag('channel_mult')} and {self.num_classes or 0} classes make about "
+                f"{about:.0e} parameters, more than {_MOST_PARAMETERS:.0e}: lower one of them"
             )
 
     def _check_heads(self) -> None:
@@ -219,13 +241,13 @@ class UNetConfig:
                 self.heads_for(width, is_upsampling=True)
 
 
-def parse_channel_mult(text: str) -> tuple[float, ...]:
-    """Parse the comma-separated multipliers of `--channel_mult`, fractions allowed.
+def parse_channel_mult(text: str, flag: str = "--channel_mult") -> tuple[float, ...]:
+    """Parse the comma-separated multipliers of `flag`, fractions allowed.
 
     Raises:
         ValueError: an entry is not a positive finite number, or there is none.
     """
-    remedy = f"--channel_mult {text!r}: give one positive number per level, as in 0.5,1,2"
+    remedy = f"{flag} {text!r}: give one positive number per level, as in 0.5,1,2"
     try:
         mults = tuple(float(entry) for entry in text.split(","))
     except ValueError:
@@ -235,8 +257,10 @@ def parse_channel_mult(text: str) -> tuple[float, ...]:
     return mults
 
 
-def parse_attention_resolutions(text: str) -> tuple[int, ...]:
-    """Parse the comma-separated sides, in pixels, of `--attention_resolutions`.
+def parse_attention_resolutions(
+    text: str, flag: str = "--attention_resolutions"
+) -> tuple[int, ...]:
+    """Parse the comma-separated sides, in pixels, of `flag`.
 
     Spaces around the commas are allowed; an empty text means the bottleneck only.
 
@@ -245,7 +269,7 @@ def parse_attention_resolutions(text: str) -> tuple[int, ...]:
     """
     if not text.strip():
         return ()
-    remedy = f"--attention_resolutions {text!r}: give positive integers, as in 32,16,8"
+    remedy = f"{flag} {text!r}: give positive integers, as in 32,16,8"
     try:
         sides = tuple(int(entry) for entry in text.split(","))
     except ValueError:
@@ -261,38 +285,28 @@ def default_regression_channel_mult(large_size: int) -> tuple[float, ...]:
     Raises:
         ValueError: there is no default for this size.
     """
-    return _look_up_channel_mult(_REGRESSION_CHANNEL_MULT, large_size)
+    return _look_up_channel_mult(_REGRESSION_CHANNEL_MULT, large_size, "--channel_mult")
 
 
-def default_diffusion_channel_mult(large_size: int) -> tuple[float, ...]:
+def default_diffusion_channel_mult(
+    large_size: int, flag: str = "--channel_mult"
+) -> tuple[float, ...]:
     """Return the multipliers of the diffusion nets for `large_size` pixels.
 
     Raises:
         ValueError: there is no default for this size.
     """
-    return _look_up_channel_mult(_DIFFUSION_CHANNEL_MULT, large_size)
+    return _look_up_channel_mult(_DIFFUSION_CHANNEL_MULT, large_size, flag)
 
 
 def _look_up_channel_mult(
-    table: MappingProxyType[int, tuple[float, ...]], large_size: int
+    table: Mapping[int, tuple[float, ...]], large_size: int, flag: str
 ) -> tuple[float, ...]:
     if large_size not in table:
         known = ", ".join(str(size) for size in table)
         raise ValueError(
             f"no default channel multipliers for size {large_size} (there are some for {known}): "
-            "pass --channel_mult, one multiplier per level and each level after the first "
-            "halving the resolution, for example --channel_mult 1,2,4"
+            f"pass {flag}, one multiplier per level and each level after the first halving the "
+            f"resolution, for example {flag} 1,2,4"
         )
     return table[large_size]
-
-
-def _as_tuple(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    if isinstance(values, str):
-        raise ValueError(f"{name}={values!r} is a text: turn it into numbers with parse_{name}")
-    return tuple(values)
-
-
-def _check_positive(name: str, value: int, alternative: str = "") -> None:
-    if value < 1:
-        remedy = "give a positive integer" + (f", {alternative}" if alternative else "")
-        raise ValueError(f"--{name} {value}: {remedy}")

@@ -169,7 +169,8 @@ class EncoderUNet(Torso):
         super()._check_input(x)
         size = self.config.image_size
         if self.encoder_config.pool == "attention" and set(x.shape[2:]) != {size}:
+            pool = self.config.flag("pool")
             raise ValueError(
-                f"input of shape {tuple(x.shape)}: --pool attention knows the places of images of "
-                f"--image_size {size} only: resize the images, or choose --pool adaptive"
+                f"input of shape {tuple(x.shape)}: {pool} attention knows the places of images of "
+                f"--image_size {size} only: resize the images, or choose {pool} adaptive"
             )

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the noise-aware classifier, and those of the published ones.
+"""Hyper-parameters of the noise-aware classifier.
 
 Not the place for the hyper-parameters of the U-Net that it is the first half of (`models.config`).
 Like there, torch is not imported.
@@ -7,7 +7,6 @@ Like there, torch is not imported.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from types import MappingProxyType
 
 from models.config import UNetConfig
 
@@ -20,16 +19,6 @@ _UNUSED_FIELDS = (
     "num_heads_upsample",
     "predict_residual",
     "last_layer_type",
-)
-
-# image size: (num_res_blocks, channel_mult)
-_PUBLISHED: MappingProxyType[int, tuple[int, tuple[float, ...]]] = MappingProxyType(
-    {
-        64: (4, (1.0, 2.0, 3.0, 4.0)),
-        128: (2, (1.0, 1.0, 2.0, 3.0, 4.0)),
-        256: (2, (1.0, 1.0, 2.0, 2.0, 4.0, 4.0)),
-        512: (2, (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0)),
-    }
 )
 
 
@@ -59,20 +48,21 @@ class EncoderConfig:
         """Validate every field."""
         if self.num_classes < 1:
             raise ValueError(f"--num_classes {self.num_classes}: give a positive integer")
+        pool = self.unet.flag("pool")
         if self.pool not in POOLS:
-            raise ValueError(f"--pool {self.pool!r}: choose one of {', '.join(POOLS)}")
+            raise ValueError(f"{pool} {self.pool!r}: choose one of {', '.join(POOLS)}")
         if self.pool == "attention" and self.unet.dims == 3:
             raise ValueError(
-                "--pool attention has a position for each place of a square image, --dims 3 leaves "
-                "the length of the first axis open: choose --pool adaptive"
+                f"{pool} attention has a position for each place of a square image, --dims 3 "
+                f"leaves the length of the first axis open: choose {pool} adaptive"
             )
         defaults = {field.name: field.default for field in fields(UNetConfig)}
         for name in _UNUSED_FIELDS:
             value = getattr(self.unet, name)
             if value != defaults[name]:
                 raise ValueError(
-                    f"--{name} {value} of the U-Net means nothing in a classifier, which is its "
-                    f"first half: leave it at {defaults[name]}"
+                    f"{self.unet.flag(name)} {value} of the U-Net means nothing in a "
+                    f"classifier, which is its first half: leave it at {defaults[name]}"
                 )
 
     @property
@@ -84,31 +74,3 @@ class EncoderConfig:
     def bottom_side(self) -> int:
         """Side of the bottleneck, in places, for images of `image_size` pixels."""
         return self.unet.image_size // self.unet.downsample_factor
-
-
-def published_classifier(image_size: int) -> EncoderConfig:
-    """Return the configuration of a published ImageNet classifier, `SIZExSIZE_classifier.pt`.
-
-    Dhariwal & Nichol 2021, appendix I.
-
-    Raises:
-        ValueError: there is none for this size.
-    """
-    if image_size not in _PUBLISHED:
-        known = ", ".join(str(size) for size in _PUBLISHED)
-        raise ValueError(
-            f"--image_size {image_size}: there are published classifiers for {known} pixels; "
-            "build an EncoderConfig for another size"
-        )
-    num_res_blocks, channel_mult = _PUBLISHED[image_size]
-    unet = UNetConfig(
-        image_size=image_size,
-        channel_mult=channel_mult,
-        num_res_blocks=num_res_blocks,
-        model_channels=128,
-        attention_resolutions=(32, 16, 8),
-        num_head_channels=64,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-    )
-    return EncoderConfig(unet=unet, num_classes=1000, pool="attention")

@@ -32,7 +32,11 @@ def explain_difference(there: Shapes, here: Shapes, config: UNetConfig) -> str:
     if len(likeliest) == 1:
         return _sentence(likeliest[0])
     common = [cause for cause in likeliest[0] if all(cause in found for found in likeliest)]
-    return _sentence(common or ["the levels are others: see --num_res_blocks or --channel_mult"])
+    return _sentence(common or [f"the levels are others: see {_depth_flags(config)}"])
+
+
+def _depth_flags(config: UNetConfig) -> str:
+    return f"{config.flag('num_res_blocks')} or {config.flag('channel_mult')}"
 
 
 def _is_of(structure: Structure, config: UNetConfig) -> bool:
@@ -43,14 +47,14 @@ def _causes(file: Structure, network: Structure, config: UNetConfig) -> list[str
     size = _image_size(file, config)
     return [
         *_wrong_ends(file, network, config),
-        *_wrong_pool(file, network),
+        *_wrong_pool(file, network, config),
         *_wrong_image_size(file, size, config),
         *_wrong_classes(file, network),
-        *_wrong_depth(file, network),
+        *_wrong_depth(file, network, config),
         *_wrong_widths(file, network, config),
         *_wrong_resampling(file, network, config),
         *_wrong_attention(file, size, config),
-        *_wrong_norm(file, network),
+        *_wrong_norm(file, network, config),
     ]
 
 
@@ -113,9 +117,9 @@ def _learns_variance(leaving: int, in_channels: int) -> bool | None:
     return leaving == 2 * in_channels
 
 
-def _wrong_pool(file: Structure, network: Structure) -> Iterator[str]:
+def _wrong_pool(file: Structure, network: Structure, config: UNetConfig) -> Iterator[str]:
     if file.pool is not None and file.pool != network.pool:
-        yield f"the head of the file is another one: give --pool {file.pool}"
+        yield f"the head of the file is another one: give {config.flag('pool')} {file.pool}"
 
 
 def _image_size(file: Structure, config: UNetConfig) -> int:
@@ -149,16 +153,17 @@ def _wrong_classes(file: Structure, network: Structure) -> Iterator[str]:
         yield f"the file knows {count} classes, not {own}: see --num_classes{also}"
 
 
-def _wrong_depth(file: Structure, network: Structure) -> Iterator[str]:
+def _wrong_depth(file: Structure, network: Structure, config: UNetConfig) -> Iterator[str]:
     if file.num_levels and file.num_res_blocks != network.num_res_blocks:
         yield (
             f"residual blocks per level: {file.num_res_blocks} in the file, "
-            f"{network.num_res_blocks} here: give --num_res_blocks {file.num_res_blocks}"
+            f"{network.num_res_blocks} here: give {config.flag('num_res_blocks')} "
+            f"{file.num_res_blocks}"
         )
     elif not file.num_levels and file.num_input_blocks != network.num_input_blocks:
         yield (
             f"the file has {file.num_input_blocks} blocks on the way down, not "
-            f"{network.num_input_blocks}: see --num_res_blocks or --channel_mult"
+            f"{network.num_input_blocks}: see {_depth_flags(config)}"
         )
 
 
@@ -170,14 +175,14 @@ def _wrong_widths(file: Structure, network: Structure, config: UNetConfig) -> It
         base = next((m for m in _bases(widths[0], config) if _widths(m, config) == widths), None)
     if base is not None and base != own_base:
         yield (
-            f"the base width of the file is {base}, not {own_base}: see --model_channels "
-            "(--num_channels)"
+            f"the base width of the file is {base}, not {own_base}: see "
+            f"{config.flag('model_channels')}"
         )
     if widths and widths != _widths(base or own_base, config):
         mults = ",".join(_multiplier(width, base or own_base) for width in widths)
         yield (
             f"the levels of the file are {', '.join(map(str, widths))} channels wide: give "
-            f"--channel_mult {mults} (left out, it follows the image size)"
+            f"{config.flag('channel_mult')} {mults} (left out, it follows the image size)"
         )
 
 
@@ -201,11 +206,12 @@ def _wrong_resampling(file: Structure, network: Structure, config: UNetConfig) -
     kind, own = file.resampling, network.resampling
     if kind is None or own is None or kind == own:
         return
+    flag = config.flag("resblock_updown")
     if kind == "updown":
-        yield "the file resamples inside residual blocks: give --resblock_updown True"
+        yield f"the file resamples inside residual blocks: give {flag} True"
         return
     if own == "updown":
-        yield "the file resamples outside residual blocks: give --resblock_updown False"
+        yield f"the file resamples outside residual blocks: give {flag} False"
     if (kind == "conv") != config.conv_resample:
         what = "by convolutions" if kind == "conv" else "without them"
         yield f"the file resamples {what}: give --conv_resample {kind == 'conv'}"
@@ -218,12 +224,14 @@ def _wrong_attention(file: Structure, size: int, config: UNetConfig) -> Iterator
         return
     sides = ",".join(str(size >> level) for level, is_on in enumerate(file.attention) if is_on)
     yield (
-        "attention sits elsewhere: see the image size, or --attention_resolutions (for images of "
-        f"{size} pixels, those of the file are {sides or repr('')})"
+        "attention sits elsewhere: see the image size, or "
+        f"{config.flag('attention_resolutions')} (for images of {size} pixels, those "
+        f"of the file are {sides or repr('')})"
     )
 
 
-def _wrong_norm(file: Structure, network: Structure) -> Iterator[str]:
+def _wrong_norm(file: Structure, network: Structure, config: UNetConfig) -> Iterator[str]:
     wanted, own = file.uses_scale_shift_norm, network.uses_scale_shift_norm
     if wanted is not None and own is not None and wanted != own:
-        yield f"the embedding is used another way: give --use_scale_shift_norm {wanted}"
+        flag = config.flag("use_scale_shift_norm")
+        yield f"the embedding is used another way: give {flag} {wanted}"

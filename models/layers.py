@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.cpu.group_norm import group_norm_channels_last, is_channels_last_on_cpu
-from models.cpu.winograd import pays, winograd_conv2d
+from models.kernels import conv1x1, conv3x3, group_norm
 
 _MAX_GROUPS = 32
 
@@ -47,10 +46,8 @@ class GroupNorm32(nn.GroupNorm):
         # A torso in half precision leaves this layer's parameters in float32, and statistics over
         # thousands of pixels need it.
         x = input.to(self.weight.dtype)
-        if torch.is_grad_enabled() and is_channels_last_on_cpu(x):
-            y = group_norm_channels_last(x, self.num_groups, self.weight, self.bias, self.eps)
-            return y.to(input.dtype)
-        return super().forward(x).to(input.dtype)
+        y = group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return y.to(input.dtype)
 
 
 class SiLUInPlace(nn.SiLU):
@@ -65,7 +62,7 @@ class SiLUInPlace(nn.SiLU):
 
 
 class Conv3x3(nn.Conv2d):
-    """A convolution of 3×3 pixels, padding 1 and stride 1, by the way that is faster here."""
+    """A convolution of 3×3 pixels, padding 1 and stride 1."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         """Create the layer; parameters are those of `nn.Conv2d`."""
@@ -73,13 +70,11 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        if pays(input, self.weight):
-            return winograd_conv2d(input, self.weight, self.bias)
-        return super().forward(input)
+        return conv3x3(input, self.weight, self.bias)
 
 
 class Conv1x1(nn.Conv2d):
-    """A convolution of single pixels: on a CPU a matrix product, where pixels lie as rows."""
+    """A convolution of single pixels."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         """Create the layer; parameters are those of `nn.Conv2d`."""
@@ -87,10 +82,7 @@ class Conv1x1(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        if not is_channels_last_on_cpu(input) or input.dtype != self.weight.dtype:
-            return super().forward(input)
-        pixels = F.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
-        return pixels.permute(0, 3, 1, 2)
+        return conv1x1(input, self.weight, self.bias)
 
 
 def conv_nd(

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from models.blocks import AttentionBlock, BlockSequential, Downsample, Resampling, ResBlock
 from models.config import UNetConfig
-from models.cpu.winograd import prefers_channels_last
 from models.hints import explain_difference
+from models.kernels import prefers_channels_last
 from models.layers import cast_convolutions, conv_nd, timestep_embedding
 from models.structure import Shapes
 
@@ -97,8 +97,8 @@ class Torso(nn.Module):
         if not unreached:
             return []
         return [
-            f"notice: --attention_resolutions {','.join(map(str, unreached))} adds no attention: "
-            f"the levels have sides of {', '.join(map(str, levels))} pixels"
+            f"notice: {config.flag('attention_resolutions')} {','.join(map(str, unreached))} adds "
+            f"no attention: the levels have sides of {', '.join(map(str, levels))} pixels"
         ]
 
     def _make_res_block(

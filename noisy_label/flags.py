@@ -42,11 +42,7 @@ class NetFlags:
     hidden_dims: str = flag("128,64", "widths of the hidden layers, comma separated")
 
     def __post_init__(self) -> None:
-        """Refuses what is no width.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what is no width."""
         if self.input_dim < 16 or self.input_dim % 16:
             raise ValueError(f"--input_dim {self.input_dim} must be a positive multiple of 16")
         if min(self.widths) < 1:
@@ -79,16 +75,15 @@ class NoiseFlags:
     overwrite: bool = flag(False, "replace labels that were drawn otherwise")
 
     def __post_init__(self) -> None:
-        """Refuses a share that is none; fills in the file.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses a share that is none."""
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha {self.alpha:g} must be between 0 and 1")
-        if not self.noise_label_file:
-            name = f"{self.noise_type}_noisy_label_{number_name(self.alpha)}.pkl"
-            object.__setattr__(self, "noise_label_file", os.path.join(self.data_dir, name))
+
+    @property
+    def label_file(self) -> str:
+        """``--noise_label_file``, or the one of the noise in ``data_dir``."""
+        name = f"{self.noise_type}_noisy_label_{number_name(self.alpha)}.pkl"
+        return self.noise_label_file or os.path.join(self.data_dir, name)
 
     @property
     def run_name(self) -> str:
@@ -119,11 +114,7 @@ class LabelTrainFlags(TrainFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses half precision, which so small a net has no use for.
-
-        Raises:
-            ValueError: names the flag and the remedy.
-        """
+        """Refuses half precision, which so small a net has no use for."""
         if self.use_fp16 or self.use_bf16:
             name = "use_fp16" if self.use_fp16 else "use_bf16"
             raise ValueError(f"--{name} True: this net trains in fp32; leave the flag out")
@@ -153,11 +144,7 @@ class SweepFlags(NetFlags):
     log_dir: str = flag("logs/noisy_label_sweep", "folder of figures, results.json and report.html")
 
     def __post_init__(self) -> None:
-        """Refuses what is no sweep.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what is no sweep."""
         super().__post_init__()
         unknown = sorted(set(self.types) - set(NOISE_TYPES))
         if unknown:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from noisy_label.noise import NUM_CLASSES, Array, Labels
-from utils.files.names import number_name
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle, load_pickle
@@ -27,11 +26,6 @@ class NoisyLabels:
 
     labels: Labels
     law: Array
-
-
-def label_file(data_dir: str, noise_type: str, alpha: float) -> str:
-    """Where the labels of the training images are kept."""
-    return os.path.join(data_dir, f"{noise_type}_noisy_label_{number_name(alpha)}.pkl")
 
 
 def held_out_file(path: str) -> str:

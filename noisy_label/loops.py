@@ -14,6 +14,7 @@ import torch
 
 from noisy_label.noise import Array
 from utils.loops.data import EpochOrder, ItemKey, ShardSampler, rank_batches
+from utils.metrics import WHITE
 from utils.seeds import stable_seed
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -89,7 +90,7 @@ def shifted(images: torch.Tensor, offsets: torch.Tensor, max_shift: int) -> torc
 
 def network_input(images_uint8: torch.Tensor, device: torch.device) -> torch.Tensor:
     """(N, 28, 28) grey levels → (N, 1, 28, 28) in [0, 1], on the device."""
-    return images_uint8.to(device)[:, None].float() / 255.0
+    return images_uint8.to(device)[:, None].float() / WHITE
 
 
 class LabelTrainLoop(TrainLoop):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from utils.files.atomic import write_bytes_atomic
+from utils.report.svg import Axis, Series
 
 _COLUMNS = 5
+_COLOURS = MappingProxyType(
+    {"series-a": "tab:blue", "series-b": "tab:red", "series-c": "tab:green"}
+)
+_STYLES = MappingProxyType({"line": "-", "points": "o-", "dots": ".", "crosses": "x"})
 
 
 def draw_class_probabilities(path: str, content: Mapping[str, Any]) -> None:
@@ -47,10 +54,32 @@ def draw_class_probabilities(path: str, content: Mapping[str, Any]) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
     figure.supxlabel("class", fontsize=9)
     figure.supylabel("probability", fontsize=9)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
-def save_figure(figure: Figure, path: str) -> None:
+def draw_series(path: str, x_axis: Axis, y_axis: Axis, series: Sequence[Series]) -> None:
+    """What ``svg_plot.plot`` puts on a page, as a PNG."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    ax = figure.subplots()
+    for one in series:
+        is_expected, colour = one.colour.startswith("reference"), _COLOURS[one.colour.split()[-1]]
+        style = ":" if is_expected else _STYLES[one.kind]
+        # what is missing becomes nan, which is not drawn
+        x, y = np.array(one.x, np.float64), np.array(one.y, np.float64)
+        ax.plot(x, y, style, color=colour, ms=4, label=one.label)
+        for at, interval in zip(x, one.intervals, strict=False):
+            if interval is not None:
+                ax.plot([at, at], interval, color=colour, lw=1)
+    for set_range, axis in ((ax.set_xlim, x_axis), (ax.set_ylim, y_axis)):
+        margin = 0.03 * (axis.high - axis.low)
+        set_range(axis.low - margin, axis.high + margin)
+    ax.set(xlabel=x_axis.label, ylabel=y_axis.label)
+    ax.legend(fontsize=7)
+    ax.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: str) -> None:
     """Writes a PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)

@@ -20,7 +20,7 @@ from noisy_label.labels import NoisyLabels, load_labels, save_labels
 from noisy_label.noise import NUM_CLASSES, Array, Labels, biased_law, uniform_law
 from utils.files.atomic import write_json_atomic
 from utils.files.identity import differences
-from utils.files.json import read_json
+from utils.files.json import read_record
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 
@@ -158,14 +158,9 @@ def read_label_record(path: str) -> dict[str, Any] | None:
         DataError: if it is damaged.
     """
     try:
-        content = read_json(record_path(path))
-        if not isinstance(content, dict):
-            raise ValueError("no record")
+        return read_record(record_path(path), _REMEDY)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise DataError(f"{record_path(path)} is damaged ({error}); {_REMEDY}") from None
-    return content
 
 
 def _require_plausible(path: str, law: Array, right: Labels) -> None:

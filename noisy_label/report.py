@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from noisy_label.files import TEST, TRAINING
 from noisy_label.flags import BIASED, GENERATED, UNIFORM
-from noisy_label.pictures import save_figure
+from noisy_label.pictures import draw_series
 from utils.files.atomic import write_text_atomic
 from utils.report.html import Child, Html, Page, Rows, Section, figure, join, number, table, tag
 from utils.report.svg import Axis, Series, plot
 
 NAMES = MappingProxyType({UNIFORM: "uniform", BIASED: "biased", GENERATED: "generated"})
-_COLOURS = MappingProxyType({UNIFORM: "tab:blue", BIASED: "tab:red", GENERATED: "tab:green"})
 _CLASSES = MappingProxyType({UNIFORM: "series-a", BIASED: "series-b", GENERATED: "series-c"})
 _ACCURACY_HEAD = (
     "alpha",
@@ -39,7 +36,18 @@ _LAW_HEAD = (
     "KL, test",
     "cross entropy, drawn training labels",
 )
+_X_AXIS = Axis("share of right labels", 0.0, 1.0)
 Summary = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """What is drawn twice, on the page and as a picture."""
+
+    name: str
+    y_axis: Axis
+    series: list[Series]
+    note: str
 
 
 def text_table(summary: Summary) -> str:
@@ -74,10 +82,8 @@ def _with_interval(value: Mapping[str, Any]) -> str:
 
 def write_report(log_dir: str, summary: Summary) -> str:
     """The two pictures and the page; returns the path of the page."""
-    for name, draw in (("accuracy", _draw_accuracy), ("cross_entropy", _draw_cross_entropy)):
-        picture = Figure(figsize=(6.4, 4.4), layout="constrained")
-        draw(picture.subplots(), summary)
-        save_figure(picture, os.path.join(log_dir, f"{name}.png"))
+    for one in _plots(summary):
+        draw_series(os.path.join(log_dir, f"{one.name}.png"), _X_AXIS, one.y_axis, one.series)
     path = os.path.join(log_dir, "report.html")
     write_text_atomic(path, report_page(summary).render())
     return path
@@ -99,56 +105,6 @@ def _values(rows: Sequence[Mapping[str, Any]], section: str, name: str) -> list[
     return [row[section][name]["mean"] for row in rows]
 
 
-def _draw_accuracy(ax: Axes, summary: Summary) -> None:
-    for kind in _types(summary):
-        rows, theorem = _runs_of(summary, kind), summary["theorem"][kind]
-        colour, x = _COLOURS[kind], _ratios(_runs_of(summary, kind))
-        y = _values(rows, TEST, "accuracy")
-        intervals = [
-            row[TEST]["accuracy"]["interval"] or [v, v] for row, v in zip(rows, y, strict=True)
-        ]
-        ax.vlines(x, *zip(*intervals, strict=True), color=colour, lw=1)
-        ax.plot(x, y, "o-", color=colour, ms=4, label=f"{NAMES[kind]}: trained")
-        ax.plot(
-            theorem["alpha"], theorem["accuracy"], ":", color=colour, lw=1.2, label="  by theorem"
-        )
-        ax.axvline(theorem["flip"], color=colour, lw=0.6, ls=(0, (1, 4)))
-        known = [(a, r["published_accuracy"]) for a, r in zip(x, rows, strict=True)]
-        known = [pair for pair in known if pair[1] is not None]
-        if known:
-            ax.plot(*zip(*known, strict=True), "x", color=colour, ms=5, label="  published (MNIST)")
-    ax.set(xlabel="share of right labels", ylabel="accuracy on test images", ylim=(-0.03, 1.03))
-    ax.legend(fontsize=7)
-    ax.grid(alpha=0.3)
-
-
-def _draw_cross_entropy(ax: Axes, summary: Summary) -> None:
-    for kind in _types(summary):
-        rows, colour = _runs_of(summary, kind), _COLOURS[kind]
-        x = _ratios(rows)
-        ax.plot(
-            x,
-            _values(rows, TEST, "cross_entropy"),
-            "o-",
-            color=colour,
-            ms=4,
-            label=f"{NAMES[kind]}: test images",
-        )
-        ax.plot(
-            x,
-            _values(rows, TRAINING, "cross_entropy_of_drawn"),
-            "^--",
-            color=colour,
-            ms=4,
-            lw=0.8,
-            label="  drawn training labels",
-        )
-        ax.plot(x, _values(rows, TEST, "floor"), ":", color=colour, label="  entropy of q")
-    ax.set(xlabel="share of right labels", ylabel="cross entropy, nats")
-    ax.legend(fontsize=7)
-    ax.grid(alpha=0.3)
-
-
 def report_page(summary: Summary) -> Page:
     """The page, before it is text."""
     settings = summary["settings"]
@@ -159,11 +115,12 @@ def report_page(summary: Summary) -> Page:
         f"{len(settings['seeds'])} repetitions. Intervals are 95 %, over repetitions.",
         class_="subtitle",
     )
+    plots = [_figure(summary, one) for one in _plots(summary)]
     return Page(
         title="Learning with noisy labels",
         lead=join(lead, tag("div", *_verdict(summary), class_="verdict", role="note")),
         sections=[
-            Section("plots", "Plots", tag("div", *_plots(summary), class_="plots")),
+            Section("plots", "Plots", tag("div", *plots, class_="plots")),
             Section("figures", "Figures", tag("div", *_tables(summary), class_="tables")),
         ],
     )
@@ -190,49 +147,46 @@ def _verdict(summary: Summary) -> list[Html]:
     return lines
 
 
-def _plots(summary: Summary) -> list[Html]:
-    x_axis = Axis("share of right labels", 0.0, 1.0)
+def _plots(summary: Summary) -> list[_Plot]:
     accuracy, entropy = [], []
     for kind in _types(summary):
         rows, theorem = _runs_of(summary, kind), summary["theorem"][kind]
-        x = _ratios(rows)
-        accuracy.append(
-            Series(f"{NAMES[kind]}, theorem", theorem["alpha"], theorem["accuracy"], "reference")
-        )
-        accuracy.append(
-            Series(NAMES[kind], x, _values(rows, TEST, "accuracy"), _CLASSES[kind], "points")
-        )
+        name, colour, x = NAMES[kind], _CLASSES[kind], _ratios(rows)
+        expected = f"reference {colour}"
+        found = _values(rows, TEST, "accuracy")
+        intervals = [row[TEST]["accuracy"]["interval"] for row in rows]
         published = [row["published_accuracy"] for row in rows]
+        accuracy += [
+            Series(f"{name}, theorem", theorem["alpha"], theorem["accuracy"], expected),
+            Series(name, x, found, colour, "points", intervals),
+        ]
         if any(published):
-            name = f"{NAMES[kind]}, published (MNIST)"
-            accuracy.append(Series(name, x, published, _CLASSES[kind], "crosses"))
-        entropy.append(
-            Series(f"{NAMES[kind]}, floor", x, _values(rows, TEST, "floor"), "reference")
-        )
-        entropy.append(
-            Series(NAMES[kind], x, _values(rows, TEST, "cross_entropy"), _CLASSES[kind], "points")
-        )
+            accuracy.append(Series(f"{name}, published (MNIST)", x, published, colour, "crosses"))
+        entropy += [
+            Series(f"{name}, floor", x, _values(rows, TEST, "floor"), expected),
+            Series(name, x, _values(rows, TEST, "cross_entropy"), colour, "points"),
+        ]
     top = Axis.over("cross entropy on test images, nats", [v for part in entropy for v in part.y])
-    notes = (
-        "Dashed: the accuracy of a net that has learned the law exactly. It falls where another "
-        "class gets the largest probability.",
-        "Dashed: the entropy of the law, the floor of the cross entropy.",
-    )
     return [
-        figure(
-            "Accuracy",
-            plot(
-                _alt(summary, "accuracy"),
-                x_axis,
-                Axis("accuracy on test images", 0.0, 1.0),
-                accuracy,
-            ),
-            notes[0],
+        _Plot(
+            "accuracy",
+            Axis("accuracy on test images", 0.0, 1.0),
+            accuracy,
+            "Dashed: the accuracy of a net that has learned the law exactly. It falls where "
+            "another class gets the largest probability.",
         ),
-        figure(
-            "Cross entropy", plot(_alt(summary, "cross_entropy"), x_axis, top, entropy), notes[1]
+        _Plot(
+            "cross_entropy",
+            top,
+            entropy,
+            "Dashed: the entropy of the law, the floor of the cross entropy.",
         ),
     ]
+
+
+def _figure(summary: Summary, one: _Plot) -> Html:
+    picture = plot(_alt(summary, one.name), _X_AXIS, one.y_axis, one.series)
+    return figure(one.name.replace("_", " ").capitalize(), picture, one.note)
 
 
 def _alt(summary: Summary, name: str) -> str:

@@ -30,7 +30,7 @@ from noisy_label.loops import Stopped, predict
 from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
 from utils.files.atomic import atomic_write, write_json_atomic
-from utils.files.json import is_number, read_json
+from utils.files.json import find_record, require_numbers
 from utils.files.names import number_name
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
@@ -111,22 +111,23 @@ def require_same_sweep(flags: SweepFlags, splits: Mapping[str, Split]) -> None:
 def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:
     """What a finished run found; None if it is not finished, or its file does not say all of it."""
     sections = _CLEAN_SECTIONS if run.noise_type == CLEAN else _NOISY_SECTIONS
-    return read_record(os.path.join(run.folder(output_dir), RESULT_FILE), sections)
+    return read_figures(os.path.join(run.folder(output_dir), RESULT_FILE), sections)
 
 
-def read_record(path: str, sections: Mapping[str, Sequence[str]]) -> dict[str, Any] | None:
+def read_figures(path: str, sections: Mapping[str, Sequence[str]]) -> dict[str, Any] | None:
     """The mapping in a file; None if there is none that can be read and has these figures.
 
     Args:
         path: a JSON file.
         sections: names of the figures of each section.
     """
-    try:
-        content = read_json(path)
-        figures = [content[section][name] for section in sections for name in sections[section]]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
-    return content if isinstance(content, dict) and all(map(is_number, figures)) else None
+
+    def check(content: dict[str, Any]) -> None:
+        require_numbers(
+            content[section][name] for section in sections for name in sections[section]
+        )
+
+    return find_record(path, check)
 
 
 def do_run(run: SweepRun, flags: SweepFlags) -> bool:

@@ -118,7 +118,7 @@ def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: R
         if noise.task == GENERATE:
             _generate(noise, net, train, (images, held_out), logger)
             return EXIT_DONE
-        noisy = _load_noisy(noise.noise_label_file, noise, images, num_classes, logger)
+        noisy = _load_noisy(noise.label_file, noise, images, num_classes, logger)
         if noise.task in (ANALYSE, DRAW):
             laws = (noisy, _held_out_labels(noise, held_out, num_classes, logger))
             model = load_net(net, train, logger, num_classes)
@@ -224,7 +224,7 @@ def _generate(
     if noise.noise_type == GENERATED:
         model = load_net(net, train, logger, num_classes)
         digest = _origin_of_net(train, splits[0].inputs, splits[0].labels, logger)
-    path = noise.noise_label_file
+    path = noise.label_file
     drawn = {"noise_type": noise.noise_type, "alpha": noise.alpha}
     drawn |= {"seed": train.seed, "net": digest}
     targets = (path, held_out_file(path))
@@ -263,9 +263,9 @@ def _held_out_labels(
     noise: NoiseFlags, held_out: Images, num_classes: int, logger: RunLogger
 ) -> NoisyLabels | None:
     """The laws of the test images: from the file beside the labels, or by formula."""
-    path = held_out_file(noise.noise_label_file)
+    path = held_out_file(noise.label_file)
     if os.path.exists(path):
-        require_one_draw(noise.noise_label_file, path)
+        require_one_draw(noise.label_file, path)
         return _load_noisy(path, noise, held_out, num_classes, logger)
     if noise.noise_type != GENERATED:
         return make_noise(

@@ -47,11 +47,7 @@ class SubmitFlags:
     dry_run: bool = flag(False, "print the commands, submit nothing")
 
     def __post_init__(self) -> None:
-        """Refuses what are no numbers of jobs.
-
-        Raises:
-            ValueError: names the flag, its value and what it may be.
-        """
+        """Refuses what are no numbers of jobs."""
         if self.after and not re.fullmatch(f"{_JOB}(:{_JOB})*", self.after):
             raise ValueError(
                 f"--after {self.after!r} must be numbers of jobs with colons between them, as "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 
 from ddpm.info_dict import listed_entries
+from sr_var.compat import existing_path
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.data import ERROR
 from utils.images.dataset import Entry
@@ -19,9 +19,6 @@ def load_entries(
 ) -> list[Entry]:
     """All images of an info dict, in the dict's order.
 
-    The dict's documented misnaming ``data/imagenet/`` is read as ``data/sr_imagenet/`` where only
-    that exists.
-
     Args:
         data_info_dict_path: the pickle.
         data_dir: the folder of the images.
@@ -30,8 +27,7 @@ def load_entries(
     Raises:
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
     """
-    path = existing_path(data_info_dict_path, ("data/imagenet/", "data/sr_imagenet/"))
-    return listed_entries(path, data_dir, flag)
+    return listed_entries(existing_path(data_info_dict_path), data_dir, flag)
 
 
 def load_test_entries(
@@ -90,12 +86,3 @@ def _warn_of_low_res(
     if is_refused or len(low) == len(facts):
         raise DataError(f"{told}; give the high-res images that they come from, or leave them out")
     log(f"warning: {told}")
-
-
-def existing_path(path: str, misspelling: tuple[str, str]) -> str:
-    """The path itself, or its documented correction if only that exists (and says so)."""
-    corrected = path.replace(*misspelling)
-    if os.path.exists(path) or corrected == path or not os.path.exists(corrected):
-        return path
-    print(f"notice: {path} does not exist; using {corrected}")
-    return corrected

@@ -27,12 +27,12 @@ from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTe
 from sr_var.losses import beta_nll, pinball
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.results.jobs import LOW_RES_FILE
-from sr_var.var_utils import GREY_LEVELS_SQUARED
 from utils.files.atomic import write_json_atomic
-from utils.files.json import is_number, read_json
+from utils.files.json import read_record, require_numbers
 from utils.files.names import number_name
 from utils.images.dataset import Entry
 from utils.images.pixels import image_to_255, require_finite, save_image, to_hwc
+from utils.metrics import HALF_RANGE_255
 from utils.process.errors import DataError
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -168,7 +168,7 @@ class BaselineTestLoop(TestLoop):
         save_array(f"{stem}.npy", to_hwc(image_to_255(mean)))
         path = self._results.path(name, f"high_res_var_{self._step}.pkl")
         require_finite(variance, path)
-        dump_pickle(to_hwc(variance * GREY_LEVELS_SQUARED).astype(np.float32), path)
+        dump_pickle(to_hwc(variance * HALF_RANGE_255**2).astype(np.float32), path)
 
     def _write_quantiles(self, name: str, quantiles: Tensor, high_res: Tensor) -> None:
         levels, errors = self._model_flags.levels, {}
@@ -239,17 +239,11 @@ def _stored_errors(path: str) -> dict[str, dict[str, float]]:
     Raises:
         DataError: if the file is damaged.
     """
-    try:
-        content: dict[str, dict[str, float]] = read_json(path)
-        rows = content.values() if isinstance(content, dict) else ()
-        if not rows or not all(_is_row(row) for row in rows):
-            raise ValueError("no figures by level")
-    except ValueError as error:
-        raise DataError(
-            f"{path} is damaged ({error}); delete it and run sr_baseline_test.py again"
-        ) from None
-    return content
+    return read_record(path, "delete it and run sr_baseline_test.py again", _check_errors)
 
 
-def _is_row(row: object) -> bool:
-    return isinstance(row, dict) and "coverage" in row and all(map(is_number, row.values()))
+def _check_errors(content: dict[str, Any]) -> None:
+    if not content:
+        raise ValueError("no figures by level")
+    for row in content.values():
+        require_numbers([row["coverage"], *row.values()])

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from utils.metrics import HALF_RANGE_255
+
 # what rounding to 8 bits adds: 1/12 grey level²; below it the images say nothing
-VARIANCE_FLOOR = 1.0 / (12.0 * 127.5**2)
+VARIANCE_FLOOR = 1.0 / (12.0 * HALF_RANGE_255**2)
 
 
 def itakura_saito(variance: Tensor, squared_residual: Tensor) -> Tensor:
@@ -29,17 +31,6 @@ def itakura_saito(variance: Tensor, squared_residual: Tensor) -> Tensor:
     """
     floored = variance + VARIANCE_FLOOR
     return ((squared_residual + VARIANCE_FLOOR) / floored + floored.log()).mean()
-
-
-def gaussian_nll(mean: Tensor, variance: Tensor, label: Tensor) -> Tensor:
-    """Mean of ½ (y − m)²/v + ½ log v; minimiser m = E[Y | x], v = Var[Y | x].
-
-    Args:
-        mean: m.
-        variance: v > 0, same shape.
-        label: y, same shape.
-    """
-    return beta_nll(mean, variance, label, beta=0.0)
 
 
 def beta_nll(mean: Tensor, variance: Tensor, label: Tensor, beta: float) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from utils.files.atomic import StrPath, write_text_atomic
@@ -79,19 +79,14 @@ def load_model_args(
 ) -> dict[str, Any]:
     """The stored flags; a flag that the file lacks keeps its default.
 
-    A path that lacks the slash before ``mean_model_args.pkl`` is read as the one that has it.
-
     Raises:
         CheckpointError: if the file is missing, or holds what cannot be model flags.
     """
+    path = existing_path(path, log)
     if not os.path.exists(path):
-        slashed = re.sub(r"(?<!/)((?:mean|var)_model_args\.pkl)$", r"/\1", path)
-        if slashed == path or not os.path.exists(slashed):
-            raise CheckpointError(
-                f"{path} does not exist; it is written by the training into its --log_dir"
-            )
-        log(f"notice: {path} does not exist; using {slashed}")
-        path = slashed
+        raise CheckpointError(
+            f"{path} does not exist; it is written by the training into its --log_dir"
+        )
     try:
         stored = load_args(path)
     except IsADirectoryError:

@@ -52,8 +52,6 @@ def settle_train_flags(
 ) -> tuple[dict[str, Any], Train]:
     """The model flags to build from, stored ones first, and the training flags that go with them.
 
-    ``args`` is corrected too, so that ``args.json`` tells what was used.
-
     Raises:
         CheckpointError: if the run to resume has no stored flags or no checkpoint.
     """
@@ -72,18 +70,15 @@ def _settle(
     found: CheckpointSet | None,
     logger: RunLogger,
 ) -> dict[str, Any]:
-    """The model flags that count, also put into ``args``."""
+    """The model flags that count."""
     stored, kind = None, type(model_flags)
     if found is not None:
         named = "--log_dir" if "log_dir" in args.given_flags else ""
         path = args_path(log_dir, kind)
         stored = flags_of_checkpoint(found, path, kind, logger.info, path_flag=named)
-    flags = settle_model_flags(
+    return settle_model_flags(
         model_flags, stored, given=args.given_flags, logger=logger, is_strict=args.strict_flags
     )
-    for name, value in flags.items():
-        setattr(args, name, value)
-    return flags
 
 
 def store_model_flags(train: TrainFlags, flags_class: type[MeanModelFlags], flags: Any) -> None:
@@ -229,8 +224,8 @@ def report_leakage(
 
 def tested_model(
     args: argparse.Namespace, model_flags: MeanModelFlags, test: TestFlags, logger: RunLogger
-) -> tuple[torch.nn.Module, tuple[int, int], int]:
-    """The network to test, its (large, small) sizes, and the step in its file name.
+) -> tuple[torch.nn.Module, dict[str, Any], int]:
+    """The network to test, its flags, and the step in its file name.
 
     Raises:
         CheckpointError: if a file is missing or does not fit.
@@ -250,7 +245,7 @@ def tested_model(
     network = load_checked(create, flags, test.model_path, log, identity)
     device = dist_util.current_device()
     model = compiled_for(network, test.compile, device, log, is_trained=False)
-    return model, (flags["large_size"], flags["small_size"]), step_of(test.model_path)
+    return model, flags, step_of(test.model_path)
 
 
 def finish_test(loop: TestLoop, results: ResultFolder, test: TestFlags, log: Log) -> int:

@@ -99,6 +99,7 @@ class SRSampler:
             apply_orientation=flags.apply_orientation,
         )
         self._num_skipped = self._num_looked_at = 0
+        self._claimed: list[ImageJob] = []
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler,
             clip_denoised=flags.clip_denoised,
@@ -126,7 +127,8 @@ class SRSampler:
         # the first process stands for all: each does about as much
         total = len(self._entries) * self._flags.num_samples_per_image // world_size
         progress = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
-        with stop.listening(), progress as bar, self._writer:
+        with contextlib.ExitStack() as end, stop.listening(), progress as bar, self._writer:
+            end.callback(self._let_go, of_all=True)  # when the writer is done
             jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
             for rows in job_batches(jobs, self._flags.batch_size):
                 self._stopwatch.start()
@@ -136,6 +138,7 @@ class SRSampler:
                     break
                 self._stopwatch.stop(len(rows))
                 self._store(rows, samples)
+                self._let_go()
                 bar.update(len(rows))
         # image by image the others were cleared where they were
         remove_stale_temp_files(self._flags.output_dir)
@@ -183,6 +186,13 @@ class SRSampler:
 
     # ---- claiming
 
+    def _let_go(self, *, of_all: bool = False) -> None:
+        """Close the locks of images whose samples are all written, or of all images."""
+        for job in self._claimed:
+            if of_all or not job.num_open:
+                job.lock.close()
+        self._claimed = [job for job in self._claimed if not job.lock.closed]
+
     def _claim_jobs(self, offset: int, bar: Progress) -> Iterator[ImageJob]:
         order = [*range(offset, len(self._entries)), *range(offset)]
         for position in order:
@@ -196,6 +206,7 @@ class SRSampler:
             if job is not None:
                 bar.update(self._flags.num_samples_per_image - len(job.missing))
                 if job.missing:
+                    self._claimed.append(job)
                     yield job
 
     def _open_job(self, position: int, lock: IO[str]) -> ImageJob | None:
@@ -293,7 +304,6 @@ class SRSampler:
 
     def _store_job(self, job: ImageJob, indices: list[int], samples: torch.Tensor) -> None:
         folder = self._folder(job)
-        job.num_open -= len(indices)
         if job.moments is not None:
             grey = np.stack([to_hwc(image_to_255(sample.double())) for sample in samples])
             job.moments = job.moments.add(grey, indices, self._small_size)
@@ -305,8 +315,7 @@ class SRSampler:
 
         for _ in ordered_map(save, range(len(indices)), encoding_threads(self._device)):
             pass
-        if job.num_open == 0:
-            job.lock.close()
+        job.num_open -= len(indices)  # now the loop may let go of the image
 
     def _folder(self, job: ImageJob) -> str:
         return safe_join(self._flags.output_dir, job.name)

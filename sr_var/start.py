@@ -11,6 +11,8 @@ import math
 
 import torch
 
+from utils.metrics import HALF_RANGE_255
+
 # between flat ground and edges of photographs, grey levels
 START_STD_255 = 10.0
 
@@ -24,7 +26,7 @@ def start_at_usual_spread(out: torch.nn.Module, last_layer_type: str, num_channe
         last_layer_type: exp, sigmoid or softplus; with none nothing is done.
         num_channels: the outputs that become a variance.
     """
-    variance = (START_STD_255 / 127.5) ** 2
+    variance = (START_STD_255 / HALF_RANGE_255) ** 2
     inverse = {
         "exp": math.log(variance),
         "sigmoid": math.log(variance / (1.0 - variance)),

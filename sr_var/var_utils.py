@@ -19,6 +19,7 @@ from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
 from utils.files.atomic import sha256_of
 from utils.images.pixels import require_finite, to_hwc
 from utils.loops.trees import batch_slice
+from utils.metrics import HALF_RANGE_255
 from utils.process.errors import CheckpointError
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -30,15 +31,10 @@ if TYPE_CHECKING:
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
 # variances are computed in units of [-1, 1] squared and stored in squared grey levels
-GREY_LEVELS_SQUARED = 127.5**2
 
 
 def check_loss(loss: str, last_layer_type: str) -> None:
-    """Refuses a loss that divides by what may be 0 or negative.
-
-    Raises:
-        ValueError: names both flags.
-    """
+    """Refuses a loss that divides by what may be 0 or negative."""
     if loss == ITAKURA_SAITO and last_layer_type == "none":
         raise ValueError(
             f"--loss {ITAKURA_SAITO} divides by the variance; give --last_layer_type softplus "
@@ -182,5 +178,5 @@ class SRVarTestLoop(TestLoop):
             self._results.save_low_res(name, batch[i])
             path = self._results.path(name, self._results.file_names[0])
             require_finite(output[i], path)
-            variance = to_hwc(output[i].float() * GREY_LEVELS_SQUARED).astype(np.float32)
+            variance = to_hwc(output[i].float() * HALF_RANGE_255**2).astype(np.float32)
             dump_pickle(variance, path)

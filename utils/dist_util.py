@@ -7,7 +7,6 @@ on GPUs.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,9 @@ from utils.machine.launch import Launch, has_own_gpu, set_rendezvous
 from utils.process import exit as exit_util
 
 _TIMEOUT = timedelta(minutes=30)
+# Until the process ends: a network that outlives the block holds the group, too, and would destroy
+# it with the interpreter locked, while the group's thread may be waiting for that lock.
+_groups_kept: list[dist.ProcessGroup | None] = []
 
 
 def alone(launch: Launch) -> Launch:
@@ -48,9 +50,7 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
         world_size=launch.world_size,
         timeout=_TIMEOUT,
     )
-    # kept until the process ends: a network that outlives the block holds the group, too, and would
-    # destroy it with the interpreter locked, while the group's thread may be waiting for that lock
-    atexit.register(id, dist.group.WORLD)
+    _groups_kept.append(dist.group.WORLD)
     exit_util.skip_teardown()
     try:
         yield device

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# 8-bit grey levels run from 0 to WHITE; half of that is a step of 1 of an image in [-1, 1].
+WHITE = 255
+HALF_RANGE_255 = WHITE / 2
+
 Float64Array = NDArray[np.float64]
 
 # Wang et al. 2004, section III.C: a circular window of 11×11 pixels, standard deviation 1.5
@@ -39,7 +43,7 @@ def mean_abs_error(reference: ArrayLike, estimate: ArrayLike) -> float:
     return float(np.mean(np.abs(_difference(reference, estimate))))
 
 
-def psnr(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = 255.0) -> float:
+def psnr(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = WHITE) -> float:
     """Peak signal-to-noise ratio 10 log₁₀(data_range² / mse) in dB; infinite for equal arrays.
 
     Args:
@@ -57,7 +61,7 @@ def psnr(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = 255.0
     return math.inf if error == 0.0 else 10.0 * math.log10(data_range**2 / error)
 
 
-def ssim(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = 255.0) -> float:
+def ssim(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = WHITE) -> float:
     """Structural similarity, at most 1 (equal arrays), averaged over places and channels.
 
     With means μ, variances σ² and covariance σ_xy under a Gaussian window around each place,

@@ -173,6 +173,11 @@ class FlagParser(argparse.ArgumentParser):
         self.error("; ".join(parts) or f"unexpected words: {' '.join(unknown)}")
 
 
+def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
+    """Return a copy of parsed flags in which some have these values."""
+    return argparse.Namespace(**{**vars(args), **values})
+
+
 def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any]) -> None:
     """Adds one group of flags from a dataclass whose fields were made with :func:`flag`.
 
@@ -239,11 +244,7 @@ def defaults(flags_class: type[Any]) -> dict[str, Any]:
 
 
 def require_at_least(flags: object, **smallest: int) -> None:
-    """Refuses values that no run could use.
-
-    Raises:
-        ValueError: names the flag, its value and the smallest one.
-    """
+    """Refuses values that no run could use."""
     for name, bound in smallest.items():
         value = getattr(flags, name)
         if value < bound:
@@ -251,10 +252,6 @@ def require_at_least(flags: object, **smallest: int) -> None:
 
 
 def require_size_or_auto(flags: object, name: str) -> None:
-    """Refuses a size that is neither positive nor left to the script.
-
-    Raises:
-        ValueError: names the flag and its value.
-    """
+    """Refuses a size that is neither positive nor left to the script."""
     if getattr(flags, name) != AUTO:
         require_at_least(flags, **{name: 1})

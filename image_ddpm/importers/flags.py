@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utils.flags.data import ReadingFlags
 from utils.script_util import flag
@@ -38,11 +38,7 @@ class ImportFlags(ReadingFlags):
     dry_run: bool = flag(False, "read, check and count, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant; fills in the folder and the digits' size.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what cannot be meant."""
         if self.source == DIGITS and self.archive:
             raise ValueError(f"--archive {self.archive}: the digits need none; leave it out")
         if self.source != DIGITS and not self.archive:
@@ -51,18 +47,22 @@ class ImportFlags(ReadingFlags):
             raise ValueError(f"--image_size {self.image_size} must be between 0 and {MAX_SIZE}")
         if self.max_per_class < 0:
             raise ValueError(f"--max_per_class {self.max_per_class} must be at least 0 (all)")
-        if not self.output_dir:
-            object.__setattr__(self, "output_dir", os.path.join("data", "images", self.source))
         for name in ("archive", "output_dir"):
             if "://" in getattr(self, name):
                 raise ValueError(f"--{name} {getattr(self, name)} is remote; give a local path")
-        if self.archive and _is_inside(self.output_dir, self.archive):
+        if self.archive and self.output_dir and _is_inside(self.output_dir, self.archive):
             raise ValueError(
                 f"--output_dir {self.output_dir} lies in --archive {self.archive}, which is only "
                 "read; choose another folder"
             )
-        if self.source == DIGITS and self.image_size == 0:
-            object.__setattr__(self, "image_size", DIGITS_SIZE)
+
+    def filled_in(self) -> ImportFlags:
+        """Return the flags with the folder, and the digits' size, that 'empty' and 0 stand for."""
+        return replace(
+            self,
+            output_dir=self.output_dir or os.path.join("data", "images", self.source),
+            image_size=self.image_size or (DIGITS_SIZE if self.source == DIGITS else 0),
+        )
 
 
 def _is_inside(path: str, folder: str) -> bool:

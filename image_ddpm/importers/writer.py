@@ -27,7 +27,7 @@ from utils.files.atomic import (
     write_json_atomic,
 )
 from utils.files.identity import differences
-from utils.files.json import read_json
+from utils.files.json import read_record
 from utils.files.storage import make_folder
 from utils.flags.data import ENLARGE, ERROR
 from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming
@@ -309,12 +309,7 @@ def _claim_folder(flags: ImportFlags) -> None:
             )
         write_json_atomic(path, settings)
         return
-    try:
-        found = read_json(path)
-        if not isinstance(found, dict):
-            raise ValueError("no record of settings")
-    except ValueError:
-        raise DataError(f"{path} is damaged; choose another --output_dir") from None
+    found = read_record(path, "choose another --output_dir")
     # a record names all that there was when it was written
     since = {name: value for name, value in defaults(ImportFlags).items() if name not in _ALWAYS}
     differing = differences(found, settings, since)

@@ -26,6 +26,7 @@ from models.encoder import EncoderUNet
 from utils.files.atomic import sha256_of
 from utils.images.pixels import bytes_to_image
 from utils.loops.networks import cast_to_own_precision
+from utils.metrics import WHITE
 from utils.process.errors import CheckpointError
 from utils.untrusted.state_dict import check_state_dict, read_state_dict, without_prefix
 
@@ -125,7 +126,7 @@ def pixel_features(pictures: Sequence[Picture]) -> Features:
     rows = []
     for picture in pictures:
         height, width = picture.shape[:2]
-        values = picture.astype(np.float64) / 255.0
+        values = picture.astype(np.float64) / WHITE
         # (8, H) @ (H, W·3) → (8, W, 3) → (8, 8, 3)
         lines = area_weights(height) @ values.reshape(height, -1)
         areas = np.einsum("jw,iwc->ijc", area_weights(width), lines.reshape(PIXEL_SIDE, width, 3))
@@ -160,7 +161,7 @@ def _build_small_cnn(state: Mapping[str, Tensor], _: Mapping[str, Any]) -> Small
 
 def _grey_28(_: nn.Module, pictures: Sequence[Picture]) -> Tensor:
     """(N, 1, 28, 28) in [0, 1]."""
-    return _resized(pictures, _CNN_SIDE, "L").float() / 255.0
+    return _resized(pictures, _CNN_SIDE, "L").float() / WHITE
 
 
 def _resized(pictures: Sequence[Picture], side: int, mode: str) -> Tensor:

@@ -51,11 +51,7 @@ class EvalFlags(OrientationFlags):
     dry_run: bool = flag(False, "read both sets, try one batch of each, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses what is no comparison.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what is no comparison."""
         for name in ("reference", "samples"):
             if not getattr(self, name):
                 raise ValueError(f"--{name} is missing: give a folder of images or an .npz file")
@@ -88,9 +84,6 @@ def require_use_of_classifier_flags(flags: EvalFlags, given: Collection[str]) ->
     Args:
         flags: which features there are.
         given: names of the flags on the command line.
-
-    Raises:
-        ValueError: names the flags and the remedy.
     """
     own = (*defaults(ClassifierFlags), *defaults(ClassifierImageFlags))
     unused = [f"--{name}" for name in own if name in given]

@@ -20,6 +20,7 @@ from sr_var.flags.nets import CrossFitFlags, FoldFlags
 from utils import dist_util
 from utils.images.dataset import Entry
 from utils.loops.trees import to_device
+from utils.metrics import HALF_RANGE_255
 from utils.process.errors import CheckpointError, DataError
 from utils.seeds import stable_seed
 
@@ -189,5 +190,5 @@ def measure_leakage(
         count += len(high_res)
         if count >= num_images:
             break
-    means = dist_util.mean_over_ranks((sums / count).to(device)) * 127.5**2
+    means = dist_util.mean_over_ranks((sums / count).to(device)) * HALF_RANGE_255**2
     return Leakage(means[0].item(), means[1].item(), count)

@@ -32,6 +32,7 @@ from utils.images.folder import class_of, scan
 from utils.images.notes import note_changes
 from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.machine.threads import chosen_threads
+from utils.metrics import HALF_RANGE_255
 from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
@@ -40,7 +41,6 @@ from utils.seeds import stable_seed
 from utils.untrusted.pickles import dump_pickle
 
 IMAGE_FOLDER = "images"
-_GREY_LEVELS = 127.5
 _EVERY_TENTH = 10
 Uint8Array = npt.NDArray[np.uint8]
 
@@ -117,7 +117,7 @@ def cut_low_res(crop: OracleCrop, flags: OracleDataFlags) -> Uint8Array:
     rng = np.random.default_rng(stable_seed(flags.seed, "place", crop.names[0]))
     top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
     piece = photo[top : top + size, left : left + size].astype(np.float64)
-    halved = _GREY_LEVELS + PHOTO_SCALE * (piece - _GREY_LEVELS)
+    halved = HALF_RANGE_255 + PHOTO_SCALE * (piece - HALF_RANGE_255)
     return np.rint(halved).astype(np.uint8)
 
 
@@ -199,7 +199,7 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
         crops = [crops[0], crops[-1]]
         for crop in crops:
             law = law_of(cut_low_res(crop, flags), flags.factor)
-            std = law.variance.sqrt() * _GREY_LEVELS
+            std = law.variance.sqrt() * HALF_RANGE_255
             log(f"{crop.names[0]}: std {std.min():.2f} to {std.max():.2f} grey levels")
         log("dry run: nothing was written")
         return True

@@ -20,7 +20,6 @@ from utils.images.dataset import CropDataset, Entry, TestCrops, noting
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData, shard_batches
 from utils.loops.loader import default_num_workers, loaded, make_loader
-from utils.loops.trees import to_device
 
 if TYPE_CHECKING:
     from sr_var.data.folds import CrossFit
@@ -168,8 +167,3 @@ test_batches.__test__ = False  # type: ignore[attr-defined]  # no test case
 def _drop_skipped(items: list[dict[str, Any] | None]) -> Any:
     kept = [item for item in items if item is not None]
     return torch.utils.data.default_collate(kept) if kept else None
-
-
-def low_res_of(batch: dict[str, Any], small_size: int, device: torch.device) -> torch.Tensor:
-    """The low-res images (n, 3, small_size, small_size) of a batch of test crops."""
-    return area_downsample(bytes_to_image(to_device(batch["high_res"], device)), small_size)

@@ -37,11 +37,7 @@ class OracleDataFlags(OrientationFlags):
     dry_run: bool = flag(False, "make one image of each kind, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts and sizes that make no data set.
-
-        Raises:
-            ValueError: names the flag and its value.
-        """
+        """Refuses counts and sizes that make no data set."""
         for name in ("num_train_crops", "num_draws", "num_test_crops"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")

@@ -28,11 +28,7 @@ class PlanFlags:
     seed: int = flag(0, "of the weights and images")
 
     def __post_init__(self) -> None:
-        """Refuses counts that are none.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses counts that are none."""
         counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
         require_size_or_auto(self, "batch_size")
@@ -41,11 +37,7 @@ class PlanFlags:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least {least}")
 
     def counts(self, name: str) -> tuple[int, ...]:
-        """A parsed list of counts.
-
-        Raises:
-            ValueError: names the flag.
-        """
+        """A parsed list of counts."""
         text = getattr(self, name)
         try:
             return tuple(int(part) for part in text.split(","))

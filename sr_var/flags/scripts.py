@@ -214,17 +214,16 @@ class VerificationFlags(OrientationFlags):
     dry_run: bool = flag(False, "one image, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts without a variance, or without a meaning; fills in the nets' folder.
-
-        Raises:
-            ValueError: names the flag, its value and what it may be.
-        """
+        """Refuses counts without a variance, or without a meaning."""
         require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
-        if not self.sr_model_output_dir:
-            name = "128_512" if self.large_size == 512 else "64_256"
-            object.__setattr__(self, "sr_model_output_dir", f"outputs/sr_var/{name}")
+
+    @property
+    def nets_dir(self) -> str:
+        """``--sr_model_output_dir``, or where the documented commands put the nets' results."""
+        name = "128_512" if self.large_size == 512 else "64_256"
+        return self.sr_model_output_dir or f"outputs/sr_var/{name}"
 
 
 @dataclass(frozen=True)
@@ -253,11 +252,7 @@ class DataInfoFlags(ReadingFlags):
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts and sizes that are none, and a choice that needs images to be opened.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses counts and sizes that are none, and a choice that needs images to be opened."""
         require_at_least(self, num_test_per_class=0, large_size=1)
         if self.small_images != ENLARGE and not self.check_images:
             raise ValueError(

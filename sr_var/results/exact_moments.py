@@ -16,6 +16,7 @@ from oracle.law import OracleLaw
 from sr_var.results.moments import MAX_ARRAY_BYTES, as_floats
 from utils.files.atomic import atomic_write
 from utils.images.pixels import image_to_255, to_hwc
+from utils.metrics import HALF_RANGE_255
 from utils.process.errors import DataError
 from utils.untrusted.arrays import read_npz
 
@@ -23,7 +24,6 @@ Array = npt.NDArray[np.float64]
 
 TRUTH_FILE = "exact_moments.npz"
 _KEYS = ("mean", "variance", "third_central_moment", "fourth_central_moment")
-_GREY_LEVELS = 127.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def exact_moments_255(law: OracleLaw) -> dict[str, Array]:
     """Mean and central moments of one image's law, HWC float64, in powers of grey levels."""
     return {
         "mean": to_hwc(image_to_255(law.mean[0])),
-        "variance": to_hwc(law.variance[0]) * _GREY_LEVELS**2,
-        "third_central_moment": to_hwc(law.third_central_moment[0]) * _GREY_LEVELS**3,
-        "fourth_central_moment": to_hwc(law.fourth_central_moment[0]) * _GREY_LEVELS**4,
+        "variance": to_hwc(law.variance[0]) * HALF_RANGE_255**2,
+        "third_central_moment": to_hwc(law.third_central_moment[0]) * HALF_RANGE_255**3,
+        "fourth_central_moment": to_hwc(law.fourth_central_moment[0]) * HALF_RANGE_255**4,
     }

@@ -20,11 +20,12 @@ from sr_var.results.inputs import is_known_input
 from sr_var.results.jobs import LOW_RES_FILE
 from utils import dist_util
 from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
-from utils.files.json import read_json
+from utils.files.json import read_record
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry
 from utils.images.files import safe_join
 from utils.images.pixels import image_to_255, image_to_bytes, save_image, to_hwc
+from utils.metrics import WHITE
 from utils.process.errors import DataError
 
 # kinds of networks whose results have the same names
@@ -210,19 +211,17 @@ def read_stamp(path: str, remedy: str) -> dict[str, Any] | None:
     Raises:
         DataError: if it cannot be read, which says nothing about the results.
     """
+    unknown = "which checkpoint the results beside it come from is not known"
     try:
-        stamp = read_json(path)
-        models = stamp.get("models") if isinstance(stamp, dict) else None
-        if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
-            raise ValueError("no record of checkpoints")
-    except (FileNotFoundError, NotADirectoryError):  # the latter is told where folders are made
+        return read_record(path, f"{unknown}; {remedy}", _check_stamp)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}), so which "
-            f"checkpoint the results beside it come from is not known; {remedy}"
-        ) from None
-    return dict(stamp)
+
+
+def _check_stamp(stamp: dict[str, Any]) -> None:
+    models = stamp["models"]
+    if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
+        raise ValueError("no record of checkpoints")
 
 
 def models_of(stamp: Mapping[str, Any] | None) -> list[str]:
@@ -254,7 +253,7 @@ def seconds_path(output_dir: str, kind: str, step: int) -> str:
 
 def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Grey levels in float to the nearest uint8 level, clipped."""
-    return np.clip(np.rint(image_255), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(image_255), 0, WHITE).astype(np.uint8)
 
 
 def save_array(path: str, array: np.ndarray) -> None:  # type: ignore[type-arg]

@@ -28,7 +28,7 @@ class ImageJob:
     """One claimed image: what is missing, and what its samples have added up to.
 
     ``low_res`` is (3, h, h). ``moments`` is None where the folder holds samples of another tool,
-    which cannot be counted in float any more.
+    which cannot be counted in float any more. ``num_open`` counts samples that are not written yet.
     """
 
     name: str

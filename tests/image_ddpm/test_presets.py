@@ -13,7 +13,7 @@ from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
 from image_ddpm.networks import create_image_model, model_keywords
 from image_ddpm.presets import PRESETS, settle_presets
 from models.encoder import EncoderUNet
-from models.encoder_config import published_classifier
+from tests.models.nets import published_classifier
 from utils.script_util import from_args
 
 

@@ -31,13 +31,6 @@ def test_config_is_frozen() -> None:
         small_config().dropout = 0.5  # type: ignore[misc]
 
 
-def test_sequences_become_tuples_so_that_a_config_can_be_hashed() -> None:
-    config = small_config(channel_mult=[1, 2], attention_resolutions=[8])
-    assert config.channel_mult == (1, 2)
-    assert config.attention_resolutions == (8,)
-    assert hash(config) == hash(small_config(attention_resolutions=(8,)))
-
-
 def test_widths_and_factors_follow_from_the_fields() -> None:
     config = UNetConfig(
         image_size=64,
@@ -61,7 +54,8 @@ def test_widths_and_factors_follow_from_the_fields() -> None:
         ({"attention_resolutions": (12,)}, ["--attention_resolutions 12", "image size 16"]),
         ({"attention_resolutions": (0,)}, ["--attention_resolutions 0"]),
         ({"channel_mult": ()}, ["--channel_mult", "multiplier"]),
-        ({"channel_mult": (0.01,)}, ["--channel_mult 0.01", "--model_channels 32"]),
+        ({"channel_mult": (0.01,)}, ["--channel_mult 0.01", " 32 "]),
+        ({"channel_mult": [1, 2]}, ["channel_mult=[1, 2]: give a tuple"]),
         ({"channel_mult": "1,2"}, ["channel_mult='1,2'", "parse_channel_mult"]),
         ({"attention_resolutions": "16"}, ["parse_attention_resolutions"]),
         ({"last_layer_type": "relu"}, ["--last_layer_type 'relu'", "none, exp, sigmoid, softplus"]),
@@ -72,10 +66,10 @@ def test_widths_and_factors_follow_from_the_fields() -> None:
         ({"num_res_blocks": 0}, ["--num_res_blocks 0", "positive"]),
         ({"num_res_blocks": 10**18}, [f"--num_res_blocks {10**18}", "at most 1000"]),
         ({"channel_mult": (1, 1e308)}, ["--channel_mult 1e+308", "lower"]),
-        ({"model_channels": 10**18}, [f"--model_channels {10**18}", "lower"]),
-        ({"model_channels": 2**17}, ["--model_channels 131072", "parameters", "lower"]),
+        ({"model_channels": 10**18}, ["--model_channels", f" {10**18}", "lower"]),
+        ({"model_channels": 2**17}, ["--model_channels", " 131072", "parameters", "lower"]),
         ({"num_classes": 10**15}, [f"{10**15} classes", "parameters", "lower"]),
-        ({"model_channels": -32}, ["--model_channels -32", "positive"]),
+        ({"model_channels": -32}, ["--model_channels", " -32", "positive"]),
         ({"num_heads": 0}, ["--num_heads 0", "positive"]),
         ({"num_head_channels": 0}, ["--num_head_channels 0", "-1"]),
         ({"num_classes": 0}, ["--num_classes 0", "None"]),

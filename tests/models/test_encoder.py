@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoder import AttentionPool, EncoderUNet
-from models.encoder_config import POOLS, EncoderConfig, published_classifier
+from models.encoder_config import POOLS, EncoderConfig
 from models.unet import TimeConditionedUNet
 from tests.models.nets import fill, noise, small_config
 
@@ -235,11 +235,6 @@ def test_a_wrong_field_is_refused_with_its_flag_its_value_and_a_remedy(
         EncoderConfig(**{**fields, **changes})
     for word in words:
         assert word in str(error.value)
-
-
-def test_a_size_without_published_classifier_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"--image_size 32.*64, 128"):
-        published_classifier(32)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from models.encoder import AttentionPool, EncoderUNet
-from models.encoder_config import POOLS, EncoderConfig, published_classifier
+from models.encoder_config import POOLS, EncoderConfig
 from models.unet import UNetModel
-from tests.models.nets import small_config
+from tests.models.nets import published_classifier, small_config
 from utils.debug_util import count_parameters
 
 # image size: (residual blocks a level, width of each level, factors with attention)

@@ -31,10 +31,10 @@ def test_labels_and_laws_come_back(tmp_path: Path) -> None:
 
 def test_shares_that_look_alike_have_files_and_folders_of_their_own() -> None:
     flags = [NoiseFlags(task="train_on_noisy_label", alpha=a) for a in (0.1234567, 0.1234568)]
-    assert len({one.noise_label_file for one in flags}) == len({one.run_name for one in flags}) == 2
+    assert len({one.label_file for one in flags}) == len({one.run_name for one in flags}) == 2
     runs = noisy_runs(SweepFlags(alphas="0.1234567,0.1234568", num_seeds=1, noise_types="fix"))
     assert len({run.folder("") for run in runs}) == len(runs) == 2
-    assert NoiseFlags(alpha=0.5).noise_label_file == "data/mnist/uniform_noisy_label_0.5.pkl"
+    assert NoiseFlags(alpha=0.5).label_file == "data/mnist/uniform_noisy_label_0.5.pkl"
 
 
 def test_arrays_as_other_tools_write_them_are_read(tmp_path: Path) -> None:

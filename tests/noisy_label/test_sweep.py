@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,8 @@ def test_report_is_one_file_with_both_plots(finished: Path) -> None:
     assert page.count('class="cross') == 2 * 3  # published figures of each type, and their legend
     assert page.count("<svg") >= 2 and "Content-Security-Policy" in page
     assert "biased" in page and "published (MNIST)" in page
+    paths = re.findall(r'd="([^"]*)" class="line series-', page)
+    assert sum(path.count("V") for path in paths) == 2 * 3  # an interval for each accuracy
     for name in ("accuracy", "cross_entropy"):
         with Image.open(finished / f"log/{name}.png") as picture:
             assert picture.width > 500

@@ -233,7 +233,7 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         "run": Reader(
             "run.json",
             json_of({"test": {"accuracy": 0.5}}),
-            lambda path: sweep.read_record(path, {"test": ["accuracy"]}),
+            lambda path: sweep.read_figures(path, {"test": ["accuracy"]}),
         ),
         "lock": Reader(
             ".writer.lock", json_of(owner), lambda path: _is_dead(Path(path).read_text("latin-1"))

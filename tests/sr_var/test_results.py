@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-import sr_var.results.folder
 from sr_var.results.folder import ResultFolder, save_array, strip
 from tests.tiny import tree
+from utils.files import json as json_file
 from utils.images.dataset import Entry
 from utils.images.pixels import save_image, to_hwc
 from utils.process.errors import CheckpointError, DataError
@@ -194,7 +194,7 @@ def test_stamp_that_the_file_system_does_not_give_is_no_reason_to_remove_results
     def failing(path: str) -> Any:
         raise OSError(code, os.strerror(code), path)
 
-    monkeypatch.setattr(sr_var.results.folder, "read_json", failing)
+    monkeypatch.setattr(json_file, "read_json", failing)
     with pytest.raises(DataError, match=r"\.mean_7\.json"):
         _folder(tmp_path).pending(ENTRIES)
     assert tree(tmp_path) == before

@@ -237,8 +237,8 @@ def test_verification_finds_the_results_of_either_documented_size() -> None:
     """Neither of the two documented commands says where the nets' results are."""
     for large_size, name in ((256, "64_256"), (512, "128_512")):
         flags = flag_module.VerificationFlags(large_size=large_size)
-        assert flags.sr_model_output_dir == f"outputs/sr_var/{name}"
-    assert flag_module.VerificationFlags(sr_model_output_dir="x").sr_model_output_dir == "x"
+        assert flags.nets_dir == f"outputs/sr_var/{name}"
+    assert flag_module.VerificationFlags(sr_model_output_dir="x").nets_dir == "x"
 
 
 def test_every_flag_has_a_help_text_and_a_default_of_its_type() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from utils.files.atomic import write_json_atomic
 from utils.files.identity import differences
-from utils.files.json import read_json
+from utils.files.json import read_record
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 
@@ -36,15 +36,11 @@ def require_same_settings(
     """
     folder = os.path.dirname(path)
     try:
-        stored = read_json(path)
-        if not isinstance(stored, dict):
-            raise ValueError("not a record of settings")
+        stored = read_record(path, "delete it if the results are of this run")
     except (FileNotFoundError, NotADirectoryError):
         make_folder(folder, folder_flag)
         write_json_atomic(path, dict(settings))
         return
-    except ValueError:
-        raise DataError(f"{path} is damaged; delete it if the results are of this run") from None
     found = differences(stored, settings, defaults)
     if found:
         raise DataError(

@@ -55,11 +55,7 @@ class CropFlags(ReadingFlags):
     dry_run: bool = flag(False, "build all, one step or batch, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses crops that are both kept and drawn anew.
-
-        Raises:
-            ValueError: names the flags.
-        """
+        """Refuses crops that are both kept and drawn anew."""
         if self.cache_dir and self.random_crop:
             raise ValueError(
                 f"--cache_dir {self.cache_dir} keeps centre crops and does not go with "

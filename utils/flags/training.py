@@ -54,11 +54,7 @@ class TrainFlags(ComputeFlags):
     dry_run: bool = flag(False, "build all, run one step, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses values no run could use.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses values no run could use."""
         for name in ("batch_size", "log_interval", "save_interval", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")

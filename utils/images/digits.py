@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from utils.metrics import WHITE
 from utils.process.errors import DataError
 
 NUM_TEST = 360
@@ -49,7 +50,7 @@ def load_digit_images(side: int, seed: int = 0) -> DigitImages:
             "--source"
         ) from None
     found = load_digits()
-    grey = np.rint(found.images * (255 / _LARGEST)).astype(np.uint8)
+    grey = np.rint(found.images * (WHITE / _LARGEST)).astype(np.uint8)
     size, bicubic = (side, side), Image.Resampling.BICUBIC
     images = np.stack([np.asarray(Image.fromarray(image).resize(size, bicubic)) for image in grey])
     order = np.random.default_rng(seed).permutation(len(images))

@@ -40,7 +40,6 @@ from utils.untrusted.pickles import problem_with_name
 IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 DEFAULT_EXTENSION = ".JPEG"
 MAX_FILE_BYTES = 1 << 29
-HALF_RANGE_255 = 127.5
 _HEADER_BYTES = 1 << 16
 _REMEDY = "Get the file again, or take its name off the list of images"
 

@@ -12,22 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.images.files import check_uint8, write_png
+from utils.metrics import HALF_RANGE_255, WHITE
 from utils.process.errors import CheckpointError
 
 
 def bytes_to_image(image_uint8: Tensor) -> Tensor:
     """Grey levels 0..255 to float in [-1, 1]."""
-    return image_uint8.to(torch.float32) / 127.5 - 1
+    return image_uint8.to(torch.float32) / HALF_RANGE_255 - 1
 
 
 def image_to_255(image: Tensor) -> Tensor:
     """Float in [-1, 1] to grey levels, neither rounded nor clipped."""
-    return (image + 1) * 127.5
+    return (image + 1) * HALF_RANGE_255
 
 
 def image_to_bytes(image: Tensor) -> Tensor:
     """Float in [-1, 1] to the nearest grey level, clipped to 0..255; all 256 levels survive."""
-    return image_to_255(image).round().clamp(0, 255).to(torch.uint8)
+    return image_to_255(image).round().clamp(0, WHITE).to(torch.uint8)
 
 
 def to_hwc(image: torch.Tensor) -> NDArray[Any]:
@@ -63,7 +64,7 @@ def make_grid(
     num_columns: int,
     *,
     padding: int = 2,
-    background_255: int = 255,
+    background_255: int = WHITE,
 ) -> NDArray[np.uint8]:
     """Images of one shape side by side, row by row, with `padding` pixels around each.
 

@@ -67,6 +67,7 @@ def loaded(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
         yield from loader
     except (ConnectionError, EOFError) as error:
+        _silence_torch()
         raise _death(str(error) or type(error).__name__) from error
 
 
@@ -82,14 +83,18 @@ def naming_loader_deaths() -> Iterator[None]:
     except RuntimeError as error:
         for said in map(str, with_causes(error)):
             if _DEATH in said or _SHARED_MEMORY in said:
+                _silence_torch()
                 raise _death(said) from error
         raise
 
 
-def _death(said: str) -> DataError:
-    # or torch's handler raises its own error once more, anywhere on the way out
+def _silence_torch() -> None:
+    """Take away torch's handler, which would raise its error again anywhere on the way out."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _death(said: str) -> DataError:
     return DataError(
         f"a process that loads images died ({said.strip().splitlines()[-1]}): the machine or its "
         "shared memory, /dev/shm, may be too small for so many. Run again with fewer --num_workers "

@@ -272,7 +272,8 @@ def _origin_of(found: CheckpointSet) -> str:
 
 
 def _as_tensor(value: object) -> torch.Tensor:
-    # not of lists: of such that hold each other torch makes any number of values
+    # `float` refuses a list: of a few lists that hold each other many times torch would make a
+    # tensor that fills the memory
     if isinstance(value, torch.Tensor) and value.is_floating_point():
         return value
     return torch.tensor(float(value))  # type: ignore[arg-type]

@@ -18,7 +18,6 @@ def find_batch_size(
     run: Callable[[int], object],
     device: torch.device,
     log: Callable[[str], None],
-    max_size: int = MAX_BATCH_SIZE,
 ) -> int:
     """The smallest power of two beyond which items no longer get faster, or do not fit.
 
@@ -26,13 +25,12 @@ def find_batch_size(
         run: processes a batch of so many items; called twice for each size, once to warm up.
         device: where it does.
         log: told what was found.
-        max_size: not beyond this.
 
     Raises:
         RuntimeError: that of ``run``, if not even one item can be processed.
     """
     best, rate, size = 0, 0.0, 1
-    while size <= max_size:
+    while size <= MAX_BATCH_SIZE:
         try:
             own_rate = size / _seconds(run, size, device)
         except (MemoryError, RuntimeError) as error:

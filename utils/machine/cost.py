@@ -7,7 +7,6 @@ network and, in sampling, the solver; neither reading nor writing of pictures.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from utils.files.atomic import write_json_atomic
-from utils.files.json import read_json
+from utils.files.json import find_record, require_numbers
 from utils.files.lock import try_lock
 
 _NUM_TRIES, _PAUSE = 50, 0.1
@@ -50,7 +49,7 @@ class Stopwatch:
             return
         seconds, num_items, device = self.seconds, self.num_items, _device_name(self.device)
         with _patient_lock(f"{path}.lock"):
-            stored = _read(path)
+            stored = find_record(path, _check)
             if stored is not None and stored["device"] == device:
                 seconds, num_items = seconds + stored["seconds"], num_items + stored["num_items"]
             record = {"seconds": seconds, "num_items": num_items, "device": device}
@@ -73,20 +72,14 @@ def _patient_lock(path: str) -> contextlib.AbstractContextManager[Any]:
 
 def seconds_per_item(path: str) -> float | None:
     """Seconds of one item; None without a (readable) record."""
-    stored = _read(path)
+    stored = find_record(path, _check)
     return None if stored is None else float(stored["seconds"] / stored["num_items"])
 
 
-def _read(path: str) -> dict[str, Any] | None:
-    try:
-        content = read_json(path)
-        seconds, num_items = float(content["seconds"]), int(content["num_items"])
-        device = str(content["device"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return None
-    if not math.isfinite(seconds) or num_items < 1:
-        return None
-    return {"seconds": seconds, "num_items": num_items, "device": device}
+def _check(content: dict[str, Any]) -> None:
+    require_numbers([content["seconds"], content["num_items"]])
+    if content["num_items"] < 1 or not isinstance(content["device"], str):
+        raise ValueError("no rate")
 
 
 def _device_name(device: torch.device) -> str:

@@ -10,7 +10,7 @@ Classes: ``series-a``, ``series-b``, ``series-c`` are data, ``reference`` is wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,13 +77,18 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Series:
-    """Values to draw; pairs with a missing value, or outside the axes, are left out."""
+    """Values to draw; pairs with a missing value, or outside the axes, are left out.
+
+    Attributes:
+        intervals: of each value of y, as (low, high) or None; empty: none are drawn.
+    """
 
     label: str
     x: Sequence[float | None]
     y: Sequence[float | None]
     colour: str
     kind: Literal["line", "points", "dots", "crosses"] = "line"
+    intervals: Sequence[Sequence[float] | None] = ()
 
 
 def plot(alt: str, x_axis: Axis, y_axis: Axis, series: Sequence[Series]) -> Html:
@@ -130,10 +135,18 @@ def _draw(series: Series, x_axis: Axis, y_axis: Axis) -> Html:
     if series.kind == "crosses":
         return _crosses(places, series.colour)
     path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places) if places else "M0 0"
+    path += "".join(_intervals(series, x_axis, y_axis))
     line = tag("path", d=path, class_=f"line {series.colour}")
     if series.kind == "line":
         return line
     return join(line, *(_mark(x, y, series.colour) for x, y in places))
+
+
+def _intervals(series: Series, x_axis: Axis, y_axis: Axis) -> Iterator[str]:
+    for x, interval in zip(series.x, series.intervals, strict=False):
+        if x is not None and interval is not None and x_axis.can_show(x):
+            low, high = (min(max(y_axis.share(end), 0.0), 1.0) for end in interval)
+            yield f"M{_x(x_axis.share(x)):g} {_y(low):g}V{_y(high):g}"
 
 
 def _crosses(places: Sequence[tuple[float, float]], colour: str) -> Html:

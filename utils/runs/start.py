@@ -21,7 +21,7 @@ from utils.files.atomic import is_remote
 from utils.logger import RunLogger
 from utils.machine.allocator import tune_allocator
 from utils.machine.launch import Launch, read_launch
-from utils.script_util import PRIVATE
+from utils.script_util import PRIVATE, with_values
 
 _PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
 
@@ -34,13 +34,13 @@ class Run:
     device: torch.device
     launch: Launch
 
-    def write_args(self, args: argparse.Namespace) -> None:
-        """Writes ``args.json``; call it again once flags have been settled by a checkpoint.
+    def write_args(self, args: argparse.Namespace, **settled: Any) -> None:
+        """Writes ``args.json``; call it again with the values that a checkpoint has settled.
 
         ``args_<script>.json`` says the same and stays when another script uses the folder.
         """
         script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-        described = describe_run(args, self.device, self.launch)
+        described = describe_run(with_values(args, **settled), self.device, self.launch)
         self.logger.write_args(described)
         self.logger.write_args(described, f"args_{script}.json")
 

@@ -71,7 +71,7 @@ def load_image_data(
     reference = load_reference(
         sample_folder, flags.num_samples, size, small_size, num_threads=num_threads
     )
-    net_folder = safe_join(flags.sr_model_output_dir, entry.name)
+    net_folder = safe_join(flags.nets_dir, entry.name)
     mean = _read_mean(net_folder, flags.mean_model_step, size)
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
     _require(variance_path, "sr_var_test.py")

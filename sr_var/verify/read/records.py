@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Literal, TypeAlias, TypedDict, cast
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from diffusion.schedules import get_named_beta_schedule
 from diffusion.spacing import space_timesteps
@@ -13,7 +13,7 @@ from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import models_of, read_stamp, seconds_path, short, stamp_path
 from sr_var.results.jobs import SECONDS_FILE, SETTINGS_FILE
 from utils.files.identity import list_digest
-from utils.files.json import is_number, read_json
+from utils.files.json import find_record, is_number
 from utils.machine.cost import seconds_per_item
 from utils.process.errors import DataError
 
@@ -73,7 +73,7 @@ def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> 
         flags: where the results are.
         log: receives a notice of that exception.
     """
-    folder = flags.sr_model_output_dir
+    folder = flags.nets_dir
     mean = _stamp(folder, "mean", flags.mean_model_step)
     variance = _stamp(folder, "var", flags.var_model_step)
     if mean is None or variance is None:
@@ -99,8 +99,8 @@ def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> 
 
 def origins(flags: VerificationFlags) -> Origins:
     """What figures of nets' results are about: their checkpoints and the list of images."""
-    mean = _stamp(flags.sr_model_output_dir, "mean", flags.mean_model_step)
-    variance = _stamp(flags.sr_model_output_dir, "var", flags.var_model_step)
+    mean = _stamp(flags.nets_dir, "mean", flags.mean_model_step)
+    variance = _stamp(flags.nets_dir, "var", flags.var_model_step)
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     return {
         "mean_models": mean and mean[1],
@@ -111,7 +111,7 @@ def origins(flags: VerificationFlags) -> Origins:
 
 def has_own_means(flags: VerificationFlags) -> bool:
     """Whether a test of this project wrote the means."""
-    folder, step = flags.sr_model_output_dir, flags.mean_model_step
+    folder, step = flags.nets_dir, flags.mean_model_step
     return any(os.path.exists(stamp_path(folder, kind, step)) for kind in ("mean", "baseline"))
 
 
@@ -126,7 +126,7 @@ def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
 
 def require_same_orientation(flags: VerificationFlags) -> None:
     """Refuse results and samples of images that were read another way up than these are."""
-    folder, steps = flags.sr_model_output_dir, (flags.mean_model_step, flags.var_model_step)
+    folder, steps = flags.nets_dir, (flags.mean_model_step, flags.var_model_step)
     kinds = zip(("mean", "var", "baseline"), (*steps, steps[0]), strict=True)
     records = [stamp_path(folder, kind, step) for kind, step in kinds]
     for path in (*records, os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)):
@@ -140,11 +140,8 @@ def require_same_orientation(flags: VerificationFlags) -> None:
 
 def _recorded_orientation(path: str) -> bool | None:
     """Whether a network's results are of turned images; None of what is no network's record."""
-    try:
-        record = read_json(path)
-    except (OSError, ValueError):  # whether the record is whole does not matter here
-        return None
-    if not isinstance(record, dict) or not {"models", "model_sha256"} & record.keys():
+    record = find_record(path)  # whether it is whole does not matter here
+    if record is None or not {"models", "model_sha256"} & record.keys():
         return None
     return bool(record.get("apply_orientation"))
 
@@ -157,7 +154,7 @@ def cost(flags: VerificationFlags) -> Cost:
     """
     steps = num_steps(flags.ddpm_sr_output_dir)
     a_sample = seconds_per_item(os.path.join(flags.ddpm_sr_output_dir, SECONDS_FILE))
-    nets_dir, step = flags.sr_model_output_dir, flags.var_model_step
+    nets_dir, step = flags.nets_dir, flags.var_model_step
     is_baseline = os.path.exists(stamp_path(nets_dir, "baseline", step))
     kind = "baseline" if is_baseline else "var"
     return {
@@ -175,13 +172,14 @@ def cost(flags: VerificationFlags) -> Cost:
 
 def num_steps(samples_dir: str) -> int | None:
     """Steps of a sample by the settings that the sampler left; None without (readable) ones."""
-    try:
-        settings = read_json(os.path.join(samples_dir, SETTINGS_FILE))
-        length, respacing = int(settings["diffusion_steps"]), settings["timestep_respacing"]
-        betas = get_named_beta_schedule(settings["noise_schedule"], length)
-        return len(space_timesteps(length, respacing or [length], betas))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return None
+    settings = find_record(os.path.join(samples_dir, SETTINGS_FILE), _num_steps)
+    return None if settings is None else _num_steps(settings)
+
+
+def _num_steps(settings: dict[str, Any]) -> int:
+    length, respacing = int(settings["diffusion_steps"]), settings["timestep_respacing"]
+    betas = get_named_beta_schedule(settings["noise_schedule"], length)
+    return len(space_timesteps(length, respacing or [length], betas))
 
 
 def read_budget(
@@ -196,19 +194,21 @@ def read_budget(
         log: receives a notice of rows that are left out.
     """
     path = os.path.join(log_dir, BUDGET_FILE)
-    try:
-        content = read_json(path)
-        found = [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
-        made_of = content.get("of")
-    except (OSError, ValueError, KeyError, TypeError):
+    content = find_record(path, _rows)
+    if content is None:
         return []
-    if of is not None and made_of not in (None, of):
+    if of is not None and content.get("of") not in (None, of):
         log(
             f"notice: {path} is of other nets or images and is left out; run oracle_budget.py with "
             "the flags of this verification"
         )
         return []
-    return cast(list[BudgetRow], found)
+    return _rows(content)
+
+
+def _rows(content: dict[str, Any]) -> list[BudgetRow]:
+    rows = [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
+    return cast(list[BudgetRow], rows)
 
 
 def _is_row(row: object = None, **figures: object) -> bool:

@@ -28,7 +28,7 @@ from utils.images.decode import BadImageError
 from utils.images.files import open_image
 from utils.images.sums import PowerSums
 from utils.machine.threads import ordered_map
-from utils.metrics import Moments
+from utils.metrics import WHITE, Moments
 from utils.process.errors import DataError
 
 # even, so that a group begins with a sample of even index
@@ -116,7 +116,7 @@ def _require_counted(folder: str, index: int, moments: Moments) -> None:
         picture = read_picture(path, len(moments.mean))
     except (FileNotFoundError, NotADirectoryError, BadImageError):
         return
-    deviation = np.abs(picture - np.clip(moments.mean, 0, 255))
+    deviation = np.abs(picture - np.clip(moments.mean, 0, WHITE))
     largest = np.sqrt(moments.variance) * (moments.count - 1) / math.sqrt(moments.count)
     if (deviation > largest + _ROUNDING_255).any():
         raise DataError(

@@ -20,6 +20,7 @@ from utils.files.names import flat_name, tag_name
 from utils.files.storage import make_folder
 from utils.images.files import write_png
 from utils.logger import RunLogger
+from utils.metrics import WHITE
 
 Picture = npt.NDArray[np.uint8]
 
@@ -89,7 +90,7 @@ def uncertainty_panel(data: ImageData) -> Picture:
     maps = uncertainty_maps(data)
     row = np.concatenate(maps, axis=1) / top_of_scale([maps])
     colours = matplotlib.colormaps["inferno"](np.clip(row, 0, 1))[..., :3]
-    return to_grey_bytes(255 * colours)
+    return to_grey_bytes(WHITE * colours)
 
 
 def write_panels(name: str, data: ImageData, log_dir: str, logger: RunLogger) -> None:

@@ -78,7 +78,7 @@ class _Load:
 
 
 def _flags(root: Path, **flags: Any) -> ImportFlags:
-    return ImportFlags(output_dir=str(root / "out"), **flags)
+    return ImportFlags(output_dir=str(root / "out"), **flags).filled_in()
 
 
 def test_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:

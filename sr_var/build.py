@@ -24,10 +24,10 @@ from sr_var.start import start_at_usual_spread
 from utils import dist_util
 from utils.checkpoint import CheckpointSet, CheckpointStore, manifest_beside, step_of
 from utils.compile_util import compiled_for
-from utils.compute_flags import ComputeFlags
 from utils.data_util import TrainData
 from utils.debug_util import report_cost
 from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
+from utils.flag_groups import Compute
 from utils.model_util import in_usable_precision, load_checked, new_network
 from utils.test_util import TestLoop
 from utils.train_flags import TrainFlags
@@ -175,7 +175,7 @@ def frozen_means(
     flags: MeanNetFlags,
     cross_fit: CrossFit | None,
     sizes: tuple[int, int],
-    compute: ComputeFlags,
+    compute: Compute,
     log: Log,
     args: argparse.Namespace,
 ) -> torch.nn.Module:

@@ -29,11 +29,7 @@ class CrossFitFlags:
     )
 
     def __post_init__(self) -> None:
-        """Refuses a number of folds that leaves nothing out.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses a number of folds that leaves nothing out."""
         if self.cross_fit != 0 and self.cross_fit < 2:
             raise ValueError(f"--cross_fit {self.cross_fit} must be 0 or at least 2")
         if self.cross_fit == 0 and self.fold_by != "image":
@@ -47,11 +43,7 @@ class FoldFlags(CrossFitFlags):
     fold: int = flag(-1, "fold to leave out of training, 0 to cross_fit - 1")
 
     def __post_init__(self) -> None:
-        """Refuses a fold that there is not.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses a fold that there is not."""
         super().__post_init__()
         if self.cross_fit == 0 and self.fold != -1:
             raise ValueError(f"--fold {self.fold} needs --cross_fit K, the number of folds")
@@ -76,11 +68,7 @@ class ResidualFlags(CrossFitFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses a negative number of images.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses a negative number of images."""
         super().__post_init__()
         if self.leakage_images < 0:
             raise ValueError(f"--leakage_images {self.leakage_images} must not be negative")
@@ -98,11 +86,7 @@ class BaselineModelFlags(MeanModelFlags):
     quantiles: str = flag("0.05,0.25,0.5,0.75,0.95", "levels, ascending, comma separated")
 
     def __post_init__(self) -> None:
-        """Refuses what is no level and no power.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what is no level and no power."""
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"--beta {self.beta} must be in [0, 1]")
         parse_levels(self.quantiles)
@@ -122,27 +106,23 @@ class BaselineModelFlags(MeanModelFlags):
 class BaselineTrainFlags(TrainFlags):
     """Training of a baseline."""
 
-    log_dir: str = flag("logs/sr_baseline/64_256", "folder of logs.txt, events, args, model flags")
-    model_save_dir: str = flag("checkpoints/sr_baseline/64_256", "folder of the checkpoints")
+    log_dir: str = "logs/sr_baseline/64_256"
+    model_save_dir: str = "checkpoints/sr_baseline/64_256"
 
 
 @dataclass(frozen=True)
 class BaselineTestFlags(TestFlags):
     """What to test and where to write; the folder is not that of the two nets."""
 
-    log_dir: str = flag("logs/sr_baseline/64_256", "folder of the training's log (its model flags)")
-    output_dir: str = flag("outputs/sr_var/64_256_baseline", "folder of the results")
+    log_dir: str = "logs/sr_baseline/64_256"
+    output_dir: str = "outputs/sr_var/64_256_baseline"
     truth: str = flag(
         "none", "exact quantiles to compare with: those of the oracle's images", ("none", "oracle")
     )
 
 
 def parse_levels(text: str) -> tuple[float, ...]:
-    """Ascending levels in (0, 1) from a comma-separated text.
-
-    Raises:
-        ValueError: names the flag, its value and the remedy.
-    """
+    """Ascending levels in (0, 1) from a comma-separated text."""
     remedy = f"--quantiles {text!r}: give ascending numbers between 0 and 1, as in 0.25,0.5,0.75"
     try:
         levels = tuple(float(part) for part in text.split(","))

@@ -11,10 +11,11 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from utils.errors import CheckpointError, DataError
+from utils.script_util import flags_of
 
 _MAX_SHOWN = 80
 # what tells a list of images from others; the rest of a manifest's data is how they are read
@@ -198,5 +199,5 @@ def origin_of_file(sha256: str) -> str:
 def free_flags(*classes: type[Any]) -> frozenset[str]:
     """Names of the flags of dataclasses that were declared with ``is_free``."""
     return frozenset(
-        one.name for flags in classes for one in fields(flags) if one.metadata.get("is_free")
+        one.name for flags in classes for one in flags_of(flags) if one.metadata["is_free"]
     )

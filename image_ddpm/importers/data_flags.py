@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from utils.data_flags import ReadingFlags
+from utils.flag_groups import DryRun, Logged, Threads
 from utils.script_util import flag
 
 CIFAR10, IMAGENET, LSUN, DIGITS = "cifar10", "imagenet", "lsun", "digits"
@@ -15,7 +16,7 @@ MAX_SIZE = 4096
 
 
 @dataclass(frozen=True)
-class ImportFlags(ReadingFlags):
+class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
     """Where the images come from, where they go, and at which size.
 
     ``small_images`` and ``apply_orientation`` matter with ``image_size``: without, files are kept.
@@ -29,20 +30,15 @@ class ImportFlags(ReadingFlags):
         is_path=True,
     )
     output_dir: str = flag("", "folder of the images; empty: data/images/<source>")
-    log_dir: str = flag("logs/image_data", "folder of logs.txt and args.json")
+    log_dir: str = "logs/image_data"
     image_size: int = flag(
         0, f"pixels a side, cropped and resized; 0: as they are (digits: {DIGITS_SIZE})"
     )
     max_per_class: int = flag(0, "take the first so many of each class; 0: all")
-    num_threads: int = flag(-1, "images checked and written at a time; -1: by the cores")
     dry_run: bool = flag(False, "read, check and count, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant; fills in the folder and the digits' size.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what cannot be meant; fills in the folder and the digits' size."""
         if self.source == DIGITS and self.archive:
             raise ValueError(f"--archive {self.archive}: the digits need none; leave it out")
         if self.source != DIGITS and not self.archive:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
 from utils.data_flags import OrientationFlags
+from utils.flag_groups import Batch, ScriptFlags
 from utils.script_util import defaults, flag
 
 PIXELS = "pixels"
@@ -17,7 +18,7 @@ MAX_SUBSET_SIZE = 1000
 
 
 @dataclass(frozen=True)
-class EvalFlags(OrientationFlags):
+class EvalFlags(OrientationFlags, Batch, ScriptFlags):
     """Which two sets of images are compared, and by what."""
 
     reference: str = flag(
@@ -38,24 +39,17 @@ class EvalFlags(OrientationFlags):
         is_path=True,
     )
     num_images: int = flag(0, "images of each set, drawn by --seed; 0: all")
-    batch_size: int = flag(64, "images a pass")
+    batch_size: int = 64
     num_splits: int = flag(5, "random halvings of the reference behind the noise floor")
     num_subsets: int = flag(100, "subsets behind the kernel distance")
     subset_size: int = flag(
         0, f"images a subset; 0: half of the smaller set, at most {MAX_SUBSET_SIZE}"
     )
     paired: bool = flag(False, "image k of both sets shows the same: also PSNR and SSIM")
-    seed: int = flag(0, "of --num_images, halvings and subsets")
-    log_dir: str = flag("logs/image_eval", "folder of logs.txt and results.json")
-    debug_mode: bool = flag(False, "print memory use at the end")
-    dry_run: bool = flag(False, "read both sets, try one batch of each, write nothing")
+    log_dir: str = "logs/image_eval"
 
     def __post_init__(self) -> None:
-        """Refuses what is no comparison.
-
-        Raises:
-            ValueError: names the flag, its value and the remedy.
-        """
+        """Refuses what is no comparison."""
         for name in ("reference", "samples"):
             if not getattr(self, name):
                 raise ValueError(f"--{name} is missing: give a folder of images or an .npz file")
@@ -87,11 +81,7 @@ def require_use_of_classifier_flags(flags: EvalFlags, given: Collection[str]) ->
 
     Args:
         flags: which features there are.
-        given: names of the flags on the command line.
-
-    Raises:
-        ValueError: names the flags and the remedy.
-    """
+        given: names of the flags on the command line."""
     own = (*defaults(ClassifierFlags), *defaults(ClassifierImageFlags))
     unused = [f"--{name}" for name in own if name in given]
     if unused and flags.features_network != ENCODER:

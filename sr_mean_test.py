@@ -23,6 +23,9 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, tests; returns the exit code."""
     args = create_parser().parse_args(argv)
+    from sr_var.stored import follow_net
+
+    args = follow_net(args, MeanModelFlags)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
@@ -33,14 +36,15 @@ def main(argv: list[str] | None = None) -> int:
         mean_result_folder,
         regression_test_data,
     )
+    from utils.checkpoint import step_of
     from utils.run_util import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, sizes, step = tested_model(args, model_flags, test, run.logger)
+        sizes, step = (model_flags.large_size, model_flags.small_size), step_of(test.model_path)
+        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
-        run.write_args(args)
         is_turned = data_flags.apply_orientation
         results = mean_result_folder(
             test.output_dir, step, test.model_path, apply_orientation=is_turned

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -40,13 +40,13 @@ from utils.errors import CheckpointError
 from utils.identity import Identity, differences, free_flags, made_with
 from utils.model_util import load_checked
 from utils.pixel_util import bytes_to_image
-from utils.script_util import defaults
+from utils.script_util import defaults, flags_of
 from utils.stored_flags import stored_value
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
 _ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
-(_NUM_CLASSES,) = (one for one in fields(ClassifierImageFlags) if one.name == "num_classes")
+(_NUM_CLASSES,) = (one for one in flags_of(ClassifierImageFlags) if one.name == "num_classes")
 
 _FLAG_OF_FIELD = MappingProxyType(
     {
@@ -199,7 +199,9 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
             )
         del asked["num_classes"]  # numbers of no meaning beyond the names
         image["num_classes"] = stored_value(
-            _NUM_CLASSES, made.get("num_classes", network.num_classes), guide.path
+            _NUM_CLASSES,
+            made.get("num_classes", network.num_classes),
+            f"the manifest of {guide.path}",
         )
     found = differences(made, {name: asked[name] for name in asked if name in made}, {})
     if found:

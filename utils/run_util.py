@@ -72,7 +72,7 @@ def started(
         try:
             run.write_args(args)
             for line in getattr(args, "notices", ()):
-                logger.info(line)
+                (logger.remind if line.startswith("warning: ") else logger.info)(line)
             for line in _what_is_tuned(device, is_tuned):
                 logger.note(line)
             yield run

@@ -195,7 +195,7 @@ def test_field_that_is_no_flag_is_a_programming_error() -> None:
     class Flags(_ModelFlags):
         noise_shedule: str = "cosine"
 
-    with pytest.raises(ValueError, match="Flags.noise_shedule"):
+    with pytest.raises(ValueError, match="noise_shedule"):
         make_parser("", model=Flags)
 
 

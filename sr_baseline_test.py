@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        sizes, step = (model_flags.large_size, model_flags.small_size), step_of(test.model_path)
+        sizes, step = model_flags.sizes, step_of(test.model_path)
         model = tested_model(model_flags, test, data_flags.apply_orientation, log)
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         train = in_usable_precision(train, run.logger.info)
-        sizes = model_flags.large_size, model_flags.small_size
+        sizes = model_flags.sizes
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info
         )

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         log = run.logger.info
         train = in_usable_precision(train, log)
         check_loss(residuals.loss, model_flags.last_layer_type)
-        sizes = model_flags.large_size, model_flags.small_size
+        sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(residuals)
         mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
         data = load_regression_data(

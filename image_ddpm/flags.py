@@ -24,7 +24,7 @@ from utils.data_flags import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
 from utils.file_names import with_home
 from utils.flag_groups import AutoBatch, Batch, ImageFolder, ScriptFlags
 from utils.launch import read_launch
-from utils.script_util import flag, require_at_least, require_size_or_auto
+from utils.script_util import flag, require_at_least
 from utils.train_flags import TrainFlags
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
@@ -166,7 +166,7 @@ class ImageSampleFlags(SamplerFlags, AutoBatch, ResultFlags):
         """Refuses counts that draw nothing."""
         super().__post_init__()
         require_at_least(self, num_samples=1, seed=0)
-        require_size_or_auto(self, "batch_size")
+        require_at_least(self, -1, batch_size=1)
 
     @property
     def chosen_labels(self) -> tuple[str, ...]:
@@ -183,8 +183,7 @@ class NLLFlags(TrainedFlags, Batch, ResultFlags):
     def __post_init__(self) -> None:
         """Refuses counts that measure nothing."""
         require_at_least(self, batch_size=1, seed=0)
-        if self.num_samples < 1 and self.num_samples != -1:
-            raise ValueError(f"--num_samples {self.num_samples} must be -1 or at least 1")
+        require_at_least(self, -1, num_samples=1)
 
 
 Flags = TypeVar("Flags", bound=ScriptFlags)

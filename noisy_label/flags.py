@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from utils.file_names import number_name
 from utils.flag_groups import Logged, Output, Overwrite, Seeded
-from utils.script_util import flag
+from utils.script_util import flag, require_at_least
 from utils.train_flags import OptimizerFlags, TrainFlags
 
 TRAIN, GENERATE, TRAIN_NOISY = "train", "generate_noisy_label", "train_on_noisy_label"
@@ -168,9 +168,7 @@ class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Outpu
             )
         if any(not 0.0 <= alpha <= 1.0 for alpha in self.shares):
             raise ValueError(f"--alphas {self.alphas} must be between 0 and 1")
-        for name in ("num_seeds", "max_step", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
+        require_at_least(self, num_seeds=1, max_step=1, batch_size=1)
         self.check_shift()
 
     @property

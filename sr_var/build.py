@@ -90,13 +90,13 @@ def frozen_mean_net(
     flags = flags_of_checkpoint(
         start, args_file, MeanModelFlags, log, path_flag=args_flag, must_exist=bool(args_flag)
     )
-    if (flags["large_size"], flags["small_size"]) != sizes:
+    net = MeanModelFlags(**flags)
+    if net.sizes != sizes:
         raise CheckpointError(
-            f"the mean net {path} is for {flags['small_size']} → {flags['large_size']}, this run "
+            f"the mean net {path} is for {net.small_size} → {net.large_size}, this run "
             f"for {sizes[1]} → {sizes[0]}; name a mean net of these sizes"
         )
-    identity = identity_of(MeanModelFlags(**flags))
-    model = load_checked(create_mean_model, flags, path, log, identity)
+    model = load_checked(create_mean_model, flags, path, log, identity_of(net))
     return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
 
 

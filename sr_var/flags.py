@@ -20,7 +20,7 @@ from utils.flag_groups import (
     Strict,
     Threads,
 )
-from utils.script_util import flag, require_at_least, require_size_or_auto
+from utils.script_util import flag, require_at_least
 from utils.train_flags import TrainFlags
 
 DATA_DIR = "../datasets/imagenet/train"
@@ -45,6 +45,11 @@ class Sizes(LargeSize):
     """How large the images are, and how small."""
 
     small_size: int = flag(64, "side of the low-res image, pixels")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Large and small."""
+        return self.large_size, self.small_size
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,7 @@ class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags, Output, AutoBatch, Sc
     def __post_init__(self) -> None:
         """Refuses counts that draw nothing, and two samplers at once."""
         require_at_least(self, num_samples_per_image=1)
-        require_size_or_auto(self, "batch_size")
+        require_at_least(self, -1, batch_size=1)
         super().__post_init__()
 
 

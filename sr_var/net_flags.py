@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from sr_var.flags import MeanModelFlags, TestFlags
-from utils.script_util import flag
+from utils.script_util import flag, require_at_least
 from utils.train_flags import TrainFlags
 
 FOLD_FIELD = "{fold}"
@@ -30,8 +30,7 @@ class CrossFitFlags:
 
     def __post_init__(self) -> None:
         """Refuses a number of folds that leaves nothing out."""
-        if self.cross_fit != 0 and self.cross_fit < 2:
-            raise ValueError(f"--cross_fit {self.cross_fit} must be 0 or at least 2")
+        require_at_least(self, 0, cross_fit=2)
         if self.cross_fit == 0 and self.fold_by != "image":
             raise ValueError(f"--fold_by {self.fold_by} is about folds; give --cross_fit K, too")
 
@@ -70,8 +69,7 @@ class ResidualFlags(CrossFitFlags):
     def __post_init__(self) -> None:
         """Refuses a negative number of images."""
         super().__post_init__()
-        if self.leakage_images < 0:
-            raise ValueError(f"--leakage_images {self.leakage_images} must not be negative")
+        require_at_least(self, leakage_images=0)
 
 
 @dataclass(frozen=True)

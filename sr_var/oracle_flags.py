@@ -8,7 +8,7 @@ from ddpm.flags import SAMPLER_NAMES, ScheduleFlags
 from sr_var.flags import VerificationFlags
 from utils.data_flags import OnBadImage, OrientationFlags
 from utils.flag_groups import ImageFolder, Output, ScriptFlags, Threads
-from utils.script_util import flag
+from utils.script_util import flag, require_at_least
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Output, Threads
 
     def __post_init__(self) -> None:
         """Refuses counts and sizes that make no data set."""
-        for name in ("num_train_crops", "num_draws", "num_test_crops"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
-        if self.num_samples < 2:
-            raise ValueError(f"--num_samples {self.num_samples} must be at least 2")
+        require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
         factor, rest = divmod(self.large_size, max(self.small_size, 1))
         if rest or factor < 2 or self.small_size < 1:
             raise ValueError(

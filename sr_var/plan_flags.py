@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.flag_groups import AutoBatch, Logged, Seeded
-from utils.script_util import flag, require_at_least, require_size_or_auto
+from utils.script_util import flag, require_at_least
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PlanFlags(AutoBatch, Logged, Seeded):
         """Refuses counts that are none."""
         counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
-        require_size_or_auto(self, "batch_size")
+        require_at_least(self, -1, batch_size=1)
         for name, least in (("num_samples", 2), ("sampling_steps", 1), ("num_devices", 1)):
             if min(self.counts(name)) < least:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least {least}")

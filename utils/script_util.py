@@ -266,15 +266,19 @@ def defaults(flags_class: type[Any]) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(flags_class)}
 
 
-def require_at_least(flags: object, **smallest: int) -> None:
-    """Refuses values that no run could use."""
+def require_at_least(flags: object, other: int | None = None, /, **smallest: int) -> None:
+    """Refuses values that no run could use.
+
+    Args:
+        flags: a dataclass of flags.
+        other: a value that has a meaning of its own, as -1 for all or `AUTO`.
+        smallest: the smallest value of each flag.
+
+    Raises:
+        ValueError: names the flag, its value and the smallest one.
+    """
     for name, bound in smallest.items():
         value = getattr(flags, name)
-        if value < bound:
-            raise ValueError(f"--{name} {value} must be at least {bound}")
-
-
-def require_size_or_auto(flags: object, name: str) -> None:
-    """Refuses a size that is neither positive nor left to the script."""
-    if getattr(flags, name) != AUTO:
-        require_at_least(flags, **{name: 1})
+        if value != other and not value >= bound:  # nan is no number of anything
+            either = "" if other is None else f"{other} or "
+            raise ValueError(f"--{name} {value} must be {either}at least {bound}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from utils.flag_groups import Batch, Compute, Precision, ScriptFlags, Strict
-from utils.script_util import flag
+from utils.script_util import flag, require_at_least
 
 UNLIMITED_STEPS = int(1e8)
 
@@ -51,16 +51,10 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, Precision, Strict):
 
     def __post_init__(self) -> None:
         """Refuses values no run could use."""
-        for name in ("batch_size", "log_interval", "save_interval", "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
-        counts = ("lr_anneal_steps", "lr_warmup_steps", "max_step", "seed")
-        for name in ("weight_decay", "fp16_scale_growth", *counts):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"--{name} {getattr(self, name)} must not be negative")
-        for name in ("microbatch", "keep_last_k"):
-            if getattr(self, name) < 1 and getattr(self, name) != -1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be -1 or at least 1")
+        require_at_least(self, batch_size=1, log_interval=1, save_interval=1, max_bad_steps=1)
+        require_at_least(self, weight_decay=0, fp16_scale_growth=0, max_step=0, seed=0)
+        require_at_least(self, lr_anneal_steps=0, lr_warmup_steps=0)
+        require_at_least(self, -1, microbatch=1, keep_last_k=1)
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 and --use_bf16 exclude each other; give one of them")
         if self.init_from and self.resume_checkpoint not in ("", "auto"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from utils.data_flags import ReadingFlags
 from utils.flag_groups import DryRun, Logged, Threads
-from utils.script_util import flag
+from utils.script_util import flag, require_at_least
 
 CIFAR10, IMAGENET, LSUN, DIGITS = "cifar10", "imagenet", "lsun", "digits"
 SOURCES = (CIFAR10, IMAGENET, LSUN, DIGITS)
@@ -45,8 +45,7 @@ class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
             raise ValueError(f"--archive is empty: say where the data of {self.source} is")
         if not 0 <= self.image_size <= MAX_SIZE:
             raise ValueError(f"--image_size {self.image_size} must be between 0 and {MAX_SIZE}")
-        if self.max_per_class < 0:
-            raise ValueError(f"--max_per_class {self.max_per_class} must be at least 0 (all)")
+        require_at_least(self, max_per_class=0)
         if not self.output_dir:
             object.__setattr__(self, "output_dir", os.path.join("data", "images", self.source))
         for name in ("archive", "output_dir"):

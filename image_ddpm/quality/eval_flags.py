@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
 from utils.data_flags import OrientationFlags
 from utils.flag_groups import Batch, ScriptFlags
-from utils.script_util import defaults, flag
+from utils.script_util import defaults, flag, require_at_least
 
 PIXELS = "pixels"
 # the keys of image_ddpm.quality.features.NETWORKS, which needs torch
@@ -53,14 +53,8 @@ class EvalFlags(OrientationFlags, Batch, ScriptFlags):
         for name in ("reference", "samples"):
             if not getattr(self, name):
                 raise ValueError(f"--{name} is missing: give a folder of images or an .npz file")
-        for name, least in (("batch_size", 1), ("num_splits", 1), ("num_subsets", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least {least}")
-        for name in ("num_images", "subset_size"):
-            if getattr(self, name) < 0 or getattr(self, name) == 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be 0 or at least 2")
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed} must be 0 or more")
+        require_at_least(self, batch_size=1, num_splits=1, num_subsets=2, seed=0)
+        require_at_least(self, 0, num_images=2, subset_size=2)
         if not self.features:
             raise ValueError(f"--features is empty: give {PIXELS} or the file of a network")
         if self.features == PIXELS and self.features_network:

@@ -131,7 +131,7 @@ def test_fold_nets_without_cross_fit_are_refused_before_anything_is_built(
         ("sr_mean_train", {"fold_by": "class"}, "give --cross_fit K, too"),
         ("sr_var_train", {"cross_fit": 2}, "must contain {fold}"),
         ("sr_var_test", {"cross_fit": 2}, "must contain {fold}"),
-        ("sr_var_train", {"leakage_images": -1}, "--leakage_images -1 must not be negative"),
+        ("sr_var_train", {"leakage_images": -1}, "--leakage_images -1 must be at least 0"),
         ("sr_var_train", {"loss": "absolute"}, "'absolute'"),
         ("sr_var_train", {"loss": "itakura_saito"}, "give --last_layer_type softplus"),
     ],

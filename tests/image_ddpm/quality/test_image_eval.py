@@ -209,7 +209,7 @@ def _refused(flags: dict[str, Any], code: int, *parts: str, **changes: Any) -> N
         ({"num_images": -2}, "--num_images -2 must be"),
         ({"subset_size": 1}, "--subset_size 1 must be 0 or at least 2"),
         ({"subset_size": 24}, "--subset_size 24 must be below the 24 images"),
-        ({"seed": -1}, "--seed -1 must be 0 or more"),
+        ({"seed": -1}, "--seed -1 must be at least 0"),
         ({"features": ""}, "--features is empty"),
         ({"features": "net.pt"}, "--features net.pt needs --features_network"),
         ({"features_network": "small_cnn"}, "needs its weights: --features PATH"),

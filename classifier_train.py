@@ -18,7 +18,7 @@ from image_ddpm.classifier_flags import (
     ClassifierTrainFlags,
 )
 from image_ddpm.flags import ImageDataFlags, with_folders
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -37,7 +37,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
-    from image_ddpm.stored import follow_classifier_run
+    from image_ddpm.stored_flags import follow_classifier_run
 
     args, start = follow_classifier_run(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
@@ -46,15 +46,15 @@ def main(argv: list[str] | None = None) -> int:
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
     from ddpm.classes import class_names
     from ddpm.process import training_process
-    from image_ddpm.classifier_utils import (
+    from image_ddpm.classifier import (
         ClassifierTrainLoop,
         classifier_identity,
         create_classifier,
         load_noisy_images,
     )
-    from image_ddpm.train_data import load_train_entries
-    from utils.model_util import in_usable_precision, new_network
-    from utils.run_util import started
+    from image_ddpm.data import load_train_entries
+    from utils.loops.networks import in_usable_precision, new_network
+    from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log, sizes = run.logger.info, vars(image)

@@ -10,9 +10,9 @@ ddpm_sr_train.py needs no MODEL_FLAGS and GD_FLAGS: it keeps them.
 from __future__ import annotations
 
 from ddpm.flags import DiffusionFlags
-from sr_var.flags import SampleFlags, SRDiffusionModelFlags
+from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -30,19 +30,19 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from sr_var.stored import follow_denoiser, sr_identity
+    from sr_var.stored_flags import follow_denoiser, sr_identity
 
     args = follow_denoiser(args)
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
     from ddpm.process import create_diffusion, warn_of_lost_std
-    from ddpm.stored import start_of_file
+    from ddpm.stored_flags import start_of_file
     from sr_var.base_dataset import load_test_entries
-    from sr_var.sample_jobs import require_settings
+    from sr_var.results.jobs import require_settings
     from sr_var.sampling import SRSampler
     from sr_var.script_util import create_sr_model, denoiser_flags
-    from utils.model_util import load_checked
-    from utils.run_util import started
+    from utils.loops.networks import load_checked
+    from utils.runs.start import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info

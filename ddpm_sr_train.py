@@ -8,9 +8,9 @@ go on:        the same command with --resume_checkpoint auto
 from __future__ import annotations
 
 from ddpm.flags import DiffusionFlags
-from sr_var.flags import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
+from sr_var.flags.scripts import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -29,7 +29,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from sr_var.stored import follow_run, sr_identity
+    from sr_var.stored_flags import follow_run, sr_identity
 
     args = follow_run(args)
     flags = from_args(SRDiffusionModelFlags, args)
@@ -37,11 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     train = from_args(DDPMTrainFlags, args)
     from ddpm.classes import class_names
     from ddpm.process import create_diffusion, create_schedule_sampler, training_process
-    from sr_var.build import new_model
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
+    from sr_var.networks import new_model
     from sr_var.script_util import create_sr_model, denoiser_flags
-    from utils.model_util import in_usable_precision
-    from utils.run_util import started
+    from utils.loops.networks import in_usable_precision
+    from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info

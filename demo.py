@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sr_var.demo import CPU, GPU, QUICK, Preset, commands, oracle_commands, oracle_experiment
 from sr_var.oracle_experiment import ITAKURA_SAITO
-from utils.errors import EXIT_DONE, run_main
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from image_ddpm.demo import FULL, QUICK, commands
-from utils.errors import EXIT_DONE, run_main
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, flag, from_args, make_parser
 
 

@@ -10,8 +10,8 @@ Run it again after a stop: what is there is kept. A file's name up to its first 
 
 from __future__ import annotations
 
-from image_ddpm.importers.data_flags import ImportFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from image_ddpm.importers.flags import ImportFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, reads, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(ImportFlags, args)
-    from image_ddpm.importers.data_job import make_folder
-    from utils.run_util import started
+    from image_ddpm.importers.job import make_folder
+    from utils.runs.start import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
         is_done = make_folder(flags, run.logger.info)

@@ -18,8 +18,8 @@ the reference. Formulas and measured floors: docs/quality.md.
 from __future__ import annotations
 
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
-from image_ddpm.quality.eval_flags import ENCODER, EvalFlags, require_use_of_classifier_flags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from image_ddpm.quality.flags import ENCODER, EvalFlags, require_use_of_classifier_flags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -39,14 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(EvalFlags, args)
     require_use_of_classifier_flags(flags, args.given_flags)
     if flags.features_network == ENCODER:
-        from image_ddpm.stored import follow_features
+        from image_ddpm.stored_flags import follow_features
 
         args = follow_features(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
-    from image_ddpm.classifier_utils import classifier_keywords
+    from image_ddpm.classifier import classifier_keywords
     from image_ddpm.quality.evaluation import evaluate
     from utils.debug_util import describe_memory
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
         is_done = evaluate(flags, classifier_keywords(classifier, vars(image)), run.logger)

@@ -18,7 +18,7 @@ from image_ddpm.flags import (
     with_folders,
 )
 from image_ddpm.presets import PresetFlags, settle_presets
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -37,7 +37,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, measures; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from image_ddpm.stored import follow_denoiser
+    from image_ddpm.stored_flags import follow_denoiser
 
     args = follow_denoiser(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from image_ddpm.nll_run import dry_run, finish_measure, load_measure, require_settings
     from image_ddpm.parts import PartStore
     from utils.debug_util import report_cost
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if nll.dry_run else nll.log_dir, has_group=False) as run:
         log = run.logger.info

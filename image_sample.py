@@ -16,7 +16,7 @@ import os
 from image_ddpm.classifier_flags import GuideFlags, settle_guide
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags, with_folders
 from image_ddpm.presets import ClassifierPresetFlags, PresetFlags, settle_presets
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -36,7 +36,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from image_ddpm.stored import follow_denoiser, follow_guide
+    from image_ddpm.stored_flags import follow_denoiser, follow_guide
 
     args = follow_guide(follow_denoiser(args))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from image_ddpm.parts import PartStore
     from image_ddpm.sample_files import finish_and_draw, refuse_unknown_samples, samples_path
     from image_ddpm.sample_run import SETTINGS_FILE, load_sampler, require_settings
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info

@@ -16,7 +16,7 @@ from image_ddpm.flags import (
     with_folders,
 )
 from image_ddpm.presets import PresetFlags, settle_presets
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -35,7 +35,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from image_ddpm.stored import follow_run
+    from image_ddpm.stored_flags import follow_run
 
     args, start = follow_run(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
@@ -44,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)
     from ddpm.classes import class_names
     from ddpm.process import training_process
-    from image_ddpm.script_util import create_image_model, model_keywords
-    from image_ddpm.train_data import load_train_entries, load_train_images
-    from image_ddpm.train_utils import make_train_loop
-    from utils.model_util import in_usable_precision, new_network
-    from utils.run_util import started
+    from image_ddpm.data import load_train_entries, load_train_images
+    from image_ddpm.loops import make_train_loop
+    from image_ddpm.networks import create_image_model, model_keywords
+    from utils.loops.networks import in_usable_precision, new_network
+    from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info

@@ -15,7 +15,7 @@ Labels of --noise_type model are made by the net of --task train. mnist_data.py 
 from __future__ import annotations
 
 from noisy_label.flags import LabelTrainFlags, NetFlags, NoiseFlags
-from utils.errors import run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     noise, net = from_args(NoiseFlags, args), from_args(NetFlags, args)
     train = from_args(LabelTrainFlags, args)
     from noisy_label.tasks import run_task, with_folders
-    from utils.run_util import started
+    from utils.runs.start import started
 
     train = with_folders(noise, train)
     vars(args).update(log_dir=train.log_dir, model_save_dir=train.model_save_dir)

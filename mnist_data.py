@@ -10,7 +10,7 @@ Another data set in --output_dir is replaced with --overwrite True alone.
 from __future__ import annotations
 
 from noisy_label.flags import MnistDataFlags
-from utils.errors import EXIT_DONE, run_main
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -22,7 +22,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Reads, checks, writes; returns the exit code."""
     flags = from_args(MnistDataFlags, create_parser().parse_args(argv))
-    from noisy_label.mnist_files import read_digits, read_mnist, write_splits
+    from noisy_label.files import read_digits, read_mnist, write_splits
 
     is_idx = flags.source == "idx"
     splits = read_mnist(flags.idx_dir, flags.idx_set, print) if is_idx else read_digits()

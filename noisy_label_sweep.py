@@ -9,7 +9,7 @@ Several runs at once, one a core. Stop it at any time; run again, it goes on whe
 from __future__ import annotations
 
 from noisy_label.flags import SweepFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -24,16 +24,16 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(SweepFlags, args)
     import os
 
-    from noisy_label.mnist_files import TEST, TRAINING, load_split
+    from noisy_label.files import TEST, TRAINING, load_split
     from noisy_label.noise import count_classes
+    from noisy_label.report import text_table, write_report
     from noisy_label.sweep import clean_runs, noisy_runs, require_same_sweep
     from noisy_label.sweep_pool import run_all
-    from noisy_label.sweep_report import text_table, write_report
     from noisy_label.sweep_summary import summarise
-    from utils.atomic_file import write_json_atomic
-    from utils.progress import Progress
-    from utils.run_util import started
-    from utils.stop_util import StopFlag
+    from utils.files.atomic import write_json_atomic
+    from utils.process.progress import Progress
+    from utils.process.stop import StopFlag
+    from utils.runs.start import started
 
     training = load_split(flags.data_dir, TRAINING)
     num_classes = count_classes(training[1].numpy())

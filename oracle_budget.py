@@ -14,8 +14,8 @@ Against the exact mean μ and variance v, over the test images of oracle_data.py
 
 from __future__ import annotations
 
-from sr_var.oracle_flags import BudgetFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from sr_var.flags.oracle import BudgetFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(BudgetFlags, args)
     from sr_var.verify.budget_files import write_budget
     from utils.debug_util import describe_memory
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
         is_done = write_budget(flags, run.logger)

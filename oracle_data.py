@@ -10,8 +10,8 @@ compares them with exact samples and with the exact mean and variance.
 
 from __future__ import annotations
 
-from sr_var.oracle_flags import OracleDataFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from sr_var.flags.oracle import OracleDataFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -24,9 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, draws, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(OracleDataFlags, args)
-    from sr_var.oracle_files import write_oracle
+    from sr_var.data.oracle import write_oracle
     from utils.debug_util import describe_memory
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
         is_done = write_oracle(flags, run.logger.info)

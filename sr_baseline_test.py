@@ -10,9 +10,9 @@ quantiles also writes these, and how many real values lie below each.
 
 from __future__ import annotations
 
-from sr_var.flags import TestDataFlags
-from sr_var.net_flags import QUANTILE, BaselineModelFlags, BaselineTestFlags
-from utils.errors import EXIT_DONE, run_main
+from sr_var.flags.nets import QUANTILE, BaselineModelFlags, BaselineTestFlags
+from sr_var.flags.scripts import TestDataFlags
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -26,18 +26,18 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, tests; returns the exit code."""
     args = create_parser().parse_args(argv)
-    from sr_var.stored import follow_net
+    from sr_var.stored_flags import follow_net
 
     args = follow_net(args, BaselineModelFlags)
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(BaselineTestFlags, args)
     from sr_var.base_dataset import load_test_entries
-    from sr_var.baseline_utils import BaselineTestLoop, baseline_result_folder, report_quantiles
-    from sr_var.build import finish_test, tested_model
+    from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
     from sr_var.mean_utils import batches_to_do, regression_test_data
-    from utils.checkpoint import step_of
+    from sr_var.networks import finish_test, tested_model
     from utils.dist_util import is_main
-    from utils.run_util import started
+    from utils.loops.checkpoint import step_of
+    from utils.runs.start import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from sr_var.flags import DataFlags
-from sr_var.net_flags import BaselineModelFlags, BaselineTrainFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from sr_var.flags.nets import BaselineModelFlags, BaselineTrainFlags
+from sr_var.flags.scripts import DataFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -26,18 +26,18 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
-    from sr_var.stored import follow_net_run
+    from sr_var.stored_flags import follow_net_run
 
     args = follow_net_run(args, BaselineModelFlags)
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(DataFlags, args)
     train = from_args(BaselineTrainFlags, args)
-    from sr_var.baseline_utils import BaselineTrainLoop
-    from sr_var.build import new_model
+    from sr_var.baseline import BaselineTrainLoop
+    from sr_var.data.pairs import load_regression_data
     from sr_var.model_args import args_path, identity_of, save_model_args
+    from sr_var.networks import new_model
     from sr_var.script_util import create_baseline_model
-    from sr_var.sr_data import load_regression_data
-    from utils.model_util import in_usable_precision
-    from utils.run_util import started
+    from utils.loops.networks import in_usable_precision
+    from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         train = in_usable_precision(train, run.logger.info)

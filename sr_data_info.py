@@ -9,8 +9,8 @@ replaced with --overwrite True alone.
 
 from __future__ import annotations
 
-from sr_var.flags import DataInfoFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from sr_var.flags.scripts import DataInfoFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -23,9 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, scans, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(DataInfoFlags, args)
-    from sr_var.data_info import write_info
+    from sr_var.data.info import write_info
     from utils.debug_util import describe_memory
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
         is_done = write_info(flags, run.logger.info)

@@ -8,8 +8,8 @@ The network is built from the model flags that the training stored in --log_dir.
 
 from __future__ import annotations
 
-from sr_var.flags import MeanModelFlags, MeanNetFlags, TestDataFlags, TestFlags
-from utils.errors import run_main
+from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestDataFlags, TestFlags
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -23,21 +23,21 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, tests; returns the exit code."""
     args = create_parser().parse_args(argv)
-    from sr_var.stored import follow_net
+    from sr_var.stored_flags import follow_net
 
     args = follow_net(args, MeanModelFlags)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
-    from sr_var.build import finish_test, tested_model
     from sr_var.mean_utils import (
         SRMeanTestLoop,
         batches_to_do,
         mean_result_folder,
         regression_test_data,
     )
-    from utils.checkpoint import step_of
-    from utils.run_util import started
+    from sr_var.networks import finish_test, tested_model
+    from utils.loops.checkpoint import step_of
+    from utils.runs.start import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info

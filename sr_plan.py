@@ -12,10 +12,10 @@ import os
 from dataclasses import replace
 
 from ddpm.flags import DiffusionFlags
-from sr_var.flags import SRDiffusionModelFlags
-from sr_var.plan_flags import PlanFlags
+from sr_var.flags.plan import PlanFlags
+from sr_var.flags.scripts import SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
-from utils.errors import EXIT_DONE, run_main
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     network, process = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     flags = from_args(PlanFlags, args)
     from sr_var.plan import measure, net_hours, plan_rows, plan_text
-    from utils.atomic_file import write_json_atomic
-    from utils.model_util import training_precision, usable_precision
-    from utils.run_util import device_name, started
+    from utils.files.atomic import write_json_atomic
+    from utils.loops.networks import training_precision, usable_precision
+    from utils.runs.start import device_name, started
 
     with started(args, flags.log_dir, has_group=False) as run:
         log = run.logger.info

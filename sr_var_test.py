@@ -10,9 +10,9 @@ the net of --mean_model_path, or, with --cross_fit K, from the average of the K 
 
 from __future__ import annotations
 
-from sr_var.flags import MeanNetFlags, TestDataFlags, VarModelFlags, VarTestFlags
-from sr_var.net_flags import CrossFitFlags
-from utils.errors import run_main
+from sr_var.flags.nets import CrossFitFlags
+from sr_var.flags.scripts import MeanNetFlags, TestDataFlags, VarModelFlags, VarTestFlags
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -31,19 +31,19 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, tests; returns the exit code."""
     args = create_parser().parse_args(argv)
-    from sr_var.stored import follow_net
+    from sr_var.stored_flags import follow_net
 
     args = follow_net(args, VarModelFlags)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, test = from_args(TestDataFlags, args), from_args(VarTestFlags, args)
     fold_flags = from_args(CrossFitFlags, args)
     from sr_var.base_dataset import load_test_entries
-    from sr_var.build import finish_test, frozen_means, mean_net_paths, tested_model
-    from sr_var.cross_fit import CrossFit
+    from sr_var.data.folds import CrossFit
     from sr_var.mean_utils import batches_to_do, regression_test_data
+    from sr_var.networks import finish_test, frozen_means, mean_net_paths, tested_model
     from sr_var.var_utils import SRVarTestLoop, digests, require_same_mean, var_result_folder
-    from utils.checkpoint import manifest_beside, step_of
-    from utils.run_util import started
+    from utils.loops.checkpoint import manifest_beside, step_of
+    from utils.runs.start import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info

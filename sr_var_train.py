@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from sr_var.flags import DataFlags, MeanNetFlags, VarModelFlags, VarTrainFlags
-from sr_var.net_flags import ResidualFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from sr_var.flags.nets import ResidualFlags
+from sr_var.flags.scripts import DataFlags, MeanNetFlags, VarModelFlags, VarTrainFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -31,20 +31,20 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
-    from sr_var.stored import follow_net_run
+    from sr_var.stored_flags import follow_net_run
 
     args = follow_net_run(args, VarModelFlags)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
     residuals = from_args(ResidualFlags, args)
-    from sr_var import build
-    from sr_var.cross_fit import CrossFit
+    from sr_var import networks as build
+    from sr_var.data.folds import CrossFit
+    from sr_var.data.pairs import load_regression_data
     from sr_var.model_args import args_path, identity_of, save_model_args
     from sr_var.script_util import create_var_model
-    from sr_var.sr_data import load_regression_data
     from sr_var.var_utils import SRVarTrainLoop, check_loss, digests
-    from utils.model_util import in_usable_precision
-    from utils.run_util import started
+    from utils.loops.networks import in_usable_precision
+    from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info

@@ -27,8 +27,8 @@ Formulas: docs/theory.md; how to read them: docs/verification.md.
 
 from __future__ import annotations
 
-from sr_var.flags import VerificationFlags
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from sr_var.flags.scripts import VerificationFlags
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(VerificationFlags, args)
     from sr_var.verify.run import verify_all
     from utils.debug_util import describe_memory
-    from utils.run_util import started
+    from utils.runs.start import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
         is_done = verify_all(flags, run.logger)

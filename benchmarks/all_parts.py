@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers import has_diffusers
-from utils.errors import run_main
+from utils.process.errors import run_main
 from utils.script_util import flag, from_args, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,8 +22,8 @@ from benchmarks.harness import Measurement, TimingFlags, Variant, quartiles
 from benchmarks.record import Table, Target, write_record
 from benchmarks.startup import DEMO, ROOT
 from sr_var.demo import QUICK, Preset, commands
-from utils.errors import EXIT_DONE, run_main
-from utils.progress import Progress
+from utils.process.errors import EXIT_DONE, run_main
+from utils.process.progress import Progress
 from utils.script_util import flag, from_args, make_parser
 
 WHOLE, SAMPLES, PASSES = "whole experiment", "samples of an image", "two passes of an image"

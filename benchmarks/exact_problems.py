@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import DeviceTable
-from diffusion.respace import SpacedDiffusion
+from diffusion.forward import DeviceTable
+from diffusion.reverse import ReverseProcess
 from oracle.denoiser import posterior_mean_of_y, posterior_variance_of_y
 from oracle.law import OracleLaw, oracle_law
 
@@ -90,7 +90,7 @@ class OracleProblem:
 
 
 def exact_model(
-    problem: Problem, process: SpacedDiffusion, is_variance_learned: bool
+    problem: Problem, process: ReverseProcess, is_variance_learned: bool
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The network that training would end at if it could represent anything.
 
@@ -108,7 +108,7 @@ def exact_model(
     """
     columns = torch.zeros(3, process.original_num_steps, dtype=torch.float64)
     for row, name in enumerate(("alphas_cumprod", "posterior_variance", "posterior_mean_coef1")):
-        columns[row, process.timestep_map] = torch.from_numpy(getattr(process, name))
+        columns[row, process.timestep_map] = torch.from_numpy(getattr(process.coefficients, name))
     table = DeviceTable(columns.numpy())
 
     def model(x_t: Tensor, t: Tensor) -> Tensor:

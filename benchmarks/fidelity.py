@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.exact_problems import Problem, exact_model
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 
 UNIFORM, LOG_SNR, WITHOUT_ZERO = "uniform", "logsnr", "uniform without t = 0"
 
@@ -85,7 +86,7 @@ class Fidelity:
     exact_std_share: float | None = None
 
 
-def build_process(chain: ChainFlags, solver: Solver, num_steps: int) -> SpacedDiffusion:
+def build_process(chain: ChainFlags, solver: Solver, num_steps: int) -> GaussianDiffusion:
     """The chain respaced to `num_steps` as the solver wants it."""
     betas, total = (
         get_named_beta_schedule(chain.noise_schedule, chain.diffusion_steps),
@@ -96,9 +97,9 @@ def build_process(chain: ChainFlags, solver: Solver, num_steps: int) -> SpacedDi
     else:
         prefix = "logsnr" if solver.spacing == LOG_SNR else ""
         kept = space_timesteps(total, f"{prefix}{num_steps}", betas)
-    return SpacedDiffusion(
-        kept,
+    return GaussianDiffusion(
         betas=betas,
+        use_timesteps=kept,
         model_mean_type=ModelMeanType.START_X,
         model_var_type=solver.var_type,
         loss_type=LossType.MSE,
@@ -112,7 +113,7 @@ def sampler_options(solver: Solver, chain: ChainFlags) -> SamplerOptions:
 
 def measure(
     problems: Sequence[Problem],
-    process: SpacedDiffusion,
+    process: GaussianDiffusion,
     options: SamplerOptions,
     num_samples: int,
     generator: torch.Generator,
@@ -133,7 +134,7 @@ def measure(
 
 def _draw(
     problem: Problem,
-    process: SpacedDiffusion,
+    process: GaussianDiffusion,
     options: SamplerOptions,
     num_samples: int,
     generator: torch.Generator,
@@ -160,7 +161,7 @@ def _moment_sums(problem: Problem, samples: Tensor) -> Tensor:
 
 
 def linear_std(
-    process: SpacedDiffusion, model: Callable[[Tensor, Tensor], Tensor], options: SamplerOptions
+    process: GaussianDiffusion, model: Callable[[Tensor, Tensor], Tensor], options: SamplerOptions
 ) -> float:
     """The std of the samples where every step is linear, without drawing any.
 

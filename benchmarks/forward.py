@@ -27,9 +27,9 @@ from benchmarks.harness import Measurement, TimingFlags, Variant, measure, pick_
 from benchmarks.record import Table, Target, write_record
 from benchmarks.reference.unet import plain_twin
 from benchmarks.stock_worker import StockWorker, WorkerFlags, inputs
-from utils.alloc_util import tune_allocator
-from utils.errors import EXIT_DONE, run_main
 from utils.fp16_util import computes_natively
+from utils.machine.allocator import tune_allocator
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
 STOCK, PLAIN, PROJECT = "plain eager, stock allocator", "plain eager", "project"

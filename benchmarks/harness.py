@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from utils.progress import Progress
+from utils.process.progress import Progress
 from utils.script_util import flag, require_at_least
 
 

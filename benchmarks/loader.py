@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from utils.errors import EXIT_DONE, run_main
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, flag, from_args, make_parser, require_at_least
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +53,7 @@ def write_jpegs(folder: Path, flags: LoaderFlags) -> list[str]:
     """Images of pieces of photographs side by side; returns their names."""
     from PIL import Image
 
-    from utils.image_util import open_image
+    from utils.images.files import open_image
 
     tiles = [open_image(path) for path in sorted((ROOT / "data/demo").glob("*/*.JPEG"))]
     names = []
@@ -73,10 +73,10 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
     """One row a way: rates of the crop alone and of the data set's item, and what differs."""
     import numpy as np
 
-    from utils.crop_cache import crop_source
-    from utils.crop_data import CropDataset, Entry
-    from utils.crop_index import CenterCrop
-    from utils.data_flags import CropFlags
+    from utils.flags.data import CropFlags
+    from utils.images.cache import crop_source
+    from utils.images.cache_index import CenterCrop
+    from utils.images.dataset import CropDataset, Entry
 
     plain = CropFlags(data_dir=str(folder))
     ways = {PLAIN: plain, FAST: replace(plain, fast_crop=True)}
@@ -135,7 +135,7 @@ def format_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def write_results(flags: LoaderFlags, rows: Sequence[dict[str, Any]]) -> Path:
     """JSON and Markdown; returns the path of the JSON."""
-    from utils.run_util import versions
+    from utils.runs.start import versions
 
     today = datetime.date.today().isoformat()
     path = Path(flags.output_dir, f"loader_{today}.json")

@@ -17,8 +17,8 @@ import torch
 
 from models.cnn import SmallCNN
 from noisy_label.loops import TensorBatches
-from utils.alloc_util import tune_allocator
-from utils.errors import EXIT_DONE, run_main
+from utils.machine.allocator import tune_allocator
+from utils.process.errors import EXIT_DONE, run_main
 
 NUM_IMAGES, BATCH_SIZE = 60_000, 128
 

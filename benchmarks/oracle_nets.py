@@ -31,7 +31,7 @@ from sr_var.oracle_experiment import (  # noqa: E402
     OracleExperiment,
     Route,
 )
-from utils.errors import EXIT_DONE, run_main  # noqa: E402
+from utils.process.errors import EXIT_DONE, run_main  # noqa: E402
 from utils.script_util import FlagParser, flag, from_args, make_parser  # noqa: E402
 
 _FIGURES = ("relative_mse", "relative_var_error", "relative_rms_error", "var_bias")

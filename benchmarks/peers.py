@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.respace import SpacedDiffusion
+from diffusion.reverse import ReverseProcess
 
 SAMPLERS = ("ancestral", "ddim", "dpmpp_2m")
 
@@ -34,7 +34,7 @@ class DiffusersLoop:
         ValueError: names the file to install from, where diffusers is missing.
     """
 
-    def __init__(self, sampler: str, process: SpacedDiffusion, base_betas: Sequence[float]) -> None:
+    def __init__(self, sampler: str, process: ReverseProcess, base_betas: Sequence[float]) -> None:
         self.scheduler, self._more = _scheduler(sampler, process, base_betas)
 
     def __call__(
@@ -56,7 +56,7 @@ class DiffusersLoop:
 
 
 def _scheduler(
-    sampler: str, process: SpacedDiffusion, base_betas: Sequence[float]
+    sampler: str, process: ReverseProcess, base_betas: Sequence[float]
 ) -> tuple[Any, dict[str, Any]]:
     try:
         import diffusers

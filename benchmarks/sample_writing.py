@@ -25,14 +25,14 @@ from benchmarks.harness import Measurement, TimingFlags, Variant, measure, quart
 from benchmarks.record import Table, Target, write_record
 from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
-from sr_var.flags import SampleFlags
-from sr_var.sample_jobs import sample_path
+from sr_var.flags.scripts import SampleFlags
+from sr_var.results.jobs import sample_path
 from sr_var.sampling import SRSampler
-from utils.alloc_util import tune_allocator
-from utils.background_writer import BackgroundWriter
-from utils.crop_data import Entry
-from utils.errors import EXIT_DONE, run_main
-from utils.image_util import open_image, write_png
+from utils.files.writer import BackgroundWriter
+from utils.images.dataset import Entry
+from utils.images.files import open_image, write_png
+from utils.machine.allocator import tune_allocator
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
 CPU, DEVICE = "this CPU", "stand-in for a device"

@@ -36,8 +36,8 @@ from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from diffusion.schedules import get_named_beta_schedule
-from utils.alloc_util import tune_allocator
-from utils.errors import EXIT_DONE, run_main
+from utils.machine.allocator import tune_allocator
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
 NETWORK, PROJECT, PLAIN, PEER = "network, one evaluation", "project", "plain", "diffusers"
@@ -133,7 +133,9 @@ class Loops:
         return lambda model, x, noise_fn: sample_loop(self.process, model, x, noise_fn, options)
 
     def _plain(self, sampler: str) -> Callable[..., Tensor]:
-        plain = PlainSampler(self.process.betas, self.process.timestep_map, is_variance_small=True)
+        plain = PlainSampler(
+            self.process.coefficients.betas, self.process.timestep_map, is_variance_small=True
+        )
         found: Callable[..., Tensor] = getattr(plain, sampler)
         return found
 

@@ -40,15 +40,15 @@ from benchmarks.fidelity import (  # noqa: E402
     sampler_options,
 )
 from benchmarks.fidelity_report import Measured, draw, format_tables  # noqa: E402
-from diffusion.gaussian_diffusion import ModelVarType  # noqa: E402
+from diffusion.types import ModelVarType  # noqa: E402
 from oracle.law import PHOTO_SCALE  # noqa: E402
-from utils.errors import DataError, run_main  # noqa: E402
-from utils.image_util import (  # noqa: E402
+from utils.images.files import (  # noqa: E402
     HALF_RANGE_255,
     center_crop_arr,
     open_image,
 )
-from utils.pixel_util import bytes_to_image  # noqa: E402
+from utils.images.pixels import bytes_to_image  # noqa: E402
+from utils.process.errors import DataError, run_main  # noqa: E402
 from utils.script_util import FlagParser, flag, from_args, make_parser  # noqa: E402
 
 # many small images: the error of the variance is estimated from how the samples differ

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.harness import Measurement, Timed, TimingFlags, Variant, measure, quartiles
 from benchmarks.record import Table, Target, write_record
-from utils.errors import EXIT_DONE, run_main
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +89,7 @@ def first_steps(folder: Path) -> list[FirstStep]:
     import torch
 
     from benchmarks import nets
-    from image_ddpm.script_util import create_image_model
+    from image_ddpm.networks import create_image_model
 
     command = [sys.executable, "sr_data_info.py", "--data_dir", str(DEMO / "train")]
     command += ["--output_dir", str(folder), "--log_dir", str(folder / "log")]

@@ -25,18 +25,18 @@ from numpy.typing import NDArray
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure
 from benchmarks.record import Table, Target, write_record
 from benchmarks.reference.verification import mean_and_variance
-from sr_var.flags import VerificationFlags
-from sr_var.moments import MOMENTS_FILE, SampleMoments
-from sr_var.sample_jobs import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.jobs import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
+from sr_var.results.moments import MOMENTS_FILE, SampleMoments
 from sr_var.verify.reference import Reference, load_reference
 from sr_var.verify.run import verify_all
-from utils.errors import EXIT_DONE, run_main
-from utils.image_util import write_png
+from utils.images.files import write_png
 from utils.logger import RunLogger
-from utils.random_util import stable_seed
-from utils.safe_pickle import dump_pickle
+from utils.machine.threads import chosen_threads
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
-from utils.thread_util import chosen_threads
+from utils.seeds import stable_seed
+from utils.untrusted.pickles import dump_pickle
 
 PLAIN, ONE_THREAD, MORE_THREADS = "plain", "PNGs, 1 thread", "PNGs, {} threads"
 STORED, TWO_ARRAYS = "moments.npz", "moments.npz, mean and variance alone"

@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from utils.errors import CheckpointError, DataError
-from utils.identity import shown
+from utils.files.identity import shown
+from utils.process.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
-    from utils.crop_data import Entry
+    from utils.images.dataset import Entry
 
 CLASSES_KEY = "classes"
 _MAX_SHOWN = 5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.flag_groups import Compute, Precision
+from utils.flags.groups import Compute, Precision
+from utils.flags.training import TrainFlags
 from utils.script_util import flag
-from utils.train_flags import TrainFlags
 
 # the keys of diffusion.samplers.SAMPLERS, which needs torch
 SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")

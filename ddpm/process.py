@@ -7,30 +7,30 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
-from utils.atomic_file import sha256_of
-from utils.identity import Identity, free_flags
-from utils.image_util import HALF_RANGE_255
-from utils.script_util import defaults, require_at_least
+from utils.files.atomic import sha256_of
+from utils.files.identity import Identity
+from utils.images.files import HALF_RANGE_255
+from utils.script_util import defaults, free_flags, require_at_least
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
-    from diffusion.respace import SpacedDiffusion
-    from diffusion.timestep_sampler import ScheduleSampler
+    from diffusion.process import GaussianDiffusion
+    from diffusion.timesteps import ScheduleSampler
 
 Flags = TypeVar("Flags", bound=DiffusionFlags)
 # A std that many pixels of a super-resolved image have, and the share of it that should be left.
 WATCHED_STD_255, MIN_STD_SHARE = 5.0, 0.95
 
 
-def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
+def create_diffusion(flags: DiffusionFlags) -> GaussianDiffusion:
     """The (respaced) noising process of the flags.
 
     Raises:
         ValueError: names the flag that makes no process, and its value.
     """
-    from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-    from diffusion.respace import SpacedDiffusion, space_timesteps
+    from diffusion.process import GaussianDiffusion
     from diffusion.schedules import get_named_beta_schedule
+    from diffusion.spacing import space_timesteps
+    from diffusion.types import LossType, ModelMeanType, ModelVarType
 
     if flags.use_kl:
         loss_type = LossType.RESCALED_KL
@@ -47,9 +47,9 @@ def create_diffusion(flags: DiffusionFlags) -> SpacedDiffusion:
         kept = space_timesteps(steps, spacing, betas)
     except ValueError as error:
         raise ValueError(f"--timestep_respacing {flags.timestep_respacing}: {error}") from None
-    return SpacedDiffusion(
-        use_timesteps=kept,
+    return GaussianDiffusion(
         betas=betas,
+        use_timesteps=kept,
         model_mean_type=ModelMeanType.START_X if flags.predict_xstart else ModelMeanType.EPSILON,
         model_var_type=ModelVarType.LEARNED_RANGE if flags.learn_sigma else fixed,
         loss_type=loss_type,
@@ -67,7 +67,7 @@ def training_process(flags: Flags, log: Callable[[str], None]) -> Flags:
 
 def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> ScheduleSampler:
     """How training draws its timesteps: ``uniform`` or ``loss-second-moment``."""
-    from diffusion.timestep_sampler import create_named_schedule_sampler
+    from diffusion.timesteps import create_named_schedule_sampler
 
     return create_named_schedule_sampler(name, diffusion.num_timesteps)
 
@@ -139,15 +139,15 @@ def sampling_settings(
     }
 
 
-def warn_of_lost_std(diffusion: SpacedDiffusion, log: Callable[[str], None]) -> None:
+def warn_of_lost_std(diffusion: GaussianDiffusion, log: Callable[[str], None]) -> None:
     """Warns when the last step alone loses more than 5 % of a std of 5 grey levels.
 
     Every sampler ends with a jump from the noise at the first timestep to the predicted image
-    (``diffusion.multistep.std_share_of_last_jump``).
+    (``diffusion.samplers.std_share_of_last_jump``).
     """
-    from diffusion.multistep import last_noise_level, std_share_of_last_jump
+    from diffusion.samplers import last_noise_level, std_share_of_last_jump
 
-    alpha_bar = float(diffusion.alphas_cumprod[0])
+    alpha_bar = float(diffusion.coefficients.alphas_cumprod[0])
     share = std_share_of_last_jump(WATCHED_STD_255 / HALF_RANGE_255, alpha_bar)
     if share >= MIN_STD_SHARE:
         return

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffusion.options import Model
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
+from diffusion.types import Model
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.process import GaussianDiffusion
 
 
 def draw_samples(

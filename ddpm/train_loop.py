@@ -14,14 +14,15 @@ import numpy as np
 import torch
 
 from ddpm.classes import CLASSES_KEY, differing_classes, known_classes
-from diffusion.timestep_sampler import LossSecondMomentResampler, ScheduleSampler
+from diffusion.losses import training_losses
+from diffusion.timesteps import LossSecondMomentResampler, ScheduleSampler
 from utils import dist_util
-from utils.errors import CheckpointError
-from utils.random_util import stable_seed
+from utils.process.errors import CheckpointError
+from utils.seeds import stable_seed
 from utils.train_util import TrainLoop
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.process import GaussianDiffusion
 
 
 class NamesClasses(TrainLoop):
@@ -91,8 +92,8 @@ class DiffusionTrainLoop(TrainLoop):
         """Mean over the slice of weight · loss(t); the output is None, it would be noise."""
         t, noise = micro_input["t"], micro_input["noise"]
         condition = {name: micro_input[name] for name in self.condition_names}
-        terms = self.diffusion.training_losses(
-            self.wrapped_model, micro_label, t, condition, noise=noise
+        terms = training_losses(
+            self.diffusion, self.wrapped_model, micro_label, t, condition, noise=noise
         )
         if isinstance(self.schedule_sampler, LossSecondMomentResampler):
             self.schedule_sampler.update_with_all_losses(

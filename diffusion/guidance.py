@@ -1,8 +1,7 @@
 """Guidance: a sampler pulled towards a class, by the network itself or by a classifier.
 
 Pure functions on callables; what they return is what a process takes for its network or for the
-`cond_fn` of a step. Not for the steps (`diffusion.reverse_process` says how a gradient enters one),
-and not for networks.
+`cond_fn` of a step (`diffusion.process` says how a gradient enters one).
 
 References: CFG is Ho & Salimans 2022 (arXiv 2207.12598), ADM Dhariwal & Nichol 2021 (arXiv
 2105.05233).
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.options import Model
+from diffusion.types import Model
 
 CondFn = Callable[..., Tensor]
 
@@ -43,8 +42,7 @@ def classifier_free(model: Model, scale: float, null_label: int | Tensor) -> Mod
     Returns:
         `guided(x, t, y, **conditions)`, x (B, C, ...), t (B,), y (B,) labels or (B, E) embeddings;
         every tensor among the conditions has one row per example. It raises ValueError where y is
-        missing or does not go with `null_label`, or where shapes do not fit. It is no module, so
-        `p_sample_loop` cannot read a device off it: give `device` or `noise`.
+        missing or does not go with `null_label`, or where shapes do not fit.
 
     Raises:
         ValueError: for a scale that is not finite.

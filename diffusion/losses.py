@@ -1,89 +1,82 @@
-"""Likelihood terms of Gaussians and of 8-bit images, in nats.
+"""What training minimises: the loss of each example at its timestep.
 
-Not for training objectives: `GaussianDiffusion.training_losses` puts these terms together.
+DDPM is Ho et al. 2020 (arXiv 2006.11239), IDDPM Nichol & Dhariwal 2021 (arXiv 2102.09672).
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-# An 8-bit image in [-1, 1] has levels 2/255 apart, so a level reaches half of that to each side.
-HALF_LEVEL = 1.0 / 255.0
-# Anything beyond is the outermost level: the next one lies at 1 - 2/255 = 0.992.
-EDGE = 0.999
-MIN_PROBABILITY = 1e-12
+from diffusion.bound import mean_flat, vb_term_bpd
+from diffusion.forward import posterior_mean
+from diffusion.reverse import ReverseProcess
+from diffusion.types import LossType, Model, ModelMeanType, StepOptions
+
+# The weight of the bound in a hybrid loss is that of a chain of this length.
+REFERENCE_STEPS = 1000
 
 
-def mean_flat(values: Tensor) -> Tensor:
-    """Return the mean over all axes but the first: (B, ...) to (B,)."""
-    return values.flatten(start_dim=1).mean(dim=1)
+def training_losses(
+    process: ReverseProcess,
+    model: Model,
+    x_start: Tensor,
+    t: Tensor,
+    model_kwargs: Mapping[str, Any] | None = None,
+    noise: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return the training loss of each example, and its parts.
+
+    The squared error of the prediction (DDPM equation 14); for a learned variance plus the
+    variational bound, whose gradient reaches the variance alone (IDDPM section 3.1); or the
+    bound itself.
+
+    Args:
+        process: the reverse chain, with the type of the loss.
+        model: the network.
+        x_start: (B, C, ...) clean examples in [-1, 1].
+        t: (B,) timesteps.
+        model_kwargs: conditioning for the network.
+        noise: standard normal in the shape of `x_start`; drawn from the global generator when
+            None.
+
+    Returns:
+        `loss` (B,), and for the squared error `mse` and, with a learned variance, `vb`.
+    """
+    noise = torch.randn_like(x_start) if noise is None else noise
+    x_t = process.q_sample(x_start, t, noise=noise)
+    output = process.evaluate(model, x_t, t, model_kwargs)
+    if process.loss_type.is_vb():
+        weight = process.num_timesteps if process.loss_type is LossType.RESCALED_KL else 1
+        return {"loss": weight * _vb_term(process, output, x_start, x_t, t)}
+    prediction, variance_values = process.split(output, x_t)
+    mse = mean_flat((_target(process, x_start, x_t, t, noise) - prediction) ** 2)
+    if variance_values is None:
+        return {"mse": mse, "loss": mse}
+    frozen = torch.cat([prediction.detach(), variance_values], dim=1)  # (B, 2C, ...)
+    vb = _vb_term(process, frozen, x_start, x_t, t)
+    if process.loss_type is LossType.RESCALED_MSE:
+        vb = vb * (process.num_timesteps / REFERENCE_STEPS)
+    return {"vb": vb, "mse": mse, "loss": mse + vb}
 
 
-def normal_kl(
-    mean1: Tensor | float, logvar1: Tensor | float, mean2: Tensor | float, logvar2: Tensor | float
+def _vb_term(
+    process: ReverseProcess, output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor
 ) -> Tensor:
-    """Return KL(N(mean1, e^logvar1) || N(mean2, e^logvar2)) per element, in nats.
-
-    KL = (-1 + logvar2 - logvar1 + e^(logvar1 - logvar2) + (mean1 - mean2)² e^(-logvar2)) / 2.
-
-    Args:
-        mean1: mean of the first Gaussian, any shape that broadcasts with the others.
-        logvar1: its log variance.
-        mean2: mean of the second Gaussian.
-        logvar2: its log variance.
-
-    Returns:
-        The divergences, in the broadcast shape.
-
-    Raises:
-        ValueError: when no argument is a tensor.
-    """
-    reference = next((v for v in (mean1, logvar1, mean2, logvar2) if isinstance(v, Tensor)), None)
-    if reference is None:
-        raise ValueError("normal_kl needs at least one tensor, got four numbers")
-    lv1, lv2 = (
-        v
-        if isinstance(v, Tensor)
-        else torch.full((), v, dtype=reference.dtype, device=reference.device)
-        for v in (logvar1, logvar2)
-    )
-    squared_distance = (mean1 - mean2) ** 2
-    return 0.5 * (-1.0 + lv2 - lv1 + torch.exp(lv1 - lv2) + squared_distance * torch.exp(-lv2))
+    c = process.coefficients_at(t, x_t.ndim)
+    # A clamp would cut the gradient exactly where the prediction is worst.
+    out = process.p_of_output(c, output, x_t, StepOptions(clip_denoised=False))
+    return vb_term_bpd(c, x_start, x_t, t, out)
 
 
-def approx_standard_normal_cdf(x: Tensor) -> Tensor:
-    """Return the standard normal distribution function, up to 3e-4.
-
-    Phi(x) = (1 + tanh(√(2/π)(x + 0.044715 x³))) / 2, the approximation under which published
-    bits per dimension were computed (Page 1977).
-    """
-    return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def discretized_gaussian_log_likelihood(x: Tensor, *, means: Tensor, log_scales: Tensor) -> Tensor:
-    """Return the log probability that a Gaussian gives to the 8-bit level of each value.
-
-    log( Phi((x + 1/255 - mean)/scale) - Phi((x - 1/255 - mean)/scale) ); the outermost levels
-    reach to infinity (Ho et al. 2020, equation 13). Probabilities are at least 1e-12.
-
-    Args:
-        x: image in [-1, 1] whose values are multiples of 2/255 away from -1.
-        means: means, in the shape of `x`.
-        log_scales: log standard deviations, in the shape of `x`.
-
-    Returns:
-        Log probabilities in nats, in the shape of `x`.
-    """
-    centered = x - means
-    inverse_scale = torch.exp(-log_scales)
-    cdf_upper = approx_standard_normal_cdf(inverse_scale * (centered + HALF_LEVEL))
-    cdf_lower = approx_standard_normal_cdf(inverse_scale * (centered - HALF_LEVEL))
-    probability = torch.where(
-        x < -EDGE,
-        cdf_upper,
-        torch.where(x > EDGE, 1.0 - cdf_lower, cdf_upper - cdf_lower),
-    )
-    return torch.log(probability.clamp(min=MIN_PROBABILITY))
+def _target(
+    process: ReverseProcess, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor
+) -> Tensor:
+    if process.model_mean_type is ModelMeanType.EPSILON:
+        return noise
+    if process.model_mean_type is ModelMeanType.START_X:
+        return x_start
+    return posterior_mean(process.coefficients_at(t, x_t.ndim), x_start, x_t)

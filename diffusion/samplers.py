@@ -2,29 +2,38 @@
 
 A sampler is a function of a `SampleProblem` that yields `{"sample", "pred_xstart"}` after each
 step; a new one joins by an entry in `SAMPLERS`. All of them evaluate the network once a step and
-end at the x_start predicted at t = 0. Not for the formulas of a step: those are methods of
-`GaussianDiffusion` and functions of `diffusion.multistep`.
+end at the x_start predicted at t = 0. What a step that looks back at earlier ones does is a pure
+function of its coefficients and of what the network said there and before.
+
+DDPM is Ho et al. 2020 (arXiv 2006.11239), DPM-Solver++ Lu et al. 2022 (arXiv 2211.01095), PNDM Liu
+et al. 2022 (arXiv 2202.09778).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from diffusion import multistep
-from diffusion.forward_process import ddim_step
-from diffusion.options import Model, NoiseFn, StepOptions
-
-if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+from diffusion.forward import Coefficients, ddim_step, eps_from_xstart, posterior_mean
+from diffusion.process import GaussianDiffusion
+from diffusion.types import Model, NoiseFn, StepOptions
 
 Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]
+# Adams–Bashforth of orders 1 to 4 for equal steps, newest value first.
+ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+MAX_ORDER = len(ADAMS_BASHFORTH)
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,7 @@ class SamplerOptions(StepOptions):
 
 @dataclass(frozen=True)
 class SampleProblem:
-    """What a sampler needs to know.
-
-    Attributes:
-        process: the diffusion process.
-        model: the network, `model(x, t, **model_kwargs)`.
-        x_T: (B, C, ...) where the loop starts, standard normal.
-        noise_fn: `noise_fn(k)` is the noise of the k-th step, k = 0 for the first one taken.
-        options: how the loop is run.
-    """
+    """What a sampler needs to know: the arguments of `sample_loop_progressive`."""
 
     process: GaussianDiffusion
     model: Model
@@ -78,55 +79,115 @@ Sampler = Callable[[SampleProblem], Iterator[dict[str, Tensor]]]
 
 
 def ancestral(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
-    """Sample the reverse chain itself (Ho et al. 2020, algorithm 2)."""
-    x = problem.x_T
-    for k, t in enumerate(problem.timesteps()):
-        noise = problem.noise_fn(k)
-        out = problem.process.p_sample(problem.model, x, t, noise, problem.options)
-        yield out
-        x = out["sample"]
+    """Sample the reverse chain itself (DDPM algorithm 2)."""
+    return _single_steps(problem, problem.process.p_sample, has_noise=True)
 
 
 def ddim(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
     """Sample with DDIM steps (Song et al. 2021, arXiv 2010.02502), without noise at eta = 0."""
+    return _single_steps(problem, problem.process.ddim_sample, has_noise=problem.options.eta > 0.0)
+
+
+def _single_steps(
+    problem: SampleProblem, step: Callable[..., dict[str, Tensor]], *, has_noise: bool
+) -> Iterator[dict[str, Tensor]]:
     x = problem.x_T
     for k, t in enumerate(problem.timesteps()):
-        noise = problem.noise_fn(k) if problem.options.eta else None
-        out = problem.process.ddim_sample(problem.model, x, t, noise, problem.options)
+        noise = problem.noise_fn(k) if has_noise else None
+        out = step(problem.model, x, t, noise, problem.options)
         yield out
         x = out["sample"]
 
 
-def dpmpp_2m(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
-    """Sample with DPM-Solver++ (2M), data prediction, without noise (arXiv 2211.01095)."""
-    x, previous = problem.x_T, None
-    for t in problem.timesteps():
-        c = problem.process.coefficients_at(t, x.ndim)
-        pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
-        x = ddim_step(c, x, multistep.extrapolated_xstart(c, pred_xstart, previous))
-        yield {"sample": x, "pred_xstart": pred_xstart}
-        previous = pred_xstart
+def extrapolated_xstart(
+    c: Coefficients[Tensor], pred_xstart: Tensor, previous: Tensor | None
+) -> Tensor:
+    """Return the x_start that a step of DPM-Solver++ (2M) rests on.
+
+    The prediction, followed in log-SNR to the middle of the step:
+    D = x_start(t) + h_t / (2 h_{t+1}) · (x_start(t) - x_start(t+1)), h_t = lambda_{t-1} - lambda_t
+    (DPM-Solver++ algorithm 2). With D in the place of x_start the DDIM step is that algorithm's.
+    At t = 0, where h has no end, D is the prediction.
+
+    Args:
+        c: coefficients at t.
+        pred_xstart: (B, C, ...) predicted x_start at t.
+        previous: that of the step before, at t + 1; None at the first step.
+
+    Returns:
+        D in the shape of `pred_xstart`.
+    """
+    if previous is None:
+        return pred_xstart
+    return torch.addcmul(pred_xstart, c.multistep_weight, pred_xstart - previous)
 
 
-def dpmpp_2m_sde(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
-    """Sample with SDE-DPM-Solver++ (2M), midpoint rule, fresh noise at each step.
+def sde_step(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor, noise: Tensor) -> Tensor:
+    """Return x_{t-1} drawn from q(x_{t-1} | x_t, x_start), which is x_start at t = 0.
 
-    arXiv 2211.01095, the solver for the diffusion SDE. A step is one of the reverse chain with the
-    small fixed variance, from an x_start that is extrapolated in log-SNR.
+    With the x_start of `extrapolated_xstart` this is the step of SDE-DPM-Solver++ (2M): its
+    factors (σ_{t-1}/σ_t)·e^{-h} of x_t, √alpha_bar_{t-1}·(1 - e^{-2h}) of x_start and
+    σ_{t-1}·√(1 - e^{-2h}) of the noise are those of the posterior (DDPM equation 7), and the
+    midpoint rule halves the difference as in the deterministic solver.
+
+    Args:
+        c: coefficients at t.
+        x_t: (B, C, ...) noisy examples.
+        x_start: in the shape of `x_t`.
+        noise: standard normal in the shape of `x_t`; multiplied by 0 at t = 0.
+    """
+    return torch.addcmul(posterior_mean(c, x_start, x_t), c.posterior_variance.sqrt(), noise)
+
+
+def dpmpp_2m(problem: SampleProblem, *, is_stochastic: bool = False) -> Iterator[dict[str, Tensor]]:
+    """Sample with DPM-Solver++ (2M), data prediction, with or without fresh noise at each step.
+
+    With noise it is SDE-DPM-Solver++ (2M), midpoint rule: a step is one of the reverse chain with
+    the small fixed variance, from an x_start that is extrapolated in log-SNR.
     """
     x, previous = problem.x_T, None
     for k, t in enumerate(problem.timesteps()):
-        noise = problem.noise_fn(k)
+        noise = problem.noise_fn(k) if is_stochastic else None
         c = problem.process.coefficients_at(t, x.ndim)
         pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
-        x_start = multistep.extrapolated_xstart(c, pred_xstart, previous)
-        x = multistep.sde_step(c, x, x_start, noise)
+        x_start = extrapolated_xstart(c, pred_xstart, previous)
+        x = ddim_step(c, x, x_start) if noise is None else sde_step(c, x, x_start, noise)
         yield {"sample": x, "pred_xstart": pred_xstart}
         previous = pred_xstart
 
 
+def linear_multistep_xstart(
+    c: Coefficients[Tensor], x_t: Tensor, pred_xstart: Tensor, history: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the x_start that a pseudo linear multistep rests on, and the noise at t.
+
+    The noise of the steps so far is combined by Adams–Bashforth,
+    eps' = (55 eps_t - 59 eps_{t+1} + 37 eps_{t+2} - 9 eps_{t+3}) / 24,
+    and the DDIM step takes eps' in the place of eps_t (PNDM, section 3). With fewer
+    values the formula of lower order takes its place, so the first step is one of DDIM.
+
+    Args:
+        c: coefficients at t.
+        x_t: (B, C, ...) noisy examples.
+        pred_xstart: predicted x_start at t.
+        history: noise at t + 1, t + 2, ..., at most three.
+
+    Returns:
+        x_start such that it and eps' make up `x_t`, and eps_t; both in the shape of `x_t`.
+    """
+    eps = eps_from_xstart(c, x_t, pred_xstart)
+    if not history:
+        return pred_xstart, eps
+    weights = ADAMS_BASHFORTH[len(history)]
+    change = (weights[0] - 1.0) * eps
+    for weight, value in zip(weights[1:], history, strict=True):
+        change = change + weight * value
+    # By how much eps' differs, so that pred_xstart keeps its digits where x_t has little signal.
+    return pred_xstart - c.sqrt_recipm1_alphas_cumprod * change, eps
+
+
 def plms(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
-    """Sample with pseudo linear multisteps of order 4 (Liu et al. 2022, arXiv 2202.09778).
+    """Sample with pseudo linear multisteps of order 4 (PNDM).
 
     Orders 1, 2 and 3 lead up to it, so that every step costs one evaluation (the paper starts with
     Runge–Kutta steps of four); the last step, to x_start, is of order 1. The weights are those of
@@ -139,10 +200,10 @@ def plms(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
         c = problem.process.coefficients_at(t, x.ndim)
         pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
         used = history if k < last else []
-        x_start, eps = multistep.linear_multistep_xstart(c, x, pred_xstart, used)
+        x_start, eps = linear_multistep_xstart(c, x, pred_xstart, used)
         x = ddim_step(c, x, x_start)
         yield {"sample": x, "pred_xstart": pred_xstart}
-        history = [eps, *history][: multistep.MAX_ORDER - 1]
+        history = [eps, *history][: MAX_ORDER - 1]
 
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
@@ -151,7 +212,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "ddim": ddim,
         "plms": plms,
         "dpmpp_2m": dpmpp_2m,
-        "dpmpp_2m_sde": dpmpp_2m_sde,
+        "dpmpp_2m_sde": functools.partial(dpmpp_2m, is_stochastic=True),
     }
 )
 
@@ -268,3 +329,37 @@ def gaussian_noise_fn(
         return draw()
 
     return draw(), noise_fn
+
+
+def last_noise_level(alpha_bar: float) -> float:
+    """Return √((1 - alpha_bar) / alpha_bar), the std of the noise beside a signal of unit size.
+
+    Args:
+        alpha_bar: of the timestep that the last step starts from, in (0, 1].
+    """
+    return math.sqrt((1.0 - alpha_bar) / alpha_bar)
+
+
+def std_share_of_last_jump(std: float, alpha_bar: float) -> float:
+    """Return sampled std / true std when all is exact but the last step.
+
+    The last step goes from the noise level s_last to the predicted x_start. For Gaussian data that
+    is E[x_start | x_t], and the variance of a conditional mean lacks that of the rest: what is left
+    of s² is s⁴ / (s² + s_last²), so the std keeps √(s² / (s² + s_last²)). That is what any sampler
+    keeps that has the right law at t = 0; the steps before lose or add variance of their own.
+
+    Args:
+        std: true std s > 0 of the data, in units of x_start.
+        alpha_bar: of the timestep that the last step starts from, in (0, 1].
+
+    Returns:
+        A share in (0, 1].
+
+    Raises:
+        ValueError: for a std or a share of signal that is not positive.
+    """
+    if not (std > 0.0 and 0.0 < alpha_bar <= 1.0):
+        raise ValueError(
+            f"std must be positive and alpha_bar in (0, 1], got {std:g} and {alpha_bar:g}"
+        )
+    return std / math.hypot(std, last_noise_level(alpha_bar))

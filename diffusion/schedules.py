@@ -1,7 +1,4 @@
-"""Noise schedules: the variances beta_t of the forward chain, in float64.
-
-Not for choosing a subset of the steps of a schedule: that is `diffusion.respace`.
-"""
+"""Noise schedules: the variances beta_t of the forward chain, in float64."""
 
 from __future__ import annotations
 
@@ -26,12 +23,6 @@ def linear_beta_schedule(num_steps: int) -> Float64Array:
     beta runs from c·1e-4 to c·0.02 with c = 1000 / num_steps (Ho et al. 2020, section 4, is
     num_steps = 1000).
 
-    Args:
-        num_steps: length T of the chain, at least 20.
-
-    Returns:
-        (T,) betas in (0, 1].
-
     Raises:
         ValueError: for fewer than 20 steps, where the last beta would exceed 1.
     """
@@ -54,12 +45,6 @@ def cosine_beta_schedule(num_steps: int) -> Float64Array:
     alpha_bar(u) = cos²((u + s)/(1 + s)·π/2) with s = 0.008 and
     beta_t = min(1 - alpha_bar((t+1)/T)/alpha_bar(t/T), 0.999)
     (Nichol & Dhariwal 2021, equation 17).
-
-    Args:
-        num_steps: length T of the chain.
-
-    Returns:
-        (T,) betas in (0, 0.999].
     """
     u = np.arange(num_steps + 1, dtype=np.float64) / num_steps
     alpha_bar = np.cos((u + COSINE_OFFSET) / (1.0 + COSINE_OFFSET) * np.pi / 2.0) ** 2

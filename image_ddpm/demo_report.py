@@ -12,12 +12,12 @@ from typing import Any
 
 from image_ddpm.demo import SOLVERS, Preset
 from image_ddpm.sampling import SECONDS_FILE
-from utils.atomic_file import write_text_atomic
-from utils.errors import DataError
-from utils.html_report import Html, Page, Rows, Section, figure, join, number, table, tag
-from utils.json_file import is_number, read_json
-from utils.svg_plot import bars
-from utils.time_util import seconds_per_item
+from utils.files.atomic import write_text_atomic
+from utils.files.json import is_number, read_json
+from utils.machine.cost import seconds_per_item
+from utils.process.errors import DataError
+from utils.report.html import Html, Page, Rows, Section, figure, join, number, table, tag
+from utils.report.svg import bars
 
 _HEAD = (
     "solver",

@@ -20,12 +20,12 @@ from ddpm.flags import (
     SamplerFlags,
     TrainedFlags,
 )
-from utils.data_flags import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
-from utils.file_names import with_home
-from utils.flag_groups import AutoBatch, Batch, ImageFolder, ScriptFlags
-from utils.launch import read_launch
+from utils.files.names import with_home
+from utils.flags.data import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
+from utils.flags.groups import AutoBatch, Batch, ImageFolder, ScriptFlags
+from utils.flags.training import TrainFlags
+from utils.machine.launch import read_launch
 from utils.script_util import flag, require_at_least
-from utils.train_flags import TrainFlags
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
 

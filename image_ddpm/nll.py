@@ -1,6 +1,6 @@
 """Bits per dimension of images under a diffusion model, and the terms that they consist of.
 
-The bound is ``diffusion.likelihood``'s; the noise of an image is a function of (seed, its name).
+The bound is ``diffusion.bound``'s; the noise of an image is a function of (seed, its name).
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffusion.bound import calc_bpd_loop
+from diffusion.types import StepOptions
 from image_ddpm.flags import ImageModelFlags, NLLFlags
 from image_ddpm.parts import PartStore, read_part
-from utils.atomic_file import atomic_write, write_json_atomic
-from utils.crop_data import Entry, TestCrops
-from utils.errors import DataError
-from utils.pixel_util import bytes_to_image
-from utils.progress import Progress
-from utils.random_util import stable_seed
-from utils.stop_util import StopFlag
+from utils.files.atomic import atomic_write, write_json_atomic
+from utils.images.dataset import Entry, TestCrops
+from utils.images.pixels import bytes_to_image
+from utils.process.errors import DataError
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.reverse import ReverseProcess
 
 RESULT_FILE, TERMS_FILE, SETTINGS_FILE = "results.json", "nll.npz", ".nll.json"
 _TERMS = ("vb", "xstart_mse", "mse")
@@ -57,7 +59,7 @@ class LikelihoodMeasure:
         self,
         *,
         model: torch.nn.Module,
-        diffusion: GaussianDiffusion,
+        diffusion: ReverseProcess,
         listed: Sequence[Entry],
         entries: Sequence[Entry],
         crops: TestCrops,
@@ -157,13 +159,8 @@ class LikelihoodMeasure:
         if self._network.class_cond:
             labels = [self.entries[index].y for index in indices]
             condition["y"] = torch.tensor(labels, device=self.device)
-        found = self._diffusion.calc_bpd_loop(
-            self.model,
-            images,
-            clip_denoised=self._flags.clip_denoised,
-            model_kwargs=condition,
-            noise_fn=noise_fn,
-        )
+        options = StepOptions(clip_denoised=self._flags.clip_denoised, model_kwargs=condition)
+        found = calc_bpd_loop(self._diffusion, self.model, images, options, noise_fn)
         arrays = {name: value.double().cpu().numpy() for name, value in found.items()}
         ordered = {
             name: value[:, ::-1].copy() if name in _TERMS else value

@@ -10,21 +10,21 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ddpm.process import create_diffusion, model_settings, setting_defaults
-from ddpm.stored import start_of_file
+from ddpm.stored_flags import start_of_file
+from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, NLLFlags
+from image_ddpm.networks import create_image_model, image_identity, model_keywords
 from image_ddpm.nll import SETTINGS_FILE, LikelihoodMeasure, write_results
 from image_ddpm.parts import PartStore
-from image_ddpm.script_util import create_image_model, image_identity, model_keywords
-from image_ddpm.train_data import load_entries
-from utils.crop_data import Entry, TestCrops
-from utils.data_flags import ENLARGE, ERROR, SKIP
 from utils.debug_util import report_cost
-from utils.errors import DataError
-from utils.image_decode import BadImageError, ImageFacts
-from utils.image_notes import look_at, say_sizes, without_small
-from utils.image_util import read_image, resolve_image_path
-from utils.model_util import load_checked
-from utils.settings_file import require_same_settings
+from utils.files.records import require_same_settings
+from utils.flags.data import ENLARGE, ERROR, SKIP
+from utils.images.dataset import Entry, TestCrops
+from utils.images.decode import BadImageError, ImageFacts
+from utils.images.files import read_image, resolve_image_path
+from utils.images.notes import look_at, say_sizes, without_small
+from utils.loops.networks import load_checked
+from utils.process.errors import DataError
 
 Log = Callable[[str], None]
 Flags = tuple[ImageModelFlags, ImageDiffusionFlags, LabelFlags, NLLFlags]

@@ -17,11 +17,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.atomic_file import atomic_write, remove_stale_temp_files
-from utils.errors import DataError
-from utils.lock_util import try_lock
-from utils.npz_file import read_npz
-from utils.storage_util import make_folder
+from utils.files.atomic import atomic_write, remove_stale_temp_files
+from utils.files.lock import try_lock
+from utils.files.storage import make_folder
+from utils.process.errors import DataError
+from utils.untrusted.arrays import read_npz
 
 Arrays = Mapping[str, NDArray[Any]]
 _PAUSE_SECONDS = 0.1

@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_ddpm.parts import PartStore, read_part
-from utils.atomic_file import atomic_write, write_json_atomic
-from utils.errors import DataError
-from utils.image_util import write_png
-from utils.npz_file import read_npz, read_npz_rows
-from utils.pixel_util import make_grid
-from utils.progress import Progress
-from utils.stop_util import StopFlag
-from utils.storage_util import make_folder
-from utils.thread_util import chosen_threads, ordered_map
+from utils.files.atomic import atomic_write, write_json_atomic
+from utils.files.storage import make_folder
+from utils.images.files import write_png
+from utils.images.pixels import make_grid
+from utils.machine.threads import chosen_threads, ordered_map
+from utils.process.errors import DataError
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.untrusted.arrays import read_npz, read_npz_rows
 
 Shape = tuple[int, int, int, int]
 CLASSES_FILE = "classes.json"

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 
 from ddpm.process import create_diffusion, sampling_settings, setting_defaults
-from ddpm.stored import start_of_file
+from ddpm.stored_flags import start_of_file
+from image_ddpm.classifier import Denoiser, load_guide
 from image_ddpm.classifier_flags import GuideFlags
-from image_ddpm.classifier_utils import Denoiser, load_guide
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
 from image_ddpm.labels import ALL_LABELS, random_labels
+from image_ddpm.networks import create_image_model, image_identity, model_keywords
 from image_ddpm.sampling import ImageSampler
-from image_ddpm.script_util import create_image_model, image_identity, model_keywords
-from utils.atomic_file import sha256_of
-from utils.model_util import load_checked
-from utils.settings_file import require_same_settings
+from utils.files.atomic import sha256_of
+from utils.files.records import require_same_settings
+from utils.loops.networks import load_checked
 
 SETTINGS_FILE = ".sampling.json"
 

@@ -18,24 +18,24 @@ import torch
 from ddpm.classes import listed_classes, trained_labels
 from ddpm.sampling import draw_samples
 from diffusion.guidance import CondFn, classifier_free
-from diffusion.options import Model
 from diffusion.samplers import SamplerOptions
+from diffusion.types import Model
 from image_ddpm.flags import ImageModelFlags, ImageSampleFlags
 from image_ddpm.labels import with_label_numbers
 from image_ddpm.parts import PartStore
-from utils.background_writer import BackgroundWriter
-from utils.batch_util import find_batch_size
-from utils.compile_util import compiled_for
 from utils.debug_util import report_cost
-from utils.pixel_util import image_to_bytes, require_finite
-from utils.progress import Progress
-from utils.random_util import stable_seed
+from utils.files.writer import BackgroundWriter
+from utils.images.pixels import image_to_bytes, require_finite
+from utils.loops.compile import compiled_for
+from utils.machine.batch_size import find_batch_size
+from utils.machine.cost import Stopwatch
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
 from utils.script_util import AUTO
-from utils.stop_util import StopFlag
-from utils.time_util import Stopwatch
+from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.process import GaussianDiffusion
     from models.unet import TimeConditionedUNet
 
 Log = Callable[[str], None]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import UNetConfig
-from models.nn import (
+from models.layers import (
     GroupNorm32,
     SiLUInPlace,
     attention,

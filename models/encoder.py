@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoder_config import EncoderConfig
-from models.nn import (
+from models.layers import (
     GroupNorm32,
     SiLUInPlace,
     attention,

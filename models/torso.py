@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from models.blocks import AttentionBlock, BlockSequential, Downsample, Resampling, ResBlock
 from models.config import UNetConfig
+from models.cpu.winograd import prefers_channels_last
 from models.hints import explain_difference
-from models.nn import cast_convolutions, conv_nd, timestep_embedding
+from models.layers import cast_convolutions, conv_nd, timestep_embedding
 from models.structure import Shapes
-from models.winograd import prefers_channels_last
 
 # Narrower networks gain little from fast convolutions, and their other layers would lose more.
 _MIN_WIDTH_CHANNELS_LAST = 64

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.blocks import AttentionBlock, BlockSequential, Upsample
 from models.config import UNetConfig
-from models.nn import (
+from models.layers import (
     GroupNorm32,
     SiLUInPlace,
     cast_convolutions,

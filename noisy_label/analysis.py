@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from noisy_label.flags import BIASED, UNIFORM
-from noisy_label.label_files import NoisyLabels
+from noisy_label.labels import NoisyLabels
 from noisy_label.noise import (
     NUM_CLASSES,
     Array,
@@ -22,7 +22,7 @@ from noisy_label.noise import (
     share_of_wrong_largest,
     uniform_law,
 )
-from utils.random_util import stable_seed
+from utils.seeds import stable_seed
 
 # probabilities of the right class that fp32 cannot tell from 1
 _ROUNDS_TO_ONE = 2.0**-25

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from utils.file_names import number_name
-from utils.flag_groups import Logged, Output, Overwrite, Seeded
+from utils.files.names import number_name
+from utils.flags.groups import Logged, Output, Overwrite, Seeded
+from utils.flags.training import OptimizerFlags, TrainFlags
 from utils.script_util import flag, require_at_least
-from utils.train_flags import OptimizerFlags, TrainFlags
 
 TRAIN, GENERATE, TRAIN_NOISY = "train", "generate_noisy_label", "train_on_noisy_label"
 ANALYSE, DRAW = "predict_analysis", "draw_pictures"

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from noisy_label.noise import Array
-from utils.data_util import EpochOrder, ItemKey, ShardSampler, rank_batches
-from utils.random_util import stable_seed
+from utils.loops.data import EpochOrder, ItemKey, ShardSampler, rank_batches
+from utils.seeds import stable_seed
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from utils.atomic_file import write_bytes_atomic
+from utils.files.atomic import write_bytes_atomic
 
 _COLUMNS = 5
 

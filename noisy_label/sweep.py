@@ -2,7 +2,7 @@
 
 A run leaves ``run.json`` last; a sweep that goes on skips what has one, and a run that was stopped
 goes on at its checkpoint. What the figures mean is the business of ``analysis``, what is made of
-them that of ``sweep_report``.
+them that of ``noisy_label.report``.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from noisy_label.analysis import (
     net_figures,
     noise_figures,
 )
+from noisy_label.files import TEST, TRAINING, Split, describe_split
 from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
 from noisy_label.loops import Stopped, predict
-from noisy_label.mnist_files import TEST, TRAINING, Split, describe_split
 from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
-from utils.atomic_file import atomic_write, write_json_atomic
-from utils.errors import DataError
-from utils.file_names import number_name
-from utils.json_file import is_number, read_json
+from utils.files.atomic import atomic_write, write_json_atomic
+from utils.files.json import is_number, read_json
+from utils.files.names import number_name
+from utils.files.records import require_same_settings
+from utils.files.storage import make_folder
 from utils.logger import RunLogger
-from utils.npz_file import read_npz
-from utils.random_util import stable_seed
+from utils.process.errors import DataError
 from utils.script_util import defaults
-from utils.settings_file import require_same_settings
-from utils.storage_util import make_folder
+from utils.seeds import stable_seed
+from utils.untrusted.arrays import read_npz
 
 CLEAN, RESULT_FILE, SETTINGS_FILE = "clean", "run.json", "settings.json"
 # what all runs of a sweep have in common

@@ -12,10 +12,10 @@ import torch
 
 from noisy_label.flags import SweepFlags
 from noisy_label.sweep import SweepRun, do_run, result_of
-from utils.console import prepare_streams
-from utils.progress import Progress
-from utils.stop_util import StopFlag
-from utils.thread_util import num_cores
+from utils.machine.threads import num_cores
+from utils.process.console import prepare_streams
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from noisy_label.files import TEST, TRAINING
 from noisy_label.flags import BIASED, GENERATED, UNIFORM, SweepFlags
-from noisy_label.mnist_files import TEST, TRAINING
 from noisy_label.noise import Labels, count_classes, flip_points
 from noisy_label.published import published_accuracy
 from noisy_label.sweep import (

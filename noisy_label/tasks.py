@@ -22,6 +22,7 @@ from noisy_label.analysis import (
     noise_figures,
     rounded_to_one,
 )
+from noisy_label.files import TEST, TRAINING, describe_split, load_split
 from noisy_label.flags import (
     ANALYSE,
     DRAW,
@@ -32,22 +33,21 @@ from noisy_label.flags import (
     NetFlags,
     NoiseFlags,
 )
-from noisy_label.label_files import NoisyLabels, held_out_file
-from noisy_label.label_records import (
+from noisy_label.labels import NoisyLabels, held_out_file
+from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
+from noisy_label.noise import NUM_CLASSES, Labels, count_classes
+from noisy_label.records import (
     load_for,
     refuse_to_replace,
     require_one_draw,
     save_with_record,
 )
-from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
-from noisy_label.mnist_files import TEST, TRAINING, describe_split, load_split
-from noisy_label.noise import NUM_CLASSES, Labels, count_classes
 from utils import dist_util
-from utils.atomic_file import sha256_of, write_json_atomic
-from utils.checkpoint import CheckpointStore
-from utils.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
-from utils.identity import Identity
-from utils.state_dict_io import load_model
+from utils.files.atomic import sha256_of, write_json_atomic
+from utils.files.identity import Identity
+from utils.loops.checkpoint import CheckpointStore
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
+from utils.untrusted.state_dict import load_model
 
 if TYPE_CHECKING:
     from utils.logger import RunLogger

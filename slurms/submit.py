@@ -29,7 +29,7 @@ from slurms.chain import (
     submit,
     waits_for,
 )
-from utils.errors import EXIT_DONE, run_main
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, flag, from_args, make_parser
 
 _JOB = "[0-9]+(_[0-9]+)?"

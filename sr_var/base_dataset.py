@@ -1,16 +1,16 @@
-"""The images of the data set, as the info dicts list them; ``utils.crop_data`` cuts them."""
+"""The images of the data set, as the info dicts list them; ``utils.images.dataset`` cuts them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 
-from sr_var.flags import DataFlags, SampleFlags
-from utils.crop_data import Entry, listed_entries
-from utils.data_flags import ERROR
-from utils.errors import DataError
-from utils.image_decode import ImageFacts
-from utils.image_notes import look_at, say_sizes, without_small
+from sr_var.flags.scripts import DataFlags, SampleFlags
+from utils.flags.data import ERROR
+from utils.images.dataset import Entry, listed_entries
+from utils.images.decode import ImageFacts
+from utils.images.notes import look_at, say_sizes, without_small
+from utils.process.errors import DataError
 
 
 def load_entries(

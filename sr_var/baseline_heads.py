@@ -1,7 +1,7 @@
 """What the outputs of a baseline network mean: pure functions on tensors and arrays.
 
-Not for losses (``losses``), nor for files (``baseline_utils``). Images are in [-1, 1] unless a name
-says otherwise; arrays are HWC.
+Not for losses (``losses``), nor for files (``sr_var.baseline``). Images are in [-1, 1] unless a
+name says otherwise; arrays are HWC.
 """
 
 from __future__ import annotations

@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, noising
+from sr_var.data.pairs import load_train_crops
 from sr_var.degradation import area_downsample, bilinear_upsample
-from sr_var.flags import DataFlags
-from sr_var.results import PICTURES_IN_STRIP, strip
-from sr_var.sr_data import load_train_crops
-from utils.crop_data import Entry, check_labels
-from utils.data_util import TrainData
-from utils.pixel_util import bytes_to_image
-from utils.train_flags import TrainFlags
+from sr_var.flags.scripts import DataFlags
+from sr_var.results.folder import PICTURES_IN_STRIP, strip
+from utils.flags.training import TrainFlags
+from utils.images.dataset import Entry, check_labels
+from utils.images.pixels import bytes_to_image
+from utils.loops.data import TrainData
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
-    from diffusion.timestep_sampler import ScheduleSampler
+    from diffusion.timesteps import ScheduleSampler
 
 
 class SRDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from sr_var.cross_fit import CrossFit
-from sr_var.flags import DataFlags
-from sr_var.inputs import spread
+from sr_var.data.folds import CrossFit
+from sr_var.data.pairs import rank_batches, regression_pair, test_batches
+from sr_var.flags.scripts import DataFlags
 from sr_var.model_args import refuse_other_setting
-from sr_var.results import PICTURES_IN_STRIP, ResultFolder, save_array, strip
-from sr_var.sample_jobs import LOW_RES_FILE
-from sr_var.sr_data import rank_batches, regression_pair, test_batches
-from utils.crop_data import Entry, TestCrops
-from utils.image_decode import BadImageError
-from utils.pixel_util import image_to_255, save_image, to_hwc
+from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
+from sr_var.results.inputs import spread
+from sr_var.results.jobs import LOW_RES_FILE
+from utils.images.dataset import Entry, TestCrops
+from utils.images.decode import BadImageError
+from utils.images.pixels import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 

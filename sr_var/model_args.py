@@ -1,6 +1,6 @@
 """``mean_model_args.pkl``, ``var_…`` and ``baseline_…``: the model flags a run was trained with.
 
-Which of them a later command line follows is the business of ``sr_var.stored``.
+Which of them a later command line follows is the business of ``sr_var.stored_flags``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ddpm.stored import Start
-from sr_var.flags import MeanModelFlags, VarModelFlags
-from sr_var.net_flags import BaselineModelFlags
-from utils.atomic_file import write_text_atomic
-from utils.errors import CheckpointError
-from utils.identity import Identity, differences, free_flags, made_with
-from utils.safe_pickle import dump_pickle, load_args
-from utils.script_util import defaults, flags_of
-from utils.stored_flags import stored_value
+from ddpm.stored_flags import Start
+from sr_var.flags.nets import BaselineModelFlags
+from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
+from utils.files.atomic import write_text_atomic
+from utils.files.identity import Identity, differences, made_with
+from utils.flags.stored import stored_value
+from utils.process.errors import CheckpointError
+from utils.script_util import defaults, flags_of, free_flags
+from utils.untrusted.pickles import dump_pickle, load_args
 
 _FILE_NAMES = {
     MeanModelFlags: "mean_model_args.pkl",

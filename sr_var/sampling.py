@@ -22,10 +22,9 @@ from ddpm.classes import require_known_labels
 from ddpm.sampling import draw_samples
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn
 from sr_var.degradation import area_downsample
-from sr_var.flags import SampleFlags
-from sr_var.inputs import NUM_LOOKED_AT, is_known_input
-from sr_var.moments import MOMENTS_FILE
-from sr_var.sample_jobs import (
+from sr_var.flags.scripts import SampleFlags
+from sr_var.results.inputs import NUM_LOOKED_AT, is_known_input
+from sr_var.results.jobs import (
     LOW_RES_FILE,
     SAMPLES_FOLDER,
     SECONDS_FILE,
@@ -35,26 +34,27 @@ from sr_var.sample_jobs import (
     sample_path,
     stored_moments,
 )
-from utils.atomic_file import remove_stale_temp_files
-from utils.background_writer import BackgroundWriter
-from utils.batch_util import find_batch_size
-from utils.compile_util import compiled_for
-from utils.crop_data import Entry, TestCrops, check_labels
+from sr_var.results.moments import MOMENTS_FILE
 from utils.debug_util import report_cost
-from utils.image_decode import BadImageError
-from utils.image_util import safe_join
-from utils.lock_util import try_lock
-from utils.pixel_util import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
-from utils.progress import Progress
-from utils.random_util import stable_seed
+from utils.files.atomic import remove_stale_temp_files
+from utils.files.lock import try_lock
+from utils.files.storage import make_folder
+from utils.files.writer import BackgroundWriter
+from utils.images.dataset import Entry, TestCrops, check_labels
+from utils.images.decode import BadImageError
+from utils.images.files import safe_join
+from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
+from utils.loops.compile import compiled_for
+from utils.machine.batch_size import find_batch_size
+from utils.machine.cost import Stopwatch
+from utils.machine.threads import encoding_threads, ordered_map
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
 from utils.script_util import AUTO
-from utils.stop_util import StopFlag
-from utils.storage_util import make_folder
-from utils.thread_util import encoding_threads, ordered_map
-from utils.time_util import Stopwatch
+from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.process import GaussianDiffusion
     from models.unet import SuperResModel
 
 
@@ -177,7 +177,9 @@ class SRSampler:
         condition = self._condition(low_res[None].expand(size, -1, -1, -1), [crop["y"]] * size)
         t = next(iter(self._diffusion.descending_timesteps(x)))
         with torch.inference_mode():
-            return self._diffusion.denoise(self._denoiser, x, t, model_kwargs=condition)
+            return self._diffusion.denoise(
+                self._denoiser, x, t, SamplerOptions(model_kwargs=condition)
+            )
 
     # ---- claiming
 

@@ -17,12 +17,12 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
-from sr_var.flags import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
-from sr_var.net_flags import BaselineModelFlags
+from sr_var.flags.nets import BaselineModelFlags
+from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
 from utils.script_util import defaults
 
 if TYPE_CHECKING:
-    from diffusion.gaussian_diffusion import GaussianDiffusion
+    from diffusion.process import GaussianDiffusion
     from models.unet import SuperResModel, UNetModel, VarianceModel
 
 
@@ -71,7 +71,7 @@ def create_var_model(**flags: Any) -> VarianceModel:
 def create_baseline_model(**flags: Any) -> UNetModel:
     """The one network of a baseline (:class:`BaselineModelFlags`), its outputs side by side.
 
-    ``predict_residual`` is left to ``baseline_utils``: there are more outputs than inputs.
+    ``predict_residual`` is left to ``sr_var.baseline``: there are more outputs than inputs.
 
     Raises:
         TypeError: for an unknown flag.

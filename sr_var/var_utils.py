@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
 from sr_var.model_args import refuse_other_setting
-from sr_var.net_flags import ITAKURA_SAITO, SQUARED_ERROR
-from sr_var.results import PICTURES_IN_STRIP, ResultFolder, strip
-from utils.atomic_file import sha256_of
-from utils.errors import CheckpointError
-from utils.pixel_util import require_finite, to_hwc
-from utils.safe_pickle import dump_pickle
+from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
+from utils.files.atomic import sha256_of
+from utils.images.pixels import require_finite, to_hwc
+from utils.loops.trees import batch_slice
+from utils.process.errors import CheckpointError
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
-from utils.tree_util import batch_slice
+from utils.untrusted.pickles import dump_pickle
 
 if TYPE_CHECKING:
-    from sr_var.cross_fit import CrossFit
+    from sr_var.data.folds import CrossFit
 
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
@@ -52,7 +52,7 @@ def with_mean(mean_model: torch.nn.Module, net_input: Any) -> torch.Tensor:
     Args:
         mean_model: a mean net, or those of cross-fitting (``FoldedMean``).
         net_input: (N, 3, H, H) upsampled low-res images; or, for the net of each image's fold, a
-            dict of them and the folds (``sr_data.load_regression_data``).
+            dict of them and the folds (``sr_var.data.pairs.load_regression_data``).
     """
     is_folded = isinstance(net_input, dict)
     low_res_up: torch.Tensor = net_input["low_res"] if is_folded else net_input

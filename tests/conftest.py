@@ -14,8 +14,8 @@ from tests.pipeline import Pipeline, run_pipeline
 from tests.reliability.extent import FIGURE, is_full
 from tests.sr_var.samplers import make_sampler
 from tests.tiny import TinyData
-from utils import stop_util
-from utils.stop_util import STOP_SIGNALS
+from utils.process import stop as stop_util
+from utils.process.stop import STOP_SIGNALS
 
 # how long an example may take is a matter of what else the machine does
 hypothesis.settings.register_profile(

@@ -9,7 +9,8 @@ import os
 import re
 from collections.abc import MutableMapping
 
-# of launchers (docs: utils.launch), of the toolkit's own switches, of slurms/job.sh, of threads
+# of launchers (docs: utils.machine.launch), of the toolkit's own switches, of slurms/job.sh, of
+# threads
 _UNWANTED = re.compile(
     r"(SLURM|OMPI|PMI|PMIX|MPI|MV2|TORCHELASTIC)_\w+"
     r"|(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)"

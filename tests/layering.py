@@ -1,4 +1,4 @@
-"""Reads imports and sizes off the source with ``ast``: what the layering test asks.
+"""Reads imports and sizes off the source with `ast`, and the page that describes the tree.
 
 Works on any tree, so that the test can be tried on one with planted faults.
 """
@@ -6,8 +6,9 @@ Works on any tree, so that the test can be tried on one with planted faults.
 from __future__ import annotations
 
 import ast
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LAYERS = ("models", "diffusion", "oracle", "utils")
@@ -84,6 +85,83 @@ def sources(root: Path) -> Iterator[Path]:
     yield from sorted(root.glob("*.py"))
     for folder in [*packages(root), *sorted(NOT_PACKAGES)]:
         yield from sorted((root / folder).rglob("*.py"))
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Dotted name → file of every module of the packages; without `__init__`."""
+    files = (path for package in packages(root) for path in (root / package).rglob("*.py"))
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts): path
+        for path in sorted(files)
+        if path.stem != "__init__"
+    }
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Module → modules of the packages that it imports, also for type checks and in functions."""
+    found = modules(root)
+    graph: dict[str, set[str]] = {name: set() for name in found}
+    for name, path in found.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & set(found)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= (names | {node.module}) & set(found)
+    return graph
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Sets of names each of which reaches the others; sorted, empty if all goes one way."""
+    reach = {name: set(targets) for name, targets in graph.items()}
+    for middle in reach:
+        for name in reach:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    found = {
+        tuple(sorted(other for other in reach[name] if name in reach.get(other, ())))
+        for name in reach
+    }
+    return sorted(list(circle) for circle in found if circle)
+
+
+def circle_faults(root: Path) -> list[list[str]]:
+    """Circles between modules, and those between rooms: folders within a package.
+
+    A module that stands directly in a package is a node of its own among the rooms.
+    """
+    graph = import_graph(root)
+    rooms: dict[str, set[str]] = {}
+    for name, targets in graph.items():
+        own = _room(name)
+        rooms.setdefault(own, set()).update({_room(target) for target in targets} - {own})
+    found = circles(graph)
+    return found + [circle for circle in circles(rooms) if circle not in found]
+
+
+def _room(module: str) -> str:
+    return module.rpartition(".")[0] if module.count(".") > 1 else module
+
+
+def page_faults(root: Path) -> list[str]:
+    """Modules that the tree in docs/architecture.md does not name, and names without a module.
+
+    A line without indent that begins with a package's folder opens it; an indented line below
+    names its modules, up to three spaces or more.
+    """
+    text = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folder, named = "", []
+    for line in text.split("```")[1].splitlines():
+        start = line.split(" ")[0].rstrip("/")
+        if line and not line.startswith(" "):
+            folder = start.replace("/", ".") if start.split("/")[0] in packages(root) else ""
+        elif line and folder:
+            named += [f"{folder}.{name}" for name in re.split(r" {3,}", line.strip())[0].split()]
+    have = modules(root)
+    faults = [f"{name} is not on the page" for name in have if name not in named]
+    faults += [f"{name} is on the page and is no module" for name in named if name not in have]
+    twice = {name for name in named if named.count(name) > 1}
+    return faults + [f"{name} is on the page more than once" for name in sorted(twice)]
 
 
 def size_faults(root: Path) -> list[str]:

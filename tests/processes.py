@@ -21,7 +21,7 @@ from typing import Any
 from tests.reliability.extent import is_full
 from tests.tiny import ROOT
 from tests.utils.processes import Child
-from utils.errors import EXIT_DONE
+from utils.process.errors import EXIT_DONE
 
 _TIMEOUT_SECONDS = 60.0
 

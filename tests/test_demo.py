@@ -65,7 +65,7 @@ def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> No
     from dataclasses import fields
 
     from ddpm.flags import DiffusionFlags
-    from sr_var import flags
+    from sr_var.flags import scripts as flags
 
     def take(args: dict[str, object], *classes: type) -> dict[str, object]:
         names = {field.name for group in classes for field in fields(group)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.layering import layer_faults, packages, size_faults
+from tests.layering import circle_faults, layer_faults, packages, page_faults, size_faults
 from tests.tiny import ROOT
 
 _IMPORT_ALL = """
@@ -46,20 +46,20 @@ def test_layers_import_only_what_they_may() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "fault"),
     [
-        ("models/nn.py", "import numpy as np", "models/nn.py imports numpy"),
-        ("models/nn.py", "from utils import logger", "models/nn.py imports utils"),
-        ("models/nn.py", "import diffusion.losses", "models/nn.py imports diffusion"),
+        ("models/layers.py", "import numpy as np", "models/layers.py imports numpy"),
+        ("models/layers.py", "from utils import logger", "models/layers.py imports utils"),
+        ("models/layers.py", "import diffusion.losses", "models/layers.py imports diffusion"),
         ("diffusion/losses.py", "import PIL.Image", "diffusion/losses.py imports PIL"),
-        ("diffusion/losses.py", "from models import nn", "diffusion/losses.py imports models"),
+        ("diffusion/losses.py", "from models import layers", "diffusion/losses.py imports models"),
         ("utils/logger.py", "from task_a import flags", "utils/logger.py imports task_a"),
-        ("utils/logger.py", "import models.nn", "utils/logger.py imports models"),
+        ("utils/logger.py", "import models.layers", "utils/logger.py imports models"),
         ("utils/logger.py", "def f():\n    import run_b", "utils/logger.py imports run_b"),
         ("task_a/flags.py", "from task_b import flags", "task_a/flags.py imports task_b"),
         ("task_a/flags.py", "import run_a", "task_a/flags.py imports run_a"),
         ("utils/logger.py", "from ddpm import flags", "utils/logger.py imports ddpm"),
         ("ddpm/flags.py", "from task_a import flags", "ddpm/flags.py imports task_a"),
         ("ddpm/flags.py", "import oracle.law", "ddpm/flags.py imports oracle"),
-        ("run_a.py", "import models.nn", "run_a.py imports models"),
+        ("run_a.py", "import models.layers", "run_a.py imports models"),
         ("run_a.py", "def f():\n    from diffusion import losses", "run_a.py imports diffusion"),
         ("run_a.py", "import task_b.flags", "run_a.py imports task_a and task_b"),
     ],
@@ -72,9 +72,99 @@ def test_planted_import_is_found(tmp_path: Path, file: str, line: str, fault: st
     assert layer_faults(tmp_path) == [fault]
 
 
+def test_imports_make_no_circle_between_modules_or_rooms() -> None:
+    assert circle_faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "circle"),
+    [
+        (
+            {
+                "models/layers.py": "import models.other",
+                "models/other.py": "from models import layers",
+            },
+            ["models.layers", "models.other"],
+        ),
+        (
+            {
+                "models/layers.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+                "    from models.other import X",
+                "models/other.py": "def f():\n    from models.layers import Y",
+            },
+            ["models.layers", "models.other"],
+        ),
+        (
+            {
+                "utils/a/one.py": "import utils.b.one",
+                "utils/b/one.py": "",
+                "utils/b/two.py": "import utils.a.two",
+                "utils/a/two.py": "",
+            },
+            ["utils.a", "utils.b"],
+        ),
+        (
+            {"utils/logger.py": "import utils.a.one", "utils/a/two.py": "import utils.logger"},
+            ["utils.a", "utils.logger"],
+        ),
+    ],
+)
+def test_planted_circle_is_found(tmp_path: Path, lines: dict[str, str], circle: list[str]) -> None:
+    _write_clean_tree(tmp_path)
+    for name in ("models/other.py", "utils/a/one.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "models/layers.py").write_text("")
+    assert circle_faults(tmp_path) == []
+    for name, text in lines.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert circle_faults(tmp_path) == [circle]
+
+
+def test_the_page_names_each_module_once() -> None:
+    assert page_faults(ROOT) == []
+
+
+def test_planted_gap_on_the_page_is_found(tmp_path: Path) -> None:
+    _write_clean_tree(tmp_path)
+    (tmp_path / "models/cpu").mkdir()
+    (tmp_path / "models/cpu/fast.py").touch()
+    page = """# Architecture
+```
+run_a.py  run_b.py
+models/   networks
+  layers                 all of them
+models/cpu/   kernels
+  fast
+diffusion/   mathematics
+  losses  schedules      of chains
+oracle/   law
+  law
+utils/
+  logger
+ddpm/
+  flags
+task_a/
+  flags                  flags
+task_b/
+  flags  flags           flags
+docs/   tests
+```
+"""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/architecture.md").write_text(page)
+    assert page_faults(tmp_path) == [
+        "diffusion.schedules is on the page and is no module",
+        "task_b.flags is on the page more than once",
+    ]
+    (tmp_path / "docs/architecture.md").write_text(page.replace("  fast\n", ""))
+    assert "models.cpu.fast is not on the page" in page_faults(tmp_path)
+
+
 def _write_clean_tree(root: Path) -> None:
     files = {
-        "models/nn.py": "import math\nimport torch\nfrom models import other\n",
+        "models/layers.py": "import math\nimport torch\nfrom models import other\n",
         "diffusion/losses.py": "import numpy as np\nimport torch.nn\n",
         "utils/logger.py": "import blobfile\nimport tensorboardX\nfrom utils import errors\n",
         "ddpm/flags.py": "import numpy\nfrom diffusion import losses\nfrom utils import logger\n",
@@ -104,12 +194,12 @@ def test_planted_length_is_found(tmp_path: Path) -> None:
     assert size_faults(tmp_path) == []
     (tmp_path / "run_a.py").write_text("def main(argv):\n    return 0\n" + "\n" * 79)
     long_function = "def f():\n" + "    pass\n" * 50
-    (tmp_path / "models/nn.py").write_text(long_function + "\n" * 450)
+    (tmp_path / "models/layers.py").write_text(long_function + "\n" * 450)
     assert size_faults(tmp_path) == [
         "run_a.py has 81 lines, more than 80",
         "run_a.py has no main(argv=None)",
-        "models/nn.py has 501 lines, more than 500",
-        "models/nn.py: f has 51 lines",
+        "models/layers.py has 501 lines, more than 500",
+        "models/layers.py: f has 51 lines",
     ]
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.tiny import ROOT
-from utils.safe_pickle import problem_with_name
+from utils.untrusted.pickles import problem_with_name
 
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LIMIT = re.compile(r"_?(MAX|MOST|LARGEST|FORMATS|IMAGE_EXTENSIONS)(_[A-Z_]+)?")
 # names of constants in these modules that refuse nothing
 _NO_LIMITS = {
-    "utils.pickle_opcodes._MAX_REASON",  # of a message
+    "utils.untrusted.pickle_opcodes._MAX_REASON",  # of a message
 }
 _SPOKEN = {
     "<NUL>": "\0",

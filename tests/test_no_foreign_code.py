@@ -30,7 +30,7 @@ _NEVER = {
     "torch.jit.load": "runs a program",
     "torch.hub.load": "runs a repository",
     "torch.serialization.add_safe_globals": "lets files name functions",
-    "tarfile.open": "unpacks; see image_ddpm/importers/archive_files.py",
+    "tarfile.open": "unpacks; see image_ddpm/importers/archives.py",
 }
 # keyword of any call → values that are refused
 _KEYWORDS = {"shell": {True}, "allow_pickle": {True}, "weights_only": {False, None}}

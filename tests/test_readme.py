@@ -6,6 +6,7 @@ import importlib
 import re
 import shlex
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,13 @@ def _script_commands() -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("script", "words"), _script_commands(), ids=lambda v: str(v)[:40])
 def test_the_parsers_take_every_command_of_the_readme(script: str, words: list[str]) -> None:
     module = importlib.import_module(script.removesuffix(".py"))
-    args = module.create_parser().parse_args(words)
-    assert vars(args)
+    taken = vars(module.create_parser().parse_args(words))
+    given = {word[2:]: value for word, value in pairwise(words) if word.startswith("--")}
+    kinds = {name: type(taken[name]) for name in given}
+    assert {name: taken[name] for name in given} == {
+        name: value in ("True", "yes") if kinds[name] is bool else kinds[name](value)
+        for name, value in given.items()
+    }
 
 
 def test_the_readme_shows_every_script_of_the_recipe() -> None:
@@ -71,26 +77,15 @@ def test_make_knows_every_target_of_the_readme() -> None:
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
-PAGES = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "benchmarks/README.md",
-    "slurms/README.md",
-    *(
-        f"docs/{page}.md"
-        for page in (
-            "theory",
-            "verification",
-            "oracle",
-            "samplers",
-            "quality",
-            "architecture",
-            "file_formats",
-            "differences",
-            "limits",
-        )
-    ),
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "*/README.md", "docs/**/*.md")
+    for path in ROOT.glob(pattern)
 )
+
+
+def test_the_pages_are_found() -> None:
+    assert {"README.md", "CHANGELOG.md", "slurms/README.md", "docs/reliability.md"} <= set(PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -102,10 +97,15 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     assert not missing
 
 
-def test_nothing_is_left_to_fill_in() -> None:
-    assert not re.findall(r"@[A-Z]+@", README)
+# what people write where something is to come; `docs/…` and `<log_dir>` are meant as they stand
+_TO_FILL = re.compile(r"\b(?:TODO|TBD|FIXME|XXX|lorem ipsum)\b|\?\?\?", re.IGNORECASE)
 
 
-def test_no_page_has_a_place_that_was_to_be_filled() -> None:
-    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
-    assert [page.name for page in pages if "@@" in page.read_text(encoding="utf-8")] == []
+@pytest.mark.parametrize("text", ["TODO: measure", "| 64 | tbd |", "takes ??? s"])
+def test_a_place_to_fill_is_seen(text: str) -> None:
+    assert _TO_FILL.search(text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_has_a_place_that_was_to_be_filled(page: str) -> None:
+    assert _TO_FILL.findall((ROOT / page).read_text(encoding="utf-8")) == []

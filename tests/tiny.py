@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from utils.errors import run_main
-from utils.safe_pickle import dump_pickle
+from utils.process.errors import run_main
+from utils.untrusted.pickles import dump_pickle
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGE, SMALL = 32, 8

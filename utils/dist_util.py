@@ -1,7 +1,8 @@
 """Who am I among the processes, and the few collective operations the loops need.
 
 One process without any launcher needs no process group: every function here then answers for a
-world of one. Started by a launcher (``utils.launch``), the group is gloo on CPUs and NCCL on GPUs.
+world of one. Started by a launcher (``utils.machine.launch``), the group is gloo on CPUs and NCCL
+on GPUs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from utils import exit_util
-from utils.launch import Launch, meet
-from utils.slurm_launch import has_own_gpu
+from utils.machine.launch import Launch, meet
+from utils.machine.slurm import has_own_gpu
+from utils.process import exit as exit_util
 
 _TIMEOUT = timedelta(minutes=30)
 

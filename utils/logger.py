@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from utils.atomic_file import write_json_atomic
-from utils.console import show
-from utils.storage_util import make_folder
+from utils.files.atomic import write_json_atomic
+from utils.files.storage import make_folder
+from utils.process.console import show
 
 
 class RunLogger:
@@ -32,7 +32,7 @@ class RunLogger:
         is_quiet: print nothing either (every rank but the first).
 
     Raises:
-        StorageError: if no folder can be there, see ``storage_util.make_folder``.
+        StorageError: if no folder can be there, see ``utils.files.storage.make_folder``.
     """
 
     def __init__(self, log_dir: str | None = None, *, is_quiet: bool = False) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
-from utils.file_names import with_home
+from utils.files.names import with_home
 from utils.foreign_flags import explain_foreign_flag
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def flag(
         choices: the words that it takes; None: any.
         is_auto: a size that may be left to the script (``AUTO``).
         is_free: a flag of a network or process that a later run may change: what the trained
-            network computes does not depend on it (``utils.identity``).
+            network computes does not depend on it (``utils.files.identity``).
         is_path: a path, as every flag is that ends in ``_dir``, ``_path``, ``_file`` or
             ``_checkpoint``.
     """
@@ -146,6 +146,13 @@ def flags_of(flags_class: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
             flags[field.name] = copy.copy(flags[field.name])
             flags[field.name].default = field.default
     return tuple(flags.values())
+
+
+def free_flags(*classes: type[Any]) -> frozenset[str]:
+    """Names of the flags of dataclasses that were declared with ``is_free``."""
+    return frozenset(
+        one.name for flags in classes for one in flags_of(flags) if one.metadata["is_free"]
+    )
 
 
 _KINDS: Mapping[type, Callable[[str], Any]] = MappingProxyType({bool: str2bool, int: whole_number})

@@ -1,7 +1,7 @@
 """The test loop of every task: the network on each item once, and what to write about it.
 
 A task subclasses :class:`TestLoop` and writes its results in ``_post_process``. Which items a rank
-gets is the business of ``data_util``.
+gets is the business of ``utils.loops.data``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 
 from utils import dist_util
 from utils.debug_util import report_cost
-from utils.loader_util import naming_loader_deaths
 from utils.logger import RunLogger
-from utils.progress import Progress
-from utils.stop_util import StopFlag
-from utils.time_util import Stopwatch
-from utils.tree_util import batch_length, first_tensor, to_device
+from utils.loops.loader import naming_loader_deaths
+from utils.loops.trees import batch_length, first_tensor, to_device
+from utils.machine.cost import Stopwatch
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
 
 
 class TestLoop(ABC):

@@ -2,8 +2,8 @@
 
 A task subclasses :class:`TrainLoop`, says in ``compute_loss`` which L it wants (the default is the
 squared error, whose minimiser is the conditional mean) and reports in ``_post_process``. Data
-order, precision and what a checkpoint remembers are the business of ``data_util``, ``fp16_util``
-and ``train_state``.
+order, precision and what a checkpoint remembers are the business of ``utils.loops.data``,
+``fp16_util`` and ``utils.loops.state``.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from utils import dist_util, train_report
-from utils.atomic_file import is_remote
-from utils.compile_util import compiled_for
-from utils.data_util import endless
+from utils import dist_util
 from utils.debug_util import report_cost
-from utils.errors import CheckpointError
-from utils.identity import Identity
-from utils.loader_util import naming_loader_deaths
-from utils.lock_util import sole_writer
+from utils.files.atomic import is_remote
+from utils.files.identity import Identity
+from utils.files.lock import sole_writer
+from utils.files.storage import make_folder
+from utils.flags.training import TrainFlags
 from utils.logger import RunLogger
-from utils.progress import Progress
-from utils.random_util import stable_seed
-from utils.stop_util import StopFlag
-from utils.storage_util import make_folder
-from utils.train_flags import TrainFlags
-from utils.train_state import TrainState
-from utils.tree_util import batch_length, batch_slice, first_tensor, to_device
+from utils.loops import report as train_report
+from utils.loops.compile import compiled_for
+from utils.loops.data import endless
+from utils.loops.loader import naming_loader_deaths
+from utils.loops.state import TrainState
+from utils.loops.trees import batch_length, batch_slice, first_tensor, to_device
+from utils.process.errors import CheckpointError
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.seeds import stable_seed
 
 _LOG_INTERVALS_BETWEEN_IMAGES = 100
 
@@ -45,7 +46,8 @@ class TrainLoop(ABC):
 
     Args:
         model: the network, in the precision that it computes in.
-        data: a :class:`utils.data_util.ResumableData`, or any iterable of ``(batch, label)``, which
+        data: a :class:`utils.loops.data.ResumableData`, or any iterable of ``(batch, label)``,
+        which
             a resumed run goes through again up to where it stopped. Tensors of one pair share their
             first dimension.
         logger: where to report; silent if None.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from image_ddpm.importers.image_items import TEST, TRAIN, ImageSource, Item
-from utils.digit_images import DigitImages, load_digit_images
+from image_ddpm.importers.items import TEST, TRAIN, ImageSource, Item
+from utils.images.digits import DigitImages, load_digit_images
 
 
 def read_digits(side: int) -> ImageSource:

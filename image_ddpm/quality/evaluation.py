@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from image_ddpm.quality.eval_flags import PIXELS, EvalFlags
-from image_ddpm.quality.eval_text import notices, table
 from image_ddpm.quality.feature_files import FeatureSet, read_input, save_features, statistics_of
 from image_ddpm.quality.features import FeatureMaker, feature_maker
-from image_ddpm.quality.figures import (
+from image_ddpm.quality.flags import PIXELS, EvalFlags
+from image_ddpm.quality.image_sets import ImageSet, require_pairs
+from image_ddpm.quality.metrics import (
     Stopped,
     frechet_figures,
     kernel_figures,
@@ -25,13 +25,13 @@ from image_ddpm.quality.figures import (
     stage,
     subset_size,
 )
-from image_ddpm.quality.image_sets import ImageSet, require_pairs
+from image_ddpm.quality.text import notices, table
 from utils import dist_util
-from utils.atomic_file import write_json_atomic
-from utils.errors import DataError
+from utils.files.atomic import write_json_atomic
 from utils.logger import RunLogger
-from utils.model_util import usable_precision
-from utils.stop_util import StopFlag
+from utils.loops.networks import usable_precision
+from utils.process.errors import DataError
+from utils.process.stop import StopFlag
 
 Input = ImageSet | FeatureSet
 

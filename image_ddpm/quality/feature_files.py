@@ -20,10 +20,10 @@ from image_ddpm.quality.distances import (
     merge_statistics,
 )
 from image_ddpm.quality.image_sets import ImageSet, array_set, choose, folder_set
-from utils.atomic_file import atomic_write
-from utils.errors import DataError
-from utils.npz_file import read_npz
-from utils.storage_util import is_folder, make_folder
+from utils.files.atomic import atomic_write
+from utils.files.storage import is_folder, make_folder
+from utils.process.errors import DataError
+from utils.untrusted.arrays import read_npz
 
 ARRAYS = ("arr_0", "mean", "covariance", "count", "features", "features_name")
 _STATISTICS = ("mean", "covariance", "count")

@@ -1,7 +1,7 @@
 """Features of images: pixels, or what a network of this project has before its last layer.
 
 Knows no distance and no file of features. To add a network: one entry in ``NETWORKS``, its name in
-``eval_flags.NETWORK_NAMES``.
+``image_ddpm.quality.flags.NETWORK_NAMES``.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from image_ddpm.classifier_utils import create_classifier
-from image_ddpm.quality.eval_flags import ENCODER, PIXELS
+from image_ddpm.classifier import create_classifier
+from image_ddpm.quality.flags import ENCODER, PIXELS
 from image_ddpm.quality.image_sets import Picture
 from models.cnn import SmallCNN
 from models.encoder import EncoderUNet
-from utils.atomic_file import sha256_of
-from utils.errors import CheckpointError
-from utils.foreign_state import without_prefix
-from utils.model_util import cast_to_own_precision
-from utils.pixel_util import bytes_to_image
-from utils.state_dict_io import check_state_dict, read_state_dict
+from utils.files.atomic import sha256_of
+from utils.images.pixels import bytes_to_image
+from utils.loops.networks import cast_to_own_precision
+from utils.process.errors import CheckpointError
+from utils.untrusted.foreign_state import without_prefix
+from utils.untrusted.state_dict import check_state_dict, read_state_dict
 
 Features = NDArray[np.float32]
 

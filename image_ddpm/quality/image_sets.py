@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.data_flags import OrientationFlags
-from utils.errors import DataError
-from utils.image_decode import BadImageError
-from utils.image_folder import scan
-from utils.image_notes import ImageNotes, note_of
-from utils.image_util import image_size, read_image, with_extension
-from utils.random_util import stable_seed
-from utils.safe_pickle import problem_with_letters
+from utils.flags.data import OrientationFlags
+from utils.images.decode import BadImageError
+from utils.images.files import image_size, read_image, with_extension
+from utils.images.folder import scan
+from utils.images.notes import ImageNotes, note_of
+from utils.process.errors import DataError
+from utils.seeds import stable_seed
+from utils.untrusted.pickles import problem_with_letters
 
 Picture = NDArray[np.uint8]
 Log = Callable[[str], None]
@@ -33,7 +33,7 @@ class ImageSet:
         names: of a folder's images, relative to it; None for an array.
         array: (N, H, W, C) uint8, C 1 or 3; None for a folder.
         indices: which of them count, ascending.
-        apply_orientation: of a folder's images, see ``image_decode.decode_image``.
+        apply_orientation: of a folder's images, see ``utils.images.decode.decode_image``.
     """
 
     flag: str
@@ -55,7 +55,7 @@ class ImageSet:
         return self._read(k)[0]
 
     def _read(self, k: int) -> tuple[Picture, str]:
-        """The k-th image that counts, and its note (``image_notes``)."""
+        """The k-th image that counts, and its note (``utils.images.notes``)."""
         if self.array is not None:
             return np.broadcast_to(self.array[self.indices[k]], (*self.array.shape[1:3], 3)), ""
         is_turned = self.apply_orientation
@@ -108,7 +108,7 @@ def folder_set(
     """The images of a folder, which may be remote, sorted by name without extension; all levels.
 
     Raises:
-        DataError: see ``image_folder.scan``.
+        DataError: see ``utils.images.folder.scan``.
     """
     # no name is taken out of a list here: whatever can be written down will do
     found = scan(path, log, flag, problem_with=problem_with_letters)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sr_var.base_dataset import load_entries
-from sr_var.flags import VerificationFlags
-from sr_var.results import models_of, read_stamp, short, stamp_path
-from utils.errors import DataError
-from utils.identity import list_digest
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.folder import models_of, read_stamp, short, stamp_path
+from utils.files.identity import list_digest
+from utils.process.errors import DataError
 
 Stamp = tuple[str, list[str]]
 

@@ -21,23 +21,23 @@ from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
-from sr_var.inputs import is_known_input
-from sr_var.oracle_flags import BudgetFlags
-from sr_var.sample_jobs import LOW_RES_FILE, SETTINGS_FILE
+from sr_var.flags.oracle import BudgetFlags
+from sr_var.results.inputs import is_known_input
+from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
 from sr_var.verify.belonging import require_one_origin
 from sr_var.verify.figures import Array, ImageData
 from sr_var.verify.images import load_image_data
 from sr_var.verify.reference import reference_moments
 from sr_var.verify.truth import TRUTH_FILE, Truth
-from utils.crop_data import Entry
-from utils.errors import DataError
-from utils.image_util import open_image, safe_join
-from utils.metric_util import Moments
-from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
-from utils.progress import Progress
-from utils.random_util import stable_seed
-from utils.stop_util import StopFlag
-from utils.thread_util import chosen_threads
+from utils.images.dataset import Entry
+from utils.images.files import open_image, safe_join
+from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
+from utils.machine.threads import chosen_threads
+from utils.metrics import Moments
+from utils.process.errors import DataError
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.seeds import stable_seed
 
 MEAN_NET = "mean net"
 VAR_NET_EXACT = "variance net, given the exact mean"
@@ -115,7 +115,7 @@ class ExactSampler:
                 diffusion_steps=flags.diffusion_steps, noise_schedule=flags.noise_schedule
             )
         )
-        self._denoiser = ExactDenoiser(torch.from_numpy(longer.alphas_cumprod), factor)
+        self._denoiser = ExactDenoiser(torch.from_numpy(longer.coefficients.alphas_cumprod), factor)
         self._flags = flags
 
     def moments(self, name: str, low_res: torch.Tensor) -> Moments:

@@ -12,11 +12,11 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from sr_var.oracle_flags import BudgetFlags
+from sr_var.flags.oracle import BudgetFlags
 from sr_var.verify.belonging import origins
 from sr_var.verify.budget import budget_table, error_budget
-from utils.atomic_file import atomic_write, write_json_atomic
-from utils.json_file import is_number, read_json
+from utils.files.atomic import atomic_write, write_json_atomic
+from utils.files.json import is_number, read_json
 from utils.logger import RunLogger
 
 BUDGET_FILE = "budget.json"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from diffusion.respace import space_timesteps
 from diffusion.schedules import get_named_beta_schedule
-from sr_var.flags import VerificationFlags
-from sr_var.results import seconds_path, stamp_path
-from sr_var.sample_jobs import SECONDS_FILE, SETTINGS_FILE
-from utils.json_file import read_json
-from utils.time_util import seconds_per_item
+from diffusion.spacing import space_timesteps
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.folder import seconds_path, stamp_path
+from sr_var.results.jobs import SECONDS_FILE, SETTINGS_FILE
+from utils.files.json import read_json
+from utils.machine.cost import seconds_per_item
 
 
 def cost(flags: VerificationFlags) -> dict[str, Any]:

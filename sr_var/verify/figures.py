@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from sr_var.verify.floors import variance_floors
 from sr_var.verify.truth import Truth
-from utils.metric_util import Moments, mean_abs_error, mse, nmse, psnr
+from utils.metrics import Moments, mean_abs_error, mse, nmse, psnr
 
 Array = npt.NDArray[np.float64]
 Figures = dict[str, float]

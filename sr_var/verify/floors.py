@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 Array = npt.NDArray[np.float64]
 

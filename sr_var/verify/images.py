@@ -18,21 +18,21 @@ import numpy as np
 import torch
 
 from sr_var.degradation import area_downsample, bilinear_upsample
-from sr_var.flags import VerificationFlags
-from sr_var.inputs import is_known_input
-from sr_var.moments import block_means
-from sr_var.results import stamp_path, to_grey_bytes
-from sr_var.sample_jobs import LOW_RES_FILE, SETTINGS_FILE
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.folder import stamp_path, to_grey_bytes
+from sr_var.results.inputs import is_known_input
+from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
+from sr_var.results.moments import block_means
 from sr_var.verify.belonging import has_own_means
 from sr_var.verify.calibration import Histograms
 from sr_var.verify.figures import Array, Figures, ImageData, image_figures
 from sr_var.verify.pooled import image_means, pooled_figures
 from sr_var.verify.reference import load_reference, read_picture
 from sr_var.verify.truth import load_truth
-from utils.atomic_file import write_json_atomic, write_text_atomic
-from utils.crop_data import Entry
-from utils.errors import DataError
-from utils.image_util import (
+from utils.files.atomic import write_json_atomic, write_text_atomic
+from utils.files.json import read_json
+from utils.images.dataset import Entry
+from utils.images.files import (
     center_crop_arr,
     open_image,
     read_crop,
@@ -40,12 +40,12 @@ from utils.image_util import (
     safe_join,
     write_png,
 )
-from utils.json_file import read_json
-from utils.npz_file import read_npy
-from utils.pixel_util import bytes_to_image, image_to_255, to_hwc
-from utils.random_util import stable_seed
-from utils.safe_pickle import dump_pickle, load_array
-from utils.thread_util import chosen_threads, ordered_map
+from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
+from utils.machine.threads import chosen_threads, ordered_map
+from utils.process.errors import DataError
+from utils.seeds import stable_seed
+from utils.untrusted.arrays import read_npy
+from utils.untrusted.pickles import dump_pickle, load_array
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sr_var.results import to_grey_bytes
+from sr_var.results.folder import to_grey_bytes
 from sr_var.verify.figures import Array, ImageData
-from utils.atomic_file import write_bytes_atomic
+from utils.files.atomic import write_bytes_atomic
 
 _TITLES = (
     "high-res",

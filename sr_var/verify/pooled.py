@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_var.moments import block_means
+from sr_var.results.moments import block_means
 from sr_var.verify.calibration import Histograms, calibrate
 from sr_var.verify.figures import Array, ImageData
 from sr_var.verify.floors import COUNT_FOR_FLOOR

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.moments import (
+from sr_var.results.jobs import sample_path
+from sr_var.results.moments import (
     MOMENTS_FILE,
     Array,
     MeanVariance,
@@ -24,13 +25,12 @@ from sr_var.moments import (
     block_means,
     load_moments,
 )
-from sr_var.sample_jobs import sample_path
-from utils.byte_sums import PowerSums
-from utils.errors import DataError
-from utils.image_decode import BadImageError
-from utils.image_util import open_image
-from utils.metric_util import Moments
-from utils.thread_util import ordered_map
+from utils.images.decode import BadImageError
+from utils.images.files import open_image
+from utils.images.sums import PowerSums
+from utils.machine.threads import ordered_map
+from utils.metrics import Moments
+from utils.process.errors import DataError
 
 # even, so that a group begins with a sample of even index
 _PICTURES_AT_A_TIME = 14

@@ -1,6 +1,6 @@
 """The report's plots: which curves of ``results.json`` are drawn against what, and in which words.
 
-Drawing itself is ``utils.svg_plot``; the figures come from elsewhere. A curve that is missing
+Drawing itself is ``utils.report.svg``; the figures come from elsewhere. A curve that is missing
 gives no plot.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sr_var.verify.report_tables import Summary, budget_table
-from utils.html_report import Child, Html, Rows, figure, join, number, table, tag
-from utils.svg_plot import Axis, Series, bars, plot
+from utils.report.html import Child, Html, Rows, figure, join, number, table, tag
+from utils.report.svg import Axis, Series, bars, plot
 
 _ROUTES = {"nets": "series-a", "samples": "series-b"}
 _MAX_POINTS = 3000

@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sr_var.results import to_grey_bytes
-from sr_var.sample_jobs import sample_path
+from sr_var.results.folder import to_grey_bytes
+from sr_var.results.jobs import sample_path
 from sr_var.verify.figures import Array, ImageData
-from utils.errors import DataError
-from utils.image_util import open_image, safe_join
+from utils.images.files import open_image, safe_join
+from utils.process.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -1,7 +1,7 @@
 """Puts ``report.html`` together: headline, tables, plots, gallery; one file that needs no network.
 
 The parts are in ``report_tables``, ``report_figures`` and ``report_gallery``; what makes a page
-safe and readable is in ``utils.html_report``.
+safe and readable is in ``utils.report.html``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from sr_var.verify.report_tables import (
     truth_table,
     verdict_table,
 )
-from utils.atomic_file import write_text_atomic
-from utils.html_report import Html, Page, Section, join, number, tag
+from utils.files.atomic import write_text_atomic
+from utils.report.html import Html, Page, Section, join, number, tag
 
 REPORT_FILE = "report.html"
 _ASSETS = Path(__file__).with_name("report_assets")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from utils.html_report import Child, Html, Rows, join, number, table, tag
+from utils.report.html import Child, Html, Rows, join, number, table, tag
 
 Summary = Mapping[str, Any]
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 
 from sr_var.base_dataset import load_entries
-from sr_var.flags import VerificationFlags
-from sr_var.results import to_grey_bytes
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.folder import to_grey_bytes
 from sr_var.verify.belonging import origins, require_one_origin
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.figures import ImageData
@@ -36,12 +36,12 @@ from sr_var.verify.summary import Totals, flat_figures, scatter_per_image, summa
 from sr_var.verify.table import table
 from sr_var.verify.truth import TRUTH_FILE
 from utils.debug_util import describe_memory
-from utils.file_names import flat_name, tag_name
-from utils.image_util import write_png
+from utils.files.names import flat_name, tag_name
+from utils.files.storage import make_folder
+from utils.images.files import write_png
 from utils.logger import RunLogger
-from utils.progress import Progress
-from utils.stop_util import StopFlag
-from utils.storage_util import make_folder
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
 
 _NUM_IN_OVERVIEW = 3
 Picture = npt.NDArray[np.uint8]

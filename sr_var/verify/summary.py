@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_var.flags import VerificationFlags
+from sr_var.flags.scripts import VerificationFlags
 from sr_var.verify.calibration import Histograms, ause, curves, ence
 from sr_var.verify.cost import cost
 from sr_var.verify.figures import Array, averages

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.moments import MAX_ARRAY_BYTES, as_floats
+from sr_var.results.moments import MAX_ARRAY_BYTES, as_floats
 from sr_var.verify.floors import deviations_of_gamma
-from utils.errors import DataError
-from utils.npz_file import read_npz
+from utils.process.errors import DataError
+from utils.untrusted.arrays import read_npz
 
 Array = npt.NDArray[np.float64]
 

@@ -69,9 +69,9 @@ def test_quartiles_of_one_value_are_that_value() -> None:
 
 
 def test_flags_that_measure_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="--rounds 0 must be at least 1"):
+    with pytest.raises(ValueError, match="--rounds 0"):
         TimingFlags(rounds=0)
-    with pytest.raises(ValueError, match="--time_limit 0 must be positive"):
+    with pytest.raises(ValueError, match="--time_limit 0"):
         TimingFlags(time_limit=0)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="--device cpu"):

@@ -20,7 +20,7 @@ from diffusion.samplers import SamplerOptions, sample_loop
 from models.config import UNetConfig
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
 from tests.utils.loops import QuietLoop
-from utils.image_util import write_png
+from utils.images.files import write_png
 
 TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-5
 
@@ -107,7 +107,7 @@ def test_plain_sampling_draws_the_same_samples_from_the_same_noise(
     options = SamplerOptions(sampler=sampler, eta=eta)
     expected = sample_loop(process, model, x_T, noises.__getitem__, options)
     plain = PlainSampler(
-        process.betas,
+        process.coefficients.betas,
         process.timestep_map,
         is_variance_learned=learn_sigma,
         is_variance_small=sigma_small,

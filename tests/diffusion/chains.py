@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import GaussianDiffusion
+from diffusion.reverse import ReverseProcess
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ class Chain:
     loss_type: LossType = LossType.MSE
     rescale_timesteps: bool = False
 
-    def build(self) -> SpacedDiffusion:
-        return SpacedDiffusion(
-            space_timesteps(self.num_steps, self.respacing),
+    def build(self) -> GaussianDiffusion:
+        return GaussianDiffusion(
             betas=get_named_beta_schedule(self.schedule, self.num_steps),
+            use_timesteps=space_timesteps(self.num_steps, self.respacing),
             model_mean_type=self.mean_type,
             model_var_type=self.var_type,
             loss_type=self.loss_type,
@@ -43,11 +45,11 @@ class GaussianData:
     mean: float
     std: float
 
-    def denoiser(self, process: SpacedDiffusion) -> Callable[[Tensor, Tensor], Tensor]:
+    def denoiser(self, process: ReverseProcess) -> Callable[[Tensor, Tensor], Tensor]:
         """Return E[x_start | x_t] as a network that gets the timesteps of the longer chain."""
         alphas_cumprod = torch.zeros(process.original_num_steps)
         alphas_cumprod[torch.from_numpy(process.timestep_map)] = torch.from_numpy(
-            process.alphas_cumprod
+            process.coefficients.alphas_cumprod
         ).float()
 
         def model(x: Tensor, t: Tensor) -> Tensor:
@@ -68,10 +70,10 @@ class GaussianClasses:
     MEANS = torch.tensor([-0.5, 0.5], dtype=torch.float64)
     STD = 0.3
 
-    def __init__(self, process: SpacedDiffusion) -> None:
+    def __init__(self, process: ReverseProcess) -> None:
         self.alphas_cumprod = torch.zeros(process.original_num_steps, dtype=torch.float64)
         kept = torch.from_numpy(process.timestep_map)
-        self.alphas_cumprod[kept] = torch.from_numpy(process.alphas_cumprod)
+        self.alphas_cumprod[kept] = torch.from_numpy(process.coefficients.alphas_cumprod)
         self.num_rows: list[int] = []
 
     def logits(self, x: Tensor, t: Tensor) -> Tensor:

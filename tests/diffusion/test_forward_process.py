@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.forward_process import (
+from diffusion.forward import (
     ForwardProcess,
     eps_from_xstart,
     posterior_mean,
@@ -32,7 +32,7 @@ def test_chain_of_single_steps_has_the_stated_marginals(process: ForwardProcess)
         x_start, torch.arange(process.num_timesteps)
     )
     chain_mean, chain_variance = 0.7, 0.0
-    for t, beta in enumerate(process.betas):
+    for t, beta in enumerate(process.coefficients.betas):
         # One step of q(x_t | x_{t-1}) = N(√(1 - beta) x_{t-1}, beta).
         chain_mean *= np.sqrt(1 - beta)
         chain_variance = (1 - beta) * chain_variance + beta
@@ -43,17 +43,17 @@ def test_chain_of_single_steps_has_the_stated_marginals(process: ForwardProcess)
 
 def test_posterior_is_that_of_bayes_theorem(process: ForwardProcess) -> None:
     x_start, x_t = 0.7, -0.4
-    previous = np.append(1.0, process.alphas_cumprod[:-1])[1:]
-    betas = process.betas[1:]
+    c = process.coefficients
+    previous, betas = np.append(1.0, c.alphas_cumprod[:-1])[1:], c.betas[1:]
     # x_{t-1} ~ N(√prev x_start, 1 - prev), and x_t | x_{t-1} ~ N(√(1 - beta) x_{t-1}, beta).
     precision = 1 / (1 - previous) + (1 - betas) / betas
     weighted = np.sqrt(previous) * x_start / (1 - previous) + np.sqrt(1 - betas) * x_t / betas
-    mean = process.posterior_mean_coef1 * x_start + process.posterior_mean_coef2 * x_t
-    np.testing.assert_allclose(process.posterior_variance[1:], 1 / precision, rtol=1e-9)
+    mean = c.posterior_mean_coef1 * x_start + c.posterior_mean_coef2 * x_t
+    np.testing.assert_allclose(c.posterior_variance[1:], 1 / precision, rtol=1e-9)
     np.testing.assert_allclose(mean[1:], weighted / precision, rtol=1e-9)
     # At t = 0 nothing is left to be guessed.
     assert mean[0] == pytest.approx(x_start, rel=1e-12)
-    assert process.posterior_variance[0] == 0.0
+    assert c.posterior_variance[0] == 0.0
 
 
 def test_noised_examples_have_the_stated_mean_and_variance() -> None:
@@ -85,18 +85,19 @@ def test_each_example_gets_the_coefficients_of_its_own_timestep(process: Forward
         column = getattr(c, name)
         assert column.shape == (3, 1, 1, 1)
         assert column.dtype == torch.float32
-        np.testing.assert_allclose(column.flatten(), getattr(process, name)[t], rtol=1e-7)
+        expected = getattr(process.coefficients, name)[t]
+        np.testing.assert_allclose(column.flatten(), expected, rtol=1e-7)
 
 
 def test_chain_of_one_step_has_finite_coefficients() -> None:
     process = ForwardProcess([0.3])
-    assert process.posterior_log_variance_clipped.tolist() == [np.log(0.3)]
-    assert process.large_variance.tolist() == [0.3]
+    assert process.coefficients.posterior_log_variance_clipped.tolist() == [np.log(0.3)]
+    assert process.coefficients.large_variance.tolist() == [0.3]
 
 
 def test_noise_told_from_x_start_is_x_t_where_no_signal_is_left() -> None:
     process = ForwardProcess(get_named_beta_schedule("linear", 20))
-    assert process.alphas_cumprod[-1] == 0.0
+    assert process.coefficients.alphas_cumprod[-1] == 0.0
     x_t, x_start = standard_normal(2, (2, 1, 3, 2, 2)).unbind(0)
     eps = eps_from_xstart(process.coefficients_at(torch.tensor([19]), 4), x_t, x_start)
     torch.testing.assert_close(eps, x_t)
@@ -112,7 +113,7 @@ def test_process_does_not_share_its_betas_with_the_caller() -> None:
     betas = get_named_beta_schedule("linear", 30)
     process = ForwardProcess(betas)
     betas[:] = 0.5
-    assert process.betas[0] < 0.1
+    assert process.coefficients.betas[0] < 0.1
 
 
 def test_tables_first_used_in_inference_mode_still_serve_training() -> None:

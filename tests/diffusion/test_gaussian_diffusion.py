@@ -1,4 +1,4 @@
-"""Single steps of the reverse chain, guidance, training losses."""
+"""Single steps of the reverse chain, and their guidance."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import (
-    GaussianDiffusion,
-    LossType,
-    ModelMeanType,
-    ModelVarType,
-    StepOptions,
-)
+from diffusion.process import GaussianDiffusion
+from diffusion.types import ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (5, 2, 3, 3)
 T = torch.tensor([0, 1, 10, 25, 49])
 X, X_START, NOISE, VALUES = standard_normal(0, (4, *SHAPE)).unbind(0)
 CHAIN = Chain(respacing="50")
+UNCLIPPED = StepOptions(clip_denoised=False)
 
 
 def build(**changes: Any) -> GaussianDiffusion:
@@ -58,10 +54,10 @@ def test_ddim_step_keeps_the_digits_of_float32() -> None:
     """Also where x_t is nearly x_start, and the noise is a small difference of the two."""
     process = build(respacing="1000")
     t = torch.tensor([0, 1, 3, 500, 999])
-    sample = process.ddim_sample(constant(X_START), X, t, clip_denoised=False)["sample"]
+    sample = process.ddim_sample(constant(X_START), X, t, None, UNCLIPPED)["sample"]
     shape = (-1, *[1] * (X.ndim - 1))
-    level = torch.tensor(process.alphas_cumprod)[t].view(shape)  # float64
-    following = torch.tensor(process.alphas_cumprod_prev)[t].view(shape)
+    level = torch.tensor(process.coefficients.alphas_cumprod)[t].view(shape)  # float64
+    following = torch.tensor(process.coefficients.alphas_cumprod_prev)[t].view(shape)
     eps = (X.double() - level.sqrt() * X_START) / (1 - level).sqrt()
     expected = following.sqrt() * X_START + (1 - following).sqrt() * eps
     torch.testing.assert_close(sample.double(), expected, rtol=2e-7, atol=1e-6)
@@ -70,7 +66,7 @@ def test_ddim_step_keeps_the_digits_of_float32() -> None:
 def test_ddim_step_with_all_noise_fresh_is_the_ancestral_step() -> None:
     process = build()
     ancestral = process.p_sample(constant(X_START), X, T, NOISE)
-    ddim = process.ddim_sample(constant(X_START), X, T, NOISE, eta=1.0)
+    ddim = process.ddim_sample(constant(X_START), X, T, NOISE, StepOptions(eta=1.0))
     # 1 - alpha_bar of the first step is 1e-4, of which float32 resolves 6e-4.
     torch.testing.assert_close(ddim["sample"], ancestral["sample"], rtol=1e-3, atol=1e-3)
 
@@ -84,7 +80,8 @@ def test_ddim_step_is_finite_where_rounding_leaves_no_old_noise(
     process = build(schedule=schedule, respacing=respacing)
     t = torch.arange(process.num_timesteps)
     rows = slice(process.num_timesteps)
-    out = process.ddim_sample(constant(X_START[rows]), X[rows], t, NOISE[rows], eta=1.0)
+    options = StepOptions(eta=1.0)
+    out = process.ddim_sample(constant(X_START[rows]), X[rows], t, NOISE[rows], options)
     assert out["sample"].isfinite().all()
 
 
@@ -93,8 +90,8 @@ def test_reverse_ddim_step_undoes_a_ddim_step_when_the_noise_is_known() -> None:
     t = T[:-1]
     x = process.q_sample(X_START, T, NOISE)[:-1]
     model = constant(NOISE[:-1])
-    up = process.ddim_reverse_sample(model, x, t, clip_denoised=False)["sample"]
-    down = process.ddim_sample(model, up, t + 1, clip_denoised=False)["sample"]
+    up = process.ddim_reverse_sample(model, x, t, UNCLIPPED)["sample"]
+    down = process.ddim_sample(model, up, t + 1, None, UNCLIPPED)["sample"]
     torch.testing.assert_close(down, x, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
         up, process.q_sample(X_START, T + 1 - (T == 49).long(), NOISE)[:-1], rtol=1e-4, atol=1e-4
@@ -103,31 +100,20 @@ def test_reverse_ddim_step_undoes_a_ddim_step_when_the_noise_is_known() -> None:
 
 def test_noise_that_is_not_given_comes_from_the_global_generator() -> None:
     process = build()
-    for step, options in ((process.p_sample, {}), (process.ddim_sample, {"eta": 0.5})):
+    for step, eta in ((process.p_sample, 0.0), (process.ddim_sample, 0.5)):
+        options = StepOptions(eta=eta)
         torch.manual_seed(3)
-        expected = step(constant(X_START), X, T, torch.randn_like(X), **options)["sample"]
+        expected = step(constant(X_START), X, T, torch.randn_like(X), options)["sample"]
         torch.manual_seed(3)
-        assert torch.equal(step(constant(X_START), X, T, **options)["sample"], expected)
-
-
-def test_step_options_may_be_given_whole_or_by_name() -> None:
-    process = build()
-    options = StepOptions(clip_denoised=False, eta=0.5)
-    whole = process.ddim_sample(constant(3 * X_START), X, T, NOISE, options)
-    named = process.ddim_sample(constant(3 * X_START), X, T, NOISE, clip_denoised=False, eta=0.5)
-    override = process.ddim_sample(constant(3 * X_START), X, T, NOISE, options, clip_denoised=True)
-    assert torch.equal(whole["sample"], named["sample"])
-    assert override["pred_xstart"].abs().max() <= 1.0 < whole["pred_xstart"].abs().max()
+        assert torch.equal(step(constant(X_START), X, T, options=options)["sample"], expected)
 
 
 def test_options_that_a_step_cannot_follow_are_refused() -> None:
     process = build()
     with pytest.raises(ValueError, match=r"eta=0\.5 belongs to DDIM"):
-        process.p_sample(constant(X_START), X, T, NOISE, eta=0.5)
+        process.p_sample(constant(X_START), X, T, NOISE, StepOptions(eta=0.5))
     with pytest.raises(ValueError, match=r"got 1\.5"):
         StepOptions(eta=1.5)
-    with pytest.raises(TypeError, match="clip_denoise"):
-        process.p_sample(constant(X_START), X, T, NOISE, clip_denoise=False)
 
 
 # -- Guidance
@@ -136,7 +122,8 @@ def test_options_that_a_step_cannot_follow_are_refused() -> None:
 def test_guidance_shifts_an_ancestral_mean_by_variance_times_gradient() -> None:
     process = build(var_type=ModelVarType.FIXED_LARGE)
     plain = process.p_sample(constant(X_START), X, T, NOISE)
-    guided = process.p_sample(constant(X_START), X, T, NOISE, cond_fn=lambda x, t: VALUES)
+    with_gradient = StepOptions(cond_fn=lambda x, t: VALUES)
+    guided = process.p_sample(constant(X_START), X, T, NOISE, with_gradient)
     variance = process.p_mean_variance(constant(X_START), X, T)["variance"]
     torch.testing.assert_close(guided["sample"], plain["sample"] + variance * VALUES)
     assert torch.equal(guided["pred_xstart"], plain["pred_xstart"])
@@ -145,11 +132,11 @@ def test_guidance_shifts_an_ancestral_mean_by_variance_times_gradient() -> None:
 def test_guidance_shifts_the_noise_of_a_ddim_step() -> None:
     process = build(mean_type=ModelMeanType.EPSILON)
     x = process.q_sample(X_START, T, NOISE)
-    scale = torch.from_numpy(np.sqrt(1 - process.alphas_cumprod)).float()[T].view(-1, 1, 1, 1)
-    guided = process.ddim_sample(
-        constant(NOISE), x, T, clip_denoised=False, cond_fn=lambda x, t: VALUES
-    )
-    shifted = process.ddim_sample(constant(NOISE - scale * VALUES), x, T, clip_denoised=False)
+    noise_std = np.sqrt(1 - process.coefficients.alphas_cumprod)
+    scale = torch.from_numpy(noise_std).float()[T].view(-1, 1, 1, 1)
+    with_gradient = dataclasses.replace(UNCLIPPED, cond_fn=lambda x, t: VALUES)
+    guided = process.ddim_sample(constant(NOISE), x, T, None, with_gradient)
+    shifted = process.ddim_sample(constant(NOISE - scale * VALUES), x, T, None, UNCLIPPED)
     torch.testing.assert_close(guided["sample"], shifted["sample"], rtol=1e-3, atol=1e-3)
 
 
@@ -162,71 +149,9 @@ def test_guidance_gets_the_timesteps_and_the_conditioning_of_the_network() -> No
 
     process = build()
     mapped = process.timestep_map[T].tolist()
+    options = StepOptions(cond_fn=cond_fn)
+    labelled = dataclasses.replace(options, model_kwargs={"y": 3})
     for step in (process.p_sample, process.ddim_sample):
-        step(constant(X_START), X, T, NOISE, cond_fn=cond_fn)
-        step(lambda x, t, y: X_START, X, T, NOISE, cond_fn=cond_fn, model_kwargs={"y": 3})
+        step(constant(X_START), X, T, NOISE, options)
+        step(lambda x, t, y: X_START, X, T, NOISE, labelled)
     assert calls == 2 * [(mapped, {}), (mapped, {"y": 3})]
-
-
-# -- Training losses
-
-
-@pytest.mark.parametrize("mean_type", list(ModelMeanType))
-def test_squared_error_of_a_perfect_prediction_is_nothing(mean_type: ModelMeanType) -> None:
-    process = build(mean_type=mean_type)
-    x_t = process.q_sample(X_START, T, NOISE)
-    perfect = {
-        ModelMeanType.START_X: X_START,
-        ModelMeanType.EPSILON: NOISE,
-        ModelMeanType.PREVIOUS_X: process.q_posterior_mean_variance(X_START, x_t, T)[0],
-    }[mean_type]
-    losses = process.training_losses(constant(perfect), X_START, T, noise=NOISE)
-    assert set(losses) == {"loss", "mse"}
-    assert (losses["mse"] == 0).all()
-    off = process.training_losses(constant(perfect + 0.5), X_START, T, noise=NOISE)
-    torch.testing.assert_close(off["loss"], torch.full((5,), 0.25))
-
-
-@pytest.mark.parametrize("loss_type", [LossType.MSE, LossType.RESCALED_MSE])
-def test_bound_of_a_hybrid_loss_trains_the_variance_alone(loss_type: LossType) -> None:
-    prediction, values = X_START.clone().requires_grad_(), VALUES.tanh().requires_grad_()
-    process = build(var_type=ModelVarType.LEARNED_RANGE, loss_type=loss_type)
-    losses = process.training_losses(constant(prediction, values), NOISE, T, noise=X)
-    bound_gradients = torch.autograd.grad(
-        losses["vb"].sum(), (prediction, values), retain_graph=True, allow_unused=True
-    )
-    assert not bound_gradients[0].any()
-    assert bound_gradients[1].abs().sum() > 0
-    error_gradients = torch.autograd.grad(
-        losses["mse"].sum(), (prediction, values), allow_unused=True
-    )
-    assert error_gradients[0].abs().sum() > 0
-    assert error_gradients[1] is None or not error_gradients[1].any()
-    torch.testing.assert_close(losses["loss"], losses["mse"] + losses["vb"])
-
-
-def test_rescaled_losses_differ_by_their_stated_factors() -> None:
-    def losses(loss_type: LossType) -> dict[str, Tensor]:
-        process = build(var_type=ModelVarType.LEARNED_RANGE, loss_type=loss_type)
-        return process.training_losses(constant(X, VALUES), X_START, T, noise=NOISE)
-
-    bound = losses(LossType.KL)["loss"]
-    torch.testing.assert_close(losses(LossType.MSE)["vb"], bound)
-    torch.testing.assert_close(losses(LossType.RESCALED_KL)["loss"], 50 * bound)
-    torch.testing.assert_close(losses(LossType.RESCALED_MSE)["vb"], 50 / 1000 * bound)
-
-
-def test_bound_trains_a_prediction_beyond_the_range_of_images() -> None:
-    prediction = torch.full_like(X, 3.0).requires_grad_()
-    process = build(loss_type=LossType.KL)
-    process.training_losses(constant(prediction), X_START, T, noise=NOISE)["loss"].sum().backward()
-    assert prediction.grad is not None
-    assert (prediction.grad[1:] > 0).all()
-
-
-def test_training_losses_leave_their_arguments_as_they_are() -> None:
-    process = build(var_type=ModelVarType.LEARNED_RANGE)
-    copies = [v.clone() for v in (X_START, T, NOISE)]
-    process.training_losses(constant(X, VALUES), X_START, T, noise=NOISE)
-    for before, after in zip(copies, (X_START, T, NOISE), strict=True):
-        assert torch.equal(before, after)

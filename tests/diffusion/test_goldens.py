@@ -11,12 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
-from diffusion.losses import discretized_gaussian_log_likelihood, normal_kl
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.bound import calc_bpd_loop, discretized_gaussian_log_likelihood, normal_kl
+from diffusion.forward import posterior_mean
+from diffusion.losses import training_losses
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
-from diffusion.timestep_sampler import LossSecondMomentResampler
+from diffusion.spacing import space_timesteps
+from diffusion.timesteps import LossSecondMomentResampler
+from diffusion.types import LossType, ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain
 from tests.golden_recipe import GOLDENS_DIR, gauss, image
 
@@ -54,7 +57,7 @@ BIAS = tensor(gauss("proc:bias", SHAPE))
 STEP_NOISE = tensor(gauss("noise:step:0", SHAPE))
 
 
-def build(prefix: str, loss: str = "MSE") -> SpacedDiffusion:
+def build(prefix: str, loss: str = "MSE") -> GaussianDiffusion:
     """Build the process of a key that starts with chain/mean type/variance type[/...]."""
     chain, mean_type, var_type, *rest = prefix.split("/")
     schedule, num_steps, respacing = CHAINS[chain]
@@ -70,8 +73,9 @@ def build(prefix: str, loss: str = "MSE") -> SpacedDiffusion:
 
 
 def with_variance(process: GaussianDiffusion, prediction: Tensor, variance: Tensor) -> Tensor:
-    is_learned = process.model_var_type in (ModelVarType.LEARNED, ModelVarType.LEARNED_RANGE)
-    return torch.cat([prediction, variance], dim=1) if is_learned else prediction
+    if process.model_var_type.is_learned():
+        return torch.cat([prediction, variance], dim=1)
+    return prediction
 
 
 def golden_model(process: GaussianDiffusion) -> Any:
@@ -105,7 +109,12 @@ def network_free_case(chain: str) -> dict[str, Tensor]:
     t = timesteps_of(process)
     names = ("mean", "variance", "log_variance")
     marginal = process.q_mean_variance(X_START, t)
-    posterior = process.q_posterior_mean_variance(X_START, X, t)
+    c = process.coefficients_at(t, X.ndim)
+    posterior = (
+        posterior_mean(c, X_START, X),
+        c.posterior_variance.expand_as(X),
+        c.posterior_log_variance_clipped.expand_as(X),
+    )
     return {
         "q_sample": process.q_sample(X_START, t, NOISE),
         **{f"q_mean_variance.{n}": v for n, v in zip(names, marginal, strict=True)},
@@ -122,16 +131,16 @@ def network_case(prefix: str, group: str) -> dict[str, Tensor]:
     model = golden_model(process)
     if loss:
         model = nearly_right_model(process) if kind == "near_" else model
-        return process.training_losses(model, X_START, t, noise=NOISE)
+        return training_losses(process, model, X_START, t, noise=NOISE)
     if group.startswith("pmv_"):
-        return process.p_mean_variance(model, X, t, clip_denoised=group == "pmv_clip")
+        return process.p_mean_variance(model, X, t, StepOptions(group == "pmv_clip"))
     if group == "p_sample":
         return process.p_sample(model, X, t, noise=STEP_NOISE)
     if group == "ddim_reverse":
         return process.ddim_reverse_sample(model, X, t)
     if group.startswith("ddim_eta"):
         eta = float(group.removeprefix("ddim_eta"))
-        return process.ddim_sample(model, X, t, noise=STEP_NOISE, eta=eta)
+        return process.ddim_sample(model, X, t, STEP_NOISE, StepOptions(eta=eta))
     raise AssertionError(f"no rule computes {prefix}/{group}")
 
 
@@ -139,8 +148,11 @@ def loop_case(prefix: str, group: str) -> dict[str, Tensor]:
     process = build(prefix)
     if group == "bpd":
         model = nearly_right_model(process)
-        return process.calc_bpd_loop(
-            model, X_START, noise_fn=lambda k: tensor(gauss(f"noise:bpd:{k}", SHAPE))
+        return calc_bpd_loop(
+            process,
+            model,
+            X_START,
+            noise_fn=lambda k: tensor(gauss(f"noise:bpd:{k}", SHAPE)),
         )
     sample = sample_loop(
         process,
@@ -176,11 +188,13 @@ def schedule_value(key: str) -> np.ndarray:
     name, _, column = key.partition(".")
     column = column.removesuffix(".sub50")
     if name == "spaced250":
-        return np.asarray(getattr(Chain(mean_type=ModelMeanType.EPSILON).build(), column))
+        spaced = Chain(mean_type=ModelMeanType.EPSILON).build()
+        source = spaced if column == "timestep_map" else spaced.coefficients
+        return np.asarray(getattr(source, column))
     if column.startswith("betas_"):
         return get_named_beta_schedule(name, int(column.removeprefix("betas_")))
     process = Chain(name, respacing="1000").build()
-    values = np.asarray(getattr(process, column))
+    values = np.asarray(getattr(process.coefficients, column))
     return values[SCHEDULES["sub50_index"]] if key.endswith(".sub50") else values
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from diffusion.guidance import classifier_free, classifier_gradient
-from diffusion.options import ModelMeanType
-from diffusion.respace import SpacedDiffusion
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
+from diffusion.types import ModelMeanType
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
 from models.unet import SuperResModel, TimeConditionedUNet
@@ -28,7 +28,7 @@ T = torch.tensor([0, 20, 100, 199])
 Y = torch.tensor([0, 1, 1, 0])
 
 
-def build(**changes: Any) -> tuple[SpacedDiffusion, GaussianClasses]:
+def build(**changes: Any) -> tuple[GaussianDiffusion, GaussianClasses]:
     process = dataclasses.replace(CHAIN, **changes).build()
     return process, GaussianClasses(process)
 

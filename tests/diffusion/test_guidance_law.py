@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from diffusion.guidance import classifier_free, classifier_gradient
-from diffusion.options import ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
+from diffusion.types import ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain, GaussianClasses, standard_normal
 
 
-def build(**changes: Any) -> tuple[SpacedDiffusion, GaussianClasses]:
+def build(**changes: Any) -> tuple[GaussianDiffusion, GaussianClasses]:
     chain = Chain(respacing="200", mean_type=ModelMeanType.EPSILON)
     process = dataclasses.replace(chain, **changes).build()
     return process, GaussianClasses(process)
@@ -31,13 +31,12 @@ def test_an_exact_classifier_guides_as_the_exact_conditional_network_does(scale:
     y = torch.tensor([0, 1, 1, 0])
     null = torch.full_like(y, data.NULL)
     model = classifier_free(data.eps, scale, data.NULL)
-    free = process.denoise(model, x, t, clip_denoised=False, model_kwargs={"y": y})
+    free = process.denoise(model, x, t, StepOptions(clip_denoised=False, model_kwargs={"y": y}))
     guided = process.denoise(
         functools.partial(data.eps, y=null),
         x,
         t,
-        clip_denoised=False,
-        cond_fn=classifier_gradient(data.logits, scale, labels=y),
+        StepOptions(clip_denoised=False, cond_fn=classifier_gradient(data.logits, scale, labels=y)),
     )
     # Tables on the device are float32, and the last step keeps 0.6 % of the signal.
     torch.testing.assert_close(guided, free, atol=2e-4, rtol=1e-4)

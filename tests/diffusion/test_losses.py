@@ -1,65 +1,91 @@
-"""Likelihood terms against torch's distributions and closed forms."""
+"""Training losses: what each type adds up, and what its gradients reach."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from typing import Any
 
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence
+from torch import Tensor
 
-from diffusion.losses import (
-    approx_standard_normal_cdf,
-    discretized_gaussian_log_likelihood,
-    mean_flat,
-    normal_kl,
-)
-from tests.diffusion.chains import standard_normal
+from diffusion.forward import posterior_mean
+from diffusion.losses import training_losses
+from diffusion.process import GaussianDiffusion
+from diffusion.types import LossType, ModelMeanType, ModelVarType
+from tests.diffusion.chains import Chain, standard_normal
+
+SHAPE = (5, 2, 3, 3)
+T = torch.tensor([0, 1, 10, 25, 49])
+X, X_START, NOISE, VALUES = standard_normal(0, (4, *SHAPE)).unbind(0)
+CHAIN = Chain(respacing="50")
 
 
-def test_kl_is_that_of_two_gaussians() -> None:
-    mean1, logvar1, mean2, logvar2 = standard_normal(0, (4, 5, 6)).unbind(0)
-    expected = kl_divergence(
-        Normal(mean1, (0.5 * logvar1).exp()), Normal(mean2, (0.5 * logvar2).exp())
+def build(**changes: Any) -> GaussianDiffusion:
+    return dataclasses.replace(CHAIN, **changes).build()
+
+
+def constant(*parts: Tensor) -> Any:
+    """Return a network that returns these parts of its output for every input."""
+    return lambda x, t: torch.cat(parts, dim=1)
+
+
+@pytest.mark.parametrize("mean_type", list(ModelMeanType))
+def test_squared_error_of_a_perfect_prediction_is_nothing(mean_type: ModelMeanType) -> None:
+    process = build(mean_type=mean_type)
+    x_t = process.q_sample(X_START, T, NOISE)
+    perfect = {
+        ModelMeanType.START_X: X_START,
+        ModelMeanType.EPSILON: NOISE,
+        ModelMeanType.PREVIOUS_X: posterior_mean(process.coefficients_at(T, 4), X_START, x_t),
+    }[mean_type]
+    losses = training_losses(process, constant(perfect), X_START, T, noise=NOISE)
+    assert set(losses) == {"loss", "mse"}
+    assert (losses["mse"] == 0).all()
+    off = training_losses(process, constant(perfect + 0.5), X_START, T, noise=NOISE)
+    torch.testing.assert_close(off["loss"], torch.full((5,), 0.25))
+
+
+@pytest.mark.parametrize("loss_type", [LossType.MSE, LossType.RESCALED_MSE])
+def test_bound_of_a_hybrid_loss_trains_the_variance_alone(loss_type: LossType) -> None:
+    prediction, values = X_START.clone().requires_grad_(), VALUES.tanh().requires_grad_()
+    process = build(var_type=ModelVarType.LEARNED_RANGE, loss_type=loss_type)
+    losses = training_losses(process, constant(prediction, values), NOISE, T, noise=X)
+    bound_gradients = torch.autograd.grad(
+        losses["vb"].sum(), (prediction, values), retain_graph=True, allow_unused=True
     )
-    torch.testing.assert_close(normal_kl(mean1, logvar1, mean2, logvar2), expected)
-
-
-def test_kl_takes_numbers_for_any_but_one_argument() -> None:
-    logvar = standard_normal(1, (7,))
-    expected = kl_divergence(Normal(0.5, 1.0), Normal(torch.zeros(7), (0.5 * logvar).exp()))
-    torch.testing.assert_close(normal_kl(0.5, 0.0, 0.0, logvar), expected)
-    with pytest.raises(ValueError, match="at least one tensor"):
-        normal_kl(0.0, 0.0, 0.0, 0.0)
-
-
-def test_cdf_approximation_is_within_its_stated_error() -> None:
-    x = torch.linspace(-6, 6, 2001, dtype=torch.float64)
-    exact = 0.5 * (1 + torch.erf(x / math.sqrt(2)))
-    error = (approx_standard_normal_cdf(x) - exact).abs().max()
-    assert 1e-4 < error < 3e-4
-
-
-@pytest.mark.parametrize(("mean", "std"), [(0.1, 0.3), (-1.2, 0.05), (0.9, 2.0)])
-def test_probabilities_of_all_levels_sum_to_one(mean: float, std: float) -> None:
-    levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
-    log_probabilities = discretized_gaussian_log_likelihood(
-        levels, means=torch.full_like(levels, mean), log_scales=torch.full_like(levels, std).log()
+    assert not bound_gradients[0].any()
+    assert bound_gradients[1].abs().sum() > 0
+    error_gradients = torch.autograd.grad(
+        losses["mse"].sum(), (prediction, values), allow_unused=True
     )
-    # Up to the floor of 1e-12 for each level.
-    assert log_probabilities.exp().sum().item() == pytest.approx(1.0, abs=1e-9)
+    assert error_gradients[0].abs().sum() > 0
+    assert error_gradients[1] is None or not error_gradients[1].any()
+    torch.testing.assert_close(losses["loss"], losses["mse"] + losses["vb"])
 
 
-def test_narrow_gaussian_on_a_level_has_a_finite_likelihood_everywhere() -> None:
-    x = torch.tensor([0.0, 1.0], requires_grad=True)
-    log_scales = torch.full((2,), -20.0, requires_grad=True)
-    result = discretized_gaussian_log_likelihood(x, means=torch.zeros(2), log_scales=log_scales)
-    torch.testing.assert_close(result, torch.tensor([0.0, math.log(1e-12)]))
-    result.sum().backward()
-    assert log_scales.grad is not None
-    assert log_scales.grad.isfinite().all()
+def test_rescaled_losses_differ_by_their_stated_factors() -> None:
+    def losses(loss_type: LossType) -> dict[str, Tensor]:
+        process = build(var_type=ModelVarType.LEARNED_RANGE, loss_type=loss_type)
+        return training_losses(process, constant(X, VALUES), X_START, T, noise=NOISE)
+
+    bound = losses(LossType.KL)["loss"]
+    torch.testing.assert_close(losses(LossType.MSE)["vb"], bound)
+    torch.testing.assert_close(losses(LossType.RESCALED_KL)["loss"], 50 * bound)
+    torch.testing.assert_close(losses(LossType.RESCALED_MSE)["vb"], 50 / 1000 * bound)
 
 
-def test_mean_flat_keeps_the_first_axis() -> None:
-    x = standard_normal(2, (3, 2, 4, 5))
-    torch.testing.assert_close(mean_flat(x), torch.stack([row.mean() for row in x]))
+def test_bound_trains_a_prediction_beyond_the_range_of_images() -> None:
+    prediction = torch.full_like(X, 3.0).requires_grad_()
+    process = build(loss_type=LossType.KL)
+    training_losses(process, constant(prediction), X_START, T, noise=NOISE)["loss"].sum().backward()
+    assert prediction.grad is not None
+    assert (prediction.grad[1:] > 0).all()
+
+
+def test_training_losses_leave_their_arguments_as_they_are() -> None:
+    process = build(var_type=ModelVarType.LEARNED_RANGE)
+    copies = [v.clone() for v in (X_START, T, NOISE)]
+    training_losses(process, constant(X, VALUES), X_START, T, noise=NOISE)
+    for before, after in zip(copies, (X_START, T, NOISE), strict=True):
+        assert torch.equal(before, after)

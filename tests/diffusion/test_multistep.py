@@ -13,17 +13,18 @@ from torch import Tensor
 
 from benchmarks.exact_problems import GaussianProblem, exact_model
 from benchmarks.fidelity import linear_std
-from diffusion.forward_process import Float64Array
-from diffusion.gaussian_diffusion import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
-from diffusion.multistep import ADAMS_BASHFORTH, std_share_of_last_jump
-from diffusion.respace import SpacedDiffusion
+from diffusion.forward import Float64Array
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import (
+    ADAMS_BASHFORTH,
     SAMPLERS,
     SamplerOptions,
     gaussian_noise_fn,
     sample_loop,
     sample_loop_progressive,
+    std_share_of_last_jump,
 )
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain, standard_normal
 
 NEW = ["plms", "dpmpp_2m", "dpmpp_2m_sde"]
@@ -50,7 +51,8 @@ def run_steps(
 
 def signal_and_noise(process: GaussianDiffusion) -> tuple[Float64Array, Float64Array, Float64Array]:
     """α, σ and λ = log(α/σ) at t = 0 ... T-1."""
-    alpha, sigma = np.sqrt(process.alphas_cumprod), np.sqrt(1.0 - process.alphas_cumprod)
+    alphas_cumprod = process.coefficients.alphas_cumprod
+    alpha, sigma = np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod)
     return alpha, sigma, np.log(alpha / sigma)
 
 
@@ -152,8 +154,7 @@ def parametrised(
             / c.sqrt_one_minus_alphas_cumprod,
             ModelMeanType.PREVIOUS_X: c.posterior_mean_coef1 * x_start + c.posterior_mean_coef2 * x,
         }[mean_type]
-        is_learned = var_type in (ModelVarType.LEARNED, ModelVarType.LEARNED_RANGE)
-        return torch.cat([prediction, x.cos()], dim=1) if is_learned else prediction
+        return torch.cat([prediction, x.cos()], dim=1) if var_type.is_learned() else prediction
 
     return model
 
@@ -205,7 +206,7 @@ def test_chain_that_ends_without_signal_gives_finite_samples_of_its_data(sampler
     generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
     x_T, noise_fn = gaussian_noise_fn(generators, (2, 3, 16, 16), "cpu")
     problem = GaussianProblem(0.2, 0.5, (3, 16, 16))
-    alphas_cumprod = torch.from_numpy(process.alphas_cumprod)
+    alphas_cumprod = torch.from_numpy(process.coefficients.alphas_cumprod)
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         return problem.denoised(x, alphas_cumprod[t].float().view(-1, 1, 1, 1))
@@ -218,13 +219,13 @@ def test_chain_that_ends_without_signal_gives_finite_samples_of_its_data(sampler
 # -- Convergence, on a Gaussian whose deterministic flow is known
 
 
-def even_chain(num_steps: int, first: float, last: float = -4.0) -> SpacedDiffusion:
+def even_chain(num_steps: int, first: float, last: float = -4.0) -> GaussianDiffusion:
     """A chain whose log-SNR falls evenly from `first` to `last`."""
     alphas_cumprod = 1.0 / (1.0 + np.exp(-2.0 * np.linspace(first, last, num_steps)))
     betas = 1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
-    return SpacedDiffusion(
-        range(num_steps),
+    return GaussianDiffusion(
         betas=betas,
+        use_timesteps=range(num_steps),
         model_mean_type=ModelMeanType.START_X,
         model_var_type=ModelVarType.FIXED_SMALL,
         loss_type=LossType.MSE,
@@ -241,7 +242,7 @@ def flow_error(sampler: str, num_steps: int) -> float:
     model = exact_model(problem, process, is_variance_learned=False)
     x_T = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     steps = list(sample_loop_progressive(process, model, x_T, lambda k: x_T, options_of(sampler)))
-    alphas_cumprod = process.alphas_cumprod[[0, -1]]
+    alphas_cumprod = process.coefficients.alphas_cumprod[[0, -1]]
     start, end = np.sqrt(alphas_cumprod * problem.std**2 + 1.0 - alphas_cumprod)
     return abs(steps[-2]["sample"].item() / (start / end) - 1.0)
 
@@ -261,7 +262,7 @@ def test_with_many_steps_only_the_last_jump_loses_variance(sampler: str) -> None
     problem = GaussianProblem(0.0, std, (1, 1, 1))
     model = exact_model(problem, process, is_variance_learned=False)
     share = linear_std(process, model, options_of(sampler)) / std
-    expected = std_share_of_last_jump(std, process.alphas_cumprod[0])
+    expected = std_share_of_last_jump(std, process.coefficients.alphas_cumprod[0])
     assert 0.5 < expected < 0.6
     assert share == pytest.approx(expected, rel=0.03)
 
@@ -274,7 +275,7 @@ def test_ancestral_steps_with_the_ideal_variance_lose_exactly_the_last_jump(
     process = Chain(respacing=respacing, var_type=ModelVarType.LEARNED).build()
     model = exact_model(GaussianProblem(0.0, std, (1, 1, 1)), process, is_variance_learned=True)
     share = linear_std(process, model, options_of("ancestral")) / std
-    expected = std_share_of_last_jump(std, process.alphas_cumprod[0])
+    expected = std_share_of_last_jump(std, process.coefficients.alphas_cumprod[0])
     assert share == pytest.approx(expected, rel=2e-3)
 
 

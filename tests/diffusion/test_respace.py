@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import GaussianDiffusion, LossType, ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import GaussianDiffusion
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain
 
 
@@ -22,7 +23,7 @@ def test_noise_at_the_kept_timesteps_is_that_of_the_longer_chain(
     base = np.cumprod(1 - get_named_beta_schedule(schedule, 1000))
     kept = sorted(space_timesteps(1000, respacing))
     assert process.timestep_map.tolist() == kept
-    np.testing.assert_allclose(process.alphas_cumprod, base[kept], rtol=1e-10)
+    np.testing.assert_allclose(process.coefficients.alphas_cumprod, base[kept], rtol=1e-10)
 
 
 def handed_timesteps(process: GaussianDiffusion, t: list[int]) -> Tensor:
@@ -60,7 +61,7 @@ def test_process_that_keeps_all_timesteps_is_the_longer_chain(rescale_timesteps:
         rescale_timesteps=rescale_timesteps,
     )
     spaced = Chain("cosine", 50, "50", rescale_timesteps=rescale_timesteps).build()
-    np.testing.assert_allclose(spaced.betas, base.betas, rtol=1e-11)
+    np.testing.assert_allclose(spaced.coefficients.betas, base.coefficients.betas, rtol=1e-11)
     t = [0, 20, 49]
     assert handed_timesteps(spaced, t).tolist() == handed_timesteps(base, t).tolist()
     assert handed_timesteps(base, t).tolist() == [s * (20 if rescale_timesteps else 1) for s in t]
@@ -102,8 +103,8 @@ def test_process_refuses_timesteps_that_its_chain_does_not_have(
     kept: list[int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        SpacedDiffusion(
-            kept,
+        GaussianDiffusion(
+            use_timesteps=kept,
             betas=get_named_beta_schedule("linear", 100),
             model_mean_type=ModelMeanType.START_X,
             model_var_type=ModelVarType.FIXED_SMALL,

@@ -10,14 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.forward_process import posterior_mean
-from diffusion.gaussian_diffusion import (
-    GaussianDiffusion,
-    LossType,
-    ModelMeanType,
-    ModelVarType,
-)
+from diffusion.forward import posterior_mean
+from diffusion.process import GaussianDiffusion
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.types import LossType, ModelMeanType, ModelVarType, StepOptions
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (5, 2, 3, 3)
@@ -47,7 +43,7 @@ def test_all_three_predictions_of_the_same_thing_give_the_same_step() -> None:
     }
     for mean_type, prediction in predictions.items():
         out = build(mean_type=mean_type).p_mean_variance(
-            constant(prediction), x, T, clip_denoised=False
+            constant(prediction), x, T, StepOptions(clip_denoised=False)
         )
         # The last step keeps 0.6 % of the signal, which amplifies rounding by 160.
         torch.testing.assert_close(out["pred_xstart"], X_START, atol=1e-3, rtol=1e-3)
@@ -64,7 +60,7 @@ def test_learned_range_runs_from_the_posterior_variance_to_beta() -> None:
     middle = process.p_mean_variance(constant(X_START, 0 * ones), X, T)
     fixed_small = build().p_mean_variance(constant(X_START), X, T)
     torch.testing.assert_close(low["log_variance"], fixed_small["log_variance"])
-    betas = torch.from_numpy(process.betas).float()[T].view(-1, 1, 1, 1)
+    betas = torch.from_numpy(process.coefficients.betas).float()[T].view(-1, 1, 1, 1)
     torch.testing.assert_close(high["variance"], betas.expand_as(X))
     geometric_mean = (low["variance"] * high["variance"]).sqrt()
     torch.testing.assert_close(middle["variance"], geometric_mean)
@@ -73,7 +69,8 @@ def test_learned_range_runs_from_the_posterior_variance_to_beta() -> None:
 def test_fixed_large_variance_is_beta_but_at_the_first_timestep() -> None:
     process = build(var_type=ModelVarType.FIXED_LARGE)
     out = process.p_mean_variance(constant(X_START), X, T)
-    expected = np.append(process.posterior_variance[1], process.betas[1:])[T]
+    c = process.coefficients
+    expected = np.append(c.posterior_variance[1], c.betas[1:])[T]
     np.testing.assert_allclose(out["variance"][:, 0, 0, 0], expected, rtol=1e-6)
     torch.testing.assert_close(out["log_variance"], out["variance"].log(), rtol=1e-5, atol=1e-5)
 
@@ -92,14 +89,14 @@ def test_learned_log_variance_is_taken_as_it_is() -> None:
 
 
 def test_denoised_fn_comes_before_the_clamp() -> None:
-    out = build().p_mean_variance(constant(X_START), X, T, denoised_fn=lambda x: 10 * x)
+    options = StepOptions(denoised_fn=lambda x: 10 * x)
+    out = build().p_mean_variance(constant(X_START), X, T, options)
     torch.testing.assert_close(out["pred_xstart"], (10 * X_START).clamp(-1, 1))
 
 
 def test_all_outputs_have_the_shape_of_x_for_every_variance_type() -> None:
     for var_type in ModelVarType:
-        is_learned = var_type in (ModelVarType.LEARNED, ModelVarType.LEARNED_RANGE)
-        model = constant(X_START, VALUES) if is_learned else constant(X_START)
+        model = constant(X_START, VALUES) if var_type.is_learned() else constant(X_START)
         out = build(var_type=var_type).p_mean_variance(model, X, T)
         assert {name: value.shape for name, value in out.items()} == dict.fromkeys(
             ("mean", "variance", "log_variance", "pred_xstart"), torch.Size(SHAPE)
@@ -122,7 +119,7 @@ def test_model_kwargs_reach_the_network() -> None:
 
     y = torch.arange(5.0)
     out = build().p_mean_variance(
-        model, X, T, clip_denoised=False, model_kwargs={"y": y, "scale": 2.0}
+        model, X, T, StepOptions(clip_denoised=False, model_kwargs={"y": y, "scale": 2.0})
     )
     torch.testing.assert_close(out["pred_xstart"], 2 * X + y.view(-1, 1, 1, 1))
 

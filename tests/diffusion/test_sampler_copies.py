@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffusion.gaussian_diffusion import ModelMeanType, ModelVarType
 from diffusion.samplers import SAMPLERS, SamplerOptions, sample_loop
+from diffusion.types import ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain
 
 
@@ -58,7 +58,7 @@ def run_on_meta_device(options: SamplerOptions, var_type: ModelVarType, model: A
 
 
 def num_parts(var_type: ModelVarType) -> int:
-    return 2 if var_type in (ModelVarType.LEARNED, ModelVarType.LEARNED_RANGE) else 1
+    return 2 if var_type.is_learned() else 1
 
 
 @pytest.mark.parametrize("var_type", list(ModelVarType))

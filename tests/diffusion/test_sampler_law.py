@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.respace import SpacedDiffusion
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from tests.diffusion.chains import Chain, GaussianData, standard_normal
 
@@ -28,7 +28,7 @@ SHAPE = (4, 3, 64, 64)  # 49 152 values: the standard error of their std is 0.3 
 
 
 def draw(
-    process: SpacedDiffusion,
+    process: GaussianDiffusion,
     model: Callable[..., Tensor],
     options: SamplerOptions,
     shape: tuple[int, ...] = SHAPE,
@@ -77,11 +77,11 @@ def test_std_of_the_samples_follows_the_linear_recursion_of_the_steps(
     process = Chain(respacing="20").build()
     variance = 1.0
     for t in reversed(range(20)):
-        alpha_bar = process.alphas_cumprod[t]
-        previous = process.alphas_cumprod_prev[t]
+        alpha_bar = process.coefficients.alphas_cumprod[t]
+        previous = process.coefficients.alphas_cumprod_prev[t]
         gain = math.sqrt(alpha_bar) * data.std**2 / (alpha_bar * data.std**2 + 1 - alpha_bar)
         noise_gain = (1 - math.sqrt(alpha_bar) * gain) / math.sqrt(1 - alpha_bar)
-        fresh = 0.0 if options is DDIM else process.posterior_variance[t]
+        fresh = 0.0 if options is DDIM else process.coefficients.posterior_variance[t]
         factor = math.sqrt(previous) * gain + math.sqrt(1 - previous - fresh) * noise_gain
         variance = factor**2 * variance + fresh
     samples = draw(process, data.denoiser(process), options)
@@ -97,7 +97,7 @@ def test_guidance_by_an_exact_likelihood_samples_the_exact_posterior(
     process = Chain(respacing="500").build()
     alphas_cumprod = torch.zeros(1000)
     alphas_cumprod[torch.from_numpy(process.timestep_map)] = torch.from_numpy(
-        process.alphas_cumprod
+        process.coefficients.alphas_cumprod
     ).float()
     denoiser = data.denoiser(process)
 
@@ -129,7 +129,7 @@ def test_samples_survive_the_deterministic_way_to_noise_and_back() -> None:
     x = x_start
     for t in range(process.num_timesteps - 1):
         rows = torch.full((2,), t)
-        x = process.ddim_reverse_sample(model, x, rows, clip_denoised=False)["sample"]
+        x = process.ddim_reverse_sample(model, x, rows, DDIM)["sample"]
     assert x.std().item() == pytest.approx(1.0, abs=0.1)
     # The first step of the way back goes from the last timestep, where the way there ended.
     back = sample_loop(process, model, x, lambda k: x, DDIM)

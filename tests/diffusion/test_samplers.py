@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 import torch
@@ -97,37 +97,17 @@ def test_loop_takes_the_steps_of_the_process_one_by_one(options: SamplerOptions)
 
     low_res = standard_normal(9, (2, 3, 4, 4))
     step = {"ancestral": process.p_sample, "ddim": process.ddim_sample}[options.sampler]
-    keywords: dict[str, Any] = {"clip_denoised": False, "model_kwargs": {"low_res": low_res}}
-    if options.eta:
-        keywords["eta"] = options.eta
-    with_kwargs = SamplerOptions(sampler=options.sampler, **keywords)
+    with_kwargs = dataclasses.replace(options, model_kwargs={"low_res": low_res})
     steps = list(sample_loop_progressive(process, model, x_T, noises.__getitem__, with_kwargs))
     assert len(steps) == 5
     x = x_T
     for k, out in enumerate(steps):
-        expected = step(model, x, torch.full((2,), 4 - k), noises[k], **keywords)
+        expected = step(model, x, torch.full((2,), 4 - k), noises[k], with_kwargs)
         assert torch.equal(out["sample"], expected["sample"])
         assert torch.equal(out["pred_xstart"], expected["pred_xstart"])
         x = expected["sample"]
     sample = sample_loop(process, model, x_T, noises.__getitem__, with_kwargs)
     assert torch.equal(sample, x)
-
-
-def test_whole_chains_of_a_process_draw_from_the_global_generator() -> None:
-    process = Chain(respacing="5").build()
-    shape = (2, 3, 4, 4)
-    for options, loop in ((ANCESTRAL, process.p_sample_loop), (DDIM, process.ddim_sample_loop)):
-        torch.manual_seed(7)
-        x_T = torch.randn(shape)
-        expected = sample_loop(
-            process, lambda x, t: x.tanh(), x_T, lambda k: torch.randn(shape), options
-        )
-        torch.manual_seed(7)
-        assert torch.equal(loop(lambda x, t: x.tanh(), shape, clip_denoised=False), expected)
-        torch.manual_seed(7)
-        torch.randn(shape)
-        started = loop(lambda x, t: x.tanh(), shape, noise=x_T, clip_denoised=False)
-        assert torch.equal(started, expected)
 
 
 def test_gradients_are_not_recorded_and_the_consumer_keeps_its_own_mode() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.timestep_sampler import (
+from diffusion.timesteps import (
     LossSecondMomentResampler,
     ScheduleSampler,
     UniformSampler,

@@ -9,8 +9,8 @@ from typing import Any
 from tests.processes import free_port
 from tests.utils.processes import Child
 from utils.dist_util import process_group
-from utils.errors import EXIT_DONE
-from utils.launch import Launch
+from utils.process.errors import EXIT_DONE
+from utils.machine.launch import Launch
 
 
 def start_ranks(work: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Child]:

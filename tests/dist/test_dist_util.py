@@ -13,8 +13,8 @@ import torch
 from tests.dist.ranks import exit_codes, run_ranks, start_ranks
 from tests.utils.loops import ConvNet, image_pair
 from utils import dist_util
-from utils.data_util import shard_batches
-from utils.errors import EXIT_DATA, DataError
+from utils.loops.data import shard_batches
+from utils.process.errors import EXIT_DATA, DataError
 from utils.test_util import TestLoop
 
 pytestmark = pytest.mark.dist

@@ -15,7 +15,7 @@ from tests.dist.trainings import Say, merged, train
 from tests.utils.events import read_scalars
 from tests.utils.loops import relative_error, saved_run, training_loop
 from utils import dist_util
-from utils.errors import EXIT_DATA, CheckpointError
+from utils.process.errors import EXIT_DATA, CheckpointError
 from utils.logger import RunLogger
 
 pytestmark = pytest.mark.dist

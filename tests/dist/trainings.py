@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.utils.loops import training_loop
 from utils import dist_util
-from utils.errors import EXIT_DONE, EXIT_STOPPED
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 from utils.logger import RunLogger
 
 Say = Callable[[Any], None]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ddpm.classes import class_names
+from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDataFlags
-from image_ddpm.train_data import load_entries
 from tests.image_ddpm.tiny import named_images, write_images
-from utils.crop_data import CropDataset, Entry
-from utils.errors import DataError
-from utils.safe_pickle import dump_pickle
+from utils.images.dataset import CropDataset, Entry
+from utils.process.errors import DataError
+from utils.untrusted.pickles import dump_pickle
 
 
 def _labels(folder: Path, num_classes: int | None = 5, **flags: str) -> dict[str, int]:
@@ -53,7 +53,7 @@ def test_classes_of_the_network_decide_where_a_folder_lacks_some(tmp_path: Path)
     flags, known = ImageDataFlags(data_dir=str(tmp_path)), ["cat", "dog", "eel"]
     found = {entry.name: entry.y for entry in load_entries(flags, 3, print, known)}
     assert found == {"dog_1.png": 1, "eel_1.png": 2}
-    with pytest.raises(DataError, match="not trained on: 'eel'; it knows 0 'cat', 1 'dog'"):
+    with pytest.raises(DataError, match=r"'eel'.*'cat', 1 'dog'"):
         load_entries(flags, 3, print, known[:2])
 
 
@@ -63,7 +63,7 @@ def test_a_list_that_gives_a_known_class_another_label_is_refused(tmp_path: Path
     path = tmp_path / "info.pkl"
     dump_pickle(info, path)
     flags = ImageDataFlags(data_dir=str(tmp_path / "images"), data_info_dict_path=str(path))
-    with pytest.raises(DataError, match="'dog' the label 0, the network was trained with 1"):
+    with pytest.raises(DataError, match=r"'dog'.* 0.* 1"):
         load_entries(flags, 3, print, ["cat", "dog", "eel"])
     assert len(load_entries(flags, 3, print, ["dog", "cat", "eel"])) == 2
     assert len(load_entries(flags, None, print, ["cat", "dog", "eel"])) == 2  # labels do not matter
@@ -90,12 +90,12 @@ def test_without_classes_any_name_will_do(tmp_path: Path) -> None:
 
 def test_image_without_a_label_is_named_with_the_remedies(tmp_path: Path) -> None:
     write_images(tmp_path, ["one.png", "a/two.png"])
-    with pytest.raises(DataError, match=r"one\.png .* shows no class .*--class_cond False"):
+    with pytest.raises(DataError, match=r"one\.png .*--class_cond False"):
         _labels(tmp_path)
 
 
 def test_more_classes_than_the_network_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"eel_1\.png has label 2, the model knows 0 to 1"):
+    with pytest.raises(DataError, match=r"eel_1\.png .* 2.* 0 to 1"):
         _labels(named_images(tmp_path), 2)
 
 
@@ -140,5 +140,5 @@ def test_what_a_folder_leaves_out_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'dog/a\\n4\.png'.*rename"):
         _said(tmp_path)
     said = _said(tmp_path, on_bad_image="skip")
-    assert ".gif 1" in said and "'.cache'" in said and "1 images with unfit names" in said
+    assert ".gif 1" in said and "'.cache'" in said and "1 images" in said and "unfit" in said
     assert _labels(tmp_path, on_bad_image="skip") == {"cat/1.png": 0, "dog/2.png": 1}

@@ -12,7 +12,7 @@ import torch
 from tests import cpus
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, read_samples, write_model
 from tests.tiny import done, run, words
-from utils.state_dict_io import read_torch_file
+from utils.untrusted.state_dict import read_torch_file
 
 IMAGE = {"image_size": NET["image_size"], "num_classes": 3}
 CLASSIFIER: dict[str, Any] = {
@@ -90,11 +90,11 @@ def test_gradients_of_an_fp16_classifier_are_taken_in_a_precision_that_has_them(
     half = {**CLASSIFIER, "classifier_use_fp16": True}
     train = {"batch_size": 3, "max_step": 1, "data_dir": place / "images", "log_dir": tmp_path}
     said = done("classifier_train", words(IMAGE, half, PROCESS, train)).out
-    assert "no fast fp16 backward pass; training in bf16" in said
+    assert any("fp16" in line and "training in bf16" in line for line in said.splitlines())
     guide = {**half, "classifier_path": tmp_path / "model000001.pt", "log_dir": tmp_path / "drawn"}
     flags = {"model_path": place / "plain.pt", "classifier_scale": 2.0}
     said = done("image_sample", words(NET, IMAGE, SAMPLING, flags, guide)).out
-    assert "no fast fp16 backward pass; computing in fp32" in said
+    assert any("fp16" in line and "in fp32" in line for line in said.splitlines())
 
 
 def test_classifier_free_guidance_goes_from_no_class_to_more_than_one(
@@ -117,14 +117,14 @@ def test_another_guide_in_the_same_folder_is_refused(place: Path, tmp_path: Path
     flags = {"model_path": place / "plain.pt", "log_dir": tmp_path}
     done("image_sample", words(NET, IMAGE, SAMPLING, flags, guide, classifier_scale=2.0))
     outcome = run("image_sample", words(NET, IMAGE, SAMPLING, flags, guide, classifier_scale=3.0))
-    assert outcome.code == 3 and "--classifier_scale 3.0 (there: 2.0)" in outcome.err
+    assert outcome.code == 3 and "--classifier_scale 3.0" in outcome.err
 
 
 @pytest.mark.parametrize(
     ("more", "code", "part"),
     [
         ({"classifier_path": "none.pt"}, 4, "none.pt"),
-        ({"classifier_width": 16}, 4, "--classifier_width 16 (there: 8)"),
+        ({"classifier_width": 16}, 4, "--classifier_width 16"),
         ({"classifier_pool": "adaptive"}, 4, "--classifier_pool 'adaptive'"),
         ({"classifier_pool": "none"}, 2, "invalid choice"),
     ],

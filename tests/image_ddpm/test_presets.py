@@ -7,11 +7,11 @@ import importlib
 import pytest
 import torch
 
+from image_ddpm.classifier import create_classifier
 from image_ddpm.classifier_flags import ClassifierFlags
-from image_ddpm.classifier_utils import create_classifier
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
+from image_ddpm.networks import create_image_model, model_keywords
 from image_ddpm.presets import PRESETS, settle_presets
-from image_ddpm.script_util import create_image_model, model_keywords
 from models.encoder import EncoderUNet
 from models.encoder_config import published_classifier
 from utils.script_util import from_args

@@ -151,7 +151,7 @@ def test_pictures_of_damaged_samples_are_a_data_error_with_a_remedy(
         np.savez(path, arr_0=np.zeros((7, SIDE, SIDE, 1), np.uint8))
     outcome = run(SCRIPT, _flags(model, tmp_path / "out", png=True))
     assert outcome.code == 3 and outcome.err.count("error:") == 1, outcome
-    assert str(path) in outcome.err and "delete it and the folder png" in outcome.err
+    assert str(path) in outcome.err and "delete" in outcome.err and "folder png" in outcome.err
     path.unlink()
     shutil.rmtree(path.with_name("png"), ignore_errors=True)
     done(SCRIPT, _flags(model, tmp_path / "out", png=True))
@@ -166,15 +166,15 @@ def test_labels_that_are_not_those_of_the_samples_are_refused(
     path = next((tmp_path / "out").glob("samples_*.npz"))
     np.savez(path, arr_0=read_samples(whole)["arr_0"], arr_1=labels)
     outcome = run(SCRIPT, _flags(model, tmp_path / "out", png=True))
-    assert outcome.code == 3 and "arr_1 is no label of each of 7 samples" in outcome.err
+    assert outcome.code == 3 and "arr_1" in outcome.err and "7 samples" in outcome.err
 
 
 @pytest.mark.parametrize(
     ("more", "code", "part"),
     [
         ({"labels": "1,x"}, 2, "--labels x: "),
-        ({"labels": "3"}, 2, "--labels 3: the network knows 0 to 2"),
-        ({"guidance_scale": 2.0}, 2, "trained with --class_dropout"),
+        ({"labels": "3"}, 2, "--labels 3"),
+        ({"guidance_scale": 2.0}, 2, "--class_dropout"),
         ({"num_samples": 0}, 2, "--num_samples 0"),
         ({"model_path": ""}, 4, "--model_path is empty"),
         ({"model_path": "none.pt"}, 4, "none.pt"),
@@ -195,7 +195,7 @@ def test_wrong_flag_is_refused_with_a_remedy(
 def test_folder_of_other_samples_is_refused(model: Path, whole: Path) -> None:
     before = tree(whole)
     outcome = run(SCRIPT, _flags(model, whole, seed=1))
-    assert outcome.code == 3 and "--seed 1 (there: 0)" in outcome.err
+    assert outcome.code == 3 and "--seed 1" in outcome.err
     assert read_samples(whole)["arr_0"].tobytes() in before[f"samples_7x{SIDE}x{SIDE}x3.npz"]
 
 
@@ -213,7 +213,10 @@ def test_samples_that_no_record_tells_of_are_not_taken_for_those_of_this_run(
 
 def test_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:
     said = done(SCRIPT, _flags(model, tmp_path / "log", dry_run=True)).out
-    assert "7 samples of 3 steps" in said and not (tmp_path / "log").exists()
+    assert (
+        any("7 samples" in line and "3 steps" in line for line in said.splitlines())
+        and not (tmp_path / "log").exists()
+    )
 
 
 @pytest.mark.parametrize("killed_at", ["writing", "removing"])
@@ -275,4 +278,8 @@ def test_debug_mode_tells_what_the_network_costs(model: Path, tmp_path: Path) ->
 
 def test_flags_of_a_classifier_without_one_are_refused(model: Path, tmp_path: Path) -> None:
     outcome = run(SCRIPT, _flags(model, tmp_path, classifier_scale=5))
-    assert outcome.code == 2 and "--classifier_scale: give --classifier_path" in outcome.err
+    assert (
+        outcome.code == 2
+        and "--classifier_scale" in outcome.err
+        and "--classifier_path" in outcome.err
+    )

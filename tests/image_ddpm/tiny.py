@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from image_ddpm.script_util import create_image_model
+from image_ddpm.networks import create_image_model
 from tests.tiny import photo, save_weights, shake
-from utils import checkpoint
+from utils.loops import checkpoint
 
 SIDE = 16
 NET: dict[str, Any] = {

@@ -60,7 +60,7 @@ def test_widths_and_factors_follow_from_the_fields() -> None:
         ({"image_size": 18, "channel_mult": (1, 1, 1)}, ["18", "divisible by 4", "channel_mult"]),
         ({"attention_resolutions": (12,)}, ["--attention_resolutions 12", "image size 16"]),
         ({"attention_resolutions": (0,)}, ["--attention_resolutions 0"]),
-        ({"channel_mult": ()}, ["--channel_mult", "one multiplier per level"]),
+        ({"channel_mult": ()}, ["--channel_mult", "multiplier"]),
         ({"channel_mult": (0.01,)}, ["--channel_mult 0.01", "--model_channels 32"]),
         ({"channel_mult": "1,2"}, ["channel_mult='1,2'", "parse_channel_mult"]),
         ({"attention_resolutions": "16"}, ["parse_attention_resolutions"]),
@@ -71,8 +71,8 @@ def test_widths_and_factors_follow_from_the_fields() -> None:
         ({"dropout": float("nan")}, ["--dropout nan"]),
         ({"num_res_blocks": 0}, ["--num_res_blocks 0", "positive"]),
         ({"num_res_blocks": 10**18}, [f"--num_res_blocks {10**18}", "at most 1000"]),
-        ({"channel_mult": (1, 1e308)}, ["--channel_mult 1e+308", "lower one of them"]),
-        ({"model_channels": 10**18}, [f"--model_channels {10**18}", "lower one of them"]),
+        ({"channel_mult": (1, 1e308)}, ["--channel_mult 1e+308", "lower"]),
+        ({"model_channels": 10**18}, [f"--model_channels {10**18}", "lower"]),
         ({"model_channels": 2**17}, ["--model_channels 131072", "parameters", "lower"]),
         ({"num_classes": 10**15}, [f"{10**15} classes", "parameters", "lower"]),
         ({"model_channels": -32}, ["--model_channels -32", "positive"]),
@@ -114,7 +114,7 @@ def test_channel_multipliers_may_be_fractions() -> None:
 
 @pytest.mark.parametrize("text", ["", "1,,2", "a", "1;2", "0,1", "-1", "nan", "inf"])
 def test_malformed_channel_multipliers_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"--channel_mult .*as in 0\.5,1,2"):
+    with pytest.raises(ValueError, match=r"--channel_mult .*0\.5,1,2"):
         parse_channel_mult(text)
 
 
@@ -127,7 +127,7 @@ def test_attention_resolutions_may_have_spaces(text: str, sides: tuple[int, ...]
 
 @pytest.mark.parametrize("text", ["16,", "8.5", "x", "0", "-8", "16 8"])
 def test_malformed_attention_resolutions_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"--attention_resolutions .*as in 32,16,8"):
+    with pytest.raises(ValueError, match=r"--attention_resolutions .*32,16,8"):
         parse_attention_resolutions(text)
 
 
@@ -144,5 +144,5 @@ def test_default_multipliers_are_those_of_the_contract() -> None:
     "look_up", [default_regression_channel_mult, default_diffusion_channel_mult]
 )
 def test_a_size_without_default_multipliers_says_what_to_pass(look_up: Any) -> None:
-    with pytest.raises(ValueError, match=r"size 32 .*pass --channel_mult"):
+    with pytest.raises(ValueError, match=r"size 32 .*--channel_mult"):
         look_up(32)

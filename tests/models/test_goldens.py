@@ -16,7 +16,7 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
-from models.nn import timestep_embedding
+from models.layers import timestep_embedding
 from models.unet import SuperResModel, UNetBase, UNetModel, VarianceModel
 from tests.golden_recipe import GOLDENS_DIR, gauss, image
 from tests.models.nets import fill

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.group_norm import group_norm_channels_last, is_channels_last_on_cpu
-from models.nn import GroupNorm32, SiLUInPlace
+from models.cpu.group_norm import group_norm_channels_last, is_channels_last_on_cpu
+from models.layers import GroupNorm32, SiLUInPlace
 from tests.models.nets import noise
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.nn import (
+from models.layers import (
     GroupNorm32,
     attention,
     avg_pool_nd,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import models.blocks
 from models.blocks import AttentionBlock
-from models.nn import attention
+from models.layers import attention
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
 from tests.models.nets import fill, noise, small_config
 

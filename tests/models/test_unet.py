@@ -176,14 +176,14 @@ def test_conditioning_once_equals_conditioning_at_every_step(num_classes: int | 
 @pytest.mark.parametrize(
     ("num_classes", "y", "words"),
     [
-        (4, None, "y is missing.*4 classes"),
+        (4, None, "y is missing.*4"),
         (None, torch.tensor([0, 1]), "without classes"),
         (None, torch.zeros(2, 128), "without classes"),
         (4, torch.tensor([0, 4]), "label 4.*0 to 3"),
         (4, torch.tensor([-1, 0]), "label -1"),
-        (4, torch.tensor([0]), "one label per image"),
-        (4, torch.tensor([[0], [1]]), "vector of integer labels"),
-        (4, torch.tensor([0.0, 1.0]), "vector of integer labels"),
+        (4, torch.tensor([0]), "per image"),
+        (4, torch.tensor([[0], [1]]), "integer"),
+        (4, torch.tensor([0.0, 1.0]), "integer"),
     ],
 )
 def test_wrong_labels_are_refused(num_classes: int | None, y: Tensor | None, words: str) -> None:
@@ -195,9 +195,9 @@ def test_wrong_labels_are_refused(num_classes: int | None, y: Tensor | None, wor
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((1, 3, 15, 16), "divisible by 2.*pad or crop"),
+        ((1, 3, 15, 16), "divisible by 2"),
         ((1, 4, 16, 16), "3 channels"),
-        ((3, 16, 16), "2 spatial axes"),
+        ((3, 16, 16), "spatial axes"),
     ],
 )
 def test_images_of_the_wrong_shape_are_refused(shape: tuple[int, ...], words: str) -> None:
@@ -223,7 +223,7 @@ def test_one_timestep_per_image_is_required() -> None:
 @pytest.mark.parametrize(
     ("net_class", "changes", "words"),
     [
-        (UNetModel, {"num_classes": 4}, "takes no labels"),
+        (UNetModel, {"num_classes": 4}, "no labels"),
         (UNetModel, {"use_scale_shift_norm": True}, "use_scale_shift_norm"),
         (UNetModel, {"last_layer_type": "exp"}, "last_layer_type"),
         (UNetModel, {"predict_residual": True, "out_channels": 6}, "predict_residual"),

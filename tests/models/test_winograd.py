@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import UNetConfig
-from models.nn import Conv1x1, Conv3x3, conv_nd
+from models.cpu.winograd import pays, prefers_channels_last, winograd_conv2d
+from models.layers import Conv1x1, Conv3x3, conv_nd
 from models.unet import UNetModel
-from models.winograd import pays, prefers_channels_last, winograd_conv2d
 from tests.models.nets import fill, noise
 
 # images, channels, height, width, output channels: whole tiles, cut tiles, bands of rows, of images

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from noisy_label.mnist_files import TEST, TRAINING, save_split
+from noisy_label.files import TEST, TRAINING, save_split
 
 
 def images_of(labels: torch.Tensor, seed: int) -> torch.Tensor:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from noisy_label.flags import NoiseFlags, SweepFlags
-from noisy_label.label_files import NoisyLabels, held_out_file, load_labels, save_labels
+from noisy_label.labels import NoisyLabels, held_out_file, load_labels, save_labels
 from noisy_label.noise import uniform_law
 from noisy_label.sweep import noisy_runs
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 LAW = uniform_law(np.array([3, 1, 4]), 0.7)
 
@@ -47,14 +47,14 @@ def test_arrays_as_other_tools_write_them_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([(0, [0.1] * 10)] * 2, "labels of 2 images, the data set has 3"),
-        ({"labels": 1}, "labels of dict images"),
+        ([(0, [0.1] * 10)] * 2, "2 images"),
+        ({"labels": 1}, "dict images"),
         ([(0, [0.2] * 5)] * 3, "10 probabilities"),
-        ([(10, [0.1] * 10)] * 3, "labels run from 10 to 10"),
+        ([(10, [0.1] * 10)] * 3, "10 to 10"),
         ([(0.5, [0.1] * 10)] * 3, "no list of"),
-        ([(0, [0.2] * 10)] * 3, "sum to 1 only within 1"),
-        ([(0, [1.5, -0.5] + [0.0] * 8)] * 3, "negative or not finite"),
-        ([(0, [float("nan")] * 10)] * 3, "negative or not finite"),
+        ([(0, [0.2] * 10)] * 3, "sum to 1"),
+        ([(0, [1.5, -0.5] + [0.0] * 8)] * 3, "negative"),
+        ([(0, [float("nan")] * 10)] * 3, "not finite"),
         ([(0, [0.1] * 10), (0, [0.1] * 9), (0, [0.1] * 10)], "no list of"),
         ([0, 1, 2], "no list of"),
     ],

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from noisy_label import mnist_files
-from noisy_label.mnist_files import (
+from noisy_label import files as mnist_files
+from noisy_label.files import (
     TEST,
     TRAINING,
     load_split,
@@ -22,7 +22,7 @@ from noisy_label.mnist_files import (
 )
 from tests.noisy_label.test_idx_files import idx_bytes
 from tests.tiny import done, run, tree
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 IMAGES = torch.randint(0, 256, (4, 28, 28), dtype=torch.uint8)
 LABELS = torch.tensor([0, 9, 3, 3])
@@ -84,7 +84,7 @@ def test_a_set_of_emnist_becomes_the_two_splits(
     out = tmp_path / "out"
     flags = ["--source", "idx", "--idx_dir", str(tmp_path), "--output_dir", str(out)]
     said = done("mnist_data", flags).out
-    assert f"EMNIST {name}: {num_classes} classes" in said and "turned upright" in said
+    assert f"EMNIST {name}: {num_classes}" in said and "turned upright" in said
     upright = np.random.default_rng(0).integers(0, 256, (num_classes, 28, 28), dtype=np.uint8)
     for split in (TRAINING, TEST):
         images, labels = load_split(str(out), split)
@@ -114,14 +114,14 @@ def test_mnist_beside_emnist_is_taken_unless_a_set_is_named(tmp_path: Path) -> N
 def test_labels_that_a_set_of_emnist_has_not_are_refused(tmp_path: Path) -> None:
     for wrong in (0, 27):
         _write_emnist(tmp_path, "letters", np.array([1, 2, wrong]))
-        with pytest.raises(DataError, match=f"holds a label {wrong}; 1 to 26"):
+        with pytest.raises(DataError, match=rf"label {wrong}.*1 to 26"):
             read_mnist(str(tmp_path))
 
 
 def test_a_test_label_that_training_has_not_is_refused(tmp_path: Path) -> None:
     save_split(str(tmp_path), TEST, IMAGES, LABELS)
     assert load_split(str(tmp_path), TEST, 10)
-    with pytest.raises(DataError, match=r"test\.pt holds labels from 0 to 9, not 0 to 8"):
+    with pytest.raises(DataError, match=r"test\.pt .*0 to 9.*0 to 8"):
         load_split(str(tmp_path), TEST, 9)
 
 
@@ -183,7 +183,7 @@ def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"4 images.*3 labels"):
         read_mnist(str(tmp_path))
     path.write_bytes(idx_bytes(np.full(4, 10, np.uint8)))
-    with pytest.raises(DataError, match=r"holds a label 10; 0 to 9 .*emnist-"):
+    with pytest.raises(DataError, match=r"label 10.*0 to 9.*emnist-"):
         read_mnist(str(tmp_path))
     path.unlink()
     outcome = run("mnist_data", ["--source", "idx", "--idx_dir", str(tmp_path)])
@@ -195,21 +195,19 @@ def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:
     [
         ((IMAGES.float(), LABELS), "torch.float32"),
         ((IMAGES[:, :27], LABELS), r"\(4, 27, 28\)"),
-        ((IMAGES, LABELS[:3]), "for 4 images"),
+        ((IMAGES, LABELS[:3]), "4 images"),
         ((IMAGES, LABELS.int()), "torch.int32"),
-        ((IMAGES, LABELS + 5), "labels from 5 to 14, and some classes between"),
-        ((IMAGES, LABELS - 1), "labels from -1 to 8, not 0 to 9"),
-        ((IMAGES, LABELS * 10**12), "labels from 0 to 9000000000000"),
-        ((IMAGES[:0], LABELS[:0]), "for 0 images"),
-        ({"images": IMAGES}, "no pair of images and labels"),
-        ((IMAGES, [0, 1, 2, 3]), "no pair of tensors"),
+        ((IMAGES, LABELS + 5), "5 to 14.*between"),
+        ((IMAGES, LABELS - 1), "-1 to 8"),
+        ((IMAGES, LABELS * 10**12), "0 to 9000000000000"),
+        ((IMAGES[:0], LABELS[:0]), "0 images"),
+        ({"images": IMAGES}, "images and labels"),
+        ((IMAGES, [0, 1, 2, 3]), "pair of tensors"),
     ],
 )
 def test_other_contents_are_refused_by_name(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "training.pt")
-    with pytest.raises(
-        DataError, match=rf"training\.pt holds.*{message}|training.pt is.*{message}"
-    ):
+    with pytest.raises(DataError, match=rf"training\.pt .*{message}"):
         load_split(str(tmp_path), TRAINING)
 
 

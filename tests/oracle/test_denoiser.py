@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
-from diffusion.respace import SpacedDiffusion, space_timesteps
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.schedules import get_named_beta_schedule
+from diffusion.spacing import space_timesteps
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from oracle.denoiser import ExactDenoiser, posterior_mean_of_y, posterior_variance_of_y
 from oracle.law import OracleLaw, oracle_law
 from tests.oracle.photos import low_res_images
@@ -101,16 +102,16 @@ def test_its_answers_average_to_the_mean_and_no_other_estimate_has_less_error(
         assert (other - draw).square().mean() > error - 1e-12
 
 
-def _process_and_model(num_steps: int, law: OracleLaw) -> tuple[SpacedDiffusion, Any]:
+def _process_and_model(num_steps: int, law: OracleLaw) -> tuple[GaussianDiffusion, Any]:
     """The ancestral chain on ``num_steps`` of 1000, with the exact mean and variance of each step.
 
     Var[x_{t-1} | x_t] = posterior variance + c² Var[Y | x_t], c the weight of x_start in the step.
     """
     betas = get_named_beta_schedule("cosine", 1000)
     table = torch.from_numpy(np.cumprod(1 - betas))
-    process = SpacedDiffusion(
-        space_timesteps(1000, str(num_steps)),
+    process = GaussianDiffusion(
         betas=betas,
+        use_timesteps=space_timesteps(1000, str(num_steps)),
         model_mean_type=ModelMeanType.START_X,
         model_var_type=ModelVarType.LEARNED,
         loss_type=LossType.MSE,
@@ -120,9 +121,9 @@ def _process_and_model(num_steps: int, law: OracleLaw) -> tuple[SpacedDiffusion,
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         i = steps[int(t[0])]
-        weight = process.posterior_mean_coef1[i]
+        weight = process.coefficients.posterior_mean_coef1[i]
         variance = weight**2 * posterior_variance_of_y(law, x, table[t])
-        variance = variance + process.posterior_variance[i]
+        variance = variance + process.coefficients.posterior_variance[i]
         return torch.cat([denoiser(x, t, low_res=law), variance.log()], dim=1)
 
     return process, model

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from utils.alloc_util import tune_allocator
-from utils.errors import CheckpointError, DataError
+from utils.machine.allocator import tune_allocator
+from utils.process.errors import CheckpointError, DataError
 
 MAX_SECONDS = 2.0
 MAX_BYTES = 200_000_000

@@ -23,8 +23,8 @@ from tests.reliability.scripts import Script, wait_until
 from tests.reliability.soaked_files import TRAININGS, finished_files, set_files, steps_of_sets
 from tests.tiny import TEST_NAMES
 from tests.utils.checkpoints import flip_byte
-from utils.atomic_file import TEMP_NAME
-from utils.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_DONE, EXIT_STOPPED
+from utils.files.atomic import TEMP_NAME
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_DONE, EXIT_STOPPED
 
 SIZE_OF_DISK = 256 * 2**20
 _FEW_BYTES, _MANY_BYTES = 2**10, 2**20  # room that is left, at random in between

@@ -16,9 +16,9 @@ from tests.tiny import ROOT
 from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
 from utils import dist_util
 from utils.dist_util import process_group
-from utils.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.launch import read_launch
 from utils.logger import RunLogger
+from utils.machine.launch import read_launch
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 
 NEVER = (0, 0)
 

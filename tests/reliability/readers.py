@@ -19,25 +19,25 @@ import torch
 
 from image_ddpm import demo_report
 from image_ddpm.demo import QUICK, SOLVERS
-from image_ddpm.importers import image_writer
-from image_ddpm.importers.cifar_files import read_cifar10
-from image_ddpm.importers.data_flags import ImportFlags
-from image_ddpm.importers.imagenet_files import read_imagenet
+from image_ddpm.importers import writer as image_writer
+from image_ddpm.importers.cifar import read_cifar10
+from image_ddpm.importers.flags import ImportFlags
+from image_ddpm.importers.imagenet import read_imagenet
 from image_ddpm.parts import read_part
 from image_ddpm.quality.feature_files import read_input
 from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
-from noisy_label.idx_files import read_idx
-from noisy_label.label_files import load_labels
-from noisy_label.label_records import require_one_draw
-from noisy_label.mnist_files import load_split
+from noisy_label.files import load_split
+from noisy_label.idx import read_idx
+from noisy_label.labels import load_labels
+from noisy_label.records import require_one_draw
+from sr_var.baseline import _stored_errors
 from sr_var.baseline_heads import summarise_errors
-from sr_var.baseline_utils import _stored_errors
-from sr_var.data_info import _read_journal
-from sr_var.flags import MeanModelFlags
+from sr_var.data.info import _read_journal
+from sr_var.flags.scripts import MeanModelFlags
 from sr_var.model_args import load_model_args
-from sr_var.moments import SampleMoments, load_moments
-from sr_var.results import read_stamp
+from sr_var.results.folder import read_stamp
+from sr_var.results.moments import SampleMoments, load_moments
 from sr_var.verify import report_figures
 from sr_var.verify.budget_files import read_budget
 from sr_var.verify.cost import num_steps
@@ -54,15 +54,15 @@ from tests.reliability.seed_files import (
     tar_of,
     torch_of,
 )
-from utils.checkpoint import CheckpointStore
-from utils.crop_index import CenterCrop, Record, read_index
-from utils.image_decode import ImageFacts
-from utils.image_util import image_size, open_image
-from utils.lock_util import _is_dead
-from utils.npz_file import read_npz
-from utils.safe_pickle import load_args, load_array, load_info_dict
-from utils.settings_file import require_same_settings
-from utils.time_util import seconds_per_item
+from utils.files.lock import _is_dead
+from utils.files.records import require_same_settings
+from utils.images.cache_index import CenterCrop, Record, read_index
+from utils.images.decode import ImageFacts
+from utils.images.files import image_size, open_image
+from utils.loops.checkpoint import CheckpointStore
+from utils.machine.cost import seconds_per_item
+from utils.untrusted.arrays import read_npz
+from utils.untrusted.pickles import load_args, load_array, load_info_dict
 
 _INFO = {"tench": {"y": 0, "file_names": ["n0/a", "b"]}, "shark": {"y": 1, "file_names": []}}
 _FLAGS = {"num_heads": 4, "dropout": 0.1, "use_fp16": False, "channel_mult": "", "x": None}

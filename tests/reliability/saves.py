@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from tests.utils.processes import Child
-from utils import checkpoint, storage_util
-from utils.checkpoint import CheckpointStore
+from utils.files import storage as storage_util
+from utils.loops import checkpoint
+from utils.loops.checkpoint import CheckpointStore
 
 _MAX_SECONDS = {"saves": 0.05, "deletes": 0.03}  # about what each takes
 _NUM_VALUES = 200_000

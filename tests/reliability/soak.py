@@ -34,8 +34,8 @@ from tests.reliability.disks import mount, unmount
 from tests.reliability.faults import FAULTS, SIZE_OF_DISK, Trial
 from tests.reliability.soaked_files import TRAININGS, digests, finished_files, torn_files
 from tests.tiny import TinyData
-from utils.errors import EXIT_DONE
-from utils.progress import Progress
+from utils.process.errors import EXIT_DONE
+from utils.process.progress import Progress
 
 MAX_FAULTS = 3  # of a script
 WITH_LOADERS = (*TRAININGS, "sr_mean_test", "sr_var_test")

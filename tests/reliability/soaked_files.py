@@ -15,9 +15,9 @@ from PIL import Image
 
 from tests.pipeline import Pipeline
 from tests.utils.loops import saved_run
-from utils.checkpoint import CheckpointStore
-from utils.errors import CheckpointError
-from utils.safe_pickle import loads_pickle
+from utils.loops.checkpoint import CheckpointStore
+from utils.process.errors import CheckpointError
+from utils.untrusted.pickles import loads_pickle
 
 # script: name of its folders
 TRAININGS = {"sr_mean_train": "sr_mean", "sr_var_train": "sr_var", "ddpm_sr_train": "ddpm_sr"}

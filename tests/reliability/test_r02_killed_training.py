@@ -16,7 +16,7 @@ from tests.pipeline import Pipeline
 from tests.reliability.extent import extent
 from tests.reliability.scripts import Script, differences_from_unbroken, wait_until
 from tests.scripts.runs import TRAININGS, flags_of
-from utils.errors import EXIT_STOPPED
+from utils.process.errors import EXIT_STOPPED
 
 NUM_KILLS = extent(4, 10)
 SCRIPTS = TRAININGS[: extent(1, 3)]

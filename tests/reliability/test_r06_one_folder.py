@@ -25,7 +25,7 @@ from tests.sr_var.samplers import (
 )
 from tests.tiny import TEST_NAMES, TinyData, done, tree, words
 from tests.utils.loops import training_loop
-from utils.errors import EXIT_CHECKPOINT, EXIT_STOPPED, CheckpointError
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_STOPPED, CheckpointError
 
 pytestmark = pytest.mark.dist
 
@@ -37,13 +37,14 @@ def test_of_four_trainings_of_one_folder_one_runs_and_three_refuse(
     pipeline: Pipeline, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     """Each wants a network of another width: stored flags of a loser would lose the winner."""
-    for i in range(NUM_ROUNDS):
-        _let_one_of_four_win(pipeline, tmp_path / str(i))
-    refused = NUM_ROUNDS * (NUM_PROCESSES - 1)
-    figure(f"training: {NUM_ROUNDS} ran, {refused} of {refused} refused")
+    refused = [_let_one_of_four_win(pipeline, tmp_path / str(i)) for i in range(NUM_ROUNDS)]
+    assert refused == [NUM_PROCESSES - 1] * NUM_ROUNDS
+    asked = NUM_ROUNDS * NUM_PROCESSES
+    figure(f"training: of {asked} {asked - sum(refused)} ran, {sum(refused)} refused")
 
 
-def _let_one_of_four_win(pipeline: Pipeline, root: Path) -> None:
+def _let_one_of_four_win(pipeline: Pipeline, root: Path) -> int:
+    """Number of processes that refused, the winner's lock in their message."""
     root.mkdir()
     # nothing is saved before the end: however late a process starts, it meets the lock alone
     endless = {"max_step": 10**6, "save_interval": 10**6}
@@ -55,16 +56,20 @@ def _let_one_of_four_win(pipeline: Pipeline, root: Path) -> None:
     ]
     wait_until(lambda: sum(script.is_running() for script in scripts) == 1)
     (winner,) = [script for script in scripts if script.is_running()]
+    num_refused = 0
     for script in scripts:
         if script is not winner:
             assert script.exit_code() == EXIT_CHECKPOINT
             (line,) = [line for line in script.said().splitlines() if line.startswith("error: ")]
+            # the sentence is held on purpose: it is what a user of a shared folder meets
             assert f'{root / "save"} is being written by another run ({{"host": ' in line
             assert f'"pid": {winner.pid}' in line and "--model_save_dir" in line
+            num_refused += 1
     os.kill(winner.pid, signal.SIGTERM)
     assert winner.exit_code() == EXIT_STOPPED, winner.said()
     last = max(int(path.stem[4:]) for path in (root / "save").glob("ckpt*.json"))
     done("sr_mean_train", words(flags, resume_checkpoint="auto", max_step=last + 1))
+    return num_refused
 
 
 def test_training_refuses_where_another_one_has_come_and_gone_since_it_read_the_folder(
@@ -74,7 +79,7 @@ def test_training_refuses_where_another_one_has_come_and_gone_since_it_read_the_
     first, second = (training_loop(tmp_path, seed=seed) for seed in (1, 2))
     assert first.run_loop()
     left = tree(tmp_path)
-    with pytest.raises(CheckpointError, match=r"another run has written to .* start it again"):
+    with pytest.raises(CheckpointError, match="another run"):
         second.run_loop()
     assert tree(tmp_path) == left
     assert training_loop(tmp_path, seed=1, resume_checkpoint="auto", max_step=6).run_loop()

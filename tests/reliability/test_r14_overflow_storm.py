@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.utils.loops import training_loop, weights_of, with_bad_label
-from utils.errors import CheckpointError
+from utils.process.errors import CheckpointError
 
 
 @pytest.mark.parametrize("log_interval", [1, 50])
@@ -19,7 +19,7 @@ def test_fp16_overflow_storm_ends_at_the_floor_of_the_scale(
     loop = training_loop(
         data=data, dtype=torch.float16, max_step=200, log_interval=log_interval, max_bad_steps=5
     )
-    with pytest.raises(CheckpointError, match=r"loss scale fell to 2\^-10 and fp16 still"):
+    with pytest.raises(CheckpointError, match=r"2\^-10"):
         loop.run_loop()
     assert loop.step <= 2 + 30 + log_interval
     assert all(torch.isfinite(weight).all() for weight in weights_of(loop))

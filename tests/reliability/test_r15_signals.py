@@ -17,7 +17,7 @@ from tests.reliability.extent import extent
 from tests.reliability.launched import NEVER, torchrun, wait_for_line
 from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
 from tests.utils.processes import Child
-from utils.errors import EXIT_DONE, EXIT_STOPPED
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 
 ENDLESS = 10**6
 LEFT_LOOP = 10**9
@@ -134,6 +134,7 @@ def test_signal_to_torchrun_saves_in_time_and_the_run_goes_on_exactly(
         said = process.communicate(timeout=2 * GRACE_SECONDS)[0]
     seconds = time.monotonic() - sent
     assert seconds < GRACE_SECONDS
+    # the sentence is held on purpose: it is how a stopped training goes on
     assert "run again with --resume_checkpoint auto" in said
     last = max(_saved_steps(tmp_path / "cut")) + 2
     run_ranks(launched.train, tmp_path / "cut", last)

@@ -20,7 +20,7 @@ from tests.reliability.disks import mounted
 from tests.reliability.scripts import Script, differences_from_unbroken, wait_until
 from tests.scripts.runs import flags_of
 from tests.utils.checkpoints import auto_step
-from utils.errors import EXIT_DATA
+from utils.process.errors import EXIT_DATA
 
 MAX_SECONDS = 20
 ENDLESS = {"save_interval": 1, "max_step": 10**6, "num_workers": 2}

@@ -20,7 +20,7 @@ from tests.reliability.launched import (
 )
 from tests.utils.loops import QuietLoop, training_loop
 from utils import dist_util
-from utils.errors import EXIT_DONE, EXIT_STOPPED
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 
 pytestmark = pytest.mark.dist
 

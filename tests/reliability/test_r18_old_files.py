@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from noisy_label.label_files import load_labels
-from utils.safe_pickle import load_array, load_info_dict
-from utils.state_dict_io import load_model, read_torch_file
+from noisy_label.labels import load_labels
+from utils.untrusted.pickles import load_array, load_info_dict
+from utils.untrusted.state_dict import load_model, read_torch_file
 
 _DATA = Path(__file__).with_name("data")
 _TORCH = ("2.10", "2.11")

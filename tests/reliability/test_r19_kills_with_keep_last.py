@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.reliability.extent import extent
 from tests.reliability.saves import intact_steps, kill_while, save_set, unfinished_steps
-from utils.checkpoint import CheckpointStore
+from utils.loops.checkpoint import CheckpointStore
 
 NUM_KILLS = extent(10, 50)
 FILES_PER_SET = 4

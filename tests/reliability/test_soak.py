@@ -18,7 +18,7 @@ from tests.reliability import soak
 from tests.reliability.extent import extent
 from tests.reliability.faults import Trial
 from tests.reliability.soaked_files import digests, finished_files, is_torn, torn_files
-from utils.errors import EXIT_DATA, EXIT_DONE
+from utils.process.errors import EXIT_DATA, EXIT_DONE
 
 SUFFIXES = {".csv", ".html", ".png", ".npy", ".npz", ".pt", ".json", ".pkl"}
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from utils.errors import run_main
+from utils.process.errors import run_main
 
 Commands = list[tuple[str, list[str]]]
 SIDE = 16

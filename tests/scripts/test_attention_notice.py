@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from image_ddpm.classifier_utils import create_classifier
-from image_ddpm.script_util import create_image_model
+from image_ddpm.classifier import create_classifier
+from image_ddpm.networks import create_image_model
 from sr_var.script_util import (
     create_baseline_model,
     create_mean_model,
@@ -65,7 +65,7 @@ def test_sides_at_no_level_are_named(name: str, given: str, unreached: str) -> N
     assert len(notices) == bool(unreached)
     prefix = "--classifier_" if name == "classifier" else "--"
     for line in notices:
-        assert f"{prefix}attention_resolutions {unreached} adds" in line and "24, 12" in line
+        assert f"{prefix}attention_resolutions {unreached}" in line and "24, 12" in line
 
 
 def test_a_training_with_the_default_says_it_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sr_var.script_util import create_mean_model
 from tests.pipeline import Pipeline
 from tests.scripts.runs import TRAININGS, assert_refused, flags_of
 from tests.tiny import REGRESSION_NET, run, save_weights, tree, words
-from utils.errors import EXIT_CHECKPOINT
+from utils.process.errors import EXIT_CHECKPOINT
 
 
 @pytest.mark.parametrize("script", ["sr_mean_test", "sr_var_test", "ddpm_sr_sample"])
@@ -45,7 +45,7 @@ def test_checkpoint_to_resume_that_is_missing_is_no_silent_restart(
         ),
     )
     assert outcome.code == EXIT_CHECKPOINT
-    assert "model090000.pt does not exist" in outcome.err and "model000002.pt" in outcome.err
+    assert "model090000.pt" in outcome.err and "model000002.pt" in outcome.err
     assert tree(pipeline.save_dir(task)) == before
 
 
@@ -53,7 +53,7 @@ def test_checkpoint_to_resume_that_is_missing_is_no_silent_restart(
 def test_missing_model_flags_say_who_writes_them(
     pipeline: Pipeline, tmp_path: Path, script: str
 ) -> None:
-    parts = ("model_args.pkl does not exist", "written by the training")
+    parts = ("model_args.pkl", "the training")
     model = pipeline.mean_model if script == "sr_mean_test" else pipeline.var_model
     alone = tmp_path / model.name  # a manifest would tell them
     alone.write_bytes(model.read_bytes())
@@ -79,7 +79,10 @@ def test_variance_without_a_mean_net_is_a_checkpoint_error(
 
 
 def test_mean_net_of_other_sizes_is_a_checkpoint_error(pipeline: Pipeline, tmp_path: Path) -> None:
-    parts = ("is for 8 → 32, this run for 16 → 32",)
+    parts = (
+        "8 → 32",
+        "16 → 32",
+    )
     assert_refused(pipeline, "sr_var_train", tmp_path, EXIT_CHECKPOINT, *parts, small_size=16)
 
 
@@ -97,7 +100,7 @@ def test_checkpoint_of_another_network_lists_the_keys_that_differ(
 ) -> None:
     alone = tmp_path / "model.pt"  # a manifest would tell the flags that differ
     alone.write_bytes(pipeline.ddpm_model.read_bytes())
-    parts = (str(alone), "does not fit the model that the flags describe")
+    parts = (str(alone), "does not fit")
     changes = {**changes, "model_path": alone}
     assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, **changes)
 
@@ -130,7 +133,7 @@ def test_damaged_checkpoint_is_refused_without_side_effect(
 def test_result_of_an_unnumbered_checkpoint_has_no_name(pipeline: Pipeline, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(pipeline.mean_model.read_bytes())
-    parts = ("the file name carries no step",)
+    parts = (str(path), "no step")
     assert_refused(pipeline, "sr_mean_test", tmp_path, EXIT_CHECKPOINT, *parts, model_path=path)
 
 
@@ -168,7 +171,7 @@ def test_weights_of_another_tool_are_tested_with_a_notice(
         "sr_mean_test", words(flags_of(pipeline, "sr_mean_test", tmp_path), model_path=path)
     )
     assert outcome.code == 0, outcome.err
-    assert "has no manifest" in outcome.out
+    assert "no manifest" in outcome.out
 
 
 def test_weights_of_a_wrapped_network_are_tested_with_a_notice(
@@ -182,7 +185,9 @@ def test_weights_of_a_wrapped_network_are_tested_with_a_notice(
         "sr_mean_test", words(flags_of(pipeline, "sr_mean_test", tmp_path), model_path=path)
     )
     assert outcome.code == 0, outcome.err
-    assert f"{path} begin with 'module._orig_mod.'" in outcome.out
+    assert any(
+        f"{path}" in line and "'module._orig_mod.'" in line for line in outcome.out.splitlines()
+    )
 
 
 def test_a_checkpoint_with_more_than_weights_says_where_they_are(

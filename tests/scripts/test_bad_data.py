@@ -10,7 +10,7 @@ import pytest
 
 from tests.pipeline import Pipeline
 from tests.scripts.runs import FOLDERS, SCRIPTS, TRAININGS, assert_refused, info_key
-from utils.errors import EXIT_DATA
+from utils.process.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
 
@@ -82,7 +82,7 @@ def test_hostile_info_dict_is_refused_without_side_effect(
 def test_batch_larger_than_the_data_is_a_data_error(
     pipeline: Pipeline, tmp_path: Path, script: str
 ) -> None:
-    parts = ("--batch_size 8", "the data set has 7", "lower --batch_size")
+    parts = ("--batch_size 8", "has 7", "--batch_size")
     assert_refused(pipeline, script, tmp_path, EXIT_DATA, *parts, batch_size=8)
 
 
@@ -92,7 +92,10 @@ def test_label_that_the_sampler_does_not_know_is_a_data_error(
     path = tmp_path / "info.pkl"
     info = {"a": {"y": 0, "file_names": ["n01440764_7"]}, "b": {"y": 5, "file_names": ["n_1"]}}
     path.write_bytes(pickle.dumps(info, protocol=4))
-    parts = ("n_1 has label 5, the model knows 0 to 4",)
+    parts = (
+        "n_1 has label 5",
+        "0 to 4",
+    )
     changes = {"to_sample_images_dict_path": path}
     assert_refused(pipeline, "ddpm_sr_sample", tmp_path, EXIT_DATA, *parts, **changes)
 
@@ -100,9 +103,9 @@ def test_label_that_the_sampler_does_not_know_is_a_data_error(
 def test_verification_of_samples_that_are_missing_is_a_data_error(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    parts = ("96 of 100 samples are missing", "sample_4.png", "lower --num_samples")
+    parts = ("96 of 100 samples", "sample_4.png", "--num_samples")
     assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, num_samples=100)
-    parts = ("high_res_mean_9.png does not exist", "sr_mean_test.py")
+    parts = ("high_res_mean_9.png", "sr_mean_test.py")
     assert_refused(pipeline, "sr_var_verification", tmp_path, EXIT_DATA, *parts, mean_model_step=9)
 
 

@@ -10,7 +10,7 @@ import torch
 from tests.pipeline import Pipeline
 from tests.scripts.runs import flags_of
 from tests.tiny import run, words
-from utils.errors import EXIT_DONE
+from utils.process.errors import EXIT_DONE
 
 
 def trained(pipeline: Pipeline, root: Path, **changes: object) -> dict[str, torch.Tensor]:

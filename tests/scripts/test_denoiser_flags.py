@@ -12,7 +12,7 @@ import pytest
 from tests.pipeline import DDPM_STEPS, Pipeline
 from tests.scripts.runs import flags_of
 from tests.tiny import CLASSES, DENOISER, PROCESS, done, run, tree, words
-from utils.safe_pickle import dump_pickle
+from utils.untrusted.pickles import dump_pickle
 
 OTHER = [
     {"noise_schedule": "cosine"},
@@ -55,7 +55,7 @@ def test_samples_of_another_network_or_process_are_refused(
 ) -> None:
     outcome = run("ddpm_sr_sample", words(_bare(pipeline, "ddpm_sr_sample", tmp_path), change))
     ((name, value),) = change.items()
-    assert outcome.code == 4 and f"--{name} {value!r} (there: " in outcome.err
+    assert outcome.code == 4 and f"--{name} {value!r}" in outcome.err
     assert str(pipeline.ddpm_model) in outcome.err
     assert not (tmp_path / "out").exists()
 
@@ -69,7 +69,7 @@ def test_a_training_of_another_network_or_process_is_not_gone_on_with(
     before = tree(run_dir)
     outcome = run("ddpm_sr_train", words(flags))
     ((name, value),) = change.items()
-    assert outcome.code == 4 and f"--{name} {value!r} (there: " in outcome.err
+    assert outcome.code == 4 and f"--{name} {value!r}" in outcome.err
     assert "--init_from" in outcome.err and tree(run_dir) == before
 
 
@@ -95,5 +95,5 @@ def test_images_whose_class_has_another_label_than_in_training_are_refused(
     flags = flags_of(pipeline, "ddpm_sr_sample", tmp_path)
     flags |= {"to_sample_images_dict_path": tmp_path / "info.pkl"}
     outcome = run("ddpm_sr_sample", words(flags))
-    assert outcome.code == 3 and "'n01440764' the label 1" in outcome.err
+    assert outcome.code == 3 and "'n01440764'" in outcome.err and "label 1" in outcome.err
     assert str(tmp_path / "info.pkl") in outcome.err

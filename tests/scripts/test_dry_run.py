@@ -23,6 +23,7 @@ def test_dry_run_writes_nothing_and_ends_well(
     assert outcome.code == 0, outcome.err
     assert list(tmp_path.iterdir()) == []
     assert tree(pipeline.root) == before
+    # the sentence is held on purpose: every script's dry run ends with it
     assert "nothing was written" in outcome.out
 
 

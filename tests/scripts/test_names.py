@@ -11,9 +11,9 @@ import pytest
 from tests.pipeline import NUM_SAMPLES, Pipeline
 from tests.scripts.runs import flags_of, info_key
 from tests.tiny import done, run, words, write_photos
-from utils.errors import EXIT_DATA
-from utils.file_names import MAX_NAME_BYTES
-from utils.safe_pickle import dump_pickle
+from utils.files.names import MAX_NAME_BYTES
+from utils.process.errors import EXIT_DATA
+from utils.untrusted.pickles import dump_pickle
 
 NAMES = [
     "n" * (MAX_NAME_BYTES - len(".JPEG")),

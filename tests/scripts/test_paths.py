@@ -13,9 +13,9 @@ import pytest
 from image_ddpm.flags import LOGDIR_VARIABLE
 from tests.image_ddpm.tiny import NET, PROCESS, TRAINING, named_images
 from tests.tiny import ROOT, done, run, words
-from utils.errors import EXIT_USAGE, StorageError
+from utils.files.storage import make_folder
+from utils.process.errors import EXIT_USAGE, StorageError
 from utils.script_util import FlagParser
-from utils.storage_util import make_folder
 
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py")) + ["slurms.submit"]
 # flags of free text that is no path; a new flag that is one: flag(…, is_path=True)

@@ -14,7 +14,7 @@ from tests import cpus
 from tests.pipeline import Pipeline
 from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, words
-from utils.state_dict_io import read_torch_file
+from utils.untrusted.state_dict import read_torch_file
 
 Weights = dict[str, torch.Tensor]
 
@@ -35,7 +35,7 @@ def test_a_training_in_fp16_is_one_in_bf16_where_the_cpu_is_fast_in_that(
 ) -> None:
     cpus.compute_on(cpus.SAPPHIRE_RAPIDS, monkeypatch)
     found, said = _trained(pipeline, script, tmp_path / "fp16", use_fp16=True)
-    assert "no fast fp16 backward pass; training in bf16" in said
+    assert any("fp16" in line and "training in bf16" in line for line in said.splitlines())
     wanted, said = _trained(pipeline, script, tmp_path / "bf16", use_bf16=True)
     assert "notice: this CPU" not in said
     plain, _ = _trained(pipeline, script, tmp_path / "fp32")
@@ -75,4 +75,6 @@ def test_a_frozen_net_keeps_fp16_where_forward_passes_have_it(
         with monkeypatch.context() as patched:
             cpus.compute_on(cpu, patched)
             said = done("sr_mean_test", words(test, output_dir=tmp_path / name)).out
-        assert ("no fast fp16 arithmetic; computing in fp32" in said) is (name == "lacks")
+        assert (any("fp16" in line and "in fp32" in line for line in said.splitlines())) is (
+            name == "lacks"
+        )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sr_mean_test
-import sr_var.results
+import sr_var.results.folder
 import sr_var_test
 from sr_var.script_util import create_mean_model
 from tests.pipeline import MEAN_STEPS, NUM_SAMPLES, Pipeline
@@ -112,14 +112,14 @@ def _forked_test(script: str, argv: list[str], journal: Path, num_processes: int
     def work(rank: int) -> None:
         os.environ |= launch_environment(rank, num_processes)
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        real = sr_var.results.ResultFolder.path
+        real = sr_var.results.folder.ResultFolder.path
 
-        def recorded(self: sr_var.results.ResultFolder, name: str, file_name: str) -> str:
+        def recorded(self: sr_var.results.folder.ResultFolder, name: str, file_name: str) -> str:
             with open(journal, "a", encoding="utf-8") as file:
                 file.write(f"{name}/{file_name}\n")
             return real(self, name, file_name)
 
-        sr_var.results.ResultFolder.path = recorded  # type: ignore[method-assign]
+        sr_var.results.folder.ResultFolder.path = recorded  # type: ignore[method-assign]
         module = {"sr_mean_test": sr_mean_test, "sr_var_test": sr_var_test}[script]
         assert module.main(argv) == 0
 

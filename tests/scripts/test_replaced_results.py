@@ -14,8 +14,8 @@ from PIL import Image
 from tests.pipeline import NUM_SAMPLES, Pipeline
 from tests.scripts.runs import flags_of
 from tests.tiny import TEST_NAMES, done, run, tree, words
-from utils.errors import EXIT_DATA
-from utils.image_util import resolve_image_path
+from utils.images.files import resolve_image_path
+from utils.process.errors import EXIT_DATA
 
 
 @pytest.fixture
@@ -48,7 +48,9 @@ def test_means_of_another_net_are_not_judged_with_the_variances_that_are_there(
     shutil.copytree(pipeline.nets_dir, nets)
     flags = {**pipeline.mean_test_flags, "output_dir": nets, "model_path": other_mean}
     said = done("sr_mean_test", words(flags)).out
-    assert f"removed the results of {len(TEST_NAMES)} images" in said
+    assert any(
+        "removed" in line and f"{len(TEST_NAMES)} images" in line for line in said.splitlines()
+    )
     assert f"variances of step {pipeline.var_steps}" in said
     verify = {**pipeline.verification_flags, "sr_model_output_dir": nets}
     outcome = run("sr_var_verification", words(verify, log_dir=tmp_path / "compare"))

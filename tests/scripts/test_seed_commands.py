@@ -85,7 +85,7 @@ def test_preset_of_an_upsampler_is_what_its_documented_command_says(sizes: str) 
 @pytest.mark.parametrize("name", ["toolkit/sample_64_256", "toolkit/sample_128_512"])
 def test_command_of_the_sampler_describes_the_published_upsampler(name: str) -> None:
     from ddpm.flags import DiffusionFlags
-    from sr_var.flags import SRDiffusionModelFlags
+    from sr_var.flags.scripts import SRDiffusionModelFlags
     from sr_var.script_util import denoiser_flags
     from utils.script_util import from_args
 
@@ -182,12 +182,15 @@ def test_commands_of_the_toolkit_run_for_64_to_256(workplace: Workplace) -> None
     _trains_from_a_named_checkpoint(workplace, "toolkit/mean_train_64_256", "sr_mean", 90000)
     said = workplace.done("toolkit/mean_test_64_256")
     slip, right = (f"data/{name}/to_sample_data_info.pkl" for name in ("imagenet", "sr_imagenet"))
-    assert f"notice: {slip} does not exist; using {right}" in said
+    assert any(f"notice: {slip}" in line and right in line for line in said.splitlines())
     assert "parameters: " in said  # --debug_mode yes
 
     said = _trains_from_a_named_checkpoint(workplace, "toolkit/var_train_64_256", "sr_var", 50000)
     slip = "logs/sr_mean/64_256mean_model_args.pkl"
-    assert f"{slip} does not exist; using logs/sr_mean/64_256/mean_model_args.pkl" in said
+    assert any(
+        slip in line and "logs/sr_mean/64_256/mean_model_args.pkl" in line
+        for line in said.splitlines()
+    )
     workplace.done("toolkit/var_test_64_256")
     _assert_outputs("64_256")
 
@@ -199,7 +202,7 @@ def test_commands_of_the_toolkit_run_for_64_to_256(workplace: Workplace) -> None
 def _trains_from_a_named_checkpoint(workplace: Workplace, name: str, task: str, step: int) -> str:
     """The documented command goes on from a step that an earlier run must have reached."""
     outcome = workplace.run(name, max_step=step + 1)
-    assert outcome.code == 4 and f"model{step:06d}.pt does not exist" in outcome.err
+    assert outcome.code == 4 and f"model{step:06d}.pt" in outcome.err
     workplace.done(name, resume_checkpoint="", max_step=1)
     workplace.pretend_trained(f"checkpoints/{task}/64_256", step)
     said = workplace.done(name, max_step=step + 1)
@@ -215,7 +218,7 @@ def test_commands_of_the_toolkit_run_for_128_to_512(workplace: Workplace) -> Non
 
     workplace.done("toolkit/mean_train_128_512", max_step=2)
     outcome = workplace.run("toolkit/mean_test_128_512")
-    assert outcome.code == 4 and "model090000.pt does not exist" in outcome.err
+    assert outcome.code == 4 and "model090000.pt" in outcome.err
     assert "model000002.pt" in outcome.err  # of the run that is not finished
     workplace.pretend_trained("checkpoints/sr_mean/128_512", 90000)
     workplace.done("toolkit/mean_test_128_512")

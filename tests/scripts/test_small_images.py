@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from sr_var.base_dataset import load_test_entries
-from sr_var.flags import SampleFlags, TestDataFlags
+from sr_var.flags.scripts import SampleFlags, TestDataFlags
 from tests.pipeline import Pipeline
 from tests.scripts.runs import flags_of, info_key
 from tests.tiny import LARGE, SMALL, Outcome, done, photo, run, tree, words
-from utils.errors import EXIT_DATA, DataError
-from utils.safe_pickle import dump_pickle
+from utils.process.errors import EXIT_DATA, DataError
+from utils.untrusted.pickles import dump_pickle
 
 TESTS = ["sr_mean_test", "sr_var_test", "ddpm_sr_sample"]
 LOW, MIDDLE, HIGH, TURNED = "low.png", "middle.png", "high.png", "turned.jpg"
@@ -80,8 +80,8 @@ def test_small_images_among_others_are_named_and_enlarged_unless_told_otherwise(
     assert "2 images" in outcome.out and "left out" in outcome.out
     outcome = _run(pipeline, script, images, names)
     assert outcome.code == 0 and _results(images.parent) == {*names}
-    assert "warning: 1 of 3 images are low-res already" in outcome.out
-    assert "warning: 2 of 3 images are smaller than 32 pixels" in outcome.out
+    assert any("1 of 3 images" in line and "low-res" in line for line in outcome.out.splitlines())
+    assert any("2 of 3 images" in line and "32 pixels" in line for line in outcome.out.splitlines())
     assert "3 images, median" in outcome.out
 
 
@@ -93,7 +93,7 @@ def test_damaged_images_are_left_to_the_test_itself(images: Path) -> None:
     found = load_test_entries(path, flags, (LARGE, SMALL), lines.append)
     assert [entry.name for entry in found] == [LOW, HIGH]
     (images / HIGH).write_bytes(b"no image")
-    with pytest.raises(DataError, match="leaves no image"):
+    with pytest.raises(DataError, match="no image"):
         load_test_entries(path, flags, (LARGE, SMALL), lines.append)
 
 
@@ -112,7 +112,7 @@ def test_training_counts_small_images_and_refuses_them_on_request(
     assert outcome.code == EXIT_DATA and f"{LOW} is {SMALL + 4}×{SMALL}" in outcome.err
     outcome = _run(pipeline, script, images, names, **more)
     assert outcome.code == 0, outcome.err
-    assert "warning: 1 of 2 images are smaller than 32 pixels" in outcome.out
+    assert any("1 of 2 images" in line and "32 pixels" in line for line in outcome.out.splitlines())
     assert "2 images, median" in outcome.out
 
 
@@ -123,11 +123,14 @@ def test_info_dicts_say_how_many_images_are_small_and_leave_them_out(images: Pat
     for name in (LOW, MIDDLE, HIGH, TURNED):
         (images / name).rename(images / f"a_{name}")
     outcome = done("sr_data_info", words(flags))
-    assert "2 of 4 images are smaller than 32 pixels" in outcome.out
+    assert any("2 of 4 images" in line and "32 pixels" in line for line in outcome.out.splitlines())
     assert "4 images, median" in outcome.out
-    assert "1 of 4 images have an EXIF orientation that is not applied" in outcome.out
+    assert any("1 of 4 images" in line and "EXIF" in line for line in outcome.out.splitlines())
     flags["overwrite"] = True
-    assert "1 training and 1 test" in done("sr_data_info", words(flags, small_images="skip")).out
+    assert any(
+        "1 training" in line and "1 test" in line
+        for line in done("sr_data_info", words(flags, small_images="skip")).out.splitlines()
+    )
     outcome = run("sr_data_info", words(flags, small_images="error"))
     assert outcome.code == EXIT_DATA and f"a_{LOW}, {SMALL + 4}×{SMALL}" in outcome.err
     outcome = run("sr_data_info", words(flags, small_images="skip", check_images=False))
@@ -145,7 +148,7 @@ def test_orientation_is_applied_on_request_and_results_tell(
 ) -> None:
     root = images.parent
     outcome = _run(pipeline, "sr_mean_test", images, (TURNED,))
-    assert "1 of 1 images have an EXIF orientation that is not applied" in outcome.out
+    assert any("1 of 1 images" in line and "EXIF" in line for line in outcome.out.splitlines())
     plain = _mean(root)
     outcome = _run(pipeline, "sr_mean_test", images, (TURNED,), apply_orientation=True)
     assert outcome.code == EXIT_DATA and "--apply_orientation False" in outcome.err

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-import sr_var.data_info
+import sr_var.data.info
 import sr_var.verify.images
 from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop
 from sr_var.mean_utils import SRMeanTestLoop, SRMeanTrainLoop
@@ -21,11 +21,11 @@ from sr_var.var_utils import SRVarTestLoop, SRVarTrainLoop
 from tests.pipeline import Pipeline
 from tests.scripts.runs import SCRIPTS, TRAININGS, flags_of
 from tests.tiny import done, run, tree, words
-from utils.errors import EXIT_STOPPED
+from utils.process.errors import EXIT_STOPPED
 
 # what each script calls once per unit of work
 PLACES: dict[str, tuple[Any, str]] = {
-    "sr_data_info": (sr_var.data_info, "read_image"),
+    "sr_data_info": (sr_var.data.info, "read_image"),
     "sr_mean_train": (SRMeanTrainLoop, "_post_process"),
     "sr_var_train": (SRVarTrainLoop, "_post_process"),
     "ddpm_sr_train": (SRDiffusionTrainLoop, "_post_process"),

@@ -14,7 +14,7 @@ import pytest
 from tests.pipeline import Pipeline
 from tests.scripts.runs import flags_of
 from tests.tiny import words
-from utils.errors import EXIT_STOPPED
+from utils.process.errors import EXIT_STOPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 

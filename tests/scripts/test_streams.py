@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from noisy_label.mnist_files import TEST, TRAINING, save_split
+from noisy_label.files import TEST, TRAINING, save_split
 from tests.image_ddpm.tiny import named_images
 from tests.pipeline import Pipeline
 from tests.scripts.runs import flags_of
 from tests.scripts.streams import Commands, image_commands, label_commands
 from tests.tiny import ROOT, tree, words, write_photos
-from utils.errors import EXIT_DONE, EXIT_USAGE
+from utils.process.errors import EXIT_DONE, EXIT_USAGE
 
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py")) + ["slurms.submit"]
 # a letter that ascii lacks: in paths, and so in lines, logs and records

@@ -16,12 +16,12 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Workspace
 from tests.tiny import ROOT, words
 from tests.utils.loops import differences, saved_run
-from utils.slurm_launch import first_host
+from utils.machine.slurm import first_host
 
 pytestmark = pytest.mark.slurm
 
 _WHO = (
-    "import os, utils.launch as l; e = dict(os.environ); l.meet(e); x = l.read_launch(e);"
+    "import os, utils.machine.launch as l; e = dict(os.environ); l.meet(e); x = l.read_launch(e);"
     "print(x.rank, x.local_rank, x.world_size, l.num_local_processes(e), e.get('MASTER_ADDR'))"
 )
 STEPS = {

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_var.flags import VerificationFlags
-from sr_var.moments import SampleMoments
-from utils.safe_pickle import dump_pickle
+from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.moments import SampleMoments
+from utils.untrusted.pickles import dump_pickle
 
 Array = NDArray[np.float64]
 SIZE = 8

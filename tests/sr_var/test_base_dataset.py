@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from sr_var.base_dataset import existing_path, load_entries
-from sr_var.flags import DataFlags, TestDataFlags
-from sr_var.sr_data import load_regression_data, rank_batches, test_batches
+from sr_var.data.pairs import load_regression_data, rank_batches, test_batches
+from sr_var.flags.scripts import DataFlags, TestDataFlags
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
-from utils.crop_data import CropDataset, Entry, TestCrops
-from utils.errors import DataError
-from utils.image_decode import BadImageError
-from utils.image_util import center_crop_arr, open_image
-from utils.safe_pickle import dump_pickle
+from utils.images.dataset import CropDataset, Entry, TestCrops
+from utils.images.decode import BadImageError
+from utils.images.files import center_crop_arr, open_image
+from utils.process.errors import DataError
+from utils.untrusted.pickles import dump_pickle
 
 ENTRIES = [Entry(name, y) for y, names in tiny.CLASSES.values() for name in names]
 CPU = torch.device("cpu")
@@ -60,7 +60,10 @@ def test_misnamed_data_folder_of_the_documents_is_found(
     monkeypatch.chdir(tmp_path)
     tiny.write_info(Path("data/sr_imagenet/info.pkl"), TEST_NAMES)
     assert len(load_entries("data/imagenet/info.pkl", str(tiny_data.data_dir))) == 3
-    assert "data/imagenet/info.pkl does not exist; using data/sr_im" in capsys.readouterr().out
+    assert any(
+        "data/imagenet/info.pkl" in line and "data/sr_imagenet/info.pkl" in line
+        for line in capsys.readouterr().out.splitlines()
+    )
     tiny.write_info(Path("data/imagenet/info.pkl"), TEST_NAMES[:1])
     assert len(load_entries("data/imagenet/info.pkl", str(tiny_data.data_dir))) == 1
     assert capsys.readouterr().out == ""
@@ -74,13 +77,13 @@ def test_missing_path_is_not_corrected_to_another_missing_one() -> None:
 def test_missing_data_folder_and_empty_dict_are_data_errors(
     tmp_path: Path, tiny_data: TinyData
 ) -> None:
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="not a folder"):
         load_entries(str(tiny_data.test_info), str(tmp_path / "none"))
     for path, problem in ((tmp_path / "none.pkl", "does not exist"), (tmp_path, "is a folder")):
-        with pytest.raises(DataError, match=f"--data_info_dict_path {path} {problem}; name a pic"):
+        with pytest.raises(DataError, match=rf"--data_info_dict_path {path} .*{problem}"):
             load_entries(str(path), str(tiny_data.data_dir))
     dump_pickle({"a": {"y": 0, "file_names": []}}, tmp_path / "empty.pkl")
-    with pytest.raises(DataError, match="lists no image"):
+    with pytest.raises(DataError, match="no image"):
         load_entries(str(tmp_path / "empty.pkl"), str(tiny_data.data_dir))
 
 
@@ -149,7 +152,7 @@ def test_training_log_names_every_replaced_image(damaged_data: TinyData) -> None
 
 def test_missing_image_names_its_path(tiny_data: TinyData) -> None:
     crops = TestCrops([Entry("n01440764_none", 0)], LARGE, str(tiny_data.data_dir))
-    with pytest.raises(FileNotFoundError, match=r"n01440764_none\.JPEG: no such image"):
+    with pytest.raises(FileNotFoundError, match=r"n01440764_none\.JPEG"):
         crops[0]
 
 
@@ -180,7 +183,7 @@ def test_images_that_are_still_to_do_come_in_the_batches_of_a_run_without_a_brea
 
 def test_time_to_list_test_images_is_linear(tiny_data: TinyData) -> None:
     """100 000 names are sharded in a moment; a list look-up per image would take minutes."""
-    from utils.data_util import shard_batches
+    from utils.loops.data import shard_batches
 
     batches = shard_batches(100_000, 7)
     assert np.array_equal(np.concatenate(batches), np.arange(100_000))
@@ -196,7 +199,10 @@ def test_skipped_test_images_are_left_out_counted_and_listed(
     bad = {"n01440764_18", "n01443537_21.png"}
     assert names == [entry.name for entry in ENTRIES if entry.name not in bad]
     said = capsys.readouterr().out
-    assert "2 damaged images were skipped: n01440764_18, n01443537_21.png" in said
+    assert any(
+        "2 damaged" in line and "n01440764_18, n01443537_21.png" in line
+        for line in said.splitlines()
+    )
 
 
 def test_damaged_test_image_is_an_error_that_names_it(damaged_data: TinyData) -> None:
@@ -207,5 +213,5 @@ def test_damaged_test_image_is_an_error_that_names_it(damaged_data: TinyData) ->
 
 def test_augmentation_of_test_images_is_refused() -> None:
     for name in ("random_crop", "random_flip"):
-        with pytest.raises(ValueError, match="are for training"):
+        with pytest.raises(ValueError, match="for training"):
             TestDataFlags(**{name: True})

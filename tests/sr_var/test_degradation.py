@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sr_var.data.pairs import low_res_of, regression_pair
 from sr_var.degradation import area_downsample, bilinear_upsample
-from sr_var.sr_data import low_res_of, regression_pair
 from tests.golden_recipe import GOLDENS_DIR
-from utils.image_util import center_crop_arr, open_image
-from utils.pixel_util import bytes_to_image
+from utils.images.files import center_crop_arr, open_image
+from utils.images.pixels import bytes_to_image
 
 CPU = torch.device("cpu")
 
@@ -34,12 +34,12 @@ def test_area_downsample_is_the_mean_of_each_block(size: int, small_size: int) -
 
 @pytest.mark.parametrize("shape", [(32, 32), (32, 30), (30, 32)])
 def test_area_downsample_refuses_what_has_no_whole_factor(shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="--small_size 9 does not divide"):
+    with pytest.raises(ValueError, match="--small_size 9"):
         area_downsample(torch.zeros(1, 3, *shape), 9)
 
 
 def test_area_downsample_of_a_rectangle_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not divide the side"):
+    with pytest.raises(ValueError, match="divide the side"):
         area_downsample(torch.zeros(1, 3, 16, 32), 8)
 
 

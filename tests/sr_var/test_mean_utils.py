@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sr_var.flags import TestDataFlags
+from sr_var.data.pairs import rank_batches, regression_pair
+from sr_var.flags.scripts import TestDataFlags
 from sr_var.mean_utils import (
     SRMeanTestLoop,
     SRMeanTrainLoop,
@@ -20,10 +21,9 @@ from sr_var.mean_utils import (
     regression_test_data,
 )
 from sr_var.script_util import create_mean_model
-from sr_var.sr_data import rank_batches, regression_pair
 from tests.tiny import LARGE, REGRESSION_NET, SMALL, TEST_NAMES, TinyData, shake
-from utils.crop_data import Entry
-from utils.errors import CheckpointError
+from utils.images.dataset import Entry
+from utils.process.errors import CheckpointError
 
 CPU = torch.device("cpu")
 ENTRIES = [Entry(name, 0) for name in TEST_NAMES]

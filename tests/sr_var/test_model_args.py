@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from ddpm.stored import Start
-from sr_var.flags import MeanModelFlags, VarModelFlags
+from ddpm.stored_flags import Start
+from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.model_args import (
     args_path,
     flags_of_checkpoint,
     load_model_args,
     save_model_args,
 )
-from sr_var.stored import follow_net
-from utils.errors import CheckpointError
+from sr_var.stored_flags import follow_net
+from utils.process.errors import CheckpointError
 
 FLAGS = MeanModelFlags(large_size=32, channel_mult="0.5,1", use_fp16=True, dropout=0.25)
 
@@ -118,7 +118,7 @@ def test_path_that_exists_without_a_slash_is_taken_as_it_is(tmp_path: Path) -> N
 
 
 def test_missing_file_is_a_checkpoint_error_that_says_who_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not exist; it is written by the training"):
+    with pytest.raises(CheckpointError, match=r"mean_model_args\.pkl .*training"):
         load_model_args(str(tmp_path / "mean_model_args.pkl"), MeanModelFlags)
 
 
@@ -141,7 +141,7 @@ def test_unknown_stored_flag_is_named_and_left_out(tmp_path: Path) -> None:
 )
 def test_stored_value_of_another_type_is_refused(tmp_path: Path, flags: dict[str, Any]) -> None:
     path, name = _write(tmp_path / "mean_model_args.pkl", **flags), next(iter(flags))
-    with pytest.raises(CheckpointError, match=f"{name} is .* expected a"):
+    with pytest.raises(CheckpointError, match=rf"{name} is .*expected"):
         load_model_args(path, MeanModelFlags)
 
 
@@ -150,7 +150,7 @@ def test_stored_flags_of_a_network_for_other_data_are_refused(
     tmp_path: Path, flags: dict[str, Any]
 ) -> None:
     path, name = _write(tmp_path / "mean_model_args.pkl", **flags), next(iter(flags))
-    with pytest.raises(CheckpointError, match=f"{path}: {name} {flags[name]} does not fit the im"):
+    with pytest.raises(CheckpointError, match=f"{path}: {name} {flags[name]}"):
         load_model_args(path, MeanModelFlags)
 
 
@@ -250,7 +250,7 @@ def test_args_file_of_another_network_is_refused_or_left_aside(tmp_path: Path) -
     made = _checkpoint(FLAGS)
     with pytest.raises(CheckpointError) as caught:
         flags_of_checkpoint(made, path, MeanModelFlags, lines, path_flag="--log_dir")
-    for part in ("model000001.pt", path, "--large_size 64 (there: 32)", "--log_dir"):
+    for part in ("model000001.pt", path, "--large_size 64", "--log_dir"):
         assert part in str(caught.value)
     # nobody named the file: it is that of the default folder
     assert flags_of_checkpoint(made, path, MeanModelFlags, lines) == vars(FLAGS)

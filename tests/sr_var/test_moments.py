@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.moments import SampleMoments, load_moments
-from utils.errors import DataError
+from sr_var.results.moments import SampleMoments, load_moments
+from utils.process.errors import DataError
 
 Array = NDArray[np.float64]
 NUM = 7
@@ -141,7 +141,7 @@ def test_every_flipped_byte_is_refused_by_name_or_harmless(tmp_path: Path) -> No
 def test_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "moments.npz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"moments\.npz is no whole \.npz"):
+    with pytest.raises(DataError, match=r"moments\.npz .*whole"):
         load_moments(str(path))
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sr_var import plan
+from sr_var.flags.plan import PlanFlags
 from sr_var.plan import Rates, net_hours, plan_rows
-from sr_var.plan_flags import PlanFlags
 from tests import cpus
 from tests.tiny import DENOISER, done, run, words
 
@@ -65,8 +65,8 @@ def test_script_times_prints_and_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "part"),
     [
-        ({"num_samples": "1"}, "--num_samples 1 must be at least 2"),
-        ({"sampling_steps": "x"}, "--sampling_steps 'x' must be whole numbers"),
+        ({"num_samples": "1"}, "--num_samples 1"),
+        ({"sampling_steps": "x"}, "--sampling_steps 'x'"),
         ({"num_rounds": 0}, "--num_rounds 0"),
     ],
 )

@@ -13,17 +13,17 @@ from PIL import Image
 
 from ddpm.flags import SAMPLER_NAMES, DiffusionFlags
 from ddpm.process import create_diffusion, warn_of_lost_std
-from diffusion.respace import SpacedDiffusion
+from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SAMPLERS, SamplerOptions, gaussian_noise_fn, sample_loop
 from sr_var.degradation import area_downsample
 from sr_var.script_util import sr_create_model_and_diffusion
 from tests.sr_var.samplers import ENTRIES, LABELS, NUM_SAMPLES, make_sampler, pictures, stored
 from tests.tiny import DENOISER, LARGE, PROCESS, SMALL, TEST_NAMES, TinyData, shake, tree
-from utils.crop_data import Entry
-from utils.errors import CheckpointError, DataError
-from utils.image_util import center_crop_arr, open_image
-from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes
-from utils.random_util import stable_seed
+from utils.images.dataset import Entry
+from utils.images.files import center_crop_arr, open_image
+from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes
+from utils.process.errors import CheckpointError, DataError
+from utils.seeds import stable_seed
 
 # kernels round differently for different batch sizes; measured: 1 level in 7 of 147 456 values for
 # batches of 1, 3 and 16 (4 steps), 1 in 36 864 (100 steps), on 1 and on 2 threads
@@ -175,7 +175,7 @@ def test_each_sampler_draws_other_samples(tmp_path: Path, tiny_data: TinyData) -
     assert len(drawn) == len(SAMPLER_NAMES)
 
 
-def process_of(**flags: Any) -> SpacedDiffusion:
+def process_of(**flags: Any) -> GaussianDiffusion:
     return create_diffusion(DiffusionFlags(**flags))
 
 
@@ -186,11 +186,11 @@ def process_of(**flags: Any) -> SpacedDiffusion:
         ({"diffusion_steps": 1000, "timestep_respacing": "logsnr25"}, None),
         (
             {"diffusion_steps": 100, "timestep_respacing": "25"},
-            ("noise of 4.03 grey levels", "keeps 0.778", "loses 22.2%", "--diffusion_steps"),
+            ("4.03", "keeps 0.778", "loses 22.2%", "--diffusion_steps"),
         ),
         (
             {"diffusion_steps": 1000, "timestep_respacing": "0,25"},
-            ("grey levels", "starts at timestep 500", "--timestep_respacing", "logsnr25"),
+            ("grey levels", "timestep 500", "--timestep_respacing", "logsnr25"),
         ),
     ],
 )
@@ -223,7 +223,7 @@ def test_label_that_the_model_does_not_know_stops_before_the_first_sample(
     tmp_path: Path, tiny_data: TinyData
 ) -> None:
     entries = [*ENTRIES, Entry("n01484850_29", 5)]
-    with pytest.raises(DataError, match="n01484850_29 has label 5, the model knows 0 to 4"):
+    with pytest.raises(DataError, match=r"n01484850_29 .* 5.* 0 to 4"):
         make_sampler(tiny_data, tmp_path / "out", entries=entries)
     assert not (tmp_path / "out").exists()
     make_sampler(tiny_data, tmp_path, entries=entries, net={"class_cond": False})
@@ -244,7 +244,7 @@ def test_output_that_is_not_finite_is_never_written(tmp_path: Path, tiny_data: T
     shake(model)
     with torch.no_grad():
         model.out[2].bias[0] = float("nan")
-    with pytest.raises(CheckpointError, match=r"sample_0\.png is not written"):
+    with pytest.raises(CheckpointError, match=r"sample_0\.png"):
         make_sampler(tiny_data, tmp_path, model=model).run_loop()
     assert not list(tmp_path.rglob("sample_*")) and not list(tmp_path.rglob("*.npz"))
 
@@ -257,7 +257,7 @@ def test_damaged_image_is_an_error_or_skipped_and_counted(tmp_path: Path) -> Non
     lines: list[str] = []
     sampler = make_sampler(data, tmp_path / "skip", on_bad_image="skip", log=lines.append)
     assert sampler.run_loop()
-    assert lines == ["warning: 1 damaged images were skipped"]
+    assert len(lines) == 1 and "1 damaged" in lines[0]
     assert set(pictures(tmp_path / "skip", "n01484850_17")) == set(range(NUM_SAMPLES))
     assert pictures(tmp_path / "skip", "n01443537_21.png") == {}
 
@@ -267,5 +267,5 @@ def test_dry_run_reports_and_writes_nothing(tmp_path: Path, tiny_data: TinyData)
     make_sampler(tiny_data, tmp_path / "out", log=lines.append).dry_run()
     assert not (tmp_path / "out").exists()
     said = "\n".join(lines)
-    for part in ("parameters: ", "memory", "s a sample", "15 samples of 4 steps", "nothing was"):
+    for part in ("parameters: ", "memory", "s a sample", "15 samples", "dry run"):
         assert part in said

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import sr_var.sampling
-from sr_var.moments import SampleMoments
-from sr_var.sample_jobs import SECONDS_FILE, missing_indices, sample_path
+from sr_var.results.jobs import SECONDS_FILE, missing_indices, sample_path
+from sr_var.results.moments import SampleMoments
 from tests.sr_var.samplers import (
     ENTRIES,
     NUM_SAMPLES,
@@ -29,8 +29,8 @@ from tests.sr_var.samplers import (
     stored,
 )
 from tests.tiny import TEST_NAMES, TinyData
-from utils import atomic_file
-from utils.atomic_file import atomic_write
+from utils.files import atomic as atomic_file
+from utils.files.atomic import atomic_write
 
 # moments are merged in another order after a stop: float64 rounding, in grey levels and powers
 MOMENTS_RTOL = 1e-9

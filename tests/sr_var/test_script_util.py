@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion.gaussian_diffusion import LossType, ModelMeanType, ModelVarType
+from diffusion.types import LossType, ModelMeanType, ModelVarType
 from models.unet import SuperResModel, UNetModel, VarianceModel
-from sr_var import flags as flag_module
+from sr_var.flags import scripts as flag_module
 from sr_var.script_util import (
     create_mean_model,
     create_sr_model,
@@ -155,7 +155,7 @@ def test_channel_mult_of_the_denoiser_follows_the_size(
 
 
 def test_size_without_a_default_says_what_to_pass() -> None:
-    with pytest.raises(ValueError, match="--channel_mult, one multiplier per level"):
+    with pytest.raises(ValueError, match="--channel_mult"):
         create_mean_model(large_size=96, small_size=24)
 
 
@@ -166,7 +166,7 @@ def test_sizes_without_a_whole_factor_are_refused(small_size: int) -> None:
         lambda: create_mean_model(**{**REGRESSION_NET, **flags}),
         lambda: create_sr_model(learn_sigma=False, **{**DENOISER_NET, **flags}),
     ):
-        with pytest.raises(ValueError, match="must be a multiple of --small_size"):
+        with pytest.raises(ValueError, match="multiple of --small_size"):
             create()
 
 
@@ -174,7 +174,7 @@ DENOISER_NET = {name: value for name, value in DENOISER.items() if name != "lear
 
 
 def test_variance_net_refuses_to_predict_a_residual() -> None:
-    with pytest.raises(ValueError, match="--predict_residual is for the mean net"):
+    with pytest.raises(ValueError, match=r"--predict_residual .*mean net"):
         create_var_model(**REGRESSION_NET, predict_residual=True)
 
 
@@ -229,7 +229,7 @@ def test_count_that_no_run_could_use_is_refused_at_the_start(
     name: str, flags: dict[str, int]
 ) -> None:
     flag_name, value = next(iter(flags.items()))
-    with pytest.raises(ValueError, match=f"--{flag_name} {value} must be"):
+    with pytest.raises(ValueError, match=f"--{flag_name} {value} "):
         getattr(flag_module, name)(**flags)
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from sr_var.baseline_heads import gaussian_outputs
-from sr_var.build import new_model
+from sr_var.networks import new_model
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from sr_var.start import START_STD_255
 from tests.tiny import REGRESSION_NET
-from utils.train_flags import TrainFlags
+from utils.flags.training import TrainFlags
 
 FLAGS = {**REGRESSION_NET, "out_channels": 3}
 X = torch.rand(2, 6, 32, 32) * 2 - 1

@@ -15,8 +15,8 @@ from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.var_utils import SRVarTestLoop, SRVarTrainLoop, var_result_folder, with_mean
 from tests.sr_var.test_mean_utils import Table
 from tests.tiny import LARGE, REGRESSION_NET, shake
-from utils.errors import CheckpointError
-from utils.safe_pickle import load_array
+from utils.process.errors import CheckpointError
+from utils.untrusted.pickles import load_array
 
 SHAPE = (3, LARGE, LARGE)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from utils.checkpoint import CheckpointStore, model_file_name
+from utils.loops.checkpoint import CheckpointStore, model_file_name
 
 EMA = "ema_0.9"
 

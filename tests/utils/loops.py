@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from utils.data_util import ItemKey, TrainData
+from utils.loops.data import ItemKey, TrainData
 from utils.train_util import TrainLoop
 
 NUM_ITEMS = 11

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from utils.errors import run_main
+from utils.process.errors import run_main
 
 TIMEOUT_SECONDS = 60
 

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from utils.background_writer import BackgroundWriter
+from utils.files.writer import BackgroundWriter
 
 TIMEOUT = 20.0
 

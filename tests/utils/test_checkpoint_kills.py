@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.utils.checkpoints import auto_step, foreign_sets, parts, save_sets
-from utils import checkpoint
-from utils.checkpoint import CheckpointStore, model_file_name
-from utils.errors import CheckpointError
+from utils.loops import checkpoint
+from utils.loops.checkpoint import CheckpointStore, model_file_name
+from utils.process.errors import CheckpointError
 
 
 def _run_and_die_at(operation: int, work: Callable[[], Any]) -> bool:

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import ROOT
-from utils.console import show
-from utils.errors import EXIT_CHECKPOINT, EXIT_DONE
 from utils.logger import RunLogger
-from utils.progress import Progress
+from utils.process.console import show
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_DONE
+from utils.process.progress import Progress
 
 # prints through Python, as a library of C does, and through a child, while a file is open
 SCRIPT = """
 import contextlib, os, subprocess, sys
-from utils.errors import CheckpointError, run_main
+from utils.process.errors import CheckpointError, run_main
 
 def main():
     with open("result", "w") as file:
@@ -78,7 +78,8 @@ def test_stream_that_takes_no_more_is_no_error(
     tmp_path: Path, options: tuple[str, ...], code: int
 ) -> None:
     with open("/dev/full", "wb") as full:
-        _run(tmp_path, code, options=options, stdout=full, stderr=full)
+        ended = _run(tmp_path, code, options=options, stdout=full, stderr=full)
+    assert ended.returncode == code and (tmp_path / "result").read_text() == "whole"
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -86,9 +87,10 @@ def test_reader_that_has_left_is_no_error(tmp_path: Path, code: int) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        _run(tmp_path, code, stdout=writer, stderr=writer)
+        ended = _run(tmp_path, code, stdout=writer, stderr=writer)
     finally:
         os.close(writer)
+    assert ended.returncode == code and (tmp_path / "result").read_text() == "whole"
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -15,11 +15,11 @@ from PIL import Image
 
 from tests.tiny import photo
 from tests.utils.processes import Child
-from utils import crop_cache
-from utils.crop_index import CenterCrop
-from utils.data_flags import CropFlags
-from utils.errors import EXIT_DATA, EXIT_DONE, EXIT_STOPPED
-from utils.lock_util import try_lock
+from utils.files.lock import try_lock
+from utils.flags.data import CropFlags
+from utils.images import cache as crop_cache
+from utils.images.cache_index import CenterCrop
+from utils.process.errors import EXIT_DATA, EXIT_DONE, EXIT_STOPPED
 
 pytestmark = pytest.mark.dist
 

@@ -11,8 +11,8 @@ import torch
 
 from tests.utils.loops import Images, RecordedData
 from utils import dist_util
-from utils.data_util import EpochOrder, ShardSampler, TrainData, endless, shard_batches
-from utils.errors import DataError
+from utils.loops.data import EpochOrder, ShardSampler, TrainData, endless, shard_batches
+from utils.process.errors import DataError
 
 NUM_ITEMS = 11
 
@@ -121,7 +121,7 @@ def test_batch_as_large_as_the_data_is_an_epoch_a_step() -> None:
 
 def test_iterable_without_end_starts_again_and_an_empty_one_is_refused() -> None:
     assert list(itertools.islice(endless([1, 2]), 5)) == [1, 2, 1, 2, 1]
-    with pytest.raises(DataError, match="holds no batch"):
+    with pytest.raises(DataError, match="no batch"):
         next(endless([]))
 
 

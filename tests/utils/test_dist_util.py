@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from tests.utils.test_launch import STEP
 from utils import dist_util
-from utils.launch import Launch, read_launch
+from utils.machine.launch import Launch, read_launch
 
 
 def test_one_process_needs_no_group() -> None:
@@ -49,7 +49,7 @@ def test_task_that_sees_only_its_own_gpu_is_not_refused(monkeypatch: pytest.Monk
     for name, value in {**STEP, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "none"}.items():
         monkeypatch.setenv(name, value)
     launch = read_launch(STEP)
-    with pytest.raises(ValueError, match="LOCAL_RANK=1, but this machine has 1 GPUs"):
+    with pytest.raises(ValueError, match=r"LOCAL_RANK=1.* 1 GPU"):
         dist_util.process_group(launch).__enter__()
     monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
     with pytest.raises(ValueError, match="none"):  # it comes to the meeting, at no port

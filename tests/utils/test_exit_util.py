@@ -11,8 +11,8 @@ from tests.tiny import ROOT
 
 SCRIPT = """
 import atexit, sys
-from utils import exit_util
-from utils.errors import CheckpointError, run_main
+from utils.process import exit as exit_util
+from utils.process.errors import CheckpointError, run_main
 
 class Kept:
     def __del__(self):

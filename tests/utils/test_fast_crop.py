@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.tiny import ROOT
-from utils.image_util import center_crop_arr, open_image, random_crop_arr
+from utils.images.files import center_crop_arr, open_image, random_crop_arr
 
 DEMO = ROOT / "data" / "demo"
 MAX_SHARE = 2e-4

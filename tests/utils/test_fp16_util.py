@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.utils.loops import ConvNet, batch_of, relative_error
-from utils.ema_util import WeightAverages
 from utils.fp16_util import (
     INITIAL_LG_LOSS_SCALE,
     MIN_LG_LOSS_SCALE,
     MixedPrecisionTrainer,
     global_norm,
 )
+from utils.loops.ema import WeightAverages
 
 SCALE = 10.0
 LOW = [torch.float16, torch.bfloat16]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.html_report import (
+from utils.report.html import (
     Html,
     Page,
     Rows,
@@ -81,7 +81,7 @@ def test_what_no_encoding_has_is_shown_as_the_replacement_character() -> None:
 
 @pytest.mark.parametrize("attribute", ["style", "onclick", "onerror", "a b", 'x"'])
 def test_attributes_that_the_policy_forbids_are_refused(attribute: str) -> None:
-    with pytest.raises(ValueError, match="is not allowed"):
+    with pytest.raises(ValueError, match="not allowed"):
         tag("p", **{attribute: "x"})
 
 
@@ -136,7 +136,7 @@ def test_page_without_scripts_allows_none() -> None:
 
 @pytest.mark.parametrize("text", ["a </script> b", "<!-- x", "a\r\nb"])
 def test_script_that_would_end_its_own_element_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="may hold neither"):
+    with pytest.raises(ValueError, match="neither"):
         Page("t", Html(""), [], scripts=[text]).render()
 
 

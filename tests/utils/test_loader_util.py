@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.errors import DataError
-from utils.full_disk import storing
-from utils.loader_util import loaded, naming_loader_deaths
+from utils.files.full_disk import storing
+from utils.loops.loader import loaded, naming_loader_deaths
+from utils.process.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_death_while_a_batch_is_handed_over_comes_with_the_same_remedy(error: Ex
 
     found = loaded(batches())  # type: ignore[arg-type]
     assert next(found) == 1
-    with pytest.raises(DataError, match=r"(Connection reset|EOFError).*fewer --num_workers"):
+    with pytest.raises(DataError, match=r"(Connection reset|EOFError).*--num_workers"):
         next(found)
 
 

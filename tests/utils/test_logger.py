@@ -13,9 +13,9 @@ import torch
 
 from tests.utils.events import read_pictures, read_scalars
 from tests.utils.loops import training_loop
-from utils.launch import Launch
 from utils.logger import RunLogger
-from utils.run_util import describe_run, started
+from utils.machine.launch import Launch
+from utils.runs.start import describe_run, started
 
 
 def _lines(folder: Path) -> list[str]:
@@ -180,6 +180,6 @@ def test_dry_run_leaves_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_package_that_is_not_installed_does_not_stop_a_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("utils.run_util._PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr("utils.runs.start._PACKAGES", ("torch", "no-such-package"))
     description = describe_run(argparse.Namespace(), torch.device("cpu"), Launch())
     assert description["versions"]["no-such-package"] == "not installed"

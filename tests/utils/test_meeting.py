@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.utils.test_launch import OPEN_MPI, STEP
-from utils.launch import meet, num_local_processes
+from utils.machine.launch import meet, num_local_processes
 
 BY_HAND = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "head", "MASTER_PORT": "1234"}
 ALL_FOUR = "RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
@@ -27,7 +27,7 @@ def test_place_that_is_not_set_is_an_error_that_names_what_to_set(
 ) -> None:
     environ = {key: text for key, text in BY_HAND.items() if key != name}
     environ |= {} if value is None else {name: value}
-    with pytest.raises(ValueError, match=f"{name} is not set; start .* by torchrun, .*{ALL_FOUR}"):
+    with pytest.raises(ValueError, match=rf"{name} .*torchrun.*{ALL_FOUR}"):
         meet(environ)
 
 
@@ -36,7 +36,7 @@ def test_place_that_is_not_set_is_an_error_that_names_what_to_set(
 def test_port_that_is_none_is_an_error_that_names_what_to_set(
     environ: dict[str, str], port: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"MASTER_PORT='{port}' is not a port.*{ALL_FOUR}"):
+    with pytest.raises(ValueError, match=rf"MASTER_PORT='{port}' .*{ALL_FOUR}"):
         meet({**environ, "MASTER_ADDR": "head", "MASTER_PORT": port})
 
 
@@ -61,7 +61,7 @@ def test_mpi4py_of_another_mpi_is_an_error_and_no_endless_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _stub_mpi4py(monkeypatch, 1)
-    parts = r"OMPI_COMM_WORLD_SIZE=8, but mpi4py knows 1 process.*install mpi4py for the mpiexec"
+    parts = r"OMPI_COMM_WORLD_SIZE=8.*mpi4py.* 1 .*mpiexec"
     with pytest.raises(ValueError, match=parts):
         meet(dict(OPEN_MPI))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.run_util import started
+from utils.runs.start import started
 
 
 def test_notices_reach_the_terminal_and_the_log_but_not_the_flags(

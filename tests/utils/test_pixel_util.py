@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from utils.pixel_util import bytes_to_image, image_to_255, image_to_bytes
+from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes
 
 
 def test_all_256_levels_survive_the_way_to_float_and_back() -> None:

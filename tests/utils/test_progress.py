@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from utils.progress import Progress
+from utils.process.progress import Progress
 
 
 class _Clock:

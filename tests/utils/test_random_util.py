@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from utils.random_util import item_rng, stable_seed
+from utils.seeds import item_rng, stable_seed
 
 
 def test_seed_is_the_same_on_every_machine() -> None:

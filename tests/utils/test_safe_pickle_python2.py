@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.safe_pickle import UnsafePickleError, load_info_dict, loads_pickle
+from utils.untrusted.pickles import UnsafePickleError, load_info_dict, loads_pickle
 
 
 def text(value: bytes) -> bytes:
@@ -88,7 +88,7 @@ def test_hostile_python_2_pickle_is_refused(name: str) -> None:
 def test_one_buffer_for_many_arrays_is_stopped() -> None:
     raw = text(bytes(100_000)) + b"q\x00"
     one = array((500, 200), b"").replace(text(b"") + b"tb", b"h\x00tb")
-    with pytest.raises(UnsafePickleError, match="more than the file holds"):
+    with pytest.raises(UnsafePickleError, match="file holds"):
         loads_pickle(b"\x80\x02](" + raw + one * 50 + b"e.")
 
 
@@ -103,5 +103,5 @@ def test_every_truncation_of_a_python_2_array_is_refused() -> None:
 def test_info_dict_of_python_2_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "info.pkl"
     path.write_bytes(b"\x80\x02}" + text(b"tench") + b"}s.")
-    with pytest.raises(ValueError, match="class name b'tench' is no string"):
+    with pytest.raises(ValueError, match="b'tench'"):
         load_info_dict(path)

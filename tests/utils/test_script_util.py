@@ -80,7 +80,7 @@ def test_word_for_false(word: str) -> None:
 
 @pytest.mark.parametrize("word", ["", "2", "maybe", "truee", "None"])
 def test_other_word_is_no_boolean(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="write True or False"):
+    with pytest.raises(argparse.ArgumentTypeError, match="True or False"):
         str2bool(word)
     assert "--use_fp16" in _refused(capsys, "--use_fp16", word)
 
@@ -113,21 +113,22 @@ def test_unknown_flag_ends_with_2_and_the_nearest_name(
     word: str, nearest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = _refused(capsys, "--large_size", "64", word, "7")
+    # the sentence is held on purpose: a slip of the hand is common
     assert f"unknown flag {word.split('=')[0]} (did you mean {nearest}?)" in said
 
 
 def test_every_unknown_flag_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     said = _refused(capsys, "--dropouts", "1", "--xyz", "2")
-    assert "did you mean --dropout?" in said and "unknown flag --xyz" in said
+    assert "--dropout?" in said and "unknown flag --xyz" in said
     assert "--xyz (did" not in said
 
 
 def test_abbreviation_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "did you mean --large_size?" in _refused(capsys, "--large", "64")
+    assert "--large_size?" in _refused(capsys, "--large", "64")
 
 
 def test_word_without_a_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "unexpected words: 64" in _refused(capsys, "64")
+    assert "words: 64" in _refused(capsys, "64")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,7 @@ def test_value_that_the_dataclass_refuses_ends_with_2(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stop:
         from_args(_TrainFlags, _parse("--batch_size", "0"))
     assert stop.value.code == 2
+    # the sentence is held on purpose: all usage errors have its form
     assert capsys.readouterr().err == "error: --batch_size 0 must be at least 1\n"
 
 
@@ -251,5 +253,5 @@ def test_any_text_is_a_number_of_64_bits_or_refused(text: str) -> None:
 
 def test_number_beyond_64_bits_is_refused() -> None:
     for text in ("99999999999999999999", "1e19", "-9223372036854775808"):
-        with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number"):
+        with pytest.raises(argparse.ArgumentTypeError, match="whole number"):
             whole_number(text)

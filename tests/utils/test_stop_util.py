@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from utils.stop_util import StopFlag, first_stop_is_last, leave_stopping_to_parent
+from utils.process.stop import StopFlag, first_stop_is_last, leave_stopping_to_parent
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
@@ -82,7 +82,7 @@ def test_time_budget_sets_the_flag_when_it_has_passed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(time, "monotonic", lambda: start + 2 * 3600 - 60)
     assert stop.reason == ""
     monkeypatch.setattr(time, "monotonic", lambda: start + 2 * 3600 + 60)
-    assert stop.reason == "run_time has passed"
+    assert "run_time" in stop.reason
 
 
 @pytest.mark.parametrize("hours", [-1.0, 0.0])

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.utils.loops import ConvNet, image_pair
-from utils.data_util import shard_batches
 from utils.logger import RunLogger
+from utils.loops.data import shard_batches
 from utils.test_util import TestLoop
 
 NUM_IMAGES = 5
@@ -87,7 +87,7 @@ def test_dry_run_reports_the_cost_and_writes_nothing(
     loop.dry_run()
     assert os.listdir(tmp_path) == [] and loop.outputs == []
     said = capsys.readouterr().out
-    parts = ["parameters:", "memory", "s an image; 5 images:", "nothing was written"]
+    parts = ["parameters:", "memory", "s an image", "5 images", "dry run"]
     assert [part for part in parts if part not in said] == []
 
 
@@ -103,4 +103,5 @@ def test_signal_ends_the_loop_after_the_batch_it_works_on(
     loop = _loop(tmp_path, kind=_StoppedLoop, logger=RunLogger())
     assert loop.run_loop() is False
     assert sorted(os.listdir(tmp_path)) == ["0", "1"]
+    # the sentence is held on purpose: a stopped run says so
     assert "stopped (received SIGTERM); run again to go on" in capsys.readouterr().out

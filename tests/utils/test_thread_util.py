@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-import utils.thread_util
-from utils.thread_util import chosen_threads, ordered_map
+import utils.machine.threads
+from utils.machine.threads import chosen_threads, ordered_map
 
 TIMEOUT = 20.0
 
@@ -64,8 +64,8 @@ def test_one_thread_is_the_callers_own() -> None:
 
 
 def test_threads_are_this_ranks_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(utils.thread_util, "num_cores", lambda: 12)
+    monkeypatch.setattr(utils.machine.threads, "num_cores", lambda: 12)
     for ranks, share in ((1, 12), (4, 3), (5, 2), (100, 1)):
-        monkeypatch.setattr(utils.thread_util, "num_local_processes", lambda ranks=ranks: ranks)
+        monkeypatch.setattr(utils.machine.threads, "num_local_processes", lambda ranks=ranks: ranks)
         assert chosen_threads(-1) == chosen_threads(0) == share
         assert chosen_threads(7) == 7

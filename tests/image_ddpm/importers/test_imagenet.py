@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers.image_items import ClassNamer
+from image_ddpm.importers.items import ClassNamer
 from tests.image_ddpm.importers.archives import class_tars, image_bytes, member, tar_bytes
 from tests.tiny import done, photo, run, words
-from utils.errors import DataError
-from utils.image_util import center_crop_arr
+from utils.images.files import center_crop_arr
+from utils.process.errors import DataError
 
 FLAT = {name: data for files in class_tars().values() for name, data in files.items()}
 
@@ -69,7 +69,7 @@ FORMS = (
 def test_every_form_gives_the_same_flat_folder_byte_by_byte(tmp_path: Path, form: str) -> None:
     outcome = done("image_data", _argv(_as(form, tmp_path), tmp_path))
     assert _images(tmp_path) == FLAT
-    assert "6 images of 2 classes" in outcome.out
+    assert "6 images" in outcome.out and "2 classes" in outcome.out
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -78,7 +78,7 @@ def test_first_of_each_class_can_be_asked_for(tmp_path: Path, form: str) -> None
     done("image_data", _argv(archive, tmp_path, max_per_class=1))
     assert sorted(_images(tmp_path)) == ["n01440764_0.JPEG", "n01443537_0.JPEG"]
     outcome = done("image_data", _argv(archive, tmp_path, max_per_class=2))
-    assert len(_images(tmp_path)) == 4 and "2 written, 2 were there" in outcome.out
+    assert len(_images(tmp_path)) == 4 and "2 written, 2" in outcome.out
 
 
 def test_images_are_cropped_and_resized_as_the_samplers_were_trained(tmp_path: Path) -> None:
@@ -98,10 +98,10 @@ def test_folders_give_the_label_where_names_do_not() -> None:
     assert namer.name("cat_7.x.png") == ("cat", "cat_7.x")
     assert namer.name("images/n01440764_3.JPEG") == ("n01440764", "n01440764_3")
     assert namer.name("9.JPEG", "n01440764") == ("n01440764", "n01440764_9")
-    with pytest.raises(DataError, match="one label, 'sea-lion'"):
+    with pytest.raises(DataError, match="'sea-lion'"):
         namer.name("sea-lion/3.jpg")
     for name in ("cat.png", "_1.png"):
-        with pytest.raises(DataError, match="shows no class"):
+        with pytest.raises(DataError, match="no class"):
             namer.name(name)
 
 
@@ -109,7 +109,7 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     files = {"train/cat/1.png": image_bytes(0, "PNG"), "val/cat/1.png": image_bytes(1, "PNG")}
     outcome = run("image_data", _argv(_write_tree(tmp_path / "in", files), tmp_path))
     assert outcome.code == 3
-    assert "val/cat/1.png: another image would be cat_1, too; rename" in outcome.err
+    assert "val/cat/1.png" in outcome.err and "cat_1" in outcome.err
 
 
 def test_hostile_tar_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_damaged_image_ends_the_run_or_is_left_out(tmp_path: Path) -> None:
     path.write_bytes(tar_bytes({**bad, **FLAT}))
     outcome = run("image_data", _argv(path, tmp_path))
     assert outcome.code == 3
-    assert "t.tar: member 'n01440764_4.JPEG': not a whole" in outcome.err
+    assert "t.tar" in outcome.err and "n01440764_4.JPEG" in outcome.err
     assert "--on_bad_image skip" in outcome.err
     outcome = done("image_data", _argv(path, tmp_path, on_bad_image="skip"))
     assert _images(tmp_path) == FLAT and "2 damaged" in outcome.out
@@ -147,7 +147,7 @@ def test_cut_tar_keeps_what_came_before_and_the_whole_one_goes_on(tmp_path: Path
     path.write_bytes(data[: data.index(b"n01443537_1.JPEG") + 700])
     outcome = run("image_data", _argv(path, tmp_path))
     assert outcome.code == 3
-    assert "n01443537_1.JPEG" in outcome.err and "run again to go on" in outcome.err
+    assert "n01443537_1.JPEG" in outcome.err and "run again" in outcome.err
     path.write_bytes(data)
     done("image_data", _argv(path, tmp_path))
     assert _images(tmp_path) == FLAT
@@ -163,15 +163,15 @@ def test_what_is_no_image_is_passed_by(tmp_path: Path) -> None:
     os.mkfifo(folder / "n01440764_9.JPEG")
     os.symlink(folder, folder / "again")
     outcome = run("image_data", _argv(folder, tmp_path))
-    assert outcome.code == 3 and "n01440764_9.JPEG is no plain file" in outcome.err
+    assert outcome.code == 3 and "n01440764_9.JPEG" in outcome.err and "plain file" in outcome.err
     outcome = done("image_data", _argv(folder, tmp_path, on_bad_image="skip"))
-    assert "n01440764_9.JPEG' is no plain file" in outcome.out
+    assert "n01440764_9.JPEG" in outcome.out and "plain file" in outcome.out
 
 
 def test_source_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     outcome = run("image_data", _argv(tmp_path / "in", tmp_path))
-    assert outcome.code == 3 and "holds no image" in outcome.err
+    assert outcome.code == 3 and "no image" in outcome.err
 
 
 def test_hidden_folder_in_a_tar_is_no_class(tmp_path: Path) -> None:
@@ -199,16 +199,21 @@ def test_small_images_are_counted_left_out_or_refused_where_they_are_cut(tmp_pat
         Image.fromarray(photo(seed, side)).save(tmp_path / "in" / name, **kept)
     argv = {"image_size": 16, "output_dir": tmp_path / "skipped", "small_images": "skip"}
     outcome = done("image_data", _argv(tmp_path / "in", tmp_path, **argv))
-    assert "1 images are smaller than 16 pixels" in outcome.out and "2 written" in outcome.out
+    assert (
+        any("1 images" in line and "16 pixels" in line for line in outcome.out.splitlines())
+        and "2 written" in outcome.out
+    )
     assert sorted(path.name for path in (tmp_path / "skipped").glob("*.png")) == [
         "b_1.png",
         "b_2.png",
     ]
     argv = {"image_size": 16, "output_dir": tmp_path / "refused", "small_images": "error"}
     outcome = run("image_data", _argv(tmp_path / "in", tmp_path, **argv))
-    assert outcome.code == 3 and "a_1.png is 9×9" in outcome.err
+    assert outcome.code == 3 and "a_1.png" in outcome.err and "9×9" in outcome.err
     outcome = done("image_data", _argv(tmp_path / "in", tmp_path, image_size=16))
-    assert "enlarged" in outcome.out and "1 of 3 images have an EXIF orientation" in outcome.out
+    assert "enlarged" in outcome.out and any(
+        "1 of 3 images" in line and "EXIF" in line for line in outcome.out.splitlines()
+    )
     argv = {"image_size": 16, "apply_orientation": True}
     outcome = run("image_data", _argv(tmp_path / "in", tmp_path, **argv))
     assert outcome.code == 3 and "apply_orientation" in outcome.err  # not into the same folder

@@ -70,7 +70,7 @@ def test_merged_shards_equal_one_pass_in_any_order(
 
 def test_merging_refuses_other_dimensions() -> None:
     a, b = (feature_statistics(np.ones((3, d))) for d in (2, 3))
-    with pytest.raises(ValueError, match="2 and 3 dimensions"):
+    with pytest.raises(ValueError, match="2 and 3"):
         merge_statistics(a, b)
 
 
@@ -171,7 +171,7 @@ def test_a_matrix_that_is_no_covariance_is_refused(cov: Array, part: str) -> Non
 
 
 def test_means_that_are_none_are_refused() -> None:
-    with pytest.raises(ValueError, match="means of shapes"):
+    with pytest.raises(ValueError, match="shapes"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance([math.nan, 0.0], np.eye(2), np.zeros(2), np.eye(2))

@@ -17,9 +17,9 @@ from PIL import Image
 from image_ddpm.quality.feature_files import read_input
 from image_ddpm.quality.image_sets import ImageSet, folder_set, require_pairs
 from tests.image_ddpm.quality.sets import pictures, write_folder
-from utils.errors import DataError
-from utils.image_decode import MAX_PIXELS
-from utils.image_util import open_image
+from utils.images.decode import MAX_PIXELS
+from utils.images.files import open_image
+from utils.process.errors import DataError
 
 
 def _folder(folder: Path, *names: str) -> ImageSet:
@@ -87,7 +87,7 @@ def test_a_remote_folder_holds_what_a_local_one_holds(bucket: Path, end: str) ->
     for k in range(5):
         np.testing.assert_array_equal(remote.picture(k), local.picture(k))
     (bucket / "b" / "empty").mkdir()
-    with pytest.raises(DataError, match="--reference gs://b/empty holds no image"):
+    with pytest.raises(DataError, match="--reference gs://b/empty"):
         read_input("--reference", "gs://b/empty", 0, 0)
 
 

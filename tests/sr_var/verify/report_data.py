@@ -16,7 +16,7 @@ from PIL import Image
 from sr_var.verify.figures import ImageData, averages, image_figures
 from sr_var.verify.report_gallery import Gallery
 from tests.tiny import photo
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 HOSTILE = "<img src=x onerror=alert(1)>/</script><script>alert(2)</script>\"'&amp;"
 # no folder may be called so, but a page must bear it

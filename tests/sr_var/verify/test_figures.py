@@ -19,7 +19,7 @@ from sr_var.verify.figures import (
     edge_contrast,
     image_figures,
 )
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 Array = NDArray[np.float64]
 SHAPE = (6, 6, 3)

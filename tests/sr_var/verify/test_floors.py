@@ -14,7 +14,7 @@ from sr_var.verify.floors import (
     lower_incomplete_gamma,
     variance_floors,
 )
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 Array = NDArray[np.float64]
 SIZE = 64

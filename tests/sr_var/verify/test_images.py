@@ -26,9 +26,9 @@ from tests.sr_var.hand_made import (
     stack,
 )
 from tests.tiny import tree
-from utils.crop_data import Entry
-from utils.errors import DataError
-from utils.safe_pickle import dump_pickle, load_array
+from utils.images.dataset import Entry
+from utils.process.errors import DataError
+from utils.untrusted.pickles import dump_pickle, load_array
 
 A = Entry("a.png", 0)
 
@@ -65,7 +65,7 @@ def test_moments_of_other_samples_than_the_pictures_are_refused(tmp_path: Path) 
     beyond = results.add_samples("b", stack(250, 270, 260, 255), has_moments=True)
     reference_moments(str(beyond), 4, SIZE)  # pictures are clipped
     others = results.add_samples("a", stack(0, 0, 0, 203), has_moments=False)
-    with pytest.raises(DataError, match=r"moments\.npz is of other samples.*sample_3\.png"):
+    with pytest.raises(DataError, match=r"moments\.npz .*sample_3\.png"):
         reference_moments(str(others), 4, SIZE)
     for picture in (folder / "high_res_samples").iterdir():
         picture.unlink()
@@ -118,9 +118,7 @@ def test_fewer_samples_than_there_are_mean_the_first_ones_and_nothing_is_cached(
 
 
 def test_more_samples_than_there_are_is_an_error_with_the_remedy(results: Results) -> None:
-    with pytest.raises(
-        DataError, match=r"2 of 6 samples are missing.*sample_4\.png.*--num_samples"
-    ):
+    with pytest.raises(DataError, match=r"2 of 6 .*sample_4\.png.*--num_samples"):
         verify_image(A, results.flags(num_samples=6), keeps_data=False)
 
 
@@ -207,11 +205,11 @@ def test_dry_run_of_one_image_writes_nothing(results: Results) -> None:
 def test_missing_result_names_the_script_that_writes_it(results: Results) -> None:
     nets = results.root / "nets" / "a.png"
     (nets / f"high_res_var_{VAR_STEP}.pkl").unlink()
-    with pytest.raises(DataError, match=r"high_res_var_50\.pkl does not exist.*sr_var_test\.py"):
+    with pytest.raises(DataError, match=r"high_res_var_50\.pkl .*sr_var_test\.py"):
         load_image_data(A, results.flags(num_samples=4))
     for path in nets.iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"high_res_mean_70\.png does not .*sr_mean_test\.py"):
+    with pytest.raises(DataError, match=r"high_res_mean_70\.png .*sr_mean_test\.py"):
         load_image_data(A, results.flags(num_samples=4))
     with pytest.raises(DataError, match="high_res_mean_71"):
         load_image_data(Entry("c.png", 0), results.flags(num_samples=4, mean_model_step=71))
@@ -220,10 +218,10 @@ def test_missing_result_names_the_script_that_writes_it(results: Results) -> Non
 def test_result_of_another_size_is_an_error(results: Results) -> None:
     with pytest.raises(DataError, match="--large_size 16"):
         load_image_data(A, results.flags(num_samples=4, large_size=16))
-    with pytest.raises(DataError, match=r"sample_0\.png is 8×8, not --large_size 16"):
+    with pytest.raises(DataError, match=r"sample_0\.png .*8×8.*--large_size 16"):
         load_image_data(Entry("c.png", 0), results.flags(num_samples=4, large_size=16))
     np.save(results.root / "nets" / "a.png" / f"high_res_mean_{MEAN_STEP}.npy", np.zeros((4, 4, 3)))
-    with pytest.raises(DataError, match=r"high_res_mean_70\.npy has shape \(4, 4, 3\)"):
+    with pytest.raises(DataError, match=r"high_res_mean_70\.npy .*\(4, 4, 3\)"):
         load_image_data(A, results.flags(num_samples=4))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sr_var.verify.figures import ImageData
 from sr_var.verify.pooled import correlation, image_means, pooled_figures, signed_root
-from utils.metric_util import Moments
+from utils.metrics import Moments
 
 Array = NDArray[np.float64]
 SIZE = 64

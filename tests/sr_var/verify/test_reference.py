@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.moments import MeanVariance, SampleMoments, block_means, load_moments
+from sr_var.results.moments import MeanVariance, SampleMoments, block_means, load_moments
 from sr_var.verify.reference import load_reference
 from tests.sr_var.hand_made import SHAPE, SIZE, Results
-from utils.errors import DataError
-from utils.metric_util import Moments
+from utils.metrics import Moments
+from utils.process.errors import DataError
 
 Array = NDArray[np.float64]
 SMALL = SIZE // 4

@@ -41,7 +41,7 @@ def test_page_of_todays_results_has_figures_and_gallery(parts: Any, tmp_path: Pa
     text = Path(path).read_text("utf-8")
     assert path == str(tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-    assert "3 images, 6 samples each" in text and "noise floor" in text
+    assert "3 images, 6 samples" in text and "noise floor" in text
     for absent in ("Reliability", "Coverage", "calibration against", "Against the exact law"):
         assert absent not in text
 
@@ -113,7 +113,7 @@ def test_page_without_pictures_needs_no_script(parts: Any) -> None:
 def test_headline_is_the_given_verdict_else_made_of_the_figures(parts: Any) -> None:
     summary, _, _ = parts
     made = headline(summary)
-    assert len(made) == 1 and "3 images with 6 samples" in made[0]
+    assert len(made) == 1 and "3 images" in made[0] and "6 samples" in made[0]
     given = {**summary, "verdict": {"text": "V."}, "truth": {"text": "T."}}
     assert headline(given) == ["V.", "T."]
     assert headline({**summary, "verdict": None}) == made

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_var.flags import VerificationFlags
+from sr_var.flags.scripts import VerificationFlags
 from sr_var.verify.calibration import ause, calibrate, ence
 from sr_var.verify.cost import cost, num_steps
 from sr_var.verify.run import verify_all
 from sr_var.verify.summary import flat_figures, scatter_per_image
 from tests.sr_var.hand_made import SHAPE, Results, flat
 from utils.logger import RunLogger
-from utils.safe_pickle import load_array
+from utils.untrusted.pickles import load_array
 
 NUM_IMAGES, NUM_SAMPLES = 5, 6
 
@@ -185,7 +185,9 @@ def test_truth_is_used_when_every_image_has_it(results: Results) -> None:
     for i in range(NUM_IMAGES - 1):
         _add_truth(results, f"image{i}.png")
     found, said = _verify(results)
-    assert "truth" not in found and "only 4 of 5 images have exact_moments.npz" in said
+    assert "truth" not in found and any(
+        "4 of 5 images" in line and "exact_moments.npz" in line for line in said.splitlines()
+    )
     _add_truth(results, f"image{NUM_IMAGES - 1}.png")
     found, said = _verify(results)
     truth = found["truth"]

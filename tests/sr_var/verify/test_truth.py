@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_var.verify.truth import Truth, load_truth, truth_figures, truth_means, truth_text
-from utils.errors import DataError
-from utils.metric_util import Moments
+from utils.metrics import Moments
+from utils.process.errors import DataError
 
 Array = NDArray[np.float64]
 SIZE = 8
@@ -58,7 +58,7 @@ def test_wrong_exact_moments_are_refused_by_name(tmp_path: Path, changes: dict[s
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x04N."])
 def test_damaged_exact_moments_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "exact_moments.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"exact_moments\.npz is no whole"):
+    with pytest.raises(DataError, match=r"exact_moments\.npz"):
         load_truth(str(tmp_path), SIZE)
 
 
@@ -126,5 +126,6 @@ def test_sentence_says_which_route_is_closer() -> None:
         "expected": {"relative_mse": 0.01, "relative_rms_error": 0.14},
     }
     said = truth_text(truth, 100)
+    # the sentence is held on purpose: it is the result, in words
     assert "passes beat 100 exact samples for the mean" in said
     assert "do not beat them for the variance" in said

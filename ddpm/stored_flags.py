@@ -1,0 +1,153 @@
+"""What a checkpoint was made with: it decides for the flags that a command line leaves out.
+
+Flags that were given are compared with it instead. Its manifest is read before a network is built
+and so not verified; whoever loads the weights does that. torch is imported where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import Field, dataclass, field
+from typing import Any
+
+from ddpm.classes import known_classes
+from utils.files.identity import Identity, made_with, shown
+from utils.flags.stored import stored_value
+
+# a property of a run, not of a network: of both flags together, followed by a resumed run alone
+_PRECISION = frozenset({"use_fp16", "use_bf16"})
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a script starts from.
+
+    Attributes:
+        path: of its model; empty if there is none.
+        manifest: of its set; empty if it has none.
+        is_resumed: whether a training goes on from it.
+        is_new_run: whether a training takes its weights alone: then nothing must agree.
+        is_in_charge: whether its flags count even where a command line gives others.
+    """
+
+    path: str = ""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    is_resumed: bool = False
+    is_new_run: bool = False
+    is_in_charge: bool = False
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of its classes by label; empty if it keeps none.
+
+        Raises:
+            CheckpointError: if it keeps anything but words.
+        """
+        return known_classes(self.manifest.get("state", {}), self.path)
+
+    @property
+    def remedy(self) -> str:
+        """What helps where flags contradict the checkpoint."""
+        if self.is_resumed:
+            return (
+                f"leave these flags out, or start a new run with --init_from {self.path} and "
+                "another --model_save_dir"
+            )
+        return "leave these flags out, or name the checkpoint that was made with them"
+
+
+def start_of_file(path: str) -> Start:
+    """The checkpoint of a script that uses a trained network; an empty path is none."""
+    if not path:
+        return Start()
+    from utils.loops.checkpoint import manifest_beside
+
+    return Start(path, manifest_beside(path))
+
+
+def start_of_run(args: argparse.Namespace, folder: str) -> Start:
+    """The checkpoint that a training goes on from, or whose weights it takes.
+
+    Args:
+        args: of a training (``utils.flags.training``).
+        folder: of its checkpoints.
+    """
+    name = args.resume_checkpoint
+    if not (name or args.init_from):
+        return Start()
+    from utils.loops.checkpoint import CheckpointStore
+
+    store = CheckpointStore(folder)
+    if name and (name != "auto" or (folder and store.steps())):
+        manifest = store.peek(name)
+        step = str(manifest["step"] if manifest else store.steps()[0]) if name == "auto" else name
+        return Start(store.path_of(step), manifest, is_resumed=True)
+    if args.init_from:
+        manifest = CheckpointStore("").peek(args.init_from)
+        return Start(args.init_from, manifest, is_new_run=True)
+    return Start()
+
+
+def follow_checkpoint(
+    args: argparse.Namespace, start: Start, flags: Iterable[Field[Any]]
+) -> argparse.Namespace:
+    """The arguments with the checkpoint's values for the flags that were not given.
+
+    What was followed is said once the script has started (`utils.runs.start.started`).
+
+    Args:
+        args: settled by presets.
+        start: the checkpoint.
+        flags: which of the flags describe its network and process.
+
+    Raises:
+        CheckpointError: for flags that were given and differ, or values that no flag could have.
+    """
+    made = made_with(start.manifest)
+    known = {one.name: one for one in flags if one.name in made}
+    given = known.keys() & args.given_flags
+    same = {name for name in given if _is_same_words(made[name], getattr(args, name))}
+    free = frozenset(name for name, one in known.items() if one.metadata["is_free"])
+    is_strict = getattr(args, "strict_flags", False)
+    if not start.is_new_run and (is_strict or not start.is_in_charge):
+        asked = {name: getattr(args, name) for name in given - same}
+        identity = Identity(network=asked, free=frozenset() if is_strict else free)
+        identity.refuse_other_flags(start.path, start.manifest, start.remedy)
+    left = known.keys() - (same if start.is_in_charge else given)
+    if not start.is_in_charge and (_PRECISION & given or not start.is_resumed):
+        left -= _PRECISION
+    values = {
+        name: stored_value(known[name], made[name], f"the manifest of {start.path}")
+        for name in left | same
+    }
+    changed = {name for name in left if values[name] != getattr(args, name)}
+    notices = [*getattr(args, "notices", ()), *_what_changed(args, values, changed, free, start)]
+    return argparse.Namespace(**{**vars(args), **values, "notices": tuple(notices)})
+
+
+def _what_changed(
+    args: argparse.Namespace,
+    values: Mapping[str, Any],
+    changed: Set[str],
+    free: Set[str],
+    start: Start,
+) -> Iterator[str]:
+    """Says which flags are those of the checkpoint: a warning where others were given."""
+    overruled = [name for name in sorted(changed) if name in args.given_flags]
+    left_out = [name for name in sorted(changed) if name not in args.given_flags]
+    if left_out:
+        listed = ", ".join(f"--{name} {shown(values[name])}" for name in left_out)
+        yield f"notice: flags that were left out are those of {start.path}: {listed}"
+    if overruled:
+        kind = "notice" if free >= set(overruled) else "warning"
+        listed = ", ".join(
+            f"{name} {values[name]!r} (command line {getattr(args, name)!r})" for name in overruled
+        )
+        yield f"{kind}: model flags come from the checkpoint, which differs: {listed}"
+
+
+def _is_same_words(made: Any, asked: Any) -> bool:
+    """Whether two lists differ in blanks alone, as ``16, 8`` and ``16,8``."""
+    are_words = isinstance(made, str) and isinstance(asked, str)
+    return are_words and "".join(made.split()) == "".join(asked.split())

@@ -1,0 +1,266 @@
+"""The noise-aware classifier: from flags to the network, its training, and the guide it becomes.
+
+arXiv 2105.05233, section 4; the gradient is ``diffusion.guidance``'s.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from ddpm.classes import differing_classes
+from ddpm.process import create_diffusion
+from ddpm.stored_flags import Start, start_of_file
+from ddpm.train_loop import NamesClasses, noising
+from diffusion.guidance import CondFn, classifier_gradient
+from diffusion.timesteps import UniformSampler
+from image_ddpm.classifier_flags import (
+    ClassifierFlags,
+    ClassifierImageFlags,
+    ClassifierProcessFlags,
+    ClassifierTrainFlags,
+    GuideFlags,
+    noise_of,
+)
+from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlags
+from image_ddpm.networks import channel_mult
+from models.config import UNetConfig, parse_attention_resolutions
+from models.encoder import EncoderUNet
+from models.encoder_config import EncoderConfig
+from models.structure import Shapes
+from utils.files.identity import Identity, differences, made_with
+from utils.flags.stored import stored_value
+from utils.images.dataset import CropDataset, Entry, noting
+from utils.images.pixels import bytes_to_image
+from utils.loops.data import TrainData
+from utils.loops.networks import load_checked
+from utils.process.errors import CheckpointError
+from utils.script_util import defaults, flags_of, free_flags
+
+Log = Callable[[str], None]
+Guide = Callable[[torch.Tensor], CondFn]
+_ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
+(_NUM_CLASSES,) = (one for one in flags_of(ClassifierImageFlags) if one.name == "num_classes")
+
+_FLAG_OF_FIELD = MappingProxyType(
+    {
+        "--model_channels (--num_channels)": "--classifier_width",
+        "--model_channels": "--classifier_width",
+        "--num_res_blocks": "--classifier_depth",
+        "--attention_resolutions": "--classifier_attention_resolutions",
+        "--channel_mult": "--classifier_channel_mult",
+        "--num_head_channels": "--classifier_num_head_channels",
+        "--use_scale_shift_norm": "--classifier_use_scale_shift_norm",
+        "--resblock_updown": "--classifier_resblock_updown",
+        "--pool": "--classifier_pool",
+    }
+)
+_FIELD = re.compile(f"({'|'.join(map(re.escape, _FLAG_OF_FIELD))})(?![a-z_])")
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A denoiser as far as its guide has to know it.
+
+    Attributes:
+        network: its flags.
+        process: of its noise.
+        start: its checkpoint.
+    """
+
+    network: ImageModelFlags
+    process: ImageDiffusionFlags
+    start: Start
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of its classes by label; empty if it has none or they are not known."""
+        return self.start.class_names if self.network.class_cond else []
+
+
+def create_classifier(
+    *,
+    image_size: int,
+    in_channels: int,
+    num_classes: int,
+    use_fp16: bool,
+    use_bf16: bool,
+    **flags: Any,
+) -> EncoderUNet:
+    """The network of :class:`ClassifierFlags`; ``classifier_use_fp16`` is left to ``use_fp16``.
+
+    Raises:
+        TypeError: for an unknown flag.
+        ValueError: for a value that makes no network.
+    """
+    parsed = ClassifierFlags(**flags)
+    try:
+        unet = UNetConfig(
+            image_size=image_size,
+            in_channels=in_channels,
+            model_channels=parsed.classifier_width,
+            num_res_blocks=parsed.classifier_depth,
+            attention_resolutions=parse_attention_resolutions(
+                parsed.classifier_attention_resolutions
+            ),
+            channel_mult=channel_mult(image_size, parsed.classifier_channel_mult),
+            num_head_channels=parsed.classifier_num_head_channels,
+            use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
+            resblock_updown=parsed.classifier_resblock_updown,
+            use_fp16=use_fp16,
+            use_bf16=use_bf16,
+        )
+        config = EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
+    except ValueError as error:
+        raise ValueError(_in_own_flags(str(error))) from None
+    return _Classifier(config)
+
+
+class _Classifier(EncoderUNet):
+    """The network, which names this task's flags where a file does not fit."""
+
+    def explain_mismatch(self, shapes: Shapes) -> str:
+        return _in_own_flags(super().explain_mismatch(shapes))
+
+    def notices(self) -> list[str]:
+        return [_in_own_flags(line) for line in super().notices()]
+
+
+def _in_own_flags(message: str) -> str:
+    """A message about fields of the network: ``--channel_mult`` here is the denoiser's flag."""
+    return _FIELD.sub(lambda match: _FLAG_OF_FIELD[match[1]], message)
+
+
+def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:
+    """The keywords of :func:`create_classifier` for a trained classifier, in its own precision."""
+    own = {name: value for name, value in vars(flags).items() if name in vars(ClassifierFlags())}
+    return {**own, **image, "use_fp16": flags.classifier_use_fp16, "use_bf16": False}
+
+
+def classifier_identity(
+    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, Any] = _ANY_NOISE
+) -> Identity:
+    """What the checkpoints of a classifier are.
+
+    Args:
+        flags: of the network.
+        image: ``image_size``, ``in_channels`` and ``num_classes``.
+        noise: of the images that it knows (``ClassifierProcessFlags.known_noise``); empty: any.
+    """
+    own = {name: getattr(flags, name) for name in defaults(ClassifierFlags)}
+    free = free_flags(ClassifierFlags)
+    return Identity(EncoderUNet.__name__, {**own, **image}, noise, free=free)
+
+
+def load_guide(
+    flags: GuideFlags, denoiser: Denoiser, device: torch.device, log: Log
+) -> Guide | None:
+    """What makes of labels (N,) the gradient of the classifier that guides; None without one.
+
+    Args:
+        flags: of the classifier.
+        denoiser: that it is to guide.
+        device: where to compute.
+        log: receives what was loaded.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or of another classifier, or one of other
+            classes, images or noise than the denoiser's.
+    """
+    if not flags.classifier_path:
+        return None
+    guide = start_of_file(flags.classifier_path)
+    image = _images_of_guide(guide, denoiser)
+    keywords, identity = classifier_keywords(flags, image), classifier_identity(flags, image)
+    model = load_checked(
+        create_classifier, keywords, guide.path, log, identity, with_backward=True
+    ).to(device)
+    return functools.partial(classifier_gradient, model, flags.classifier_scale)
+
+
+def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
+    """The sizes of the guide's images and the number of its classes."""
+    network, path = denoiser.network, denoiser.start.path
+    made, names = made_with(guide.manifest), guide.class_names
+    image = {name: getattr(network, name) for name in defaults(ClassifierImageFlags)}
+    asked = {**image, **noise_of(denoiser.process), "noised": True}
+    if names and denoiser.class_names:
+        differing = differing_classes(names, denoiser.class_names)
+        if differing:
+            raise CheckpointError(
+                f"{guide.path} knows other classes than the denoiser {path} (label {differing}); "
+                "train a guide on the denoiser's classes"
+            )
+        del asked["num_classes"]  # numbers of no meaning beyond the names
+        image["num_classes"] = stored_value(
+            _NUM_CLASSES,
+            made.get("num_classes", network.num_classes),
+            f"the manifest of {guide.path}",
+        )
+    found = differences(made, {name: asked[name] for name in asked if name in made}, {})
+    if found:
+        raise CheckpointError(
+            f"{guide.path} is for other images or noise than the denoiser {path}: "
+            f"{', '.join(map(str, found))}; train a guide with the denoiser's flags"
+        )
+    return image
+
+
+class ClassifierTrainLoop(NamesClasses):
+    """Cross entropy of the label given an image that is as noisy as t says.
+
+    Batch: a dict of ``x`` (N, C, H, H), the noisy images, and ``t`` (N,), as the process hands it
+    to networks; label: (N,).
+    """
+
+    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+        """Mean of −log softmax(f(x_t, t))_y over the slice."""
+        logits = self.wrapped_model(micro_input["x"], micro_input["t"]).float()
+        return torch.nn.functional.cross_entropy(logits, micro_label), logits
+
+    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+        is_right = (micro_output.argmax(dim=1) == micro_label).float()
+        self.logger.add("accuracy", is_right.mean())
+        if micro_output.shape[1] > 5:
+            top = micro_output.topk(5, dim=1).indices
+            self.logger.add("accuracy_top_5", (top == micro_label[:, None]).any(1).float().mean())
+
+
+def load_noisy_images(
+    entries: Sequence[Entry],
+    flags: ImageDataFlags,
+    image: dict[str, int],
+    train: ClassifierTrainFlags,
+    process: ClassifierProcessFlags,
+    device: torch.device,
+    log: Log,
+) -> TrainData[Any]:
+    """Endless shuffled batches for :class:`ClassifierTrainLoop`; t is uniform, or 0 without noise.
+
+    Raises:
+        DataError: if a batch is larger than the data.
+    """
+    diffusion = create_diffusion(process)
+    schedule = UniformSampler(diffusion.num_timesteps)
+    note = noting(entries, image["image_size"], flags, log)
+
+    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        note(batch)
+        x = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
+        t = torch.zeros(len(x), dtype=torch.int64, device=device)
+        if process.noised:
+            drawn = noising(schedule, train.seed, batch["position"], x)
+            t = drawn["t"]
+            x = diffusion.q_sample(x, t, noise=drawn["noise"])
+        return {"x": x, "t": diffusion.network_timesteps(t)}, batch["y"].to(device)
+
+    crops = CropDataset(entries, image["image_size"], flags, train.seed, image["in_channels"])
+    return TrainData(
+        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
+    )

@@ -1,0 +1,177 @@
+"""Which images to train on, and batches of them with labels, timesteps and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ddpm.classes import OtherClasses, listed_classes, require_known_labels
+from ddpm.stored_flags import Start
+from ddpm.train_loop import noising
+from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
+from utils.files.identity import shown
+from utils.flags.data import AUTO, FOLDER, NAME
+from utils.flags.training import TrainFlags
+from utils.images.dataset import (
+    CropDataset,
+    Entry,
+    check_labels,
+    listed_entries,
+    noting,
+)
+from utils.images.folder import class_in_folder, class_in_name, other_reading, scan
+from utils.images.pixels import bytes_to_image
+from utils.loops.data import TrainData
+from utils.process.errors import CheckpointError, DataError
+from utils.seeds import stable_seed
+
+if TYPE_CHECKING:
+    from diffusion.timesteps import ScheduleSampler
+
+Log = Callable[[str], None]
+
+
+def load_entries(
+    flags: LabelFlags, num_classes: int | None, log: Log, known: Sequence[str] = ()
+) -> list[Entry]:
+    """All images with their labels: of the info dict, or of the folder.
+
+    A folder's labels are the places of its sorted class names; where the network's own class names
+    are known, those decide, so that a folder that lacks a class gives no image another's label.
+
+    Args:
+        flags: where they are, and where labels are read from.
+        num_classes: of a class-conditional network; None: labels do not matter and are all 0 where
+            the folder shows none.
+        log: receives how many images and classes there are.
+        known: class names of the network, by label; empty: not known.
+
+    Raises:
+        DataError: for missing images, names without a label, or more classes than the network has;
+            ``OtherClasses`` for those that it knows by another label or not at all.
+    """
+    if flags.data_info_dict_path:
+        entries = listed_entries(flags.data_info_dict_path, flags.data_dir)
+        if num_classes is not None:
+            require_known_labels(entries, known, flags.data_info_dict_path)
+    else:
+        entries = _folder_entries(flags, num_classes, log, known)
+    check_labels(entries, num_classes)
+    num_found = len({entry.y for entry in entries})
+    classes = "" if num_classes is None else f", {num_found} of {num_classes} classes"
+    log(f"{len(entries)} images{classes}")
+    if num_classes is not None and num_found < num_classes and not known:
+        log(
+            "warning: labels are places among the sorted names of the classes that are here; if "
+            "some are missing, give the same --data_info_dict_path everywhere"
+        )
+    return entries
+
+
+def load_train_entries(
+    flags: LabelFlags, num_classes: int | None, log: Log, start: Start
+) -> list[Entry]:
+    """As :func:`load_entries`, of a training: labels are those of the checkpoint it starts from.
+
+    A new run from its weights may have other classes; its labels are its own then.
+
+    Raises:
+        CheckpointError: for other classes than those of the run to resume.
+        DataError: as :func:`load_entries`.
+    """
+    try:
+        return load_entries(flags, num_classes, log, start.class_names)
+    except OtherClasses as error:
+        if not start.is_new_run:
+            raise CheckpointError(
+                f"{start.path} was trained on other classes: {error}; give the images of these, or "
+                f"start a new run with --init_from {start.path} and another --model_save_dir"
+            ) from None
+        log(f"notice: labels are not those of {start.path}: {error}")
+    return load_entries(flags, num_classes, log)
+
+
+def _folder_entries(
+    flags: LabelFlags, num_classes: int | None, log: Log, known: Sequence[str]
+) -> list[Entry]:
+    names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
+    if num_classes is None:
+        return [Entry(name, 0) for name in names]
+    source = flags.label_from
+    if source == AUTO:
+        source = _source_of_labels(names)
+    classes = [_class_of(name, source, flags.data_dir) for name in names]
+    if flags.label_from == AUTO and source == NAME:
+        for line in other_reading(names, classes, NAME):
+            log(line)
+    labels = {key: y for y, key in enumerate(known or sorted(set(classes))) if key}
+    unknown = sorted(set(classes) - set(labels))
+    if unknown:
+        raise OtherClasses(
+            f"{flags.data_dir} holds classes that the network was not trained on: "
+            f"{', '.join(map(shown, unknown[:5]))}; it knows {listed_classes(known)}"
+        )
+    return [Entry(name, labels[key], key) for name, key in zip(names, classes, strict=True)]
+
+
+def _source_of_labels(names: Sequence[str]) -> str:
+    prefixes = {class_in_name(name) for name in names}
+    if "" in prefixes:
+        return FOLDER
+    folders = {name.rpartition("/")[0] for name in names}
+    # img_1.png, img_2.png in class folders: such names say nothing
+    return FOLDER if len(prefixes) == 1 and len(folders) > 1 and "" not in folders else NAME
+
+
+def _class_of(name: str, source: str, data_dir: str) -> str:
+    found = class_in_folder(name) if source == FOLDER else class_in_name(name)
+    if found:
+        return found
+    raise DataError(
+        f"{name} in {data_dir} shows no class ({source}): name files class_number.png, put them "
+        "into class folders, give --data_info_dict_path, or use --class_cond False"
+    )
+
+
+def load_train_images(
+    entries: Sequence[Entry],
+    flags: ImageDataFlags,
+    model: ImageModelFlags,
+    train: TrainFlags,
+    schedule_sampler: ScheduleSampler,
+    device: torch.device,
+    log: Log,
+) -> TrainData[Any]:
+    """Endless shuffled batches: a dict of ``y``, ``t``, ``weight`` and ``noise``, and the images.
+
+    Images are (N, C, H, H) in [-1, 1]. With ``class_dropout``, a label is replaced by 'none' as a
+    function of (seed, position in the stream).
+
+    Raises:
+        DataError: if a batch is larger than the data.
+    """
+    note = noting(entries, model.image_size, flags, log)
+
+    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        note(batch)
+        images = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
+        labels = batch["y"]
+        if model.null_label is not None:
+            dropped = _dropped(batch["position"], train.seed, model.class_dropout)
+            labels = torch.where(dropped, model.null_label, labels)
+        noised = noising(schedule_sampler, train.seed, batch["position"], images)
+        return {"y": labels.to(device), **noised}, images
+
+    crops = CropDataset(entries, model.image_size, flags, train.seed, model.in_channels)
+    return TrainData(
+        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
+    )
+
+
+def _dropped(positions: torch.Tensor, seed: int, share: float) -> torch.Tensor:
+    seeds = [stable_seed(seed, "class dropout", int(place)) for place in positions]
+    drawn = [np.random.default_rng(one).random() for one in seeds]
+    return torch.tensor(drawn) < share

@@ -1,0 +1,65 @@
+"""The flags of ``image_data.py``; no torch, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from utils.flags.data import ReadingFlags
+from utils.flags.groups import DryRun, Logged, Threads
+from utils.script_util import flag, require_at_least
+
+CIFAR10, IMAGENET, LSUN, DIGITS = "cifar10", "imagenet", "lsun", "digits"
+SOURCES = (CIFAR10, IMAGENET, LSUN, DIGITS)
+DIGITS_SIZE = 16
+MAX_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
+    """Where the images come from, where they go, and at which size.
+
+    ``small_images`` and ``apply_orientation`` matter with ``image_size``: without, files are kept.
+    """
+
+    source: str = flag(DIGITS, "what the images are", SOURCES)
+    archive: str = flag(
+        "",
+        "cifar10: cifar-10-python.tar.gz or its folder; imagenet: folder of class folders, tar of "
+        "images, or tar of class tars; lsun: lmdb folder; digits: none",
+        is_path=True,
+    )
+    output_dir: str = flag("", "folder of the images; empty: data/images/<source>")
+    log_dir: str = "logs/image_data"
+    image_size: int = flag(
+        0, f"pixels a side, cropped and resized; 0: as they are (digits: {DIGITS_SIZE})"
+    )
+    max_per_class: int = flag(0, "take the first so many of each class; 0: all")
+    dry_run: bool = flag(False, "read, check and count, write nothing")
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant; fills in the folder and the digits' size."""
+        if self.source == DIGITS and self.archive:
+            raise ValueError(f"--archive {self.archive}: the digits need none; leave it out")
+        if self.source != DIGITS and not self.archive:
+            raise ValueError(f"--archive is empty: say where the data of {self.source} is")
+        if not 0 <= self.image_size <= MAX_SIZE:
+            raise ValueError(f"--image_size {self.image_size} must be between 0 and {MAX_SIZE}")
+        require_at_least(self, max_per_class=0)
+        if not self.output_dir:
+            object.__setattr__(self, "output_dir", os.path.join("data", "images", self.source))
+        for name in ("archive", "output_dir"):
+            if "://" in getattr(self, name):
+                raise ValueError(f"--{name} {getattr(self, name)} is remote; give a local path")
+        if self.archive and _is_inside(self.output_dir, self.archive):
+            raise ValueError(
+                f"--output_dir {self.output_dir} lies in --archive {self.archive}, which is only "
+                "read; choose another folder"
+            )
+        if self.source == DIGITS and self.image_size == 0:
+            object.__setattr__(self, "image_size", DIGITS_SIZE)
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    real_folder = os.path.realpath(folder)
+    return os.path.commonpath([real_folder, os.path.realpath(path)]) == real_folder

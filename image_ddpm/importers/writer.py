@@ -1,0 +1,325 @@
+"""Checks images and writes them into a folder, whichever source they come from.
+
+An image that is there is whole (files are moved into place) and is not read again, so a stopped run
+goes on where it was. What the folder was made with stands in ``.image_data.json``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from image_ddpm.importers.flags import ImportFlags
+from image_ddpm.importers.items import TEST, TRAIN, Content, ImageSource, Item
+from utils.files.atomic import (
+    remove_stale_temp_files,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from utils.files.identity import differences
+from utils.files.json import read_json
+from utils.files.storage import make_folder
+from utils.flags.data import ENLARGE, ERROR
+from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming
+from utils.images.files import IMAGE_EXTENSIONS, center_crop_arr, open_image, safe_join, write_png
+from utils.images.notes import (
+    LEFT_OUT,
+    ImageNotes,
+    note_of,
+    note_of_left_out,
+    small_image_error,
+)
+from utils.machine.threads import chosen_threads
+from utils.process.errors import DataError
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.script_util import defaults
+
+SETTINGS_FILE = ".image_data.json"
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
+# what is read ahead of the threads
+_CHUNK_ITEMS, _CHUNK_BYTES = 64, 1 << 26
+_REMEDY = "Get it again, or leave damaged images out with --on_bad_image skip"
+# settings of every record, in whichever version it was written
+_ALWAYS = ("source", "image_size")
+# so many images that are there are compared with those of the archive; versions of codecs differ by
+# less than this, grey levels on average
+_NUM_LOOKED_AT, _LARGEST_DIFFERENCE_255 = 16, 1.5
+_Chunk = list[tuple[Item, Content]]
+
+
+@dataclass
+class Tally:
+    """What became of the images.
+
+    Attributes:
+        seen: by output folder and label.
+        num_kept: there already.
+    """
+
+    seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    num_written: int = 0
+    num_kept: int = 0
+    num_bad: int = 0
+    num_left_out: int = 0
+
+
+class ImageWriter:
+    """Stores the images of one source.
+
+    Args:
+        flags: output folder, size, limits; a dry run checks and counts only.
+        log: is told of damaged images and of the outcome.
+
+    Raises:
+        DataError: the output folder holds images of another source or size.
+    """
+
+    def __init__(self, flags: ImportFlags, log: Callable[[str], None]) -> None:
+        self._flags, self._log = flags, log
+        self._stems: dict[str, dict[str, str]] = {}
+        self._taken: set[tuple[str, str]] = set()
+        self._num_looked_at = 0
+        self._notes = ImageNotes(log, flags.image_size, sys.maxsize)
+        self.tally = Tally()
+        if not flags.dry_run:
+            _claim_folder(flags)
+
+    def write(self, source: ImageSource) -> bool:
+        """Stores all images that are not there yet.
+
+        Returns:
+            False if a signal stopped it.
+
+        Raises:
+            DataError: a damaged image (unless they are skipped), two images of one name, no image
+                at all, or what the source raises.
+        """
+        threads = self._flags.num_threads
+        stop = StopFlag()
+        with (
+            ThreadPoolExecutor(chosen_threads(threads)) as pool,
+            Progress(source.total, "images", unit="image") as bar,
+            stop.listening(),
+        ):
+            for num_seen, chunk in self._chunks(source):
+                outcomes = list(pool.map(self._store, chunk))
+                for outcome in outcomes:
+                    self._count(outcome)
+                self._notes.add(note for note in outcomes if isinstance(note, str))
+                bar.update(num_seen)
+                if stop.reason:
+                    self._log(f"stopped ({stop.reason}); run again to go on")
+                    return False
+        if not self.tally.seen:
+            raise DataError(f"--archive {self._flags.archive} holds no image; see --source")
+        self._log_outcome()
+        return True
+
+    def _chunks(self, source: ImageSource) -> Iterator[tuple[int, _Chunk]]:
+        """(images seen, those to store with their contents), a little at a time."""
+        chunk: _Chunk = []
+        num_seen = num_bytes = 0
+        for item in source.items:
+            num_seen += 1
+            if self._is_wanted(item):
+                content = item.load()
+                chunk.append((item, content))
+                num_bytes += len(content) if isinstance(content, bytes) else content.nbytes
+            if num_seen >= _CHUNK_ITEMS or num_bytes >= _CHUNK_BYTES:
+                yield num_seen, chunk
+                chunk, num_seen, num_bytes = [], 0, 0
+        yield num_seen, chunk
+
+    def _is_wanted(self, item: Item) -> bool:
+        key = (item.folder, item.label)
+        if self._flags.max_per_class and self.tally.seen[key] >= self._flags.max_per_class:
+            self.tally.num_left_out += 1
+            return False
+        self.tally.seen[key] += 1
+        name = (item.folder, item.stem)
+        if name in self._taken:
+            raise DataError(
+                f"{item.where}: another image would be {'/'.join(filter(None, name))}, too; rename "
+                "one of them or take it out"
+            )
+        self._taken.add(name)
+        file = self._stems_in(item.folder).get(item.stem)
+        if file is None:
+            return True
+        self.tally.num_kept += 1
+        if self._num_looked_at < _NUM_LOOKED_AT:
+            self._num_looked_at += 1
+            self._require_same(item, os.path.join(self._flags.output_dir, item.folder, file))
+        return False
+
+    def _require_same(self, item: Item, path: str) -> None:
+        """Refuses to keep another image than the one of this name.
+
+        Raises:
+            DataError: names both.
+        """
+        with tempfile.TemporaryDirectory() as place:
+            again = copy.copy(self)
+            again._flags = dataclasses.replace(self._flags, output_dir=place)
+            folder = os.path.join(place, item.folder)
+            make_folder(folder)
+            again._store((item, item.load()))
+            made = [os.path.join(folder, file) for file in _image_files(folder)]
+            if made and not _is_same_image(path, made[0]):
+                raise DataError(
+                    f"--output_dir {self._flags.output_dir} holds another image as "
+                    f"{'/'.join(filter(None, (item.folder, item.stem)))} than {item.where}; it was "
+                    "made from other data: choose another folder"
+                )
+
+    def _stems_in(self, folder: str) -> dict[str, str]:
+        """File by stem of the images of an output folder, which is made if need be."""
+        if folder not in self._stems:
+            path = os.path.join(self._flags.output_dir, folder)
+            files: list[str] = []
+            if not self._flags.dry_run:
+                make_folder(path)
+                remove_stale_temp_files(path)
+                files = _image_files(path)
+            self._stems[folder] = {os.path.splitext(file)[0]: file for file in files}
+        return self._stems[folder]
+
+    def _store(self, pair: tuple[Item, Content]) -> str | DataError:
+        """Checks and writes one image; its note, or what is wrong with it. Runs in threads."""
+        item, content = pair
+        size, suffix, note = self._flags.image_size, ".png", ""
+        try:
+            if size:
+                content, note = self._cut(item, content)
+            elif isinstance(content, bytes):
+                decode_image(content, item.where, _REMEDY)
+                suffix = item.suffix or _SUFFIXES[image_format(content, item.where, _REMEDY)]
+        except DataError as error:
+            return error
+        if self._flags.dry_run or note.startswith(LEFT_OUT):
+            return note
+        folder = os.path.join(self._flags.output_dir, item.folder)
+        path = safe_join(folder, item.stem + suffix)
+        if isinstance(content, bytes):
+            write_bytes_atomic(path, content)
+        else:
+            write_png(path, content)
+        return note
+
+    def _cut(self, item: Item, content: Content) -> tuple[Content, str]:
+        """The crop of an image and its note.
+
+        Raises:
+            DataError: for a damaged image, or a small one that is to be an error.
+        """
+        flags, size = self._flags, self._flags.image_size
+        if isinstance(content, bytes):
+            is_turned = flags.apply_orientation
+            image, facts = decode_image(content, item.where, _REMEDY, apply_orientation=is_turned)
+        else:
+            facts = ImageFacts(*content.shape[1::-1])
+            if facts.size == (size, size):
+                return content, ""
+            image = Image.fromarray(np.ascontiguousarray(content))
+        if facts.short_side < size and flags.small_images != ENLARGE:
+            if flags.small_images == ERROR:
+                raise small_image_error(item.where, facts, size)
+            return content, note_of_left_out(item.where, facts)
+        with naming(item.where, _REMEDY):
+            return center_crop_arr(image, size), note_of(item.where, facts, size, flags)
+
+    def _count(self, outcome: str | DataError) -> None:
+        if isinstance(outcome, str):
+            self.tally.num_written += not outcome.startswith(LEFT_OUT)
+            return
+        if self._flags.on_bad_image == ERROR or not isinstance(outcome, BadImageError):
+            raise outcome
+        self.tally.num_bad += 1
+        self._log(f"left out: {outcome}")
+
+    def _log_outcome(self) -> None:
+        self._notes.tell()
+        tally = self.tally
+        by_folder: dict[str, Counter[str]] = {}
+        for (folder, label), count in tally.seen.items():
+            by_folder.setdefault(folder, Counter())[label] = count
+        for folder, counts in sorted(by_folder.items()):
+            largest = ", ".join(f"{label} {count}" for label, count in counts.most_common(3))
+            name = os.path.join(self._flags.output_dir, folder)
+            self._log(
+                f"{name}: {counts.total()} images of {len(counts)} classes (largest: {largest})"
+            )
+        self._log(
+            f"{tally.num_written} {'whole' if self._flags.dry_run else 'written'}, "
+            f"{tally.num_kept} were there, {tally.num_bad} damaged, {tally.num_left_out} beyond "
+            "--max_per_class"
+        )
+        there = ((folder, stem) for folder, stems in self._stems.items() for stem in stems)
+        num_others = sum(name not in self._taken for name in there)
+        if num_others:
+            self._log(
+                f"notice: {self._flags.output_dir} holds {num_others} more images, of another "
+                "--archive or beyond --max_per_class; a training on this folder sees them, too"
+            )
+        if self._flags.dry_run:
+            self._log("dry run: nothing was written")
+
+
+def _image_files(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name[0] != "."]
+    return [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)]
+
+
+def _is_same_image(path: str, other: str) -> bool:
+    """Whether two files show the same, but for what versions of codecs do."""
+    try:
+        one, two = (np.asarray(open_image(file), np.float64) for file in (path, other))
+    except BadImageError:  # which nobody could train on either
+        return True
+    return one.shape == two.shape and float(np.abs(one - two).mean()) <= _LARGEST_DIFFERENCE_255
+
+
+def _claim_folder(flags: ImportFlags) -> None:
+    """Notes what the folder is made with, or compares it with what it was made with."""
+    make_folder(flags.output_dir, "--output_dir")
+    path = os.path.join(flags.output_dir, SETTINGS_FILE)
+    settings = {
+        "source": flags.source,
+        "image_size": flags.image_size,
+        "apply_orientation": bool(flags.image_size) and flags.apply_orientation,
+    }
+    if not os.path.exists(path):
+        places = [os.path.join(flags.output_dir, folder) for folder in ("", TRAIN, TEST)]
+        if any(_image_files(place) for place in places if os.path.isdir(place)):
+            raise DataError(
+                f"--output_dir {flags.output_dir} holds images that this script has not written; "
+                "choose another folder"
+            )
+        write_json_atomic(path, settings)
+        return
+    try:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError("no record of settings")
+    except ValueError:
+        raise DataError(f"{path} is damaged; choose another --output_dir") from None
+    # a record names all that there was when it was written
+    since = {name: value for name, value in defaults(ImportFlags).items() if name not in _ALWAYS}
+    differing = differences(found, settings, since)
+    if differing:
+        raise DataError(
+            f"--output_dir {flags.output_dir} holds images made with other settings: "
+            f"{', '.join(map(str, differing))}; choose another folder"
+        )

@@ -1,0 +1,85 @@
+"""The flags of ``image_eval.py``; no torch, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
+from utils.flags.data import OrientationFlags
+from utils.flags.groups import Batch, ScriptFlags
+from utils.script_util import defaults, flag, require_at_least
+
+PIXELS = "pixels"
+# the keys of image_ddpm.quality.features.NETWORKS, which needs torch
+ENCODER = "encoder_unet"
+NETWORK_NAMES = ("small_cnn", ENCODER)
+MAX_SUBSET_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class EvalFlags(OrientationFlags, Batch, ScriptFlags):
+    """Which two sets of images are compared, and by what."""
+
+    reference: str = flag(
+        "",
+        "real images: a folder, an .npz of images, or an .npz of features or statistics",
+        is_path=True,
+    )
+    samples: str = flag("", "generated images, in the same forms", is_path=True)
+    features: str = flag(
+        PIXELS,
+        "what is compared: pixels (8x8 areas), or a network's file, .pt or .safetensors",
+        is_path=True,
+    )
+    features_network: str = flag("", "which network --features holds", NETWORK_NAMES)
+    save_reference_stats: str = flag(
+        "",
+        ".npz to keep the features and statistics of --reference in, a later --reference",
+        is_path=True,
+    )
+    num_images: int = flag(0, "images of each set, drawn by --seed; 0: all")
+    batch_size: int = 64
+    num_splits: int = flag(5, "random halvings of the reference behind the noise floor")
+    num_subsets: int = flag(100, "subsets behind the kernel distance")
+    subset_size: int = flag(
+        0, f"images a subset; 0: half of the smaller set, at most {MAX_SUBSET_SIZE}"
+    )
+    paired: bool = flag(False, "image k of both sets shows the same: also PSNR and SSIM")
+    log_dir: str = "logs/image_eval"
+
+    def __post_init__(self) -> None:
+        """Refuses what is no comparison."""
+        for name in ("reference", "samples"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} is missing: give a folder of images or an .npz file")
+        require_at_least(self, batch_size=1, num_splits=1, num_subsets=2, seed=0)
+        require_at_least(self, 0, num_images=2, subset_size=2)
+        if not self.features:
+            raise ValueError(f"--features is empty: give {PIXELS} or the file of a network")
+        if self.features == PIXELS and self.features_network:
+            raise ValueError(
+                f"--features_network {self.features_network} needs its weights: --features PATH"
+            )
+        if self.features != PIXELS and not self.features_network:
+            raise ValueError(
+                f"--features {self.features} needs --features_network, one of "
+                f"{', '.join(NETWORK_NAMES)}"
+            )
+        if self.save_reference_stats and not self.save_reference_stats.endswith(".npz"):
+            raise ValueError(f"--save_reference_stats {self.save_reference_stats} must end in .npz")
+
+
+def require_use_of_classifier_flags(flags: EvalFlags, given: Collection[str]) -> None:
+    """Refuses flags that describe a classifier where there is none.
+
+    Args:
+        flags: which features there are.
+        given: names of the flags on the command line."""
+    own = (*defaults(ClassifierFlags), *defaults(ClassifierImageFlags))
+    unused = [f"--{name}" for name in own if name in given]
+    if unused and flags.features_network != ENCODER:
+        raise ValueError(
+            f"{', '.join(unused)}: read for --features_network {ENCODER} only; leave out what "
+            f"describes a classifier, or give its file and --features_network {ENCODER}"
+        )

@@ -1,0 +1,1 @@
+"""Kernels that networks use on a CPU."""

@@ -1,0 +1,217 @@
+"""Small parts that networks are made of: layers by dimension, norms, attention, casts.
+
+Not the place for an architecture (`models.unet`) or for hyper-parameters (`models.config`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.cpu.group_norm import group_norm_channels_last, is_channels_last_on_cpu
+from models.cpu.winograd import pays, winograd_conv2d
+
+_MAX_GROUPS = 32
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+_CONVS: tuple[type[nn.Conv1d], type[nn.Conv2d], type[nn.Conv3d]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_AVG_POOLS: tuple[type[nn.AvgPool1d], type[nn.AvgPool2d], type[nn.AvgPool3d]] = (
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+)
+_GLOBAL_AVG_POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+_LINEAR_MODES = ("linear", "bilinear", "trilinear")
+
+
+class GroupNorm32(nn.GroupNorm):
+    """Group normalisation (Wu & He 2018, equation 1) in the precision of its parameters.
+
+    There are 32 groups where 32 divides the channels, else the greatest common divisor of both,
+    so that any width works.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """Create the norm of a tensor with `channels` channels."""
+        super().__init__(math.gcd(_MAX_GROUPS, channels), channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input (N, C, ...) in the dtype of `input`."""
+        # A torso in half precision leaves this layer's parameters in float32, and statistics over
+        # thousands of pixels need it.
+        x = input.to(self.weight.dtype)
+        if torch.is_grad_enabled() and is_channels_last_on_cpu(x):
+            y = group_norm_channels_last(x, self.num_groups, self.weight, self.bias, self.eps)
+            return y.to(input.dtype)
+        return super().forward(x).to(input.dtype)
+
+
+class SiLUInPlace(nn.SiLU):
+    """x·sigmoid(x) of a tensor that nobody else holds: without gradients it is overwritten.
+
+    A network's largest activations then exist once and not twice.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the activations in the shape of `input`, whose values are lost."""
+        return F.silu(input, inplace=not torch.is_grad_enabled())
+
+
+class Conv3x3(nn.Conv2d):
+    """A convolution of 3×3 pixels, padding 1 and stride 1, by the way that is faster here."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        """Create the layer; parameters are those of `nn.Conv2d`."""
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
+        if pays(input, self.weight):
+            return winograd_conv2d(input, self.weight, self.bias)
+        return super().forward(input)
+
+
+class Conv1x1(nn.Conv2d):
+    """A convolution of single pixels: on a CPU a matrix product, where pixels lie as rows."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        """Create the layer; parameters are those of `nn.Conv2d`."""
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
+        if not is_channels_last_on_cpu(input) or input.dtype != self.weight.dtype:
+            return super().forward(input)
+        pixels = F.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return pixels.permute(0, 3, 1, 2)
+
+
+def conv_nd(
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: int = 0,
+) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
+    """Return a convolution over `dims` spatial axes (1, 2 or 3)."""
+    if (dims, kernel_size, stride, padding) == (2, 3, 1, 1):
+        return Conv3x3(in_channels, out_channels)
+    if (dims, kernel_size, stride, padding) == (2, 1, 1, 0):
+        return Conv1x1(in_channels, out_channels)
+    conv: Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d] = _CONVS[dims - 1]
+    return conv(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
+
+
+def avg_pool_nd(dims: int, kernel_size: int | tuple[int, ...]) -> nn.Module:
+    """Return an average pooling over `dims` spatial axes whose stride is its kernel size."""
+    pool: Callable[..., nn.Module] = _AVG_POOLS[dims - 1]
+    return pool(kernel_size=kernel_size, stride=kernel_size)
+
+
+def global_avg_pool_nd(dims: int) -> nn.Module:
+    """Return the average over all places of `dims` spatial axes, which stay as axes of length 1."""
+    pool: Callable[..., nn.Module] = _GLOBAL_AVG_POOLS[dims - 1]
+    return pool(1)
+
+
+def resize_linear(image: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return `image` interpolated (bi-, tri-)linearly to the spatial `size`, pixel areas aligned.
+
+    Args:
+        image: (N, C, *spatial) with one to three spatial axes.
+        size: the new spatial shape.
+
+    Returns:
+        (N, C, *size); `image` itself if it already has that size.
+    """
+    if tuple(image.shape[2:]) == tuple(size):
+        return image
+    return F.interpolate(image, size, mode=_LINEAR_MODES[len(size) - 1], align_corners=False)
+
+
+def zero_module(module: ModuleT) -> ModuleT:
+    """Set the parameters of a freshly built module to zero and return it."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    return module
+
+
+def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Return sinusoidal embeddings of time.
+
+    With h = dim // 2 and f_k = max_period^(-k/h) the row of t is
+    (cos f_0 t, ..., cos f_{h-1} t, sin f_0 t, ..., sin f_{h-1} t), padded with a zero if `dim` is
+    odd: Vaswani et al. 2017, section 3.5, with the cosines first.
+
+    Args:
+        timesteps: (N,), integer or fractional.
+        dim: length of an embedding.
+        max_period: longest period, in units of 2 pi timesteps.
+
+    Returns:
+        (N, dim), float32, in [-1, 1].
+    """
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    frequencies = torch.exp(-math.log(max_period) * exponents / half)
+    angles = timesteps.float()[:, None] * frequencies  # (N, half)
+    embedding = torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)  # (N, 2 * half)
+    return F.pad(embedding, (0, dim % 2))  # (N, dim)
+
+
+def attention(qkv: Tensor, num_heads: int, *, use_new_order: bool) -> Tensor:
+    """Return softmax(q k^T / sqrt(D)) v per head (Vaswani et al. 2017, equation 1).
+
+    Args:
+        qkv: (N, L, 3 * C), projections of L tokens with C = num_heads * D channels.
+        num_heads: number of heads H.
+        use_new_order: the last axis reads (q/k/v, head, D); otherwise (head, q/k/v, D).
+
+    Returns:
+        (N, L, C), the heads side by side.
+    """
+    batch, length, width = qkv.shape
+    head_dim = width // (3 * num_heads)
+    if use_new_order:
+        parts = qkv.view(batch, length, 3, num_heads, head_dim).unbind(2)
+    else:
+        parts = qkv.view(batch, length, num_heads, 3, head_dim).unbind(3)
+    query, key, value = (part.transpose(1, 2) for part in parts)  # each (N, H, L, D)
+    mixed = F.scaled_dot_product_attention(query, key, value)  # (N, H, L, D)
+    return mixed.transpose(1, 2).reshape(batch, length, num_heads * head_dim)
+
+
+def project_tokens(conv: nn.Conv1d, tokens: Tensor) -> Tensor:
+    """Apply a 1-wide convolution to tokens that are rows: (..., C) to (..., C')."""
+    return F.linear(tokens, conv.weight.squeeze(-1), conv.bias)
+
+
+def call_with_checkpoint(
+    function: Callable[..., Tensor], use_checkpoint: bool, *inputs: Tensor | None
+) -> Tensor:
+    """Return `function(*inputs)`; with `use_checkpoint` its activations are not kept.
+
+    They are recomputed in the backward pass, under the autocast state and with the random numbers
+    of the forward pass. Without gradients there is nothing to recompute.
+    """
+    if use_checkpoint and torch.is_grad_enabled():
+        output: Tensor = checkpoint(function, *inputs, use_reentrant=False)
+        return output
+    return function(*inputs)
+
+
+def cast_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast, in place, the parameters of every convolution below `module`, and nothing else."""
+    for child in module.modules():
+        if isinstance(child, _CONVS):
+            child.to(dtype)

@@ -1,0 +1,237 @@
+"""``training.pt`` and ``test.pt``: a tuple of uint8 images (N, 28, 28) and int64 labels (N,).
+
+Made from the four IDX files of MNIST or of a set of EMNIST, or from scikit-learn's handwritten
+digits, which need no download. Reading is safe: nothing in the files is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from noisy_label.flags import EMNIST_SETS, IMAGE_SIDE
+from noisy_label.idx import find_idx, read_idx
+from noisy_label.noise import NUM_CLASSES
+from utils.files.atomic import atomic_write
+from utils.files.storage import make_folder
+from utils.images.digits import load_digit_images
+from utils.process.errors import CheckpointError, DataError
+from utils.untrusted.state_dict import read_torch_file
+
+TRAINING, TEST = "training", "test"
+SIDE = IMAGE_SIDE
+_IDX_STEMS = {TRAINING: "train", TEST: "t10k"}
+_EMNIST_ENDS = {TRAINING: "train", TEST: "test"}
+# Cohen et al., "EMNIST: an extension of MNIST to handwritten letters", 2017: classes, first label
+_EMNIST_CLASSES = MappingProxyType(
+    {
+        "balanced": (47, 0),
+        "byclass": (62, 0),
+        "bymerge": (47, 0),
+        "digits": (10, 0),
+        "letters": (26, 1),
+        "mnist": (10, 0),
+    }
+)
+Split = tuple[torch.Tensor, torch.Tensor]
+
+
+def load_split(data_dir: str, split: str, num_classes: int | None = None) -> Split:
+    """(images, labels) of ``training`` or ``test``.
+
+    Args:
+        data_dir: folder of the files.
+        split: of the two.
+        num_classes: labels must be smaller; None: of up to ten classes, or of more that all have
+            images.
+
+    Raises:
+        DataError: names the file, what is wrong, and how to make it.
+    """
+    path = os.path.join(data_dir, f"{split}.pt")
+    if not os.path.exists(path):
+        raise DataError(
+            f"{path} is missing: make it with python mnist_data.py --output_dir {data_dir} "
+            "(--source digits needs no download), or give another --data_dir"
+        )
+    try:
+        content = read_torch_file(path)
+    except CheckpointError as error:
+        raise DataError(str(error)) from None
+    problem = _problem(content) or _problem_with_labels(content[1], num_classes)
+    if problem:
+        raise DataError(f"{path} {problem}; make it again: python mnist_data.py --overwrite True")
+    images, labels = content
+    return images, labels
+
+
+def _problem(content: Any) -> str:
+    if not isinstance(content, (tuple, list)) or len(content) != 2:
+        return "is no pair of images and labels"
+    images, labels = content
+    if not isinstance(images, torch.Tensor) or not isinstance(labels, torch.Tensor):
+        return "is no pair of tensors"
+    if images.dtype != torch.uint8 or images.ndim != 3 or images.shape[1:] != (SIDE, SIDE):
+        return f"holds images {tuple(images.shape)} of {images.dtype}, not uint8 (N, 28, 28)"
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
+        return f"holds labels {tuple(labels.shape)} of {labels.dtype} for {len(images)} images"
+    return ""
+
+
+def _problem_with_labels(labels: torch.Tensor, num_classes: int | None) -> str:
+    smallest, largest = int(labels.min()), int(labels.max())
+    if smallest < 0 or (num_classes is not None and largest >= num_classes):
+        return f"holds labels from {smallest} to {largest}, not 0 to {(num_classes or 10) - 1}"
+    # a damaged label is no reason for a larger network: more than MNIST's classes are all there
+    if largest >= NUM_CLASSES and len(np.unique(labels.numpy())) <= largest:
+        return f"holds labels from {smallest} to {largest}, and some classes between have no image"
+    return ""
+
+
+def save_split(data_dir: str, split: str, images: torch.Tensor, labels: torch.Tensor) -> str:
+    """Writes one of the two files; returns its path."""
+    make_folder(data_dir)
+    path = os.path.join(data_dir, f"{split}.pt")
+    with atomic_write(path) as file:
+        torch.save((images, labels), file)
+    return path
+
+
+def read_mnist(folder: str, name: str = "", log: Callable[[str], None] = print) -> dict[str, Split]:
+    """Both splits from the four IDX files of MNIST, or of a set of EMNIST, in a folder.
+
+    EMNIST's images are turned upright, and its letters counted from 0.
+
+    Args:
+        folder: of the files.
+        name: of the set of EMNIST; empty: MNIST, or the one that is there.
+        log: receives what was changed.
+
+    Raises:
+        DataError: names the file that is missing or wrong.
+    """
+    name = name or _emnist_set(folder)
+    stems = {split: f"emnist-{name}-{end}" for split, end in _EMNIST_ENDS.items()}
+    num_classes, first = _EMNIST_CLASSES[name] if name else (NUM_CLASSES, 0)
+    found = {}
+    for split, stem in (stems if name else _IDX_STEMS).items():
+        images_path = find_idx(folder, f"{stem}-images-idx3-ubyte")
+        labels_path = find_idx(folder, f"{stem}-labels-idx1-ubyte")
+        images, labels = read_idx(images_path, (SIDE, SIDE)), read_idx(labels_path, ())
+        if len(images) != len(labels):
+            raise DataError(
+                f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels; "
+                "they are not of one set"
+            )
+        wrong = labels[(labels < first) | (labels >= first + num_classes)]
+        if len(wrong):
+            raise DataError(
+                f"{labels_path} holds a label {wrong[0]}; {first} to {first + num_classes - 1} are "
+                "possible (files of EMNIST must keep their names, as emnist-balanced-…)"
+            )
+        if name:
+            images = np.ascontiguousarray(images.transpose(0, 2, 1))
+        found[split] = (torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64) - first))
+    if name:
+        counted = ", labels counted from 0 instead of 1" if first else ""
+        log(
+            f"EMNIST {name}: {num_classes} classes; images stored with rows and columns exchanged "
+            f"are turned upright{counted}"
+        )
+    return found
+
+
+def _emnist_set(folder: str) -> str:
+    """The one set of EMNIST in a folder without MNIST; empty if there is MNIST, or neither.
+
+    Raises:
+        DataError: if there are several.
+    """
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    if any(name.startswith("train-images") for name in names):
+        return ""
+    there = [
+        name for name in EMNIST_SETS if any(n.startswith(f"emnist-{name}-train") for n in names)
+    ]
+    if len(there) > 1:
+        raise DataError(
+            f"{folder} holds several sets of EMNIST ({', '.join(there)}); choose one with --idx_set"
+        )
+    return there[0] if there else ""
+
+
+def read_digits(seed: int = 0) -> dict[str, Split]:
+    """The 1797 handwritten digits of scikit-learn, 8×8 resized to 28×28: 1437 and 360 images.
+
+    Raises:
+        DataError: if scikit-learn is not installed.
+    """
+    found = load_digit_images(SIDE, seed)
+    images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
+    parts = {TRAINING: torch.from_numpy(found.training), TEST: torch.from_numpy(found.test)}
+    return {name: (images[places], labels[places]) for name, places in parts.items()}
+
+
+def describe_split(images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+    """What tells a split from others: number, and the sha256 of images and of right labels."""
+    return {
+        "num_images": len(images),
+        "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
+        "right_labels": hashlib.sha256(labels.numpy().astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def write_splits(
+    data_dir: str, splits: Mapping[str, Split], *, overwrite: bool = False
+) -> list[str]:
+    """Writes both files; what is there with the same content stays.
+
+    Files of other content go before the first one is written, so that a kill leaves none of two
+    data sets beside each other.
+
+    Args:
+        data_dir: where to.
+        splits: by name.
+        overwrite: whether other files may be replaced.
+
+    Returns:
+        a line about each file.
+
+    Raises:
+        DataError: if a file of other content is there and may not be replaced.
+    """
+    paths = {name: os.path.join(data_dir, f"{name}.pt") for name in splits}
+    is_same = {name: _is_there(data_dir, name, split) for name, split in splits.items()}
+    others = [path for name, path in paths.items() if is_same[name] is False]
+    if others and not overwrite:
+        raise DataError(
+            f"{' and '.join(others)} hold another data set than this one; give another "
+            "--output_dir, or --overwrite True to replace it (noisy labels and nets made from it "
+            "do not go with the new one)"
+        )
+    for path in others:
+        os.remove(path)
+    lines = []
+    for name, (images, labels) in splits.items():
+        if not is_same[name]:
+            save_split(data_dir, name, images, labels)
+        there = " (there already)" if is_same[name] else ""
+        lines.append(f"{paths[name]}: {len(images)} images{there}")
+    return lines
+
+
+def _is_there(data_dir: str, name: str, split: Split) -> bool | None:
+    """Whether the file holds this split; None if there is no file."""
+    if not os.path.lexists(os.path.join(data_dir, f"{name}.pt")):
+        return None
+    try:
+        images, labels = load_split(data_dir, name)
+    except DataError:
+        return False
+    return torch.equal(images, split[0]) and torch.equal(labels, split[1])

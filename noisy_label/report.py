@@ -1,0 +1,286 @@
+"""What a sweep shows: a table in the terminal, two pictures, and ``report.html``.
+
+Figures are those of ``sweep_summary``; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from noisy_label.files import TEST, TRAINING
+from noisy_label.flags import BIASED, GENERATED, UNIFORM
+from noisy_label.pictures import save_figure
+from utils.files.atomic import write_text_atomic
+from utils.report.html import Child, Html, Page, Rows, Section, figure, join, number, table, tag
+from utils.report.svg import Axis, Series, plot
+
+NAMES = MappingProxyType({UNIFORM: "uniform", BIASED: "biased", GENERATED: "generated"})
+_COLOURS = MappingProxyType({UNIFORM: "tab:blue", BIASED: "tab:red", GENERATED: "tab:green"})
+_CLASSES = MappingProxyType({UNIFORM: "series-a", BIASED: "series-b", GENERATED: "series-c"})
+_ACCURACY_HEAD = (
+    "alpha",
+    "share of right labels",
+    "images misled",
+    "accuracy",
+    "by the law",
+    "published (MNIST)",
+)
+_LAW_HEAD = (
+    "alpha",
+    "cross entropy, test",
+    "floor",
+    "KL, training",
+    "KL, test",
+    "cross entropy, drawn training labels",
+)
+Summary = Mapping[str, Any]
+
+
+def text_table(summary: Summary) -> str:
+    """The runs as text: ratio, accuracy with its interval, the theorem's, cross entropy, KL."""
+    head = (
+        f"{'noise':<10}{'alpha':>6}{'right':>7}  {'accuracy':<24}{'q says':>7}{'published':>10}"
+        f"{'CE':>8}{'floor':>8}{'KL train':>9}{'KL test':>8}"
+    )
+    lines = [head]
+    for row in summary["runs"]:
+        test, training = row[TEST], row[TRAINING]
+        published = row["published_accuracy"]
+        lines.append(
+            f"{NAMES[row['noise_type']]:<10}{row['alpha']:>6g}"
+            f"{row['noise']['ratio_of_correct_labels']['mean']:>7.3f}  "
+            f"{_with_interval(test['accuracy']):<24}{test['predicted_accuracy']['mean']:>7.3f}"
+            f"{'–' if published is None else f'{published:.4f}':>10}"
+            f"{test['cross_entropy']['mean']:>8.3f}{test['floor']['mean']:>8.3f}"
+            f"{training['kl']['mean']:>9.3f}{test['kl']['mean']:>8.3f}"
+        )
+    clean = summary["clean"][TEST]["accuracy"]
+    lines.append(f"clean labels: accuracy {_with_interval(clean)}")
+    return "\n".join(lines)
+
+
+def _with_interval(value: Mapping[str, Any]) -> str:
+    if value["interval"] is None:
+        return f"{value['mean']:.4f}"
+    low, high = value["interval"]
+    return f"{value['mean']:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def write_report(log_dir: str, summary: Summary) -> str:
+    """The two pictures and the page; returns the path of the page."""
+    for name, draw in (("accuracy", _draw_accuracy), ("cross_entropy", _draw_cross_entropy)):
+        picture = Figure(figsize=(6.4, 4.4), layout="constrained")
+        draw(picture.subplots(), summary)
+        save_figure(picture, os.path.join(log_dir, f"{name}.png"))
+    path = os.path.join(log_dir, "report.html")
+    write_text_atomic(path, report_page(summary).render())
+    return path
+
+
+def _runs_of(summary: Summary, noise_type: str) -> list[Mapping[str, Any]]:
+    return [row for row in summary["runs"] if row["noise_type"] == noise_type]
+
+
+def _types(summary: Summary) -> list[str]:
+    return [noise_type for noise_type in NAMES if noise_type in summary["theorem"]]
+
+
+def _ratios(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [row["noise"]["ratio_of_correct_labels"]["mean"] for row in rows]
+
+
+def _values(rows: Sequence[Mapping[str, Any]], section: str, name: str) -> list[float]:
+    return [row[section][name]["mean"] for row in rows]
+
+
+def _draw_accuracy(ax: Axes, summary: Summary) -> None:
+    for kind in _types(summary):
+        rows, theorem = _runs_of(summary, kind), summary["theorem"][kind]
+        colour, x = _COLOURS[kind], _ratios(_runs_of(summary, kind))
+        y = _values(rows, TEST, "accuracy")
+        intervals = [
+            row[TEST]["accuracy"]["interval"] or [v, v] for row, v in zip(rows, y, strict=True)
+        ]
+        ax.vlines(x, *zip(*intervals, strict=True), color=colour, lw=1)
+        ax.plot(x, y, "o-", color=colour, ms=4, label=f"{NAMES[kind]}: trained")
+        ax.plot(
+            theorem["alpha"], theorem["accuracy"], ":", color=colour, lw=1.2, label="  by theorem"
+        )
+        ax.axvline(theorem["flip"], color=colour, lw=0.6, ls=(0, (1, 4)))
+        known = [(a, r["published_accuracy"]) for a, r in zip(x, rows, strict=True)]
+        known = [pair for pair in known if pair[1] is not None]
+        if known:
+            ax.plot(*zip(*known, strict=True), "x", color=colour, ms=5, label="  published (MNIST)")
+    ax.set(xlabel="share of right labels", ylabel="accuracy on test images", ylim=(-0.03, 1.03))
+    ax.legend(fontsize=7)
+    ax.grid(alpha=0.3)
+
+
+def _draw_cross_entropy(ax: Axes, summary: Summary) -> None:
+    for kind in _types(summary):
+        rows, colour = _runs_of(summary, kind), _COLOURS[kind]
+        x = _ratios(rows)
+        ax.plot(
+            x,
+            _values(rows, TEST, "cross_entropy"),
+            "o-",
+            color=colour,
+            ms=4,
+            label=f"{NAMES[kind]}: test images",
+        )
+        ax.plot(
+            x,
+            _values(rows, TRAINING, "cross_entropy_of_drawn"),
+            "^--",
+            color=colour,
+            ms=4,
+            lw=0.8,
+            label="  drawn training labels",
+        )
+        ax.plot(x, _values(rows, TEST, "floor"), ":", color=colour, label="  entropy of q")
+    ax.set(xlabel="share of right labels", ylabel="cross entropy, nats")
+    ax.legend(fontsize=7)
+    ax.grid(alpha=0.3)
+
+
+def report_page(summary: Summary) -> Page:
+    """The page, before it is text."""
+    settings = summary["settings"]
+    lead = tag(
+        "p",
+        f"{settings['num_training_images']} training and {settings['num_test_images']} test "
+        f"images; {settings['max_step']} steps of {settings['batch_size']} at {settings['lr']:g}; "
+        f"{len(settings['seeds'])} repetitions. Intervals are 95 %, over repetitions.",
+        class_="subtitle",
+    )
+    return Page(
+        title="Learning with noisy labels",
+        lead=join(lead, tag("div", *_verdict(summary), class_="verdict", role="note")),
+        sections=[
+            Section("plots", "Plots", tag("div", *_plots(summary), class_="plots")),
+            Section("figures", "Figures", tag("div", *_tables(summary), class_="tables")),
+        ],
+    )
+
+
+def _verdict(summary: Summary) -> list[Html]:
+    """Per noise type: how far accuracies are from those of a net that has learned q."""
+    lines = []
+    for kind in _types(summary):
+        rows = _runs_of(summary, kind)
+        gaps = [
+            abs(row[TEST]["accuracy"]["mean"] - row[TEST]["predicted_accuracy"]["mean"])
+            for row in rows
+        ]
+        worst = rows[gaps.index(max(gaps))]
+        lines.append(
+            tag(
+                "p",
+                f"{NAMES[kind].capitalize()} noise: the law predicts that accuracy falls at a "
+                f"share of {number(summary['theorem'][kind]['flip'], 3)}. Trained nets differ from "
+                f"that by {number(max(gaps), 2)} at most (at {number(worst['alpha'], 3)}).",
+            )
+        )
+    return lines
+
+
+def _plots(summary: Summary) -> list[Html]:
+    x_axis = Axis("share of right labels", 0.0, 1.0)
+    accuracy, entropy = [], []
+    for kind in _types(summary):
+        rows, theorem = _runs_of(summary, kind), summary["theorem"][kind]
+        x = _ratios(rows)
+        accuracy.append(
+            Series(f"{NAMES[kind]}, theorem", theorem["alpha"], theorem["accuracy"], "reference")
+        )
+        accuracy.append(
+            Series(NAMES[kind], x, _values(rows, TEST, "accuracy"), _CLASSES[kind], "points")
+        )
+        published = [row["published_accuracy"] for row in rows]
+        if any(published):
+            name = f"{NAMES[kind]}, published (MNIST)"
+            accuracy.append(Series(name, x, published, _CLASSES[kind], "crosses"))
+        entropy.append(
+            Series(f"{NAMES[kind]}, floor", x, _values(rows, TEST, "floor"), "reference")
+        )
+        entropy.append(
+            Series(NAMES[kind], x, _values(rows, TEST, "cross_entropy"), _CLASSES[kind], "points")
+        )
+    top = Axis.over("cross entropy on test images, nats", [v for part in entropy for v in part.y])
+    notes = (
+        "Dashed: the accuracy of a net that has learned the law exactly. It falls where another "
+        "class gets the largest probability.",
+        "Dashed: the entropy of the law, the floor of the cross entropy.",
+    )
+    return [
+        figure(
+            "Accuracy",
+            plot(
+                _alt(summary, "accuracy"),
+                x_axis,
+                Axis("accuracy on test images", 0.0, 1.0),
+                accuracy,
+            ),
+            notes[0],
+        ),
+        figure(
+            "Cross entropy", plot(_alt(summary, "cross_entropy"), x_axis, top, entropy), notes[1]
+        ),
+    ]
+
+
+def _alt(summary: Summary, name: str) -> str:
+    parts = []
+    for kind in _types(summary):
+        rows = _runs_of(summary, kind)
+        y = _values(rows, TEST, name)
+        parts.append(f"{NAMES[kind]} from {number(y[0], 3)} to {number(y[-1], 3)}")
+    return f"{name.replace('_', ' ')} as the share of right labels falls: " + "; ".join(parts)
+
+
+def _tables(summary: Summary) -> list[Html]:
+    groups = [(NAMES[kind], _runs_of(summary, kind)) for kind in _types(summary)]
+    accuracy = [Rows(name, [_accuracy_cells(row) for row in rows]) for name, rows in groups]
+    clean = _cell(summary["clean"][TEST]["accuracy"])
+    accuracy.append(Rows("clean labels", [["1", "1", "0", clean, "–", "–"]]))
+    law = [Rows(name, [_law_cells(row) for row in rows]) for name, rows in groups]
+    return [
+        table("Accuracy on test images", _ACCURACY_HEAD, accuracy),
+        table("Against the law, nats", _LAW_HEAD, law),
+    ]
+
+
+def _accuracy_cells(row: Mapping[str, Any]) -> Sequence[Child]:
+    return [
+        number(row["alpha"], 3),
+        number(row["noise"]["ratio_of_correct_labels"]["mean"]),
+        number(row["noise"]["largest_is_wrong"]["mean"]),
+        _cell(row[TEST]["accuracy"]),
+        number(row[TEST]["predicted_accuracy"]["mean"]),
+        number(row["published_accuracy"]),
+    ]
+
+
+def _law_cells(row: Mapping[str, Any]) -> Sequence[Child]:
+    return [
+        number(row["alpha"], 3),
+        _cell(row[TEST]["cross_entropy"]),
+        number(row[TEST]["floor"]["mean"]),
+        _cell(row[TRAINING]["kl"]),
+        _cell(row[TEST]["kl"]),
+        _cell(row[TRAINING]["cross_entropy_of_drawn"]),
+    ]
+
+
+def _cell(value: Mapping[str, Any]) -> Html:
+    interval = value["interval"]
+    small = None
+    if interval is not None:
+        small = tag("small", f" {number(interval[0], 3)} to {number(interval[1], 3)}")
+    return join(number(value["mean"]), small)

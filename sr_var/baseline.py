@@ -1,0 +1,255 @@
+"""Baselines: one network for mean and variance by likelihood, or for quantiles by pinball loss.
+
+They train through the same loop on the same batches as the mean net; only ``compute_loss`` differs.
+Input: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sr_var.baseline_heads import (
+    gaussian_outputs,
+    normal_moments,
+    quantile_errors,
+    quantile_outputs,
+    rearranged,
+    summarise_errors,
+)
+from sr_var.degradation import area_downsample
+from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
+from sr_var.losses import beta_nll, pinball
+from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
+from sr_var.results.jobs import LOW_RES_FILE
+from sr_var.var_utils import GREY_LEVELS_SQUARED
+from utils.files.atomic import write_json_atomic
+from utils.files.json import is_number, read_json
+from utils.files.names import number_name
+from utils.images.dataset import Entry
+from utils.images.pixels import image_to_255, require_finite, save_image, to_hwc
+from utils.process.errors import DataError
+from utils.test_util import TestLoop
+from utils.train_util import TrainLoop
+from utils.untrusted.pickles import dump_pickle
+
+
+def predict(
+    flags: BaselineModelFlags, raw: Tensor, low_res_up: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What the network says: (mean, variance, quantiles as trained).
+
+    Gaussian objectives have no quantiles. A quantile net's mean is its middle level; it has no
+    variance.
+    """
+    offset = low_res_up if flags.predict_residual else None
+    if flags.objective != QUANTILE:
+        return *gaussian_outputs(raw, offset, flags.last_layer_type), None
+    quantiles = quantile_outputs(raw, offset, len(flags.levels))
+    return quantiles[:, len(flags.levels) // 2], None, quantiles
+
+
+class BaselineTrainLoop(TrainLoop):
+    """The likelihood of a normal law, its β-weighted form, or the pinball loss.
+
+    Args:
+        model_flags: of the network; the objective is one of them.
+        rest: of :class:`TrainLoop`.
+    """
+
+    def __init__(self, *, model_flags: BaselineModelFlags, **rest: Any) -> None:
+        self._model_flags = model_flags
+        super().__init__(**rest)
+
+    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[Tensor, Any]:
+        """The mean loss of the objective (``sr_var.losses``)."""
+        flags, label = self._model_flags, micro_label.float()
+        raw = self.wrapped_model(micro_input)
+        mean, variance, quantiles = predict(flags, raw, micro_input)
+        if quantiles is not None:
+            return pinball(quantiles, label, flags.levels), raw
+        assert variance is not None
+        beta = flags.beta if flags.objective == BETA_NLL else 0.0
+        return beta_nll(mean, variance, label, beta), raw
+
+    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+        if i == 0 and self.is_image_step:
+            shown, raw = micro_input[:PICTURES_IN_STRIP], micro_output[:PICTURES_IN_STRIP]
+            mean, variance, quantiles = predict(self._model_flags, raw, shown)
+            if quantiles is not None:
+                spread = quantiles[:, -1] - quantiles[:, 0]
+            else:
+                assert variance is not None
+                spread = variance.sqrt()
+            spread = 2 * spread / spread.abs().max().clamp(min=1e-6) - 1
+            label = micro_label[:PICTURES_IN_STRIP].float()
+            picture = strip(shown.float(), mean, spread, label)
+            self.logger.image(
+                "low_res | mean or middle level | spread | target", picture, self.step
+            )
+
+
+def quantile_file(level: float, step: int) -> str:
+    """Name of the file of one level, as in ``high_res_quantile_0.05_9.npy``."""
+    return f"high_res_quantile_{number_name(level)}_{step}.npy"
+
+
+def errors_file(truth: str, step: int) -> str:
+    """Name of the figures of one image; those with exact quantiles are files of their own."""
+    return f"quantile_errors_{'' if truth == 'none' else truth + '_'}{step}.json"
+
+
+def baseline_result_folder(
+    flags: BaselineModelFlags,
+    test: BaselineTestFlags,
+    step: int,
+    *,
+    apply_orientation: bool = False,
+) -> ResultFolder:
+    """The files of a baseline; the last one makes an image done."""
+    files = [LOW_RES_FILE]
+    if flags.num_outputs > 1:
+        files += [f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy"]
+        files.append(f"high_res_var_{step}.pkl")
+    if flags.objective == QUANTILE:
+        files += [quantile_file(level, step) for level in flags.levels]
+        files.append(errors_file(test.truth, step))
+    paths = [test.model_path]
+    return ResultFolder(test.output_dir, "baseline", step, files, paths, apply_orientation)
+
+
+class BaselineTestLoop(TestLoop):
+    """Writes mean and variance of every image as the two nets' tests do, and quantiles.
+
+    Args:
+        model_flags: of the network.
+        results: where to.
+        step: of the network, in the file names.
+        small_size: of the low-res image that the oracle's exact quantiles depend on; None without.
+        rest: of :class:`TestLoop`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_flags: BaselineModelFlags,
+        results: ResultFolder,
+        step: int,
+        small_size: int | None = None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(**rest)
+        self._model_flags, self._results, self._step = model_flags, results, step
+        self._small_size = small_size
+
+    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+        flags = self._model_flags
+        mean, variance, quantiles = predict(flags, output, batch)
+        if quantiles is not None:
+            quantiles, crossed = rearranged(quantiles)
+            self.logger.add("crossed_levels", crossed)
+            if flags.num_outputs > 1:
+                mean, variance = normal_moments(quantiles, flags.levels)
+        for i, name in enumerate(batch_kwargs["name"]):
+            self._results.save_low_res(name, batch[i])
+            if variance is not None:
+                self._write_moments(name, mean[i], variance[i])
+            if quantiles is not None:
+                self._write_quantiles(name, quantiles[i], batch_kwargs["high_res"][i])
+
+    def _write_moments(self, name: str, mean: Tensor, variance: Tensor) -> None:
+        stem = self._results.path(name, f"high_res_mean_{self._step}")
+        save_image(f"{stem}.png", mean)
+        save_array(f"{stem}.npy", to_hwc(image_to_255(mean)))
+        path = self._results.path(name, f"high_res_var_{self._step}.pkl")
+        require_finite(variance, path)
+        dump_pickle(to_hwc(variance * GREY_LEVELS_SQUARED).astype(np.float32), path)
+
+    def _write_quantiles(self, name: str, quantiles: Tensor, high_res: Tensor) -> None:
+        levels, errors = self._model_flags.levels, {}
+        exact = (
+            None
+            if self._small_size is None
+            else exact_quantiles(high_res[None], self._small_size, levels)
+        )
+        label_255 = to_hwc(image_to_255(high_res))
+        for place, level in enumerate(levels):
+            path = self._results.path(name, quantile_file(level, self._step))
+            require_finite(quantiles[place], path)
+            quantile_255 = to_hwc(image_to_255(quantiles[place]))
+            save_array(path, quantile_255)
+            exact_255 = None if exact is None else to_hwc(image_to_255(exact[0, place]))
+            errors[number_name(level)] = quantile_errors(quantile_255, label_255, exact_255)
+        write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)
+
+
+def exact_quantiles(high_res: Tensor, small_size: int, levels: Sequence[float]) -> Tensor:
+    """The oracle's quantiles given X = area(Y), (N, Q, C, H, W), float64.
+
+    X of an 8-bit Y is off by the rounding: about 0.3/f grey levels.
+    """
+    from oracle.law import oracle_law
+
+    low_res = area_downsample(high_res.double().cpu(), small_size)
+    law = oracle_law(low_res, high_res.shape[-1] // small_size)
+    return torch.stack([law.quantile(level) for level in levels], dim=1)
+
+
+def report_quantiles(
+    results: ResultFolder, entries: Sequence[Entry], step: int, log: Any
+) -> dict[str, dict[str, float]]:
+    """Averages the figures of all images, logs them, writes ``quantile_results_<step>.json``.
+
+    Raises:
+        DataError: if an image's figures are damaged, or those of two images of other levels.
+    """
+    by_image = []
+    for entry in entries:
+        path = results.path(entry.name, results.file_names[-1])
+        if os.path.exists(path):  # a damaged image that was to be skipped has none
+            by_image.append(_stored_errors(path))
+    if not by_image:
+        return {}
+    try:
+        summary = summarise_errors(by_image)
+    except KeyError:
+        file_name = results.file_names[-1]
+        raise DataError(
+            f"{results.output_dir}: the files {file_name} are not of one test; delete them and run "
+            "sr_baseline_test.py again"
+        ) from None
+    for level, figures in summary.items():
+        told = f"level {level}: {figures['coverage']:.4f} of the real values lie below"
+        if "rms_error" in figures:
+            told += f"; {figures['rms_error']:.3f} grey levels rms from the exact quantile"
+        log(told)
+    path = os.path.join(results.output_dir, f"quantile_results_{step}.json")
+    write_json_atomic(path, {"num_images": len(by_image), "levels": summary})
+    return summary
+
+
+def _stored_errors(path: str) -> dict[str, dict[str, float]]:
+    """The figures of one image by level.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    try:
+        content: dict[str, dict[str, float]] = read_json(path)
+        rows = content.values() if isinstance(content, dict) else ()
+        if not rows or not all(_is_row(row) for row in rows):
+            raise ValueError("no figures by level")
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged ({error}); delete it and run sr_baseline_test.py again"
+        ) from None
+    return content
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, dict) and "coverage" in row and all(map(is_number, row.values()))

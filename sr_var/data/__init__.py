@@ -1,0 +1,1 @@
+"""The images: lists, pairs for the networks, folds, the oracle."""

@@ -1,0 +1,194 @@
+"""Cross-fitting: residuals of images from the mean net that has not seen them.
+
+A net's residuals on its own training images are too small, and a variance net trained on them is
+biased low (docs/theory.md, section 4). With K nets, net k trained on all images outside fold k, the
+residual of an image comes from the net of its fold (Chernozhukov et al. 2018, section 1).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sr_var.flags.nets import CrossFitFlags, FoldFlags
+from utils import dist_util
+from utils.images.dataset import Entry
+from utils.loops.trees import to_device
+from utils.process.errors import CheckpointError, DataError
+from utils.seeds import stable_seed
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """A division of images into folds by their names.
+
+    Attributes:
+        num_folds: K.
+        by: ``image``: each name for itself; ``class``: all images of a class together.
+        left_out: the fold that a mean net does not see; None for a run that uses all nets.
+    """
+
+    num_folds: int
+    by: str
+    left_out: int | None = None
+
+    @classmethod
+    def from_flags(cls, flags: CrossFitFlags) -> CrossFit | None:
+        """The division that the flags ask for; None without ``--cross_fit``."""
+        if not flags.cross_fit:
+            return None
+        left_out = flags.fold if isinstance(flags, FoldFlags) else None
+        return cls(flags.cross_fit, flags.fold_by, left_out)
+
+    def fold_of(self, entry: Entry) -> int:
+        """A function of the name (or class) and K alone: no list of images changes it."""
+        return stable_seed("fold", entry.group if self.by == "class" else entry.name) % (
+            self.num_folds
+        )
+
+    def assign(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The entries with their folds; without those of the fold that is left out.
+
+        Raises:
+            DataError: if no image is left.
+        """
+        marked = [dataclasses.replace(entry, fold=self.fold_of(entry)) for entry in entries]
+        kept = [entry for entry in marked if entry.fold != self.left_out]
+        if not kept:
+            raise DataError(
+                f"all {len(entries)} images fall into fold {self.left_out} (--fold_by {self.by}); "
+                "give another --cross_fit, or --fold_by image"
+            )
+        return kept
+
+    def describe(self, entries: Sequence[Entry]) -> str:
+        """A line for the log: images by fold."""
+        counts = Counter(self.fold_of(entry) for entry in entries)
+        sizes = ", ".join(str(counts[fold]) for fold in range(self.num_folds))
+        tail = "" if self.left_out is None else f"; fold {self.left_out} is left out"
+        return f"images in the {self.num_folds} folds by {self.by}: {sizes}{tail}"
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint remembers."""
+        return dataclasses.asdict(self)
+
+    def require_unseen(self, fold: int, path: str, state: Mapping[str, Any]) -> None:
+        """Refuses a mean net that has seen the images of a fold.
+
+        Args:
+            fold: whose residuals the net is for.
+            path: of its checkpoint.
+            state: stored with the checkpoint; empty for one of another tool, of which nothing can
+                be known.
+
+        Raises:
+            CheckpointError: names what the net left out, and what to train.
+        """
+        wanted = dataclasses.replace(self, left_out=fold).record()
+        if state and state.get("cross_fit") != wanted:
+            found = state.get("cross_fit")
+            told = f"left out {found}" if found else "was trained on all images"
+            raise CheckpointError(
+                f"{path} {told}, so its residuals in fold {fold} would be too small; it must come "
+                f"from sr_mean_train.py --cross_fit {self.num_folds} --fold_by {self.by} --fold "
+                f"{fold}"
+            )
+
+
+class FoldedMean(nn.Module):
+    """K frozen mean nets as one.
+
+    Args:
+        nets: the k-th has not seen the images of fold k.
+    """
+
+    def __init__(self, nets: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, low_res_up: Tensor, fold: Tensor | None = None) -> Tensor:
+        """The mean by the net of each image's fold; for images without a fold, the nets' average.
+
+        Waits for the device once a net: how many images a net gets is a shape.
+
+        Args:
+            low_res_up: (N, 3, H, H) in [-1, 1].
+            fold: (N,) integers in [0, K), or None.
+        """
+        if fold is None:
+            return torch.stack([net(low_res_up) for net in self.nets]).mean(dim=0)
+        mean = torch.empty_like(low_res_up)
+        for k, net in enumerate(self.nets):
+            (mine,) = torch.nonzero(fold == k, as_tuple=True)
+            if len(mine):
+                mean[mine] = net(low_res_up[mine]).to(mean.dtype)
+        return mean
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Mean squared residuals in grey levels² of the same images under two kinds of nets.
+
+    Attributes:
+        in_fold: under the K − 1 nets that were trained on the image.
+        out_of_fold: under the net that was not.
+        num_images: how many images.
+    """
+
+    in_fold: float
+    out_of_fold: float
+    num_images: int
+
+    @property
+    def ratio(self) -> float:
+        """in_fold / out_of_fold: 1 without leakage, below it the share that is left of r²."""
+        return self.in_fold / self.out_of_fold
+
+
+def squared_residuals(model: FoldedMean, low_res_up: Tensor, high_res: Tensor) -> Tensor:
+    """Mean of (y − m̂_k(x))² over channels and pixels, (N, K)."""
+    residuals = [high_res - net(low_res_up).float() for net in model.nets]
+    return torch.stack([r.square().mean(dim=(1, 2, 3)) for r in residuals], dim=1)
+
+
+def split_residuals(squared: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
+    """(average over images of the K − 1 nets that saw them, of the net that did not).
+
+    Args:
+        squared: (N, K).
+        fold: (N,) integers in [0, K).
+    """
+    out_of_fold = squared.gather(1, fold[:, None])[:, 0]  # (N,)
+    in_fold = (squared.sum(dim=1) - out_of_fold) / (squared.shape[1] - 1)
+    return in_fold.mean(), out_of_fold.mean()
+
+
+@torch.no_grad()
+def measure_leakage(
+    model: FoldedMean, batches: Iterable[tuple[Any, Tensor]], num_images: int, device: torch.device
+) -> Leakage:
+    """Both residuals on at least ``num_images`` training images a process (all processes agree).
+
+    Args:
+        model: on the device.
+        batches: endless ``({"low_res": …, "fold": …}, high_res)``.
+        num_images: positive.
+        device: where to compute.
+    """
+    sums, count = torch.zeros(2, dtype=torch.float64), 0
+    for batch, high_res in batches:
+        batch, high_res = to_device(batch, device), to_device(high_res, device)
+        squared = squared_residuals(model, batch["low_res"], high_res)
+        means = torch.stack(split_residuals(squared.double(), batch["fold"]))
+        sums += means.cpu() * len(high_res)
+        count += len(high_res)
+        if count >= num_images:
+            break
+    means = dist_util.mean_over_ranks((sums / count).to(device)) * 127.5**2
+    return Leakage(means[0].item(), means[1].item(), count)

@@ -1,0 +1,220 @@
+"""Writes which images of a folder have which label and which are for testing.
+
+Reading the dicts is the business of ``base_dataset``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sr_var.data.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
+from sr_var.flags.scripts import DataInfoFlags
+from utils.files.full_disk import write_through
+from utils.files.storage import make_folder
+from utils.flags.data import AUTO, ERROR, FOLDER
+from utils.images.cache_index import file_stamps
+from utils.images.decode import BadImageError, ImageFacts
+from utils.images.files import read_image, resolve_image_path
+from utils.images.folder import class_of, make_info, other_reading, scan
+from utils.images.notes import say_sizes, without_small
+from utils.machine.threads import chosen_threads
+from utils.process.errors import DataError
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.seeds import stable_seed
+
+_CHECKED_FILE = ".checked.txt"
+
+
+def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[str], list[str]]:
+    """(training names, test names).
+
+    Test images are those below ``test_folder``, or ``num_test_per_class`` of each class, drawn from
+    (seed, class) so that more images in one class do not change the choice in another.
+
+    Raises:
+        DataError: if nothing would be left to train or to test on.
+    """
+    if flags.test_folder:
+        prefix = flags.test_folder.strip("/") + "/"
+        test = {name for name in class_by_name if name.startswith(prefix)}
+    else:
+        by_class: dict[str, list[str]] = {}
+        for name, key in class_by_name.items():
+            by_class.setdefault(key, []).append(name)
+        test = {
+            members[i]
+            for key, members in by_class.items()
+            for i in np.random.default_rng(stable_seed(flags.seed, key)).permutation(len(members))[
+                : flags.num_test_per_class
+            ]
+        }
+    train = [name for name in class_by_name if name not in test]
+    if not train or not test:
+        raise DataError(
+            f"{len(train)} images would be left for training and {len(test)} for testing; "
+            "see --num_test_per_class and --test_folder"
+        )
+    return train, sorted(test)
+
+
+def look_at_all(
+    names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
+) -> dict[str, ImageFacts] | None:
+    """Decodes every image; None if a signal stopped it (what was found is remembered).
+
+    Returns:
+        The images that are whole, and what their files say.
+
+    Raises:
+        DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
+    """
+    journal = os.path.join(flags.output_dir, _CHECKED_FILE)
+    good = (
+        {} if flags.dry_run else _still_good(_read_journal(journal, flags.data_dir), names, flags)
+    )
+    bad: set[str] = set()
+    todo = [name for name in names if name not in good]
+    num_threads = chosen_threads(flags.num_threads)
+    stop = StopFlag()
+    with (
+        open(os.devnull if flags.dry_run else journal, "ab", buffering=0) as file,
+        ThreadPoolExecutor(num_threads) as pool,
+        Progress(len(names), "checking images", unit="image", done=len(names) - len(todo)) as bar,
+        stop.listening(),
+    ):
+        for start in range(0, len(todo), 1024):
+            chunk = todo[start : start + 1024]
+            marks = _marks(chunk, flags)
+            for name, found in zip(chunk, pool.map(_look(flags), chunk), strict=True):
+                if isinstance(found, BadImageError):
+                    bad.add(name)
+                    log(f"damaged: {found}")
+                else:
+                    good[name] = found
+                    line = f"{os.path.join(flags.data_dir, name)}\t{marks[name]}\t{found}\n"
+                    write_through(journal, file.fileno(), line.encode(errors="surrogateescape"))
+                bar.update()
+            if stop.reason:
+                return None
+    if bad and flags.on_bad_image == ERROR:
+        raise DataError(
+            f"{len(bad)} images cannot be opened: {', '.join(sorted(bad)[:5])}"
+            f"{' …' if len(bad) > 5 else ''}; mend them, or leave them out with --on_bad_image skip"
+        )
+    return {name: good[name] for name in names if name not in bad}
+
+
+def _look(flags: DataInfoFlags) -> Callable[[str], ImageFacts | BadImageError]:
+    def look(name: str) -> ImageFacts | BadImageError:
+        path = resolve_image_path(flags.data_dir, name)
+        try:
+            return read_image(path, apply_orientation=flags.apply_orientation).facts
+        except BadImageError as error:
+            return error
+
+    return look
+
+
+def _marks(names: Sequence[str], flags: DataInfoFlags) -> dict[str, str]:
+    """What the facts of each image depend on: size and time of change of its file, and the flag."""
+    stamps = file_stamps(names, flags.data_dir)
+    return {
+        name: f"{size} {changed} {flags.apply_orientation}"
+        for name, (size, changed) in zip(names, stamps, strict=True)
+    }
+
+
+def _still_good(
+    found: Mapping[str, tuple[str, ImageFacts]], names: Sequence[str], flags: DataInfoFlags
+) -> dict[str, ImageFacts]:
+    """The facts of images that are what they were; one that has changed is looked at again."""
+    marks = _marks([name for name in names if name in found], flags)
+    return {name: found[name][1] for name, mark in marks.items() if found[name][0] == mark}
+
+
+def _read_journal(path: str, data_dir: str) -> dict[str, tuple[str, ImageFacts]]:
+    """What an earlier, stopped check of the same folder found: mark and facts by name.
+
+    A damaged line says nothing, so that its image is checked again.
+    """
+    if not os.path.exists(path):
+        return {}
+    prefix, found = os.path.join(data_dir, ""), {}
+    with open(path, "rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                place, mark, facts = line.decode("utf-8").rsplit("\t", 2)
+                if facts.endswith("\n") and place.startswith(prefix):
+                    name = place.removeprefix(prefix)
+                    found[name] = mark, ImageFacts.parse(facts[:-1])
+    return found
+
+
+def _usable(
+    names: Sequence[str],
+    facts: Mapping[str, ImageFacts],
+    flags: DataInfoFlags,
+    log: Callable[[str], None],
+) -> list[str]:
+    """The images that are whole and large enough; says how many and how large they are."""
+    if not facts:
+        raise DataError(f"--data_dir {flags.data_dir}: all {len(names)} images are damaged")
+    log(f"{len(facts)} images open, {len(names) - len(facts)} were left out")
+    say_sizes(facts.values(), flags.large_size, len(facts), log)
+    small = without_small(facts, flags.large_size, flags, log)
+    return [name for name in facts if name not in small]
+
+
+def _classes(
+    names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
+) -> dict[str, str]:
+    """Image → class; says what another reading of the names would give."""
+    is_split, source = bool(flags.test_folder), flags.label_from
+    found = {name: class_of(name, source, has_split_folder=is_split) for name in names}
+    if source == AUTO:
+        below = [name.partition("/")[2] or name if is_split else name for name in names]
+        for line in other_reading(below, list(found.values()), FOLDER):
+            log(line)
+    return found
+
+
+def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
+    """The whole job: scan, check, split, write the three pickles.
+
+    Returns:
+        False if a signal stopped the check.
+
+    Raises:
+        DataError: for damaged images, or if another split is there (``info_files.write_split``).
+    """
+    names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
+    if not flags.dry_run:
+        make_folder(flags.output_dir, "--output_dir")
+    if flags.check_images:
+        facts = look_at_all(names, flags, log)
+        if facts is None:
+            log("stopped; run again to go on")
+            return False
+        names = _usable(names, facts, flags, log)
+    class_by_name = _classes(names, flags, log)
+    train, test = split(class_by_name, flags)
+    counts = Counter(class_by_name.values())
+    log(f"{len(counts)} classes: {len(train)} training and {len(test)} test images")
+    log("largest classes: " + ", ".join(f"{key} {n}" for key, n in counts.most_common(3)))
+    if flags.dry_run:
+        log("dry run: nothing was written")
+        return True
+    members = {ALL_FILE: names, TRAIN_FILE: train, TEST_FILE: test}
+    parts = {file: make_info(part, class_by_name) for file, part in members.items()}
+    write_split(flags.output_dir, parts, overwrite=flags.overwrite, log=log)
+    # a finished job is done anew when asked for again: the images may have changed
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(flags.output_dir, _CHECKED_FILE))
+    return True

@@ -1,0 +1,328 @@
+"""The oracle as ordinary files: the very scripts that run on ImageNet run on it.
+
+Photographs are cut into low-res images; for each, high-res images are drawn from the oracle's law.
+Test images get exact samples and exact moments in the layout of a sampler's folder, so that
+``sr_var_verification.py`` can compare with the truth. The law itself is ``oracle.law``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
+from sr_var.data.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE
+from sr_var.flags.oracle import OracleDataFlags
+from sr_var.results.inputs import difference, spread
+from sr_var.results.jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path
+from sr_var.results.moments import MOMENTS_FILE, SampleMoments, block_means
+from sr_var.verify.truth import TRUTH_FILE
+from utils.files.atomic import atomic_write
+from utils.files.records import require_same_settings
+from utils.files.storage import make_folder
+from utils.images.decode import BadImageError
+from utils.images.files import open_image, resolve_image_path, safe_join, write_png
+from utils.images.folder import class_of, make_info, scan
+from utils.images.notes import note_changes
+from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to_hwc
+from utils.machine.threads import chosen_threads
+from utils.process.errors import DataError
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag
+from utils.script_util import defaults
+from utils.seeds import stable_seed
+from utils.untrusted.pickles import dump_pickle
+
+IMAGE_FOLDER = "images"
+_GREY_LEVELS = 127.5
+_EVERY_TENTH = 10
+Uint8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class OracleCrop:
+    """One low-res image: the photograph that it is cut from, and the names of what it becomes."""
+
+    photo: str
+    index: int
+    is_test: bool
+    names: tuple[str, ...]
+
+
+def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> list[OracleCrop]:
+    """Which low-res images there will be: the photographs in turn, each at another place.
+
+    Args:
+        photos: names of photographs, all for training or all for testing.
+        flags: how many.
+        is_test: test images have one draw each, training images ``num_draws``.
+    """
+    num_crops = flags.num_test_crops if is_test else flags.num_train_crops
+    num_draws = 1 if is_test else flags.num_draws
+    crops = []
+    for index in range(num_crops):
+        photo = photos[index % len(photos)]
+        key = _class_of_photo(photo, flags)
+        stem = os.path.splitext(photo.rpartition("/")[2])[0]
+        prefix = f"{'test' if is_test else 'train'}/{key}/{stem}_{index:06d}"
+        names = tuple(f"{prefix}_{draw}.png" for draw in range(num_draws))
+        crops.append(OracleCrop(photo, index, is_test, names))
+    return crops
+
+
+def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[list[str], list[str]]:
+    """(training, test) photographs of ``data_dir``.
+
+    Raises:
+        DataError: if one of the two would be empty.
+    """
+    photos = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
+    if flags.test_folder:
+        prefix = flags.test_folder.strip("/") + "/"
+        test = [name for name in photos if name.startswith(prefix)]
+    else:
+        test = photos[::_EVERY_TENTH]
+    train = sorted(set(photos) - set(test))
+    if not train or not test:
+        raise DataError(
+            f"{len(train)} photographs of --data_dir {flags.data_dir} would be left for training "
+            f"and {len(test)} for testing; see --test_folder {flags.test_folder!r}"
+        )
+    return train, test
+
+
+def cut_low_res(crop: OracleCrop, flags: OracleDataFlags) -> Uint8Array:
+    """The low-res image, (h, h, 3): a piece of the photograph at half its contrast.
+
+    Rounded to grey levels, so that the picture of it is exactly the image the law is given.
+
+    Raises:
+        BadImageError: if the photograph is damaged.
+        DataError: if it is smaller than the piece.
+    """
+    path = resolve_image_path(flags.data_dir, crop.photo)
+    photo = np.asarray(open_image(path, apply_orientation=flags.apply_orientation))
+    size, (height, width) = flags.small_size, photo.shape[:2]
+    if min(height, width) < size:
+        raise DataError(
+            f"{crop.photo} is {width}×{height}, smaller than --small_size {size}; leave it out of "
+            f"--data_dir {flags.data_dir}"
+        )
+    rng = np.random.default_rng(stable_seed(flags.seed, "place", crop.names[0]))
+    top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+    piece = photo[top : top + size, left : left + size].astype(np.float64)
+    halved = _GREY_LEVELS + PHOTO_SCALE * (piece - _GREY_LEVELS)
+    return np.rint(halved).astype(np.uint8)
+
+
+def law_of(low_res_uint8: Uint8Array, factor: int) -> OracleLaw:
+    """The law of one low-res image (h, h, 3), in float64."""
+    image = bytes_to_image(torch.from_numpy(low_res_uint8.transpose(2, 0, 1).copy()))
+    return oracle_law(image.double()[None], factor)
+
+
+class OracleWriter:
+    """Writes the files of one low-res image; what is there already is left alone.
+
+    Args:
+        flags: where, how much, how large.
+    """
+
+    def __init__(self, flags: OracleDataFlags) -> None:
+        self._flags = flags
+
+    def write(self, crop: OracleCrop) -> str:
+        """Draws and writes; returns what is wrong with the photograph, "" if nothing is."""
+        paths = [
+            safe_join(os.path.join(self._flags.output_dir, IMAGE_FOLDER), name)
+            for name in crop.names
+        ]
+        folder = safe_join(self._flags.sample_dir, crop.names[0])
+        # written last, so it stands for the others
+        last = os.path.join(folder, TRUTH_FILE)
+        if all(os.path.exists(path) for path in [*paths, *([last] if crop.is_test else [])]):
+            return ""
+        try:
+            low_res = cut_low_res(crop, self._flags)
+        except BadImageError as error:
+            if self._flags.on_bad_image == "error":
+                raise
+            return str(error)
+        law = law_of(low_res, self._flags.factor)
+        for name, path in zip(crop.names, paths, strict=True):
+            make_folder(os.path.dirname(path))
+            write_png(path, to_hwc(image_to_bytes(self._draw(law, name, "image")[0])))
+        if crop.is_test:
+            self._write_truth(crop.names[0], folder, low_res, law)
+        return ""
+
+    def _draw(self, law: OracleLaw, name: str, what: str | int) -> torch.Tensor:
+        seed = stable_seed(self._flags.seed, name, what)
+        return law.sample(torch.Generator().manual_seed(seed))
+
+    def _write_truth(
+        self, name: str, folder: str, low_res_uint8: Uint8Array, law: OracleLaw
+    ) -> None:
+        make_folder(os.path.join(folder, SAMPLES_FOLDER))
+        write_png(os.path.join(folder, LOW_RES_FILE), low_res_uint8)
+        samples = torch.cat([self._draw(law, name, i) for i in range(self._flags.num_samples)])
+        grey = np.stack([to_hwc(sample) for sample in image_to_255(samples)])
+        moments = SampleMoments().add(grey, range(len(grey)), self._flags.small_size)
+        moments.save(os.path.join(folder, MOMENTS_FILE), is_final=True)
+        if self._flags.sample_pictures:
+            for i, sample in enumerate(samples):
+                write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
+        with atomic_write(os.path.join(folder, TRUTH_FILE)) as file:
+            arrays: dict[str, Any] = exact_moments_255(law)
+            np.savez(file, **arrays)
+
+
+def exact_moments_255(law: OracleLaw) -> dict[str, npt.NDArray[np.float64]]:
+    """Mean and central moments of one image's law, HWC float64, in powers of grey levels."""
+    return {
+        "mean": to_hwc(image_to_255(law.mean[0])),
+        "variance": to_hwc(law.variance[0]) * _GREY_LEVELS**2,
+        "third_central_moment": to_hwc(law.third_central_moment[0]) * _GREY_LEVELS**3,
+        "fourth_central_moment": to_hwc(law.fourth_central_moment[0]) * _GREY_LEVELS**4,
+    }
+
+
+def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
+    """The whole job: photographs to images, samples, moments and info dicts.
+
+    Returns:
+        False if a signal stopped it; run again, it goes on.
+
+    Raises:
+        DataError: for photographs that are missing, damaged or too small, or if the folders hold
+            the files of other settings or photographs.
+    """
+    train, test = split_photos(flags, log)
+    log(f"{len(train)} photographs for training, {len(test)} for testing")
+    crops = plan_crops(train, flags, is_test=False) + plan_crops(test, flags, is_test=True)
+    note_changes(sorted({crop.photo for crop in crops}), flags.data_dir, flags, log)
+    if flags.dry_run:
+        crops = [crops[0], crops[-1]]
+        for crop in crops:
+            law = law_of(cut_low_res(crop, flags), flags.factor)
+            std = law.variance.sqrt() * _GREY_LEVELS
+            log(f"{crop.names[0]}: std {std.min():.2f} to {std.max():.2f} grey levels")
+        log("dry run: nothing was written")
+        return True
+    _refuse_other_lists(flags.output_dir)
+    for folder in (flags.output_dir, flags.sample_dir):
+        record = os.path.join(folder, SETTINGS_FILE)
+        require_same_settings(record, _settings(flags), defaults=defaults(OracleDataFlags))
+    for crop in spread(crops):
+        _require_same_photo(crop, flags)
+    bad = _write_all(crops, flags, log)
+    if bad is None:
+        log("stopped; run again to go on")
+        return False
+    good = [crop for crop in crops if crop.photo not in bad]
+    _write_info(good, flags, log)
+    log(f"images: {flags.output_dir}/{IMAGE_FOLDER}/; samples and moments: {flags.sample_dir}/")
+    return True
+
+
+def _refuse_other_lists(folder: str) -> None:
+    """Refuses to replace info dicts that this script has not written.
+
+    Raises:
+        DataError: names the first of them.
+    """
+    if os.path.exists(os.path.join(folder, SETTINGS_FILE)):
+        return
+    for file in (ALL_FILE, TRAIN_FILE, TEST_FILE):
+        if os.path.lexists(path := os.path.join(folder, file)):
+            raise DataError(f"{path} is of another data set; give another --output_dir")
+
+
+def _require_same_photo(crop: OracleCrop, flags: OracleDataFlags) -> None:
+    """Refuses to add to images that were drawn from other photographs of the same names.
+
+    Raises:
+        DataError: names the image and the remedy.
+    """
+    path = safe_join(os.path.join(flags.output_dir, IMAGE_FOLDER), crop.names[0])
+    try:
+        image, low_res = np.asarray(open_image(path)), cut_low_res(crop, flags)
+    except (BadImageError, FileNotFoundError):  # so nothing can be said
+        return
+    problem = difference(block_means(image, flags.small_size), low_res.astype(np.float64))
+    if problem:
+        raise DataError(
+            f"{path}: its low-res image {problem}: {crop.photo} is another photograph than it was; "
+            "give another --output_dir and --sample_dir"
+        )
+
+
+def _write_all(
+    crops: list[OracleCrop], flags: OracleDataFlags, log: Callable[[str], None]
+) -> set[str] | None:
+    """Damaged photographs; None if a signal came."""
+    num_threads = chosen_threads(flags.num_threads)
+    writer, stop, bad = OracleWriter(flags), StopFlag(), set()
+    with (
+        ThreadPoolExecutor(num_threads) as pool,
+        Progress(len(crops), "drawing", unit="crop") as bar,
+        stop.listening(),
+    ):
+        for chunk in _chunks(crops, 8 * num_threads):
+            for crop, problem in zip(chunk, pool.map(writer.write, chunk), strict=True):
+                if problem and crop.photo not in bad:
+                    bad.add(crop.photo)
+                    log(f"warning: left out: {problem}")
+                bar.update()
+            if stop.reason:
+                return None
+    return bad
+
+
+def _chunks(crops: list[OracleCrop], size: int) -> Iterator[list[OracleCrop]]:
+    for start in range(0, len(crops), size):
+        yield crops[start : start + size]
+
+
+def _write_info(
+    crops: list[OracleCrop], flags: OracleDataFlags, log: Callable[[str], None]
+) -> None:
+    class_by_name = {
+        name: _class_of_photo(crop.photo, flags) for crop in crops for name in crop.names
+    }
+    parts = {
+        ALL_FILE: list(class_by_name),
+        TRAIN_FILE: [name for crop in crops if not crop.is_test for name in crop.names],
+        TEST_FILE: [name for crop in crops if crop.is_test for name in crop.names],
+    }
+    for file_name, members in parts.items():
+        path = os.path.join(flags.output_dir, file_name)
+        dump_pickle(make_info(members, class_by_name), path)
+        log(f"wrote {path}: {len(members)} images")
+
+
+def _class_of_photo(photo: str, flags: OracleDataFlags) -> str:
+    return class_of(photo, has_split_folder=bool(flags.test_folder))
+
+
+def _settings(flags: OracleDataFlags) -> dict[str, object]:
+    """What decides the content of the files, so that two data sets never share a folder."""
+    names = (
+        "data_dir",
+        "test_folder",
+        "large_size",
+        "small_size",
+        "num_draws",
+        "num_samples",
+        "sample_pictures",
+        "apply_orientation",
+        "seed",
+    )
+    return {"law": "oracle", **{name: getattr(flags, name) for name in names}}

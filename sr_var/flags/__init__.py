@@ -1,0 +1,1 @@
+"""The flags of the super-resolution scripts; no torch."""

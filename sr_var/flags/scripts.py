@@ -1,0 +1,249 @@
+"""The flags of the super-resolution scripts, one dataclass a group; no torch: ``--help`` is quick.
+
+Training flags that every task has are in ``utils.flags.training``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ddpm.flags import DenoiserFlags, DiffusionTrainFlags, SamplerFlags, UNetFlags
+from utils.flags.data import AUTO, ENLARGE, FOLDER, NAME, CropFlags, OrientationFlags, ReadingFlags
+from utils.flags.groups import (
+    AutoBatch,
+    Batch,
+    Compute,
+    ImageFolder,
+    Output,
+    Overwrite,
+    ScriptFlags,
+    Strict,
+    Threads,
+)
+from utils.flags.training import TrainFlags
+from utils.script_util import flag, require_at_least
+
+DATA_DIR = "../datasets/imagenet/train"
+TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
+TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
+MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
+
+
+@dataclass(frozen=True)
+class LargeSize:
+    """How large the images are."""
+
+    large_size: int = flag(
+        256,
+        "side of the high-res image, pixels; the short side of larger photographs is reduced to it "
+        "before they are cut",
+    )
+
+
+@dataclass(frozen=True)
+class Sizes(LargeSize):
+    """How large the images are, and how small."""
+
+    small_size: int = flag(64, "side of the low-res image, pixels")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Large and small."""
+        return self.large_size, self.small_size
+
+
+@dataclass(frozen=True)
+class MeanModelFlags(Sizes, UNetFlags):
+    """The network that estimates the conditional mean."""
+
+    in_channels: int = flag(3, "channels of one input image")
+    model_channels: int = flag(128, "base width of the network")
+    out_channels: int = flag(3, "channels of the output")
+    conv_resample: bool = flag(True, "learned convolutions where the resolution changes")
+    dims: int = flag(2, "spatial dimensions of the data")
+    predict_residual: bool = flag(False, "add the output to the upsampled low-res image")
+
+
+@dataclass(frozen=True)
+class VarModelFlags(MeanModelFlags):
+    """The network that estimates the conditional variance."""
+
+    predict_residual: bool = flag(False, "not for variance nets: must stay False")
+    last_layer_type: str = flag(
+        "none", "what keeps the variance positive", ("none", "exp", "sigmoid", "softplus")
+    )
+
+
+@dataclass(frozen=True)
+class SRDiffusionModelFlags(Sizes, DenoiserFlags):
+    """The denoising network of the diffusion model, OpenAI's upsampler."""
+
+    predict_residual: bool = flag(
+        False, "add the upsampled low-res image to the output (for predict_xstart)"
+    )
+
+
+@dataclass(frozen=True)
+class ListedImages(ImageFolder):
+    """Where the images are, and which of them count."""
+
+    data_dir: str = DATA_DIR
+    data_info_dict_path: str = flag(TEST_INFO, "pickle of class -> label and file names")
+
+
+@dataclass(frozen=True)
+class DataFlags(ListedImages, CropFlags):
+    """Where the images are and how they are cut."""
+
+    data_info_dict_path: str = TRAIN_INFO
+
+
+@dataclass(frozen=True)
+class TestDataFlags(DataFlags):
+    """Where the test images are."""
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    data_info_dict_path: str = TEST_INFO
+    random_crop: bool = flag(False, "not for tests: must stay False")
+    random_flip: bool = flag(False, "not for tests: must stay False")
+    fast_crop: bool = flag(False, "not for tests, whose crops the verification cuts, too")
+
+    def __post_init__(self) -> None:
+        """Refuses augmentation, and crops other than those of samples and verification."""
+        if self.random_crop or self.random_flip:
+            raise ValueError("--random_crop and --random_flip are for training; leave them out")
+        if self.fast_crop:
+            raise ValueError("--fast_crop is for training; leave it out")
+
+
+@dataclass(frozen=True)
+class MeanTrainFlags(TrainFlags):
+    """Training of the mean net."""
+
+    log_dir: str = "logs/sr_mean/64_256"
+    model_save_dir: str = "checkpoints/sr_mean/64_256"
+
+
+@dataclass(frozen=True)
+class VarTrainFlags(TrainFlags):
+    """Training of the variance net."""
+
+    log_dir: str = "logs/sr_var/64_256"
+    model_save_dir: str = "checkpoints/sr_var/64_256"
+
+
+@dataclass(frozen=True)
+class DDPMTrainFlags(DiffusionTrainFlags):
+    """Training of the diffusion model."""
+
+    log_dir: str = "logs/ddpm_sr/train"
+    model_save_dir: str = "checkpoints/ddpm_sr/train"
+
+
+@dataclass(frozen=True)
+class MeanNetFlags:
+    """The frozen mean net that the variance task stands on."""
+
+    mean_model_path: str = flag("", "checkpoint of the mean net")
+    mean_model_args_path: str = flag(MEAN_ARGS, "model flags of the mean net")
+
+
+@dataclass(frozen=True)
+class TestFlags(Output, Batch, ScriptFlags, Compute, Strict):
+    """What to test and where to write."""
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    model_path: str = flag("", "checkpoint to test, modelNNNNNN.pt")
+    log_dir: str = flag("logs/sr_mean/64_256", "folder of the training's log (its model flags)")
+    output_dir: str = "outputs/sr_var/64_256"
+
+    def __post_init__(self) -> None:
+        """Refuses a batch without images."""
+        require_at_least(self, batch_size=1)
+
+
+@dataclass(frozen=True)
+class VarTestFlags(TestFlags):
+    """The same for the variance net."""
+
+    log_dir: str = "logs/sr_var/64_256"
+
+
+@dataclass(frozen=True)
+class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags, Output, AutoBatch, ScriptFlags):
+    """How many samples of which images, and where to."""
+
+    data_dir: str = DATA_DIR
+    to_sample_images_dict_path: str = flag(TEST_INFO, "pickle of class -> label and file names")
+    model_path: str = "checkpoints/ddpm_sr/64_256_upsampler.pt"
+    log_dir: str = "logs/ddpm_sr/64_256_step_250"
+    output_dir: str = "outputs/ddpm_sr/64_256_step_250"
+    num_samples_per_image: int = flag(100, "samples per image")
+
+    def __post_init__(self) -> None:
+        """Refuses counts that draw nothing, and two samplers at once."""
+        require_at_least(self, num_samples_per_image=1)
+        require_at_least(self, -1, batch_size=1)
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class VerificationFlags(ListedImages, LargeSize, OrientationFlags, Threads, ScriptFlags):
+    """What to compare."""
+
+    ddpm_sr_output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
+    num_samples: int = flag(100, "samples per image to use")
+    sr_model_output_dir: str = flag(
+        "",
+        "folder of the nets' results; empty: outputs/sr_var/128_512 for --large_size 512, else "
+        "outputs/sr_var/64_256",
+    )
+    mean_model_step: int = flag(90000, "step of the mean net")
+    var_model_step: int = flag(50000, "step of the variance net")
+    log_dir: str = "logs/sr_compare/64_256"
+    num_panels: int = flag(50, "images to draw panels of, and to show in the report; -1: all")
+    margin: float = flag(
+        0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses counts without a variance, or without a meaning; fills in the nets' folder."""
+        require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
+        if not self.sr_model_output_dir:
+            name = "128_512" if self.large_size == 512 else "64_256"
+            object.__setattr__(self, "sr_model_output_dir", f"outputs/sr_var/{name}")
+
+
+@dataclass(frozen=True)
+class DataInfoFlags(ImageFolder, ReadingFlags, Output, Overwrite, Threads, ScriptFlags):
+    """Which images there are and which are for testing."""
+
+    data_dir: str = DATA_DIR
+    output_dir: str = "data/sr_imagenet"
+    log_dir: str = "logs/sr_data_info"
+    num_test_per_class: int = flag(2, "test images per class")
+    test_folder: str = flag("", "take all images under this folder of data_dir as test images")
+    check_images: bool = flag(True, "decode every image")
+    large_size: int = flag(
+        256, "side of the high-res images to come, pixels: smaller images are counted"
+    )
+    label_from: str = flag(
+        AUTO,
+        "class of an image: its folder, or its file name up to the first underscore; auto: the "
+        "folder, the name in a flat folder",
+        (AUTO, NAME, FOLDER),
+    )
+    dry_run: bool = flag(False, "count and check, write nothing")
+
+    def __post_init__(self) -> None:
+        """Refuses counts and sizes that are none, and a choice that needs images to be opened."""
+        require_at_least(self, num_test_per_class=0, large_size=1)
+        if self.small_images != ENLARGE and not self.check_images:
+            raise ValueError(
+                f"--small_images {self.small_images} needs images to be opened; leave "
+                "--check_images False out"
+            )

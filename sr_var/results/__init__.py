@@ -1,0 +1,1 @@
+"""What the test scripts and samplers leave: folders, moments, jobs."""

@@ -1,0 +1,269 @@
+"""Result folders of the test scripts: what is already done, and files that are whole or not there.
+
+Layout: ``<output_dir>/<image name>/<file>`` (docs/file_formats.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sr_var.results.inputs import is_known_input
+from sr_var.results.jobs import LOW_RES_FILE
+from utils import dist_util
+from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
+from utils.files.json import read_json
+from utils.files.storage import make_folder
+from utils.images.dataset import Entry
+from utils.images.files import safe_join
+from utils.images.pixels import image_to_255, image_to_bytes, save_image, to_hwc
+from utils.process.errors import DataError
+
+# kinds of networks whose results have the same names
+_SAME_NAMES = MappingProxyType(
+    {"mean": ("baseline",), "var": ("baseline",), "baseline": ("mean", "var")}
+)
+# items of a training batch that are shown in TensorBoard
+PICTURES_IN_STRIP = 4
+_SHOWN_DIGITS = 12
+_REMEDY = "give another --output_dir, or delete it to have them removed and made again"
+
+
+class ResultFolder:
+    """Results of one network (kind, step) for many images.
+
+    A stamp remembers the checkpoint that they come from: results of the same checkpoint are kept
+    and not computed again, results of another one are removed at the start, which is said.
+
+    Args:
+        output_dir: ``--output_dir``.
+        kind: ``mean``, ``var`` or ``baseline``.
+        step: of the network, in the file names.
+        file_names: the files that make an image done, in writing order.
+        model_paths: checkpoints that the results depend on.
+        apply_orientation: how the images are read, see ``utils.flags.data``.
+
+    Attributes:
+        has_own_inputs: whether a test of this project has been here before.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        kind: str,
+        step: int,
+        file_names: Sequence[str],
+        model_paths: Sequence[str],
+        apply_orientation: bool = False,
+    ) -> None:
+        self.output_dir, self.file_names = output_dir, tuple(file_names)
+        self._kind = kind
+        # the others (the low-res image) are the same for every checkpoint
+        self._own_files = frozenset(file for file in file_names if f"_{step}." in file)
+        self._stamp_path = stamp_path(output_dir, kind, step)
+        self.seconds_path = seconds_path(output_dir, kind, step)
+        self._other_stamps = [stamp_path(output_dir, other, step) for other in _SAME_NAMES[kind]]
+        self._model_paths = model_paths
+        # as the run finds it; low-res images of other tools are not looked at
+        self.has_own_inputs = has_stamp(output_dir)
+        self._apply_orientation = apply_orientation
+
+    def path(self, name: str, file_name: str) -> str:
+        """Path of a result; its folder is made.
+
+        Raises:
+            ValueError: if the name leads out of ``output_dir``.
+        """
+        folder = safe_join(self.output_dir, name)
+        make_folder(folder)
+        return os.path.join(folder, file_name)
+
+    def pending(self, entries: Sequence[Entry], log: Callable[[str], None] = print) -> list[Entry]:
+        """The images that are still to do; all ranks get the same answer.
+
+        Args:
+            entries: the images.
+            log: is told what was removed, and what else was made on it.
+
+        Raises:
+            DataError: if the folder holds another kind of network's results of the same names, or
+                those of images that were read another way up, or its stamp cannot be read; nothing
+                is removed.
+            StorageError: if no folder can be there.
+        """
+        for path in self._other_stamps:
+            if os.path.exists(path):
+                raise DataError(
+                    f"--output_dir {self.output_dir} holds results of the same names by another "
+                    f"kind of network ({os.path.basename(path)}); give another folder"
+                )
+        models = [sha256_of(path) for path in self._model_paths]
+        stamp: dict[str, Any] = {"models": models}
+        if self._apply_orientation:
+            stamp["apply_orientation"] = True
+        stored = self.require_same_orientation()
+        is_same = stored == stamp
+        pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
+        dist_util.barrier()  # nobody writes before everybody has looked
+        if not is_same and dist_util.is_main():
+            make_folder(self.output_dir, "--output_dir")
+            self._remove_results(models_of(stored), models, log)
+            write_json_atomic(self._stamp_path, stamp)
+        dist_util.barrier()
+        return pending
+
+    def require_same_orientation(self) -> dict[str, Any] | None:
+        """Refuses results of images that were read another way up; returns the stamp, if any.
+
+        Raises:
+            DataError: names the folder and the flag; or the stamp, if that cannot be read.
+        """
+        stored = read_stamp(self._stamp_path, _REMEDY)
+        if stored and bool(stored.get("apply_orientation")) != self._apply_orientation:
+            raise DataError(
+                f"--output_dir {self.output_dir} holds results of images that were read with "
+                f"--apply_orientation {not self._apply_orientation}; give the same, or another "
+                "folder"
+            )
+        return stored
+
+    def save_low_res(self, name: str, low_res_up: torch.Tensor) -> None:
+        """Writes what the network saw of an image; what is there must be of the same image.
+
+        Args:
+            name: of the image.
+            low_res_up: (3, H, H) in [-1, 1].
+
+        Raises:
+            DataError: if other results in the folder are of another image of this name.
+        """
+        if not self.require_same_input(name, low_res_up):
+            save_image(self.path(name, LOW_RES_FILE), low_res_up)
+
+    def require_same_input(self, name: str, low_res_up: torch.Tensor) -> bool:
+        """As ``inputs.is_known_input``, in a folder that this project's tests have written to."""
+        path = os.path.join(safe_join(self.output_dir, name), LOW_RES_FILE)
+        low_res_255 = to_hwc(image_to_255(low_res_up.float()))
+        return self.has_own_inputs and is_known_input(path, low_res_255)
+
+    def _is_done(self, name: str) -> bool:
+        folder = safe_join(self.output_dir, name)
+        return all(os.path.exists(os.path.join(folder, file)) for file in self.file_names)
+
+    def _remove_results(
+        self, old: Sequence[str], new: Sequence[str], log: Callable[[str], None]
+    ) -> None:
+        """Removes what other checkpoints (``old``; empty: unknown ones) have left, and says so."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.seconds_path)
+        folders = set()
+        # of all images, listed or not: the stamp speaks for the whole folder
+        for folder, _, files in os.walk(self.output_dir, onerror=_refuse):
+            for file in self._own_files.intersection(files):
+                os.remove(os.path.join(folder, file))
+                folders.add(folder)
+        if not folders:
+            return
+        origin = f"of the checkpoint {short(old)}" if old else "of an unknown checkpoint"
+        log(
+            f"notice: removed the results of {len(folders)} images in {self.output_dir} that were "
+            f"{origin}; those of {self._model_paths[0]} ({short(new)}) take their place"
+        )
+        steps = self._steps_made_on(old[0]) if old and self._kind == "mean" else []
+        if steps:
+            log(
+                f"warning: the variances of step {', '.join(steps)} in {self.output_dir} were made "
+                f"on the removed means; run sr_var_test.py again with --mean_model_path "
+                f"{self._model_paths[0]}, the verification refuses them as they are"
+            )
+
+    def _steps_made_on(self, mean_digest: str) -> list[str]:
+        """Steps of the variance nets whose results here were made on this mean net's."""
+        found = []
+        for path in sorted(glob.glob(stamp_path(glob.escape(self.output_dir), "var", "*"))):
+            with contextlib.suppress(DataError):  # of a damaged stamp, its reader tells
+                if mean_digest in models_of(read_stamp(path, ""))[1:]:
+                    found.append(os.path.basename(path).split("_")[1].removesuffix(".json"))
+        return found
+
+
+def _refuse(error: OSError) -> None:
+    # results in a folder that cannot be listed would pass for those of this checkpoint
+    raise error
+
+
+def read_stamp(path: str, remedy: str) -> dict[str, Any] | None:
+    """What results come from; None if the folder does not say.
+
+    Args:
+        path: see :func:`stamp_path`.
+        remedy: what to do about a damaged stamp.
+
+    Raises:
+        DataError: if it cannot be read, which says nothing about the results.
+    """
+    try:
+        stamp = read_json(path)
+        models = stamp.get("models") if isinstance(stamp, dict) else None
+        if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
+            raise ValueError("no record of checkpoints")
+    except (FileNotFoundError, NotADirectoryError):  # the latter is told where folders are made
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}), so which "
+            f"checkpoint the results beside it come from is not known; {remedy}"
+        ) from None
+    return dict(stamp)
+
+
+def models_of(stamp: Mapping[str, Any] | None) -> list[str]:
+    """The sha256 of each checkpoint; empty without a stamp."""
+    return [] if stamp is None else list(stamp["models"])
+
+
+def short(models: Sequence[str]) -> str:
+    """Digests of checkpoints for a message."""
+    return " ".join(digest[:_SHOWN_DIGITS] for digest in models)
+
+
+def has_stamp(output_dir: str) -> bool:
+    """Whether a test of this project has written into the folder."""
+    folder = glob.escape(output_dir)
+    kinds = ("mean", "var", "baseline")
+    return any(glob.glob(stamp_path(folder, kind, "*")) for kind in kinds)
+
+
+def stamp_path(output_dir: str, kind: str, step: int | str) -> str:
+    """The record of the checkpoints that a network's results come from."""
+    return os.path.join(output_dir, f".{kind}_{step}.json")
+
+
+def seconds_path(output_dir: str, kind: str, step: int) -> str:
+    """The record (``utils.machine.cost``) of what a network's passes took."""
+    return os.path.join(output_dir, f".seconds_{kind}_{step}.json")
+
+
+def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Grey levels in float to the nearest uint8 level, clipped."""
+    return np.clip(np.rint(image_255), 0, 255).astype(np.uint8)
+
+
+def save_array(path: str, array: np.ndarray) -> None:  # type: ignore[type-arg]
+    """Writes an array as ``.npy``."""
+    with atomic_write(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def strip(*images: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    """NCHW images in [-1, 1] as one HWC uint8 picture: a row an item, a column an argument."""
+    rows = [torch.cat([image[i] for image in images], dim=2) for i in range(len(images[0]))]
+    return to_hwc(image_to_bytes(torch.cat(rows, dim=1)))

@@ -1,0 +1,270 @@
+"""Files that are either complete or untouched, whatever kills the process while it writes them.
+
+Not for deciding what is stored or when (that is the checkpoint code), and not for locking a folder
+against a second writer. Folders are never created here.
+
+A local file is written to `.{name}.{pid}.{host}{random}.tmp` in the same folder (of a long name,
+its beginning), flushed to the disk and moved over the old one: a reader sees the old content or the
+new, and nothing between.
+A path with `://` goes through blobfile, where an object appears when its upload is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, TypeAlias, cast
+
+from utils.files.full_disk import storing
+from utils.process.errors import DataError
+
+StrPath: TypeAlias = str | os.PathLike[str]
+
+TEMP_NAME = re.compile(r"\..+\.(?P<pid>\d+)\.(?P<host>[0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)
+MAX_TEMP_AGE_HOURS = 24.0
+CHUNK_BYTES = 1 << 20
+
+_ESCAPED = "backslashreplace"
+# characters of a file's name in that of its temporary file
+_NAME_IN_TEMP = 50
+
+# File systems that cannot flush a folder say so with one of these; the file itself is flushed.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+
+
+class SpecialFileError(DataError):
+    """A pipe, a socket or a device stands where a plain file should; it was not opened."""
+
+
+def is_remote(path: StrPath) -> bool:
+    """Whether `path` names an object that blobfile opens (`gs://…`, `az://…`)."""
+    return "://" in os.fspath(path)
+
+
+def open_binary(path: StrPath) -> BinaryIO:
+    """Opens a local or remote file for reading bytes.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        SpecialFileError: no plain file: opening a pipe would wait for a writer, for ever perhaps.
+    """
+    if is_remote(path):
+        return cast(BinaryIO, _blobfile().BlobFile(os.fspath(path), "rb"))
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder is an error of its own
+        kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise SpecialFileError(f"{os.fspath(path)}: a {kind}, not a file")
+    return open(path, "rb")
+
+
+def read_up_to(path: StrPath, max_bytes: int) -> bytes:
+    """The first `max_bytes` bytes of a local or remote file, without room for more than there are.
+
+    Raises:
+        FileNotFoundError, SpecialFileError: see `open_binary`.
+    """
+    chunks, rest = [], max_bytes
+    with open_binary(path) as file:
+        while rest and (chunk := file.read(min(CHUNK_BYTES, rest))):
+            chunks.append(chunk)
+            rest -= len(chunk)
+    return b"".join(chunks)
+
+
+@contextlib.contextmanager
+def atomic_write(
+    path: StrPath, mode: str = "wb", *, encoding: str | None = None
+) -> Iterator[IO[Any]]:
+    """Yields a file object whose content replaces `path` when the block ends without an error.
+
+    If the block raises, `path` keeps what it had and no temporary file is left. A symbolic link
+    stays a link: the file it points to is replaced. What UTF-8 lacks, a byte of a file's name that
+    is no text, is written as `\\udce9`, which JSON reads back.
+
+    Args:
+        path: file to replace, local or `scheme://…`; its folder must exist.
+        mode: "wb", or "w" for text.
+        encoding: of text, UTF-8 unless told.
+
+    Raises:
+        StorageError: the disk is full, the folder missing or read-only, or the like; names the
+            path and the free space. Errors of torch's file writer count as such.
+        ValueError: another mode.
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f"mode {mode!r} cannot be atomic: use 'wb' for bytes or 'w' for text")
+    encoding = (encoding or "utf-8") if mode == "w" else None
+    writer = _remote_writer if is_remote(path) else _local_writer
+    with storing(path), writer(os.fspath(path), mode, encoding) as file:
+        yield file
+
+
+def write_bytes_atomic(path: StrPath, data: bytes) -> None:
+    """Replaces `path` by `data`.
+
+    Raises:
+        StorageError: see `atomic_write`.
+    """
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def write_text_atomic(path: StrPath, text: str) -> None:
+    """Replaces `path` by `text` in UTF-8.
+
+    Raises:
+        StorageError: see `atomic_write`.
+    """
+    with atomic_write(path, "w") as file:
+        file.write(text)
+
+
+def write_json_atomic(path: StrPath, value: Any) -> None:
+    """Replaces `path` by `value` as indented JSON with a final newline.
+
+    Non-finite floats are written as Python's `json` writes and reads them (NaN, Infinity), since a
+    record of a diverged run is worth more than strict JSON.
+
+    Raises:
+        StorageError: see `atomic_write`.
+        TypeError: `value` holds something that JSON has no form for.
+    """
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256_of(path: StrPath) -> str:
+    """The SHA-256 of a local or remote file in hexadecimal.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    digest = hashlib.sha256()
+    with open_binary(path) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def remove_stale_temp_files(folder: StrPath) -> list[Path]:
+    """Removes the temporary files that killed writers left in `folder`, not in folders below it.
+
+    A file is stale when its process is dead on this machine, or after `MAX_TEMP_AGE_HOURS`: whether
+    a process of another machine that shares the folder still lives cannot be asked.
+
+    Args:
+        folder: a local folder; a missing or remote one holds no temporary files.
+
+    Returns:
+        What was removed.
+    """
+    folder_path = Path(folder)
+    if is_remote(folder) or not folder_path.is_dir():
+        return []
+    stale = [entry for entry in sorted(folder_path.iterdir()) if _is_stale(entry)]
+    for entry in stale:
+        entry.unlink(missing_ok=True)
+    return stale
+
+
+def _is_stale(entry: Path) -> bool:
+    match = TEMP_NAME.fullmatch(entry.name)
+    if match is None:
+        return False
+    if match["host"] == _host_tag() and not _is_alive(int(match["pid"])):
+        return True
+    try:
+        age_hours = (time.time() - entry.stat().st_mtime) / 3600.0
+    except FileNotFoundError:
+        return False
+    return age_hours > MAX_TEMP_AGE_HOURS
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host_tag() -> str:
+    return f"{zlib.crc32(platform.node().encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _temp_path(target: Path) -> Path:
+    unique = f"{_host_tag()}{secrets.token_hex(4)}"
+    # or a name that the file system takes just so would be too long for it with all this
+    return target.with_name(f".{target.name[:_NAME_IN_TEMP]}.{os.getpid()}.{unique}.tmp")
+
+
+@contextlib.contextmanager
+def _local_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any]]:
+    target = Path(os.path.realpath(path))
+    temp_path = _temp_path(target)
+    errors = encoding and _ESCAPED
+    file = open(temp_path, mode.replace("w", "x"), encoding=encoding, errors=errors)  # noqa: SIM115
+    try:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        os.replace(temp_path, target)
+    except BaseException:
+        # Closing flushes what is buffered, which fails again on a full disk.
+        with contextlib.suppress(OSError):
+            file.close()
+        temp_path.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _remote_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any]]:
+    # Collected locally first: an object opened at once would be published half written when the
+    # block raises, because leaving its own context closes and thereby commits it.
+    blobfile = _blobfile()
+    with tempfile.TemporaryFile() as buffer:
+        file: IO[Any] = io.TextIOWrapper(buffer, encoding, _ESCAPED) if mode == "w" else buffer
+        yield file
+        file.flush()
+        buffer.seek(0)
+        with blobfile.BlobFile(path, "wb") as remote:
+            shutil.copyfileobj(buffer, remote, CHUNK_BYTES)
+
+
+def _blobfile() -> Any:
+    try:
+        import blobfile
+    except ImportError as error:
+        raise ImportError("paths with '://' need blobfile: pip install blobfile") from error
+    return blobfile
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written but not read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(handle)

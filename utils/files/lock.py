@@ -1,0 +1,93 @@
+"""One writer per folder: an advisory lock that dies with its process, and who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import IO
+
+from utils.files.full_disk import storing, write_through
+from utils.files.json import parse_json
+from utils.files.storage import make_folder
+from utils.process.errors import CheckpointError
+
+_MAX_SECONDS_OF_ORPHANS = 20.0
+_MAX_OWNER = 500
+
+
+def try_lock(path: str) -> IO[str] | None:
+    """Takes the lock file, or returns None if a living process holds it.
+
+    Close the returned file to let go. The kernel lets go by itself when the process dies.
+    """
+    make_folder(os.path.dirname(path) or ".")
+    with storing(path):
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - open while the lock is held
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _lock_or_owner(path: str) -> IO[str] | str:
+    """The lock, or who holds it; waits for it if that process is dead.
+
+    The loader processes of a killed run inherit its lock and need seconds to notice its death.
+    """
+    deadline = time.monotonic() + _MAX_SECONDS_OF_ORPHANS
+    while True:
+        file = try_lock(path)
+        if file is not None:
+            return file
+        with open(path, encoding="utf-8", errors="replace") as held:
+            owner = held.read(_MAX_OWNER)
+        if not _is_dead(owner) or time.monotonic() > deadline:
+            return owner or "an unknown process"
+        time.sleep(0.1)
+
+
+def _is_dead(owner: str) -> bool:
+    try:
+        content = parse_json(owner)
+        is_here = bool(content["host"] == socket.gethostname())
+        os.kill(int(content["pid"]), 0)
+    except ProcessLookupError:
+        return is_here
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str) -> Iterator[None]:
+    """Holds a folder for the duration of a ``with`` block.
+
+    Raises:
+        CheckpointError: if another process holds it; the message names host, process and time.
+        StorageError: if the disk has no room for these.
+    """
+    path = os.path.join(folder, ".writer.lock")
+    file = _lock_or_owner(path)
+    if isinstance(file, str):
+        raise CheckpointError(
+            f"{folder} is being written by another run ({file}); wait for it, stop it, or give "
+            "another --model_save_dir"
+        )
+    with file:
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": started}
+        file.truncate(0)
+        write_through(path, file.fileno(), json.dumps(owner).encode())
+        try:
+            yield
+        finally:
+            file.truncate(0)
+            # loader processes have inherited the file: closing it here alone would not let go
+            fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,0 +1,112 @@
+"""The flags of every training script; read by the parser (no torch) and by ``TrainLoop``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from utils.flags.groups import Batch, Compute, Precision, ScriptFlags, Strict
+from utils.script_util import flag, require_at_least
+
+UNLIMITED_STEPS = int(1e8)
+
+
+@dataclass(frozen=True)
+class OptimizerFlags(Batch):
+    """How far each step goes, and how many there are."""
+
+    lr: float = flag(1e-4, "learning rate of AdamW")
+    weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
+    lr_anneal_steps: int = flag(
+        0, "steps over which lr falls linearly to 0, the end of a run without max_step; 0: constant"
+    )
+    max_step: int = flag(UNLIMITED_STEPS, "stop after this many steps in total")
+
+
+@dataclass(frozen=True)
+class TrainFlags(OptimizerFlags, ScriptFlags, Compute, Precision, Strict):
+    """How long, how fast and where to. Counts are optimizer steps unless a name says otherwise."""
+
+    lr_schedule: str = flag("linear", "how lr falls over lr_anneal_steps", ("linear", "cosine"))
+    lr_warmup_steps: int = flag(0, "first steps, over which lr rises linearly from 0")
+    microbatch: int = flag(-1, "images per forward pass; gradients accumulate; -1 means all")
+    fp16_scale_growth: float = flag(1e-3, "growth of the binary logarithm of the loss scale a step")
+    ema_rate: str = flag("", "decay rates of averaged weights, comma separated; empty: none")
+    run_time: float = flag(-1.0, "stop and save after this many hours; -1: no limit")
+    log_interval: int = flag(10, "steps between lines of the log")
+    save_interval: int = flag(10000, "steps between checkpoints")
+    model_save_dir: str = flag("", "folder of the checkpoints")
+    resume_checkpoint: str = flag(
+        "", "what to go on from: modelNNNNNN.pt, a step, a path, or auto (newest or a fresh start)"
+    )
+    init_from: str = flag(
+        "",
+        "checkpoint whose weights a new run starts from; with --resume_checkpoint auto, where it "
+        "finds none to go on from",
+        is_path=True,
+    )
+    keep_last_k: int = flag(-1, "keep only the newest k checkpoints; -1 keeps all")
+    max_bad_steps: int = flag(20, "steps in a row with a non-finite gradient that end the run")
+
+    def __post_init__(self) -> None:
+        """Refuses values no run could use."""
+        require_at_least(self, batch_size=1, log_interval=1, save_interval=1, max_bad_steps=1)
+        require_at_least(self, weight_decay=0, fp16_scale_growth=0, max_step=0, seed=0)
+        require_at_least(self, lr_anneal_steps=0, lr_warmup_steps=0)
+        require_at_least(self, -1, microbatch=1, keep_last_k=1)
+        if self.use_fp16 and self.use_bf16:
+            raise ValueError("--use_fp16 and --use_bf16 exclude each other; give one of them")
+        if self.init_from and self.resume_checkpoint not in ("", "auto"):
+            raise ValueError(
+                f"--init_from {self.init_from} starts a new run, --resume_checkpoint "
+                f"{self.resume_checkpoint} goes on with one; leave out one of them, or give "
+                "--resume_checkpoint auto"
+            )
+        if self.lr_schedule != "linear" and not self.lr_anneal_steps:
+            raise ValueError(f"--lr_schedule {self.lr_schedule} needs --lr_anneal_steps")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"--lr {self.lr} must be positive and finite")
+        if not self.run_time > 0 and self.run_time != -1:
+            raise ValueError(f"--run_time {self.run_time} must be -1 or a positive number of hours")
+        for rate in self.ema_rates:
+            if not 0 <= rate < 1:
+                raise ValueError(f"--ema_rate {rate} must be in [0, 1)")
+
+    def common(self) -> dict[str, Any]:
+        """The flags that every training has, as keywords for ``TrainLoop``."""
+        return {field.name: getattr(self, field.name) for field in fields(TrainFlags)}
+
+    @property
+    def ema_rates(self) -> list[float]:
+        """The parsed ``ema_rate``."""
+        try:
+            return [float(part) for part in self.ema_rate.split(",") if part.strip()]
+        except ValueError:
+            raise ValueError(
+                f"--ema_rate {self.ema_rate!r} must be numbers separated by commas"
+            ) from None
+
+    @property
+    def last_step(self) -> int:
+        """Where the run ends: ``max_step``; if that is not limited, where lr has fallen to 0."""
+        is_annealed = self.max_step >= UNLIMITED_STEPS and self.lr_anneal_steps > 0
+        return self.lr_anneal_steps if is_annealed else self.max_step
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether only a signal or ``run_time`` ends the run."""
+        return self.last_step >= UNLIMITED_STEPS
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of the update that follows ``step`` finished ones.
+
+        It rises as (step + 1) / lr_warmup_steps, and falls with s = step / lr_anneal_steps as
+        1 − s, or as (1 + cos πs) / 2.
+        """
+        rise = min(1.0, (step + 1) / self.lr_warmup_steps) if self.lr_warmup_steps else 1.0
+        if not self.lr_anneal_steps:
+            return self.lr * rise
+        share = min(1.0, step / self.lr_anneal_steps)
+        fall = 1 - share if self.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+        return self.lr * rise * fall

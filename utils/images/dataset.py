@@ -1,0 +1,285 @@
+"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order).
+
+The crop is all that happens here; what a network sees is made of it on the device.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from utils import dist_util
+from utils.files.atomic import is_remote
+from utils.files.identity import list_digest
+from utils.flags.data import ENLARGE, ERROR, CropFlags
+from utils.images.cache import CropSource, DecodedCrops, crop_source
+from utils.images.cache_index import CenterCrop, Crop, in_channels
+from utils.images.decode import BadImageError
+from utils.images.files import random_crop_arr, random_flip, read_crop, resolve_image_path
+from utils.images.notes import (
+    ImageNotes,
+    look_at_some,
+    note_of,
+    note_of_left_out,
+    small_image_error,
+)
+from utils.loops.data import ItemKey
+from utils.process.errors import DataError
+from utils.seeds import item_rng
+from utils.untrusted.pickles import load_info_dict
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image.
+
+    Attributes:
+        name: relative to ``data_dir``; also its output folder.
+        y: its label.
+        group: key of its class in the info dict.
+        fold: of cross-fitting (``sr_var.data.folds``).
+    """
+
+    name: str
+    y: int
+    group: str = field(default="", compare=False)
+    fold: int = field(default=0, compare=False)
+
+
+def listed_entries(
+    data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
+) -> list[Entry]:
+    """All images of an info dict, in the dict's order.
+
+    Args:
+        data_info_dict_path: the pickle.
+        data_dir: the folder of the images.
+        flag: which named the pickle, for messages.
+
+    Raises:
+        DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
+    """
+    try:
+        info = load_info_dict(data_info_dict_path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        problem = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
+        raise DataError(
+            f"{flag} {data_info_dict_path or repr('')} {problem}; name a pickle that lists images, "
+            "as sr_data_info.py writes it"
+        ) from None
+    if not is_remote(data_dir) and not os.path.isdir(data_dir):
+        raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
+    return [
+        Entry(name, item["y"], group) for group, item in info.items() for name in item["file_names"]
+    ]
+
+
+def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
+    """Refuses labels that a class-conditional model (``num_classes`` not None) does not know.
+
+    Raises:
+        DataError: names the first such image and the remedy.
+    """
+    if num_classes is None:
+        return
+    for entry in entries:
+        if not 0 <= entry.y < num_classes:
+            raise DataError(
+                f"{entry.name} has label {entry.y}, the model knows 0 to {num_classes - 1}; see "
+                "--num_classes, or use --class_cond False"
+            )
+
+
+def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
+    crop = in_channels(crop, num_channels)
+    return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
+
+
+class CropDataset(Dataset[dict[str, Any]]):
+    """Square uint8 crops by stream key; bad images raise, or are replaced by the next good one.
+
+    So are images smaller than the crop, unless they are enlarged.
+
+    Args:
+        entries: the images.
+        size: side of the crop, pixels.
+        flags: where the files are and how to augment.
+        seed: of the augmentation, a function of (seed, epoch, index).
+        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
+
+    Raises:
+        DataError, StopRequested: with ``flags.cache_dir``, see ``utils.images.cache.crop_source``.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        size: int,
+        flags: CropFlags,
+        seed: int,
+        num_channels: int = 3,
+    ) -> None:
+        self._entries, self._size, self._flags, self._seed = entries, size, flags, seed
+        self._num_channels = num_channels
+        self._source = _source(entries, size, flags, num_channels)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The images."""
+        return self._entries
+
+    def listing(self) -> dict[str, Any]:
+        """What tells these images and labels from others, or from the same another way up."""
+        found = list_digest([(entry.name, entry.y) for entry in self._entries])
+        return {**found, "apply_orientation": self._flags.apply_orientation}
+
+    def __getitem__(self, key: ItemKey) -> dict[str, Any]:
+        """``high_res`` (C, size, size) uint8, ``y``, ``fold``, ``position``.
+
+        ``bad`` and ``notes`` are for :func:`noting`: skipped images, and what became of others.
+        """
+        position, epoch, index = key
+        bad: list[str] = []
+        notes: list[str] = []
+        num_entries = len(self._entries)
+        for place in itertools.chain(range(index, num_entries), range(index)):
+            entry = self._entries[place]
+            try:
+                crop, facts = self._read(place, (epoch, index))
+            except BadImageError:
+                bad.append(entry.name)
+                if self._flags.on_bad_image == ERROR or len(bad) == num_entries:
+                    raise
+                continue
+            if facts.short_side >= self._size or self._flags.small_images == ENLARGE:
+                notes.append(note_of(entry.name, facts, self._size, self._flags))
+                return {
+                    "high_res": _to_chw(crop, self._num_channels),
+                    "y": entry.y,
+                    "fold": entry.fold,
+                    "position": position,
+                    "bad": "\n".join(bad),
+                    "notes": "\n".join(filter(None, notes)),
+                }
+            if self._flags.small_images == ERROR:
+                raise small_image_error(entry.name, facts, self._size)
+            notes.append(note_of_left_out(entry.name, facts))
+        raise DataError(
+            f"none of {num_entries} images is whole and has {self._size} pixels on its short side; "
+            "see --small_images"
+        )
+
+    def _read(self, place: int, key: tuple[int, int]) -> Crop:
+        flags = self._flags
+        if not (flags.random_crop or flags.random_flip):
+            return self._source.read(place)
+        rng = item_rng(self._seed, *key)
+        if flags.random_crop:
+            path = resolve_image_path(flags.data_dir, self._entries[place].name)
+            crop, facts = read_crop(
+                path,
+                lambda image: random_crop_arr(image, self._size, rng, is_fast=flags.fast_crop),
+                apply_orientation=flags.apply_orientation,
+            )
+        else:
+            crop, facts = self._source.read(place)
+        return Crop(random_flip(crop, rng) if flags.random_flip else crop, facts)
+
+
+def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
+    recipe = CenterCrop(
+        flags.data_dir, size, num_channels, flags.fast_crop, flags.apply_orientation
+    )
+    return crop_source([entry.name for entry in entries], recipe, flags)
+
+
+class TestCrops(Dataset[dict[str, Any]]):
+    """Centre crops in order; a bad image raises, or its item is None.
+
+    Args:
+        entries: the images.
+        size: side of the crop, pixels.
+        data_dir: where the files are.
+        on_bad_image: ``error`` or ``skip``.
+        num_channels: 3, or 1 for grey levels.
+        source: of the same images' crops; None: decoded from their files.
+        apply_orientation: see ``utils.images.decode.decode_image``; not with a source.
+    """
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        size: int,
+        data_dir: str,
+        on_bad_image: str = "error",
+        num_channels: int = 3,
+        source: CropSource | None = None,
+        apply_orientation: bool = False,
+    ) -> None:
+        self._entries, self._num_channels = entries, num_channels
+        self._on_bad_image = on_bad_image
+        names = [entry.name for entry in entries]
+        recipe = CenterCrop(data_dir, size, num_channels, apply_orientation=apply_orientation)
+        self._source = source or DecodedCrops(names, recipe)
+
+    @classmethod
+    def from_flags(
+        cls, entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int = 3
+    ) -> TestCrops:
+        """The crops as the flags want them, out of the cache where they name one.
+
+        Raises:
+            DataError, StopRequested: with ``flags.cache_dir``, see
+            ``utils.images.cache.crop_source``.
+        """
+        source = _source(entries, size, flags, num_channels)
+        return cls(entries, size, flags.data_dir, flags.on_bad_image, num_channels, source)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | None:  # type: ignore[override]
+        """``high_res`` (C, size, size) uint8, ``y`` and ``name``; or None for a skipped image."""
+        entry = self._entries[index]
+        try:
+            crop = self._source.read(index).pixels
+        except BadImageError as error:
+            if self._on_bad_image == "error":
+                raise
+            print(f"warning: skipped {entry.name}: {error}")
+            return None
+        return {"high_res": _to_chw(crop, self._num_channels), "y": entry.y, "name": entry.name}
+
+
+def noting(
+    entries: Sequence[Entry], size: int, flags: CropFlags, log: Callable[[str], None]
+) -> Callable[[dict[str, Any]], None]:
+    """Says how large images are, by some of them; returns what is to see every training batch.
+
+    It logs which damaged images were replaced and what became of others, and takes both from the
+    batch.
+    """
+    look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
+    counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
+    told: set[str] = set()
+
+    def note(batch: dict[str, Any]) -> None:
+        bad = {name for names in filter(None, batch.pop("bad")) for name in names.split("\n")}
+        if bad - told:
+            log(f"warning: damaged images replaced by others: {', '.join(sorted(bad - told))}")
+            told.update(bad)
+        counts.add(batch.pop("notes"))
+
+    return note

@@ -1,0 +1,281 @@
+"""Images as 8-bit arrays: files, crops, value ranges, PNG files, and where they lie.
+
+Not for low-res images or any other degradation (a task decides those), not for decoding
+(``utils.images.decode``), and not for tensors: numpy and Pillow only, so that decoding workers need
+no torch. Arrays are HWC, RGB; `_uint8` means grey levels 0..255, float images lie in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from utils.files.atomic import (
+    SpecialFileError,
+    StrPath,
+    is_remote,
+    read_up_to,
+    write_bytes_atomic,
+)
+from utils.images.decode import (
+    BadImageError,
+    Decoded,
+    ImageFacts,
+    check_pixels,
+    decode_facts,
+    decode_image,
+    naming,
+)
+from utils.images.resize import resized_square
+from utils.process.errors import DataError
+from utils.untrusted.pickles import problem_with_name
+
+IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
+DEFAULT_EXTENSION = ".JPEG"
+MAX_FILE_BYTES = 1 << 29
+HALF_RANGE_255 = 127.5
+_HEADER_BYTES = 1 << 16
+_REMEDY = "Get the file again, or take its name out of the info dict"
+
+
+def open_image(path: StrPath, *, apply_orientation: bool = False) -> Image.Image:
+    """The RGB image of a whole file, local or remote; see `read_image`."""
+    return read_image(path, apply_orientation=apply_orientation).image
+
+
+def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
+    """Decodes a whole file, local or remote, as RGB; see `decode_image`.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        BadImageError: see `decode_image`; or there is a folder, a pipe or another special file, or
+            a link to nothing.
+    """
+    data = _content(path, MAX_FILE_BYTES)
+    return decode_image(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
+
+
+def read_crop(
+    path: StrPath,
+    cut: Callable[[Image.Image], NDArray[np.uint8]],
+    *,
+    apply_orientation: bool = False,
+) -> tuple[NDArray[np.uint8], ImageFacts]:
+    """What `cut` makes of a file's image, and what the file says of it.
+
+    Raises:
+        FileNotFoundError, BadImageError: see `read_image`; the latter also for an image so narrow
+            that it fills the memory before it is cut.
+    """
+    image, facts = read_image(path, apply_orientation=apply_orientation)
+    with naming(os.fspath(path), _REMEDY):
+        return cut(image), facts
+
+
+def _content(path: StrPath, max_bytes: int) -> bytes:
+    name = os.fspath(path)
+    try:
+        return read_up_to(path, max_bytes)
+    except SpecialFileError as error:
+        raise BadImageError(f"{error}. {_REMEDY}") from None
+    except IsADirectoryError:
+        problem = "a folder, not an image"
+    except FileNotFoundError as error:
+        if not os.path.islink(path):
+            raise FileNotFoundError(
+                f"{name}: no such image; check data_dir and the names in the info dict"
+            ) from error
+        problem = "a link to nothing"
+    raise BadImageError(f"{name}: {problem}. {_REMEDY}")
+
+
+def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts:
+    """What `read_image` says of a file, off its first bytes; no pixel is decoded.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        BadImageError: another format, no whole header, more than `MAX_PIXELS` pixels, or no file.
+    """
+    with contextlib.suppress(BadImageError):  # a header behind a long profile, say
+        return _facts_in_first(_HEADER_BYTES, path, apply_orientation)
+    return _facts_in_first(MAX_FILE_BYTES, path, apply_orientation)
+
+
+def image_size(path: StrPath, *, apply_orientation: bool = False) -> tuple[int, int]:
+    """(width, height) of what `open_image` gives; see `image_facts`."""
+    return image_facts(path, apply_orientation=apply_orientation).size
+
+
+def _facts_in_first(num_bytes: int, path: StrPath, apply_orientation: bool) -> ImageFacts:
+    data = _content(path, num_bytes)
+    return decode_facts(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
+
+
+def center_crop_arr(
+    pil_image: Image.Image, size: int, *, is_fast: bool = False
+) -> NDArray[np.uint8]:
+    """The centre square of an image, scaled so that its short side is `size`.
+
+    Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
+    the pre-processing that the published samplers were trained with.
+
+    Args:
+        pil_image: RGB.
+        size: pixels, at least 1.
+        is_fast: resize the square alone: a few values differ by a grey level, see
+        `utils.images.resize`.
+
+    Returns:
+        HWC uint8, (size, size, 3).
+    """
+    halved, (width, height) = _halved(pil_image, size)
+    return _crop(
+        halved, (width, height), ((width - size) // 2, (height - size) // 2), size, is_fast
+    )
+
+
+def random_crop_arr(
+    pil_image: Image.Image,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    min_crop_frac: float = 0.8,
+    max_crop_frac: float = 1.0,
+    is_fast: bool = False,
+) -> NDArray[np.uint8]:
+    """A random square of an image at a random scale; a function of the image and `rng` alone.
+
+    The short side is scaled to a uniform integer between size / max_crop_frac and
+    size / min_crop_frac, both rounded up, and the square's place is uniform.
+
+    Args:
+        pil_image: RGB.
+        size: pixels, at least 1.
+        rng: its state advances by three draws.
+        min_crop_frac: smallest share of the short side that the crop covers.
+        max_crop_frac: largest share, at most 1.
+        is_fast: as for `center_crop_arr`.
+
+    Returns:
+        HWC uint8, (size, size, 3).
+    """
+    if not 0.0 < min_crop_frac <= max_crop_frac <= 1.0:
+        raise ValueError(
+            f"crop fractions {min_crop_frac} and {max_crop_frac}: need 0 < min <= max <= 1"
+        )
+    shortest, longest = (math.ceil(size / frac) for frac in (max_crop_frac, min_crop_frac))
+    short_side = int(rng.integers(shortest, longest + 1))
+    halved, (width, height) = _halved(pil_image, short_side)
+    top = int(rng.integers(height - size + 1))
+    left = int(rng.integers(width - size + 1))
+    return _crop(halved, (width, height), (left, top), size, is_fast)
+
+
+def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The image or, with probability 1/2, its mirror image (left-right); HWC, a contiguous copy."""
+    is_flipped = rng.random() < 0.5
+    return np.array(image_uint8[:, ::-1] if is_flipped else image_uint8, order="C")
+
+
+def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The image after the box halvings, and the (width, height) that it is to be resized to."""
+    if short_side < 1:
+        raise ValueError(f"image size {short_side}: give at least 1 pixel")
+    if pil_image.mode != "RGB":
+        raise ValueError(f"image mode {pil_image.mode!r}: convert to RGB first (see open_image)")
+    whole = pil_image.size
+    while min(pil_image.size) >= 2 * short_side:
+        half_size = (pil_image.width // 2, pil_image.height // 2)
+        pil_image = pil_image.resize(half_size, resample=Image.Resampling.BOX)
+    scale = short_side / min(pil_image.size)
+    width, height = round(pil_image.width * scale), round(pil_image.height * scale)
+    check_pixels(width, height, f"{whole[0]}x{whole[1]} at a short side of {short_side}, ")
+    return pil_image, (width, height)
+
+
+def _crop(
+    halved: Image.Image,
+    full_size: tuple[int, int],
+    corner: tuple[int, int],
+    size: int,
+    is_fast: bool,
+) -> NDArray[np.uint8]:
+    left, top = corner
+    if is_fast:
+        square = resized_square(halved, full_size, left, top, size)
+    else:
+        scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
+        square = scaled.crop((left, top, left + size, top + size))
+    return np.array(square, dtype=np.uint8)
+
+
+def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
+    """Replaces `path` by a PNG of an HWC (3 channels) or HW array, complete or not at all.
+
+    Raises:
+        ValueError: another dtype or shape.
+        StorageError: see `atomic_write`.
+    """
+    check_uint8(image_uint8)
+    if image_uint8.ndim != 2 and (image_uint8.ndim != 3 or image_uint8.shape[2] != 3):
+        raise ValueError(f"shape {image_uint8.shape}: a PNG takes (H, W, 3) or (H, W)")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image_uint8)).save(buffer, format="PNG")
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def check_uint8(image: NDArray[Any]) -> None:
+    """Refuses what is no array of grey levels.
+
+    Raises:
+        ValueError: names its dtype.
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"dtype {image.dtype}: expected uint8 grey levels (see utils.images.pixels)"
+        )
+
+
+def resolve_image_path(data_dir: StrPath, name: str) -> str:
+    """The path of the image that an info dict calls `name`.
+
+    `.JPEG` is appended unless the name ends in one of `IMAGE_EXTENSIONS`, in any case. Symbolic
+    links below `data_dir` may point elsewhere, as data sets made of links do.
+
+    Raises:
+        DataError: the name is not relative or could lead out of `data_dir`.
+    """
+    problem = problem_with_name(name)
+    if problem is not None:
+        raise DataError(f"image name {name!r} {problem}; rename the image")
+    return os.path.join(os.fspath(data_dir), with_extension(name))
+
+
+def with_extension(name: str) -> str:
+    """The name of a file whose `.JPEG` may have been left off."""
+    return name if name.lower().endswith(IMAGE_EXTENSIONS) else name + DEFAULT_EXTENSION
+
+
+def safe_join(root: StrPath, name: str) -> str:
+    """`root/name`, if that lies under `root` also when symbolic links are followed.
+
+    Raises:
+        ValueError: it does not; nothing may be written there.
+    """
+    problem = problem_with_name(name)
+    joined = os.path.join(os.fspath(root), name)
+    if problem is None and not is_remote(root):
+        real_root = os.path.realpath(root)
+        if os.path.commonpath([real_root, os.path.realpath(joined)]) != real_root:
+            problem = "leads out of it through a symbolic link"
+    if problem is not None:
+        raise ValueError(f"name {name!r} under {os.fspath(root)}: {problem}")
+    return joined

@@ -1,0 +1,1 @@
+"""What the training and test loops stand on: state, checkpoints, data order, networks."""

@@ -1,0 +1,158 @@
+"""The order of training data and the shares of test data, as functions of (seed, position, rank).
+
+An infinite stream of item indices, one random permutation after another, is cut into global
+batches; rank r takes the r-th slice of each. So the order depends neither on workers nor on the
+number of processes, and to resume it is enough to know how many items were used. Which items there
+are and how to decode them belongs to the task's data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from utils import dist_util
+from utils.loops.loader import default_num_workers, loaded, make_loader
+from utils.process.errors import DataError
+
+Batch = TypeVar("Batch")
+ItemKey = tuple[int, int, int]
+
+
+class ResumableData(Protocol):
+    """What ``TrainLoop`` needs of its data to resume exactly."""
+
+    def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
+        """This rank's ``(batch, label)`` pairs from the ``position``-th item of the stream on."""
+        ...
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """The infinite stream of items: epoch e is a permutation drawn from (seed, e)."""
+
+    num_items: int
+    seed: int
+
+    def permutation(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Item indices of one epoch, shape (num_items,)."""
+        return np.random.default_rng((self.seed, epoch)).permutation(self.num_items)
+
+
+class ShardSampler(Sampler[list[ItemKey]]):
+    """Yields this rank's batches of ``(position, epoch, index)`` without end.
+
+    Raises:
+        DataError: if one global batch is larger than the data set.
+    """
+
+    def __init__(
+        self, order: EpochOrder, batch_size: int, *, position: int, rank: int, world_size: int
+    ) -> None:
+        self._global_batch = batch_size * world_size
+        if self._global_batch > order.num_items:
+            raise DataError(
+                f"--batch_size {batch_size} on {world_size} process(es) needs "
+                f"{self._global_batch} images, the data set has {order.num_items}; "
+                "lower --batch_size or add images"
+            )
+        self._order, self._position = order, position
+        self._slice = slice(rank * batch_size, (rank + 1) * batch_size)
+
+    def __iter__(self) -> Iterator[list[ItemKey]]:
+        position, num_items = self._position, self._order.num_items
+        cached_epoch, permutation = -1, np.zeros(0, np.int64)
+        while True:
+            keys: list[ItemKey] = []
+            for place in range(position, position + self._global_batch)[self._slice]:
+                epoch, offset = divmod(place, num_items)
+                if epoch != cached_epoch:
+                    cached_epoch, permutation = epoch, self._order.permutation(epoch)
+                keys.append((place, epoch, int(permutation[offset])))
+            yield keys
+            position += self._global_batch
+
+
+class TrainData(Generic[Batch]):
+    """Endless shuffled batches of a map-style data set, resumable at any position.
+
+    Args:
+        dataset: maps ``(position, epoch, index)`` to one item; ``len`` is the number of items.
+        batch_size: items per process.
+        prepare: turns a collated batch into the ``(batch, label)`` pair the loop wants, on the
+            loop's device.
+        seed: of the order.
+        num_workers: loader processes; -1 chooses from the cores (none on a CPU device, where the
+            network needs them itself).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        prepare: Callable[[Any], tuple[Any, Any]],
+        *,
+        seed: int = 0,
+        num_workers: int = -1,
+    ) -> None:
+        self.dataset, self._batch_size, self._prepare = dataset, batch_size, prepare
+        self._order = EpochOrder(len(dataset), seed)  # type: ignore[arg-type]
+        self._num_workers = default_num_workers() if num_workers < 0 else num_workers
+        self._sampler(0)  # a batch larger than the data is an error now, not at the first step
+
+    def listing(self) -> dict[str, Any]:
+        """What tells the data from other data (``files.identity``), if the data set knows it."""
+        found: dict[str, Any] = getattr(self.dataset, "listing", dict)()
+        return found
+
+    def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
+        """This rank's prepared batches from the ``position``-th item on."""
+        loader = make_loader(self.dataset, self._sampler(position), self._num_workers)
+        for batch in loaded(loader):
+            yield self._prepare(batch)
+
+    def _sampler(self, position: int) -> ShardSampler:
+        return rank_batches(self._order, self._batch_size, position)
+
+
+def rank_batches(order: EpochOrder, batch_size: int, position: int) -> ShardSampler:
+    """This process's batches of ``order`` from the ``position``-th item of the stream on.
+
+    Raises:
+        DataError: if one global batch is larger than the data set.
+    """
+    return ShardSampler(
+        order,
+        batch_size,
+        position=position,
+        rank=dist_util.get_rank(),
+        world_size=dist_util.get_world_size(),
+    )
+
+
+def endless(data: Iterable[Any]) -> Iterator[Any]:
+    """The items of an iterable, again and again.
+
+    Raises:
+        DataError: if it has none, as an iterator that was used up.
+    """
+    while True:
+        is_empty = True
+        for item in data:
+            is_empty = False
+            yield item
+        if is_empty:
+            raise DataError(
+                "the data holds no batch, or was an iterator that has ended; pass an iterable that "
+                "can start again, or an endless one"
+            )
+
+
+def shard_batches(num_items: int, batch_size: int) -> list[list[int]]:
+    """This rank's share of ``range(num_items)`` in batches: each item on exactly one rank, once."""
+    mine = range(num_items)[dist_util.get_rank() :: dist_util.get_world_size()]
+    return [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]

@@ -1,0 +1,1 @@
+"""How a script lives, reports and dies: errors and exit codes, signals, progress, the console."""

@@ -1,0 +1,122 @@
+"""The errors a user can meet and the exit code each one becomes; no handling logic of a task.
+
+Exit codes: 0 done; 2 usage, or a lack of memory; 3 data; 4 checkpoint; 75 stopped on request, run
+again to continue.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from utils.process import exit as exit_util
+from utils.process import stop as stop_util
+from utils.process.console import prepare_streams, show
+
+EXIT_DONE = 0
+EXIT_USAGE = 2
+EXIT_DATA = 3
+EXIT_CHECKPOINT = 4
+EXIT_STOPPED = 75
+
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+SHORTEN = "shorten the names of its folders and of itself (most file systems take 255 bytes each)"
+_ADVICE = {
+    **dict.fromkeys(FORBIDDEN, "; change its permissions or name another folder"),
+    errno.EISDIR: "; move the folder away, a file belongs there",
+    errno.ENAMETOOLONG: f"; {SHORTEN}",
+    errno.ELOOP: "; remove the links, which lead in a circle",
+}
+
+
+class DataError(ValueError):
+    """Something about the data is wrong: a folder, an image, an info dict, a result to compare."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, or not one of this model; or a run lost its footing."""
+
+
+class StopRequested(Exception):
+    """A request to stop came where no loop could end in order; the message says how to go on."""
+
+
+class StorageError(OSError):
+    """A file could not be written; the message names the path and the free space."""
+
+
+def run_main(main: Callable[[], int]) -> None:
+    """Runs a script's ``main`` and exits with the contract's code.
+
+    Errors meant for users print one ``error:`` line; ``TRACEBACK=1`` in the environment shows the
+    whole trace instead. So does Ctrl-C where no loop would notice it, with the code of a stop.
+    Anything else is a bug and keeps its traceback (exit code 1). Once it was asked to stop, the
+    process hears no further signal until its end.
+    """
+    prepare_streams()
+    exit_util.prepare()
+    stop_util.first_stop_is_last()
+    try:
+        code = main()
+    except StopRequested as request:
+        _tell(str(request))
+        code = EXIT_STOPPED
+    except (KeyboardInterrupt, Exception) as error:
+        is_interrupt = any(isinstance(one, KeyboardInterrupt) for one in with_causes(error))
+        is_for_users = isinstance(error, (ValueError, OSError)) or is_out_of_memory(error)
+        is_for_users = is_for_users or is_interrupt
+        if not is_for_users or os.environ.get("TRACEBACK") == "1":
+            raise
+        if is_interrupt:
+            _tell("stopped by SIGINT outside of any loop: run it again to go on")
+            code = EXIT_STOPPED
+        else:
+            _tell(f"error: {_without_trace(str(error)) or type(error).__name__}{_advice(error)}")
+            code = _exit_code(error)
+    exit_util.leave(code)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or torch on a CPU or GPU, got no memory; told without importing torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # the allocator of a CPU has no exception of its own
+    refusals = ("can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in refusals)
+
+
+def _tell(line: str) -> None:
+    show(line, sys.stderr)
+
+
+def with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and one after the other those that it came from: libraries wrap what they meet."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _without_trace(message: str) -> str:
+    """The message itself of an error that a loader process has wrapped into its traceback."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().splitlines()[-1].partition(": ")[2]
+
+
+def _advice(error: BaseException) -> str:
+    if is_out_of_memory(error):
+        return "; give a smaller --batch_size, --microbatch or network, or more memory"
+    number = getattr(error, "errno", None)
+    if isinstance(error, StorageError) or number is None:
+        return ""
+    return _ADVICE.get(number, "")
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, CheckpointError):
+        return EXIT_CHECKPOINT
+    if isinstance(error, (DataError, OSError)):
+        return EXIT_DATA
+    return EXIT_USAGE

@@ -1,0 +1,1 @@
+"""Pages that run nothing foreign, and their plots."""

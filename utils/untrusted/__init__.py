@@ -1,0 +1,1 @@
+"""Files of anybody, read without running anything that is in them."""

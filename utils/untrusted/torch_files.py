@@ -1,0 +1,106 @@
+"""Checks the zip archive of a ``.pt`` file before torch reads it.
+
+torch ignores the CRCs, and reads directory and members with a library of its own. So an archive is
+refused wherever that library and ``zipfile`` could see different members in it.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+
+from utils.process.errors import CheckpointError
+from utils.untrusted.pickle_arrays import UnsafePickleError
+from utils.untrusted.torch_pickle import check_older_file, check_tensor_pickle
+
+_END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
+_END_BYTES, _END_64_BYTES, _LOCATOR_64_BYTES = 22, 56, 20
+_PICKLE = "data.pkl"
+
+
+def check_archive(data: bytes, path: str) -> None:
+    """Checks every CRC; the older, non-zip format has none.
+
+    Raises:
+        CheckpointError: empty, damaged, compressed, or not a single, plain archive.
+    """
+    if not data:
+        raise CheckpointError(f"{path} is empty")
+    if not data.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            problem = _problem(data, archive.infolist())
+            damaged = None if problem else archive.testzip()
+    except Exception as error:  # a damaged header can ask zipfile for anything
+        raise CheckpointError(f"{path} is damaged ({str(error)[:200]})") from None
+    if problem:
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint: {problem}; save it again as a plain state_dict "
+            "of tensors"
+        )
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged (CRC of {damaged[:200]})")
+
+
+def check_pickles(data: bytes, path: str) -> None:
+    """Looks through the pickles of a file whose archive was checked.
+
+    Raises:
+        CheckpointError: they hold more than plain tensors need.
+    """
+    try:
+        if not data.startswith(b"PK"):
+            check_older_file(data)
+            return
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name for name in archive.namelist() if _base(name) == _PICKLE]
+            for name in names:
+                check_tensor_pickle(archive.read(name))
+    except UnsafePickleError as error:
+        raise CheckpointError(unsafe(path, str(error))) from None
+    if not names:
+        raise CheckpointError(unsafe(path, f"it has no {_PICKLE}"))
+
+
+def unsafe(path: str, reason: str) -> str:
+    """The message for a file that is not of tensors only."""
+    return (
+        f"{path} is no checkpoint that can be loaded safely ({reason[:300]}); save it again as a "
+        "plain state_dict of tensors"
+    )
+
+
+def _problem(data: bytes, members: list[zipfile.ZipInfo]) -> str:
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        # torch.save never does that, and a small file could unpack for hours
+        return "its archive is compressed, as TorchScript's is"
+    if not _has_one_directory(data):
+        return "its directory is not where its end says"
+    if sum(member.file_size for member in members) > len(data):
+        return "its members overlap"
+    # torch's library takes names of either case for the same
+    if len({member.filename.lower() for member in members}) < len(members):
+        return "it has two members of one name"
+    return ""
+
+
+def _has_one_directory(data: bytes) -> bool:
+    """``zipfile`` finds the directory by its length, torch by its offset: they must agree."""
+    end = len(data) - _END_BYTES
+    if data[end : end + 4] != _END:
+        return False
+    size, offset = struct.unpack_from("<2L", data, end + 12)
+    locator = end - _LOCATOR_64_BYTES
+    if data[max(locator, 0) : locator + 4] == _LOCATOR_64:
+        end = locator - _END_64_BYTES
+        (place,) = struct.unpack_from("<Q", data, locator + 8)
+        if place != end or data[end : end + 4] != _END_64:
+            return False
+        size, offset = struct.unpack_from("<2Q", data, end + 40)
+    return bool(offset + size == end)
+
+
+def _base(name: str) -> str:
+    return name.lower().rpartition("/")[2]

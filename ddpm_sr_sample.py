@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         model = load_checked(create_sr_model, stored, sample.model_path, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)
-        sizes, path = (flags.large_size, flags.small_size), sample.to_sample_images_dict_path
+        sizes, path = flags.sizes, sample.to_sample_images_dict_path
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,

@@ -26,6 +26,9 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, tests; returns the exit code."""
     args = create_parser().parse_args(argv)
+    from sr_var.stored_flags import follow_net
+
+    args = follow_net(args, BaselineModelFlags)
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(BaselineTestFlags, args)
     from sr_var.base_dataset import load_test_entries
@@ -33,16 +36,15 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.mean_utils import batches_to_do, regression_test_data
     from sr_var.networks import finish_test, tested_model
     from utils.dist_util import is_main
+    from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, flags, step = tested_model(args, model_flags, test, run.logger)
-        sizes = flags["large_size"], flags["small_size"]
-        model_flags = BaselineModelFlags(**flags)  # those stored with the run
+        sizes, step = model_flags.sizes, step_of(test.model_path)
+        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
-        run.write_args(args, **flags)
         is_turned = data_flags.apply_orientation
         results = baseline_result_folder(model_flags, test, step, apply_orientation=is_turned)
         batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)

@@ -26,31 +26,34 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
+    from sr_var.stored_flags import follow_net_run
+
+    args = follow_net_run(args, BaselineModelFlags)
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(DataFlags, args)
     train = from_args(BaselineTrainFlags, args)
     from sr_var.baseline import BaselineTrainLoop
     from sr_var.data.pairs import load_regression_data
-    from sr_var.model_args import identity_of
-    from sr_var.networks import new_model, settle_train_flags, store_model_flags
+    from sr_var.model_args import args_path, identity_of, save_model_args
+    from sr_var.networks import new_model
     from sr_var.script_util import create_baseline_model
+    from utils.loops.networks import in_usable_precision
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
-        flags, train = settle_train_flags(args, model_flags, train, run.logger)
-        run.write_args(args, **flags)
-        sizes = flags["large_size"], flags["small_size"]
+        train = in_usable_precision(train, run.logger.info)
+        sizes = model_flags.sizes
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info
         )
         loop = BaselineTrainLoop(
-            model=new_model(create_baseline_model, flags, train),
-            model_flags=BaselineModelFlags(**flags),
+            model=new_model(create_baseline_model, vars(model_flags), train),
+            model_flags=model_flags,
             data=data,
-            identity=identity_of(BaselineModelFlags, flags),
+            identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),
         )
-        store = partial(store_model_flags, train, BaselineModelFlags, flags)
+        store = partial(save_model_args, args_path(train.log_dir, BaselineModelFlags), model_flags)
         return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
 
 

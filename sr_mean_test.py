@@ -23,6 +23,9 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, tests; returns the exit code."""
     args = create_parser().parse_args(argv)
+    from sr_var.stored_flags import follow_net
+
+    args = follow_net(args, MeanModelFlags)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
@@ -33,15 +36,15 @@ def main(argv: list[str] | None = None) -> int:
         regression_test_data,
     )
     from sr_var.networks import finish_test, tested_model
+    from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, flags, step = tested_model(args, model_flags, test, run.logger)
-        sizes = flags["large_size"], flags["small_size"]
+        sizes, step = model_flags.sizes, step_of(test.model_path)
+        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
-        run.write_args(args, **flags)
         is_turned = data_flags.apply_orientation
         results = mean_result_folder(
             test.output_dir, step, test.model_path, apply_orientation=is_turned

@@ -30,34 +30,37 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
+    from sr_var.stored_flags import follow_net_run
+
+    args = follow_net_run(args, MeanModelFlags)
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(DataFlags, args)
     train, fold_flags = from_args(MeanTrainFlags, args), from_args(FoldFlags, args)
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
     from sr_var.mean_utils import SRMeanTrainLoop
-    from sr_var.model_args import identity_of
-    from sr_var.networks import new_model, settle_train_flags, store_model_flags
+    from sr_var.model_args import args_path, identity_of, save_model_args
+    from sr_var.networks import new_model
     from sr_var.script_util import create_mean_model
+    from utils.loops.networks import in_usable_precision
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
-        flags, train = settle_train_flags(args, model_flags, train, run.logger)
-        run.write_args(args, **flags)
-        sizes = flags["large_size"], flags["small_size"]
+        train = in_usable_precision(train, run.logger.info)
+        sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(fold_flags)
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info, cross_fit
         )
-        model = new_model(create_mean_model, flags, train)
+        model = new_model(create_mean_model, vars(model_flags), train)
         loop = SRMeanTrainLoop(
             model=model,
             data=data,
             cross_fit=cross_fit,
-            identity=identity_of(MeanModelFlags, flags),
+            identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),
         )
-        store = partial(store_model_flags, train, MeanModelFlags, flags)
+        store = partial(save_model_args, args_path(train.log_dir, MeanModelFlags), model_flags)
         return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
 
 

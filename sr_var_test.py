@@ -31,6 +31,9 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, tests; returns the exit code."""
     args = create_parser().parse_args(argv)
+    from sr_var.stored_flags import follow_net
+
+    args = follow_net(args, VarModelFlags)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, test = from_args(TestDataFlags, args), from_args(VarTestFlags, args)
     fold_flags = from_args(CrossFitFlags, args)
@@ -39,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.mean_utils import batches_to_do, regression_test_data
     from sr_var.networks import finish_test, frozen_means, mean_net_paths, tested_model
     from sr_var.var_utils import SRVarTestLoop, digests, require_same_mean, var_result_folder
-    from utils.loops.checkpoint import manifest_beside
+    from utils.loops.checkpoint import manifest_beside, step_of
     from utils.runs.start import started
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        model, flags, step = tested_model(args, model_flags, test, run.logger)
-        sizes = flags["large_size"], flags["small_size"]
+        sizes, step = model_flags.sizes, step_of(test.model_path)
+        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
         mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args)
@@ -53,7 +56,6 @@ def main(argv: list[str] | None = None) -> int:
         require_same_mean(state, digests(mean_paths), test.model_path)
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
-        run.write_args(args, **flags)
         is_turned = data_flags.apply_orientation
         results = var_result_folder(
             test.output_dir, step, test.model_path, *mean_paths, apply_orientation=is_turned

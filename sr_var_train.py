@@ -31,29 +31,32 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
+    from sr_var.stored_flags import follow_net_run
+
+    args = follow_net_run(args, VarModelFlags)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
     residuals = from_args(ResidualFlags, args)
     from sr_var import networks as build
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
-    from sr_var.model_args import identity_of
+    from sr_var.model_args import args_path, identity_of, save_model_args
     from sr_var.script_util import create_var_model
     from sr_var.var_utils import SRVarTrainLoop, check_loss, digests
+    from utils.loops.networks import in_usable_precision
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info
-        flags, train = build.settle_train_flags(args, model_flags, train, run.logger)
-        check_loss(residuals.loss, flags["last_layer_type"])
-        run.write_args(args, **flags)
-        sizes = flags["large_size"], flags["small_size"]
+        train = in_usable_precision(train, log)
+        check_loss(residuals.loss, model_flags.last_layer_type)
+        sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(residuals)
         mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
         data = load_regression_data(
             data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
         )
-        model = build.new_model(create_var_model, flags, train)
+        model = build.new_model(create_var_model, vars(model_flags), train)
         loop = SRVarTrainLoop(
             model=model,
             mean_model=mean_net,
@@ -61,12 +64,12 @@ def main(argv: list[str] | None = None) -> int:
             loss=residuals.loss,
             cross_fit=cross_fit,
             mean_digests=digests(build.mean_net_paths(mean_flags, cross_fit)),
-            identity=identity_of(VarModelFlags, flags),
+            identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),
         )
         build.report_leakage(mean_net, data, residuals.leakage_images, run.logger, loop.step)
-        store = partial(build.store_model_flags, train, VarModelFlags, flags)
+        store = partial(save_model_args, args_path(train.log_dir, VarModelFlags), model_flags)
         return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.flags.compute import ComputeFlags
+from utils.flags.groups import Compute, Precision
 from utils.flags.training import TrainFlags
 from utils.script_util import flag
 
@@ -13,39 +13,51 @@ SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
 
 
 @dataclass(frozen=True)
-class DenoiserFlags:
-    """The denoising U-Net, whatever its images are conditioned on."""
+class UNetFlags(Precision):
+    """What every U-Net has, of whatever task."""
 
-    num_channels: int = flag(128, "base width of the network")
     num_res_blocks: int = flag(2, "residual blocks per resolution")
     num_heads: int = flag(4, "attention heads")
     num_heads_upsample: int = flag(-1, "attention heads on the way up; -1: as num_heads")
     num_head_channels: int = flag(-1, "channels per attention head; -1: by num_heads")
     attention_resolutions: str = flag("16,8", "sides at which to attend, pixels, comma separated")
-    channel_mult: str = flag("", "width of each resolution in base widths; empty: by the size")
+    channel_mult: str = flag(
+        "", "width of each resolution in base widths; empty: by the image size"
+    )
     dropout: float = flag(0.0, "dropout probability", is_free=True)
-    class_cond: bool = flag(False, "condition on the class label")
-    num_classes: int = flag(1000, "number of class labels (with class_cond)")
     use_checkpoint: bool = flag(
         False, "recompute activations in the backward pass: less memory", is_free=True
     )
-    use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
     resblock_updown: bool = flag(False, "change resolution inside residual blocks")
-    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)", is_free=True)
-    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)", is_free=True)
     use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
 
 
 @dataclass(frozen=True)
-class DiffusionFlags:
-    """The noising process and what the network predicts."""
+class DenoiserFlags(UNetFlags):
+    """The denoising U-Net, whatever its images are conditioned on."""
 
-    learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
-    diffusion_steps: int = flag(1000, "steps of the process the network is trained on")
+    num_channels: int = flag(128, "base width of the network")
+    class_cond: bool = flag(False, "condition on the class label")
+    num_classes: int = flag(1000, "number of class labels (with class_cond)")
+    use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
+
+
+@dataclass(frozen=True)
+class ScheduleFlags:
+    """The noising process and the steps back."""
+
+    diffusion_steps: int = flag(1000, "steps of the whole noising process")
     noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
     timestep_respacing: str = flag(
         "", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10", is_free=True
     )
+
+
+@dataclass(frozen=True)
+class DiffusionFlags(ScheduleFlags):
+    """The noising process and what the network predicts."""
+
+    learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
     use_kl: bool = flag(False, "train on the variational bound")
     predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
     rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
@@ -65,14 +77,20 @@ class DiffusionTrainFlags(TrainFlags):
 
 
 @dataclass(frozen=True)
-class SamplerFlags(ComputeFlags):
+class TrainedFlags:
+    """Which denoiser is used, and how."""
+
+    model_path: str = flag("", "checkpoint of the network; left out: that of the preset")
+    clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
+
+
+@dataclass(frozen=True)
+class SamplerFlags(TrainedFlags, Compute):
     """How the reverse process of which network is integrated."""
 
-    model_path: str = flag("", "checkpoint of the network")
     sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
-    clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
 
     def __post_init__(self) -> None:
         """Refuses two samplers at once."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
 from utils.files.atomic import sha256_of
-from utils.files.identity import Identity, free_flags
+from utils.files.identity import Identity
 from utils.metrics import HALF_RANGE_255
-from utils.script_util import defaults, require_at_least
+from utils.script_util import defaults, free_flags, require_at_least
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion

@@ -7,7 +7,7 @@ and so not verified; whoever loads the weights does that. torch is imported wher
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import Field, dataclass, field
 from typing import Any
 
@@ -29,12 +29,14 @@ class Start:
         manifest: of its set; empty if it has none.
         is_resumed: whether a training goes on from it.
         is_new_run: whether a training takes its weights alone: then nothing must agree.
+        is_in_charge: whether its flags count even where a command line gives others.
     """
 
     path: str = ""
     manifest: Mapping[str, Any] = field(default_factory=dict)
     is_resumed: bool = False
     is_new_run: bool = False
+    is_in_charge: bool = False
 
     @property
     def class_names(self) -> list[str]:
@@ -80,9 +82,8 @@ def start_of_run(args: argparse.Namespace, folder: str) -> Start:
     store = CheckpointStore(folder)
     if name and (name != "auto" or (folder and store.steps())):
         manifest = store.peek(name)
-        step = str(manifest["step"]) if name == "auto" and manifest else name
-        path = name if step == "auto" else store.path_of(step)
-        return Start(path, manifest, is_resumed=True)
+        step = str(manifest["step"] if manifest else store.steps()[0]) if name == "auto" else name
+        return Start(store.path_of(step), manifest, is_resumed=True)
     if args.init_from:
         manifest = CheckpointStore("").peek(args.init_from)
         return Start(args.init_from, manifest, is_new_run=True)
@@ -90,20 +91,16 @@ def start_of_run(args: argparse.Namespace, folder: str) -> Start:
 
 
 def follow_checkpoint(
-    args: argparse.Namespace,
-    start: Start,
-    flags: Iterable[Field[Any]],
-    free: Collection[str] = frozenset(),
+    args: argparse.Namespace, start: Start, flags: Iterable[Field[Any]]
 ) -> argparse.Namespace:
     """The arguments with the checkpoint's values for the flags that were not given.
 
-    What was followed is said once the script has started (``utils.runs.start.started``).
+    What was followed is said once the script has started (`utils.runs.start.started`).
 
     Args:
         args: settled by presets.
         start: the checkpoint.
         flags: which of the flags describe its network and process.
-        free: names of those that may be given otherwise.
 
     Raises:
         CheckpointError: for flags that were given and differ, or values that no flag could have.
@@ -112,21 +109,43 @@ def follow_checkpoint(
     known = {one.name: one for one in flags if one.name in made}
     given = known.keys() & args.given_flags
     same = {name for name in given if _is_same_words(made[name], getattr(args, name))}
-    if not start.is_new_run:
+    free = frozenset(name for name, one in known.items() if one.metadata["is_free"])
+    is_strict = getattr(args, "strict_flags", False)
+    if not start.is_new_run and (is_strict or not start.is_in_charge):
         asked = {name: getattr(args, name) for name in given - same}
-        if getattr(args, "strict_flags", False):
-            free = frozenset()
-        identity = Identity(network=asked, free=frozenset(free))
+        identity = Identity(network=asked, free=frozenset() if is_strict else free)
         identity.refuse_other_flags(start.path, start.manifest, start.remedy)
-    is_precision_settled = bool(_PRECISION & given) or not start.is_resumed
-    left = known.keys() - given - (_PRECISION if is_precision_settled else set())
-    values = {name: stored_value(known[name], made[name], start.path) for name in left | same}
-    changed = {name: values[name] for name in sorted(left) if values[name] != getattr(args, name)}
-    notices = list(getattr(args, "notices", ()))
-    if changed:
-        listed = ", ".join(f"--{name} {shown(value)}" for name, value in changed.items())
-        notices.append(f"notice: flags that were left out are those of {start.path}: {listed}")
+    left = known.keys() - (same if start.is_in_charge else given)
+    if not start.is_in_charge and (_PRECISION & given or not start.is_resumed):
+        left -= _PRECISION
+    values = {
+        name: stored_value(known[name], made[name], f"the manifest of {start.path}")
+        for name in left | same
+    }
+    changed = {name for name in left if values[name] != getattr(args, name)}
+    notices = [*getattr(args, "notices", ()), *_what_changed(args, values, changed, free, start)]
     return with_values(args, **values, notices=tuple(notices))
+
+
+def _what_changed(
+    args: argparse.Namespace,
+    values: Mapping[str, Any],
+    changed: Set[str],
+    free: Set[str],
+    start: Start,
+) -> Iterator[str]:
+    """Says which flags are those of the checkpoint: a warning where others were given."""
+    overruled = [name for name in sorted(changed) if name in args.given_flags]
+    left_out = [name for name in sorted(changed) if name not in args.given_flags]
+    if left_out:
+        listed = ", ".join(f"--{name} {shown(values[name])}" for name in left_out)
+        yield f"notice: flags that were left out are those of {start.path}: {listed}"
+    if overruled:
+        kind = "notice" if free >= set(overruled) else "warning"
+        listed = ", ".join(
+            f"{name} {values[name]!r} (command line {getattr(args, name)!r})" for name in overruled
+        )
+        yield f"{kind}: model flags come from the checkpoint, which differs: {listed}"
 
 
 def _is_same_words(made: Any, asked: Any) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -32,19 +32,19 @@ from image_ddpm.networks import channel_mult
 from models.config import UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from models.encoder_config import EncoderConfig
-from utils.files.identity import Identity, differences, free_flags, made_with
+from utils.files.identity import Identity, differences, made_with
 from utils.flags.stored import stored_value
 from utils.images.dataset import CropDataset, Entry, noting
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
-from utils.script_util import defaults
+from utils.script_util import defaults, flags_of, free_flags
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
 _ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
-(_NUM_CLASSES,) = (one for one in fields(ClassifierImageFlags) if one.name == "num_classes")
+(_NUM_CLASSES,) = (one for one in flags_of(ClassifierImageFlags) if one.name == "num_classes")
 
 
 class ClassifierUNet(UNetConfig):
@@ -183,7 +183,9 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
             )
         del asked["num_classes"]  # numbers of no meaning beyond the names
         image["num_classes"] = stored_value(
-            _NUM_CLASSES, made.get("num_classes", network.num_classes), guide.path
+            _NUM_CLASSES,
+            made.get("num_classes", network.num_classes),
+            f"the manifest of {guide.path}",
         )
     found = differences(made, {name: asked[name] for name in asked if name in made}, {})
     if found:

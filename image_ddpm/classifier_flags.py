@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm.flags import DiffusionFlags
-from image_ddpm.flags import LOGDIR_VARIABLE, ImageDiffusionFlags
+from image_ddpm.flags import ImageDiffusionFlags, ImageShape, SaveFlags
 from models.encoder_config import POOLS
-from utils.flags.training import TrainFlags
 from utils.script_util import flag, from_args, require_at_least
 
 
@@ -43,20 +42,15 @@ class GuideFlags(ClassifierFlags):
 
 
 @dataclass(frozen=True)
-class ClassifierImageFlags:
+class ClassifierImageFlags(ImageShape):
     """The images that it is for."""
 
-    image_size: int = flag(
-        64, "side of the images, pixels; the short side of larger ones is reduced to it, then cut"
-    )
-    in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
     num_classes: int = flag(1000, "number of class labels")
 
     def __post_init__(self) -> None:
         """Refuses what no image and no class is."""
-        require_at_least(self, image_size=1, num_classes=1)
-        if self.in_channels not in (1, 3):
-            raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
+        super().__post_init__()
+        require_at_least(self, num_classes=1)
 
 
 @dataclass(frozen=True)
@@ -72,14 +66,12 @@ class ClassifierProcessFlags(ImageDiffusionFlags):
 
 
 @dataclass(frozen=True)
-class ClassifierTrainFlags(TrainFlags):
+class ClassifierTrainFlags(SaveFlags):
     """Training."""
 
-    lr: float = flag(3e-4, "learning rate of AdamW")
-    weight_decay: float = flag(0.05, "decoupled weight decay of AdamW")
-    max_step: int = flag(150000, "stop after this many steps in total")
-    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
-    model_save_dir: str = flag("", "folder of the checkpoints; empty: log_dir")
+    lr: float = 3e-4
+    weight_decay: float = 0.05
+    max_step: int = 150000
 
 
 def noise_of(process: DiffusionFlags) -> dict[str, Any]:

@@ -11,34 +11,53 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TypeVar
 
-from ddpm.flags import DenoiserFlags, DiffusionFlags, DiffusionTrainFlags, SamplerFlags
+from ddpm.flags import (
+    DenoiserFlags,
+    DiffusionFlags,
+    DiffusionTrainFlags,
+    SamplerFlags,
+    TrainedFlags,
+)
 from utils.files.names import with_home
 from utils.flags.data import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
+from utils.flags.groups import AutoBatch, Batch, ImageFolder, ScriptFlags
+from utils.flags.training import TrainFlags
 from utils.machine.launch import read_launch
-from utils.script_util import flag, require_at_least, require_size_or_auto
+from utils.script_util import flag, require_at_least
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
 
 
 @dataclass(frozen=True)
-class ImageModelFlags(DenoiserFlags):
-    """The denoising network."""
+class ImageShape:
+    """What the images of a network are."""
 
     image_size: int = flag(
         64, "side of the images, pixels; the short side of larger ones is reduced to it, then cut"
     )
     in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
+
+    def __post_init__(self) -> None:
+        """Refuse what no image is."""
+        require_at_least(self, image_size=1)
+        if self.in_channels not in (1, 3):
+            raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
+
+
+@dataclass(frozen=True)
+class ImageModelFlags(ImageShape, DenoiserFlags):
+    """The denoising network."""
+
     class_dropout: float = flag(
         0.0, "share of labels replaced by 'none' in training, for classifier-free guidance"
     )
 
     def __post_init__(self) -> None:
         """Refuses what makes no network of images."""
+        super().__post_init__()
         require_at_least(self, num_classes=1)
-        if self.in_channels not in (1, 3):
-            raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
         if not 0.0 <= self.class_dropout < 1.0:
             raise ValueError(f"--class_dropout {self.class_dropout} must be in [0, 1)")
         if self.class_dropout and not self.class_cond:
@@ -56,15 +75,14 @@ class ImageModelFlags(DenoiserFlags):
 class ImageDiffusionFlags(DiffusionFlags):
     """The noising process and what the network predicts."""
 
-    rescale_timesteps: bool = flag(True, "hand the network t scaled to 0..1000")
-    rescale_learned_sigmas: bool = flag(True, "rescaled variational term beside the squared error")
+    rescale_timesteps: bool = True
+    rescale_learned_sigmas: bool = True
 
 
 @dataclass(frozen=True)
-class LabelFlags(ReadingFlags):
+class LabelFlags(ImageFolder, ReadingFlags):
     """Which images, and where their labels come from."""
 
-    data_dir: str = flag("", "folder of the images")
     data_info_dict_path: str = flag(
         "", "pickle of class -> label and file names; empty: all images below data_dir"
     )
@@ -92,12 +110,31 @@ class ImageDataFlags(LabelFlags, CropFlags):
 
 
 @dataclass(frozen=True)
-class ImageTrainFlags(DiffusionTrainFlags):
+class ImageScriptFlags(ScriptFlags):
+    """What every script has; where to log may be left to the environment (`with_folders`)."""
+
+    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
+
+
+@dataclass(frozen=True)
+class SaveFlags(ImageScriptFlags, TrainFlags):
+    """What every training has."""
+
+    model_save_dir: str = flag("", "folder of the checkpoints; empty: log_dir")
+
+
+@dataclass(frozen=True)
+class ResultFlags(ImageScriptFlags):
+    """What every script with results has."""
+
+    output_dir: str = flag("", "folder of the results; empty: log_dir")
+
+
+@dataclass(frozen=True)
+class ImageTrainFlags(SaveFlags, DiffusionTrainFlags):
     """Training."""
 
-    ema_rate: str = flag("0.9999", "decay rates of averaged weights, comma separated; empty: none")
-    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
-    model_save_dir: str = flag("", "folder of the checkpoints; empty: log_dir")
+    ema_rate: str = "0.9999"
     sample_interval: int = flag(10000, "steps between grids of samples in TensorBoard; 0: none")
     num_grid_samples: int = flag(16, "images in such a grid")
 
@@ -108,14 +145,11 @@ class ImageTrainFlags(DiffusionTrainFlags):
 
 
 @dataclass(frozen=True)
-class ImageSampleFlags(SamplerFlags):
+class ImageSampleFlags(SamplerFlags, AutoBatch, ResultFlags):
     """How many samples of what, and where to."""
 
-    model_path: str = flag("", "checkpoint to sample from; empty: that of the preset")
     num_samples: int = flag(10000, "samples in all")
-    batch_size: int = flag(
-        16, "samples per network evaluation and process; auto: found by timing", is_auto=True
-    )
+    batch_size: int = 16
     labels: str = flag(
         "",
         "classes to draw in turn, comma separated: labels, or names where the checkpoint keeps "
@@ -126,18 +160,13 @@ class ImageSampleFlags(SamplerFlags):
         "classifier-free guidance (trained with class_dropout); 1: none, 0: without class, but for "
         "a learned variance",
     )
-    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
-    output_dir: str = flag("", "folder of the samples; empty: log_dir")
     png: bool = flag(False, "write each sample as a PNG, and a grid of the first ones, too")
-    seed: int = flag(0, "of the noise and of random labels, functions of (seed, index)")
-    debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
-    dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
         """Refuses counts that draw nothing."""
         super().__post_init__()
         require_at_least(self, num_samples=1, seed=0)
-        require_size_or_auto(self, "batch_size")
+        require_at_least(self, -1, batch_size=1)
 
     @property
     def chosen_labels(self) -> tuple[str, ...]:
@@ -146,41 +175,18 @@ class ImageSampleFlags(SamplerFlags):
 
 
 @dataclass(frozen=True)
-class NLLFlags:
+class NLLFlags(TrainedFlags, Batch, ResultFlags):
     """What to measure."""
 
-    model_path: str = flag("", "checkpoint to measure; empty: that of the preset")
     num_samples: int = flag(1000, "images, the first ones of data_dir; -1: all")
-    batch_size: int = flag(1, "images per network evaluation and process")
-    clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
-    log_dir: str = flag("", f"folder of the log; empty: ${LOGDIR_VARIABLE}, else a new one in /tmp")
-    output_dir: str = flag("", "folder of the results; empty: log_dir")
-    seed: int = flag(0, "of the noise, a function of (seed, image name)")
-    debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
-    dry_run: bool = flag(False, "one network evaluation, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
         """Refuses counts that measure nothing."""
         require_at_least(self, batch_size=1, seed=0)
-        if self.num_samples < 1 and self.num_samples != -1:
-            raise ValueError(f"--num_samples {self.num_samples} must be -1 or at least 1")
+        require_at_least(self, -1, num_samples=1)
 
 
-Flags = TypeVar("Flags", bound="HasLogDir")
-
-
-class HasLogDir(Protocol):
-    """Flags of a script that logs."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def log_dir(self) -> str:
-        """Where to; empty: not given."""
-
-    @property
-    def dry_run(self) -> bool:
-        """Whether nothing is written."""
+Flags = TypeVar("Flags", bound=ScriptFlags)
 
 
 def with_folders(flags: Flags) -> Flags:

@@ -6,7 +6,6 @@ To be called once presets have been settled, before the flags are read.
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 
 from ddpm.process import TRAINING_ONLY
 from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
@@ -16,13 +15,12 @@ from image_ddpm.classifier_flags import (
     ClassifierProcessFlags,
 )
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, save_dir_of
-from utils.files.identity import free_flags
+from utils.script_util import flags_of
 
-_DENOISER = (*fields(ImageModelFlags), *fields(ImageDiffusionFlags))
+_DENOISER = (*flags_of(ImageModelFlags), *flags_of(ImageDiffusionFlags))
 _IN_USE = tuple(one for one in _DENOISER if one.name not in TRAINING_ONLY)
-_FREE = free_flags(ImageModelFlags, ImageDiffusionFlags, ClassifierFlags, ClassifierProcessFlags)
-_CLASSIFIER = fields(ClassifierFlags)
-_IMAGES = fields(ClassifierImageFlags)
+_CLASSIFIER = flags_of(ClassifierFlags)
+_IMAGES = flags_of(ClassifierImageFlags)
 _NUM_CLASSES = tuple(one for one in _IMAGES if one.name == "num_classes")
 
 
@@ -33,7 +31,7 @@ def follow_run(args: argparse.Namespace) -> tuple[argparse.Namespace, Start]:
         CheckpointError: for flags that contradict the run to resume.
     """
     start = start_of_run(args, save_dir_of(args))
-    return follow_checkpoint(args, start, _DENOISER, _FREE), start
+    return follow_checkpoint(args, start, _DENOISER), start
 
 
 def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
@@ -43,7 +41,7 @@ def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
         CheckpointError: for flags that contradict it.
     """
     start = start_of_file(args.model_path)
-    return follow_checkpoint(args, start, _IN_USE, _FREE)
+    return follow_checkpoint(args, start, _IN_USE)
 
 
 def follow_classifier_run(args: argparse.Namespace) -> tuple[argparse.Namespace, Start]:
@@ -53,8 +51,8 @@ def follow_classifier_run(args: argparse.Namespace) -> tuple[argparse.Namespace,
         CheckpointError: for flags that contradict the run to resume.
     """
     start = start_of_run(args, save_dir_of(args))
-    flags = (*_CLASSIFIER, *_IMAGES, *fields(ClassifierProcessFlags))
-    return follow_checkpoint(args, start, flags, _FREE), start
+    flags = (*_CLASSIFIER, *_IMAGES, *flags_of(ClassifierProcessFlags))
+    return follow_checkpoint(args, start, flags), start
 
 
 def follow_guide(args: argparse.Namespace) -> argparse.Namespace:
@@ -67,7 +65,7 @@ def follow_guide(args: argparse.Namespace) -> argparse.Namespace:
     """
     start = start_of_file(args.classifier_path)
     flags = _CLASSIFIER if args.class_cond else (*_CLASSIFIER, *_NUM_CLASSES)
-    return follow_checkpoint(args, start, flags, _FREE)
+    return follow_checkpoint(args, start, flags)
 
 
 def follow_features(args: argparse.Namespace) -> argparse.Namespace:
@@ -77,4 +75,4 @@ def follow_features(args: argparse.Namespace) -> argparse.Namespace:
         CheckpointError: for flags that contradict the classifier.
     """
     start = start_of_file(args.features)
-    return follow_checkpoint(args, start, (*_CLASSIFIER, *_IMAGES), _FREE)
+    return follow_checkpoint(args, start, (*_CLASSIFIER, *_IMAGES))

@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 
 from utils.files.names import number_name
-from utils.flags.training import TrainFlags
-from utils.script_util import flag
+from utils.flags.groups import Logged, Output, Overwrite, Seeded
+from utils.flags.training import OptimizerFlags, TrainFlags
+from utils.script_util import flag, require_at_least
 
 TRAIN, GENERATE, TRAIN_NOISY = "train", "generate_noisy_label", "train_on_noisy_label"
 ANALYSE, DRAW = "predict_analysis", "draw_pictures"
@@ -18,7 +19,7 @@ EMNIST_SETS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 
 
 @dataclass(frozen=True)
-class MnistDataFlags:
+class MnistDataFlags(Output, Overwrite):
     """Where the images come from and go to."""
 
     source: str = flag(
@@ -30,8 +31,28 @@ class MnistDataFlags:
     idx_set: str = flag(
         "", "set of EMNIST, as its files are called; empty: the one that is there", EMNIST_SETS
     )
-    output_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
-    overwrite: bool = flag(False, "replace files that hold another data set")
+    output_dir: str = "data/mnist"
+
+
+@dataclass(frozen=True)
+class SplitFlags:
+    """Where the images are."""
+
+    data_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
+
+
+@dataclass(frozen=True)
+class ShiftFlags:
+    """How training images are changed."""
+
+    max_shift: int = flag(0, "move training images by up to this many pixels each way, at random")
+
+    def check_shift(self) -> None:
+        """Refuse to move images out of the picture."""
+        if not 0 <= self.max_shift < IMAGE_SIDE:
+            raise ValueError(
+                f"--max_shift {self.max_shift} must be from 0 to {IMAGE_SIDE - 1} pixels"
+            )
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,7 @@ class NetFlags:
 
 
 @dataclass(frozen=True)
-class NoiseFlags:
+class NoiseFlags(SplitFlags, Overwrite):
     """What is done, and on which labels."""
 
     task: str = flag("train", "what to do", (TRAIN, GENERATE, TRAIN_NOISY, ANALYSE, DRAW))
@@ -71,8 +92,6 @@ class NoiseFlags:
     noise_label_file: str = flag(
         "", "file of the labels; empty: <data_dir>/<noise_type>_noisy_label_<alpha>.pkl"
     )
-    data_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
-    overwrite: bool = flag(False, "replace labels that were drawn otherwise")
 
     def __post_init__(self) -> None:
         """Refuses a share that is none."""
@@ -97,15 +116,13 @@ class NoiseFlags:
 
 
 @dataclass(frozen=True)
-class LabelTrainFlags(TrainFlags):
+class LabelTrainFlags(ShiftFlags, TrainFlags):
     """Training; the other tasks read log_dir, model_save_dir, resume_checkpoint and seed."""
 
-    lr: float = flag(1e-4, "learning rate of AdamW")
-    batch_size: int = flag(128, "images per step and process")
-    max_step: int = flag(20000, "stop after this many steps in total")
-    max_shift: int = flag(0, "move training images by up to this many pixels each way, at random")
+    batch_size: int = 128
+    max_step: int = 20000
     log_dir: str = flag("", "folder of the log and the figures; empty: logs/mnist/<run>")
-    save_interval: int = flag(2000, "steps between checkpoints")
+    save_interval: int = 2000
     model_save_dir: str = flag("", "folder of the checkpoints; empty: checkpoints/mnist/<run>")
     resume_checkpoint: str = flag(
         "",
@@ -119,29 +136,26 @@ class LabelTrainFlags(TrainFlags):
             name = "use_fp16" if self.use_fp16 else "use_bf16"
             raise ValueError(f"--{name} True: this net trains in fp32; leave the flag out")
         super().__post_init__()
-        _check_shift(self.max_shift)
+        self.check_shift()
 
 
 @dataclass(frozen=True)
-class SweepFlags(NetFlags):
+class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Output, Logged):
     """Which runs, of which net, how long, how many at once."""
 
-    data_dir: str = flag("data/mnist", "folder of training.pt and test.pt")
     noise_types: str = flag(",".join(NOISE_TYPES), "comma separated")
     alphas: str = flag(
         "0.89,0.80,0.71,0.62,0.53,0.43,0.33,0.23", "shares of right labels, comma separated"
     )
-    num_seeds: int = flag(3, "repetitions with other noise, weights and order")
-    max_step: int = flag(20000, "steps of each training")
-    lr: float = flag(1e-4, "learning rate of AdamW")
-    lr_anneal_steps: int = flag(0, "steps over which lr falls linearly to 0; 0: constant")
-    weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
-    batch_size: int = flag(128, "images per step")
-    max_shift: int = flag(0, "move training images by up to this many pixels each way, at random")
+    num_seeds: int = flag(
+        3, "repetitions; their seeds, of noise, weights and order, count on from --seed"
+    )
+    max_step: int = 20000
+    batch_size: int = 128
     num_processes: int = flag(-1, "runs at a time, one thread each; -1: as many as cores")
     seed: int = flag(0, "of the first repetition; the others count on from it")
-    output_dir: str = flag("outputs/noisy_label_sweep", "folder of the runs")
-    log_dir: str = flag("logs/noisy_label_sweep", "folder of figures, results.json and report.html")
+    output_dir: str = "outputs/noisy_label_sweep"
+    log_dir: str = "logs/noisy_label_sweep"
 
     def __post_init__(self) -> None:
         """Refuses what is no sweep."""
@@ -153,10 +167,8 @@ class SweepFlags(NetFlags):
             )
         if any(not 0.0 <= alpha <= 1.0 for alpha in self.shares):
             raise ValueError(f"--alphas {self.alphas} must be between 0 and 1")
-        for name in ("num_seeds", "max_step", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
-        _check_shift(self.max_shift)
+        require_at_least(self, num_seeds=1, max_step=1, batch_size=1)
+        self.check_shift()
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -171,8 +183,3 @@ class SweepFlags(NetFlags):
         except ValueError:
             raise ValueError(f"--alphas {self.alphas!r} must be numbers, as in 0.8,0.5") from None
         return tuple(sorted(found, reverse=True))
-
-
-def _check_shift(max_shift: int) -> None:
-    if not 0 <= max_shift < IMAGE_SIDE:
-        raise ValueError(f"--max_shift {max_shift} must be from 0 to {IMAGE_SIDE - 1} pixels")

@@ -1,6 +1,6 @@
 """``mean_model_args.pkl``, ``var_…`` and ``baseline_…``: the model flags a run was trained with.
 
-The stored flags decide; flags on a later command line yield to them, and the log says which differ.
+Which of them a later command line follows is the business of ``sr_var.stored_flags``.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ddpm.stored_flags import Start
 from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from utils.files.atomic import StrPath, write_text_atomic
-from utils.files.identity import Identity, differences, free_flags, made_with
-from utils.logger import RunLogger
-from utils.loops.checkpoint import CheckpointSet
+from utils.files.identity import Identity, differences, made_with
+from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
-from utils.script_util import defaults
+from utils.script_util import defaults, flags_of, free_flags
 from utils.untrusted.pickle_arrays import brief
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
@@ -46,9 +46,9 @@ _CLASSES = MappingProxyType(
 )
 
 
-def identity_of(flags_class: type[MeanModelFlags], flags: Mapping[str, Any]) -> Identity:
+def identity_of(flags: MeanModelFlags) -> Identity:
     """What the checkpoints of a network are: its class and flags."""
-    return Identity(_CLASSES[flags_class], dict(flags), free=free_flags(flags_class))
+    return Identity(_CLASSES[type(flags)], dict(vars(flags)), free=free_flags(type(flags)))
 
 
 def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
@@ -96,34 +96,32 @@ def load_model_args(
         ) from None
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-    return _checked(stored, defaults(flags_class), path, log)
+    # the original toolkit stores None where nothing was said
+    stored = {name: "" if value is None else value for name, value in stored.items()}
+    return _checked(stored, flags_class, path, log)
 
 
 def _checked(
-    stored: Mapping[str, Any], known: dict[str, Any], path: str, log: Callable[[str], None]
+    stored: Mapping[str, Any],
+    flags_class: type[MeanModelFlags],
+    source: str,
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
+    known = {one.name: one for one in flags_of(flags_class)}
     unknown = sorted(stored.keys() - known.keys())
     if unknown:
-        log(f"notice: {path} holds flags of no use here: {', '.join(unknown)}")
-    flags = dict(known)
-    for name in known.keys() & stored.keys():
-        value, default = stored[name], known[name]
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if isinstance(default, str) and value is None:
-            value = ""
-        if type(value) is not type(default):
-            raise CheckpointError(
-                f"{path}: {name} is {value!r}, expected a {type(default).__name__}"
-            )
-        flags[name] = value
-    problem = _problem_with_images(flags)
+        log(f"notice: {source} holds flags of no use here: {', '.join(unknown)}")
+    flags = {
+        name: stored_value(one, stored.get(name, one.default), source)
+        for name, one in known.items()
+    }
+    problem = problem_with_images(flags)
     if problem:
-        raise CheckpointError(f"{path}: {problem}, and train such a network")
+        raise CheckpointError(f"{source}: {problem}, and train such a network")
     return flags
 
 
-def _problem_with_images(flags: Mapping[str, Any]) -> str:
+def problem_with_images(flags: Mapping[str, Any]) -> str:
     """What a network of the flags could not do with RGB images; empty if nothing."""
     for name, needed in _OF_IMAGES.items():
         if flags[name] != needed:
@@ -135,7 +133,7 @@ def _problem_with_images(flags: Mapping[str, Any]) -> str:
 
 
 def flags_of_checkpoint(
-    found: CheckpointSet,
+    start: Start,
     path: str,
     flags_class: type[MeanModelFlags],
     log: Callable[[str], None],
@@ -149,7 +147,7 @@ def flags_of_checkpoint(
     of model flags.
 
     Args:
-        found: the checkpoint.
+        start: the checkpoint.
         path: of the file of model flags.
         flags_class: whose flags.
         log: receives notices.
@@ -160,16 +158,16 @@ def flags_of_checkpoint(
     Raises:
         CheckpointError: as :func:`load_model_args`, or if manifest and file tell of two networks.
     """
-    told = made_with(found.manifest)
-    if not told:
+    made = made_with(start.manifest)
+    if not made:
         return load_model_args(path, flags_class, log)
-    flags = _checked(told, defaults(flags_class), f"the manifest of {found.model_path}", log)
+    flags = _checked(made, flags_class, f"the manifest of {start.path}", log)
     try:
         stored = load_model_args(path, flags_class, log)
     except CheckpointError:
         if must_exist or os.path.exists(path):
             raise
-        log(f"notice: {path} does not exist; the manifest of {found.model_path} has the flags")
+        log(f"notice: {path} does not exist; the manifest of {start.path} has the flags")
         return flags
     free = free_flags(flags_class)
     differing = [one for one in differences(flags, stored, {}) if one.name not in free]
@@ -178,55 +176,11 @@ def flags_of_checkpoint(
     listed = ", ".join(map(str, differing))
     if path_flag:
         raise CheckpointError(
-            f"{found.model_path} is not of the network that {path} tells of: {listed}; give the "
+            f"{start.path} is not of the network that {path} tells of: {listed}; give the "
             f"{path_flag} of its own training, or leave it out"
         )
     log(f"notice: {path} is of another network: {listed}; the manifest of the checkpoint counts")
     return flags
-
-
-def settle_model_flags(
-    flags: MeanModelFlags,
-    stored: Mapping[str, Any] | None,
-    *,
-    given: Collection[str],
-    logger: RunLogger,
-    is_strict: bool,
-) -> dict[str, Any]:
-    """The model flags to build from: the stored ones, if any, else the command line's.
-
-    Args:
-        flags: of the command line.
-        stored: those of the checkpoint that is resumed or tested; None for a fresh start.
-        given: names of the flags that the command line has; one that was left out says nothing.
-        logger: told if the command line differs; of another network, at the end once more.
-        is_strict: whether that is an error.
-
-    Raises:
-        CheckpointError: if the command line differs and that is an error.
-        ValueError: if the command line asks for a network of other data than RGB images.
-    """
-    if stored is None:
-        problem = _problem_with_images(vars(flags))
-        if problem:
-            raise ValueError(f"--{problem}")
-        return dict(vars(flags))
-    differing = [
-        f"{name} {value!r} (command line {vars(flags)[name]!r})"
-        for name, value in stored.items()
-        if name in given and vars(flags)[name] != value
-    ]
-    line = f"model flags come from the checkpoint, which differs: {', '.join(differing)}"
-    if differing and is_strict:
-        raise CheckpointError(
-            f"{line}; give the same or leave them out (--strict_flags True), or start a new run "
-            "with --init_from"
-        )
-    free = free_flags(type(flags))
-    is_another_network = any(part.split(" ")[0] not in free for part in differing)
-    if differing:
-        (logger.remind if is_another_network else logger.info)(line)
-    return dict(stored)
 
 
 def refuse_other_setting(

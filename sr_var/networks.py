@@ -1,34 +1,28 @@
-"""Puts a run together: the flags that decide, the networks in their precision, the frozen mean net.
+"""Puts a run together: the networks in their precision, the frozen mean net.
 
 What the scripts share, so that each of them stays a page.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ddpm.stored_flags import start_of_file
 from sr_var.flags.nets import FOLD_FIELD, QUANTILE, BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
-from sr_var.model_args import (
-    args_path,
-    flags_of_checkpoint,
-    identity_of,
-    save_model_args,
-    settle_model_flags,
-)
+from sr_var.model_args import flags_of_checkpoint, identity_of
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from sr_var.start import start_at_usual_spread
 from utils import dist_util
 from utils.debug_util import report_cost
-from utils.flags.compute import ComputeFlags
+from utils.flags.groups import Compute
 from utils.flags.training import TrainFlags
-from utils.loops.checkpoint import CheckpointSet, CheckpointStore, manifest_beside, step_of
+from utils.loops.checkpoint import manifest_beside
 from utils.loops.compile import compiled_for
 from utils.loops.data import TrainData
-from utils.loops.networks import in_usable_precision, load_checked, new_network
+from utils.loops.networks import load_checked, new_network
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
 from utils.test_util import TestLoop
 
@@ -42,48 +36,8 @@ if TYPE_CHECKING:
     from sr_var.results.folder import ResultFolder
     from utils.logger import RunLogger
 
-Train = TypeVar("Train", bound=TrainFlags)
 Network = TypeVar("Network", bound="UNetBase")
 Log = Callable[[str], None]
-
-
-def settle_train_flags(
-    args: argparse.Namespace, model_flags: MeanModelFlags, train: Train, logger: RunLogger
-) -> tuple[dict[str, Any], Train]:
-    """The model flags to build from, stored ones first, and the training flags that go with them.
-
-    Raises:
-        CheckpointError: if the run to resume has no stored flags or no checkpoint.
-    """
-    found = CheckpointStore(train.model_save_dir, warn=lambda line: None).resolve(
-        train.resume_checkpoint
-    )
-    settled = _settle(args, model_flags, train.log_dir, found, logger)
-    train = dataclasses.replace(train, use_fp16=settled["use_fp16"], use_bf16=settled["use_bf16"])
-    return settled, in_usable_precision(train, logger.info)
-
-
-def _settle(
-    args: argparse.Namespace,
-    model_flags: MeanModelFlags,
-    log_dir: str,
-    found: CheckpointSet | None,
-    logger: RunLogger,
-) -> dict[str, Any]:
-    """The model flags that count."""
-    stored, kind = None, type(model_flags)
-    if found is not None:
-        named = "--log_dir" if "log_dir" in args.given_flags else ""
-        path = args_path(log_dir, kind)
-        stored = flags_of_checkpoint(found, path, kind, logger.info, path_flag=named)
-    return settle_model_flags(
-        model_flags, stored, given=args.given_flags, logger=logger, is_strict=args.strict_flags
-    )
-
-
-def store_model_flags(train: TrainFlags, flags_class: type[MeanModelFlags], flags: Any) -> None:
-    """Writes the args file of a run."""
-    save_model_args(args_path(train.log_dir, flags_class), flags_class(**flags))
 
 
 def new_model(create: Callable[..., Network], flags: dict[str, Any], train: TrainFlags) -> Network:
@@ -130,19 +84,19 @@ def frozen_mean_net(
     Raises:
         CheckpointError: if a file is missing or does not fit, or the net is for other sizes.
     """
-    found = CheckpointStore("", warn=lambda line: None).resolve(path)
-    if found is None:
+    if not path:
         raise CheckpointError("--mean_model_path is empty; give the checkpoint of the mean net")
+    start = start_of_file(path)
     flags = flags_of_checkpoint(
-        found, args_file, MeanModelFlags, log, path_flag=args_flag, must_exist=bool(args_flag)
+        start, args_file, MeanModelFlags, log, path_flag=args_flag, must_exist=bool(args_flag)
     )
-    if (flags["large_size"], flags["small_size"]) != sizes:
+    net = MeanModelFlags(**flags)
+    if net.sizes != sizes:
         raise CheckpointError(
-            f"the mean net {path} is for {flags['small_size']} → {flags['large_size']}, this run "
+            f"the mean net {path} is for {net.small_size} → {net.large_size}, this run "
             f"for {sizes[1]} → {sizes[0]}; name a mean net of these sizes"
         )
-    identity = identity_of(MeanModelFlags, flags)
-    model = load_checked(create_mean_model, flags, path, log, identity)
+    model = load_checked(create_mean_model, flags, path, log, identity_of(net))
     return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
 
 
@@ -170,7 +124,7 @@ def frozen_means(
     flags: MeanNetFlags,
     cross_fit: CrossFit | None,
     sizes: tuple[int, int],
-    compute: ComputeFlags,
+    compute: Compute,
     log: Log,
     args: argparse.Namespace,
 ) -> torch.nn.Module:
@@ -191,11 +145,10 @@ def frozen_means(
         return load(paths[0], flags.mean_model_args_path, args_flag=args_flag)
     from sr_var.data.folds import FoldedMean
 
-    store, nets = CheckpointStore("", warn=lambda line: None), []
+    nets = []
     for fold, path in enumerate(paths):
         args_file = flags.mean_model_args_path.replace(FOLD_FIELD, str(fold))
-        found = store.resolve(path)
-        cross_fit.require_unseen(fold, path, found.state if found else {})
+        cross_fit.require_unseen(fold, path, manifest_beside(path).get("state", {}))
         nets.append(load(path, args_file, args_flag=args_flag))
     return FoldedMean(nets)
 
@@ -223,29 +176,28 @@ def report_leakage(
 
 
 def tested_model(
-    args: argparse.Namespace, model_flags: MeanModelFlags, test: TestFlags, logger: RunLogger
-) -> tuple[torch.nn.Module, dict[str, Any], int]:
-    """The network to test, its flags, and the step in its file name.
+    flags: MeanModelFlags, test: TestFlags, apply_orientation: bool, log: Log
+) -> torch.nn.Module:
+    """The network to test.
+
+    Args:
+        flags: those of its checkpoint (``sr_var.stored_flags.follow_net``).
+        test: which checkpoint, and how to compute.
+        apply_orientation: how images are read.
+        log: receives notices.
 
     Raises:
         CheckpointError: if a file is missing or does not fit.
     """
-    log = logger.info
-    found = CheckpointStore("", warn=lambda line: None).resolve(test.model_path)
-    if found is None:
-        raise CheckpointError("--model_path is empty; give the checkpoint to test")
-    _say_other_orientation(found.model_path, args.apply_orientation, log)
-    flags = _settle(args, model_flags, test.log_dir, found, logger)
+    _say_other_orientation(test.model_path, apply_orientation, log)
     create: Callable[..., UNetBase] = create_mean_model
-    if isinstance(model_flags, VarModelFlags):
+    if isinstance(flags, VarModelFlags):
         create = create_var_model
-    elif isinstance(model_flags, BaselineModelFlags):
+    elif isinstance(flags, BaselineModelFlags):
         create = create_baseline_model
-    identity = identity_of(type(model_flags), flags)
-    network = load_checked(create, flags, test.model_path, log, identity)
+    network = load_checked(create, dict(vars(flags)), test.model_path, log, identity_of(flags))
     device = dist_util.current_device()
-    model = compiled_for(network, test.compile, device, log, is_trained=False)
-    return model, flags, step_of(test.model_path)
+    return compiled_for(network, test.compile, device, log, is_trained=False)
 
 
 def finish_test(loop: TestLoop, results: ResultFolder, test: TestFlags, log: Log) -> int:

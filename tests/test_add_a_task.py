@@ -117,8 +117,8 @@ class MedianFlags:
 class MedianTrainFlags(TrainFlags):
     """Training."""
 
-    log_dir: str = flag("logs/median", "folder of the log")
-    model_save_dir: str = flag("checkpoints/median", "folder of the checkpoints")
+    log_dir: str = "logs/median"
+    model_save_dir: str = "checkpoints/median"
 
 
 def create_model(width: int) -> Any:

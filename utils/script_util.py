@@ -7,8 +7,10 @@ the module that declares its dataclass.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import difflib
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -126,6 +128,36 @@ def flag(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def flags_of(flags_class: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+    """The flags of a dataclass: its own, then those of the dataclasses that it stands on.
+
+    A plain field, as in `log_dir: str = "logs/x"`, gives a flag of these another default.
+
+    Raises:
+        ValueError: if none of them has such a flag.
+    """
+    flags: dict[str, dataclasses.Field[Any]] = {}
+    for base in flags_class.__mro__:
+        for name in inspect.get_annotations(base):
+            declared = getattr(base, "__dataclass_fields__", {}).get(name)
+            if declared is not None and declared.metadata:
+                flags.setdefault(name, declared)
+    for field in dataclasses.fields(flags_class):
+        if field.name not in flags:
+            raise ValueError(f"{flags_class.__name__}.{field.name} is no flag: make it with flag()")
+        if field.default != flags[field.name].default:
+            flags[field.name] = copy.copy(flags[field.name])
+            flags[field.name].default = field.default
+    return tuple(flags.values())
+
+
+def free_flags(*classes: type[Any]) -> frozenset[str]:
+    """Names of the flags of dataclasses that were declared with ``is_free``."""
+    return frozenset(
+        one.name for flags in classes for one in flags_of(flags) if one.metadata["is_free"]
+    )
+
+
 _KINDS: Mapping[type, Callable[[str], Any]] = MappingProxyType({bool: str2bool, int: whole_number})
 _METAVARS = MappingProxyType({bool: "BOOL", int: "INT", float: "FLOAT", str: "STR"})
 
@@ -144,6 +176,37 @@ class FlagParser(argparse.ArgumentParser):
         self.add_argument(
             "--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS
         )
+        self._declared: dict[str, tuple[str, dataclasses.Field[Any]]] = {}
+
+    def add_flags(self, title: str, flags_class: type[Any]) -> None:
+        """Add a group of flags; one that another group has too stays in that group.
+
+        Raises:
+            ValueError: if the two declare it differently: a flag is declared once.
+        """
+        group = self.add_argument_group(title)
+        for field in flags_of(flags_class):
+            if field.name in self._declared:
+                there, other = self._declared[field.name]
+                if (other.default, other.metadata) != (field.default, field.metadata):
+                    raise ValueError(
+                        f"--{field.name} is declared twice, differently, in the groups {there} and "
+                        f"{title}: declare it in one dataclass that both stand on"
+                    )
+                continue
+            self._declared[field.name] = title, field
+            if field.metadata["is_retired"]:
+                self.retired[field.name] = field.metadata["help"]
+            choices, (kind, metavar) = field.metadata["choices"], _kind_of(field)
+            shown = '""' if field.default == "" else field.default
+            group.add_argument(
+                f"--{field.name}",
+                type=kind,
+                default=field.default,
+                choices=choices,
+                metavar=None if choices else metavar,
+                help=f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
+            )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses; an unknown flag ends the program with exit code 2 and a suggestion."""
@@ -178,42 +241,22 @@ def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **values})
 
 
-def add_flags(parser: argparse.ArgumentParser, title: str, flags_class: type[Any]) -> None:
-    """Adds one group of flags from a dataclass whose fields were made with :func:`flag`.
-
-    A field that another group of the parser already declared is left to that group.
-    """
-    group = parser.add_argument_group(title)
-    for field in dataclasses.fields(flags_class):
-        option = f"--{field.name}"
-        if option in parser._option_string_actions:
-            continue
-        if isinstance(parser, FlagParser) and field.metadata.get("is_retired"):
-            parser.retired[field.name] = field.metadata["help"]
-        kind = _KINDS.get(type(field.default), type(field.default))
-        metavar = _METAVARS[type(field.default)]
-        if field.metadata.get("is_auto"):
-            kind, metavar = size_or_auto, f"{metavar}|auto"
-        is_text = isinstance(field.default, str)  # use_checkpoint is no path
-        if is_text and (field.metadata.get("is_path") or field.name.endswith(_PATH_ENDS)):
-            kind = path_or_word
-        choices = field.metadata.get("choices")
-        shown = '""' if field.default == "" else field.default
-        group.add_argument(
-            option,
-            type=kind,
-            default=field.default,
-            choices=choices,
-            metavar=None if choices else metavar,
-            help=f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
-        )
+def _kind_of(field: dataclasses.Field[Any]) -> tuple[Callable[[str], Any], str]:
+    """What parses the words of a flag, and what stands for them in the help."""
+    kind, metavar = type(field.default), _METAVARS[type(field.default)]
+    if field.metadata["is_auto"]:
+        return size_or_auto, f"{metavar}|auto"
+    is_text = kind is str  # use_checkpoint is no path
+    if is_text and (field.metadata["is_path"] or field.name.endswith(_PATH_ENDS)):
+        return path_or_word, metavar
+    return _KINDS.get(kind, kind), metavar
 
 
 def make_parser(description: str | None, **groups: type[Any]) -> FlagParser:
     """A parser with one group of flags per dataclass; the keyword is the group's title."""
     parser = FlagParser(description)
     for title, flags_class in groups.items():
-        add_flags(parser, title.replace("_", " "), flags_class)
+        parser.add_flags(title.replace("_", " "), flags_class)
     return parser
 
 
@@ -243,15 +286,19 @@ def defaults(flags_class: type[Any]) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(flags_class)}
 
 
-def require_at_least(flags: object, **smallest: int) -> None:
-    """Refuses values that no run could use."""
+def require_at_least(flags: object, other: int | None = None, /, **smallest: int) -> None:
+    """Refuses values that no run could use.
+
+    Args:
+        flags: a dataclass of flags.
+        other: a value that has a meaning of its own, as -1 for all or `AUTO`.
+        smallest: the smallest value of each flag.
+
+    Raises:
+        ValueError: names the flag, its value and the smallest one.
+    """
     for name, bound in smallest.items():
         value = getattr(flags, name)
-        if value < bound:
-            raise ValueError(f"--{name} {value} must be at least {bound}")
-
-
-def require_size_or_auto(flags: object, name: str) -> None:
-    """Refuses a size that is neither positive nor left to the script."""
-    if getattr(flags, name) != AUTO:
-        require_at_least(flags, **{name: 1})
+        if value != other and not value >= bound:  # nan is no number of anything
+            either = "" if other is None else f"{other} or "
+            raise ValueError(f"--{name} {value} must be {either}at least {bound}")

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, replace
 
 from utils.flags.data import ReadingFlags
-from utils.script_util import flag
+from utils.flags.groups import DryRun, Logged, Threads
+from utils.script_util import flag, require_at_least
 
 CIFAR10, IMAGENET, LSUN, DIGITS = "cifar10", "imagenet", "lsun", "digits"
 SOURCES = (CIFAR10, IMAGENET, LSUN, DIGITS)
@@ -15,7 +16,7 @@ MAX_SIZE = 4096
 
 
 @dataclass(frozen=True)
-class ImportFlags(ReadingFlags):
+class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
     """Where the images come from, where they go, and at which size.
 
     ``small_images`` and ``apply_orientation`` matter with ``image_size``: without, files are kept.
@@ -29,12 +30,11 @@ class ImportFlags(ReadingFlags):
         is_path=True,
     )
     output_dir: str = flag("", "folder of the images; empty: data/images/<source>")
-    log_dir: str = flag("logs/image_data", "folder of logs.txt and args.json")
+    log_dir: str = "logs/image_data"
     image_size: int = flag(
         0, f"pixels a side, cropped and resized; 0: as they are (digits: {DIGITS_SIZE})"
     )
     max_per_class: int = flag(0, "take the first so many of each class; 0: all")
-    num_threads: int = flag(-1, "images checked and written at a time; -1: by the cores")
     dry_run: bool = flag(False, "read, check and count, write nothing")
 
     def __post_init__(self) -> None:
@@ -45,8 +45,7 @@ class ImportFlags(ReadingFlags):
             raise ValueError(f"--archive is empty: say where the data of {self.source} is")
         if not 0 <= self.image_size <= MAX_SIZE:
             raise ValueError(f"--image_size {self.image_size} must be between 0 and {MAX_SIZE}")
-        if self.max_per_class < 0:
-            raise ValueError(f"--max_per_class {self.max_per_class} must be at least 0 (all)")
+        require_at_least(self, max_per_class=0)
         for name in ("archive", "output_dir"):
             if "://" in getattr(self, name):
                 raise ValueError(f"--{name} {getattr(self, name)} is remote; give a local path")

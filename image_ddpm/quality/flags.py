@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
 from utils.flags.data import OrientationFlags
-from utils.script_util import defaults, flag
+from utils.flags.groups import Batch, ScriptFlags
+from utils.script_util import defaults, flag, require_at_least
 
 PIXELS = "pixels"
 # the keys of image_ddpm.quality.features.NETWORKS, which needs torch
@@ -17,7 +18,7 @@ MAX_SUBSET_SIZE = 1000
 
 
 @dataclass(frozen=True)
-class EvalFlags(OrientationFlags):
+class EvalFlags(OrientationFlags, Batch, ScriptFlags):
     """Which two sets of images are compared, and by what."""
 
     reference: str = flag(
@@ -38,31 +39,22 @@ class EvalFlags(OrientationFlags):
         is_path=True,
     )
     num_images: int = flag(0, "images of each set, drawn by --seed; 0: all")
-    batch_size: int = flag(64, "images a pass")
+    batch_size: int = 64
     num_splits: int = flag(5, "random halvings of the reference behind the noise floor")
     num_subsets: int = flag(100, "subsets behind the kernel distance")
     subset_size: int = flag(
         0, f"images a subset; 0: half of the smaller set, at most {MAX_SUBSET_SIZE}"
     )
     paired: bool = flag(False, "image k of both sets shows the same: also PSNR and SSIM")
-    seed: int = flag(0, "of --num_images, halvings and subsets")
-    log_dir: str = flag("logs/image_eval", "folder of logs.txt and results.json")
-    debug_mode: bool = flag(False, "print memory use at the end")
-    dry_run: bool = flag(False, "read both sets, try one batch of each, write nothing")
+    log_dir: str = "logs/image_eval"
 
     def __post_init__(self) -> None:
         """Refuses what is no comparison."""
         for name in ("reference", "samples"):
             if not getattr(self, name):
                 raise ValueError(f"--{name} is missing: give a folder of images or an .npz file")
-        for name, least in (("batch_size", 1), ("num_splits", 1), ("num_subsets", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least {least}")
-        for name in ("num_images", "subset_size"):
-            if getattr(self, name) < 0 or getattr(self, name) == 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be 0 or at least 2")
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed} must be 0 or more")
+        require_at_least(self, batch_size=1, num_splits=1, num_subsets=2, seed=0)
+        require_at_least(self, 0, num_images=2, subset_size=2)
         if not self.features:
             raise ValueError(f"--features is empty: give {PIXELS} or the file of a network")
         if self.features == PIXELS and self.features_network:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from sr_var.flags.scripts import MeanModelFlags, TestFlags
 from utils.flags.training import TrainFlags
-from utils.script_util import flag
+from utils.script_util import flag, require_at_least
 
 FOLD_FIELD = "{fold}"
 SQUARED_ERROR, ITAKURA_SAITO = "squared_error", "itakura_saito"
@@ -30,8 +30,7 @@ class CrossFitFlags:
 
     def __post_init__(self) -> None:
         """Refuses a number of folds that leaves nothing out."""
-        if self.cross_fit != 0 and self.cross_fit < 2:
-            raise ValueError(f"--cross_fit {self.cross_fit} must be 0 or at least 2")
+        require_at_least(self, 0, cross_fit=2)
         if self.cross_fit == 0 and self.fold_by != "image":
             raise ValueError(f"--fold_by {self.fold_by} is about folds; give --cross_fit K, too")
 
@@ -70,8 +69,7 @@ class ResidualFlags(CrossFitFlags):
     def __post_init__(self) -> None:
         """Refuses a negative number of images."""
         super().__post_init__()
-        if self.leakage_images < 0:
-            raise ValueError(f"--leakage_images {self.leakage_images} must not be negative")
+        require_at_least(self, leakage_images=0)
 
 
 @dataclass(frozen=True)
@@ -106,16 +104,16 @@ class BaselineModelFlags(MeanModelFlags):
 class BaselineTrainFlags(TrainFlags):
     """Training of a baseline."""
 
-    log_dir: str = flag("logs/sr_baseline/64_256", "folder of logs.txt, events, args, model flags")
-    model_save_dir: str = flag("checkpoints/sr_baseline/64_256", "folder of the checkpoints")
+    log_dir: str = "logs/sr_baseline/64_256"
+    model_save_dir: str = "checkpoints/sr_baseline/64_256"
 
 
 @dataclass(frozen=True)
 class BaselineTestFlags(TestFlags):
     """What to test and where to write; the folder is not that of the two nets."""
 
-    log_dir: str = flag("logs/sr_baseline/64_256", "folder of the training's log (its model flags)")
-    output_dir: str = flag("outputs/sr_var/64_256_baseline", "folder of the results")
+    log_dir: str = "logs/sr_baseline/64_256"
+    output_dir: str = "outputs/sr_var/64_256_baseline"
     truth: str = flag(
         "none", "exact quantiles to compare with: those of the oracle's images", ("none", "oracle")
     )

@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ from tests.image_ddpm.tiny import (
     write_images,
 )
 from tests.tiny import ROOT, Outcome, done, run, words
-from utils.files.identity import free_flags
 from utils.process.errors import CheckpointError
-from utils.script_util import flag
+from utils.script_util import flag, flags_of
 from utils.untrusted.state_dict import read_torch_file
 
 NETWORK = {**NET, **CLASSES, **PROCESS, "dropout": 0.1, "predict_xstart": True}
@@ -231,8 +230,8 @@ def _followed(
     args: argparse.Namespace, is_resumed: bool = False, **made: Any
 ) -> argparse.Namespace:
     start = Start("model.pt", {"network": {"flags": made}}, is_resumed=is_resumed)
-    flags = (*fields(ImageModelFlags), *fields(ImageDiffusionFlags))
-    return follow_checkpoint(args, start, flags, free_flags(ImageModelFlags))
+    flags = (*flags_of(ImageModelFlags), *flags_of(ImageDiffusionFlags))
+    return follow_checkpoint(args, start, flags)
 
 
 def test_what_a_preset_says_counts_as_given() -> None:
@@ -311,7 +310,7 @@ class _Newer:
 def test_a_flag_that_an_older_checkpoint_does_not_know_keeps_its_default() -> None:
     args = argparse.Namespace(num_heads=4, new_flag=7, given_flags=frozenset())
     start = Start("model.pt", {"network": {"flags": {"num_heads": 2}}})
-    found = follow_checkpoint(args, start, fields(_Newer))
+    found = follow_checkpoint(args, start, flags_of(_Newer))
     assert (found.num_heads, found.new_flag) == (2, 7)
 
 

@@ -56,6 +56,23 @@ def test_stored_flags_win_over_the_command_line_of_a_test(
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
+def test_a_new_run_from_weights_needs_no_model_flags(pipeline: Pipeline, tmp_path: Path) -> None:
+    flags = flags_of(pipeline, "sr_mean_train", tmp_path)
+    bare = {name: value for name, value in flags.items() if name not in REGRESSION_NET}
+    said = done("sr_mean_train", words(bare, init_from=pipeline.mean_model)).out
+    assert "flags that were left out are those of" in said and "--model_channels 8" in said
+    found, expected = (
+        pickle.loads((folder / "mean_model_args.pkl").read_bytes())
+        for folder in (tmp_path / "log", pipeline.log_dir("sr_mean"))
+    )
+    assert found == expected
+    # they may be given otherwise: then nothing fits
+    other = {"init_from": pipeline.mean_model, "model_channels": 16, "log_dir": tmp_path / "other"}
+    assert (
+        run("sr_mean_train", words({**bare, "model_save_dir": tmp_path / "new", **other})).code == 4
+    )
+
+
 def test_flags_that_agree_are_not_mentioned(pipeline: Pipeline, tmp_path: Path) -> None:
     flags = flags_of(pipeline, "sr_mean_test", tmp_path)
     assert "which differs" not in done("sr_mean_test", words(flags, REGRESSION_NET)).out

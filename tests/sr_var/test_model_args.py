@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import dataclasses
-import io
 import json
 import os
 import pickle
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ddpm.stored_flags import Start
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.model_args import (
     args_path,
@@ -24,10 +24,8 @@ from sr_var.model_args import (
     load_args,
     load_model_args,
     save_model_args,
-    settle_model_flags,
 )
-from utils.logger import RunLogger
-from utils.loops.checkpoint import CheckpointSet
+from sr_var.stored_flags import follow_net
 from utils.process.errors import CheckpointError, DataError
 from utils.untrusted.pickles import dump_pickle
 
@@ -177,68 +175,69 @@ def test_flags_of_another_model_are_kept_under_another_name(tmp_path: Path) -> N
     assert load_model_args(str(kept), MeanModelFlags) == vars(FLAGS)
 
 
-def _settled(
-    flags: MeanModelFlags,
-    stored: dict[str, Any] | None,
-    given: Collection[str],
-    *,
-    is_strict: bool = False,
+def _followed(
+    root: Path, line: MeanModelFlags, given: Collection[str], *, is_strict: bool = False
 ) -> tuple[dict[str, Any], str]:
-    """The flags that count, and what was printed until the log was closed."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        logger = RunLogger()
-        found = settle_model_flags(flags, stored, given=given, logger=logger, is_strict=is_strict)
-        logger.close()
-    return found, out.getvalue()
+    """The flags that count for a net that was trained with ``FLAGS``, and what is said."""
+    save_model_args(args_path(str(root), MeanModelFlags), FLAGS)
+    (root / "model000001.pt").touch()
+    more = {"model_path": str(root / "model000001.pt"), "log_dir": str(root)}
+    given = frozenset({*given, *more})
+    args = argparse.Namespace(**vars(line), **more, given_flags=given, strict_flags=is_strict)
+    found = follow_net(args, MeanModelFlags)
+    return {name: getattr(found, name) for name in vars(FLAGS)}, "\n".join(found.notices)
 
 
-def test_command_line_decides_a_fresh_start() -> None:
-    assert _settled(FLAGS, None, vars(FLAGS)) == (vars(FLAGS), "")
-
-
-def test_stored_flags_win_over_the_command_line_and_differences_are_named() -> None:
+def test_stored_flags_win_over_the_command_line_and_differences_are_named(tmp_path: Path) -> None:
     line = dataclasses.replace(FLAGS, channel_mult="1,2", use_fp16=False)
-    found, said = _settled(line, vars(FLAGS), {"channel_mult", "use_fp16", "dropout"})
+    found, said = _followed(tmp_path, line, {"channel_mult", "use_fp16", "dropout"})
     assert found == vars(FLAGS)
     for part in (
-        "channel_mult '0.5,1'",
-        "use_fp16 True",  # given, though it is the default
+        "channel_mult '0.5,1' (command line '1,2')",
+        "use_fp16 True (command line False)",  # given, though it is the default
     ):
         assert part in said
     assert "dropout" not in said
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "times"),
-    [("large_size", 8, 2), ("small_size", 8, 2), ("channel_mult", "1", 2), ("dropout", 0.5, 1)],
+    ("name", "value", "kind"),
+    [
+        ("large_size", 8, "warning"),  # said once more at the end
+        ("small_size", 8, "warning"),
+        ("channel_mult", "1", "warning"),
+        ("dropout", 0.5, "notice"),
+    ],
 )
-def test_what_makes_another_network_is_said_at_the_start_and_at_the_end(
-    name: str, value: Any, times: int
+def test_what_makes_another_network_is_a_warning(
+    tmp_path: Path, name: str, value: Any, kind: str
 ) -> None:
     line = dataclasses.replace(FLAGS, **{name: value})
-    _, said = _settled(line, vars(FLAGS), {name})
-    assert said.count(f"{name} {vars(FLAGS)[name]!r} (command line {value!r})") == times
+    _, said = _followed(tmp_path, line, {name})
+    assert said.startswith(f"{kind}: ")
+    assert f"{name} {vars(FLAGS)[name]!r} (command line {value!r})" in said
 
 
-def test_strict_flags_make_every_difference_an_error() -> None:
+def test_strict_flags_make_every_difference_an_error(tmp_path: Path) -> None:
     line = dataclasses.replace(FLAGS, dropout=0.5)
     with pytest.raises(CheckpointError, match="dropout"):
-        _settled(line, vars(FLAGS), {"dropout"}, is_strict=True)
-    _settled(line, vars(FLAGS), set(), is_strict=True)  # what was left out says nothing
+        _followed(tmp_path, line, {"dropout"}, is_strict=True)
+    # what was left out cannot differ
+    assert _followed(tmp_path, line, set(), is_strict=True)[0] == vars(FLAGS)
 
 
-def test_flag_that_was_left_out_says_nothing() -> None:
-    for flags, given in ((FLAGS, set(vars(FLAGS))), (MeanModelFlags(), set())):
-        assert _settled(flags, vars(FLAGS), given) == (vars(FLAGS), "")
+def test_flag_that_was_left_out_is_not_overruled(tmp_path: Path) -> None:
+    assert _followed(tmp_path, FLAGS, set(vars(FLAGS))) == (vars(FLAGS), "")
+    found, said = _followed(tmp_path, MeanModelFlags(), ())
+    assert found == vars(FLAGS) and "command line" not in said
 
 
 # ---- which network a checkpoint is of
 
 
-def _checkpoint(flags: MeanModelFlags | None) -> CheckpointSet:
+def _checkpoint(flags: MeanModelFlags | None) -> Start:
     network = {"network": {"class": "UNetModel", "flags": dict(vars(flags))}} if flags else {}
-    return CheckpointSet(1, "model000001.pt", manifest=network)
+    return Start("model000001.pt", network)
 
 
 def test_manifest_and_args_file_of_one_run_agree(tmp_path: Path) -> None:
@@ -274,7 +273,7 @@ def test_manifest_is_enough_without_an_args_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["32", [1], 1e300, None, True])
 def test_hostile_manifest_puts_nothing_odd_into_a_flag(tmp_path: Path, value: Any) -> None:
     network = {"class": "UNetModel", "flags": {**vars(FLAGS), "large_size": value}}
-    made = CheckpointSet(1, "model000001.pt", manifest={"network": network})
+    made = Start("model000001.pt", {"network": network})
     with pytest.raises(CheckpointError, match="large_size"):
         flags_of_checkpoint(made, str(tmp_path / "none.pkl"), MeanModelFlags, _Lines())
 

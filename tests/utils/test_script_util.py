@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from utils.script_util import (
     FlagParser,
-    add_flags,
     defaults,
     flag,
+    flags_of,
     from_args,
     make_parser,
     str2bool,
@@ -28,19 +28,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class _ModelFlags:
+class _SharedFlags:
+    use_fp16: bool = flag(False, "compute in fp16")
+    log_dir: str = flag("", "folder of the log")
+
+
+@dataclass(frozen=True)
+class _ModelFlags(_SharedFlags):
     large_size: int = flag(256, "side of the image, pixels")
     num_heads_upsample: int = flag(-1, "heads; -1: as num_heads")
     dropout: float = flag(0.0, "probability, 50% is 0.5")
     channel_mult: str = flag("", "widths; empty: by large_size")
-    use_fp16: bool = flag(False, "compute in fp16")
     noise_schedule: str = flag("linear", "how noise grows", ("linear", "cosine"))
 
 
 @dataclass(frozen=True)
-class _TrainFlags:
+class _TrainFlags(_SharedFlags):
     batch_size: int = flag(1, "images per step")
-    use_fp16: bool = flag(False, "of the model")
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -88,7 +92,7 @@ def test_repeated_flag_the_last_wins() -> None:
 
 def test_flags_that_are_not_given_have_their_defaults() -> None:
     assert from_args(_ModelFlags, _parse()) == _ModelFlags()
-    assert defaults(_ModelFlags)["channel_mult"] == "" and len(defaults(_ModelFlags)) == 6
+    assert defaults(_ModelFlags)["channel_mult"] == "" and len(defaults(_ModelFlags)) == 7
 
 
 def test_negative_numbers_and_empty_words_are_values() -> None:
@@ -157,7 +161,7 @@ def test_help_shows_groups_defaults_and_choices(capsys: pytest.CaptureFixture[st
         "--use_fp16 BOOL",
     ):
         assert part in said
-    assert said.count("compute in fp16") == 1 and "of the model" not in said  # one flag, one text
+    assert said.count("compute in fp16") == 1  # one flag, one text
     assert "local_rank" not in said
 
 
@@ -174,10 +178,49 @@ def test_value_that_the_dataclass_refuses_ends_with_2(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "error: --batch_size 0 must be at least 1\n"
 
 
-def test_group_can_be_added_to_any_parser() -> None:
-    parser = argparse.ArgumentParser()
-    add_flags(parser, "model", _ModelFlags)
-    assert parser.parse_args(["--dropout", "0.5"]).dropout == 0.5
+def test_group_may_give_an_inherited_flag_another_default() -> None:
+    @dataclass(frozen=True)
+    class Flags(_ModelFlags):
+        noise_schedule: str = "cosine"
+        steps: int = flag(3, "how many")
+
+    names = [field.name for field in flags_of(Flags)]
+    assert names[0] == "steps" and names[-2:] == ["use_fp16", "log_dir"]  # its own come first
+    (found,) = (field for field in flags_of(Flags) if field.name == "noise_schedule")
+    assert found.default == "cosine" and found.metadata["choices"] == ("linear", "cosine")
+    assert "noise grows (default: cosine)" in make_parser("", model=Flags).format_help()
+    assert _ModelFlags().noise_schedule == "linear" == _parse().noise_schedule
+
+
+def test_field_that_is_no_flag_is_a_programming_error() -> None:
+    @dataclass(frozen=True)
+    class Flags(_ModelFlags):
+        noise_shedule: str = "cosine"
+
+    with pytest.raises(ValueError, match="noise_shedule"):
+        make_parser("", model=Flags)
+
+
+@dataclass(frozen=True)
+class _OtherDefault(_SharedFlags):
+    log_dir: str = "logs"
+
+
+@dataclass(frozen=True)
+class _OtherText:
+    log_dir: str = flag("", "where the log is")
+
+
+@dataclass(frozen=True)
+class _OtherKind:
+    log_dir: str = flag("", "folder of the log", is_free=True)
+
+
+@pytest.mark.parametrize("other", [_OtherDefault, _OtherText, _OtherKind])
+def test_second_other_declaration_of_a_flag_is_a_programming_error(other: type[Any]) -> None:
+    with pytest.raises(ValueError, match=r"--log_dir .*first group.*second group"):
+        make_parser("", first_group=_ModelFlags, second_group=other)
+    make_parser("", first_group=other, second_group=other)
 
 
 @pytest.mark.parametrize("script", ["sr_mean_train", "sr_var_verification", "ddpm_sr_sample"])

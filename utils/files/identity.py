@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from utils.process.errors import CheckpointError, DataError
@@ -193,10 +193,3 @@ def new_origin() -> str:
 def origin_of_file(sha256: str) -> str:
     """The origin of runs that go on from a file of unknown origin: the same file, the same name."""
     return f"file {sha256}"
-
-
-def free_flags(*classes: type[Any]) -> frozenset[str]:
-    """Names of the flags of dataclasses that were declared with ``is_free``."""
-    return frozenset(
-        one.name for flags in classes for one in fields(flags) if one.metadata.get("is_free")
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from utils.flags.groups import DryRun, ImageFolder
 from utils.script_util import flag
 
 ERROR, SKIP, ENLARGE = "error", "skip", "enlarge"
@@ -21,12 +22,18 @@ class OrientationFlags:
 
 
 @dataclass(frozen=True)
-class ReadingFlags(OrientationFlags):
-    """Which images are read, and how."""
+class OnBadImage:
+    """Whether images that cannot be used end the run."""
 
     on_bad_image: str = flag(
         ERROR, "what to do with an image that is damaged or has an unfit name", (ERROR, SKIP)
     )
+
+
+@dataclass(frozen=True)
+class ReadingFlags(OnBadImage, OrientationFlags):
+    """Which images are read, and how."""
+
     small_images: str = flag(
         ENLARGE,
         "what to do with an image whose short side has fewer pixels than its crop is to have",
@@ -35,10 +42,9 @@ class ReadingFlags(OrientationFlags):
 
 
 @dataclass(frozen=True)
-class CropFlags(ReadingFlags):
+class CropFlags(ImageFolder, ReadingFlags, DryRun):
     """Where the images are and how they are cut."""
 
-    data_dir: str = flag("", "folder of the images")
     random_crop: bool = flag(
         False,
         "cut at a random place and scale (80 to 100 % of the short side; training); default: the "
@@ -52,7 +58,6 @@ class CropFlags(ReadingFlags):
         "", "folder that keeps the decoded centre crops from run to run; empty: decode every time"
     )
     num_workers: int = flag(-1, "loader processes; -1: by the cores (none without a GPU)")
-    dry_run: bool = flag(False, "build all, one step or batch, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
         """Refuses crops that are both kept and drawn anew."""

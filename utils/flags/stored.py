@@ -15,26 +15,25 @@ from utils.process.errors import CheckpointError
 _MAX_LENGTH, _MAX_NUMBER = 1000, 1_000_000
 
 
-def stored_value(field: dataclasses.Field[Any], value: Any, path: str) -> Any:
+def stored_value(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
     """The value of a flag, of the type that its default has.
 
     Args:
-        field: of the flag, made with ``script_util.flag``.
+        field: of the flag (`script_util.flags_of`).
         value: what the file says.
-        path: of the file, for the message.
+        source: the file, for the message.
 
     Raises:
         CheckpointError: if it is nothing that a command line could give; names file and flag.
     """
-    kind = type(field.default)
+    kind, choices = type(field.default), field.metadata["choices"]
     if kind is float and type(value) is int and abs(value) <= _MAX_NUMBER:
         value = float(value)
-    choices = field.metadata.get("choices")
     if type(value) is not kind or not _is_usable(value) or (choices and value not in choices):
         expected = f"one of {', '.join(choices)}" if choices else f"a usable {kind.__name__}"
         raise CheckpointError(
-            f"{path} was made with --{field.name} {shown(value)}, expected {expected}; its "
-            "manifest is not of this toolkit: move it away to go by the flags alone"
+            f"{source}: --{field.name} is {shown(value)}, expected {expected}; this toolkit does "
+            "not write such a file: move it away to go on without it"
         )
     return value
 

@@ -6,32 +6,34 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from utils.flags.compute import ComputeFlags
-from utils.script_util import flag
+from utils.flags.groups import Batch, Compute, Precision, ScriptFlags, Strict
+from utils.script_util import flag, require_at_least
 
 UNLIMITED_STEPS = int(1e8)
 
 
 @dataclass(frozen=True)
-class TrainFlags(ComputeFlags):
-    """How long, how fast and where to. Counts are optimizer steps unless a name says otherwise."""
+class OptimizerFlags(Batch):
+    """How far each step goes, and how many there are."""
 
     lr: float = flag(1e-4, "learning rate of AdamW")
     weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
     lr_anneal_steps: int = flag(
         0, "steps over which lr falls linearly to 0, the end of a run without max_step; 0: constant"
     )
+    max_step: int = flag(UNLIMITED_STEPS, "stop after this many steps in total")
+
+
+@dataclass(frozen=True)
+class TrainFlags(OptimizerFlags, ScriptFlags, Compute, Precision, Strict):
+    """How long, how fast and where to. Counts are optimizer steps unless a name says otherwise."""
+
     lr_schedule: str = flag("linear", "how lr falls over lr_anneal_steps", ("linear", "cosine"))
     lr_warmup_steps: int = flag(0, "first steps, over which lr rises linearly from 0")
-    batch_size: int = flag(1, "images per step and process")
     microbatch: int = flag(-1, "images per forward pass; gradients accumulate; -1 means all")
-    use_fp16: bool = flag(False, "fp16 network with fp32 master parameters and a loss scale")
-    use_bf16: bool = flag(False, "bf16 network with fp32 master parameters")
     fp16_scale_growth: float = flag(1e-3, "growth of the binary logarithm of the loss scale a step")
     ema_rate: str = flag("", "decay rates of averaged weights, comma separated; empty: none")
-    max_step: int = flag(UNLIMITED_STEPS, "stop after this many steps in total")
     run_time: float = flag(-1.0, "stop and save after this many hours; -1: no limit")
-    log_dir: str = flag("", "folder of logs.txt, TensorBoard events and args.json")
     log_interval: int = flag(10, "steps between lines of the log")
     save_interval: int = flag(10000, "steps between checkpoints")
     model_save_dir: str = flag("", "folder of the checkpoints")
@@ -44,27 +46,15 @@ class TrainFlags(ComputeFlags):
         "finds none to go on from",
         is_path=True,
     )
-    strict_flags: bool = flag(
-        False, "make it an error that a flag differs from what the checkpoint was made with"
-    )
     keep_last_k: int = flag(-1, "keep only the newest k checkpoints; -1 keeps all")
     max_bad_steps: int = flag(20, "steps in a row with a non-finite gradient that end the run")
-    seed: int = flag(0, "of data order, noise and dropout")
-    debug_mode: bool = flag(False, "print parameter count and GPU memory in use")
-    dry_run: bool = flag(False, "build all, run one step, print what it costs, write nothing")
 
     def __post_init__(self) -> None:
         """Refuses values no run could use."""
-        for name in ("batch_size", "log_interval", "save_interval", "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
-        counts = ("lr_anneal_steps", "lr_warmup_steps", "max_step", "seed")
-        for name in ("weight_decay", "fp16_scale_growth", *counts):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"--{name} {getattr(self, name)} must not be negative")
-        for name in ("microbatch", "keep_last_k"):
-            if getattr(self, name) < 1 and getattr(self, name) != -1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be -1 or at least 1")
+        require_at_least(self, batch_size=1, log_interval=1, save_interval=1, max_bad_steps=1)
+        require_at_least(self, weight_decay=0, fp16_scale_growth=0, max_step=0, seed=0)
+        require_at_least(self, lr_anneal_steps=0, lr_warmup_steps=0)
+        require_at_least(self, -1, microbatch=1, keep_last_k=1)
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 and --use_bf16 exclude each other; give one of them")
         if self.init_from and self.resume_checkpoint not in ("", "auto"):

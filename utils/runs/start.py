@@ -72,7 +72,7 @@ def started(
         try:
             run.write_args(args)
             for line in getattr(args, "notices", ()):
-                logger.info(line)
+                (logger.remind if line.startswith("warning: ") else logger.info)(line)
             if is_tuned:
                 logger.note("allocator: keeps freed memory (TUNED_MALLOC=0 switches this off)")
             yield run

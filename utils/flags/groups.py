@@ -1,0 +1,114 @@
+"""Flags that scripts share, each declared once. No torch: parsers read them.
+
+A script's own dataclass stands on the groups that it needs. It may give one of their flags another
+default, as in `log_dir: str = "logs/x"` (`script_util.flags_of`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.script_util import flag
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Where a run is logged."""
+
+    log_dir: str = flag("", "folder of logs.txt, args.json, TensorBoard events and reports")
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """What decides all that is random."""
+
+    seed: int = flag(0, "of all that is random: the same seed, the same result")
+
+
+@dataclass(frozen=True)
+class Debug:
+    """Whether to say what memory is used."""
+
+    debug_mode: bool = flag(False, "print the memory in use and, of networks, the parameter count")
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """Whether to try only."""
+
+    dry_run: bool = flag(False, "build all, do one step, print what it costs, write nothing")
+
+
+@dataclass(frozen=True)
+class ScriptFlags(Logged, Seeded, Debug, DryRun):
+    """What nearly every script has."""
+
+
+@dataclass(frozen=True)
+class Strict:
+    """Whether flags may differ from those of a checkpoint."""
+
+    strict_flags: bool = flag(
+        False, "make it an error that a flag differs from what the checkpoint was made with"
+    )
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How to compute; no effect on results but rounding."""
+
+    compile: str = flag(
+        "auto", "torch.compile the network: minutes once; auto: on GPUs", ("auto", "on", "off")
+    )
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In which numbers a network computes."""
+
+    use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)", is_free=True)
+    use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)", is_free=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How much is computed at a time."""
+
+    batch_size: int = flag(1, "images per step and process")
+
+
+@dataclass(frozen=True)
+class AutoBatch:
+    """How much is computed at a time, where the script can find it out."""
+
+    batch_size: int = flag(
+        1, "samples per network evaluation and process; auto: found by timing", is_auto=True
+    )
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How many images are worked on at a time."""
+
+    num_threads: int = flag(-1, "images worked on at a time; -1: by the cores")
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Where the images are."""
+
+    data_dir: str = flag("", "folder of the images")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go."""
+
+    output_dir: str = flag("", "folder of the results")
+
+
+@dataclass(frozen=True)
+class Overwrite:
+    """Whether files may be lost."""
+
+    overwrite: bool = flag(False, "replace files that were made otherwise")

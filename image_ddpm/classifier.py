@@ -29,9 +29,8 @@ from image_ddpm.classifier_flags import (
 )
 from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlags
 from image_ddpm.networks import channel_mult
-from models.config import UNetConfig, parse_attention_resolutions
+from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
-from models.encoder_config import EncoderConfig
 from utils.files.identity import Identity, differences, made_with
 from utils.flags.stored import stored_value
 from utils.images.dataset import CropDataset, Entry, noting

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddpm.flags import DiffusionFlags
 from image_ddpm.flags import ImageDiffusionFlags, ImageShape, SaveFlags
-from models.encoder_config import POOLS
+from models.config import POOLS
 from utils.script_util import flag, from_args, require_at_least
 
 

@@ -1,9 +1,9 @@
 """The noise-aware classifier: the first half of a U-Net that knows the timestep, and a head.
 
 The network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4 and appendix I. Not the
-place for the half itself (`models.torso`) nor for guiding a sampler with it.
+place for the half itself (`models.blocks`) nor for guiding a sampler with it.
 
-Names are the checkpoint format: those of `models.torso`, then `out`, by pool:
+Names are the checkpoint format: those of `models.blocks`, then `out`, by pool:
 
 - adaptive: `out.0` norm, `out.3` convolution;
 - attention: `out.0` norm, `out.2.positional_embedding`, `out.2.qkv_proj`, `out.2.c_proj`;
@@ -19,7 +19,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.encoder_config import EncoderConfig
+from models.blocks import Torso, dtype_of
+from models.config import EncoderConfig
 from models.layers import (
     GroupNorm32,
     SiLUInPlace,
@@ -29,7 +30,6 @@ from models.layers import (
     project_tokens,
     zero_module,
 )
-from models.torso import Torso, dtype_of
 
 _HIDDEN_FEATURES = 2048
 

@@ -1,10 +1,11 @@
 """One U-Net and its four uses: mean net, variance net, time-conditioned net, upsampler.
 
-Not the place for layers (`models.blocks`), for the embedding and the way down (`models.torso`), for
+Not the place for layers (`models.blocks`), for the embedding and the way down (`models.blocks`),
+for
 hyper-parameters and their validation (`models.config`), nor for losses, samplers or mixed-precision
 training.
 
-Attribute names and positions are the checkpoint format: those of `models.torso`, then
+Attribute names and positions are the checkpoint format: those of `models.blocks`, then
 `output_blocks.I.J` and `out.0/.2`, in this order, with the names of `models.blocks` below them. Do
 not renumber, reorder or rename them.
 """
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import AttentionBlock, BlockSequential, Upsample
+from models.blocks import AttentionBlock, BlockSequential, Torso, Upsample, dtype_of
 from models.config import UNetConfig
 from models.layers import (
     GroupNorm32,
@@ -27,7 +28,6 @@ from models.layers import (
     resize_linear,
     zero_module,
 )
-from models.torso import Torso, dtype_of
 
 
 class UNetBase(Torso):

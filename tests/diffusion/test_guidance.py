@@ -14,8 +14,8 @@ from diffusion.guidance import classifier_free, classifier_gradient
 from diffusion.process import GaussianDiffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from diffusion.types import ModelMeanType
+from models.config import EncoderConfig
 from models.encoder import EncoderUNet
-from models.encoder_config import EncoderConfig
 from models.unet import SuperResModel, TimeConditionedUNet
 from tests.diffusion.chains import Chain, GaussianClasses, standard_normal
 from tests.models.nets import fill, small_config

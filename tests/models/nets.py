@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from models.config import UNetConfig
-from models.encoder_config import EncoderConfig
+from models.config import EncoderConfig, UNetConfig
 from tests import golden_recipe
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

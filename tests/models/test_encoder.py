@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.config import POOLS, EncoderConfig
 from models.encoder import AttentionPool, EncoderUNet
-from models.encoder_config import POOLS, EncoderConfig
 from models.unet import TimeConditionedUNet
 from tests.models.nets import fill, noise, small_config
 
@@ -209,7 +209,7 @@ def test_checkpointing_changes_no_gradient() -> None:
 
 
 def test_importing_the_config_does_not_import_torch() -> None:
-    code = "import sys, models.encoder_config; sys.exit('torch' in sys.modules)"
+    code = "import sys, models.config; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 

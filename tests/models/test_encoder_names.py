@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from models.config import POOLS, EncoderConfig
 from models.encoder import AttentionPool, EncoderUNet
-from models.encoder_config import POOLS, EncoderConfig
 from models.unet import UNetModel
 from tests.models.nets import published_classifier, small_config
 from utils.debug_util import count_parameters

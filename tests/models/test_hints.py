@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from models.config import UNetConfig
+from models.config import EncoderConfig, UNetConfig
 from models.encoder import EncoderUNet
-from models.encoder_config import EncoderConfig
 from models.hints import explain_difference
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel, VarianceModel
 

@@ -13,8 +13,8 @@ import torch
 from image_ddpm.classifier import classifier_keywords, create_classifier
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
 from image_ddpm.quality.features import feature_maker
+from models.config import POOLS
 from models.encoder import EncoderUNet
-from models.encoder_config import POOLS
 from tests import cpus
 from tests.image_ddpm.quality.sets import pictures, write_samples
 from tests.image_ddpm.tiny import write_model

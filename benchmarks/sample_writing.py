@@ -28,10 +28,10 @@ from ddpm.process import create_diffusion
 from sr_var.flags.scripts import SampleFlags
 from sr_var.results.jobs import sample_path
 from sr_var.sampling import SRSampler
-from utils.files.writer import BackgroundWriter
 from utils.images.dataset import Entry
 from utils.images.files import open_image, write_png
 from utils.machine.allocator import tune_allocator
+from utils.machine.threads import BackgroundWriter
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 

@@ -13,7 +13,7 @@ from typing import Any
 from image_ddpm.demo import SOLVERS, Preset
 from image_ddpm.sampling import SECONDS_FILE
 from utils.files.atomic import write_text_atomic
-from utils.files.json import read_record, require_numbers
+from utils.files.records import read_record, require_numbers
 from utils.machine.cost import seconds_per_item
 from utils.report.html import Html, Page, Rows, Section, figure, join, number, table, tag
 from utils.report.svg import bars

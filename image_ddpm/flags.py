@@ -20,7 +20,7 @@ from ddpm.flags import (
     SamplerFlags,
     TrainedFlags,
 )
-from utils.files.names import with_home
+from utils.files.storage import with_home
 from utils.flags.data import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
 from utils.flags.groups import AutoBatch, Batch, ImageFolder, ScriptFlags
 from utils.flags.training import TrainFlags

@@ -24,11 +24,10 @@ from image_ddpm.flags import ImageModelFlags, ImageSampleFlags
 from image_ddpm.labels import with_label_numbers
 from image_ddpm.parts import PartStore
 from utils.debug_util import report_cost
-from utils.files.writer import BackgroundWriter
 from utils.images.pixels import image_to_bytes, require_finite
 from utils.loops.compile import compiled_for
-from utils.machine.batch_size import find_batch_size
-from utils.machine.cost import Stopwatch
+from utils.machine.cost import Stopwatch, find_batch_size
+from utils.machine.threads import BackgroundWriter
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 from utils.script_util import AUTO

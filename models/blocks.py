@@ -1,7 +1,5 @@
 """Blocks of the U-Net: resampling, residual and attention blocks, and their sequence.
 
-Not the place for how they are arranged (`models.blocks`, `models.unet`).
-
 Attribute names and positions in each `nn.Sequential` are the checkpoint format: in a residual
 block `in_layers.0/.2`, `emb_layers.1`, `out_layers.0/.3`, `skip_connection`; in an attention block
 `norm`, `qkv`, `proj_out`; in a resampling layer `op` (down) or `conv` (up). Do not renumber,

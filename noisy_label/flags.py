@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from utils.files.names import number_name
+from utils.files.storage import number_name
 from utils.flags.groups import Logged, Output, Overwrite, Seeded
 from utils.flags.training import OptimizerFlags, TrainFlags
 from utils.script_util import flag, require_at_least

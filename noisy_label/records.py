@@ -20,7 +20,7 @@ from noisy_label.labels import NoisyLabels, load_labels, save_labels
 from noisy_label.noise import NUM_CLASSES, Array, Labels, biased_law, uniform_law
 from utils.files.atomic import write_json_atomic
 from utils.files.identity import differences
-from utils.files.json import read_record
+from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 

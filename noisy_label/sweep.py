@@ -30,10 +30,8 @@ from noisy_label.loops import Stopped, predict
 from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
 from utils.files.atomic import atomic_write, write_json_atomic
-from utils.files.json import find_record, require_numbers
-from utils.files.names import number_name
-from utils.files.records import require_same_settings
-from utils.files.storage import make_folder
+from utils.files.records import find_record, require_numbers, require_same_settings
+from utils.files.storage import make_folder, number_name
 from utils.logger import RunLogger
 from utils.process.errors import DataError
 from utils.script_util import defaults

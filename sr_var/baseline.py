@@ -28,8 +28,8 @@ from sr_var.losses import beta_nll, pinball
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.results.jobs import LOW_RES_FILE
 from utils.files.atomic import write_json_atomic
-from utils.files.json import read_record, require_numbers
-from utils.files.names import number_name
+from utils.files.records import read_record, require_numbers
+from utils.files.storage import number_name
 from utils.images.dataset import Entry
 from utils.images.pixels import image_to_255, require_finite, save_image, to_hwc
 from utils.metrics import HALF_RANGE_255

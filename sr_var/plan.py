@@ -20,7 +20,7 @@ from sr_var.flags.plan import PlanFlags
 from sr_var.flags.scripts import SRDiffusionModelFlags
 from sr_var.script_util import create_mean_model, create_sr_model, create_var_model
 from utils.loops.networks import cast_to_own_precision
-from utils.machine.batch_size import find_batch_size
+from utils.machine.cost import find_batch_size
 from utils.script_util import AUTO
 
 if TYPE_CHECKING:

@@ -39,15 +39,13 @@ from utils.debug_util import report_cost
 from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
-from utils.files.writer import BackgroundWriter
 from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.images.files import safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.loops.compile import compiled_for
-from utils.machine.batch_size import find_batch_size
-from utils.machine.cost import Stopwatch
-from utils.machine.threads import encoding_threads, ordered_map
+from utils.machine.cost import Stopwatch, find_batch_size
+from utils.machine.threads import BackgroundWriter, encoding_threads, ordered_map
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 from utils.script_util import AUTO

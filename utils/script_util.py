@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
-from utils.files.names import with_home
+from utils.files.storage import with_home
 from utils.foreign_flags import explain_foreign_flag
 
 T = TypeVar("T")

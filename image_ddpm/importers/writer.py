@@ -27,7 +27,7 @@ from utils.files.atomic import (
     write_json_atomic,
 )
 from utils.files.identity import differences
-from utils.files.json import read_record
+from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.flags.data import ENLARGE, ERROR
 from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming

@@ -16,7 +16,7 @@ import numpy as np
 from ddpm.info_dict import make_info
 from sr_var.data.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
 from sr_var.flags.scripts import DataInfoFlags
-from utils.files.full_disk import write_through
+from utils.files.atomic import write_through
 from utils.files.storage import make_folder
 from utils.flags.data import AUTO, ERROR, FOLDER
 from utils.images.decode import BadImageError, ImageFacts

@@ -20,7 +20,7 @@ from sr_var.results.inputs import is_known_input
 from sr_var.results.jobs import LOW_RES_FILE
 from utils import dist_util
 from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
-from utils.files.json import read_record
+from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry
 from utils.images.files import safe_join

@@ -26,7 +26,7 @@ from tests.image_ddpm.tiny import (
     write_model,
 )
 from tests.tiny import done, run, words
-from utils.files.json import read_json
+from utils.files.records import read_json
 from utils.images.dataset import Entry
 
 # more labels than classes, as the default of 1000 leaves

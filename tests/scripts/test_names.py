@@ -11,7 +11,7 @@ import pytest
 from tests.pipeline import NUM_SAMPLES, Pipeline
 from tests.scripts.runs import flags_of, info_key
 from tests.tiny import done, run, words, write_photos
-from utils.files.names import MAX_NAME_BYTES
+from utils.files.storage import MAX_NAME_BYTES
 from utils.process.errors import EXIT_DATA
 from utils.untrusted.pickles import dump_pickle
 

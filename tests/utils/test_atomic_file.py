@@ -30,7 +30,7 @@ from utils.files.atomic import (
     write_json_atomic,
     write_text_atomic,
 )
-from utils.files.names import MAX_NAME_BYTES
+from utils.files.storage import MAX_NAME_BYTES
 from utils.process.errors import StorageError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from utils.files.writer import BackgroundWriter
+from utils.machine.threads import BackgroundWriter
 
 TIMEOUT = 20.0
 

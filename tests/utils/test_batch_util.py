@@ -7,8 +7,8 @@ import argparse
 import pytest
 import torch
 
-from utils.machine import batch_size as batch_util
-from utils.machine.batch_size import find_batch_size
+from utils.machine import cost as batch_util
+from utils.machine.cost import find_batch_size
 from utils.script_util import AUTO, size_or_auto
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import utils.images.sums
-from utils.images.sums import PowerSums
+import utils.images.pixels
+from utils.images.pixels import PowerSums
 from utils.metrics import Moments
 
 FIELDS = ("mean", "m2", "m3", "m4")
@@ -88,7 +88,7 @@ def test_absorbed_sums_are_those_of_all_samples_bit_for_bit() -> None:
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
     pictures = _pictures(9, 20.0)
     expected = _sums(pictures)
-    monkeypatch.setattr(utils.images.sums, "_STRIP", strip)
+    monkeypatch.setattr(utils.images.pixels, "_STRIP", strip)
     found = _sums(pictures)
     for name in FIELDS:
         np.testing.assert_array_equal(

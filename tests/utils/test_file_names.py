@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.files.names import MAX_NAME_BYTES, flat_name, number_name, tag_name
+from utils.files.storage import MAX_NAME_BYTES, flat_name, number_name, tag_name
 
 # of few letters, so that names nearly collide
 NAMES = st.text("_/a~", max_size=12) | st.text(max_size=300)

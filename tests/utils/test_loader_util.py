@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.files.full_disk import storing
+from utils.files.atomic import storing
 from utils.loops.loader import loaded, naming_loader_deaths
 from utils.process.errors import DataError
 

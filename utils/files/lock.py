@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from utils.files.full_disk import storing, write_through
-from utils.files.json import parse_json
+from utils.files.atomic import storing, write_through
+from utils.files.records import parse_json
 from utils.files.storage import make_folder
 from utils.process.errors import CheckpointError
 

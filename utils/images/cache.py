@@ -28,11 +28,9 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from utils.files.atomic import is_remote
-from utils.files.full_disk import storing, write_through
-from utils.files.json import parse_json
+from utils.files.atomic import is_remote, storing, write_through
 from utils.files.lock import try_lock
-from utils.files.records import require_same_settings
+from utils.files.records import parse_json, require_same_settings
 from utils.flags.data import ERROR, CropFlags
 from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import center_crop_arr, read_crop, resolve_image_path

@@ -26,7 +26,7 @@ from utils.files.atomic import (
     write_json_atomic,
     write_text_atomic,
 )
-from utils.files.json import read_json
+from utils.files.records import read_json
 from utils.files.storage import is_file, list_names, make_folder, remove, size_of
 from utils.process.errors import CheckpointError
 from utils.untrusted.state_dict import check_zip

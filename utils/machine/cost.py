@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from utils.files.atomic import write_json_atomic
-from utils.files.json import find_record, require_numbers
 from utils.files.lock import try_lock
+from utils.files.records import find_record, require_numbers
+from utils.process.errors import is_out_of_memory
 
 _NUM_TRIES, _PAUSE = 50, 0.1
 
@@ -86,3 +88,55 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+MAX_BATCH_SIZE = 1024
+# a larger batch must be at least this much faster an item to be worth its memory
+_WORTHWHILE = 1.05
+
+
+def find_batch_size(
+    run: Callable[[int], object],
+    device: torch.device,
+    log: Callable[[str], None],
+) -> int:
+    """The smallest power of two beyond which items no longer get faster, or do not fit.
+
+    Args:
+        run: processes a batch of so many items; called twice for each size, once to warm up.
+        device: where it does.
+        log: told what was found.
+
+    Raises:
+        RuntimeError: that of ``run``, if not even one item can be processed.
+    """
+    best, rate, size = 0, 0.0, 1
+    while size <= MAX_BATCH_SIZE:
+        try:
+            own_rate = size / _seconds(run, size, device)
+        except (MemoryError, RuntimeError) as error:
+            if best == 0 or not is_out_of_memory(error):
+                raise
+            log(f"batch size {size} does not fit into memory")
+            break
+        if best and own_rate < _WORTHWHILE * rate:
+            break
+        best, rate, size = size, own_rate, size * 2
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    log(f"--batch_size auto: {best} ({rate:.4g} items a second)")
+    return best
+
+
+def _seconds(run: Callable[[int], object], size: int, device: torch.device) -> float:
+    run(size)
+    _wait_for(device)
+    started = time.perf_counter()
+    run(size)
+    _wait_for(device)
+    return max(time.perf_counter() - started, 1e-9)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

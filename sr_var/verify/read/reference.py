@@ -26,7 +26,7 @@ from sr_var.results.moments import (
 )
 from utils.images.decode import BadImageError
 from utils.images.files import open_image
-from utils.images.sums import PowerSums
+from utils.images.pixels import PowerSums
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments
 from utils.process.errors import DataError

@@ -16,8 +16,7 @@ from sr_var.results.folder import to_grey_bytes
 from sr_var.verify.read.images import Array, ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
 from utils.files.atomic import atomic_write, write_bytes_atomic
-from utils.files.names import flat_name, tag_name
-from utils.files.storage import make_folder
+from utils.files.storage import flat_name, make_folder, tag_name
 from utils.images.files import write_png
 from utils.logger import RunLogger
 from utils.metrics import WHITE

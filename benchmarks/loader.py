@@ -73,7 +73,7 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
     """One row a way: rates of the crop alone and of the data set's item, and what differs."""
     import numpy as np
 
-    from utils.flags.data import CropFlags
+    from utils.flags.groups import CropFlags
     from utils.images.cache import CenterCrop, crop_source
     from utils.images.dataset import CropDataset, Entry
 

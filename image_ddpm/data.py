@@ -14,7 +14,7 @@ from ddpm.stored_flags import Start
 from ddpm.train_loop import noising
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
 from utils.files.identity import shown
-from utils.flags.data import AUTO, FOLDER, NAME
+from utils.flags.groups import AUTO, FOLDER, NAME
 from utils.flags.training import TrainFlags
 from utils.images.dataset import CropDataset, Entry, noting
 from utils.images.folder import class_in_folder, class_in_name, other_reading, scan

@@ -15,8 +15,7 @@ from image_ddpm.sampling import SECONDS_FILE
 from utils.files.atomic import write_text_atomic
 from utils.files.records import read_record, require_numbers
 from utils.machine.cost import seconds_per_item
-from utils.report.html import Html, Page, Rows, Section, figure, join, number, table, tag
-from utils.report.svg import bars
+from utils.report.html import Html, Page, Rows, Section, bars, figure, join, number, table, tag
 
 _HEAD = (
     "solver",

@@ -21,8 +21,17 @@ from ddpm.flags import (
     TrainedFlags,
 )
 from utils.files.storage import with_home
-from utils.flags.data import AUTO, FOLDER, NAME, CropFlags, ReadingFlags
-from utils.flags.groups import AutoBatch, Batch, ImageFolder, ScriptFlags
+from utils.flags.groups import (
+    AUTO,
+    FOLDER,
+    NAME,
+    AutoBatch,
+    Batch,
+    CropFlags,
+    ImageFolder,
+    ReadingFlags,
+    ScriptFlags,
+)
 from utils.flags.training import TrainFlags
 from utils.machine.launch import read_launch
 from utils.script_util import flag, require_at_least

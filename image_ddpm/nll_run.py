@@ -18,7 +18,7 @@ from image_ddpm.nll import SETTINGS_FILE, LikelihoodMeasure, write_results
 from image_ddpm.parts import PartStore
 from utils.debug_util import report_cost
 from utils.files.records import require_same_settings
-from utils.flags.data import ENLARGE, ERROR, SKIP
+from utils.flags.groups import ENLARGE, ERROR, SKIP
 from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import read_image, resolve_image_path

@@ -25,7 +25,7 @@ from image_ddpm.labels import with_label_numbers
 from image_ddpm.parts import PartStore
 from utils.debug_util import report_cost
 from utils.images.pixels import image_to_bytes, require_finite
-from utils.loops.compile import compiled_for
+from utils.loops.networks import compiled_for
 from utils.machine.cost import Stopwatch, find_batch_size
 from utils.machine.threads import BackgroundWriter
 from utils.process.progress import Progress

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from utils.files.atomic import write_bytes_atomic
-from utils.report.svg import Axis, Series
+from utils.report.html import Axis, Series
 
 _COLUMNS = 5
 _COLOURS = MappingProxyType(

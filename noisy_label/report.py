@@ -15,8 +15,21 @@ from noisy_label.files import TEST, TRAINING
 from noisy_label.flags import BIASED, GENERATED, UNIFORM
 from noisy_label.pictures import draw_series
 from utils.files.atomic import write_text_atomic
-from utils.report.html import Child, Html, Page, Rows, Section, figure, join, number, table, tag
-from utils.report.svg import Axis, Series, plot
+from utils.report.html import (
+    Axis,
+    Child,
+    Html,
+    Page,
+    Rows,
+    Section,
+    Series,
+    figure,
+    join,
+    number,
+    plot,
+    table,
+    tag,
+)
 
 NAMES = MappingProxyType({UNIFORM: "uniform", BIASED: "biased", GENERATED: "generated"})
 _CLASSES = MappingProxyType({UNIFORM: "series-a", BIASED: "series-b", GENERATED: "series-c"})

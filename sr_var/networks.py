@@ -20,9 +20,8 @@ from utils.debug_util import report_cost
 from utils.flags.groups import Compute
 from utils.flags.training import TrainFlags
 from utils.loops.checkpoint import manifest_beside
-from utils.loops.compile import compiled_for
 from utils.loops.data import TrainData
-from utils.loops.networks import load_checked, new_network
+from utils.loops.networks import compiled_for, load_checked, new_network
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
 from utils.test_util import TestLoop
 
@@ -77,7 +76,7 @@ def frozen_mean_net(
         path: of its checkpoint.
         args_file: its model flags, for a checkpoint whose manifest does not tell them.
         sizes: (large, small) of the task.
-        compile: see ``utils.loops.compile``.
+        compile: see ``utils.loops.networks``.
         log: receives notices.
         args_flag: the flag that named ``args_file``; empty if nobody did.
 

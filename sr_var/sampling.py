@@ -43,7 +43,7 @@ from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.images.files import safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
-from utils.loops.compile import compiled_for
+from utils.loops.networks import compiled_for
 from utils.machine.cost import Stopwatch, find_batch_size
 from utils.machine.threads import BackgroundWriter, encoding_threads, ordered_map
 from utils.process.progress import Progress

@@ -18,7 +18,7 @@ from sr_var.model_args import refuse_other_setting
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
 from utils.files.atomic import sha256_of
 from utils.images.pixels import require_finite, to_hwc
-from utils.loops.trees import batch_slice
+from utils.loops.data import batch_slice
 from utils.metrics import HALF_RANGE_255
 from utils.process.errors import CheckpointError
 from utils.test_util import TestLoop

@@ -113,7 +113,7 @@ class RunLogger:
 
     def _event_log(self) -> Any:
         if self._events is None and self.log_dir is not None and not self._has_failed:
-            from utils.event_log import EventLog
+            from utils.files.events import EventLog
 
             self._events = EventLog(self.log_dir)
             if self._last_step is not None:

@@ -16,8 +16,8 @@ import torch
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.logger import RunLogger
+from utils.loops.data import batch_length, first_tensor, to_device
 from utils.loops.loader import naming_loader_deaths
-from utils.loops.trees import batch_length, first_tensor, to_device
 from utils.machine.cost import Stopwatch
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag

@@ -28,11 +28,10 @@ from utils.files.storage import make_folder
 from utils.flags.training import TrainFlags
 from utils.logger import RunLogger
 from utils.loops import report as train_report
-from utils.loops.compile import compiled_for
-from utils.loops.data import endless
+from utils.loops.data import batch_length, batch_slice, endless, first_tensor, to_device
 from utils.loops.loader import naming_loader_deaths
+from utils.loops.networks import compiled_for
 from utils.loops.state import TrainState
-from utils.loops.trees import batch_length, batch_slice, first_tensor, to_device
 from utils.process.errors import CheckpointError
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from utils.flags.data import ReadingFlags
-from utils.flags.groups import DryRun, Logged, Threads
+from utils.flags.groups import DryRun, Logged, ReadingFlags, Threads
 from utils.script_util import flag, require_at_least
 
 CIFAR10, IMAGENET, LSUN, DIGITS = "cifar10", "imagenet", "lsun", "digits"

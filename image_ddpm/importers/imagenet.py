@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from image_ddpm.importers.archives import Member, inner_members, tar_members
 from image_ddpm.importers.items import MAX_IMAGE_BYTES, ClassNamer, ImageSource, Item, Skip
 from utils.files.atomic import read_up_to
-from utils.flags.data import ERROR, SKIP
+from utils.flags.groups import ERROR, SKIP
 from utils.images.files import IMAGE_EXTENSIONS
 from utils.images.folder import is_hidden, list_files
 from utils.process.errors import DataError

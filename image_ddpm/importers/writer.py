@@ -29,7 +29,7 @@ from utils.files.atomic import (
 from utils.files.identity import differences
 from utils.files.records import read_record
 from utils.files.storage import make_folder
-from utils.flags.data import ENLARGE, ERROR
+from utils.flags.groups import ENLARGE, ERROR
 from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming
 from utils.images.files import IMAGE_EXTENSIONS, center_crop_arr, open_image, safe_join, write_png
 from utils.images.notes import (

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
-from utils.flags.data import OrientationFlags
-from utils.flags.groups import Batch, ScriptFlags
+from utils.flags.groups import Batch, OrientationFlags, ScriptFlags
 from utils.script_util import defaults, flag, require_at_least
 
 PIXELS = "pixels"

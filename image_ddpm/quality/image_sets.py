@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.flags.data import OrientationFlags
+from utils.flags.groups import OrientationFlags
 from utils.images.decode import BadImageError
 from utils.images.files import image_size, read_image, with_extension
 from utils.images.folder import scan

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sr_var.flags.nets import CrossFitFlags, FoldFlags
 from utils import dist_util
 from utils.images.dataset import Entry
-from utils.loops.trees import to_device
+from utils.loops.data import to_device
 from utils.metrics import HALF_RANGE_255
 from utils.process.errors import CheckpointError, DataError
 from utils.seeds import stable_seed

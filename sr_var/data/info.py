@@ -18,7 +18,7 @@ from sr_var.data.info_files import ALL_FILE, TEST_FILE, TRAIN_FILE, write_split
 from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import write_through
 from utils.files.storage import make_folder
-from utils.flags.data import AUTO, ERROR, FOLDER
+from utils.flags.groups import AUTO, ERROR, FOLDER
 from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import read_image, resolve_image_path
 from utils.images.folder import class_of, other_reading, scan

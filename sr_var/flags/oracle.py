@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 from ddpm.flags import SAMPLER_NAMES, ScheduleFlags
 from sr_var.flags.scripts import VerificationFlags
-from utils.flags.data import OnBadImage, OrientationFlags
-from utils.flags.groups import ImageFolder, Output, ScriptFlags, Threads
+from utils.flags.groups import (
+    ImageFolder,
+    OnBadImage,
+    OrientationFlags,
+    Output,
+    ScriptFlags,
+    Threads,
+)
 from utils.script_util import flag, require_at_least
 
 

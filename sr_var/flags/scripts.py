@@ -8,14 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ddpm.flags import DenoiserFlags, DiffusionTrainFlags, SamplerFlags, UNetFlags
-from utils.flags.data import AUTO, ENLARGE, FOLDER, NAME, CropFlags, OrientationFlags, ReadingFlags
 from utils.flags.groups import (
+    AUTO,
+    ENLARGE,
+    FOLDER,
+    NAME,
     AutoBatch,
     Batch,
     Compute,
+    CropFlags,
     ImageFolder,
+    OrientationFlags,
     Output,
     Overwrite,
+    ReadingFlags,
     ScriptFlags,
     Strict,
     Threads,

@@ -50,7 +50,7 @@ class ResultFolder:
         step: of the network, in the file names.
         file_names: the files that make an image done, in writing order.
         model_paths: checkpoints that the results depend on.
-        apply_orientation: how the images are read, see ``utils.flags.data``.
+        apply_orientation: how the images are read, see ``utils.flags.groups``.
 
     Attributes:
         has_own_inputs: whether a test of this project has been here before.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.utils.loops import training_loop
-from utils.loops.compile import CompiledNetwork, compiled_for, is_to_be_compiled
+from utils.loops.networks import CompiledNetwork, compiled_for, is_to_be_compiled
 
 
 class _Scaled(torch.nn.Module):

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import photo, tree
-from utils.flags.data import CropFlags
+from utils.flags.groups import CropFlags
 from utils.images import cache as crop_cache
 from utils.images.cache import DATA_FILE, INDEX_FILE, CenterCrop
 from utils.images.dataset import CropDataset, Entry, TestCrops

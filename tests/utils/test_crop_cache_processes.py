@@ -17,7 +17,7 @@ from PIL import Image
 from tests.tiny import photo
 from tests.utils.processes import Child
 from utils.files.lock import try_lock
-from utils.flags.data import CropFlags
+from utils.flags.groups import CropFlags
 from utils.images import cache as crop_cache
 from utils.images.cache import CenterCrop
 from utils.process.errors import EXIT_DATA, EXIT_DONE, EXIT_STOPPED

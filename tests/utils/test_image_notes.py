@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.tiny import photo
-from utils.flags.data import CropFlags, OrientationFlags, ReadingFlags
+from utils.flags.groups import CropFlags, OrientationFlags, ReadingFlags
 from utils.images.dataset import CropDataset, Entry, noting
 from utils.images.decode import ImageFacts
 from utils.images.notes import (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.report.svg import Axis, Series, bars, nice_ticks, plot
+from utils.report.html import Axis, Series, bars, nice_ticks, plot
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from utils.loops.trees import batch_length, batch_slice, first_tensor, to_device, tree_map
+from utils.loops.data import batch_length, batch_slice, first_tensor, to_device, tree_map
 
 
 class _Pair(NamedTuple):

@@ -31,7 +31,7 @@ from PIL import Image
 from utils.files.atomic import is_remote, storing, write_through
 from utils.files.lock import try_lock
 from utils.files.records import parse_json, require_same_settings
-from utils.flags.data import ERROR, CropFlags
+from utils.flags.groups import ERROR, CropFlags
 from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import center_crop_arr, read_crop, resolve_image_path
 from utils.images.notes import Stamp, file_stamps

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from utils import dist_util
 from utils.files.identity import list_digest
-from utils.flags.data import ENLARGE, ERROR, CropFlags
+from utils.flags.groups import ENLARGE, ERROR, CropFlags
 from utils.images.cache import CenterCrop, Crop, CropSource, crop_source, in_channels
 from utils.images.decode import BadImageError
 from utils.images.files import random_crop_arr, random_flip, read_crop, resolve_image_path

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from utils.files.atomic import is_remote
-from utils.flags.data import AUTO, FOLDER, NAME, SKIP
+from utils.flags.groups import AUTO, FOLDER, NAME, SKIP
 from utils.images.files import DEFAULT_EXTENSION, IMAGE_EXTENSIONS
 from utils.process.errors import DataError
 from utils.untrusted.pickles import problem_with_name

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 from utils.files.atomic import is_remote
-from utils.flags.data import ENLARGE, ERROR, OrientationFlags, ReadingFlags
+from utils.flags.groups import ENLARGE, ERROR, OrientationFlags, ReadingFlags
 from utils.images.decode import ALPHA, DEPTH, ORIENTATION, BadImageError, ImageFacts
 from utils.images.files import image_facts, read_image, resolve_image_path
 from utils.machine.threads import num_cores

@@ -1,6 +1,6 @@
 """The page's plots: which curves of `results.json` are drawn against what, and in which words.
 
-A curve that is missing gives no plot. Drawing itself is `utils.report.svg`.
+A curve that is missing gives no plot. Drawing itself is `utils.report.html`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,20 @@ from sr_var.verify.numbers.metrics import Metrics
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import ErrorInBudget
 from sr_var.verify.show.tables import budget_table
-from utils.report.html import Child, Html, Rows, figure, join, number, table, tag
-from utils.report.svg import Axis, Series, bars, plot
+from utils.report.html import (
+    Axis,
+    Child,
+    Html,
+    Rows,
+    Series,
+    bars,
+    figure,
+    join,
+    number,
+    plot,
+    table,
+    tag,
+)
 
 _ROUTES = {"nets": "series-a", "samples": "series-b"}
 _MAX_POINTS = 3000

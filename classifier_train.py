@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
     train = with_folders(from_args(ClassifierTrainFlags, args))
     args = with_values(args, log_dir=train.log_dir, model_save_dir=train.model_save_dir)
-    from ddpm.classes import class_names
     from ddpm.process import training_process
+    from ddpm.stored_flags import class_names
     from image_ddpm.classifier import (
         ClassifierTrainLoop,
         classifier_identity,

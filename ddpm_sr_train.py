@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(SRDiffusionModelFlags, args)
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)
-    from ddpm.classes import class_names
     from ddpm.process import create_diffusion, create_schedule_sampler, training_process
+    from ddpm.stored_flags import class_names
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
     from sr_var.networks import new_model
     from sr_var.script_util import create_sr_model, denoiser_flags

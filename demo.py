@@ -9,8 +9,16 @@ import importlib
 import time
 from dataclasses import dataclass
 
-from sr_var.demo import CPU, GPU, QUICK, Preset, commands, oracle_commands, oracle_experiment
-from sr_var.oracle_experiment import ITAKURA_SAITO
+from sr_var.demo import (
+    CPU,
+    GPU,
+    ITAKURA_SAITO,
+    QUICK,
+    Preset,
+    commands,
+    oracle_commands,
+    oracle_experiment,
+)
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 

@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))
     args = with_values(args, log_dir=train.log_dir, model_save_dir=train.model_save_dir)
-    from ddpm.classes import class_names
     from ddpm.process import training_process
+    from ddpm.stored_flags import class_names
     from image_ddpm.data import load_train_entries, load_train_images
     from image_ddpm.loops import make_train_loop
     from image_ddpm.networks import create_image_model, model_keywords

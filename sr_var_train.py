@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var import networks as build
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
-    from sr_var.model_args import args_path, identity_of, save_model_args
     from sr_var.script_util import create_var_model
+    from sr_var.stored_flags import args_path, identity_of, save_model_args
     from sr_var.var_utils import SRVarTrainLoop, check_loss, digests
     from utils.loops.networks import in_usable_precision
     from utils.runs.start import started

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from utils.flags.groups import Compute, Precision
 from utils.flags.training import TrainFlags
-from utils.script_util import flag
+from utils.script_util import flag, with_values
 
 # the keys of diffusion.samplers.SAMPLERS, which needs torch
 SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
@@ -103,3 +108,57 @@ class SamplerFlags(TrainedFlags, Compute):
     def chosen_sampler(self) -> str:
         """``sampler``; where that is left out, ancestral or what ``use_ddim`` asks for."""
         return self.sampler or ("ddim" if self.use_ddim else "ancestral")
+
+
+# what belongs to a training; a sampling script has a batch size of another kind
+_TRAINING_ONLY = ("lr", "batch_size", "schedule_sampler")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One published model.
+
+    Attributes:
+        file: its checkpoint's published name.
+        flags: what differs from the scripts' defaults.
+    """
+
+    file: str
+    flags: Mapping[str, Any]
+
+
+def make_preset(file: str, *parts: Mapping[str, Any], **more: Any) -> Preset:
+    """A preset of flags that are put together; later ones win."""
+    flags: dict[str, Any] = {}
+    for part in (*parts, more):
+        flags |= part
+    return Preset(file, MappingProxyType(flags))
+
+
+def settle_preset(
+    args: argparse.Namespace,
+    presets: Mapping[str, Preset],
+    checkpoint_dir: str,
+    *,
+    flag: str = "preset",
+    path_flag: str = "model_path",
+) -> argparse.Namespace:
+    """The arguments with the preset's values for the flags that were not given.
+
+    They count as given. ``path_flag``, where the script has it, becomes
+    ``<checkpoint_dir>/<published file>``.
+    """
+    name = getattr(args, flag)
+    if not name:
+        return args
+    values = dict(presets[name].flags)
+    if hasattr(args, path_flag):
+        values = {key: value for key, value in values.items() if key not in _TRAINING_ONLY}
+        values[path_flag] = os.path.join(checkpoint_dir, presets[name].file)
+    changed = {
+        key: value
+        for key, value in values.items()
+        if hasattr(args, key) and key not in args.given_flags
+    }
+    given = args.given_flags | changed.keys()
+    return with_values(args, **changed, given_flags=given)

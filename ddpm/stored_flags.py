@@ -6,15 +6,121 @@ and so not verified; whoever loads the weights does that. torch is imported wher
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import Field, dataclass, field
-from typing import Any
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ddpm.classes import known_classes
-from utils.files.identity import Identity, made_with, shown
+from utils.files.identity import shown
+from utils.process.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from utils.images.dataset import Entry
+import argparse
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import Field, dataclass, field
+
+from utils.files.identity import Identity, made_with
 from utils.flags.stored import stored_value
 from utils.script_util import with_values
+
+CLASSES_KEY = "classes"
+_MAX_SHOWN = 5
+
+
+class OtherClasses(DataError):
+    """Images whose labels mean something else to the network."""
+
+
+def class_names(entries: Sequence[Entry]) -> list[str]:
+    """The names of the classes of labelled images, by label."""
+    found = {entry.y: entry.group for entry in entries}
+    names = [found.get(y, "") for y in range(max(found, default=-1) + 1)]
+    return names if any(names) else []
+
+
+def known_classes(state: Mapping[str, Any], path: str) -> list[str]:
+    """The names that a checkpoint keeps.
+
+    Args:
+        state: what its manifest has under ``state``.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        CheckpointError: for anything but words.
+    """
+    names = state.get(CLASSES_KEY) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f"{path} keeps {shown(names)} as the names of its classes, expected words; its "
+            "manifest is not of this toolkit: move it away to go by labels alone"
+        )
+    return list(names) if any(names) else []
+
+
+def trained_labels(names: Sequence[str], num_classes: int) -> list[int]:
+    """The labels that the network was trained on: those with a name, or all if none has one."""
+    named = [y for y, name in enumerate(names[:num_classes]) if name]
+    return named or list(range(num_classes))
+
+
+def listed_classes(names: Sequence[str]) -> str:
+    """The first classes of a network, for a message."""
+    found = [f"{y} {shown(name)}" for y, name in enumerate(names) if name]
+    return ", ".join(found[:_MAX_SHOWN]) + _more(found)
+
+
+def differing_classes(here: Sequence[str], there: Sequence[str]) -> str:
+    """The first labels that have another name there; empty if none has."""
+    pairs = enumerate(itertools.zip_longest(here, there, fillvalue=""))
+    found = [f"{y} is {shown(a)} and there {shown(b)}" for y, (a, b) in pairs if a != b]
+    return ", ".join(found[:_MAX_SHOWN]) + _more(found)
+
+
+def _more(found: Sequence[str]) -> str:
+    return f", … {len(found)} in all" if len(found) > _MAX_SHOWN else ""
+
+
+def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: str) -> None:
+    """Refuses images whose class the network knows by another label, or does not know.
+
+    Args:
+        entries: labelled images.
+        known: the network's names; empty: nothing can be said.
+        path: of what gave the labels, for the message.
+
+    Raises:
+        OtherClasses: names the class, both labels and the remedy.
+    """
+    labels = {name: y for y, name in enumerate(known) if name}
+    for entry in entries if labels else ():
+        y = labels.get(entry.group)
+        if y is None:
+            raise OtherClasses(
+                f"{path} lists {shown(entry.group)}, a class that the network was not trained on; "
+                f"list its images under one that it knows: {listed_classes(known)}"
+            )
+        if y != entry.y:
+            raise OtherClasses(
+                f"{path} gives {shown(entry.group)} the label {entry.y}, the network was trained "
+                f"with {y}; list the classes with the labels of the training"
+            )
+
+
+def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
+    """Refuses labels that a class-conditional model (``num_classes`` not None) does not know.
+
+    Raises:
+        DataError: names the first such image and the remedy.
+    """
+    if num_classes is None:
+        return
+    for entry in entries:
+        if not 0 <= entry.y < num_classes:
+            raise DataError(
+                f"{entry.name} has label {entry.y}, the model knows 0 to {num_classes - 1}; see "
+                "--num_classes, or use --class_cond False"
+            )
+
 
 # a property of a run, not of a network: of both flags together, followed by a resumed run alone
 _PRECISION = frozenset({"use_fp16", "use_bf16"})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import CLASSES_KEY, differing_classes, known_classes
+from ddpm.stored_flags import CLASSES_KEY, differing_classes, known_classes
 from diffusion.losses import training_losses
 from diffusion.timesteps import LossSecondMomentResampler, ScheduleSampler
 from utils import dist_util

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from ddpm.classes import differing_classes
 from ddpm.process import create_diffusion
-from ddpm.stored_flags import Start, start_of_file
+from ddpm.stored_flags import Start, differing_classes, start_of_file
 from ddpm.train_loop import NamesClasses, noising
 from diffusion.guidance import CondFn, classifier_gradient
 from diffusion.timesteps import UniformSampler

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import OtherClasses, check_labels, listed_classes, require_known_labels
 from ddpm.info_dict import listed_entries
-from ddpm.stored_flags import Start
+from ddpm.stored_flags import (
+    OtherClasses,
+    Start,
+    check_labels,
+    listed_classes,
+    require_known_labels,
+)
 from ddpm.train_loop import noising
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
 from utils.files.identity import shown

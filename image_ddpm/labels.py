@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ddpm.classes import listed_classes, trained_labels
+from ddpm.stored_flags import listed_classes, trained_labels
 from image_ddpm.flags import ImageSampleFlags
 
 # what a record of settings says where a random label may be any of the network's

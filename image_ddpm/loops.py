@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import trained_labels
 from ddpm.process import create_diffusion, create_schedule_sampler
+from ddpm.stored_flags import trained_labels
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageTrainFlags

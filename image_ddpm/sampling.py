@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import listed_classes, trained_labels
 from ddpm.sampling import draw_samples
+from ddpm.stored_flags import listed_classes, trained_labels
 from diffusion.guidance import CondFn, classifier_free
 from diffusion.samplers import SamplerOptions
 from diffusion.types import Model

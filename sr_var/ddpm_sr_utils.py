@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddpm.classes import check_labels
+from ddpm.stored_flags import check_labels
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, noising
 from sr_var.data.pairs import load_train_crops
 from sr_var.degradation import area_downsample, bilinear_upsample

@@ -6,6 +6,7 @@ Images are NCHW in [-1, 1], variances in that unit squared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -63,3 +64,30 @@ def pinball(quantiles: Tensor, label: Tensor, levels: Sequence[float]) -> Tensor
     tau = tau.reshape(1, -1, 1, 1, 1)
     error = label[:, None] - quantiles  # (N, Q, C, H, W)
     return torch.maximum(tau * error, (tau - 1.0) * error).mean()
+
+
+# between flat ground and edges of photographs, grey levels
+START_STD_255 = 10.0
+
+
+def start_at_usual_spread(out: torch.nn.Module, last_layer_type: str, num_channels: int) -> None:
+    """Sets, in place, the bias of the last ``num_channels`` outputs so that they are the variance
+    of ``START_STD_255``.
+
+    Args:
+        out: the head of a network; its last module is the convolution.
+        last_layer_type: exp, sigmoid or softplus; with none nothing is done.
+        num_channels: the outputs that become a variance.
+    """
+    variance = (START_STD_255 / HALF_RANGE_255) ** 2
+    inverse = {
+        "exp": math.log(variance),
+        "sigmoid": math.log(variance / (1.0 - variance)),
+        "softplus": math.log(math.expm1(variance)),
+    }
+    if last_layer_type not in inverse:
+        return
+    bias = list(out.children())[-1].bias
+    assert isinstance(bias, torch.Tensor)
+    with torch.no_grad():
+        bias[-num_channels:] = inverse[last_layer_type]

@@ -13,10 +13,9 @@ import torch
 from sr_var.data.folds import CrossFit
 from sr_var.data.pairs import rank_batches, regression_pair, test_batches
 from sr_var.flags.scripts import DataFlags
-from sr_var.model_args import refuse_other_setting
-from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
-from sr_var.results.inputs import spread
+from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, spread, strip
 from sr_var.results.jobs import LOW_RES_FILE
+from sr_var.stored_flags import refuse_other_setting
 from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.images.pixels import image_to_255, save_image, to_hwc

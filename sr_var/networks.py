@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ddpm.stored_flags import start_of_file
 from sr_var.flags.nets import FOLD_FIELD, QUANTILE, BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
-from sr_var.model_args import flags_of_checkpoint, identity_of
+from sr_var.losses import start_at_usual_spread
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
-from sr_var.start import start_at_usual_spread
+from sr_var.stored_flags import flags_of_checkpoint, identity_of
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.flags.groups import Compute

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sr_var.flags.plan import PlanFlags
-from sr_var.flags.scripts import SRDiffusionModelFlags
+from sr_var.flags.scripts import PlanFlags, SRDiffusionModelFlags
 from sr_var.script_util import create_mean_model, create_sr_model, create_var_model
 from utils.loops.networks import cast_to_own_precision
 from utils.machine.cost import find_batch_size

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ddpm.presets import Preset, make_preset, settle_preset
+from ddpm.flags import Preset, make_preset, settle_preset
 from utils.script_util import flag
 
 CHECKPOINT_DIR = "checkpoints/ddpm_sr"

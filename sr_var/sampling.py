@@ -18,12 +18,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddpm.classes import check_labels, require_known_labels
 from ddpm.sampling import draw_samples
+from ddpm.stored_flags import check_labels, require_known_labels
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import SampleFlags
-from sr_var.results.inputs import NUM_LOOKED_AT, is_known_input
+from sr_var.results.folder import NUM_LOOKED_AT, is_known_input
 from sr_var.results.jobs import (
     LOW_RES_FILE,
     SAMPLES_FOLDER,

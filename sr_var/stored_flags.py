@@ -6,16 +6,232 @@ To be called once presets have been settled, before the flags are read.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from ddpm.flags import DiffusionFlags
 from ddpm.process import TRAINING_ONLY, denoiser_identity
 from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
-from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags
-from sr_var.model_args import args_path, flags_of_checkpoint, problem_with_images
-from utils.files.identity import Identity
+from sr_var.compat import existing_path
+from sr_var.flags.nets import BaselineModelFlags
+from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
+from utils.files.atomic import StrPath, write_text_atomic
+from utils.files.identity import Identity, differences, made_with
 from utils.files.storage import is_file
-from utils.script_util import flags_of
+from utils.flags.stored import stored_value
+from utils.process.errors import CheckpointError, DataError
+from utils.script_util import defaults, flags_of, free_flags
+from utils.untrusted.pickle_arrays import brief
+from utils.untrusted.pickles import dump_pickle, load_pickle
+
+_FILE_NAMES = {
+    MeanModelFlags: "mean_model_args.pkl",
+    VarModelFlags: "var_model_args.pkl",
+    BaselineModelFlags: "baseline_model_args.pkl",
+}
+# the original toolkit, which makes networks of these files too, refuses flags that it does not know
+_ADDED = frozenset({"use_bf16", "predict_residual"})
+# what the images, low-res and high-res, ask of every network here
+_OF_IMAGES = MappingProxyType({"in_channels": 3, "out_channels": 3, "dims": 2})
+
+
+_CLASSES = MappingProxyType(
+    {
+        MeanModelFlags: "UNetModel",
+        VarModelFlags: "VarianceModel",
+        BaselineModelFlags: "UNetModel",
+    }
+)
+
+
+def identity_of(flags: MeanModelFlags) -> Identity:
+    """What the checkpoints of a network are: its class and flags."""
+    return Identity(_CLASSES[type(flags)], dict(vars(flags)), free=free_flags(type(flags)))
+
+
+def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
+    """Where a run keeps its model flags."""
+    return os.path.join(log_dir, _FILE_NAMES[flags_class])
+
+
+def save_model_args(path: str, flags: MeanModelFlags) -> None:
+    """Writes the flags as a pickle and, beside it, as JSON to read.
+
+    Those that the original toolkit lacks are left out where they have their defaults. Flags of
+    another model that are there already get a new name, so that its run can be rescued.
+    """
+    known = defaults(type(flags))
+    if os.path.exists(path) and {**known, **load_args(path)} != vars(flags):
+        os.replace(path, f"{os.path.splitext(path)[0]}_until_{time.strftime('%Y%m%d_%H%M%S')}.pkl")
+    stored = {
+        name: value
+        for name, value in vars(flags).items()
+        if name not in _ADDED or value != known[name]
+    }
+    dump_pickle(stored, path)
+    write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(stored, indent=1))
+
+
+def load_model_args(
+    path: str, flags_class: type[MeanModelFlags], log: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """The stored flags; a flag that the file lacks keeps its default.
+
+    Raises:
+        CheckpointError: if the file is missing, or holds what cannot be model flags.
+    """
+    path = existing_path(path, log)
+    if not os.path.exists(path):
+        raise CheckpointError(
+            f"{path} does not exist; it is written by the training into its --log_dir"
+        )
+    try:
+        stored = load_args(path)
+    except IsADirectoryError:
+        raise CheckpointError(
+            f"{path} is a folder; name the file of model flags, as "
+            f"{os.path.join(path, _FILE_NAMES[flags_class])}"
+        ) from None
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    # the original toolkit stores None where nothing was said
+    stored = {name: "" if value is None else value for name, value in stored.items()}
+    return _checked(stored, flags_class, path, log)
+
+
+def _checked(
+    stored: Mapping[str, Any],
+    flags_class: type[MeanModelFlags],
+    source: str,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    known = {one.name: one for one in flags_of(flags_class)}
+    unknown = sorted(stored.keys() - known.keys())
+    if unknown:
+        log(f"notice: {source} holds flags of no use here: {', '.join(unknown)}")
+    flags = {
+        name: stored_value(one, stored.get(name, one.default), source)
+        for name, one in known.items()
+    }
+    problem = problem_with_images(flags)
+    if problem:
+        raise CheckpointError(f"{source}: {problem}, and train such a network")
+    return flags
+
+
+def problem_with_images(flags: Mapping[str, Any]) -> str:
+    """What a network of the flags could not do with RGB images; empty if nothing."""
+    for name, needed in _OF_IMAGES.items():
+        if flags[name] != needed:
+            return (
+                f"{name} {flags[name]} does not fit the images, which are RGB in two dimensions: "
+                f"use {needed}"
+            )
+    return ""
+
+
+def flags_of_checkpoint(
+    start: Start,
+    path: str,
+    flags_class: type[MeanModelFlags],
+    log: Callable[[str], None],
+    *,
+    path_flag: str = "",
+    must_exist: bool = False,
+) -> dict[str, Any]:
+    """The flags that the network of a checkpoint was made with.
+
+    Those in the manifest; of an earlier version's or another tool's checkpoint those in the file
+    of model flags.
+
+    Args:
+        start: the checkpoint.
+        path: of the file of model flags.
+        flags_class: whose flags.
+        log: receives notices.
+        path_flag: the flag that named the file, or its folder; empty: nobody did, and the file may
+            be that of another run.
+        must_exist: whether a missing file is an error also where the manifest has the flags.
+
+    Raises:
+        CheckpointError: as :func:`load_model_args`, or if manifest and file tell of two networks.
+    """
+    made = made_with(start.manifest)
+    if not made:
+        return load_model_args(path, flags_class, log)
+    flags = _checked(made, flags_class, f"the manifest of {start.path}", log)
+    try:
+        stored = load_model_args(path, flags_class, log)
+    except CheckpointError:
+        if must_exist or os.path.exists(path):
+            raise
+        log(f"notice: {path} does not exist; the manifest of {start.path} has the flags")
+        return flags
+    free = free_flags(flags_class)
+    differing = [one for one in differences(flags, stored, {}) if one.name not in free]
+    if not differing:
+        return stored
+    listed = ", ".join(map(str, differing))
+    if path_flag:
+        raise CheckpointError(
+            f"{start.path} is not of the network that {path} tells of: {listed}; give the "
+            f"{path_flag} of its own training, or leave it out"
+        )
+    log(f"notice: {path} is of another network: {listed}; the manifest of the checkpoint counts")
+    return flags
+
+
+def refuse_other_setting(
+    state: Mapping[str, Any], name: str, value: Any, before: Any = None
+) -> None:
+    """Refuses to resume a run with a setting that it was not begun with.
+
+    Args:
+        state: stored with the checkpoint; empty for a fresh start or a file of another tool.
+        name: key of the setting.
+        value: of this run, JSON types.
+        before: of a checkpoint that lacks the key.
+
+    Raises:
+        CheckpointError: names both values.
+    """
+    if state and state.get(name, before) != value:
+        raise CheckpointError(
+            f"the run to resume has {name} {state.get(name, before)!r}, the flags say {value!r}; "
+            "give the same flags, or another --model_save_dir to start afresh"
+        )
+
+
+def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
+    """Reads a pickled dict of model flags.
+
+    Numpy scalars become Python numbers.
+
+    Raises:
+        UnsafePickleError: see `load_pickle`.
+        DataError: not a dict of flag names to bool, int, float, str or None.
+    """
+    content = load_pickle(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{os.fspath(path)}: holds {brief(content)}, expected a dict of flags")
+    flags: dict[str, bool | int | float | str | None] = {}
+    for name, stored in content.items():
+        value = stored.item() if isinstance(stored, np.generic) else stored
+        if not isinstance(name, str) or not isinstance(value, (bool, int, float, str, type(None))):
+            raise DataError(
+                f"{os.fspath(path)}: flag {brief(name)} has the value {brief(value)}; a flag is a "
+                "name with a boolean, a number, a string or None"
+            )
+        flags[name] = value
+    return flags
+
 
 _FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
 _IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)

@@ -14,8 +14,8 @@ import torch
 
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
-from sr_var.model_args import refuse_other_setting
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
+from sr_var.stored_flags import refuse_other_setting
 from utils.files.atomic import sha256_of
 from utils.images.pixels import require_finite, to_hwc
 from utils.loops.data import batch_slice

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.classes import OtherClasses, require_known_labels
+from ddpm.stored_flags import OtherClasses, require_known_labels
 from image_ddpm.flags import ImageSampleFlags
 from image_ddpm.labels import with_label_numbers
 from image_ddpm.loops import ImageDiffusionTrainLoop

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.classes import class_names
+from ddpm.stored_flags import class_names
 from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDataFlags
 from tests.image_ddpm.tiny import named_images, write_images

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.presets import make_preset, settle_preset
+from ddpm.flags import make_preset, settle_preset
 from ddpm.stored_flags import Start, follow_checkpoint
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
 from tests.image_ddpm.tiny import (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sr_var.model_args import load_args
+from sr_var.stored_flags import load_args
 from tests.pipeline import TRAINING, Pipeline
 from tests.tiny import REGRESSION_NET, TEST_NAMES, done, run, tree, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE

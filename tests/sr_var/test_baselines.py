@@ -18,14 +18,12 @@ from sr_var.baseline import (
     BaselineTrainLoop,
     baseline_result_folder,
     exact_quantiles,
-    report_quantiles,
-)
-from sr_var.baseline_heads import (
     gaussian_outputs,
     normal_moments,
     quantile_errors,
     quantile_outputs,
     rearranged,
+    report_quantiles,
     summarise_errors,
 )
 from sr_var.flags.nets import BaselineModelFlags, BaselineTestFlags, parse_levels

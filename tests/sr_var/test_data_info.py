@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 import sr_var.data.info
-import sr_var.data.info_files
 from ddpm.info_dict import make_info
 from sr_var.base_dataset import load_entries
 from sr_var.data.info import split, write_info
@@ -236,7 +235,7 @@ def test_a_kill_while_a_split_is_replaced_leaves_none_of_two_splits(
 ) -> None:
     flags = _flags(tiny_data.data_dir, tmp_path)
     _write(flags)
-    real, calls = sr_var.data.info_files.dump_pickle, list[Any]()
+    real, calls = sr_var.data.info.dump_pickle, list[Any]()
 
     def killed(value: Any, path: str) -> None:
         calls.append(path)
@@ -244,7 +243,7 @@ def test_a_kill_while_a_split_is_replaced_leaves_none_of_two_splits(
             raise KeyboardInterrupt
         real(value, path)
 
-    monkeypatch.setattr(sr_var.data.info_files, "dump_pickle", killed)
+    monkeypatch.setattr(sr_var.data.info, "dump_pickle", killed)
     other = replace(flags, seed=1, overwrite=True)
     with pytest.raises(KeyboardInterrupt):
         write_info(other, lambda line: None)

@@ -18,14 +18,14 @@ import pytest
 
 from ddpm.stored_flags import Start
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
-from sr_var.model_args import (
+from sr_var.stored_flags import (
     args_path,
     flags_of_checkpoint,
+    follow_net,
     load_args,
     load_model_args,
     save_model_args,
 )
-from sr_var.stored_flags import follow_net
 from utils.process.errors import CheckpointError, DataError
 from utils.untrusted.pickles import dump_pickle
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sr_var.oracle_experiment import ROUTES, Command, OracleExperiment, Route
+from sr_var.demo import ROUTES, Command, OracleExperiment, Route
 
 EXPERIMENT = OracleExperiment(
     name="some",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sr_var import plan
-from sr_var.flags.plan import PlanFlags
+from sr_var.flags.scripts import PlanFlags
 from sr_var.plan import Rates, net_hours, plan_rows
 from tests import cpus
 from tests.tiny import DENOISER, done, run, words

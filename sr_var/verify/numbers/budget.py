@@ -22,7 +22,7 @@ from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
 from sr_var.flags.oracle import BudgetFlags
 from sr_var.results.exact_moments import TRUTH_FILE, Truth
-from sr_var.results.inputs import is_known_input
+from sr_var.results.folder import is_known_input
 from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
 from sr_var.verify.read.images import Array, ImageData, load_image_data
 from sr_var.verify.read.records import BudgetRow, require_one_origin

@@ -15,7 +15,7 @@ import torch
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.exact_moments import Truth, load_truth
-from sr_var.results.inputs import is_known_input
+from sr_var.results.folder import is_known_input
 from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
 from sr_var.results.moments import block_means
 from sr_var.verify.read.records import has_own_means

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from image_ddpm.classifier_flags import (
+from image_ddpm.flags import (
     ClassifierFlags,
     ClassifierImageFlags,
     ClassifierProcessFlags,
     ClassifierTrainFlags,
+    ImageDataFlags,
+    with_folders,
 )
-from image_ddpm.flags import ImageDataFlags, with_folders
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser, with_values
 
@@ -37,7 +38,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = create_parser().parse_args(argv)
-    from image_ddpm.stored_flags import follow_classifier_run
+    from image_ddpm.networks import follow_classifier_run
 
     args, start = follow_classifier_run(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)

@@ -17,7 +17,7 @@ the reference. Formulas and measured floors: docs/quality.md.
 
 from __future__ import annotations
 
-from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
+from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
 from image_ddpm.quality.flags import ENCODER, EvalFlags, require_use_of_classifier_flags
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(EvalFlags, args)
     require_use_of_classifier_flags(flags, args.given_flags)
     if flags.features_network == ENCODER:
-        from image_ddpm.stored_flags import follow_features
+        from image_ddpm.networks import follow_features
 
         args = follow_features(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)

@@ -37,13 +37,13 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, measures; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from image_ddpm.stored_flags import follow_denoiser
+    from image_ddpm.networks import follow_denoiser
 
     args = follow_denoiser(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data, nll = from_args(LabelFlags, args), with_folders(from_args(NLLFlags, args))
     args = with_values(args, log_dir=nll.log_dir, output_dir=nll.output_dir)
-    from image_ddpm.nll_run import dry_run, finish_measure, load_measure, require_settings
+    from image_ddpm.nll import dry_run, finish_measure, load_measure, require_settings
     from image_ddpm.parts import PartStore
     from utils.debug_util import report_cost
     from utils.runs.start import started

@@ -13,8 +13,14 @@ from __future__ import annotations
 
 import os
 
-from image_ddpm.classifier_flags import GuideFlags, settle_guide
-from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags, with_folders
+from image_ddpm.flags import (
+    GuideFlags,
+    ImageDiffusionFlags,
+    ImageModelFlags,
+    ImageSampleFlags,
+    settle_guide,
+    with_folders,
+)
 from image_ddpm.presets import ClassifierPresetFlags, PresetFlags, settle_presets
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser, with_values
@@ -36,7 +42,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from image_ddpm.stored_flags import follow_denoiser, follow_guide
+    from image_ddpm.networks import follow_denoiser, follow_guide
 
     args = follow_guide(follow_denoiser(args))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
@@ -45,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     args = with_values(args, log_dir=sample.log_dir, output_dir=sample.output_dir)
     from image_ddpm.parts import PartStore
     from image_ddpm.sample_files import finish_and_draw, refuse_unknown_samples, samples_path
-    from image_ddpm.sample_run import SETTINGS_FILE, load_sampler, require_settings
+    from image_ddpm.sampling import SETTINGS_FILE, load_sampler, require_settings
     from utils.runs.start import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
@@ -64,9 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         is_written = os.path.exists(path)
         if not is_written and not sampler.run(store, run.launch.rank, run.launch.world_size):
             return EXIT_STOPPED
-        names = sampler.class_names
         is_done = finish_and_draw(
-            store, path, shape, log, has_pictures=sample.png, class_names=names
+            store, path, shape, log, has_pictures=sample.png, class_names=sampler.class_names
         )
     return EXIT_DONE if is_done else EXIT_STOPPED
 

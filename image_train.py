@@ -35,7 +35,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from image_ddpm.stored_flags import follow_run
+    from image_ddpm.networks import follow_run
 
     args, start = follow_run(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)

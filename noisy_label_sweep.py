@@ -26,10 +26,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from noisy_label.files import TEST, TRAINING, load_split
     from noisy_label.noise import count_classes
-    from noisy_label.report import text_table, write_report
-    from noisy_label.sweep import clean_runs, noisy_runs, require_same_sweep
-    from noisy_label.sweep_pool import run_all
-    from noisy_label.sweep_summary import summarise
+    from noisy_label.report import summarise, text_table, write_report
+    from noisy_label.sweep import clean_runs, noisy_runs, require_same_sweep, run_all
     from utils.files.atomic import write_json_atomic
     from utils.process.progress import Progress
     from utils.process.stop import StopFlag

@@ -6,22 +6,19 @@ and so not verified; whoever loads the weights does that. torch is imported wher
 
 from __future__ import annotations
 
+import argparse
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from utils.files.identity import shown
+from utils.files.identity import Identity, made_with, shown
+from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
+from utils.script_util import with_values
 
 if TYPE_CHECKING:
     from utils.images.dataset import Entry
-import argparse
-from collections.abc import Iterable, Iterator, Set
-from dataclasses import Field, dataclass, field
-
-from utils.files.identity import Identity, made_with
-from utils.flags.stored import stored_value
-from utils.script_util import with_values
 
 CLASSES_KEY = "classes"
 _MAX_SHOWN = 5

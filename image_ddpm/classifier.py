@@ -18,15 +18,17 @@ from ddpm.stored_flags import Start, differing_classes, start_of_file
 from ddpm.train_loop import NamesClasses, noising
 from diffusion.guidance import CondFn, classifier_gradient
 from diffusion.timesteps import UniformSampler
-from image_ddpm.classifier_flags import (
+from image_ddpm.flags import (
     ClassifierFlags,
     ClassifierImageFlags,
     ClassifierProcessFlags,
     ClassifierTrainFlags,
     GuideFlags,
+    ImageDataFlags,
+    ImageDiffusionFlags,
+    ImageModelFlags,
     noise_of,
 )
-from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlags
 from image_ddpm.networks import channel_mult
 from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet

@@ -7,25 +7,31 @@ The noise and a random label of a sample are functions of (seed, index). The mat
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ddpm.process import create_diffusion, sampling_settings, setting_defaults
 from ddpm.sampling import draw_samples
-from ddpm.stored_flags import listed_classes, trained_labels
+from ddpm.stored_flags import listed_classes, start_of_file, trained_labels
 from diffusion.guidance import CondFn, classifier_free
 from diffusion.samplers import SamplerOptions
 from diffusion.types import Model
-from image_ddpm.flags import ImageModelFlags, ImageSampleFlags
-from image_ddpm.labels import with_label_numbers
+from image_ddpm.classifier import Denoiser, load_guide
+from image_ddpm.flags import GuideFlags, ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
+from image_ddpm.networks import create_image_model, image_identity, model_keywords
 from image_ddpm.parts import PartStore
 from utils.debug_util import report_cost
+from utils.files.atomic import sha256_of
+from utils.files.records import require_same_settings
 from utils.images.pixels import image_to_bytes, require_finite
-from utils.loops.networks import compiled_for
+from utils.loops.networks import compiled_for, load_checked
 from utils.machine.cost import Stopwatch, find_batch_size
 from utils.machine.threads import BackgroundWriter
 from utils.process.progress import Progress
@@ -36,6 +42,69 @@ from utils.seeds import stable_seed
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
     from models.unet import TimeConditionedUNet
+
+# what a record of settings says where a random label may be any of the network's
+ALL_LABELS = "all"
+
+
+def with_label_numbers(
+    flags: ImageSampleFlags, names: Sequence[str], log: Callable[[str], None]
+) -> ImageSampleFlags:
+    """The flags with the labels of the classes that ``--labels`` names.
+
+    A whole number is a label, whatever the classes are called.
+
+    Args:
+        flags: of the sampler.
+        names: of the network's classes by label; empty: not known.
+        log: told of a number that is also the name of another class.
+
+    Raises:
+        ValueError: for a name that no class has; suggests the nearest.
+    """
+    chosen = flags.chosen_labels
+    numbers = [_number(part, names) for part in chosen]
+    for part, number in zip(chosen, numbers, strict=True):
+        if part in names and names.index(part) != number:
+            log(
+                f"notice: --labels {part} is label {part}; the class of that name has label "
+                f"{names.index(part)}"
+            )
+    if all(map(_is_number, chosen)):
+        return flags
+    return replace(flags, labels=",".join(map(str, numbers)))
+
+
+def _is_number(part: str) -> bool:
+    try:
+        int(part)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(part: str, names: Sequence[str]) -> int:
+    return int(part) if _is_number(part) else _label_of(part, names)
+
+
+def _label_of(name: str, names: Sequence[str]) -> int:
+    if name in names:
+        return names.index(name)
+    if not any(names):
+        raise ValueError(
+            f"--labels {name}: the checkpoint does not keep the names of its classes; give whole "
+            "numbers, as in 0,7"
+        )
+    near = difflib.get_close_matches(name, [other for other in names if other], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"it has {listed_classes(names)}"
+    raise ValueError(f"--labels {name}: the network has no such class ({hint})")
+
+
+def random_labels(names: Sequence[str], num_classes: int) -> str:
+    """Which labels are drawn at random, as a record of settings keeps it."""
+    labels = trained_labels(names, num_classes)
+    return ALL_LABELS if len(labels) == num_classes else ",".join(map(str, labels))
+
 
 Log = Callable[[str], None]
 SECONDS_FILE = ".seconds.json"
@@ -243,3 +312,64 @@ def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> M
             "--class_dropout; give that flag's value here, too"
         )
     return classifier_free(model, flags.guidance_scale, network.null_label)
+
+
+SETTINGS_FILE = ".sampling.json"
+
+
+def load_sampler(
+    network: ImageModelFlags,
+    process: ImageDiffusionFlags,
+    flags: ImageSampleFlags,
+    guide: GuideFlags,
+    device: torch.device,
+    log: Callable[[str], None],
+) -> ImageSampler:
+    """The sampler with its network and its guide.
+
+    Raises:
+        CheckpointError: if a checkpoint is missing, damaged or of another network.
+        ValueError: for flags that contradict each other.
+    """
+    keywords = model_keywords(network, process)
+    identity = image_identity(network, process, is_training=False)
+    model = load_checked(create_image_model, keywords, flags.model_path, log, identity)
+    denoiser = Denoiser(network, process, start_of_file(flags.model_path))
+    names = denoiser.class_names or start_of_file(guide.classifier_path).class_names
+    return ImageSampler(
+        model=model.to(device),
+        diffusion=create_diffusion(process),
+        network=network,
+        flags=flags,
+        device=device,
+        log=log,
+        guide=load_guide(guide, denoiser, device, log),
+        class_names=names,
+    )
+
+
+def require_settings(
+    network: ImageModelFlags,
+    process: ImageDiffusionFlags,
+    sampler: ImageSampler,
+    guide: GuideFlags,
+) -> None:
+    """Remembers what the samples of the output folder are drawn with, and refuses anything else.
+
+    Raises:
+        DataError: names the settings that differ.
+    """
+    flags = sampler.flags
+    settings = sampling_settings(network, process, flags, flags.seed)
+    own: dict[str, Any] = {"labels": flags.labels, "guidance_scale": flags.guidance_scale}
+    own["random_labels"] = random_labels(sampler.class_names, network.num_classes)
+    if flags.chosen_labels or not (network.class_cond or guide.classifier_path):
+        own["random_labels"] = ALL_LABELS  # none is drawn
+    if guide.classifier_path:
+        own |= {**vars(guide), "classifier_path": sha256_of(guide.classifier_path)}
+    classes = (type(network), type(process), ImageSampleFlags, GuideFlags)
+    require_same_settings(
+        os.path.join(flags.output_dir, SETTINGS_FILE),
+        {**settings, **own},
+        defaults={**setting_defaults(*classes), "random_labels": ALL_LABELS},
+    )

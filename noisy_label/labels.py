@@ -6,13 +6,20 @@ test images, whose labels nobody trains on.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from noisy_label.noise import NUM_CLASSES, Array, Labels
+from noisy_label.flags import BIASED, UNIFORM
+from noisy_label.noise import NUM_CLASSES, Array, Labels, biased_law, uniform_law
+from utils.files.atomic import write_json_atomic
+from utils.files.identity import differences
+from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle, load_pickle
@@ -87,3 +94,177 @@ def _problem(labels: Labels, law: Array, num_classes: int) -> str:
     if worst > _SUM_TOLERANCE:
         return f"the probabilities of an image sum to 1 only within {worst:.2g}"
     return ""
+
+
+Log = Callable[[str], None]
+_DRAWN_HOW = ("noise_type", "alpha", "seed", "net")
+_NAMED = re.compile(rf"({UNIFORM}|{BIASED})_noisy_label_([0-9.e-]+)(_test)?\.pkl")
+_SHOWN_DIGITS = 12
+# laws that differ less than this from those of other images say nothing about which they are of
+_LEAST_CONTRAST = 0.05
+_REMEDY = "make it again with --task generate_noisy_label"
+
+
+def record_path(path: str) -> str:
+    """Where the record of a file of labels is."""
+    return f"{path}.json"
+
+
+def save_with_record(
+    path: str, noisy: NoisyLabels, data: Mapping[str, Any], drawn: Mapping[str, Any]
+) -> None:
+    """Writes labels and their record.
+
+    Args:
+        path: of the labels.
+        noisy: they.
+        data: what they are of (``mnist_files.describe_split``).
+        drawn: ``noise_type``, ``alpha``, ``seed``, and ``net``: the sha256 of the clean net's file,
+            or empty.
+    """
+    make_folder(os.path.dirname(path) or ".")
+    content = {"labels": _digest(noisy), "data": dict(data), **drawn}
+    write_json_atomic(record_path(path), content)
+    save_labels(path, noisy)
+
+
+def load_for(
+    path: str,
+    right: Labels,
+    data: Mapping[str, Any],
+    noise: Mapping[str, Any],
+    log: Log,
+    num_classes: int = NUM_CLASSES,
+) -> NoisyLabels:
+    """Reads labels that were drawn for these images.
+
+    A file without a record, of another tool, is taken for theirs with a notice, unless its name
+    tells of a law that these images do not have.
+
+    Args:
+        path: of the labels.
+        right: the right labels of the images.
+        data: the images (``mnist_files.describe_split``).
+        noise: ``noise_type`` and ``alpha`` of the flags.
+        log: receives the notice.
+        num_classes: K.
+
+    Raises:
+        DataError: for labels of other images or of other noise, besides what ``load_labels`` finds.
+    """
+    noisy = load_labels(path, len(right), num_classes)
+    record = read_label_record(path)
+    if record is None:
+        log(f"notice: {path} has no record beside it and is taken for labels of these images")
+        _require_plausible(path, noisy.law, right)
+        return noisy
+    if record.get("labels") != _digest(noisy):
+        raise DataError(
+            f"{path} is not the file that {record_path(path)} tells of; {_REMEDY}, or delete the "
+            "record if another tool wrote the file"
+        )
+    if record.get("data") != dict(data):
+        raise DataError(
+            f"{path} holds labels drawn for other images ({_shown(record.get('data'))}) than those "
+            f"of --data_dir ({_shown(data)}); {_REMEDY}, or give the --data_dir it was made for"
+        )
+    found = differences(record, noise, {})
+    if found:
+        raise DataError(
+            f"{path} was drawn otherwise: {', '.join(map(str, found))}; give the same flags, or "
+            "another --noise_label_file"
+        )
+    return noisy
+
+
+def refuse_to_replace(
+    path: str, data: Mapping[str, Any], drawn: Mapping[str, Any], log: Log
+) -> None:
+    """Refuses to replace labels that were drawn otherwise, or for other images.
+
+    A file without a record, of another tool, is replaced with a notice.
+
+    Args:
+        path: of the labels that are to be written.
+        data: the images (``mnist_files.describe_split``).
+        drawn: as :func:`save_with_record`.
+        log: receives the notice.
+
+    Raises:
+        DataError: names the file, what differs, and the remedy.
+    """
+    record = read_label_record(path) if os.path.exists(path) else {}
+    if record is None:
+        log(f"notice: {path}, of which no record tells how it was drawn, is replaced")
+    if not record:
+        return
+    found = differences(record, {**drawn, "data": dict(data)}, {})
+    if found:
+        raise DataError(
+            f"{path} was drawn otherwise: {', '.join(map(str, found))}; nets may have been trained "
+            "on it: name another --noise_label_file, or replace it with --overwrite True"
+        )
+
+
+def require_one_draw(path: str, held_out_path: str) -> None:
+    """Refuses labels of training and test images that two runs have drawn, where both say.
+
+    Raises:
+        DataError: names both files and what differs.
+    """
+    one, other = read_label_record(path), read_label_record(held_out_path)
+    if one is None or other is None:
+        return
+    found = differences(other, {name: one.get(name) for name in _DRAWN_HOW}, {})
+    if found:
+        raise DataError(
+            f"{held_out_path} and {path} are of two runs of --task generate_noisy_label: "
+            f"{', '.join(map(str, found))}; make both again"
+        )
+
+
+def read_label_record(path: str) -> dict[str, Any] | None:
+    """The record of a file of labels; None if there is none.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    try:
+        return read_record(record_path(path), _REMEDY)
+    except FileNotFoundError:
+        return None
+
+
+def _require_plausible(path: str, law: Array, right: Labels) -> None:
+    """Refuses laws that are nearer to those of other images, where the file's name tells them."""
+    match = _NAMED.fullmatch(os.path.basename(path))
+    try:
+        alpha = float(match[2]) if match else -1.0
+    except ValueError:
+        return
+    if match is None or not 0 <= alpha <= 1:
+        return
+    law_of = uniform_law if match[1] == UNIFORM else biased_law
+    expected = law_of(right, alpha, law.shape[1])
+    others = np.random.default_rng(0).permutation(expected)
+    contrast = float(np.abs(others - expected).sum(axis=1).mean() / 2)
+    distance = float(np.abs(law - expected).sum(axis=1).mean() / 2)
+    if contrast > _LEAST_CONTRAST and distance > contrast / 2:
+        raise DataError(
+            f"{path}: its laws are not those that its name tells of the images of --data_dir, by "
+            f"{distance:.2f} of the probability on average, and so of other images; {_REMEDY}"
+        )
+
+
+def _digest(noisy: NoisyLabels) -> str:
+    digest = hashlib.sha256()
+    for part in (noisy.labels.astype("<i8"), noisy.law.astype("<f8")):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def _shown(data: object) -> str:
+    if not isinstance(data, Mapping):
+        return "not recorded"
+    shown = {name: str(value)[:_SHOWN_DIGITS] for name, value in data.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())

@@ -33,15 +33,16 @@ from noisy_label.flags import (
     NetFlags,
     NoiseFlags,
 )
-from noisy_label.labels import NoisyLabels, held_out_file
-from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
-from noisy_label.noise import NUM_CLASSES, Labels, count_classes
-from noisy_label.records import (
+from noisy_label.labels import (
+    NoisyLabels,
+    held_out_file,
     load_for,
     refuse_to_replace,
     require_one_draw,
     save_with_record,
 )
+from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
+from noisy_label.noise import NUM_CLASSES, Labels, count_classes
 from utils import dist_util
 from utils.files.atomic import sha256_of, write_json_atomic
 from utils.files.identity import Identity

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from utils.images.digits import DigitImages, load_digit_images
 from utils.process.errors import DataError
 from utils.untrusted.pickles import problem_with_name
 
@@ -109,3 +110,21 @@ def class_label(name: object, where: str) -> str:
     if problem is None and isinstance(name, str) and "/" not in name and name[0] != ".":
         return name.replace("_", "-")
     raise DataError(f"{where}: class name {ascii(name)[:80]} is no part of a file name")
+
+
+def read_digits(side: int) -> ImageSource:
+    """1437 training and 360 test images (side, side), numbered from 1 as the library has them.
+
+    Raises:
+        DataError: if scikit-learn is not installed.
+    """
+    digits = load_digit_images(side)
+    return ImageSource(_items(digits), len(digits.images))
+
+
+def _items(digits: DigitImages) -> Iterator[Item]:
+    for folder, places in ((TRAIN, digits.training), (TEST, digits.test)):
+        for i in sorted(places.tolist()):
+            label = str(digits.labels[i])
+            where = f"digit {i + 1}"
+            yield Item(folder, label, f"{label}_{i + 1:04d}", "", where, digits.images[i].copy)

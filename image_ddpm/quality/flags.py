@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
+from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
 from utils.flags.groups import Batch, OrientationFlags, ScriptFlags
 from utils.script_util import defaults, flag, require_at_least
 

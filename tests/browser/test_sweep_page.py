@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from noisy_label.flags import BIASED, GENERATED, UNIFORM
-from noisy_label.published import RATIOS, published_accuracy
-from noisy_label.report import report_page
+from noisy_label.report import RATIOS, published_accuracy, report_page
 from tests.browser.driver import Browser
 from tests.browser.test_accessibility import CONTRAST
 

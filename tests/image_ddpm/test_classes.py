@@ -13,9 +13,9 @@ import torch
 
 from ddpm.stored_flags import OtherClasses, require_known_labels
 from image_ddpm.flags import ImageSampleFlags
-from image_ddpm.labels import with_label_numbers
 from image_ddpm.loops import ImageDiffusionTrainLoop
 from image_ddpm.sample_files import picture_name
+from image_ddpm.sampling import with_label_numbers
 from tests.image_ddpm.tiny import (
     NET,
     PROCESS,

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from image_ddpm.classifier import create_classifier
-from image_ddpm.classifier_flags import ClassifierFlags
-from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
+from image_ddpm.flags import ClassifierFlags, ImageDiffusionFlags, ImageModelFlags
 from image_ddpm.networks import create_image_model, model_keywords
 from image_ddpm.presets import PRESETS, settle_presets
 from models.encoder import EncoderUNet

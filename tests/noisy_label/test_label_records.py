@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from noisy_label import records as label_records
+from noisy_label import labels as label_records
 from noisy_label.files import TEST, TRAINING, load_split, save_split
-from noisy_label.labels import NoisyLabels, save_labels
+from noisy_label.labels import NoisyLabels, load_for, save_labels, save_with_record
 from noisy_label.noise import biased_law, draw_labels, uniform_law
-from noisy_label.records import load_for, save_with_record
 from tests.noisy_label.test_classification import SCRIPT, SMALL
 from tests.tiny import done, run, tree, words
 from utils.process.errors import DataError

@@ -18,12 +18,11 @@ import pytest
 from PIL import Image
 
 import noisy_label.sweep as sweep
-from noisy_label import sweep_pool
+from noisy_label import sweep as sweep_pool
 from noisy_label.files import load_split
 from noisy_label.flags import SweepFlags
-from noisy_label.report import text_table
+from noisy_label.report import over_seeds, summarise, text_table
 from noisy_label.sweep import SweepRun, clean_runs, do_run, noisy_runs, result_of
-from noisy_label.sweep_summary import over_seeds, summarise
 from tests.reliability.extent import is_full
 from tests.tiny import ROOT, done, run, tree, words
 from tests.utils.processes import preloaded_context

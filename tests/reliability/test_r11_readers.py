@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noisy_label.idx import read_idx
+from noisy_label.files import read_idx
 from tests.reliability.confined import assert_all_well, outcomes, slowest
 from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations

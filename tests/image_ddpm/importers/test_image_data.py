@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers import sources as image_sources
+from image_ddpm.importers import job as image_sources
 from image_ddpm.importers import writer as image_writer
-from image_ddpm.importers.digits import read_digits
 from image_ddpm.importers.flags import ImportFlags
-from image_ddpm.importers.items import ImageSource, Item
+from image_ddpm.importers.items import ImageSource, Item, read_digits
 from image_ddpm.importers.writer import SETTINGS_FILE, ImageWriter
 from tests.image_ddpm.importers.archives import image_bytes, write_cifar
 from tests.tiny import done, photo, run, tree, words

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from image_ddpm.classifier import classifier_keywords, create_classifier
-from image_ddpm.classifier_flags import ClassifierFlags, ClassifierImageFlags
+from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
 from image_ddpm.quality.features import feature_maker
 from models.config import POOLS
 from models.encoder import EncoderUNet

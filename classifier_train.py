@@ -19,8 +19,8 @@ from image_ddpm.flags import (
     ImageDataFlags,
     with_folders,
 )
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.script_util import FlagParser, from_args, make_parser, with_values
+from utils.process.errors import run_main
+from utils.script_util import FlagParser, from_args, make_parser
 
 
 def create_parser() -> FlagParser:
@@ -44,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
     train = with_folders(from_args(ClassifierTrainFlags, args))
-    args = with_values(args, log_dir=train.log_dir, model_save_dir=train.model_save_dir)
     from ddpm.process import training_process
     from ddpm.stored_flags import class_names
     from image_ddpm.classifier import (
@@ -57,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.networks import in_usable_precision, new_network
     from utils.runs.start import started
 
-    with started(args, None if train.dry_run else train.log_dir) as run:
+    with started(args, train) as run:
         log, sizes = run.logger.info, vars(image)
         train = replace(train, use_fp16=train.use_fp16 or classifier.classifier_use_fp16)
         train = in_usable_precision(train, log)
@@ -72,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
             logger=run.logger,
             **train.common(),
         )
-        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+        run.is_done = loop.run_loop()
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.networks import load_checked
     from utils.runs.start import started
 
-    with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
+    with started(args, sample, has_group=False) as run:
         log = run.logger.info
         stored = denoiser_flags(flags, process_flags)
         identity = sr_identity(flags, process_flags, is_training=False)
@@ -66,10 +66,10 @@ def main(argv: list[str] | None = None) -> int:
             sampler.report_cost()
         if sample.dry_run:
             sampler.dry_run()
-            return EXIT_DONE
-        require_settings(flags, process_flags, sample)
-        is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
-        return EXIT_DONE if is_done else EXIT_STOPPED
+        else:
+            require_settings(flags, process_flags, sample)
+            run.is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.scripts import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.networks import in_usable_precision
     from utils.runs.start import started
 
-    with started(args, None if train.dry_run else train.log_dir) as run:
+    with started(args, train) as run:
         log = run.logger.info
         train = in_usable_precision(train, log)
         model = new_model(create_sr_model, denoiser_flags(flags, process_flags), train)
@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
             logger=run.logger,
             **train.common(),
         )
-        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+        run.is_done = loop.run_loop()
+    return run.exit_code
 
 
 if __name__ == "__main__":

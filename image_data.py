@@ -11,7 +11,7 @@ Run it again after a stop: what is there is kept. A file's name up to its first 
 from __future__ import annotations
 
 from image_ddpm.importers.flags import ImportFlags
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     from image_ddpm.importers.job import make_folder
     from utils.runs.start import started
 
-    with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
-        is_done = make_folder(flags, run.logger.info)
-    return EXIT_DONE if is_done else EXIT_STOPPED
+    with started(args, flags, has_group=False) as run:
+        make_folder(flags, run.logger.info)
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
 from image_ddpm.quality.flags import ENCODER, EvalFlags, require_use_of_classifier_flags
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -45,14 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     from image_ddpm.classifier import classifier_keywords
     from image_ddpm.quality.evaluation import evaluate
-    from utils.debug_util import describe_memory
     from utils.runs.start import started
 
-    with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
-        is_done = evaluate(flags, classifier_keywords(classifier, vars(image)), run.logger)
-        if flags.debug_mode:
-            run.logger.info(describe_memory(run.device))
-        return EXIT_DONE if is_done else EXIT_STOPPED
+    with started(args, flags, has_group=False) as run:
+        evaluate(flags, classifier_keywords(classifier, vars(image)), run.logger)
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from image_ddpm.flags import (
     with_folders,
 )
 from image_ddpm.presets import PresetFlags, settle_presets
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.script_util import FlagParser, from_args, make_parser, with_values
+from utils.process.errors import run_main
+from utils.script_util import FlagParser, from_args, make_parser
 
 
 def create_parser() -> FlagParser:
@@ -42,13 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     args = follow_denoiser(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data, nll = from_args(LabelFlags, args), with_folders(from_args(NLLFlags, args))
-    args = with_values(args, log_dir=nll.log_dir, output_dir=nll.output_dir)
     from image_ddpm.nll import dry_run, finish_measure, load_measure, require_settings
     from image_ddpm.parts import PartStore
     from utils.debug_util import report_cost
     from utils.runs.start import started
 
-    with started(args, None if nll.dry_run else nll.log_dir, has_group=False) as run:
+    with started(args, nll, has_group=False) as run:
         log = run.logger.info
         all_flags = flags, process, data, nll
         measure = load_measure(all_flags, run.device, log)
@@ -56,14 +55,12 @@ def main(argv: list[str] | None = None) -> int:
             report_cost(measure.model, run.device, log)
         if nll.dry_run:
             dry_run(measure, log)
-            return EXIT_DONE
-        require_settings(all_flags, measure.listed)
-        store = PartStore(nll.output_dir, measure.num_images)
-        if not measure.run(store, run.launch.rank, run.launch.world_size):
-            log(f"stopped; run again with --output_dir {nll.output_dir} to go on")
-            return EXIT_STOPPED
-        finish_measure(store, nll.output_dir, measure.num_images, log)
-    return EXIT_DONE
+        else:
+            require_settings(all_flags, measure.listed)
+            store = PartStore(nll.output_dir, measure.num_images)
+            measure.run(store, run.launch.rank, run.launch.world_size)
+            finish_measure(store, nll.output_dir, measure.num_images, log)
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from image_ddpm.flags import (
     with_folders,
 )
 from image_ddpm.presets import ClassifierPresetFlags, PresetFlags, settle_presets
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.script_util import FlagParser, from_args, make_parser, with_values
+from utils.process.errors import run_main
+from utils.script_util import FlagParser, from_args, make_parser
 
 
 def create_parser() -> FlagParser:
@@ -48,32 +48,31 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
     guide = settle_guide(args)
-    args = with_values(args, log_dir=sample.log_dir, output_dir=sample.output_dir)
     from image_ddpm.parts import PartStore
     from image_ddpm.sample_files import finish_and_draw, refuse_unknown_samples, samples_path
     from image_ddpm.sampling import SETTINGS_FILE, load_sampler, require_settings
     from utils.runs.start import started
 
-    with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
+    with started(args, sample, has_group=False) as run:
         log = run.logger.info
         sampler = load_sampler(flags, process, sample, guide, run.device, log)
         if sample.debug_mode:
             sampler.report_cost()
         if sample.dry_run:
             sampler.dry_run()
-            return EXIT_DONE
+            return run.exit_code
         shape = (sample.num_samples, flags.image_size, flags.image_size, flags.in_channels)
         path = samples_path(sample.output_dir, shape)
         refuse_unknown_samples(path, os.path.join(sample.output_dir, SETTINGS_FILE))
         require_settings(flags, process, sampler, guide)
         store = PartStore(sample.output_dir, sample.num_samples)
-        is_written = os.path.exists(path)
-        if not is_written and not sampler.run(store, run.launch.rank, run.launch.world_size):
-            return EXIT_STOPPED
-        is_done = finish_and_draw(
-            store, path, shape, log, has_pictures=sample.png, class_names=sampler.class_names
-        )
-    return EXIT_DONE if is_done else EXIT_STOPPED
+        if not os.path.exists(path):
+            run.is_done = sampler.run(store, run.launch.rank, run.launch.world_size)
+        if run.is_done:
+            run.is_done = finish_and_draw(
+                store, path, shape, log, has_pictures=sample.png, class_names=sampler.class_names
+            )
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from image_ddpm.flags import (
     with_folders,
 )
 from image_ddpm.presets import PresetFlags, settle_presets
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
-from utils.script_util import FlagParser, from_args, make_parser, with_values
+from utils.process.errors import run_main
+from utils.script_util import FlagParser, from_args, make_parser
 
 
 def create_parser() -> FlagParser:
@@ -41,7 +41,6 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))
-    args = with_values(args, log_dir=train.log_dir, model_save_dir=train.model_save_dir)
     from ddpm.process import training_process
     from ddpm.stored_flags import class_names
     from image_ddpm.data import load_train_entries, load_train_images
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.networks import in_usable_precision, new_network
     from utils.runs.start import started
 
-    with started(args, None if train.dry_run else train.log_dir) as run:
+    with started(args, train) as run:
         log = run.logger.info
         train = in_usable_precision(train, log)
         process = training_process(process, log)
@@ -68,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
             train,
             run.logger,
         )
-        return EXIT_DONE if loop.run_loop() else EXIT_STOPPED
+        run.is_done = loop.run_loop()
+    return run.exit_code
 
 
 if __name__ == "__main__":

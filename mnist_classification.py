@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from noisy_label.flags import LabelTrainFlags, NetFlags, NoiseFlags
 from utils.process.errors import run_main
-from utils.script_util import FlagParser, from_args, make_parser, with_values
+from utils.script_util import FlagParser, from_args, make_parser
 
 
 def create_parser() -> FlagParser:
@@ -33,9 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     from utils.runs.start import started
 
     train = with_folders(noise, train)
-    args = with_values(args, log_dir=train.log_dir, model_save_dir=train.model_save_dir)
-    with started(args, None if train.dry_run else train.log_dir) as run:
-        return run_task(noise, net, train, run.logger)
+    with started(args, train) as run:
+        run.is_done = run_task(noise, net, train, run.logger)
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ Several runs at once, one a core. Stop it at any time; run again, it goes on whe
 from __future__ import annotations
 
 from noisy_label.flags import SweepFlags
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -29,26 +29,23 @@ def main(argv: list[str] | None = None) -> int:
     from noisy_label.report import summarise, text_table, write_report
     from noisy_label.sweep import clean_runs, noisy_runs, require_same_sweep, run_all
     from utils.files.atomic import write_json_atomic
-    from utils.process.progress import Progress
-    from utils.process.stop import StopFlag
+    from utils.runs.job import working
     from utils.runs.start import started
 
     training = load_split(flags.data_dir, TRAINING)
     num_classes = count_classes(training[1].numpy())
     splits = {TRAINING: training, TEST: load_split(flags.data_dir, TEST, num_classes)}
     require_same_sweep(flags, splits)
-    with started(args, flags.log_dir, has_group=False) as run:
-        stages, stop = (clean_runs(flags), noisy_runs(flags)), StopFlag()
-        with stop.listening(), Progress(sum(map(len, stages)), "sweep", unit="run") as progress:
-            is_done = all(run_all(stage, flags, stop, progress) for stage in stages)
-        if not is_done:
-            run.logger.info(f"stopped ({stop.reason or 'a run was stopped'}); run again to go on")
-            return EXIT_STOPPED
+    with started(args, flags, has_group=False) as run:
+        stages = clean_runs(flags), noisy_runs(flags)
+        with working(sum(map(len, stages)), "sweep", "run") as job:
+            for stage in stages:
+                run_all(stage, flags, job)
         summary = summarise(flags, *(labels.numpy() for _, labels in splits.values()))
         run.logger.info("\n" + text_table(summary))
         write_json_atomic(os.path.join(flags.log_dir, "results.json"), summary)
         run.logger.info(f"report: {write_report(flags.log_dir, summary)}")
-    return EXIT_DONE
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ Against the exact mean μ and variance v, over the test images of oracle_data.py
 from __future__ import annotations
 
 from sr_var.flags.oracle import BudgetFlags
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -29,14 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     flags = from_args(BudgetFlags, args)
     from sr_var.verify.run import write_budget
-    from utils.debug_util import describe_memory
     from utils.runs.start import started
 
-    with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
-        is_done = write_budget(flags, run.logger)
-        if flags.debug_mode:
-            run.logger.info(describe_memory(run.device))
-        return EXIT_DONE if is_done else EXIT_STOPPED
+    with started(args, flags, has_group=False) as run:
+        write_budget(flags, run.logger)
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ compares them with exact samples and with the exact mean and variance.
 from __future__ import annotations
 
 from sr_var.flags.oracle import OracleDataFlags
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -25,14 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     flags = from_args(OracleDataFlags, args)
     from sr_var.data.oracle import write_oracle
-    from utils.debug_util import describe_memory
     from utils.runs.start import started
 
-    with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
-        is_done = write_oracle(flags, run.logger.info)
-        if flags.debug_mode:
-            run.logger.info(describe_memory(run.device))
-        return EXIT_DONE if is_done else EXIT_STOPPED
+    with started(args, flags, has_group=False) as run:
+        write_oracle(flags, run.logger.info)
+    return run.exit_code
 
 
 if __name__ == "__main__":

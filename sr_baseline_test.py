@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from sr_var.flags.nets import QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import TestDataFlags
-from utils.process.errors import EXIT_DONE, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 
-    with started(args, None if test.dry_run else test.log_dir) as run:
+    with started(args, test) as run:
         log = run.logger.info
         sizes, step = model_flags.sizes, step_of(test.model_path)
         model = tested_model(model_flags, test, data_flags.apply_orientation, log)
@@ -58,15 +58,11 @@ def main(argv: list[str] | None = None) -> int:
             logger=run.logger,
             num_items=sum(map(len, batches)),
         )
-        code = finish_test(loop, results, test, log)
-        if (
-            code == EXIT_DONE
-            and model_flags.objective == QUANTILE
-            and not test.dry_run
-            and is_main()
-        ):
+        run.is_done = finish_test(loop, results, test, log)
+        has_quantiles = run.is_done and model_flags.objective == QUANTILE and not test.dry_run
+        if has_quantiles and is_main():
             report_quantiles(results, entries, step, log)
-        return code
+    return run.exit_code
 
 
 if __name__ == "__main__":

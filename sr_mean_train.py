@@ -12,7 +12,7 @@ from functools import partial
 
 from sr_var.flags.nets import FoldFlags
 from sr_var.flags.scripts import DataFlags, MeanModelFlags, MeanTrainFlags
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.networks import in_usable_precision
     from utils.runs.start import started
 
-    with started(args, None if train.dry_run else train.log_dir) as run:
+    with started(args, train) as run:
         train = in_usable_precision(train, run.logger.info)
         sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(fold_flags)
@@ -61,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
             **train.common(),
         )
         store = partial(save_model_args, args_path(train.log_dir, MeanModelFlags), model_flags)
-        return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
+        run.is_done = loop.run_loop(on_start=store)
+    return run.exit_code
 
 
 if __name__ == "__main__":

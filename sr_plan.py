@@ -14,7 +14,7 @@ from dataclasses import replace
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.scripts import PlanFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
-from utils.process.errors import EXIT_DONE, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.networks import training_precision, usable_precision
     from utils.runs.start import device_name, started
 
-    with started(args, flags.log_dir, has_group=False) as run:
+    with started(args, flags, has_group=False) as run:
         log = run.logger.info
         asked = network.use_fp16, network.use_bf16
         network = replace(network, **usable_precision(*asked, log))
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         log("\n" + plan_text(rates, nets, rows, where))
         plan = {"device": where, "seconds": vars(rates), "net_hours": nets, "sampling": rows}
         write_json_atomic(os.path.join(flags.log_dir, "plan.json"), plan)
-    return EXIT_DONE
+    return run.exit_code
 
 
 if __name__ == "__main__":

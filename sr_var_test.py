@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.checkpoint import manifest_beside, step_of
     from utils.runs.start import started
 
-    with started(args, None if test.dry_run else test.log_dir) as run:
+    with started(args, test) as run:
         log = run.logger.info
         sizes, step = model_flags.sizes, step_of(test.model_path)
         model = tested_model(model_flags, test, data_flags.apply_orientation, log)
@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
             num_items=sum(map(len, batches)),
             results=results,
         )
-        return finish_test(loop, results, test, log)
+        run.is_done = finish_test(loop, results, test, log)
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from functools import partial
 
 from sr_var.flags.nets import ResidualFlags
 from sr_var.flags.scripts import DataFlags, MeanNetFlags, VarModelFlags, VarTrainFlags
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.networks import in_usable_precision
     from utils.runs.start import started
 
-    with started(args, None if train.dry_run else train.log_dir) as run:
+    with started(args, train) as run:
         log = run.logger.info
         train = in_usable_precision(train, log)
         check_loss(residuals.loss, model_flags.last_layer_type)
@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         build.report_leakage(mean_net, data, residuals.leakage_images, run.logger, loop.step)
         store = partial(save_model_args, args_path(train.log_dir, VarModelFlags), model_flags)
-        return EXIT_DONE if loop.run_loop(on_start=store) else EXIT_STOPPED
+        run.is_done = loop.run_loop(on_start=store)
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ Formulas: docs/theory.md; how to read them: docs/verification.md.
 from __future__ import annotations
 
 from sr_var.flags.scripts import VerificationFlags
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
 
@@ -42,14 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     args = create_parser().parse_args(argv)
     flags = from_args(VerificationFlags, args)
     from sr_var.verify.run import verify_all
-    from utils.debug_util import describe_memory
     from utils.runs.start import started
 
-    with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
-        is_done = verify_all(flags, run.logger)
-        if flags.debug_mode:
-            run.logger.info(describe_memory(run.device))
-        return EXIT_DONE if is_done else EXIT_STOPPED
+    with started(args, flags, has_group=False) as run:
+        verify_all(flags, run.logger)
+    return run.exit_code
 
 
 if __name__ == "__main__":

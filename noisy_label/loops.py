@@ -15,6 +15,7 @@ import torch
 from noisy_label.noise import Array
 from utils.loops.data import EpochOrder, ItemKey, ShardSampler, rank_batches
 from utils.metrics import WHITE
+from utils.process.stop import ANEW, StopRequested, stop_line
 from utils.seeds import stable_seed
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -121,15 +122,11 @@ class PredictionLoop(TestLoop):
         return np.asarray(torch.cat(self._parts).numpy(), np.float64)
 
 
-class Stopped(Exception):
-    """A signal came while a net was predicting; nothing was written."""
-
-
 def predict(model: torch.nn.Module, inputs: torch.Tensor, batch_size: int = 1000) -> Array:
     """The log-softmax of every input, (N, K), float64.
 
     Raises:
-        Stopped: if a signal asked to stop.
+        StopRequested: if a signal came; nothing was written.
     """
     starts = range(0, len(inputs), batch_size)
     batches: list[tuple[torch.Tensor, dict[str, Any]]] = [
@@ -137,5 +134,5 @@ def predict(model: torch.nn.Module, inputs: torch.Tensor, batch_size: int = 1000
     ]
     loop = PredictionLoop(model=model, data=batches, is_shown=False)
     if not loop.run_loop():
-        raise Stopped
+        raise StopRequested(stop_line(remedy=ANEW))
     return loop.log_probabilities()

@@ -29,7 +29,7 @@ from noisy_label.analysis import (
 )
 from noisy_label.files import TEST, TRAINING, Split, describe_split
 from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
-from noisy_label.loops import Stopped, predict
+from noisy_label.loops import predict
 from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
 from utils.files.atomic import atomic_write, write_json_atomic
@@ -39,8 +39,8 @@ from utils.logger import RunLogger
 from utils.machine.threads import num_cores
 from utils.process.console import prepare_streams
 from utils.process.errors import DataError
-from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import StopRequested, stop_line
+from utils.runs.job import Job
 from utils.script_util import defaults
 from utils.seeds import stable_seed
 from utils.untrusted.arrays import read_npz
@@ -158,7 +158,7 @@ def do_run(run: SweepRun, flags: SweepFlags) -> bool:
     logger = RunLogger(folder, is_quiet=True)
     try:
         result = _train_and_judge(run, flags, train, (images, held_out), logger)
-    except Stopped:
+    except StopRequested:
         return False
     finally:
         logger.close()
@@ -234,18 +234,17 @@ def clean_predictions(seed: int, output_dir: str) -> tuple[Array, Array]:
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def run_all(
-    runs: Sequence[SweepRun], flags: SweepFlags, stop: StopFlag, progress: Progress
-) -> bool:
-    """Does what is not finished; False if a signal asked to stop (started runs have saved).
+def run_all(runs: Sequence[SweepRun], flags: SweepFlags, job: Job) -> None:
+    """Does what is not finished.
 
     Raises:
+        StopRequested: if a signal came to this process or a run (started runs have saved).
         DataError, CheckpointError: of a run; the others are stopped.
     """
     open_runs = [run for run in runs if result_of(run, flags.output_dir) is None]
-    progress.update(len(runs) - len(open_runs))
+    job.bar.update(len(runs) - len(open_runs))
     if not open_runs:
-        return True
+        return
     count = num_cores() if flags.num_processes < 1 else flags.num_processes
     # spawned, not forked: torch's threads do not survive a fork
     pool = ProcessPoolExecutor(
@@ -255,7 +254,7 @@ def run_all(
     )
     pending = {pool.submit(do_run, run, flags) for run in open_runs}
     try:
-        return _collect(pending, stop, progress)
+        _collect(pending, job)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
@@ -263,19 +262,17 @@ def run_all(
         pool.shutdown(wait=True)
 
 
-def _collect(pending: set[Future[bool]], stop: StopFlag, progress: Progress) -> bool:
+def _collect(pending: set[Future[bool]], job: Job) -> None:
     while pending:
         done, pending = wait(pending, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
         try:
             is_whole = not [future for future in done if not future.result()]
         except BrokenProcessPool:
-            if stop.reason:
-                return False
+            job.check()
             raise
-        progress.update(len(done))
-        if stop.reason or not is_whole:
-            return False
-    return True
+        job.done(len(done))
+        if not is_whole:
+            raise StopRequested(stop_line("a run was stopped"))
 
 
 def _begin() -> None:

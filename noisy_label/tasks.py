@@ -41,13 +41,13 @@ from noisy_label.labels import (
     require_one_draw,
     save_with_record,
 )
-from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
+from noisy_label.loops import LabelTrainLoop, TensorBatches, network_input, predict
 from noisy_label.noise import NUM_CLASSES, Labels, count_classes
 from utils import dist_util
 from utils.files.atomic import sha256_of, write_json_atomic
 from utils.files.identity import Identity
 from utils.loops.checkpoint import CheckpointStore
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
+from utils.process.errors import CheckpointError
 from utils.untrusted.state_dict import load_model
 
 if TYPE_CHECKING:
@@ -99,10 +99,11 @@ def with_folders(noise: NoiseFlags, train: LabelTrainFlags) -> LabelTrainFlags:
     )
 
 
-def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: RunLogger) -> int:
-    """Does what ``--task`` says; returns the exit code.
+def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: RunLogger) -> bool:
+    """Does what ``--task`` says; False if a training was stopped.
 
     Raises:
+        StopRequested: if a signal came to another task.
         DataError: about images or labels.
         CheckpointError: about the net.
     """
@@ -112,26 +113,20 @@ def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: R
     if num_classes != NUM_CLASSES:
         logger.info(f"{num_classes} classes")
     if noise.task == TRAIN:
-        is_done = train_net(images.inputs, images.labels, net, train, logger, num_classes)
-        return EXIT_DONE if is_done else EXIT_STOPPED
+        return train_net(images.inputs, images.labels, net, train, logger, num_classes)
     held_out = Images.load(noise.data_dir, TEST, device, num_classes)
-    try:
-        if noise.task == GENERATE:
-            _generate(noise, net, train, (images, held_out), logger)
-            return EXIT_DONE
-        noisy = _load_noisy(noise.label_file, noise, images, num_classes, logger)
-        if noise.task in (ANALYSE, DRAW):
-            laws = (noisy, _held_out_labels(noise, held_out, num_classes, logger))
-            model = load_net(net, train, logger, num_classes)
-            _origin_of_net(train, images.inputs, noisy.labels, logger)
-            _report(noise.task, model, (images, held_out), laws, logger)
-            return EXIT_DONE
-    except Stopped:
-        logger.info("stopped; run again")
-        return EXIT_STOPPED
+    if noise.task == GENERATE:
+        _generate(noise, net, train, (images, held_out), logger)
+        return True
+    noisy = _load_noisy(noise.label_file, noise, images, num_classes, logger)
+    if noise.task in (ANALYSE, DRAW):
+        laws = (noisy, _held_out_labels(noise, held_out, num_classes, logger))
+        model = load_net(net, train, logger, num_classes)
+        _origin_of_net(train, images.inputs, noisy.labels, logger)
+        _report(noise.task, model, (images, held_out), laws, logger)
+        return True
     log_noise(noise_figures(noisy, images.labels), logger)
-    is_done = train_net(images.inputs, noisy.labels, net, train, logger, num_classes)
-    return EXIT_DONE if is_done else EXIT_STOPPED
+    return train_net(images.inputs, noisy.labels, net, train, logger, num_classes)
 
 
 def train_net(
@@ -247,7 +242,7 @@ def _generate(
         if name == TRAINING:
             log_noise(noise_figures(noisy, images.labels), logger)
         if train.dry_run:
-            logger.info(f"dry run: {target} was not written")
+            logger.info(f"not written: {target}")
         elif dist_util.is_main():
             save_with_record(target, noisy, images.data, drawn)
             logger.info(f"written: {target}")
@@ -293,7 +288,6 @@ def _report(
             figures[name] = net_figures(found, images.labels, noisy)
             means[name] = class_means(found, images.labels, noisy.law)
     if logger.log_dir is None:
-        logger.info("dry run: nothing was written")
         return
     if task == DRAW:
         from noisy_label.pictures import draw_class_probabilities

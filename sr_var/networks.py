@@ -22,7 +22,7 @@ from utils.flags.training import TrainFlags
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
 from utils.loops.networks import compiled_for, load_checked, new_network
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
+from utils.process.errors import CheckpointError
 from utils.test_util import TestLoop
 
 if TYPE_CHECKING:
@@ -199,13 +199,13 @@ def tested_model(
     return compiled_for(network, test.compile, device, log, is_trained=False)
 
 
-def finish_test(loop: TestLoop, results: ResultFolder, test: TestFlags, log: Log) -> int:
-    """Runs a test loop as its flags say, remembers its seconds; returns the exit code."""
+def finish_test(loop: TestLoop, results: ResultFolder, test: TestFlags, log: Log) -> bool:
+    """Runs a test loop as its flags say, remembers its seconds; False if it was stopped."""
     if test.dry_run:
         loop.dry_run()
-        return EXIT_DONE
+        return True
     if test.debug_mode:
         report_cost(loop.model, loop.device, log)
     is_done = loop.run_loop()
     loop.stopwatch.save(results.seconds_path)
-    return EXIT_DONE if is_done else EXIT_STOPPED
+    return is_done

@@ -133,7 +133,7 @@ def create_model(width: int) -> Any:
 from __future__ import annotations
 
 from median.script_util import MedianFlags, MedianTrainFlags, create_model
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import run_main
 from utils.script_util import from_args, make_parser
 
 
@@ -151,16 +151,16 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loops.data import TrainData
     from utils.runs.start import started
 
-    with started(args, train.log_dir) as run:
+    with started(args, train) as run:
         model = create_model(flags.width)
         data = TrainData(Numbers(), train.batch_size, pairs, seed=train.seed)
         loop = MedianTrainLoop(model=model, data=data, logger=run.logger, **train.common())
-        if not loop.run_loop():
-            return EXIT_STOPPED
-        os.makedirs(flags.output_dir, exist_ok=True)
-        grid = [(x[:, None], {}) for x in torch.linspace(-1, 1, 9).split(4)]
-        MedianTestLoop(model=model, data=grid, output_dir=flags.output_dir).run_loop()
-    return EXIT_DONE
+        run.is_done = loop.run_loop()
+        if run.is_done:
+            os.makedirs(flags.output_dir, exist_ok=True)
+            grid = [(x[:, None], {}) for x in torch.linspace(-1, 1, 9).split(4)]
+            MedianTestLoop(model=model, data=grid, output_dir=flags.output_dir).run_loop()
+    return run.exit_code
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from utils.loops.data import batch_length, first_tensor, to_device
 from utils.loops.loader import naming_loader_deaths
 from utils.machine.cost import Stopwatch
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import StopFlag, stop_line
 
 
 class TestLoop(ABC):
@@ -81,7 +81,7 @@ class TestLoop(ABC):
                 self._post_process(batch, output, batch_kwargs)
                 bar.update(batch_length(batch))
                 if stop.reason:
-                    self.logger.info(f"stopped ({stop.reason}); run again to go on")
+                    self.logger.info(stop_line(stop.reason))
                     is_stopped = True
                     break
         return not dist_util.any_rank(is_stopped)  # after which nobody waits for anybody
@@ -90,7 +90,7 @@ class TestLoop(ABC):
         """Runs one batch, reports what it costs and writes no result."""
         first = next(iter(self.data), None)
         if first is None:
-            self.logger.info("dry run: no item for this process")
+            self.logger.info("no item for this process")
             return
         batch, batch_kwargs = first
         started = time.monotonic()
@@ -105,4 +105,3 @@ class TestLoop(ABC):
             else ""
         )
         self.logger.info(f"first batch, with warm-up: {seconds:.3f} s an image{total}")
-        self.logger.info("dry run: nothing was written")

@@ -34,7 +34,7 @@ from utils.loops.networks import compiled_for
 from utils.loops.state import TrainState
 from utils.process.errors import CheckpointError
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import StopFlag, stop_line
 from utils.seeds import stable_seed
 
 _LOG_INTERVALS_BETWEEN_IMAGES = 100
@@ -147,10 +147,9 @@ class TrainLoop(ABC):
                     self.save()
                 if dist_util.any_rank(bool(stop.reason)):
                     self.save()
-                    self.logger.info(
-                        f"stopped at step {self.step} ({stop.reason or 'on another process'}); "
-                        f"{train_report.how_to_go_on(self.flags)}"
-                    )
+                    reason = stop.reason or "on another process"
+                    remedy = train_report.how_to_go_on(self.flags)
+                    self.logger.info(stop_line(reason, remedy, f"at step {self.step}"))
                     return False
             self.save()
         return True
@@ -257,7 +256,6 @@ class TrainLoop(ABC):
         report_cost(self.model, self.device, self.logger.info)
         self.logger.info(f"one step (the first, with warm-up): {seconds:.3f} s")
         self.logger.info(f"whole run of {self.flags.last_step} steps: about {hours:.2f} h")
-        self.logger.info("dry run: nothing was written")
         return True
 
     # ---- files

@@ -35,14 +35,11 @@ def open_source(flags: ImportFlags, skip: Skip, log: Callable[[str], None]) -> I
 _MAX_MESSAGES = 10
 
 
-def make_folder(flags: ImportFlags, log: Callable[[str], None]) -> bool:
+def make_folder(flags: ImportFlags, log: Callable[[str], None]) -> None:
     """Reads, checks and writes all images.
 
-    Returns:
-        False if a signal stopped it.
-
     Raises:
-        DataError: see :class:`ImageWriter` and :func:`open_source`.
+        DataError, StopRequested: see :class:`ImageWriter` and :func:`open_source`.
     """
     num_skipped = 0
 
@@ -53,7 +50,8 @@ def make_folder(flags: ImportFlags, log: Callable[[str], None]) -> bool:
             log(f"passed by: {message}")
 
     source = open_source(flags, skip, log)  # fails before the output folder is claimed
-    is_done = ImageWriter(flags, log).write(source)
-    if num_skipped > _MAX_MESSAGES:
-        log(f"passed by: {num_skipped} in all")
-    return is_done
+    try:
+        ImageWriter(flags, log).write(source)
+    finally:
+        if num_skipped > _MAX_MESSAGES:
+            log(f"passed by: {num_skipped} in all")

@@ -41,8 +41,7 @@ from utils.images.notes import (
 )
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
-from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.runs.job import working
 from utils.script_util import defaults
 
 SETTINGS_FILE = ".image_data.json"
@@ -95,36 +94,28 @@ class ImageWriter:
         if not flags.dry_run:
             _claim_folder(flags)
 
-    def write(self, source: ImageSource) -> bool:
+    def write(self, source: ImageSource) -> None:
         """Stores all images that are not there yet.
 
-        Returns:
-            False if a signal stopped it.
-
         Raises:
+            StopRequested: if a signal came.
             DataError: a damaged image (unless they are skipped), two images of one name, no image
                 at all, or what the source raises.
         """
         threads = self._flags.num_threads
-        stop = StopFlag()
         with (
             ThreadPoolExecutor(chosen_threads(threads)) as pool,
-            Progress(source.total, "images", unit="image") as bar,
-            stop.listening(),
+            working(source.total, "images", "image") as job,
         ):
             for num_seen, chunk in self._chunks(source):
                 outcomes = list(pool.map(self._store, chunk))
                 for outcome in outcomes:
                     self._count(outcome)
                 self._notes.add(note for note in outcomes if isinstance(note, str))
-                bar.update(num_seen)
-                if stop.reason:
-                    self._log(f"stopped ({stop.reason}); run again to go on")
-                    return False
+                job.done(num_seen)
         if not self.tally.seen:
             raise DataError(f"--archive {self._flags.archive} holds no image; see --source")
         self._log_outcome()
-        return True
 
     def _chunks(self, source: ImageSource) -> Iterator[tuple[int, _Chunk]]:
         """(images seen, those to store with their contents), a little at a time."""
@@ -272,8 +263,6 @@ class ImageWriter:
                 f"notice: {self._flags.output_dir} holds {num_others} more images, of another "
                 "--archive or beyond --max_per_class; a training on this folder sees them, too"
             )
-        if self._flags.dry_run:
-            self._log("dry run: nothing was written")
 
 
 def _image_files(folder: str) -> list[str]:

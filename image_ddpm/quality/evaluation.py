@@ -17,7 +17,6 @@ from image_ddpm.quality.features import FeatureMaker, feature_maker
 from image_ddpm.quality.flags import PIXELS, EvalFlags
 from image_ddpm.quality.image_sets import ImageSet, require_pairs
 from image_ddpm.quality.metrics import (
-    Stopped,
     frechet_figures,
     kernel_figures,
     pair_figures,
@@ -30,7 +29,7 @@ from utils.files.atomic import write_json_atomic
 from utils.logger import RunLogger
 from utils.loops.networks import usable_precision
 from utils.process.errors import DataError
-from utils.process.stop import StopFlag
+from utils.process.stop import ANEW, StopFlag
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -90,7 +89,7 @@ def _number(value: float | None) -> str:
 Input = ImageSet | FeatureSet
 
 
-def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) -> bool:
+def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) -> None:
     """Compares ``--samples`` with ``--reference``; prints the figures, writes ``results.json``.
 
     Args:
@@ -98,41 +97,29 @@ def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) ->
         encoder: keywords of ``create_classifier``, for ``--features_network encoder_unet``.
         logger: receives the figures.
 
-    Returns:
-        False if a signal stopped it.
-
     Raises:
+        StopRequested: if a signal came.
         ValueError: flags that do not go with these inputs.
         DataError: about an input; names it.
         CheckpointError: about the network.
     """
     stop = StopFlag()
-    try:
-        with stop.listening():
-            results = _compare(flags, encoder, stop, logger)
-    except Stopped as reason:
-        logger.info(f"stopped ({reason}); run again")
-        return False
+    with stop.listening():
+        results = _compare(flags, encoder, stop, logger)
     if results is None:
-        logger.info("dry run: nothing was written")
-        return True
+        return
     logger.info("\n" + table(results))
     for line in notices(results):
         logger.info(line)
     path = os.path.join(flags.log_dir, "results.json")
     write_json_atomic(path, results)
     logger.info(f"figures: {path}")
-    return True
 
 
 def _compare(
     flags: EvalFlags, encoder: Mapping[str, Any], stop: StopFlag, logger: RunLogger
 ) -> dict[str, Any] | None:
-    """The content of ``results.json``; None of a dry run.
-
-    Raises:
-        Stopped: a signal.
-    """
+    """The content of ``results.json``; None of a dry run."""
     reference, samples = (
         read_input(
             f"--{name}",
@@ -254,8 +241,7 @@ def _try_one_batch(
             f"batch, with warm-up: {seconds:.4f} s an image; {len(part)} images: "
             f"{seconds * len(part):.0f} s"
         )
-        if stop.reason:
-            raise Stopped(stop.reason)
+        stop.check(ANEW)
 
 
 def _results(
@@ -296,10 +282,10 @@ def _with_features(
         return part
     assert maker is not None
     found = []
-    with stage(stop, len(part), f"features of {part.flag}", "image") as count:
+    with stage(len(part), f"features of {part.flag}", "image", stop=stop) as job:
         for pictures in part.batches(flags.batch_size, logger.info):
             found.append(maker.make(pictures))
-            count(len(pictures))
+            job.done(len(pictures))
     features = np.concatenate(found)
     if not np.isfinite(features).all():
         raise DataError(f"{part.flag} {part.path}: {maker.name} gives features that are not finite")

@@ -6,8 +6,7 @@ Computes no distance (``distances`` and ``utils.metrics`` do); knows no file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,35 +22,13 @@ from image_ddpm.quality.flags import MAX_SUBSET_SIZE, EvalFlags
 from image_ddpm.quality.image_sets import ImageSet
 from utils.metrics import MIN_SSIM_SIDE, psnr, ssim
 from utils.process.errors import DataError
-from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import ANEW, StopFlag
+from utils.runs.job import working
 from utils.seeds import stable_seed
 
 LEAST_FOR_KERNEL, LEAST_FOR_FLOOR = 3, 4
-
-
-class Stopped(Exception):
-    """A signal asked to stop."""
-
-
-@contextmanager
-def stage(stop: StopFlag, total: int, label: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """Shows a bar; yields what counts finished units, and raises Stopped if a signal asked for it.
-
-    Args:
-        stop: the signals.
-        total: units.
-        label: what is being done.
-        unit: of what is counted.
-    """
-    with Progress(total, label, unit=unit) as bar:
-
-        def count(num_done: int) -> None:
-            bar.update(num_done)
-            if stop.reason:
-                raise Stopped(stop.reason)
-
-        yield count
+# nothing is kept of a comparison that was stopped
+stage = partial(working, remedy=ANEW)
 
 
 def frechet_figures(
@@ -60,16 +37,18 @@ def frechet_figures(
     """The Fréchet distance and its floors: halves of the reference, and a normal law's.
 
     Raises:
-        Stopped: a signal.
+        StopRequested: a signal.
     """
     a, b = reference.statistics, samples.statistics
     half, halves = a.count // 2, []
     if reference.features is not None and len(reference.features) >= LEAST_FOR_FLOOR:
-        with stage(stop, flags.num_splits, "halves of the reference", "split") as count:
+        with stage(
+            flags.num_splits, "halves of the reference", "split", stop=stop, remedy=ANEW
+        ) as job:
             for k in range(flags.num_splits):
                 seed = stable_seed(flags.seed, "halves", k)
                 halves.append(halves_distance(reference.features, seed))
-                count(1)
+                job.done()
     mean = float(np.mean(halves)) if halves else None
     return {
         "distance": frechet_distance(a.mean, a.covariance, b.mean, b.covariance),
@@ -115,21 +94,21 @@ def kernel_figures(
     """The kernel distance with its standard error; None if a set has no, or too few, features.
 
     Raises:
-        Stopped: a signal.
+        StopRequested: a signal.
     """
     features = (reference.features, samples.features)
     size = subset_size(flags, *(None if part is None else len(part) for part in features))
     if size is None:
         return None
     assert reference.features is not None and samples.features is not None
-    with stage(stop, flags.num_subsets, "kernel distance", "subset") as count:
+    with stage(flags.num_subsets, "kernel distance", "subset", stop=stop) as job:
         found = kernel_distance(
             reference.features,
             samples.features,
             flags.num_subsets,
             size,
             stable_seed(flags.seed, "subsets"),
-            lambda: count(1),
+            job.done,
         )
     return {**found._asdict(), "num_subsets": flags.num_subsets, "subset_size": size}
 
@@ -139,9 +118,9 @@ def require_pair_sizes(reference: ImageSet, samples: ImageSet, stop: StopFlag) -
 
     Raises:
         DataError: two images of a pair differ in size, or are too small for SSIM.
-        Stopped: a signal.
+        StopRequested: a signal.
     """
-    with stage(stop, len(reference), "sizes of the pairs", "image") as count:
+    with stage(len(reference), "sizes of the pairs", "image", stop=stop) as job:
         for k in range(len(reference)):
             real, drawn = reference.size(k), samples.size(k)
             if real != drawn or min(real) < MIN_SSIM_SIDE:
@@ -150,7 +129,7 @@ def require_pair_sizes(reference: ImageSet, samples: ImageSet, stop: StopFlag) -
                     f"{samples.label(k)} {drawn[0]}x{drawn[1]}; pairs must be of one size, of "
                     f"{MIN_SSIM_SIDE} pixels a side or more"
                 )
-            count(1)
+            job.done()
 
 
 def pair_figures(reference: ImageSet, samples: ImageSet, stop: StopFlag) -> dict[str, Any]:
@@ -159,15 +138,15 @@ def pair_figures(reference: ImageSet, samples: ImageSet, stop: StopFlag) -> dict
     The pairs have passed :func:`require_pair_sizes`.
 
     Raises:
-        Stopped: a signal.
+        StopRequested: a signal.
     """
     decibels, similarities = [], []
-    with stage(stop, len(reference), "pairs", "image") as count:
+    with stage(len(reference), "pairs", "image", stop=stop) as job:
         for k in range(len(reference)):
             real, drawn = reference.picture(k), samples.picture(k)
             decibels.append(psnr(real, drawn))
             similarities.append(ssim(real, drawn))
-            count(1)
+            job.done()
     finite = [value for value in decibels if math.isfinite(value)]
     return {
         "count": len(decibels),

@@ -24,8 +24,7 @@ from utils.images.folder import class_of, other_reading, scan
 from utils.images.notes import file_stamps, say_sizes, without_small
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
-from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.runs.job import working
 from utils.seeds import stable_seed
 from utils.untrusted.pickles import dump_pickle
 
@@ -149,13 +148,14 @@ def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[
 
 def look_at_all(
     names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
-) -> dict[str, ImageFacts] | None:
-    """Decodes every image; None if a signal stopped it (what was found is remembered).
+) -> dict[str, ImageFacts]:
+    """Decodes every image.
 
     Returns:
         The images that are whole, and what their files say.
 
     Raises:
+        StopRequested: if a signal came; what was found is remembered.
         DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
     """
     journal = os.path.join(flags.output_dir, _CHECKED_FILE)
@@ -165,12 +165,11 @@ def look_at_all(
     bad: set[str] = set()
     todo = [name for name in names if name not in good]
     num_threads = chosen_threads(flags.num_threads)
-    stop = StopFlag()
+    num_done = len(names) - len(todo)
     with (
         open(os.devnull if flags.dry_run else journal, "ab", buffering=0) as file,
         ThreadPoolExecutor(num_threads) as pool,
-        Progress(len(names), "checking images", unit="image", done=len(names) - len(todo)) as bar,
-        stop.listening(),
+        working(len(names), "checking images", "image", done=num_done) as job,
     ):
         for start in range(0, len(todo), 1024):
             chunk = todo[start : start + 1024]
@@ -183,9 +182,8 @@ def look_at_all(
                     good[name] = found
                     line = f"{os.path.join(flags.data_dir, name)}\t{marks[name]}\t{found}\n"
                     write_through(journal, file.fileno(), line.encode(errors="surrogateescape"))
-                bar.update()
-            if stop.reason:
-                return None
+                job.bar.update()
+            job.check()
     if bad and flags.on_bad_image == ERROR:
         raise DataError(
             f"{len(bad)} images cannot be opened: {', '.join(sorted(bad)[:5])}"
@@ -268,36 +266,28 @@ def _classes(
     return found
 
 
-def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
+def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> None:
     """The whole job: scan, check, split, write the three pickles.
 
-    Returns:
-        False if a signal stopped the check.
-
     Raises:
+        StopRequested: if a signal came during the check.
         DataError: for damaged images, or if another split is there (``info_files.write_split``).
     """
     names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if not flags.dry_run:
         make_folder(flags.output_dir, "--output_dir")
     if flags.check_images:
-        facts = look_at_all(names, flags, log)
-        if facts is None:
-            log("stopped; run again to go on")
-            return False
-        names = _usable(names, facts, flags, log)
+        names = _usable(names, look_at_all(names, flags, log), flags, log)
     class_by_name = _classes(names, flags, log)
     train, test = split(class_by_name, flags)
     counts = Counter(class_by_name.values())
     log(f"{len(counts)} classes: {len(train)} training and {len(test)} test images")
     log("largest classes: " + ", ".join(f"{key} {n}" for key, n in counts.most_common(3)))
     if flags.dry_run:
-        log("dry run: nothing was written")
-        return True
+        return
     members = {ALL_FILE: names, TRAIN_FILE: train, TEST_FILE: test}
     parts = {file: make_info(part, class_by_name) for file, part in members.items()}
     write_split(flags.output_dir, parts, overwrite=flags.overwrite, log=log)
     # a finished job is done anew when asked for again: the images may have changed
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(flags.output_dir, _CHECKED_FILE))
-    return True

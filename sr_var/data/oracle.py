@@ -34,8 +34,7 @@ from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to
 from utils.machine.threads import chosen_threads
 from utils.metrics import HALF_RANGE_255
 from utils.process.errors import DataError
-from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.runs.job import working
 from utils.script_util import defaults
 from utils.seeds import stable_seed
 from utils.untrusted.pickles import dump_pickle
@@ -181,13 +180,11 @@ class OracleWriter:
         save_truth(folder, law)
 
 
-def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
+def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:
     """The whole job: photographs to images, samples, moments and info dicts.
 
-    Returns:
-        False if a signal stopped it; run again, it goes on.
-
     Raises:
+        StopRequested: if a signal came.
         DataError: for photographs that are missing, damaged or too small, or if the folders hold
             the files of other settings or photographs.
     """
@@ -201,8 +198,7 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
             law = law_of(cut_low_res(crop, flags), flags.factor)
             std = law.variance.sqrt() * HALF_RANGE_255
             log(f"{crop.names[0]}: std {std.min():.2f} to {std.max():.2f} grey levels")
-        log("dry run: nothing was written")
-        return True
+        return
     _refuse_other_lists(flags.output_dir)
     for folder in (flags.output_dir, flags.sample_dir):
         record = os.path.join(folder, SETTINGS_FILE)
@@ -210,13 +206,9 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
     for crop in spread(crops):
         _require_same_photo(crop, flags)
     bad = _write_all(crops, flags, log)
-    if bad is None:
-        log("stopped; run again to go on")
-        return False
     good = [crop for crop in crops if crop.photo not in bad]
     _write_info(good, flags, log)
     log(f"images: {flags.output_dir}/{IMAGE_FOLDER}/; samples and moments: {flags.sample_dir}/")
-    return True
 
 
 def _refuse_other_lists(folder: str) -> None:
@@ -253,23 +245,21 @@ def _require_same_photo(crop: OracleCrop, flags: OracleDataFlags) -> None:
 
 def _write_all(
     crops: list[OracleCrop], flags: OracleDataFlags, log: Callable[[str], None]
-) -> set[str] | None:
-    """Damaged photographs; None if a signal came."""
+) -> set[str]:
+    """Damaged photographs."""
     num_threads = chosen_threads(flags.num_threads)
-    writer, stop, bad = OracleWriter(flags), StopFlag(), set()
+    writer, bad = OracleWriter(flags), set()
     with (
         ThreadPoolExecutor(num_threads) as pool,
-        Progress(len(crops), "drawing", unit="crop") as bar,
-        stop.listening(),
+        working(len(crops), "drawing", "crop") as job,
     ):
         for chunk in _chunks(crops, 8 * num_threads):
             for crop, problem in zip(chunk, pool.map(writer.write, chunk), strict=True):
                 if problem and crop.photo not in bad:
                     bad.add(crop.photo)
                     log(f"warning: left out: {problem}")
-                bar.update()
-            if stop.reason:
-                return None
+                job.bar.update()
+            job.check()
     return bad
 
 

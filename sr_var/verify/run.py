@@ -48,15 +48,15 @@ from utils.images.dataset import Entry
 from utils.images.files import safe_join, write_png
 from utils.logger import RunLogger
 from utils.machine.threads import chosen_threads, ordered_map
-from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import ANEW
+from utils.runs.job import working
 from utils.untrusted.pickles import dump_pickle
 
 _NUM_IN_OVERVIEW = 3
 
 
-def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
-    """Compare all images, write metrics and pictures, print the table; False if a signal came."""
+def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
+    """Compare all images, write metrics and pictures, print the table."""
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, logger.info)
     require_same_orientation(flags)
@@ -66,18 +66,15 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     pictures = _Pictures(flags, logger)
     rows: list[ImageResult] = []
     totals = Totals(flags.seed)
-    stop, started = StopFlag(), time.monotonic()
-    with stop.listening(), Progress(len(entries), "verifying", unit="image") as bar:
+    started = time.monotonic()
+    with working(len(entries), "verifying", "image", remedy=ANEW) as job:
         for result in verify_images(
             entries, flags, num_kept=num_panels, num_scatter=scatter_per_image(len(entries))
         ):
             totals.add(result)
             pictures.add(result)
             rows.append(dataclasses.replace(result, data=None, histograms=None))
-            bar.update()
-            if stop.reason:
-                logger.info(f"stopped ({stop.reason}); run again")
-                return False
+            job.done()
     summary = summarise(rows, totals, flags)
     logger.info("\n" + table(summary))
     for line in _notices(rows):
@@ -85,13 +82,11 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> bool:
     if flags.dry_run:
         logger.info(describe_memory(torch.device("cpu")))
         logger.info(f"one image, with warm-up: {time.monotonic() - started:.2f} s on one core")
-        logger.info("dry run of one image: nothing was written")
-        return True
+        return
     logger.scalars(flat_figures(summary), 0)
     write_results(flags.log_dir, summary, rows)
     logger.info(f"figures: {flags.log_dir}/results.json and results.csv")
     pictures.write(summary, rows)
-    return True
 
 
 class _Pictures:
@@ -215,17 +210,14 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_budget(flags: BudgetFlags, logger: RunLogger) -> bool:
-    """Draw up the error budget: rows, table, files; False if a signal stopped it."""
+def write_budget(flags: BudgetFlags, logger: RunLogger) -> None:
+    """Draw up the error budget: rows, table, files."""
     rows = error_budget(flags, logger.info)
-    if rows is None:
-        return False
     logger.info("\n" + budget_table(rows))
     if flags.dry_run:
-        logger.info("dry run of one image: nothing was written")
-        return True
+        logger.info("this was one image")
+        return
     content = {"budget": list(rows), "of": origins(flags)}
     write_json_atomic(os.path.join(flags.log_dir, BUDGET_FILE), content)
     draw_budget(os.path.join(flags.log_dir, "budget.png"), rows)
     logger.info(f"budget: {flags.log_dir}/{BUDGET_FILE} and budget.png")
-    return True

@@ -166,7 +166,7 @@ def test_dry_runs_write_nothing(clean: Path, data_dir: Path, tmp_path: Path) -> 
     noisy = [*_flags(tmp_path, data_dir, "x", noise_label_file=labels), "--dry_run", "True"]
     before = tree(clean)
     generated = done(SCRIPT, [*flags, "--task", "generate_noisy_label", "--dry_run", "True"])
-    assert f"dry run: {labels}" in generated.out and not labels.exists()
+    assert f"not written: {labels}" in generated.out and not labels.exists()
     done(SCRIPT, [*flags, "--task", "generate_noisy_label"])
     files = tree(tmp_path)
     assert "dry run" in done(SCRIPT, [*noisy, "--task", "train_on_noisy_label"]).out

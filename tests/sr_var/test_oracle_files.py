@@ -54,7 +54,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> OracleDataFlags:
     root = tmp_path_factory.mktemp("oracle")
     _photos(root / "photos")
     flags = _flags(root)
-    assert write_oracle(flags, lambda line: None)
+    write_oracle(flags, lambda line: None)
     return flags
 
 
@@ -124,7 +124,7 @@ def test_a_second_run_and_a_run_on_one_thread_write_the_same_files(
     written: OracleDataFlags, tmp_path: Path
 ) -> None:
     before = {**tree(Path(written.output_dir)), **tree(Path(written.sample_dir))}
-    assert write_oracle(written, lambda line: None)
+    write_oracle(written, lambda line: None)
     assert {**tree(Path(written.output_dir)), **tree(Path(written.sample_dir))} == before
     other = replace(
         written,
@@ -132,7 +132,7 @@ def test_a_second_run_and_a_run_on_one_thread_write_the_same_files(
         sample_dir=str(tmp_path / "exact"),
         num_threads=1,
     )
-    assert write_oracle(other, lambda line: None)
+    write_oracle(other, lambda line: None)
     assert {**tree(Path(other.output_dir)), **tree(Path(other.sample_dir))} == before
 
 
@@ -140,7 +140,7 @@ def test_a_lost_picture_is_drawn_again(written: OracleDataFlags) -> None:
     before = tree(Path(written.output_dir))
     lost = sorted(Path(written.output_dir).rglob("*.png"))[3]
     lost.unlink()
-    assert write_oracle(written, lambda line: None)
+    write_oracle(written, lambda line: None)
     assert tree(Path(written.output_dir)) == before
 
 
@@ -153,7 +153,7 @@ def test_another_seed_draws_other_images_and_needs_another_folder(
 
 def test_a_replaced_photograph_does_not_join_the_images_of_the_old_one(tmp_path: Path) -> None:
     photos = _photos(tmp_path / "photos")
-    assert write_oracle(_flags(tmp_path), lambda line: None)
+    write_oracle(_flags(tmp_path), lambda line: None)
     before = tree(tmp_path / "data")
     path = photos / "train" / "a_2.JPEG"
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
@@ -162,7 +162,7 @@ def test_a_replaced_photograph_does_not_join_the_images_of_the_old_one(tmp_path:
         write_oracle(more, lambda line: None)
     assert tree(tmp_path / "data") == before
     write_photos(photos, ["train/a_1", "train/a_2"])  # the old ones
-    assert write_oracle(more, lambda line: None)
+    write_oracle(more, lambda line: None)
 
 
 @pytest.mark.parametrize("file", ["data_info.pkl", "to_sample_data_info.pkl"])
@@ -190,7 +190,7 @@ def test_bad_photographs_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tiny_1\.png"):
         write_oracle(_flags(tmp_path), lambda line: None)
     lines: list[str] = []
-    assert write_oracle(_flags(tmp_path, on_bad_image="skip"), lines.append)
+    write_oracle(_flags(tmp_path, on_bad_image="skip"), lines.append)
     assert any("left out" in line and "tiny_1.png" in line for line in lines)
     names = [e.name for e in load_entries(str(tmp_path / "data" / "data_info.pkl"), str(tmp_path))]
     assert names and not any("tiny" in name for name in names)
@@ -234,7 +234,7 @@ def test_photographs_are_turned_on_request_into_folders_of_their_own(tmp_path: P
         stored.save(path, exif=tag)
     lines: list[str] = []
     flags = _flags(tmp_path)
-    assert write_oracle(flags, lines.append)
+    write_oracle(flags, lines.append)
     assert any("1 of 4 images" in line and "EXIF" in line for line in lines)
     turned = replace(flags, apply_orientation=True)
     with pytest.raises(DataError, match="--apply_orientation"):

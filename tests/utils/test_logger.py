@@ -13,6 +13,7 @@ import torch
 
 from tests.utils.events import read_pictures, read_scalars
 from tests.utils.loops import training_loop
+from utils.flags.groups import Logged, ScriptFlags
 from utils.logger import RunLogger
 from utils.machine.launch import Launch
 from utils.runs.start import describe_run, started
@@ -148,12 +149,11 @@ def test_args_tell_everything_needed_to_repeat_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["sr_mean_train.py", "--lr", "1e-3"])
-    args = argparse.Namespace(lr=1e-3, channel_mult="", seed=3, local_rank=0)
-    with started(args, str(tmp_path)) as run:
-        args.channel_mult = "1,2"  # settled by a checkpoint
-        run.write_args(args)
+    args = argparse.Namespace(lr=1e-3, log_dir="", seed=3, local_rank=0)
+    with started(args, Logged(str(tmp_path))):  # settled by the script
+        pass
     content = json.loads((tmp_path / "args.json").read_text())
-    assert content["flags"] == {"lr": 1e-3, "channel_mult": "1,2", "seed": 3}
+    assert content["flags"] == {"lr": 1e-3, "log_dir": str(tmp_path), "seed": 3}
     assert content["command"][1:] == ["sr_mean_train.py", "--lr", "1e-3"]
     assert {"python", "torch", "numpy", "Pillow"} <= content["versions"].keys()
     assert content["versions"]["torch"] == torch.__version__
@@ -165,14 +165,14 @@ def test_args_tell_everything_needed_to_repeat_the_run(
 def test_started_script_is_seeded(tmp_path: Path) -> None:
     draws = []
     for seed in (3, 3, 4):
-        with started(argparse.Namespace(seed=seed), None):
+        with started(argparse.Namespace(seed=seed), ScriptFlags(dry_run=True)):
             draws.append(torch.rand(2).tolist())
     assert draws[0] == draws[1] != draws[2]
 
 
 def test_dry_run_leaves_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with started(argparse.Namespace(seed=0), None) as run:
+    with started(argparse.Namespace(seed=0), ScriptFlags(log_dir="log", dry_run=True)) as run:
         run.logger.info("said")
     assert list(tmp_path.iterdir()) == []
 

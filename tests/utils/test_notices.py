@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from utils.flags.groups import Logged
 from utils.runs.start import started
 
 
@@ -15,8 +16,11 @@ def test_notices_reach_the_terminal_and_the_log_but_not_the_flags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = argparse.Namespace(seed=0, notices=("notice: one", "notice: two"))
-    with started(args, str(tmp_path), has_group=False):
+    with started(args, Logged(str(tmp_path)), has_group=False):
         pass
     assert capsys.readouterr().out.splitlines()[:2] == ["notice: one", "notice: two"]
     assert "notice: two" in (tmp_path / "logs.txt").read_text()
-    assert json.loads((tmp_path / "args.json").read_text())["flags"] == {"seed": 0}
+    assert json.loads((tmp_path / "args.json").read_text())["flags"] == {
+        "seed": 0,
+        "log_dir": str(tmp_path),
+    }

@@ -13,6 +13,7 @@ from utils.flags.training import TrainFlags
 from utils.fp16_util import MIN_LG_LOSS_SCALE
 from utils.loops.checkpoint import CheckpointStore, model_file_name
 from utils.process.errors import CheckpointError
+from utils.process.stop import go_on_with
 
 _BATCH_KEY = "global_batch"
 
@@ -70,7 +71,7 @@ def how_to_go_on(flags: TrainFlags) -> str:
     if not flags.model_save_dir:
         return "nothing was saved, for --model_save_dir is empty: another run starts afresh"
     folder = flags.model_save_dir
-    return f"run again with --resume_checkpoint auto --model_save_dir {folder} to go on"
+    return go_on_with(f"--resume_checkpoint auto --model_save_dir {folder}")
 
 
 def refuse_divergence(

@@ -1,4 +1,4 @@
-"""What every script does around its work: process group, device, seed, log, ``args.json``."""
+"""How every script's work begins and ends: process group, device, seed, log, exit code."""
 
 from __future__ import annotations
 
@@ -17,67 +17,89 @@ from typing import Any
 import torch
 
 from utils import dist_util
+from utils.debug_util import describe_memory
 from utils.files.atomic import is_remote
+from utils.flags.groups import Logged
 from utils.logger import RunLogger
 from utils.machine.allocator import tune_allocator
 from utils.machine.launch import Launch, read_launch
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED
+from utils.process.stop import StopRequested
 from utils.script_util import PRIVATE, with_values
 
 _PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """A started script: where it computes and where it logs."""
+    """A started script: where it computes, where it logs, how it ends.
+
+    Attributes:
+        is_done: False where a loop says that it was stopped; a `StopRequested` sets it, too.
+    """
 
     logger: RunLogger
     device: torch.device
     launch: Launch
+    is_done: bool = True
 
-    def write_args(self, args: argparse.Namespace, **settled: Any) -> None:
-        """Writes ``args.json``; call it again with the values that a checkpoint has settled.
-
-        ``args_<script>.json`` says the same and stays when another script uses the folder.
-        """
-        script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-        described = describe_run(with_values(args, **settled), self.device, self.launch)
-        self.logger.write_args(described)
-        self.logger.write_args(described, f"args_{script}.json")
+    @property
+    def exit_code(self) -> int:
+        """What the script's `main` returns behind the `with` block."""
+        return EXIT_DONE if self.is_done else EXIT_STOPPED
 
 
 @contextlib.contextmanager
-def started(
-    args: argparse.Namespace, log_dir: str | None, *, has_group: bool = True
-) -> Iterator[Run]:
-    """Joins the other processes, seeds torch, opens the log and writes ``args.json``.
+def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) -> Iterator[Run]:
+    """Join the other processes, seed torch, open the log and write `args.json`; end in order.
+
+    At the end `--debug_mode` says what memory is in use and `--dry_run` that nothing was written.
+    A `StopRequested` ends the block, not the script: it says so, and `Run.exit_code` tells.
 
     Args:
-        args: the parsed flags; ``seed``, ``local_rank`` and ``notices``, lines that settling them
-            has left to be said, are read where they exist.
-        log_dir: None (a dry run) writes nothing.
+        args: the parsed flags; `seed`, `local_rank` and `notices`, lines that settling them has
+            left to be said, are read where they exist.
+        flags: those of `args` that say where to log, with the values that the script has settled;
+            a dry run has no log.
         has_group: False for work that needs no talk between processes.
 
     Raises:
         ValueError: if the folder is remote.
     """
-    if log_dir is not None and is_remote(log_dir):
-        raise ValueError(f"--log_dir {log_dir} is remote; logs are kept on this machine")
+    is_dry = getattr(flags, "dry_run", False)
+    if not is_dry and is_remote(flags.log_dir):
+        raise ValueError(f"--log_dir {flags.log_dir} is remote; logs are kept on this machine")
     launch = read_launch(os.environ, getattr(args, "local_rank", 0))
     with dist_util.process_group(launch if has_group else dist_util.alone(launch)) as device:
         torch.manual_seed(getattr(args, "seed", 0))
         is_tuned = device.type == "cpu" and tune_allocator()
         is_main = launch.rank == 0
-        logger = RunLogger(log_dir if is_main else None, is_quiet=not is_main)
+        logger = RunLogger(flags.log_dir if is_main and not is_dry else None, is_quiet=not is_main)
         run = Run(logger, device, launch)
         try:
-            run.write_args(args)
+            _write_args(run, with_values(args, **vars(flags)))
             for line in getattr(args, "notices", ()):
                 (logger.remind if line.startswith("warning: ") else logger.info)(line)
             if is_tuned:
                 logger.note("allocator: keeps freed memory (TUNED_MALLOC=0 switches this off)")
             yield run
+            if getattr(flags, "debug_mode", False):
+                logger.info(describe_memory(device))
+            if is_dry:
+                logger.info("dry run: nothing was written")
+        except StopRequested as request:
+            logger.info(str(request))
+            run.is_done = False
         finally:
             logger.close()
+
+
+def _write_args(run: Run, args: argparse.Namespace) -> None:
+    """Write `args.json`, and the same for each script, which stays when another one comes."""
+    script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    described = describe_run(args, run.device, run.launch)
+    run.logger.write_args(described)
+    run.logger.write_args(described, f"args_{script}.json")
 
 
 def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
 from utils.machine.threads import chosen_threads
 from utils.metrics import Moments
 from utils.process.errors import DataError
-from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import ANEW
+from utils.runs.job import working
 from utils.seeds import stable_seed
 
 MEAN_NET = "mean net"
@@ -167,8 +167,8 @@ def image_budget(
     return rows
 
 
-def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetRow] | None:
-    """The rows of all images together; None if a signal stopped it.
+def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetRow]:
+    """The rows of all images together.
 
     Returns:
         per row: ``row`` (its name), ``relative_mse`` mean (m − μ)² / mean v, ``relative_var_error``
@@ -182,8 +182,7 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
     sampler: ExactSampler | None = None
     totals: dict[str, Errors] = {}
     v = v_square = 0.0
-    stop = StopFlag()
-    with stop.listening(), Progress(len(entries), "sampling", unit="image") as bar:
+    with working(len(entries), "sampling", "image", remedy=ANEW) as job:
         for entry in entries:
             data, _ = load_image_data(entry, flags)
             if sampler is None:
@@ -194,10 +193,7 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
             assert data.truth is not None
             v += float(data.truth.variance.sum())
             v_square += float((data.truth.variance**2).sum())
-            bar.update()
-            if stop.reason:
-                log(f"stopped ({stop.reason}); run again")
-                return None
+            job.done()
     return [_row(name, errors, v, v_square) for name, errors in totals.items()]
 
 

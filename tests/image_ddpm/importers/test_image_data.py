@@ -22,6 +22,7 @@ from tests.image_ddpm.importers.archives import image_bytes, write_cifar
 from tests.tiny import done, photo, run, tree, words
 from utils.images.digits import load_digit_images
 from utils.process.errors import DataError
+from utils.process.stop import StopRequested
 
 
 def _argv(root: Path, **flags: Any) -> list[str]:
@@ -84,12 +85,12 @@ def test_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     loaded: list[int] = []
     lines: list[str] = []
     writer = ImageWriter(_flags(tmp_path), lines.append)
-    assert not writer.write(ImageSource(_items(500, loaded, stop_at=100), 500))
-    assert "SIGTERM" in lines[-1] and "run again" in lines[-1]
+    with pytest.raises(StopRequested, match=r"SIGTERM.*run again"):
+        writer.write(ImageSource(_items(500, loaded, stop_at=100), 500))
     num_first = len(loaded)
     assert 100 < num_first < 200
     assert len(list((tmp_path / "out").glob("*.png"))) == num_first
-    assert ImageWriter(_flags(tmp_path), lines.append).write(ImageSource(_items(500, loaded), 500))
+    ImageWriter(_flags(tmp_path), lines.append).write(ImageSource(_items(500, loaded), 500))
     # a few of those that are there are looked at, none is written twice
     again = loaded[num_first : num_first + 16]
     assert again == list(range(16))
@@ -112,9 +113,10 @@ def test_stop_is_heard_while_nothing_new_is_found(tmp_path: Path) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield item
 
-    assert ImageWriter(_flags(tmp_path), print).write(ImageSource(_items(1000, []), 1000))
+    ImageWriter(_flags(tmp_path), print).write(ImageSource(_items(1000, []), 1000))
     writer = ImageWriter(_flags(tmp_path), print)
-    assert not writer.write(ImageSource(items(), 1000))
+    with pytest.raises(StopRequested):
+        writer.write(ImageSource(items(), 1000))
     assert writer.tally.num_kept < 300
 
 
@@ -135,7 +137,7 @@ def test_temporary_file_of_a_killed_run_is_cleared(tmp_path: Path) -> None:
     left = out / ".x_0001.png.999999999.0123456789abcdef.tmp"
     left.write_bytes(b"half")
     os.utime(left, (0, 0))
-    assert ImageWriter(_flags(tmp_path), print).write(ImageSource(_items(3, []), 3))
+    ImageWriter(_flags(tmp_path), print).write(ImageSource(_items(3, []), 3))
     names = sorted(path.name for path in out.iterdir())
     assert names == [SETTINGS_FILE, "x_0000.png", "x_0001.png", "x_0002.png"]
 
@@ -175,9 +177,9 @@ def test_images_of_another_archive_do_not_join_a_folder(
         return ImageSource(map(item, range(6)), 6)
 
     flags = _flags(tmp_path, image_size=size)
-    assert ImageWriter(flags, print).write(source(0))
+    ImageWriter(flags, print).write(source(0))
     before = tree(tmp_path / "out")
-    assert ImageWriter(flags, print).write(source(0))
+    ImageWriter(flags, print).write(source(0))
     with pytest.raises(DataError, match=r"train/x_0003.*item 3"):
         ImageWriter(flags, print).write(source(50))
     assert tree(tmp_path / "out") == before
@@ -185,10 +187,10 @@ def test_images_of_another_archive_do_not_join_a_folder(
 
 def test_more_images_than_the_run_asks_for_are_said(tmp_path: Path) -> None:
     lines: list[str] = []
-    assert ImageWriter(_flags(tmp_path), lines.append).write(ImageSource(_items(9, []), 9))
+    ImageWriter(_flags(tmp_path), lines.append).write(ImageSource(_items(9, []), 9))
     assert not any("more images" in line for line in lines)
     fewer = _flags(tmp_path, max_per_class=4)
-    assert ImageWriter(fewer, lines.append).write(ImageSource(_items(9, []), 9))
+    ImageWriter(fewer, lines.append).write(ImageSource(_items(9, []), 9))
     assert "5 more images" in lines[-1]
 
 
@@ -220,7 +222,7 @@ def test_link_in_the_output_folder_is_not_written_through(tmp_path: Path) -> Non
     (tmp_path / "out").mkdir()
     (tmp_path / "out/train").symlink_to(other)
     item = Item("train", "x", "x_1", "", "here", lambda: photo(0, (4, 4)))
-    assert ImageWriter(_flags(tmp_path), print).write(ImageSource([item], 1))
+    ImageWriter(_flags(tmp_path), print).write(ImageSource([item], 1))
     assert (other / "x_1.png").exists()  # a linked folder is the user's own wish
     outside = Item("", "x", "../x_1", "", "here", lambda: photo(0, (4, 4)))
     with pytest.raises(ValueError, match=r"has '\.\.'"):

@@ -40,7 +40,7 @@ def _verify(results: Results, **changes: Any) -> tuple[dict[str, Any], str]:
     logger = RunLogger(flags.log_dir)
     logger.info = lines.append  # type: ignore[method-assign]
     try:
-        assert verify_all(flags, logger)
+        verify_all(flags, logger)
     finally:
         logger.close()
     found = json.loads((results.root / "log" / "results.json").read_text(encoding="utf-8"))

@@ -1,0 +1,56 @@
+"""Work on items that a signal may end between any two of them, for the next run to go on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from utils.process.progress import Progress
+from utils.process.stop import GO_ON, StopFlag
+
+
+@dataclass(frozen=True)
+class Job:
+    """Counts the items that are finished, and raises `StopRequested` when a signal has come."""
+
+    bar: Progress
+    stop: StopFlag
+    remedy: str
+
+    def done(self, count: int = 1, note: str = "") -> None:
+        """Count finished items and `check`; what they leave must be kept by then."""
+        self.bar.update(count, note)
+        self.check()
+
+    def check(self) -> None:
+        """Raise `StopRequested` if a signal came."""
+        self.stop.check(self.remedy)
+
+
+@contextlib.contextmanager
+def working(
+    total: int | None,
+    label: str,
+    unit: str,
+    *,
+    done: int = 0,
+    is_shown: bool = True,
+    stop: StopFlag | None = None,
+    remedy: str = GO_ON,
+) -> Iterator[Job]:
+    """Listen to signals and show the progress of the work inside a `with` block.
+
+    Args:
+        total: items in all; None: not known.
+        label: what is being done.
+        unit: of what is counted.
+        done: items that earlier runs have finished.
+        is_shown: False for silence (every rank but the first).
+        stop: of a longer work that this is a part of.
+        remedy: what a stopped run tells people to do.
+    """
+    stop = stop or StopFlag()
+    bar = Progress(total, label, unit=unit, done=done, is_shown=is_shown)
+    with stop.listening(), bar:
+        yield Job(bar, stop, remedy)

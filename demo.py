@@ -5,7 +5,6 @@ Prints each command before it runs it. Stop it at any time; run again, it goes o
 
 from __future__ import annotations
 
-import importlib
 import time
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from sr_var.demo import (
     oracle_experiment,
 )
 from utils.process.errors import EXIT_DONE, run_main
+from utils.runs.job import run_scripts
 from utils.script_util import flag, from_args, make_parser
 
 
@@ -45,11 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     preset = pick_preset(from_args(DemoFlags, args))
     steps = commands(preset) + oracle_commands(preset)
     started = time.monotonic()
-    for number, (script, words) in enumerate(steps, 1):
-        print(f"\n[{number}/{len(steps)}] python {script} {' '.join(words)}", flush=True)
-        code: int = importlib.import_module(script.removesuffix(".py")).main(words)
-        if code != EXIT_DONE:
-            return code
+    if (code := run_scripts(steps)) != EXIT_DONE:
+        return code
     print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
     print(f"photographs: logs/sr_compare/{preset.name}/report.html (open it in a browser)")
     oracle_dir = oracle_experiment(preset).log_dir(ITAKURA_SAITO)

@@ -5,12 +5,12 @@ Prints each command before it runs it. Stop it at any time; run again, it goes o
 
 from __future__ import annotations
 
-import importlib
 import time
 from dataclasses import dataclass
 
 from image_ddpm.demo import FULL, QUICK, commands
 from utils.process.errors import EXIT_DONE, run_main
+from utils.runs.job import run_scripts
 from utils.script_util import FlagParser, flag, from_args, make_parser
 
 
@@ -31,11 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(DemoFlags, create_parser().parse_args(argv))
     preset = QUICK if flags.quick else FULL
     steps, started = commands(preset), time.monotonic()
-    for number, (script, words) in enumerate(steps, 1):
-        print(f"\n[{number}/{len(steps)}] python {script} {' '.join(words)}", flush=True)
-        code: int = importlib.import_module(script.removesuffix(".py")).main(words)
-        if code != EXIT_DONE:
-            return code
+    if (code := run_scripts(steps)) != EXIT_DONE:
+        return code
     from image_ddpm.demo_report import write_report
 
     path = write_report(preset)

@@ -10,6 +10,8 @@ quantiles also writes these, and how many real values lie below each.
 
 from __future__ import annotations
 
+from functools import partial
+
 from sr_var.flags.nets import QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import TestDataFlags
 from utils.process.errors import run_main
@@ -33,32 +35,23 @@ def main(argv: list[str] | None = None) -> int:
     test = from_args(BaselineTestFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
-    from sr_var.mean_utils import batches_to_do, regression_test_data
-    from sr_var.networks import finish_test, tested_model
+    from sr_var.networks import run_test
     from utils.dist_util import is_main
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log = run.logger.info
-        sizes, step = model_flags.sizes, step_of(test.model_path)
-        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
-        path = data_flags.data_info_dict_path
+        log, sizes, step = run.logger.info, model_flags.sizes, step_of(test.model_path)
+        path, is_turned = data_flags.data_info_dict_path, data_flags.apply_orientation
         entries = load_test_entries(path, data_flags, sizes, log)
-        is_turned = data_flags.apply_orientation
         results = baseline_result_folder(model_flags, test, step, apply_orientation=is_turned)
-        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
-        loop = BaselineTestLoop(
-            model=model,
-            model_flags=model_flags,
-            results=results,
-            step=step,
-            small_size=sizes[1] if test.truth == "oracle" else None,
-            data=regression_test_data(batches, data_flags, sizes),
-            logger=run.logger,
-            num_items=sum(map(len, batches)),
+        small_size = sizes[1] if test.truth == "oracle" else None
+        make_loop = partial(
+            BaselineTestLoop, model_flags=model_flags, step=step, small_size=small_size
         )
-        run.is_done = finish_test(loop, results, test, log)
+        run.is_done = run_test(
+            make_loop, results, entries, model_flags, data_flags, test, run.logger
+        )
         has_quantiles = run.is_done and model_flags.objective == QUANTILE and not test.dry_run
         if has_quantiles and is_main():
             report_quantiles(results, entries, step, log)

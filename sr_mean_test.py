@@ -29,35 +29,20 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
-    from sr_var.mean_utils import (
-        SRMeanTestLoop,
-        batches_to_do,
-        mean_result_folder,
-        regression_test_data,
-    )
-    from sr_var.networks import finish_test, tested_model
+    from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder
+    from sr_var.networks import run_test
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log = run.logger.info
-        sizes, step = model_flags.sizes, step_of(test.model_path)
-        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
-        path = data_flags.data_info_dict_path
-        entries = load_test_entries(path, data_flags, sizes, log)
-        is_turned = data_flags.apply_orientation
+        path, is_turned = data_flags.data_info_dict_path, data_flags.apply_orientation
+        entries = load_test_entries(path, data_flags, model_flags.sizes, run.logger.info)
         results = mean_result_folder(
-            test.output_dir, step, test.model_path, apply_orientation=is_turned
+            test.output_dir, step_of(test.model_path), test.model_path, apply_orientation=is_turned
         )
-        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
-        loop = SRMeanTestLoop(
-            model=model,
-            data=regression_test_data(batches, data_flags, sizes),
-            logger=run.logger,
-            num_items=sum(map(len, batches)),
-            results=results,
+        run.is_done = run_test(
+            SRMeanTestLoop, results, entries, model_flags, data_flags, test, run.logger
         )
-        run.is_done = finish_test(loop, results, test, run.logger.info)
     return run.exit_code
 
 

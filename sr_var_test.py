@@ -10,6 +10,8 @@ the net of --mean_model_path, or, with --cross_fit K, from the average of the K 
 
 from __future__ import annotations
 
+from functools import partial
+
 from sr_var.flags.nets import CrossFitFlags
 from sr_var.flags.scripts import MeanNetFlags, TestDataFlags, VarModelFlags, VarTestFlags
 from utils.process.errors import run_main
@@ -39,37 +41,26 @@ def main(argv: list[str] | None = None) -> int:
     fold_flags = from_args(CrossFitFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.data.folds import CrossFit
-    from sr_var.mean_utils import batches_to_do, regression_test_data
-    from sr_var.networks import finish_test, frozen_means, mean_net_paths, tested_model
+    from sr_var.networks import frozen_means, mean_net_paths, run_test
     from sr_var.var_utils import SRVarTestLoop, digests, require_same_mean, var_result_folder
     from utils.loops.checkpoint import manifest_beside, step_of
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log = run.logger.info
-        sizes, step = model_flags.sizes, step_of(test.model_path)
-        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
+        log, sizes = run.logger.info, model_flags.sizes
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
         mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args)
         state = manifest_beside(test.model_path).get("state", {})
         require_same_mean(state, digests(mean_paths), test.model_path)
-        path = data_flags.data_info_dict_path
+        path, is_turned = data_flags.data_info_dict_path, data_flags.apply_orientation
         entries = load_test_entries(path, data_flags, sizes, log)
-        is_turned = data_flags.apply_orientation
-        results = var_result_folder(
-            test.output_dir, step, test.model_path, *mean_paths, apply_orientation=is_turned
+        step, paths = step_of(test.model_path), (test.model_path, *mean_paths)
+        results = var_result_folder(test.output_dir, step, *paths, apply_orientation=is_turned)
+        make_loop = partial(SRVarTestLoop, mean_model=mean_net)
+        run.is_done = run_test(
+            make_loop, results, entries, model_flags, data_flags, test, run.logger
         )
-        batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, log)
-        loop = SRVarTestLoop(
-            model=model,
-            mean_model=mean_net,
-            data=regression_test_data(batches, data_flags, sizes),
-            logger=run.logger,
-            num_items=sum(map(len, batches)),
-            results=results,
-        )
-        run.is_done = finish_test(loop, results, test, log)
     return run.exit_code
 
 

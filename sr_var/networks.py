@@ -5,14 +5,21 @@ What the scripts share, so that each of them stays a page.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.stored_flags import start_of_file
 from sr_var.flags.nets import FOLD_FIELD, QUANTILE, BaselineModelFlags
-from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
+from sr_var.flags.scripts import (
+    DataFlags,
+    MeanModelFlags,
+    MeanNetFlags,
+    TestFlags,
+    VarModelFlags,
+)
 from sr_var.losses import start_at_usual_spread
+from sr_var.mean_utils import batches_to_do, regression_test_data
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
 from utils import dist_util
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     from models.unet import UNetBase
     from sr_var.data.folds import CrossFit
     from sr_var.results.folder import ResultFolder
+    from utils.images.dataset import Entry
     from utils.logger import RunLogger
 
 Network = TypeVar("Network", bound="UNetBase")
@@ -174,20 +182,53 @@ def report_leakage(
     )
 
 
-def tested_model(
-    flags: MeanModelFlags, test: TestFlags, apply_orientation: bool, log: Log
-) -> torch.nn.Module:
-    """The network to test.
+def run_test(
+    make_loop: Callable[..., TestLoop],
+    results: ResultFolder,
+    entries: Sequence[Entry],
+    model_flags: MeanModelFlags,
+    data_flags: DataFlags,
+    test: TestFlags,
+    logger: RunLogger,
+) -> bool:
+    """Test a network, or try it only, as the flags say; False if a signal stopped it.
 
     Args:
-        flags: those of its checkpoint (``sr_var.stored_flags.follow_net``).
+        make_loop: of its network, data, folder, and where to report.
+        results: of the test.
+        entries: all images; those that have results are left out.
+        model_flags: those of the checkpoint (`sr_var.stored_flags.follow_net`).
+        data_flags: how images are read.
         test: which checkpoint, and how to compute.
-        apply_orientation: how images are read.
-        log: receives notices.
+        logger: receives notices and figures.
 
     Raises:
         CheckpointError: if a file is missing or does not fit.
+        DataError: if the results that are there are of other images.
     """
+    model = _tested_model(model_flags, test, data_flags.apply_orientation, logger.info)
+    sizes = model_flags.sizes
+    batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, logger.info)
+    loop = make_loop(
+        model=model,
+        data=regression_test_data(batches, data_flags, sizes),
+        results=results,
+        logger=logger,
+        num_items=sum(map(len, batches)),
+    )
+    if test.dry_run:
+        loop.dry_run()
+        return True
+    if test.debug_mode:
+        report_cost(loop.model, loop.device, logger.info)
+    is_done = loop.run_loop()
+    loop.stopwatch.save(results.seconds_path)
+    return is_done
+
+
+def _tested_model(
+    flags: MeanModelFlags, test: TestFlags, apply_orientation: bool, log: Log
+) -> torch.nn.Module:
     _say_other_orientation(test.model_path, apply_orientation, log)
     create: Callable[..., UNetBase] = create_mean_model
     if isinstance(flags, VarModelFlags):
@@ -197,15 +238,3 @@ def tested_model(
     network = load_checked(create, dict(vars(flags)), test.model_path, log, identity_of(flags))
     device = dist_util.current_device()
     return compiled_for(network, test.compile, device, log, is_trained=False)
-
-
-def finish_test(loop: TestLoop, results: ResultFolder, test: TestFlags, log: Log) -> bool:
-    """Runs a test loop as its flags say, remembers its seconds; False if it was stopped."""
-    if test.dry_run:
-        loop.dry_run()
-        return True
-    if test.debug_mode:
-        report_cost(loop.model, loop.device, log)
-    is_done = loop.run_loop()
-    loop.stopwatch.save(results.seconds_path)
-    return is_done

@@ -234,7 +234,8 @@ def test_little_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(image_writer, "_CHUNK_BYTES", 1)
     loaded: list[int] = []
     writer = ImageWriter(_flags(tmp_path), print)
-    assert not writer.write(ImageSource(_items(9, loaded, stop_at=2), 9))
+    with pytest.raises(StopRequested):
+        writer.write(ImageSource(_items(9, loaded, stop_at=2), 9))
     assert loaded == [0, 1, 2]
 
 

@@ -37,10 +37,11 @@ from utils.images.files import center_crop_arr, read_crop, resolve_image_path
 from utils.images.notes import Stamp, file_stamps
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
-from utils.process.progress import Progress
 from utils.process.stop import StopFlag
+from utils.runs.job import working
 
 DATA_FILE, INDEX_FILE = "crops.u8", "index.jsonl"
+_REMEDY = "run again to go on with the crop cache"
 _FORMAT = 2
 # between two looks at the stop flag; also what is lost when the process is killed
 _CHUNK_IMAGES = 128
@@ -192,7 +193,7 @@ def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> C
     with stop.listening():
         if cache.missing(stamps, flags.on_bad_image):
             cache.complete(stamps, flags.on_bad_image, stop)
-    _stop_if_asked(stop)
+    stop.check(_REMEDY)
     return CachedCrops(names, recipe, cache)
 
 
@@ -263,7 +264,9 @@ class CropCache:
                 self._open(self._paths[0], self.num_rows * self._crop_bytes) as data,
                 self._open(self._paths[1], self._num_bytes) as index,
                 ThreadPoolExecutor(num_cores()) as pool,
-                Progress(num_images, "crop cache", unit="image", done=done) as bar,
+                working(
+                    num_images, "crop cache", "image", done=done, stop=stop, remedy=_REMEDY
+                ) as job,
             ):
                 for start in range(0, len(missing), _CHUNK_IMAGES):
                     chunk = missing[start : start + _CHUNK_IMAGES]
@@ -272,8 +275,7 @@ class CropCache:
                     for name, crop in zip(chunk, crops, strict=True):
                         self.records[name] = self._record(crop, stamps[name])
                     self._append(index, (self.records[name].line(name) for name in chunk))
-                    bar.update(len(chunk))
-                    _stop_if_asked(stop)
+                    job.done(len(chunk))
 
     def _record(self, crop: Crop | None, stamp: Stamp) -> Record:
         if crop is None:
@@ -329,7 +331,7 @@ class CropCache:
             if words:
                 print(words, flush=True)
             words = ""
-            _stop_if_asked(stop)
+            stop.check(_REMEDY)
             time.sleep(_SECONDS_BETWEEN_TRIES)
         with file:
             yield
@@ -361,7 +363,3 @@ def _try_to_cut(recipe: CenterCrop, on_bad_image: str, name: str) -> Crop | None
 
 def _damaged(folder: str, problem: str) -> DataError:
     return DataError(f"crop cache {folder}: {problem}; delete this folder to have it made again")
-
-
-def _stop_if_asked(stop: StopFlag) -> None:
-    stop.check(where="while crops were cached")

@@ -96,10 +96,10 @@ class StopFlag:
             return "run_time has passed"
         return ""
 
-    def check(self, remedy: str = GO_ON, where: str = "") -> None:
+    def check(self, remedy: str = GO_ON) -> None:
         """Raise `StopRequested` if there is a reason to stop; see `stop_line`."""
         if self.reason:
-            raise StopRequested(stop_line(self.reason, remedy, where))
+            raise StopRequested(stop_line(self.reason, remedy))
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopFlag]:

@@ -119,26 +119,6 @@ def setting_defaults(*flags: type[Any]) -> dict[str, Any]:
     return {**found, "sampler": SamplerFlags().chosen_sampler}
 
 
-def sampling_settings(
-    network: Any, process: DiffusionFlags, sampler: SamplerFlags, seed: int
-) -> dict[str, Any]:
-    """Everything that the law of samples and their noise depend on.
-
-    Args:
-        network: a dataclass of the network's flags.
-        process: of the noise.
-        sampler: with the ``model_path`` of the weights.
-        seed: of the samples.
-    """
-    return {
-        **model_settings(sampler.model_path, network, process),
-        "sampler": sampler.chosen_sampler,
-        "eta": sampler.eta,
-        "clip_denoised": sampler.clip_denoised,
-        "seed": seed,
-    }
-
-
 def warn_of_lost_std(diffusion: GaussianDiffusion, log: Callable[[str], None]) -> None:
     """Warns when the last step alone loses more than 5 % of a std of 5 grey levels.
 

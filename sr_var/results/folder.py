@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sr_var.results.jobs import LOW_RES_FILE
 from utils import dist_util
 from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record
@@ -28,12 +27,18 @@ from utils.images.pixels import image_to_255, image_to_bytes, save_image, to_hwc
 from utils.metrics import WHITE
 from utils.process.errors import DataError
 
+LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
 Item = TypeVar("Item")
 Array = npt.NDArray[np.floating[Any]]
 # grey levels on average; rounding makes a quarter, other versions of the JPEG decoder about as much
 _LARGEST_DIFFERENCE_255 = 1.5
 # so many images are looked at before anything is done: another data set differs everywhere
 NUM_LOOKED_AT = 16
+
+
+def sample_path(folder: str, index: int) -> str:
+    """``high_res_samples/sample_<i>.png``."""
+    return os.path.join(folder, SAMPLES_FOLDER, f"sample_{index}.png")
 
 
 def is_known_input(path: str, low_res_255: Array) -> bool:

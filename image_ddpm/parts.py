@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -81,7 +81,7 @@ class PartStore:
             found |= {int(i): (path, row) for row, i in enumerate(index) if i < self._num_items}
         return found
 
-    def save(self, indices: list[int], arrays: Arrays) -> None:
+    def save(self, indices: Sequence[int], arrays: Arrays) -> None:
         """Keeps the results of some indices.
 
         Raises:

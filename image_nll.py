@@ -18,7 +18,7 @@ from image_ddpm.flags import (
     with_folders,
 )
 from image_ddpm.presets import PresetFlags, settle_presets
-from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
+from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, from_args, make_parser, with_values
 
 
@@ -59,9 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             return EXIT_DONE
         require_settings(all_flags, measure.listed)
         store = PartStore(nll.output_dir, measure.num_images)
-        if not measure.run(store, run.launch.rank, run.launch.world_size):
-            log(f"stopped; run again with --output_dir {nll.output_dir} to go on")
-            return EXIT_STOPPED
+        measure.run(store, run.launch.rank, run.launch.world_size)
         finish_measure(store, nll.output_dir, measure.num_images, log)
     return EXIT_DONE
 

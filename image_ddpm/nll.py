@@ -6,7 +6,9 @@ The bound is ``diffusion.bound``'s; the noise of an image is a function of (seed
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import itertools
 import math
 import os
 import time
@@ -38,7 +40,7 @@ from utils.images.pixels import bytes_to_image
 from utils.loops.networks import load_checked
 from utils.process.errors import DataError
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import StopFlag, StopRequested
 from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
@@ -48,10 +50,6 @@ RESULT_FILE, TERMS_FILE, SETTINGS_FILE = "results.json", "nll.npz", ".nll.json"
 _TERMS = ("vb", "xstart_mse", "mse")
 # of an image's grey levels, in the parts
 _CHECKSUM = "crc32"
-
-
-class _Stopped(Exception):
-    """A signal came between two terms of the bound."""
 
 
 class LikelihoodMeasure:
@@ -97,39 +95,40 @@ class LikelihoodMeasure:
     def measure_first_term(self) -> int:
         """One network evaluation of a batch; returns its size."""
         indices = range(min(self._flags.batch_size, self.num_images))
-        answers = iter((False, True))
-        with contextlib.suppress(_Stopped):
-            self.measure(indices, lambda: next(answers))
+        num_terms = itertools.count()
+
+        def tick() -> None:
+            if next(num_terms):
+                raise StopRequested
+
+        with contextlib.suppress(StopRequested):
+            self.measure(indices, tick)
         return len(indices)
 
-    def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> bool:
+    def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> None:
         """Measures what is missing of this process's share.
-
-        Returns:
-            True when done; False when a signal asked to stop (finished images stay).
 
         Raises:
             DataError: for a damaged image, or one of this share that was another one when it was
                 measured.
+            StopRequested: if a signal came (finished images stay).
         """
         stop, size = StopFlag(), self._flags.batch_size
+        remedy = f"run again with --output_dir {self._flags.output_dir} to go on"
+        tick = functools.partial(stop.check, remedy)
         with store.share(rank, world_size) as missing, stop.listening():
             share = range(rank, self.num_images, world_size)
-            self._require_same_images(store, share, stop)
+            self._require_same_images(store, share)
             total = len(share)
             done = total - len(missing)
             with Progress(total, "likelihood", unit="image", done=done, is_shown=rank == 0) as bar:
                 for start in range(0, len(missing), size):
                     indices = missing[start : start + size]
-                    try:
-                        found = self.measure(indices, lambda: bool(stop.reason))
-                    except _Stopped:
-                        return False
+                    found = self.measure(indices, tick)
                     store.save(indices, found)
                     bar.update(len(indices), f"{found['total_bpd'].mean():.3f} bits/dim")
-        return True
 
-    def _require_same_images(self, store: PartStore, share: range, stop: StopFlag) -> None:
+    def _require_same_images(self, store: PartStore, share: range) -> None:
         """Refuses to add to results of other images of these names; older parts do not tell."""
         kept = {i: place for i, place in store.places().items() if i in share}
         sums = {
@@ -144,7 +143,7 @@ class LikelihoodMeasure:
                 )
 
     def measure(
-        self, indices: Sequence[int], is_stopped: Callable[[], bool] = lambda: False
+        self, indices: Sequence[int], tick: Callable[[], None] = lambda: None
     ) -> dict[str, NDArray[np.float64]]:
         """``total_bpd``, ``prior_bpd`` (n,) and the terms ``vb``, ``xstart_mse``, ``mse`` (n, T).
 
@@ -161,8 +160,7 @@ class LikelihoodMeasure:
         ]
 
         def noise_fn(k: int) -> torch.Tensor:
-            if is_stopped():
-                raise _Stopped
+            tick()
             noise = torch.empty_like(images)
             for row, generator in zip(noise.unbind(0), generators, strict=True):
                 row.normal_(generator=generator)

@@ -24,7 +24,7 @@ from utils.files.storage import make_folder
 from utils.images.files import write_png
 from utils.images.pixels import make_grid
 from utils.machine.threads import chosen_threads, ordered_map
-from utils.process.errors import DataError, StopRequested
+from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 from utils.untrusted.arrays import read_npz, read_npz_rows
@@ -70,13 +70,7 @@ def finish_and_draw(
         StopRequested: if a signal came; what is missing is made by the next run.
     """
     stop, folder = StopFlag(), os.path.dirname(path)
-
-    def tick() -> None:
-        if stop.reason:
-            raise StopRequested(
-                f"stopped ({stop.reason}); run again with --output_dir {folder} to go on"
-            )
-
+    tick = functools.partial(stop.check, f"run again with --output_dir {folder} to go on")
     with stop.listening():
         with store.finishing() as is_whole:
             if is_whole:

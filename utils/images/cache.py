@@ -36,7 +36,7 @@ from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import center_crop_arr, read_crop, resolve_image_path
 from utils.images.notes import Stamp, file_stamps
 from utils.machine.threads import num_cores
-from utils.process.errors import DataError, StopRequested, StorageError
+from utils.process.errors import DataError, StorageError
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 
@@ -192,7 +192,7 @@ def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> C
     with stop.listening():
         if cache.missing(stamps, flags.on_bad_image):
             cache.complete(stamps, flags.on_bad_image, stop)
-    _stop_if_asked(stop)
+    stop.check("run again to cache the rest of the crops")
     return CachedCrops(names, recipe, cache)
 
 
@@ -273,7 +273,7 @@ class CropCache:
                         self.records[name] = self._record(crop, stamps[name])
                     self._append(index, (self.records[name].line(name) for name in chunk))
                     bar.update(len(chunk))
-                    _stop_if_asked(stop)
+                    stop.check("run again to cache the rest of the crops")
 
     def _record(self, crop: Crop | None, stamp: Stamp) -> Record:
         if crop is None:
@@ -329,7 +329,7 @@ class CropCache:
             if words:
                 print(words, flush=True)
             words = ""
-            _stop_if_asked(stop)
+            stop.check("run again to cache the rest of the crops")
             time.sleep(_SECONDS_BETWEEN_TRIES)
         with file:
             yield
@@ -361,8 +361,3 @@ def _try_to_cut(recipe: CenterCrop, on_bad_image: str, name: str) -> Crop | None
 
 def _damaged(folder: str, problem: str) -> DataError:
     return DataError(f"crop cache {folder}: {problem}; delete this folder to have it made again")
-
-
-def _stop_if_asked(stop: StopFlag) -> None:
-    if stop.reason:
-        raise StopRequested(f"stopped ({stop.reason}) while crops were cached; run again to go on")

@@ -39,10 +39,6 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or not one of this model; or a run lost its footing."""
 
 
-class StopRequested(Exception):
-    """A request to stop came where no loop could end in order; the message says how to go on."""
-
-
 class StorageError(OSError):
     """A file could not be written; the message names the path and the free space."""
 
@@ -60,7 +56,7 @@ def run_main(main: Callable[[], int]) -> None:
     stop_util.first_stop_is_last()
     try:
         code = main()
-    except StopRequested as request:
+    except stop_util.StopRequested as request:
         _tell(str(request))
         code = EXIT_STOPPED
     except (KeyboardInterrupt, Exception) as error:

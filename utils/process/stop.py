@@ -53,6 +53,10 @@ def _end_with(parent: Any) -> None:
     os._exit(0)
 
 
+class StopRequested(Exception):
+    """A request to stop came where no loop could end in order; the message says how to go on."""
+
+
 class StopFlag:
     """Set by SIGTERM, SIGINT, SIGUSR1 or when ``run_time_hours`` (if positive) have passed.
 
@@ -72,6 +76,18 @@ class StopFlag:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "run_time has passed"
         return ""
+
+    def check(self, remedy: str) -> None:
+        """Ends the work, whatever loops it is in, where there is a reason to stop.
+
+        Args:
+            remedy: how to go on, as in "run again to go on".
+
+        Raises:
+            StopRequested: which ends a script with its exit code and this message.
+        """
+        if self.reason:
+            raise StopRequested(f"stopped ({self.reason}); {remedy}")
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopFlag]:

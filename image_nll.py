@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data, nll = from_args(LabelFlags, args), with_folders(from_args(NLLFlags, args))
     args = with_values(args, log_dir=nll.log_dir, output_dir=nll.output_dir)
-    from image_ddpm.nll import dry_run, finish_measure, load_measure, require_settings
+    from image_ddpm.nll import finish_measure, load_measure, require_settings
     from image_ddpm.parts import PartStore
     from utils.debug_util import report_cost
     from utils.runs.start import started
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         if nll.debug_mode:
             report_cost(measure.model, run.device, log)
         if nll.dry_run:
-            dry_run(measure, log)
+            measure.dry_run(log)
             return EXIT_DONE
         require_settings(all_flags, measure.listed)
         store = PartStore(nll.output_dir, measure.num_images)

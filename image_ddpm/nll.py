@@ -46,6 +46,7 @@ from utils.seeds import stable_seed
 if TYPE_CHECKING:
     from diffusion.reverse import ReverseProcess
 
+Log = Callable[[str], None]
 RESULT_FILE, TERMS_FILE, SETTINGS_FILE = "results.json", "nll.npz", ".nll.json"
 _TERMS = ("vb", "xstart_mse", "mse")
 # of an image's grey levels, in the parts
@@ -87,23 +88,24 @@ class LikelihoodMeasure:
         """Images that are measured."""
         return len(self.entries)
 
-    @property
-    def num_terms(self) -> int:
-        """Network evaluations an image."""
-        return self._diffusion.num_timesteps
-
-    def measure_first_term(self) -> int:
-        """One network evaluation of a batch; returns its size."""
-        indices = range(min(self._flags.batch_size, self.num_images))
-        num_terms = itertools.count()
+    def dry_run(self, log: Log) -> None:
+        """The first term of a batch and what the whole run would take."""
+        indices, calls = range(min(self._flags.batch_size, self.num_images)), itertools.count()
 
         def tick() -> None:
-            if next(num_terms):
+            if next(calls):
                 raise StopRequested
 
+        started = time.monotonic()
         with contextlib.suppress(StopRequested):
             self.measure(indices, tick)
-        return len(indices)
+        seconds = (time.monotonic() - started) / len(indices)
+        report_cost(self.model, self.device, log)
+        num_terms = self._diffusion.num_timesteps
+        hours = seconds * self.num_images * num_terms / 3600
+        log(f"one network evaluation, with warm-up: {seconds:.3f} s an image")
+        log(f"{self.num_images} images of {num_terms} terms on one device: about {hours:.2f} h")
+        log("dry run: nothing was written")
 
     def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> None:
         """Measures what is missing of this process's share.
@@ -166,18 +168,15 @@ class LikelihoodMeasure:
                 row.normal_(generator=generator)
             return noise
 
-        condition: dict[str, Any] = {}
+        condition = {}
         if self._network.class_cond:
             labels = [self.entries[index].y for index in indices]
             condition["y"] = torch.tensor(labels, device=self.device)
         options = StepOptions(clip_denoised=self._flags.clip_denoised, model_kwargs=condition)
         found = calc_bpd_loop(self._diffusion, self.model, images, options, noise_fn)
         arrays = {name: value.double().cpu().numpy() for name, value in found.items()}
-        ordered = {
-            name: value[:, ::-1].copy() if name in _TERMS else value
-            for name, value in arrays.items()
-        }
-        return {**ordered, _CHECKSUM: np.array([_checksum(item) for item in items], np.float64)}
+        arrays |= {name: arrays[name][:, ::-1].copy() for name in _TERMS}
+        return {**arrays, _CHECKSUM: np.array([_checksum(item) for item in items], np.float64)}
 
 
 def _checksum(item: dict[str, Any]) -> int:
@@ -228,7 +227,6 @@ def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:
     return {"mean": float(values.mean()), "standard_error": error}
 
 
-Log = Callable[[str], None]
 Flags = tuple[ImageModelFlags, ImageDiffusionFlags, LabelFlags, NLLFlags]
 
 
@@ -321,21 +319,6 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
     }
     found = setting_defaults(type(network), type(process), LabelFlags, NLLFlags)
     require_same_settings(os.path.join(nll.output_dir, SETTINGS_FILE), settings, defaults=found)
-
-
-def dry_run(measure: LikelihoodMeasure, log: Log) -> None:
-    """The first term of a batch and what the whole run would take."""
-    started = time.monotonic()
-    size = measure.measure_first_term()
-    seconds = (time.monotonic() - started) / size
-    report_cost(measure.model, measure.device, log)
-    hours = seconds * measure.num_images * measure.num_terms / 3600
-    log(f"one network evaluation, with warm-up: {seconds:.3f} s an image")
-    log(
-        f"{measure.num_images} images of {measure.num_terms} terms on one device: about "
-        f"{hours:.2f} h"
-    )
-    log("dry run: nothing was written")
 
 
 def finish_measure(store: PartStore, output_dir: str, num_images: int, log: Log) -> None:

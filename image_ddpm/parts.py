@@ -42,11 +42,7 @@ class PartStore:
 
     @contextlib.contextmanager
     def share(self, rank: int, world_size: int) -> Iterator[list[int]]:
-        """The missing indices of this process, which nobody else takes meanwhile.
-
-        Args:
-            rank: of this process.
-            world_size: number of processes; each takes every so many-th index.
+        """The missing indices of a process, which nobody else takes meanwhile.
 
         Raises:
             DataError: if another process has the same share.
@@ -60,12 +56,8 @@ class PartStore:
         with lock:
             if os.path.isdir(self._folder):
                 remove_stale_temp_files(self._folder)
-            done = self.done()
+            done = self.places()
             yield [i for i in range(rank, self._num_items, world_size) if i not in done]
-
-    def done(self) -> set[int]:
-        """Indices that are kept."""
-        return set(self.places())
 
     def places(self) -> dict[int, tuple[str, int]]:
         """Index → (path of its part, row in it); of two parts with one index, either will do.
@@ -104,7 +96,7 @@ class PartStore:
             time.sleep(_PAUSE_SECONDS)
         with lock:
             remove_stale_temp_files(self._root)
-            yield len(self.done()) == self._num_items
+            yield len(self.places()) == self._num_items
 
     def remove(self) -> None:
         """Deletes the parts, once what was made of them is written."""

@@ -18,7 +18,7 @@ from image_ddpm.flags import (
     with_folders,
 )
 from image_ddpm.presets import PresetFlags, settle_presets
-from utils.process.errors import EXIT_DONE, run_main
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser, with_values
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data, nll = from_args(LabelFlags, args), with_folders(from_args(NLLFlags, args))
     args = with_values(args, log_dir=nll.log_dir, output_dir=nll.output_dir)
-    from image_ddpm.nll import finish_measure, load_measure, require_settings
+    from image_ddpm.nll import dry_run, finish_measure, load_measure, require_settings
     from image_ddpm.parts import PartStore
     from utils.debug_util import report_cost
     from utils.runs.start import started
@@ -55,11 +55,13 @@ def main(argv: list[str] | None = None) -> int:
         if nll.debug_mode:
             report_cost(measure.model, run.device, log)
         if nll.dry_run:
-            measure.dry_run(log)
+            dry_run(measure, log)
             return EXIT_DONE
         require_settings(all_flags, measure.listed)
         store = PartStore(nll.output_dir, measure.num_images)
-        measure.run(store, run.launch.rank, run.launch.world_size)
+        if not measure.run(store, run.launch.rank, run.launch.world_size):
+            log(f"stopped; run again with --output_dir {nll.output_dir} to go on")
+            return EXIT_STOPPED
         finish_measure(store, nll.output_dir, measure.num_images, log)
     return EXIT_DONE
 

@@ -28,7 +28,7 @@ from utils.loops.networks import compiled_for
 from utils.machine.cost import Stopwatch, find_batch_size
 from utils.machine.threads import BackgroundWriter
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import StopFlag, go_on_with, stop_line
 from utils.script_util import AUTO
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Sampler(ABC, Generic[Row]):
         remove_stale_temp_files(folder)
         watch.save(os.path.join(folder, SECONDS_FILE))
         if is_stopped:
-            self._log(f"stopped ({stop.reason}); run again with --output_dir {folder} to go on")
+            self._log(stop_line(stop.reason, go_on_with(f"--output_dir {folder}")))
         return not is_stopped
 
     def report_cost(self) -> None:

@@ -1,4 +1,7 @@
-"""Training of a denoising network: the loss of a process at random timesteps; names of classes."""
+"""Training of a denoising network: the loss of a process at random timesteps; names of classes.
+
+Drawing samples is the business of ``diffusion.samplers`` and of the tasks.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ import torch
 
 from ddpm.stored_flags import CLASSES_KEY, differing_classes, known_classes
 from diffusion.losses import training_losses
-from diffusion.samplers import gaussian_noise_fn
 from diffusion.timesteps import LossSecondMomentResampler, ScheduleSampler
 from utils import dist_util
 from utils.process.errors import CheckpointError
@@ -133,8 +135,7 @@ def noising(
     seeds = [stable_seed(seed, "noise", int(place)) for place in positions]
     t, weight = draw_timesteps(schedule_sampler, seeds)
     device = images.device
-    generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    noise, _ = gaussian_noise_fn(generators, tuple(images.shape), device)
+    noise = seeded_noise(seeds, tuple(images.shape[1:]), device)
     return {"t": t.to(device), "weight": weight.to(device), "noise": noise}
 
 
@@ -149,3 +150,11 @@ def draw_timesteps(
     t = np.searchsorted(np.cumsum(probabilities)[:-1], uniform, side="right")
     loss_weights = 1 / (len(probabilities) * probabilities[t])
     return torch.from_numpy(t), torch.from_numpy(loss_weights).float()
+
+
+def seeded_noise(seeds: list[int], shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """(N, *shape) standard normal, each row from a generator with its own seed."""
+    noise = torch.empty((len(seeds), *shape), device=device)
+    for row, seed in zip(noise.unbind(0), seeds, strict=True):
+        row.normal_(generator=torch.Generator(device).manual_seed(seed))
+    return noise

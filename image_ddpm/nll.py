@@ -6,9 +6,7 @@ The bound is ``diffusion.bound``'s; the noise of an image is a function of (seed
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import itertools
 import math
 import os
 import time
@@ -40,17 +38,20 @@ from utils.images.pixels import bytes_to_image
 from utils.loops.networks import load_checked
 from utils.process.errors import DataError
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag, StopRequested
+from utils.process.stop import StopFlag
 from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
     from diffusion.reverse import ReverseProcess
 
-Log = Callable[[str], None]
 RESULT_FILE, TERMS_FILE, SETTINGS_FILE = "results.json", "nll.npz", ".nll.json"
 _TERMS = ("vb", "xstart_mse", "mse")
 # of an image's grey levels, in the parts
 _CHECKSUM = "crc32"
+
+
+class _Stopped(Exception):
+    """A signal came between two terms of the bound."""
 
 
 class LikelihoodMeasure:
@@ -88,49 +89,47 @@ class LikelihoodMeasure:
         """Images that are measured."""
         return len(self.entries)
 
-    def dry_run(self, log: Log) -> None:
-        """The first term of a batch and what the whole run would take."""
-        indices, calls = range(min(self._flags.batch_size, self.num_images)), itertools.count()
+    @property
+    def num_terms(self) -> int:
+        """Network evaluations an image."""
+        return self._diffusion.num_timesteps
 
-        def tick() -> None:
-            if next(calls):
-                raise StopRequested
+    def measure_first_term(self) -> int:
+        """One network evaluation of a batch; returns its size."""
+        indices = range(min(self._flags.batch_size, self.num_images))
+        answers = iter((False, True))
+        with contextlib.suppress(_Stopped):
+            self.measure(indices, lambda: next(answers))
+        return len(indices)
 
-        started = time.monotonic()
-        with contextlib.suppress(StopRequested):
-            self.measure(indices, tick)
-        seconds = (time.monotonic() - started) / len(indices)
-        report_cost(self.model, self.device, log)
-        num_terms = self._diffusion.num_timesteps
-        hours = seconds * self.num_images * num_terms / 3600
-        log(f"one network evaluation, with warm-up: {seconds:.3f} s an image")
-        log(f"{self.num_images} images of {num_terms} terms on one device: about {hours:.2f} h")
-        log("dry run: nothing was written")
-
-    def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> None:
+    def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> bool:
         """Measures what is missing of this process's share.
+
+        Returns:
+            True when done; False when a signal asked to stop (finished images stay).
 
         Raises:
             DataError: for a damaged image, or one of this share that was another one when it was
                 measured.
-            StopRequested: if a signal came (finished images stay).
         """
         stop, size = StopFlag(), self._flags.batch_size
-        remedy = f"run again with --output_dir {self._flags.output_dir} to go on"
-        tick = functools.partial(stop.check, remedy)
         with store.share(rank, world_size) as missing, stop.listening():
             share = range(rank, self.num_images, world_size)
-            self._require_same_images(store, share)
+            self._require_same_images(store, share, stop)
             total = len(share)
             done = total - len(missing)
             with Progress(total, "likelihood", unit="image", done=done, is_shown=rank == 0) as bar:
                 for start in range(0, len(missing), size):
                     indices = missing[start : start + size]
-                    found = self.measure(indices, tick)
+                    try:
+                        found = self.measure(indices, lambda: bool(stop.reason))
+                    except _Stopped:
+                        return False
                     store.save(indices, found)
                     bar.update(len(indices), f"{found['total_bpd'].mean():.3f} bits/dim")
+        return True
 
-    def _require_same_images(self, store: PartStore, share: range) -> None:
+    def _require_same_images(self, store: PartStore, share: range, stop: StopFlag) -> None:
         """Refuses to add to results of other images of these names; older parts do not tell."""
         kept = {i: place for i, place in store.places().items() if i in share}
         sums = {
@@ -145,7 +144,7 @@ class LikelihoodMeasure:
                 )
 
     def measure(
-        self, indices: Sequence[int], tick: Callable[[], None] = lambda: None
+        self, indices: Sequence[int], is_stopped: Callable[[], bool] = lambda: False
     ) -> dict[str, NDArray[np.float64]]:
         """``total_bpd``, ``prior_bpd`` (n,) and the terms ``vb``, ``xstart_mse``, ``mse`` (n, T).
 
@@ -162,21 +161,25 @@ class LikelihoodMeasure:
         ]
 
         def noise_fn(k: int) -> torch.Tensor:
-            tick()
+            if is_stopped():
+                raise _Stopped
             noise = torch.empty_like(images)
             for row, generator in zip(noise.unbind(0), generators, strict=True):
                 row.normal_(generator=generator)
             return noise
 
-        condition = {}
+        condition: dict[str, Any] = {}
         if self._network.class_cond:
             labels = [self.entries[index].y for index in indices]
             condition["y"] = torch.tensor(labels, device=self.device)
         options = StepOptions(clip_denoised=self._flags.clip_denoised, model_kwargs=condition)
         found = calc_bpd_loop(self._diffusion, self.model, images, options, noise_fn)
         arrays = {name: value.double().cpu().numpy() for name, value in found.items()}
-        arrays |= {name: arrays[name][:, ::-1].copy() for name in _TERMS}
-        return {**arrays, _CHECKSUM: np.array([_checksum(item) for item in items], np.float64)}
+        ordered = {
+            name: value[:, ::-1].copy() if name in _TERMS else value
+            for name, value in arrays.items()
+        }
+        return {**ordered, _CHECKSUM: np.array([_checksum(item) for item in items], np.float64)}
 
 
 def _checksum(item: dict[str, Any]) -> int:
@@ -227,6 +230,7 @@ def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:
     return {"mean": float(values.mean()), "standard_error": error}
 
 
+Log = Callable[[str], None]
 Flags = tuple[ImageModelFlags, ImageDiffusionFlags, LabelFlags, NLLFlags]
 
 
@@ -319,6 +323,21 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
     }
     found = setting_defaults(type(network), type(process), LabelFlags, NLLFlags)
     require_same_settings(os.path.join(nll.output_dir, SETTINGS_FILE), settings, defaults=found)
+
+
+def dry_run(measure: LikelihoodMeasure, log: Log) -> None:
+    """The first term of a batch and what the whole run would take."""
+    started = time.monotonic()
+    size = measure.measure_first_term()
+    seconds = (time.monotonic() - started) / size
+    report_cost(measure.model, measure.device, log)
+    hours = seconds * measure.num_images * measure.num_terms / 3600
+    log(f"one network evaluation, with warm-up: {seconds:.3f} s an image")
+    log(
+        f"{measure.num_images} images of {measure.num_terms} terms on one device: about "
+        f"{hours:.2f} h"
+    )
+    log("dry run: nothing was written")
 
 
 def finish_measure(store: PartStore, output_dir: str, num_images: int, log: Log) -> None:

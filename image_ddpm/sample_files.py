@@ -26,7 +26,7 @@ from utils.images.pixels import make_grid
 from utils.machine.threads import chosen_threads, ordered_map
 from utils.process.errors import DataError
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import StopFlag, go_on_with
 from utils.untrusted.arrays import read_npz, read_npz_rows
 
 Shape = tuple[int, int, int, int]
@@ -70,7 +70,7 @@ def finish_and_draw(
         StopRequested: if a signal came; what is missing is made by the next run.
     """
     stop, folder = StopFlag(), os.path.dirname(path)
-    tick = functools.partial(stop.check, f"run again with --output_dir {folder} to go on")
+    tick = functools.partial(stop.check, go_on_with(f"--output_dir {folder}"))
     with stop.listening():
         with store.finishing() as is_whole:
             if is_whole:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.train_loop import draw_timesteps, noising
+from ddpm.train_loop import draw_timesteps, seeded_noise
 from diffusion.timesteps import LossSecondMomentResampler, UniformSampler
 from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
 from sr_var.degradation import area_downsample
@@ -63,8 +63,7 @@ def test_timesteps_and_noise_are_a_function_of_seed_and_place_in_the_stream(
 
 
 def test_noise_is_standard_normal_and_rows_are_independent() -> None:
-    images = torch.zeros(50, 3, 16, 16)
-    noise = noising(UniformSampler(4), 0, torch.arange(50), images)["noise"].double()
+    noise = seeded_noise(list(range(50)), (3, 16, 16), CPU).double()
     n = noise.numel()
     assert abs(float(noise.mean())) < 4 / n**0.5
     assert abs(float(noise.var()) - 1) < 4 * (2 / n) ** 0.5

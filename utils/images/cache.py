@@ -192,7 +192,7 @@ def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> C
     with stop.listening():
         if cache.missing(stamps, flags.on_bad_image):
             cache.complete(stamps, flags.on_bad_image, stop)
-    stop.check("run again to cache the rest of the crops")
+    _stop_if_asked(stop)
     return CachedCrops(names, recipe, cache)
 
 
@@ -273,7 +273,7 @@ class CropCache:
                         self.records[name] = self._record(crop, stamps[name])
                     self._append(index, (self.records[name].line(name) for name in chunk))
                     bar.update(len(chunk))
-                    stop.check("run again to cache the rest of the crops")
+                    _stop_if_asked(stop)
 
     def _record(self, crop: Crop | None, stamp: Stamp) -> Record:
         if crop is None:
@@ -329,7 +329,7 @@ class CropCache:
             if words:
                 print(words, flush=True)
             words = ""
-            stop.check("run again to cache the rest of the crops")
+            _stop_if_asked(stop)
             time.sleep(_SECONDS_BETWEEN_TRIES)
         with file:
             yield
@@ -361,3 +361,7 @@ def _try_to_cut(recipe: CenterCrop, on_bad_image: str, name: str) -> Crop | None
 
 def _damaged(folder: str, problem: str) -> DataError:
     return DataError(f"crop cache {folder}: {problem}; delete this folder to have it made again")
+
+
+def _stop_if_asked(stop: StopFlag) -> None:
+    stop.check(where="while crops were cached")

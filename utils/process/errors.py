@@ -66,7 +66,7 @@ def run_main(main: Callable[[], int]) -> None:
         if not is_for_users or os.environ.get("TRACEBACK") == "1":
             raise
         if is_interrupt:
-            _tell("stopped by SIGINT outside of any loop: run it again to go on")
+            _tell(stop_util.stop_line("received SIGINT", where="outside of any loop"))
             code = EXIT_STOPPED
         else:
             _tell(f"error: {_without_trace(str(error)) or type(error).__name__}{_advice(error)}")

@@ -82,7 +82,7 @@ def denoiser_identity(
     """What the checkpoints of a denoiser are.
 
     Args:
-        network_class: name of its class.
+        network_class: its name.
         network: a dataclass of its flags.
         process: of the noise.
         is_training: whether what matters in training alone must agree, too.

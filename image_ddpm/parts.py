@@ -29,12 +29,7 @@ _REMEDY = "delete it and run again"
 
 
 class PartStore:
-    """The parts of one folder.
-
-    Args:
-        folder: holds ``parts/`` and the locks.
-        num_items: indices run from 0 to this.
-    """
+    """The parts of indices from 0 to ``num_items``, in ``folder``, which holds the locks, too."""
 
     def __init__(self, folder: str, num_items: int) -> None:
         self._root, self._folder = folder, os.path.join(folder, "parts")
@@ -74,11 +69,7 @@ class PartStore:
         return found
 
     def save(self, indices: Sequence[int], arrays: Arrays) -> None:
-        """Keeps the results of some indices.
-
-        Raises:
-            StorageError: if the file cannot be written.
-        """
+        """Keeps the results of some indices; raises StorageError if that cannot be done."""
         make_folder(self._folder)
         digest = hashlib.sha256(repr(indices).encode()).hexdigest()[:12]
         path = os.path.join(self._folder, f"{indices[0]:08d}_{len(indices)}_{digest}.npz")
@@ -87,10 +78,10 @@ class PartStore:
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[bool]:
-        """Whether all parts are there and this process is the one to put them together.
+        """Whether all parts are there, and nobody else puts them together meanwhile.
 
-        Waits for a process that is looking, or at it: the last one to come must see them all. What
-        a killed one has left half written is cleared.
+        Waits for a process that is at it: the last one to come must see them all. What a killed one
+        has left half written is cleared.
         """
         while (lock := self._lock("finish")) is None:
             time.sleep(_PAUSE_SECONDS)

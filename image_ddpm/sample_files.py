@@ -54,15 +54,7 @@ def finish_and_draw(
     has_pictures: bool,
     class_names: Sequence[str] = (),
 ) -> None:
-    """Puts the samples together if all parts are there, and draws them.
-
-    Args:
-        store: of their parts.
-        path: of the file.
-        shape: (N, H, W, C).
-        log: receives what was written.
-        has_pictures: whether to draw them.
-        class_names: by label; empty: not known.
+    """Puts samples of a shape (N, H, W, C) together if all parts are there, and draws them.
 
     Raises:
         DataError: for a part that cannot be read, or a damaged file.
@@ -96,8 +88,7 @@ def write_samples(
     Raises:
         DataError, StorageError: as :func:`finish_and_draw`.
     """
-    places = store.places()
-    part = functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
+    places, part = store.places(), functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
     has_labels = "labels" in part(places[0][0])
     labels = np.zeros(shape[0], np.int64)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

@@ -43,11 +43,7 @@ def sample_path(folder: str, index: int) -> str:
 
 
 def is_known_input(path: str, low_res_255: Array) -> bool:
-    """Whether the low-res image beside results is there; then it must be today's.
-
-    Args:
-        path: of the 8-bit picture; none there, or a damaged one, says nothing.
-        low_res_255: today's, (h, w, 3) grey levels.
+    """Whether the low-res image beside results is there; then it must be today's (h, w, 3).
 
     Raises:
         DataError: if it is of another image or crop; names the picture, both sides, the remedy.
@@ -146,9 +142,7 @@ class ResultFolder:
     def pending(self, entries: Sequence[Entry], log: Callable[[str], None] = print) -> list[Entry]:
         """The images that are still to do; all ranks get the same answer.
 
-        Args:
-            entries: the images.
-            log: is told what was removed, and what else was made on it.
+        The log is told what was removed, and what else was made on it.
 
         Raises:
             DataError: if the folder holds another kind of network's results of the same names, or
@@ -191,11 +185,7 @@ class ResultFolder:
         return stored
 
     def save_low_res(self, name: str, low_res_up: torch.Tensor) -> None:
-        """Writes what the network saw of an image; what is there must be of the same image.
-
-        Args:
-            name: of the image.
-            low_res_up: (3, H, H) in [-1, 1].
+        """Writes what the network saw of an image, (3, H, H) in [-1, 1].
 
         Raises:
             DataError: if other results in the folder are of another image of this name.
@@ -269,14 +259,10 @@ class Stamp:
 
 
 def read_stamp(path: str, remedy: str) -> Stamp:
-    """What results come from.
-
-    Args:
-        path: see :func:`stamp_path`.
-        remedy: what to do about a damaged stamp.
+    """What results come from, by the file of :func:`stamp_path`.
 
     Raises:
-        DataError: if it cannot be read, which says nothing about the results.
+        DataError: if it is damaged, which says nothing about the results; names the remedy.
     """
     unknown = "which checkpoint the results beside it come from is not known"
     try:
@@ -312,13 +298,13 @@ def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(image_255), 0, WHITE).astype(np.uint8)
 
 
-def save_array(path: str, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def save_array(path: str, array: npt.NDArray[Any]) -> None:
     """Writes an array as ``.npy``."""
     with atomic_write(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
-def strip(*images: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def strip(*images: torch.Tensor) -> npt.NDArray[np.uint8]:
     """NCHW images in [-1, 1] as one HWC uint8 picture: a row an item, a column an argument."""
     rows = [torch.cat([image[i] for image in images], dim=2) for i in range(len(images[0]))]
     return to_hwc(image_to_bytes(torch.cat(rows, dim=1)))

@@ -94,10 +94,7 @@ class SampleMoments:
     ) -> SampleMoments:
         """With more samples (n, H, W, C), grey levels; those counted before are left out.
 
-        Args:
-            samples_255: the samples.
-            indices: of the samples.
-            small_size: side of the low-res image; None keeps no block means.
+        ``small_size`` is the side of the low-res image; None keeps no block means.
         """
         fresh = [(i, index) for i, index in enumerate(indices) if index not in self.indices]
         if not fresh:

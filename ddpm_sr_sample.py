@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
     from ddpm.process import create_diffusion, warn_of_lost_std
+    from ddpm.sampling import require_same_law
     from ddpm.stored_flags import start_of_file
     from sr_var.base_dataset import load_test_entries
-    from sr_var.results.jobs import require_settings
     from sr_var.sampling import SRSampler
     from sr_var.script_util import create_sr_model, denoiser_flags
     from utils.loops.networks import load_checked
@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
         else:
-            require_settings(flags, process_flags, sample)
+            own = {"apply_orientation": sample.apply_orientation}
+            require_same_law(flags, process_flags, sample, own, {})
             run.is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
     return run.exit_code
 

@@ -48,9 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
     guide = settle_guide(args)
-    from image_ddpm.parts import PartStore
-    from image_ddpm.sample_files import finish_and_draw, refuse_unknown_samples, samples_path
-    from image_ddpm.sampling import SETTINGS_FILE, load_sampler, require_settings
+    from image_ddpm.sample_files import finish_and_draw, samples_path
+    from image_ddpm.sampling import load_sampler, require_settings
     from utils.runs.start import started
 
     with started(args, sample, has_group=False) as run:
@@ -63,15 +62,12 @@ def main(argv: list[str] | None = None) -> int:
             return run.exit_code
         shape = (sample.num_samples, flags.image_size, flags.image_size, flags.in_channels)
         path = samples_path(sample.output_dir, shape)
-        refuse_unknown_samples(path, os.path.join(sample.output_dir, SETTINGS_FILE))
-        require_settings(flags, process, sampler, guide)
-        store = PartStore(sample.output_dir, sample.num_samples)
+        require_settings(path, flags, process, sampler, guide)
         if not os.path.exists(path):
-            run.is_done = sampler.run(store, run.launch.rank, run.launch.world_size)
+            run.is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
         if run.is_done:
-            run.is_done = finish_and_draw(
-                store, path, shape, log, has_pictures=sample.png, class_names=sampler.class_names
-            )
+            names, store = sampler.class_names, sampler.store
+            finish_and_draw(store, path, shape, log, has_pictures=sample.png, class_names=names)
     return run.exit_code
 
 

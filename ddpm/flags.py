@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from utils.flags.groups import Compute, Precision
+from utils.flags.groups import AutoBatch, Compute, Output, Precision, ScriptFlags
 from utils.flags.training import TrainFlags
 from utils.script_util import flag, with_values
 
@@ -90,8 +90,8 @@ class TrainedFlags:
 
 
 @dataclass(frozen=True)
-class SamplerFlags(TrainedFlags, Compute):
-    """How the reverse process of which network is integrated."""
+class SamplerFlags(TrainedFlags, Compute, AutoBatch, Output, ScriptFlags):
+    """How the reverse process of which network is integrated, and where its samples go."""
 
     sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")

@@ -26,10 +26,10 @@ from utils.flags.groups import (
     AUTO,
     FOLDER,
     NAME,
-    AutoBatch,
     Batch,
     CropFlags,
     ImageFolder,
+    Output,
     ReadingFlags,
     ScriptFlags,
 )
@@ -134,7 +134,7 @@ class SaveFlags(ImageScriptFlags, TrainFlags):
 
 
 @dataclass(frozen=True)
-class ResultFlags(ImageScriptFlags):
+class ResultFlags(Output, ImageScriptFlags):
     """What every script with results has."""
 
     output_dir: str = flag("", "folder of the results; empty: log_dir")
@@ -155,7 +155,7 @@ class ImageTrainFlags(SaveFlags, DiffusionTrainFlags):
 
 
 @dataclass(frozen=True)
-class ImageSampleFlags(SamplerFlags, AutoBatch, ResultFlags):
+class ImageSampleFlags(SamplerFlags, ResultFlags):
     """How many samples of what, and where to."""
 
     num_samples: int = flag(10000, "samples in all")

@@ -267,5 +267,5 @@ def test_dry_run_reports_and_writes_nothing(tmp_path: Path, tiny_data: TinyData)
     make_sampler(tiny_data, tmp_path / "out", log=lines.append).dry_run()
     assert not (tmp_path / "out").exists()
     said = "\n".join(lines)
-    for part in ("parameters: ", "memory", "s a sample", "15 samples", "dry run"):
+    for part in ("parameters: ", "memory", "s a sample", "15 samples"):
         assert part in said

@@ -81,7 +81,7 @@ class EncoderUNet(Torso):
     is_time_conditioned = True
 
     def __init__(self, config: EncoderConfig) -> None:
-        """Build the classifier; the constructor casts nothing (`convert_to_compute_dtype`)."""
+        """Build the classifier; the constructor casts nothing (`convert_torso`)."""
         super().__init__(config.unet)
         self.encoder_config = config
         self.out = self._make_head()

@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var import networks as build
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
+    from sr_var.losses import start_at_usual_spread
     from sr_var.script_util import create_var_model
     from sr_var.stored_flags import args_path, identity_of, save_model_args
     from sr_var.var_utils import SRVarTrainLoop, check_loss, digests
@@ -56,8 +57,10 @@ def main(argv: list[str] | None = None) -> int:
             data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
         )
         create = partial(create_var_model, **vars(model_flags))
+        model = new_network(create, train.precision, log)
+        start_at_usual_spread(model.out, model_flags)
         loop = SRVarTrainLoop(
-            model=new_network(create, train.precision, log),
+            model=model,
             mean_model=mean_net,
             data=data,
             loss=residuals.loss,

@@ -75,7 +75,7 @@ class EncoderUNet(Torso):
     """The classifier p(y | x_t) of noisy images, for classifier guidance and feature distances.
 
     The head keeps the precision of its parameters whatever the torso computes in, so logits do not
-    lose theirs to `use_fp16`.
+    lose theirs to `convert_torso`.
     """
 
     is_time_conditioned = True

@@ -17,7 +17,7 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
-from sr_var.flags.nets import QUANTILE, BaselineModelFlags
+from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
 from utils.script_util import defaults
 
@@ -54,21 +54,18 @@ def create_mean_model(**flags: Any) -> UNetModel:
 
 
 def create_var_model(**flags: Any) -> VarianceModel:
-    """The variance net of the flags (:class:`VarModelFlags`); a variance starts where it may be.
+    """The variance net of the flags (:class:`VarModelFlags`).
 
     Raises:
         TypeError: for an unknown flag.
         ValueError: for a value that makes no network.
     """
     from models.unet import VarianceModel
-    from sr_var.losses import start_at_usual_spread
 
     parsed = VarModelFlags(**flags)
     if parsed.predict_residual:
         raise ValueError("--predict_residual is for the mean net; leave it out for the variance")
-    model = VarianceModel(_regression_config(parsed, last_layer_type=parsed.last_layer_type))
-    start_at_usual_spread(model.out, parsed.last_layer_type, parsed.out_channels)
-    return model
+    return VarianceModel(_regression_config(parsed, last_layer_type=parsed.last_layer_type))
 
 
 def create_baseline_model(**flags: Any) -> UNetModel:
@@ -81,15 +78,11 @@ def create_baseline_model(**flags: Any) -> UNetModel:
         ValueError: for a value that makes no network.
     """
     from models.unet import UNetModel
-    from sr_var.losses import start_at_usual_spread
 
     parsed = BaselineModelFlags(**flags)
     own = {"last_layer_type": "none", "predict_residual": False}
     out_channels = parsed.out_channels * parsed.num_outputs
-    model = UNetModel(_regression_config(parsed, out_channels=out_channels, **own))
-    if parsed.objective != QUANTILE:
-        start_at_usual_spread(model.out, parsed.last_layer_type, parsed.out_channels)
-    return model
+    return UNetModel(_regression_config(parsed, out_channels=out_channels, **own))
 
 
 def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, GaussianDiffusion]:

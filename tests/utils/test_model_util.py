@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +104,19 @@ def choose_together(say: Callable[[Any], None]) -> None:
 @pytest.mark.dist
 def test_ranks_on_different_cpus_train_in_a_precision_of_all() -> None:
     assert run_ranks(choose_together) == [["FP32"], ["FP32"]]
+
+
+def test_the_flags_are_read_where_they_become_a_precision_and_nowhere_else() -> None:
+    root = Path(__file__).parents[2]
+    packages = ("models", "diffusion", "oracle", "ddpm", "sr_var", "noisy_label", "image_ddpm")
+    files = [
+        *root.glob("*.py"),
+        *(p for name in (*packages, "utils") for p in root.glob(f"{name}/**/*.py")),
+    ]
+    readers = {
+        str(path.relative_to(root))
+        for path in files
+        if re.search(r"\.(classifier_)?use_(fp16|bf16)\b", path.read_text())
+    }
+    # the last refuses both for those who make a network without a parser
+    assert readers == {"utils/flags/groups.py", "image_ddpm/flags.py", "models/config.py"}

@@ -9,6 +9,8 @@ ddpm_sr_train.py needs no MODEL_FLAGS and GD_FLAGS: it keeps them.
 
 from __future__ import annotations
 
+from functools import partial
+
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
@@ -46,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, sample, has_group=False) as run:
         log = run.logger.info
-        stored = denoiser_flags(flags, process_flags)
+        create = partial(create_sr_model, **denoiser_flags(flags, process_flags))
         identity = sr_identity(flags, process_flags, is_training=False)
-        model = load_checked(create_sr_model, stored, sample.model_path, log, identity)
+        model = load_checked(create, sample.model_path, flags.precision, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)
         sizes, path = flags.sizes, sample.to_sample_images_dict_path

@@ -43,12 +43,11 @@ def main(argv: list[str] | None = None) -> int:
 
         args = follow_features(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
-    from image_ddpm.classifier import classifier_keywords
     from image_ddpm.quality.evaluation import evaluate
     from utils.runs.start import started
 
     with started(args, flags, has_group=False) as run:
-        evaluate(flags, classifier_keywords(classifier, vars(image)), run.logger)
+        evaluate(flags, classifier, image, run.logger)
     return run.exit_code
 
 

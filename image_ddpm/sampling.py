@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -225,9 +226,9 @@ def load_sampler(
         CheckpointError: if a checkpoint is missing, damaged or of another network.
         ValueError: for flags that contradict each other.
     """
-    keywords = model_keywords(network, process)
+    create = functools.partial(create_image_model, **model_keywords(network, process))
     identity = image_identity(network, process, is_training=False)
-    model = load_checked(create_image_model, keywords, flags.model_path, log, identity)
+    model = load_checked(create, flags.model_path, network.precision, log, identity)
     denoiser = Denoiser(network, process, start_of_file(flags.model_path))
     names = denoiser.class_names or start_of_file(guide.classifier_path).class_names
     return ImageSampler(

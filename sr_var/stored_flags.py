@@ -28,7 +28,7 @@ from utils.files.storage import is_file
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import defaults, flags_of, free_flags
-from utils.untrusted.pickle_arrays import brief
+from utils.untrusted.pickle_machine import brief
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
 _FILE_NAMES = {

@@ -11,13 +11,11 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from utils.process.errors import CheckpointError
-from utils.untrusted.pickle_arrays import PLAIN_TYPES, UnsafePickleError, brief
-from utils.untrusted.pickle_machine import Operation, PickleMachine, run_pickle
+from utils.untrusted.pickle_machine import PLAIN_TYPES, PickleMachine, UnsafePickleError, brief
 
 # magic number, protocol, sizes of types, the object, keys of the storages
 _NUM_PICKLES_BEFORE_ZIP = 5
@@ -45,6 +43,9 @@ class _Built:
 
 class _TensorMachine(PickleMachine):
     max_long_bytes = 10  # the magic number of files before zip
+    more = MappingProxyType(
+        {pickle.BINPERSID: lambda m, _: m.refer()}  # type: ignore[attr-defined]
+    )
 
     def push_symbol(self, module: object, name: object) -> None:
         full = f"{module}.{name}" if type(module) is str and type(name) is str else ""
@@ -77,40 +78,6 @@ class _TensorMachine(PickleMachine):
         if not is_plain:
             raise UnsafePickleError(f"a storage described by {brief(parts)}")
         self.push(_Built())
-
-
-class _FirstMachine(_TensorMachine):
-    """Reads a pickle that others follow."""
-
-    def expect_end(self) -> None:
-        pass
-
-
-_STORAGES: Mapping[int, Operation] = MappingProxyType(
-    {pickle.BINPERSID[0]: lambda machine: machine.refer()}  # type: ignore[attr-defined]
-)
-
-
-def check_tensor_pickle(data: bytes) -> None:
-    """Refuses a pickle that does more than tensors need.
-
-    Raises:
-        UnsafePickleError: says what, and where.
-    """
-    run_pickle(_TensorMachine(data), _STORAGES)
-
-
-def check_older_file(data: bytes) -> None:
-    """The same for the pickles at the beginning of a file from before torch used zip archives.
-
-    Raises:
-        UnsafePickleError: as :func:`check_tensor_pickle`.
-    """
-    start = 0
-    for _ in range(_NUM_PICKLES_BEFORE_ZIP):
-        machine = _FirstMachine(data[start : start + _MAX_PICKLE_BYTES])
-        run_pickle(machine, _STORAGES)
-        start += machine.position
 
 
 def _is_flat(value: object) -> bool:
@@ -159,12 +126,16 @@ def check_pickles(data: bytes, path: str) -> None:
     """
     try:
         if not data.startswith(b"PK"):
-            check_older_file(data)
+            start = 0
+            for _ in range(_NUM_PICKLES_BEFORE_ZIP):
+                machine = _TensorMachine(data[start : start + _MAX_PICKLE_BYTES])
+                machine.run(is_last=False)
+                start += machine.position
             return
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [name for name in archive.namelist() if _base(name) == _PICKLE]
             for name in names:
-                check_tensor_pickle(archive.read(name))
+                _TensorMachine(archive.read(name)).run()
     except UnsafePickleError as error:
         raise CheckpointError(unsafe(path, str(error))) from None
     if not names:

@@ -22,7 +22,7 @@ from benchmarks.harness import Measurement, TimingFlags, Variant, measure
 from benchmarks.record import Table, Target, write_record
 from models.cpu.group_norm import group_norm_channels_last
 from models.cpu.winograd import winograd_conv2d
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import from_args, make_parser
 

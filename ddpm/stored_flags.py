@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from utils.files.identity import Identity, made_with, shown
+from utils.files.records import Identity, made_with, shown
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import with_values

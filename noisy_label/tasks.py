@@ -45,7 +45,7 @@ from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_in
 from noisy_label.noise import NUM_CLASSES, Labels, count_classes
 from utils import dist_util
 from utils.files.atomic import sha256_of, write_json_atomic
-from utils.files.identity import Identity
+from utils.files.records import Identity
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
 from utils.untrusted.state_dict import load_model

@@ -26,8 +26,7 @@ from utils.files.atomic import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from utils.files.identity import differences
-from utils.files.records import read_record
+from utils.files.records import differences, read_record
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
 from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from utils import dist_util
-from utils.files.identity import list_digest
+from utils.files.records import list_digest
 from utils.flags.groups import ENLARGE, ERROR, CropFlags
 from utils.images.cache import CenterCrop, Crop, CropSource, crop_source, in_channels
 from utils.images.decode import BadImageError

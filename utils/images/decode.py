@@ -199,7 +199,7 @@ def _check_webp(data: bytes) -> None:
     """Refuse a WEBP file that is too large before Pillow opens it.
 
     Pillow's decoder takes two canvases of four bytes a pixel when it is made, and with the
-    allocator of a training (``utils.machine.allocator``) all of that memory is written at once.
+    allocator of a training (``utils.machine.threads``) all of that memory is written at once.
 
     Raises:
         BadImageError: without a name, see `naming`.

@@ -17,7 +17,7 @@ from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, s
 from sr_var.results.jobs import LOW_RES_FILE
 from sr_var.stored_flags import refuse_other_setting
 from utils.images.dataset import Entry, TestCrops
-from utils.images.decode import BadImageError
+from utils.images.files import BadImageError
 from utils.images.pixels import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop

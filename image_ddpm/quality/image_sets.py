@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.flags.groups import OrientationFlags
-from utils.images.decode import BadImageError
-from utils.images.files import image_size, read_image, with_extension
+from utils.images.files import BadImageError, image_facts, read_image, with_extension
 from utils.images.folder import scan
 from utils.images.notes import ImageNotes, note_of
 from utils.process.errors import DataError
@@ -33,7 +32,7 @@ class ImageSet:
         names: of a folder's images, relative to it; None for an array.
         array: (N, H, W, C) uint8, C 1 or 3; None for a folder.
         indices: which of them count, ascending.
-        apply_orientation: of a folder's images, see ``utils.images.decode.decode_image``.
+        apply_orientation: of a folder's images, see ``utils.images.files.decode_image``.
     """
 
     flag: str
@@ -74,7 +73,7 @@ class ImageSet:
         if self.array is not None:
             return self.array.shape[2], self.array.shape[1]
         try:
-            return image_size(self._file(k), apply_orientation=self.apply_orientation)
+            return image_facts(self._file(k), apply_orientation=self.apply_orientation).size
         except BadImageError as error:
             raise DataError(f"{self.flag}: {error}") from None
 

@@ -26,8 +26,7 @@ from sr_var.results.jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sam
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments, block_means
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
-from utils.images.decode import BadImageError
-from utils.images.files import open_image, resolve_image_path, safe_join, write_png
+from utils.images.files import BadImageError, open_image, resolve_image_path, safe_join, write_png
 from utils.images.folder import class_of, scan
 from utils.images.notes import note_changes
 from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to_hwc

@@ -21,7 +21,7 @@ from utils.flags.groups import CropFlags
 from utils.images import cache as crop_cache
 from utils.images.cache import DATA_FILE, INDEX_FILE, CenterCrop
 from utils.images.dataset import CropDataset, Entry, TestCrops
-from utils.images.decode import BadImageError
+from utils.images.files import BadImageError
 from utils.loops.loader import make_loader
 from utils.process.errors import DataError, StopRequested, StorageError
 

@@ -12,14 +12,14 @@ from PIL import Image
 from tests.tiny import photo
 from utils.flags.groups import CropFlags, OrientationFlags, ReadingFlags
 from utils.images.dataset import CropDataset, Entry, noting
-from utils.images.decode import ImageFacts
+from utils.images.files import ImageFacts
 from utils.images.notes import (
     ImageNotes,
-    describe_sizes,
     look_at,
     note_changes,
     note_of,
     note_of_left_out,
+    say_sizes,
     without_small,
 )
 from utils.loops.loader import make_loader
@@ -99,7 +99,9 @@ def test_orientation_is_told_where_it_is_not_applied(apply_orientation: bool) ->
 def test_sizes_are_told_by_their_median(
     sides: Sequence[int], num_images: int, parts: list[str]
 ) -> None:
-    line = describe_sizes(_facts(*sides).values(), 256, num_images)
+    lines: list[str] = []
+    say_sizes(_facts(*sides).values(), 256, num_images, lines.append)
+    (line,) = lines
     assert all(part in line for part in parts), line
 
 

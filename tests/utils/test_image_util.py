@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.golden_recipe import GOLDENS_DIR, rng
-from utils.images.decode import BadImageError
 from utils.images.files import (
+    BadImageError,
     center_crop_arr,
     open_image,
     random_crop_arr,

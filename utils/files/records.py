@@ -141,7 +141,7 @@ def require_same_settings(
         )
 
 
-_MAX_SHOWN = 80
+_NUM_SHOWN = 80
 # what tells a list of images from others; the rest of a manifest's data is how they are read
 _OF_LIST = ("digest", "num_images")
 
@@ -177,7 +177,7 @@ UNKNOWN = _Unknown()
 def shown(value: object) -> str:
     """A value in a message: short, whatever it holds."""
     text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+    return text if len(text) <= _NUM_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def differences(made: Settings, asked: Settings, defaults: Settings) -> list[Difference]:

@@ -8,7 +8,6 @@ refused, with the folder to delete.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -17,11 +16,11 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import PIL
@@ -32,8 +31,13 @@ from utils.files.atomic import is_remote, storing, write_through
 from utils.files.lock import try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, CropFlags
-from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import center_crop_arr, read_crop, resolve_image_path
+from utils.images.files import (
+    BadImageError,
+    ImageFacts,
+    center_crop_arr,
+    read_crop,
+    resolve_image_path,
+)
 from utils.images.notes import Stamp, file_stamps
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StopRequested, StorageError
@@ -62,7 +66,7 @@ class CenterCrop:
         data_dir: folder of the images.
         size: side of the crop, pixels.
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
-        apply_orientation: see `utils.images.decode.decode_image`.
+        apply_orientation: see `utils.images.files.decode_image`.
     """
 
     data_dir: str
@@ -76,12 +80,7 @@ class CenterCrop:
         return self.size, self.size, self.num_channels
 
     def cut(self, name: str) -> Crop:
-        """Cut the crop of an image.
-
-        Raises:
-            BadImageError: for a damaged image.
-            FileNotFoundError: for none.
-        """
+        """Cut the crop of an image; see `read_crop`."""
         pixels, facts = read_crop(
             resolve_image_path(self.data_dir, name),
             lambda image: center_crop_arr(image, self.size),
@@ -123,20 +122,14 @@ class CropSource:
         self._names, self._recipe = names, recipe
 
     def read(self, index: int) -> Crop:
-        """Return the crop of the image at this place of the list, to keep.
-
-        Raises:
-            BadImageError: for a damaged image.
-            DataError: for a damaged cache.
-        """
+        """Return the crop at this place of the list, to keep, or raise BadImageError."""
         return self._recipe.cut(self._names[index])
 
 
 class CachedCrops(CropSource):
     """Crops out of a cache; a damaged image, which has none, is decoded again to tell what it has.
 
-    The map is opened by each process that reads. A crop is compared with its checksum when a
-    process reads it for the first time.
+    A crop is compared with its checksum when a process reads it for the first time.
     """
 
     def __init__(self, names: Sequence[str], recipe: CenterCrop, cache: CropCache) -> None:
@@ -149,12 +142,12 @@ class CachedCrops(CropSource):
         self._folder, self._num_rows = cache.folder, cache.num_rows
         self._map: NDArray[np.uint8] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without the map, which pickles as its whole content."""
         return {**self.__dict__, "_map": None}
 
     def read(self, index: int) -> Crop:
-        """See `CropSource`."""
+        """See `CropSource`; DataError for a damaged cache."""
         row = self._rows[index]
         if row < 0:
             return super().read(index)
@@ -217,14 +210,11 @@ class Record(NamedTuple):
 
 
 class CropCache:
-    """A folder of crops and its index.
+    """A folder of crops and its index; DataError if it is damaged, or of other settings.
 
     Attributes:
         records: by image name.
         num_rows: crops in the data file that count.
-
-    Raises:
-        DataError: if it is damaged, or of other settings.
     """
 
     def __init__(self, recipe: CenterCrop, folder: str) -> None:
@@ -233,11 +223,7 @@ class CropCache:
         self._read()
 
     def missing(self, stamps: Mapping[str, Stamp], on_bad_image: str) -> list[str]:
-        """Return the images to cut; damaged ones if they have changed, or are not to be skipped.
-
-        Raises:
-            DataError: if an image has changed since its crop was cut.
-        """
+        """Return the images to cut; damaged ones if they have changed, or are not to be skipped."""
         found = []
         for name, stamp in stamps.items():
             record = self.records.get(name)
@@ -253,7 +239,7 @@ class CropCache:
 
         What was cut before an error or a stop is kept. For what it raises see `crop_source`.
         """
-        with self._sole_builder(stop):
+        with self._wait_for_lock(stop):
             self._read()
             missing, num_images = self.missing(stamps, on_bad_image), len(stamps)
             self._require_same_settings()
@@ -321,9 +307,8 @@ class CropCache:
                 f"{free / 2**30:.1f} GiB are free; choose another --cache_dir",
             )
 
-    @contextlib.contextmanager
-    def _sole_builder(self, stop: StopFlag) -> Iterator[None]:
-        """Waits until no other process adds to the cache; the lock goes with the process."""
+    def _wait_for_lock(self, stop: StopFlag) -> IO[str]:
+        """The lock, once no other process adds to the cache; it goes with the process."""
         words = f"waiting for another process that completes the crop cache {self.folder}"
         while (file := try_lock(os.path.join(self.folder, ".lock"))) is None:
             if words:
@@ -331,8 +316,7 @@ class CropCache:
             words = ""
             _stop_if_asked(stop)
             time.sleep(_SECONDS_BETWEEN_TRIES)
-        with file:
-            yield
+        return file
 
     @staticmethod
     def _open(path: str, size: int) -> IO[bytes]:

@@ -1,7 +1,4 @@
-"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order).
-
-The crop is all that happens here; what a network sees is made of it on the device.
-"""
+"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order)."""
 
 from __future__ import annotations
 
@@ -12,14 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from utils import dist_util
 from utils.files.records import list_digest
 from utils.flags.groups import ENLARGE, ERROR, CropFlags
 from utils.images.cache import CenterCrop, Crop, CropSource, crop_source, in_channels
-from utils.images.decode import BadImageError
-from utils.images.files import random_crop_arr, random_flip, read_crop, resolve_image_path
+from utils.images.files import (
+    BadImageError,
+    random_crop_arr,
+    random_flip,
+    read_crop,
+    resolve_image_path,
+)
 from utils.images.notes import (
     ImageNotes,
     look_at_some,
@@ -47,7 +50,7 @@ class Entry:
     group: str = field(default="", compare=False)
 
 
-def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
+def _to_chw(crop: NDArray[np.uint8], num_channels: int) -> torch.Tensor:
     crop = in_channels(crop, num_channels)
     return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
 
@@ -91,7 +94,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     def listing(self) -> dict[str, Any]:
         """What tells these images and labels from others, or from the same another way up."""
         found = list_digest([(entry.name, entry.y) for entry in self._entries])
-        return {**found, "apply_orientation": self._flags.apply_orientation}
+        return found | {"apply_orientation": self._flags.apply_orientation}
 
     def __getitem__(self, key: ItemKey) -> dict[str, Any]:
         """``high_res`` (C, size, size) uint8, ``y``, ``position``, and ``place`` in the entries.
@@ -135,9 +138,8 @@ class CropDataset(Dataset[dict[str, Any]]):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
         if flags.random_crop:
-            path = resolve_image_path(flags.data_dir, self._entries[place].name)
             crop, facts = read_crop(
-                path,
+                resolve_image_path(flags.data_dir, self._entries[place].name),
                 lambda image: random_crop_arr(image, self._size, rng),
                 apply_orientation=flags.apply_orientation,
             )
@@ -161,7 +163,7 @@ class TestCrops(Dataset[dict[str, Any]]):
         on_bad_image: ``error`` or ``skip``.
         num_channels: 3, or 1 for grey levels.
         source: of the same images' crops; None: decoded from their files.
-        apply_orientation: see ``utils.images.decode.decode_image``; not with a source.
+        apply_orientation: see ``utils.images.files.decode_image``; not with a source.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name

@@ -24,8 +24,7 @@ from sr_var.results.moments import (
     block_means,
     load_moments,
 )
-from utils.images.decode import BadImageError
-from utils.images.files import open_image
+from utils.images.files import BadImageError, open_image
 from utils.images.pixels import PowerSums
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments

@@ -177,7 +177,7 @@ UNKNOWN = _Unknown()
 def shown(value: object) -> str:
     """A value in a message: short, whatever it holds."""
     text = repr(value)
-    return text if len(text) <= _NUM_SHOWN else f"{text[:_MAX_SHOWN]}…"
+    return text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}…"
 
 
 def differences(made: Settings, asked: Settings, defaults: Settings) -> list[Difference]:

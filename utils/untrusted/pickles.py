@@ -63,15 +63,7 @@ def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def loads_pickle(data: bytes, *, name: str = "pickle") -> Any:
-    """What the bytes of a pickle describe; see `load_pickle`.
-
-    Args:
-        data: a whole pickle.
-        name: what to call it in errors.
-
-    Raises:
-        UnsafePickleError: as `load_pickle`.
-    """
+    """What the bytes of a whole pickle, called `name` in errors, describe; see `load_pickle`."""
     try:
         value = PickleMachine(data).run()
         _extent(value, 0, {})
@@ -130,11 +122,7 @@ def dump_pickle(value: Any, path: StrPath) -> None:
 
 
 def load_array(path: StrPath, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """Reads a pickle that holds one array of finite numbers.
-
-    Args:
-        path: file to read.
-        shape: what the array must have, if given.
+    """Reads a pickle that holds one array of finite numbers, of this shape if one is given.
 
     Raises:
         UnsafePickleError: see `load_pickle`.

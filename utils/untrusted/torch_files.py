@@ -23,7 +23,6 @@ _MAX_PICKLE_BYTES = 1 << 26
 # torch looks through the text of its errors in quadratic time
 _MAX_TEXT = 100
 _NAMES = re.compile(r"collections\.OrderedDict|torch\.(_utils\.)?\w+")
-_ORDERED_DICT = "collections.OrderedDict"
 _REBUILD = frozenset(
     f"torch._utils._rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3", "parameter")
 )
@@ -61,7 +60,7 @@ class _TensorMachine(PickleMachine):
             raise UnsafePickleError(f"a call of {brief(function)} with {brief(args)}")
         if function.name in _REBUILD:
             self.push(_Built())
-        elif function.name == _ORDERED_DICT and not args:
+        elif function.name == "collections.OrderedDict" and not args:
             self.push({})
         else:
             raise UnsafePickleError(f"a call of {function.name} that plain tensors do not need")
@@ -133,7 +132,9 @@ def check_pickles(data: bytes, path: str) -> None:
                 start += machine.position
             return
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [name for name in archive.namelist() if _base(name) == _PICKLE]
+            names = [
+                name for name in archive.namelist() if name.lower().rpartition("/")[2] == _PICKLE
+            ]
             for name in names:
                 _TensorMachine(archive.read(name)).run()
     except UnsafePickleError as error:
@@ -178,7 +179,3 @@ def _has_one_directory(data: bytes) -> bool:
             return False
         size, offset = struct.unpack_from("<2Q", data, end + 40)
     return bool(offset + size == end)
-
-
-def _base(name: str) -> str:
-    return name.lower().rpartition("/")[2]

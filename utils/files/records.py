@@ -52,12 +52,7 @@ def is_number(value: object) -> bool:
 
 
 def read_json(path: StrPath) -> Any:
-    """What a JSON file says, local or remote.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: as :func:`parse_json`, or it is longer than any record of this project.
-    """
+    """What a JSON file says; :func:`parse_json`, of at most ``MAX_BYTES``, local or remote."""
     data = read_up_to(path, MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"longer than {MAX_BYTES} bytes")
@@ -108,11 +103,7 @@ def require_numbers(values: Iterable[object]) -> None:
 
 
 def require_same_settings(
-    path: str,
-    settings: Settings,
-    *,
-    defaults: Settings,
-    folder_flag: str = "--output_dir",
+    path: str, settings: Settings, *, defaults: Settings, folder_flag: str = "--output_dir"
 ) -> None:
     """Remembers the settings in a file of the folder, and refuses any other ones.
 
@@ -124,7 +115,6 @@ def require_same_settings(
 
     Raises:
         DataError: names the settings that differ.
-        StorageError: if no folder can be there.
     """
     folder = os.path.dirname(path)
     try:
@@ -242,11 +232,7 @@ class Identity:
         return [one for one in found if one.name not in self.free]
 
     def refuse_other_flags(self, path: str, manifest: Settings, remedy: str) -> None:
-        """Refuses a checkpoint of another network or process.
-
-        Raises:
-            CheckpointError: names the file, both sides, and the remedy.
-        """
+        """Raises CheckpointError for a checkpoint of another network or process."""
         made_class = _part(manifest, "network").get("class", self.network_class)
         if self.network_class and made_class != self.network_class:
             raise CheckpointError(
@@ -260,11 +246,7 @@ class Identity:
             )
 
     def refuse_other_data(self, path: str, manifest: Settings, remedy: str) -> None:
-        """Refuses to go on with another list of images.
-
-        Raises:
-            DataError: names the checkpoint, both sides, and the remedy.
-        """
+        """Raises DataError for another list of images, or one that was read otherwise."""
         made = _part(manifest, "data")
         if not made or not self.data:
             return

@@ -67,8 +67,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         seed: of the augmentation, a function of (seed, epoch, index).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
 
-    Raises:
-        DataError, StopRequested: with ``flags.cache_dir``, see ``utils.images.cache.crop_source``.
+    With ``flags.cache_dir`` it raises what ``utils.images.cache.crop_source`` does.
     """
 
     def __init__(
@@ -178,8 +177,7 @@ class TestCrops(Dataset[dict[str, Any]]):
         source: CropSource | None = None,
         apply_orientation: bool = False,
     ) -> None:
-        self._entries, self._num_channels = entries, num_channels
-        self._on_bad_image = on_bad_image
+        self._entries, self._num_channels, self._on_bad_image = entries, num_channels, on_bad_image
         names = [entry.name for entry in entries]
         recipe = CenterCrop(data_dir, size, num_channels, apply_orientation)
         self._source = source or CropSource(names, recipe)
@@ -188,12 +186,7 @@ class TestCrops(Dataset[dict[str, Any]]):
     def from_flags(
         cls, entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int = 3
     ) -> TestCrops:
-        """The crops as the flags want them, out of the cache where they name one.
-
-        Raises:
-            DataError, StopRequested: with ``flags.cache_dir``, see
-            ``utils.images.cache.crop_source``.
-        """
+        """The crops as the flags want them; see ``utils.images.cache.crop_source``."""
         source = _source(entries, size, flags, num_channels)
         return cls(entries, size, flags.data_dir, flags.on_bad_image, num_channels, source)
 

@@ -96,11 +96,7 @@ class ImageFacts:
 
     @classmethod
     def parse(cls, text: str) -> ImageFacts:
-        """The facts in a line.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """The facts in a line; ValueError if there are none."""
         size, *changes = text.split(" ")
         width, height = map(int, size.split("x"))
         if not set(changes) <= {DEPTH, ALPHA, ORIENTATION}:
@@ -290,8 +286,7 @@ def read_crop(
     """What `cut` makes of a file's image, and what the file says of it.
 
     Raises:
-        FileNotFoundError, BadImageError: see `read_image`; the latter also for an image so narrow
-            that it fills the memory before it is cut.
+        BadImageError: also for an image so narrow that it fills the memory before it is cut.
     """
     image, facts = read_image(path, apply_orientation=apply_orientation)
     with naming(os.fspath(path), _REMEDY):
@@ -316,12 +311,7 @@ def _content(path: StrPath, max_bytes: int) -> bytes:
 
 
 def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts:
-    """What `read_image` says of a file, off its first bytes; no pixel is decoded.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        BadImageError: another format, no whole header, more than `MAX_PIXELS` pixels, or no file.
-    """
+    """What `read_image` says of a file, and raises, off its first bytes; no pixel is decoded."""
     with contextlib.suppress(BadImageError):  # a header behind a long profile, say
         return _facts_in_first(_HEADER_BYTES, path, apply_orientation)
     return _facts_in_first(MAX_FILE_BYTES, path, apply_orientation)
@@ -360,7 +350,7 @@ def random_crop_arr(
 
     Args:
         pil_image: RGB.
-        size: pixels, at least 1.
+        size: pixels.
         rng: its state advances by three draws.
         min_crop_frac: smallest share of the short side that the crop covers.
         max_crop_frac: largest share, at most 1.
@@ -411,12 +401,7 @@ def _crop(
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
-    """Replaces `path` by a PNG of an HWC (3 channels) or HW array, complete or not at all.
-
-    Raises:
-        ValueError: another dtype or shape.
-        StorageError: see `atomic_write`.
-    """
+    """Replaces `path` by a PNG of a uint8 array, (H, W, 3) or (H, W); see `atomic_write`."""
     check_uint8(image_uint8)
     if image_uint8.ndim != 2 and (image_uint8.ndim != 3 or image_uint8.shape[2] != 3):
         raise ValueError(f"shape {image_uint8.shape}: a PNG takes (H, W, 3) or (H, W)")
@@ -454,11 +439,7 @@ def with_extension(name: str) -> str:
 
 
 def safe_join(root: StrPath, name: str) -> str:
-    """`root/name`, if that lies under `root` also when symbolic links are followed.
-
-    Raises:
-        ValueError: it does not; nothing may be written there.
-    """
+    """`root/name`; ValueError unless that lies under `root` also behind symbolic links."""
     problem = problem_with_name(name)
     joined = os.path.join(os.fspath(root), name)
     if problem is None and not is_remote(root):

@@ -201,11 +201,7 @@ def without_small(
 
 
 def file_stamps(names: Sequence[str], data_dir: str) -> list[Stamp]:
-    """Size and time of change of every image's file, in the order of the names.
-
-    Raises:
-        FileNotFoundError: for an image that is not there.
-    """
+    """Size and time of change of every image's file, in order; FileNotFoundError without one."""
     if is_remote(data_dir):
         return [_NO_STAMP] * len(names)
     num_threads = 4 * num_cores()  # a network file system answers slowly, but many at a time

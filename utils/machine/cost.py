@@ -16,7 +16,7 @@ import torch
 
 from utils.files.atomic import write_json_atomic
 from utils.files.lock import try_lock
-from utils.files.records import find_record, require_numbers
+from utils.files.records import JsonObject, find_record, require_numbers
 from utils.process.errors import is_out_of_memory
 
 _NUM_TRIES, _PAUSE = 50, 0.1
@@ -74,7 +74,7 @@ def seconds_per_item(path: str) -> float | None:
     return None if stored is None else float(stored["seconds"] / stored["num_items"])
 
 
-def _check(content: dict[str, Any]) -> None:
+def _check(content: JsonObject) -> None:
     require_numbers([content["seconds"], content["num_items"]])
     if content["num_items"] < 1 or not isinstance(content["device"], str):
         raise ValueError("no rate")
@@ -92,19 +92,12 @@ _WORTHWHILE = 1.05
 
 
 def find_batch_size(
-    run: Callable[[int], object],
-    device: torch.device,
-    log: Callable[[str], None],
+    run: Callable[[int], object], device: torch.device, log: Callable[[str], None]
 ) -> int:
     """The smallest power of two beyond which items no longer get faster, or do not fit.
 
-    Args:
-        run: processes a batch of so many items; called twice for each size, once to warm up.
-        device: where it does.
-        log: told what was found.
-
-    Raises:
-        RuntimeError: that of ``run``, if not even one item can be processed.
+    ``run`` processes a batch of so many items; it is called twice for each size, once to warm up.
+    If not even one item can be processed, its error is raised.
     """
     best, rate, size = 0, 0.0, 1
     while size <= MAX_BATCH_SIZE:

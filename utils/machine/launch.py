@@ -95,11 +95,7 @@ def _port(environ: Mapping[str, str]) -> int:
 
 
 def first_host(node_list: str) -> str:
-    """The first host of a list such as ``n[08-10,12],login``: here ``n08``.
-
-    Raises:
-        ValueError: if it is no such list.
-    """
+    """The first host of a list such as ``n[08-10,12],login``: here ``n08``."""
     first = re.match(r"(?:[^][,\s]|\[[^][\s]*\])+(?=,|$)", node_list.strip())
     if first is None:
         raise ValueError(f"{node_list!r} is no list of hosts")
@@ -244,21 +240,14 @@ def num_local_processes(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def set_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Sets MASTER_ADDR and MASTER_PORT where the launcher did not.
-
-    Raises:
-        ValueError: if no place can be found, or it is none; the message says what to set.
-    """
+    """Sets MASTER_ADDR and MASTER_PORT where the launcher did not; ValueError without a place."""
     launcher = _launcher(environ)[0]
     if launcher == _SLURM:
         _slurm_rendezvous(environ)
     elif launcher == _MPI:
         _mpi_rendezvous(environ)
-    if launcher != _SINGLE:
-        _require_place(environ)
-
-
-def _require_place(environ: Mapping[str, str]) -> None:
+    elif launcher == _SINGLE:
+        return
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not environ.get(name):
             raise ValueError(

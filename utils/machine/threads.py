@@ -115,11 +115,7 @@ class BackgroundWriter:
                 future.result()
 
     def submit(self, call: Callable[..., None], *args: Any) -> None:
-        """Has ``call(*args)`` made; waits while too many wait already.
-
-        Raises:
-            BaseException: what an earlier call raised.
-        """
+        """Has ``call(*args)`` made; waits while too many wait already."""
         started = time.perf_counter()
         try:
             if self._pool is None:

@@ -238,13 +238,15 @@ def check_state_dict(
     prefix, held = wrapper_prefix(state, own), state
     state = without_prefix(state, own)
     differences = _differences(state, own)
-    if any(differences):
+    if differences:
         hint = explain_partial_prefix(path, held, own)
         explain = getattr(model, "explain_mismatch", None)
         if explain and not hint:
             hint = explain({key: tuple(value.shape) for key, value in state.items()})
         read_as = f" (read without the prefix {describe_prefix(prefix)})" if prefix else ""
-        raise CheckpointError(_mismatch_message(path + read_as, *differences, hint))
+        what = f"{path}{read_as} does not fit the model that the flags describe"
+        hints = [f"  {hint}"] if hint else []
+        raise CheckpointError("\n".join([what, *differences, *hints]))
     for key, value in state.items():
         if value.is_floating_point() != own[key].is_floating_point():
             raise CheckpointError(
@@ -257,19 +259,6 @@ def check_state_dict(
     if prefix:
         log(f"notice: all names in {path} begin with {describe_prefix(prefix)}; read without it")
     return loaded
-
-
-def _differences(
-    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
-) -> tuple[list[str], list[str], dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
-    """Missing names, unexpected ones, and name → (shape in the file, shape in the model)."""
-    misshaped = {
-        key: (tuple(state[key].shape), tuple(own[key].shape))
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    }
-    missing = [key for key in own if key not in state]
-    return missing, [key for key in state if key not in own], misshaped
 
 
 def load_model(model: torch.nn.Module, path: str, log: Log = print) -> None:
@@ -314,22 +303,21 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
-def _mismatch_message(
-    path: str,
-    missing: list[str],
-    unexpected: list[str],
-    misshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]],
-    hint: str,
-) -> str:
-    lines = [f"{path} does not fit the model that the flags describe"]
-    shapes = [f"{key} {there} instead of {here}" for key, (there, here) in misshaped.items()]
+def _differences(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """The missing names, the unexpected ones and the mis-shaped ones, a line each."""
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    lines = []
     for title, keys in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
         if keys:
             more = f", and {len(keys) - _MANY} more" if len(keys) > _MANY else ""
             lines.append(f"  {title} ({len(keys)}): {', '.join(keys[:_MANY])}{more}")
-    if hint:
-        lines.append(f"  {hint}")
-    return "\n".join(lines)
+    return lines
 
 
 def _read_bytes(path: str) -> bytes:

@@ -42,9 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, None if train.dry_run else train.log_dir) as run:
         train = in_usable_precision(train, run.logger.info)
         sizes = model_flags.sizes
-        data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info
-        )
+        data = load_regression_data(data_flags, sizes, train, run.device, run.logger.info)
         loop = BaselineTrainLoop(
             model=new_model(create_baseline_model, vars(model_flags), train),
             model_flags=model_flags,

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(fold_flags)
         data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info, cross_fit
+            data_flags, sizes, train, run.device, run.logger.info, cross_fit
         )
         model = new_model(create_mean_model, vars(model_flags), train)
         loop = SRMeanTrainLoop(

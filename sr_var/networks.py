@@ -153,7 +153,7 @@ def frozen_means(
 
 
 def report_leakage(
-    model: torch.nn.Module, data: TrainData[Any], num_images: int, logger: RunLogger, step: int
+    model: torch.nn.Module, data: TrainData, num_images: int, logger: RunLogger, step: int
 ) -> None:
     """Measures and logs what the variance net is spared by cross-fitting; all processes join.
 

@@ -171,11 +171,11 @@ class SRSampler:
     def _evaluate_once(self, size: int) -> torch.Tensor:
         """Predicted x_0 of the first usable image at the first step, ``size`` times."""
         crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
-        low_res = self._low_res(crop["high_res"])
+        low_res = self._low_res(crop.image)
         x, _ = gaussian_noise_fn(
             [self._generator("dry run", 0)] * size, self._shape(size), self._device
         )
-        condition = self._condition(low_res[None].expand(size, -1, -1, -1), [crop["y"]] * size)
+        condition = self._condition(low_res[None].expand(size, -1, -1, -1), [crop.label] * size)
         t = next(iter(self._diffusion.descending_timesteps(x)))
         with torch.inference_mode():
             return self._diffusion.denoise(
@@ -223,7 +223,7 @@ class SRSampler:
             if crop is None:
                 self._num_skipped += 1
                 return None
-            low_res = self._low_res(crop["high_res"])
+            low_res = self._low_res(crop.image)
             if not (has_own and is_known_input(path, to_hwc(image_to_255(low_res)))):
                 save_image(path, low_res)
         elif has_own and self._num_looked_at < NUM_LOOKED_AT:
@@ -234,7 +234,7 @@ class SRSampler:
         self._num_looked_at += 1
         with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
             if (crop := self._crops[position]) is not None:
-                is_known_input(path, to_hwc(image_to_255(self._low_res(crop["high_res"]))))
+                is_known_input(path, to_hwc(image_to_255(self._low_res(crop.image))))
 
     def _lock_path(self, name: str) -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()[:20]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
 from utils import dist_util
+from utils.files.atomic import JsonObject
 from utils.loops.loader import default_num_workers, loaded, make_loader
 from utils.process.errors import DataError
 
@@ -75,15 +76,22 @@ def to_device(tree: Any, device: torch.device, *, is_copy: bool = False) -> Any:
     return tree_map(lambda tensor: tensor.to(device, non_blocking=True, copy=is_copy), tree)
 
 
-Batch = TypeVar("Batch")
-ItemKey = tuple[int, int, int]
+ItemKey: TypeAlias = tuple[int, int, int]  # position in the stream, epoch, index
+# what a task's network is given and what its output is held against: tensors, or NamedTuples,
+# dicts and tuples of tensors, that share their first dimension
+Pair: TypeAlias = tuple[Any, Any]
 
 
+@runtime_checkable
 class ResumableData(Protocol):
     """What ``TrainLoop`` needs of its data to resume exactly."""
 
-    def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
+    def batches(self, position: int) -> Iterator[Pair]:
         """This rank's ``(batch, label)`` pairs from the ``position``-th item of the stream on."""
+        ...
+
+    def listing(self) -> JsonObject:
+        """What tells the data from other data (``files.identity``); empty if nobody knows."""
         ...
 
 
@@ -133,14 +141,15 @@ class ShardSampler(Sampler[list[ItemKey]]):
             position += self._global_batch
 
 
-class TrainData(Generic[Batch]):
+class TrainData:
     """Endless shuffled batches of a map-style data set, resumable at any position.
 
     Args:
         dataset: maps ``(position, epoch, index)`` to one item; ``len`` is the number of items.
         batch_size: items per process.
-        prepare: turns a collated batch into the ``(batch, label)`` pair the loop wants, on the
-            loop's device.
+        prepare: turns a collated batch into the pair the loop wants, on the loop's device; not
+            needed where items are pairs already.
+        collate: makes a batch of items; None: as torch does.
         seed: of the order.
         num_workers: loader processes; -1 chooses from the cores (none on a CPU device, where the
             network needs them itself).
@@ -150,24 +159,27 @@ class TrainData(Generic[Batch]):
         self,
         dataset: Dataset[Any],
         batch_size: int,
-        prepare: Callable[[Any], tuple[Any, Any]],
+        prepare: Callable[[Any], Pair] = tuple,
         *,
+        collate: Callable[[list[Any]], Any] | None = None,
         seed: int = 0,
         num_workers: int = -1,
     ) -> None:
-        self.dataset, self._batch_size, self._prepare = dataset, batch_size, prepare
+        self.dataset, self._batch_size = dataset, batch_size
+        self._prepare, self._collate = prepare, collate
         self._order = EpochOrder(len(dataset), seed)  # type: ignore[arg-type]
         self._num_workers = default_num_workers() if num_workers < 0 else num_workers
         self._sampler(0)  # a batch larger than the data is an error now, not at the first step
 
-    def listing(self) -> dict[str, Any]:
-        """What tells the data from other data (``files.identity``), if the data set knows it."""
-        found: dict[str, Any] = getattr(self.dataset, "listing", dict)()
+    def listing(self) -> JsonObject:
+        """What the data set says of itself, if it does."""
+        found: JsonObject = getattr(self.dataset, "listing", dict)()
         return found
 
-    def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
+    def batches(self, position: int) -> Iterator[Pair]:
         """This rank's prepared batches from the ``position``-th item on."""
-        loader = make_loader(self.dataset, self._sampler(position), self._num_workers)
+        sampler = self._sampler(position)
+        loader = make_loader(self.dataset, sampler, self._num_workers, self._collate)
         for batch in loaded(loader):
             yield self._prepare(batch)
 

@@ -5,16 +5,13 @@ DDPM is Ho et al. 2020 (arXiv 2006.11239), IDDPM Nichol & Dhariwal 2021 (arXiv 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from diffusion.bound import mean_flat, vb_term_bpd
 from diffusion.forward import posterior_mean
 from diffusion.reverse import ReverseProcess
-from diffusion.types import LossType, Model, ModelMeanType, StepOptions
+from diffusion.types import Condition, LossType, Model, ModelMeanType, StepOptions
 
 # The weight of the bound in a hybrid loss is that of a chain of this length.
 REFERENCE_STEPS = 1000
@@ -25,7 +22,7 @@ def training_losses(
     model: Model,
     x_start: Tensor,
     t: Tensor,
-    model_kwargs: Mapping[str, Any] | None = None,
+    model_kwargs: Condition | None = None,
     noise: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the training loss of each example, and its parts.

@@ -6,7 +6,7 @@ with a learned variance the variance values behind it along the channel axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from diffusion.forward import (
     xstart_from_xprev,
 )
 from diffusion.schedules import check_betas
-from diffusion.types import LossType, Model, ModelMeanType, ModelVarType, StepOptions
+from diffusion.types import Condition, LossType, Model, ModelMeanType, ModelVarType, StepOptions
 
 # A network trained with rescaled timesteps knows them on the scale of a chain of this length.
 RESCALED_STEPS = 1000.0
@@ -94,7 +94,7 @@ class ReverseProcess(ForwardProcess):
         yield from steps.unsqueeze(1).expand(-1, x.shape[0]).unbind(0)
 
     def evaluate(
-        self, fn: Callable[..., Tensor], x: Tensor, t: Tensor, kwargs: Mapping[str, Any] | None
+        self, fn: Callable[..., Tensor], x: Tensor, t: Tensor, kwargs: Condition | None
     ) -> Tensor:
         """Return `fn(x, t, **kwargs)` with the timesteps as the network knows them."""
         return fn(x, self.network_timesteps(t), **(kwargs or {}))

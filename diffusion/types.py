@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +15,8 @@ from torch import Tensor
 Model = Callable[..., Tensor]
 # noise_fn(k) -> standard normal noise in the shape of x, for the k-th step of a loop.
 NoiseFn = Callable[[int], Tensor]
+# what a network is given beside x and t, by keyword: tensors of B rows, or what is of all rows
+Condition = Mapping[str, object]
 
 
 class ModelMeanType(enum.Enum):
@@ -70,7 +71,7 @@ class StepOptions:
     clip_denoised: bool = True
     denoised_fn: Callable[[Tensor], Tensor] | None = None
     cond_fn: Callable[..., Tensor] | None = None
-    model_kwargs: Mapping[str, Any] | None = None
+    model_kwargs: Condition | None = None
     eta: float = 0.0
 
     def __post_init__(self) -> None:

@@ -39,11 +39,11 @@ from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
-from utils.script_util import defaults, flags_of, free_flags
+from utils.script_util import FlagValues, defaults, flags_of, free_flags
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
-_ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
+_ANY_NOISE: Mapping[str, object] = MappingProxyType({})
 (_NUM_CLASSES,) = (one for one in flags_of(ClassifierImageFlags) if one.name == "num_classes")
 
 
@@ -121,14 +121,14 @@ def create_classifier(
     )
 
 
-def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:
+def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> FlagValues:
     """The keywords of :func:`create_classifier` for a trained classifier, in its own precision."""
     own = {name: value for name, value in vars(flags).items() if name in vars(ClassifierFlags())}
     return {**own, **image, "use_fp16": flags.classifier_use_fp16, "use_bf16": False}
 
 
 def classifier_identity(
-    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, Any] = _ANY_NOISE
+    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, object] = _ANY_NOISE
 ) -> Identity:
     """What the checkpoints of a classifier are.
 

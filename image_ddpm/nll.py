@@ -12,7 +12,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, N
 from image_ddpm.networks import create_image_model, image_identity, model_keywords
 from image_ddpm.parts import PartStore, read_part
 from utils.debug_util import report_cost
-from utils.files.atomic import atomic_write, write_json_atomic
+from utils.files.atomic import JsonObject, atomic_write, write_json_atomic
 from utils.files.records import require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP
 from utils.images.dataset import CropItem, Entry, TestCrops
@@ -168,7 +168,7 @@ class LikelihoodMeasure:
                 row.normal_(generator=generator)
             return noise
 
-        condition: dict[str, Any] = {}
+        condition: dict[str, torch.Tensor] = {}
         if self._network.class_cond:
             labels = [self.entries[index].y for index in indices]
             condition["y"] = torch.tensor(labels, device=self.device)
@@ -186,7 +186,7 @@ def _checksum(item: CropItem) -> int:
     return zlib.crc32(item.image.numpy().tobytes())
 
 
-def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[str, Any]:
+def write_results(store: PartStore, output_dir: str, num_images: int) -> JsonObject:
     """``results.json`` and ``nll.npz`` of all images; returns the former's content.
 
     Raises:

@@ -23,7 +23,7 @@ from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTe
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.results.jobs import LOW_RES_FILE
-from utils.files.atomic import write_json_atomic
+from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name
 from utils.images.dataset import Entry
@@ -341,7 +341,7 @@ def _stored_errors(path: str) -> dict[str, dict[str, float]]:
     return read_record(path, "delete it and run sr_baseline_test.py again", _check_errors)
 
 
-def _check_errors(content: dict[str, Any]) -> None:
+def _check_errors(content: JsonObject) -> None:
     if not content:
         raise ValueError("no figures by level")
     for row in content.values():

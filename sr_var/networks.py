@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ddpm.stored_flags import start_of_file
 from sr_var.flags.nets import FOLD_FIELD, QUANTILE, BaselineModelFlags
@@ -23,6 +23,7 @@ from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
 from utils.loops.networks import compiled_for, load_checked, new_network
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
+from utils.script_util import FlagValues
 from utils.test_util import TestLoop
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ Network = TypeVar("Network", bound="UNetBase")
 Log = Callable[[str], None]
 
 
-def new_model(create: Callable[..., Network], flags: dict[str, Any], train: TrainFlags) -> Network:
+def new_model(create: Callable[..., Network], flags: FlagValues, train: TrainFlags) -> Network:
     """As ``new_network``; a variance starts where it may be."""
 
     def start(model: Network) -> None:

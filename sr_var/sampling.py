@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -260,7 +260,7 @@ class SRSampler:
         )
         return None if samples is None else samples[:num_rows]
 
-    def _condition(self, low_res: torch.Tensor, labels: list[int]) -> dict[str, Any]:
+    def _condition(self, low_res: torch.Tensor, labels: list[int]) -> dict[str, torch.Tensor]:
         y = None
         if self._model.config.num_classes is not None:
             y = torch.tensor(labels)

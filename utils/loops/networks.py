@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from utils.flags.training import TrainFlags
 from utils.fp16_util import computes_natively
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import CheckpointError
+from utils.script_util import FlagValues
 from utils.untrusted.state_dict import load_model
 
 Log = Callable[[str], None]
@@ -90,7 +91,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 def new_network(
     create: Callable[..., Network],
-    flags: Mapping[str, Any],
+    flags: FlagValues,
     train: TrainFlags,
     start: Callable[[Network], None] | None = None,
 ) -> Network:
@@ -188,7 +189,7 @@ def in_usable_precision(train: Train, log: Log) -> Train:
 
 def load_checked(
     create: Callable[..., Network],
-    flags: dict[str, Any],
+    flags: FlagValues,
     path: str,
     log: Log,
     identity: Identity | None = None,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from utils import dist_util
-from utils.files.atomic import sha256_of
+from utils.files.atomic import JsonObject, sha256_of
 from utils.files.identity import Identity, new_origin, origin_of_file
 from utils.flags.training import TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
@@ -63,7 +63,7 @@ class TrainState:
         self.step += 1
         self.position += num_items
 
-    def save(self, folder: str, extra: dict[str, Any]) -> None:
+    def save(self, folder: str, extra: JsonObject) -> None:
         """Writes the set of this step, unless that was done already.
 
         Raises:
@@ -98,7 +98,7 @@ class TrainState:
         optimizer = trainer.optimizer.state_dict()
         return {"opt": optimizer, "model": trainer.model_state_dict(), **averages}
 
-    def resume(self) -> dict[str, Any]:
+    def resume(self) -> JsonObject:
         """Loads the set that ``resume_checkpoint`` names, if any, and makes all ranks agree.
 
         A named set gives way to a newer one of the same run in ``model_save_dir``: a job that is
@@ -280,7 +280,7 @@ def _as_tensor(value: object) -> torch.Tensor:
 
 
 def _checked_moments(
-    state: Mapping[int, Mapping[str, Any]], masters: Sequence[torch.Tensor]
+    state: Mapping[int, JsonObject], masters: Sequence[torch.Tensor]
 ) -> dict[int, dict[str, torch.Tensor]]:
     """AdamW's state by parameter; empty if the run had not made a step.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
+from typing import Any
 
 from image_ddpm.demo import SOLVERS, Preset
 from image_ddpm.sampling import SECONDS_FILE
-from utils.files.atomic import JsonObject, write_text_atomic
+from utils.files.atomic import write_text_atomic
 from utils.files.records import read_record, require_numbers
 from utils.machine.cost import seconds_per_item
 from utils.report.html import Html, Page, Rows, Section, bars, figure, join, number, table, tag
@@ -39,14 +40,14 @@ def write_report(preset: Preset) -> str:
     return path
 
 
-def _figures(preset: Preset, solver: str) -> JsonObject:
+def _figures(preset: Preset, solver: str) -> dict[str, Any]:
     found = _results(os.path.join(preset.eval_dir(solver), "results.json"))
     found["seconds"] = seconds_per_item(os.path.join(preset.samples_dir(solver), SECONDS_FILE))
     found["grid"] = Path(preset.samples_dir(solver), "grid.png").read_bytes()
     return found
 
 
-def _results(path: str) -> JsonObject:
+def _results(path: str) -> dict[str, Any]:
     """What ``image_eval.py`` found; ``frechet.floor`` may be None.
 
     Raises:
@@ -55,14 +56,14 @@ def _results(path: str) -> JsonObject:
     return read_record(path, "delete it and run demo_images.py again", _check_results)
 
 
-def _check_results(found: JsonObject) -> None:
+def _check_results(found: dict[str, Any]) -> None:
     frechet = found["frechet"]
     needed = [found["dimension"], found["reference"]["count"], frechet["distance"]]
     floor = frechet["floor"]
     require_numbers(needed if floor is None else [*needed, floor])
 
 
-def _page(preset: Preset, found: dict[str, JsonObject]) -> Page:
+def _page(preset: Preset, found: dict[str, dict[str, Any]]) -> Page:
     any_of = next(iter(found.values()))
     lead = tag(
         "p",
@@ -93,7 +94,7 @@ def _page(preset: Preset, found: dict[str, JsonObject]) -> Page:
     )
 
 
-def _cells(part: JsonObject) -> list[Html | str]:
+def _cells(part: dict[str, Any]) -> list[Html | str]:
     return [
         number(part["seconds"], 3),
         number(part["frechet"]["distance"], 4),
@@ -101,7 +102,7 @@ def _cells(part: JsonObject) -> list[Html | str]:
     ]
 
 
-def _grid(solver: str, part: JsonObject) -> Html:
+def _grid(solver: str, part: dict[str, Any]) -> Html:
     encoded = base64.b64encode(part["grid"]).decode()
     picture = tag(
         "img",

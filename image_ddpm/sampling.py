@@ -28,7 +28,7 @@ from image_ddpm.flags import GuideFlags, ImageDiffusionFlags, ImageModelFlags, I
 from image_ddpm.networks import create_image_model, image_identity, model_keywords
 from image_ddpm.parts import PartStore
 from utils.debug_util import report_cost
-from utils.files.atomic import JsonObject, sha256_of
+from utils.files.atomic import sha256_of
 from utils.files.records import require_same_settings
 from utils.images.pixels import image_to_bytes, require_finite
 from utils.loops.networks import compiled_for, load_checked
@@ -361,7 +361,7 @@ def require_settings(
     """
     flags = sampler.flags
     settings = sampling_settings(network, process, flags, flags.seed)
-    own: JsonObject = {"labels": flags.labels, "guidance_scale": flags.guidance_scale}
+    own: dict[str, Any] = {"labels": flags.labels, "guidance_scale": flags.guidance_scale}
     own["random_labels"] = random_labels(sampler.class_names, network.num_classes)
     if flags.chosen_labels or not (network.class_cond or guide.classifier_path):
         own["random_labels"] = ALL_LABELS  # none is drawn

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import UNetConfig
+from models.cpu import prefers_channels_last
 from models.hints import Shapes, explain_difference
-from models.kernels import prefers_channels_last
 from models.layers import (
     GroupNorm32,
     SiLUInPlace,

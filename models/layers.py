@@ -14,7 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.kernels import conv1x1, conv3x3, group_norm
+from models.cpu import (
+    group_norm_channels_last,
+    is_channels_last_on_cpu,
+    pays,
+    winograd_conv2d,
+)
 
 _MAX_GROUPS = 32
 
@@ -46,8 +51,9 @@ class GroupNorm32(nn.GroupNorm):
         # A torso in half precision leaves this layer's parameters in float32, and statistics over
         # thousands of pixels need it.
         x = input.to(self.weight.dtype)
-        y = group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-        return y.to(input.dtype)
+        is_other = torch.is_grad_enabled() and is_channels_last_on_cpu(x)
+        norm = group_norm_channels_last if is_other else F.group_norm
+        return norm(x, self.num_groups, self.weight, self.bias, self.eps).to(input.dtype)
 
 
 class SiLUInPlace(nn.SiLU):
@@ -70,7 +76,9 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        return conv3x3(input, self.weight, self.bias)
+        if pays(input, self.weight):
+            return winograd_conv2d(input, self.weight, self.bias)
+        return F.conv2d(input, self.weight, self.bias, padding=1)
 
 
 class Conv1x1(nn.Conv2d):
@@ -82,7 +90,10 @@ class Conv1x1(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        return conv1x1(input, self.weight, self.bias)
+        if not is_channels_last_on_cpu(input) or input.dtype != self.weight.dtype:
+            return F.conv2d(input, self.weight, self.bias)
+        rows = input.permute(0, 2, 3, 1)  # pixels lie as rows
+        return F.linear(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def conv_nd(

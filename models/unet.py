@@ -1,10 +1,5 @@
 """One U-Net and its four uses: mean net, variance net, time-conditioned net, upsampler.
 
-Not the place for layers (`models.blocks`), for the embedding and the way down (`models.blocks`),
-for
-hyper-parameters and their validation (`models.config`), nor for losses, samplers or mixed-precision
-training.
-
 Attribute names and positions are the checkpoint format: those of `models.blocks`, then
 `output_blocks.I.J` and `out.0/.2`, in this order, with the names of `models.blocks` below them. Do
 not renumber, reorder or rename them.

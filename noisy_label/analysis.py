@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from noisy_label.flags import BIASED, UNIFORM
@@ -20,7 +22,6 @@ from noisy_label.noise import (
     share_of_wrong_largest,
     uniform_law,
 )
-from utils.files.atomic import JsonObject
 from utils.seeds import stable_seed
 
 # probabilities of the right class that fp32 cannot tell from 1
@@ -114,7 +115,7 @@ def net_figures(log_probabilities: Array, labels: Labels, noisy: NoisyLabels) ->
     return dict(zip(NET_FIGURES, figures, strict=True))
 
 
-def class_means(log_probabilities: Array, labels: Labels, law: Array) -> JsonObject:
+def class_means(log_probabilities: Array, labels: Labels, law: Array) -> dict[str, Any]:
     """Mean softmax and mean law of the images of each right class, (K, K) lists."""
     kinds = range(law.shape[1])
     members = [labels == kind for kind in kinds]

@@ -21,7 +21,7 @@ import torch
 
 from noisy_label.flags import EMNIST_SETS, IMAGE_SIDE
 from noisy_label.noise import NUM_CLASSES
-from utils.files.atomic import JsonObject, atomic_write, open_binary
+from utils.files.atomic import atomic_write, open_binary
 from utils.files.storage import make_folder
 from utils.images.digits import load_digit_images
 from utils.process.errors import CheckpointError, DataError
@@ -275,7 +275,7 @@ def read_digits(seed: int = 0) -> dict[str, Split]:
     return {name: (images[places], labels[places]) for name, places in parts.items()}
 
 
-def describe_split(images: torch.Tensor, labels: torch.Tensor) -> JsonObject:
+def describe_split(images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
     """What tells a split from others: number, and the sha256 of images and of right labels."""
     return {
         "num_images": len(images),

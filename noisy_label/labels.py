@@ -17,7 +17,7 @@ import numpy as np
 
 from noisy_label.flags import BIASED, UNIFORM
 from noisy_label.noise import NUM_CLASSES, Array, Labels, biased_law, uniform_law
-from utils.files.atomic import JsonObject, write_json_atomic
+from utils.files.atomic import write_json_atomic
 from utils.files.identity import differences
 from utils.files.records import read_record
 from utils.files.storage import make_folder
@@ -110,7 +110,9 @@ def record_path(path: str) -> str:
     return f"{path}.json"
 
 
-def save_with_record(path: str, noisy: NoisyLabels, data: JsonObject, drawn: JsonObject) -> None:
+def save_with_record(
+    path: str, noisy: NoisyLabels, data: Mapping[str, Any], drawn: Mapping[str, Any]
+) -> None:
     """Writes labels and their record.
 
     Args:
@@ -129,8 +131,8 @@ def save_with_record(path: str, noisy: NoisyLabels, data: JsonObject, drawn: Jso
 def load_for(
     path: str,
     right: Labels,
-    data: JsonObject,
-    noise: JsonObject,
+    data: Mapping[str, Any],
+    noise: Mapping[str, Any],
     log: Log,
     num_classes: int = NUM_CLASSES,
 ) -> NoisyLabels:
@@ -175,7 +177,9 @@ def load_for(
     return noisy
 
 
-def refuse_to_replace(path: str, data: JsonObject, drawn: JsonObject, log: Log) -> None:
+def refuse_to_replace(
+    path: str, data: Mapping[str, Any], drawn: Mapping[str, Any], log: Log
+) -> None:
     """Refuses to replace labels that were drawn otherwise, or for other images.
 
     A file without a record, of another tool, is replaced with a notice.
@@ -219,7 +223,7 @@ def require_one_draw(path: str, held_out_path: str) -> None:
         )
 
 
-def read_label_record(path: str) -> JsonObject | None:
+def read_label_record(path: str) -> dict[str, Any] | None:
     """The record of a file of labels; None if there is none.
 
     Raises:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.files.atomic import JsonObject, write_bytes_atomic
+from utils.files.atomic import write_bytes_atomic
 from utils.report.html import Axis, Series
 
 _COLUMNS = 5
@@ -19,7 +20,7 @@ _COLOURS = MappingProxyType(
 _STYLES = MappingProxyType({"line": "-", "points": "o-", "dots": ".", "crosses": "x"})
 
 
-def draw_class_probabilities(path: str, content: JsonObject) -> None:
+def draw_class_probabilities(path: str, content: Mapping[str, Any]) -> None:
     """For the images of each right class: the mean softmax as bars, the mean law as marks.
 
     Args:

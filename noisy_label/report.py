@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -27,7 +28,7 @@ from noisy_label.sweep import (
     result_of,
     seeds,
 )
-from utils.files.atomic import JsonObject, write_text_atomic
+from utils.files.atomic import write_text_atomic
 from utils.report.html import (
     Axis,
     Child,
@@ -65,10 +66,10 @@ _GRID = [i / 200 for i in range(201)]
 _CONFIDENCE = 0.95
 
 
-def summarise(flags: SweepFlags, training_labels: Labels, test_labels: Labels) -> JsonObject:
+def summarise(flags: SweepFlags, training_labels: Labels, test_labels: Labels) -> dict[str, Any]:
     """Sections ``settings``, ``clean``, ``runs`` and ``theorem`` (docs/file_formats.md)."""
     clean = [_finished(run, flags) for run in clean_runs(flags)]
-    by_place: dict[tuple[str, float], list[JsonObject]] = {}
+    by_place: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for run in noisy_runs(flags):
         by_place.setdefault((run.noise_type, run.alpha), []).append(_finished(run, flags))
     places = [(noise_type, alpha) for noise_type in flags.types for alpha in flags.shares]
@@ -92,7 +93,7 @@ _SPLITS = (TRAINING, TEST)
 
 
 def over_seeds(
-    results: Sequence[JsonObject], section: str, name: str
+    results: Sequence[Mapping[str, Any]], section: str, name: str
 ) -> dict[str, float | list[float] | None]:
     """Mean over seeds and its 95 % interval by Student's t; no interval of a single seed.
 
@@ -110,7 +111,7 @@ def over_seeds(
     return {"mean": mean, "interval": interval}
 
 
-def _row(noise_type: str, alpha: float, results: Sequence[JsonObject]) -> JsonObject:
+def _row(noise_type: str, alpha: float, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "noise_type": noise_type,
         "alpha": alpha,
@@ -122,7 +123,7 @@ def _row(noise_type: str, alpha: float, results: Sequence[JsonObject]) -> JsonOb
     }
 
 
-def _finished(run: SweepRun, flags: SweepFlags) -> JsonObject:
+def _finished(run: SweepRun, flags: SweepFlags) -> dict[str, Any]:
     result = result_of(run, flags.output_dir)
     assert result is not None, run
     return result
@@ -130,7 +131,7 @@ def _finished(run: SweepRun, flags: SweepFlags) -> JsonObject:
 
 def _prediction(
     noise_type: str, flags: SweepFlags, test_labels: Labels, num_classes: int
-) -> JsonObject:
+) -> dict[str, Any]:
     """The accuracy of a net that has learned q, against α, and where that falls.
 
     For generated noise each image has a flip point of its own; their median stands for all.
@@ -174,7 +175,7 @@ _LAW_HEAD = (
     "cross entropy, drawn training labels",
 )
 _X_AXIS = Axis("share of right labels", 0.0, 1.0)
-Summary = JsonObject
+Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def text_table(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _with_interval(value: JsonObject) -> str:
+def _with_interval(value: Mapping[str, Any]) -> str:
     if value["interval"] is None:
         return f"{value['mean']:.4f}"
     low, high = value["interval"]
@@ -226,7 +227,7 @@ def write_report(log_dir: str, summary: Summary) -> str:
     return path
 
 
-def _runs_of(summary: Summary, noise_type: str) -> list[JsonObject]:
+def _runs_of(summary: Summary, noise_type: str) -> list[Mapping[str, Any]]:
     return [row for row in summary["runs"] if row["noise_type"] == noise_type]
 
 
@@ -234,11 +235,11 @@ def _types(summary: Summary) -> list[str]:
     return [noise_type for noise_type in NAMES if noise_type in summary["theorem"]]
 
 
-def _ratios(rows: Sequence[JsonObject]) -> list[float]:
+def _ratios(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     return [row["noise"]["ratio_of_correct_labels"]["mean"] for row in rows]
 
 
-def _values(rows: Sequence[JsonObject], section: str, name: str) -> list[float]:
+def _values(rows: Sequence[Mapping[str, Any]], section: str, name: str) -> list[float]:
     return [row[section][name]["mean"] for row in rows]
 
 
@@ -347,7 +348,7 @@ def _tables(summary: Summary) -> list[Html]:
     ]
 
 
-def _accuracy_cells(row: JsonObject) -> Sequence[Child]:
+def _accuracy_cells(row: Mapping[str, Any]) -> Sequence[Child]:
     return [
         number(row["alpha"], 3),
         number(row["noise"]["ratio_of_correct_labels"]["mean"]),
@@ -358,7 +359,7 @@ def _accuracy_cells(row: JsonObject) -> Sequence[Child]:
     ]
 
 
-def _law_cells(row: JsonObject) -> Sequence[Child]:
+def _law_cells(row: Mapping[str, Any]) -> Sequence[Child]:
     return [
         number(row["alpha"], 3),
         _cell(row[TEST]["cross_entropy"]),
@@ -369,7 +370,7 @@ def _law_cells(row: JsonObject) -> Sequence[Child]:
     ]
 
 
-def _cell(value: JsonObject) -> Html:
+def _cell(value: Mapping[str, Any]) -> Html:
     interval = value["interval"]
     small = None
     if interval is not None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
 from noisy_label.loops import Stopped, predict
 from noisy_label.noise import Array
 from noisy_label.tasks import Images, load_net, train_net
-from utils.files.atomic import JsonObject, atomic_write, write_json_atomic
+from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import find_record, require_numbers, require_same_settings
 from utils.files.storage import make_folder, number_name
 from utils.logger import RunLogger
@@ -112,13 +113,13 @@ def require_same_sweep(flags: SweepFlags, splits: Mapping[str, Split]) -> None:
     )
 
 
-def result_of(run: SweepRun, output_dir: str) -> JsonObject | None:
+def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:
     """What a finished run found; None if it is not finished, or its file does not say all of it."""
     sections = _CLEAN_SECTIONS if run.noise_type == CLEAN else _NOISY_SECTIONS
     return read_figures(os.path.join(run.folder(output_dir), RESULT_FILE), sections)
 
 
-def read_figures(path: str, sections: Mapping[str, Sequence[str]]) -> JsonObject | None:
+def read_figures(path: str, sections: Mapping[str, Sequence[str]]) -> dict[str, Any] | None:
     """The mapping in a file; None if there is none that can be read and has these figures.
 
     Args:
@@ -126,7 +127,7 @@ def read_figures(path: str, sections: Mapping[str, Sequence[str]]) -> JsonObject
         sections: names of the figures of each section.
     """
 
-    def check(content: JsonObject) -> None:
+    def check(content: dict[str, Any]) -> None:
         require_numbers(
             content[section][name] for section in sections for name in sections[section]
         )
@@ -174,7 +175,7 @@ def _train_and_judge(
     train: LabelTrainFlags,
     splits: tuple[Images, Images],
     logger: RunLogger,
-) -> JsonObject | None:
+) -> dict[str, Any] | None:
     images, held_out = splits
     num_classes = images.num_classes
     result = {"noise_type": run.noise_type, "alpha": run.alpha, "seed": run.seed}

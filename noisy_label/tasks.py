@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -43,7 +44,7 @@ from noisy_label.labels import (
 from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
 from noisy_label.noise import NUM_CLASSES, Labels, count_classes
 from utils import dist_util
-from utils.files.atomic import JsonObject, sha256_of, write_json_atomic
+from utils.files.atomic import sha256_of, write_json_atomic
 from utils.files.identity import Identity
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
@@ -62,7 +63,7 @@ class Images:
 
     inputs: torch.Tensor
     labels: Labels
-    data: JsonObject
+    data: Mapping[str, Any]
 
     @property
     def num_classes(self) -> int:
@@ -282,8 +283,8 @@ def _report(
     laws: tuple[NoisyLabels, NoisyLabels | None],
     logger: RunLogger,
 ) -> None:
-    figures: JsonObject = {}
-    means: JsonObject = {}
+    figures: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for name, images, noisy in zip((TRAINING, TEST), splits, laws, strict=True):
         found = predict(model, images.inputs)
         if noisy is None:

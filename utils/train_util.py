@@ -35,9 +35,9 @@ from utils.loops.data import (
     batch_slice,
     endless,
     first_tensor,
+    naming_loader_deaths,
     to_device,
 )
-from utils.loops.loader import naming_loader_deaths
 from utils.loops.networks import compiled_for
 from utils.loops.state import TrainState
 from utils.process.errors import CheckpointError

@@ -20,8 +20,7 @@ from sr_var.flags.scripts import DataFlags
 from utils.flags.training import TrainFlags
 from utils.images.dataset import CropBatch, CropItem, Entry, TestCrops, train_crops
 from utils.images.pixels import bytes_to_image
-from utils.loops.data import TrainData, shard_batches
-from utils.loops.loader import default_num_workers, loaded, make_loader
+from utils.loops.data import TrainData, default_num_workers, loaded, make_loader, shard_batches
 
 
 class Photographs(NamedTuple):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import UNetConfig
-from models.cpu.winograd import pays, prefers_channels_last, winograd_conv2d
+from models.cpu import pays, prefers_channels_last, winograd_conv2d
 from models.layers import Conv1x1, Conv3x3, conv_nd
 from models.unet import UNetModel
 from tests.models.nets import fill, noise

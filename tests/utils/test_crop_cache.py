@@ -22,7 +22,7 @@ from utils.images import cache as crop_cache
 from utils.images.cache import DATA_FILE, INDEX_FILE, CenterCrop
 from utils.images.dataset import CropBatch, CropDataset, Entry, TestCrops
 from utils.images.decode import BadImageError
-from utils.loops.loader import make_loader
+from utils.loops.data import make_loader
 from utils.process.errors import DataError, StopRequested, StorageError
 
 SIDE = 16

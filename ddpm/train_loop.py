@@ -10,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 
 from ddpm.stored_flags import CLASSES_KEY, differing_classes, known_classes
@@ -151,23 +150,10 @@ def noising(
         condition: what the network is given besides, on this device.
     """
     seeds = [stable_seed(seed, "noise", int(place)) for place in positions]
-    t, weight = draw_timesteps(schedule_sampler, seeds)
+    t, weight = schedule_sampler.sample(seeds)
     device = images.device
     noise = seeded_noise(seeds, tuple(images.shape[1:]), device)
     return Noising(t.to(device), weight.to(device), noise, condition)
-
-
-def draw_timesteps(
-    schedule_sampler: ScheduleSampler, seeds: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One timestep per seed from the sampler's distribution p, and the loss weights 1 / (T p_t)."""
-    weights = schedule_sampler.weights().numpy()
-    probabilities = weights / weights.sum()
-    uniform = np.array([np.random.default_rng(seed).random() for seed in seeds])
-    # the last entry of the cumulated sum may fall short of 1 by rounding
-    t = np.searchsorted(np.cumsum(probabilities)[:-1], uniform, side="right")
-    loss_weights = 1 / (len(probabilities) * probabilities[t])
-    return torch.from_numpy(t), torch.from_numpy(loss_weights).float()
 
 
 def seeded_noise(seeds: list[int], shape: tuple[int, ...], device: torch.device) -> torch.Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from diffusion.bound import mean_flat, vb_term_bpd
-from diffusion.forward import posterior_mean
 from diffusion.reverse import ReverseProcess
 from diffusion.types import Condition, LossType, Model, ModelMeanType, StepOptions
 
@@ -46,11 +45,12 @@ def training_losses(
     noise = torch.randn_like(x_start) if noise is None else noise
     x_t = process.q_sample(x_start, t, noise=noise)
     output = process.evaluate(model, x_t, t, model_kwargs)
-    if process.loss_type.is_vb():
+    if process.loss_type in (LossType.KL, LossType.RESCALED_KL):
         weight = process.num_timesteps if process.loss_type is LossType.RESCALED_KL else 1
         return {"loss": weight * _vb_term(process, output, x_start, x_t, t)}
     prediction, variance_values = process.split(output, x_t)
-    mse = mean_flat((_target(process, x_start, x_t, t, noise) - prediction) ** 2)
+    is_eps = process.model_mean_type is ModelMeanType.EPSILON
+    mse = mean_flat(((noise if is_eps else x_start) - prediction) ** 2)
     if variance_values is None:
         return {"mse": mse, "loss": mse}
     frozen = torch.cat([prediction.detach(), variance_values], dim=1)  # (B, 2C, ...)
@@ -67,13 +67,3 @@ def _vb_term(
     # A clamp would cut the gradient exactly where the prediction is worst.
     out = process.p_of_output(c, output, x_t, StepOptions(clip_denoised=False))
     return vb_term_bpd(c, x_start, x_t, t, out)
-
-
-def _target(
-    process: ReverseProcess, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor
-) -> Tensor:
-    if process.model_mean_type is ModelMeanType.EPSILON:
-        return noise
-    if process.model_mean_type is ModelMeanType.START_X:
-        return x_start
-    return posterior_mean(process.coefficients_at(t, x_t.ndim), x_start, x_t)

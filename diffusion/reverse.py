@@ -21,7 +21,6 @@ from diffusion.forward import (
     posterior_mean,
     respaced_betas,
     xstart_from_eps,
-    xstart_from_xprev,
 )
 from diffusion.schedules import check_betas
 from diffusion.types import Condition, LossType, Model, ModelMeanType, ModelVarType, StepOptions
@@ -105,7 +104,7 @@ class ReverseProcess(ForwardProcess):
         """Return p(x_{t-1} | x_t) and the x_start it rests on.
 
         The mean is that of the posterior at the predicted x_start (Ho et al. 2020, arXiv
-        2006.11239, equation 7), or the prediction itself for PREVIOUS_X.
+        2006.11239, equation 7).
 
         Args:
             model: the network.
@@ -131,11 +130,8 @@ class ReverseProcess(ForwardProcess):
         prediction, variance_values = self.split(output, x)
         variance, log_variance = self._variance(c, variance_values)
         pred_xstart = self.xstart_of_prediction(c, prediction, x, options)
-        mean = prediction
-        if self.model_mean_type is not ModelMeanType.PREVIOUS_X:
-            mean = posterior_mean(c, pred_xstart, x)
         return {
-            "mean": mean,
+            "mean": posterior_mean(c, pred_xstart, x),
             "variance": variance,
             "log_variance": log_variance,
             "pred_xstart": pred_xstart,
@@ -145,12 +141,8 @@ class ReverseProcess(ForwardProcess):
         self, c: Coefficients[Tensor], prediction: Tensor, x: Tensor, options: StepOptions
     ) -> Tensor:
         """Return the x_start that the network's mean prediction stands for."""
-        if self.model_mean_type is ModelMeanType.START_X:
-            pred_xstart = prediction
-        elif self.model_mean_type is ModelMeanType.EPSILON:
-            pred_xstart = xstart_from_eps(c, x, prediction)
-        else:
-            pred_xstart = xstart_from_xprev(c, x, prediction)
+        is_eps = self.model_mean_type is ModelMeanType.EPSILON
+        pred_xstart = xstart_from_eps(c, x, prediction) if is_eps else prediction
         if options.denoised_fn is not None:
             pred_xstart = options.denoised_fn(pred_xstart)
         return pred_xstart.clamp(-1.0, 1.0) if options.clip_denoised else pred_xstart

@@ -1,4 +1,4 @@
-"""What a caller chooses about a process: its callables, its three types, the options of a step.
+"""What a caller chooses about a process: its callables, its types, the options of a step.
 
 IDDPM is Nichol & Dhariwal 2021 (arXiv 2102.09672).
 """
@@ -22,7 +22,6 @@ Condition = Mapping[str, object]
 class ModelMeanType(enum.Enum):
     """What the network predicts."""
 
-    PREVIOUS_X = enum.auto()  # the mean of x_{t-1}
     START_X = enum.auto()  # x_start
     EPSILON = enum.auto()  # the noise in x_t
 
@@ -47,10 +46,6 @@ class LossType(enum.Enum):
     RESCALED_MSE = enum.auto()  # the same with the bound weighted by T/1000, IDDPM equation 16
     KL = enum.auto()  # the bound
     RESCALED_KL = enum.auto()  # the bound times T, an estimate of the sum over timesteps
-
-    def is_vb(self) -> bool:
-        """Return whether the variational bound is the whole loss."""
-        return self in (LossType.KL, LossType.RESCALED_KL)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.train_loop import draw_timesteps, seeded_noise
+from ddpm.train_loop import seeded_noise
 from diffusion.timesteps import LossSecondMomentResampler, UniformSampler
 from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
 from sr_var.degradation import area_downsample
@@ -78,7 +78,7 @@ def test_timesteps_follow_the_law_of_the_schedule_sampler_and_weights_undo_it() 
     sampler = LossSecondMomentResampler(4, history_per_term=1, uniform_prob=0.0)
     losses = torch.tensor([1.0, 2.0, 3.0, 4.0])
     sampler.update_with_all_losses(torch.arange(4), losses)
-    t, weight = draw_timesteps(sampler, list(range(20_000)))
+    t, weight = sampler.sample(range(20_000))
     expected = losses.numpy() / 10
     found = np.bincount(t.numpy(), minlength=4) / 20_000
     np.testing.assert_allclose(found, expected, atol=4 * 0.5 / 20_000**0.5)
@@ -93,7 +93,7 @@ def test_largest_uniform_number_still_gives_a_timestep(monkeypatch: pytest.Monke
             return float(np.nextafter(1, 0))
 
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Generator())
-    t, _ = draw_timesteps(UniformSampler(1000), [0])
+    t, _ = UniformSampler(1000).sample([0])
     assert t.tolist() == [999]
 
 

@@ -1,7 +1,4 @@
-"""Small parts that networks are made of: layers by dimension, norms, attention, casts.
-
-Not the place for an architecture (`models.unet`) or for hyper-parameters (`models.config`).
-"""
+"""Small parts that networks are made of: layers by dimension, norms, attention, casts."""
 
 from __future__ import annotations
 
@@ -43,7 +40,6 @@ class GroupNorm32(nn.GroupNorm):
     """
 
     def __init__(self, channels: int) -> None:
-        """Create the norm of a tensor with `channels` channels."""
         super().__init__(math.gcd(_MAX_GROUPS, channels), channels)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -70,10 +66,6 @@ class SiLUInPlace(nn.SiLU):
 class Conv3x3(nn.Conv2d):
     """A convolution of 3×3 pixels, padding 1 and stride 1."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Create the layer; parameters are those of `nn.Conv2d`."""
-        super().__init__(in_channels, out_channels, 3, padding=1)
-
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
         if pays(input, self.weight):
@@ -83,10 +75,6 @@ class Conv3x3(nn.Conv2d):
 
 class Conv1x1(nn.Conv2d):
     """A convolution of single pixels."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Create the layer; parameters are those of `nn.Conv2d`."""
-        super().__init__(in_channels, out_channels, 1)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
@@ -106,11 +94,11 @@ def conv_nd(
     padding: int = 0,
 ) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
     """Return a convolution over `dims` spatial axes (1, 2 or 3)."""
-    if (dims, kernel_size, stride, padding) == (2, 3, 1, 1):
-        return Conv3x3(in_channels, out_channels)
-    if (dims, kernel_size, stride, padding) == (2, 1, 1, 0):
-        return Conv1x1(in_channels, out_channels)
     conv: Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d] = _CONVS[dims - 1]
+    if (dims, kernel_size, stride, padding) == (2, 3, 1, 1):
+        conv = Conv3x3
+    elif (dims, kernel_size, stride, padding) == (2, 1, 1, 0):
+        conv = Conv1x1
     return conv(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
 
 

@@ -109,7 +109,7 @@ def test_wide_networks_keep_channels_last_throughout(
 
 
 def test_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = Conv3x3(96, 96), channels_last(noise(1, 96, 32, 32))
+    layer, x = conv_nd(2, 96, 96, 3, padding=1), channels_last(noise(1, 96, 32, 32))
     fast = layer(x)
     monkeypatch.setenv("WINOGRAD", "0")
     assert not prefers_channels_last(x)

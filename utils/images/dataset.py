@@ -19,9 +19,18 @@ from utils.files.atomic import JsonObject
 from utils.files.identity import list_digest
 from utils.flags.groups import ENLARGE, ERROR, CropFlags
 from utils.flags.training import TrainFlags
-from utils.images.cache import CenterCrop, Crop, CropSource, crop_source, in_channels
+from utils.images.cache import crop_source
 from utils.images.decode import BadImageError
-from utils.images.files import random_crop_arr, random_flip, read_crop, resolve_image_path
+from utils.images.files import (
+    CenterCrop,
+    Crop,
+    CropSource,
+    in_channels,
+    random_crop_arr,
+    random_flip,
+    read_crop,
+    resolve_image_path,
+)
 from utils.images.notes import (
     ImageNotes,
     look_at_some,

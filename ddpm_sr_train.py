@@ -58,7 +58,6 @@ def main(argv: list[str] | None = None) -> int:
             model=model,
             diffusion=diffusion,
             schedule_sampler=sampler,
-            is_class_cond=flags.class_cond,
             data=data,
             class_names=class_names(data.dataset.entries) if flags.class_cond else [],
             identity=sr_identity(flags, process_flags, is_training=True),

@@ -53,9 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(residuals)
         mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
-        data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
-        )
+        data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
         create = partial(create_var_model, **vars(model_flags))
         model = new_network(create, train.precision, log)
         start_at_usual_spread(model.out, model_flags)

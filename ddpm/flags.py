@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.flags.groups import AutoBatch, Compute, Output, PrecisionFlags, ScriptFlags
 from utils.flags.training import TrainFlags
-from utils.script_util import flag, with_values
+from utils.script_util import FlagValues, flag, with_values
 
 # the keys of diffusion.samplers.SAMPLERS, which needs torch
 SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
@@ -127,9 +127,9 @@ class Preset:
     flags: Mapping[str, Any]
 
 
-def make_preset(file: str, *parts: Mapping[str, Any], **more: Any) -> Preset:
+def make_preset(file: str, *parts: Mapping[str, object], **more: Any) -> Preset:
     """A preset of flags that are put together; later ones win."""
-    flags: dict[str, Any] = {}
+    flags: FlagValues = {}
     for part in (*parts, more):
         flags |= part
     return Preset(file, MappingProxyType(flags))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
-from utils.files.atomic import sha256_of
+from utils.files.atomic import JsonObject, sha256_of
 from utils.files.identity import Identity
 from utils.metrics import HALF_RANGE_255
 from utils.script_util import defaults, free_flags, require_at_least
@@ -96,7 +96,7 @@ def denoiser_identity(
     )
 
 
-def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> dict[str, Any]:
+def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> JsonObject:
     """What a network's output depends on: its weights, and flags that change what they compute.
 
     Args:
@@ -109,7 +109,7 @@ def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> di
     return {"model_sha256": sha256_of(model_path), **kept}
 
 
-def setting_defaults(*flags: type[Any]) -> dict[str, Any]:
+def setting_defaults(*flags: type[Any]) -> JsonObject:
     """What a record of settings that lacks one of the flags was made with.
 
     Args:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from utils.files.atomic import JsonObject
 from utils.files.identity import Identity, made_with, shown
 from utils.flags.groups import PrecisionFlags
 from utils.flags.stored import stored_value
@@ -36,7 +37,7 @@ def class_names(entries: Sequence[Entry]) -> list[str]:
     return names if any(names) else []
 
 
-def known_classes(state: Mapping[str, Any], path: str) -> list[str]:
+def known_classes(state: JsonObject, path: str) -> list[str]:
     """The names that a checkpoint keeps.
 
     Args:
@@ -137,7 +138,7 @@ class Start:
     """
 
     path: str = ""
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    manifest: JsonObject = field(default_factory=dict)
     is_resumed: bool = False
     is_new_run: bool = False
     is_in_charge: bool = False
@@ -233,7 +234,7 @@ def follow_checkpoint(
 
 def _what_changed(
     args: argparse.Namespace,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     changed: Set[str],
     free: Set[str],
     start: Start,

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ddpm.flags import (
     DenoiserFlags,
@@ -37,7 +37,7 @@ from utils.flags.groups import (
 )
 from utils.flags.training import TrainFlags
 from utils.machine.launch import read_launch
-from utils.script_util import flag, from_args, require_at_least
+from utils.script_util import FlagValues, flag, from_args, require_at_least
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
 
@@ -293,7 +293,7 @@ class ClassifierProcessFlags(ImageDiffusionFlags):
     noised: bool = flag(True, "train on noisy images (a guide must; an evaluator need not)")
 
     @property
-    def known_noise(self) -> dict[str, Any]:
+    def known_noise(self) -> FlagValues:
         """What of it a classifier depends on; a guide's must be that of its denoiser."""
         return {**noise_of(self), "noised": self.noised}
 
@@ -317,7 +317,7 @@ class ClassifierTrainFlags(SaveFlags, ClassifierPrecisionFlags):
         return PrecisionFlags(use_fp16=use_fp16, use_bf16=self.use_bf16).precision
 
 
-def noise_of(process: DiffusionFlags) -> dict[str, Any]:
+def noise_of(process: DiffusionFlags) -> FlagValues:
     """The flags of a process that decide how noisy an image is at which t."""
     names = ("diffusion_steps", "noise_schedule", "rescale_timesteps")
     return {name: getattr(process, name) for name in names}

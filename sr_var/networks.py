@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ddpm.stored_flags import start_of_file
 from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
@@ -141,7 +141,7 @@ def frozen_means(
 
 
 def report_leakage(
-    model: torch.nn.Module, data: TrainData[Any], num_images: int, logger: RunLogger, step: int
+    model: torch.nn.Module, data: TrainData, num_images: int, logger: RunLogger, step: int
 ) -> None:
     """Measures and logs what the variance net is spared by cross-fitting; all processes join.
 

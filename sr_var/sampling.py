@@ -184,22 +184,22 @@ class SRSampler(Sampler[Row]):
             if crop is None:
                 self._num_skipped += 1
                 return None
-            low_res = self._low_res(crop["high_res"])
+            low_res = self._low_res(crop.image)
             if not (has_own and is_known_input(path, to_hwc(image_to_255(low_res)))):
                 save_image(path, low_res)
         elif has_own and self._num_looked_at < NUM_LOOKED_AT:
             self._num_looked_at += 1
             with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
                 if (crop := self._crops[position]) is not None:
-                    is_known_input(path, to_hwc(image_to_255(self._low_res(crop["high_res"]))))
+                    is_known_input(path, to_hwc(image_to_255(self._low_res(crop.image))))
         return ImageJob(entry.name, entry.y, low_res, missing, moments, num_wanted)
 
     # ---- what the network is told
 
     def _first_rows(self, size: int) -> Sequence[Row]:
         crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
-        low_res = self._low_res(crop["high_res"])
-        return [(ImageJob("dry run", crop["y"], low_res, [0], None, 1), 0)] * size
+        low_res = self._low_res(crop.image)
+        return [(ImageJob("dry run", crop.label, low_res, [0], None, 1), 0)] * size
 
     def _seed(self, row: Row) -> int:
         return stable_seed(self._flags.seed, row[0].name, row[1])

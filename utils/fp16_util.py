@@ -7,7 +7,6 @@ here waits for the device: whether a step overflowed is decided, acted on and co
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
@@ -110,7 +109,7 @@ class MixedPrecisionTrainer:
 
     def state_dict_of(self, tensors: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The model's state_dict in fp32, with the given tensors in place of its parameters."""
-        state: dict[str, Any] = self.model.state_dict()
+        state: dict[str, torch.Tensor] = self.model.state_dict()
         state.update(zip(self.names, tensors, strict=True))
         return {
             name: value.detach().float() if value.is_floating_point() else value.detach()

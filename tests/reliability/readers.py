@@ -52,9 +52,9 @@ from tests.reliability.seed_files import (
 )
 from utils.files.lock import _is_dead
 from utils.files.records import require_same_settings
-from utils.images.cache import CenterCrop, CropCache, Record
+from utils.images.cache import CropCache, Record
 from utils.images.decode import ImageFacts
-from utils.images.files import image_size, open_image
+from utils.images.files import CenterCrop, image_size, open_image
 from utils.loops.checkpoint import CheckpointStore
 from utils.machine.cost import seconds_per_item
 from utils.untrusted.arrays import read_npz

@@ -71,7 +71,7 @@ def batch_of(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(x), torch.stack(y)
 
 
-class RecordedData(TrainData[Any]):
+class RecordedData(TrainData):
     """Shuffled images; ``seen`` lists the index of every item handed out."""
 
     def __init__(self, batch_size: int, *, num_items: int = NUM_ITEMS, **rest: Any) -> None:

@@ -15,7 +15,7 @@ from utils.fp16_util import (
     MixedPrecisionTrainer,
     global_norm,
 )
-from utils.loops.ema import WeightAverages
+from utils.loops.state import WeightAverages
 
 SCALE = 10.0
 LOW = [torch.float16, torch.bfloat16]

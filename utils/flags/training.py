@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 from utils.flags.groups import Batch, Compute, PrecisionFlags, ScriptFlags, Strict
-from utils.script_util import flag, require_at_least
+from utils.script_util import FlagValues, flag, require_at_least
 
 UNLIMITED_STEPS = int(1e8)
 
@@ -72,7 +71,7 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
             if not 0 <= rate < 1:
                 raise ValueError(f"--ema_rate {rate} must be in [0, 1)")
 
-    def common(self) -> dict[str, Any]:
+    def common(self) -> FlagValues:
         """The flags that every training has, as keywords for ``TrainLoop``."""
         return {field.name: getattr(self, field.name) for field in fields(TrainFlags)}
 

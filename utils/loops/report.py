@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from utils import dist_util
+from utils.files.atomic import JsonObject
 from utils.flags.training import TrainFlags
 from utils.fp16_util import MIN_LG_LOSS_SCALE, MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointStore, model_file_name
@@ -31,7 +31,7 @@ def say_start(
     model: torch.nn.Module,
     flags: TrainFlags,
     step: int,
-    stored: Mapping[str, Any],
+    stored: JsonObject,
     log: Callable[[str], None],
 ) -> None:
     """Says what of the flags the network cannot have, and how large the batch of all processes is.
@@ -57,7 +57,7 @@ def say_start(
         )
 
 
-def _stored_batch(stored: Mapping[str, Any], step: int) -> int | None:
+def _stored_batch(stored: JsonObject, step: int) -> int | None:
     """The global batch of a checkpoint; told from the place in the data where it is not there."""
     batch, position = stored.get(_BATCH_KEY), stored.get("position")
     if batch is None and isinstance(position, int) and step and position % step == 0:

@@ -10,13 +10,12 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from ddpm.flags import Preset, make_preset, settle_preset
-from utils.script_util import flag
+from utils.script_util import FlagValues, flag
 
 CHECKPOINT_DIR = "checkpoints/ddpm_sr"
-_UPSAMPLER: dict[str, Any] = {
+_UPSAMPLER: FlagValues = {
     "num_channels": 192,
     "num_res_blocks": 2,
     "learn_sigma": True,

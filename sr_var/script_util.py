@@ -19,24 +19,24 @@ from models.config import (
 )
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
-from utils.script_util import defaults
+from utils.script_util import FlagValues, defaults
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
     from models.unet import SuperResModel, UNetModel, VarianceModel
 
 
-def mean_model_defaults() -> dict[str, Any]:
+def mean_model_defaults() -> FlagValues:
     """Flag → default of the mean net."""
     return defaults(MeanModelFlags)
 
 
-def var_model_defaults() -> dict[str, Any]:
+def var_model_defaults() -> FlagValues:
     """Flag → default of the variance net."""
     return defaults(VarModelFlags)
 
 
-def sr_model_and_diffusion_defaults() -> dict[str, Any]:
+def sr_model_and_diffusion_defaults() -> FlagValues:
     """Flag → default of the diffusion model: its network and its process."""
     return {**defaults(SRDiffusionModelFlags), **defaults(DiffusionFlags)}
 
@@ -100,7 +100,7 @@ def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, Gaussian
     return model, create_diffusion(diffusion_flags)
 
 
-def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> dict[str, Any]:
+def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> FlagValues:
     """The keywords of :func:`create_sr_model`.
 
     Raises:

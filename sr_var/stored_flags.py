@@ -22,12 +22,12 @@ from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_
 from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
-from utils.files.atomic import StrPath, write_text_atomic
+from utils.files.atomic import JsonObject, StrPath, write_text_atomic
 from utils.files.records import Identity, differences, made_with
 from utils.files.storage import is_file
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
-from utils.script_util import defaults, flags_of, free_flags
+from utils.script_util import FlagValues, defaults, flags_of, free_flags
 from utils.untrusted.pickle_machine import brief
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
@@ -81,7 +81,7 @@ def save_model_args(path: str, flags: MeanModelFlags) -> None:
 
 def load_model_args(
     path: str, flags_class: type[MeanModelFlags], log: Callable[[str], None] = print
-) -> dict[str, Any]:
+) -> FlagValues:
     """The stored flags; a flag that the file lacks keeps its default.
 
     Raises:
@@ -107,11 +107,11 @@ def load_model_args(
 
 
 def _checked(
-    stored: Mapping[str, Any],
+    stored: FlagValues,
     flags_class: type[MeanModelFlags],
     source: str,
     log: Callable[[str], None],
-) -> dict[str, Any]:
+) -> FlagValues:
     known = {one.name: one for one in flags_of(flags_class)}
     unknown = sorted(stored.keys() - known.keys())
     if unknown:
@@ -126,7 +126,7 @@ def _checked(
     return flags
 
 
-def problem_with_images(flags: Mapping[str, Any]) -> str:
+def problem_with_images(flags: Mapping[str, object]) -> str:
     """What a network of the flags could not do with RGB images; empty if nothing."""
     for name, needed in _OF_IMAGES.items():
         if flags[name] != needed:
@@ -145,7 +145,7 @@ def flags_of_checkpoint(
     *,
     path_flag: str = "",
     must_exist: bool = False,
-) -> dict[str, Any]:
+) -> FlagValues:
     """The flags that the network of a checkpoint was made with.
 
     Those in the manifest; of an earlier version's or another tool's checkpoint those in the file
@@ -188,9 +188,7 @@ def flags_of_checkpoint(
     return flags
 
 
-def refuse_other_setting(
-    state: Mapping[str, Any], name: str, value: Any, before: Any = None
-) -> None:
+def refuse_other_setting(state: JsonObject, name: str, value: Any, before: Any = None) -> None:
     """Refuses to resume a run with a setting that it was not begun with.
 
     Args:

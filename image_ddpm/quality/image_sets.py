@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.flags.groups import OrientationFlags
-from utils.images.files import BadImageError, image_facts, read_image, with_extension
+from utils.images.decode import BadImageError
+from utils.images.files import image_facts, read_image, with_extension
 from utils.images.folder import scan
 from utils.images.notes import ImageNotes, note_of
 from utils.process.errors import DataError
@@ -32,7 +33,7 @@ class ImageSet:
         names: of a folder's images, relative to it; None for an array.
         array: (N, H, W, C) uint8, C 1 or 3; None for a folder.
         indices: which of them count, ascending.
-        apply_orientation: of a folder's images, see ``utils.images.files.decode_image``.
+        apply_orientation: of a folder's images, see ``utils.images.decode.decode_image``.
     """
 
     flag: str

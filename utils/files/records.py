@@ -17,13 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from utils.files.atomic import StrPath, read_up_to, write_json_atomic
+from utils.files.atomic import JsonObject, StrPath, read_up_to, write_json_atomic
 from utils.files.storage import make_folder
 from utils.process.errors import CheckpointError, DataError
 
-# what a JSON object says, and what may become one
-JsonObject: TypeAlias = dict[str, Any]
-Settings: TypeAlias = Mapping[str, Any]
+Settings: TypeAlias = Mapping[str, object]
 # raises one of `_FAULTS` for a record that lacks what it should hold
 Check = Callable[[JsonObject], object]
 _FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
@@ -214,10 +212,9 @@ class Identity:
 
     def record(self) -> JsonObject:
         """What a manifest holds of it."""
-        network = {"class": self.network_class, "flags": dict(self.network)}
         parts = {"process": dict(self.process), "data": dict(self.data)}
         if self.network_class:
-            parts["network"] = network
+            parts["network"] = {"class": self.network_class, "flags": dict(self.network)}
         return {name: part for name, part in parts.items() if part}
 
     def flags_that_differ(self, manifest: Settings) -> list[Difference]:
@@ -275,7 +272,7 @@ def made_with(manifest: Settings) -> JsonObject:
     return {**(flags if isinstance(flags, dict) else {}), **_part(manifest, "process")}
 
 
-def _part(manifest: Settings, name: str) -> Settings:
+def _part(manifest: Settings, name: str) -> JsonObject:
     found = manifest.get(name)
     return found if isinstance(found, dict) else {}
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from utils.files.atomic import write_json_atomic
+from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.lock import try_lock
-from utils.files.records import JsonObject, find_record, require_numbers
+from utils.files.records import find_record, require_numbers
 from utils.process.errors import is_out_of_memory
 
 _NUM_TRIES, _PAUSE = 50, 0.1

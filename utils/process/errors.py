@@ -44,10 +44,6 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or not one of this model; or a run lost its footing."""
 
 
-class StopRequested(Exception):
-    """A request to stop came where no loop could end in order; the message says how to go on."""
-
-
 class StorageError(OSError):
     """A file could not be written; the message names the path and the free space."""
 
@@ -66,7 +62,7 @@ def run_main(main: Callable[[], int]) -> None:
     stop_util.first_stop_is_last()
     try:
         code = main()
-    except StopRequested as request:
+    except stop_util.StopRequested as request:
         show(str(request), sys.stderr)
         code = EXIT_STOPPED
     except (KeyboardInterrupt, Exception) as error:
@@ -75,7 +71,7 @@ def run_main(main: Callable[[], int]) -> None:
         if not (is_for_users or is_interrupt) or os.environ.get("TRACEBACK") == "1":
             raise
         if is_interrupt:
-            show("stopped by SIGINT outside of any loop: run it again to go on", sys.stderr)
+            show(stop_util.stop_line("received SIGINT", where="outside of any loop"), sys.stderr)
             code = EXIT_STOPPED
         else:
             words = _without_trace(str(error)) or type(error).__name__

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.results.jobs import sample_path
+from sr_var.results.folder import sample_path
 from sr_var.results.moments import (
     MOMENTS_FILE,
     Array,
@@ -24,7 +24,8 @@ from sr_var.results.moments import (
     block_means,
     load_moments,
 )
-from utils.images.files import BadImageError, open_image
+from utils.images.decode import BadImageError
+from utils.images.files import open_image
 from utils.images.pixels import PowerSums
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments

@@ -17,7 +17,8 @@ from PIL import Image
 from image_ddpm.quality.feature_files import read_input
 from image_ddpm.quality.image_sets import ImageSet, folder_set, require_pairs
 from tests.image_ddpm.quality.sets import pictures, write_folder
-from utils.images.files import MAX_PIXELS, open_image
+from utils.images.decode import MAX_PIXELS
+from utils.images.files import open_image
 from utils.process.errors import DataError
 
 

@@ -18,6 +18,7 @@ from ddpm.stored_flags import Start, differing_classes, start_of_file
 from ddpm.train_loop import NamesClasses, noising
 from diffusion.guidance import CondFn, classifier_gradient
 from diffusion.timesteps import UniformSampler
+from image_ddpm.data import Batch, train_data
 from image_ddpm.flags import (
     ClassifierFlags,
     ClassifierImageFlags,
@@ -29,22 +30,20 @@ from image_ddpm.flags import (
     ImageModelFlags,
     noise_of,
 )
-from image_ddpm.networks import channel_mult
+from image_ddpm.networks import NUM_CLASSES, channel_mult
 from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from utils.files.identity import Identity, differences, made_with
 from utils.flags.stored import stored_value
-from utils.images.dataset import CropDataset, Entry, noting
-from utils.images.pixels import bytes_to_image
+from utils.images.dataset import Entry
 from utils.loops.data import TrainData
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
-from utils.script_util import defaults, flags_of, free_flags
+from utils.script_util import defaults, free_flags
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
 _ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
-(_NUM_CLASSES,) = (one for one in flags_of(ClassifierImageFlags) if one.name == "num_classes")
 
 
 class ClassifierUNet(UNetConfig):
@@ -66,13 +65,7 @@ class ClassifierUNet(UNetConfig):
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A denoiser as far as its guide has to know it.
-
-    Attributes:
-        network: its flags.
-        process: of its noise.
-        start: its checkpoint.
-    """
+    """A denoiser, with its checkpoint, as far as its guide has to know it."""
 
     network: ImageModelFlags
     process: ImageDiffusionFlags
@@ -93,11 +86,9 @@ def create_classifier(
     use_bf16: bool,
     **flags: Any,
 ) -> EncoderUNet:
-    """The network of :class:`ClassifierFlags`; ``classifier_use_fp16`` is left to ``use_fp16``.
+    """The network of `ClassifierFlags`; `classifier_use_fp16` is left to `use_fp16`.
 
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
+    ValueError for a value that makes no network.
     """
     parsed = ClassifierFlags(**flags)
     attention, mult = map(ClassifierUNet.flag, ("attention_resolutions", "channel_mult"))
@@ -122,7 +113,7 @@ def create_classifier(
 
 
 def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:
-    """The keywords of :func:`create_classifier` for a trained classifier, in its own precision."""
+    """The keywords of `create_classifier` for a trained classifier, in its own precision."""
     own = {name: value for name, value in vars(flags).items() if name in vars(ClassifierFlags())}
     return {**own, **image, "use_fp16": flags.classifier_use_fp16, "use_bf16": False}
 
@@ -130,12 +121,9 @@ def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dic
 def classifier_identity(
     flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, Any] = _ANY_NOISE
 ) -> Identity:
-    """What the checkpoints of a classifier are.
+    """What the checkpoints of a classifier of images are.
 
-    Args:
-        flags: of the network.
-        image: ``image_size``, ``in_channels`` and ``num_classes``.
-        noise: of the images that it knows (``ClassifierProcessFlags.known_noise``); empty: any.
+    `noise` is of the images that it knows (`ClassifierProcessFlags.known_noise`); empty: any.
     """
     own = {name: getattr(flags, name) for name in defaults(ClassifierFlags)}
     free = free_flags(ClassifierFlags)
@@ -146,12 +134,6 @@ def load_guide(
     flags: GuideFlags, denoiser: Denoiser, device: torch.device, log: Log
 ) -> Guide | None:
     """What makes of labels (N,) the gradient of the classifier that guides; None without one.
-
-    Args:
-        flags: of the classifier.
-        denoiser: that it is to guide.
-        device: where to compute.
-        log: receives what was loaded.
 
     Raises:
         CheckpointError: if the file is missing, damaged or of another classifier, or one of other
@@ -183,7 +165,7 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
             )
         del asked["num_classes"]  # numbers of no meaning beyond the names
         image["num_classes"] = stored_value(
-            _NUM_CLASSES,
+            NUM_CLASSES,
             made.get("num_classes", network.num_classes),
             f"the manifest of {guide.path}",
         )
@@ -199,8 +181,8 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
 class ClassifierTrainLoop(NamesClasses):
     """Cross entropy of the label given an image that is as noisy as t says.
 
-    Batch: a dict of ``x`` (N, C, H, H), the noisy images, and ``t`` (N,), as the process hands it
-    to networks; label: (N,).
+    Batch: a dict of `x` (N, C, H, H), the noisy images, and `t` (N,), as the process hands it to
+    networks; label: (N,).
     """
 
     def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
@@ -219,24 +201,17 @@ class ClassifierTrainLoop(NamesClasses):
 def load_noisy_images(
     entries: Sequence[Entry],
     flags: ImageDataFlags,
-    image: dict[str, int],
+    image: ClassifierImageFlags,
     train: ClassifierTrainFlags,
     process: ClassifierProcessFlags,
     device: torch.device,
     log: Log,
 ) -> TrainData[Any]:
-    """Endless shuffled batches for :class:`ClassifierTrainLoop`; t is uniform, or 0 without noise.
-
-    Raises:
-        DataError: if a batch is larger than the data.
-    """
+    """`train_data` for `ClassifierTrainLoop`; t is uniform, or 0 without noise."""
     diffusion = create_diffusion(process)
     schedule = UniformSampler(diffusion.num_timesteps)
-    note = noting(entries, image["image_size"], flags, log)
 
-    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        note(batch)
-        x = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
+    def prepare(x: torch.Tensor, batch: Batch) -> tuple[Batch, torch.Tensor]:
         t = torch.zeros(len(x), dtype=torch.int64, device=device)
         if process.noised:
             drawn = noising(schedule, train.seed, batch["position"], x)
@@ -244,7 +219,4 @@ def load_noisy_images(
             x = diffusion.q_sample(x, t, noise=drawn["noise"])
         return {"x": x, "t": diffusion.network_timesteps(t)}, batch["y"].to(device)
 
-    crops = CropDataset(entries, image["image_size"], flags, train.seed, image["in_channels"])
-    return TrainData(
-        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
-    )
+    return train_data(entries, flags, image, train, prepare, device, log)

@@ -17,7 +17,7 @@ from ddpm.stored_flags import (
     require_known_labels,
 )
 from ddpm.train_loop import noising
-from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
+from image_ddpm.flags import ImageDataFlags, ImageModelFlags, ImageShape, LabelFlags
 from utils.files.identity import shown
 from utils.flags.groups import AUTO, FOLDER, NAME
 from utils.flags.training import TrainFlags
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from diffusion.timesteps import ScheduleSampler
 
 Log = Callable[[str], None]
+Batch = dict[str, torch.Tensor]
 
 
 def load_entries(
@@ -40,18 +41,12 @@ def load_entries(
     """All images with their labels: of the info dict, or of the folder.
 
     A folder's labels are the places of its sorted class names; where the network's own class names
-    are known, those decide, so that a folder that lacks a class gives no image another's label.
-
-    Args:
-        flags: where they are, and where labels are read from.
-        num_classes: of a class-conditional network; None: labels do not matter and are all 0 where
-            the folder shows none.
-        log: receives how many images and classes there are.
-        known: class names of the network, by label; empty: not known.
+    are `known`, by label, those decide, so that a folder that lacks a class gives no image
+    another's label. Without classes (`num_classes` None) labels do not matter.
 
     Raises:
         DataError: for missing images, names without a label, or more classes than the network has;
-            ``OtherClasses`` for those that it knows by another label or not at all.
+            `OtherClasses` for those that it knows by another label or not at all.
     """
     if flags.data_info_dict_path:
         entries = listed_entries(flags.data_info_dict_path, flags.data_dir)
@@ -74,13 +69,10 @@ def load_entries(
 def load_train_entries(
     flags: LabelFlags, num_classes: int | None, log: Log, start: Start
 ) -> list[Entry]:
-    """As :func:`load_entries`, of a training: labels are those of the checkpoint it starts from.
+    """As `load_entries`, of a training: labels are those of the checkpoint it starts from.
 
-    A new run from its weights may have other classes; its labels are its own then.
-
-    Raises:
-        CheckpointError: for other classes than those of the run to resume.
-        DataError: as :func:`load_entries`.
+    A new run from its weights may have other classes; its labels are its own then. Raises
+    CheckpointError for other classes than those of the run to resume.
     """
     try:
         return load_entries(flags, num_classes, log, start.class_names)
@@ -136,6 +128,35 @@ def _class_of(name: str, source: str, data_dir: str) -> str:
     )
 
 
+def train_data(
+    entries: Sequence[Entry],
+    flags: ImageDataFlags,
+    shape: ImageShape,
+    train: TrainFlags,
+    prepare: Callable[[torch.Tensor, Batch], tuple[Batch, torch.Tensor]],
+    device: torch.device,
+    log: Log,
+) -> TrainData[Any]:
+    """Endless shuffled batches: what `prepare` makes of images, their labels and their positions.
+
+    Images are (N, C, H, H) in [-1, 1] on the device; `y` and `position` (N,) are not.
+
+    Raises:
+        DataError: if a batch is larger than the data.
+    """
+    note = noting(entries, shape.image_size, flags, log)
+
+    def prepare_all(batch: dict[str, Any]) -> tuple[Batch, torch.Tensor]:
+        note(batch)
+        images = bytes_to_image(batch.pop("high_res").to(device, non_blocking=True))
+        return prepare(images, batch)
+
+    crops = CropDataset(entries, shape.image_size, flags, train.seed, shape.in_channels)
+    return TrainData(
+        crops, train.batch_size, prepare_all, seed=train.seed, num_workers=flags.num_workers
+    )
+
+
 def load_train_images(
     entries: Sequence[Entry],
     flags: ImageDataFlags,
@@ -145,19 +166,13 @@ def load_train_images(
     device: torch.device,
     log: Log,
 ) -> TrainData[Any]:
-    """Endless shuffled batches: a dict of ``y``, ``t``, ``weight`` and ``noise``, and the images.
+    """`train_data` of a denoiser: a dict of `y`, `t`, `weight` and `noise`, and the images.
 
-    Images are (N, C, H, H) in [-1, 1]. With ``class_dropout``, a label is replaced by 'none' as a
-    function of (seed, position in the stream).
-
-    Raises:
-        DataError: if a batch is larger than the data.
+    With `class_dropout`, a label is replaced by 'none' as a function of (seed, position in the
+    stream).
     """
-    note = noting(entries, model.image_size, flags, log)
 
-    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        note(batch)
-        images = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
+    def prepare(images: torch.Tensor, batch: Batch) -> tuple[Batch, torch.Tensor]:
         labels = batch["y"]
         if model.null_label is not None:
             dropped = _dropped(batch["position"], train.seed, model.class_dropout)
@@ -165,10 +180,7 @@ def load_train_images(
         noised = noising(schedule_sampler, train.seed, batch["position"], images)
         return {"y": labels.to(device), **noised}, images
 
-    crops = CropDataset(entries, model.image_size, flags, train.seed, model.in_channels)
-    return TrainData(
-        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
-    )
+    return train_data(entries, flags, model, train, prepare, device, log)
 
 
 def _dropped(positions: torch.Tensor, seed: int, share: float) -> torch.Tensor:

@@ -50,7 +50,6 @@ class ImageShape:
     in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
 
     def __post_init__(self) -> None:
-        """Refuse what no image is."""
         require_at_least(self, image_size=1)
         if self.in_channels not in (1, 3):
             raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
@@ -65,7 +64,6 @@ class ImageModelFlags(ImageShape, DenoiserFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses what makes no network of images."""
         super().__post_init__()
         require_at_least(self, num_classes=1)
         if not 0.0 <= self.class_dropout < 1.0:
@@ -104,7 +102,6 @@ class LabelFlags(ImageFolder, ReadingFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses a data set without a place."""
         if not self.data_dir:
             raise ValueError("--data_dir is empty; give the folder of the images")
 
@@ -114,7 +111,6 @@ class ImageDataFlags(LabelFlags, CropFlags):
     """Where the images are and how they are cut."""
 
     def __post_init__(self) -> None:
-        """Refuses what either of the two refuses."""
         LabelFlags.__post_init__(self)
         CropFlags.__post_init__(self)
 
@@ -149,7 +145,6 @@ class ImageTrainFlags(SaveFlags, DiffusionTrainFlags):
     num_grid_samples: int = flag(16, "images in such a grid")
 
     def __post_init__(self) -> None:
-        """As for every training."""
         super().__post_init__()
         require_at_least(self, sample_interval=0, num_grid_samples=1)
 
@@ -173,7 +168,6 @@ class ImageSampleFlags(SamplerFlags, AutoBatch, ResultFlags):
     png: bool = flag(False, "write each sample as a PNG, and a grid of the first ones, too")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing."""
         super().__post_init__()
         require_at_least(self, num_samples=1, seed=0)
         require_at_least(self, -1, batch_size=1)
@@ -191,7 +185,6 @@ class NLLFlags(TrainedFlags, Batch, ResultFlags):
     num_samples: int = flag(1000, "images, the first ones of data_dir; -1: all")
 
     def __post_init__(self) -> None:
-        """Refuses counts that measure nothing."""
         require_at_least(self, batch_size=1, seed=0)
         require_at_least(self, -1, num_samples=1)
 
@@ -268,7 +261,6 @@ class ClassifierImageFlags(ImageShape):
     num_classes: int = flag(1000, "number of class labels")
 
     def __post_init__(self) -> None:
-        """Refuses what no image and no class is."""
         super().__post_init__()
         require_at_least(self, num_classes=1)
 

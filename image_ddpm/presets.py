@@ -11,18 +11,27 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from ddpm.flags import Preset, make_preset, settle_preset
 from utils.script_util import flag
 
 CHECKPOINT_DIR = "checkpoints/image_ddpm"
 
-
-_HYBRID: dict[str, Any] = {"learn_sigma": True, "diffusion_steps": 4000, "noise_schedule": "cosine"}
+_HYBRID: dict[str, object] = {
+    "learn_sigma": True,
+    "diffusion_steps": 4000,
+    "noise_schedule": "cosine",
+}
 _VLB = {**_HYBRID, "use_kl": True, "schedule_sampler": "loss-second-moment"}
 _IMAGENET_64 = {"image_size": 64, "num_channels": 128, "num_res_blocks": 3, "batch_size": 128}
-_CIFAR_10 = {"image_size": 32, "num_channels": 128, "num_res_blocks": 3, "dropout": 0.3}
+_CIFAR_10 = {
+    "image_size": 32,
+    "num_channels": 128,
+    "num_res_blocks": 3,
+    "dropout": 0.3,
+    "lr": 1e-4,
+    "batch_size": 128,
+}
 _UNSCALED = {"rescale_timesteps": False, "rescale_learned_sigmas": False}
 _LSUN_IDDPM = {
     **_UNSCALED,
@@ -48,9 +57,32 @@ _GUIDED = {
     "resblock_updown": True,
     "use_fp16": True,
 }
-_LSUN_GUIDED = {**_GUIDED, "image_size": 256, "dropout": 0.1}
-
-
+_LSUN_GUIDED = {"image_size": 256, "dropout": 0.1}
+_OWN: Mapping[str, Mapping[str, object]] = {
+    "64x64_diffusion": {
+        "image_size": 64,
+        "num_channels": 192,
+        "num_res_blocks": 3,
+        "class_cond": True,
+        "dropout": 0.1,
+        "noise_schedule": "cosine",
+        "use_new_attention_order": True,
+    },
+    "128x128_diffusion": {
+        "image_size": 128,
+        "class_cond": True,
+        "num_head_channels": -1,
+        "num_heads": 4,
+    },
+    "256x256_diffusion": {"image_size": 256, "class_cond": True},
+    "256x256_diffusion_uncond": {"image_size": 256},
+    "512x512_diffusion": {"image_size": 512, "class_cond": True, "use_fp16": False},
+    "lsun_bedroom": _LSUN_GUIDED,
+    "lsun_cat": _LSUN_GUIDED,
+    "lsun_horse": _LSUN_GUIDED,
+    "lsun_horse_nodropout": {**_LSUN_GUIDED, "dropout": 0.0},
+}
+_LSUN_UNCOND = {**_LSUN_IDDPM, "batch_size": 128}
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "imagenet64_uncond_100M": make_preset(
@@ -59,79 +91,36 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "imagenet64_uncond_vlb_100M": make_preset(
             "imagenet64_uncond_vlb_100M_1500K.pt", _IMAGENET_64, _VLB, lr=1e-4
         ),
-        "cifar10_uncond_50M": make_preset(
-            "cifar10_uncond_50M_500K.pt", _CIFAR_10, _HYBRID, lr=1e-4, batch_size=128
-        ),
-        "cifar10_uncond_vlb_50M": make_preset(
-            "cifar10_uncond_vlb_50M_500K.pt", _CIFAR_10, _VLB, lr=1e-4, batch_size=128
-        ),
+        "cifar10_uncond_50M": make_preset("cifar10_uncond_50M_500K.pt", _CIFAR_10, _HYBRID),
+        "cifar10_uncond_vlb_50M": make_preset("cifar10_uncond_vlb_50M_500K.pt", _CIFAR_10, _VLB),
         "imagenet64_cond_270M": make_preset(
             "imagenet64_cond_270M_250K.pt",
-            _IMAGENET_64,
-            _HYBRID,
-            _UNSCALED,
-            num_channels=192,
-            class_cond=True,
+            {**_IMAGENET_64, **_HYBRID, **_UNSCALED, "num_channels": 192, "class_cond": True},
             lr=3e-4,
             batch_size=2048,
         ),
         "lsun_uncond_100M_bs128": make_preset(
-            "lsun_uncond_100M_1200K_bs128.pt", _LSUN_IDDPM, lr=1e-4, batch_size=128
+            "lsun_uncond_100M_1200K_bs128.pt", _LSUN_UNCOND, lr=1e-4
         ),
         "lsun_uncond_100M_bs64": make_preset(
-            "lsun_uncond_100M_2400K_bs64.pt", _LSUN_IDDPM, lr=2e-5, batch_size=128
+            "lsun_uncond_100M_2400K_bs64.pt", _LSUN_UNCOND, lr=2e-5
         ),
-        "64x64_diffusion": make_preset(
-            "64x64_diffusion.pt",
-            _GUIDED,
-            image_size=64,
-            num_channels=192,
-            num_res_blocks=3,
-            class_cond=True,
-            dropout=0.1,
-            noise_schedule="cosine",
-            use_new_attention_order=True,
-        ),
-        "128x128_diffusion": make_preset(
-            "128x128_diffusion.pt",
-            _GUIDED,
-            image_size=128,
-            class_cond=True,
-            num_head_channels=-1,
-            num_heads=4,
-        ),
-        "256x256_diffusion": make_preset(
-            "256x256_diffusion.pt", _GUIDED, image_size=256, class_cond=True
-        ),
-        "256x256_diffusion_uncond": make_preset(
-            "256x256_diffusion_uncond.pt", _GUIDED, image_size=256
-        ),
-        "512x512_diffusion": make_preset(
-            "512x512_diffusion.pt", _GUIDED, image_size=512, class_cond=True, use_fp16=False
-        ),
-        "lsun_bedroom": make_preset("lsun_bedroom.pt", _LSUN_GUIDED),
-        "lsun_cat": make_preset("lsun_cat.pt", _LSUN_GUIDED),
-        "lsun_horse": make_preset("lsun_horse.pt", _LSUN_GUIDED),
-        "lsun_horse_nodropout": make_preset("lsun_horse_nodropout.pt", _LSUN_GUIDED, dropout=0.0),
+        **{name: make_preset(f"{name}.pt", _GUIDED, own) for name, own in _OWN.items()},
     }
 )
-
-
 _CLASSIFIER = {
     "classifier_width": 128,
     "classifier_attention_resolutions": "32,16,8",
     "classifier_pool": "attention",
     "classifier_resblock_updown": True,
     "classifier_use_scale_shift_norm": True,
-    "classifier_depth": 2,
 }
 CLASSIFIER_PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "64x64_classifier": make_preset("64x64_classifier.pt", _CLASSIFIER, classifier_depth=4),
-        **{
-            f"{size}x{size}_classifier": make_preset(f"{size}x{size}_classifier.pt", _CLASSIFIER)
-            for size in (128, 256, 512)
-        },
+        f"{size}x{size}_classifier": make_preset(
+            f"{size}x{size}_classifier.pt", _CLASSIFIER, classifier_depth=4 if size == 64 else 2
+        )
+        for size in (64, 128, 256, 512)
     }
 )
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from noisy_label.noise import Array
-from utils.loops.data import EpochOrder, ItemKey, ShardSampler, rank_batches
+from utils.loops.data import EpochOrder, ItemKey, rank_batches
 from utils.metrics import WHITE
 from utils.seeds import stable_seed
 from utils.test_util import TestLoop
@@ -21,14 +21,10 @@ from utils.train_util import TrainLoop
 
 
 class TensorBatches:
-    """Endless shuffled batches of tensors that are where the network is; resumable.
+    """Endless shuffled batches of tensors (N, …), which lie where the network is; resumable.
 
-    Args:
-        inputs: (N, ...), on the device.
-        labels: (N,), on the device.
-        batch_size: items per process.
-        seed: of the order and of the shifts.
-        max_shift: images are moved by up to this many pixels each way, anew in each epoch.
+    Images are moved by up to `max_shift` pixels each way, anew in each epoch; the seed is that of
+    the order and of the shifts.
     """
 
     def __init__(
@@ -41,9 +37,10 @@ class TensorBatches:
     ) -> None:
         self._inputs, self._labels, self._batch_size = inputs, labels, batch_size
         self._order, self._seed, self._max_shift = EpochOrder(len(inputs), seed), seed, max_shift
-        self._sampler(0)  # a batch larger than the data is an error now, not at the first step
+        # a batch larger than the data is an error now, not at the first step
+        rank_batches(self._order, batch_size, 0)
 
-    def listing(self) -> dict[str, Any]:
+    def listing(self) -> dict[str, object]:
         """What tells these images and labels from others."""
         digest = hashlib.sha256()
         for part in (self._inputs, self._labels):
@@ -52,7 +49,7 @@ class TensorBatches:
 
     def batches(self, position: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This rank's batches from the ``position``-th item on."""
-        for keys in self._sampler(position):
+        for keys in rank_batches(self._order, self._batch_size, position):
             index = torch.tensor([index for _, _, index in keys], device=self._inputs.device)
             images = self._inputs[index]
             if self._max_shift:
@@ -67,17 +64,11 @@ class TensorBatches:
         ]
         return torch.tensor([divmod(place, side) for place in drawn], device=self._inputs.device)
 
-    def _sampler(self, position: int) -> ShardSampler:
-        return rank_batches(self._order, self._batch_size, position)
-
 
 def shifted(images: torch.Tensor, offsets: torch.Tensor, max_shift: int) -> torch.Tensor:
-    """Each image cut from itself in a black frame of ``max_shift`` pixels, at its offset.
+    """Images (N, 1, H, W), each cut from itself in a black frame of `max_shift` pixels.
 
-    Args:
-        images: (N, 1, H, W).
-        offsets: (N, 2), row and column of the cut, 0 to 2·max_shift; max_shift leaves it in place.
-        max_shift: width of the frame.
+    Offsets (N, 2) are the cut's row and column, 0 to 2·max_shift; max_shift leaves it in place.
     """
     framed = torch.nn.functional.pad(images[:, 0], (max_shift,) * 4)  # (N, H + 2m, W + 2m)
     rows, columns = (
@@ -106,19 +97,15 @@ class LabelTrainLoop(TrainLoop):
         self.logger.add("agreement_with_labels", is_same.float().mean())
 
 
-class PredictionLoop(TestLoop):
+class _PredictionLoop(TestLoop):
     """Collects the log-softmax of every image, in order."""
 
     def __init__(self, **rest: Any) -> None:
         super().__init__(**rest)
-        self._parts: list[torch.Tensor] = []
+        self.parts: list[torch.Tensor] = []
 
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
-        self._parts.append(torch.log_softmax(output.double(), dim=1).cpu())
-
-    def log_probabilities(self) -> Array:
-        """(N, K), float64, of what has passed."""
-        return np.asarray(torch.cat(self._parts).numpy(), np.float64)
+        self.parts.append(torch.log_softmax(output.double(), dim=1).cpu())
 
 
 class Stopped(Exception):
@@ -126,16 +113,10 @@ class Stopped(Exception):
 
 
 def predict(model: torch.nn.Module, inputs: torch.Tensor, batch_size: int = 1000) -> Array:
-    """The log-softmax of every input, (N, K), float64.
-
-    Raises:
-        Stopped: if a signal asked to stop.
-    """
+    """The log-softmax of every input, (N, K), float64; `Stopped` if a signal asked for it."""
     starts = range(0, len(inputs), batch_size)
-    batches: list[tuple[torch.Tensor, dict[str, Any]]] = [
-        (inputs[start : start + batch_size], {}) for start in starts
-    ]
-    loop = PredictionLoop(model=model, data=batches, is_shown=False)
+    batches: list[Any] = [(inputs[start : start + batch_size], {}) for start in starts]
+    loop = _PredictionLoop(model=model, data=batches, is_shown=False)
     if not loop.run_loop():
         raise Stopped
-    return loop.log_probabilities()
+    return np.asarray(torch.cat(loop.parts).numpy(), np.float64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,9 +49,7 @@ class _File:
 def read_cifar10(archive: str, skip: Skip) -> ImageSource:
     """All images in the order of the archive, (32, 32, 3); numbers count from 1 in each folder.
 
-    Args:
-        archive: the tar.gz, or the folder that came out of it, or the one around that.
-        skip: is told of members that are passed by.
+    `archive` is the tar.gz, or the folder that came out of it, or the one around that.
 
     Raises:
         DataError: here or while the images are read: files missing, damaged, or not CIFAR-10's.
@@ -84,11 +82,7 @@ def _files(archive: str, skip: Skip) -> Iterator[_File]:
     for name in wanted:
         path = os.path.join(folder, name)
         if os.path.isfile(path):
-            yield _File(name, path, _reader(path))
-
-
-def _reader(path: str) -> Callable[[], bytes]:
-    return lambda: read_up_to(path, MAX_IMAGE_BYTES)
+            yield _File(name, path, partial(read_up_to, path, MAX_IMAGE_BYTES))
 
 
 def _items(archive: str, label_names: list[str]) -> Iterator[Item]:
@@ -101,14 +95,10 @@ def _items(archive: str, label_names: list[str]) -> Iterator[Item]:
         for i, (image, y) in enumerate(zip(images, labels, strict=True)):
             stem = f"{label_names[y]}_{offset + i + 1:05d}"
             where = f"{file.where}: image {i}"
-            yield Item(folder, label_names[y], stem, "", where, _constant(image))
+            yield Item(folder, label_names[y], stem, "", where, image.copy)
 
 
-def _constant(image: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
-    return lambda: image
-
-
-def _content(file: _File) -> dict[str, Any]:
+def _content(file: _File) -> dict[str, object]:
     """The dict of a file; keys of Python 2 and 3 alike."""
     content = loads_pickle(file.read(), name=file.where)
     if not isinstance(content, dict):

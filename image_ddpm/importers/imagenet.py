@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from image_ddpm.importers.archives import Member, inner_members, tar_members
 from image_ddpm.importers.items import MAX_IMAGE_BYTES, ClassNamer, ImageSource, Item, Skip
@@ -22,14 +23,11 @@ _TAR = ".tar"
 def read_imagenet(
     archive: str, skip: Skip, log: Callable[[str], None] = print, on_bad_image: str = ERROR
 ) -> ImageSource:
-    """The images of a folder or a tar, with the labels of :class:`ClassNamer`.
+    """The images of a folder or a tar, with the labels of `ClassNamer`.
 
-    Args:
-        archive: folder with one of images, class folders or class tars; or a tar (or tar.gz) of
-            images, or of such tars (``ILSVRC2012_img_train.tar``).
-        skip: is told of everything that is passed by.
-        log: is told what a folder's listing leaves out.
-        on_bad_image: ``skip`` passes by images with unfit names, and what is no plain file.
+    `archive` is a folder with one of images, class folders or class tars; or a tar (or tar.gz) of
+    images, or of such tars (`ILSVRC2012_img_train.tar`). `skip` is told of all that is passed by;
+    with `on_bad_image` `skip` also images with unfit names, and what is no plain file.
 
     Raises:
         DataError: here or while the images are read; names the file, what is wrong, the remedy.
@@ -52,7 +50,7 @@ def _folder_items(
         if name.endswith(_TAR):
             yield from _class_tar_items(name, tar_members(path, skip), namer, skip)
         elif os.path.isfile(path):
-            yield _item(name, path, _file_reader(path), namer)
+            yield _item(name, path, partial(_read_file, path), namer)
         elif on_bad_image == SKIP:
             skip(f"{ascii(path)[:200]} is no plain file")
         else:
@@ -98,11 +96,8 @@ def _item(
     return Item("", label, stem, os.path.splitext(name)[1], where, load)
 
 
-def _file_reader(path: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        data = read_up_to(path, MAX_IMAGE_BYTES + 1)
-        if len(data) > MAX_IMAGE_BYTES:
-            raise DataError(f"{path}: more than {MAX_IMAGE_BYTES} bytes; take it out of the folder")
-        return data
-
-    return read
+def _read_file(path: str) -> bytes:
+    data = read_up_to(path, MAX_IMAGE_BYTES + 1)
+    if len(data) > MAX_IMAGE_BYTES:
+        raise DataError(f"{path}: more than {MAX_IMAGE_BYTES} bytes; take it out of the folder")
+    return data

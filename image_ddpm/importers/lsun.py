@@ -11,7 +11,8 @@ import contextlib
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 
 from image_ddpm.importers.items import MAX_IMAGE_BYTES, ImageSource, Item, class_label
@@ -58,11 +59,7 @@ def read_lsun(archive: str) -> ImageSource:
 
 
 def _is_export(folder: str) -> bool:
-    """Whether a folder is an export.
-
-    Raises:
-        DataError: if it cannot be looked at: its category must not be missing in silence.
-    """
+    """Whether a folder is an export; DataError if it cannot be looked at, lest it be missing."""
     try:
         return _FILE in os.listdir(folder)
     except NotADirectoryError:
@@ -96,7 +93,7 @@ class _Stream:
             for number, message in enumerate(messages, 1):
                 stem = f"{self._prefix}{number:07d}"
                 where = f"{self._folder}: image {number}"
-                yield Item("", self._label, stem, "", where, _constant(message[1:]))
+                yield Item("", self._label, stem, "", where, partial(bytes, message[1:]))
 
     def _messages(self) -> Generator[bytes, None, None]:
         # spawn: a forked copy would share this process's threads and signal handlers
@@ -129,10 +126,6 @@ class _Stream:
             receiver.close()  # the reader's next message fails, and it ends
             reader.join(_MAX_SECONDS_TO_END)
             reader.kill()
-
-
-def _constant(data: bytes) -> Callable[[], bytes]:
-    return lambda: data
 
 
 def _serve(folder: str, sender: Connection) -> None:

@@ -35,14 +35,10 @@ _LARGEST = 1e30
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One of the two sets that are compared.
+    """One of the two sets that are compared, named by `flag` and `path` in messages.
 
-    Attributes:
-        flag: which named it, for messages.
-        path: where it came from.
-        statistics: of its features.
-        features: (N, D) float; None if only their statistics are known.
-        name: what made the features; empty if nobody says.
+    `features` (N, D) are None if only their statistics are known; `name` says what made them, or
+    is empty.
     """
 
     flag: str
@@ -57,12 +53,8 @@ def read_input(
 ) -> ImageSet | FeatureSet:
     """Images, features or statistics, as the path's content says.
 
-    Args:
-        flag: ``--reference`` or ``--samples``, for messages.
-        path: a folder, which may be remote, or a local ``.npz`` file.
-        num_images: how many images or features to draw; 0: all. Statistics are always whole.
-        seed: of the draw.
-        reading: of a folder, see :func:`folder_set`.
+    Of images or features, `num_images` are drawn by the seed (0: all); statistics are always whole.
+    `reading` is that of a folder, see `folder_set`, which may be remote.
 
     Raises:
         DataError: names flag, file, what is wrong and the remedy.
@@ -96,11 +88,7 @@ def statistics_of(features: NDArray[Any]) -> FeatureStatistics:
 
 
 def save_features(path: str, found: FeatureSet) -> None:
-    """Writes features and statistics for :func:`read_input`.
-
-    Raises:
-        StorageError: names the file.
-    """
+    """Writes features and statistics for `read_input`."""
     assert found.features is not None
     make_folder(os.path.dirname(path) or ".")
     with atomic_write(path) as file:

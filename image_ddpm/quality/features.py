@@ -1,7 +1,6 @@
 """Features of images: pixels, or what a network of this project has before its last layer.
 
-Knows no distance and no file of features. To add a network: one entry in ``NETWORKS``, its name in
-``image_ddpm.quality.flags.NETWORK_NAMES``.
+To add a network: one entry in `NETWORKS`, its name in `image_ddpm.quality.flags.NETWORK_NAMES`.
 """
 
 from __future__ import annotations
@@ -47,14 +46,11 @@ _NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 class FeatureNetwork:
     """How one kind of network makes features.
 
-    Attributes:
-        build: state_dict, keywords → an untrained network of the sizes that the state_dict's shapes
-            show, or of those that the keywords say; need not allocate (it is called on the device
-            ``meta``). Raises CheckpointError if the shapes, ValueError if the keywords make none.
-        prepare: network, pictures (H, W, 3) of any sizes → its input (N, …).
-        activations: network, input → (N, D).
-        unseen: keywords that change the features of one file, whatever its shapes; they belong to
-            the name of the features.
+    `build` makes an untrained network of a state_dict and keywords, on the device `meta`: of the
+    sizes that the shapes show, or of those that the keywords say. It raises CheckpointError if the
+    shapes, ValueError if the keywords make none. `prepare` turns pictures (H, W, 3) of any sizes
+    into its input (N, …), `activations` that into features (N, D). `unseen` keywords change the
+    features of one file, whatever its shapes: they belong to the name of the features.
     """
 
     build: Callable[[Mapping[str, Tensor], Mapping[str, Any]], nn.Module]
@@ -77,13 +73,9 @@ def feature_maker(
     device: torch.device,
     keywords: Mapping[str, Any] = _NO_KEYWORDS,
 ) -> FeatureMaker:
-    """What ``--features`` and ``--features_network`` ask for.
+    """What `--features` (`pixels`, or a file) and `--features_network` ask for.
 
-    Args:
-        features: ``pixels``, or the file of a network.
-        network_name: a key of ``NETWORKS``.
-        device: where to compute.
-        keywords: what the file of a network does not tell: those of ``create_classifier``.
+    `keywords` of `create_classifier` are what the file of a network does not tell.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or not of this network; names the flag.
@@ -165,13 +157,7 @@ def _grey_28(_: nn.Module, pictures: Sequence[Picture]) -> Tensor:
 
 
 def _resized(pictures: Sequence[Picture], side: int, mode: str) -> Tensor:
-    """(N, C, side, side) grey levels; other sizes are resized (bicubic, antialiased).
-
-    Args:
-        pictures: (H, W, 3) of any sizes and shapes.
-        side: pixels.
-        mode: ``RGB``, or ``L`` for one channel.
-    """
+    """(N, C, side, side) grey levels of pictures (H, W, 3); resized bicubically, antialiased."""
     images = (Image.fromarray(np.ascontiguousarray(picture)).convert(mode) for picture in pictures)
     arrays = [np.asarray(image.resize((side, side), _BICUBIC)) for image in images]
     stacked = np.stack(arrays).reshape(len(arrays), side, side, -1)

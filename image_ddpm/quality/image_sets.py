@@ -25,15 +25,10 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in a fixed order.
+    """Images in a fixed order; `flag` and `path` name them in messages.
 
-    Attributes:
-        flag: which named them, for messages.
-        path: the folder or file.
-        names: of a folder's images, relative to it; None for an array.
-        array: (N, H, W, C) uint8, C 1 or 3; None for a folder.
-        indices: which of them count, ascending.
-        apply_orientation: of a folder's images, see ``utils.images.decode.decode_image``.
+    A folder has `names`, relative to it; an `array`, (N, H, W, C) uint8, C 1 or 3, has none.
+    `indices` are those that count, ascending.
     """
 
     flag: str
@@ -47,15 +42,10 @@ class ImageSet:
         return len(self.indices)
 
     def picture(self, k: int) -> Picture:
-        """The k-th image that counts, (H, W, 3).
-
-        Raises:
-            DataError: names the file that is no whole image.
-        """
+        """The k-th image that counts, (H, W, 3); DataError names a file that is no whole image."""
         return self._read(k)[0]
 
     def _read(self, k: int) -> tuple[Picture, str]:
-        """The k-th image that counts, and its note (``utils.images.notes``)."""
         if self.array is not None:
             return np.broadcast_to(self.array[self.indices[k]], (*self.array.shape[1:3], 3)), ""
         is_turned = self.apply_orientation
@@ -66,11 +56,7 @@ class ImageSet:
         return np.asarray(image), note_of(self.label(k), facts, 0, OrientationFlags(is_turned))
 
     def size(self, k: int) -> tuple[int, int]:
-        """(width, height) of the k-th image that counts; nothing is decoded.
-
-        Raises:
-            DataError: names the file that has no whole header.
-        """
+        """(width, height) of the k-th image that counts; only the header of a file is read."""
         if self.array is not None:
             return self.array.shape[2], self.array.shape[1]
         try:
@@ -105,11 +91,7 @@ def folder_set(
     apply_orientation: bool = False,
     log: Log = print,
 ) -> ImageSet:
-    """The images of a folder, which may be remote, sorted by name without extension; all levels.
-
-    Raises:
-        DataError: see ``utils.images.folder.scan``.
-    """
+    """The images of a folder, which may be remote, sorted by name without extension; all levels."""
     # no name is taken out of a list here: whatever can be written down will do
     found = scan(path, log, flag, problem_with=problem_with_letters)
     # with the extension that scan leaves off: a.b.JPEG and a.b.png are the pair a.b
@@ -121,11 +103,7 @@ def folder_set(
 def array_set(
     flag: str, path: str, array: NDArray[np.generic], num_images: int, seed: int
 ) -> ImageSet:
-    """The images of an array.
-
-    Raises:
-        DataError: unless it is uint8, (N, H, W, 3) or (N, H, W, 1), with at least one pixel.
-    """
+    """The images of an array; DataError unless it is uint8, (N, H, W, 3 or 1), and not empty."""
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or not array.size:
         raise DataError(
             f"{flag} {path}: arr_0 is {array.dtype} {array.shape}; samples are uint8 (N, H, W, 3) "
@@ -147,11 +125,7 @@ def choose(num_items: int, num_chosen: int, seed: int) -> NDArray[np.int64]:
 
 
 def require_pairs(reference: ImageSet, samples: ImageSet) -> None:
-    """Checks that image k of both sets shows the same.
-
-    Raises:
-        DataError: a folder and an array, other names, or other numbers of images.
-    """
+    """Checks that image k of both sets shows the same: kinds, names and numbers (DataError)."""
     remedy = "give two folders of equal names or two .npz of equal length, or leave --paired out"
     if (reference.names is None) != (samples.names is None):
         raise DataError(

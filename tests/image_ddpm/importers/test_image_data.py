@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers import job as image_sources
 from image_ddpm.importers import writer as image_writer
 from image_ddpm.importers.flags import ImportFlags
 from image_ddpm.importers.items import ImageSource, Item, read_digits
@@ -100,7 +99,7 @@ def test_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_signal_gives_exit_code_75(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[int] = []
     source = ImageSource(_items(300, loaded, stop_at=1), 300)
-    monkeypatch.setattr(image_sources, "read_digits", lambda side: source)
+    monkeypatch.setattr(image_writer, "read_digits", lambda side: source)
     outcome = run("image_data", _argv(tmp_path))
     assert outcome.code == 75 and "run again" in outcome.out
 

@@ -20,7 +20,6 @@ import torch
 
 from noisy_label.files import TEST, TRAINING, Split, describe_split
 from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
-from noisy_label.loops import Stopped, predict
 from noisy_label.noise import (
     NET_FIGURES,
     NOISE_FIGURES,
@@ -30,7 +29,7 @@ from noisy_label.noise import (
     net_figures,
     noise_figures,
 )
-from noisy_label.tasks import Images, load_net, train_net
+from noisy_label.tasks import Images, Stopped, load_net, predict, train_net
 from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import find_record, require_numbers, require_same_settings
 from utils.files.storage import make_folder, number_name

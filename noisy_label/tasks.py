@@ -1,14 +1,15 @@
-"""The five things that `mnist_classification.py` does; what a script and the sweep both build on.
+"""The five things that `mnist_classification.py` does, their loops, and data that is in memory.
 
-Mathematics is in `noise`; here it meets files and networks.
+The loss is the cross entropy against the given labels: its minimiser is their law q(k | x).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ from noisy_label.labels import (
     require_one_draw,
     save_with_record,
 )
-from noisy_label.loops import LabelTrainLoop, Stopped, TensorBatches, network_input, predict
 from noisy_label.noise import (
     NUM_CLASSES,
     Array,
@@ -51,11 +51,119 @@ from utils import dist_util
 from utils.files.atomic import sha256_of, write_bytes_atomic, write_json_atomic
 from utils.files.identity import Identity
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
+from utils.loops.data import EpochOrder, ItemKey, rank_batches
+from utils.metrics import WHITE
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
+from utils.seeds import stable_seed
+from utils.test_util import TestLoop
+from utils.train_util import TrainLoop
 from utils.untrusted.state_dict import load_model
 
 if TYPE_CHECKING:
     from utils.logger import RunLogger
+
+
+class TensorBatches:
+    """Endless shuffled batches of tensors (N, …), which lie where the network is; resumable.
+
+    Images are moved by up to `max_shift` pixels each way, anew in each epoch; the seed is that of
+    the order and of the shifts.
+    """
+
+    def __init__(
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        batch_size: int,
+        seed: int,
+        max_shift: int = 0,
+    ) -> None:
+        self._inputs, self._labels, self._batch_size = inputs, labels, batch_size
+        self._order, self._seed, self._max_shift = EpochOrder(len(inputs), seed), seed, max_shift
+        # a batch larger than the data is an error now, not at the first step
+        rank_batches(self._order, batch_size, 0)
+
+    def listing(self) -> dict[str, object]:
+        """What tells these images and labels from others."""
+        digest = hashlib.sha256()
+        for part in (self._inputs, self._labels):
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+        return {"digest": digest.hexdigest(), "num_images": len(self._inputs)}
+
+    def batches(self, position: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """This rank's batches from the ``position``-th item on."""
+        for keys in rank_batches(self._order, self._batch_size, position):
+            index = torch.tensor([index for _, _, index in keys], device=self._inputs.device)
+            images = self._inputs[index]
+            if self._max_shift:
+                images = shifted(images, self._shifts(keys), self._max_shift)
+            yield images, self._labels[index]
+
+    def _shifts(self, keys: Sequence[ItemKey]) -> torch.Tensor:
+        """(N, 2) in [0, 2·max_shift], a function of (seed, epoch, index)."""
+        side = 2 * self._max_shift + 1
+        drawn = [
+            stable_seed(self._seed, "shift", epoch, index) % side**2 for _, epoch, index in keys
+        ]
+        return torch.tensor([divmod(place, side) for place in drawn], device=self._inputs.device)
+
+
+def shifted(images: torch.Tensor, offsets: torch.Tensor, max_shift: int) -> torch.Tensor:
+    """Images (N, 1, H, W), each cut from itself in a black frame of `max_shift` pixels.
+
+    Offsets (N, 2) are the cut's row and column, 0 to 2·max_shift; max_shift leaves it in place.
+    """
+    framed = torch.nn.functional.pad(images[:, 0], (max_shift,) * 4)  # (N, H + 2m, W + 2m)
+    rows, columns = (
+        offsets[:, axis, None] + torch.arange(images.shape[2 + axis], device=images.device)
+        for axis in (0, 1)
+    )
+    number = torch.arange(len(images), device=images.device)[:, None, None]
+    return framed[number, rows[:, :, None], columns[:, None, :]][:, None]
+
+
+def network_input(images_uint8: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """(N, 28, 28) grey levels → (N, 1, 28, 28) in [0, 1], on the device."""
+    return images_uint8.to(device)[:, None].float() / WHITE
+
+
+class LabelTrainLoop(TrainLoop):
+    """Cross entropy against the given labels."""
+
+    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+        """Mean of −log softmax(f(x))_y over the slice."""
+        logits = self.wrapped_model(micro_input)
+        return torch.nn.functional.cross_entropy(logits.float(), micro_label), logits
+
+    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+        is_same = micro_output.argmax(dim=1) == micro_label
+        self.logger.add("agreement_with_labels", is_same.float().mean())
+
+
+class _PredictionLoop(TestLoop):
+    """Collects the log-softmax of every image, in order."""
+
+    def __init__(self, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.parts: list[torch.Tensor] = []
+
+    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+        self.parts.append(torch.log_softmax(output.double(), dim=1).cpu())
+
+
+class Stopped(Exception):
+    """A signal came while a net was predicting; nothing was written."""
+
+
+def predict(model: torch.nn.Module, inputs: torch.Tensor, batch_size: int = 1000) -> Array:
+    """The log-softmax of every input, (N, K), float64; `Stopped` if a signal asked for it."""
+    starts = range(0, len(inputs), batch_size)
+    batches: list[Any] = [(inputs[start : start + batch_size], {}) for start in starts]
+    loop = _PredictionLoop(model=model, data=batches, is_shown=False)
+    if not loop.run_loop():
+        raise Stopped
+    return np.asarray(torch.cat(loop.parts).numpy(), np.float64)
+
 
 _COLUMNS = 5
 

@@ -20,10 +20,16 @@ from image_ddpm.quality.distances import (
     halves_distance,
     kernel_distance,
 )
-from image_ddpm.quality.feature_files import FeatureSet, read_input, save_features, statistics_of
 from image_ddpm.quality.features import FeatureMaker, feature_maker
 from image_ddpm.quality.flags import MAX_SUBSET_SIZE, PIXELS, EvalFlags
-from image_ddpm.quality.image_sets import ImageSet, require_pairs
+from image_ddpm.quality.inputs import (
+    FeatureSet,
+    ImageSet,
+    read_input,
+    require_pairs,
+    save_features,
+    statistics_of,
+)
 from utils import dist_util
 from utils.files.atomic import write_json_atomic
 from utils.logger import RunLogger

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from image_ddpm.classifier import create_classifier
 from image_ddpm.quality.flags import ENCODER, PIXELS
-from image_ddpm.quality.image_sets import Picture
+from image_ddpm.quality.inputs import Picture
 from models.cnn import SmallCNN
 from models.encoder import EncoderUNet
 from utils.files.atomic import sha256_of

@@ -24,7 +24,7 @@ from image_ddpm.importers.cifar import read_cifar10
 from image_ddpm.importers.flags import ImportFlags
 from image_ddpm.importers.imagenet import read_imagenet
 from image_ddpm.parts import read_part
-from image_ddpm.quality.feature_files import read_input
+from image_ddpm.quality.inputs import read_input
 from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
 from noisy_label.files import load_split, read_idx

@@ -46,21 +46,26 @@ Guide = Callable[[torch.Tensor], CondFn]
 _ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
 
 
+# what the flags of a classifier are called here and in its configuration
+_SAME = (
+    "attention_resolutions",
+    "channel_mult",
+    "num_head_channels",
+    "use_scale_shift_norm",
+    "resblock_updown",
+    "pool",
+)
+_FLAGS = {
+    "model_channels": "classifier_width",
+    "num_res_blocks": "classifier_depth",
+    **{name: f"classifier_{name}" for name in _SAME},
+}
+
+
 class ClassifierUNet(UNetConfig):
     """The U-Net that a classifier is half of; messages name this task's flags for its fields."""
 
-    flag_names = MappingProxyType(
-        {
-            "model_channels": "--classifier_width",
-            "num_res_blocks": "--classifier_depth",
-            "attention_resolutions": "--classifier_attention_resolutions",
-            "channel_mult": "--classifier_channel_mult",
-            "num_head_channels": "--classifier_num_head_channels",
-            "use_scale_shift_norm": "--classifier_use_scale_shift_norm",
-            "resblock_updown": "--classifier_resblock_updown",
-            "pool": "--classifier_pool",
-        }
-    )
+    flag_names = MappingProxyType({name: f"--{flag}" for name, flag in _FLAGS.items()})
 
 
 @dataclass(frozen=True)
@@ -91,25 +96,21 @@ def create_classifier(
     ValueError for a value that makes no network.
     """
     parsed = ClassifierFlags(**flags)
+    own: dict[str, Any] = {name: getattr(parsed, flag) for name, flag in _FLAGS.items()}
     attention, mult = map(ClassifierUNet.flag, ("attention_resolutions", "channel_mult"))
-    unet = ClassifierUNet(
-        image_size=image_size,
-        in_channels=in_channels,
-        model_channels=parsed.classifier_width,
-        num_res_blocks=parsed.classifier_depth,
-        attention_resolutions=parse_attention_resolutions(
-            parsed.classifier_attention_resolutions, attention
+    own |= {
+        "attention_resolutions": parse_attention_resolutions(
+            own["attention_resolutions"], attention
         ),
-        channel_mult=channel_mult(image_size, parsed.classifier_channel_mult, mult),
-        num_head_channels=parsed.classifier_num_head_channels,
-        use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
-        resblock_updown=parsed.classifier_resblock_updown,
-        use_fp16=use_fp16,
-        use_bf16=use_bf16,
-    )
-    return EncoderUNet(
-        EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
-    )
+        "channel_mult": channel_mult(image_size, own["channel_mult"], mult),
+        "image_size": image_size,
+        "in_channels": in_channels,
+        "use_fp16": use_fp16,
+        "use_bf16": use_bf16,
+    }
+    pool = own.pop("pool")
+    unet = ClassifierUNet(**own)
+    return EncoderUNet(EncoderConfig(unet=unet, num_classes=num_classes, pool=pool))
 
 
 def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:

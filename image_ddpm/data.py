@@ -175,15 +175,10 @@ def load_train_images(
     def prepare(images: torch.Tensor, batch: Batch) -> tuple[Batch, torch.Tensor]:
         labels = batch["y"]
         if model.null_label is not None:
-            dropped = _dropped(batch["position"], train.seed, model.class_dropout)
-            labels = torch.where(dropped, model.null_label, labels)
+            seeds = (stable_seed(train.seed, "class dropout", int(i)) for i in batch["position"])
+            drawn = torch.tensor([np.random.default_rng(seed).random() for seed in seeds])
+            labels = torch.where(drawn < model.class_dropout, model.null_label, labels)
         noised = noising(schedule_sampler, train.seed, batch["position"], images)
         return {"y": labels.to(device), **noised}, images
 
     return train_data(entries, flags, model, train, prepare, device, log)
-
-
-def _dropped(positions: torch.Tensor, seed: int, share: float) -> torch.Tensor:
-    seeds = [stable_seed(seed, "class dropout", int(place)) for place in positions]
-    drawn = [np.random.default_rng(one).random() for one in seeds]
-    return torch.tensor(drawn) < share

@@ -20,7 +20,6 @@ from utils.images.pixels import image_to_bytes, make_grid, to_hwc
 from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
-    from diffusion.process import GaussianDiffusion
     from diffusion.timesteps import ScheduleSampler
     from utils.logger import RunLogger
 
@@ -30,21 +29,36 @@ GRID_STEPS = 20
 class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
     """The diffusion loss of images, given their label or nothing.
 
-    A grid of samples is drawn with a process of its own, respaced; None for no grid. Its labels run
-    over those that have images.
+    Args:
+        load_data: the data, given the schedule sampler that it draws t from.
+        class_names: by label.
     """
 
     def __init__(
         self,
         *,
+        model: torch.nn.Module,
+        load_data: Callable[[ScheduleSampler], Any],
+        class_names: Sequence[str],
         network: ImageModelFlags,
+        process: ImageDiffusionFlags,
         train: ImageTrainFlags,
-        grid_diffusion: GaussianDiffusion | None,
-        **rest: Any,
+        logger: RunLogger,
     ) -> None:
-        self._network, self._train, self._grid_diffusion = network, train, grid_diffusion
-        names = ("y",) if network.class_cond else ()
-        super().__init__(condition_names=names, **rest, **train.common())
+        self._network, self._process, self._train = network, process, train
+        diffusion = create_diffusion(process)
+        sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
+        super().__init__(
+            model=model,
+            data=load_data(sampler),
+            diffusion=diffusion,
+            schedule_sampler=sampler,
+            condition_names=("y",) if network.class_cond else (),
+            class_names=class_names,
+            identity=image_identity(network, process, is_training=True),
+            logger=logger,
+            **train.common(),
+        )
 
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         if i == 0 and self.is_image_step:
@@ -58,9 +72,10 @@ class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
     def draw_grid(self) -> torch.Tensor:
         """`num_grid_samples` samples of the network as it is, (N, C, H, H), the same noise ever.
 
-        DPM-Solver++ (2M); the classes in turn.
+        DPM-Solver++ (2M), respaced; the classes that have images in turn.
         """
-        assert self._grid_diffusion is not None
+        num_steps = min(GRID_STEPS, self._process.diffusion_steps)
+        diffusion = create_diffusion(replace(self._process, timestep_respacing=str(num_steps)))
         size, side = self._train.num_grid_samples, self._network.image_size
         shape = (size, self._network.in_channels, side, side)
         generators = [
@@ -76,7 +91,7 @@ class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
         options = SamplerOptions(sampler="dpmpp_2m", model_kwargs=condition)
         self.model.eval()
         try:
-            return sample_loop(self._grid_diffusion, self.model, x, noise_fn, options)
+            return sample_loop(diffusion, self.model, x, noise_fn, options)
         finally:
             self.model.train()
 
@@ -84,36 +99,3 @@ class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
         pictures = [np.repeat(to_hwc(image), 3 // image.shape[0], axis=2) for image in images_uint8]
         columns = max(1, round(len(pictures) ** 0.5))
         self.logger.image(tag, make_grid(pictures, columns), self.step)
-
-
-def make_train_loop(
-    model: torch.nn.Module,
-    load_data: Callable[[ScheduleSampler], Any],
-    names: Sequence[str],
-    flags: ImageModelFlags,
-    process: ImageDiffusionFlags,
-    train: ImageTrainFlags,
-    logger: RunLogger,
-) -> ImageDiffusionTrainLoop:
-    """The loop of the flags; `load_data` gets the schedule sampler that it draws t from.
-
-    `names` are those of the classes, by label.
-    """
-    diffusion = create_diffusion(process)
-    sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
-    grid_diffusion = None
-    if train.sample_interval:
-        num_steps = min(GRID_STEPS, process.diffusion_steps)
-        grid_diffusion = create_diffusion(replace(process, timestep_respacing=str(num_steps)))
-    return ImageDiffusionTrainLoop(
-        model=model,
-        data=load_data(sampler),
-        diffusion=diffusion,
-        schedule_sampler=sampler,
-        network=flags,
-        train=train,
-        class_names=names,
-        identity=image_identity(flags, process, is_training=True),
-        grid_diffusion=grid_diffusion,
-        logger=logger,
-    )

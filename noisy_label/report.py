@@ -332,34 +332,36 @@ def _alt(by_kind: _ByKind, name: str) -> str:
 def _tables(by_kind: _ByKind, clean: Mean) -> list[Html]:
     accuracy, law = [], []
     for kind, rows in by_kind.items():
-        accuracy.append(Rows(NAMES[kind], [_accuracy_cells(row) for row in rows]))
-        law.append(Rows(NAMES[kind], [_law_cells(row) for row in rows]))
+        accuracy_rows: list[list[Child]] = []
+        law_rows: list[list[Child]] = []
+        for row in rows:
+            noise, training, test = row["noise"], row["training"], row["test"]
+            accuracy_rows.append(
+                [
+                    number(row["alpha"], 3),
+                    number(noise["ratio_of_correct_labels"]["mean"]),
+                    number(noise["largest_is_wrong"]["mean"]),
+                    _cell(test["accuracy"]),
+                    number(test["predicted_accuracy"]["mean"]),
+                    number(row["published_accuracy"]),
+                ]
+            )
+            law_rows.append(
+                [
+                    number(row["alpha"], 3),
+                    _cell(test["cross_entropy"]),
+                    number(test["floor"]["mean"]),
+                    _cell(training["kl"]),
+                    _cell(test["kl"]),
+                    _cell(training["cross_entropy_of_drawn"]),
+                ]
+            )
+        accuracy.append(Rows(NAMES[kind], accuracy_rows))
+        law.append(Rows(NAMES[kind], law_rows))
     accuracy.append(Rows("clean labels", [["1", "1", "0", _cell(clean), "–", "–"]]))
     return [
         table("Accuracy on test images", _ACCURACY_HEAD, accuracy),
         table("Against the law, nats", _LAW_HEAD, law),
-    ]
-
-
-def _accuracy_cells(row: Row) -> Sequence[Child]:
-    return [
-        number(row["alpha"], 3),
-        number(row["noise"]["ratio_of_correct_labels"]["mean"]),
-        number(row["noise"]["largest_is_wrong"]["mean"]),
-        _cell(row["test"]["accuracy"]),
-        number(row["test"]["predicted_accuracy"]["mean"]),
-        number(row["published_accuracy"]),
-    ]
-
-
-def _law_cells(row: Row) -> Sequence[Child]:
-    return [
-        number(row["alpha"], 3),
-        _cell(row["test"]["cross_entropy"]),
-        number(row["test"]["floor"]["mean"]),
-        _cell(row["training"]["kl"]),
-        _cell(row["test"]["kl"]),
-        _cell(row["training"]["cross_entropy_of_drawn"]),
     ]
 
 

@@ -58,7 +58,8 @@ class Member:
                 "what it should be; get the archive again from its maker"
             )
         with _damage_told(self.where):
-            data = self.open().read()
+            with self.open() as file:
+                data = file.read()
             if len(data) != self.size:
                 raise EOFError(f"{len(data)} bytes instead of {self.size}")
             return data

@@ -8,24 +8,16 @@ Each of ``data_batch_1`` to ``data_batch_5`` and ``test_batch`` is a dict with `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from image_ddpm.importers.archives import tar_members
-from image_ddpm.importers.items import (
-    MAX_IMAGE_BYTES,
-    TEST,
-    TRAIN,
-    ImageSource,
-    Item,
-    Skip,
-    class_label,
-)
-from utils.files.atomic import read_up_to
+from image_ddpm.importers.archives import Member, tar_members
+from image_ddpm.importers.items import TEST, TRAIN, ImageSource, Item, Skip, class_label
+from utils.files.atomic import open_binary
 from utils.process.errors import DataError
 from utils.untrusted.pickles import loads_pickle
 
@@ -37,13 +29,6 @@ _FOLDER = "cifar-10-batches-py"
 _BATCHES = {f"data_batch_{k + 1}": (TRAIN, k * MAX_PER_BATCH) for k in range(5)}
 _BATCHES["test_batch"] = (TEST, 0)
 _REMEDY = "get cifar-10-python.tar.gz again"
-
-
-@dataclass(frozen=True)
-class _File:
-    name: str
-    where: str
-    read: Callable[[], bytes]
 
 
 def read_cifar10(archive: str, skip: Skip) -> ImageSource:
@@ -68,21 +53,21 @@ def read_cifar10(archive: str, skip: Skip) -> ImageSource:
     return ImageSource(_items(archive, label_names), len(_BATCHES) * MAX_PER_BATCH)
 
 
-def _files(archive: str, skip: Skip) -> Iterator[_File]:
+def _files(archive: str, skip: Skip) -> Iterator[Member]:
     """Meta and batches, to be read one by one."""
     wanted = (_META, *_BATCHES)
     if not os.path.isdir(archive):
         for member in tar_members(archive, skip):
             name = member.name.rpartition("/")[2]
             if name in wanted:
-                yield _File(name, member.where, member.read)
+                yield replace(member, name=name)
         return
     inner = os.path.join(archive, _FOLDER)
     folder = inner if os.path.isdir(inner) else archive
     for name in wanted:
         path = os.path.join(folder, name)
         if os.path.isfile(path):
-            yield _File(name, path, partial(read_up_to, path, MAX_IMAGE_BYTES))
+            yield Member(name, os.path.getsize(path), path, partial(open_binary, path))
 
 
 def _items(archive: str, label_names: list[str]) -> Iterator[Item]:
@@ -98,7 +83,7 @@ def _items(archive: str, label_names: list[str]) -> Iterator[Item]:
             yield Item(folder, label_names[y], stem, "", where, image.copy)
 
 
-def _content(file: _File) -> dict[str, object]:
+def _content(file: Member) -> dict[str, object]:
     """The dict of a file; keys of Python 2 and 3 alike."""
     content = loads_pickle(file.read(), name=file.where)
     if not isinstance(content, dict):
@@ -110,7 +95,7 @@ def _text(value: object) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def _label_names(file: _File) -> list[str]:
+def _label_names(file: Member) -> list[str]:
     names = _content(file).get("label_names")
     if not isinstance(names, list) or not names:
         raise DataError(f"{file.where} holds no label_names; {_REMEDY}")
@@ -120,7 +105,7 @@ def _label_names(file: _File) -> list[str]:
     return labels
 
 
-def _batch(file: _File, num_classes: int) -> tuple[NDArray[np.uint8], list[int]]:
+def _batch(file: Member, num_classes: int) -> tuple[NDArray[np.uint8], list[int]]:
     """Images (N, 32, 32, 3) and their labels."""
     content = _content(file)
     data, labels = content.get("data"), content.get("labels")

@@ -48,7 +48,7 @@ def _folder_items(
     for name in names:
         path = os.path.join(folder, name)
         if name.endswith(_TAR):
-            yield from _class_tar_items(name, tar_members(path, skip), namer, skip)
+            yield from _tar_items(tar_members(path, skip), namer, skip, _class_of_tar(name))
         elif os.path.isfile(path):
             yield _item(name, path, partial(_read_file, path), namer)
         elif on_bad_image == SKIP:
@@ -60,21 +60,20 @@ def _folder_items(
             )
 
 
-def _tar_items(members: Iterator[Member], namer: ClassNamer, skip: Skip) -> Iterator[Item]:
-    for member in members:
-        if member.name.endswith(_TAR):
-            yield from _class_tar_items(member.name, inner_members(member, skip), namer, skip)
-        elif _is_image(member, skip):
-            yield _item(member.name, member.where, member.read, namer)
-
-
-def _class_tar_items(
-    name: str, members: Iterator[Member], namer: ClassNamer, skip: Skip
+def _tar_items(
+    members: Iterator[Member], namer: ClassNamer, skip: Skip, class_name: str = ""
 ) -> Iterator[Item]:
-    class_name = os.path.basename(name).removesuffix(_TAR)
+    """Of a tar of images and of class tars; of one class, if it is named."""
     for member in members:
-        if _is_image(member, skip):
+        if member.name.endswith(_TAR) and not class_name:
+            inner = inner_members(member, skip)
+            yield from _tar_items(inner, namer, skip, _class_of_tar(member.name))
+        elif _is_image(member, skip):
             yield _item(member.name, member.where, member.read, namer, class_name)
+
+
+def _class_of_tar(name: str) -> str:
+    return os.path.basename(name).removesuffix(_TAR)
 
 
 def _is_image(member: Member, skip: Skip) -> bool:

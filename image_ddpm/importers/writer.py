@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -19,15 +18,13 @@ from PIL import Image
 from image_ddpm.importers.cifar import read_cifar10
 from image_ddpm.importers.flags import CIFAR10, IMAGENET, LSUN, ImportFlags
 from image_ddpm.importers.imagenet import read_imagenet
-from image_ddpm.importers.items import TEST, TRAIN, Content, ImageSource, Item, Skip, read_digits
+from image_ddpm.importers.items import TEST, TRAIN, Content, ImageSource, Item, read_digits
 from image_ddpm.importers.lsun import read_lsun
 from utils.files.atomic import (
     remove_stale_temp_files,
     write_bytes_atomic,
-    write_json_atomic,
 )
-from utils.files.identity import differences
-from utils.files.records import read_record
+from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
 from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming
@@ -73,32 +70,19 @@ def import_images(flags: ImportFlags, log: Callable[[str], None]) -> bool:
         if num_skipped <= _MAX_MESSAGES:
             log(f"passed by: {message}")
 
-    source = _open_source(flags, skip, log)  # fails before the output folder is claimed
+    # fails before the output folder is claimed
+    if flags.source == CIFAR10:
+        source = read_cifar10(flags.archive, skip)
+    elif flags.source == IMAGENET:
+        source = read_imagenet(flags.archive, skip, log, flags.on_bad_image)
+    elif flags.source == LSUN:
+        source = read_lsun(flags.archive)
+    else:
+        source = read_digits(flags.image_size)
     is_done = ImageWriter(flags, log).write(source)
     if num_skipped > _MAX_MESSAGES:
         log(f"passed by: {num_skipped} in all")
     return is_done
-
-
-def _open_source(flags: ImportFlags, skip: Skip, log: Callable[[str], None]) -> ImageSource:
-    if flags.source == CIFAR10:
-        return read_cifar10(flags.archive, skip)
-    if flags.source == IMAGENET:
-        return read_imagenet(flags.archive, skip, log, flags.on_bad_image)
-    if flags.source == LSUN:
-        return read_lsun(flags.archive)
-    return read_digits(flags.image_size)
-
-
-@dataclass
-class Tally:
-    """What became of the images; `seen` by output folder and label, `num_kept` were there."""
-
-    seen: Counter[tuple[str, str]] = field(default_factory=Counter)
-    num_written: int = 0
-    num_kept: int = 0
-    num_bad: int = 0
-    num_left_out: int = 0
 
 
 class ImageWriter:
@@ -112,9 +96,9 @@ class ImageWriter:
         self._flags, self._log = flags, log
         self._stems: dict[str, dict[str, str]] = {}
         self._taken: set[tuple[str, str]] = set()
-        self._num_looked_at = 0
         self._notes = ImageNotes(log, flags.image_size, sys.maxsize)
-        self.tally = Tally()
+        self._seen: Counter[tuple[str, str]] = Counter()  # by output folder and label
+        self.counts = Counter[str]()
         if not flags.dry_run:
             _claim_folder(flags)
 
@@ -140,7 +124,7 @@ class ImageWriter:
                 if stop.reason:
                     self._log(f"stopped ({stop.reason}); run again to go on")
                     return False
-        if not self.tally.seen:
+        if not self._seen:
             raise DataError(f"--archive {self._flags.archive} holds no image; see --source")
         self._log_outcome()
         return True
@@ -162,10 +146,10 @@ class ImageWriter:
 
     def _is_wanted(self, item: Item) -> bool:
         key = (item.folder, item.label)
-        if self._flags.max_per_class and self.tally.seen[key] >= self._flags.max_per_class:
-            self.tally.num_left_out += 1
+        if self._flags.max_per_class and self._seen[key] >= self._flags.max_per_class:
+            self.counts["beyond"] += 1
             return False
-        self.tally.seen[key] += 1
+        self._seen[key] += 1
         name = (item.folder, item.stem)
         if name in self._taken:
             raise DataError(
@@ -176,9 +160,8 @@ class ImageWriter:
         file = self._stems_in(item.folder).get(item.stem)
         if file is None:
             return True
-        self.tally.num_kept += 1
-        if self._num_looked_at < _NUM_LOOKED_AT:
-            self._num_looked_at += 1
+        self.counts["kept"] += 1
+        if self.counts["kept"] <= _NUM_LOOKED_AT:
             self._require_same(item, os.path.join(self._flags.output_dir, item.folder, file))
         return False
 
@@ -253,28 +236,29 @@ class ImageWriter:
 
     def _count(self, outcome: str | DataError) -> None:
         if isinstance(outcome, str):
-            self.tally.num_written += not outcome.startswith(LEFT_OUT)
+            self.counts["written"] += not outcome.startswith(LEFT_OUT)
             return
         if self._flags.on_bad_image == ERROR or not isinstance(outcome, BadImageError):
             raise outcome
-        self.tally.num_bad += 1
+        self.counts["bad"] += 1
         self._log(f"left out: {outcome}")
 
     def _log_outcome(self) -> None:
         self._notes.tell()
-        tally = self.tally
-        by_folder: dict[str, Counter[str]] = {}
-        for (folder, label), count in tally.seen.items():
-            by_folder.setdefault(folder, Counter())[label] = count
-        for folder, counts in sorted(by_folder.items()):
-            largest = ", ".join(f"{label} {count}" for label, count in counts.most_common(3))
+        folders = sorted({folder for folder, _ in self._seen})
+        for folder in folders:
+            found = Counter(
+                {y: count for (place, y), count in self._seen.items() if place == folder}
+            )
+            largest = ", ".join(f"{label} {count}" for label, count in found.most_common(3))
             name = os.path.join(self._flags.output_dir, folder)
             self._log(
-                f"{name}: {counts.total()} images of {len(counts)} classes (largest: {largest})"
+                f"{name}: {found.total()} images of {len(found)} classes (largest: {largest})"
             )
+        counts = self.counts
         self._log(
-            f"{tally.num_written} {'whole' if self._flags.dry_run else 'written'}, "
-            f"{tally.num_kept} were there, {tally.num_bad} damaged, {tally.num_left_out} beyond "
+            f"{counts['written']} {'whole' if self._flags.dry_run else 'written'}, "
+            f"{counts['kept']} were there, {counts['bad']} damaged, {counts['beyond']} beyond "
             "--max_per_class"
         )
         there = ((folder, stem) for folder, stems in self._stems.items() for stem in stems)
@@ -324,14 +308,6 @@ def _claim_folder(flags: ImportFlags) -> None:
                 f"--output_dir {flags.output_dir} holds images that this script has not written; "
                 "choose another folder"
             )
-        write_json_atomic(path, settings)
-        return
-    found = read_record(path, "choose another --output_dir")
     # a record names all that there was when it was written
     since = {name: value for name, value in defaults(ImportFlags).items() if name not in _ALWAYS}
-    differing = differences(found, settings, since)
-    if differing:
-        raise DataError(
-            f"--output_dir {flags.output_dir} holds images made with other settings: "
-            f"{', '.join(map(str, differing))}; choose another folder"
-        )
+    require_same_settings(path, settings, defaults=since)

@@ -36,8 +36,6 @@ _CNN_SIDE = 28
 _CNN_CONVOLUTION = "features.3.weight"
 _CNN_LINEAR = re.compile(r"classifier\.(\d{1,4})\.weight")
 _CNN_PLACES = 16
-# channels of a classifier's images → how Pillow calls them
-_MODES = MappingProxyType({1: "L", 3: "RGB"})
 _BICUBIC = Image.Resampling.BICUBIC
 _NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
@@ -170,15 +168,11 @@ def _before_last_linear(network: nn.Module, x: Tensor) -> Tensor:
     return hidden
 
 
-def _build_encoder(_: Mapping[str, Tensor], keywords: Mapping[str, Any]) -> EncoderUNet:
-    return create_classifier(**keywords)
-
-
 def _as_trained(network: nn.Module, pictures: Sequence[Picture]) -> Tensor:
     """(N, C, H, H) in [-1, 1], C and H those of the network."""
     assert isinstance(network, EncoderUNet)
-    config = network.config
-    return bytes_to_image(_resized(pictures, config.image_size, _MODES[config.in_channels]))
+    mode = "L" if network.config.in_channels == 1 else "RGB"
+    return bytes_to_image(_resized(pictures, network.config.image_size, mode))
 
 
 def _clean_features(network: nn.Module, x: Tensor) -> Tensor:
@@ -191,7 +185,7 @@ NETWORKS: Mapping[str, FeatureNetwork] = MappingProxyType(
     {
         "small_cnn": FeatureNetwork(_build_small_cnn, _grey_28, _before_last_linear),
         ENCODER: FeatureNetwork(
-            _build_encoder,
+            lambda _, keywords: create_classifier(**keywords),
             _as_trained,
             _clean_features,
             ("image_size", "classifier_num_head_channels"),

@@ -114,7 +114,7 @@ def test_stop_is_heard_while_nothing_new_is_found(tmp_path: Path) -> None:
     assert ImageWriter(_flags(tmp_path), print).write(ImageSource(_items(1000, []), 1000))
     writer = ImageWriter(_flags(tmp_path), print)
     assert not writer.write(ImageSource(items(), 1000))
-    assert writer.tally.num_kept < 300
+    assert writer.counts["kept"] < 300
 
 
 def test_second_run_writes_nothing_and_missing_files_come_back(tmp_path: Path) -> None:

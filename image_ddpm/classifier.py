@@ -43,7 +43,7 @@ from utils.script_util import defaults, free_flags
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
-_ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
+_ANY_NOISE: Mapping[str, object] = MappingProxyType({})
 
 
 # what the flags of a classifier are called here and in its configuration
@@ -120,7 +120,7 @@ def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dic
 
 
 def classifier_identity(
-    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, Any] = _ANY_NOISE
+    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, object] = _ANY_NOISE
 ) -> Identity:
     """What the checkpoints of a classifier of images are.
 

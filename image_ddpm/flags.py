@@ -1,9 +1,9 @@
-"""The flags of the image diffusion scripts, one dataclass a group, and the presets of published models.
+"""The flags of the image diffusion scripts, a dataclass a group, and presets of published models.
 
 Flags that the super-resolution's diffusion model has too are in `ddpm.flags`. Defaults are those of
 improved-diffusion, whose commands run as they are. Presets state facts from the documents of
-improved-diffusion (arXiv 2102.09672) and guided-diffusion (arXiv 2105.05233); their checkpoints load
-as they are. A flag on the command line goes before its value in the preset. No torch.
+improved-diffusion (arXiv 2102.09672) and guided-diffusion (arXiv 2105.05233), whose checkpoints
+load as they are. A flag on the command line goes before its value in the preset. No torch.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ class ClassifierProcessFlags(ImageDiffusionFlags):
     noised: bool = flag(True, "train on noisy images (a guide must; an evaluator need not)")
 
     @property
-    def known_noise(self) -> dict[str, Any]:
+    def known_noise(self) -> dict[str, object]:
         """What of it a classifier depends on; a guide's must be that of its denoiser."""
         return {**noise_of(self), "noised": self.noised}
 
@@ -293,7 +293,7 @@ class ClassifierTrainFlags(SaveFlags):
     max_step: int = 150000
 
 
-def noise_of(process: DiffusionFlags) -> dict[str, Any]:
+def noise_of(process: DiffusionFlags) -> dict[str, object]:
     """The flags of a process that decide how noisy an image is at which t."""
     names = ("diffusion_steps", "noise_schedule", "rescale_timesteps")
     return {name: getattr(process, name) for name in names}

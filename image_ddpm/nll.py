@@ -161,7 +161,7 @@ class LikelihoodMeasure:
                 row.normal_(generator=generator)
             return noise
 
-        condition: dict[str, Any] = {}
+        condition: dict[str, torch.Tensor] = {}
         if self.network.class_cond:
             labels = [self.entries[index].y for index in indices]
             condition["y"] = torch.tensor(labels, device=self.device)

@@ -12,7 +12,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,15 +31,8 @@ SIDE = IMAGE_SIDE
 _IDX_STEMS = {TRAINING: "train", TEST: "t10k"}
 _EMNIST_ENDS = {TRAINING: "train", TEST: "test"}
 # Cohen et al., "EMNIST: an extension of MNIST to handwritten letters", 2017: classes, first label
-_EMNIST_CLASSES = MappingProxyType(
-    {
-        "balanced": (47, 0),
-        "byclass": (62, 0),
-        "bymerge": (47, 0),
-        "digits": (10, 0),
-        "letters": (26, 1),
-        "mnist": (10, 0),
-    }
+_EMNIST_CLASSES = dict(
+    zip(EMNIST_SETS, ((47, 0), (62, 0), (47, 0), (10, 0), (26, 1), (10, 0)), strict=True)
 )
 Split = tuple[torch.Tensor, torch.Tensor]
 _UINT8 = 8

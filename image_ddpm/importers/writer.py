@@ -15,11 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from image_ddpm.importers.cifar import read_cifar10
 from image_ddpm.importers.flags import CIFAR10, IMAGENET, LSUN, ImportFlags
-from image_ddpm.importers.imagenet import read_imagenet
 from image_ddpm.importers.items import TEST, TRAIN, Content, ImageSource, Item, read_digits
-from image_ddpm.importers.lsun import read_lsun
+from image_ddpm.importers.sources import read_cifar10, read_imagenet, read_lsun
 from utils.files.atomic import (
     remove_stale_temp_files,
     write_bytes_atomic,

@@ -20,9 +20,8 @@ import torch
 from ddpm.info_dict import load_info_dict
 from image_ddpm.demo import QUICK, SOLVERS, read_results, report_page
 from image_ddpm.importers import writer as image_writer
-from image_ddpm.importers.cifar import read_cifar10
 from image_ddpm.importers.flags import ImportFlags
-from image_ddpm.importers.imagenet import read_imagenet
+from image_ddpm.importers.sources import read_cifar10, read_imagenet
 from image_ddpm.parts import read_part
 from image_ddpm.quality.inputs import read_input
 from image_ddpm.sample_files import write_pictures

@@ -7,6 +7,8 @@ go on:        the same command with --resume_checkpoint auto
 
 from __future__ import annotations
 
+from functools import partial
+
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.scripts import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
 from sr_var.presets import PresetFlags, settle_presets
@@ -38,15 +40,14 @@ def main(argv: list[str] | None = None) -> int:
     from ddpm.process import create_diffusion, create_schedule_sampler, training_process
     from ddpm.stored_flags import class_names
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
-    from sr_var.networks import new_model
     from sr_var.script_util import create_sr_model, denoiser_flags
-    from utils.loops.networks import in_usable_precision
+    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info
-        train = in_usable_precision(train, log)
-        model = new_model(create_sr_model, denoiser_flags(flags, process_flags), train)
+        create = partial(create_sr_model, **denoiser_flags(flags, process_flags))
+        model = new_network(create, train.precision, log)
         process_flags = training_process(process_flags, log)
         diffusion = create_diffusion(process_flags)
         sampler = create_schedule_sampler(train.schedule_sampler, diffusion)

@@ -82,7 +82,7 @@ def denoiser_identity(
     """What the checkpoints of a denoiser are.
 
     Args:
-        network_class: name of its class.
+        network_class: its name.
         network: a dataclass of its flags.
         process: of the noise.
         is_training: whether what matters in training alone must agree, too.
@@ -117,26 +117,6 @@ def setting_defaults(*flags: type[Any]) -> dict[str, Any]:
     """
     found = {name: value for one in flags for name, value in defaults(one).items()}
     return {**found, "sampler": SamplerFlags().chosen_sampler}
-
-
-def sampling_settings(
-    network: Any, process: DiffusionFlags, sampler: SamplerFlags, seed: int
-) -> dict[str, Any]:
-    """Everything that the law of samples and their noise depend on.
-
-    Args:
-        network: a dataclass of the network's flags.
-        process: of the noise.
-        sampler: with the ``model_path`` of the weights.
-        seed: of the samples.
-    """
-    return {
-        **model_settings(sampler.model_path, network, process),
-        "sampler": sampler.chosen_sampler,
-        "eta": sampler.eta,
-        "clip_denoised": sampler.clip_denoised,
-        "seed": seed,
-    }
 
 
 def warn_of_lost_std(diffusion: GaussianDiffusion, log: Callable[[str], None]) -> None:

@@ -13,9 +13,10 @@ from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from utils.files.identity import Identity, made_with, shown
+from utils.flags.groups import PrecisionFlags
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
-from utils.script_util import with_values
+from utils.script_util import defaults, with_values
 
 if TYPE_CHECKING:
     from utils.images.dataset import Entry
@@ -120,7 +121,7 @@ def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
 
 
 # a property of a run, not of a network: of both flags together, followed by a resumed run alone
-_PRECISION = frozenset({"use_fp16", "use_bf16"})
+_PRECISION = frozenset(defaults(PrecisionFlags))
 
 
 @dataclass(frozen=True)

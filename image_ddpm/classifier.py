@@ -83,15 +83,9 @@ class Denoiser:
 
 
 def create_classifier(
-    *,
-    image_size: int,
-    in_channels: int,
-    num_classes: int,
-    use_fp16: bool,
-    use_bf16: bool,
-    **flags: Any,
+    *, image_size: int, in_channels: int, num_classes: int, **flags: Any
 ) -> EncoderUNet:
-    """The network of `ClassifierFlags`; `classifier_use_fp16` is left to `use_fp16`.
+    """The network of `ClassifierFlags`.
 
     ValueError for a value that makes no network.
     """
@@ -105,8 +99,6 @@ def create_classifier(
         "channel_mult": channel_mult(image_size, own["channel_mult"], mult),
         "image_size": image_size,
         "in_channels": in_channels,
-        "use_fp16": use_fp16,
-        "use_bf16": use_bf16,
     }
     pool = own.pop("pool")
     unet = ClassifierUNet(**own)
@@ -114,9 +106,8 @@ def create_classifier(
 
 
 def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:
-    """The keywords of `create_classifier` for a trained classifier, in its own precision."""
-    own = {name: value for name, value in vars(flags).items() if name in vars(ClassifierFlags())}
-    return {**own, **image, "use_fp16": flags.classifier_use_fp16, "use_bf16": False}
+    """The keywords of `create_classifier` for a trained classifier."""
+    return {**{name: getattr(flags, name) for name in defaults(ClassifierFlags)}, **image}
 
 
 def classifier_identity(
@@ -126,9 +117,8 @@ def classifier_identity(
 
     `noise` is of the images that it knows (`ClassifierProcessFlags.known_noise`); empty: any.
     """
-    own = {name: getattr(flags, name) for name in defaults(ClassifierFlags)}
     free = free_flags(ClassifierFlags)
-    return Identity(EncoderUNet.__name__, {**own, **image}, noise, free=free)
+    return Identity(EncoderUNet.__name__, classifier_keywords(flags, image), noise, free=free)
 
 
 def load_guide(
@@ -144,10 +134,11 @@ def load_guide(
         return None
     guide = start_of_file(flags.classifier_path)
     image = _images_of_guide(guide, denoiser)
-    keywords, identity = classifier_keywords(flags, image), classifier_identity(flags, image)
-    model = load_checked(
-        create_classifier, keywords, guide.path, log, identity, with_backward=True
-    ).to(device)
+    create = functools.partial(create_classifier, **classifier_keywords(flags, image))
+    identity = classifier_identity(flags, image)
+    model = load_checked(create, guide.path, flags.precision, log, identity, with_backward=True).to(
+        device
+    )
     return functools.partial(classifier_gradient, model, flags.classifier_scale)
 
 

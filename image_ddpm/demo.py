@@ -152,7 +152,7 @@ def write_report(preset: Preset) -> str:
         OSError: if a command of the demo has not left its figures.
         DataError: if they are damaged.
     """
-    from image_ddpm.sampling import SECONDS_FILE
+    from ddpm.sampling import SECONDS_FILE
     from utils.machine.cost import seconds_per_item
 
     found = {}

@@ -6,6 +6,7 @@ The bound is ``diffusion.bound``'s; the noise of an image is a function of (seed
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
@@ -227,9 +228,9 @@ def _mean_and_error(values: NDArray[np.float64]) -> MeanAndError:
 def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeasure:
     """The network, the process and the images of the flags."""
     network, process, data, nll = flags
-    keywords = model_keywords(network, process)
+    create = functools.partial(create_image_model, **model_keywords(network, process))
     identity = image_identity(network, process, is_training=False)
-    model = load_checked(create_image_model, keywords, nll.model_path, log, identity)
+    model = load_checked(create, nll.model_path, network.precision, log, identity)
     known = start_of_file(nll.model_path).class_names
     num_classes = network.num_classes if network.class_cond else None
     listed = load_entries(data, num_classes, log, known)

@@ -204,7 +204,7 @@ _MIN_WIDTH_CHANNELS_LAST = 64
 class Torso(nn.Module):
     """The owner of the embedding, the input blocks and the bottleneck; it has no `forward`.
 
-    Nothing is cast by the constructor: see `convert_to_compute_dtype`.
+    Nothing is cast by the constructor: see `convert_torso`.
     """
 
     num_input_images: ClassVar[int] = 1
@@ -237,23 +237,15 @@ class Torso(nn.Module):
         )
 
     def convert_torso(self, dtype: torch.dtype) -> None:
-        """Cast, in place, the convolutions of the input and middle blocks.
+        """Cast, in place, every convolution but those of the head `out`.
 
-        Norms and embeddings keep their precision. Activations follow.
+        Norms, embeddings and the head keep their precision. Activations follow. The constructor
+        leaves this to its caller because checkpoints hold float32: weights are loaded first and
+        cast afterwards.
         """
-        for part in (self.input_blocks, self.middle_block):
-            cast_convolutions(part, dtype)
-
-    def convert_to_compute_dtype(self) -> None:
-        """Apply `use_fp16` or `use_bf16` of the config, in place.
-
-        The constructor leaves this to its caller because checkpoints hold float32: weights are
-        loaded first and cast afterwards.
-        """
-        if self.config.use_fp16:
-            self.convert_torso(torch.float16)
-        elif self.config.use_bf16:
-            self.convert_torso(torch.bfloat16)
+        for name, part in self.named_children():
+            if name != "out":
+                cast_convolutions(part, dtype)
 
     def explain_mismatch(self, shapes: Shapes) -> str:
         """Return which flags are wrong where a state_dict does not fit (`models.hints`).

@@ -75,13 +75,13 @@ class EncoderUNet(Torso):
     """The classifier p(y | x_t) of noisy images, for classifier guidance and feature distances.
 
     The head keeps the precision of its parameters whatever the torso computes in, so logits do not
-    lose theirs to `use_fp16`.
+    lose theirs to `convert_torso`.
     """
 
     is_time_conditioned = True
 
     def __init__(self, config: EncoderConfig) -> None:
-        """Build the classifier; the constructor casts nothing (`convert_to_compute_dtype`)."""
+        """Build the classifier; the constructor casts nothing (`convert_torso`)."""
         super().__init__(config.unet)
         self.encoder_config = config
         self.out = self._make_head()

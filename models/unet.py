@@ -23,7 +23,6 @@ from models.config import UNetConfig
 from models.layers import (
     GroupNorm32,
     SiLUInPlace,
-    cast_convolutions,
     conv_nd,
     resize_linear,
     zero_module,
@@ -35,7 +34,7 @@ class UNetBase(Torso):
 
     Ronneberger et al. 2015 in the form of Dhariwal & Nichol 2021, section 3. The last convolution
     of every residual and attention block and of the net are zero at the start, so that a new net
-    returns zero. Nothing is cast by the constructor: see `convert_to_compute_dtype`.
+    returns zero. Nothing is cast by the constructor: see `convert_torso`.
     """
 
     may_predict_residual: ClassVar[bool] = False
@@ -56,14 +55,6 @@ class UNetBase(Torso):
             SiLUInPlace(),
             zero_module(conv_nd(config.dims, top, config.out_channels, 3, padding=1)),
         )
-
-    def convert_torso(self, dtype: torch.dtype) -> None:
-        """Cast, in place, the convolutions of the input, middle and output blocks.
-
-        Norms, embeddings and the head `out` keep their precision. Activations follow.
-        """
-        super().convert_torso(dtype)
-        cast_convolutions(self.output_blocks, dtype)
 
     def _check_options(self, config: UNetConfig) -> None:
         name = type(self).__name__

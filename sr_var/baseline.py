@@ -20,8 +20,7 @@ from torch import Tensor
 from sr_var.degradation import area_downsample
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
-from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
-from sr_var.results.jobs import LOW_RES_FILE
+from sr_var.results.folder import LOW_RES_FILE, PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from utils.files.atomic import write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name

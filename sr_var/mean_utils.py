@@ -13,8 +13,14 @@ import torch
 from sr_var.data.folds import CrossFit
 from sr_var.data.pairs import rank_batches, regression_pair, test_batches
 from sr_var.flags.scripts import DataFlags
-from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, spread, strip
-from sr_var.results.jobs import LOW_RES_FILE
+from sr_var.results.folder import (
+    LOW_RES_FILE,
+    PICTURES_IN_STRIP,
+    ResultFolder,
+    save_array,
+    spread,
+    strip,
+)
 from sr_var.stored_flags import refuse_other_setting
 from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError

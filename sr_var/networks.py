@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ddpm.stored_flags import start_of_file
-from sr_var.flags.nets import FOLD_FIELD, QUANTILE, BaselineModelFlags
+from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
-from sr_var.losses import start_at_usual_spread
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.flags.groups import Compute
-from utils.flags.training import TrainFlags
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
-from utils.loops.networks import compiled_for, load_checked, new_network
+from utils.loops.networks import compiled_for, load_checked
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
 from utils.test_util import TestLoop
 
@@ -35,19 +33,7 @@ if TYPE_CHECKING:
     from sr_var.results.folder import ResultFolder
     from utils.logger import RunLogger
 
-Network = TypeVar("Network", bound="UNetBase")
 Log = Callable[[str], None]
-
-
-def new_model(create: Callable[..., Network], flags: dict[str, Any], train: TrainFlags) -> Network:
-    """As ``new_network``; a variance starts where it may be."""
-
-    def start(model: Network) -> None:
-        kind = flags.get("last_layer_type", "none")
-        if kind != "none" and flags.get("objective") != QUANTILE:
-            start_at_usual_spread(model.out, kind, flags["out_channels"])
-
-    return new_network(create, flags, train, start)
 
 
 def _say_other_orientation(path: str, is_applied: bool, log: Log) -> None:
@@ -95,7 +81,9 @@ def frozen_mean_net(
             f"the mean net {path} is for {net.small_size} → {net.large_size}, this run "
             f"for {sizes[1]} → {sizes[0]}; name a mean net of these sizes"
         )
-    model = load_checked(create_mean_model, flags, path, log, identity_of(net))
+    model = load_checked(
+        partial(create_mean_model, **flags), path, net.precision, log, identity_of(net)
+    )
     return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
 
 
@@ -194,7 +182,9 @@ def tested_model(
         create = create_var_model
     elif isinstance(flags, BaselineModelFlags):
         create = create_baseline_model
-    network = load_checked(create, dict(vars(flags)), test.model_path, log, identity_of(flags))
+    network = load_checked(
+        partial(create, **vars(flags)), test.model_path, flags.precision, log, identity_of(flags)
+    )
     device = dist_util.current_device()
     return compiled_for(network, test.compile, device, log, is_trained=False)
 

@@ -231,13 +231,12 @@ class TrainLoop(ABC):
         values |= {"samples_per_second": rate, "lr": self.flags.lr_at(self.step - 1)}
         self.logger.scalars(values, self.step)
         shown = ["loss", "grad_norm", "param_norm", "samples_per_second"]
-        if self.flags.use_fp16:
+        if self.mp_trainer.has_loss_scale:
             shown.append("lg_loss_scale")
         text = " | ".join(f"{key} {values[key]:.4g}" for key in shown)
         self.logger.info(f"step {self.step} | {text}{self._time_left(rate)}")
-        lg_loss_scale = float(self.mp_trainer.lg_loss_scale)
         train_report.refuse_divergence(
-            self.flags, self.step, values["skipped_in_row"], lg_loss_scale
+            self.flags, self.step, values["skipped_in_row"], self.mp_trainer
         )
 
     def _time_left(self, samples_per_second: float) -> str:

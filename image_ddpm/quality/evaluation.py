@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
+from image_ddpm.classifier import classifier_keywords
+from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
 from image_ddpm.quality.distances import (
     frechet_distance,
     gaussian_floor,
@@ -69,10 +71,12 @@ class _Stopped(Exception):
     """A signal asked to stop."""
 
 
-def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) -> bool:
+def evaluate(
+    flags: EvalFlags, classifier: ClassifierFlags, image: ClassifierImageFlags, logger: RunLogger
+) -> bool:
     """Compares `--samples` with `--reference`; prints the figures, writes `results.json`.
 
-    `encoder` has the keywords of `create_classifier`, for `--features_network encoder_unet`.
+    `classifier`, of images `image`, is that of `--features`, for `--features_network encoder_unet`.
     Returns False if a signal stopped it.
 
     Raises:
@@ -83,7 +87,7 @@ def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) ->
     stop = StopFlag()
     try:
         with stop.listening():
-            results = _Comparison(flags, encoder, stop, logger).results()
+            results = _Comparison(flags, classifier, image, stop, logger).results()
     except _Stopped as reason:
         logger.info(f"stopped ({reason}); run again")
         return False
@@ -155,7 +159,12 @@ class _Comparison:
     """Two inputs, what makes features of images among them, and a way to stop."""
 
     def __init__(
-        self, flags: EvalFlags, encoder: Mapping[str, Any], stop: StopFlag, logger: RunLogger
+        self,
+        flags: EvalFlags,
+        classifier: ClassifierFlags,
+        image: ClassifierImageFlags,
+        stop: StopFlag,
+        logger: RunLogger,
     ) -> None:
         self._flags, self._stop, self._log = flags, stop, logger.info
         self._reference, self._samples = self._inputs = [
@@ -174,9 +183,10 @@ class _Comparison:
         if flags.paired:
             self._require_pair_sizes(*self._pair())
         if any(isinstance(part, ImageSet) for part in self._inputs):
-            usable = usable_precision(encoder["use_fp16"], encoder["use_bf16"], logger.info)
             network, device = flags.features_network, dist_util.current_device()
-            self._maker = feature_maker(flags.features, network, device, {**encoder, **usable})
+            usable = usable_precision(classifier.precision, logger.info)
+            keywords = classifier_keywords(classifier, vars(image))
+            self._maker = feature_maker(flags.features, network, device, keywords, usable)
         self._require_same_features()
 
     def results(self) -> Results | None:

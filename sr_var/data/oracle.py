@@ -17,13 +17,12 @@ import numpy.typing as npt
 import torch
 
 from ddpm.info_dict import make_info
+from ddpm.sampling import SETTINGS_FILE
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.flags.oracle import OracleDataFlags
-from sr_var.results.exact_moments import TRUTH_FILE, save_truth
-from sr_var.results.folder import difference, spread
-from sr_var.results.jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path
-from sr_var.results.moments import MOMENTS_FILE, SampleMoments, block_means
+from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, difference, sample_path, spread
+from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, block_means, save_truth
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.images.decode import BadImageError

@@ -23,7 +23,8 @@ from utils.images.cache import DATA_FILE, INDEX_FILE, CenterCrop
 from utils.images.dataset import CropDataset, Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.loops.loader import make_loader
-from utils.process.errors import DataError, StopRequested, StorageError
+from utils.process.errors import DataError, StorageError
+from utils.process.stop import StopRequested
 
 SIDE = 16
 NAMES = [f"class_{k}/{i}.png" for k in range(3) for i in range(3)]

@@ -36,7 +36,7 @@ from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import center_crop_arr, read_crop, resolve_image_path
 from utils.images.notes import Stamp, file_stamps
 from utils.machine.threads import num_cores
-from utils.process.errors import DataError, StopRequested, StorageError
+from utils.process.errors import DataError, StorageError
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 
@@ -364,5 +364,4 @@ def _damaged(folder: str, problem: str) -> DataError:
 
 
 def _stop_if_asked(stop: StopFlag) -> None:
-    if stop.reason:
-        raise StopRequested(f"stopped ({stop.reason}) while crops were cached; run again to go on")
+    stop.check(where="while crops were cached")

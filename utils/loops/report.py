@@ -10,7 +10,7 @@ import torch
 
 from utils import dist_util
 from utils.flags.training import TrainFlags
-from utils.fp16_util import MIN_LG_LOSS_SCALE
+from utils.fp16_util import MIN_LG_LOSS_SCALE, MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointStore, model_file_name
 from utils.process.errors import CheckpointError
 
@@ -74,19 +74,20 @@ def how_to_go_on(flags: TrainFlags) -> str:
 
 
 def refuse_divergence(
-    flags: TrainFlags, step: int, skipped_in_row: float, lg_loss_scale: float
+    flags: TrainFlags, step: int, skipped_in_row: float, trainer: MixedPrecisionTrainer
 ) -> None:
     """Ends a run whose gradients stay useless.
 
     Raises:
         CheckpointError: says what happened, the remedy, and which checkpoint is there.
     """
-    if flags.use_fp16 and lg_loss_scale <= MIN_LG_LOSS_SCALE:
+    lg_loss_scale = float(trainer.lg_loss_scale)
+    if trainer.has_loss_scale and lg_loss_scale <= MIN_LG_LOSS_SCALE:
         raise CheckpointError(
             f"step {step}: the loss scale fell to 2^{lg_loss_scale:.0f} and fp16 still overflows; "
             f"lower --lr or use --use_bf16 True. {_last_checkpoint(flags, step)}"
         )
-    if not flags.use_fp16 and skipped_in_row >= flags.max_bad_steps:
+    if not trainer.has_loss_scale and skipped_in_row >= flags.max_bad_steps:
         raise CheckpointError(
             f"step {step}: {skipped_in_row:.0f} gradients in a row were not finite; lower --lr or "
             f"look at the data. {_last_checkpoint(flags, step)}"

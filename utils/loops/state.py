@@ -49,7 +49,6 @@ class TrainState:
             model,
             lr=flags.lr,
             weight_decay=flags.weight_decay,
-            use_fp16=flags.use_fp16,
             fp16_scale_growth=flags.fp16_scale_growth,
         )
         self._averages = WeightAverages(flags.ema_rates, self.mp_trainer.masters)

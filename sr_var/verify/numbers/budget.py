@@ -17,13 +17,13 @@ import torch
 
 from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
+from ddpm.sampling import SETTINGS_FILE
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
 from sr_var.flags.oracle import BudgetFlags
-from sr_var.results.exact_moments import TRUTH_FILE, Truth
-from sr_var.results.folder import is_known_input
-from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
+from sr_var.results.folder import LOW_RES_FILE, is_known_input
+from sr_var.results.moments import TRUTH_FILE, Truth
 from sr_var.verify.read.images import Array, ImageData, load_image_data
 from sr_var.verify.read.records import BudgetRow, require_one_origin
 from sr_var.verify.read.reference import reference_moments

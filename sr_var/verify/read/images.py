@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ddpm.sampling import SETTINGS_FILE
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.scripts import VerificationFlags
-from sr_var.results.exact_moments import Truth, load_truth
-from sr_var.results.folder import is_known_input
-from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
-from sr_var.results.moments import block_means
+from sr_var.results.folder import LOW_RES_FILE, is_known_input
+from sr_var.results.moments import Truth, block_means, load_truth
 from sr_var.verify.read.records import has_own_means
 from sr_var.verify.read.reference import load_reference, read_picture
 from utils.images.dataset import Entry

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.results.jobs import sample_path
+from sr_var.results.folder import sample_path
 from sr_var.results.moments import (
     MOMENTS_FILE,
     Array,

@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        sizes, step = model_flags.sizes, step_of(test.model_path)
         model = tested_model(model_flags, test, data_flags.apply_orientation, log)
+        sizes, step = model_flags.sizes, step_of(test.model_path)
         path = data_flags.data_info_dict_path
         entries = load_test_entries(path, data_flags, sizes, log)
         is_turned = data_flags.apply_orientation

@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if test.dry_run else test.log_dir) as run:
         log = run.logger.info
-        sizes, step = model_flags.sizes, step_of(test.model_path)
         model = tested_model(model_flags, test, data_flags.apply_orientation, log)
+        sizes, step = model_flags.sizes, step_of(test.model_path)
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
         mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args)

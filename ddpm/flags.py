@@ -85,7 +85,7 @@ class DiffusionTrainFlags(TrainFlags):
 class TrainedFlags:
     """Which denoiser is used, and how."""
 
-    model_path: str = flag("", "checkpoint of the network; left out: that of the preset")
+    model_path: str = flag("", "checkpoint of the network; empty: that of the preset")
     clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
 
 

@@ -219,7 +219,8 @@ def follow_checkpoint(
     if not start.is_new_run and (is_strict or not start.is_in_charge):
         asked = {name: getattr(args, name) for name in given - same}
         identity = Identity(network=asked, free=frozenset() if is_strict else free)
-        identity.refuse_other_flags(start.path, start.manifest, start.remedy)
+        remedy = f"{start.remedy} (--strict_flags True)" if is_strict else start.remedy
+        identity.refuse_other_flags(start.path, start.manifest, remedy)
     left = known.keys() - (same if start.is_in_charge else given)
     if not start.is_in_charge and (_PRECISION & given or not start.is_resumed):
         left -= _PRECISION

@@ -274,7 +274,10 @@ def follow_net_run(
     start = start_of_run(args, args.model_save_dir)
     if start.is_resumed:
         return _follow_net(args, start, flags_class)
-    args = follow_checkpoint(args, start, flags_of(flags_class))
+    network = start.manifest.get("network")
+    made = network.get("class") if isinstance(network, dict) else None
+    if made in (None, _CLASSES[flags_class]):  # else who loads it says that it does not fit
+        args = follow_checkpoint(args, start, flags_of(flags_class))
     problem = problem_with_images(vars(args))
     if problem:
         raise ValueError(f"--{problem}")

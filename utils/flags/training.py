@@ -18,9 +18,10 @@ class OptimizerFlags(Batch):
     lr: float = flag(1e-4, "learning rate of AdamW")
     weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
     lr_anneal_steps: int = flag(
-        0, "steps over which lr falls linearly to 0, the end of a run without max_step; 0: constant"
+        0,
+        "steps over which lr falls to 0, where a training without max_step ends; 0: constant",
     )
-    max_step: int = flag(UNLIMITED_STEPS, "stop after this many steps in total")
+    max_step: int = flag(UNLIMITED_STEPS, "stop a training after this many steps in total")
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,12 @@ class CropCache:
 
     def _require_same_settings(self) -> None:
         path, settings = os.path.join(self.folder, "settings.json"), _settings(self._recipe)
-        require_same_settings(path, settings, defaults={}, folder_flag="--cache_dir")
+        try:
+            require_same_settings(path, settings, defaults={}, folder_flag="--cache_dir")
+        except DataError as error:
+            raise DataError(
+                f"crop cache: {error}; or delete {self.folder} to have it made again"
+            ) from None
 
     def _require_room(self, num_images: int) -> None:
         needed, free = num_images * self._crop_bytes, shutil.disk_usage(self.folder).free

@@ -124,7 +124,7 @@ def test_nets_that_saw_a_low_res_image_of_another_size_are_refused(results: Resu
     step[:, SIZE // 2 :] = 100
     Image.fromarray(step).save(results.root / "images" / "a.png")
     _stamp(results, "mean", MEAN_STEP, ONE)
-    data, _ = load_image_data(A, results.flags(num_samples=4))
+    data = load_image_data(A, results.flags(num_samples=4))
     picture = Image.fromarray(np.rint(data.bilinear).astype(np.uint8))
     picture.save(results.root / "nets" / "a.png" / "low_res.png")
     load_image_data(A, results.flags(num_samples=4))

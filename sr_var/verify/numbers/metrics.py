@@ -227,10 +227,9 @@ def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> 
     means, histograms = image_means(data)
     found = image_metrics(data)
     found |= {name: float(value) for name, value in pooled_metrics(means).items()}
-    sections = dict.fromkeys(name.partition(".")[0] for name in found)
-    metrics = {
-        name: found[name] for part in sections for name in found if name.split(".")[0] == part
-    }
+    sections = list(dict.fromkeys(name.partition(".")[0] for name in found))
+    in_order = sorted(found, key=lambda name: sections.index(name.partition(".")[0]))
+    metrics = {name: found[name] for name in in_order}
     rng = np.random.default_rng(stable_seed(seed, "scatter", name))
     places = rng.integers(0, data.variance.size, num_scatter)
     pairs = [np.maximum(data.variance, 0), data.samples.variance]

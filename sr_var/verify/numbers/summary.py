@@ -1,7 +1,7 @@
 """The content of ``results.json``: all images together, with intervals and verdict.
 
 Fixed in size: neither pixels nor images are listed (but for the pixels of a scatter plot). Reads
-and writes nothing but the sampler's settings, for the cost; `show.terminal` says it in text.
+and writes nothing but the sampler's settings, for the cost; `show.tables` says it in text.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def _require_same_image(
 ) -> None:
     """Refuses results of another image than the real one of their name.
 
-    Where a record says that this project made them; samples if they were counted as they were drawn.
+    Where a record says that this project made them; samples if they were counted when drawn.
     """
     assert data.low_res is not None
     of_samples, of_nets = (os.path.join(f, LOW_RES_FILE) for f in (sample_folder, net_folder))

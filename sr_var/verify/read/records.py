@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from diffusion.schedules import get_named_beta_schedule
 from diffusion.spacing import space_timesteps
@@ -196,7 +196,8 @@ def read_budget(
 
 
 def _rows(content: dict[str, Any]) -> list[BudgetRow]:
-    return [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
+    rows = [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
+    return cast(list[BudgetRow], rows)
 
 
 def _is_row(row: object = None, **errors: object) -> bool:

@@ -35,9 +35,7 @@ def _data(text: str) -> dict[str, Any]:
     return found
 
 
-def test_page_of_results_without_a_law_and_a_budget_has_figures_and_gallery(
-    parts: Any, tmp_path: Path
-) -> None:
+def test_page_without_law_and_budget_has_figures_and_gallery(parts: Any, tmp_path: Path) -> None:
     summary, rows, gallery = parts
     path = write_report(str(tmp_path), summary, rows, gallery)
     text = Path(path).read_text("utf-8")

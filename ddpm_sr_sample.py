@@ -10,8 +10,8 @@ ddpm_sr_train.py needs no MODEL_FLAGS and GD_FLAGS: it keeps them.
 from __future__ import annotations
 
 from ddpm.flags import DiffusionFlags
+from sr_var.flags.nets import PresetFlags, settle_presets
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
-from sr_var.presets import PresetFlags, settle_presets
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 

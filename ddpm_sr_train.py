@@ -8,8 +8,8 @@ go on:        the same command with --resume_checkpoint auto
 from __future__ import annotations
 
 from ddpm.flags import DiffusionFlags
+from sr_var.flags.nets import PresetFlags, settle_presets
 from sr_var.flags.scripts import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
-from sr_var.presets import PresetFlags, settle_presets
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -38,8 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     from ddpm.process import create_diffusion, create_schedule_sampler, training_process
     from ddpm.stored_flags import class_names
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
-    from sr_var.networks import new_model
-    from sr_var.script_util import create_sr_model, denoiser_flags
+    from sr_var.script_util import create_sr_model, denoiser_flags, new_model
     from utils.loops.networks import in_usable_precision
     from utils.runs.start import started
 

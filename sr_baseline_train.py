@@ -33,8 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     train = from_args(BaselineTrainFlags, args)
     from sr_var.baseline import BaselineTrainLoop
     from sr_var.data.pairs import load_regression_data
-    from sr_var.networks import new_model
-    from sr_var.script_util import create_baseline_model
+    from sr_var.script_util import create_baseline_model, new_model
     from sr_var.stored_flags import args_path, identity_of, save_model_args
     from utils.loops.networks import in_usable_precision
     from utils.runs.start import started

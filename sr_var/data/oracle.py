@@ -19,7 +19,7 @@ import torch
 from ddpm.info_dict import make_info
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info import ALL_FILE, TEST_FILE, TRAIN_FILE
-from sr_var.flags.oracle import OracleDataFlags
+from sr_var.flags.scripts import OracleDataFlags
 from sr_var.results.exact_moments import TRUTH_FILE, save_truth
 from sr_var.results.folder import difference, spread
 from sr_var.results.jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path

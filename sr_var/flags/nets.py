@@ -1,13 +1,19 @@
-"""The flags of cross-fitting, of the variance net's loss and of the baselines; no torch.
+"""The flags of cross-fitting, of the variance net's loss and of the baselines; those of published
+upsamplers by name (`--preset 64_256_upsampler`). No torch.
 
-Those of data, networks and training are in ``sr_var.flags.scripts``.
+The presets are facts from the documents of guided-diffusion (arXiv 2105.05233) and
+improved-diffusion (arXiv 2102.09672); their checkpoints load as they are.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
+from ddpm.flags import Preset, make_preset, settle_preset
 from sr_var.flags.scripts import MeanModelFlags, TestFlags
 from utils.flags.training import TrainFlags
 from utils.script_util import flag, require_at_least
@@ -131,3 +137,56 @@ def parse_levels(text: str) -> tuple[float, ...]:
     if any(low >= high for low, high in pairwise(levels)):
         raise ValueError(remedy)
     return levels
+
+
+CHECKPOINT_DIR = "checkpoints/ddpm_sr"
+_UPSAMPLER: dict[str, object] = {
+    "num_channels": 192,
+    "num_res_blocks": 2,
+    "learn_sigma": True,
+    "class_cond": True,
+    "noise_schedule": "linear",
+}
+_GUIDED = {**_UPSAMPLER, "diffusion_steps": 1000, "resblock_updown": True}
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "64_256_upsampler": make_preset(
+            "64_256_upsampler.pt",
+            _GUIDED,
+            large_size=256,
+            small_size=64,
+            attention_resolutions="32,16,8",
+            num_heads=4,
+        ),
+        "128_512_upsampler": make_preset(
+            "128_512_upsampler.pt",
+            _GUIDED,
+            large_size=512,
+            small_size=128,
+            attention_resolutions="32,16",
+            num_head_channels=64,
+        ),
+        "upsample_cond": make_preset(
+            "upsample_cond_500K.pt",
+            _UPSAMPLER,
+            diffusion_steps=4000,
+            large_size=256,
+            small_size=64,
+            lr=3e-4,
+            batch_size=256,
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class PresetFlags:
+    """The flags of a published upsampler; flags given beside it go first."""
+
+    preset: str = flag("", "name of a published model", tuple(PRESETS))
+
+
+def settle_presets(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with the preset's values for the flags that were not given."""
+    return settle_preset(args, PRESETS, CHECKPOINT_DIR)

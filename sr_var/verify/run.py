@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from sr_var.base_dataset import load_entries
-from sr_var.flags.oracle import BudgetFlags
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.scripts import BudgetFlags, VerificationFlags
 from sr_var.results.exact_moments import TRUTH_FILE
 from sr_var.results.folder import to_grey_bytes
 from sr_var.verify.numbers.budget import error_budget

@@ -7,8 +7,7 @@ import torch
 
 from sr_var.baseline import gaussian_outputs
 from sr_var.losses import START_STD_255
-from sr_var.networks import new_model
-from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
+from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model, new_model
 from tests.tiny import REGRESSION_NET
 from utils.flags.training import TrainFlags
 

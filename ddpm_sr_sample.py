@@ -30,12 +30,12 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from sr_var.stored_flags import follow_denoiser, sr_identity
+    from sr_var.stored_flags import follow_denoiser
 
     args = follow_denoiser(args)
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
-    from ddpm.process import create_diffusion, warn_of_lost_std
+    from ddpm.process import create_diffusion, denoiser_identity, warn_of_lost_std
     from ddpm.stored_flags import start_of_file
     from sr_var.base_dataset import load_test_entries
     from sr_var.results.jobs import require_settings
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info
         stored = denoiser_flags(flags, process_flags)
-        identity = sr_identity(flags, process_flags, is_training=False)
+        identity = denoiser_identity("SuperResModel", flags, process_flags, is_training=False)
         model = load_checked(create_sr_model, stored, sample.model_path, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)

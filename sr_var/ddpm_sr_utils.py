@@ -30,10 +30,7 @@ class SRDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
     """The diffusion loss given the low-res image.
 
     Batch: a dict of ``low_res``, ``y``, ``t``, ``weight`` and ``noise``; label: the high-res image.
-
-    Args:
-        is_class_cond: whether the network takes labels.
-        rest: of :class:`NamesClasses` and :class:`DiffusionTrainLoop`.
+    `rest` is that of `NamesClasses` and `DiffusionTrainLoop`.
     """
 
     def __init__(self, *, is_class_cond: bool, **rest: Any) -> None:

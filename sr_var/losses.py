@@ -74,10 +74,8 @@ def start_at_usual_spread(out: torch.nn.Module, last_layer_type: str, num_channe
     """Sets, in place, the bias of the last ``num_channels`` outputs so that they are the variance
     of ``START_STD_255``.
 
-    Args:
-        out: the head of a network; its last module is the convolution.
-        last_layer_type: exp, sigmoid or softplus; with none nothing is done.
-        num_channels: the outputs that become a variance.
+    `out` is the head of a network, whose last module is the convolution; with a `last_layer_type`
+    of none nothing is done.
     """
     variance = (START_STD_255 / HALF_RANGE_255) ** 2
     inverse = {

@@ -63,13 +63,7 @@ def batches_to_do(
 ) -> list[list[Entry]]:
     """This rank's batches with images that lack results; a dry run takes all.
 
-    Args:
-        results: of the test.
-        entries: all images.
-        batch_size: images a batch.
-        flags: where the images are.
-        sizes: (large, small).
-        log: is told what was removed.
+    `sizes` are (large, small); `log` is told what was removed.
 
     Raises:
         DataError: if the results that are there are of other images of the same names, or as
@@ -79,11 +73,11 @@ def batches_to_do(
         return rank_batches(entries, batch_size)
     results.require_same_orientation()  # a clearer word than that the images differ
     if results.has_own_inputs:
-        _look_at(results, spread(entries), flags, sizes)
+        _require_same_inputs(results, spread(entries), flags, sizes)
     return rank_batches(entries, batch_size, results.pending(entries, log))
 
 
-def _look_at(
+def _require_same_inputs(
     results: ResultFolder, entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int]
 ) -> None:
     flags = dataclasses.replace(flags, cache_dir="", on_bad_image="error")
@@ -116,10 +110,7 @@ def mean_result_folder(
 class SRMeanTestLoop(TestLoop):
     """Writes the mean of every image: an 8-bit picture and float32 grey levels, unclipped.
 
-    Args:
-        results: where to.
-        num_pictures: how many images go to TensorBoard.
-        rest: of :class:`TestLoop`.
+    `num_pictures` images go to TensorBoard.
     """
 
     def __init__(self, *, results: ResultFolder, num_pictures: int = 50, **rest: Any) -> None:

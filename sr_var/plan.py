@@ -92,18 +92,16 @@ def _time_nets(
     trained_in: Mapping[str, bool],
 ) -> tuple[float, float, float]:
     """(a pass of the mean net, a training step of it, one of the variance net), an image."""
+    own = ("large_size", "small_size", "use_fp16", "use_bf16")
     sizes: dict[str, Any] = {
-        "large_size": network.large_size,
-        "small_size": network.small_size,
+        **{name: getattr(network, name) for name in own},
         "model_channels": flags.net_channels,
         "channel_mult": flags.net_channel_mult,
         "attention_resolutions": "16",
         "resblock_updown": True,
-        "use_fp16": network.use_fp16,
-        "use_bf16": network.use_bf16,
     }
     frozen = create_mean_model(**sizes).to(device)
-    sizes.update(trained_in)
+    sizes |= trained_in
     mean, var = create_mean_model(**sizes).to(device), create_var_model(**sizes).to(device)
     for net in (frozen, mean, var):
         cast_to_own_precision(net)

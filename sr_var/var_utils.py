@@ -7,7 +7,7 @@ variance plus the squared error of m̂ (docs/theory.md, eq. 4).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
-# variances are computed in units of [-1, 1] squared and stored in squared grey levels
 
 
 def check_loss(loss: str, last_layer_type: str) -> None:
@@ -62,18 +61,16 @@ def digests(paths: Sequence[str]) -> list[str]:
     return [sha256_of(path) for path in paths]
 
 
-def require_same_mean(state: Mapping[str, Any], mean_digests: Sequence[str], what: str) -> None:
-    """Refuses a mean net that a variance net was not trained on.
+def require_same_mean(state: Mapping[str, object], mean_digests: Sequence[str], what: str) -> None:
+    """Refuse a mean net that `what`, a variance net, was not trained on.
 
-    Args:
-        state: stored with the variance net; one of another tool or version says nothing.
-        mean_digests: of the mean net that is given, or of those of all folds.
-        what: the variance net, for the message.
+    Its `state` is stored with it; one of another tool or version says nothing. `mean_digests` are
+    of the mean net that is given, or of those of all folds.
 
     Raises:
         CheckpointError: names both sides.
     """
-    stored: list[str] = state.get(MEAN_KEY) or []
+    stored = cast(list[str], state.get(MEAN_KEY) or [])
     # one net of all images may stand in for those of the folds (docs/theory.md, section 4)
     is_stand_in = len(stored) > 1 == len(mean_digests)
     if not stored or not mean_digests or is_stand_in or list(mean_digests) == stored:
@@ -156,13 +153,7 @@ def var_result_folder(
 
 
 class SRVarTestLoop(TestLoop):
-    """Writes the variance of every image: float32 squared grey levels, HWC, not clipped.
-
-    Args:
-        mean_model: the frozen mean net.
-        results: where to.
-        rest: of :class:`TestLoop`.
-    """
+    """Writes the variance of every image: float32 squared grey levels, HWC, not clipped."""
 
     def __init__(self, *, mean_model: torch.nn.Module, results: ResultFolder, **rest: Any) -> None:
         super().__init__(**rest)

@@ -78,14 +78,11 @@ class CrossFit:
         """What a checkpoint remembers."""
         return dataclasses.asdict(self)
 
-    def require_unseen(self, fold: int, path: str, state: Mapping[str, Any]) -> None:
-        """Refuses a mean net that has seen the images of a fold.
+    def require_unseen(self, fold: int, path: str, state: Mapping[str, object]) -> None:
+        """Refuse a mean net, whose residuals are wanted in a fold, if it has seen its images.
 
-        Args:
-            fold: whose residuals the net is for.
-            path: of its checkpoint.
-            state: stored with the checkpoint; empty for one of another tool, of which nothing can
-                be known.
+        `state` is stored with its checkpoint; of one of another tool, which has none, nothing can
+        be known.
 
         Raises:
             CheckpointError: names what the net left out, and what to train.
@@ -102,11 +99,7 @@ class CrossFit:
 
 
 class FoldedMean(nn.Module):
-    """K frozen mean nets as one.
-
-    Args:
-        nets: the k-th has not seen the images of fold k.
-    """
+    """K frozen mean nets as one; the k-th has not seen the images of fold k."""
 
     def __init__(self, nets: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -160,9 +153,7 @@ def squared_residuals(model: FoldedMean, low_res_up: Tensor, high_res: Tensor) -
 def split_residuals(squared: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
     """(average over images of the K − 1 nets that saw them, of the net that did not).
 
-    Args:
-        squared: (N, K).
-        fold: (N,) integers in [0, K).
+    `squared` is (N, K), `fold` (N,) integers in [0, K).
     """
     out_of_fold = squared.gather(1, fold[:, None])[:, 0]  # (N,)
     in_fold = (squared.sum(dim=1) - out_of_fold) / (squared.shape[1] - 1)
@@ -173,13 +164,9 @@ def split_residuals(squared: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
 def measure_leakage(
     model: FoldedMean, batches: Iterable[tuple[Any, Tensor]], num_images: int, device: torch.device
 ) -> Leakage:
-    """Both residuals on at least ``num_images`` training images a process (all processes agree).
+    """Both residuals on at least ``num_images`` > 0 training images a process (all agree).
 
-    Args:
-        model: on the device.
-        batches: endless ``({"low_res": …, "fold": …}, high_res)``.
-        num_images: positive.
-        device: where to compute.
+    `batches` are endless: ``({"low_res": …, "fold": …}, high_res)``.
     """
     sums, count = torch.zeros(2, dtype=torch.float64), 0
     for batch, high_res in batches:

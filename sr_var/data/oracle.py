@@ -8,7 +8,7 @@ Test images get exact samples and exact moments in the layout of a sampler's fol
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -58,19 +58,16 @@ class OracleCrop:
 def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> list[OracleCrop]:
     """Which low-res images there will be: the photographs in turn, each at another place.
 
-    Args:
-        photos: names of photographs, all for training or all for testing.
-        flags: how many.
-        is_test: test images have one draw each, training images ``num_draws``.
+    Test images have one draw each, training images `num_draws`.
     """
+    side = "test" if is_test else "train"
     num_crops = flags.num_test_crops if is_test else flags.num_train_crops
     num_draws = 1 if is_test else flags.num_draws
     crops = []
     for index in range(num_crops):
         photo = photos[index % len(photos)]
-        key = _class_of_photo(photo, flags)
         stem = os.path.splitext(photo.rpartition("/")[2])[0]
-        prefix = f"{'test' if is_test else 'train'}/{key}/{stem}_{index:06d}"
+        prefix = f"{side}/{_class_of_photo(photo, flags)}/{stem}_{index:06d}"
         names = tuple(f"{prefix}_{draw}.png" for draw in range(num_draws))
         crops.append(OracleCrop(photo, index, is_test, names))
     return crops
@@ -128,11 +125,7 @@ def law_of(low_res_uint8: Uint8Array, factor: int) -> OracleLaw:
 
 
 class OracleWriter:
-    """Writes the files of one low-res image; what is there already is left alone.
-
-    Args:
-        flags: where, how much, how large.
-    """
+    """Writes the files of one low-res image; what is there already is left alone."""
 
     def __init__(self, flags: OracleDataFlags) -> None:
         self._flags = flags
@@ -220,11 +213,7 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
 
 
 def _refuse_other_lists(folder: str) -> None:
-    """Refuses to replace info dicts that this script has not written.
-
-    Raises:
-        DataError: names the first of them.
-    """
+    """Refuses to replace info dicts that this script has not written."""
     if os.path.exists(os.path.join(folder, SETTINGS_FILE)):
         return
     for file in (ALL_FILE, TRAIN_FILE, TEST_FILE):
@@ -233,11 +222,7 @@ def _refuse_other_lists(folder: str) -> None:
 
 
 def _require_same_photo(crop: OracleCrop, flags: OracleDataFlags) -> None:
-    """Refuses to add to images that were drawn from other photographs of the same names.
-
-    Raises:
-        DataError: names the image and the remedy.
-    """
+    """Refuses to add to images that were drawn from other photographs of the same names."""
     path = safe_join(os.path.join(flags.output_dir, IMAGE_FOLDER), crop.names[0])
     try:
         image, low_res = np.asarray(open_image(path)), cut_low_res(crop, flags)
@@ -262,7 +247,8 @@ def _write_all(
         Progress(len(crops), "drawing", unit="crop") as bar,
         stop.listening(),
     ):
-        for chunk in _chunks(crops, 8 * num_threads):
+        for start in range(0, len(crops), 8 * num_threads):
+            chunk = crops[start : start + 8 * num_threads]
             for crop, problem in zip(chunk, pool.map(writer.write, chunk), strict=True):
                 if problem and crop.photo not in bad:
                     bad.add(crop.photo)
@@ -271,11 +257,6 @@ def _write_all(
             if stop.reason:
                 return None
     return bad
-
-
-def _chunks(crops: list[OracleCrop], size: int) -> Iterator[list[OracleCrop]]:
-    for start in range(0, len(crops), size):
-        yield crops[start : start + size]
 
 
 def _write_info(

@@ -38,15 +38,9 @@ def load_train_crops(
 ) -> TrainData[Any]:
     """Endless shuffled training batches; ``prepare`` makes the task's pair from a batch of crops.
 
-    Args:
-        flags: where the images are.
-        large_size: side of the crops, pixels.
-        batch_size: per process.
-        seed: of order and augmentation.
-        prepare: receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y``, ``place`` (among
-            the entries) and ``position`` (N,).
-        log: receives a line for every bad image that was replaced, and what became of others.
-        choose: which images to use; may refuse them.
+    It receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y``, ``place`` (among the entries) and
+    ``position`` (N,). `log` receives a line for every bad image that was replaced, and what became
+    of others; `choose` says which images to use, and may refuse them.
 
     Raises:
         DataError: for missing data, or a batch larger than the data.
@@ -71,13 +65,7 @@ def load_train_crops(
 def regression_pair(
     high_res_uint8: torch.Tensor, small_size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(low-res image upsampled bilinearly, high-res image) on the device.
-
-    Args:
-        high_res_uint8: (N, 3, H, H) grey levels.
-        small_size: side of the low-res image that the pair is about.
-        device: where to compute.
-    """
+    """(low-res image upsampled bilinearly, high-res image) on the device, of (N, 3, H, H) bytes."""
     high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
     low_res = area_downsample(high_res, small_size)
     return bilinear_upsample(low_res, high_res.shape[-1]), high_res
@@ -121,14 +109,10 @@ def load_regression_data(
 def rank_batches(
     entries: Sequence[Entry], batch_size: int, pending: Iterable[Entry] | None = None
 ) -> list[list[Entry]]:
-    """This rank's share of the images, each once and in order.
+    """This rank's share of the images, each once and in order; or the batches with pending ones.
 
-    Args:
-        entries: all images.
-        batch_size: images a batch.
-        pending: only the batches that hold one of these. Their other images are computed again: a
-            result depends in its last bits on what else is in its batch, and a run that was
-            stopped should leave what one run leaves.
+    The other images of these are computed again: a result depends in its last bits on what else is
+    in its batch, and a run that was stopped should leave what one run leaves.
     """
     batches = [[entries[i] for i in batch] for batch in shard_batches(len(entries), batch_size)]
     if pending is None:

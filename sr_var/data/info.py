@@ -157,6 +157,7 @@ def look_at_all(
         good = _still_good(_read_journal(journal, flags.data_dir), names, flags)
     bad: set[str] = set()
     todo = [name for name in names if name not in good]
+    look = partial(_look, flags=flags)
     num_threads = chosen_threads(flags.num_threads)
     stop = StopFlag()
     with (

@@ -20,30 +20,27 @@ from torch import Tensor
 from sr_var.degradation import area_downsample
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
+from sr_var.mean_utils import save_mean
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.results.jobs import LOW_RES_FILE
+from sr_var.var_utils import save_variance
 from utils.files.atomic import write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name
 from utils.images.dataset import Entry
-from utils.images.pixels import image_to_255, require_finite, save_image, to_hwc
-from utils.metrics import HALF_RANGE_255
+from utils.images.pixels import image_to_255, require_finite, to_hwc
 from utils.process.errors import DataError
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
-from utils.untrusted.pickles import dump_pickle
 
 # level → coverage, and rms_error where the exact quantile is known
 Errors: TypeAlias = dict[str, dict[str, float]]
 
 
 def gaussian_outputs(raw: Tensor, offset: Tensor | None, kind: str) -> tuple[Tensor, Tensor]:
-    """(mean, variance) of a network with twice the channels, (N, C, H, W) each.
+    """(mean, variance) of a network's (N, 2C, H, W), (N, C, H, W) each.
 
-    Args:
-        raw: (N, 2C, H, W), mean and what becomes the variance.
-        offset: (N, C, H, W), added to the mean; None adds nothing.
-        kind: ``softplus`` or ``exp``; ``VARIANCE_FLOOR`` is added.
+    `offset` is added to the mean, ``VARIANCE_FLOOR`` to ``softplus`` or ``exp`` (`kind`).
     """
     mean, free = raw.float().chunk(2, dim=1)
     variance = F.softplus(free) if kind == "softplus" else free.exp()
@@ -61,10 +58,7 @@ def rearranged(quantiles: Tensor) -> tuple[Tensor, Tensor]:
     """Quantiles in ascending order, and the share of neighbours that were not.
 
     Levels are learned one by one and may cross. Sorting never takes them further from the truth
-    (Chernozhukov, Fernández-Val & Galichon 2010).
-
-    Args:
-        quantiles: (N, Q, C, H, W), levels ascending.
+    (Chernozhukov, Fernández-Val & Galichon 2010). They are (N, Q, C, H, W), levels ascending.
     """
     crossed = (quantiles.diff(dim=1) < 0).double()
     share = crossed.mean() if crossed.numel() else crossed.sum()
@@ -76,11 +70,7 @@ def normal_moments(quantiles: Tensor, levels: Sequence[float]) -> tuple[Tensor, 
 
     Least squares of q_τ = m + s z_τ over the levels, z_τ the standard normal quantile: exact for a
     normal law, whatever the levels. For another law it is a summary, not its moments; of a law with
-    two peaks the mean is right by symmetry at most.
-
-    Args:
-        quantiles: (N, Q, C, H, W).
-        levels: Q ≥ 2 numbers in (0, 1).
+    two peaks the mean is right by symmetry at most. Quantiles are (N, Q, C, H, W), Q ≥ 2.
     """
     z = torch.tensor([NormalDist().inv_cdf(level) for level in levels]).to(quantiles)
     z_mean = z.mean()
@@ -231,17 +221,12 @@ class BaselineTestLoop(TestLoop):
         for i, name in enumerate(batch_kwargs["name"]):
             self._results.save_low_res(name, batch[i])
             if variance is not None:
-                self._write_moments(name, mean[i], variance[i])
+                files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
+                save_mean(self._results, name, (files[0], files[1]), mean[i])
+                path = self._results.path(name, f"high_res_var_{self._step}.pkl")
+                save_variance(path, variance[i])
             if quantiles is not None:
                 self._write_quantiles(name, quantiles[i], batch_kwargs["high_res"][i])
-
-    def _write_moments(self, name: str, mean: Tensor, variance: Tensor) -> None:
-        stem = self._results.path(name, f"high_res_mean_{self._step}")
-        save_image(f"{stem}.png", mean)
-        save_array(f"{stem}.npy", to_hwc(image_to_255(mean)))
-        path = self._results.path(name, f"high_res_var_{self._step}.pkl")
-        require_finite(variance, path)
-        dump_pickle(to_hwc(variance * HALF_RANGE_255**2).astype(np.float32), path)
 
     def _write_quantiles(self, name: str, quantiles: Tensor, high_res: Tensor) -> None:
         levels, errors = self._model_flags.levels, {}

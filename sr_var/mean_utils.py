@@ -28,10 +28,8 @@ class SRMeanTrainLoop(TrainLoop):
 
     Batch: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
 
-    Args:
-        cross_fit: what the data leave out; stored with the checkpoints, for the variance training
-            to rely on.
-        rest: of :class:`TrainLoop`.
+    `cross_fit` is what the data leave out; stored with the checkpoints, for the variance training
+    to rely on.
     """
 
     def __init__(self, *, cross_fit: CrossFit | None = None, **rest: Any) -> None:
@@ -99,6 +97,15 @@ def regression_test_data(
         yield low_res_up, {"name": batch["name"], "high_res": high_res}
 
 
+def save_mean(
+    results: ResultFolder, name: str, file_names: tuple[str, str], mean: torch.Tensor
+) -> None:
+    """Write (3, H, H) in [-1, 1] as an 8-bit picture and as float32 grey levels, unclipped."""
+    png_path, npy_path = (results.path(name, file_name) for file_name in file_names)
+    save_image(png_path, mean)
+    save_array(npy_path, to_hwc(image_to_255(mean)))
+
+
 def mean_result_folder(
     output_dir: str, step: int, model_path: str, *, apply_orientation: bool = False
 ) -> ResultFolder:
@@ -122,8 +129,7 @@ class SRMeanTestLoop(TestLoop):
         for i, name in enumerate(batch_kwargs["name"]):
             mean = output[i].float()  # (3, H, H)
             self._results.save_low_res(name, batch[i])
-            save_image(self._results.path(name, png_file), mean)
-            save_array(self._results.path(name, npy_file), to_hwc(image_to_255(mean)))
+            save_mean(self._results, name, (png_file, npy_file), mean)
             if self._num_pictures > 0:
                 self._num_pictures -= 1
                 images = (batch[i].cpu(), mean.cpu(), batch_kwargs["high_res"][i])

@@ -1,6 +1,7 @@
 """From flags to networks and processes: new ones, frozen mean nets, those to be tested.
 
-What the files of a run remember of its flags is read in `stored_flags`.
+An unknown flag is a TypeError, a value that makes no network or no process a ValueError. What the
+files of a run remember of its flags is read in `stored_flags`.
 """
 
 from __future__ import annotations
@@ -72,22 +73,12 @@ def sr_model_and_diffusion_defaults() -> dict[str, Any]:
 
 
 def create_mean_model(**flags: Any) -> UNetModel:
-    """The mean net of the flags (:class:`MeanModelFlags`; what is left out keeps its default).
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
-    """
+    """The mean net of the flags (:class:`MeanModelFlags`; what is left out keeps its default)."""
     return UNetModel(_config(MeanModelFlags(**flags), default_regression_channel_mult))
 
 
 def create_var_model(**flags: Any) -> VarianceModel:
-    """The variance net of the flags (:class:`VarModelFlags`).
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
-    """
+    """The variance net of the flags (:class:`VarModelFlags`)."""
     parsed = VarModelFlags(**flags)
     if parsed.predict_residual:
         raise ValueError("--predict_residual is for the mean net; leave it out for the variance")
@@ -97,11 +88,7 @@ def create_var_model(**flags: Any) -> VarianceModel:
 def create_baseline_model(**flags: Any) -> UNetModel:
     """The one network of a baseline (:class:`BaselineModelFlags`), its outputs side by side.
 
-    ``predict_residual`` is left to ``sr_var.baseline``: there are more outputs than inputs.
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
+    `predict_residual` is left to `sr_var.baseline`: there are more outputs than inputs.
     """
     parsed = BaselineModelFlags(**flags)
     own = {
@@ -113,12 +100,7 @@ def create_baseline_model(**flags: Any) -> UNetModel:
 
 
 def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, GaussianDiffusion]:
-    """The denoiser and the process of the flags.
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network or no process.
-    """
+    """The denoiser and the process of the flags."""
     names = [field.name for field in dataclasses.fields(DiffusionFlags) if field.name in flags]
     process = DiffusionFlags(**{name: flags.pop(name) for name in names})
     return create_sr_model(learn_sigma=process.learn_sigma, **flags), create_diffusion(process)

@@ -1,6 +1,7 @@
 """What checkpoints of the super-resolving networks are, and which flags follow them.
 
-To be called once presets have been settled, before the flags are read.
+To be called once presets have been settled, before the flags are read. Flags that contradict a
+checkpoint are a CheckpointError (`ddpm.stored_flags.follow_checkpoint`).
 """
 
 from __future__ import annotations
@@ -213,20 +214,12 @@ def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
 
 
 def follow_run(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a training, which follow the checkpoint that it starts from.
-
-    Raises:
-        CheckpointError: for flags that contradict the run to resume.
-    """
+    """The arguments of a training of the denoiser, which follow the checkpoint it starts from."""
     return follow_checkpoint(args, start_of_run(args, args.model_save_dir), _FLAGS)
 
 
 def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a script that uses the denoiser of ``--model_path``.
-
-    Raises:
-        CheckpointError: for flags that contradict it.
-    """
+    """The arguments of a script that uses the denoiser of `--model_path`."""
     return follow_checkpoint(args, start_of_file(args.model_path), _IN_USE)
 
 
@@ -252,11 +245,7 @@ def follow_net_run(
 
 
 def follow_net(args: argparse.Namespace, flags_class: type[MeanModelFlags]) -> argparse.Namespace:
-    """The arguments of a script that tests the net of `--model_path`, whose model flags count.
-
-    Raises:
-        CheckpointError: as :func:`follow_net_run`.
-    """
+    """The arguments of a script that tests the net of `--model_path`, whose model flags count."""
     return _follow_net(args, start_of_file(args.model_path), flags_class)
 
 

@@ -44,10 +44,8 @@ def check_loss(loss: str, last_layer_type: str) -> None:
 def with_mean(mean_model: torch.nn.Module, net_input: Any) -> torch.Tensor:
     """What the variance net sees: the low-res image and the frozen net's mean, (N, 6, H, H).
 
-    Args:
-        mean_model: a mean net, or those of cross-fitting (``FoldedMean``).
-        net_input: (N, 3, H, H) upsampled low-res images; or, for the net of each image's fold, a
-            dict of them and the folds (``sr_var.data.pairs.load_regression_data``).
+    `net_input`: (N, 3, H, H) upsampled low-res images; or, for the net of each image's fold
+    (`FoldedMean`), a dict of them and the folds (`sr_var.data.pairs.load_regression_data`).
     """
     is_folded = isinstance(net_input, dict)
     low_res_up: torch.Tensor = net_input["low_res"] if is_folded else net_input
@@ -139,6 +137,12 @@ class SRVarTrainLoop(TrainLoop):
             self.logger.image("low_res | std | abs_error", picture, self.step)
 
 
+def save_variance(path: str, variance: torch.Tensor) -> None:
+    """Write (3, H, H) in units of [-1, 1] squared as float32 squared grey levels, HWC."""
+    require_finite(variance, path)
+    dump_pickle(to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32), path)
+
+
 def var_result_folder(
     output_dir: str,
     step: int,
@@ -167,7 +171,4 @@ class SRVarTestLoop(TestLoop):
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
         for i, name in enumerate(batch_kwargs["name"]):
             self._results.save_low_res(name, batch[i])
-            path = self._results.path(name, self._results.file_names[0])
-            require_finite(output[i], path)
-            variance = to_hwc(output[i].float() * HALF_RANGE_255**2).astype(np.float32)
-            dump_pickle(variance, path)
+            save_variance(self._results.path(name, self._results.file_names[0]), output[i])

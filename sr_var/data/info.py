@@ -169,9 +169,7 @@ def look_at_all(
         for start in range(0, len(todo), 1024):
             chunk = todo[start : start + 1024]
             marks = _marks(chunk, flags)
-            for name, found in zip(
-                chunk, pool.map(partial(_look, flags=flags), chunk), strict=True
-            ):
+            for name, found in zip(chunk, pool.map(look, chunk), strict=True):
                 if isinstance(found, BadImageError):
                     bad.add(name)
                     log(f"damaged: {found}")

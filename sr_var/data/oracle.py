@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +22,17 @@ from ddpm.info_dict import make_info
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.flags.scripts import OracleDataFlags
-from sr_var.results.exact_moments import TRUTH_FILE, save_truth
 from sr_var.results.folder import difference, spread
 from sr_var.results.jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path
-from sr_var.results.moments import MOMENTS_FILE, SampleMoments, block_means
+from sr_var.results.moments import (
+    MAX_ARRAY_BYTES,
+    MOMENTS_FILE,
+    Array,
+    SampleMoments,
+    as_floats,
+    block_means,
+)
+from utils.files.atomic import atomic_write
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.images.decode import BadImageError
@@ -38,8 +47,11 @@ from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 from utils.script_util import defaults
 from utils.seeds import stable_seed
+from utils.untrusted.arrays import read_npz
 from utils.untrusted.pickles import dump_pickle
 
+TRUTH_FILE = "exact_moments.npz"
+_KEYS = ("mean", "variance", "third_central_moment", "fourth_central_moment")
 IMAGE_FOLDER = "images"
 _EVERY_TENTH = 10
 Uint8Array = npt.NDArray[np.uint8]
@@ -124,54 +136,95 @@ def law_of(low_res_uint8: Uint8Array, factor: int) -> OracleLaw:
     return oracle_law(image.double()[None], factor)
 
 
-class OracleWriter:
-    """Writes the files of one low-res image; what is there already is left alone."""
+def _write_crop(crop: OracleCrop, flags: OracleDataFlags) -> str:
+    """Writes the files of one low-res image; what is there already is left alone.
 
-    def __init__(self, flags: OracleDataFlags) -> None:
-        self._flags = flags
-
-    def write(self, crop: OracleCrop) -> str:
-        """Draws and writes; returns what is wrong with the photograph, "" if nothing is."""
-        paths = [
-            safe_join(os.path.join(self._flags.output_dir, IMAGE_FOLDER), name)
-            for name in crop.names
-        ]
-        folder = safe_join(self._flags.sample_dir, crop.names[0])
-        # written last, so it stands for the others
-        last = os.path.join(folder, TRUTH_FILE)
-        if all(os.path.exists(path) for path in [*paths, *([last] if crop.is_test else [])]):
-            return ""
-        try:
-            low_res = cut_low_res(crop, self._flags)
-        except BadImageError as error:
-            if self._flags.on_bad_image == "error":
-                raise
-            return str(error)
-        law = law_of(low_res, self._flags.factor)
-        for name, path in zip(crop.names, paths, strict=True):
-            make_folder(os.path.dirname(path))
-            write_png(path, to_hwc(image_to_bytes(self._draw(law, name, "image")[0])))
-        if crop.is_test:
-            self._write_truth(crop.names[0], folder, low_res, law)
+    Returns what is wrong with the photograph, "" if nothing is.
+    """
+    images = os.path.join(flags.output_dir, IMAGE_FOLDER)
+    paths = [safe_join(images, name) for name in crop.names]
+    folder = safe_join(flags.sample_dir, crop.names[0])
+    # written last, so it stands for the others
+    last = os.path.join(folder, TRUTH_FILE)
+    if all(os.path.exists(path) for path in [*paths, *([last] if crop.is_test else [])]):
         return ""
-
-    def _draw(self, law: OracleLaw, name: str, what: str | int) -> torch.Tensor:
-        seed = stable_seed(self._flags.seed, name, what)
-        return law.sample(torch.Generator().manual_seed(seed))
-
-    def _write_truth(
-        self, name: str, folder: str, low_res_uint8: Uint8Array, law: OracleLaw
-    ) -> None:
+    try:
+        low_res = cut_low_res(crop, flags)
+    except BadImageError as error:
+        if flags.on_bad_image == "error":
+            raise
+        return str(error)
+    law = law_of(low_res, flags.factor)
+    for name, path in zip(crop.names, paths, strict=True):
+        make_folder(os.path.dirname(path))
+        write_png(path, to_hwc(image_to_bytes(_draw(law, flags.seed, name, "image")[0])))
+    if crop.is_test:
         make_folder(os.path.join(folder, SAMPLES_FOLDER))
-        write_png(os.path.join(folder, LOW_RES_FILE), low_res_uint8)
-        samples = torch.cat([self._draw(law, name, i) for i in range(self._flags.num_samples)])
-        grey = np.stack([to_hwc(sample) for sample in image_to_255(samples)])
-        moments = SampleMoments().add(grey, range(len(grey)), self._flags.small_size)
-        moments.save(os.path.join(folder, MOMENTS_FILE), is_final=True)
-        if self._flags.sample_pictures:
-            for i, sample in enumerate(samples):
-                write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
-        save_truth(folder, law)
+        write_png(os.path.join(folder, LOW_RES_FILE), low_res)
+        _write_samples(crop.names[0], folder, law, flags)
+        with atomic_write(last) as file:
+            arrays: dict[str, Any] = dict(zip(_KEYS, _exact_moments_255(law), strict=True))
+            np.savez(file, **arrays)
+    return ""
+
+
+def _draw(law: OracleLaw, seed: int, name: str, what: str | int) -> torch.Tensor:
+    return law.sample(torch.Generator().manual_seed(stable_seed(seed, name, what)))
+
+
+def _write_samples(name: str, folder: str, law: OracleLaw, flags: OracleDataFlags) -> None:
+    draws = [_draw(law, flags.seed, name, i) for i in range(flags.num_samples)]
+    samples = torch.cat(draws)
+    grey = np.stack([to_hwc(sample) for sample in image_to_255(samples)])
+    moments = SampleMoments().add(grey, range(len(grey)), flags.small_size)
+    moments.save(os.path.join(folder, MOMENTS_FILE), is_final=True)
+    if flags.sample_pictures:
+        for i, sample in enumerate(samples):
+            write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
+
+
+def _exact_moments_255(law: OracleLaw) -> list[Array]:
+    """Mean and central moments of one image's law, HWC float64, in powers of grey levels."""
+    central = (law.variance, law.third_central_moment, law.fourth_central_moment)
+    mean = to_hwc(image_to_255(law.mean[0]))
+    return [mean, *(to_hwc(m[0]) * HALF_RANGE_255**power for power, m in enumerate(central, 2))]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Exact mean μ, variance v and fourth central moment μ₄ of every pixel, HWC grey levels."""
+
+    mean: Array
+    variance: Array
+    fourth: Array
+
+
+def load_truth(folder: str, size: int) -> Truth | None:
+    """Reads ``exact_moments.npz``; None if there is none.
+
+    Raises:
+        DataError: if the file is damaged, of another size, not finite, or no law has such moments.
+    """
+    path = os.path.join(folder, TRUTH_FILE)
+    if not os.path.exists(path):
+        return None
+    remedy = "write the data set again"
+    file = read_npz(path, path, remedy=remedy, max_bytes=MAX_ARRAY_BYTES)
+    try:
+        arrays = {key: as_floats(file[key]) for key in _KEYS}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from None
+    for key, array in arrays.items():
+        if array.shape != (size, size, 3):
+            raise DataError(
+                f"{path}: {key} has shape {array.shape}, not that of --large_size {size}; "
+                "give the size that the data set was written with"
+            )
+        if not np.isfinite(array).all():
+            raise DataError(f"{path}: {key} is not finite everywhere; write the data set again")
+    if (arrays["variance"] < 0).any() or (arrays["fourth_central_moment"] < 0).any():
+        raise DataError(f"{path} holds negative even moments; write the data set again")
+    return Truth(arrays["mean"], arrays["variance"], arrays["fourth_central_moment"])
 
 
 def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
@@ -241,7 +294,7 @@ def _write_all(
 ) -> set[str] | None:
     """Damaged photographs; None if a signal came."""
     num_threads = chosen_threads(flags.num_threads)
-    writer, stop, bad = OracleWriter(flags), StopFlag(), set()
+    write, stop, bad = partial(_write_crop, flags=flags), StopFlag(), set()
     with (
         ThreadPoolExecutor(num_threads) as pool,
         Progress(len(crops), "drawing", unit="crop") as bar,
@@ -249,7 +302,7 @@ def _write_all(
     ):
         for start in range(0, len(crops), 8 * num_threads):
             chunk = crops[start : start + 8 * num_threads]
-            for crop, problem in zip(chunk, pool.map(writer.write, chunk), strict=True):
+            for crop, problem in zip(chunk, pool.map(write, chunk), strict=True):
                 if problem and crop.photo not in bad:
                     bad.add(crop.photo)
                     log(f"warning: left out: {problem}")
@@ -282,15 +335,6 @@ def _class_of_photo(photo: str, flags: OracleDataFlags) -> str:
 
 def _settings(flags: OracleDataFlags) -> dict[str, object]:
     """What decides the content of the files, so that two data sets never share a folder."""
-    names = (
-        "data_dir",
-        "test_folder",
-        "large_size",
-        "small_size",
-        "num_draws",
-        "num_samples",
-        "sample_pictures",
-        "apply_orientation",
-        "seed",
-    )
-    return {"law": "oracle", **{name: getattr(flags, name) for name in names}}
+    own = ("large_size", "small_size", "num_draws", "num_samples", "sample_pictures", "seed")
+    read = ("data_dir", "test_folder", "apply_orientation")
+    return {"law": "oracle", **{name: getattr(flags, name) for name in (*own, *read)}}

@@ -35,7 +35,6 @@ class CrossFitFlags:
     )
 
     def __post_init__(self) -> None:
-        """Refuses a number of folds that leaves nothing out."""
         require_at_least(self, 0, cross_fit=2)
         if self.cross_fit == 0 and self.fold_by != "image":
             raise ValueError(f"--fold_by {self.fold_by} is about folds; give --cross_fit K, too")
@@ -48,7 +47,6 @@ class FoldFlags(CrossFitFlags):
     fold: int = flag(-1, "fold to leave out of training, 0 to cross_fit - 1")
 
     def __post_init__(self) -> None:
-        """Refuses a fold that there is not."""
         super().__post_init__()
         if self.cross_fit == 0 and self.fold != -1:
             raise ValueError(f"--fold {self.fold} needs --cross_fit K, the number of folds")
@@ -73,7 +71,6 @@ class ResidualFlags(CrossFitFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses a negative number of images."""
         super().__post_init__()
         require_at_least(self, leakage_images=0)
 
@@ -90,7 +87,6 @@ class BaselineModelFlags(MeanModelFlags):
     quantiles: str = flag("0.05,0.25,0.5,0.75,0.95", "levels, ascending, comma separated")
 
     def __post_init__(self) -> None:
-        """Refuses what is no level and no power."""
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"--beta {self.beta} must be in [0, 1]")
         parse_levels(self.quantiles)

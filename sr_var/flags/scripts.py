@@ -125,7 +125,6 @@ class TestDataFlags(DataFlags):
     random_flip: bool = flag(False, "not for tests: must stay False")
 
     def __post_init__(self) -> None:
-        """Refuses augmentation."""
         if self.random_crop or self.random_flip:
             raise ValueError("--random_crop and --random_flip are for training; leave them out")
 
@@ -173,7 +172,6 @@ class TestFlags(Output, Batch, ScriptFlags, Compute, Strict):
     output_dir: str = "outputs/sr_var/64_256"
 
     def __post_init__(self) -> None:
-        """Refuses a batch without images."""
         require_at_least(self, batch_size=1)
 
 
@@ -196,7 +194,6 @@ class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags, Output, AutoBatch, Sc
     num_samples_per_image: int = flag(100, "samples per image")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing, and two samplers at once."""
         require_at_least(self, num_samples_per_image=1)
         require_at_least(self, -1, batch_size=1)
         super().__post_init__()
@@ -222,7 +219,6 @@ class VerificationFlags(ListedImages, LargeSize, OrientationFlags, Threads, Scri
     )
 
     def __post_init__(self) -> None:
-        """Refuses counts without a variance, or without a meaning."""
         require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
@@ -256,7 +252,6 @@ class DataInfoFlags(ImageFolder, ReadingFlags, Output, Overwrite, Threads, Scrip
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts and sizes that are none, and a choice that needs images to be opened."""
         require_at_least(self, num_test_per_class=0, large_size=1)
         if self.small_images != ENLARGE and not self.check_images:
             raise ValueError(
@@ -282,7 +277,6 @@ class PlanFlags(AutoBatch, Logged, Seeded):
     log_dir: str = "logs/sr_plan"
 
     def __post_init__(self) -> None:
-        """Refuses counts that are none."""
         counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
         require_at_least(self, -1, batch_size=1)
@@ -319,7 +313,6 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Output, Threads
     sample_pictures: bool = flag(True, "write the samples as pictures too, not only their moments")
 
     def __post_init__(self) -> None:
-        """Refuses counts and sizes that make no data set."""
         require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
         factor, rest = divmod(self.large_size, max(self.small_size, 1))
         if rest or factor < 2 or self.small_size < 1:

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from sr_var.base_dataset import load_entries
+from sr_var.data.oracle import TRUTH_FILE
 from sr_var.flags.scripts import BudgetFlags, VerificationFlags
-from sr_var.results.exact_moments import TRUTH_FILE
 from sr_var.results.folder import to_grey_bytes
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.numbers.metrics import ImageResult, image_result
@@ -148,12 +148,8 @@ def verify_image(
 ) -> ImageResult:
     """Compute the metrics of one image; write the samples' mean and variance beside them.
 
-    Args:
-        entry: the image.
-        flags: where everything is.
-        keeps_data: whether the result has the arrays for pictures.
-        num_scatter: of how many pixels both stds are kept.
-        num_threads: samples decoded at a time.
+    With `keeps_data` the result has the arrays for pictures; both stds of `num_scatter` pixels are
+    kept; `num_threads` samples are decoded at a time.
     """
     data = load_image_data(entry, flags, num_threads=num_threads)
     if not flags.dry_run:

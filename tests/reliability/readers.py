@@ -32,8 +32,8 @@ from noisy_label.files import load_split, read_idx
 from noisy_label.labels import load_labels, require_one_draw
 from sr_var.baseline import _stored_errors, summarise_errors
 from sr_var.data.info import _read_journal
+from sr_var.data.oracle import load_truth
 from sr_var.flags.scripts import MeanModelFlags
-from sr_var.results.exact_moments import load_truth
 from sr_var.results.folder import read_stamp
 from sr_var.results.moments import SampleMoments, load_moments
 from sr_var.stored_flags import load_args, load_model_args

@@ -19,8 +19,8 @@ from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
+from sr_var.data.oracle import TRUTH_FILE, Truth
 from sr_var.flags.scripts import BudgetFlags
-from sr_var.results.exact_moments import TRUTH_FILE, Truth
 from sr_var.results.folder import is_known_input
 from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
 from sr_var.results.moments import Array

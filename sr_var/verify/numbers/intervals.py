@@ -57,13 +57,8 @@ def bootstrap(
     """Replicates of every metric, (num_replicates,): images drawn with replacement.
 
     Source: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8
-    (whole clusters are resampled, nothing within them).
-
-    Args:
-        rows: name → one mean over pixels per image, (num_images,); images count alike.
-        metrics_of: from means to metrics, entry by entry.
-        seed: of the draws.
-        num_replicates: how many.
+    (whole clusters are resampled, nothing within them). `rows`: name → one mean over pixels per
+    image, (num_images,); images count alike. `metrics_of` makes metrics of means, entry by entry.
     """
     names = list(rows)
     table = np.stack([rows[name] for name in names], axis=1)  # (num_images, num_names)

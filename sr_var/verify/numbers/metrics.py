@@ -205,12 +205,8 @@ def signed_root(values: Array) -> Array:
 class ImageResult:
     """One image: its metrics, what adds up over images, and the arrays for pictures.
 
-    Attributes:
-        metrics: by dotted name; those of a section are beside each other.
-        data: None where nobody wants the arrays.
-        means: over its pixels, see :func:`image_means`.
-        histograms: of both routes; None once they are added up.
-        scatter: (2, k): √max(v, 0) and √k₂ of k pixels drawn at random.
+    `data` is None where nobody wants the arrays, `histograms` (of both routes) once they are added
+    up. `scatter` is (2, k): √max(v, 0) and √k₂ of k pixels drawn at random.
     """
 
     name: str

@@ -212,15 +212,9 @@ def histogram_counts(samples: Bytes, centre: Bytes, codes: Bytes, largest: float
     Bins are ``width`` = max(1, ⌈0.4 std⌉) grey levels wide, so that whole levels fall into them and
     the outermost begin 2.6 stds or more from the mean; these also hold everything beyond. The first
     begins at mean − 7 width − ⌊width/2⌋. A script that knows the coded mean and std finds the same.
-
-    Args:
-        samples: (n, H, W) grey levels.
-        centre: (H, W), their mean, rounded.
-        codes: (H, W), of their std (:func:`std_codes`).
-        largest: std of code 255.
-
-    Returns:
-        (H, W, NUM_BINS), as shares of the fullest bin's 255 if there are more than 255 samples.
+    `samples` are (n, H, W) grey levels, `centre` (H, W) their rounded mean, `codes` those of their
+    std (`std_codes`). The counts, (H, W, NUM_BINS), are shares of the fullest bin's 255 if there
+    are more than 255 samples.
     """
     share = codes.astype(np.float64) / 255
     width = np.maximum(1, np.ceil(0.4 * largest * share * share)).astype(np.int64)

@@ -103,10 +103,10 @@ _OF_ROUTES: dict[str, Sequence[tuple[str, _Names, str]]] = {
     "calibration against the real image": (
         ("mean squared z-score", _calibrated("z2"), "1"),
         ("negative log-likelihood, nats", _calibrated("nll"), "low"),
-        ("coverage of the 50 % interval", _calibrated("coverage_50"), "0.50"),
-        ("coverage of the 68 % interval", _calibrated("coverage_68"), "0.68"),
-        ("coverage of the 90 % interval", _calibrated("coverage_90"), "0.90"),
-        ("coverage of the 95 % interval", _calibrated("coverage_95"), "0.95"),
+        *(
+            (f"coverage of the {p} % interval", _calibrated(f"coverage_{p}"), f"0.{p}")
+            for p in (50, 68, 90, 95)
+        ),
         ("expected normalised calibration error", _calibrated("ence"), "0"),
         ("sharpness: mean std, grey levels", _calibrated("sharpness_mean_std"), "low"),
         ("interval score at 90 %, grey levels", _calibrated("interval_score_90"), "low"),

@@ -16,14 +16,10 @@ NUM_EXACT_SAMPLES = 100
 
 @dataclass(frozen=True)
 class Route:
-    """A way to a mean and a variance.
+    """A way to a mean and a variance: `name` is that of its folders, `title` of its row in a table.
 
-    Attributes:
-        name: of its folders.
-        title: of its row in a table.
-        flags: of the variance net, or of the one network of a baseline.
-        num_folds: mean nets that the residuals come from (``--cross_fit``); 0: the one mean net.
-        is_baseline: one network for both.
+    `flags` are those of the variance net, or of the one network of a baseline; the residuals come
+    from `num_folds` mean nets (``--cross_fit``), 0: from the one mean net.
     """
 
     name: str
@@ -48,14 +44,10 @@ ROUTES = (
 
 @dataclass(frozen=True)
 class OracleExperiment:
-    """Sizes of data, networks and training; images of 32², given 8².
+    """Sizes of data, of every network and training; images of 32², given 8².
 
-    Attributes:
-        name: of the folders.
-        width, channel_mult: of every network.
-        batch_size, lr: of every training; the learning rate falls to 0.
-        num_crops, num_test_crops: pieces of photographs; four draws of each for training.
-        mean_steps, var_steps: of the two nets; a baseline trains for as many as both.
+    The learning rate falls to 0; of each of `num_crops` pieces of photographs there are four draws
+    for training; a baseline trains for as many steps as both nets.
     """
 
     name: str

@@ -84,13 +84,10 @@ def require_same_mean(state: Mapping[str, object], mean_digests: Sequence[str], 
 class SRVarTrainLoop(TrainLoop):
     """Squared error, or another loss with its minimiser, against the mean net's squared residual.
 
-    Args:
-        mean_model: frozen here, in evaluation mode.
-        loss: ``squared_error`` or ``itakura_saito``; the latter for a positive model.
-        cross_fit: whose residuals the data ask for; stored with the checkpoints.
-        mean_digests: sha256 of the mean net's file (of each fold's), stored with the checkpoints:
-            the variance is that of this mean's residuals.
-        rest: of :class:`TrainLoop`; batch and label as for the mean net.
+    `mean_model` is frozen here, in evaluation mode; `loss` is ``squared_error`` or, for a positive
+    model, ``itakura_saito``. Stored with the checkpoints: `cross_fit`, whose residuals the data ask
+    for, and `mean_digests`, the sha256 of the mean net's file (of each fold's), since the variance
+    is that of this mean's residuals. Batch and label as for the mean net.
     """
 
     def __init__(

@@ -128,10 +128,7 @@ class FoldedMean(nn.Module):
 class Leakage:
     """Mean squared residuals in grey levels² of the same images under two kinds of nets.
 
-    Attributes:
-        in_fold: under the K − 1 nets that were trained on the image.
-        out_of_fold: under the net that was not.
-        num_images: how many images.
+    `in_fold`: the K − 1 nets that were trained on the image; `out_of_fold`: the one that was not.
     """
 
     in_fold: float

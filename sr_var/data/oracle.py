@@ -228,10 +228,7 @@ def load_truth(folder: str, size: int) -> Truth | None:
 
 
 def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
-    """The whole job: photographs to images, samples, moments and info dicts.
-
-    Returns:
-        False if a signal stopped it; run again, it goes on.
+    """Photographs to images, samples, moments, info dicts; False if a signal stopped it.
 
     Raises:
         DataError: for photographs that are missing, damaged or too small, or if the folders hold

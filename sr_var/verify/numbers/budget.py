@@ -48,10 +48,7 @@ MONTE_CARLO = "Monte-Carlo noise of {} exact samples"
 class Errors:
     """Sums over pixels of one estimate's errors; nan for a part that it has not.
 
-    Attributes:
-        mean_square: Σ (m − μ)², less what Monte-Carlo noise adds.
-        var_square: Σ (v̂ − v)², likewise.
-        var_sum: Σ v̂.
+    Σ (m − μ)² and Σ (v̂ − v)², less what Monte-Carlo noise adds; Σ v̂.
     """
 
     mean_square: float

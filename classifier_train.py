@@ -9,7 +9,7 @@ Give the diffusion flags of the denoiser that it will guide.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 from image_ddpm.flags import (
     ClassifierFlags,
@@ -54,18 +54,16 @@ def main(argv: list[str] | None = None) -> int:
         load_noisy_images,
     )
     from image_ddpm.data import load_train_entries
-    from utils.loops.networks import in_usable_precision, new_network
+    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log, sizes = run.logger.info, vars(image)
-        train = replace(train, use_fp16=train.use_fp16 or classifier.classifier_use_fp16)
-        train = in_usable_precision(train, log)
         process = training_process(process, log)
         entries = load_train_entries(data_flags, image.num_classes, log, start)
-        model = new_network(create_classifier, {**vars(classifier), **sizes}, train)
+        create = partial(create_classifier, **vars(classifier), **sizes)
         loop = ClassifierTrainLoop(
-            model=model,
+            model=new_network(create, train.precision, log),
             data=load_noisy_images(entries, data_flags, sizes, train, process, run.device, log),
             class_names=class_names(entries),
             identity=classifier_identity(classifier, sizes, process.known_noise),

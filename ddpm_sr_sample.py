@@ -9,6 +9,8 @@ ddpm_sr_train.py needs no MODEL_FLAGS and GD_FLAGS: it keeps them.
 
 from __future__ import annotations
 
+from functools import partial
+
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.nets import PresetFlags, settle_presets
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
@@ -36,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
     from ddpm.process import create_diffusion, denoiser_identity, warn_of_lost_std
+    from ddpm.sampling import require_same_law
     from ddpm.stored_flags import start_of_file
     from sr_var.base_dataset import load_test_entries
-    from sr_var.results.jobs import require_settings
     from sr_var.sampling import SRSampler
     from sr_var.script_util import create_sr_model, denoiser_flags
     from utils.loops.networks import load_checked
@@ -46,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
         log = run.logger.info
-        stored = denoiser_flags(flags, process_flags)
+        create = partial(create_sr_model, **denoiser_flags(flags, process_flags))
         identity = denoiser_identity("SuperResModel", flags, process_flags, is_training=False)
-        model = load_checked(create_sr_model, stored, sample.model_path, log, identity)
+        model = load_checked(create, sample.model_path, flags.precision, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)
         sizes, path = flags.sizes, sample.to_sample_images_dict_path
@@ -67,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
             return EXIT_DONE
-        require_settings(flags, process_flags, sample)
+        own = {"apply_orientation": sample.apply_orientation}
+        require_same_law(flags, process_flags, sample, own, {})
         is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
         return EXIT_DONE if is_done else EXIT_STOPPED
 

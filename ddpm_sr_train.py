@@ -7,6 +7,8 @@ go on:        the same command with --resume_checkpoint auto
 
 from __future__ import annotations
 
+from functools import partial
+
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.nets import PresetFlags, settle_presets
 from sr_var.flags.scripts import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
@@ -43,14 +45,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     from ddpm.stored_flags import class_names
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
-    from sr_var.script_util import create_sr_model, denoiser_flags, new_model
-    from utils.loops.networks import in_usable_precision
+    from sr_var.script_util import create_sr_model, denoiser_flags
+    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info
-        train = in_usable_precision(train, log)
-        model = new_model(create_sr_model, denoiser_flags(flags, process_flags), train)
+        create = partial(create_sr_model, **denoiser_flags(flags, process_flags))
+        model = new_network(create, train.precision, log)
         process_flags = training_process(process_flags, log)
         diffusion = create_diffusion(process_flags)
         sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
@@ -61,7 +63,6 @@ def main(argv: list[str] | None = None) -> int:
             model=model,
             diffusion=diffusion,
             schedule_sampler=sampler,
-            is_class_cond=flags.class_cond,
             data=data,
             class_names=class_names(data.dataset.entries) if flags.class_cond else [],
             identity=denoiser_identity("SuperResModel", flags, process_flags, is_training=True),

@@ -43,13 +43,12 @@ def main(argv: list[str] | None = None) -> int:
 
         args = follow_features(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
-    from image_ddpm.classifier import classifier_keywords
     from image_ddpm.quality.evaluation import evaluate
     from utils.debug_util import describe_memory
     from utils.runs.start import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
-        is_done = evaluate(flags, classifier_keywords(classifier, vars(image)), run.logger)
+        is_done = evaluate(flags, classifier, image, run.logger)
         if flags.debug_mode:
             run.logger.info(describe_memory(run.device))
         return EXIT_DONE if is_done else EXIT_STOPPED

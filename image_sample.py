@@ -49,9 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     sample = with_folders(from_args(ImageSampleFlags, args))
     guide = settle_guide(args)
     args = with_values(args, log_dir=sample.log_dir, output_dir=sample.output_dir)
-    from image_ddpm.parts import PartStore
-    from image_ddpm.sample_files import finish_and_draw, refuse_unknown_samples, samples_path
-    from image_ddpm.sampling import SETTINGS_FILE, load_sampler, require_settings
+    from image_ddpm.sample_files import finish_and_draw, samples_path
+    from image_ddpm.sampling import load_sampler, require_settings
     from utils.runs.start import started
 
     with started(args, None if sample.dry_run else sample.log_dir, has_group=False) as run:
@@ -64,16 +63,13 @@ def main(argv: list[str] | None = None) -> int:
             return EXIT_DONE
         shape = (sample.num_samples, flags.image_size, flags.image_size, flags.in_channels)
         path = samples_path(sample.output_dir, shape)
-        refuse_unknown_samples(path, os.path.join(sample.output_dir, SETTINGS_FILE))
-        require_settings(flags, process, sampler, guide)
-        store = PartStore(sample.output_dir, sample.num_samples)
+        require_settings(path, flags, process, sampler, guide)
         is_written = os.path.exists(path)
-        if not is_written and not sampler.run(store, run.launch.rank, run.launch.world_size):
+        if not is_written and not sampler.run_loop(run.launch.rank, run.launch.world_size):
             return EXIT_STOPPED
-        is_done = finish_and_draw(
-            store, path, shape, log, has_pictures=sample.png, class_names=sampler.class_names
-        )
-    return EXIT_DONE if is_done else EXIT_STOPPED
+        names = sampler.class_names
+        finish_and_draw(sampler.store, path, shape, log, has_pictures=sample.png, class_names=names)
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

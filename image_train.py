@@ -8,6 +8,8 @@ go on:        the same command with --resume_checkpoint auto and the same --log_
 
 from __future__ import annotations
 
+from functools import partial
+
 from image_ddpm.flags import (
     ImageDataFlags,
     ImageDiffusionFlags,
@@ -47,18 +49,17 @@ def main(argv: list[str] | None = None) -> int:
     from image_ddpm.data import load_train_entries, load_train_images
     from image_ddpm.loops import make_train_loop
     from image_ddpm.networks import create_image_model, model_keywords
-    from utils.loops.networks import in_usable_precision, new_network
+    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info
-        train = in_usable_precision(train, log)
         process = training_process(process, log)
         num_classes = flags.num_classes if flags.class_cond else None
         entries = load_train_entries(data_flags, num_classes, log, start)
-        model = new_network(create_image_model, model_keywords(flags, process), train)
+        create = partial(create_image_model, **model_keywords(flags, process))
         loop = make_train_loop(
-            model,
+            new_network(create, train.precision, log),
             lambda sampler: load_train_images(
                 entries, data_flags, flags, train, sampler, run.device, log
             ),

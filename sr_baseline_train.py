@@ -33,19 +33,20 @@ def main(argv: list[str] | None = None) -> int:
     train = from_args(BaselineTrainFlags, args)
     from sr_var.baseline import BaselineTrainLoop
     from sr_var.data.pairs import load_regression_data
-    from sr_var.script_util import create_baseline_model, new_model
+    from sr_var.losses import start_at_usual_spread
+    from sr_var.script_util import create_baseline_model
     from sr_var.stored_flags import args_path, identity_of, save_model_args
-    from utils.loops.networks import in_usable_precision
+    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
-        train = in_usable_precision(train, run.logger.info)
-        sizes = model_flags.sizes
-        data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info
-        )
+        log, sizes = run.logger.info, model_flags.sizes
+        data = load_regression_data(data_flags, sizes, train, run.device, log)
+        create = partial(create_baseline_model, **vars(model_flags))
+        model = new_network(create, train.precision, log)
+        start_at_usual_spread(model.out, model_flags)
         loop = BaselineTrainLoop(
-            model=new_model(create_baseline_model, vars(model_flags), train),
+            model=model,
             model_flags=model_flags,
             data=data,
             identity=identity_of(model_flags),

@@ -38,21 +38,18 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
     from sr_var.mean_utils import SRMeanTrainLoop
-    from sr_var.script_util import create_mean_model, new_model
+    from sr_var.script_util import create_mean_model
     from sr_var.stored_flags import args_path, identity_of, save_model_args
-    from utils.loops.networks import in_usable_precision
+    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
-        train = in_usable_precision(train, run.logger.info)
-        sizes = model_flags.sizes
+        log, sizes = run.logger.info, model_flags.sizes
         cross_fit = CrossFit.from_flags(fold_flags)
-        data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, run.logger.info, cross_fit
-        )
-        model = new_model(create_mean_model, vars(model_flags), train)
+        data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
+        create = partial(create_mean_model, **vars(model_flags))
         loop = SRMeanTrainLoop(
-            model=model,
+            model=new_network(create, train.precision, log),
             data=data,
             cross_fit=cross_fit,
             identity=identity_of(model_flags),

@@ -9,7 +9,6 @@ Times some passes of each network with random weights; a minute on a GPU, a few 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.nets import PresetFlags, settle_presets
@@ -36,15 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(PlanFlags, args)
     from sr_var.plan import measure, net_hours, plan_rows, plan_text
     from utils.files.atomic import write_json_atomic
-    from utils.loops.networks import training_precision, usable_precision
     from utils.runs.start import device_name, started
 
     with started(args, flags.log_dir, has_group=False) as run:
         log = run.logger.info
-        asked = network.use_fp16, network.use_bf16
-        network = replace(network, **usable_precision(*asked, log))
-        trained_in = training_precision(*asked, log)
-        rates = measure(network, process.learn_sigma, flags, run.device, log, trained_in)
+        rates = measure(network, process.learn_sigma, flags, run.device, log)
         rows, nets = plan_rows(rates, flags, network.large_size), net_hours(rates, flags)
         where = device_name(run.device)
         log("\n" + plan_text(rates, nets, rows, where))

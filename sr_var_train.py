@@ -40,23 +40,23 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var import script_util as build
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
+    from sr_var.losses import start_at_usual_spread
     from sr_var.script_util import create_var_model
     from sr_var.stored_flags import args_path, identity_of, save_model_args
     from sr_var.var_utils import SRVarTrainLoop, check_loss, digests
-    from utils.loops.networks import in_usable_precision
+    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, None if train.dry_run else train.log_dir) as run:
         log = run.logger.info
-        train = in_usable_precision(train, log)
         check_loss(residuals.loss, model_flags.last_layer_type)
         sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(residuals)
         mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
-        data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
-        )
-        model = build.new_model(create_var_model, vars(model_flags), train)
+        data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
+        create = partial(create_var_model, **vars(model_flags))
+        model = new_network(create, train.precision, log)
+        start_at_usual_spread(model.out, model_flags)
         loop = SRVarTrainLoop(
             model=model,
             mean_model=mean_net,

@@ -74,8 +74,9 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
     import numpy as np
 
     from utils.flags.groups import CropFlags
-    from utils.images.cache import CenterCrop, crop_source
+    from utils.images.cache import crop_source
     from utils.images.dataset import CropDataset, Entry
+    from utils.images.files import CenterCrop
 
     plain = CropFlags(data_dir=str(folder))
     ways = {PLAIN: plain, CACHE: replace(plain, cache_dir=str(folder / "cache"))}

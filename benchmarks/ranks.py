@@ -27,8 +27,8 @@ from benchmarks import nets
 from benchmarks.harness import Measurement, Timed, TimingFlags, Variant, measure
 from benchmarks.record import Table, Target, write_record
 from benchmarks.startup import ROOT, words
+from ddpm.sampling import SECONDS_FILE
 from image_ddpm.networks import create_image_model
-from image_ddpm.sampling import SECONDS_FILE
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 

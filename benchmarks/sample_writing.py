@@ -26,7 +26,7 @@ from benchmarks.record import Table, Target, write_record
 from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
 from sr_var.flags.scripts import SampleFlags
-from sr_var.results.jobs import sample_path
+from sr_var.results.folder import sample_path
 from sr_var.sampling import SRSampler
 from utils.images.dataset import Entry
 from utils.images.files import open_image, write_png

@@ -110,7 +110,7 @@ def first_steps(folder: Path) -> list[FirstStep]:
     }
     return [
         FirstStep("sr_mean_train.py", "utils.train_util:TrainLoop", "run_step", words(training)),
-        FirstStep("image_sample.py", "ddpm.sampling", "draw_samples", words(sampling)),
+        FirstStep("image_sample.py", "ddpm.sampling:Sampler", "_draw", words(sampling)),
     ]
 
 

@@ -83,8 +83,7 @@ def _loop_flags(flags: TrainStepFlags) -> dict[str, Any]:
 def _mean_step(
     name: str, model: UNetModel, flags: TrainStepFlags, pair: tuple[torch.Tensor, torch.Tensor]
 ) -> Variant:
-    is_low = name == BF16
-    loop = SRMeanTrainLoop(model=model, data=[], use_bf16=is_low, **_loop_flags(flags))
+    loop = SRMeanTrainLoop(model=model, data=[], **_loop_flags(flags))
     return Variant(name, _step(loop, pair), lambda _: all_weights(loop.model))
 
 

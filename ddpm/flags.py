@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from utils.flags.groups import Compute, Precision
+from utils.flags.groups import AutoBatch, Compute, Output, PrecisionFlags, ScriptFlags
 from utils.flags.training import TrainFlags
-from utils.script_util import flag, with_values
+from utils.script_util import FlagValues, flag, with_values
 
 # the keys of diffusion.samplers.SAMPLERS, which needs torch
 SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
 
 
 @dataclass(frozen=True)
-class UNetFlags(Precision):
+class UNetFlags(PrecisionFlags):
     """What every U-Net has, of whatever task."""
 
     num_res_blocks: int = flag(2, "residual blocks per resolution")
@@ -90,8 +90,8 @@ class TrainedFlags:
 
 
 @dataclass(frozen=True)
-class SamplerFlags(TrainedFlags, Compute):
-    """How the reverse process of which network is integrated."""
+class SamplerFlags(TrainedFlags, Compute, AutoBatch, Output, ScriptFlags):
+    """How the reverse process of which network is integrated, and where its samples go."""
 
     sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")
@@ -127,9 +127,9 @@ class Preset:
     flags: Mapping[str, Any]
 
 
-def make_preset(file: str, *parts: Mapping[str, Any], **more: Any) -> Preset:
+def make_preset(file: str, *parts: Mapping[str, object], **more: Any) -> Preset:
     """A preset of flags that are put together; later ones win."""
-    flags: dict[str, Any] = {}
+    flags: FlagValues = {}
     for part in (*parts, more):
         flags |= part
     return Preset(file, MappingProxyType(flags))

@@ -96,12 +96,7 @@ def _class_info(entry: object) -> ClassInfo:
 def listed_entries(
     data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
 ) -> list[Entry]:
-    """All images of an info dict, in the dict's order.
-
-    Args:
-        data_info_dict_path: the pickle.
-        data_dir: the folder of the images.
-        flag: which named the pickle, for messages.
+    """All images of an info dict, in the dict's order; ``flag`` named it.
 
     Raises:
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.

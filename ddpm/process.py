@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
-from utils.files.atomic import sha256_of
+from utils.files.atomic import JsonObject, sha256_of
 from utils.files.identity import Identity
 from utils.metrics import HALF_RANGE_255
 from utils.script_util import defaults, free_flags, require_at_least
@@ -82,7 +82,7 @@ def denoiser_identity(
     """What the checkpoints of a denoiser are.
 
     Args:
-        network_class: name of its class.
+        network_class: its name.
         network: a dataclass of its flags.
         process: of the noise.
         is_training: whether what matters in training alone must agree, too.
@@ -96,7 +96,7 @@ def denoiser_identity(
     )
 
 
-def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> dict[str, Any]:
+def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> JsonObject:
     """What a network's output depends on: its weights, and flags that change what they compute.
 
     Args:
@@ -109,7 +109,7 @@ def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> di
     return {"model_sha256": sha256_of(model_path), **kept}
 
 
-def setting_defaults(*flags: type[Any]) -> dict[str, Any]:
+def setting_defaults(*flags: type[Any]) -> JsonObject:
     """What a record of settings that lacks one of the flags was made with.
 
     Args:
@@ -117,26 +117,6 @@ def setting_defaults(*flags: type[Any]) -> dict[str, Any]:
     """
     found = {name: value for one in flags for name, value in defaults(one).items()}
     return {**found, "sampler": SamplerFlags().chosen_sampler}
-
-
-def sampling_settings(
-    network: Any, process: DiffusionFlags, sampler: SamplerFlags, seed: int
-) -> dict[str, Any]:
-    """Everything that the law of samples and their noise depend on.
-
-    Args:
-        network: a dataclass of the network's flags.
-        process: of the noise.
-        sampler: with the ``model_path`` of the weights.
-        seed: of the samples.
-    """
-    return {
-        **model_settings(sampler.model_path, network, process),
-        "sampler": sampler.chosen_sampler,
-        "eta": sampler.eta,
-        "clip_denoised": sampler.clip_denoised,
-        "seed": seed,
-    }
 
 
 def warn_of_lost_std(diffusion: GaussianDiffusion, log: Callable[[str], None]) -> None:

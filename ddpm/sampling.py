@@ -1,42 +1,215 @@
-"""Draws a batch of samples that a signal may interrupt; which ones, and where to, is a task's."""
+"""Draws samples of a diffusion process: in batches, stoppable anywhere, by any number of processes.
+
+The noise of a sample is a function of its name, so neither stops, batches nor processes change it.
+Which samples are missing, what the network is told of each and where it goes is a task's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import functools
+import itertools
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
+from ddpm.flags import DiffusionFlags, SamplerFlags
+from ddpm.process import model_settings, setting_defaults
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
 from diffusion.types import Model
+from utils.debug_util import report_cost
+from utils.files.atomic import remove_stale_temp_files
+from utils.files.records import require_same_settings
+from utils.loops.networks import compiled_for
+from utils.machine.cost import Stopwatch, find_batch_size
+from utils.machine.threads import BackgroundWriter
+from utils.process.progress import Progress
+from utils.process.stop import StopFlag, go_on_with, stop_line
+from utils.script_util import AUTO
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
 
+Row = TypeVar("Row")
+SETTINGS_FILE, SECONDS_FILE = ".sampling.json", ".seconds.json"
 
-def draw_samples(
-    diffusion: GaussianDiffusion,
-    model: Model,
-    generators: Sequence[torch.Generator],
-    shape: Sequence[int],
-    options: SamplerOptions,
-    is_stopped: Callable[[], bool],
-) -> torch.Tensor | None:
-    """One sample per generator, (N, *shape) in [-1, 1]; None as soon as ``is_stopped`` says so.
+
+class Sampler(ABC, Generic[Row]):
+    """Draws the missing samples of a task, each of them named by a row.
 
     Args:
+        model: the denoiser, on the device and in evaluation mode.
         diffusion: the respaced process.
-        model: the denoiser.
-        generators: of the noise of each sample, on the device to draw on.
-        shape: (C, H, W).
-        options: how to integrate.
-        is_stopped: asked after every step.
+        shape: (C, H, W) of a sample.
+        num_samples: of all processes together, finished ones included.
+        flags: how, and where to.
+        device: where to compute.
+        log: receives notices.
+
+    Raises:
+        ValueError: for options that the sampler does not have.
     """
-    size = (len(generators), *shape)
-    x_T, noise_fn = gaussian_noise_fn(generators, size, generators[0].device)
-    sample = x_T
-    for out in sample_loop_progressive(diffusion, model, x_T, noise_fn, options):
-        sample = out["sample"]
-        if is_stopped():
-            return None
-    return sample
+
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module,
+        diffusion: GaussianDiffusion,
+        shape: tuple[int, int, int],
+        num_samples: int,
+        flags: SamplerFlags,
+        device: torch.device,
+        log: Callable[[str], None],
+    ) -> None:
+        self._network, self._diffusion, self._shape = model, diffusion, shape
+        self._num_samples, self._how, self._device, self._log = num_samples, flags, device, log
+        self._denoiser: Model = compiled_for(model, flags.compile, device, log, is_trained=False)
+        self._options = SamplerOptions(
+            sampler=flags.chosen_sampler, clip_denoised=flags.clip_denoised, eta=flags.eta
+        )
+        self._writer = BackgroundWriter()
+
+    @abstractmethod
+    def _missing(
+        self, rank: int, world_size: int, bar: Progress
+    ) -> AbstractContextManager[Iterator[Row]]:
+        """What this process is to draw; nobody else takes it before the block ends.
+
+        Finished samples are told to the bar.
+        """
+
+    @abstractmethod
+    def _first_rows(self, size: int) -> Sequence[Row]:
+        """Rows for a try, drawn or not."""
+
+    @abstractmethod
+    def _seed(self, row: Row) -> int:
+        """Of the sample's noise."""
+
+    @abstractmethod
+    def _options_for(self, rows: Sequence[Row]) -> SamplerOptions:
+        """The options with what network and guide are told of these samples."""
+
+    @abstractmethod
+    def _store(self, rows: Sequence[Row], samples: torch.Tensor) -> None:
+        """Hands samples (n, C, H, W) in [-1, 1] to the writer; refuses values that are not finite.
+
+        Raises:
+            CheckpointError: names the sample.
+        """
+
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """``--batch_size``, or the one that timing finds."""
+        if self._how.batch_size == AUTO:
+            return find_batch_size(self._first_step, self._device, self._log)
+        return self._how.batch_size
+
+    def run_loop(self, rank: int = 0, world_size: int = 1) -> bool:
+        """Draws until nothing is missing that this process is to draw.
+
+        Returns:
+            True when done; False when a signal asked to stop (finished samples stay).
+
+        Raises:
+            CheckpointError: if the network's output is not finite.
+        """
+        size, folder = self.batch_size, self._how.output_dir
+        stop, watch, is_stopped = StopFlag(), Stopwatch(self._device), False
+        # the first process stands for all: each does about as much
+        total = len(range(rank, self._num_samples, world_size))
+        bar = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
+        with stop.listening(), bar, self._missing(rank, world_size, bar) as missing, self._writer:
+            while rows := list(itertools.islice(missing, size)):
+                watch.start()
+                samples = self._draw(rows, stop)
+                if samples is None:
+                    is_stopped = True
+                    break
+                watch.stop(len(rows))
+                self._store(rows, samples)
+                bar.update(len(rows))
+        remove_stale_temp_files(folder)
+        watch.save(os.path.join(folder, SECONDS_FILE))
+        if is_stopped:
+            self._log(stop_line(stop.reason, go_on_with(f"--output_dir {folder}")))
+        return not is_stopped
+
+    def report_cost(self) -> None:
+        """Logs parameter count and memory in use."""
+        report_cost(self._network, self._device, self._log)
+
+    def dry_run(self) -> None:
+        """One step of a full batch, guidance included, and what the whole run would take."""
+        size, num_steps = self.batch_size, self._diffusion.num_timesteps
+        started = time.monotonic()
+        self._first_step(size).sum().item()  # waits for the device
+        seconds = (time.monotonic() - started) / size
+        self.report_cost()
+        hours = seconds * num_steps * self._num_samples / 3600
+        self._log(f"one step, with warm-up: {seconds:.3f} s a sample")
+        self._log(
+            f"{self._num_samples} samples of {num_steps} steps on one device: about {hours:.2f} h"
+        )
+        self._log("dry run: nothing was written")
+
+    def _first_step(self, size: int) -> torch.Tensor:
+        return next(self._steps(self._first_rows(size)))
+
+    def _draw(self, rows: Sequence[Row], stop: StopFlag) -> torch.Tensor | None:
+        """The samples (n, C, H, W) in [-1, 1]; None as soon as a signal came.
+
+        Short batches are filled up: kernels round by batch size, so only full batches make a
+        sample the same in whichever run it is drawn.
+        """
+        for sample in self._steps([*rows, *[rows[-1]] * (self.batch_size - len(rows))]):
+            drawn = sample[: len(rows)]
+            if stop.reason:
+                return None
+        return drawn
+
+    def _steps(self, rows: Sequence[Row]) -> Iterator[torch.Tensor]:
+        """The batch after each step."""
+        seeds = [self._seed(row) for row in rows]
+        generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
+        x_T, noise_fn = gaussian_noise_fn(generators, (len(rows), *self._shape), self._device)
+        options = self._options_for(rows)
+        for out in sample_loop_progressive(self._diffusion, self._denoiser, x_T, noise_fn, options):
+            yield out["sample"]
+
+
+def require_same_law(
+    network: Any,
+    process: DiffusionFlags,
+    sampler: SamplerFlags,
+    own: Mapping[str, object],
+    own_defaults: Mapping[str, object],
+) -> None:
+    """Remembers what the samples of the output folder are drawn with, and refuses anything else.
+
+    Args:
+        network: a dataclass of the network's flags.
+        process: of the noise.
+        sampler: with the ``model_path`` of the weights.
+        own: what else the law and the noise of a task's samples depend on; JSON types.
+        own_defaults: of those that are no flags of the three, see ``require_same_settings``.
+
+    Raises:
+        DataError: names the settings that differ.
+    """
+    require_same_settings(
+        os.path.join(sampler.output_dir, SETTINGS_FILE),
+        {
+            **model_settings(sampler.model_path, network, process),
+            "sampler": sampler.chosen_sampler,
+            "eta": sampler.eta,
+            "clip_denoised": sampler.clip_denoised,
+            "seed": sampler.seed,
+            **own,
+        },
+        defaults={**setting_defaults(type(network), type(process), type(sampler)), **own_defaults},
+    )

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from utils.files.atomic import JsonObject
 from utils.files.identity import Identity, made_with, shown
+from utils.flags.groups import PrecisionFlags
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
-from utils.script_util import with_values
+from utils.script_util import defaults, with_values
 
 if TYPE_CHECKING:
     from utils.images.dataset import Entry
@@ -35,7 +37,7 @@ def class_names(entries: Sequence[Entry]) -> list[str]:
     return names if any(names) else []
 
 
-def known_classes(state: Mapping[str, Any], path: str) -> list[str]:
+def known_classes(state: JsonObject, path: str) -> list[str]:
     """The names that a checkpoint keeps.
 
     Args:
@@ -120,7 +122,7 @@ def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
 
 
 # a property of a run, not of a network: of both flags together, followed by a resumed run alone
-_PRECISION = frozenset({"use_fp16", "use_bf16"})
+_PRECISION = frozenset(defaults(PrecisionFlags))
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Start:
     """
 
     path: str = ""
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    manifest: JsonObject = field(default_factory=dict)
     is_resumed: bool = False
     is_new_run: bool = False
     is_in_charge: bool = False
@@ -232,7 +234,7 @@ def follow_checkpoint(
 
 def _what_changed(
     args: argparse.Namespace,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     changed: Set[str],
     free: Set[str],
     start: Start,

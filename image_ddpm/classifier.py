@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,16 +34,16 @@ from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from utils.files.identity import Identity, differences, made_with
 from utils.flags.stored import stored_value
-from utils.images.dataset import CropDataset, Entry, noting
+from utils.images.dataset import CropBatch, Entry, train_crops
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
-from utils.script_util import defaults, flags_of, free_flags
+from utils.script_util import FlagValues, defaults, flags_of, free_flags
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
-_ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
+_ANY_NOISE: Mapping[str, object] = MappingProxyType({})
 (_NUM_CLASSES,) = (one for one in flags_of(ClassifierImageFlags) if one.name == "num_classes")
 
 
@@ -85,15 +85,9 @@ class Denoiser:
 
 
 def create_classifier(
-    *,
-    image_size: int,
-    in_channels: int,
-    num_classes: int,
-    use_fp16: bool,
-    use_bf16: bool,
-    **flags: Any,
+    *, image_size: int, in_channels: int, num_classes: int, **flags: Any
 ) -> EncoderUNet:
-    """The network of :class:`ClassifierFlags`; ``classifier_use_fp16`` is left to ``use_fp16``.
+    """The network of :class:`ClassifierFlags`.
 
     Raises:
         TypeError: for an unknown flag.
@@ -113,22 +107,19 @@ def create_classifier(
         num_head_channels=parsed.classifier_num_head_channels,
         use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
         resblock_updown=parsed.classifier_resblock_updown,
-        use_fp16=use_fp16,
-        use_bf16=use_bf16,
     )
     return EncoderUNet(
         EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
     )
 
 
-def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:
-    """The keywords of :func:`create_classifier` for a trained classifier, in its own precision."""
-    own = {name: value for name, value in vars(flags).items() if name in vars(ClassifierFlags())}
-    return {**own, **image, "use_fp16": flags.classifier_use_fp16, "use_bf16": False}
+def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> FlagValues:
+    """The keywords of :func:`create_classifier` for a trained classifier."""
+    return {**{name: getattr(flags, name) for name in defaults(ClassifierFlags)}, **image}
 
 
 def classifier_identity(
-    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, Any] = _ANY_NOISE
+    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, object] = _ANY_NOISE
 ) -> Identity:
     """What the checkpoints of a classifier are.
 
@@ -137,9 +128,8 @@ def classifier_identity(
         image: ``image_size``, ``in_channels`` and ``num_classes``.
         noise: of the images that it knows (``ClassifierProcessFlags.known_noise``); empty: any.
     """
-    own = {name: getattr(flags, name) for name in defaults(ClassifierFlags)}
     free = free_flags(ClassifierFlags)
-    return Identity(EncoderUNet.__name__, {**own, **image}, noise, free=free)
+    return Identity(EncoderUNet.__name__, classifier_keywords(flags, image), noise, free=free)
 
 
 def load_guide(
@@ -161,10 +151,11 @@ def load_guide(
         return None
     guide = start_of_file(flags.classifier_path)
     image = _images_of_guide(guide, denoiser)
-    keywords, identity = classifier_keywords(flags, image), classifier_identity(flags, image)
-    model = load_checked(
-        create_classifier, keywords, guide.path, log, identity, with_backward=True
-    ).to(device)
+    create = functools.partial(create_classifier, **classifier_keywords(flags, image))
+    identity = classifier_identity(flags, image)
+    model = load_checked(create, guide.path, flags.precision, log, identity, with_backward=True).to(
+        device
+    )
     return functools.partial(classifier_gradient, model, flags.classifier_scale)
 
 
@@ -196,19 +187,30 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
     return image
 
 
+class NoisyImages(NamedTuple):
+    """What a classifier sees: `x` (N, C, H, H), and `t` (N,) as processes hand it to networks."""
+
+    x: torch.Tensor
+    t: torch.Tensor
+
+
 class ClassifierTrainLoop(NamesClasses):
-    """Cross entropy of the label given an image that is as noisy as t says.
+    """Cross entropy of the label, (N,), given an image that is as noisy as t says."""
 
-    Batch: a dict of ``x`` (N, C, H, H), the noisy images, and ``t`` (N,), as the process hands it
-    to networks; label: (N,).
-    """
-
-    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+    def compute_loss(
+        self, micro_input: NoisyImages, micro_label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of −log softmax(f(x_t, t))_y over the slice."""
-        logits = self.wrapped_model(micro_input["x"], micro_input["t"]).float()
+        logits: torch.Tensor = self.wrapped_model(*micro_input).float()
         return torch.nn.functional.cross_entropy(logits, micro_label), logits
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self,
+        micro_input: NoisyImages,
+        micro_label: torch.Tensor,
+        micro_output: torch.Tensor,
+        i: int,
+    ) -> None:
         is_right = (micro_output.argmax(dim=1) == micro_label).float()
         self.logger.add("accuracy", is_right.mean())
         if micro_output.shape[1] > 5:
@@ -224,7 +226,7 @@ def load_noisy_images(
     process: ClassifierProcessFlags,
     device: torch.device,
     log: Log,
-) -> TrainData[Any]:
+) -> TrainData:
     """Endless shuffled batches for :class:`ClassifierTrainLoop`; t is uniform, or 0 without noise.
 
     Raises:
@@ -232,19 +234,14 @@ def load_noisy_images(
     """
     diffusion = create_diffusion(process)
     schedule = UniformSampler(diffusion.num_timesteps)
-    note = noting(entries, image["image_size"], flags, log)
 
-    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        note(batch)
-        x = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
+    def prepare(batch: CropBatch) -> tuple[NoisyImages, torch.Tensor]:
+        x = bytes_to_image(batch.image.to(device, non_blocking=True))
         t = torch.zeros(len(x), dtype=torch.int64, device=device)
         if process.noised:
-            drawn = noising(schedule, train.seed, batch["position"], x)
-            t = drawn["t"]
-            x = diffusion.q_sample(x, t, noise=drawn["noise"])
-        return {"x": x, "t": diffusion.network_timesteps(t)}, batch["y"].to(device)
+            t, _, noise, _ = noising(schedule, train.seed, batch.position, x)
+            x = diffusion.q_sample(x, t, noise=noise)
+        return NoisyImages(x, diffusion.network_timesteps(t)), batch.label.to(device)
 
-    crops = CropDataset(entries, image["image_size"], flags, train.seed, image["in_channels"])
-    return TrainData(
-        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
-    )
+    size, num_channels = image["image_size"], image["in_channels"]
+    return train_crops(entries, size, flags, train, prepare, log, num_channels)

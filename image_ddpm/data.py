@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from ddpm.stored_flags import (
     listed_classes,
     require_known_labels,
 )
-from ddpm.train_loop import noising
+from ddpm.train_loop import Noising, noising
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
 from utils.files.identity import shown
 from utils.flags.groups import AUTO, FOLDER, NAME
 from utils.flags.training import TrainFlags
-from utils.images.dataset import CropDataset, Entry, noting
+from utils.images.dataset import CropBatch, Entry, train_crops
 from utils.images.folder import class_in_folder, class_in_name, other_reading, scan
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
@@ -144,31 +144,25 @@ def load_train_images(
     schedule_sampler: ScheduleSampler,
     device: torch.device,
     log: Log,
-) -> TrainData[Any]:
-    """Endless shuffled batches: a dict of ``y``, ``t``, ``weight`` and ``noise``, and the images.
+) -> TrainData:
+    """Endless shuffled batches of ``Noising`` and the images, (N, C, H, H) in [-1, 1].
 
-    Images are (N, C, H, H) in [-1, 1]. With ``class_dropout``, a label is replaced by 'none' as a
-    function of (seed, position in the stream).
+    A class-conditional network is given their labels, ``y``. With ``class_dropout``, a label is
+    replaced by 'none' as a function of (seed, position in the stream).
 
     Raises:
         DataError: if a batch is larger than the data.
     """
-    note = noting(entries, model.image_size, flags, log)
 
-    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        note(batch)
-        images = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
-        labels = batch["y"]
+    def prepare(batch: CropBatch) -> tuple[Noising, torch.Tensor]:
+        images, labels = bytes_to_image(batch.image.to(device, non_blocking=True)), batch.label
         if model.null_label is not None:
-            dropped = _dropped(batch["position"], train.seed, model.class_dropout)
+            dropped = _dropped(batch.position, train.seed, model.class_dropout)
             labels = torch.where(dropped, model.null_label, labels)
-        noised = noising(schedule_sampler, train.seed, batch["position"], images)
-        return {"y": labels.to(device), **noised}, images
+        condition = {"y": labels.to(device)} if model.class_cond else {}
+        return noising(schedule_sampler, train.seed, batch.position, images, **condition), images
 
-    crops = CropDataset(entries, model.image_size, flags, train.seed, model.in_channels)
-    return TrainData(
-        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
-    )
+    return train_crops(entries, model.image_size, flags, train, prepare, log, model.in_channels)
 
 
 def _dropped(positions: torch.Tensor, seed: int, share: float) -> torch.Tensor:

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ddpm.sampling import SECONDS_FILE
 from image_ddpm.demo import SOLVERS, Preset
-from image_ddpm.sampling import SECONDS_FILE
 from utils.files.atomic import write_text_atomic
 from utils.files.records import read_record, require_numbers
 from utils.machine.cost import seconds_per_item

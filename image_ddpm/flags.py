@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ddpm.flags import (
     DenoiserFlags,
@@ -26,16 +26,18 @@ from utils.flags.groups import (
     AUTO,
     FOLDER,
     NAME,
-    AutoBatch,
     Batch,
     CropFlags,
     ImageFolder,
+    Output,
+    Precision,
+    PrecisionFlags,
     ReadingFlags,
     ScriptFlags,
 )
 from utils.flags.training import TrainFlags
 from utils.machine.launch import read_launch
-from utils.script_util import flag, from_args, require_at_least
+from utils.script_util import FlagValues, flag, from_args, require_at_least
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
 
@@ -134,7 +136,7 @@ class SaveFlags(ImageScriptFlags, TrainFlags):
 
 
 @dataclass(frozen=True)
-class ResultFlags(ImageScriptFlags):
+class ResultFlags(Output, ImageScriptFlags):
     """What every script with results has."""
 
     output_dir: str = flag("", "folder of the results; empty: log_dir")
@@ -155,7 +157,7 @@ class ImageTrainFlags(SaveFlags, DiffusionTrainFlags):
 
 
 @dataclass(frozen=True)
-class ImageSampleFlags(SamplerFlags, AutoBatch, ResultFlags):
+class ImageSampleFlags(SamplerFlags, ResultFlags):
     """How many samples of what, and where to."""
 
     num_samples: int = flag(10000, "samples in all")
@@ -233,7 +235,19 @@ def _folder_of_environment() -> str:
 
 
 @dataclass(frozen=True)
-class ClassifierFlags:
+class ClassifierPrecisionFlags:
+    """In which numbers a classifier computes."""
+
+    classifier_use_fp16: bool = flag(False, "compute in fp16", is_free=True)
+
+    @property
+    def precision(self) -> Precision:
+        """What the flag asks for."""
+        return Precision.FP16 if self.classifier_use_fp16 else Precision.FP32
+
+
+@dataclass(frozen=True)
+class ClassifierFlags(ClassifierPrecisionFlags):
     """The classifier p(y | x_t); defaults are those of guided-diffusion's published ones."""
 
     classifier_width: int = flag(128, "base width of the classifier")
@@ -250,7 +264,6 @@ class ClassifierFlags:
     )
     classifier_resblock_updown: bool = flag(True, "change resolution inside residual blocks")
     classifier_pool: str = flag("attention", "how places become one vector", POOLS)
-    classifier_use_fp16: bool = flag(False, "compute in fp16", is_free=True)
 
 
 @dataclass(frozen=True)
@@ -280,21 +293,31 @@ class ClassifierProcessFlags(ImageDiffusionFlags):
     noised: bool = flag(True, "train on noisy images (a guide must; an evaluator need not)")
 
     @property
-    def known_noise(self) -> dict[str, Any]:
+    def known_noise(self) -> FlagValues:
         """What of it a classifier depends on; a guide's must be that of its denoiser."""
         return {**noise_of(self), "noised": self.noised}
 
 
 @dataclass(frozen=True)
-class ClassifierTrainFlags(SaveFlags):
+class ClassifierTrainFlags(SaveFlags, ClassifierPrecisionFlags):
     """Training."""
 
     lr: float = 3e-4
     weight_decay: float = 0.05
     max_step: int = 150000
 
+    @property
+    def precision(self) -> Precision:
+        """What the flags of training and classifier ask for together.
 
-def noise_of(process: DiffusionFlags) -> dict[str, Any]:
+        Raises:
+            ValueError: they exclude each other.
+        """
+        use_fp16 = self.use_fp16 or self.classifier_use_fp16
+        return PrecisionFlags(use_fp16=use_fp16, use_bf16=self.use_bf16).precision
+
+
+def noise_of(process: DiffusionFlags) -> FlagValues:
     """The flags of a process that decide how noisy an image is at which t."""
     names = ("diffusion_steps", "noise_schedule", "rescale_timesteps")
     return {name: getattr(process, name) for name in names}

@@ -11,7 +11,7 @@ import torch
 
 from ddpm.process import create_diffusion, create_schedule_sampler
 from ddpm.stored_flags import trained_labels
-from ddpm.train_loop import DiffusionTrainLoop, NamesClasses
+from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, Noising
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageTrainFlags
 from image_ddpm.networks import image_identity
@@ -51,9 +51,11 @@ class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
     ) -> None:
         self._shape, self._num_classes, self._grid_diffusion = shape, num_classes, grid_diffusion
         self._sample_interval, self._num_grid_samples = sample_interval, num_grid_samples
-        super().__init__(condition_names=() if num_classes is None else ("y",), **rest)
+        super().__init__(**rest)
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self, micro_input: Noising, micro_label: torch.Tensor, micro_output: None, i: int
+    ) -> None:
         if i == 0 and self.is_image_step:
             self._show("training images", image_to_bytes(micro_label[: self._num_grid_samples]))
         is_due = self._sample_interval and self.step and self.step % self._sample_interval == 0

@@ -24,7 +24,7 @@ from models.config import (
     parse_channel_mult,
 )
 from utils.files.identity import Identity
-from utils.script_util import flags_of
+from utils.script_util import FlagValues, flags_of
 
 if TYPE_CHECKING:
     from models.unet import TimeConditionedUNet
@@ -48,7 +48,7 @@ def channel_mult(image_size: int, text: str, flag: str = "--channel_mult") -> tu
     return default_diffusion_channel_mult(image_size, flag)
 
 
-def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> dict[str, Any]:
+def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> FlagValues:
     """The keywords of :func:`create_image_model`."""
     return {**vars(flags), "learn_sigma": process.learn_sigma}
 

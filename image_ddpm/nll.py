@@ -6,13 +6,14 @@ The bound is ``diffusion.bound``'s; the noise of an image is a function of (seed
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,10 +28,10 @@ from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, N
 from image_ddpm.networks import create_image_model, image_identity, model_keywords
 from image_ddpm.parts import PartStore, read_part
 from utils.debug_util import report_cost
-from utils.files.atomic import atomic_write, write_json_atomic
+from utils.files.atomic import JsonObject, atomic_write, write_json_atomic
 from utils.files.records import require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP
-from utils.images.dataset import Entry, TestCrops
+from utils.images.dataset import CropItem, Entry, TestCrops
 from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import read_image, resolve_image_path
 from utils.images.notes import look_at, say_sizes, without_small
@@ -151,7 +152,7 @@ class LikelihoodMeasure:
         Terms are in the order of the timesteps, from t = 0 on; ``crc32`` (n,) is of the images.
         """
         items = [item for index in indices if (item := self._crops[index]) is not None]
-        pixels = torch.stack([item["high_res"] for item in items])
+        pixels = torch.stack([item.image for item in items])
         images = bytes_to_image(pixels.to(self.device))
         generators = [
             torch.Generator(self.device).manual_seed(
@@ -168,7 +169,7 @@ class LikelihoodMeasure:
                 row.normal_(generator=generator)
             return noise
 
-        condition: dict[str, Any] = {}
+        condition: dict[str, torch.Tensor] = {}
         if self._network.class_cond:
             labels = [self.entries[index].y for index in indices]
             condition["y"] = torch.tensor(labels, device=self.device)
@@ -182,11 +183,11 @@ class LikelihoodMeasure:
         return {**ordered, _CHECKSUM: np.array([_checksum(item) for item in items], np.float64)}
 
 
-def _checksum(item: dict[str, Any]) -> int:
-    return zlib.crc32(item["high_res"].numpy().tobytes())
+def _checksum(item: CropItem) -> int:
+    return zlib.crc32(item.image.numpy().tobytes())
 
 
-def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[str, Any]:
+def write_results(store: PartStore, output_dir: str, num_images: int) -> JsonObject:
     """``results.json`` and ``nll.npz`` of all images; returns the former's content.
 
     Raises:
@@ -241,9 +242,9 @@ def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeas
         CheckpointError, DataError: for what is missing, damaged or does not fit.
     """
     network, process, data, nll = flags
-    keywords = model_keywords(network, process)
+    create = functools.partial(create_image_model, **model_keywords(network, process))
     identity = image_identity(network, process, is_training=False)
-    model = load_checked(create_image_model, keywords, nll.model_path, log, identity)
+    model = load_checked(create, nll.model_path, network.precision, log, identity)
     known = start_of_file(nll.model_path).class_names
     num_classes = network.num_classes if network.class_cond else None
     listed = load_entries(data, num_classes, log, known)

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -29,12 +29,7 @@ _REMEDY = "delete it and run again"
 
 
 class PartStore:
-    """The parts of one folder.
-
-    Args:
-        folder: holds ``parts/`` and the locks.
-        num_items: indices run from 0 to this.
-    """
+    """The parts of indices from 0 to ``num_items``, in ``folder``, which holds the locks, too."""
 
     def __init__(self, folder: str, num_items: int) -> None:
         self._root, self._folder = folder, os.path.join(folder, "parts")
@@ -42,11 +37,7 @@ class PartStore:
 
     @contextlib.contextmanager
     def share(self, rank: int, world_size: int) -> Iterator[list[int]]:
-        """The missing indices of this process, which nobody else takes meanwhile.
-
-        Args:
-            rank: of this process.
-            world_size: number of processes; each takes every so many-th index.
+        """The missing indices of a process, which nobody else takes meanwhile.
 
         Raises:
             DataError: if another process has the same share.
@@ -60,12 +51,8 @@ class PartStore:
         with lock:
             if os.path.isdir(self._folder):
                 remove_stale_temp_files(self._folder)
-            done = self.done()
+            done = self.places()
             yield [i for i in range(rank, self._num_items, world_size) if i not in done]
-
-    def done(self) -> set[int]:
-        """Indices that are kept."""
-        return set(self.places())
 
     def places(self) -> dict[int, tuple[str, int]]:
         """Index → (path of its part, row in it); of two parts with one index, either will do.
@@ -81,12 +68,8 @@ class PartStore:
             found |= {int(i): (path, row) for row, i in enumerate(index) if i < self._num_items}
         return found
 
-    def save(self, indices: list[int], arrays: Arrays) -> None:
-        """Keeps the results of some indices.
-
-        Raises:
-            StorageError: if the file cannot be written.
-        """
+    def save(self, indices: Sequence[int], arrays: Arrays) -> None:
+        """Keeps the results of some indices; raises StorageError if that cannot be done."""
         make_folder(self._folder)
         digest = hashlib.sha256(repr(indices).encode()).hexdigest()[:12]
         path = os.path.join(self._folder, f"{indices[0]:08d}_{len(indices)}_{digest}.npz")
@@ -95,16 +78,16 @@ class PartStore:
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[bool]:
-        """Whether all parts are there and this process is the one to put them together.
+        """Whether all parts are there, and nobody else puts them together meanwhile.
 
-        Waits for a process that is looking, or at it: the last one to come must see them all. What
-        a killed one has left half written is cleared.
+        Waits for a process that is at it: the last one to come must see them all. What a killed one
+        has left half written is cleared.
         """
         while (lock := self._lock("finish")) is None:
             time.sleep(_PAUSE_SECONDS)
         with lock:
             remove_stale_temp_files(self._root)
-            yield len(self.done()) == self._num_items
+            yield len(self.places()) == self._num_items
 
     def remove(self) -> None:
         """Deletes the parts, once what was made of them is written."""

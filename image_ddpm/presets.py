@@ -11,15 +11,14 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from ddpm.flags import Preset, make_preset, settle_preset
-from utils.script_util import flag
+from utils.script_util import FlagValues, flag
 
 CHECKPOINT_DIR = "checkpoints/image_ddpm"
 
 
-_HYBRID: dict[str, Any] = {"learn_sigma": True, "diffusion_steps": 4000, "noise_schedule": "cosine"}
+_HYBRID: FlagValues = {"learn_sigma": True, "diffusion_steps": 4000, "noise_schedule": "cosine"}
 _VLB = {**_HYBRID, "use_kl": True, "schedule_sampler": "loss-second-moment"}
 _IMAGENET_64 = {"image_size": 64, "num_channels": 128, "num_res_blocks": 3, "batch_size": 128}
 _CIFAR_10 = {"image_size": 32, "num_channels": 128, "num_res_blocks": 3, "dropout": 0.3}

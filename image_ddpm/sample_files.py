@@ -26,7 +26,7 @@ from utils.images.pixels import make_grid
 from utils.machine.threads import chosen_threads, ordered_map
 from utils.process.errors import DataError
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag
+from utils.process.stop import StopFlag, go_on_with
 from utils.untrusted.arrays import read_npz, read_npz_rows
 
 Shape = tuple[int, int, int, int]
@@ -40,30 +40,9 @@ _NUM_OPEN_PARTS = 64
 _REMEDY = "delete it and the folder png beside it, and run again"
 
 
-class Interrupted(Exception):
-    """A signal came while files were put together; what is missing is made by the next run."""
-
-
 def samples_path(output_dir: str, shape: Shape) -> str:
     """``samples_NxHxWxC.npz`` of a shape (N, H, W, C)."""
     return os.path.join(output_dir, f"samples_{'x'.join(map(str, shape))}.npz")
-
-
-def refuse_unknown_samples(path: str, record: str) -> None:
-    """Refuses to take a file that is there for the samples of this run, where no record says so.
-
-    Args:
-        path: of the samples.
-        record: of what the samples of the folder are drawn with.
-
-    Raises:
-        DataError: names both and the remedy.
-    """
-    if os.path.exists(path) and not os.path.exists(record):
-        raise DataError(
-            f"{path} is there, but not {record}, so nobody knows what drew these samples; give "
-            "another --output_dir"
-        )
 
 
 def finish_and_draw(
@@ -74,73 +53,42 @@ def finish_and_draw(
     *,
     has_pictures: bool,
     class_names: Sequence[str] = (),
-) -> bool:
-    """Puts the samples together, if this process is to, and draws them; False if a signal came.
-
-    Args:
-        store: of their parts.
-        path: of the file.
-        shape: (N, H, W, C).
-        log: receives what was written.
-        has_pictures: whether to draw them.
-        class_names: by label; empty: not known.
+) -> None:
+    """Puts samples of a shape (N, H, W, C) together if all parts are there, and draws them.
 
     Raises:
-        DataError, StorageError: as :func:`finish_samples`.
+        DataError: for a part that cannot be read, or a damaged file.
+        StorageError: if a file cannot be written.
+        StopRequested: if a signal came; what is missing is made by the next run.
     """
-    stop = StopFlag()
+    stop, folder = StopFlag(), os.path.dirname(path)
+    tick = functools.partial(stop.check, go_on_with(f"--output_dir {folder}"))
     with stop.listening():
-        try:
-            is_written = finish_samples(store, path, shape, log, lambda: bool(stop.reason))
-            folder, is_stopped = os.path.dirname(path), lambda: bool(stop.reason)
-            if is_written and any(class_names):
-                named = {str(y): name for y, name in enumerate(class_names) if name}
-                write_json_atomic(os.path.join(folder, CLASSES_FILE), named)
-            if is_written and has_pictures:
-                write_pictures(path, shape, folder, is_stopped, class_names)
-        except Interrupted:
-            folder = os.path.dirname(path)
-            log(f"stopped ({stop.reason}); run again with --output_dir {folder} to go on")
-            return False
-    return True
-
-
-def finish_samples(
-    store: PartStore,
-    path: str,
-    shape: Shape,
-    log: Callable[[str], None],
-    is_stopped: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Writes the samples' file if all parts are there; whether it is there now.
-
-    Raises:
-        DataError: for a part that cannot be read.
-        StorageError: if the file cannot be written.
-        Interrupted: if ``is_stopped`` says so.
-    """
-    with store.finishing() as is_whole:
-        if is_whole and not os.path.exists(path):
-            write_samples(store, path, shape, is_stopped)
-            log(f"written: {path}")
-        if is_whole:
-            store.remove()
-    if os.path.exists(path):
-        return True
-    log("this process is done; the last one of the others puts the samples together")
-    return False
+        with store.finishing() as is_whole:
+            if is_whole:
+                if not os.path.exists(path):
+                    write_samples(store, path, shape, tick)
+                    log(f"written: {path}")
+                store.remove()
+        if not os.path.exists(path):
+            log("this process is done; the last one of the others puts the samples together")
+            return
+        if any(class_names):
+            named = {str(y): name for y, name in enumerate(class_names) if name}
+            write_json_atomic(os.path.join(folder, CLASSES_FILE), named)
+        if has_pictures:
+            write_pictures(path, shape, folder, tick, class_names)
 
 
 def write_samples(
-    store: PartStore, path: str, shape: Shape, is_stopped: Callable[[], bool] = lambda: False
+    store: PartStore, path: str, shape: Shape, tick: Callable[[], None] = lambda: None
 ) -> None:
-    """Puts the parts together in the order of their indices.
+    """Puts the parts together in the order of their indices; ``tick`` is called after each sample.
 
     Raises:
-        DataError, StorageError, Interrupted: as :func:`finish_samples`.
+        DataError, StorageError: as :func:`finish_and_draw`.
     """
-    places = store.places()
-    part = functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
+    places, part = store.places(), functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
     has_labels = "labels" in part(places[0][0])
     labels = np.zeros(shape[0], np.int64)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -154,8 +102,7 @@ def write_samples(
                     member.write(arrays["samples"][row].tobytes())
                     labels[index] = arrays["labels"][row] if has_labels else 0
                     bar.update()
-                    if is_stopped():
-                        raise Interrupted
+                    tick()
         if has_labels:
             with archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, labels, allow_pickle=False)
@@ -187,7 +134,7 @@ def write_pictures(
     path: str,
     shape: Shape,
     output_dir: str,
-    is_stopped: Callable[[], bool] = lambda: False,
+    tick: Callable[[], None] = lambda: None,
     class_names: Sequence[str] = (),
 ) -> None:
     """Each sample of a file as a picture (those that are missing), and a grid.
@@ -196,12 +143,11 @@ def write_pictures(
         path: of the file that :func:`write_samples` made.
         shape: (N, H, W, C) of its samples.
         output_dir: where to.
-        is_stopped: asked after each picture.
+        tick: called after each picture.
         class_names: by label; empty: not known.
 
     Raises:
         DataError: if the file is damaged, or not of this shape.
-        Interrupted: if ``is_stopped`` says so.
     """
     num_samples, labels = shape[0], _read_labels(path, shape[0])
     rows = grid_rows(num_samples, labels)
@@ -227,8 +173,7 @@ def write_pictures(
             if index in wanted:
                 shown[index] = image
             bar.update()
-            if is_stopped():
-                raise Interrupted
+            tick()
     write_png(os.path.join(output_dir, "grid.png"), sample_grid(rows, shown))
 
 

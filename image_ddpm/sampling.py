@@ -1,24 +1,24 @@
-"""Draws samples of plain images: by index, on any number of processes, stoppable anywhere.
+"""Samples of plain images: which are missing, of which classes they are, and where they go.
 
-The noise and a random label of a sample are functions of (seed, index). The mathematics is in
-``diffusion``, the files are those of ``sample_files``.
+The noise and a random label of a sample are functions of (seed, index). Samples are kept in parts
+(``parts``), the files made of them are those of ``sample_files``.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import difflib
+import functools
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ddpm.process import create_diffusion, sampling_settings, setting_defaults
-from ddpm.sampling import draw_samples
+from ddpm.process import create_diffusion
+from ddpm.sampling import SETTINGS_FILE, Sampler, require_same_law
 from ddpm.stored_flags import listed_classes, start_of_file, trained_labels
 from diffusion.guidance import CondFn, classifier_free
 from diffusion.samplers import SamplerOptions
@@ -27,16 +27,12 @@ from image_ddpm.classifier import Denoiser, load_guide
 from image_ddpm.flags import GuideFlags, ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
 from image_ddpm.networks import create_image_model, image_identity, model_keywords
 from image_ddpm.parts import PartStore
-from utils.debug_util import report_cost
 from utils.files.atomic import sha256_of
-from utils.files.records import require_same_settings
 from utils.images.pixels import image_to_bytes, require_finite
-from utils.loops.networks import compiled_for, load_checked
-from utils.machine.cost import Stopwatch, find_batch_size
-from utils.machine.threads import BackgroundWriter
+from utils.loops.networks import load_checked
+from utils.process.errors import DataError
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag
-from utils.script_util import AUTO
+from utils.script_util import defaults
 from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
@@ -45,11 +41,10 @@ if TYPE_CHECKING:
 
 # what a record of settings says where a random label may be any of the network's
 ALL_LABELS = "all"
+Log = Callable[[str], None]
 
 
-def with_label_numbers(
-    flags: ImageSampleFlags, names: Sequence[str], log: Callable[[str], None]
-) -> ImageSampleFlags:
+def with_label_numbers(flags: ImageSampleFlags, names: Sequence[str], log: Log) -> ImageSampleFlags:
     """The flags with the labels of the classes that ``--labels`` names.
 
     A whole number is a label, whatever the classes are called.
@@ -63,7 +58,7 @@ def with_label_numbers(
         ValueError: for a name that no class has; suggests the nearest.
     """
     chosen = flags.chosen_labels
-    numbers = [_number(part, names) for part in chosen]
+    numbers = [int(part) if _is_number(part) else _label_of(part, names) for part in chosen]
     for part, number in zip(chosen, numbers, strict=True):
         if part in names and names.index(part) != number:
             log(
@@ -83,10 +78,6 @@ def _is_number(part: str) -> bool:
     return True
 
 
-def _number(part: str, names: Sequence[str]) -> int:
-    return int(part) if _is_number(part) else _label_of(part, names)
-
-
 def _label_of(name: str, names: Sequence[str]) -> int:
     if name in names:
         return names.index(name)
@@ -100,18 +91,8 @@ def _label_of(name: str, names: Sequence[str]) -> int:
     raise ValueError(f"--labels {name}: the network has no such class ({hint})")
 
 
-def random_labels(names: Sequence[str], num_classes: int) -> str:
-    """Which labels are drawn at random, as a record of settings keeps it."""
-    labels = trained_labels(names, num_classes)
-    return ALL_LABELS if len(labels) == num_classes else ",".join(map(str, labels))
-
-
-Log = Callable[[str], None]
-SECONDS_FILE = ".seconds.json"
-
-
-class ImageSampler:
-    """Draws ``num_samples`` samples.
+class ImageSampler(Sampler[int]):
+    """Draws ``num_samples`` samples; a row is an index.
 
     Args:
         model: the denoiser, on the device and in evaluation mode.
@@ -123,6 +104,10 @@ class ImageSampler:
         guide: makes of labels (N,) the gradient of a classifier (``diffusion.guidance``).
         class_names: of the network or its guide by label, as far as they are known; random labels
             are among those.
+
+    Attributes:
+        flags: how many, which and how; classes as numbers.
+        store: of the samples.
 
     Raises:
         ValueError: for labels that the network does not have or was not trained on.
@@ -140,108 +125,55 @@ class ImageSampler:
         guide: Callable[[torch.Tensor], CondFn] | None = None,
         class_names: Sequence[str] = (),
     ) -> None:
-        flags, self.class_names = with_label_numbers(flags, class_names, log), class_names
-        self._chosen = [int(part) for part in flags.chosen_labels]
-        self._trained = trained_labels(class_names, network.num_classes)
-        self._network, self._flags, self._device, self._log = network, flags, device, log
-        self._model, self._diffusion = model, diffusion
-        network_call = compiled_for(model, flags.compile, device, log, is_trained=False)
-        self._denoiser: Model = guided(network_call, network, flags)
+        self.flags = with_label_numbers(flags, class_names, log)
+        super().__init__(
+            model=model,
+            diffusion=diffusion,
+            shape=(network.in_channels, network.image_size, network.image_size),
+            num_samples=flags.num_samples,
+            flags=self.flags,
+            device=device,
+            log=log,
+        )
+        self._denoiser = guided(self._denoiser, network, flags)
         self._guide, self._has_labels = guide, network.class_cond or guide is not None
-        self._check_labels()
-        self._options = SamplerOptions(
-            sampler=flags.chosen_sampler,
-            clip_denoised=flags.clip_denoised,
-            eta=flags.eta,
+        self._class_cond, self.class_names = network.class_cond, class_names
+        self._chosen = [int(part) for part in self.flags.chosen_labels]
+        self._trained = trained_labels(class_names, network.num_classes)
+        self._check_labels(network.num_classes)
+        self.store = PartStore(flags.output_dir, flags.num_samples)
+
+    @contextlib.contextmanager
+    def _missing(self, rank: int, world_size: int, bar: Progress) -> Iterator[Iterator[int]]:
+        with self.store.share(rank, world_size) as missing:
+            bar.skip(len(range(rank, self.flags.num_samples, world_size)) - len(missing))
+            yield iter(missing)
+
+    def _first_rows(self, size: int) -> Sequence[int]:
+        return range(size)
+
+    def _seed(self, row: int) -> int:
+        return stable_seed(self.flags.seed, "sample", row)
+
+    def _options_for(self, rows: Sequence[int]) -> SamplerOptions:
+        if not self._has_labels:
+            return self._options
+        y = torch.tensor([self._label(index) for index in rows], device=self._device)
+        return replace(
+            self._options,
+            model_kwargs={"y": y} if self._class_cond else None,
+            cond_fn=self._guide(y) if self._guide else None,
         )
-        if flags.batch_size == AUTO:
-            found = find_batch_size(self._one_step, device, log)
-            self._flags = dataclasses.replace(flags, batch_size=found)
 
-    @property
-    def flags(self) -> ImageSampleFlags:
-        """How many, which and how; classes as numbers."""
-        return self._flags
-
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        side = self._network.image_size
-        return (self._network.in_channels, side, side)
-
-    def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> bool:
-        """Draws what is missing of this process's share.
-
-        Returns:
-            True when done; False when a signal asked to stop (finished samples stay).
-
-        Raises:
-            CheckpointError: if the network's output is not finite.
-        """
-        stop, size = StopFlag(), self._flags.batch_size
-        watch, is_stopped = Stopwatch(self._device), False
-        with (
-            store.share(rank, world_size) as missing,
-            stop.listening(),
-            BackgroundWriter() as writer,
-        ):
-            total = len(range(rank, self._flags.num_samples, world_size))
-            with Progress(
-                total, "sampling", unit="sample", done=total - len(missing), is_shown=rank == 0
-            ) as bar:
-                for start in range(0, len(missing), size):
-                    indices = missing[start : start + size]
-                    watch.start()
-                    samples = self._draw(indices, stop)
-                    if samples is None:
-                        is_stopped = True
-                        break
-                    watch.stop(len(indices))
-                    writer.submit(store.save, indices, self._arrays(indices, samples))
-                    bar.update(len(indices))
-        watch.save(os.path.join(self._flags.output_dir, SECONDS_FILE))
-        if is_stopped:
-            folder = self._flags.output_dir
-            self._log(f"stopped ({stop.reason}); run again with --output_dir {folder} to go on")
-            return False
-        return True
-
-    def report_cost(self) -> None:
-        """Logs parameter count and memory in use."""
-        report_cost(self._model, self._device, self._log)
-
-    def dry_run(self) -> None:
-        """One step of a full batch, guidance included, and what the whole run would take."""
-        size = self._flags.batch_size
-        started = time.monotonic()
-        self._one_step(size).sum().item()  # waits for the device
-        seconds = (time.monotonic() - started) / size
-        self.report_cost()
-        steps = self._diffusion.num_timesteps
-        hours = seconds * steps * self._flags.num_samples / 3600
-        self._log(f"one step, with warm-up: {seconds:.3f} s a sample")
-        self._log(
-            f"{self._flags.num_samples} samples of {steps} steps on one device: about {hours:.2f} h"
-        )
-        self._log("dry run: nothing was written")
-
-    def _one_step(self, size: int) -> torch.Tensor:
-        """The first step of the first ``size`` samples, guidance included."""
-        x = torch.randn(size, *self._shape, device=self._device)
-        options = dataclasses.replace(self._options_for(list(range(size))), eta=0.0)
-        t = next(iter(self._diffusion.descending_timesteps(x)))
-        with torch.no_grad():
-            out = self._diffusion.p_sample(self._denoiser, x, t, torch.zeros_like(x), options)
-        return out["sample"]
-
-    def label(self, index: int) -> int:
+    def _label(self, index: int) -> int:
         """The class of a sample: the given ones in turn, or a random one of (seed, index)."""
         if self._chosen:
             return self._chosen[index % len(self._chosen)]
-        rng = np.random.default_rng(stable_seed(self._flags.seed, "label", index))
+        rng = np.random.default_rng(stable_seed(self.flags.seed, "label", index))
         return self._trained[int(rng.integers(len(self._trained)))]
 
-    def _check_labels(self) -> None:
-        text, num_classes = self._flags.labels, self._network.num_classes
+    def _check_labels(self, num_classes: int) -> None:
+        text = self.flags.labels
         if self._chosen and not self._has_labels:
             raise ValueError(
                 f"--labels {text} needs a network with --class_cond True, or a classifier"
@@ -255,47 +187,13 @@ class ImageSampler:
                     f"{listed_classes(self.class_names)}"
                 )
 
-    def _draw(self, indices: list[int], stop: StopFlag) -> torch.Tensor | None:
-        """Samples (N, C, H, H) in [-1, 1]; None if a signal came.
-
-        Short batches are filled up: kernels round by batch size.
-        """
-        filled = [*indices, *[indices[-1]] * (self._flags.batch_size - len(indices))]
-        generators = [
-            torch.Generator(self._device).manual_seed(
-                stable_seed(self._flags.seed, "sample", index)
-            )
-            for index in filled
-        ]
-        options = self._options_for(filled)
-        samples = draw_samples(
-            self._diffusion,
-            self._denoiser,
-            generators,
-            self._shape,
-            options,
-            lambda: bool(stop.reason),
-        )
-        return None if samples is None else samples[: len(indices)]
-
-    def _options_for(self, indices: list[int]) -> SamplerOptions:
-        """The options with the labels of these samples, for the network and the guide."""
-        if not self._has_labels:
-            return self._options
-        y = torch.tensor([self.label(index) for index in indices], device=self._device)
-        return dataclasses.replace(
-            self._options,
-            model_kwargs={"y": y} if self._network.class_cond else None,
-            cond_fn=self._guide(y) if self._guide else None,
-        )
-
-    def _arrays(self, indices: list[int], samples: torch.Tensor) -> dict[str, Any]:
-        require_finite(samples, f"sample {indices[0]}")
+    def _store(self, rows: Sequence[int], samples: torch.Tensor) -> None:
+        require_finite(samples, f"sample {rows[0]}")
         pixels = image_to_bytes(samples).permute(0, 2, 3, 1)  # NHWC
         arrays = {"samples": np.ascontiguousarray(pixels.cpu().numpy())}
         if self._has_labels:
-            arrays["labels"] = np.array([self.label(index) for index in indices], np.int64)
-        return arrays
+            arrays["labels"] = np.array([self._label(index) for index in rows], np.int64)
+        self._writer.submit(self.store.save, rows, arrays)
 
 
 def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> Model:
@@ -314,16 +212,13 @@ def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> M
     return classifier_free(model, flags.guidance_scale, network.null_label)
 
 
-SETTINGS_FILE = ".sampling.json"
-
-
 def load_sampler(
     network: ImageModelFlags,
     process: ImageDiffusionFlags,
     flags: ImageSampleFlags,
     guide: GuideFlags,
     device: torch.device,
-    log: Callable[[str], None],
+    log: Log,
 ) -> ImageSampler:
     """The sampler with its network and its guide.
 
@@ -331,9 +226,9 @@ def load_sampler(
         CheckpointError: if a checkpoint is missing, damaged or of another network.
         ValueError: for flags that contradict each other.
     """
-    keywords = model_keywords(network, process)
+    create = functools.partial(create_image_model, **model_keywords(network, process))
     identity = image_identity(network, process, is_training=False)
-    model = load_checked(create_image_model, keywords, flags.model_path, log, identity)
+    model = load_checked(create, flags.model_path, network.precision, log, identity)
     denoiser = Denoiser(network, process, start_of_file(flags.model_path))
     names = denoiser.class_names or start_of_file(guide.classifier_path).class_names
     return ImageSampler(
@@ -349,6 +244,7 @@ def load_sampler(
 
 
 def require_settings(
+    path: str,
     network: ImageModelFlags,
     process: ImageDiffusionFlags,
     sampler: ImageSampler,
@@ -357,19 +253,25 @@ def require_settings(
     """Remembers what the samples of the output folder are drawn with, and refuses anything else.
 
     Raises:
-        DataError: names the settings that differ.
+        DataError: names the settings that differ; or if the samples' file ``path`` is there and no
+            record says what it was drawn with.
     """
     flags = sampler.flags
-    settings = sampling_settings(network, process, flags, flags.seed)
-    own: dict[str, Any] = {"labels": flags.labels, "guidance_scale": flags.guidance_scale}
-    own["random_labels"] = random_labels(sampler.class_names, network.num_classes)
-    if flags.chosen_labels or not (network.class_cond or guide.classifier_path):
-        own["random_labels"] = ALL_LABELS  # none is drawn
+    record = os.path.join(flags.output_dir, SETTINGS_FILE)
+    if os.path.exists(path) and not os.path.exists(record):
+        raise DataError(
+            f"{path} is there, but not {record}, so nobody knows what drew these samples; give "
+            "another --output_dir"
+        )
+    labels = trained_labels(sampler.class_names, network.num_classes)
+    is_random = not flags.chosen_labels and (network.class_cond or guide.classifier_path)
+    is_any = not is_random or len(labels) == network.num_classes
+    own: dict[str, object] = {
+        "labels": flags.labels,
+        "guidance_scale": flags.guidance_scale,
+        "random_labels": ALL_LABELS if is_any else ",".join(map(str, labels)),
+    }
     if guide.classifier_path:
         own |= {**vars(guide), "classifier_path": sha256_of(guide.classifier_path)}
-    classes = (type(network), type(process), ImageSampleFlags, GuideFlags)
-    require_same_settings(
-        os.path.join(flags.output_dir, SETTINGS_FILE),
-        {**settings, **own},
-        defaults={**setting_defaults(*classes), "random_labels": ALL_LABELS},
-    )
+    own_defaults = {**defaults(GuideFlags), "random_labels": ALL_LABELS}
+    require_same_law(network, process, flags, own, own_defaults)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import UNetConfig
+from models.cpu import prefers_channels_last
 from models.hints import Shapes, explain_difference
-from models.kernels import prefers_channels_last
 from models.layers import (
     GroupNorm32,
     SiLUInPlace,
@@ -34,10 +34,12 @@ Resampling = Literal["none", "down", "up"]
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling of the resolution, then a 3-wide convolution if there is one."""
+    """Nearest-neighbour doubling of the resolution, then a 3-wide convolution if there is one.
+
+    Of three spatial axes the first keeps its length, here and in `Downsample`.
+    """
 
     def __init__(self, dims: int, channels: int, *, use_conv: bool) -> None:
-        """Create the layer for `dims` spatial axes; with 3 the first keeps its length."""
         super().__init__()
         self.factors = _resampling_factors(dims)
         if use_conv:
@@ -56,7 +58,6 @@ class Downsample(nn.Module):
     """Halving of the resolution by a strided 3-wide convolution or by average pooling."""
 
     def __init__(self, dims: int, channels: int, *, use_conv: bool) -> None:
-        """Create the layer for `dims` spatial axes; with 3 the first keeps its length."""
         super().__init__()
         factors = _resampling_factors(dims)
         self.op = (
@@ -151,7 +152,6 @@ class AttentionBlock(nn.Module):
     """Residual self-attention over all pixels; `qkv` and `proj_out` are 1-wide convolutions."""
 
     def __init__(self, config: UNetConfig, channels: int, *, is_upsampling: bool = False) -> None:
-        """Create a block of `channels` channels whose heads follow `config.heads_for`."""
         super().__init__()
         self.use_checkpoint = config.use_checkpoint
         self.use_new_order = config.use_new_attention_order
@@ -204,18 +204,13 @@ _MIN_WIDTH_CHANNELS_LAST = 64
 class Torso(nn.Module):
     """The owner of the embedding, the input blocks and the bottleneck; it has no `forward`.
 
-    Nothing is cast by the constructor: see `convert_to_compute_dtype`.
+    Nothing is cast by the constructor: see `convert_torso`.
     """
 
     num_input_images: ClassVar[int] = 1
     is_time_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: UNetConfig) -> None:
-        """Build the parts; subclasses add theirs behind them.
-
-        Args:
-            config: everything but what only the way up reads.
-        """
         super().__init__()
         self.config = config
         self.emb_channels = config.time_embed_dim if self.is_time_conditioned else None
@@ -237,23 +232,15 @@ class Torso(nn.Module):
         )
 
     def convert_torso(self, dtype: torch.dtype) -> None:
-        """Cast, in place, the convolutions of the input and middle blocks.
+        """Cast, in place, every convolution but those of the head `out`.
 
-        Norms and embeddings keep their precision. Activations follow.
+        Norms, embeddings and the head keep their precision. Activations follow. The constructor
+        leaves this to its caller because checkpoints hold float32: weights are loaded first and
+        cast afterwards.
         """
-        for part in (self.input_blocks, self.middle_block):
-            cast_convolutions(part, dtype)
-
-    def convert_to_compute_dtype(self) -> None:
-        """Apply `use_fp16` or `use_bf16` of the config, in place.
-
-        The constructor leaves this to its caller because checkpoints hold float32: weights are
-        loaded first and cast afterwards.
-        """
-        if self.config.use_fp16:
-            self.convert_torso(torch.float16)
-        elif self.config.use_bf16:
-            self.convert_torso(torch.bfloat16)
+        for name, part in self.named_children():
+            if name != "out":
+                cast_convolutions(part, dtype)
 
     def explain_mismatch(self, shapes: Shapes) -> str:
         """Return which flags are wrong where a state_dict does not fit (`models.hints`).

@@ -54,8 +54,9 @@ class UNetConfig:
         dims: 1, 2 or 3 spatial axes; with 3 the first of them is never resampled.
         num_classes: number of class labels, or None for a net without class condition.
         use_checkpoint: recompute activations in the backward pass to save memory.
-        use_fp16: run the convolutions of the torso in float16 (see `convert_to_compute_dtype`).
-        use_bf16: the same in bfloat16.
+        use_fp16: as flags and checkpoints have it; the arithmetic is that of the parameters, which
+            `convert_torso` casts.
+        use_bf16: the same.
         num_heads: attention heads; `num_head_channels` takes precedence where it is set.
         num_head_channels: channels per head, or -1 to fix `num_heads` instead.
         num_heads_upsample: heads on the way up, or -1 for `num_heads`; like `num_heads`, it

@@ -75,13 +75,13 @@ class EncoderUNet(Torso):
     """The classifier p(y | x_t) of noisy images, for classifier guidance and feature distances.
 
     The head keeps the precision of its parameters whatever the torso computes in, so logits do not
-    lose theirs to `use_fp16`.
+    lose theirs to `convert_torso`.
     """
 
     is_time_conditioned = True
 
     def __init__(self, config: EncoderConfig) -> None:
-        """Build the classifier; the constructor casts nothing (`convert_to_compute_dtype`)."""
+        """Build the classifier; the constructor casts nothing (`convert_torso`)."""
         super().__init__(config.unet)
         self.encoder_config = config
         self.out = self._make_head()
@@ -95,9 +95,6 @@ class EncoderUNet(Torso):
 
         Returns:
             (N, num_classes), in the dtype of the head's parameters.
-
-        Raises:
-            ValueError: shapes do not fit.
         """
         logits: Tensor = self.out(self._encode(x, timesteps))
         return logits
@@ -111,9 +108,6 @@ class EncoderUNet(Torso):
         Returns:
             (N, F), in the dtype of the head's parameters: F is the width of the bottleneck for the
             pools adaptive and attention, 2048 for the spatial ones.
-
-        Raises:
-            ValueError: shapes do not fit.
         """
         h = self._encode(x, timesteps)
         if self.encoder_config.pool == "attention":

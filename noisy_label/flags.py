@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from utils.files.storage import number_name
-from utils.flags.groups import Logged, Output, Overwrite, Seeded
+from utils.flags.groups import Logged, Output, Overwrite, Precision, Seeded
 from utils.flags.training import OptimizerFlags, TrainFlags
 from utils.script_util import flag, require_at_least
 
@@ -132,9 +132,10 @@ class LabelTrainFlags(ShiftFlags, TrainFlags):
 
     def __post_init__(self) -> None:
         """Refuses half precision, which so small a net has no use for."""
-        if self.use_fp16 or self.use_bf16:
-            name = "use_fp16" if self.use_fp16 else "use_bf16"
-            raise ValueError(f"--{name} True: this net trains in fp32; leave the flag out")
+        if self.precision is not Precision.FP32:
+            raise ValueError(
+                f"--use_{self.precision} True: this net trains in fp32; leave the flag out"
+            )
         super().__post_init__()
         self.check_shift()
 

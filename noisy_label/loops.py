@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from noisy_label.noise import Array
+from utils.files.atomic import JsonObject
 from utils.loops.data import EpochOrder, ItemKey, ShardSampler, rank_batches
 from utils.metrics import WHITE
 from utils.seeds import stable_seed
@@ -43,7 +43,7 @@ class TensorBatches:
         self._order, self._seed, self._max_shift = EpochOrder(len(inputs), seed), seed, max_shift
         self._sampler(0)  # a batch larger than the data is an error now, not at the first step
 
-    def listing(self) -> dict[str, Any]:
+    def listing(self) -> JsonObject:
         """What tells these images and labels from others."""
         digest = hashlib.sha256()
         for part in (self._inputs, self._labels):
@@ -96,29 +96,35 @@ def network_input(images_uint8: torch.Tensor, device: torch.device) -> torch.Ten
 class LabelTrainLoop(TrainLoop):
     """Cross entropy against the given labels."""
 
-    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+    def compute_loss(
+        self, micro_input: torch.Tensor, micro_label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of −log softmax(f(x))_y over the slice."""
-        logits = self.wrapped_model(micro_input)
+        logits: torch.Tensor = self.wrapped_model(micro_input)
         return torch.nn.functional.cross_entropy(logits.float(), micro_label), logits
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self,
+        micro_input: torch.Tensor,
+        micro_label: torch.Tensor,
+        micro_output: torch.Tensor,
+        i: int,
+    ) -> None:
         is_same = micro_output.argmax(dim=1) == micro_label
         self.logger.add("agreement_with_labels", is_same.float().mean())
 
 
 class PredictionLoop(TestLoop):
-    """Collects the log-softmax of every image, in order."""
+    """Collects the log-softmax of every image, in order: ``found``, (n, K) float64 a batch."""
 
     def __init__(self, **rest: Any) -> None:
         super().__init__(**rest)
-        self._parts: list[torch.Tensor] = []
+        self.found: list[torch.Tensor] = []
 
-    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
-        self._parts.append(torch.log_softmax(output.double(), dim=1).cpu())
-
-    def log_probabilities(self) -> Array:
-        """(N, K), float64, of what has passed."""
-        return np.asarray(torch.cat(self._parts).numpy(), np.float64)
+    def _post_process(
+        self, batch: torch.Tensor, output: torch.Tensor, batch_kwargs: object
+    ) -> None:
+        self.found.append(torch.log_softmax(output.double(), dim=1).cpu())
 
 
 class Stopped(Exception):
@@ -131,11 +137,8 @@ def predict(model: torch.nn.Module, inputs: torch.Tensor, batch_size: int = 1000
     Raises:
         Stopped: if a signal asked to stop.
     """
-    starts = range(0, len(inputs), batch_size)
-    batches: list[tuple[torch.Tensor, dict[str, Any]]] = [
-        (inputs[start : start + batch_size], {}) for start in starts
-    ]
+    batches = [(part, None) for part in torch.split(inputs, batch_size)]
     loop = PredictionLoop(model=model, data=batches, is_shown=False)
     if not loop.run_loop():
         raise Stopped
-    return loop.log_probabilities()
+    return torch.cat(loop.found).numpy()

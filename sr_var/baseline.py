@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sr_var.data.pairs import Photographs
 from sr_var.degradation import area_downsample
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
 from sr_var.mean_utils import save_mean
-from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
-from sr_var.results.jobs import LOW_RES_FILE
+from sr_var.results.folder import LOW_RES_FILE, PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.var_utils import save_variance
-from utils.files.atomic import write_json_atomic
+from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name
 from utils.images.dataset import Entry
@@ -133,7 +133,7 @@ class BaselineTrainLoop(TrainLoop):
         self._model_flags = model_flags
         super().__init__(**rest)
 
-    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[Tensor, Any]:
+    def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of the objective (``sr_var.losses``)."""
         flags, label = self._model_flags, micro_label.float()
         raw = self.wrapped_model(micro_input)
@@ -144,7 +144,9 @@ class BaselineTrainLoop(TrainLoop):
         beta = flags.beta if flags.objective == BETA_NLL else 0.0
         return beta_nll(mean, variance, label, beta), raw
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int
+    ) -> None:
         if i == 0 and self.is_image_step:
             shown, raw = micro_input[:PICTURES_IN_STRIP], micro_output[:PICTURES_IN_STRIP]
             mean, variance, quantiles = predict(self._model_flags, raw, shown)
@@ -210,7 +212,7 @@ class BaselineTestLoop(TestLoop):
         self._model_flags, self._results, self._step = model_flags, results, step
         self._small_size = small_size
 
-    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         flags = self._model_flags
         mean, variance, quantiles = predict(flags, output, batch)
         if quantiles is not None:
@@ -218,7 +220,7 @@ class BaselineTestLoop(TestLoop):
             self.logger.add("crossed_levels", crossed)
             if flags.num_outputs > 1:
                 mean, variance = normal_moments(quantiles, flags.levels)
-        for i, name in enumerate(batch_kwargs["name"]):
+        for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, batch[i])
             if variance is not None:
                 files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
@@ -226,7 +228,7 @@ class BaselineTestLoop(TestLoop):
                 path = self._results.path(name, f"high_res_var_{self._step}.pkl")
                 save_variance(path, variance[i])
             if quantiles is not None:
-                self._write_quantiles(name, quantiles[i], batch_kwargs["high_res"][i])
+                self._write_quantiles(name, quantiles[i], batch_kwargs.high_res[i])
 
     def _write_quantiles(self, name: str, quantiles: Tensor, high_res: Tensor) -> None:
         levels, errors = self._model_flags.levels, {}
@@ -291,7 +293,7 @@ def _stored_errors(path: str) -> Errors:
     return read_record(path, "delete it and run sr_baseline_test.py again", _check_errors)
 
 
-def _check_errors(content: dict[str, Any]) -> None:
+def _check_errors(content: JsonObject) -> None:
     if not content:
         raise ValueError("no figures by level")
     for row in content.values():

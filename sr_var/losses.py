@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sr_var.flags.nets import QUANTILE, BaselineModelFlags
+from sr_var.flags.scripts import VarModelFlags
 from utils.metrics import HALF_RANGE_255
 
 # what rounding to 8 bits adds: 1/12 grey level²; below it the images say nothing
@@ -56,22 +58,25 @@ def pinball(quantiles: Tensor, label: Tensor, levels: Sequence[float]) -> Tensor
 START_STD_255 = 10.0
 
 
-def start_at_usual_spread(out: torch.nn.Module, last_layer_type: str, num_channels: int) -> None:
-    """Sets, in place, the bias of the last ``num_channels`` outputs so that they are the variance
-    of ``START_STD_255``.
+def start_at_usual_spread(out: torch.nn.Module, flags: VarModelFlags | BaselineModelFlags) -> None:
+    """Set, in place, the bias of a fresh network so that its variance is that of `START_STD_255`.
 
-    `out` is the head of a network, whose last module is the convolution; with a `last_layer_type`
-    of none nothing is done.
+    Nothing is done where nothing keeps the variance positive, and where quantiles come out.
+
+    `out` is the head of the network of `flags`, whose last module is the convolution; the last
+    `out_channels` outputs of it become the variance.
     """
+    if isinstance(flags, BaselineModelFlags) and flags.objective == QUANTILE:
+        return
     variance = (START_STD_255 / HALF_RANGE_255) ** 2
     inverse = {
         "exp": math.log(variance),
         "sigmoid": math.log(variance / (1.0 - variance)),
         "softplus": math.log(math.expm1(variance)),
     }
-    if last_layer_type not in inverse:
+    if flags.last_layer_type not in inverse:
         return
     bias = list(out.children())[-1].bias
     assert isinstance(bias, torch.Tensor)
     with torch.no_grad():
-        bias[-num_channels:] = inverse[last_layer_type]
+        bias[-flags.out_channels :] = inverse[flags.last_layer_type]

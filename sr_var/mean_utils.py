@@ -9,13 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sr_var.data.folds import CrossFit
-from sr_var.data.pairs import rank_batches, regression_pair, test_batches
+from sr_var.data.pairs import Photographs, rank_batches, regression_pair, test_batches
 from sr_var.flags.scripts import DataFlags
-from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, spread, strip
-from sr_var.results.jobs import LOW_RES_FILE
+from sr_var.results.folder import (
+    LOW_RES_FILE,
+    PICTURES_IN_STRIP,
+    ResultFolder,
+    save_array,
+    spread,
+    strip,
+)
 from sr_var.stored_flags import refuse_other_setting
+from utils.files.atomic import JsonObject
 from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.images.pixels import image_to_255, save_image, to_hwc
@@ -36,15 +44,17 @@ class SRMeanTrainLoop(TrainLoop):
         self._cross_fit = cross_fit.record() if cross_fit else None
         super().__init__(**rest)
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> JsonObject:
         """The images that this net does not see."""
         return {"cross_fit": self._cross_fit}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: JsonObject) -> None:
         """Refuses to go on with other images."""
         refuse_other_setting(state, "cross_fit", self._cross_fit)
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int
+    ) -> None:
         if i == 0 and self.is_image_step:
             images = (micro_input, micro_output, micro_label)
             picture = strip(*(image[:PICTURES_IN_STRIP].float() for image in images))
@@ -83,18 +93,18 @@ def _require_same_inputs(
     for i, entry in enumerate(entries):
         with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
             if item := crops[i]:
-                pair = regression_pair(item["high_res"][None], sizes[1], torch.device("cpu"))
+                pair = regression_pair(item.image[None], sizes[1], torch.device("cpu"))
                 results.require_same_input(entry.name, pair[0][0])
 
 
 def regression_test_data(
     batches: Sequence[Sequence[Entry]], flags: DataFlags, sizes: tuple[int, int]
-) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
-    """(upsampled low-res images, names and high-res images) a batch; sizes: large, small."""
+) -> Iterator[tuple[Tensor, Photographs]]:
+    """(upsampled low-res images, what they are of) a batch; sizes: large, small."""
     for batch in test_batches(batches, flags, sizes[0]):
         # the degradation is computed where the crops are; the loop moves its result
-        low_res_up, high_res = regression_pair(batch["high_res"], sizes[1], torch.device("cpu"))
-        yield low_res_up, {"name": batch["name"], "high_res": high_res}
+        low_res_up, high_res = regression_pair(batch.image, sizes[1], torch.device("cpu"))
+        yield low_res_up, Photographs(batch.name, high_res)
 
 
 def save_mean(
@@ -124,15 +134,15 @@ class SRMeanTestLoop(TestLoop):
         super().__init__(**rest)
         self._results, self._num_pictures = results, num_pictures
 
-    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         _, png_file, npy_file = self._results.file_names
-        for i, name in enumerate(batch_kwargs["name"]):
+        for i, name in enumerate(batch_kwargs.name):
             mean = output[i].float()  # (3, H, H)
             self._results.save_low_res(name, batch[i])
             save_mean(self._results, name, (png_file, npy_file), mean)
             if self._num_pictures > 0:
                 self._num_pictures -= 1
-                images = (batch[i].cpu(), mean.cpu(), batch_kwargs["high_res"][i])
+                images = (batch[i].cpu(), mean.cpu(), batch_kwargs.high_res[i])
                 picture = strip(*(image[None] for image in images))
                 tag = f"low_res | mean | high_res/{os.path.basename(name)}"
                 self.logger.image(tag, picture, 0)

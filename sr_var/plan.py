@@ -19,7 +19,8 @@ import torch
 
 from sr_var.flags.scripts import PlanFlags, SRDiffusionModelFlags
 from sr_var.script_util import create_mean_model, create_sr_model, create_var_model
-from utils.loops.networks import cast_to_own_precision
+from utils.flags.groups import Precision
+from utils.loops.networks import cast_to, usable_precision
 from utils.machine.cost import find_batch_size
 from utils.script_util import AUTO
 
@@ -50,18 +51,19 @@ def measure(
     flags: PlanFlags,
     device: torch.device,
     say: Callable[[str], None],
-    trained_in: Mapping[str, bool],
 ) -> Rates:
-    """Times the three networks on random images; ``trained_in`` is the precision of trainings."""
+    """Times the three networks on random images, in the precisions that they would have here."""
+    used = usable_precision(network.precision, say)
+    trained = usable_precision(network.precision, say, is_trained=True)
     model = create_sr_model(**{**vars(network), "learn_sigma": learn_sigma}).to(device).eval()
-    cast_to_own_precision(model)
+    cast_to(model, used)
     if flags.batch_size == AUTO:
         found = find_batch_size(lambda size: _evaluation(model, size)(), device, say)
         flags = replace(flags, batch_size=found)
     say(f"timing the upsampler, {flags.batch_size} images a pass")
     evaluation = _median(_evaluation(model, flags.batch_size), flags, device)
     say("timing the mean and the variance net")
-    return Rates(evaluation, *_time_nets(network, flags, device, trained_in))
+    return Rates(evaluation, *_time_nets(network, flags, device, used, trained))
 
 
 def _evaluation(model: SuperResModel, size: int) -> Callable[[], object]:
@@ -86,22 +88,21 @@ def _time_nets(
     network: SRDiffusionModelFlags,
     flags: PlanFlags,
     device: torch.device,
-    trained_in: Mapping[str, bool],
+    used: Precision,
+    trained: Precision,
 ) -> tuple[float, float, float]:
     """(a pass of the mean net, a training step of it, one of the variance net), an image."""
-    own = ("large_size", "small_size", "use_fp16", "use_bf16")
     sizes: dict[str, Any] = {
-        **{name: getattr(network, name) for name in own},
+        "large_size": network.large_size,
+        "small_size": network.small_size,
         "model_channels": flags.net_channels,
         "channel_mult": flags.net_channel_mult,
         "attention_resolutions": "16",
         "resblock_updown": True,
     }
-    frozen = create_mean_model(**sizes).to(device)
-    sizes |= trained_in
-    mean, var = create_mean_model(**sizes).to(device), create_var_model(**sizes).to(device)
-    for net in (frozen, mean, var):
-        cast_to_own_precision(net)
+    frozen = cast_to(create_mean_model(**sizes), used).to(device)
+    mean = cast_to(create_mean_model(**sizes), trained).to(device)
+    var = cast_to(create_var_model(**sizes), trained).to(device)
     side = network.large_size
     image = torch.randn(flags.batch_size, 3, side, side, device=device)
     pair = torch.cat([image, image], dim=1)

@@ -1,8 +1,9 @@
-"""Draws the samples of a data set: batches over images and indices, stoppable anywhere.
+"""The samples of a data set: which are missing, what the network is told, and their files.
 
-The noise of a sample is a function of (seed, image name, index), so a run that was stopped, split
-over processes or batched otherwise draws the same samples. Images are claimed one by one by file
-locks, so any number of processes may share an output folder. The mathematics is in ``diffusion``.
+The noise of a sample is a function of (seed, image name, index). Images are claimed one by one by
+file locks, so any number of processes may share an output folder. Layout:
+``<output_dir>/<image name>/`` with ``low_res.png``, ``moments.npz`` and ``high_res_samples/``
+(docs/file_formats.md).
 """
 
 from __future__ import annotations
@@ -10,32 +11,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
+import operator
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ddpm.sampling import draw_samples
+from ddpm.sampling import Sampler
 from ddpm.stored_flags import check_labels, require_known_labels
-from diffusion.samplers import SamplerOptions, gaussian_noise_fn
+from diffusion.samplers import SamplerOptions
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import SampleFlags
-from sr_var.results.folder import NUM_LOOKED_AT, is_known_input
-from sr_var.results.jobs import (
+from sr_var.results.folder import (
     LOW_RES_FILE,
+    NUM_LOOKED_AT,
     SAMPLES_FOLDER,
-    SECONDS_FILE,
-    ImageJob,
-    job_batches,
-    missing_indices,
+    is_known_input,
     sample_path,
-    stored_moments,
 )
-from sr_var.results.moments import MOMENTS_FILE
-from utils.debug_util import report_cost
+from sr_var.results.moments import MOMENTS_FILE, SampleMoments, load_moments
 from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
@@ -43,12 +41,8 @@ from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.images.files import safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
-from utils.loops.networks import compiled_for
-from utils.machine.cost import Stopwatch, find_batch_size
-from utils.machine.threads import BackgroundWriter, encoding_threads, ordered_map
+from utils.machine.threads import encoding_threads, ordered_map
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag
-from utils.script_util import AUTO
 from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
@@ -56,7 +50,31 @@ if TYPE_CHECKING:
     from models.unet import SuperResModel
 
 
-class SRSampler:
+@dataclass(eq=False)
+class ImageJob:
+    """One image: what is missing, and what its samples have added up to.
+
+    ``low_res`` is (3, h, h). ``moments`` is None where the folder holds samples of another tool,
+    which cannot be counted in float any more. ``num_open`` counts samples that are not written yet.
+    """
+
+    name: str
+    y: int
+    low_res: torch.Tensor
+    missing: list[int]
+    moments: SampleMoments | None
+    num_wanted: int
+    num_open: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_open = len(self.missing)
+
+
+# an image and the index of one of its samples
+Row = tuple[ImageJob, int]
+
+
+class SRSampler(Sampler[Row]):
     """Draws what is missing of ``num_samples_per_image`` samples of each image.
 
     Args:
@@ -65,6 +83,7 @@ class SRSampler:
         entries: the images.
         sizes: (large, small) sides.
         flags: how many, how, where to.
+        device: where to compute.
         log: receives notices.
         class_names: of the model by label, as far as they are known.
 
@@ -85,10 +104,17 @@ class SRSampler:
         log: Callable[[str], None],
         class_names: Sequence[str] = (),
     ) -> None:
-        self._model, self._diffusion, self._flags = model, diffusion, flags
-        self._denoiser = compiled_for(model, flags.compile, device, log, is_trained=False)
+        super().__init__(
+            model=model,
+            diffusion=diffusion,
+            shape=(3, sizes[0], sizes[0]),
+            num_samples=len(entries) * flags.num_samples_per_image,
+            flags=flags,
+            device=device,
+            log=log,
+        )
+        self._model, self._flags, self._entries = model, flags, entries
         self._large_size, self._small_size = sizes
-        self._entries, self._device, self._log = entries, device, log
         self._crops = TestCrops(
             entries,
             sizes[0],
@@ -97,117 +123,52 @@ class SRSampler:
             apply_orientation=flags.apply_orientation,
         )
         self._num_skipped = self._num_looked_at = 0
-        self._claimed: list[ImageJob] = []
-        self._options = SamplerOptions(
-            sampler=flags.chosen_sampler,
-            clip_denoised=flags.clip_denoised,
-            eta=flags.eta,
-        )
-        self._stopwatch, self._writer = Stopwatch(device), BackgroundWriter()
+        self._claimed: list[tuple[ImageJob, IO[str]]] = []
         check_labels(entries, model.config.num_classes)
         if model.config.num_classes is not None:
             require_known_labels(entries, class_names, flags.to_sample_images_dict_path)
-        if flags.batch_size == AUTO:
-            found = find_batch_size(self._evaluate_once, device, log)
-            self._flags = dataclasses.replace(flags, batch_size=found)
 
-    def run_loop(self, rank: int = 0, world_size: int = 1) -> bool:
-        """Works until no image is left that another process is not busy with.
+    # ---- which are missing
 
-        Args:
-            rank: where in the list to begin, so that processes seldom meet.
-            world_size: number of processes.
-
-        Returns:
-            True when done; False when a signal asked to stop (finished samples stay).
-        """
-        stop, is_stopped = StopFlag(), False
-        # the first process stands for all: each does about as much
-        total = len(self._entries) * self._flags.num_samples_per_image // world_size
-        progress = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
-        with contextlib.ExitStack() as end, stop.listening(), progress as bar, self._writer:
-            end.callback(self._let_go, of_all=True)  # when the writer is done
-            jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
-            for rows in job_batches(jobs, self._flags.batch_size):
-                self._stopwatch.start()
-                samples = self._draw(rows, stop)
-                if samples is None:
-                    is_stopped = True
-                    break
-                self._stopwatch.stop(len(rows))
-                self._store(rows, samples)
-                self._let_go()
-                bar.update(len(rows))
-        # image by image the others were cleared where they were
-        remove_stale_temp_files(self._flags.output_dir)
-        self._stopwatch.save(os.path.join(self._flags.output_dir, SECONDS_FILE))
-        if is_stopped:
-            self._log(f"stopped ({stop.reason}); run again to go on")
-            return False
+    @contextlib.contextmanager
+    def _missing(self, rank: int, world_size: int, bar: Progress) -> Iterator[Iterator[Row]]:
+        # processes begin at different places of the list, so that they seldom meet
+        jobs = self._claim_jobs(rank * len(self._entries) // world_size, bar)
+        try:
+            yield ((job, index) for job in jobs for index in job.missing)
+        finally:
+            self._let_go(of_all=True)
         if self._num_skipped:
             self._log(f"warning: {self._num_skipped} damaged images were skipped")
-        return True
 
-    def report_cost(self) -> None:
-        """Logs parameter count and memory in use."""
-        report_cost(self._model, self._device, self._log)
-
-    def dry_run(self) -> None:
-        """One network evaluation of a full batch and what the whole run would take."""
-        size = self._flags.batch_size
-        started = time.monotonic()
-        self._evaluate_once(size).sum().item()  # waits for the device
-        seconds = (time.monotonic() - started) / size
-        self.report_cost()
-        num_samples = len(self._entries) * self._flags.num_samples_per_image
-        num_evaluations = num_samples * self._diffusion.num_timesteps
-        self._log(f"one network evaluation, with warm-up: {seconds:.3f} s a sample")
-        self._log(
-            f"{num_samples} samples of {self._diffusion.num_timesteps} steps on one device: about "
-            f"{seconds * num_evaluations / 3600:.2f} h"
-        )
-        self._log("dry run: nothing was written")
-
-    def _evaluate_once(self, size: int) -> torch.Tensor:
-        """Predicted x_0 of the first usable image at the first step, ``size`` times."""
-        crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
-        low_res = self._low_res(crop["high_res"])
-        x, _ = gaussian_noise_fn(
-            [self._generator("dry run", 0)] * size, self._shape(size), self._device
-        )
-        condition = self._condition(low_res[None].expand(size, -1, -1, -1), [crop["y"]] * size)
-        t = next(iter(self._diffusion.descending_timesteps(x)))
-        with torch.inference_mode():
-            return self._diffusion.denoise(
-                self._denoiser, x, t, SamplerOptions(model_kwargs=condition)
-            )
-
-    # ---- claiming
+    def _claim_jobs(self, offset: int, bar: Progress) -> Iterator[ImageJob]:
+        """The images with missing samples that no other process is busy with."""
+        for position in [*range(offset, len(self._entries)), *range(offset)]:
+            lock = try_lock(self._lock_path(self._entries[position].name))
+            if lock is None:
+                continue
+            job = self._open_job(position)
+            if job is not None:
+                bar.skip(job.num_wanted - len(job.missing))
+            if job is None or not job.missing:
+                lock.close()
+                continue
+            self._claimed.append((job, lock))
+            yield job
 
     def _let_go(self, *, of_all: bool = False) -> None:
         """Close the locks of images whose samples are all written, or of all images."""
-        for job in self._claimed:
+        for job, lock in self._claimed:
             if of_all or not job.num_open:
-                job.lock.close()
-        self._claimed = [job for job in self._claimed if not job.lock.closed]
-
-    def _claim_jobs(self, offset: int, bar: Progress) -> Iterator[ImageJob]:
-        order = [*range(offset, len(self._entries)), *range(offset)]
-        for position in order:
-            entry = self._entries[position]
-            lock = try_lock(self._lock_path(entry.name))
-            if lock is None:
-                continue  # another process is at it
-            job = self._open_job(position, lock)
-            if job is None or not job.missing:
                 lock.close()
-            if job is not None:
-                bar.update(self._flags.num_samples_per_image - len(job.missing))
-                if job.missing:
-                    self._claimed.append(job)
-                    yield job
+        self._claimed = [(job, lock) for job, lock in self._claimed if not lock.closed]
 
-    def _open_job(self, position: int, lock: IO[str]) -> ImageJob | None:
+    def _lock_path(self, name: str) -> str:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:20]
+        return os.path.join(self._flags.output_dir, ".claims", f"{digest}.lock")
+
+    def _open_job(self, position: int) -> ImageJob | None:
+        """The image with its low-res picture beside the samples; None if it is damaged."""
         entry, num_wanted = self._entries[position], self._flags.num_samples_per_image
         folder = safe_join(self._flags.output_dir, entry.name)
         make_folder(os.path.join(folder, SAMPLES_FOLDER))
@@ -223,84 +184,55 @@ class SRSampler:
             if crop is None:
                 self._num_skipped += 1
                 return None
-            low_res = self._low_res(crop["high_res"])
+            low_res = self._low_res(crop.image)
             if not (has_own and is_known_input(path, to_hwc(image_to_255(low_res)))):
                 save_image(path, low_res)
         elif has_own and self._num_looked_at < NUM_LOOKED_AT:
-            self._look_at_finished(position, path)
-        return ImageJob(entry.name, entry.y, low_res, missing, moments, lock, num_wanted)
+            self._num_looked_at += 1
+            with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
+                if (crop := self._crops[position]) is not None:
+                    is_known_input(path, to_hwc(image_to_255(self._low_res(crop.image))))
+        return ImageJob(entry.name, entry.y, low_res, missing, moments, num_wanted)
 
-    def _look_at_finished(self, position: int, path: str) -> None:
-        self._num_looked_at += 1
-        with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
-            if (crop := self._crops[position]) is not None:
-                is_known_input(path, to_hwc(image_to_255(self._low_res(crop["high_res"]))))
+    # ---- what the network is told
 
-    def _lock_path(self, name: str) -> str:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:20]
-        return os.path.join(self._flags.output_dir, ".claims", f"{digest}.lock")
+    def _first_rows(self, size: int) -> Sequence[Row]:
+        crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
+        low_res = self._low_res(crop.image)
+        return [(ImageJob("dry run", crop.label, low_res, [0], None, 1), 0)] * size
 
-    # ---- drawing
+    def _seed(self, row: Row) -> int:
+        return stable_seed(self._flags.seed, row[0].name, row[1])
 
-    def _draw(self, rows: Sequence[tuple[ImageJob, int]], stop: StopFlag) -> torch.Tensor | None:
-        """Samples (B, 3, H, H) in [-1, 1] of the rows; None if a signal came.
-
-        Short batches are filled up: kernels round by batch size, so only full batches make a
-        sample the same in whichever run it is drawn.
-        """
-        num_rows = len(rows)
-        rows = [*rows, *[rows[-1]] * (self._flags.batch_size - num_rows)]
-        generators = [self._generator(job.name, index) for job, index in rows]
-        low_res = torch.stack([job.low_res for job, _ in rows])
-        condition = self._condition(low_res, [job.y for job, _ in rows])
-        options = dataclasses.replace(self._options, model_kwargs=condition)
-        shape = self._shape(len(rows))[1:]
-        samples = draw_samples(
-            self._diffusion, self._denoiser, generators, shape, options, lambda: bool(stop.reason)
-        )
-        return None if samples is None else samples[:num_rows]
-
-    def _condition(self, low_res: torch.Tensor, labels: list[int]) -> dict[str, Any]:
-        y = None
+    def _options_for(self, rows: Sequence[Row]) -> SamplerOptions:
+        low_res, y = torch.stack([job.low_res for job, _ in rows]), None
         if self._model.config.num_classes is not None:
-            y = torch.tensor(labels)
+            y = torch.tensor([job.y for job, _ in rows]).to(self._device)
         with torch.inference_mode():
-            size = (self._large_size, self._large_size)
-            return self._model.condition(low_res, size, None if y is None else y.to(self._device))
-
-    def _generator(self, name: str, index: int) -> torch.Generator:
-        seed = stable_seed(self._flags.seed, name, index)
-        return torch.Generator(self._device).manual_seed(seed)
-
-    def _shape(self, batch_size: int) -> tuple[int, ...]:
-        return (batch_size, 3, self._large_size, self._large_size)
+            condition = self._model.condition(low_res, (self._large_size, self._large_size), y)
+        return dataclasses.replace(self._options, model_kwargs=condition)
 
     def _low_res(self, high_res_uint8: torch.Tensor) -> torch.Tensor:
         image = bytes_to_image(high_res_uint8.to(self._device))[None]
         return area_downsample(image, self._small_size)[0]  # (3, h, h)
 
-    # ---- storing
+    # ---- where they go
 
-    def _store(self, rows: Sequence[tuple[ImageJob, int]], samples: torch.Tensor) -> None:
-        """Has the samples of a batch written while the next one is drawn."""
+    def _store(self, rows: Sequence[Row], samples: torch.Tensor) -> None:
         samples = samples.cpu()
-        by_job: dict[str, list[int]] = {}
-        for place, (job, index) in enumerate(rows):
-            require_finite(samples[place], sample_path(self._folder(job), index))
-            by_job.setdefault(job.name, []).append(place)
-        self._writer.submit(self._store_jobs, rows, samples, list(by_job.values()))
+        for (job, index), sample in zip(rows, samples, strict=True):
+            require_finite(sample, sample_path(self._folder(job), index))
+        self._writer.submit(self._write, rows, samples)
+        self._let_go()
 
-    def _store_jobs(
-        self,
-        rows: Sequence[tuple[ImageJob, int]],
-        samples: torch.Tensor,
-        groups: Sequence[list[int]],
-    ) -> None:
-        for places in groups:
-            job = rows[places[0]][0]
-            self._store_job(job, [rows[place][1] for place in places], samples[places])
+    def _write(self, rows: Sequence[Row], samples: torch.Tensor) -> None:
+        start = 0
+        for job, own in itertools.groupby(rows, key=operator.itemgetter(0)):
+            indices = [index for _, index in own]
+            self._write_job(job, indices, samples[start : start + len(indices)])
+            start += len(indices)
 
-    def _store_job(self, job: ImageJob, indices: list[int], samples: torch.Tensor) -> None:
+    def _write_job(self, job: ImageJob, indices: list[int], samples: torch.Tensor) -> None:
         folder = self._folder(job)
         if job.moments is not None:
             grey = np.stack([to_hwc(image_to_255(sample.double())) for sample in samples])
@@ -317,3 +249,32 @@ class SRSampler:
 
     def _folder(self, job: ImageJob) -> str:
         return safe_join(self._flags.output_dir, job.name)
+
+
+def missing_indices(folder: str, num_wanted: int, moments: SampleMoments | None) -> list[int]:
+    """Samples without a picture, and those that the float moments lack.
+
+    Moments are written before pictures. So a picture that they do not count was drawn by another
+    tool, and with such pictures around there are no moments to keep (``moments`` is None).
+    """
+    counted = range(num_wanted) if moments is None else moments.indices
+    known = set(counted)
+    return [
+        i for i in range(num_wanted) if i not in known or not os.path.exists(sample_path(folder, i))
+    ]
+
+
+def stored_moments(
+    folder: str, num_wanted: int, log: Callable[[str], None]
+) -> SampleMoments | None:
+    """The moments so far (empty for a fresh folder); None where they cannot be kept."""
+    stored = load_moments(os.path.join(folder, MOMENTS_FILE))
+    if stored is not None:
+        return stored
+    if any(os.path.exists(sample_path(folder, i)) for i in range(num_wanted)):
+        log(
+            f"notice: {folder} holds samples without {MOMENTS_FILE}; missing ones are added as "
+            "pictures only"
+        )
+        return None
+    return SampleMoments()

@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,7 +25,7 @@ from models.config import (
     parse_channel_mult,
 )
 from models.unet import SuperResModel, UNetModel, VarianceModel
-from sr_var.flags.nets import FOLD_FIELD, QUANTILE, BaselineModelFlags
+from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
 from sr_var.flags.scripts import (
     MeanModelFlags,
     MeanNetFlags,
@@ -33,17 +33,15 @@ from sr_var.flags.scripts import (
     TestFlags,
     VarModelFlags,
 )
-from sr_var.losses import start_at_usual_spread
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.flags.groups import Compute
-from utils.flags.training import TrainFlags
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
-from utils.loops.networks import compiled_for, load_checked, new_network
+from utils.loops.networks import compiled_for, load_checked
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED, CheckpointError
-from utils.script_util import defaults
+from utils.script_util import FlagValues, defaults
 from utils.test_util import TestLoop
 
 if TYPE_CHECKING:
@@ -53,21 +51,20 @@ if TYPE_CHECKING:
     from sr_var.results.folder import ResultFolder
     from utils.logger import RunLogger
 
-Network = TypeVar("Network", bound="UNetBase")
 Log = Callable[[str], None]
 
 
-def mean_model_defaults() -> dict[str, Any]:
+def mean_model_defaults() -> FlagValues:
     """Flag → default of the mean net."""
     return defaults(MeanModelFlags)
 
 
-def var_model_defaults() -> dict[str, Any]:
+def var_model_defaults() -> FlagValues:
     """Flag → default of the variance net."""
     return defaults(VarModelFlags)
 
 
-def sr_model_and_diffusion_defaults() -> dict[str, Any]:
+def sr_model_and_diffusion_defaults() -> FlagValues:
     """Flag → default of the diffusion model: its network and its process."""
     return {**defaults(SRDiffusionModelFlags), **defaults(DiffusionFlags)}
 
@@ -106,7 +103,7 @@ def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, Gaussian
     return create_sr_model(learn_sigma=process.learn_sigma, **flags), create_diffusion(process)
 
 
-def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> dict[str, Any]:
+def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> FlagValues:
     """The keywords of :func:`create_sr_model`.
 
     Raises:
@@ -160,17 +157,6 @@ _CREATE: dict[type[MeanModelFlags], Callable[..., UNetBase]] = {
 }
 
 
-def new_model(create: Callable[..., Network], flags: dict[str, Any], train: TrainFlags) -> Network:
-    """As ``new_network``; a variance starts where it may be."""
-
-    def start(model: Network) -> None:
-        kind = flags.get("last_layer_type", "none")
-        if kind != "none" and flags.get("objective") != QUANTILE:
-            start_at_usual_spread(model.out, kind, flags["out_channels"])
-
-    return new_network(create, flags, train, start)
-
-
 def _say_other_orientation(path: str, is_applied: bool, log: Log) -> None:
     """Says so where a network was trained on images that were read another way up."""
     made = manifest_beside(path).get("data")
@@ -211,7 +197,8 @@ def frozen_mean_net(
             f"the mean net {path} is for {net.small_size} → {net.large_size}, this run "
             f"for {sizes[1]} → {sizes[0]}; name a mean net of these sizes"
         )
-    model = load_checked(create_mean_model, flags, path, log, identity_of(net))
+    create = partial(create_mean_model, **flags)
+    model = load_checked(create, path, net.precision, log, identity_of(net))
     return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
 
 
@@ -269,7 +256,7 @@ def frozen_means(
 
 
 def report_leakage(
-    model: torch.nn.Module, data: TrainData[Any], num_images: int, logger: RunLogger, step: int
+    model: torch.nn.Module, data: TrainData, num_images: int, logger: RunLogger, step: int
 ) -> None:
     """Measures and logs what the variance net is spared by cross-fitting; all processes join.
 
@@ -299,8 +286,8 @@ def tested_model(
         CheckpointError: if a file is missing or does not fit.
     """
     _say_other_orientation(test.model_path, apply_orientation, log)
-    create, identity = _CREATE[type(flags)], identity_of(flags)
-    network = load_checked(create, dict(vars(flags)), test.model_path, log, identity)
+    create, identity = partial(_CREATE[type(flags)], **vars(flags)), identity_of(flags)
+    network = load_checked(create, test.model_path, flags.precision, log, identity)
     device = dist_util.current_device()
     return compiled_for(network, test.compile, device, log, is_trained=False)
 

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -22,12 +21,12 @@ from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_
 from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
-from utils.files.atomic import StrPath, write_text_atomic
+from utils.files.atomic import JsonObject, StrPath, write_text_atomic
 from utils.files.identity import Identity, differences, made_with
 from utils.files.storage import is_file
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
-from utils.script_util import defaults, flags_of, free_flags
+from utils.script_util import FlagValues, defaults, flags_of, free_flags
 from utils.untrusted.pickle_arrays import brief
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
@@ -74,9 +73,7 @@ def save_model_args(path: str, flags: MeanModelFlags) -> None:
     write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(stored, indent=1))
 
 
-def load_model_args(
-    path: str, flags_class: type[MeanModelFlags], log: Log = print
-) -> dict[str, Any]:
+def load_model_args(path: str, flags_class: type[MeanModelFlags], log: Log = print) -> FlagValues:
     """The stored flags; a flag that the file lacks keeps its default.
 
     Raises:
@@ -102,8 +99,8 @@ def load_model_args(
 
 
 def _checked(
-    stored: Mapping[str, object], flags_class: type[MeanModelFlags], source: str, log: Log
-) -> dict[str, Any]:
+    stored: FlagValues, flags_class: type[MeanModelFlags], source: str, log: Log
+) -> FlagValues:
     known = {one.name: one for one in flags_of(flags_class)}
     unknown = sorted(stored.keys() - known.keys())
     if unknown:
@@ -137,7 +134,7 @@ def flags_of_checkpoint(
     *,
     path_flag: str = "",
     must_exist: bool = False,
-) -> dict[str, Any]:
+) -> FlagValues:
     """The flags that the network of a checkpoint was made with.
 
     Those in the manifest; of an earlier version's or another tool's checkpoint those in the file
@@ -174,7 +171,7 @@ def flags_of_checkpoint(
 
 
 def refuse_other_setting(
-    state: Mapping[str, object], name: str, value: object, before: object = None
+    state: JsonObject, name: str, value: object, before: object = None
 ) -> None:
     """Refuse to resume a run with a setting that it was not begun with.
 

@@ -6,17 +6,20 @@ variance plus the squared error of m̂ (docs/theory.md, eq. 4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from sr_var.data.folds import CrossFit, FoldedInput
+from sr_var.data.pairs import Photographs
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
 from sr_var.stored_flags import refuse_other_setting
-from utils.files.atomic import sha256_of
+from utils.files.atomic import JsonObject, sha256_of
 from utils.images.pixels import require_finite, to_hwc
 from utils.loops.data import batch_slice
 from utils.metrics import HALF_RANGE_255
@@ -24,9 +27,6 @@ from utils.process.errors import CheckpointError
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 from utils.untrusted.pickles import dump_pickle
-
-if TYPE_CHECKING:
-    from sr_var.data.folds import CrossFit
 
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
@@ -41,16 +41,15 @@ def check_loss(loss: str, last_layer_type: str) -> None:
         )
 
 
-def with_mean(mean_model: torch.nn.Module, net_input: Any) -> torch.Tensor:
+def with_mean(mean_model: torch.nn.Module, net_input: Tensor | FoldedInput) -> Tensor:
     """What the variance net sees: the low-res image and the frozen net's mean, (N, 6, H, H).
 
-    `net_input`: (N, 3, H, H) upsampled low-res images; or, for the net of each image's fold
-    (`FoldedMean`), a dict of them and the folds (`sr_var.data.pairs.load_regression_data`).
+    `net_input`: (N, 3, H, H) upsampled low-res images; with their folds, each meets its net
+    (`FoldedMean`).
     """
-    is_folded = isinstance(net_input, dict)
-    low_res_up: torch.Tensor = net_input["low_res"] if is_folded else net_input
+    low_res_up, *fold = net_input if isinstance(net_input, FoldedInput) else (net_input,)
     with torch.inference_mode():
-        mean = mean_model(low_res_up, net_input["fold"]) if is_folded else mean_model(low_res_up)
+        mean = mean_model(low_res_up, *fold)
     return torch.cat([low_res_up, mean.to(low_res_up.dtype)], dim=1)
 
 
@@ -59,7 +58,7 @@ def digests(paths: Sequence[str]) -> list[str]:
     return [sha256_of(path) for path in paths]
 
 
-def require_same_mean(state: Mapping[str, object], mean_digests: Sequence[str], what: str) -> None:
+def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str) -> None:
     """Refuse a mean net that `what`, a variance net, was not trained on.
 
     Its `state` is stored with it; one of another tool or version says nothing. `mean_digests` are
@@ -68,7 +67,7 @@ def require_same_mean(state: Mapping[str, object], mean_digests: Sequence[str], 
     Raises:
         CheckpointError: names both sides.
     """
-    stored = cast(list[str], state.get(MEAN_KEY) or [])
+    stored: list[str] = state.get(MEAN_KEY) or []
     # one net of all images may stand in for those of the folds (docs/theory.md, section 4)
     is_stand_in = len(stored) > 1 == len(mean_digests)
     if not stored or not mean_digests or is_stand_in or list(mean_digests) == stored:
@@ -104,7 +103,9 @@ class SRVarTrainLoop(TrainLoop):
         super().__init__(**rest)
         self.mean_model = mean_model.to(self.device).eval().requires_grad_(False)
 
-    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+    def compute_loss(
+        self, micro_input: Tensor | FoldedInput, micro_label: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Mean of (v(x, m̂(x)) − r²)², r = y − m̂(x); or of the Itakura–Saito loss of v and r²."""
         net_input = with_mean(self.mean_model, micro_input)
         residual = micro_label - net_input[:, micro_label.shape[1] :]
@@ -112,18 +113,20 @@ class SRVarTrainLoop(TrainLoop):
         loss = itakura_saito if self._loss == ITAKURA_SAITO else torch.nn.functional.mse_loss
         return loss(output.float(), residual.square()), output
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> JsonObject:
         """What the weights depend on beside the flags of the network."""
         own = {"loss": self._loss, "cross_fit": self._cross_fit}
         return {**own, MEAN_KEY: self._mean_digests}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: JsonObject) -> None:
         """Refuses to go on with another loss or other residuals."""
         refuse_other_setting(state, "loss", self._loss, before=SQUARED_ERROR)
         refuse_other_setting(state, "cross_fit", self._cross_fit)
         require_same_mean(state, self._mean_digests, "the run to resume")
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self, micro_input: Tensor | FoldedInput, micro_label: Tensor, micro_output: Tensor, i: int
+    ) -> None:
         if i == 0 and self.is_image_step:
             net_input = with_mean(self.mean_model, batch_slice(micro_input, 0, PICTURES_IN_STRIP))
             label = micro_label[:PICTURES_IN_STRIP]
@@ -161,11 +164,12 @@ class SRVarTestLoop(TestLoop):
         self.mean_model = mean_model.to(self.device).eval()
         self._results = results
 
-    def forward(self, batch: Any, batch_kwargs: Any) -> Any:
+    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
         """The variance in units of [-1, 1] squared, (N, 3, H, H)."""
-        return self.model(with_mean(self.mean_model, batch))
+        variance: Tensor = self.model(with_mean(self.mean_model, batch))
+        return variance
 
-    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
-        for i, name in enumerate(batch_kwargs["name"]):
+    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
+        for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, batch[i])
             save_variance(self._results.path(name, self._results.file_names[0]), output[i])

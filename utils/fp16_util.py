@@ -7,7 +7,6 @@ here waits for the device: whether a step overflowed is decided, acted on and co
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ MIN_LG_LOSS_SCALE = -10.0
 class MixedPrecisionTrainer:
     """Optimises a model through fp32 master parameters with AdamW.
 
-    A parameter that is fp32 already is its own master. With ``use_fp16`` the loss is scaled by
+    A parameter that is fp32 already is its own master. Where one is fp16 the loss is scaled by
     2^lg_loss_scale, which grows by ``fp16_scale_growth`` a step and drops by 1 on an overflow. A
     step whose gradient is not finite changes no parameter and no optimizer state.
     """
@@ -30,7 +29,6 @@ class MixedPrecisionTrainer:
         *,
         lr: float,
         weight_decay: float = 0.0,
-        use_fp16: bool = False,
         fp16_scale_growth: float = 1e-3,
     ) -> None:
         self.model = model
@@ -40,9 +38,11 @@ class MixedPrecisionTrainer:
             p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float())
             for p in self._params
         ]
-        self._use_fp16, self._growth = use_fp16, fp16_scale_growth
+        self.has_loss_scale = any(p.dtype == torch.float16 for p in self._params)
+        self._growth = fp16_scale_growth
         device = self._params[0].device
-        self.lg_loss_scale = torch.tensor(INITIAL_LG_LOSS_SCALE if use_fp16 else 0.0, device=device)
+        lg_loss_scale = INITIAL_LG_LOSS_SCALE if self.has_loss_scale else 0.0
+        self.lg_loss_scale = torch.tensor(lg_loss_scale, device=device)
         self.num_skipped = torch.zeros((), device=device)
         self.num_skipped_in_row = torch.zeros((), device=device)
         # the fused form takes the overflow flag as a tensor, so that no step waits for the device
@@ -59,7 +59,7 @@ class MixedPrecisionTrainer:
         """Accumulates the gradient of the scaled loss; not finite where the loss is not."""
         # a factor of 1, or NaN: a bad loss may have a finite gradient, or be one rank's alone
         scale = 1 + 0 * loss.detach()
-        if self._use_fp16:
+        if self.has_loss_scale:
             scale = scale * torch.exp2(self.lg_loss_scale)
         (loss * scale).backward()  # type: ignore[no-untyped-call]
 
@@ -82,7 +82,7 @@ class MixedPrecisionTrainer:
         self._copy_masters_to_model()
         self.num_skipped += is_bad
         self.num_skipped_in_row = (self.num_skipped_in_row + 1) * is_bad
-        if self._use_fp16:
+        if self.has_loss_scale:
             self.lg_loss_scale += self._growth * (1 - is_bad) - is_bad
             self.lg_loss_scale.clamp_(min=MIN_LG_LOSS_SCALE)
         return statistics
@@ -98,7 +98,7 @@ class MixedPrecisionTrainer:
             if master is not param:
                 master.grad = param.grad.float()
         grads = [master.grad for master in self.masters if master.grad is not None]
-        if self._use_fp16:
+        if self.has_loss_scale:
             torch._foreach_mul_(grads, torch.exp2(-self.lg_loss_scale))
         return grads
 
@@ -109,7 +109,7 @@ class MixedPrecisionTrainer:
 
     def state_dict_of(self, tensors: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The model's state_dict in fp32, with the given tensors in place of its parameters."""
-        state: dict[str, Any] = self.model.state_dict()
+        state: dict[str, torch.Tensor] = self.model.state_dict()
         state.update(zip(self.names, tensors, strict=True))
         return {
             name: value.detach().float() if value.is_floating_point() else value.detach()
@@ -137,7 +137,9 @@ class MixedPrecisionTrainer:
             "num_skipped_in_row": float(self.num_skipped_in_row),
         }
         # the 0 of other precisions would be far too small, should the run go on in fp16
-        return {"lg_loss_scale": float(self.lg_loss_scale), **counts} if self._use_fp16 else counts
+        if not self.has_loss_scale:
+            return counts
+        return {"lg_loss_scale": float(self.lg_loss_scale), **counts}
 
     def load_scale_state(self, state: dict[str, float]) -> None:
         """The inverse of :meth:`scale_state`; missing entries keep their start values."""

@@ -70,7 +70,7 @@ class RunLogger:
             with self._surviving("logs.txt"):
                 self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
-    def write_args(self, args: Mapping[str, Any], file_name: str = "args.json") -> None:
+    def write_args(self, args: Mapping[str, object], file_name: str = "args.json") -> None:
         """Writes what the run was started with."""
         if self.log_dir is not None:
             write_json_atomic(os.path.join(self.log_dir, file_name), dict(args))

@@ -14,11 +14,13 @@ import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from utils.files.storage import with_home
 
 T = TypeVar("T")
+# name of a flag → its value, the keywords that a network, a process or a loop is made of
+FlagValues: TypeAlias = dict[str, Any]
 
 # what is meant: the first of the flags that the script has → what others call it
 _FLAGS: Mapping[tuple[str, ...], str] = MappingProxyType(
@@ -424,7 +426,7 @@ def from_args(flags_class: type[T], args: argparse.Namespace) -> T:
         raise SystemExit(2) from None
 
 
-def defaults(flags_class: type[Any]) -> dict[str, Any]:
+def defaults(flags_class: type[Any]) -> FlagValues:
     """Flag name → default value."""
     return {field.name: field.default for field in dataclasses.fields(flags_class)}
 

@@ -16,8 +16,7 @@ import torch
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.logger import RunLogger
-from utils.loops.data import batch_length, first_tensor, to_device
-from utils.loops.loader import naming_loader_deaths
+from utils.loops.data import Pair, batch_length, first_tensor, naming_loader_deaths, to_device
 from utils.machine.cost import Stopwatch
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
@@ -43,7 +42,7 @@ class TestLoop(ABC):
         self,
         *,
         model: torch.nn.Module,
-        data: Iterable[tuple[Any, Any]],
+        data: Iterable[Pair],
         logger: RunLogger | None = None,
         num_items: int | None = None,
         is_shown: bool = True,

@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,15 +21,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils import dist_util
 from utils.debug_util import report_cost
-from utils.files.atomic import is_remote
+from utils.files.atomic import JsonObject, is_remote
 from utils.files.identity import Identity
 from utils.files.lock import sole_writer
 from utils.files.storage import make_folder
 from utils.flags.training import TrainFlags
 from utils.logger import RunLogger
 from utils.loops import report as train_report
-from utils.loops.data import batch_length, batch_slice, endless, first_tensor, to_device
-from utils.loops.loader import naming_loader_deaths
+from utils.loops.data import (
+    Pair,
+    ResumableData,
+    batch_length,
+    batch_slice,
+    endless,
+    first_tensor,
+    naming_loader_deaths,
+    to_device,
+)
 from utils.loops.networks import compiled_for
 from utils.loops.state import TrainState
 from utils.process.errors import CheckpointError
@@ -45,10 +53,8 @@ class TrainLoop(ABC):
 
     Args:
         model: the network, in the precision that it computes in.
-        data: a :class:`utils.loops.data.ResumableData`, or any iterable of ``(batch, label)``,
-        which
-            a resumed run goes through again up to where it stopped. Tensors of one pair share their
-            first dimension.
+        data: what can resume exactly, or any iterable of pairs, which a resumed run goes through
+            again up to where it stopped.
         logger: where to report; silent if None.
         identity: what the checkpoints say of themselves, and what a run to resume must be.
         flags: fields of :class:`TrainFlags`.
@@ -64,7 +70,7 @@ class TrainLoop(ABC):
         self,
         *,
         model: torch.nn.Module,
-        data: Any,
+        data: ResumableData | Iterable[Pair],
         logger: RunLogger | None = None,
         identity: Identity | None = None,
         **flags: Any,
@@ -75,8 +81,8 @@ class TrainLoop(ABC):
         self.model = model.to(self.device).train()
         self.data = data
         identity = identity or Identity(type(self.model).__name__)
-        if dist_util.is_main() and hasattr(self.data, "listing"):
-            identity = dataclasses.replace(identity, data=self.data.listing())
+        if dist_util.is_main() and isinstance(data, ResumableData):
+            identity = dataclasses.replace(identity, data=data.listing())
         self.state = TrainState(self.model, self.flags, self.logger.info, identity)
         self.mp_trainer = self.state.mp_trainer
         stored = self.state.resume()
@@ -202,10 +208,9 @@ class TrainLoop(ABC):
         # gradients lie in the buckets that are exchanged: no copy, and half the memory for them
         return DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
 
-    def _batches(self) -> Iterator[tuple[Any, Any]]:
-        if hasattr(self.data, "batches"):
-            found: Iterator[tuple[Any, Any]] = self.data.batches(self.state.position)
-            return found
+    def _batches(self) -> Iterator[Pair]:
+        if isinstance(self.data, ResumableData):
+            return self.data.batches(self.state.position)
         return itertools.islice(endless(self.data), self.step, None)
 
     # ---- reporting
@@ -231,13 +236,12 @@ class TrainLoop(ABC):
         values |= {"samples_per_second": rate, "lr": self.flags.lr_at(self.step - 1)}
         self.logger.scalars(values, self.step)
         shown = ["loss", "grad_norm", "param_norm", "samples_per_second"]
-        if self.flags.use_fp16:
+        if self.mp_trainer.has_loss_scale:
             shown.append("lg_loss_scale")
         text = " | ".join(f"{key} {values[key]:.4g}" for key in shown)
         self.logger.info(f"step {self.step} | {text}{self._time_left(rate)}")
-        lg_loss_scale = float(self.mp_trainer.lg_loss_scale)
         train_report.refuse_divergence(
-            self.flags, self.step, values["skipped_in_row"], lg_loss_scale
+            self.flags, self.step, values["skipped_in_row"], self.mp_trainer
         )
 
     def _time_left(self, samples_per_second: float) -> str:
@@ -298,9 +302,9 @@ class TrainLoop(ABC):
                 error = caught
         dist_util.raise_together(error)
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> JsonObject:
         """What a task wants to find again after a resume (JSON types); see ``load_extra_state``."""
         return {}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
+    def load_extra_state(self, state: JsonObject) -> None:  # noqa: B027 - optional
         """Takes back what :meth:`extra_state` gave."""

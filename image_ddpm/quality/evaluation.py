@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from image_ddpm.classifier import classifier_keywords
+from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
 from image_ddpm.quality.feature_files import FeatureSet, read_input, save_features, statistics_of
 from image_ddpm.quality.features import FeatureMaker, feature_maker
 from image_ddpm.quality.flags import PIXELS, EvalFlags
@@ -90,12 +92,15 @@ def _number(value: float | None) -> str:
 Input = ImageSet | FeatureSet
 
 
-def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) -> bool:
+def evaluate(
+    flags: EvalFlags, classifier: ClassifierFlags, image: ClassifierImageFlags, logger: RunLogger
+) -> bool:
     """Compares ``--samples`` with ``--reference``; prints the figures, writes ``results.json``.
 
     Args:
         flags: what to compare.
-        encoder: keywords of ``create_classifier``, for ``--features_network encoder_unet``.
+        classifier: the network of ``--features``, for ``--features_network encoder_unet``.
+        image: its images, likewise.
         logger: receives the figures.
 
     Returns:
@@ -109,7 +114,7 @@ def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) ->
     stop = StopFlag()
     try:
         with stop.listening():
-            results = _compare(flags, encoder, stop, logger)
+            results = _compare(flags, classifier, image, stop, logger)
     except Stopped as reason:
         logger.info(f"stopped ({reason}); run again")
         return False
@@ -126,7 +131,11 @@ def evaluate(flags: EvalFlags, encoder: Mapping[str, Any], logger: RunLogger) ->
 
 
 def _compare(
-    flags: EvalFlags, encoder: Mapping[str, Any], stop: StopFlag, logger: RunLogger
+    flags: EvalFlags,
+    classifier: ClassifierFlags,
+    image: ClassifierImageFlags,
+    stop: StopFlag,
+    logger: RunLogger,
 ) -> dict[str, Any] | None:
     """The content of ``results.json``; None of a dry run.
 
@@ -149,9 +158,10 @@ def _compare(
     if flags.paired:
         require_pair_sizes(*_pair_of(inputs), stop)
     if any(isinstance(part, ImageSet) for part in inputs):
-        usable = usable_precision(encoder["use_fp16"], encoder["use_bf16"], logger.info)
         network, device = flags.features_network, dist_util.current_device()
-        maker = feature_maker(flags.features, network, device, {**encoder, **usable})
+        usable = usable_precision(classifier.precision, logger.info)
+        keywords = classifier_keywords(classifier, vars(image))
+        maker = feature_maker(flags.features, network, device, keywords, usable)
     _require_same_features(inputs, maker)
     for part in inputs:
         if isinstance(part, FeatureSet) and 0 < flags.num_images < part.statistics.count:

@@ -24,8 +24,9 @@ from image_ddpm.quality.image_sets import Picture
 from models.cnn import SmallCNN
 from models.encoder import EncoderUNet
 from utils.files.atomic import sha256_of
+from utils.flags.groups import Precision
 from utils.images.pixels import bytes_to_image
-from utils.loops.networks import cast_to_own_precision
+from utils.loops.networks import cast_to
 from utils.metrics import WHITE
 from utils.process.errors import CheckpointError
 from utils.untrusted.state_dict import check_state_dict, read_state_dict, without_prefix
@@ -76,6 +77,7 @@ def feature_maker(
     network_name: str,
     device: torch.device,
     keywords: Mapping[str, Any] = _NO_KEYWORDS,
+    precision: Precision = Precision.FP32,
 ) -> FeatureMaker:
     """What ``--features`` and ``--features_network`` ask for.
 
@@ -84,6 +86,7 @@ def feature_maker(
         network_name: a key of ``NETWORKS``.
         device: where to compute.
         keywords: what the file of a network does not tell: those of ``create_classifier``.
+        precision: of what the network computes in 16 bits, where it has such.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or not of this network; names the flag.
@@ -93,7 +96,7 @@ def feature_maker(
         return FeatureMaker(PIXELS, pixel_features)
     kind = NETWORKS[network_name]
     try:
-        network = _load(kind, features, keywords).to(device).eval()
+        network = cast_to(_load(kind, features, keywords), precision).to(device).eval()
     except CheckpointError as error:
         raise CheckpointError(
             f"--features {features} as --features_network {network_name}: {error}"
@@ -114,7 +117,6 @@ def _load(kind: FeatureNetwork, path: str, keywords: Mapping[str, Any]) -> nn.Mo
     with torch.device("meta"):
         network = kind.build(state, keywords)
     network.load_state_dict(check_state_dict(network, state, path), assign=True)
-    cast_to_own_precision(network)
     return network
 
 

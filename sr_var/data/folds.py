@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sr_var.flags.nets import CrossFitFlags, FoldFlags
 from utils import dist_util
+from utils.files.atomic import JsonObject
 from utils.images.dataset import Entry
 from utils.loops.data import to_device
 from utils.metrics import HALF_RANGE_255
@@ -74,11 +75,11 @@ class CrossFit:
         tail = "" if self.left_out is None else f"; fold {self.left_out} is left out"
         return f"images in the {self.num_folds} folds by {self.by}: {sizes}{tail}"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JsonObject:
         """What a checkpoint remembers."""
         return dataclasses.asdict(self)
 
-    def require_unseen(self, fold: int, path: str, state: Mapping[str, object]) -> None:
+    def require_unseen(self, fold: int, path: str, state: JsonObject) -> None:
         """Refuse a mean net, whose residuals are wanted in a fold, if it has seen its images.
 
         `state` is stored with its checkpoint; of one of another tool, which has none, nothing can
@@ -96,6 +97,18 @@ class CrossFit:
                 f"from sr_mean_train.py --cross_fit {self.num_folds} --fold_by {self.by} --fold "
                 f"{fold}"
             )
+
+
+class FoldedInput(NamedTuple):
+    """A batch whose images are to meet the net of their fold.
+
+    Attributes:
+        low_res: (N, 3, H, H) upsampled low-res images, in [-1, 1].
+        fold: (N,) integers in [0, K).
+    """
+
+    low_res: Tensor
+    fold: Tensor
 
 
 class FoldedMean(nn.Module):
@@ -159,17 +172,20 @@ def split_residuals(squared: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def measure_leakage(
-    model: FoldedMean, batches: Iterable[tuple[Any, Tensor]], num_images: int, device: torch.device
+    model: FoldedMean,
+    batches: Iterable[tuple[FoldedInput, Tensor]],
+    num_images: int,
+    device: torch.device,
 ) -> Leakage:
     """Both residuals on at least ``num_images`` > 0 training images a process (all agree).
 
-    `batches` are endless: ``({"low_res": …, "fold": …}, high_res)``.
+    `batches` are endless, with the high-res images (N, 3, H, H) as labels.
     """
     sums, count = torch.zeros(2, dtype=torch.float64), 0
     for batch, high_res in batches:
         batch, high_res = to_device(batch, device), to_device(high_res, device)
-        squared = squared_residuals(model, batch["low_res"], high_res)
-        means = torch.stack(split_residuals(squared.double(), batch["fold"]))
+        squared = squared_residuals(model, batch.low_res, high_res)
+        means = torch.stack(split_residuals(squared.double(), batch.fold))
         sums += means.cpu() * len(high_res)
         count += len(high_res)
         if count >= num_images:

@@ -12,27 +12,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ddpm.info_dict import make_info
+from ddpm.sampling import SETTINGS_FILE
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.flags.scripts import OracleDataFlags
-from sr_var.results.folder import difference, spread
-from sr_var.results.jobs import LOW_RES_FILE, SAMPLES_FOLDER, SETTINGS_FILE, sample_path
-from sr_var.results.moments import (
-    MAX_ARRAY_BYTES,
-    MOMENTS_FILE,
-    Array,
-    SampleMoments,
-    as_floats,
-    block_means,
-)
-from utils.files.atomic import atomic_write
+from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, difference, sample_path, spread
+from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, block_means, save_truth
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.images.decode import BadImageError
@@ -47,11 +38,8 @@ from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 from utils.script_util import defaults
 from utils.seeds import stable_seed
-from utils.untrusted.arrays import read_npz
 from utils.untrusted.pickles import dump_pickle
 
-TRUTH_FILE = "exact_moments.npz"
-_KEYS = ("mean", "variance", "third_central_moment", "fourth_central_moment")
 IMAGE_FOLDER = "images"
 _EVERY_TENTH = 10
 Uint8Array = npt.NDArray[np.uint8]
@@ -162,9 +150,7 @@ def _write_crop(crop: OracleCrop, flags: OracleDataFlags) -> str:
         make_folder(os.path.join(folder, SAMPLES_FOLDER))
         write_png(os.path.join(folder, LOW_RES_FILE), low_res)
         _write_samples(crop.names[0], folder, law, flags)
-        with atomic_write(last) as file:
-            arrays: dict[str, Any] = dict(zip(_KEYS, _exact_moments_255(law), strict=True))
-            np.savez(file, **arrays)
+        save_truth(folder, law)
     return ""
 
 
@@ -181,50 +167,6 @@ def _write_samples(name: str, folder: str, law: OracleLaw, flags: OracleDataFlag
     if flags.sample_pictures:
         for i, sample in enumerate(samples):
             write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
-
-
-def _exact_moments_255(law: OracleLaw) -> list[Array]:
-    """Mean and central moments of one image's law, HWC float64, in powers of grey levels."""
-    central = (law.variance, law.third_central_moment, law.fourth_central_moment)
-    mean = to_hwc(image_to_255(law.mean[0]))
-    return [mean, *(to_hwc(m[0]) * HALF_RANGE_255**power for power, m in enumerate(central, 2))]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Exact mean μ, variance v and fourth central moment μ₄ of every pixel, HWC grey levels."""
-
-    mean: Array
-    variance: Array
-    fourth: Array
-
-
-def load_truth(folder: str, size: int) -> Truth | None:
-    """Reads ``exact_moments.npz``; None if there is none.
-
-    Raises:
-        DataError: if the file is damaged, of another size, not finite, or no law has such moments.
-    """
-    path = os.path.join(folder, TRUTH_FILE)
-    if not os.path.exists(path):
-        return None
-    remedy = "write the data set again"
-    file = read_npz(path, path, remedy=remedy, max_bytes=MAX_ARRAY_BYTES)
-    try:
-        arrays = {key: as_floats(file[key]) for key in _KEYS}
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); {remedy}") from None
-    for key, array in arrays.items():
-        if array.shape != (size, size, 3):
-            raise DataError(
-                f"{path}: {key} has shape {array.shape}, not that of --large_size {size}; "
-                "give the size that the data set was written with"
-            )
-        if not np.isfinite(array).all():
-            raise DataError(f"{path}: {key} is not finite everywhere; write the data set again")
-    if (arrays["variance"] < 0).any() or (arrays["fourth_central_moment"] < 0).any():
-        raise DataError(f"{path} holds negative even moments; write the data set again")
-    return Truth(arrays["mean"], arrays["variance"], arrays["fourth_central_moment"])
 
 
 def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:

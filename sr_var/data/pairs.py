@@ -9,57 +9,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import torch
 
 from sr_var.base_dataset import load_entries
+from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.scripts import DataFlags
-from utils.images.dataset import CropDataset, Entry, TestCrops, noting
+from utils.flags.training import TrainFlags
+from utils.images.dataset import CropBatch, CropItem, Entry, TestCrops, train_crops
 from utils.images.pixels import bytes_to_image
-from utils.loops.data import TrainData, shard_batches
-from utils.loops.loader import default_num_workers, loaded, make_loader
-
-if TYPE_CHECKING:
-    from sr_var.data.folds import CrossFit
-
-Choose = Callable[[list[Entry]], list[Entry]]
+from utils.loops.data import TrainData, default_num_workers, loaded, make_loader, shard_batches
 
 
-def load_train_crops(
-    flags: DataFlags,
-    large_size: int,
-    batch_size: int,
-    seed: int,
-    prepare: Callable[[dict[str, Any]], tuple[Any, Any]],
-    log: Callable[[str], None],
-    choose: Choose = list,
-) -> TrainData[Any]:
-    """Endless shuffled training batches; ``prepare`` makes the task's pair from a batch of crops.
+class Photographs(NamedTuple):
+    """What a test loop's input is of: `name` (n), and `high_res` (n, 3, H, H) in [-1, 1]."""
 
-    It receives ``high_res`` (N, 3, H, H) uint8 on the CPU, ``y``, ``place`` (among the entries) and
-    ``position`` (N,). `log` receives a line for every bad image that was replaced, and what became
-    of others; `choose` says which images to use, and may refuse them.
-
-    Raises:
-        DataError: for missing data, or a batch larger than the data.
-    """
-    entries = choose(load_entries(flags.data_info_dict_path, flags.data_dir))
-    log(f"{len(entries)} training images from {flags.data_info_dict_path}")
-    note = noting(entries, large_size, flags, log)
-
-    def report_and_prepare(batch: dict[str, Any]) -> tuple[Any, Any]:
-        note(batch)
-        return prepare(batch)
-
-    return TrainData(
-        CropDataset(entries, large_size, flags, seed),
-        batch_size,
-        report_and_prepare,
-        seed=seed,
-        num_workers=flags.num_workers,
-    )
+    name: list[str]
+    high_res: torch.Tensor
 
 
 def regression_pair(
@@ -74,36 +42,36 @@ def regression_pair(
 def load_regression_data(
     flags: DataFlags,
     sizes: tuple[int, int],
-    batch_size: int,
-    seed: int,
+    train: TrainFlags,
     device: torch.device,
     log: Callable[[str], None],
     cross_fit: CrossFit | None = None,
-) -> TrainData[Any]:
+) -> TrainData:
     """Training batches for the mean and the variance net; ``sizes`` is (large, small).
 
     With a ``cross_fit`` that leaves a fold out, the batches hold none of its images. With one that
-    leaves out nothing, the input is a dict of ``low_res``, the upsampled images, and ``fold`` (N,).
+    leaves out nothing, the input is a :class:`FoldedInput`.
+
+    Raises:
+        DataError: for missing data, or a batch larger than the data.
     """
     large_size, small_size = sizes
-    folds: list[int] = []  # of the images, once they are chosen
-
-    def prepare(batch: dict[str, Any]) -> tuple[Any, torch.Tensor]:
-        low_res_up, high_res = regression_pair(batch["high_res"], small_size, device)
-        if cross_fit is None or cross_fit.left_out is not None:
-            return low_res_up, high_res
-        fold = torch.tensor([folds[place] for place in batch["place"].tolist()])
-        return {"low_res": low_res_up, "fold": fold.to(device)}, high_res
-
-    def choose(entries: list[Entry]) -> list[Entry]:
-        if cross_fit is None:
-            return entries
+    entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    folds = None
+    if cross_fit is not None:
         log(cross_fit.describe(entries))
-        kept = cross_fit.kept(entries)
-        folds[:] = map(cross_fit.fold_of, kept)
-        return kept
+        entries = cross_fit.kept(entries)
+        if cross_fit.left_out is None:
+            folds = torch.tensor([cross_fit.fold_of(entry) for entry in entries])
+    log(f"{len(entries)} training images from {flags.data_info_dict_path}")
 
-    return load_train_crops(flags, large_size, batch_size, seed, prepare, log, choose)
+    def prepare(batch: CropBatch) -> tuple[torch.Tensor | FoldedInput, torch.Tensor]:
+        low_res_up, high_res = regression_pair(batch.image, small_size, device)
+        if folds is None:
+            return low_res_up, high_res
+        return FoldedInput(low_res_up, folds[batch.place].to(device)), high_res
+
+    return train_crops(entries, large_size, flags, train, prepare, log)
 
 
 def rank_batches(
@@ -123,21 +91,19 @@ def rank_batches(
 
 def test_batches(
     batches: Sequence[Sequence[Entry]], flags: DataFlags, large_size: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[CropBatch]:
     """The images of these batches, in order.
 
-    Yields:
-        ``high_res`` (n, 3, H, H) uint8, ``y`` (n,) and ``name`` (list of n); skipped images are
-        left out, and counted and listed at the end.
+    Skipped images are left out, and counted and listed at the end.
     """
     crops = TestCrops.from_flags([entry for batch in batches for entry in batch], large_size, flags)
     num_workers = default_num_workers() if flags.num_workers < 0 else flags.num_workers
     ends = list(itertools.accumulate(map(len, batches)))
     indices = [list(range(end - len(b), end)) for b, end in zip(batches, ends, strict=True)]
-    loader = make_loader(crops, indices, num_workers, collate=_drop_skipped)
+    loader = make_loader(crops, indices, num_workers, collate=_whole)
     skipped: list[str] = []
     for entries, batch in zip(batches, loaded(loader), strict=True):
-        names = batch["name"] if batch else []
+        names = batch.name if batch else []
         skipped += [entry.name for entry in entries if entry.name not in names]
         if batch:
             yield batch
@@ -148,6 +114,6 @@ def test_batches(
 test_batches.__test__ = False  # type: ignore[attr-defined]  # no test case
 
 
-def _drop_skipped(items: list[dict[str, Any] | None]) -> Any:
+def _whole(items: list[CropItem | None]) -> CropBatch | None:
     kept = [item for item in items if item is not None]
-    return torch.utils.data.default_collate(kept) if kept else None
+    return CropBatch.of(kept) if kept else None

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from ddpm.flags import Preset, make_preset, settle_preset
 from sr_var.flags.scripts import MeanModelFlags, TestFlags
 from utils.flags.training import TrainFlags
-from utils.script_util import flag, require_at_least
+from utils.script_util import FlagValues, flag, require_at_least
 
 FOLD_FIELD = "{fold}"
 SQUARED_ERROR, ITAKURA_SAITO = "squared_error", "itakura_saito"
@@ -136,7 +136,7 @@ def parse_levels(text: str) -> tuple[float, ...]:
 
 
 CHECKPOINT_DIR = "checkpoints/ddpm_sr"
-_UPSAMPLER: dict[str, object] = {
+_UPSAMPLER: FlagValues = {
     "num_channels": 192,
     "num_res_blocks": 2,
     "learn_sigma": True,

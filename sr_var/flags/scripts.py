@@ -183,7 +183,7 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags, Output, AutoBatch, ScriptFlags):
+class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags):
     """How many samples of which images, and where to."""
 
     data_dir: str = DATA_DIR

@@ -9,6 +9,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -16,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sr_var.results.jobs import LOW_RES_FILE
 from utils import dist_util
 from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record
@@ -28,6 +28,7 @@ from utils.images.pixels import image_to_255, image_to_bytes, save_image, to_hwc
 from utils.metrics import WHITE
 from utils.process.errors import DataError
 
+LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
 Item = TypeVar("Item")
 Array = npt.NDArray[np.floating[Any]]
 # grey levels on average; rounding makes a quarter, other versions of the JPEG decoder about as much
@@ -36,12 +37,13 @@ _LARGEST_DIFFERENCE_255 = 1.5
 NUM_LOOKED_AT = 16
 
 
-def is_known_input(path: str, low_res_255: Array) -> bool:
-    """Whether the low-res image beside results is there; then it must be today's.
+def sample_path(folder: str, index: int) -> str:
+    """``high_res_samples/sample_<i>.png``."""
+    return os.path.join(folder, SAMPLES_FOLDER, f"sample_{index}.png")
 
-    Args:
-        path: of the 8-bit picture; none there, or a damaged one, says nothing.
-        low_res_255: today's, (h, w, 3) grey levels.
+
+def is_known_input(path: str, low_res_255: Array) -> bool:
+    """Whether the low-res image beside results is there; then it must be today's (h, w, 3).
 
     Raises:
         DataError: if it is of another image or crop; names the picture, both sides, the remedy.
@@ -94,7 +96,7 @@ class ResultFolder:
     and not computed again, results of another one are removed at the start, which is said.
 
     Args:
-        output_dir: ``--output_dir``.
+        output_dir: where they are.
         kind: ``mean``, ``var`` or ``baseline``.
         step: of the network, in the file names.
         file_names: the files that make an image done, in writing order.
@@ -123,7 +125,8 @@ class ResultFolder:
         self._other_stamps = [stamp_path(output_dir, other, step) for other in _SAME_NAMES[kind]]
         self._model_paths = model_paths
         # as the run finds it; low-res images of other tools are not looked at
-        self.has_own_inputs = has_stamp(output_dir)
+        stamps = (stamp_path(glob.escape(output_dir), one, "*") for one in _SAME_NAMES)
+        self.has_own_inputs = any(map(glob.glob, stamps))
         self._apply_orientation = apply_orientation
 
     def path(self, name: str, file_name: str) -> str:
@@ -139,9 +142,7 @@ class ResultFolder:
     def pending(self, entries: Sequence[Entry], log: Callable[[str], None] = print) -> list[Entry]:
         """The images that are still to do; all ranks get the same answer.
 
-        Args:
-            entries: the images.
-            log: is told what was removed, and what else was made on it.
+        The log is told what was removed, and what else was made on it.
 
         Raises:
             DataError: if the folder holds another kind of network's results of the same names, or
@@ -156,28 +157,26 @@ class ResultFolder:
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
         models = [sha256_of(path) for path in self._model_paths]
-        stamp: dict[str, Any] = {"models": models}
-        if self._apply_orientation:
-            stamp["apply_orientation"] = True
         stored = self.require_same_orientation()
-        is_same = stored == stamp
+        is_same = stored == Stamp(models, self._apply_orientation)
         pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
         if not is_same and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
-            self._remove_results(models_of(stored), models, log)
-            write_json_atomic(self._stamp_path, stamp)
+            self._remove_results(stored.models, models, log)
+            orientation = {"apply_orientation": True} if self._apply_orientation else {}
+            write_json_atomic(self._stamp_path, {"models": models, **orientation})
         dist_util.barrier()
         return pending
 
-    def require_same_orientation(self) -> dict[str, Any] | None:
-        """Refuses results of images that were read another way up; returns the stamp, if any.
+    def require_same_orientation(self) -> Stamp:
+        """Refuses results of images that were read another way up; returns what the folder says.
 
         Raises:
             DataError: names the folder and the flag; or the stamp, if that cannot be read.
         """
         stored = read_stamp(self._stamp_path, _REMEDY)
-        if stored and bool(stored.get("apply_orientation")) != self._apply_orientation:
+        if stored.models and stored.apply_orientation != self._apply_orientation:
             raise DataError(
                 f"--output_dir {self.output_dir} holds results of images that were read with "
                 f"--apply_orientation {not self._apply_orientation}; give the same, or another "
@@ -186,11 +185,7 @@ class ResultFolder:
         return stored
 
     def save_low_res(self, name: str, low_res_up: torch.Tensor) -> None:
-        """Writes what the network saw of an image; what is there must be of the same image.
-
-        Args:
-            name: of the image.
-            low_res_up: (3, H, H) in [-1, 1].
+        """Writes what the network saw of an image, (3, H, H) in [-1, 1].
 
         Raises:
             DataError: if other results in the folder are of another image of this name.
@@ -199,7 +194,7 @@ class ResultFolder:
             save_image(self.path(name, LOW_RES_FILE), low_res_up)
 
     def require_same_input(self, name: str, low_res_up: torch.Tensor) -> bool:
-        """As ``inputs.is_known_input``, in a folder that this project's tests have written to."""
+        """As :func:`is_known_input`, in a folder that this project's tests have written to."""
         path = os.path.join(safe_join(self.output_dir, name), LOW_RES_FILE)
         low_res_255 = to_hwc(image_to_255(low_res_up.float()))
         return self.has_own_inputs and is_known_input(path, low_res_255)
@@ -240,7 +235,7 @@ class ResultFolder:
         found = []
         for path in sorted(glob.glob(stamp_path(glob.escape(self.output_dir), "var", "*"))):
             with contextlib.suppress(DataError):  # of a damaged stamp, its reader tells
-                if mean_digest in models_of(read_stamp(path, ""))[1:]:
+                if mean_digest in read_stamp(path, "").models[1:]:
                     found.append(os.path.basename(path).split("_")[1].removesuffix(".json"))
         return found
 
@@ -250,44 +245,42 @@ def _refuse(error: OSError) -> None:
     raise error
 
 
-def read_stamp(path: str, remedy: str) -> dict[str, Any] | None:
-    """What results come from; None if the folder does not say.
+@dataclass(frozen=True)
+class Stamp:
+    """What results come from.
 
-    Args:
-        path: see :func:`stamp_path`.
-        remedy: what to do about a damaged stamp.
+    Attributes:
+        models: the sha256 of each checkpoint; empty if the folder does not say.
+        apply_orientation: whether photographs were turned as their EXIF tag says.
+    """
+
+    models: list[str]
+    apply_orientation: bool = False
+
+
+def read_stamp(path: str, remedy: str) -> Stamp:
+    """What results come from, by the file of :func:`stamp_path`.
 
     Raises:
-        DataError: if it cannot be read, which says nothing about the results.
+        DataError: if it is damaged, which says nothing about the results; names the remedy.
     """
     unknown = "which checkpoint the results beside it come from is not known"
     try:
-        return read_record(path, f"{unknown}; {remedy}", _check_stamp)
+        stored = read_record(path, f"{unknown}; {remedy}", _check_stamp)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return Stamp([])
+    return Stamp(stored["models"], bool(stored.get("apply_orientation")))
 
 
-def _check_stamp(stamp: dict[str, Any]) -> None:
+def _check_stamp(stamp: Mapping[str, object]) -> None:
     models = stamp["models"]
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         raise ValueError("no record of checkpoints")
 
 
-def models_of(stamp: Mapping[str, Any] | None) -> list[str]:
-    """The sha256 of each checkpoint; empty without a stamp."""
-    return [] if stamp is None else list(stamp["models"])
-
-
 def short(models: Sequence[str]) -> str:
     """Digests of checkpoints for a message."""
     return " ".join(digest[:_SHOWN_DIGITS] for digest in models)
-
-
-def has_stamp(output_dir: str) -> bool:
-    """Whether a test of this project has written into the folder."""
-    folder = glob.escape(output_dir)
-    kinds = ("mean", "var", "baseline")
-    return any(glob.glob(stamp_path(folder, kind, "*")) for kind in kinds)
 
 
 def stamp_path(output_dir: str, kind: str, step: int | str) -> str:
@@ -305,13 +298,13 @@ def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(image_255), 0, WHITE).astype(np.uint8)
 
 
-def save_array(path: str, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def save_array(path: str, array: npt.NDArray[Any]) -> None:
     """Writes an array as ``.npy``."""
     with atomic_write(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
-def strip(*images: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def strip(*images: torch.Tensor) -> npt.NDArray[np.uint8]:
     """NCHW images in [-1, 1] as one HWC uint8 picture: a row an item, a column an argument."""
     rows = [torch.cat([image[i] for image in images], dim=2) for i in range(len(images[0]))]
     return to_hwc(image_to_bytes(torch.cat(rows, dim=1)))

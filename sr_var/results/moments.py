@@ -1,4 +1,4 @@
-"""Float moments of an image's samples beside the 8-bit pictures: ``moments.npz``.
+"""Float moments of an image's samples, ``moments.npz``, and of their law, ``exact_moments.npz``.
 
 8-bit pictures lose what the moments need (1/12 of a squared grey level, the tails). The file knows
 which samples it counts, so that a sample drawn again after a stop is not counted twice. Besides the
@@ -12,17 +12,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from utils.files.atomic import atomic_write
-from utils.metrics import Moments
+from utils.images.pixels import image_to_255, to_hwc
+from utils.metrics import HALF_RANGE_255, Moments
 from utils.process.errors import DataError
 from utils.untrusted.arrays import read_npz
 
-MOMENTS_FILE = "moments.npz"
+if TYPE_CHECKING:
+    from oracle.law import OracleLaw
+
+MOMENTS_FILE, TRUTH_FILE = "moments.npz", "exact_moments.npz"
 # of one array: a square of 4096 pixels in float64 takes 0.4
 MAX_ARRAY_BYTES = 1 << 30
 _MAX_SAMPLES = 10_000_000
@@ -69,7 +73,6 @@ class MeanVariance:
     @property
     def variance(self) -> Array:
         """Unbiased (n − 1); needs two samples."""
-        assert self.count > 1
         return self.m2 / (self.count - 1)
 
 
@@ -91,10 +94,7 @@ class SampleMoments:
     ) -> SampleMoments:
         """With more samples (n, H, W, C), grey levels; those counted before are left out.
 
-        Args:
-            samples_255: the samples.
-            indices: of the samples.
-            small_size: side of the low-res image; None keeps no block means.
+        ``small_size`` is the side of the low-res image; None keeps no block means.
         """
         fresh = [(i, index) for i, index in enumerate(indices) if index not in self.indices]
         if not fresh:
@@ -174,7 +174,7 @@ def load_moments(path: str) -> SampleMoments | None:
         known = file["indices"] if "indices" in file else range(n)
         if len(known) != n or n > _MAX_SAMPLES:
             raise ValueError(f"it counts {n} samples and lists {len(known)}")
-        mean, variance, third, fourth = (as_floats(file[key]) for key in _KEYS)
+        mean, variance, third, fourth = (_as_floats(file[key]) for key in _KEYS)
         indices = tuple(int(index) for index in known)
         even = _read_part(file, "even", len(_evens(indices)))
         blocks = _read_part(file, "block", n)
@@ -182,18 +182,18 @@ def load_moments(path: str) -> SampleMoments | None:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from None
     arrays = (mean, variance, third, fourth, *((even.mean, even.m2) if even else ()))
     is_whole = n >= 1 and len(indices) == n == len(set(indices))
-    kinds = {array.dtype.kind for array in arrays}
-    if not is_whole or not kinds <= set("fiu") or len({array.shape for array in arrays}) != 1:
+    if not is_whole or len({array.shape for array in arrays}) != 1:
         raise DataError(f"{path} does not hold the moments of {n} samples; delete it and them")
     if blocks is not None and (blocks.mean.shape != blocks.m2.shape or blocks.mean.ndim != 3):
         raise DataError(f"{path} holds block means of no image; delete it and the samples")
-    if not all(np.isfinite(array).all() for array in (*arrays, *_arrays(blocks))):
+    of_blocks = (blocks.mean, blocks.m2) if blocks else ()
+    if not all(np.isfinite(array).all() for array in (*arrays, *of_blocks)):
         raise DataError(f"{path} holds values that are not finite; delete it and the samples")
     moments = Moments.from_central_moments(n, mean, variance, third, fourth)
     return SampleMoments(moments, indices, even, blocks)
 
 
-def as_floats(array: npt.NDArray[Any]) -> Array:
+def _as_floats(array: npt.NDArray[Any]) -> Array:
     """Real numbers of any width in float64.
 
     Raises:
@@ -218,9 +218,54 @@ def _merged(known: MeanVariance | None, samples: Array) -> MeanVariance | None:
 def _read_part(file: Mapping[str, Any], name: str, count: int) -> MeanVariance | None:
     if f"{name}_mean" not in file or count < 1:
         return None
-    mean, variance = (as_floats(file[f"{name}_{key}"]) for key in ("mean", "variance"))
+    mean, variance = (_as_floats(file[f"{name}_{key}"]) for key in ("mean", "variance"))
     return MeanVariance(count, mean, variance * (count - 1))
 
 
-def _arrays(part: MeanVariance | None) -> tuple[Array, ...]:
-    return () if part is None else (part.mean, part.m2)
+@dataclass(frozen=True)
+class Truth:
+    """Exact mean μ, variance v and fourth central moment μ₄ of every pixel, HWC grey levels."""
+
+    mean: Array
+    variance: Array
+    fourth: Array
+
+
+def load_truth(folder: str, size: int) -> Truth | None:
+    """Reads ``exact_moments.npz``; None if there is none.
+
+    Raises:
+        DataError: if the file is damaged, of another size, not finite, or no law has such moments.
+    """
+    path = os.path.join(folder, TRUTH_FILE)
+    if not os.path.exists(path):
+        return None
+    remedy = "write the data set again"
+    file = read_npz(path, path, remedy=remedy, max_bytes=MAX_ARRAY_BYTES)
+    try:
+        arrays = {key: _as_floats(file[key]) for key in _KEYS}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from None
+    for key, array in arrays.items():
+        if array.shape != (size, size, 3):
+            raise DataError(
+                f"{path}: {key} has shape {array.shape}, not that of --large_size {size}; "
+                "give the size that the data set was written with"
+            )
+        if not np.isfinite(array).all():
+            raise DataError(f"{path}: {key} is not finite everywhere; write the data set again")
+    if (arrays["variance"] < 0).any() or (arrays["fourth_central_moment"] < 0).any():
+        raise DataError(f"{path} holds negative even moments; write the data set again")
+    return Truth(arrays["mean"], arrays["variance"], arrays["fourth_central_moment"])
+
+
+def save_truth(folder: str, law: OracleLaw) -> None:
+    """Writes ``exact_moments.npz`` of one image, in powers of grey levels; the folder exists."""
+    with atomic_write(os.path.join(folder, TRUTH_FILE)) as file:
+        np.savez(
+            file,
+            mean=to_hwc(image_to_255(law.mean[0])),
+            variance=to_hwc(law.variance[0]) * HALF_RANGE_255**2,
+            third_central_moment=to_hwc(law.third_central_moment[0]) * HALF_RANGE_255**3,
+            fourth_central_moment=to_hwc(law.fourth_central_moment[0]) * HALF_RANGE_255**4,
+        )

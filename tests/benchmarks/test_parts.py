@@ -131,7 +131,7 @@ def test_help_and_first_steps_are_timed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_script_that_takes_no_step_is_an_error_with_its_words() -> None:
-    step = startup.FirstStep("image_sample.py", "ddpm.sampling", "draw_samples", ["--nonsense"])
+    step = startup.FirstStep("image_sample.py", "ddpm.sampling:Sampler", "_draw", ["--nonsense"])
     with pytest.raises(ValueError, match="unknown flag --nonsense"):
         startup.run_to_first_step(step)
 

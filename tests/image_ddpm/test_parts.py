@@ -37,7 +37,6 @@ def test_each_index_is_some_process_s_and_what_is_kept_is_not_done_again(tmp_pat
 def test_parts_of_a_larger_run_do_not_disturb(tmp_path: Path) -> None:
     store = PartStore(str(tmp_path), 4)
     PartStore(str(tmp_path), 9).save([2, 7], {"square": np.array([4, 49])})
-    assert store.done() == {2}
     assert list(store.places()) == [2]
 
 
@@ -54,7 +53,7 @@ def test_damaged_part_is_named(tmp_path: Path) -> None:
     part = sorted((tmp_path / "parts").glob("*.npz"))[0]
     part.write_bytes(part.read_bytes()[:40])
     with pytest.raises(DataError, match=rf"{part.name} .*delete"):
-        store.done()
+        store.places()
 
 
 def test_part_that_holds_code_is_refused(tmp_path: Path) -> None:
@@ -63,7 +62,7 @@ def test_part_that_holds_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "parts" / "x.npz"
     np.savez(path, index=np.array([print], dtype=object))
     with pytest.raises(DataError, match="no whole"):
-        store.done()
+        store.places()
 
 
 def test_part_that_was_put_together_meanwhile_is_none(tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ def test_part_that_was_put_together_meanwhile_is_none(tmp_path: Path) -> None:
     _do(store, 0, 1)
     path = str(next((tmp_path / "parts").glob("*.npz")))
     store.remove()
-    assert read_part(path) == {} and store.done() == set()
+    assert read_part(path) == {} and store.places() == {}
     assert not (tmp_path / "parts").exists()
 
 

@@ -72,9 +72,7 @@ def test_classifier_preset_is_the_published_classifier() -> None:
     assert args.classifier_path == "checkpoints/image_ddpm/64x64_classifier.pt"
     flags = {name: getattr(args, name) for name in vars(ClassifierFlags())}
     with torch.device("meta"):
-        model = create_classifier(
-            image_size=64, in_channels=3, num_classes=1000, use_fp16=False, use_bf16=False, **flags
-        )
+        model = create_classifier(image_size=64, in_channels=3, num_classes=1000, **flags)
         published = EncoderUNet(published_classifier(64))
     shapes = [
         {key: value.shape for key, value in net.state_dict().items()} for net in (model, published)

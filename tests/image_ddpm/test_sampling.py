@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import image_ddpm.sample_files
-import image_ddpm.sampling
-from ddpm.sampling import draw_samples
+from ddpm.sampling import Sampler
 from image_ddpm.parts import PartStore, read_part
 from image_ddpm.sample_files import grid_rows, sample_grid
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, SIDE, read_samples, write_model
@@ -70,15 +69,15 @@ def test_processes_together_draw_what_one_draws(
 def test_stopped_run_goes_on_and_ends_as_a_whole_one(
     model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    calls, draw = [], Sampler._draw
 
-    def drawing(*args: Any, **rest: Any) -> Any:
+    def drawing(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return draw_samples(*args, **rest)
+        return draw(*args)
 
-    monkeypatch.setattr(image_ddpm.sampling, "draw_samples", drawing)
+    monkeypatch.setattr(Sampler, "_draw", drawing)
     outcome = run(SCRIPT, _flags(model, tmp_path))
     assert outcome.code == 75 and "run again" in outcome.out
     assert len(list((tmp_path / "parts").glob("*.npz"))) == 1
@@ -91,7 +90,7 @@ def test_stopped_run_goes_on_and_ends_as_a_whole_one(
 def test_finished_run_draws_nothing(
     model: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_ddpm.sampling, "draw_samples", None)
+    monkeypatch.setattr(Sampler, "_draw", None)
     before = (whole / f"samples_7x{SIDE}x{SIDE}x3.npz").read_bytes()
     done(SCRIPT, _flags(model, whole))
     assert (whole / f"samples_7x{SIDE}x{SIDE}x3.npz").read_bytes() == before

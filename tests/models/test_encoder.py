@@ -174,16 +174,13 @@ def test_signals_have_places_and_volumes_only_averages() -> None:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize(
-    ("flag", "dtype"), [("use_fp16", torch.float16), ("use_bf16", torch.bfloat16)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.06)])
 def test_only_convolutions_of_the_torso_are_cast_and_logits_stay_near(
-    pool: str, flag: str, dtype: torch.dtype
+    pool: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     expected = classifier(pool)(X, TIMESTEPS)
-    model = classifier(pool, **{flag: True})
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    model.convert_to_compute_dtype()
+    model = classifier(pool)
+    model.convert_torso(dtype)
     for name, parameter in model.named_parameters():
         is_torso = name.startswith(("input_blocks", "middle_block"))
         is_norm = any(part in name for part in ("in_layers.0", "out_layers.0", "norm"))
@@ -192,7 +189,7 @@ def test_only_convolutions_of_the_torso_are_cast_and_logits_stay_near(
     logits = model(X, TIMESTEPS)
     assert logits.dtype == torch.float32
     error = (logits - expected).abs().max() / expected.std()
-    assert 0 < error < (0.01 if flag == "use_fp16" else 0.06)
+    assert 0 < error < tolerance
     assert model.features(X, TIMESTEPS).dtype == torch.float32
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.cpu.group_norm import group_norm_channels_last, is_channels_last_on_cpu
+from models.cpu import group_norm_channels_last, is_channels_last_on_cpu
 from models.layers import GroupNorm32, SiLUInPlace
 from tests.models.nets import noise
 

@@ -80,8 +80,8 @@ def test_training_under_bf16_autocast_runs_and_is_near_float32(use_checkpoint: b
 def test_bf16_torso_runs_forward_and_backward_near_float32() -> None:
     x = noise(2, 3, 16, 16)
     expected, grads = gradients(fill(UNetModel(small_config())), x)
-    model = fill(UNetModel(small_config(use_bf16=True)))
-    model.convert_to_compute_dtype()
+    model = fill(UNetModel(small_config()))
+    model.convert_torso(torch.bfloat16)
     output, grads_bf16 = gradients(model, x)
     assert output.dtype == torch.float32
     error = (output - expected).abs().mean() / expected.std()
@@ -103,7 +103,7 @@ def test_only_convolutions_of_the_torso_are_cast_and_only_when_asked(
 ) -> None:
     model = TimeConditionedUNet(small_config(num_classes=4, **{flag: True}))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    model.convert_to_compute_dtype()
+    model.convert_torso(dtype)
     for name, parameter in model.named_parameters():
         is_torso = name.startswith(("input_blocks", "middle_block", "output_blocks"))
         is_norm = parameter.ndim == 1 and any(
@@ -112,12 +112,6 @@ def test_only_convolutions_of_the_torso_are_cast_and_only_when_asked(
         is_conv = is_torso and not is_norm and "emb_layers" not in name
         assert parameter.dtype == (dtype if is_conv else torch.float32), name
     model.convert_torso(torch.float32)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
-def test_a_net_without_half_precision_flags_is_not_cast() -> None:
-    model = UNetModel(small_config())
-    model.convert_to_compute_dtype()
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import UNetConfig
-from models.cpu.winograd import pays, prefers_channels_last, winograd_conv2d
+from models.cpu import pays, prefers_channels_last, winograd_conv2d
 from models.layers import Conv1x1, Conv3x3, conv_nd
 from models.unet import UNetModel
 from tests.models.nets import fill, noise
@@ -109,7 +109,7 @@ def test_wide_networks_keep_channels_last_throughout(
 
 
 def test_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = Conv3x3(96, 96), channels_last(noise(1, 96, 32, 32))
+    layer, x = conv_nd(2, 96, 96, 3, padding=1), channels_last(noise(1, 96, 32, 32))
     fast = layer(x)
     monkeypatch.setenv("WINOGRAD", "0")
     assert not prefers_channels_last(x)

@@ -32,10 +32,9 @@ from noisy_label.files import load_split, read_idx
 from noisy_label.labels import load_labels, require_one_draw
 from sr_var.baseline import _stored_errors, summarise_errors
 from sr_var.data.info import _read_journal
-from sr_var.data.oracle import load_truth
 from sr_var.flags.scripts import MeanModelFlags
 from sr_var.results.folder import read_stamp
-from sr_var.results.moments import SampleMoments, load_moments
+from sr_var.results.moments import SampleMoments, load_moments, load_truth
 from sr_var.stored_flags import load_args, load_model_args
 from sr_var.verify.read.images import _read_mean
 from sr_var.verify.read.records import num_steps, read_budget
@@ -53,9 +52,9 @@ from tests.reliability.seed_files import (
 )
 from utils.files.lock import _is_dead
 from utils.files.records import require_same_settings
-from utils.images.cache import CenterCrop, CropCache, Record
+from utils.images.cache import CropCache, Record
 from utils.images.decode import ImageFacts
-from utils.images.files import image_size, open_image
+from utils.images.files import CenterCrop, image_size, open_image
 from utils.loops.checkpoint import CheckpointStore
 from utils.machine.cost import seconds_per_item
 from utils.untrusted.arrays import read_npz

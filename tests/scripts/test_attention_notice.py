@@ -31,8 +31,6 @@ CLASSIFIER = {
     "image_size": SIDE,
     "in_channels": 3,
     "num_classes": 2,
-    "use_fp16": False,
-    "use_bf16": False,
     "classifier_width": 8,
     "classifier_depth": 1,
     "classifier_num_head_channels": 8,

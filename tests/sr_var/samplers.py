@@ -90,7 +90,7 @@ def assert_same_moments(one: SampleMoments | None, other: SampleMoments | None) 
 class NoBar:
     """A progress bar that shows nothing."""
 
-    def update(self, count: int) -> None:
+    def skip(self, count: int) -> None:
         pass
 
 

@@ -26,6 +26,7 @@ from sr_var.baseline import (
     report_quantiles,
     summarise_errors,
 )
+from sr_var.data.pairs import Photographs
 from sr_var.flags.nets import BaselineModelFlags, BaselineTestFlags, parse_levels
 from sr_var.losses import VARIANCE_FLOOR
 from sr_var.mean_utils import mean_result_folder
@@ -179,7 +180,7 @@ def _loop(root: Path, value: Tensor, **flags: Any) -> BaselineTestLoop:
         data=[
             (
                 torch.zeros(1, 3, LARGE, LARGE),
-                {"name": ["a"], "high_res": torch.zeros(1, 3, LARGE, LARGE)},
+                Photographs(["a"], torch.zeros(1, 3, LARGE, LARGE)),
             )
         ],
     )

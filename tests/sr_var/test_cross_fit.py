@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sr_var.base_dataset import load_entries
-from sr_var.data.folds import CrossFit, FoldedMean, measure_leakage, split_residuals
+from sr_var.data.folds import CrossFit, FoldedInput, FoldedMean, measure_leakage, split_residuals
 from sr_var.data.pairs import load_regression_data
-from sr_var.flags.scripts import DataFlags, MeanNetFlags
+from sr_var.flags.scripts import DataFlags, MeanNetFlags, MeanTrainFlags
 from sr_var.mean_utils import SRMeanTrainLoop
 from sr_var.script_util import mean_net_paths
 from sr_var.var_utils import SRVarTrainLoop, with_mean
@@ -78,7 +78,7 @@ def test_group_of_an_entry_is_its_key_in_the_info_dict(tiny_data: TinyData) -> N
 def test_every_image_of_a_batch_has_the_mean_of_the_net_of_its_fold() -> None:
     model = FoldedMean([Constant(0.1), Constant(0.2), Constant(0.4)])
     x, fold = torch.zeros(5, 3, 4, 4), torch.tensor([2, 0, 0, 1, 2])
-    mean = with_mean(model, {"low_res": x, "fold": fold})[:, 3:]
+    mean = with_mean(model, FoldedInput(x, fold))[:, 3:]
     expected = torch.tensor([0.4, 0.1, 0.1, 0.2, 0.4])[:, None, None, None].expand_as(mean)
     assert torch.equal(mean, expected)
     average = with_mean(model, x)[:, 3:]  # a test image has no fold
@@ -87,8 +87,8 @@ def test_every_image_of_a_batch_has_the_mean_of_the_net_of_its_fold() -> None:
 
 def test_gradient_of_a_cross_fitted_batch_does_not_depend_on_microbatch() -> None:
     generator = torch.Generator().manual_seed(0)
-    batch = {"low_res": torch.rand(5, 3, 4, 4, generator=generator)}
-    batch["fold"] = torch.tensor([0, 1, 1, 0, 1])
+    low_res = torch.rand(5, 3, 4, 4, generator=generator)
+    batch = FoldedInput(low_res, torch.tensor([0, 1, 1, 0, 1]))
     label = torch.rand(5, 3, 4, 4, generator=generator)
     gradients = []
     for microbatch in (-1, 2):
@@ -113,14 +113,14 @@ def test_batches_carry_the_folds_of_their_images(tiny_data: TinyData) -> None:
         data_dir=str(tiny_data.data_dir), data_info_dict_path=str(tiny_data.train_info)
     )
     lines: list[str] = []
-    args: tuple[Any, ...] = (flags, (LARGE, SMALL), 7, 0, CPU, lines.append)
+    args: tuple[Any, ...] = (flags, (LARGE, SMALL), MeanTrainFlags(batch_size=7), CPU, lines.append)
     plain, plain_label = next(load_regression_data(*args).batches(0))
     batch, label = next(load_regression_data(*args, CrossFit(2, "image")).batches(0))
-    assert torch.equal(batch["low_res"], plain) and torch.equal(label, plain_label)
+    assert torch.equal(batch.low_res, plain) and torch.equal(label, plain_label)
     assert any("2 folds" in line for line in lines)
     entries = load_entries(str(tiny_data.train_info), str(tiny_data.data_dir))
     folds = sorted(map(CrossFit(2, "image").fold_of, entries))
-    assert sorted(batch["fold"].tolist()) == folds and set(folds) == {0, 1}
+    assert sorted(batch.fold.tolist()) == folds and set(folds) == {0, 1}
 
 
 def test_data_of_a_mean_net_lack_the_fold_that_it_leaves_out(tiny_data: TinyData) -> None:
@@ -131,7 +131,13 @@ def test_data_of_a_mean_net_lack_the_fold_that_it_leaves_out(tiny_data: TinyData
     num_kept = len(CrossFit(2, "image", left_out=0).kept(entries))
     assert 0 < num_kept < 7
     for size, is_refused in ((num_kept, False), (num_kept + 1, True)):
-        args: tuple[Any, ...] = (flags, (LARGE, SMALL), size, 0, CPU, lambda line: None)
+        args: tuple[Any, ...] = (
+            flags,
+            (LARGE, SMALL),
+            MeanTrainFlags(batch_size=size),
+            CPU,
+            lambda line: None,
+        )
         if is_refused:
             with pytest.raises(DataError, match=f"has {num_kept}"):
                 load_regression_data(*args, CrossFit(2, "image", left_out=0))
@@ -167,8 +173,7 @@ def test_nets_that_remember_their_images_leak_all_of_the_noise() -> None:
 
     model = FoldedMean([Average(draws[1].mean(dim=0)), Average(draws[0].mean(dim=0))])
     batches = [
-        ({"low_res": torch.zeros_like(draws[k]), "fold": torch.full((n,), k)}, draws[k])
-        for k in range(2)
+        (FoldedInput(torch.zeros_like(draws[k]), torch.full((n,), k)), draws[k]) for k in range(2)
     ]
     found = measure_leakage(model, batches, 2 * n, CPU)
     assert found.num_images == 2 * n

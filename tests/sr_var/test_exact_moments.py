@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_var.data.oracle import load_truth
+from sr_var.results.moments import load_truth
 from utils.process.errors import DataError
 
 SIZE = 8

@@ -14,8 +14,10 @@ import pytest
 import torch
 
 import sr_var.sampling
-from sr_var.results.jobs import SECONDS_FILE, missing_indices, sample_path
+from ddpm.sampling import SECONDS_FILE
+from sr_var.results.folder import sample_path
 from sr_var.results.moments import SampleMoments
+from sr_var.sampling import missing_indices
 from tests.sr_var.samplers import (
     ENTRIES,
     NUM_SAMPLES,
@@ -122,7 +124,7 @@ def test_moments_of_a_stopped_run_equal_those_of_an_uninterrupted_one_before_the
                 samples = sampler._draw(rows[start : start + 4], NoStop())  # type: ignore[arg-type]
                 assert samples is not None
                 sampler._store(rows[start : start + 4], samples)
-            job.lock.close()
+            sampler._let_go(of_all=True)
         with np.load(folder / name / "moments.npz") as file:
             assert file["mean"].dtype == np.float64
             found.append({key: file[key] for key in file})
@@ -236,7 +238,7 @@ def test_image_that_another_process_works_on_is_left_to_it(
     assert job.name == TEST_NAMES[1]
     assert make_sampler(tiny_data, tmp_path).run_loop()
     assert [len(pictures(tmp_path, name)) for name in TEST_NAMES] == [NUM_SAMPLES, 0, NUM_SAMPLES]
-    job.lock.close()
+    busy._let_go(of_all=True)
     assert make_sampler(tiny_data, tmp_path).run_loop()
     assert len(pictures(tmp_path, TEST_NAMES[1])) == NUM_SAMPLES
 

@@ -71,7 +71,7 @@ def batch_of(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(x), torch.stack(y)
 
 
-class RecordedData(TrainData[Any]):
+class RecordedData(TrainData):
     """Shuffled images; ``seen`` lists the index of every item handed out."""
 
     def __init__(self, batch_size: int, *, num_items: int = NUM_ITEMS, **rest: Any) -> None:
@@ -106,7 +106,6 @@ def training_loop(folder: Path | str = "", **changes: Any) -> QuietLoop:
     data = flags.pop("data", None) or RecordedData(
         flags["batch_size"], seed=flags["seed"], num_workers=num_workers
     )
-    flags["use_fp16"], flags["use_bf16"] = dtype == torch.float16, dtype == torch.bfloat16
     return loop_class(model=model, data=data, model_save_dir=str(folder), **flags)
 
 

@@ -19,11 +19,13 @@ from PIL import Image
 from tests.tiny import photo, tree
 from utils.flags.groups import CropFlags
 from utils.images import cache as crop_cache
-from utils.images.cache import DATA_FILE, INDEX_FILE, CenterCrop
-from utils.images.dataset import CropDataset, Entry, TestCrops
+from utils.images.cache import DATA_FILE, INDEX_FILE
+from utils.images.dataset import CropBatch, CropDataset, Entry, TestCrops
 from utils.images.decode import BadImageError
-from utils.loops.loader import make_loader
-from utils.process.errors import DataError, StopRequested, StorageError
+from utils.images.files import CenterCrop
+from utils.loops.data import make_loader
+from utils.process.errors import DataError, StorageError
+from utils.process.stop import StopRequested
 
 SIDE = 16
 NAMES = [f"class_{k}/{i}.png" for k in range(3) for i in range(3)]
@@ -49,7 +51,7 @@ def _flags(images: Path, **changes: Any) -> CropFlags:
 def _test_crops(flags: CropFlags, entries: list[Entry] = ENTRIES, **more: Any) -> torch.Tensor:
     crops = TestCrops.from_flags(entries, SIDE, flags, **more)
     items = [crops[i] for i in range(len(entries))]
-    return torch.stack([item["high_res"] for item in items if item is not None])
+    return torch.stack([item.image for item in items if item is not None])
 
 
 def _folder(images: Path) -> Path:
@@ -89,9 +91,9 @@ def test_flips_of_cached_crops_are_those_of_the_crops(images: Path, num_channels
     keys = [(7 * epoch + i, epoch, i) for epoch in range(4) for i in range(9)]
     for key in keys:
         one, other = plain[key], cached[key]
-        assert torch.equal(one.pop("high_res"), other.pop("high_res"))
-        assert one == other
-    first = [cached[0, epoch, 0]["high_res"] for epoch in range(12)]
+        assert torch.equal(one.image, other.image)
+        assert one._replace(image=other.image) == other
+    first = [cached[0, epoch, 0].image for epoch in range(12)]
     assert not all(torch.equal(crop, first[0]) for crop in first)
 
 
@@ -182,8 +184,8 @@ def test_damaged_image_is_skipped_as_without_a_cache(images: Path) -> None:
         for where in ({"cache_dir": ""}, {})
     )
     one, other = plain[0, 0, 4], cached[0, 0, 4]
-    assert torch.equal(one.pop("high_res"), other.pop("high_res"))
-    assert one == other and one["bad"] == NAMES[4]
+    assert torch.equal(one.image, other.image)
+    assert one._replace(image=other.image) == other and one.bad == (NAMES[4],)
     assert len(_test_crops(_flags(images, on_bad_image="skip"))) == 8
     with pytest.raises(BadImageError, match=NAMES[4]):
         _test_crops(_flags(images))
@@ -286,12 +288,12 @@ def test_data_set_travels_to_loader_processes_without_its_crops(images: Path) ->
     blob = pickle.dumps(crops)
     assert len(blob) < 9 * 768 / 2 + 450 * 40
     again = pickle.loads(blob)[1]
-    assert torch.equal(again["high_res"], expected["high_res"])
+    assert torch.equal(again.image, expected.image)
     batches = [[0, 1, 2], [3, 4], [5, 6, 7, 8]]
     for context in ("fork", "forkserver"):
-        loader = make_loader(crops, batches, 2)
+        loader = make_loader(crops, batches, 2, CropBatch.of)
         loader.multiprocessing_context = context
-        found = torch.cat([batch["high_res"] for batch in loader])
+        found = torch.cat([batch.image for batch in loader])
         assert torch.equal(found, _test_crops(_flags(images, cache_dir="")))
 
 
@@ -300,8 +302,8 @@ def test_kept_crop_is_not_the_cache_itself(images: Path) -> None:
     for _ in range(2):
         item = crops[0]
         assert item is not None
-        assert item["high_res"].float().mean() > 1
-        item["high_res"].zero_()
+        assert item.image.float().mean() > 1
+        item.image.zero_()
 
 
 def test_dry_run_makes_no_cache(images: Path) -> None:

@@ -19,7 +19,8 @@ from tests.utils.processes import Child
 from utils.files.lock import try_lock
 from utils.flags.groups import CropFlags
 from utils.images import cache as crop_cache
-from utils.images.cache import CenterCrop
+from utils.images.cache import crop_folder
+from utils.images.files import CenterCrop
 from utils.process.errors import EXIT_DATA, EXIT_DONE, EXIT_STOPPED
 
 pytestmark = pytest.mark.dist
@@ -107,7 +108,9 @@ def test_stopped_or_killed_maker_leaves_its_work_to_the_one_that_waits(
 
 
 def _held(images: Path) -> IO[str]:
-    file = try_lock(os.path.join(CenterCrop(str(images), SIDE).folder(f"{images}_cache"), ".lock"))
+    file = try_lock(
+        os.path.join(crop_folder(CenterCrop(str(images), SIDE), f"{images}_cache"), ".lock")
+    )
     assert file is not None
     return file
 

@@ -15,7 +15,7 @@ from utils.fp16_util import (
     MixedPrecisionTrainer,
     global_norm,
 )
-from utils.loops.ema import WeightAverages
+from utils.loops.state import WeightAverages
 
 SCALE = 10.0
 LOW = [torch.float16, torch.bfloat16]
@@ -23,9 +23,9 @@ LOW = [torch.float16, torch.bfloat16]
 
 def _trainer(dtype: torch.dtype, *, lg_loss_scale: float = SCALE, **rest: Any) -> Any:
     model = ConvNet(dtype=dtype)
-    use_fp16 = dtype == torch.float16
-    trainer = MixedPrecisionTrainer(model, lr=1e-2, use_fp16=use_fp16, **rest)
-    if use_fp16:
+    trainer = MixedPrecisionTrainer(model, lr=1e-2, **rest)
+    assert trainer.has_loss_scale is (dtype == torch.float16)
+    if trainer.has_loss_scale:
         trainer.lg_loss_scale.fill_(lg_loss_scale)
     return trainer
 
@@ -80,7 +80,7 @@ def test_parameters_in_fp32_within_an_fp16_model_are_unscaled_once() -> None:
     model = ConvNet(dtype=torch.float16)
     model.last.float()
     model.last.register_forward_pre_hook(lambda module, args: (args[0].float(),))
-    trainer = MixedPrecisionTrainer(model, lr=1e-2, use_fp16=True)
+    trainer = MixedPrecisionTrainer(model, lr=1e-2)
     trainer.lg_loss_scale.fill_(SCALE)
     truth = MixedPrecisionTrainer(ConvNet(), lr=1e-2)
     _step(trainer)
@@ -166,7 +166,7 @@ def test_scale_grows_by_fp16_scale_growth_on_a_good_step(growth: float) -> None:
 
 
 def test_scale_starts_high_and_does_not_fall_below_the_floor() -> None:
-    trainer = MixedPrecisionTrainer(ConvNet(dtype=torch.float16), lr=1e-2, use_fp16=True)
+    trainer = MixedPrecisionTrainer(ConvNet(dtype=torch.float16), lr=1e-2)
     assert trainer.lg_loss_scale == INITIAL_LG_LOSS_SCALE
     for _ in range(60):
         _step(trainer, factor=float("inf"))

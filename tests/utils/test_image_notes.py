@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.tiny import photo
 from utils.flags.groups import CropFlags, OrientationFlags, ReadingFlags
-from utils.images.dataset import CropDataset, Entry, noting
+from utils.flags.training import TrainFlags
+from utils.images.dataset import CropBatch, CropDataset, Entry, train_crops
 from utils.images.decode import ImageFacts
 from utils.images.notes import (
     ImageNotes,
@@ -22,7 +24,6 @@ from utils.images.notes import (
     note_of_left_out,
     without_small,
 )
-from utils.loops.loader import make_loader
 from utils.process.errors import DataError
 
 SIDE = 16
@@ -149,7 +150,7 @@ def test_training_item_says_what_became_of_its_image(
         more = {"cache_dir": str(tmp_path / "cache")}
     for _ in range(2):  # a cache is made, and found
         dataset = CropDataset(ENTRIES, SIDE, _flags(images, **more), 0)
-        notes = [dataset[0, 0, i]["notes"] for i in range(4)]
+        notes = [dataset[0, 0, i].notes for i in range(4)]
         assert notes == [
             "alpha\tlarge.png, 40×30",
             "small\tsmall.png, 20×12",
@@ -166,14 +167,14 @@ def test_small_training_image_is_replaced_by_the_next_large_one(
         more = {"cache_dir": str(tmp_path / "cache")}
     dataset = CropDataset(ENTRIES, SIDE, _flags(images, small_images="skip", **more), 0)
     item = dataset[0, 0, 1]
-    assert item["y"] == 3 and item["bad"] == ""
-    assert item["notes"] == "left out\tsmall.png, 20×12\nleft out\ttiny.png, 9×9"
-    assert dataset[0, 0, 2]["y"] == 3 and dataset[0, 0, 0]["y"] == 0
+    assert item.label == 3 and item.bad == ()
+    assert item.notes == "left out\tsmall.png, 20×12\nleft out\ttiny.png, 9×9"
+    assert dataset[0, 0, 2].label == 3 and dataset[0, 0, 0].label == 0
 
 
 def test_small_training_image_is_an_error_on_request(images: Path) -> None:
     dataset = CropDataset(ENTRIES, SIDE, _flags(images, small_images="error"), 0)
-    assert dataset[0, 0, 0]["y"] == 0
+    assert dataset[0, 0, 0].label == 0
     with pytest.raises(DataError, match=r"small\.png .*20×12.*--small_images"):
         dataset[0, 0, 1]
 
@@ -186,15 +187,19 @@ def test_training_data_of_small_and_damaged_images_only_is_an_error(images: Path
         CropDataset(entries, SIDE, flags, 0)[0, 0, 0]
 
 
-def test_notes_come_with_the_batches_and_leave_them(images: Path) -> None:
+def _pair(batch: CropBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch.image, batch.label
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_notes_come_with_the_batches(images: Path, num_workers: int) -> None:
     lines: list[str] = []
-    flags = _flags(images)
-    note = noting(ENTRIES, SIDE, flags, lines.append)
+    flags = _flags(images, num_workers=num_workers)
+    data = train_crops(ENTRIES, SIDE, flags, TrainFlags(batch_size=4), _pair, lines.append)
     assert "4 images, median" in lines[0]
-    keys = [[(i, 0, i) for i in range(4)]]
-    (batch,) = make_loader(CropDataset(ENTRIES, SIDE, flags, 0), keys, 0)
-    note(batch)
-    assert set(batch) == {"high_res", "y", "place", "position"}
+    image, label = next(data.batches(0))
+    assert image.shape == (4, 3, SIDE, SIDE) and image.dtype == torch.uint8
+    assert sorted(label.tolist()) == sorted(entry.y for entry in ENTRIES)
     assert any("2 of 4 images" in line and "16 pixels" in line for line in lines)
     assert any("1 of 4 images" in line and "alpha" in line for line in lines)
 
@@ -209,5 +214,6 @@ def test_few_headers_are_read_before_a_training(
         return ImageFacts(20, 20)
 
     monkeypatch.setattr("utils.images.notes.image_facts", counted)
-    noting([Entry(f"{i}.png", 0) for i in range(5000)], SIDE, _flags(images), lambda line: None)
+    entries = [Entry(f"{i}.png", 0) for i in range(5000)]
+    train_crops(entries, SIDE, _flags(images), TrainFlags(), _pair, lambda line: None)
     assert len(looked) == 200

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from utils.files.atomic import storing
-from utils.loops.loader import loaded, naming_loader_deaths
+from utils.loops.data import loaded, naming_loader_deaths
 from utils.process.errors import DataError
 
 

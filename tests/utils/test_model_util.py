@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ import torch
 
 from tests import cpus
 from tests.dist.ranks import run_ranks
+from utils.flags.groups import Precision
 from utils.fp16_util import computes_natively
-from utils.loops.networks import training_precision, usable_precision
+from utils.loops.networks import usable_precision
 
 CPU = torch.device("cpu")
 # fp16 and bf16: in forward passes alone, with the backward pass, too
@@ -22,7 +25,7 @@ KERNELS = {
     "Sapphire Rapids": ((True, False), (True, True)),
     "Neoverse": ((True, False), (True, False)),
 }
-FP16, BF16, FP32 = (True, False), (False, True), (False, False)
+FP32, FP16, BF16 = Precision
 # asked → frozen, with gradients through the frozen network, trained
 FOLLOWED = {
     ("AVX2", FP16): (FP32, FP32, FP32),
@@ -36,7 +39,6 @@ FOLLOWED = {
     ("Neoverse", FP16): (FP16, FP32, FP32),
     ("Neoverse", BF16): (BF16, FP32, FP32),
 }
-NAMES = {FP16: "fp16", BF16: "bf16", FP32: "fp32"}
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -63,31 +65,31 @@ def test_without_its_library_a_cpu_has_no_16_bit_kernels_and_a_gpu_has_all(
     assert computes_natively(dtype, torch.device("cuda"), with_backward=with_backward)
 
 
-@pytest.mark.parametrize(("cpu", "asked"), FOLLOWED, ids=lambda value: str(NAMES.get(value, value)))
+@pytest.mark.parametrize(("cpu", "asked"), FOLLOWED, ids=str)
 def test_the_precision_is_the_one_asked_for_or_the_nearest_that_does_not_crawl(
-    cpu: str, asked: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+    cpu: str, asked: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpus.compute_on(cpus.ALL[cpu], monkeypatch)
     said: list[str] = []
     found = [
-        usable_precision(*asked, said.append),
-        usable_precision(*asked, said.append, with_backward=True),
-        training_precision(*asked, said.append),
+        usable_precision(asked, said.append),
+        usable_precision(asked, said.append, with_backward=True),
+        usable_precision(asked, said.append, is_trained=True),
     ]
     wanted = FOLLOWED[cpu, asked]
-    assert [tuple(flags.values()) for flags in found] == list(wanted)
-    others = [precision for precision in wanted if precision != asked]
+    assert tuple(found) == wanted
+    others = [precision for precision in wanted if precision is not asked]
     assert len(said) == len(others)
     for line, precision in zip(said, others, strict=True):
-        assert line.startswith("notice: ") and NAMES[asked] in line
-        assert f"in {NAMES[precision]}" in line
+        assert line.startswith("notice: ") and str(asked) in line
+        assert f"in {precision}" in line
 
 
 def test_fp32_is_followed_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     cpus.compute_on(cpus.AVX2, monkeypatch)
     said: list[str] = []
-    for choose in (usable_precision, training_precision):
-        assert not any(choose(False, False, said.append).values())
+    for is_trained in (False, True):
+        assert usable_precision(FP32, said.append, is_trained=is_trained) is FP32
     assert not said
 
 
@@ -96,9 +98,25 @@ def choose_together(say: Callable[[Any], None]) -> None:
     rank = torch.distributed.get_rank()
     with pytest.MonkeyPatch.context() as monkeypatch:
         cpus.compute_on((cpus.ZEN_4, cpus.AVX2)[rank], monkeypatch)
-        say(tuple(training_precision(*FP16, lambda line: None).values()))
+        say(usable_precision(FP16, lambda line: None, is_trained=True).name)
 
 
 @pytest.mark.dist
 def test_ranks_on_different_cpus_train_in_a_precision_of_all() -> None:
-    assert run_ranks(choose_together) == [[FP32], [FP32]]
+    assert run_ranks(choose_together) == [["FP32"], ["FP32"]]
+
+
+def test_the_flags_are_read_where_they_become_a_precision_and_nowhere_else() -> None:
+    root = Path(__file__).parents[2]
+    packages = ("models", "diffusion", "oracle", "ddpm", "sr_var", "noisy_label", "image_ddpm")
+    files = [
+        *root.glob("*.py"),
+        *(p for name in (*packages, "utils") for p in root.glob(f"{name}/**/*.py")),
+    ]
+    readers = {
+        str(path.relative_to(root))
+        for path in files
+        if re.search(r"\.(classifier_)?use_(fp16|bf16)\b", path.read_text())
+    }
+    # the last refuses both for those who make a network without a parser
+    assert readers == {"utils/flags/groups.py", "image_ddpm/flags.py", "models/config.py"}

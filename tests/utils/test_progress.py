@@ -40,6 +40,16 @@ def test_line_every_ten_seconds_has_rate_and_rest(
     ]
 
 
+def test_units_of_an_earlier_run_say_nothing_of_the_rate(
+    clock: _Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(100, "testing", unit="image") as bar:
+        bar.skip(40)
+        clock.now += 5
+        bar.update(5)
+    assert capsys.readouterr().err == "testing: 45/100 image, 1 image/s, 55 s left\n"
+
+
 def test_without_a_total_no_end_is_promised(
     clock: _Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from utils.process.stop import StopFlag, first_stop_is_last, leave_stopping_to_parent
+from utils.process.stop import StopFlag, StopRequested, first_stop_is_last, leave_stopping_to_parent
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
@@ -27,6 +27,15 @@ def test_signal_sets_the_flag_and_does_nothing_else(number: signal.Signals, time
             os.kill(os.getpid(), number)
         assert stop.reason == f"received {number.name}"
     assert stop.reason == f"received {number.name}"
+
+
+def test_check_ends_the_work_with_the_reason_and_the_remedy() -> None:
+    stop = StopFlag()
+    with stop.listening():
+        stop.check("run again")
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StopRequested, match=r"SIGTERM.*run again"):
+            stop.check("run again")
 
 
 def test_handlers_from_before_come_back_after_an_error_too() -> None:

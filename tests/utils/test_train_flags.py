@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from utils.flags.groups import Precision
 from utils.flags.training import UNLIMITED_STEPS, TrainFlags
 
 
@@ -46,6 +47,12 @@ def test_value_that_no_run_could_use_is_refused_by_name(name: str, value: Any) -
 def test_two_precisions_at_once_are_refused() -> None:
     with pytest.raises(ValueError, match="exclude"):
         TrainFlags(use_fp16=True, use_bf16=True)
+
+
+def test_two_flags_say_one_precision() -> None:
+    said = [TrainFlags(), TrainFlags(use_fp16=True), TrainFlags(use_bf16=True)]
+    assert [flags.precision for flags in said] == list(Precision)
+    assert list(map(str, Precision)) == ["fp32", "fp16", "bf16"]  # as in the names of the flags
 
 
 def test_ema_rates_are_separated_by_commas_and_spaces_are_allowed() -> None:

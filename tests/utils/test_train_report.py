@@ -15,6 +15,7 @@ from tests.dist.ranks import run_ranks
 from tests.utils.events import shown_steps
 from tests.utils.loops import ConvNet, QuietLoop, training_loop, with_bad_label
 from utils import dist_util
+from utils.flags.groups import Precision
 from utils.logger import RunLogger
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
@@ -164,9 +165,6 @@ def test_what_a_network_says_of_its_flags_is_said_by_its_training_alone(tmp_path
     assert said.count("--some_flag") == 1
     lines: list[str] = []
 
-    def create(**flags: Any) -> _Outspoken:
-        return _Outspoken()
-
-    precision = {"use_fp16": False, "use_bf16": False}
-    load_checked(create, precision, str(tmp_path / "model000001.pt"), lines.append)
+    path = str(tmp_path / "model000001.pt")
+    load_checked(_Outspoken, path, Precision.FP32, lines.append)
     assert lines and not any("--some_flag" in line for line in lines)

@@ -94,6 +94,8 @@ def _free_space(path: str) -> str:
     return f"{free_mib:.1f} MiB free in {folder}"
 
 
+# what a JSON object is read as: its values are whatever the file says, until they are checked
+JsonObject: TypeAlias = dict[str, Any]
 StrPath: TypeAlias = str | os.PathLike[str]
 
 TEMP_NAME = re.compile(r"\..+\.(?P<pid>\d+)\.(?P<host>[0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)

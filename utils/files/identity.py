@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from utils.files.atomic import JsonObject
 from utils.process.errors import CheckpointError, DataError
 
 _MAX_SHOWN = 80
@@ -56,7 +57,7 @@ def shown(value: object) -> str:
 
 
 def differences(
-    made: Mapping[str, Any], asked: Mapping[str, Any], defaults: Mapping[str, Any]
+    made: Mapping[str, object], asked: Mapping[str, object], defaults: Mapping[str, object]
 ) -> list[Difference]:
     """The settings that a file was not made with, sorted by name.
 
@@ -68,7 +69,7 @@ def differences(
         asked: of the run; compared as JSON would store them.
         defaults: of settings that an older file may lack; without one, the setting differs.
     """
-    plain: dict[str, Any] = json.loads(json.dumps(dict(asked)))
+    plain: JsonObject = json.loads(json.dumps(dict(asked)))
     found = [
         Difference(name, made.get(name, defaults.get(name, UNKNOWN)), value)
         for name, value in sorted(plain.items())
@@ -94,20 +95,19 @@ class Identity:
     """
 
     network_class: str = ""
-    network: Mapping[str, Any] = field(default_factory=dict)
-    process: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, object] = field(default_factory=dict)
+    process: Mapping[str, object] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JsonObject:
         """What a manifest holds of it."""
-        network = {"class": self.network_class, "flags": dict(self.network)}
         parts = {"process": dict(self.process), "data": dict(self.data)}
         if self.network_class:
-            parts["network"] = network
+            parts["network"] = {"class": self.network_class, "flags": dict(self.network)}
         return {name: part for name, part in parts.items() if part}
 
-    def flags_that_differ(self, manifest: Mapping[str, Any]) -> list[Difference]:
+    def flags_that_differ(self, manifest: Mapping[str, object]) -> list[Difference]:
         """What of network and process the manifest's set was made with otherwise.
 
         A manifest that says nothing (of another tool, of an earlier version) differs in nothing;
@@ -118,7 +118,7 @@ class Identity:
         found = differences(made, asked, {})
         return [one for one in found if one.name not in self.free]
 
-    def refuse_other_flags(self, path: str, manifest: Mapping[str, Any], remedy: str) -> None:
+    def refuse_other_flags(self, path: str, manifest: Mapping[str, object], remedy: str) -> None:
         """Refuses a checkpoint of another network or process.
 
         Raises:
@@ -136,7 +136,7 @@ class Identity:
                 f"{path} was made with other settings: {', '.join(map(str, found))}; {remedy}"
             )
 
-    def refuse_other_data(self, path: str, manifest: Mapping[str, Any], remedy: str) -> None:
+    def refuse_other_data(self, path: str, manifest: Mapping[str, object], remedy: str) -> None:
         """Refuses to go on with another list of images.
 
         Raises:
@@ -164,18 +164,18 @@ class Identity:
         )
 
 
-def made_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def made_with(manifest: Mapping[str, object]) -> JsonObject:
     """Flag → value of the network and the process that a manifest tells of; empty if of none."""
     flags = _part(manifest, "network").get("flags")
     return {**(flags if isinstance(flags, dict) else {}), **_part(manifest, "process")}
 
 
-def _part(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _part(manifest: Mapping[str, object], name: str) -> JsonObject:
     found = manifest.get(name)
     return found if isinstance(found, dict) else {}
 
 
-def list_digest(items: Sequence[tuple[str, int]]) -> dict[str, Any]:
+def list_digest(items: Sequence[tuple[str, int]]) -> JsonObject:
     """Identifies a list of images, name and label each: its sha256 and length.
 
     The order counts, since it decides which images a step sees; where the files lie does not.

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from utils.files.atomic import StrPath, read_up_to, write_json_atomic
+from utils.files.atomic import JsonObject, StrPath, read_up_to, write_json_atomic
 from utils.files.identity import differences
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 
 # raises one of `_FAULTS` for a record that lacks what it should hold
-Check = Callable[[dict[str, Any]], object]
+Check = Callable[[JsonObject], object]
 _FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 MAX_BYTES = 1 << 26
@@ -52,7 +52,7 @@ def read_json(path: StrPath) -> Any:
     return parse_json(data)
 
 
-def read_record(path: StrPath, remedy: str, check: Check | None = None) -> dict[str, Any]:
+def read_record(path: StrPath, remedy: str, check: Check | None = None) -> JsonObject:
     """Return the record, a JSON object, in a file.
 
     Args:
@@ -81,7 +81,7 @@ def read_record(path: StrPath, remedy: str, check: Check | None = None) -> dict[
     return content
 
 
-def find_record(path: StrPath, check: Check | None = None) -> dict[str, Any] | None:
+def find_record(path: StrPath, check: Check | None = None) -> JsonObject | None:
     """Return the record in a file; None where there is none that can be used."""
     try:
         return read_record(path, "", check)
@@ -97,9 +97,9 @@ def require_numbers(values: Iterable[object]) -> None:
 
 def require_same_settings(
     path: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     *,
-    defaults: Mapping[str, Any],
+    defaults: Mapping[str, object],
     folder_flag: str = "--output_dir",
 ) -> None:
     """Remembers the settings in a file of the folder, and refuses any other ones.

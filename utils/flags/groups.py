@@ -6,6 +6,7 @@ default, as in `log_dir: str = "logs/x"` (`script_util.flags_of`).
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from utils.script_util import flag
@@ -62,12 +63,37 @@ class Compute:
     )
 
 
+class Precision(enum.Enum):
+    """In which numbers the convolutions of a network compute; the value is torch's name of them."""
+
+    FP32 = "float32"
+    FP16 = "float16"
+    BF16 = "bfloat16"
+
+    def __str__(self) -> str:
+        """Return what people call it."""
+        return self.name.lower()
+
+
 @dataclass(frozen=True)
-class Precision:
+class PrecisionFlags:
     """In which numbers a network computes."""
 
     use_fp16: bool = flag(False, "compute in fp16 (master parameters stay fp32)", is_free=True)
     use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)", is_free=True)
+
+    @property
+    def precision(self) -> Precision:
+        """What the flags ask for, whatever a device is fast in (`utils.loops.networks`).
+
+        Raises:
+            ValueError: they exclude each other.
+        """
+        if self.use_fp16 and self.use_bf16:
+            raise ValueError("--use_fp16 True and --use_bf16 True exclude each other: set only one")
+        if self.use_fp16:
+            return Precision.FP16
+        return Precision.BF16 if self.use_bf16 else Precision.FP32
 
 
 @dataclass(frozen=True)

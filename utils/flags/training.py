@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
-from utils.flags.groups import Batch, Compute, Precision, ScriptFlags, Strict
-from utils.script_util import flag, require_at_least
+from utils.flags.groups import Batch, Compute, PrecisionFlags, ScriptFlags, Strict
+from utils.script_util import FlagValues, flag, require_at_least
 
 UNLIMITED_STEPS = int(1e8)
 
@@ -25,7 +24,7 @@ class OptimizerFlags(Batch):
 
 
 @dataclass(frozen=True)
-class TrainFlags(OptimizerFlags, ScriptFlags, Compute, Precision, Strict):
+class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
     """How long, how fast and where to. Counts are optimizer steps unless a name says otherwise."""
 
     lr_schedule: str = flag("linear", "how lr falls over lr_anneal_steps", ("linear", "cosine"))
@@ -55,8 +54,7 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, Precision, Strict):
         require_at_least(self, weight_decay=0, fp16_scale_growth=0, max_step=0, seed=0)
         require_at_least(self, lr_anneal_steps=0, lr_warmup_steps=0)
         require_at_least(self, -1, microbatch=1, keep_last_k=1)
-        if self.use_fp16 and self.use_bf16:
-            raise ValueError("--use_fp16 and --use_bf16 exclude each other; give one of them")
+        _ = self.precision  # refuses two of them
         if self.init_from and self.resume_checkpoint not in ("", "auto"):
             raise ValueError(
                 f"--init_from {self.init_from} starts a new run, --resume_checkpoint "
@@ -73,7 +71,7 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, Precision, Strict):
             if not 0 <= rate < 1:
                 raise ValueError(f"--ema_rate {rate} must be in [0, 1)")
 
-    def common(self) -> dict[str, Any]:
+    def common(self) -> FlagValues:
         """The flags that every training has, as keywords for ``TrainLoop``."""
         return {field.name: getattr(self, field.name) for field in fields(TrainFlags)}
 

@@ -19,24 +19,22 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image
 
 from utils.files.atomic import is_remote, storing, write_through
 from utils.files.lock import try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, CropFlags
 from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import center_crop_arr, read_crop, resolve_image_path
+from utils.images.files import CenterCrop, Crop, CropSource
 from utils.images.notes import Stamp, file_stamps
 from utils.machine.threads import num_cores
-from utils.process.errors import DataError, StopRequested, StorageError
+from utils.process.errors import DataError, StorageError
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag
 
@@ -47,89 +45,25 @@ _CHUNK_IMAGES = 128
 _SECONDS_BETWEEN_TRIES = 0.2
 
 
-class Crop(NamedTuple):
-    """A crop, HWC uint8, and what the file that it is cut of says."""
-
-    pixels: NDArray[np.uint8]
-    facts: ImageFacts
-
-
-@dataclass(frozen=True)
-class CenterCrop:
-    """How a centre crop is made of a file.
-
-    Attributes:
-        data_dir: folder of the images.
-        size: side of the crop, pixels.
-        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
-        apply_orientation: see `utils.images.decode.decode_image`.
-    """
-
-    data_dir: str
-    size: int
-    num_channels: int = 3
-    apply_orientation: bool = False
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
-        return self.size, self.size, self.num_channels
-
-    def cut(self, name: str) -> Crop:
-        """Cut the crop of an image.
-
-        Raises:
-            BadImageError: for a damaged image.
-            FileNotFoundError: for none.
-        """
-        pixels, facts = read_crop(
-            resolve_image_path(self.data_dir, name),
-            lambda image: center_crop_arr(image, self.size),
-            apply_orientation=self.apply_orientation,
-        )
-        return Crop(in_channels(pixels, self.num_channels), facts)
-
-    def settings(self) -> dict[str, str | int]:
-        """Return what the values of a crop depend on, beside the file."""
-        local = self.data_dir if is_remote(self.data_dir) else os.path.realpath(self.data_dir)
-        return {
-            "format": _FORMAT,
-            "data_dir": local,
-            "size": self.size,
-            "channels": self.num_channels,
-            "fast_crop": False,  # of earlier versions, whose caches stay in use
-            "apply_orientation": self.apply_orientation,
-            "pillow": PIL.__version__,
-        }
-
-    def folder(self, cache_dir: str) -> str:
-        """Return where the crops are kept: other settings, another folder."""
-        text = json.dumps(self.settings(), sort_keys=True)
-        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        return os.path.join(cache_dir, f"{self.size}x{self.num_channels}_{digest}")
+def _settings(recipe: CenterCrop) -> dict[str, str | int]:
+    """What the values of a crop depend on, beside the file."""
+    folder = recipe.data_dir
+    return {
+        "format": _FORMAT,
+        "data_dir": folder if is_remote(folder) else os.path.realpath(folder),
+        "size": recipe.size,
+        "channels": recipe.num_channels,
+        "fast_crop": False,  # of earlier versions, whose caches stay in use
+        "apply_orientation": recipe.apply_orientation,
+        "pillow": PIL.__version__,
+    }
 
 
-def in_channels(crop: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
-    """Return an RGB crop (H, W, 3) with 3 channels or 1; one that has them stays as it is."""
-    if crop.shape[2] == num_channels:
-        return crop
-    return np.array(Image.fromarray(crop).convert("L"))[:, :, None]
-
-
-class CropSource:
-    """The centre crops of a list of images, cut from their files at every call."""
-
-    def __init__(self, names: Sequence[str], recipe: CenterCrop) -> None:
-        self._names, self._recipe = names, recipe
-
-    def read(self, index: int) -> Crop:
-        """Return the crop of the image at this place of the list, to keep.
-
-        Raises:
-            BadImageError: for a damaged image.
-            DataError: for a damaged cache.
-        """
-        return self._recipe.cut(self._names[index])
+def crop_folder(recipe: CenterCrop, cache_dir: str) -> str:
+    """Return where the crops are kept: other settings, another folder."""
+    text = json.dumps(_settings(recipe), sort_keys=True)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return os.path.join(cache_dir, f"{recipe.size}x{recipe.num_channels}_{digest}")
 
 
 class CachedCrops(CropSource):
@@ -187,7 +121,7 @@ def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> C
     if not flags.cache_dir or flags.dry_run:
         return CropSource(names, recipe)
     stamps = dict(zip(names, file_stamps(names, recipe.data_dir), strict=True))
-    cache = CropCache(recipe, recipe.folder(flags.cache_dir))
+    cache = CropCache(recipe, crop_folder(recipe, flags.cache_dir))
     stop = StopFlag()
     with stop.listening():
         if cache.missing(stamps, flags.on_bad_image):
@@ -309,7 +243,7 @@ class CropCache:
             raise _damaged(self.folder, f"{DATA_FILE} has {size} bytes of {expected}")
 
     def _require_same_settings(self) -> None:
-        path, settings = os.path.join(self.folder, "settings.json"), self._recipe.settings()
+        path, settings = os.path.join(self.folder, "settings.json"), _settings(self._recipe)
         require_same_settings(path, settings, defaults={}, folder_flag="--cache_dir")
 
     def _require_room(self, num_images: int) -> None:
@@ -364,5 +298,4 @@ def _damaged(folder: str, problem: str) -> DataError:
 
 
 def _stop_if_asked(stop: StopFlag) -> None:
-    if stop.reason:
-        raise StopRequested(f"stopped ({stop.reason}) while crops were cached; run again to go on")
+    stop.check(where="while crops were cached")

@@ -11,8 +11,9 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,12 +62,19 @@ def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
     return decode_image(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
 
 
+class Crop(NamedTuple):
+    """A crop, HWC uint8, and what the file that it is cut of says."""
+
+    pixels: NDArray[np.uint8]
+    facts: ImageFacts
+
+
 def read_crop(
     path: StrPath,
     cut: Callable[[Image.Image], NDArray[np.uint8]],
     *,
     apply_orientation: bool = False,
-) -> tuple[NDArray[np.uint8], ImageFacts]:
+) -> Crop:
     """What `cut` makes of a file's image, and what the file says of it.
 
     Raises:
@@ -75,7 +83,7 @@ def read_crop(
     """
     image, facts = read_image(path, apply_orientation=apply_orientation)
     with naming(os.fspath(path), _REMEDY):
-        return cut(image), facts
+        return Crop(cut(image), facts)
 
 
 def _content(path: StrPath, max_bytes: int) -> bytes:
@@ -261,3 +269,62 @@ def safe_join(root: StrPath, name: str) -> str:
     if problem is not None:
         raise ValueError(f"name {name!r} under {os.fspath(root)}: {problem}")
     return joined
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """How a centre crop is made of a file.
+
+    Attributes:
+        data_dir: folder of the images.
+        size: side of the crop, pixels.
+        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
+        apply_orientation: see `utils.images.decode.decode_image`.
+    """
+
+    data_dir: str
+    size: int
+    num_channels: int = 3
+    apply_orientation: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.size, self.size, self.num_channels
+
+    def cut(self, name: str) -> Crop:
+        """Cut the crop of an image.
+
+        Raises:
+            BadImageError: for a damaged image.
+            FileNotFoundError: for none.
+        """
+        pixels, facts = read_crop(
+            resolve_image_path(self.data_dir, name),
+            lambda image: center_crop_arr(image, self.size),
+            apply_orientation=self.apply_orientation,
+        )
+        return Crop(in_channels(pixels, self.num_channels), facts)
+
+
+def in_channels(crop: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
+    """Return an RGB crop (H, W, 3) with 3 channels or 1; one that has them stays as it is."""
+    if crop.shape[2] == num_channels:
+        return crop
+    return np.array(Image.fromarray(crop).convert("L"))[:, :, None]
+
+
+class CropSource:
+    """The centre crops of a list of images, cut from their files at every call."""
+
+    def __init__(self, names: Sequence[str], recipe: CenterCrop) -> None:
+        self._names, self._recipe = names, recipe
+
+    def read(self, index: int) -> Crop:
+        """Return the crop of the image at this place of the list, to keep.
+
+        Raises:
+            BadImageError: for a damaged image.
+            DataError: for a damaged cache.
+        """
+        return self._recipe.cut(self._names[index])

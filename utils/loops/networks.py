@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from utils import dist_util
 from utils.files.atomic import sha256_of
 from utils.files.identity import Identity
-from utils.flags.training import TrainFlags
+from utils.flags.groups import Precision
 from utils.fp16_util import computes_natively
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import CheckpointError
@@ -82,125 +81,78 @@ def _filled(value: Any, num_missing: int) -> Any:
     return torch.cat([value, value[-1:].expand(num_missing, *value.shape[1:])])
 
 
-Train = TypeVar("Train", bound=TrainFlags)
-
-
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
-def new_network(
-    create: Callable[..., Network],
-    flags: Mapping[str, Any],
-    train: TrainFlags,
-    start: Callable[[Network], None] | None = None,
-) -> Network:
-    """The network of the flags in the precision of the training.
+def usable_precision(
+    asked: Precision, log: Log, *, is_trained: bool = False, with_backward: bool = False
+) -> Precision:
+    """The precision that is asked for, or the nearest that does not crawl on this device.
+
+    In place of fp16 whose backward pass would crawl a training has bf16, which needs no loss
+    scale, where that is fast in both directions; what else would crawl is in fp32. The flags stay
+    as they are, so that another device computes as asked.
+
+    Args:
+        asked: by the flags.
+        log: told where the device computes otherwise.
+        is_trained: whether the network is trained, by all processes: they must all ask, and have
+            one precision, since gradients of two types could not be averaged.
+        with_backward: whether gradients are taken through a frozen network.
+    """
+    device, has_backward = dist_util.current_device(), is_trained or with_backward
+
+    def is_fast(precision: Precision) -> bool:
+        dtype = getattr(torch, precision.value)
+        is_slow = not computes_natively(dtype, device, with_backward=has_backward)
+        return not (dist_util.any_rank(is_slow) if is_trained else is_slow)
+
+    if asked is Precision.FP32 or is_fast(asked):
+        return asked
+    has_stand_in = is_trained and asked is Precision.FP16 and is_fast(Precision.BF16)
+    usable = Precision.BF16 if has_stand_in else Precision.FP32
+    lack = "backward pass" if has_backward else "arithmetic"
+    doing, remark = ("training", " (a GPU computes as asked)") if is_trained else ("computing", "")
+    log(f"notice: this CPU has no fast {asked} {lack}; {doing} in {usable}{remark}")
+    return usable
+
+
+def cast_to(model: Network, precision: Precision) -> Network:
+    """The network, its layers that compute in 16 bits cast in place, where it has such."""
+    convert = getattr(model, "convert_torso", None)
+    if convert is not None and precision is not Precision.FP32:
+        convert(getattr(torch, precision.value))
+    return model
+
+
+def new_network(create: Callable[[], Network], asked: Precision, log: Log) -> Network:
+    """A fresh network for a training, in the precision that its devices can follow.
 
     A checkpoint that is resumed replaces all of its weights.
 
     Args:
-        create: makes a network of flags, ``use_fp16`` and ``use_bf16`` among them.
-        flags: its keywords.
-        train: decides the precision.
-        start: changes the fresh weights, in fp32.
+        create: makes it, in fp32.
+        asked: by the flags of the training.
+        log: told of a precision that the devices lack.
     """
-    model = create(**{**flags, "use_fp16": train.use_fp16, "use_bf16": train.use_bf16})
-    if start is not None:
-        start(model)
-    cast_to_own_precision(model)
-    return model
-
-
-def cast_to_own_precision(model: torch.nn.Module) -> None:
-    """Casts the layers that compute in the precision of the network's flags, where it has such."""
-    convert = getattr(model, "convert_to_compute_dtype", None)
-    if convert is not None:
-        convert()
-
-
-def usable_precision(
-    use_fp16: bool, use_bf16: bool, log: Log, *, with_backward: bool = False
-) -> dict[str, bool]:
-    """The precision flags that a frozen network can follow here: fp32 where 16 bits would crawl.
-
-    The stored flags stay as they are, so that another device computes as asked.
-
-    Args:
-        use_fp16: what is asked for.
-        use_bf16: the same.
-        log: told where the device computes otherwise.
-        with_backward: whether gradients are taken through the network.
-    """
-    asked = {"use_fp16": use_fp16, "use_bf16": use_bf16}
-    if not any(asked.values()):
-        return asked
-    name, dtype = _asked_dtype(use_fp16)
-    if computes_natively(dtype, dist_util.current_device(), with_backward=with_backward):
-        return asked
-    log(f"notice: this CPU has no fast {name} {_lack(with_backward)}; computing in fp32")
-    return dict.fromkeys(asked, False)
-
-
-def training_precision(use_fp16: bool, use_bf16: bool, log: Log) -> dict[str, bool]:
-    """The precision flags that a training can follow on the devices of all processes.
-
-    In place of fp16 whose backward pass would crawl comes bf16, which needs no loss scale, where it
-    is fast in both directions; else fp32. Every process must ask.
-
-    Args:
-        use_fp16: what is asked for.
-        use_bf16: the same.
-        log: told where the devices compute otherwise.
-    """
-    asked = {"use_fp16": use_fp16, "use_bf16": use_bf16}
-    if not any(asked.values()):
-        return asked
-    name, dtype = _asked_dtype(use_fp16)
-    if _all_train_in(dtype):
-        return asked
-    has_stand_in = use_fp16 and _all_train_in(torch.bfloat16)
-    log(
-        f"notice: this CPU has no fast {name} {_lack(True)}; training in "
-        f"{'bf16' if has_stand_in else 'fp32'} (a GPU computes as asked)"
-    )
-    return {"use_fp16": False, "use_bf16": has_stand_in}
-
-
-def _asked_dtype(use_fp16: bool) -> tuple[str, torch.dtype]:
-    return ("fp16", torch.float16) if use_fp16 else ("bf16", torch.bfloat16)
-
-
-def _lack(with_backward: bool) -> str:
-    return "backward pass" if with_backward else "arithmetic"
-
-
-def _all_train_in(dtype: torch.dtype) -> bool:
-    """Whether all processes can; gradients of two types could not be averaged."""
-    device = dist_util.current_device()
-    return not dist_util.any_rank(not computes_natively(dtype, device, with_backward=True))
-
-
-def in_usable_precision(train: Train, log: Log) -> Train:
-    """The training flags with a precision that the device has; they decide for the network too."""
-    usable = training_precision(train.use_fp16, train.use_bf16, log)
-    return dataclasses.replace(train, use_fp16=usable["use_fp16"], use_bf16=usable["use_bf16"])
+    return cast_to(create(), usable_precision(asked, log, is_trained=True))
 
 
 def load_checked(
-    create: Callable[..., Network],
-    flags: dict[str, Any],
+    create: Callable[[], Network],
     path: str,
+    asked: Precision,
     log: Log,
     identity: Identity | None = None,
     *,
     with_backward: bool = False,
 ) -> Network:
-    """The network of the flags with fp32 weights from a file, frozen, in its precision.
+    """A network with fp32 weights from a file, frozen, in the precision that is asked for here.
 
     Args:
-        create: makes the network of the flags.
-        flags: its keywords, ``use_fp16`` and ``use_bf16`` among them.
+        create: makes it, in fp32.
         path: the checkpoint.
+        asked: the precision.
         log: told of the file and of a precision that the device lacks.
         identity: what the checkpoint has to be, where its manifest says so.
         with_backward: whether gradients with respect to its input are taken.
@@ -215,9 +167,8 @@ def load_checked(
         remedy = "leave these flags out, or name the checkpoint that was made with them"
         identity.refuse_other_flags(found.model_path, found.manifest, remedy)
     log(f"{found.model_path}: sha256 {sha256_of(found.model_path)}")
-    asked = flags["use_fp16"], flags["use_bf16"]
-    model = create(**{**flags, **usable_precision(*asked, log, with_backward=with_backward)})
+    precision = usable_precision(asked, log, with_backward=with_backward)
+    model = create()
     load_model(model, found.model_path, log)
-    cast_to_own_precision(model)
-    model.eval().requires_grad_(False)
-    return model
+    cast_to(model, precision)
+    return model.eval().requires_grad_(False)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from utils import dist_util
+from utils.files.atomic import JsonObject
 from utils.flags.training import TrainFlags
-from utils.fp16_util import MIN_LG_LOSS_SCALE
+from utils.fp16_util import MIN_LG_LOSS_SCALE, MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointStore, model_file_name
 from utils.process.errors import CheckpointError
 
@@ -31,7 +31,7 @@ def say_start(
     model: torch.nn.Module,
     flags: TrainFlags,
     step: int,
-    stored: Mapping[str, Any],
+    stored: JsonObject,
     log: Callable[[str], None],
 ) -> None:
     """Says what of the flags the network cannot have, and how large the batch of all processes is.
@@ -57,7 +57,7 @@ def say_start(
         )
 
 
-def _stored_batch(stored: Mapping[str, Any], step: int) -> int | None:
+def _stored_batch(stored: JsonObject, step: int) -> int | None:
     """The global batch of a checkpoint; told from the place in the data where it is not there."""
     batch, position = stored.get(_BATCH_KEY), stored.get("position")
     if batch is None and isinstance(position, int) and step and position % step == 0:
@@ -74,19 +74,20 @@ def how_to_go_on(flags: TrainFlags) -> str:
 
 
 def refuse_divergence(
-    flags: TrainFlags, step: int, skipped_in_row: float, lg_loss_scale: float
+    flags: TrainFlags, step: int, skipped_in_row: float, trainer: MixedPrecisionTrainer
 ) -> None:
     """Ends a run whose gradients stay useless.
 
     Raises:
         CheckpointError: says what happened, the remedy, and which checkpoint is there.
     """
-    if flags.use_fp16 and lg_loss_scale <= MIN_LG_LOSS_SCALE:
+    lg_loss_scale = float(trainer.lg_loss_scale)
+    if trainer.has_loss_scale and lg_loss_scale <= MIN_LG_LOSS_SCALE:
         raise CheckpointError(
             f"step {step}: the loss scale fell to 2^{lg_loss_scale:.0f} and fp16 still overflows; "
             f"lower --lr or use --use_bf16 True. {_last_checkpoint(flags, step)}"
         )
-    if not flags.use_fp16 and skipped_in_row >= flags.max_bad_steps:
+    if not trainer.has_loss_scale and skipped_in_row >= flags.max_bad_steps:
         raise CheckpointError(
             f"step {step}: {skipped_in_row:.0f} gradients in a row were not finite; lower --lr or "
             f"look at the data. {_last_checkpoint(flags, step)}"

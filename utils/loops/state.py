@@ -7,22 +7,61 @@ business of ``train_util``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from utils import dist_util
-from utils.files.atomic import sha256_of
+from utils.files.atomic import JsonObject, sha256_of
 from utils.files.identity import Identity, new_origin, origin_of_file
 from utils.flags.training import TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import num_bytes
-from utils.loops.ema import WeightAverages
 from utils.process.errors import CheckpointError, DataError, StorageError
 from utils.runs.start import versions
 from utils.untrusted.state_dict import load_state_dict, read_torch_file
+
+
+class WeightAverages:
+    """avg ← rate · avg + (1 − rate) · weights after every step, in fp32.
+
+    Args:
+        rates: decay rates in [0, 1); empty for none.
+        masters: the fp32 parameters to follow.
+    """
+
+    def __init__(self, rates: Sequence[float], masters: Sequence[torch.Tensor]) -> None:
+        self._averages = {str(rate): [m.detach().clone() for m in masters] for rate in rates}
+
+    @torch.no_grad()
+    def update(self, masters: Sequence[torch.Tensor]) -> None:
+        """Moves every average towards the current weights."""
+        for rate, average in self._averages.items():
+            torch._foreach_lerp_(average, list(masters), 1.0 - float(rate))
+
+    def items(self) -> Iterator[tuple[str, list[torch.Tensor]]]:
+        """(rate as written in file names, averaged parameters)."""
+        yield from self._averages.items()
+
+    @torch.no_grad()
+    def resume(
+        self,
+        paths: Mapping[str, str],
+        trainer: MixedPrecisionTrainer,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Takes the averages from files; one that has no file starts at the current weights."""
+        for rate, average in self._averages.items():
+            source: Sequence[torch.Tensor] = trainer.masters
+            if rate in paths:
+                state = load_state_dict(trainer.model, paths[rate], warn)
+                source = [state[name] for name in trainer.names]
+            else:
+                warn(f"warning: the checkpoint has no average with rate {rate}; it starts anew")
+            for target, value in zip(average, source, strict=True):
+                target.copy_(value)
 
 
 class TrainState:
@@ -49,7 +88,6 @@ class TrainState:
             model,
             lr=flags.lr,
             weight_decay=flags.weight_decay,
-            use_fp16=flags.use_fp16,
             fp16_scale_growth=flags.fp16_scale_growth,
         )
         self._averages = WeightAverages(flags.ema_rates, self.mp_trainer.masters)
@@ -63,7 +101,7 @@ class TrainState:
         self.step += 1
         self.position += num_items
 
-    def save(self, folder: str, extra: dict[str, Any]) -> None:
+    def save(self, folder: str, extra: JsonObject) -> None:
         """Writes the set of this step, unless that was done already.
 
         Raises:
@@ -98,7 +136,7 @@ class TrainState:
         optimizer = trainer.optimizer.state_dict()
         return {"opt": optimizer, "model": trainer.model_state_dict(), **averages}
 
-    def resume(self) -> dict[str, Any]:
+    def resume(self) -> JsonObject:
         """Loads the set that ``resume_checkpoint`` names, if any, and makes all ranks agree.
 
         A named set gives way to a newer one of the same run in ``model_save_dir``: a job that is
@@ -280,7 +318,7 @@ def _as_tensor(value: object) -> torch.Tensor:
 
 
 def _checked_moments(
-    state: Mapping[int, Mapping[str, Any]], masters: Sequence[torch.Tensor]
+    state: Mapping[int, JsonObject], masters: Sequence[torch.Tensor]
 ) -> dict[int, dict[str, torch.Tensor]]:
     """AdamW's state by parameter; empty if the run had not made a step.
 

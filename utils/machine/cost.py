@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from utils.files.atomic import write_json_atomic
+from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.lock import try_lock
 from utils.files.records import find_record, require_numbers
 from utils.process.errors import is_out_of_memory
@@ -78,7 +78,7 @@ def seconds_per_item(path: str) -> float | None:
     return None if stored is None else float(stored["seconds"] / stored["num_items"])
 
 
-def _check(content: dict[str, Any]) -> None:
+def _check(content: JsonObject) -> None:
     require_numbers([content["seconds"], content["num_items"]])
     if content["num_items"] < 1 or not isinstance(content["device"], str):
         raise ValueError("no rate")

@@ -39,10 +39,6 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or not one of this model; or a run lost its footing."""
 
 
-class StopRequested(Exception):
-    """A request to stop came where no loop could end in order; the message says how to go on."""
-
-
 class StorageError(OSError):
     """A file could not be written; the message names the path and the free space."""
 
@@ -60,7 +56,7 @@ def run_main(main: Callable[[], int]) -> None:
     stop_util.first_stop_is_last()
     try:
         code = main()
-    except StopRequested as request:
+    except stop_util.StopRequested as request:
         _tell(str(request))
         code = EXIT_STOPPED
     except (KeyboardInterrupt, Exception) as error:
@@ -70,7 +66,7 @@ def run_main(main: Callable[[], int]) -> None:
         if not is_for_users or os.environ.get("TRACEBACK") == "1":
             raise
         if is_interrupt:
-            _tell("stopped by SIGINT outside of any loop: run it again to go on")
+            _tell(stop_util.stop_line("received SIGINT", where="outside of any loop"))
             code = EXIT_STOPPED
         else:
             _tell(f"error: {_without_trace(str(error)) or type(error).__name__}{_advice(error)}")

@@ -60,6 +60,15 @@ class Progress:
         elif self._is_line_mode and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._print_line()
 
+    def skip(self, count: int) -> None:
+        """Adds units that an earlier run has finished, which say nothing of the rate."""
+        self._done += count
+        self._start_done += count
+        if self._bar is not None:
+            self._bar.initial += count
+            self._bar.last_print_n += count
+            self._bar.n += count
+
     def write(self, line: str) -> None:
         """Prints a line without tearing the bar."""
         show(line, sys.stdout, tqdm.write)

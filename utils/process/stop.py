@@ -14,8 +14,31 @@ from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
+# what a stopped script says of the next one: it goes on, or does everything again
+GO_ON, ANEW = "run again to go on", "run again"
 _SECONDS_BETWEEN_LOOKS = 2.0
 _is_first_last = False
+
+
+class StopRequested(Exception):
+    """A script was asked to stop, and what is finished is kept; the message says how to go on."""
+
+
+def go_on_with(flags: str) -> str:
+    """Say how to go on where that needs flags, as in `--output_dir x`."""
+    return f"run again with {flags} to go on"
+
+
+def stop_line(reason: str = "", remedy: str = GO_ON, where: str = "") -> str:
+    """Return what a script says that was stopped.
+
+    Args:
+        reason: of a `StopFlag`; empty: not known.
+        remedy: what to do then.
+        where: what it was at, as in `at step 5`.
+    """
+    told = f" ({reason})" if reason else ""
+    return f"stopped{where and ' ' + where}{told}; {remedy}"
 
 
 def first_stop_is_last() -> None:
@@ -72,6 +95,11 @@ class StopFlag:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "run_time has passed"
         return ""
+
+    def check(self, remedy: str = GO_ON, where: str = "") -> None:
+        """Raise `StopRequested` if there is a reason to stop; see `stop_line`."""
+        if self.reason:
+            raise StopRequested(stop_line(self.reason, remedy, where))
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopFlag]:

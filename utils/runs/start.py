@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from utils import dist_util
-from utils.files.atomic import is_remote
+from utils.files.atomic import JsonObject, is_remote
 from utils.logger import RunLogger
 from utils.machine.allocator import tune_allocator
 from utils.machine.launch import Launch, read_launch
@@ -80,7 +80,7 @@ def started(
             logger.close()
 
 
-def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> dict[str, Any]:
+def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> JsonObject:
     """The content of ``args.json``: all flags after resolution and everything to repeat the run."""
     return {
         "flags": {key: value for key, value in vars(args).items() if key not in PRIVATE},

@@ -16,14 +16,13 @@ import torch
 
 from ddpm.flags import DiffusionFlags, ScheduleFlags
 from ddpm.process import create_diffusion
+from ddpm.sampling import SETTINGS_FILE
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
-from sr_var.data.oracle import TRUTH_FILE, Truth
 from sr_var.flags.scripts import BudgetFlags
-from sr_var.results.folder import is_known_input
-from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE
-from sr_var.results.moments import Array
+from sr_var.results.folder import LOW_RES_FILE, is_known_input
+from sr_var.results.moments import TRUTH_FILE, Array, Truth
 from sr_var.verify.read.images import ImageData, load_image_data, load_reference
 from sr_var.verify.read.records import BudgetRow, require_one_origin
 from utils.images.dataset import Entry

@@ -18,7 +18,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.data.oracle import Truth
+from sr_var.results.moments import Truth
 from utils.metrics import Moments
 
 Array = npt.NDArray[np.float64]

@@ -16,12 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sr_var.data.oracle import Truth, load_truth
+from ddpm.sampling import SETTINGS_FILE
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.scripts import VerificationFlags
-from sr_var.results.folder import is_known_input
-from sr_var.results.jobs import LOW_RES_FILE, SETTINGS_FILE, sample_path
-from sr_var.results.moments import MOMENTS_FILE, Array, block_means, load_moments
+from sr_var.results.folder import LOW_RES_FILE, is_known_input, sample_path
+from sr_var.results.moments import (
+    MOMENTS_FILE,
+    Array,
+    Truth,
+    block_means,
+    load_moments,
+    load_truth,
+)
 from sr_var.verify.read.records import has_own_means
 from utils.images.dataset import Entry
 from utils.images.decode import BadImageError

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
+from ddpm.sampling import SECONDS_FILE, SETTINGS_FILE
 from diffusion.schedules import get_named_beta_schedule
 from diffusion.spacing import space_timesteps
 from sr_var.base_dataset import load_entries
 from sr_var.flags.scripts import VerificationFlags
-from sr_var.results.folder import models_of, read_stamp, seconds_path, short, stamp_path
-from sr_var.results.jobs import SECONDS_FILE, SETTINGS_FILE
+from sr_var.results.folder import read_stamp, seconds_path, short, stamp_path
 from utils.files.identity import list_digest
 from utils.files.records import find_record, is_number
 from utils.machine.cost import seconds_per_item
@@ -115,7 +115,7 @@ def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
     """(path, digests) of the stamp of results; None if there is none."""
     for one in (kind, "baseline"):
         path = stamp_path(folder, one, step)
-        models = models_of(read_stamp(path, "delete it and run the test that wrote it again"))
+        models = read_stamp(path, "delete it and run the test that wrote it again").models
         if models:
             return path, models
     return None

@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sr_var.results.folder import to_grey_bytes
-from sr_var.results.jobs import sample_path
+from sr_var.results.folder import sample_path, to_grey_bytes
 from sr_var.results.moments import Array
 from sr_var.verify.read.images import ImageData
 from utils.images.files import open_image, safe_join

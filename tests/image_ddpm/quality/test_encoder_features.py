@@ -20,6 +20,7 @@ from tests.image_ddpm.quality.sets import pictures, write_samples
 from tests.image_ddpm.tiny import write_model
 from tests.reliability.extent import is_full
 from tests.tiny import done, run, save_weights, shake, words
+from utils.flags.groups import Precision
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE, CheckpointError
 
 CPU = torch.device("cpu")
@@ -94,10 +95,10 @@ def test_what_no_shape_shows_is_part_of_the_name(tmp_path: Path) -> None:
 def test_half_precision_stays_near_the_features_of_full_precision(tmp_path: Path) -> None:
     path = save_weights(_classifier(), tmp_path / "net.pt")
     rows = [
-        feature_maker(str(path), "encoder_unet", CPU, {**_keywords(), "use_bf16": is_half}).make(
+        feature_maker(str(path), "encoder_unet", CPU, _keywords(), precision).make(
             list(pictures(3))
         )
-        for is_half in (False, True)
+        for precision in (Precision.FP32, Precision.BF16)
     ]
     assert 0 < np.abs(rows[0] - rows[1]).max() < 0.05 * np.abs(rows[0]).max()
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sr_var.base_dataset import load_entries
-from sr_var.data.oracle import Truth
+from sr_var.results.moments import Truth
 from sr_var.verify.numbers.budget import (
     EXACT_SAMPLER,
     MEAN_NET,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.data.oracle import Truth
+from sr_var.results.moments import Truth
 from sr_var.verify.numbers.floors import truth_means, truth_metrics, truth_text
 from utils.metrics import Moments
 

@@ -9,7 +9,7 @@ import importlib
 import time
 from dataclasses import dataclass
 
-from image_ddpm.demo import FULL, QUICK, commands
+from image_ddpm.demo import FULL, QUICK, commands, write_report
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import FlagParser, flag, from_args, make_parser
 
@@ -36,8 +36,6 @@ def main(argv: list[str] | None = None) -> int:
         code: int = importlib.import_module(script.removesuffix(".py")).main(words)
         if code != EXIT_DONE:
             return code
-    from image_ddpm.demo_report import write_report
-
     path = write_report(preset)
     print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
     print(f"report:   {path} (open it in a browser)")

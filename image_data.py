@@ -24,11 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, reads, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(ImportFlags, args).filled_in()
-    from image_ddpm.importers.job import make_folder
+    from image_ddpm.importers.writer import import_images
     from utils.runs.start import started
 
     with started(args, None if flags.dry_run else flags.log_dir, has_group=False) as run:
-        is_done = make_folder(flags, run.logger.info)
+        is_done = import_images(flags, run.logger.info)
     return EXIT_DONE if is_done else EXIT_STOPPED
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from models.cnn import SmallCNN
-from noisy_label.loops import TensorBatches
+from noisy_label.tasks import TensorBatches
 from utils.machine.allocator import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 

@@ -29,7 +29,7 @@ from image_ddpm.flags import (
     ImageModelFlags,
     noise_of,
 )
-from image_ddpm.networks import channel_mult
+from image_ddpm.networks import NUM_CLASSES, channel_mult
 from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from utils.files.identity import Identity, differences, made_with
@@ -39,40 +39,38 @@ from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
-from utils.script_util import FlagValues, defaults, flags_of, free_flags
+from utils.script_util import FlagValues, defaults, free_flags
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
 _ANY_NOISE: Mapping[str, object] = MappingProxyType({})
-(_NUM_CLASSES,) = (one for one in flags_of(ClassifierImageFlags) if one.name == "num_classes")
+
+
+# what the flags of a classifier are called here and in its configuration
+_SAME = (
+    "attention_resolutions",
+    "channel_mult",
+    "num_head_channels",
+    "use_scale_shift_norm",
+    "resblock_updown",
+    "pool",
+)
+_FLAGS = {
+    "model_channels": "classifier_width",
+    "num_res_blocks": "classifier_depth",
+    **{name: f"classifier_{name}" for name in _SAME},
+}
 
 
 class ClassifierUNet(UNetConfig):
     """The U-Net that a classifier is half of; messages name this task's flags for its fields."""
 
-    flag_names = MappingProxyType(
-        {
-            "model_channels": "--classifier_width",
-            "num_res_blocks": "--classifier_depth",
-            "attention_resolutions": "--classifier_attention_resolutions",
-            "channel_mult": "--classifier_channel_mult",
-            "num_head_channels": "--classifier_num_head_channels",
-            "use_scale_shift_norm": "--classifier_use_scale_shift_norm",
-            "resblock_updown": "--classifier_resblock_updown",
-            "pool": "--classifier_pool",
-        }
-    )
+    flag_names = MappingProxyType({name: f"--{flag}" for name, flag in _FLAGS.items()})
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A denoiser as far as its guide has to know it.
-
-    Attributes:
-        network: its flags.
-        process: of its noise.
-        start: its checkpoint.
-    """
+    """A denoiser, with its checkpoint, as far as its guide has to know it."""
 
     network: ImageModelFlags
     process: ImageDiffusionFlags
@@ -87,30 +85,24 @@ class Denoiser:
 def create_classifier(
     *, image_size: int, in_channels: int, num_classes: int, **flags: Any
 ) -> EncoderUNet:
-    """The network of :class:`ClassifierFlags`.
+    """The network of `ClassifierFlags`.
 
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
+    ValueError for a value that makes no network.
     """
     parsed = ClassifierFlags(**flags)
+    own: dict[str, Any] = {name: getattr(parsed, flag) for name, flag in _FLAGS.items()}
     attention, mult = map(ClassifierUNet.flag, ("attention_resolutions", "channel_mult"))
-    unet = ClassifierUNet(
-        image_size=image_size,
-        in_channels=in_channels,
-        model_channels=parsed.classifier_width,
-        num_res_blocks=parsed.classifier_depth,
-        attention_resolutions=parse_attention_resolutions(
-            parsed.classifier_attention_resolutions, attention
+    own |= {
+        "attention_resolutions": parse_attention_resolutions(
+            own["attention_resolutions"], attention
         ),
-        channel_mult=channel_mult(image_size, parsed.classifier_channel_mult, mult),
-        num_head_channels=parsed.classifier_num_head_channels,
-        use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
-        resblock_updown=parsed.classifier_resblock_updown,
-    )
-    return EncoderUNet(
-        EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
-    )
+        "channel_mult": channel_mult(image_size, own["channel_mult"], mult),
+        "image_size": image_size,
+        "in_channels": in_channels,
+    }
+    pool = own.pop("pool")
+    unet = ClassifierUNet(**own)
+    return EncoderUNet(EncoderConfig(unet=unet, num_classes=num_classes, pool=pool))
 
 
 def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> FlagValues:
@@ -121,12 +113,9 @@ def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> Fla
 def classifier_identity(
     flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, object] = _ANY_NOISE
 ) -> Identity:
-    """What the checkpoints of a classifier are.
+    """What the checkpoints of a classifier of images are.
 
-    Args:
-        flags: of the network.
-        image: ``image_size``, ``in_channels`` and ``num_classes``.
-        noise: of the images that it knows (``ClassifierProcessFlags.known_noise``); empty: any.
+    `noise` is of the images that it knows (`ClassifierProcessFlags.known_noise`); empty: any.
     """
     free = free_flags(ClassifierFlags)
     return Identity(EncoderUNet.__name__, classifier_keywords(flags, image), noise, free=free)
@@ -136,12 +125,6 @@ def load_guide(
     flags: GuideFlags, denoiser: Denoiser, device: torch.device, log: Log
 ) -> Guide | None:
     """What makes of labels (N,) the gradient of the classifier that guides; None without one.
-
-    Args:
-        flags: of the classifier.
-        denoiser: that it is to guide.
-        device: where to compute.
-        log: receives what was loaded.
 
     Raises:
         CheckpointError: if the file is missing, damaged or of another classifier, or one of other
@@ -174,7 +157,7 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
             )
         del asked["num_classes"]  # numbers of no meaning beyond the names
         image["num_classes"] = stored_value(
-            _NUM_CLASSES,
+            NUM_CLASSES,
             made.get("num_classes", network.num_classes),
             f"the manifest of {guide.path}",
         )
@@ -221,7 +204,7 @@ class ClassifierTrainLoop(NamesClasses):
 def load_noisy_images(
     entries: Sequence[Entry],
     flags: ImageDataFlags,
-    image: dict[str, int],
+    image: ClassifierImageFlags,
     train: ClassifierTrainFlags,
     process: ClassifierProcessFlags,
     device: torch.device,
@@ -243,5 +226,4 @@ def load_noisy_images(
             x = diffusion.q_sample(x, t, noise=noise)
         return NoisyImages(x, diffusion.network_timesteps(t)), batch.label.to(device)
 
-    size, num_channels = image["image_size"], image["in_channels"]
-    return train_crops(entries, size, flags, train, prepare, log, num_channels)
+    return train_crops(entries, image.image_size, flags, train, prepare, log, image.in_channels)

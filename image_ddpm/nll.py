@@ -13,7 +13,8 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, N
 from image_ddpm.networks import create_image_model, image_identity, model_keywords
 from image_ddpm.parts import PartStore, read_part
 from utils.debug_util import report_cost
-from utils.files.atomic import JsonObject, atomic_write, write_json_atomic
+from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP
 from utils.images.dataset import CropItem, Entry, TestCrops
@@ -51,69 +52,61 @@ _TERMS = ("vb", "xstart_mse", "mse")
 _CHECKSUM = "crc32"
 
 
+Log = Callable[[str], None]
+Flags = tuple[ImageModelFlags, ImageDiffusionFlags, LabelFlags, NLLFlags]
+
+
+class MeanAndError(TypedDict):
+    """The mean over images and its standard error; none of a single image."""
+
+    mean: float
+    standard_error: float | None
+
+
+class Results(TypedDict):
+    """The content of `results.json`."""
+
+    num_images: int
+    total_bpd: MeanAndError
+    prior_bpd: MeanAndError
+    vb_bpd: MeanAndError
+    xstart_mse: float
+    mse: float
+
+
 class _Stopped(Exception):
     """A signal came between two terms of the bound."""
 
 
+@dataclass(frozen=True)
 class LikelihoodMeasure:
-    """The bound of each image of a list.
+    """The bound of each of `entries`, the first usable ones of all `listed` images of a data set.
 
-    Args:
-        model: the denoiser, on the device, frozen.
-        diffusion: the process, respaced or not.
-        listed: the images of the data set.
-        entries: those that are measured.
-        crops: the images, cut.
-        network: the flags of the model.
-        flags: how.
-        device: where to compute.
+    The model is a denoiser, on the device and frozen; the process may be respaced.
     """
 
-    def __init__(
-        self,
-        *,
-        model: torch.nn.Module,
-        diffusion: ReverseProcess,
-        listed: Sequence[Entry],
-        entries: Sequence[Entry],
-        crops: TestCrops,
-        network: ImageModelFlags,
-        flags: NLLFlags,
-        device: torch.device,
-    ) -> None:
-        self.model, self._diffusion, self.device = model, diffusion, device
-        self.listed, self.entries, self._crops = listed, entries, crops
-        self._network, self._flags = network, flags
+    model: torch.nn.Module
+    diffusion: ReverseProcess
+    listed: Sequence[Entry]
+    entries: Sequence[Entry]
+    crops: TestCrops
+    network: ImageModelFlags
+    flags: NLLFlags
+    device: torch.device
 
     @property
     def num_images(self) -> int:
         """Images that are measured."""
         return len(self.entries)
 
-    @property
-    def num_terms(self) -> int:
-        """Network evaluations an image."""
-        return self._diffusion.num_timesteps
-
-    def measure_first_term(self) -> int:
-        """One network evaluation of a batch; returns its size."""
-        indices = range(min(self._flags.batch_size, self.num_images))
-        answers = iter((False, True))
-        with contextlib.suppress(_Stopped):
-            self.measure(indices, lambda: next(answers))
-        return len(indices)
-
     def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> bool:
-        """Measures what is missing of this process's share.
-
-        Returns:
-            True when done; False when a signal asked to stop (finished images stay).
+        """Measures what is missing of this process's share; False if a signal stopped it.
 
         Raises:
             DataError: for a damaged image, or one of this share that was another one when it was
                 measured.
         """
-        stop, size = StopFlag(), self._flags.batch_size
+        stop, size = StopFlag(), self.flags.batch_size
         with store.share(rank, world_size) as missing, stop.listening():
             share = range(rank, self.num_images, world_size)
             self._require_same_images(store, share, stop)
@@ -137,7 +130,7 @@ class LikelihoodMeasure:
             path: read_part(path).get(_CHECKSUM) for path in {path for path, _ in kept.values()}
         }
         for i, (path, row) in kept.items():
-            stored, item = sums[path], self._crops[i]
+            stored, item = sums[path], self.crops[i]
             if stored is not None and item is not None and int(stored[row]) != _checksum(item):
                 raise DataError(
                     f"{path}: {self.entries[i].name} is another image than the one that was "
@@ -151,12 +144,12 @@ class LikelihoodMeasure:
 
         Terms are in the order of the timesteps, from t = 0 on; ``crc32`` (n,) is of the images.
         """
-        items = [item for index in indices if (item := self._crops[index]) is not None]
+        items = [item for index in indices if (item := self.crops[index]) is not None]
         pixels = torch.stack([item.image for item in items])
         images = bytes_to_image(pixels.to(self.device))
         generators = [
             torch.Generator(self.device).manual_seed(
-                stable_seed(self._flags.seed, "likelihood", self.entries[index].name)
+                stable_seed(self.flags.seed, "likelihood", self.entries[index].name)
             )
             for index in indices
         ]
@@ -170,11 +163,11 @@ class LikelihoodMeasure:
             return noise
 
         condition: dict[str, torch.Tensor] = {}
-        if self._network.class_cond:
+        if self.network.class_cond:
             labels = [self.entries[index].y for index in indices]
             condition["y"] = torch.tensor(labels, device=self.device)
-        options = StepOptions(clip_denoised=self._flags.clip_denoised, model_kwargs=condition)
-        found = calc_bpd_loop(self._diffusion, self.model, images, options, noise_fn)
+        options = StepOptions(clip_denoised=self.flags.clip_denoised, model_kwargs=condition)
+        found = calc_bpd_loop(self.diffusion, self.model, images, options, noise_fn)
         arrays = {name: value.double().cpu().numpy() for name, value in found.items()}
         ordered = {
             name: value[:, ::-1].copy() if name in _TERMS else value
@@ -187,8 +180,8 @@ def _checksum(item: CropItem) -> int:
     return zlib.crc32(item.image.numpy().tobytes())
 
 
-def write_results(store: PartStore, output_dir: str, num_images: int) -> JsonObject:
-    """``results.json`` and ``nll.npz`` of all images; returns the former's content.
+def write_results(store: PartStore, output_dir: str, num_images: int) -> Results:
+    """Writes `results.json` and `nll.npz` of all images; returns the former's content.
 
     Raises:
         DataError: for a part that cannot be read, or images without a finite bound.
@@ -214,9 +207,11 @@ def write_results(store: PartStore, output_dir: str, num_images: int) -> JsonObj
     means = {f"mean_{name}": value / num_images for name, value in sums.items()}
     with atomic_write(os.path.join(output_dir, TERMS_FILE)) as file:
         np.savez(file, allow_pickle=False, **per_image, **means)
-    result = {
+    result: Results = {
         "num_images": num_images,
-        **{name: _mean_and_error(values) for name, values in per_image.items()},
+        "total_bpd": _mean_and_error(per_image["total_bpd"]),
+        "prior_bpd": _mean_and_error(per_image["prior_bpd"]),
+        "vb_bpd": _mean_and_error(per_image["vb_bpd"]),
         "xstart_mse": float(means["mean_xstart_mse"].mean()),
         "mse": float(means["mean_mse"].mean()),
     }
@@ -224,23 +219,14 @@ def write_results(store: PartStore, output_dir: str, num_images: int) -> JsonObj
     return result
 
 
-def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:
-    """Mean over images and its standard error."""
+def _mean_and_error(values: NDArray[np.float64]) -> MeanAndError:
     count = len(values)
     error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else None
     return {"mean": float(values.mean()), "standard_error": error}
 
 
-Log = Callable[[str], None]
-Flags = tuple[ImageModelFlags, ImageDiffusionFlags, LabelFlags, NLLFlags]
-
-
 def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeasure:
-    """The network, the process and the images of the flags.
-
-    Raises:
-        CheckpointError, DataError: for what is missing, damaged or does not fit.
-    """
+    """The network, the process and the images of the flags."""
     network, process, data, nll = flags
     create = functools.partial(create_image_model, **model_keywords(network, process))
     identity = image_identity(network, process, is_training=False)
@@ -305,11 +291,7 @@ def _problem(name: str, data_dir: str) -> str:
 
 
 def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
-    """Remembers what the results of the output folder depend on, and refuses anything else.
-
-    Raises:
-        DataError: names the settings that differ.
-    """
+    """Remembers what results of the output folder depend on; refuses (DataError) anything else."""
     network, process, data, nll = flags
     names = "\n".join(f"{entry.name} {entry.y}" for entry in entries)
     settings = {
@@ -328,25 +310,22 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
 
 def dry_run(measure: LikelihoodMeasure, log: Log) -> None:
     """The first term of a batch and what the whole run would take."""
+    indices = range(min(measure.flags.batch_size, measure.num_images))
+    answers = iter((False, True))
     started = time.monotonic()
-    size = measure.measure_first_term()
-    seconds = (time.monotonic() - started) / size
+    with contextlib.suppress(_Stopped):
+        measure.measure(indices, lambda: next(answers))
+    seconds = (time.monotonic() - started) / len(indices)
     report_cost(measure.model, measure.device, log)
-    hours = seconds * measure.num_images * measure.num_terms / 3600
+    num_terms = measure.diffusion.num_timesteps  # evaluations of the network
+    hours = seconds * measure.num_images * num_terms / 3600
     log(f"one network evaluation, with warm-up: {seconds:.3f} s an image")
-    log(
-        f"{measure.num_images} images of {measure.num_terms} terms on one device: about "
-        f"{hours:.2f} h"
-    )
+    log(f"{measure.num_images} images of {num_terms} terms on one device: about {hours:.2f} h")
     log("dry run: nothing was written")
 
 
 def finish_measure(store: PartStore, output_dir: str, num_images: int, log: Log) -> None:
-    """Writes the results if all parts are there; the parts stay, so that more images may join.
-
-    Raises:
-        DataError: for a part that cannot be read, or images without a finite bound.
-    """
+    """Writes the results if all parts are there; the parts stay, so that more images may join."""
     with store.finishing() as is_ours:
         if not is_ours:
             log("this process is done; the last one of the others writes the results")

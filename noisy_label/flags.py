@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from utils.files.storage import number_name
@@ -48,7 +49,7 @@ class ShiftFlags:
     max_shift: int = flag(0, "move training images by up to this many pixels each way, at random")
 
     def check_shift(self) -> None:
-        """Refuse to move images out of the picture."""
+        """Refuse to move images out of the picture (ValueError)."""
         if not 0 <= self.max_shift < IMAGE_SIDE:
             raise ValueError(
                 f"--max_shift {self.max_shift} must be from 0 to {IMAGE_SIDE - 1} pixels"
@@ -63,7 +64,6 @@ class NetFlags:
     hidden_dims: str = flag("128,64", "widths of the hidden layers, comma separated")
 
     def __post_init__(self) -> None:
-        """Refuses what is no width."""
         if self.input_dim < 16 or self.input_dim % 16:
             raise ValueError(f"--input_dim {self.input_dim} must be a positive multiple of 16")
         if min(self.widths) < 1:
@@ -94,13 +94,17 @@ class NoiseFlags(SplitFlags, Overwrite):
     )
 
     def __post_init__(self) -> None:
-        """Refuses a share that is none."""
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha {self.alpha:g} must be between 0 and 1")
 
     @property
+    def law(self) -> Mapping[str, object]:
+        """What names the law of the labels, in records."""
+        return {"noise_type": self.noise_type, "alpha": self.alpha}
+
+    @property
     def label_file(self) -> str:
-        """``--noise_label_file``, or the one of the noise in ``data_dir``."""
+        """`--noise_label_file`, or the one of the noise in `data_dir`."""
         name = f"{self.noise_type}_noisy_label_{number_name(self.alpha)}.pkl"
         return self.noise_label_file or os.path.join(self.data_dir, name)
 
@@ -131,7 +135,6 @@ class LabelTrainFlags(ShiftFlags, TrainFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses half precision, which so small a net has no use for."""
         if self.precision is not Precision.FP32:
             raise ValueError(
                 f"--use_{self.precision} True: this net trains in fp32; leave the flag out"
@@ -159,7 +162,6 @@ class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Outpu
     log_dir: str = "logs/noisy_label_sweep"
 
     def __post_init__(self) -> None:
-        """Refuses what is no sweep."""
         super().__post_init__()
         unknown = sorted(set(self.types) - set(NOISE_TYPES))
         if unknown:

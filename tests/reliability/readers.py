@@ -18,14 +18,12 @@ import numpy as np
 import torch
 
 from ddpm.info_dict import load_info_dict
-from image_ddpm import demo_report
-from image_ddpm.demo import QUICK, SOLVERS
+from image_ddpm.demo import QUICK, SOLVERS, read_results, report_page
 from image_ddpm.importers import writer as image_writer
-from image_ddpm.importers.cifar import read_cifar10
 from image_ddpm.importers.flags import ImportFlags
-from image_ddpm.importers.imagenet import read_imagenet
+from image_ddpm.importers.sources import read_cifar10, read_imagenet
 from image_ddpm.parts import read_part
-from image_ddpm.quality.feature_files import read_input
+from image_ddpm.quality.inputs import read_input
 from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
 from noisy_label.files import load_split, read_idx
@@ -111,8 +109,7 @@ def _budget(path: str) -> None:
 
 
 def _evaluation(path: str) -> None:
-    found = {**demo_report._results(path), "seconds": None, "grid": b""}
-    demo_report._page(QUICK, dict.fromkeys(SOLVERS, found)).render()
+    report_page(QUICK, dict.fromkeys(SOLVERS, read_results(path))).render()
 
 
 def _cifar() -> dict[str, bytes]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_ddpm.quality.feature_files import read_input
+from image_ddpm.quality.inputs import read_input
 from utils.process.errors import DataError
 from utils.untrusted.arrays import read_npz
 

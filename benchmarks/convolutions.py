@@ -21,7 +21,7 @@ from benchmarks import nets
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure
 from benchmarks.record import Table, Target, write_record
 from models.cpu import group_norm_channels_last, winograd_conv2d
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import from_args, make_parser
 

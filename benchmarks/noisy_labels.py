@@ -17,7 +17,7 @@ import torch
 
 from models.cnn import SmallCNN
 from noisy_label.tasks import TensorBatches
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 
 NUM_IMAGES, BATCH_SIZE = 60_000, 128

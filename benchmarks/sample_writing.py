@@ -30,8 +30,7 @@ from sr_var.results.folder import sample_path
 from sr_var.sampling import SRSampler
 from utils.images.dataset import Entry
 from utils.images.files import open_image, write_png
-from utils.machine.allocator import tune_allocator
-from utils.machine.threads import BackgroundWriter
+from utils.machine.threads import BackgroundWriter, tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 

@@ -22,7 +22,7 @@ import torch
 from benchmarks import nets
 from benchmarks.harness import Timed
 from benchmarks.reference.unet import plain_twin
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 from utils.script_util import flag, from_args, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent

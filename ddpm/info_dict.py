@@ -15,7 +15,7 @@ import numpy as np
 from utils.files.atomic import StrPath, is_remote
 from utils.images.dataset import Entry
 from utils.process.errors import DataError
-from utils.untrusted.pickle_arrays import brief
+from utils.untrusted.pickle_machine import brief
 from utils.untrusted.pickles import load_pickle, problem_with_name
 
 _FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
 from utils.files.atomic import JsonObject, sha256_of
-from utils.files.identity import Identity
+from utils.files.records import Identity
 from utils.metrics import HALF_RANGE_255
 from utils.script_util import defaults, free_flags, require_at_least
 

@@ -13,7 +13,7 @@ from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from utils.files.atomic import JsonObject
-from utils.files.identity import Identity, made_with, shown
+from utils.files.records import Identity, made_with, shown
 from utils.flags.groups import PrecisionFlags
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError

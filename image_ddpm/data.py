@@ -18,7 +18,7 @@ from ddpm.stored_flags import (
 )
 from ddpm.train_loop import Noising, noising
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
-from utils.files.identity import shown
+from utils.files.records import shown
 from utils.flags.groups import AUTO, FOLDER, NAME
 from utils.flags.training import TrainFlags
 from utils.images.dataset import CropBatch, Entry, train_crops

@@ -23,7 +23,7 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
-from utils.files.identity import Identity
+from utils.files.records import Identity
 from utils.script_util import FlagValues, flags_of
 
 if TYPE_CHECKING:

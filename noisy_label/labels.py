@@ -19,8 +19,7 @@ import numpy as np
 from noisy_label.flags import BIASED, UNIFORM
 from noisy_label.noise import NUM_CLASSES, Array, Labels, NoisyLabels, biased_law, uniform_law
 from utils.files.atomic import write_json_atomic
-from utils.files.identity import differences
-from utils.files.records import read_record
+from utils.files.records import differences, read_record
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle, load_pickle

@@ -49,7 +49,7 @@ from noisy_label.noise import (
 )
 from utils import dist_util
 from utils.files.atomic import sha256_of, write_bytes_atomic, write_json_atomic
-from utils.files.identity import Identity
+from utils.files.records import Identity
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import EpochOrder, ItemKey, rank_batches
 from utils.metrics import WHITE

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from utils.machine.launch import Launch, has_own_gpu, set_rendezvous
-from utils.process import exit as exit_util
+from utils.process.errors import skip_teardown
 
 _TIMEOUT = timedelta(minutes=30)
 # Until the process ends: a network that outlives the block holds the group, too, and would destroy
@@ -51,7 +51,7 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
         timeout=_TIMEOUT,
     )
     _groups_kept.append(dist.group.WORLD)
-    exit_util.skip_teardown()
+    skip_teardown()
     try:
         yield device
     finally:

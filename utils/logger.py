@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from tqdm import tqdm
 from utils.files.atomic import write_json_atomic
 from utils.files.storage import make_folder
 from utils.process.console import show
+
+_SECONDS_BETWEEN_FLUSHES = 30.0
 
 
 class RunLogger:
@@ -41,6 +44,7 @@ class RunLogger:
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._events: Any = None
+        self._flushed = time.monotonic()
         self._last_step: int | None = None
         self._file = None
         self._has_failed = False
@@ -93,16 +97,20 @@ class RunLogger:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Sends numbers to TensorBoard."""
-        with self._surviving("TensorBoard events"):
-            for key, value in values.items():
-                if self._event_log() is not None:
-                    self._event_log().scalar(key, value, step)
+        if self.log_dir is None:
+            return
+        from tensorboardX import summary
+
+        for key, value in values.items():
+            self._send(step, summary=summary.scalar(key, value))
 
     def image(self, tag: str, image_uint8: npt.NDArray[np.uint8], step: int) -> None:
         """Sends one HWC uint8 picture to TensorBoard."""
-        with self._surviving("TensorBoard events"):
-            if self._event_log() is not None:
-                self._event_log().image(tag, image_uint8, step)
+        if self.log_dir is None:
+            return
+        from tensorboardX import summary
+
+        self._send(step, summary=summary.image(tag, image_uint8, dataformats="HWC"))
 
     def forget_after(self, step: int) -> None:
         """Lets TensorBoard drop what an earlier run sent to this folder for steps beyond ``step``.
@@ -111,15 +119,31 @@ class RunLogger:
         """
         self._last_step = step
 
-    def _event_log(self) -> Any:
-        if self._events is None and self.log_dir is not None and not self._has_failed:
-            from utils.files.events import EventLog
+    def _send(self, step: int, **content: Any) -> None:
+        """Writes an event itself: tensorboardX's ``SummaryWriter`` leaves that to a thread.
 
-            self._events = EventLog(self.log_dir)
+        Once a full disk has ended the thread, its queue fills up and whoever logs waits for ever.
+        """
+        if self.log_dir is None or self._has_failed:
+            return
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        with self._surviving("TensorBoard events"):
+            if self._events is None:
+                # a run that is started again within a second must not overwrite the file of the
+                # one before, and readers go by the order of the names
+                suffix = f".{time.time_ns()}.{secrets.token_hex(4)}"
+                self._events = EventsWriter(os.path.join(self.log_dir, "events"), suffix)
             if self._last_step is not None:
-                self._events.restart(self._last_step + 1)
+                start, first = SessionLog(status=SessionLog.START), self._last_step + 1
+                event = Event(wall_time=time.time(), step=first, session_log=start)
+                self._events.write_event(event)
                 self._last_step = None
-        return self._events
+            self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+            if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
     @contextlib.contextmanager
     def _surviving(self, what: str) -> Iterator[None]:

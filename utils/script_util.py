@@ -257,7 +257,7 @@ def flag(
         choices: the words that it takes; None: any.
         is_auto: a size that may be left to the script (``AUTO``).
         is_free: a flag of a network or process that a later run may change: what the trained
-            network computes does not depend on it (``utils.files.identity``).
+            network computes does not depend on it (``utils.files.records``).
         is_path: a path, as every flag is that ends in ``_dir``, ``_path``, ``_file`` or
             ``_checkpoint``.
         is_retired: it does nothing any more, and the script says so where it is given.

@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.files.atomic import JsonObject, is_remote
-from utils.files.identity import Identity
 from utils.files.lock import sole_writer
+from utils.files.records import Identity
 from utils.files.storage import make_folder
 from utils.flags.training import TrainFlags
 from utils.logger import RunLogger

@@ -25,7 +25,7 @@ from utils.files.atomic import atomic_write
 from utils.files.storage import is_folder, make_folder
 from utils.flags.groups import OrientationFlags
 from utils.images.decode import BadImageError
-from utils.images.files import image_size, read_image, with_extension
+from utils.images.files import image_facts, read_image, with_extension
 from utils.images.folder import scan
 from utils.images.notes import ImageNotes, note_of
 from utils.process.errors import DataError
@@ -74,7 +74,7 @@ class ImageSet:
         if self.array is not None:
             return self.array.shape[2], self.array.shape[1]
         try:
-            return image_size(self._file(k), apply_orientation=self.apply_orientation)
+            return image_facts(self._file(k), apply_orientation=self.apply_orientation).size
         except BadImageError as error:
             raise DataError(f"{self.flag}: {error}") from None
 

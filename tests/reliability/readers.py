@@ -52,7 +52,7 @@ from utils.files.lock import _is_dead
 from utils.files.records import require_same_settings
 from utils.images.cache import CropCache, Record
 from utils.images.decode import ImageFacts
-from utils.images.files import CenterCrop, image_size, open_image
+from utils.images.files import CenterCrop, image_facts, open_image
 from utils.loops.checkpoint import CheckpointStore
 from utils.machine.cost import seconds_per_item
 from utils.untrusted.arrays import read_npz
@@ -246,7 +246,7 @@ def _image_readers() -> dict[str, Reader]:
     split = partial(load_split, split="training")
     return {
         "image": Reader("n0_1.JPEG", pictures, open_image),
-        "image size": Reader("n0_1.JPEG", pictures, image_size),
+        "image size": Reader("n0_1.JPEG", pictures, image_facts),
         "tar": Reader("x.tar", tars, partial(_all_items, read_imagenet)),
         "CIFAR-10": Reader(
             "c.tar.gz",

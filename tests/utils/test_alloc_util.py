@@ -8,7 +8,7 @@ import sys
 SCRIPT = """
 import resource
 import numpy as np
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 
 is_tuned = tune_allocator()
 def faults():

@@ -11,7 +11,7 @@ from tests.tiny import ROOT
 
 SCRIPT = """
 import atexit, sys
-from utils.process import exit as exit_util
+from utils.process import errors as exit_util
 from utils.process.errors import CheckpointError, run_main
 
 class Kept:

@@ -18,8 +18,14 @@ from tests.utils.loops import (
     training_loop,
     weights_of,
 )
-from utils.files.identity import UNKNOWN, Difference, Identity, differences, list_digest
-from utils.files.records import require_same_settings
+from utils.files.records import (
+    UNKNOWN,
+    Difference,
+    Identity,
+    differences,
+    list_digest,
+    require_same_settings,
+)
 from utils.logger import RunLogger
 from utils.loops.checkpoint import CheckpointStore, model_file_name
 from utils.process.errors import CheckpointError, DataError

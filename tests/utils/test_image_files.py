@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from utils.images.decode import MAX_PIXELS, BadImageError
-from utils.images.files import (
-    image_size,
-    open_image,
-    resolve_image_path,
-    safe_join,
-    write_png,
-)
+from utils.images.files import image_facts, open_image, resolve_image_path, safe_join, write_png
 from utils.images.pixels import make_grid
 from utils.process.errors import DataError
 
@@ -87,7 +81,7 @@ def test_missing_image_is_file_not_found_with_a_remedy(tmp_path: Path) -> None:
 def test_folder_or_link_to_nothing_in_place_of_an_image_is_a_bad_image(tmp_path: Path) -> None:
     (tmp_path / "folder.JPEG").mkdir()
     (tmp_path / "link.JPEG").symlink_to(tmp_path / "none.JPEG")
-    for read in (open_image, image_size):
+    for read in (open_image, image_facts):
         with pytest.raises(BadImageError, match=r"folder\.JPEG: a folder"):
             read(tmp_path / "folder.JPEG")
         with pytest.raises(BadImageError, match=r"link\.JPEG: a link"):
@@ -132,14 +126,14 @@ def test_png_of_floats_or_of_other_shapes_is_refused(
 
 def test_grid_holds_each_image_at_its_place() -> None:
     images = [_noise(4, 6, 3, seed=seed) for seed in range(5)]
-    grid = make_grid(images, 3, padding=2, background_255=9)
+    grid = make_grid(images, 3, padding=2)
     assert grid.shape == (2 * (4 + 2) + 2, 3 * (6 + 2) + 2, 3)
     covered = np.zeros(grid.shape[:2], bool)
     for index, image in enumerate(images):
         top, left = 2 + 6 * (index // 3), 2 + 8 * (index % 3)
         np.testing.assert_array_equal(grid[top : top + 4, left : left + 6], image)
         covered[top : top + 4, left : left + 6] = True
-    assert (grid[~covered] == 9).all()
+    assert (grid[~covered] == 255).all()
 
 
 def test_grid_of_few_images_is_no_wider_than_they_are() -> None:

@@ -17,11 +17,11 @@ from utils.images.dataset import CropBatch, CropDataset, Entry, train_crops
 from utils.images.decode import ImageFacts
 from utils.images.notes import (
     ImageNotes,
-    describe_sizes,
     look_at,
     note_changes,
     note_of,
     note_of_left_out,
+    say_sizes,
     without_small,
 )
 from utils.process.errors import DataError
@@ -100,7 +100,9 @@ def test_orientation_is_told_where_it_is_not_applied(apply_orientation: bool) ->
 def test_sizes_are_told_by_their_median(
     sides: Sequence[int], num_images: int, parts: list[str]
 ) -> None:
-    line = describe_sizes(_facts(*sides).values(), 256, num_images)
+    lines: list[str] = []
+    say_sizes(_facts(*sides).values(), 256, num_images, lines.append)
+    (line,) = lines
     assert all(part in line for part in parts), line
 
 

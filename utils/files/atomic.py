@@ -1,8 +1,5 @@
 """Files that are either complete or untouched, whatever kills the process while it writes them.
 
-Not for deciding what is stored or when (that is the checkpoint code), and not for locking a folder
-against a second writer. Folders are never created here.
-
 A local file is written to `.{name}.{pid}.{host}{random}.tmp` in the same folder (of a long name,
 its beginning), flushed to the disk and moved over the old one: a reader sees the old content or the
 new, and nothing between.
@@ -37,11 +34,7 @@ _TORCH_WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "iostream erro
 
 @contextlib.contextmanager
 def storing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Lets an error of the disk inside a ``with`` block name what was to be stored.
-
-    Raises:
-        StorageError: as `atomic_write`.
-    """
+    """Lets an error of the disk inside a ``with`` block become a StorageError that names `path`."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -54,7 +47,7 @@ def write_through(path: str | os.PathLike[str], descriptor: int, data: bytes) ->
     """Writes to an open local file past any buffer, which a full disk would make fail twice.
 
     Raises:
-        StorageError: as `atomic_write`; some of it may have been written.
+        StorageError: some of it may have been written.
     """
     with storing(path):
         while data:
@@ -127,7 +120,7 @@ def open_binary(path: StrPath) -> BinaryIO:
         SpecialFileError: no plain file: opening a pipe would wait for a writer, for ever perhaps.
     """
     if is_remote(path):
-        return cast(BinaryIO, _blobfile().BlobFile(os.fspath(path), "rb"))
+        return cast(BinaryIO, blobfile_module().BlobFile(os.fspath(path), "rb"))
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder is an error of its own
         kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
@@ -136,11 +129,7 @@ def open_binary(path: StrPath) -> BinaryIO:
 
 
 def read_up_to(path: StrPath, max_bytes: int) -> bytes:
-    """The first `max_bytes` bytes of a local or remote file, without room for more than there are.
-
-    Raises:
-        FileNotFoundError, SpecialFileError: see `open_binary`.
-    """
+    """The first `max_bytes` bytes of a file (`open_binary`), without room for more than it has."""
     chunks, rest = [], max_bytes
     with open_binary(path) as file:
         while rest and (chunk := file.read(min(CHUNK_BYTES, rest))):
@@ -178,21 +167,13 @@ def atomic_write(
 
 
 def write_bytes_atomic(path: StrPath, data: bytes) -> None:
-    """Replaces `path` by `data`.
-
-    Raises:
-        StorageError: see `atomic_write`.
-    """
+    """Replaces `path` by `data`; see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(data)
 
 
 def write_text_atomic(path: StrPath, text: str) -> None:
-    """Replaces `path` by `text` in UTF-8.
-
-    Raises:
-        StorageError: see `atomic_write`.
-    """
+    """Replaces `path` by `text` in UTF-8; see `atomic_write`."""
     with atomic_write(path, "w") as file:
         file.write(text)
 
@@ -204,18 +185,13 @@ def write_json_atomic(path: StrPath, value: Any) -> None:
     record of a diverged run is worth more than strict JSON.
 
     Raises:
-        StorageError: see `atomic_write`.
         TypeError: `value` holds something that JSON has no form for.
     """
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def sha256_of(path: StrPath) -> str:
-    """The SHA-256 of a local or remote file in hexadecimal.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-    """
+    """The SHA-256 of a local or remote file in hexadecimal."""
     digest = hashlib.sha256()
     with open_binary(path) as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -229,11 +205,7 @@ def remove_stale_temp_files(folder: StrPath) -> list[Path]:
     A file is stale when its process is dead on this machine, or after `MAX_TEMP_AGE_HOURS`: whether
     a process of another machine that shares the folder still lives cannot be asked.
 
-    Args:
-        folder: a local folder; a missing or remote one holds no temporary files.
-
-    Returns:
-        What was removed.
+    A missing or remote folder holds no temporary files. Returns what was removed.
     """
     folder_path = Path(folder)
     if is_remote(folder) or not folder_path.is_dir():
@@ -262,8 +234,8 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it is somebody else's
+        pass
     return True
 
 
@@ -302,7 +274,7 @@ def _local_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any
 def _remote_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any]]:
     # Collected locally first: an object opened at once would be published half written when the
     # block raises, because leaving its own context closes and thereby commits it.
-    blobfile = _blobfile()
+    blobfile = blobfile_module()
     with tempfile.TemporaryFile() as buffer:
         file: IO[Any] = io.TextIOWrapper(buffer, encoding, _ESCAPED) if mode == "w" else buffer
         yield file
@@ -312,7 +284,8 @@ def _remote_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[An
             shutil.copyfileobj(buffer, remote, CHUNK_BYTES)
 
 
-def _blobfile() -> Any:
+def blobfile_module() -> Any:
+    """The package that opens remote paths."""
     try:
         import blobfile
     except ImportError as error:

@@ -8,7 +8,6 @@ refused, with the folder to delete.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -17,10 +16,10 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import PIL
@@ -69,8 +68,7 @@ def crop_folder(recipe: CenterCrop, cache_dir: str) -> str:
 class CachedCrops(CropSource):
     """Crops out of a cache; a damaged image, which has none, is decoded again to tell what it has.
 
-    The map is opened by each process that reads. A crop is compared with its checksum when a
-    process reads it for the first time.
+    A crop is compared with its checksum when a process reads it for the first time.
     """
 
     def __init__(self, names: Sequence[str], recipe: CenterCrop, cache: CropCache) -> None:
@@ -83,12 +81,12 @@ class CachedCrops(CropSource):
         self._folder, self._num_rows = cache.folder, cache.num_rows
         self._map: NDArray[np.uint8] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without the map, which pickles as its whole content."""
         return {**self.__dict__, "_map": None}
 
     def read(self, index: int) -> Crop:
-        """See `CropSource`."""
+        """See `CropSource`; DataError for a damaged cache."""
         row = self._rows[index]
         if row < 0:
             return super().read(index)
@@ -151,14 +149,11 @@ class Record(NamedTuple):
 
 
 class CropCache:
-    """A folder of crops and its index.
+    """A folder of crops and its index; DataError if it is damaged, or of other settings.
 
     Attributes:
         records: by image name.
         num_rows: crops in the data file that count.
-
-    Raises:
-        DataError: if it is damaged, or of other settings.
     """
 
     def __init__(self, recipe: CenterCrop, folder: str) -> None:
@@ -167,11 +162,7 @@ class CropCache:
         self._read()
 
     def missing(self, stamps: Mapping[str, Stamp], on_bad_image: str) -> list[str]:
-        """Return the images to cut; damaged ones if they have changed, or are not to be skipped.
-
-        Raises:
-            DataError: if an image has changed since its crop was cut.
-        """
+        """Return the images to cut; damaged ones if they have changed, or are not to be skipped."""
         found = []
         for name, stamp in stamps.items():
             record = self.records.get(name)
@@ -187,7 +178,7 @@ class CropCache:
 
         What was cut before an error or a stop is kept. For what it raises see `crop_source`.
         """
-        with self._sole_builder(stop):
+        with self._wait_for_lock(stop):
             self._read()
             missing, num_images = self.missing(stamps, on_bad_image), len(stamps)
             self._require_same_settings()
@@ -255,9 +246,8 @@ class CropCache:
                 f"{free / 2**30:.1f} GiB are free; choose another --cache_dir",
             )
 
-    @contextlib.contextmanager
-    def _sole_builder(self, stop: StopFlag) -> Iterator[None]:
-        """Waits until no other process adds to the cache; the lock goes with the process."""
+    def _wait_for_lock(self, stop: StopFlag) -> IO[str]:
+        """The lock, once no other process adds to the cache; it goes with the process."""
         words = f"waiting for another process that completes the crop cache {self.folder}"
         while (file := try_lock(os.path.join(self.folder, ".lock"))) is None:
             if words:
@@ -265,8 +255,7 @@ class CropCache:
             words = ""
             _stop_if_asked(stop)
             time.sleep(_SECONDS_BETWEEN_TRIES)
-        with file:
-            yield
+        return file
 
     @staticmethod
     def _open(path: str, size: int) -> IO[bytes]:

@@ -1,7 +1,4 @@
-"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order).
-
-The crop is all that happens here; what a network sees is made of it on the device.
-"""
+"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from torch.utils.data import Dataset, default_collate
 
 from utils import dist_util
 from utils.files.atomic import JsonObject
-from utils.files.identity import list_digest
+from utils.files.records import list_digest
 from utils.flags.groups import ENLARGE, ERROR, CropFlags
 from utils.flags.training import TrainFlags
 from utils.images.cache import crop_source
@@ -118,8 +115,7 @@ class CropDataset(Dataset[CropItem]):
         seed: of the augmentation, a function of (seed, epoch, index).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
 
-    Raises:
-        DataError, StopRequested: with ``flags.cache_dir``, see ``utils.images.cache.crop_source``.
+    With ``flags.cache_dir`` it raises what ``utils.images.cache.crop_source`` does.
     """
 
     def __init__(
@@ -145,7 +141,7 @@ class CropDataset(Dataset[CropItem]):
     def listing(self) -> JsonObject:
         """What tells these images and labels from others, or from the same another way up."""
         found = list_digest([(entry.name, entry.y) for entry in self._entries])
-        return {**found, "apply_orientation": self._flags.apply_orientation}
+        return found | {"apply_orientation": self._flags.apply_orientation}
 
     def __getitem__(self, key: ItemKey) -> CropItem:
         """The crop of the key's image, or of the next one that can be used."""
@@ -182,9 +178,8 @@ class CropDataset(Dataset[CropItem]):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
         if flags.random_crop:
-            path = resolve_image_path(flags.data_dir, self._entries[place].name)
             crop, facts = read_crop(
-                path,
+                resolve_image_path(flags.data_dir, self._entries[place].name),
                 lambda image: random_crop_arr(image, self._size, rng),
                 apply_orientation=flags.apply_orientation,
             )
@@ -223,8 +218,7 @@ class TestCrops(Dataset[CropItem | None]):
         source: CropSource | None = None,
         apply_orientation: bool = False,
     ) -> None:
-        self._entries, self._num_channels = entries, num_channels
-        self._on_bad_image = on_bad_image
+        self._entries, self._num_channels, self._on_bad_image = entries, num_channels, on_bad_image
         names = [entry.name for entry in entries]
         recipe = CenterCrop(data_dir, size, num_channels, apply_orientation)
         self._source = source or CropSource(names, recipe)
@@ -233,12 +227,7 @@ class TestCrops(Dataset[CropItem | None]):
     def from_flags(
         cls, entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int = 3
     ) -> TestCrops:
-        """The crops as the flags want them, out of the cache where they name one.
-
-        Raises:
-            DataError, StopRequested: with ``flags.cache_dir``, see
-            ``utils.images.cache.crop_source``.
-        """
+        """The crops as the flags want them; see ``utils.images.cache.crop_source``."""
         source = _source(entries, size, flags, num_channels)
         return cls(entries, size, flags.data_dir, flags.on_bad_image, num_channels, source)
 

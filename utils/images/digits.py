@@ -1,7 +1,4 @@
-"""The 1797 handwritten digits that come with scikit-learn: real images that need no download.
-
-Not for files: a task decides how it stores them.
-"""
+"""The 1797 handwritten digits that come with scikit-learn: real images that need no download."""
 
 from __future__ import annotations
 

@@ -78,8 +78,7 @@ def read_crop(
     """What `cut` makes of a file's image, and what the file says of it.
 
     Raises:
-        FileNotFoundError, BadImageError: see `read_image`; the latter also for an image so narrow
-            that it fills the memory before it is cut.
+        BadImageError: also for an image so narrow that it fills the memory before it is cut.
     """
     image, facts = read_image(path, apply_orientation=apply_orientation)
     with naming(os.fspath(path), _REMEDY):
@@ -104,20 +103,10 @@ def _content(path: StrPath, max_bytes: int) -> bytes:
 
 
 def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts:
-    """What `read_image` says of a file, off its first bytes; no pixel is decoded.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        BadImageError: another format, no whole header, more than `MAX_PIXELS` pixels, or no file.
-    """
+    """What `read_image` says of a file, and raises, off its first bytes; no pixel is decoded."""
     with contextlib.suppress(BadImageError):  # a header behind a long profile, say
         return _facts_in_first(_HEADER_BYTES, path, apply_orientation)
     return _facts_in_first(MAX_FILE_BYTES, path, apply_orientation)
-
-
-def image_size(path: StrPath, *, apply_orientation: bool = False) -> tuple[int, int]:
-    """(width, height) of what `open_image` gives; see `image_facts`."""
-    return image_facts(path, apply_orientation=apply_orientation).size
 
 
 def _facts_in_first(num_bytes: int, path: StrPath, apply_orientation: bool) -> ImageFacts:
@@ -208,12 +197,7 @@ def _crop(
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
-    """Replaces `path` by a PNG of an HWC (3 channels) or HW array, complete or not at all.
-
-    Raises:
-        ValueError: another dtype or shape.
-        StorageError: see `atomic_write`.
-    """
+    """Replaces `path` by a PNG of a uint8 array, (H, W, 3) or (H, W); see `atomic_write`."""
     check_uint8(image_uint8)
     if image_uint8.ndim != 2 and (image_uint8.ndim != 3 or image_uint8.shape[2] != 3):
         raise ValueError(f"shape {image_uint8.shape}: a PNG takes (H, W, 3) or (H, W)")
@@ -223,11 +207,7 @@ def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
 
 
 def check_uint8(image: NDArray[Any]) -> None:
-    """Refuses what is no array of grey levels.
-
-    Raises:
-        ValueError: names its dtype.
-    """
+    """Raises ValueError for what is no array of grey levels."""
     if image.dtype != np.uint8:
         raise ValueError(
             f"dtype {image.dtype}: expected uint8 grey levels (see utils.images.pixels)"
@@ -255,11 +235,7 @@ def with_extension(name: str) -> str:
 
 
 def safe_join(root: StrPath, name: str) -> str:
-    """`root/name`, if that lies under `root` also when symbolic links are followed.
-
-    Raises:
-        ValueError: it does not; nothing may be written there.
-    """
+    """`root/name`; ValueError unless that lies under `root` also behind symbolic links."""
     problem = problem_with_name(name)
     joined = os.path.join(os.fspath(root), name)
     if problem is None and not is_remote(root):

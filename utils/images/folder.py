@@ -36,15 +36,7 @@ def scan(
 ) -> list[str]:
     """Names of all images below a folder, sorted; ``/`` separates, ``.JPEG`` is left off.
 
-    Args:
-        data_dir: local or remote.
-        log: receives what is left out, and why.
-        flag: which named it, for messages.
-        on_bad_image: ``skip`` leaves out images with unfit names; empty: there is no such flag.
-        problem_with: see :func:`list_files`.
-
-    Raises:
-        DataError: see :func:`list_files`.
+    See :func:`list_files`.
     """
     names = list_files(data_dir, log, flag, on_bad_image, problem_with=problem_with)
     return sorted(map(_short, names))
@@ -75,7 +67,7 @@ def list_files(
         folder: local or remote.
         log: receives what is left out, and why.
         flag: which named it, for messages.
-        on_bad_image: see :func:`scan`.
+        on_bad_image: ``skip`` leaves out images with unfit names; empty: there is no such flag.
         endings: in lower case.
         problem_with: why a name is unfit; None of a fit one.
 
@@ -121,7 +113,7 @@ class _Found:
     def add(self, prefix: str, files: Iterable[str]) -> None:
         """Sorts the files of one folder."""
         for file in files:
-            if file.lower().endswith(self._wanted):
+            if self.is_wanted(file):
                 if file.startswith("."):
                     self._num_hidden += 1
                 else:
@@ -158,7 +150,6 @@ class _Found:
 
 
 def _first(names: Sequence[str]) -> str:
-    """The first of some names."""
     shown = ", ".join(map(repr, sorted(names)[:_MAX_SHOWN]))
     return shown if len(names) <= _MAX_SHOWN else f"{shown} and {len(names) - _MAX_SHOWN} more"
 
@@ -217,11 +208,7 @@ def _entries(folder: str, flag: str) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str], found: _Found, flag: str) -> bool:
-    """Whether it is a folder, also behind a link.
-
-    Raises:
-        DataError: for a link to nothing that may stand for a folder, or what cannot be asked.
-    """
+    """Whether it is a folder, also behind a link; a link to nothing that may be one is an error."""
     try:
         is_folder = entry.is_dir()
     except OSError as error:
@@ -277,15 +264,12 @@ def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = Fals
 
 
 def other_reading(names: Sequence[str], classes: Sequence[str], source: str) -> list[str]:
-    """A warning where file names and folders show classes, and not the same.
+    """One line of warning where file names and folders show classes, and not the same; or none.
 
     Args:
         names: of images, without a folder that is no class.
         classes: of each, as they are read.
         source: ``name`` or ``folder``, where that is read.
-
-    Returns:
-        One line; none where the other reading agrees, or shows no classes.
     """
     is_by_name = source == NAME
     others = [(class_in_folder if is_by_name else class_in_name)(name) for name in names]

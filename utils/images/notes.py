@@ -1,6 +1,6 @@
 """Says what becomes of images on their way to crops: scaled, enlarged, alpha dropped, not turned.
 
-Decoding processes hand a line an image to the main process, which counts. No pixel is touched here.
+Decoding processes hand a line an image to the main process, which counts.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def note_of(name: str, facts: ImageFacts, size: int, flags: OrientationFlags) ->
 
 
 def note_of_left_out(name: str, facts: ImageFacts) -> str:
-    """What is to be said of a small image that is not used."""
+    """Likewise of a small image that is not used."""
     return f"{LEFT_OUT}\t{_described(name, facts)}"
 
 
@@ -142,21 +142,19 @@ def note_changes(names: Sequence[str], data_dir: str, flags: OrientationFlags, l
 
 
 def say_sizes(facts: Iterable[ImageFacts], size: int, num_images: int, log: Log) -> None:
-    """Logs :func:`describe_sizes`, unless all images are squares of ``size`` pixels."""
-    known = list(facts)
-    if any(one.size != (size, size) for one in known):
-        log(describe_sizes(known, size, num_images))
+    """Logs how large images are, and what a crop of ``size`` pixels makes of the middle one.
 
-
-def describe_sizes(facts: Iterable[ImageFacts], size: int, num_images: int) -> str:
-    """How large images are, and what a crop of ``size`` pixels makes of the middle one."""
+    Nothing if all are squares of ``size`` pixels.
+    """
     known = list(facts)
+    if all(one.size == (size, size) for one in known):
+        return
     sides = [statistics.median_low([one.size[axis] for one in known]) for axis in (0, 1)]
     short = statistics.median_low([one.short_side for one in known])
     seen = "" if len(known) == num_images else f" of {len(known)} looked at"
     verb = "reduced" if short > size else "enlarged" if short < size else "left"
     fate = f"the short side is {verb} to {size} before the crop" if short != size else "not scaled"
-    return f"{num_images} images, median{seen} {sides[0]}×{sides[1]}: {fate}"
+    log(f"{num_images} images, median{seen} {sides[0]}×{sides[1]}: {fate}")
 
 
 def without_small(
@@ -168,7 +166,7 @@ def without_small(
         facts: of all images whose header can be read.
         size: side of the crops, pixels.
         flags: what to do with small ones.
-        log: receives sizes and counts.
+        log: receives counts.
 
     Raises:
         DataError: for small images, if they are to be an error, or if no other is left.
@@ -195,11 +193,7 @@ def without_small(
 
 
 def file_stamps(names: Sequence[str], data_dir: str) -> list[Stamp]:
-    """Size and time of change of every image's file, in the order of the names.
-
-    Raises:
-        FileNotFoundError: for an image that is not there.
-    """
+    """Size and time of change of every image's file, in order; FileNotFoundError without one."""
     if is_remote(data_dir):
         return [_NO_STAMP] * len(names)
     num_threads = 4 * num_cores()  # a network file system answers slowly, but many at a time

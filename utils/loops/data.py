@@ -98,7 +98,7 @@ class ResumableData(Protocol):
         ...
 
     def listing(self) -> JsonObject:
-        """What tells the data from other data (``files.identity``); empty if nobody knows."""
+        """What tells the data from other data (``files.records``); empty if nobody knows."""
         ...
 
 

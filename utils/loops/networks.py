@@ -10,7 +10,7 @@ import torch
 
 from utils import dist_util
 from utils.files.atomic import sha256_of
-from utils.files.identity import Identity
+from utils.files.records import Identity
 from utils.flags.groups import Precision
 from utils.fp16_util import computes_natively
 from utils.loops.checkpoint import CheckpointStore

@@ -14,7 +14,7 @@ import torch
 
 from utils import dist_util
 from utils.files.atomic import JsonObject, sha256_of
-from utils.files.identity import Identity, new_origin, origin_of_file
+from utils.files.records import Identity, new_origin, origin_of_file
 from utils.flags.training import TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore

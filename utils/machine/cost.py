@@ -33,12 +33,12 @@ class Stopwatch:
 
     def start(self) -> None:
         """Begins a pass; one that is never stopped counts nothing."""
-        self._wait()
+        wait_for(self.device)
         self._started = time.perf_counter()
 
     def stop(self, num_items: int) -> None:
         """Ends a pass over ``num_items`` items."""
-        self._wait()
+        wait_for(self.device)
         self.seconds += time.perf_counter() - self._started
         self.num_items += num_items
 
@@ -56,10 +56,6 @@ class Stopwatch:
                 seconds, num_items = seconds + stored["seconds"], num_items + stored["num_items"]
             record = {"seconds": seconds, "num_items": num_items, "device": device}
             write_json_atomic(path, record)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _patient_lock(path: str) -> contextlib.AbstractContextManager[Any]:
@@ -96,19 +92,12 @@ _WORTHWHILE = 1.05
 
 
 def find_batch_size(
-    run: Callable[[int], object],
-    device: torch.device,
-    log: Callable[[str], None],
+    run: Callable[[int], object], device: torch.device, log: Callable[[str], None]
 ) -> int:
     """The smallest power of two beyond which items no longer get faster, or do not fit.
 
-    Args:
-        run: processes a batch of so many items; called twice for each size, once to warm up.
-        device: where it does.
-        log: told what was found.
-
-    Raises:
-        RuntimeError: that of ``run``, if not even one item can be processed.
+    ``run`` processes a batch of so many items; it is called twice for each size, once to warm up.
+    If not even one item can be processed, its error is raised.
     """
     best, rate, size = 0, 0.0, 1
     while size <= MAX_BATCH_SIZE:
@@ -130,13 +119,14 @@ def find_batch_size(
 
 def _seconds(run: Callable[[int], object], size: int, device: torch.device) -> float:
     run(size)
-    _wait_for(device)
-    started = time.perf_counter()
+    watch = Stopwatch(device)
+    watch.start()
     run(size)
-    _wait_for(device)
-    return max(time.perf_counter() - started, 1e-9)
+    watch.stop(size)
+    return max(watch.seconds, 1e-9)
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait for the queue of a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -19,8 +19,8 @@ import torch
 from utils import dist_util
 from utils.files.atomic import JsonObject, is_remote
 from utils.logger import RunLogger
-from utils.machine.allocator import tune_allocator
 from utils.machine.launch import Launch, read_launch
+from utils.machine.threads import tune_allocator
 from utils.script_util import PRIVATE, with_values
 
 _PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")

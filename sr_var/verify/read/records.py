@@ -12,8 +12,7 @@ from diffusion.spacing import space_timesteps
 from sr_var.base_dataset import load_entries
 from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import read_stamp, seconds_path, short, stamp_path
-from utils.files.identity import list_digest
-from utils.files.records import find_record, is_number
+from utils.files.records import find_record, is_number, list_digest
 from utils.machine.cost import seconds_per_item
 from utils.process.errors import DataError
 

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_test_entries
     from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
     from sr_var.mean_utils import batches_to_do, regression_test_data
-    from sr_var.networks import finish_test, tested_model
+    from sr_var.script_util import finish_test, tested_model
     from utils.dist_util import is_main
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         mean_result_folder,
         regression_test_data,
     )
-    from sr_var.networks import finish_test, tested_model
+    from sr_var.script_util import finish_test, tested_model
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 

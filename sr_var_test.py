@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_test_entries
     from sr_var.data.folds import CrossFit
     from sr_var.mean_utils import batches_to_do, regression_test_data
-    from sr_var.networks import finish_test, frozen_means, mean_net_paths, tested_model
+    from sr_var.script_util import finish_test, frozen_means, mean_net_paths, tested_model
     from sr_var.var_utils import SRVarTestLoop, digests, require_same_mean, var_result_folder
     from utils.loops.checkpoint import manifest_beside, step_of
     from utils.runs.start import started

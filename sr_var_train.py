@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
     residuals = from_args(ResidualFlags, args)
-    from sr_var import networks as build
+    from sr_var import script_util as build
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
     from sr_var.losses import start_at_usual_spread

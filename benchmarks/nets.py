@@ -15,7 +15,7 @@ import torch
 
 from models.config import UNetConfig
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
-from sr_var.presets import PRESETS
+from sr_var.flags.nets import PRESETS
 from sr_var.script_util import create_sr_model
 
 UPSAMPLER = "64_256_upsampler"

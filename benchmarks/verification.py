@@ -28,7 +28,7 @@ from benchmarks.reference.verification import mean_and_variance
 from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments
-from sr_var.verify.read.reference import Reference, load_reference
+from sr_var.verify.read.images import Reference, load_reference
 from sr_var.verify.run import verify_all
 from utils.images.files import write_png
 from utils.logger import RunLogger

@@ -36,10 +36,8 @@ class SRMeanTrainLoop(TrainLoop):
 
     Batch: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
 
-    Args:
-        cross_fit: what the data leave out; stored with the checkpoints, for the variance training
-            to rely on.
-        rest: of :class:`TrainLoop`.
+    `cross_fit` is what the data leave out; stored with the checkpoints, for the variance training
+    to rely on.
     """
 
     def __init__(self, *, cross_fit: CrossFit | None = None, **rest: Any) -> None:
@@ -73,13 +71,7 @@ def batches_to_do(
 ) -> list[list[Entry]]:
     """This rank's batches with images that lack results; a dry run takes all.
 
-    Args:
-        results: of the test.
-        entries: all images.
-        batch_size: images a batch.
-        flags: where the images are.
-        sizes: (large, small).
-        log: is told what was removed.
+    `sizes` are (large, small); `log` is told what was removed.
 
     Raises:
         DataError: if the results that are there are of other images of the same names, or as
@@ -89,11 +81,11 @@ def batches_to_do(
         return rank_batches(entries, batch_size)
     results.require_same_orientation()  # a clearer word than that the images differ
     if results.has_own_inputs:
-        _look_at(results, spread(entries), flags, sizes)
+        _require_same_inputs(results, spread(entries), flags, sizes)
     return rank_batches(entries, batch_size, results.pending(entries, log))
 
 
-def _look_at(
+def _require_same_inputs(
     results: ResultFolder, entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int]
 ) -> None:
     flags = dataclasses.replace(flags, cache_dir="", on_bad_image="error")
@@ -115,6 +107,15 @@ def regression_test_data(
         yield low_res_up, Photographs(batch.name, high_res)
 
 
+def save_mean(
+    results: ResultFolder, name: str, file_names: tuple[str, str], mean: torch.Tensor
+) -> None:
+    """Write (3, H, H) in [-1, 1] as an 8-bit picture and as float32 grey levels, unclipped."""
+    png_path, npy_path = (results.path(name, file_name) for file_name in file_names)
+    save_image(png_path, mean)
+    save_array(npy_path, to_hwc(image_to_255(mean)))
+
+
 def mean_result_folder(
     output_dir: str, step: int, model_path: str, *, apply_orientation: bool = False
 ) -> ResultFolder:
@@ -126,10 +127,7 @@ def mean_result_folder(
 class SRMeanTestLoop(TestLoop):
     """Writes the mean of every image: an 8-bit picture and float32 grey levels, unclipped.
 
-    Args:
-        results: where to.
-        num_pictures: how many images go to TensorBoard.
-        rest: of :class:`TestLoop`.
+    `num_pictures` images go to TensorBoard.
     """
 
     def __init__(self, *, results: ResultFolder, num_pictures: int = 50, **rest: Any) -> None:
@@ -141,8 +139,7 @@ class SRMeanTestLoop(TestLoop):
         for i, name in enumerate(batch_kwargs.name):
             mean = output[i].float()  # (3, H, H)
             self._results.save_low_res(name, batch[i])
-            save_image(self._results.path(name, png_file), mean)
-            save_array(self._results.path(name, npy_file), to_hwc(image_to_255(mean)))
+            save_mean(self._results, name, (png_file, npy_file), mean)
             if self._num_pictures > 0:
                 self._num_pictures -= 1
                 images = (batch[i].cpu(), mean.cpu(), batch_kwargs.high_res[i])

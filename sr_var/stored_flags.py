@@ -1,6 +1,7 @@
 """What checkpoints of the super-resolving networks are, and which flags follow them.
 
-To be called once presets have been settled, before the flags are read.
+To be called once presets have been settled, before the flags are read. Flags that contradict a
+checkpoint are a CheckpointError (`ddpm.stored_flags.follow_checkpoint`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,11 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from ddpm.flags import DiffusionFlags
-from ddpm.process import TRAINING_ONLY, denoiser_identity
+from ddpm.process import TRAINING_ONLY
 from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
 from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
@@ -31,6 +30,7 @@ from utils.script_util import FlagValues, defaults, flags_of, free_flags
 from utils.untrusted.pickle_machine import brief
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
+Log = Callable[[str], None]
 _FILE_NAMES = {
     MeanModelFlags: "mean_model_args.pkl",
     VarModelFlags: "var_model_args.pkl",
@@ -39,21 +39,15 @@ _FILE_NAMES = {
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
 _ADDED = frozenset({"use_bf16", "predict_residual"})
 # what the images, low-res and high-res, ask of every network here
-_OF_IMAGES = MappingProxyType({"in_channels": 3, "out_channels": 3, "dims": 2})
-
-
-_CLASSES = MappingProxyType(
-    {
-        MeanModelFlags: "UNetModel",
-        VarModelFlags: "VarianceModel",
-        BaselineModelFlags: "UNetModel",
-    }
-)
+_OF_IMAGES = (("in_channels", 3), ("out_channels", 3), ("dims", 2))
+_FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
+_IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
 
 
 def identity_of(flags: MeanModelFlags) -> Identity:
     """What the checkpoints of a network are: its class and flags."""
-    return Identity(_CLASSES[type(flags)], dict(vars(flags)), free=free_flags(type(flags)))
+    network_class = "VarianceModel" if isinstance(flags, VarModelFlags) else "UNetModel"
+    return Identity(network_class, dict(vars(flags)), free=free_flags(type(flags)))
 
 
 def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
@@ -79,9 +73,7 @@ def save_model_args(path: str, flags: MeanModelFlags) -> None:
     write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(stored, indent=1))
 
 
-def load_model_args(
-    path: str, flags_class: type[MeanModelFlags], log: Callable[[str], None] = print
-) -> FlagValues:
+def load_model_args(path: str, flags_class: type[MeanModelFlags], log: Log = print) -> FlagValues:
     """The stored flags; a flag that the file lacks keeps its default.
 
     Raises:
@@ -107,10 +99,7 @@ def load_model_args(
 
 
 def _checked(
-    stored: FlagValues,
-    flags_class: type[MeanModelFlags],
-    source: str,
-    log: Callable[[str], None],
+    stored: FlagValues, flags_class: type[MeanModelFlags], source: str, log: Log
 ) -> FlagValues:
     known = {one.name: one for one in flags_of(flags_class)}
     unknown = sorted(stored.keys() - known.keys())
@@ -128,7 +117,7 @@ def _checked(
 
 def problem_with_images(flags: Mapping[str, object]) -> str:
     """What a network of the flags could not do with RGB images; empty if nothing."""
-    for name, needed in _OF_IMAGES.items():
+    for name, needed in _OF_IMAGES:
         if flags[name] != needed:
             return (
                 f"{name} {flags[name]} does not fit the images, which are RGB in two dimensions: "
@@ -141,7 +130,7 @@ def flags_of_checkpoint(
     start: Start,
     path: str,
     flags_class: type[MeanModelFlags],
-    log: Callable[[str], None],
+    log: Log,
     *,
     path_flag: str = "",
     must_exist: bool = False,
@@ -149,16 +138,9 @@ def flags_of_checkpoint(
     """The flags that the network of a checkpoint was made with.
 
     Those in the manifest; of an earlier version's or another tool's checkpoint those in the file
-    of model flags.
-
-    Args:
-        start: the checkpoint.
-        path: of the file of model flags.
-        flags_class: whose flags.
-        log: receives notices.
-        path_flag: the flag that named the file, or its folder; empty: nobody did, and the file may
-            be that of another run.
-        must_exist: whether a missing file is an error also where the manifest has the flags.
+    of model flags at `path`. `path_flag` named that file or its folder; where it is empty, nobody
+    did, and the file may be that of another run. With `must_exist` a missing file is an error also
+    where the manifest has the flags.
 
     Raises:
         CheckpointError: as :func:`load_model_args`, or if manifest and file tell of two networks.
@@ -188,14 +170,13 @@ def flags_of_checkpoint(
     return flags
 
 
-def refuse_other_setting(state: JsonObject, name: str, value: Any, before: Any = None) -> None:
-    """Refuses to resume a run with a setting that it was not begun with.
+def refuse_other_setting(
+    state: JsonObject, name: str, value: object, before: object = None
+) -> None:
+    """Refuse to resume a run with a setting that it was not begun with.
 
-    Args:
-        state: stored with the checkpoint; empty for a fresh start or a file of another tool.
-        name: key of the setting.
-        value: of this run, JSON types.
-        before: of a checkpoint that lacks the key.
+    `state` is stored with the checkpoint, empty for a fresh start or a file of another tool; a
+    checkpoint that lacks the key has the value `before`. Values are of JSON types.
 
     Raises:
         CheckpointError: names both values.
@@ -208,9 +189,7 @@ def refuse_other_setting(state: JsonObject, name: str, value: Any, before: Any =
 
 
 def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
-    """Reads a pickled dict of model flags.
-
-    Numpy scalars become Python numbers.
+    """Read a pickled dict of model flags; numpy scalars become Python numbers.
 
     Raises:
         UnsafePickleError: see `load_pickle`.
@@ -231,32 +210,13 @@ def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
     return flags
 
 
-_FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
-_IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
-
-
-def sr_identity(
-    flags: SRDiffusionModelFlags, process: DiffusionFlags, *, is_training: bool
-) -> Identity:
-    """What the checkpoints of the denoiser are (``denoiser_identity``)."""
-    return denoiser_identity("SuperResModel", flags, process, is_training=is_training)
-
-
 def follow_run(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a training, which follow the checkpoint that it starts from.
-
-    Raises:
-        CheckpointError: for flags that contradict the run to resume.
-    """
+    """The arguments of a training of the denoiser, which follow the checkpoint it starts from."""
     return follow_checkpoint(args, start_of_run(args, args.model_save_dir), _FLAGS)
 
 
 def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a script that uses the denoiser of ``--model_path``.
-
-    Raises:
-        CheckpointError: for flags that contradict it.
-    """
+    """The arguments of a script that uses the denoiser of `--model_path`."""
     return follow_checkpoint(args, start_of_file(args.model_path), _IN_USE)
 
 
@@ -285,11 +245,7 @@ def follow_net_run(
 
 
 def follow_net(args: argparse.Namespace, flags_class: type[MeanModelFlags]) -> argparse.Namespace:
-    """The arguments of a script that tests the net of `--model_path`, whose model flags count.
-
-    Raises:
-        CheckpointError: as :func:`follow_net_run`.
-    """
+    """The arguments of a script that tests the net of `--model_path`, whose model flags count."""
     return _follow_net(args, start_of_file(args.model_path), flags_class)
 
 

@@ -30,7 +30,6 @@ from utils.untrusted.pickles import dump_pickle
 
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
-# variances are computed in units of [-1, 1] squared and stored in squared grey levels
 
 
 def check_loss(loss: str, last_layer_type: str) -> None:
@@ -45,9 +44,8 @@ def check_loss(loss: str, last_layer_type: str) -> None:
 def with_mean(mean_model: torch.nn.Module, net_input: Tensor | FoldedInput) -> Tensor:
     """What the variance net sees: the low-res image and the frozen net's mean, (N, 6, H, H).
 
-    Args:
-        mean_model: a mean net, or those of cross-fitting (``FoldedMean``).
-        net_input: (N, 3, H, H) upsampled low-res images; with their folds, each meets its net.
+    `net_input`: (N, 3, H, H) upsampled low-res images; with their folds, each meets its net
+    (`FoldedMean`).
     """
     low_res_up, *fold = net_input if isinstance(net_input, FoldedInput) else (net_input,)
     with torch.inference_mode():
@@ -61,12 +59,10 @@ def digests(paths: Sequence[str]) -> list[str]:
 
 
 def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str) -> None:
-    """Refuses a mean net that a variance net was not trained on.
+    """Refuse a mean net that `what`, a variance net, was not trained on.
 
-    Args:
-        state: stored with the variance net; one of another tool or version says nothing.
-        mean_digests: of the mean net that is given, or of those of all folds.
-        what: the variance net, for the message.
+    Its `state` is stored with it; one of another tool or version says nothing. `mean_digests` are
+    of the mean net that is given, or of those of all folds.
 
     Raises:
         CheckpointError: names both sides.
@@ -87,13 +83,10 @@ def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str)
 class SRVarTrainLoop(TrainLoop):
     """Squared error, or another loss with its minimiser, against the mean net's squared residual.
 
-    Args:
-        mean_model: frozen here, in evaluation mode.
-        loss: ``squared_error`` or ``itakura_saito``; the latter for a positive model.
-        cross_fit: whose residuals the data ask for; stored with the checkpoints.
-        mean_digests: sha256 of the mean net's file (of each fold's), stored with the checkpoints:
-            the variance is that of this mean's residuals.
-        rest: of :class:`TrainLoop`; batch and label as for the mean net.
+    `mean_model` is frozen here, in evaluation mode; `loss` is ``squared_error`` or, for a positive
+    model, ``itakura_saito``. Stored with the checkpoints: `cross_fit`, whose residuals the data ask
+    for, and `mean_digests`, the sha256 of the mean net's file (of each fold's), since the variance
+    is that of this mean's residuals. Batch and label as for the mean net.
     """
 
     def __init__(
@@ -144,6 +137,12 @@ class SRVarTrainLoop(TrainLoop):
             self.logger.image("low_res | std | abs_error", picture, self.step)
 
 
+def save_variance(path: str, variance: torch.Tensor) -> None:
+    """Write (3, H, H) in units of [-1, 1] squared as float32 squared grey levels, HWC."""
+    require_finite(variance, path)
+    dump_pickle(to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32), path)
+
+
 def var_result_folder(
     output_dir: str,
     step: int,
@@ -158,13 +157,7 @@ def var_result_folder(
 
 
 class SRVarTestLoop(TestLoop):
-    """Writes the variance of every image: float32 squared grey levels, HWC, not clipped.
-
-    Args:
-        mean_model: the frozen mean net.
-        results: where to.
-        rest: of :class:`TestLoop`.
-    """
+    """Writes the variance of every image: float32 squared grey levels, HWC, not clipped."""
 
     def __init__(self, *, mean_model: torch.nn.Module, results: ResultFolder, **rest: Any) -> None:
         super().__init__(**rest)
@@ -179,7 +172,4 @@ class SRVarTestLoop(TestLoop):
     def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, batch[i])
-            path = self._results.path(name, self._results.file_names[0])
-            require_finite(output[i], path)
-            variance = to_hwc(output[i].float() * HALF_RANGE_255**2).astype(np.float32)
-            dump_pickle(variance, path)
+            save_variance(self._results.path(name, self._results.file_names[0]), output[i])

@@ -80,13 +80,10 @@ class CrossFit:
         return dataclasses.asdict(self)
 
     def require_unseen(self, fold: int, path: str, state: JsonObject) -> None:
-        """Refuses a mean net that has seen the images of a fold.
+        """Refuse a mean net, whose residuals are wanted in a fold, if it has seen its images.
 
-        Args:
-            fold: whose residuals the net is for.
-            path: of its checkpoint.
-            state: stored with the checkpoint; empty for one of another tool, of which nothing can
-                be known.
+        `state` is stored with its checkpoint; of one of another tool, which has none, nothing can
+        be known.
 
         Raises:
             CheckpointError: names what the net left out, and what to train.
@@ -115,11 +112,7 @@ class FoldedInput(NamedTuple):
 
 
 class FoldedMean(nn.Module):
-    """K frozen mean nets as one.
-
-    Args:
-        nets: the k-th has not seen the images of fold k.
-    """
+    """K frozen mean nets as one; the k-th has not seen the images of fold k."""
 
     def __init__(self, nets: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -148,10 +141,7 @@ class FoldedMean(nn.Module):
 class Leakage:
     """Mean squared residuals in grey levels² of the same images under two kinds of nets.
 
-    Attributes:
-        in_fold: under the K − 1 nets that were trained on the image.
-        out_of_fold: under the net that was not.
-        num_images: how many images.
+    `in_fold`: the K − 1 nets that were trained on the image; `out_of_fold`: the one that was not.
     """
 
     in_fold: float
@@ -173,9 +163,7 @@ def squared_residuals(model: FoldedMean, low_res_up: Tensor, high_res: Tensor) -
 def split_residuals(squared: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
     """(average over images of the K − 1 nets that saw them, of the net that did not).
 
-    Args:
-        squared: (N, K).
-        fold: (N,) integers in [0, K).
+    `squared` is (N, K), `fold` (N,) integers in [0, K).
     """
     out_of_fold = squared.gather(1, fold[:, None])[:, 0]  # (N,)
     in_fold = (squared.sum(dim=1) - out_of_fold) / (squared.shape[1] - 1)
@@ -189,13 +177,9 @@ def measure_leakage(
     num_images: int,
     device: torch.device,
 ) -> Leakage:
-    """Both residuals on at least ``num_images`` training images a process (all processes agree).
+    """Both residuals on at least ``num_images`` > 0 training images a process (all agree).
 
-    Args:
-        model: on the device.
-        batches: endless, with the high-res images (N, 3, H, H) as labels.
-        num_images: positive.
-        device: where to compute.
+    `batches` are endless, with the high-res images (N, 3, H, H) as labels.
     """
     sums, count = torch.zeros(2, dtype=torch.float64), 0
     for batch, high_res in batches:

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -40,16 +41,10 @@ ALL_FILE, TRAIN_FILE, TEST_FILE = (
 def write_split(
     folder: str, parts: Mapping[str, Info], *, overwrite: bool, log: Callable[[str], None]
 ) -> None:
-    """Writes the dicts.
+    """Write the dicts, `parts` by file name, into `--output_dir`.
 
-    Files of another split go before the first one is written, so that a kill leaves no two splits
-    beside each other.
-
-    Args:
-        folder: ``--output_dir``.
-        parts: file name → content: all images, those for training, those for testing.
-        overwrite: whether another split may be replaced.
-        log: receives a line about each file, and what changes.
+    Files of another split, which may be replaced with `overwrite`, go before the first one is
+    written, so that a kill leaves no two splits beside each other.
 
     Raises:
         DataError: if another split is there and may not be replaced; says how they differ.
@@ -86,8 +81,9 @@ def _changes(folder: str, there: list[str], parts: Mapping[str, Info]) -> str:
             return f"{file} cannot be read"
     if all(dict(info) == parts[file] for file, info in stored.items()):
         return ""
-    old, new = (_sides(dicts) for dicts in (stored, parts))
-    (old_labels, old_train, old_test), (new_labels, new_train, new_test) = old, new
+    (old_labels, old_train, old_test), (new_labels, new_train, new_test) = map(
+        _sides, (stored, parts)
+    )
     both = old_labels.keys() & new_labels.keys()
     num_moved = len(old_train & new_test) + len(old_test & new_train)
     num_relabelled = sum(old_labels[name] != new_labels[name] for name in both)
@@ -98,9 +94,7 @@ def _changes(folder: str, there: list[str], parts: Mapping[str, Info]) -> str:
     )
 
 
-def _sides(
-    dicts: Mapping[str, Info],
-) -> tuple[dict[str, int], set[str], set[str]]:
+def _sides(dicts: Mapping[str, Info]) -> tuple[dict[str, int], set[str], set[str]]:
     """(label of each image, training images, test images) of the dicts by file name."""
     labels: dict[str, int] = {}
     sides: dict[str, set[str]] = {TRAIN_FILE: set(), TEST_FILE: set()}
@@ -150,20 +144,20 @@ def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[
 def look_at_all(
     names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
 ) -> dict[str, ImageFacts] | None:
-    """Decodes every image; None if a signal stopped it (what was found is remembered).
+    """Decode every image: those that are whole, and what their files say.
 
-    Returns:
-        The images that are whole, and what their files say.
+    None if a signal stopped it; what was found is remembered.
 
     Raises:
         DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
     """
     journal = os.path.join(flags.output_dir, _CHECKED_FILE)
-    good = (
-        {} if flags.dry_run else _still_good(_read_journal(journal, flags.data_dir), names, flags)
-    )
+    good: dict[str, ImageFacts] = {}
+    if not flags.dry_run:
+        good = _still_good(_read_journal(journal, flags.data_dir), names, flags)
     bad: set[str] = set()
     todo = [name for name in names if name not in good]
+    look = partial(_look, flags=flags)
     num_threads = chosen_threads(flags.num_threads)
     stop = StopFlag()
     with (
@@ -175,7 +169,7 @@ def look_at_all(
         for start in range(0, len(todo), 1024):
             chunk = todo[start : start + 1024]
             marks = _marks(chunk, flags)
-            for name, found in zip(chunk, pool.map(_look(flags), chunk), strict=True):
+            for name, found in zip(chunk, pool.map(look, chunk), strict=True):
                 if isinstance(found, BadImageError):
                     bad.add(name)
                     log(f"damaged: {found}")
@@ -194,15 +188,12 @@ def look_at_all(
     return {name: good[name] for name in names if name not in bad}
 
 
-def _look(flags: DataInfoFlags) -> Callable[[str], ImageFacts | BadImageError]:
-    def look(name: str) -> ImageFacts | BadImageError:
-        path = resolve_image_path(flags.data_dir, name)
-        try:
-            return read_image(path, apply_orientation=flags.apply_orientation).facts
-        except BadImageError as error:
-            return error
-
-    return look
+def _look(name: str, flags: DataInfoFlags) -> ImageFacts | BadImageError:
+    path = resolve_image_path(flags.data_dir, name)
+    try:
+        return read_image(path, apply_orientation=flags.apply_orientation).facts
+    except BadImageError as error:
+        return error
 
 
 def _marks(names: Sequence[str], flags: DataInfoFlags) -> dict[str, str]:
@@ -269,13 +260,10 @@ def _classes(
 
 
 def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> bool:
-    """The whole job: scan, check, split, write the three pickles.
-
-    Returns:
-        False if a signal stopped the check.
+    """Scan, check, split, write the three pickles; False if a signal stopped the check.
 
     Raises:
-        DataError: for damaged images, or if another split is there (``info_files.write_split``).
+        DataError: for damaged images, or if another split is there.
     """
     names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if not flags.dry_run:

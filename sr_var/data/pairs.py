@@ -33,13 +33,7 @@ class Photographs(NamedTuple):
 def regression_pair(
     high_res_uint8: torch.Tensor, small_size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(low-res image upsampled bilinearly, high-res image) on the device.
-
-    Args:
-        high_res_uint8: (N, 3, H, H) grey levels.
-        small_size: side of the low-res image that the pair is about.
-        device: where to compute.
-    """
+    """(low-res image upsampled bilinearly, high-res image) on the device, of (N, 3, H, H) bytes."""
     high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
     low_res = area_downsample(high_res, small_size)
     return bilinear_upsample(low_res, high_res.shape[-1]), high_res
@@ -83,14 +77,10 @@ def load_regression_data(
 def rank_batches(
     entries: Sequence[Entry], batch_size: int, pending: Iterable[Entry] | None = None
 ) -> list[list[Entry]]:
-    """This rank's share of the images, each once and in order.
+    """This rank's share of the images, each once and in order; or the batches with pending ones.
 
-    Args:
-        entries: all images.
-        batch_size: images a batch.
-        pending: only the batches that hold one of these. Their other images are computed again: a
-            result depends in its last bits on what else is in its batch, and a run that was
-            stopped should leave what one run leaves.
+    The other images of these are computed again: a result depends in its last bits on what else is
+    in its batch, and a run that was stopped should leave what one run leaves.
     """
     batches = [[entries[i] for i in batch] for batch in shard_batches(len(entries), batch_size)]
     if pending is None:

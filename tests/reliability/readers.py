@@ -105,8 +105,7 @@ def _summary(path: str) -> None:
 
 
 def _budget(path: str) -> None:
-    summary = {"budget": read_budget(os.path.dirname(path))}
-    plots._budget(summary)
+    plots._budget(read_budget(os.path.dirname(path)))
 
 
 def _evaluation(path: str) -> None:

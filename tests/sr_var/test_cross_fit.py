@@ -14,7 +14,7 @@ from sr_var.data.folds import CrossFit, FoldedInput, FoldedMean, measure_leakage
 from sr_var.data.pairs import load_regression_data
 from sr_var.flags.scripts import DataFlags, MeanNetFlags, MeanTrainFlags
 from sr_var.mean_utils import SRMeanTrainLoop
-from sr_var.networks import mean_net_paths
+from sr_var.script_util import mean_net_paths
 from sr_var.var_utils import SRVarTrainLoop, with_mean
 from tests.tiny import LARGE, SMALL, TinyData
 from utils.images.dataset import Entry

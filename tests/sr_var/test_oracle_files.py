@@ -14,7 +14,7 @@ from PIL import Image
 from sr_var.base_dataset import load_entries
 from sr_var.data.oracle import cut_low_res, law_of, plan_crops, split_photos, write_oracle
 from sr_var.degradation import area_downsample
-from sr_var.flags.oracle import OracleDataFlags
+from sr_var.flags.scripts import OracleDataFlags
 from sr_var.results.moments import load_moments
 from tests.tiny import ROOT, run, tree, words, write_photos
 from utils.images.pixels import bytes_to_image

@@ -65,11 +65,8 @@ def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, 
     share with |z| ≤ Φ⁻¹(½ + p/200); ``interval_score_90`` the mean of
     2 z₉₀ √v + 20 max(|y − m| − z₉₀ √v, 0) (Gneiting and Raftery, "Strictly proper scoring rules",
     2007, eq. 43); ``sharpness_mean_std`` the mean of √v; ``mean_variance`` that of v.
-
-    Args:
-        high_res: y, any shape.
-        mean: m, same shape.
-        variance: v; values below 1/12 are raised to it and counted (``num_floored``).
+    y, m and v have one shape; values of v below 1/12 are raised to it and counted
+    (``num_floored``).
     """
     is_low = variance < VARIANCE_FLOOR
     v = np.where(is_low, VARIANCE_FLOOR, variance).ravel()

@@ -46,8 +46,11 @@ _IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
 
 def identity_of(flags: MeanModelFlags) -> Identity:
     """What the checkpoints of a network are: its class and flags."""
-    network_class = "VarianceModel" if isinstance(flags, VarModelFlags) else "UNetModel"
-    return Identity(network_class, dict(vars(flags)), free=free_flags(type(flags)))
+    return Identity(_class_of(type(flags)), dict(vars(flags)), free=free_flags(type(flags)))
+
+
+def _class_of(flags_class: type[MeanModelFlags]) -> str:
+    return "VarianceModel" if issubclass(flags_class, VarModelFlags) else "UNetModel"
 
 
 def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
@@ -236,7 +239,7 @@ def follow_net_run(
         return _follow_net(args, start, flags_class)
     network = start.manifest.get("network")
     made = network.get("class") if isinstance(network, dict) else None
-    if made in (None, _CLASSES[flags_class]):  # else who loads it says that it does not fit
+    if made in (None, _class_of(flags_class)):  # else who loads it says that it does not fit
         args = follow_checkpoint(args, start, flags_of(flags_class))
     problem = problem_with_images(vars(args))
     if problem:

@@ -240,10 +240,13 @@ def _what_changed(
     free: Set[str],
     start: Start,
 ) -> Iterator[str]:
-    """Says which flags are those of the checkpoint: a warning where others were given."""
+    """Say which flags are those of the checkpoint: a warning where others were given.
+
+    Where stored flags are always in charge, as those of the nets are, only what they overrule.
+    """
     overruled = [name for name in sorted(changed) if name in args.given_flags]
     left_out = [name for name in sorted(changed) if name not in args.given_flags]
-    if left_out:
+    if left_out and not start.is_in_charge:
         listed = ", ".join(f"--{name} {shown(values[name])}" for name in left_out)
         yield f"notice: flags that were left out are those of {start.path}: {listed}"
     if overruled:

@@ -27,7 +27,7 @@ def create_parser() -> FlagParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs all commands of the preset; returns the exit code of the one that did not finish."""
+    """Run all commands of the preset; return the exit code of the one that did not finish."""
     flags = from_args(DemoFlags, create_parser().parse_args(argv))
     preset = QUICK if flags.quick else FULL
     steps, started = commands(preset), time.monotonic()

@@ -72,7 +72,7 @@ def mean_net(side: int, width: int) -> UNetModel:
 
 
 def fill(model: Any, seed: int = 0) -> Any:
-    """Draws every parameter: weights with variance 1 / fan-in, scales near 1, biases near 0."""
+    """Draw every parameter: weights with variance 1 / fan-in, scales near 1, biases near 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

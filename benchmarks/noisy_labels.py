@@ -69,7 +69,7 @@ def measure(num_steps: int, *, has_compiled: bool) -> dict[str, float]:
 
 
 def main() -> int:
-    """Prints the medians."""
+    """Print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num_steps", type=int, default=100)
     parser.add_argument("--compile", action="store_true", help="half a minute more")

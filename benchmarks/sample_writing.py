@@ -111,7 +111,7 @@ class Sampling:
         self.shares: dict[str, list[float]] = {name: [] for name in names}
 
     def run(self, place: str, how: str) -> Path:
-        """Draws and writes everything; the folder of the image."""
+        """Draw and write everything; the folder of the image."""
         flags, folder = self._flags, self._root / f"samples_{next(self._numbers)}"
         sampler = SRSampler(
             model=self._models[place],  # type: ignore[arg-type]

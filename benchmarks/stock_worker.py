@@ -102,7 +102,7 @@ class StockWorker:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Answers until the input ends."""
+    """Answer until the input ends."""
     args: argparse.Namespace = make_parser(__doc__, worker=WorkerFlags).parse_args(argv)
     flags = from_args(WorkerFlags, args)
     torch.set_num_threads(flags.threads)

@@ -181,7 +181,7 @@ def targets_of(measured: Measurement, ways: Ways, memory: dict[str, int]) -> lis
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Makes the image, measures, prints, writes."""
+    """Make the image, measure, print, write."""
     parser = make_parser(__doc__, benchmark=VerificationBenchFlags)
     flags = from_args(VerificationBenchFlags, parser.parse_args(argv))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The flags that every diffusion task has; no torch, so that ``--help`` answers at once."""
+"""The flags that every diffusion task has; no torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class SamplerFlags(TrainedFlags, Compute, AutoBatch, Output, ScriptFlags):
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
 
     def __post_init__(self) -> None:
-        """Refuses two samplers at once."""
+        """Refuse two samplers at once."""
         if self.use_ddim and self.sampler not in ("", "ddim"):
             raise ValueError(
                 f"--use_ddim True and --sampler {self.sampler} contradict each other; leave out one"
@@ -106,7 +106,7 @@ class SamplerFlags(TrainedFlags, Compute, AutoBatch, Output, ScriptFlags):
 
     @property
     def chosen_sampler(self) -> str:
-        """``sampler``; where that is left out, ancestral or what ``use_ddim`` asks for."""
+        """`sampler`; where that is left out, ancestral or what `use_ddim` asks for."""
         return self.sampler or ("ddim" if self.use_ddim else "ancestral")
 
 
@@ -145,8 +145,8 @@ def settle_preset(
 ) -> argparse.Namespace:
     """The arguments with the preset's values for the flags that were not given.
 
-    They count as given. ``path_flag``, where the script has it, becomes
-    ``<checkpoint_dir>/<published file>``.
+    They count as given. `path_flag`, where the script has it, becomes
+    `<checkpoint_dir>/<published file>`.
     """
     name = getattr(args, flag)
     if not name:

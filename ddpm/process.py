@@ -66,7 +66,7 @@ def training_process(flags: Flags, log: Callable[[str], None]) -> Flags:
 
 
 def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> ScheduleSampler:
-    """How training draws its timesteps: ``uniform`` or ``loss-second-moment``."""
+    """How training draws its timesteps: `uniform` or `loss-second-moment`."""
     from diffusion.timesteps import create_named_schedule_sampler
 
     return create_named_schedule_sampler(name, diffusion.num_timesteps)
@@ -120,10 +120,10 @@ def setting_defaults(*flags: type[Any]) -> JsonObject:
 
 
 def warn_of_lost_std(diffusion: GaussianDiffusion, log: Callable[[str], None]) -> None:
-    """Warns when the last step alone loses more than 5 % of a std of 5 grey levels.
+    """Warn when the last step alone loses more than 5 % of a std of 5 grey levels.
 
     Every sampler ends with a jump from the noise at the first timestep to the predicted image
-    (``diffusion.samplers.std_share_of_last_jump``).
+    (`diffusion.samplers.std_share_of_last_jump`).
     """
     from diffusion.samplers import last_noise_level, std_share_of_last_jump
 

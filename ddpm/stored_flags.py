@@ -41,7 +41,7 @@ def known_classes(state: JsonObject, path: str) -> list[str]:
     """The names that a checkpoint keeps.
 
     Args:
-        state: what its manifest has under ``state``.
+        state: what its manifest has under `state`.
         path: of the checkpoint, for the message.
 
     Raises:
@@ -80,7 +80,7 @@ def _more(found: Sequence[str]) -> str:
 
 
 def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: str) -> None:
-    """Refuses images whose class the network knows by another label, or does not know.
+    """Refuse images whose class the network knows by another label, or does not know.
 
     Args:
         entries: labelled images.
@@ -106,7 +106,7 @@ def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: s
 
 
 def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
-    """Refuses labels that a class-conditional model (``num_classes`` not None) does not know.
+    """Refuse labels that a class-conditional model (`num_classes` not None) does not know.
 
     Raises:
         DataError: names the first such image and the remedy.
@@ -176,7 +176,7 @@ def start_of_run(args: argparse.Namespace, folder: str) -> Start:
     """The checkpoint that a training goes on from, or whose weights it takes.
 
     Args:
-        args: of a training (``utils.flags.training``).
+        args: of a training (`utils.flags.training`).
         folder: of its checkpoints.
     """
     name = args.resume_checkpoint
@@ -258,6 +258,6 @@ def _what_changed(
 
 
 def _is_same_words(made: Any, asked: Any) -> bool:
-    """Whether two lists differ in blanks alone, as ``16, 8`` and ``16,8``."""
+    """Whether two lists differ in blanks alone, as `16, 8` and `16,8`."""
     are_words = isinstance(made, str) and isinstance(asked, str)
     return are_words and "".join(made.split()) == "".join(asked.split())

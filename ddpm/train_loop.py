@@ -1,6 +1,6 @@
 """Training of a denoising network: the loss of a process at random timesteps; names of classes.
 
-Drawing samples is the business of ``diffusion.samplers`` and of the tasks.
+Drawing samples is the business of `diffusion.samplers` and of the tasks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class NamesClasses(TrainLoop):
         return {**super().extra_state(), CLASSES_KEY: self.class_names}
 
     def load_extra_state(self, state: JsonObject) -> None:
-        """Takes back what :meth:`extra_state` gave.
+        """Take back what `extra_state` gave.
 
         Raises:
             CheckpointError: if the classes are others now.
@@ -82,12 +82,12 @@ class Noising(NamedTuple):
 class DiffusionTrainLoop(TrainLoop):
     """The loss of the diffusion process, weighted by how its timesteps were drawn.
 
-    Batch: a :class:`Noising`; label: the clean image.
+    Batch: a `Noising`; label: the clean image.
 
     Args:
         diffusion: the process, not respaced.
         schedule_sampler: the one that the data draws t from.
-        rest: of :class:`TrainLoop`.
+        rest: of `TrainLoop`.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class DiffusionTrainLoop(TrainLoop):
 
     @abstractmethod
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
-        """As in :class:`TrainLoop`."""
+        """As in `TrainLoop`."""
 
     def extra_state(self) -> JsonObject:
         """What the schedule sampler has learned about the losses."""
@@ -125,7 +125,7 @@ class DiffusionTrainLoop(TrainLoop):
         return {"schedule_sampler": {name: value.tolist() for name, value in state.items()}}
 
     def load_extra_state(self, state: JsonObject) -> None:
-        """Takes back what :meth:`extra_state` gave."""
+        """Take back what `extra_state` gave."""
         stored = state.get("schedule_sampler", {})
         if stored:
             self.schedule_sampler.load_state_dict({k: torch.tensor(v) for k, v in stored.items()})

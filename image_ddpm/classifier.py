@@ -1,6 +1,6 @@
 """The noise-aware classifier: from flags to the network, its training, and the guide it becomes.
 
-arXiv 2105.05233, section 4; the gradient is ``diffusion.guidance``'s.
+arXiv 2105.05233, section 4; the gradient is `diffusion.guidance`'s.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def create_classifier(
 
 
 def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> FlagValues:
-    """The keywords of :func:`create_classifier` for a trained classifier."""
+    """The keywords of `create_classifier` for a trained classifier."""
     return {**{name: getattr(flags, name) for name in defaults(ClassifierFlags)}, **image}
 
 
@@ -210,7 +210,7 @@ def load_noisy_images(
     device: torch.device,
     log: Log,
 ) -> TrainData:
-    """Endless shuffled batches for :class:`ClassifierTrainLoop`; t is uniform, or 0 without noise.
+    """Endless shuffled batches for `ClassifierTrainLoop`; t is uniform, or 0 without noise.
 
     Raises:
         DataError: if a batch is larger than the data.

@@ -137,9 +137,9 @@ def load_train_images(
     device: torch.device,
     log: Log,
 ) -> TrainData:
-    """Endless shuffled batches of ``Noising`` and the images, (N, C, H, H) in [-1, 1].
+    """Endless shuffled batches of `Noising` and the images, (N, C, H, H) in [-1, 1].
 
-    A class-conditional network is given their labels, ``y``. With ``class_dropout``, a label is
+    A class-conditional network is given their labels, `y`. With `class_dropout`, a label is
     replaced by 'none' as a function of (seed, position in the stream).
 
     Raises:

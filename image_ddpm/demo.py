@@ -146,7 +146,7 @@ class Drawn:
 
 
 def write_report(preset: Preset) -> str:
-    """Writes `report.html`; returns its path.
+    """Write `report.html`; return its path.
 
     Raises:
         OSError: if a command of the demo has not left its figures.

@@ -183,7 +183,7 @@ class ImageSampleFlags(SamplerFlags, ResultFlags):
 
     @property
     def chosen_labels(self) -> tuple[str, ...]:
-        """The parts of ``labels``: numbers, or names of classes."""
+        """The parts of `labels`: numbers, or names of classes."""
         return tuple(part.strip() for part in self.labels.split(",") if part.strip())
 
 
@@ -223,7 +223,7 @@ def with_folders(flags: Flags) -> Flags:
 
 
 def save_dir_of(args: argparse.Namespace) -> str:
-    """Where the checkpoints of a training are, before :func:`with_folders`; empty: nowhere yet."""
+    """Where the checkpoints of a training are, before `with_folders`; empty: nowhere yet."""
     return args.model_save_dir or args.log_dir or _folder_of_environment()
 
 

@@ -45,7 +45,7 @@ def channel_mult(image_size: int, text: str, flag: str = "--channel_mult") -> tu
 
 
 def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> FlagValues:
-    """The keywords of :func:`create_image_model`."""
+    """The keywords of `create_image_model`."""
     return {**vars(flags), "learn_sigma": process.learn_sigma}
 
 

@@ -1,6 +1,6 @@
 """Bits per dimension of images under a diffusion model, and the terms that they consist of.
 
-The bound is ``diffusion.bound``'s; the noise of an image is a function of (seed, its name).
+The bound is `diffusion.bound`'s; the noise of an image is a function of (seed, its name).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class LikelihoodMeasure:
         return len(self.entries)
 
     def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> bool:
-        """Measures what is missing of this process's share; False if a signal stopped it.
+        """Measure what is missing of this process's share; False if a signal stopped it.
 
         Raises:
             DataError: for a damaged image, or one of this share that was another one when it was
@@ -124,7 +124,7 @@ class LikelihoodMeasure:
         return True
 
     def _require_same_images(self, store: PartStore, share: range, stop: StopFlag) -> None:
-        """Refuses to add to results of other images of these names; older parts do not tell."""
+        """Refuse to add to results of other images of these names; older parts do not tell."""
         kept = {i: place for i, place in store.places().items() if i in share}
         sums = {
             path: read_part(path).get(_CHECKSUM) for path in {path for path, _ in kept.values()}
@@ -140,9 +140,9 @@ class LikelihoodMeasure:
     def measure(
         self, indices: Sequence[int], is_stopped: Callable[[], bool] = lambda: False
     ) -> dict[str, NDArray[np.float64]]:
-        """``total_bpd``, ``prior_bpd`` (n,) and the terms ``vb``, ``xstart_mse``, ``mse`` (n, T).
+        """`total_bpd`, `prior_bpd` (n,) and the terms `vb`, `xstart_mse`, `mse` (n, T).
 
-        Terms are in the order of the timesteps, from t = 0 on; ``crc32`` (n,) is of the images.
+        Terms are in the order of the timesteps, from t = 0 on; `crc32` (n,) is of the images.
         """
         items = [item for index in indices if (item := self.crops[index]) is not None]
         pixels = torch.stack([item.image for item in items])
@@ -181,7 +181,7 @@ def _checksum(item: CropItem) -> int:
 
 
 def write_results(store: PartStore, output_dir: str, num_images: int) -> Results:
-    """Writes `results.json` and `nll.npz` of all images; returns the former's content.
+    """Write `results.json` and `nll.npz` of all images; return the former's content.
 
     Raises:
         DataError: for a part that cannot be read, or images without a finite bound.
@@ -291,7 +291,7 @@ def _problem(name: str, data_dir: str) -> str:
 
 
 def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
-    """Remembers what results of the output folder depend on; refuses (DataError) anything else."""
+    """Remember what results of the output folder depend on; refuse (DataError) anything else."""
     network, process, data, nll = flags
     names = "\n".join(f"{entry.name} {entry.y}" for entry in entries)
     settings = {
@@ -325,7 +325,7 @@ def dry_run(measure: LikelihoodMeasure, log: Log) -> None:
 
 
 def finish_measure(store: PartStore, output_dir: str, num_images: int, log: Log) -> None:
-    """Writes the results if all parts are there; the parts stay, so that more images may join."""
+    """Write the results if all parts are there; the parts stay, so that more images may join."""
     with store.finishing() as is_ours:
         if not is_ours:
             log("this process is done; the last one of the others writes the results")

@@ -1,4 +1,4 @@
-"""``training.pt`` and ``test.pt``: a tuple of uint8 images (N, 28, 28) and int64 labels (N,).
+"""`training.pt` and `test.pt`: a tuple of uint8 images (N, 28, 28) and int64 labels (N,).
 
 Made from the four IDX files of MNIST or of a set of EMNIST, or from scikit-learn's handwritten
 digits, which need no download. Reading is safe: nothing in the files is executed.
@@ -158,7 +158,7 @@ def _problem(content: Any, num_classes: int | None) -> str:
 
 
 def save_split(data_dir: str, split: str, images: torch.Tensor, labels: torch.Tensor) -> str:
-    """Writes one of the two files; returns its path."""
+    """Write one of the two files; return its path."""
     make_folder(data_dir)
     path = os.path.join(data_dir, f"{split}.pt")
     with atomic_write(path) as file:
@@ -241,7 +241,7 @@ def describe_split(images: torch.Tensor, labels: torch.Tensor) -> dict[str, obje
 def write_splits(
     data_dir: str, splits: Mapping[str, Split], *, overwrite: bool = False
 ) -> list[str]:
-    """Writes both files; what is there with the same content stays. Returns a line about each.
+    """Write both files; what is there with the same content stays. Returns a line about each.
 
     Files of other content go before the first one is written, so that a kill leaves none of two
     data sets beside each other.

@@ -42,14 +42,14 @@ def held_out_file(path: str) -> str:
 
 
 def save_labels(path: str, noisy: NoisyLabels) -> None:
-    """Writes a file."""
+    """Write a file."""
     make_folder(os.path.dirname(path) or ".")
     rows = zip(noisy.labels.tolist(), noisy.law.tolist(), strict=True)
     dump_pickle([(label, law) for label, law in rows], path)
 
 
 def load_labels(path: str, num_images: int, num_classes: int = NUM_CLASSES) -> NoisyLabels:
-    """Reads a file, whoever wrote it; nothing in it is executed.
+    """Read a file, whoever wrote it; nothing in it is executed.
 
     Raises:
         DataError: if it is missing, damaged, of another number of images, or holds no laws.
@@ -96,7 +96,7 @@ def _problem(labels: Labels, law: Array, num_classes: int) -> str:
 
 
 def save_with_record(path: str, noisy: NoisyLabels, data: Record, drawn: Record) -> None:
-    """Writes labels of the images `data`, and the record of how they were drawn."""
+    """Write labels of the images `data`, and the record of how they were drawn."""
     make_folder(os.path.dirname(path) or ".")
     content = {"labels": _digest(noisy), "data": dict(data), **drawn}
     write_json_atomic(f"{path}.json", content)
@@ -111,7 +111,7 @@ def load_for(
     log: Log,
     num_classes: int = NUM_CLASSES,
 ) -> NoisyLabels:
-    """Reads labels that were drawn for the images `data`, of which `right` are the right ones.
+    """Read labels that were drawn for the images `data`, of which `right` are the right ones.
 
     A file without a record is taken for theirs with a notice, unless its name tells of a law that
     these images do not have. `noise` is the `noise_type` and `alpha` that is asked for.
@@ -145,7 +145,7 @@ def load_for(
 
 
 def refuse_to_replace(path: str, data: Record, drawn: Record, log: Log) -> None:
-    """Refuses (DataError) to replace labels that were drawn otherwise, or for other images.
+    """Refuse (DataError) to replace labels that were drawn otherwise, or for other images.
 
     A file without a record is replaced with a notice.
     """
@@ -163,7 +163,7 @@ def refuse_to_replace(path: str, data: Record, drawn: Record, log: Log) -> None:
 
 
 def require_one_draw(path: str, held_out_path: str) -> None:
-    """Refuses (DataError) labels of training and test images that two runs drew, where both say."""
+    """Refuse (DataError) labels of training and test images that two runs drew, where both say."""
     one, other = _read_record(path), _read_record(held_out_path)
     if one is None or other is None:
         return
@@ -183,7 +183,7 @@ def _read_record(path: str) -> Record | None:
 
 
 def _require_plausible(path: str, law: Array, right: Labels) -> None:
-    """Refuses laws that are nearer to those of other images, where the file's name tells them."""
+    """Refuse laws that are nearer to those of other images, where the file's name tells them."""
     match = _NAMED.fullmatch(os.path.basename(path))
     if match is None:
         return

@@ -79,7 +79,7 @@ def generated_law(log_probabilities: Array, labels: Labels, alpha: float) -> Arr
 
 
 def flip_points(log_probabilities: Array, labels: Labels) -> Array:
-    """The α below which :func:`generated_law` has a larger class than the right one, (N,).
+    """The α below which `generated_law` has a larger class than the right one, (N,).
 
     With r the largest share of the rest, αp = (1 − αp) r at α = r / (p (1 + r)); above 1 where the
     clean net itself is wrong.

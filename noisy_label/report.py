@@ -228,7 +228,7 @@ def _with_interval(value: Mean) -> str:
 
 
 def write_report(log_dir: str, summary: Summary) -> str:
-    """Writes the page; returns its path."""
+    """Write the page; return its path."""
     path = os.path.join(log_dir, "report.html")
     write_text_atomic(path, report_page(summary).render())
     return path

@@ -1,6 +1,6 @@
 """Every noise type × share of right labels × seed: runs that finish one by one and are kept.
 
-A run leaves ``run.json`` last; a sweep that goes on skips what has one, and a run that was stopped
+A run leaves `run.json` last; a sweep that goes on skips what has one, and a run that was stopped
 goes on at its checkpoint.
 """
 
@@ -57,7 +57,7 @@ _NOISY_SECTIONS = {"noise": NOISE_FIGURES, TRAINING: NET_FIGURES, TEST: NET_FIGU
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One training: on clean labels (``alpha`` 1), or on noisy ones."""
+    """One training: on clean labels (`alpha` 1), or on noisy ones."""
 
     noise_type: str
     alpha: float
@@ -92,7 +92,7 @@ def noisy_runs(flags: SweepFlags) -> list[SweepRun]:
 
 
 def require_same_sweep(flags: SweepFlags, splits: Mapping[str, Split]) -> None:
-    """Remembers what the runs of a folder are trained with; refuses (DataError) anything else.
+    """Remember what the runs of a folder are trained with; refuse (DataError) anything else.
 
     A record of an earlier version does not tell the images.
     """
@@ -201,7 +201,7 @@ def clean_predictions(seed: int, output_dir: str) -> tuple[Array, Array]:
 def run_all(
     runs: Sequence[SweepRun], flags: SweepFlags, stop: StopFlag, progress: Progress
 ) -> bool:
-    """Does what is not finished; False if a signal asked to stop (started runs have saved).
+    """Do what is not finished; False if a signal asked to stop (started runs have saved).
 
     Raises:
         DataError, CheckpointError: of a run; the others are stopped.

@@ -91,7 +91,7 @@ class TensorBatches:
         return {"digest": digest.hexdigest(), "num_images": len(self._inputs)}
 
     def batches(self, position: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """This rank's batches from the ``position``-th item on."""
+        """This rank's batches from the `position`-th item on."""
         for keys in rank_batches(self._order, self._batch_size, position):
             index = torch.tensor([index for _, _, index in keys], device=self._inputs.device)
             images = self._inputs[index]
@@ -189,7 +189,7 @@ class Images:
     def load(
         cls, data_dir: str, split: str, device: torch.device, num_classes: int | None = None
     ) -> Images:
-        """Reads `training` or `test`; see `load_split`."""
+        """Read `training` or `test`; see `load_split`."""
         images, labels = load_split(data_dir, split, num_classes)
         data = describe_split(images, labels)
         return cls(network_input(images, device), labels.numpy(), data)
@@ -205,7 +205,7 @@ def with_folders(noise: NoiseFlags, train: LabelTrainFlags) -> LabelTrainFlags:
 
 
 def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: RunLogger) -> int:
-    """Does what `--task` says; returns the exit code.
+    """Do what `--task` says; return the exit code.
 
     Raises:
         DataError: about images or labels.
@@ -246,7 +246,7 @@ def train_net(
     logger: RunLogger,
     num_classes: int,
 ) -> bool:
-    """Trains a classifier on labels; False if a signal stopped it (a checkpoint is saved)."""
+    """Train a classifier on labels; False if a signal stopped it (a checkpoint is saved)."""
     torch.manual_seed(train.seed)
     model = SmallCNN(net.input_dim, net.widths, num_classes)
     # 1.35 times as fast on a CPU; torch's overloads for type checkers leave it out
@@ -289,7 +289,7 @@ def _identity(net: NetFlags) -> Identity:
 def _notice_other_data(
     found: CheckpointSet, inputs: torch.Tensor, labels: Labels, logger: RunLogger
 ) -> None:
-    """Says so if a net was trained on other images or labels than these."""
+    """Say so if a net was trained on other images or labels than these."""
     made_on = found.manifest.get("data")
     seen = torch.from_numpy(labels).to(inputs.device)
     if made_on and made_on != TensorBatches(inputs, seen, 1, 0).listing():
@@ -373,7 +373,7 @@ def _report(
     laws: tuple[NoisyLabels, NoisyLabels | None],
     logger: RunLogger,
 ) -> None:
-    """Writes the figures, or the pictures, of both splits, as far as their laws are known."""
+    """Write the figures, or the pictures, of both splits, as far as their laws are known."""
     found = [predict(model, images.inputs) for images in splits]
     if logger.log_dir is None:
         logger.info("dry run: nothing was written")

@@ -1,4 +1,4 @@
-"""The images of the data set, as the info dicts list them; ``utils.images.dataset`` cuts them."""
+"""The images of the data set, as the info dicts list them; `utils.images.dataset` cuts them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def load_test_entries(
     log: Callable[[str], None],
     flag: str = "--data_info_dict_path",
 ) -> list[Entry]:
-    """The images to test on or to draw samples for; ``--small_images`` may leave some out.
+    """The images to test on or to draw samples for; `--small_images` may leave some out.
 
     Their headers are read: how large they are, and what becomes of that, is said at the start.
     `sizes` are (large, small) sides; `flag` named the info dict.
 
     Raises:
-        DataError: see :func:`load_entries`; or for images that are low-res already, if all are or
+        DataError: see `load_entries`; or for images that are low-res already, if all are or
             small ones are an error.
     """
     entries = load_entries(data_info_dict_path, flags.data_dir, flag)
@@ -57,7 +57,7 @@ def _warn_of_low_res(
     is_refused: bool,
     log: Callable[[str], None],
 ) -> None:
-    """Names images that are no larger than what is made of them for the networks."""
+    """Name images that are no larger than what is made of them for the networks."""
     large, small = sizes
     low = [name for name, one in facts.items() if one.short_side <= small]
     if not low:

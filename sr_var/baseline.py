@@ -1,6 +1,6 @@
 """Baselines: one network for mean and variance by likelihood, or for quantiles by pinball loss.
 
-They train through the same loop on the same batches as the mean net; only ``compute_loss`` differs.
+They train through the same loop on the same batches as the mean net; only `compute_loss` differs.
 Input: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
 """
 
@@ -40,7 +40,7 @@ Errors: TypeAlias = dict[str, dict[str, float]]
 def gaussian_outputs(raw: Tensor, offset: Tensor | None, kind: str) -> tuple[Tensor, Tensor]:
     """(mean, variance) of a network's (N, 2C, H, W), (N, C, H, W) each.
 
-    `offset` is added to the mean, ``VARIANCE_FLOOR`` to ``softplus`` or ``exp`` (`kind`).
+    `offset` is added to the mean, `VARIANCE_FLOOR` to `softplus` or `exp` (`kind`).
     """
     mean, free = raw.float().chunk(2, dim=1)
     variance = F.softplus(free) if kind == "softplus" else free.exp()
@@ -84,8 +84,8 @@ def quantile_errors(
 ) -> dict[str, float]:
     """How good one quantile of one image is; grey levels, all of one shape.
 
-    ``coverage``: share of real values below the quantile, those equal to it by half; its
-    expectation is the level if the quantile is exact. ``rms_error``: root of the mean squared
+    `coverage`: share of real values below the quantile, those equal to it by half; its
+    expectation is the level if the quantile is exact. `rms_error`: root of the mean squared
     distance from the true quantile, only where that is known.
     """
     quantile, label = (np.asarray(a, np.float64) for a in (quantile_255, label_255))
@@ -134,7 +134,7 @@ class BaselineTrainLoop(TrainLoop):
         super().__init__(**rest)
 
     def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean loss of the objective (``sr_var.losses``)."""
+        """The mean loss of the objective (`sr_var.losses`)."""
         flags, label = self._model_flags, micro_label.float()
         raw = self.wrapped_model(micro_input)
         mean, variance, quantiles = predict(flags, raw, micro_input)
@@ -164,7 +164,7 @@ class BaselineTrainLoop(TrainLoop):
 
 
 def quantile_file(level: float, step: int) -> str:
-    """Name of the file of one level, as in ``high_res_quantile_0.05_9.npy``."""
+    """Name of the file of one level, as in `high_res_quantile_0.05_9.npy`."""
     return f"high_res_quantile_{number_name(level)}_{step}.npy"
 
 
@@ -261,7 +261,7 @@ def exact_quantiles(high_res: Tensor, small_size: int, levels: Sequence[float]) 
 def report_quantiles(
     results: ResultFolder, entries: Sequence[Entry], step: int, log: Callable[[str], None]
 ) -> Errors:
-    """Average the errors of all images, log them, write ``quantile_results_<step>.json``.
+    """Average the errors of all images, log them, write `quantile_results_<step>.json`.
 
     Raises:
         DataError: if an image's errors are damaged, or those of two images of other levels.

@@ -1,6 +1,6 @@
 """Training of the diffusion model that draws high-res images given a low-res one.
 
-Drawing samples from it is the business of ``sampling``.
+Drawing samples from it is the business of `sampling`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def load_diffusion_data(
     log: Callable[[str], None],
     num_classes: int | None = None,
 ) -> TrainData:
-    """Training batches with their timesteps and noise; ``sizes`` is (large, small).
+    """Training batches with their timesteps and noise; `sizes` is (large, small).
 
-    ``num_classes`` is that of a class-conditional network: it is given ``y`` beside ``low_res``,
+    `num_classes` is that of a class-conditional network: it is given `y` beside `low_res`,
     and labels are checked at the start.
     """
     large_size, small_size = sizes

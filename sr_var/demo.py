@@ -1,4 +1,4 @@
-"""The commands of ``make demo``: the whole experiment on small tiles of real photographs, then the
+"""The commands of `make demo`: the whole experiment on small tiles of real photographs, then the
 same two nets on the oracle.
 
 Sizes only; every command is one that a user could type. No torch: the scripts import it themselves.
@@ -19,7 +19,7 @@ class Route:
     """A way to a mean and a variance: `name` is that of its folders, `title` of its row in a table.
 
     `flags` are those of the variance net, or of the one network of a baseline; the residuals come
-    from `num_folds` mean nets (``--cross_fit``), 0: from the one mean net.
+    from `num_folds` mean nets (`--cross_fit`), 0: from the one mean net.
     """
 
     name: str

@@ -25,7 +25,7 @@ def itakura_saito(variance: Tensor, squared_residual: Tensor) -> Tensor:
 
     The Itakura–Saito divergence without its constant, a Bregman divergence, hence the minimiser
     (Banerjee et al. 2005). It compares by ratio: dark spots of the variance count as much as bright
-    ones. ε = ``VARIANCE_FLOOR`` on both sides bounds value and gradient as v tends to 0 and leaves
+    ones. ε = `VARIANCE_FLOOR` on both sides bounds value and gradient as v tends to 0 and leaves
     the minimiser where it is. v ≥ 0 and r² have one shape.
     """
     floored = variance + VARIANCE_FLOOR

@@ -32,7 +32,7 @@ from utils.train_util import TrainLoop
 
 
 class SRMeanTrainLoop(TrainLoop):
-    """Squared error against the high-res image, the default of ``TrainLoop``: nothing to add.
+    """Squared error against the high-res image, the default of `TrainLoop`: nothing to add.
 
     Batch: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
 
@@ -49,7 +49,7 @@ class SRMeanTrainLoop(TrainLoop):
         return {"cross_fit": self._cross_fit}
 
     def load_extra_state(self, state: JsonObject) -> None:
-        """Refuses to go on with other images."""
+        """Refuse to go on with other images."""
         refuse_other_setting(state, "cross_fit", self._cross_fit)
 
     def _post_process(
@@ -75,7 +75,7 @@ def batches_to_do(
 
     Raises:
         DataError: if the results that are there are of other images of the same names, or as
-            ``ResultFolder.pending``.
+            `ResultFolder.pending`.
     """
     if flags.dry_run:
         return rank_batches(entries, batch_size)

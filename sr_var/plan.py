@@ -67,7 +67,7 @@ def measure(
 
 
 def _evaluation(model: SuperResModel, size: int) -> Callable[[], object]:
-    """A pass over ``size`` random images, conditioned once, on the device of the model."""
+    """A pass over `size` random images, conditioned once, on the device of the model."""
     side, device = model.config.image_size, next(model.parameters()).device
     x = torch.randn(size, 3, side, side, device=device)
     t = torch.full((size,), 500, device=device)
@@ -134,7 +134,7 @@ def _median(function: Callable[[], object], flags: PlanFlags, device: torch.devi
 def plan_rows(rates: Rates, flags: PlanFlags, large_size: int) -> list[dict[str, float]]:
     """One row per number of samples, steps and devices: hours, disk, and the noise that is left.
 
-    ``device_hours`` are of sampling; ``disk_gb`` takes a picture for as large as its bytes, which a
+    `device_hours` are of sampling; `disk_gb` takes a picture for as large as its bytes, which a
     PNG of a photograph does not exceed by much.
     """
     rows = []

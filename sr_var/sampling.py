@@ -2,7 +2,7 @@
 
 The noise of a sample is a function of (seed, image name, index). Images are claimed one by one by
 file locks, so any number of processes may share an output folder. Layout:
-``<output_dir>/<image name>/`` with ``low_res.png``, ``moments.npz`` and ``high_res_samples/``
+`<output_dir>/<image name>/` with `low_res.png`, `moments.npz` and `high_res_samples/`
 (docs/file_formats.md).
 """
 
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 class ImageJob:
     """One image: what is missing, and what its samples have added up to.
 
-    ``low_res`` is (3, h, h). ``moments`` is None where the folder holds samples of another tool,
-    which cannot be counted in float any more. ``num_open`` counts samples that are not written yet.
+    `low_res` is (3, h, h). `moments` is None where the folder holds samples of another tool,
+    which cannot be counted in float any more. `num_open` counts samples that are not written yet.
     """
 
     name: str
@@ -75,7 +75,7 @@ Row = tuple[ImageJob, int]
 
 
 class SRSampler(Sampler[Row]):
-    """Draws what is missing of ``num_samples_per_image`` samples of each image.
+    """Draws what is missing of `num_samples_per_image` samples of each image.
 
     Args:
         model: the denoiser, on the device and in evaluation mode.
@@ -255,7 +255,7 @@ def missing_indices(folder: str, num_wanted: int, moments: SampleMoments | None)
     """Samples without a picture, and those that the float moments lack.
 
     Moments are written before pictures. So a picture that they do not count was drawn by another
-    tool, and with such pictures around there are no moments to keep (``moments`` is None).
+    tool, and with such pictures around there are no moments to keep (`moments` is None).
     """
     counted = range(num_wanted) if moments is None else moments.indices
     known = set(counted)

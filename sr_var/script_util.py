@@ -70,12 +70,12 @@ def sr_model_and_diffusion_defaults() -> FlagValues:
 
 
 def create_mean_model(**flags: Any) -> UNetModel:
-    """The mean net of the flags (:class:`MeanModelFlags`; what is left out keeps its default)."""
+    """The mean net of the flags (`MeanModelFlags`; what is left out keeps its default)."""
     return UNetModel(_config(MeanModelFlags(**flags), default_regression_channel_mult))
 
 
 def create_var_model(**flags: Any) -> VarianceModel:
-    """The variance net of the flags (:class:`VarModelFlags`)."""
+    """The variance net of the flags (`VarModelFlags`)."""
     parsed = VarModelFlags(**flags)
     if parsed.predict_residual:
         raise ValueError("--predict_residual is for the mean net; leave it out for the variance")
@@ -83,7 +83,7 @@ def create_var_model(**flags: Any) -> VarianceModel:
 
 
 def create_baseline_model(**flags: Any) -> UNetModel:
-    """The one network of a baseline (:class:`BaselineModelFlags`), its outputs side by side.
+    """The one network of a baseline (`BaselineModelFlags`), its outputs side by side.
 
     `predict_residual` is left to `sr_var.baseline`: there are more outputs than inputs.
     """
@@ -104,7 +104,7 @@ def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, Gaussian
 
 
 def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> FlagValues:
-    """The keywords of :func:`create_sr_model`.
+    """The keywords of `create_sr_model`.
 
     Raises:
         ValueError: if a residual is asked of a network that predicts noise.
@@ -158,7 +158,7 @@ _CREATE: dict[type[MeanModelFlags], Callable[..., UNetBase]] = {
 
 
 def _say_other_orientation(path: str, is_applied: bool, log: Log) -> None:
-    """Says so where a network was trained on images that were read another way up."""
+    """Say so where a network was trained on images that were read another way up."""
     made = manifest_beside(path).get("data")
     stored = made.get("apply_orientation") if isinstance(made, dict) else None
     if stored not in (None, is_applied):
@@ -206,7 +206,7 @@ def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]
     """The checkpoints of the mean net, or of the nets of each fold.
 
     Raises:
-        ValueError: if ``--mean_model_path`` and ``--cross_fit`` contradict each other.
+        ValueError: if `--mean_model_path` and `--cross_fit` contradict each other.
     """
     is_pattern = FOLD_FIELD in flags.mean_model_path
     if cross_fit is None and is_pattern:
@@ -230,9 +230,9 @@ def frozen_means(
     log: Log,
     args: argparse.Namespace,
 ) -> torch.nn.Module:
-    """The frozen mean net; with a cross-fit, the nets of all folds as one (``FoldedMean``).
+    """The frozen mean net; with a cross-fit, the nets of all folds as one (`FoldedMean`).
 
-    ``args`` is the command line: which flags it has, and how it reads images.
+    `args` is the command line: which flags it has, and how it reads images.
 
     Raises:
         ValueError: if the flags contradict each other.
@@ -258,7 +258,7 @@ def frozen_means(
 def report_leakage(
     model: torch.nn.Module, data: TrainData, num_images: int, logger: RunLogger, step: int
 ) -> None:
-    """Measures and logs what the variance net is spared by cross-fitting; all processes join.
+    """Measure and log what the variance net is spared by cross-fitting; all processes join.
 
     Nothing to measure without a cross-fit, or on no images.
     """
@@ -293,7 +293,7 @@ def tested_model(
 
 
 def finish_test(loop: TestLoop, results: ResultFolder, test: TestFlags, log: Log) -> int:
-    """Runs a test loop as its flags say, remembers its seconds; returns the exit code."""
+    """Run a test loop as its flags say, remember its seconds; return the exit code."""
     if test.dry_run:
         loop.dry_run()
         return EXIT_DONE

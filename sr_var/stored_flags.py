@@ -59,7 +59,7 @@ def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
 
 
 def save_model_args(path: str, flags: MeanModelFlags) -> None:
-    """Writes the flags as a pickle and, beside it, as JSON to read.
+    """Write the flags as a pickle and, beside it, as JSON to read.
 
     Those that the original toolkit lacks are left out where they have their defaults. Flags of
     another model that are there already get a new name, so that its run can be rescued.
@@ -146,7 +146,7 @@ def flags_of_checkpoint(
     where the manifest has the flags.
 
     Raises:
-        CheckpointError: as :func:`load_model_args`, or if manifest and file tell of two networks.
+        CheckpointError: as `load_model_args`, or if manifest and file tell of two networks.
     """
     made = made_with(start.manifest)
     if not made:

@@ -33,7 +33,7 @@ MEAN_KEY = "mean_models"
 
 
 def check_loss(loss: str, last_layer_type: str) -> None:
-    """Refuses a loss that divides by what may be 0 or negative."""
+    """Refuse a loss that divides by what may be 0 or negative."""
     if loss == ITAKURA_SAITO and last_layer_type == "none":
         raise ValueError(
             f"--loss {ITAKURA_SAITO} divides by the variance; give --last_layer_type softplus "
@@ -83,8 +83,8 @@ def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str)
 class SRVarTrainLoop(TrainLoop):
     """Squared error, or another loss with its minimiser, against the mean net's squared residual.
 
-    `mean_model` is frozen here, in evaluation mode; `loss` is ``squared_error`` or, for a positive
-    model, ``itakura_saito``. Stored with the checkpoints: `cross_fit`, whose residuals the data ask
+    `mean_model` is frozen here, in evaluation mode; `loss` is `squared_error` or, for a positive
+    model, `itakura_saito`. Stored with the checkpoints: `cross_fit`, whose residuals the data ask
     for, and `mean_digests`, the sha256 of the mean net's file (of each fold's), since the variance
     is that of this mean's residuals. Batch and label as for the mean net.
     """
@@ -119,7 +119,7 @@ class SRVarTrainLoop(TrainLoop):
         return {**own, MEAN_KEY: self._mean_digests}
 
     def load_extra_state(self, state: JsonObject) -> None:
-        """Refuses to go on with another loss or other residuals."""
+        """Refuse to go on with another loss or other residuals."""
         refuse_other_setting(state, "loss", self._loss, before=SQUARED_ERROR)
         refuse_other_setting(state, "cross_fit", self._cross_fit)
         require_same_mean(state, self._mean_digests, "the run to resume")

@@ -1,4 +1,4 @@
-"""One run's log: ``logs.txt``, TensorBoard events and ``args.json`` of one folder.
+"""One run's log: `logs.txt`, TensorBoard events and `args.json` of one folder.
 
 A logger is an object that the script makes and hands on; there is no global one. It knows nothing
 of ranks or training: a process that should stay silent gets a logger without a folder. A disk that
@@ -35,7 +35,7 @@ class RunLogger:
         is_quiet: print nothing either (every rank but the first).
 
     Raises:
-        StorageError: if no folder can be there, see ``utils.files.storage.make_folder``.
+        StorageError: if no folder can be there, see `utils.files.storage.make_folder`.
     """
 
     def __init__(self, log_dir: str | None = None, *, is_quiet: bool = False) -> None:
@@ -58,29 +58,29 @@ class RunLogger:
             )
 
     def info(self, line: str) -> None:
-        """Prints a line and appends it, with the time, to ``logs.txt``."""
+        """Print a line and append it, with the time, to `logs.txt`."""
         if not self._is_quiet:
             show(line, sys.stdout, tqdm.write)
         self.note(line)
 
     def remind(self, line: str) -> None:
-        """Prints a line now and once more at the end, where nobody overlooks it."""
+        """Print a line now and once more at the end, where nobody overlooks it."""
         self.info(line)
         self._reminders.append(line)
 
     def note(self, line: str) -> None:
-        """Appends a line to ``logs.txt`` without printing it."""
+        """Append a line to `logs.txt` without printing it."""
         if self._file is not None:
             with self._surviving("logs.txt"):
                 self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def write_args(self, args: Mapping[str, object], file_name: str = "args.json") -> None:
-        """Writes what the run was started with."""
+        """Write what the run was started with."""
         if self.log_dir is not None:
             write_json_atomic(os.path.join(self.log_dir, file_name), dict(args))
 
     def add(self, key: str, value: torch.Tensor | float) -> None:
-        """Adds a value to the running mean of ``key``; a tensor stays on its device, detached."""
+        """Add a value to the running mean of `key`; a tensor stays on its device, detached."""
         tensor = torch.as_tensor(value, dtype=torch.float32).detach()
         self._sums[key] = self._sums[key] + tensor if key in self._sums else tensor.clone()
         self._counts[key] = self._counts.get(key, 0) + 1
@@ -96,7 +96,7 @@ class RunLogger:
         return keys, means
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Sends numbers to TensorBoard."""
+        """Send numbers to TensorBoard."""
         if self.log_dir is None:
             return
         from tensorboardX import summary
@@ -105,7 +105,7 @@ class RunLogger:
             self._send(step, summary=summary.scalar(key, value))
 
     def image(self, tag: str, image_uint8: npt.NDArray[np.uint8], step: int) -> None:
-        """Sends one HWC uint8 picture to TensorBoard."""
+        """Send one HWC uint8 picture to TensorBoard."""
         if self.log_dir is None:
             return
         from tensorboardX import summary
@@ -113,14 +113,14 @@ class RunLogger:
         self._send(step, summary=summary.image(tag, image_uint8, dataformats="HWC"))
 
     def forget_after(self, step: int) -> None:
-        """Lets TensorBoard drop what an earlier run sent to this folder for steps beyond ``step``.
+        """Let TensorBoard drop what an earlier run sent to this folder for steps beyond `step`.
 
         To be called before anything is sent; nothing happens unless something is.
         """
         self._last_step = step
 
     def _send(self, step: int, **content: Any) -> None:
-        """Writes an event itself: tensorboardX's ``SummaryWriter`` leaves that to a thread.
+        """Write an event itself: tensorboardX's `SummaryWriter` leaves that to a thread.
 
         Once a full disk has ended the thread, its queue fills up and whoever logs waits for ever.
         """
@@ -147,7 +147,7 @@ class RunLogger:
 
     @contextlib.contextmanager
     def _surviving(self, what: str) -> Iterator[None]:
-        """Says once that the disk refused; an event file may have ended in mid-record then."""
+        """Say once that the disk refused; an event file may have ended in mid-record then."""
         try:
             yield
         except OSError as error:
@@ -164,7 +164,7 @@ class RunLogger:
                 )
 
     def close(self) -> None:
-        """Says the reminders; flushes and closes the files."""
+        """Say the reminders; flush and close the files."""
         for line in self._reminders:
             self.info(line)
         self._reminders = []

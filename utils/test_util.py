@@ -1,7 +1,7 @@
 """The test loop of every task: the network on each item once, and what to write about it.
 
-A task subclasses :class:`TestLoop` and writes its results in ``_post_process``. Which items a rank
-gets is the business of ``utils.loops.data``.
+A task subclasses `TestLoop` and writes its results in `_post_process`. Which items a rank
+gets is the business of `utils.loops.data`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from utils.process.stop import StopFlag
 
 
 class TestLoop(ABC):
-    """Runs ``model`` over ``data`` without gradients.
+    """Runs `model` over `data` without gradients.
 
     Args:
         model: the network, in the precision that it computes in.
-        data: iterable of ``(batch, batch_kwargs)``, this rank's share.
+        data: iterable of `(batch, batch_kwargs)`, this rank's share.
         logger: where to report; silent if None.
         num_items: items of this rank, for the progress bar; None if unknown.
         is_shown: False for no progress bar.
@@ -60,7 +60,7 @@ class TestLoop(ABC):
 
     @abstractmethod
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
-        """Writes the results of one batch."""
+        """Write the results of one batch."""
 
     @naming_loader_deaths()
     def run_loop(self) -> bool:
@@ -86,7 +86,7 @@ class TestLoop(ABC):
         return not dist_util.any_rank(is_stopped)  # after which nobody waits for anybody
 
     def dry_run(self) -> None:
-        """Runs one batch, reports what it costs and writes no result."""
+        """Run one batch, report what it costs and write no result."""
         first = next(iter(self.data), None)
         if first is None:
             self.logger.info("dry run: no item for this process")

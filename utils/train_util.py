@@ -1,9 +1,9 @@
 """The training loop of every task: minimise E[L(f(X), Y)] over the weights of f.
 
-A task subclasses :class:`TrainLoop`, says in ``compute_loss`` which L it wants (the default is the
-squared error, whose minimiser is the conditional mean) and reports in ``_post_process``. Data
-order, precision and what a checkpoint remembers are the business of ``utils.loops.data``,
-``fp16_util`` and ``utils.loops.state``.
+A task subclasses `TrainLoop`, says in `compute_loss` which L it wants (the default is the
+squared error, whose minimiser is the conditional mean) and reports in `_post_process`. Data
+order, precision and what a checkpoint remembers are the business of `utils.loops.data`,
+`fp16_util` and `utils.loops.state`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LOG_INTERVALS_BETWEEN_IMAGES = 100
 
 
 class TrainLoop(ABC):
-    """Trains ``model`` on ``data``; stopped and resumed, it ends with the same weights.
+    """Trains `model` on `data`; stopped and resumed, it ends with the same weights.
 
     Args:
         model: the network, in the precision that it computes in.
@@ -57,12 +57,12 @@ class TrainLoop(ABC):
             again up to where it stopped.
         logger: where to report; silent if None.
         identity: what the checkpoints say of themselves, and what a run to resume must be.
-        flags: fields of :class:`TrainFlags`.
+        flags: fields of `TrainFlags`.
 
     Raises:
         TypeError: for an unknown flag.
         ValueError: for a flag value that no run could use.
-        CheckpointError, DataError: if ``resume_checkpoint`` names nothing usable or another run,
+        CheckpointError, DataError: if `resume_checkpoint` names nothing usable or another run,
             or if the checkpoints of another run would be overwritten.
     """
 
@@ -110,7 +110,7 @@ class TrainLoop(ABC):
 
     @abstractmethod
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
-        """Reports on the ``i``-th slice of a step, after its backward pass and without gradients.
+        """Report on the `i`-th slice of a step, after its backward pass and without gradients.
 
         The tensors are the loop's own: changing them changes neither the weights nor the data.
         """
@@ -129,14 +129,14 @@ class TrainLoop(ABC):
 
     @naming_loader_deaths()
     def run_loop(self, on_start: Callable[[], None] = lambda: None) -> bool:
-        """Trains until ``max_step``, or until lr has fallen to 0 where that has no limit.
+        """Train until `max_step`, or until lr has fallen to 0 where that has no limit.
 
         Args:
             on_start: writes on rank 0 what the checkpoints need beside them, once the folder is
                 held: a run that is refused does not overwrite what the other one wrote.
 
         Returns:
-            True when done; False when a signal or ``run_time`` stopped it (a checkpoint is saved).
+            True when done; False when a signal or `run_time` stopped it (a checkpoint is saved).
         """
         if self.flags.dry_run:
             return self._dry_run()
@@ -174,7 +174,7 @@ class TrainLoop(ABC):
         self.state.finish_step(batch_length(batch) * dist_util.get_world_size())
 
     def _forward_backward(self, batch: Any, label: Any) -> torch.Tensor:
-        """Accumulates the gradient of the batch's mean loss slice by slice; returns the loss."""
+        """Accumulate the gradient of the batch's mean loss slice by slice; return the loss."""
         size = batch_length(batch)
         micro_size = self.flags.microbatch if self.flags.microbatch > 0 else size
         total = torch.zeros((), device=self.device)
@@ -224,7 +224,7 @@ class TrainLoop(ABC):
         )
 
     def _log(self) -> None:
-        """Writes the means since the last call: one transfer from the device for all of them."""
+        """Write the means since the last call: one transfer from the device for all of them."""
         self.logger.add("param_norm", self.mp_trainer.param_norm())
         self.logger.add("skipped_in_row", self.mp_trainer.num_skipped_in_row)
         self.logger.add("skipped_steps", self.mp_trainer.num_skipped)
@@ -290,7 +290,7 @@ class TrainLoop(ABC):
             yield
 
     def save(self) -> None:
-        """Writes the checkpoint set of this step, unless that was done already."""
+        """Write the checkpoint set of this step, unless that was done already."""
         if not self.flags.model_save_dir:
             return
         error = None
@@ -303,8 +303,8 @@ class TrainLoop(ABC):
         dist_util.raise_together(error)
 
     def extra_state(self) -> JsonObject:
-        """What a task wants to find again after a resume (JSON types); see ``load_extra_state``."""
+        """What a task wants to find again after a resume (JSON types); see `load_extra_state`."""
         return {}
 
     def load_extra_state(self, state: JsonObject) -> None:  # noqa: B027 - optional
-        """Takes back what :meth:`extra_state` gave."""
+        """Take back what `extra_state` gave."""

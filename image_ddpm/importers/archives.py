@@ -3,7 +3,7 @@
 A member is handed out if it is a plain file with a harmless name; links, devices and names that
 lead elsewhere are passed by with a message. Sizes are believed only as far as the bytes go: headers
 get a small budget, members a limit, and a gzip file that unpacks to many times its size ends the
-walk. ``tarfile`` reads the headers; where it would take damage for the end, this module does not.
+walk. `tarfile` reads the headers; where it would take damage for the end, this module does not.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _ForwardFile:
         self._is_back = False
 
     def allow(self, num_bytes: int) -> None:
-        """Sets how many bytes may be read from here on."""
+        """Set how many bytes may be read from here on."""
         self._budget = num_bytes
 
     def read(self, size: int) -> bytes:
@@ -95,7 +95,7 @@ class _ForwardFile:
         return data
 
     def seek(self, pos: int) -> None:
-        """Goes forward, or back by one byte."""
+        """Go forward, or back by one byte."""
         if pos == self._pos - 1 and self._last and not self._is_back:
             self._is_back, self._pos = True, pos
             return
@@ -126,7 +126,7 @@ class _ForwardFile:
             raise tarfile.ReadError(f"unpacks to over {MAX_GZIP_RATIO} times its size")
 
     def drain(self) -> None:
-        """Reads to the end, where gzip's checksum stands."""
+        """Read to the end, where gzip's checksum stands."""
         self.allow(_CHUNK)
         while self.read(_CHUNK):
             self.allow(_CHUNK)

@@ -1,4 +1,4 @@
-"""The flags of ``image_data.py``; no torch, so that ``--help`` answers at once."""
+"""The flags of `image_data.py`; no torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SIZE = 4096
 class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
     """Where the images come from, where they go, and at which size.
 
-    ``small_images`` and ``apply_orientation`` matter with ``image_size``: without, files are kept.
+    `small_images` and `apply_orientation` matter with `image_size`: without, files are kept.
     """
 
     source: str = flag(DIGITS, "what the images are", SOURCES)

@@ -240,9 +240,9 @@ def _read_file(path: str) -> bytes:
 
 
 def read_lsun(archive: str) -> ImageSource:
-    """The images of one category, or of all whose folders lie in ``archive``, in order of keys.
+    """The images of one category, or of all whose folders lie in `archive`, in order of keys.
 
-    ``church_outdoor_train_lmdb`` gives ``church-outdoor_train_0000001``.
+    `church_outdoor_train_lmdb` gives `church-outdoor_train_0000001`.
 
     Raises:
         DataError: here or while the images are read: lmdb is not installed, no export, or a
@@ -341,7 +341,7 @@ class _Stream:
 
 
 def _serve(folder: str, sender: Connection) -> None:
-    """Runs in a process of its own: sends the number of entries, then every value."""
+    """Run in a process of its own: sends the number of entries, then every value."""
     import lmdb
 
     leave_stopping_to_parent()

@@ -101,7 +101,7 @@ class ImageWriter:
             _claim_folder(flags)
 
     def write(self, source: ImageSource) -> bool:
-        """Stores all images that are not there yet; False if a signal stopped it.
+        """Store all images that are not there yet; False if a signal stopped it.
 
         Raises:
             DataError: a damaged image (unless they are skipped), two images of one name, no image
@@ -164,7 +164,7 @@ class ImageWriter:
         return False
 
     def _require_same(self, item: Item, path: str) -> None:
-        """Refuses to keep another image than the one of this name."""
+        """Refuse to keep another image than the one of this name."""
         content = item.load()
         try:
             made, _, note = self._made(item, content)
@@ -191,7 +191,7 @@ class ImageWriter:
         return self._stems[folder]
 
     def _store(self, pair: tuple[Item, Content]) -> str | DataError:
-        """Checks and writes one image; its note, or what is wrong with it. Runs in threads."""
+        """Check and write one image; its note, or what is wrong with it. Runs in threads."""
         item, content = pair
         try:
             content, suffix, note = self._made(item, content)
@@ -291,7 +291,7 @@ def _is_same_image(path: str, content: Content, where: str) -> bool:
 
 
 def _claim_folder(flags: ImportFlags) -> None:
-    """Notes what the folder is made with, or compares it with what it was made with."""
+    """Note what the folder is made with, or compare it with what it was made with."""
     make_folder(flags.output_dir, "--output_dir")
     path = os.path.join(flags.output_dir, SETTINGS_FILE)
     settings = {

@@ -1,6 +1,6 @@
 """Distances between two sets of feature vectors; mathematics on float64 arrays only.
 
-Knows neither images nor files; ``features`` makes the vectors.
+Knows neither images nor files; `features` makes the vectors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FeatureStatistics:
 
 
 class KernelDistance(NamedTuple):
-    """A kernel distance and how sure it is; see :func:`kernel_distance`."""
+    """A kernel distance and how sure it is; see `kernel_distance`."""
 
     distance: float
     standard_error: float

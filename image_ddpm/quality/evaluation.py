@@ -74,7 +74,7 @@ class _Stopped(Exception):
 def evaluate(
     flags: EvalFlags, classifier: ClassifierFlags, image: ClassifierImageFlags, logger: RunLogger
 ) -> bool:
-    """Compares `--samples` with `--reference`; prints the figures, writes `results.json`.
+    """Compare `--samples` with `--reference`; print the figures, write `results.json`.
 
     `classifier`, of images `image`, is that of `--features`, for `--features_network encoder_unet`.
     Returns False if a signal stopped it.
@@ -220,7 +220,7 @@ class _Comparison:
 
     @contextmanager
     def _stage(self, total: int, label: str, unit: str) -> Iterator[Callable[[int], None]]:
-        """Shows a bar; yields what counts finished units, and ends the work at a signal."""
+        """Show a bar; yield what counts finished units, and end the work at a signal."""
         with Progress(total, label, unit=unit) as bar:
 
             def count(num_done: int) -> None:
@@ -234,7 +234,7 @@ class _Comparison:
             raise _Stopped(self._stop.reason)
 
     def _require_use_of_flags(self) -> None:
-        """Refuses flags that would have no effect (ValueError), and sets that are too small."""
+        """Refuse flags that would have no effect (ValueError), and sets that are too small."""
         flags, images = self._flags, [part for part in self._inputs if isinstance(part, ImageSet)]
         if flags.features != PIXELS and not images:
             raise ValueError(
@@ -262,7 +262,7 @@ class _Comparison:
         return reference, samples
 
     def _require_pair_sizes(self, reference: ImageSet, samples: ImageSet) -> None:
-        """Checks that pairs have figures, off the headers of their files."""
+        """Check that pairs have figures, off the headers of their files."""
         with self._stage(len(reference), "sizes of the pairs", "image") as count:
             for k in range(len(reference)):
                 real, drawn = reference.size(k), samples.size(k)
@@ -275,7 +275,7 @@ class _Comparison:
                 count(1)
 
     def _require_same_features(self) -> None:
-        """Checks that both sets have features of one kind, before any pass over them."""
+        """Check that both sets have features of one kind, before any pass over them."""
         names, dimensions, said = [], [], []
         for part in self._inputs:
             if isinstance(part, FeatureSet):

@@ -60,7 +60,7 @@ class FeatureNetwork:
 
 @dataclass(frozen=True)
 class FeatureMaker:
-    """Turns pictures into features; ``name`` says which, so that none are mixed up."""
+    """Turns pictures into features; `name` says which, so that none are mixed up."""
 
     name: str
     make: Callable[[Sequence[Picture]], Features]

@@ -1,4 +1,4 @@
-"""The flags of ``image_eval.py``; no torch, so that ``--help`` answers at once."""
+"""The flags of `image_eval.py`; no torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class EvalFlags(OrientationFlags, Batch, ScriptFlags):
 
 
 def require_use_of_classifier_flags(flags: EvalFlags, given: Collection[str]) -> None:
-    """Refuses given flags that describe a classifier where there is none."""
+    """Refuse given flags that describe a classifier where there is none."""
     own = (*defaults(ClassifierFlags), *defaults(ClassifierImageFlags))
     unused = [f"--{name}" for name in own if name in given]
     if unused and flags.features_network != ENCODER:

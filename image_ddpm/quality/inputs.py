@@ -128,7 +128,7 @@ def array_set(
 
 
 def choose(num_items: int, num_chosen: int, seed: int) -> NDArray[np.int64]:
-    """Ascending indices of ``num_chosen`` (0: all) items; a function of both numbers and the seed.
+    """Ascending indices of `num_chosen` (0: all) items; a function of both numbers and the seed.
 
     So two sets of one length keep their pairs.
     """
@@ -139,7 +139,7 @@ def choose(num_items: int, num_chosen: int, seed: int) -> NDArray[np.int64]:
 
 
 def require_pairs(reference: ImageSet, samples: ImageSet) -> None:
-    """Checks that image k of both sets shows the same: kinds, names and numbers (DataError)."""
+    """Check that image k of both sets shows the same: kinds, names and numbers (DataError)."""
     remedy = "give two folders of equal names or two .npz of equal length, or leave --paired out"
     if (reference.names is None) != (samples.names is None):
         raise DataError(
@@ -229,7 +229,7 @@ def statistics_of(features: NDArray[Any]) -> FeatureStatistics:
 
 
 def save_features(path: str, found: FeatureSet) -> None:
-    """Writes features and statistics for `read_input`."""
+    """Write features and statistics for `read_input`."""
     assert found.features is not None
     make_folder(os.path.dirname(path) or ".")
     with atomic_write(path) as file:

@@ -32,7 +32,7 @@ class CrossFit:
 
     Attributes:
         num_folds: K.
-        by: ``image``: each name for itself; ``class``: all images of a class together.
+        by: `image`: each name for itself; `class`: all images of a class together.
         left_out: the fold that a mean net does not see; None for a run that uses all nets.
     """
 
@@ -42,7 +42,7 @@ class CrossFit:
 
     @classmethod
     def from_flags(cls, flags: CrossFitFlags) -> CrossFit | None:
-        """The division that the flags ask for; None without ``--cross_fit``."""
+        """The division that the flags ask for; None without `--cross_fit`."""
         if not flags.cross_fit:
             return None
         left_out = flags.fold if isinstance(flags, FoldFlags) else None
@@ -177,7 +177,7 @@ def measure_leakage(
     num_images: int,
     device: torch.device,
 ) -> Leakage:
-    """Both residuals on at least ``num_images`` > 0 training images a process (all agree).
+    """Both residuals on at least `num_images` > 0 training images a process (all agree).
 
     `batches` are endless, with the high-res images (N, 3, H, H) as labels.
     """

@@ -1,6 +1,6 @@
 """Writes which images of a folder have which label and which are for testing.
 
-Reading the dicts is the business of ``base_dataset``.
+Reading the dicts is the business of `base_dataset`.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ _CHECKED_FILE = ".checked.txt"
 def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[str], list[str]]:
     """(training names, test names).
 
-    Test images are those below ``test_folder``, or ``num_test_per_class`` of each class, drawn from
+    Test images are those below `test_folder`, or `num_test_per_class` of each class, drawn from
     (seed, class) so that more images in one class do not change the choice in another.
 
     Raises:
@@ -149,7 +149,7 @@ def look_at_all(
     None if a signal stopped it; what was found is remembered.
 
     Raises:
-        DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
+        DataError: at the end, naming the damaged images, unless `on_bad_image` is `skip`.
     """
     journal = os.path.join(flags.output_dir, _CHECKED_FILE)
     good: dict[str, ImageFacts] = {}

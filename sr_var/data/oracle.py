@@ -2,7 +2,7 @@
 
 Photographs are cut into low-res images; for each, high-res images are drawn from the oracle's law.
 Test images get exact samples and exact moments in the layout of a sampler's folder, so that
-``sr_var_verification.py`` can compare with the truth. The law itself is ``oracle.law``.
+`sr_var_verification.py` can compare with the truth. The law itself is `oracle.law`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> l
 
 
 def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[list[str], list[str]]:
-    """(training, test) photographs of ``data_dir``.
+    """(training, test) photographs of `data_dir`.
 
     Raises:
         DataError: if one of the two would be empty.
@@ -125,7 +125,7 @@ def law_of(low_res_uint8: Uint8Array, factor: int) -> OracleLaw:
 
 
 def _write_crop(crop: OracleCrop, flags: OracleDataFlags) -> str:
-    """Writes the files of one low-res image; what is there already is left alone.
+    """Write the files of one low-res image; what is there already is left alone.
 
     Returns what is wrong with the photograph, "" if nothing is.
     """
@@ -205,7 +205,7 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> bool:
 
 
 def _refuse_other_lists(folder: str) -> None:
-    """Refuses to replace info dicts that this script has not written."""
+    """Refuse to replace info dicts that this script has not written."""
     if os.path.exists(os.path.join(folder, SETTINGS_FILE)):
         return
     for file in (ALL_FILE, TRAIN_FILE, TEST_FILE):
@@ -214,7 +214,7 @@ def _refuse_other_lists(folder: str) -> None:
 
 
 def _require_same_photo(crop: OracleCrop, flags: OracleDataFlags) -> None:
-    """Refuses to add to images that were drawn from other photographs of the same names."""
+    """Refuse to add to images that were drawn from other photographs of the same names."""
     path = safe_join(os.path.join(flags.output_dir, IMAGE_FOLDER), crop.names[0])
     try:
         image, low_res = np.asarray(open_image(path)), cut_low_res(crop, flags)

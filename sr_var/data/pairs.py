@@ -47,10 +47,10 @@ def load_regression_data(
     log: Callable[[str], None],
     cross_fit: CrossFit | None = None,
 ) -> TrainData:
-    """Training batches for the mean and the variance net; ``sizes`` is (large, small).
+    """Training batches for the mean and the variance net; `sizes` is (large, small).
 
-    With a ``cross_fit`` that leaves a fold out, the batches hold none of its images. With one that
-    leaves out nothing, the input is a :class:`FoldedInput`.
+    With a `cross_fit` that leaves a fold out, the batches hold none of its images. With one that
+    leaves out nothing, the input is a `FoldedInput`.
 
     Raises:
         DataError: for missing data, or a batch larger than the data.

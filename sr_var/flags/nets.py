@@ -93,7 +93,7 @@ class BaselineModelFlags(MeanModelFlags):
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The parsed ``quantiles``."""
+        """The parsed `quantiles`."""
         return parse_levels(self.quantiles)
 
     @property

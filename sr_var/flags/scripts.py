@@ -1,6 +1,6 @@
-"""The flags of the super-resolution scripts, one dataclass a group; no torch: ``--help`` is quick.
+"""The flags of the super-resolution scripts, one dataclass a group; no torch: `--help` is quick.
 
-Training flags that every task has are in ``utils.flags.training``.
+Training flags that every task has are in `utils.flags.training`.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class VerificationFlags(ListedImages, LargeSize, OrientationFlags, Threads, Scri
 
     @property
     def nets_dir(self) -> str:
-        """``--sr_model_output_dir``, or where the documented commands put the nets' results."""
+        """`--sr_model_output_dir`, or where the documented commands put the nets' results."""
         name = "128_512" if self.large_size == 512 else "64_256"
         return self.sr_model_output_dir or f"outputs/sr_var/{name}"
 

@@ -102,7 +102,7 @@ class _Pictures:
         self._gallery = Gallery(flags.ddpm_sr_output_dir, flags.num_samples, logger.info)
 
     def add(self, result: ImageResult) -> None:
-        """Draws the panels of an image whose arrays are there."""
+        """Draw the panels of an image whose arrays are there."""
         if result.data is None or self._flags.dry_run:
             return
         write_panels(result.name, result.data, self._flags.log_dir, self._logger)
@@ -111,7 +111,7 @@ class _Pictures:
             self._shown.append(result.data)
 
     def write(self, summary: Summary, rows: Sequence[ImageResult]) -> None:
-        """Writes the overview and the report, with the error budget where one was drawn up."""
+        """Write the overview and the report, with the error budget where one was drawn up."""
         log_dir = self._flags.log_dir
         if self._shown:
             write_overview(os.path.join(log_dir, "overview.png"), self._shown)

@@ -34,7 +34,7 @@ _TORCH_WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "iostream erro
 
 @contextlib.contextmanager
 def storing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Lets an error of the disk inside a ``with`` block become a StorageError that names `path`."""
+    """Let an error of the disk inside a `with` block become a StorageError that names `path`."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -44,7 +44,7 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def write_through(path: str | os.PathLike[str], descriptor: int, data: bytes) -> None:
-    """Writes to an open local file past any buffer, which a full disk would make fail twice.
+    """Write to an open local file past any buffer, which a full disk would make fail twice.
 
     Raises:
         StorageError: some of it may have been written.
@@ -113,7 +113,7 @@ def is_remote(path: StrPath) -> bool:
 
 
 def open_binary(path: StrPath) -> BinaryIO:
-    """Opens a local or remote file for reading bytes.
+    """Open a local or remote file for reading bytes.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -142,7 +142,7 @@ def read_up_to(path: StrPath, max_bytes: int) -> bytes:
 def atomic_write(
     path: StrPath, mode: str = "wb", *, encoding: str | None = None
 ) -> Iterator[IO[Any]]:
-    """Yields a file object whose content replaces `path` when the block ends without an error.
+    """Yield a file object whose content replaces `path` when the block ends without an error.
 
     If the block raises, `path` keeps what it had and no temporary file is left. A symbolic link
     stays a link: the file it points to is replaced. What UTF-8 lacks, a byte of a file's name that
@@ -167,19 +167,19 @@ def atomic_write(
 
 
 def write_bytes_atomic(path: StrPath, data: bytes) -> None:
-    """Replaces `path` by `data`; see `atomic_write`."""
+    """Replace `path` by `data`; see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(data)
 
 
 def write_text_atomic(path: StrPath, text: str) -> None:
-    """Replaces `path` by `text` in UTF-8; see `atomic_write`."""
+    """Replace `path` by `text` in UTF-8; see `atomic_write`."""
     with atomic_write(path, "w") as file:
         file.write(text)
 
 
 def write_json_atomic(path: StrPath, value: Any) -> None:
-    """Replaces `path` by `value` as indented JSON with a final newline.
+    """Replace `path` by `value` as indented JSON with a final newline.
 
     Non-finite floats are written as Python's `json` writes and reads them (NaN, Infinity), since a
     record of a diverged run is worth more than strict JSON.
@@ -200,7 +200,7 @@ def sha256_of(path: StrPath) -> str:
 
 
 def remove_stale_temp_files(folder: StrPath) -> list[Path]:
-    """Removes the temporary files that killed writers left in `folder`, not in folders below it.
+    """Remove the temporary files that killed writers left in `folder`, not in folders below it.
 
     A file is stale when its process is dead on this machine, or after `MAX_TEMP_AGE_HOURS`: whether
     a process of another machine that shares the folder still lives cannot be asked.

@@ -50,7 +50,7 @@ def is_number(value: object) -> bool:
 
 
 def read_json(path: StrPath) -> Any:
-    """What a JSON file says; :func:`parse_json`, of at most ``MAX_BYTES``, local or remote."""
+    """What a JSON file says; `parse_json`, of at most `MAX_BYTES`, local or remote."""
     data = read_up_to(path, MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"longer than {MAX_BYTES} bytes")
@@ -103,12 +103,12 @@ def require_numbers(values: Iterable[object]) -> None:
 def require_same_settings(
     path: str, settings: Settings, *, defaults: Settings, folder_flag: str = "--output_dir"
 ) -> None:
-    """Remembers the settings in a file of the folder, and refuses any other ones.
+    """Remember the settings in a file of the folder, and refuse any other ones.
 
     Args:
         path: of the record; its folder is made.
         settings: JSON types.
-        defaults: see :func:`differences`.
+        defaults: see `differences`.
         folder_flag: the flag that chooses the folder.
 
     Raises:
@@ -140,7 +140,7 @@ class Difference:
 
     Attributes:
         name: of the setting, a flag's without its dashes.
-        made: what the file was made with; ``UNKNOWN`` if it does not say.
+        made: what the file was made with; `UNKNOWN` if it does not say.
         asked: what the run asks for.
     """
 
@@ -199,7 +199,7 @@ class Identity:
         network_class: name of the network's class; empty: the task does not say.
         network: its flags.
         process: flags of the noising process; empty for a task without one.
-        data: ``digest`` and ``num_images`` of the training data, as :func:`list_digest` makes
+        data: `digest` and `num_images` of the training data, as `list_digest` makes
             them of a list, and flags that say how it is read; empty: not known.
         free: names of flags of network or process that may change from run to run.
     """
@@ -229,7 +229,7 @@ class Identity:
         return [one for one in found if one.name not in self.free]
 
     def refuse_other_flags(self, path: str, manifest: Settings, remedy: str) -> None:
-        """Raises CheckpointError for a checkpoint of another network or process."""
+        """Raise CheckpointError for a checkpoint of another network or process."""
         made_class = _part(manifest, "network").get("class", self.network_class)
         if self.network_class and made_class != self.network_class:
             raise CheckpointError(
@@ -243,7 +243,7 @@ class Identity:
             )
 
     def refuse_other_data(self, path: str, manifest: Settings, remedy: str) -> None:
-        """Raises DataError for another list of images, or one that was read otherwise."""
+        """Raise DataError for another list of images, or one that was read otherwise."""
         made = _part(manifest, "data")
         if not made or not self.data:
             return
@@ -278,7 +278,7 @@ def _part(manifest: Settings, name: str) -> JsonObject:
 
 
 def list_digest(items: Sequence[tuple[str, int]]) -> JsonObject:
-    """Identifies a list of images, name and label each: its sha256 and length.
+    """Identify a list of images, name and label each: its sha256 and length.
 
     The order counts, since it decides which images a step sees; where the files lie does not.
     """

@@ -1,6 +1,6 @@
 """Folders of files that may be remote: what is there, how large, making and removing.
 
-Reading and writing one file is the business of ``utils.files.atomic``.
+Reading and writing one file is the business of `utils.files.atomic`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_IN_TAGS = re.compile(r"[^-/\w.]")
 
 
 def with_home(path: str) -> str:
-    """A path whose ``~`` is the home folder, as no shell does it in ``--flag=~/x`` or a file.
+    """A path whose `~` is the home folder, as no shell does it in `--flag=~/x` or a file.
 
     Raises:
         ValueError: if there is no such home folder; names the path and the remedy.
@@ -35,10 +35,10 @@ def with_home(path: str) -> str:
 
 
 def flat_name(name: str, suffix: str = "") -> str:
-    """The name of one file for a name with folders: ``a/b`` and ``.png`` give ``a__b.png``.
+    """The name of one file for a name with folders: `a/b` and `.png` give `a__b.png`.
 
-    Where ``__`` could be read in two ways, as in ``a__b/c``, and where the result would be longer
-    than a file system takes, it ends in ``~`` and a digest of the name.
+    Where `__` could be read in two ways, as in `a__b/c`, and where the result would be longer
+    than a file system takes, it ends in `~` and a digest of the name.
     """
     flat = name.replace("/", "__")
     is_plain = flat.replace("__", "/") == name and not _DIGEST.search(flat)
@@ -51,7 +51,7 @@ def flat_name(name: str, suffix: str = "") -> str:
 
 
 def tag_name(name: str) -> str:
-    """The end of a TensorBoard tag, in which most characters become ``_``."""
+    """The end of a TensorBoard tag, in which most characters become `_`."""
     return name + _digest(name) if _NOT_IN_TAGS.search(name) else name
 
 
@@ -92,12 +92,12 @@ def size_of(path: str) -> int:
 
 
 def remove(path: str) -> None:
-    """Removes a file."""
+    """Remove a file."""
     (blobfile_module() if is_remote(path) else os).remove(path)
 
 
 def make_folder(folder: str, flag: str = "") -> None:
-    """Makes a folder and those above it; nothing happens if it is there.
+    """Make a folder and those above it; nothing happens if it is there.
 
     Args:
         folder: local or remote.
@@ -105,7 +105,7 @@ def make_folder(folder: str, flag: str = "") -> None:
 
     Raises:
         StorageError: if there is a file in its place or above it, no folder can be there, the disk
-            is full, or its name begins with ``~``, which parsers have replaced by the home folder.
+            is full, or its name begins with `~`, which parsers have replaced by the home folder.
         OSError: if it may not be made.
     """
     if is_remote(folder):

@@ -197,7 +197,7 @@ class CropFlags(ImageFolder, ReadingFlags, DryRun):
     num_workers: int = flag(-1, "loader processes; -1: by the cores (none without a GPU)")
 
     def __post_init__(self) -> None:
-        """Refuses crops that are both kept and drawn anew."""
+        """Refuse crops that are both kept and drawn anew."""
         if self.cache_dir and self.random_crop:
             raise ValueError(
                 f"--cache_dir {self.cache_dir} keeps centre crops and does not go with "

@@ -1,4 +1,4 @@
-"""The flags of every training script; read by the parser (no torch) and by ``TrainLoop``."""
+"""The flags of every training script; read by the parser (no torch) and by `TrainLoop`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
     max_bad_steps: int = flag(20, "steps in a row with a non-finite gradient that end the run")
 
     def __post_init__(self) -> None:
-        """Refuses values no run could use."""
+        """Refuse values no run could use."""
         require_at_least(self, batch_size=1, log_interval=1, save_interval=1, max_bad_steps=1)
         require_at_least(self, weight_decay=0, fp16_scale_growth=0, max_step=0, seed=0)
         require_at_least(self, lr_anneal_steps=0, lr_warmup_steps=0)
@@ -73,12 +73,12 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
                 raise ValueError(f"--ema_rate {rate} must be in [0, 1)")
 
     def common(self) -> FlagValues:
-        """The flags that every training has, as keywords for ``TrainLoop``."""
+        """The flags that every training has, as keywords for `TrainLoop`."""
         return {field.name: getattr(self, field.name) for field in fields(TrainFlags)}
 
     @property
     def ema_rates(self) -> list[float]:
-        """The parsed ``ema_rate``."""
+        """The parsed `ema_rate`."""
         try:
             return [float(part) for part in self.ema_rate.split(",") if part.strip()]
         except ValueError:
@@ -88,17 +88,17 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
 
     @property
     def last_step(self) -> int:
-        """Where the run ends: ``max_step``; if that is not limited, where lr has fallen to 0."""
+        """Where the run ends: `max_step`; if that is not limited, where lr has fallen to 0."""
         is_annealed = self.max_step >= UNLIMITED_STEPS and self.lr_anneal_steps > 0
         return self.lr_anneal_steps if is_annealed else self.max_step
 
     @property
     def is_endless(self) -> bool:
-        """Whether only a signal or ``run_time`` ends the run."""
+        """Whether only a signal or `run_time` ends the run."""
         return self.last_step >= UNLIMITED_STEPS
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of the update that follows ``step`` finished ones.
+        """Learning rate of the update that follows `step` finished ones.
 
         It rises as (step + 1) / lr_warmup_steps, and falls with s = step / lr_anneal_steps as
         1 − s, or as (1 + cos πs) / 2.

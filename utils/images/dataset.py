@@ -45,7 +45,7 @@ class Entry:
     """One image.
 
     Attributes:
-        name: relative to ``data_dir``; also its output folder.
+        name: relative to `data_dir`; also its output folder.
         y: its label.
         group: name of its class.
     """
@@ -115,7 +115,7 @@ class CropDataset(Dataset[CropItem]):
         seed: of the augmentation, a function of (seed, epoch, index).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
 
-    With ``flags.cache_dir`` it raises what ``utils.images.cache.crop_source`` does.
+    With `flags.cache_dir` it raises what `utils.images.cache.crop_source` does.
     """
 
     def __init__(
@@ -200,10 +200,10 @@ class TestCrops(Dataset[CropItem | None]):
         entries: the images.
         size: side of the crop, pixels.
         data_dir: where the files are.
-        on_bad_image: ``error`` or ``skip``.
+        on_bad_image: `error` or `skip`.
         num_channels: 3, or 1 for grey levels.
         source: of the same images' crops; None: decoded from their files.
-        apply_orientation: see ``utils.images.decode.decode_image``; not with a source.
+        apply_orientation: see `utils.images.decode.decode_image`; not with a source.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -227,7 +227,7 @@ class TestCrops(Dataset[CropItem | None]):
     def from_flags(
         cls, entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int = 3
     ) -> TestCrops:
-        """The crops as the flags want them; see ``utils.images.cache.crop_source``."""
+        """The crops as the flags want them; see `utils.images.cache.crop_source`."""
         source = _source(entries, size, flags, num_channels)
         return cls(entries, size, flags.data_dir, flags.on_bad_image, num_channels, source)
 
@@ -269,7 +269,7 @@ def train_crops(
         num_channels: 3, or 1 for grey levels.
 
     Raises:
-        DataError: if a batch is larger than the data; see :class:`CropDataset`.
+        DataError: if a batch is larger than the data; see `CropDataset`.
     """
     note = _noting(entries, size, flags, log)
 
@@ -290,7 +290,7 @@ def train_crops(
 def _noting(
     entries: Sequence[Entry], size: int, flags: CropFlags, log: Callable[[str], None]
 ) -> Callable[[CropBatch], None]:
-    """Says how large images are, by some of them; returns what is to see every training batch."""
+    """Say how large images are, by some of them; return what is to see every training batch."""
     look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
     counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
     told: set[str] = set()

@@ -62,7 +62,7 @@ class ImageFacts:
     Attributes:
         width: pixels, after the orientation where that is applied.
         height: likewise.
-        changes: some of ``DEPTH``, ``ALPHA``, ``ORIENTATION``; the last also where it is applied.
+        changes: some of `DEPTH`, `ALPHA`, `ORIENTATION`; the last also where it is applied.
     """
 
     width: int
@@ -80,7 +80,7 @@ class ImageFacts:
         return min(self.width, self.height)
 
     def __str__(self) -> str:
-        """One line, as in ``500x375 alpha``, which :meth:`parse` reads."""
+        """One line, as in `500x375 alpha`, which `parse` reads."""
         return " ".join([f"{self.width}x{self.height}", *self.changes])
 
     @classmethod
@@ -141,13 +141,13 @@ def decode_facts(
 
 
 def image_format(data: bytes, name: str, remedy: str) -> str:
-    """One of ``FORMATS``, off the first bytes of a file, or BadImageError."""
+    """One of `FORMATS`, off the first bytes of a file, or BadImageError."""
     return _read(data, name, remedy, lambda image: image.format or "")
 
 
 @contextlib.contextmanager
 def naming(name: str, remedy: str) -> Iterator[None]:
-    """Lets a BadImageError about a decoded image show its name and a remedy."""
+    """Let a BadImageError about a decoded image show its name and a remedy."""
     try:
         yield
     except BadImageError as error:
@@ -155,7 +155,7 @@ def naming(name: str, remedy: str) -> Iterator[None]:
 
 
 def check_pixels(width: int, height: int, what: str = "") -> None:
-    """Raises BadImageError, without a name (see `naming`), for what would fill the memory."""
+    """Raise BadImageError, without a name (see `naming`), for what would fill the memory."""
     if width * height > MAX_PIXELS:
         raise BadImageError(f"{what}{width}x{height} is more than {MAX_PIXELS} pixels")
 

@@ -30,7 +30,7 @@ class DigitImages:
 
 
 def load_digit_images(side: int, seed: int = 0) -> DigitImages:
-    """The bundled 8×8 images, resized bicubically to ``side`` pixels a side.
+    """The bundled 8×8 images, resized bicubically to `side` pixels a side.
 
     Args:
         side: 8 keeps the pixels as they are.

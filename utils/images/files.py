@@ -1,7 +1,7 @@
 """Images as 8-bit arrays: files, crops, value ranges, PNG files, and where they lie.
 
 Not for low-res images or any other degradation (a task decides those), not for decoding
-(``utils.images.decode``), and not for tensors: numpy and Pillow only, so that decoding workers need
+(`utils.images.decode`), and not for tensors: numpy and Pillow only, so that decoding workers need
 no torch. Arrays are HWC, RGB; `_uint8` means grey levels 0..255, float images lie in [-1, 1].
 """
 
@@ -51,7 +51,7 @@ def open_image(path: StrPath, *, apply_orientation: bool = False) -> Image.Image
 
 
 def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
-    """Decodes a whole file, local or remote, as RGB; see `decode_image`.
+    """Decode a whole file, local or remote, as RGB; see `decode_image`.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -197,7 +197,7 @@ def _crop(
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
-    """Replaces `path` by a PNG of a uint8 array, (H, W, 3) or (H, W); see `atomic_write`."""
+    """Replace `path` by a PNG of a uint8 array, (H, W, 3) or (H, W); see `atomic_write`."""
     check_uint8(image_uint8)
     if image_uint8.ndim != 2 and (image_uint8.ndim != 3 or image_uint8.shape[2] != 3):
         raise ValueError(f"shape {image_uint8.shape}: a PNG takes (H, W, 3) or (H, W)")
@@ -207,7 +207,7 @@ def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
 
 
 def check_uint8(image: NDArray[Any]) -> None:
-    """Raises ValueError for what is no array of grey levels."""
+    """Raise ValueError for what is no array of grey levels."""
     if image.dtype != np.uint8:
         raise ValueError(
             f"dtype {image.dtype}: expected uint8 grey levels (see utils.images.pixels)"

@@ -34,9 +34,9 @@ def scan(
     on_bad_image: str = "",
     problem_with: Callable[[str], str | None] = problem_with_name,
 ) -> list[str]:
-    """Names of all images below a folder, sorted; ``/`` separates, ``.JPEG`` is left off.
+    """Names of all images below a folder, sorted; `/` separates, `.JPEG` is left off.
 
-    See :func:`list_files`.
+    See `list_files`.
     """
     names = list_files(data_dir, log, flag, on_bad_image, problem_with=problem_with)
     return sorted(map(_short, names))
@@ -57,7 +57,7 @@ def list_files(
     endings: tuple[str, ...] = IMAGE_EXTENSIONS,
     problem_with: Callable[[str], str | None] = problem_with_name,
 ) -> list[str]:
-    """Names of the files below a folder that have one of some endings; ``/`` separates.
+    """Names of the files below a folder that have one of some endings; `/` separates.
 
     Hidden files and folders, those of systems among them, are left out. Linked folders are
     followed, but for those that lead to one that is listed already. Pipes, sockets and devices are
@@ -67,7 +67,7 @@ def list_files(
         folder: local or remote.
         log: receives what is left out, and why.
         flag: which named it, for messages.
-        on_bad_image: ``skip`` leaves out images with unfit names; empty: there is no such flag.
+        on_bad_image: `skip` leaves out images with unfit names; empty: there is no such flag.
         endings: in lower case.
         problem_with: why a name is unfit; None of a fit one.
 
@@ -111,7 +111,7 @@ class _Found:
         self._others: Counter[str] = Counter()
 
     def add(self, prefix: str, files: Iterable[str]) -> None:
-        """Sorts the files of one folder."""
+        """Sort the files of one folder."""
         for file in files:
             if self.is_wanted(file):
                 if file.startswith("."):
@@ -234,7 +234,7 @@ def class_in_folder(name: str) -> str:
 
 
 def class_in_name(name: str) -> str:
-    """The file name up to its first underscore (``n01440764_10026``); empty without one."""
+    """The file name up to its first underscore (`n01440764_10026`); empty without one."""
     start, underscore, _ = name.rpartition("/")[2].partition("_")
     return start if underscore else ""
 
@@ -243,8 +243,8 @@ def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = Fals
     """The class in a name: the folder that holds the file, or, in a flat folder, its name's start.
 
     Args:
-        name: as :func:`scan` gives it.
-        label_from: ``name`` or ``folder`` to read it there only.
+        name: as `scan` gives it.
+        label_from: `name` or `folder` to read it there only.
         has_split_folder: the first folder separates training from test images and is no class.
 
     Raises:
@@ -269,7 +269,7 @@ def other_reading(names: Sequence[str], classes: Sequence[str], source: str) -> 
     Args:
         names: of images, without a folder that is no class.
         classes: of each, as they are read.
-        source: ``name`` or ``folder``, where that is read.
+        source: `name` or `folder`, where that is read.
     """
     is_by_name = source == NAME
     others = [(class_in_folder if is_by_name else class_in_name)(name) for name in names]

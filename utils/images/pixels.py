@@ -37,7 +37,7 @@ def to_hwc(image: torch.Tensor) -> NDArray[Any]:
 
 
 def require_finite(output: torch.Tensor, path: str) -> None:
-    """Raises CheckpointError for what has no grey level, before it becomes one in this file."""
+    """Raise CheckpointError for what has no grey level, before it becomes one in this file."""
     if not bool(torch.isfinite(output).all()):
         raise CheckpointError(
             f"{path} is not written: the network's output is not finite; did training diverge, or "
@@ -46,7 +46,7 @@ def require_finite(output: torch.Tensor, path: str) -> None:
 
 
 def save_image(path: str, image: torch.Tensor) -> None:
-    """Writes one CHW image in [-1, 1] as an 8-bit PNG, rounded; see :func:`require_finite`."""
+    """Write one CHW image in [-1, 1] as an 8-bit PNG, rounded; see `require_finite`."""
     require_finite(image, path)
     write_png(path, to_hwc(image_to_bytes(image)))
 
@@ -109,7 +109,7 @@ class PowerSums:
         self.count = 0
 
     def add(self, pictures_uint8: Sequence[NDArray[np.uint8]]) -> None:
-        """Counts some more samples, each of the pivot's shape."""
+        """Count some more samples, each of the pivot's shape."""
         flat = [picture.reshape(-1) for picture in pictures_uint8]
         for start in range(0, len(flat), _MAX_FOURTH_POWERS):
             self._add_few(flat[start : start + _MAX_FOURTH_POWERS])
@@ -134,7 +134,7 @@ class PowerSums:
             self._sums[:, strip] += sums
 
     def absorb(self, other: PowerSums) -> None:
-        """Counts the samples of another one, too; the pivot stays."""
+        """Count the samples of another one, too; the pivot stays."""
         self._sums += other._sums
         self.count += other.count
 

@@ -1,9 +1,9 @@
 """Sets of checkpoint files: written so that a kill never costs one, resumed only when intact.
 
-A set of step N is ``optN.pt``, ``modelN.pt``, ``ema_<rate>_N.pt`` and, written last, the manifest
-``ckptN.json`` with size and sha256 of each. While its files are being written or deleted a marker
-``.ckptN.unfinished`` says that without a manifest they do not count. Reading a single state_dict
-from anybody's hands is the business of ``utils.untrusted.state_dict``.
+A set of step N is `optN.pt`, `modelN.pt`, `ema_<rate>_N.pt` and, written last, the manifest
+`ckptN.json` with size and sha256 of each. While its files are being written or deleted a marker
+`.ckptN.unfinished` says that without a manifest they do not count. Reading a single state_dict
+from anybody's hands is the business of `utils.untrusted.state_dict`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MARKER = re.compile(r"\.ckpt(\d+)\.unfinished")
 
 
 def model_file_name(step: int) -> str:
-    """``modelNNNNNN.pt``."""
+    """`modelNNNNNN.pt`."""
     return f"model{step:06d}.pt"
 
 
@@ -59,7 +59,7 @@ def step_of(model_path: str) -> int:
 
 @dataclass(frozen=True)
 class CheckpointSet:
-    """The files to resume from. ``manifest`` is empty for a set without one."""
+    """The files to resume from. `manifest` is empty for a set without one."""
 
     step: int
     model_path: str
@@ -83,7 +83,7 @@ class CheckpointStore:
     """The checkpoints of one run in one folder.
 
     Args:
-        folder: ``--model_save_dir``; may be remote.
+        folder: `--model_save_dir`; may be remote.
         keep_last_k: delete older sets once a newer one has been verified; -1 keeps all.
         warn: receives one line whenever something is skipped or fallen back from.
     """
@@ -101,11 +101,11 @@ class CheckpointStore:
         parts: Mapping[str, Mapping[Any, Any]],
         manifest: JsonObject,
     ) -> None:
-        """Writes one set; the manifest comes last and makes it count.
+        """Write one set; the manifest comes last and make it count.
 
         Args:
             step: number of finished updates.
-            parts: role → state_dict, in writing order: ``opt``, ``model``, ``ema_<rate>``.
+            parts: role → state_dict, in writing order: `opt`, `model`, `ema_<rate>`.
             manifest: what else to remember (flags, versions, state of the run).
 
         Raises:
@@ -168,10 +168,10 @@ class CheckpointStore:
     # ---- finding
 
     def resolve(self, name: str) -> CheckpointSet | None:
-        """The set that ``--resume_checkpoint`` names.
+        """The set that `--resume_checkpoint` names.
 
         Args:
-            name: empty (None is returned), ``auto`` (newest intact set, or None), a step, a file
+            name: empty (None is returned), `auto` (newest intact set, or None), a step, a file
                 name inside the folder, or a path. The file of an average stands in for the model.
 
         Raises:
@@ -205,7 +205,7 @@ class CheckpointStore:
         return replace(found, model_path=path)
 
     def peek(self, name: str) -> JsonObject:
-        """The manifest of the set that ``--resume_checkpoint`` names; empty where there is none.
+        """The manifest of the set that `--resume_checkpoint` names; empty where there is none.
 
         Nothing is verified: for what has to be known before a network is built.
         """

@@ -30,7 +30,7 @@ from utils.process.stop import leave_stopping_to_parent
 
 
 def tree_map(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
-    """The same structure with ``function`` applied to every tensor; anything else is kept."""
+    """The same structure with `function` applied to every tensor; anything else is kept."""
     if isinstance(tree, torch.Tensor):
         return function(tree)
     if isinstance(tree, dict):
@@ -68,7 +68,7 @@ def batch_length(tree: Any) -> int:
 
 
 def batch_slice(tree: Any, start: int, stop: int) -> Any:
-    """Items ``start`` to ``stop`` of every tensor of the batch."""
+    """Items `start` to `stop` of every tensor of the batch."""
     return tree_map(lambda tensor: tensor[start:stop], tree)
 
 
@@ -91,14 +91,14 @@ Pair: TypeAlias = tuple[Any, Any]
 
 @runtime_checkable
 class ResumableData(Protocol):
-    """What ``TrainLoop`` needs of its data to resume exactly."""
+    """What `TrainLoop` needs of its data to resume exactly."""
 
     def batches(self, position: int) -> Iterator[Pair]:
-        """This rank's ``(batch, label)`` pairs from the ``position``-th item of the stream on."""
+        """This rank's `(batch, label)` pairs from the `position`-th item of the stream on."""
         ...
 
     def listing(self) -> JsonObject:
-        """What tells the data from other data (``files.records``); empty if nobody knows."""
+        """What tells the data from other data (`files.records`); empty if nobody knows."""
         ...
 
 
@@ -115,7 +115,7 @@ class EpochOrder:
 
 
 class ShardSampler(Sampler[list[ItemKey]]):
-    """Yields this rank's batches of ``(position, epoch, index)`` without end.
+    """Yields this rank's batches of `(position, epoch, index)` without end.
 
     Raises:
         DataError: if one global batch is larger than the data set.
@@ -152,7 +152,7 @@ class TrainData:
     """Endless shuffled batches of a map-style data set, resumable at any position.
 
     Args:
-        dataset: maps ``(position, epoch, index)`` to one item; ``len`` is the number of items.
+        dataset: maps `(position, epoch, index)` to one item; `len` is the number of items.
         batch_size: items per process.
         prepare: turns a collated batch into the pair the loop wants, on the loop's device; not
             needed where items are pairs already.
@@ -184,7 +184,7 @@ class TrainData:
         return found
 
     def batches(self, position: int) -> Iterator[Pair]:
-        """This rank's prepared batches from the ``position``-th item on."""
+        """This rank's prepared batches from the `position`-th item on."""
         sampler = self._sampler(position)
         loader = make_loader(self.dataset, sampler, self._num_workers, self._collate)
         for batch in loaded(loader):
@@ -195,7 +195,7 @@ class TrainData:
 
 
 def rank_batches(order: EpochOrder, batch_size: int, position: int) -> ShardSampler:
-    """This process's batches of ``order`` from the ``position``-th item of the stream on.
+    """This process's batches of `order` from the `position`-th item of the stream on.
 
     Raises:
         DataError: if one global batch is larger than the data set.
@@ -228,7 +228,7 @@ def endless(data: Iterable[Any]) -> Iterator[Any]:
 
 
 def shard_batches(num_items: int, batch_size: int) -> list[list[int]]:
-    """This rank's share of ``range(num_items)`` in batches: each item on exactly one rank, once."""
+    """This rank's share of `range(num_items)` in batches: each item on exactly one rank, once."""
     mine = range(num_items)[dist_util.get_rank() :: dist_util.get_world_size()]
     return [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
 

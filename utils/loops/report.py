@@ -34,10 +34,10 @@ def say_start(
     stored: JsonObject,
     log: Callable[[str], None],
 ) -> None:
-    """Says what of the flags the network cannot have, and how large the batch of all processes is.
+    """Say what of the flags the network cannot have, and how large the batch of all processes is.
 
     Args:
-        model: may have ``notices``, lines about its flags.
+        model: may have `notices`, lines about its flags.
         flags: of the run.
         step: that the run goes on from, 0 for a fresh start.
         stored: the state of the checkpoint that is resumed; empty for a fresh start.
@@ -76,7 +76,7 @@ def how_to_go_on(flags: TrainFlags) -> str:
 def refuse_divergence(
     flags: TrainFlags, step: int, skipped_in_row: float, trainer: MixedPrecisionTrainer
 ) -> None:
-    """Ends a run whose gradients stay useless.
+    """End a run whose gradients stay useless.
 
     Raises:
         CheckpointError: says what happened, the remedy, and which checkpoint is there.

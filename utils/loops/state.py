@@ -1,7 +1,7 @@
 """Everything a training run must find again after a stop, and how it goes to and from a checkpoint.
 
 Weights, optimizer, loss scale, averages, step and place in the data. The loop around it is the
-business of ``train_util``.
+business of `train_util`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class WeightAverages:
 
     @torch.no_grad()
     def update(self, masters: Sequence[torch.Tensor]) -> None:
-        """Moves every average towards the current weights."""
+        """Move every average towards the current weights."""
         for rate, average in self._averages.items():
             torch._foreach_lerp_(average, list(masters), 1.0 - float(rate))
 
@@ -52,7 +52,7 @@ class WeightAverages:
         trainer: MixedPrecisionTrainer,
         warn: Callable[[str], None],
     ) -> None:
-        """Takes the averages from files; one that has no file starts at the current weights."""
+        """Take the averages from files; one that has no file starts at the current weights."""
         for rate, average in self._averages.items():
             source: Sequence[torch.Tensor] = trainer.masters
             if rate in paths:
@@ -96,13 +96,13 @@ class TrainState:
         self._steps_there: list[int] = []  # in the folder, as this run last saw it
 
     def finish_step(self, num_items: int) -> None:
-        """Counts an update that used ``num_items`` of the stream, over all ranks."""
+        """Count an update that used `num_items` of the stream, over all ranks."""
         self._averages.update(self.mp_trainer.masters)
         self.step += 1
         self.position += num_items
 
     def save(self, folder: str, extra: JsonObject) -> None:
-        """Writes the set of this step, unless that was done already.
+        """Write the set of this step, unless that was done already.
 
         Raises:
             StorageError: if a file cannot be written.
@@ -137,11 +137,11 @@ class TrainState:
         return {"opt": optimizer, "model": trainer.model_state_dict(), **averages}
 
     def resume(self) -> JsonObject:
-        """Loads the set that ``resume_checkpoint`` names, if any, and makes all ranks agree.
+        """Load the set that `resume_checkpoint` names, if any, and make all ranks agree.
 
-        A named set gives way to a newer one of the same run in ``model_save_dir``: a job that is
+        A named set gives way to a newer one of the same run in `model_save_dir`: a job that is
         queued again with the same command goes on. A fresh start takes the weights of
-        ``init_from``, if any.
+        `init_from`, if any.
 
         Returns:
             the state stored with it; empty for a fresh start.
@@ -244,7 +244,7 @@ class TrainState:
         return newest
 
     def _start_from(self, path: str) -> None:
-        """Takes the weights of a checkpoint, nothing else of it."""
+        """Take the weights of a checkpoint, nothing else of it."""
         trainer = self.mp_trainer
         found = CheckpointStore("", warn=self._log).resolve(path)
         assert found is not None  # only an empty name finds nothing

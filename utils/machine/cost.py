@@ -1,6 +1,6 @@
 """What a network's passes took, kept beside the results: a rate that outlives stopped runs.
 
-A record is ``{"seconds": …, "num_items": …, "device": …}``; every run adds its share. It counts the
+A record is `{"seconds": …, "num_items": …, "device": …}`; every run adds its share. It counts the
 network and, in sampling, the solver; neither reading nor writing of pictures.
 """
 
@@ -32,18 +32,18 @@ class Stopwatch:
     _started: float = 0.0
 
     def start(self) -> None:
-        """Begins a pass; one that is never stopped counts nothing."""
+        """Begin a pass; one that is never stopped counts nothing."""
         wait_for(self.device)
         self._started = time.perf_counter()
 
     def stop(self, num_items: int) -> None:
-        """Ends a pass over ``num_items`` items."""
+        """End a pass over `num_items` items."""
         wait_for(self.device)
         self.seconds += time.perf_counter() - self._started
         self.num_items += num_items
 
     def save(self, path: str) -> None:
-        """Adds to the record at ``path``, as several processes may; without items it is left alone.
+        """Add to the record at `path`, as several processes may; without items it is left alone.
 
         A damaged record, or one of another device, is begun anew: rates of two devices have no sum.
         """
@@ -96,7 +96,7 @@ def find_batch_size(
 ) -> int:
     """The smallest power of two beyond which items no longer get faster, or do not fit.
 
-    ``run`` processes a batch of so many items; it is called twice for each size, once to warm up.
+    `run` processes a batch of so many items; it is called twice for each size, once to warm up.
     If not even one item can be processed, its error is raised.
     """
     best, rate, size = 0, 0.0, 1

@@ -1,7 +1,7 @@
 """Which process this is, by whichever launcher started it. No torch.
 
-In this order: RANK and WORLD_SIZE (torchrun, ``torch.distributed.launch``, a user's own); a step of
-several tasks of Slurm; ``mpiexec``; a single process.
+In this order: RANK and WORLD_SIZE (torchrun, `torch.distributed.launch`, a user's own); a step of
+several tasks of Slurm; `mpiexec`; a single process.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def has_own_gpu(environ: Mapping[str, str]) -> bool:
 def tasks_on_node(environ: Mapping[str, str]) -> int:
     """Tasks of this step on this machine; 1 where that is not said.
 
-    ``SLURM_STEP_TASKS_PER_NODE`` lists the nodes in order, equal ones together: ``4(x2),1``.
+    `SLURM_STEP_TASKS_PER_NODE` lists the nodes in order, equal ones together: `4(x2),1`.
     """
     text = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     groups = re.findall(r"(\d+)(?:\(x(\d+)\))?(?:,|$)", text)
@@ -70,7 +70,7 @@ def tasks_on_node(environ: Mapping[str, str]) -> int:
 
 
 def _slurm_rendezvous(environ: MutableMapping[str, str]) -> None:
-    """Sets MASTER_ADDR and MASTER_PORT, where they are not set, to what all tasks find alike."""
+    """Set MASTER_ADDR and MASTER_PORT, where they are not set, to what all tasks find alike."""
     if "MASTER_ADDR" not in environ:
         name = _first(environ, _NODE_LISTS)
         if name is None:
@@ -95,7 +95,7 @@ def _port(environ: Mapping[str, str]) -> int:
 
 
 def first_host(node_list: str) -> str:
-    """The first host of a list such as ``n[08-10,12],login``: here ``n08``."""
+    """The first host of a list such as `n[08-10,12],login`: here `n08`."""
     first = re.match(r"(?:[^][,\s]|\[[^][\s]*\])+(?=,|$)", node_list.strip())
     if first is None:
         raise ValueError(f"{node_list!r} is no list of hosts")
@@ -126,7 +126,7 @@ def mpi_variables(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...] | N
 
 
 def _mpi_rendezvous(environ: MutableMapping[str, str]) -> None:
-    """Sets MASTER_ADDR and MASTER_PORT, unless both are set, to a place that rank 0 tells."""
+    """Set MASTER_ADDR and MASTER_PORT, unless both are set, to a place that rank 0 tells."""
     if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
         return
     try:
@@ -142,7 +142,7 @@ def _mpi_rendezvous(environ: MutableMapping[str, str]) -> None:
 
 
 def _require_same_size(environ: Mapping[str, str], num_known: int) -> None:
-    """Refuses an mpi4py of another MPI, for which each process is alone: all would wait."""
+    """Refuse an mpi4py of another MPI, for which each process is alone: all would wait."""
     _, (name, text), _ = mpi_variables(environ) or ((), ("", str(num_known)), ())
     if text != str(num_known):
         raise ValueError(
@@ -181,9 +181,9 @@ class Launch:
 
 
 def read_launch(environ: Mapping[str, str], local_rank_flag: int = 0) -> Launch:
-    """Reads the launcher's variables.
+    """Read the launcher's variables.
 
-    ``LOCAL_RANK`` of the environment is preferred to the flag of ``torch.distributed.launch``.
+    `LOCAL_RANK` of the environment is preferred to the flag of `torch.distributed.launch`.
 
     Raises:
         ValueError: if the variables are there but are no numbers, or contradict each other.
@@ -240,7 +240,7 @@ def num_local_processes(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def set_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Sets MASTER_ADDR and MASTER_PORT where the launcher did not; ValueError without a place."""
+    """Set MASTER_ADDR and MASTER_PORT where the launcher did not; ValueError without a place."""
     launcher = _launcher(environ)[0]
     if launcher == _SLURM:
         _slurm_rendezvous(environ)

@@ -82,9 +82,9 @@ def ordered_map(
 
 
 class BackgroundWriter:
-    """Makes calls one after the other in a thread of its own, inside a ``with`` block.
+    """Makes calls one after the other in a thread of its own, inside a `with` block.
 
-    The block ends when all calls are done. The first error comes up at the next :meth:`submit` or
+    The block ends when all calls are done. The first error comes up at the next `submit` or
     at the end of the block, and no call is begun after it. Outside of a block a call is made at
     once.
 
@@ -115,7 +115,7 @@ class BackgroundWriter:
                 future.result()
 
     def submit(self, call: Callable[..., None], *args: Any) -> None:
-        """Has ``call(*args)`` made; waits while too many wait already."""
+        """Have `call(*args)` made; wait while too many wait already."""
         started = time.perf_counter()
         try:
             if self._pool is None:

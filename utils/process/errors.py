@@ -5,7 +5,7 @@ again to continue.
 
 Python's teardown destroys objects while threads of libraries still run. One that drops a tensor
 then aborts the process (SIGABRT), whatever the script has achieved: torch.distributed's do, on a
-busy machine. Such a process asks to :func:`skip_teardown`.
+busy machine. Such a process asks to `skip_teardown`.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class StorageError(OSError):
 
 
 def run_main(main: Callable[[], int]) -> None:
-    """Runs a script's ``main`` and exits with the contract's code.
+    """Run a script's `main` and exit with the contract's code.
 
-    Errors meant for users print one ``error:`` line; ``TRACEBACK=1`` in the environment shows the
+    Errors meant for users print one `error:` line; `TRACEBACK=1` in the environment shows the
     whole trace instead. So does Ctrl-C where no loop would notice it, with the code of a stop.
     Anything else is a bug and keeps its traceback (exit code 1). Once it was asked to stop, the
     process hears no further signal until its end.

@@ -1,7 +1,7 @@
 """Self-contained HTML pages: markup escaped by construction, and plots that need no style.
 
-Text becomes markup in one place, :func:`tag`, which escapes it; data reaches the page's script as
-JSON that cannot end its block. The page forbids itself everything but pictures in ``data:`` links
+Text becomes markup in one place, `tag`, which escapes it; data reaches the page's script as
+JSON that cannot end its block. The page forbids itself everything but pictures in `data:` links
 and the very style sheet and scripts it was written with, by hash, so neither a file name nor a
 later edit can run anything, and nothing is ever fetched.
 """
@@ -49,11 +49,11 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     Args:
         name: of the element.
         children: what is inside; None is left out.
-        attributes: ``_`` stands for ``-``, a trailing one is dropped (``class_``); None and False
+        attributes: `_` stands for `-`, a trailing one is dropped (`class_`); None and False
             are left out, True is an attribute without a value.
 
     Raises:
-        ValueError: an attribute that the page's policy forbids (``style``, ``on…``).
+        ValueError: an attribute that the page's policy forbids (`style`, `on…`).
     """
     head = [name]
     for key, value in attributes.items():
@@ -124,7 +124,7 @@ def figure(caption: str, picture: Html, note: str = "", data: Html | None = None
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that the navigation leads to; ``name`` is its anchor."""
+    """A part of the page that the navigation leads to; `name` is its anchor."""
 
     name: str
     title: str
@@ -134,7 +134,7 @@ class Section:
 def json_block(name: str, value: object) -> Html:
     """Data for the page's script, in an element with this id.
 
-    ASCII only, with ``<``, ``>`` and ``&`` as escapes: no content can end the block, open a comment
+    ASCII only, with `<`, `>` and `&` as escapes: no content can end the block, open a comment
     or break a line of script (U+2028). Numbers that JSON lacks become null, what no encoding has
     U+FFFD.
     """
@@ -210,7 +210,7 @@ def _section(part: Section) -> Html:
 def policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
     """The content security policy of a page with these inline style sheets and scripts.
 
-    ``trusted-types 'none'`` on top refuses every way of turning text into markup from a script.
+    `trusted-types 'none'` on top refuses every way of turning text into markup from a script.
     """
     return (
         f"default-src 'none'; img-src data:; script-src {_hashes(scripts)}; "
@@ -318,8 +318,8 @@ def plot(alt: str, x_axis: Axis, y_axis: Axis, series: Sequence[Series]) -> Html
         alt: what the plot shows, for people who do not see it.
         x_axis: horizontal.
         y_axis: vertical.
-        series: ``line``; ``points`` (a line with a mark on every value); ``dots`` (many values);
-            ``crosses`` (values of somebody else).
+        series: `line`; `points` (a line with a mark on every value); `dots` (many values);
+            `crosses` (values of somebody else).
     """
     parts = [_axes(x_axis, y_axis), *(_draw(part, x_axis, y_axis) for part in series)]
     return join(_picture(alt, parts, _HEIGHT), _legend(series))

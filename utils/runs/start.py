@@ -1,4 +1,4 @@
-"""What every script does around its work: process group, device, seed, log, ``args.json``."""
+"""What every script does around its work: process group, device, seed, log, `args.json`."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Run:
     launch: Launch
 
     def write_args(self, args: argparse.Namespace, **settled: Any) -> None:
-        """Writes ``args.json``; call it again with the values that a checkpoint has settled.
+        """Write `args.json`; call it again with the values that a checkpoint has settled.
 
-        ``args_<script>.json`` says the same and stays when another script uses the folder.
+        `args_<script>.json` says the same and stays when another script uses the folder.
         """
         script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
         described = describe_run(with_values(args, **settled), self.device, self.launch)
@@ -49,10 +49,10 @@ class Run:
 def started(
     args: argparse.Namespace, log_dir: str | None, *, has_group: bool = True
 ) -> Iterator[Run]:
-    """Joins the other processes, seeds torch, opens the log and writes ``args.json``.
+    """Join the other processes, seed torch, open the log and write `args.json`.
 
     Args:
-        args: the parsed flags; ``seed``, ``local_rank`` and ``notices``, lines that settling them
+        args: the parsed flags; `seed`, `local_rank` and `notices`, lines that settling them
             has left to be said, are read where they exist.
         log_dir: None (a dry run) writes nothing.
         has_group: False for work that needs no talk between processes.
@@ -81,7 +81,7 @@ def started(
 
 
 def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> JsonObject:
-    """The content of ``args.json``: all flags after resolution and everything to repeat the run."""
+    """The content of `args.json`: all flags after resolution and everything to repeat the run."""
     return {
         "flags": {key: value for key, value in vars(args).items() if key not in PRIVATE},
         "command": [sys.executable, *sys.argv],
@@ -106,7 +106,7 @@ def _version(package: str) -> str:
 
 
 def git_revision() -> str:
-    """The commit of the toolkit's checkout, or ``unknown`` outside of one."""
+    """The commit of the toolkit's checkout, or `unknown` outside of one."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     try:
         answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""Reads ``.npz`` and ``.npy`` files of anybody; which arrays belong together is not known.
+"""Reads `.npz` and `.npy` files of anybody; which arrays belong together is not known.
 
 Nothing is unpickled, and a header that claims more than its file can hold makes no room for it.
 """
@@ -84,7 +84,7 @@ def read_npz_rows(
         remedy: what to do about a bad file.
 
     Raises:
-        DataError: as :func:`read_npz`, or another shape; a wrong checksum shows behind the last
+        DataError: as `read_npz`, or another shape; a wrong checksum shows behind the last
             row.
     """
     size = math.prod(shape[1:])
@@ -106,7 +106,7 @@ def read_npz_rows(
 
 
 def read_npy(path: str, *, remedy: str = _MAKE_AGAIN) -> NDArray[Any]:
-    """The array of a ``.npy`` file; raises as :func:`read_npz`."""
+    """The array of a `.npy` file; raises as `read_npz`."""
     with _damage_told(f"{path} is no whole .npy file", remedy), open_binary(path) as file:
         size = _claimed_bytes(file)
         room = os.fstat(file.fileno()).st_size - file.tell()
@@ -155,7 +155,7 @@ def _require_end(member: IO[bytes], name: str) -> None:
 
 
 def _claimed_bytes(member: IO[bytes]) -> int:
-    """Bytes of the values that the header of a ``.npy`` file announces."""
+    """Bytes of the values that the header of a `.npy` file announces."""
     shape, _, dtype = _header(member)
     return math.prod(shape) * dtype.itemsize
 

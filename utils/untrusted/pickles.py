@@ -40,7 +40,7 @@ _UNDECODED = re.compile("[\ud800-\udfff]")
 
 
 def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
-    """Reads a pickle of plain values and numeric arrays, local or remote, protocols 0 to 5.
+    """Read a pickle of plain values and numeric arrays, local or remote, protocols 0 to 5.
 
     Arrays come in native byte order, writable, with their shape and memory order; byte arrays and
     the strings of Python 2 (protocols 1 and 2) come as `bytes`.
@@ -110,7 +110,7 @@ def _extent(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[
 
 
 def dump_pickle(value: Any, path: StrPath) -> None:
-    """Replaces `path` by a pickle of `value` (protocol 4), complete or not at all.
+    """Replace `path` by a pickle of `value` (protocol 4), complete or not at all.
 
     Raises:
         UnsafePickleError: `load_pickle` would not read it back; nothing is written.
@@ -122,7 +122,7 @@ def dump_pickle(value: Any, path: StrPath) -> None:
 
 
 def load_array(path: StrPath, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """Reads a pickle that holds one array of finite numbers, of this shape if one is given.
+    """Read a pickle that holds one array of finite numbers, of this shape if one is given.
 
     Raises:
         UnsafePickleError: see `load_pickle`.

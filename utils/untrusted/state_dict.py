@@ -1,8 +1,8 @@
 """Reads state_dicts that anybody may have written, and checks them before a value is copied.
 
-``torch.load`` runs with ``weights_only=True`` and never falls back; the archive's CRCs, which it
-ignores, are checked first, and so is what its pickle does (``utils.untrusted.torch_files``). Which
-set of files belongs together is the business of ``checkpoint``.
+`torch.load` runs with `weights_only=True` and never falls back; the archive's CRCs, which it
+ignores, are checked first, and so is what its pickle does (`utils.untrusted.torch_files`). Which
+set of files belongs together is the business of `checkpoint`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def wrapper_prefix(names: Collection[str], own: Collection[str]) -> str:
         own: names of the network, all or some.
 
     Returns:
-        a prefix such as ``module.`` or ``module._orig_mod.``; empty if there is none, if not all
+        a prefix such as `module.` or `module._orig_mod.`; empty if there is none, if not all
         names have it, or if the file has the network's names as they are.
     """
     if any(name in own for name in names):
@@ -59,13 +59,13 @@ def wrapper_prefix(names: Collection[str], own: Collection[str]) -> str:
 def without_prefix(
     state: Mapping[str, torch.Tensor], own: Collection[str]
 ) -> Mapping[str, torch.Tensor]:
-    """The state_dict without its :func:`wrapper_prefix`."""
+    """The state_dict without its `wrapper_prefix`."""
     prefix = wrapper_prefix(state, own)
     return {name[len(prefix) :]: value for name, value in state.items()} if prefix else state
 
 
 def describe_prefix(prefix: str) -> str:
-    """The prefix and whose it is: ``'module.' (DistributedDataParallel or DataParallel)``."""
+    """The prefix and whose it is: `'module.' (DistributedDataParallel or DataParallel)`."""
     makers = [maker for part, maker in _WRAPPERS.items() if part in prefix]
     return f"{prefix!r}" + (f" ({', '.join(makers)})" if makers else "")
 
@@ -162,12 +162,12 @@ Log = Callable[[str], None]
 
 
 def check_zip(path: str) -> None:
-    """Checks every CRC of a ``.pt`` archive; the older, non-zip format has none to check."""
+    """Check every CRC of a `.pt` archive; the older, non-zip format has none to check."""
     check_archive(_read_bytes(path), path)
 
 
 def read_torch_file(path: str) -> Any:
-    """Loads a ``.pt`` file of tensors and plain values on the CPU; nothing in it is executed.
+    """Load a `.pt` file of tensors and plain values on the CPU; nothing in it is executed.
 
     Raises:
         CheckpointError: if it is missing, damaged, or holds anything else.
@@ -192,7 +192,7 @@ def read_torch_file(path: str) -> Any:
 
 
 def read_state_dict(path: str) -> dict[str, torch.Tensor]:
-    """Reads a state_dict, whoever wrote it, from a ``.pt`` or a ``.safetensors`` file.
+    """Read a state_dict, whoever wrote it, from a `.pt` or a `.safetensors` file.
 
     Returns:
         name → tensor on the CPU, dtypes as stored.
@@ -210,16 +210,16 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
 
 
 def load_state_dict(model: torch.nn.Module, path: str, log: Log = print) -> dict[str, torch.Tensor]:
-    """:func:`check_state_dict` of a file; the model is not touched."""
+    """`check_state_dict` of a file; the model is not touched."""
     return check_state_dict(model, read_state_dict(path), path, log)
 
 
 def check_state_dict(
     model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str, log: Log = print
 ) -> dict[str, torch.Tensor]:
-    """Checks a state_dict against a model, whose values may not exist (device ``meta``).
+    """Check a state_dict against a model, whose values may not exist (device `meta`).
 
-    A prefix that a wrapper put before all names (``module.``) is taken off.
+    A prefix that a wrapper put before all names (`module.`) is taken off.
 
     Args:
         model: the network.
@@ -232,7 +232,7 @@ def check_state_dict(
 
     Raises:
         CheckpointError: lists the missing, the unexpected and the mis-shaped keys, and what the
-            model itself says about them (``explain_mismatch``), or names a non-finite tensor.
+            model itself says about them (`explain_mismatch`), or names a non-finite tensor.
     """
     own = model.state_dict()
     prefix, held = wrapper_prefix(state, own), state
@@ -262,7 +262,7 @@ def check_state_dict(
 
 
 def load_model(model: torch.nn.Module, path: str, log: Log = print) -> None:
-    """Copies the state_dict in a file into a model, checked; see :func:`check_state_dict`."""
+    """Copy the state_dict in a file into a model, checked; see `check_state_dict`."""
     model.load_state_dict(load_state_dict(model, path, log))
 
 

@@ -1,7 +1,7 @@
-"""Checks the zip archive of a ``.pt`` file before torch reads it.
+"""Checks the zip archive of a `.pt` file before torch reads it.
 
 torch ignores the CRCs, and reads directory and members with a library of its own. So an archive is
-refused wherever that library and ``zipfile`` could see different members in it.
+refused wherever that library and `zipfile` could see different members in it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _TensorMachine(PickleMachine):
             raise UnsafePickleError(f"BUILD on {brief(self.top())}")
 
     def refer(self) -> None:
-        """Replaces the description of a storage by the storage."""
+        """Replace the description of a storage by the storage."""
         parts = self.pop()
         is_plain = type(parts) is tuple and all(map(_is_flat, parts)) and parts[:1] == ("storage",)
         if not is_plain:
@@ -93,7 +93,7 @@ _PICKLE = "data.pkl"
 
 
 def check_archive(data: bytes, path: str) -> None:
-    """Checks every CRC; the older, non-zip format has none.
+    """Check every CRC; the older, non-zip format has none.
 
     Raises:
         CheckpointError: empty, damaged, compressed, or not a single, plain archive.
@@ -118,7 +118,7 @@ def check_archive(data: bytes, path: str) -> None:
 
 
 def check_pickles(data: bytes, path: str) -> None:
-    """Looks through the pickles of a file whose archive was checked.
+    """Look through the pickles of a file whose archive was checked.
 
     Raises:
         CheckpointError: they hold more than plain tensors need.
@@ -166,7 +166,7 @@ def _problem(data: bytes, members: list[zipfile.ZipInfo]) -> str:
 
 
 def _has_one_directory(data: bytes) -> bool:
-    """``zipfile`` finds the directory by its length, torch by its offset: they must agree."""
+    """`zipfile` finds the directory by its length, torch by its offset: they must agree."""
     end = len(data) - _END_BYTES
     if data[end : end + 4] != _END:
         return False

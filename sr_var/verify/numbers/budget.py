@@ -148,8 +148,8 @@ def image_budget(
 def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetRow] | None:
     """The rows of all images together; None if a signal stopped it.
 
-    Of each: ``relative_mse`` mean (m − μ)² / mean v, ``relative_var_error`` √(mean (v̂ − v)² / mean
-    v²) and ``var_bias`` mean v̂ / mean v − 1; None where a row has no such error.
+    Of each: `relative_mse` mean (m − μ)² / mean v, `relative_var_error` √(mean (v̂ − v)² / mean
+    v²) and `var_bias` mean v̂ / mean v − 1; None where a row has no such error.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, log)

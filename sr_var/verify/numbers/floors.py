@@ -47,7 +47,7 @@ def variance_floors(samples: Moments) -> tuple[Array, Array]:
     """E|k₂ − σ²| and E|√k₂ − σ| of every pixel (HWC); nan below four samples.
 
     With a = σ⁴/Var(k₂) pooled over squares of 8×8 pixels and the channels, and c, g as in
-    :func:`deviations_of_gamma`: k₂ · d(a), and √k₂/c(a) · g(a). The first is linear in the unbiased
+    `deviations_of_gamma`: k₂ · d(a), and √k₂/c(a) · g(a). The first is linear in the unbiased
     k₂, the second in √k₂, whose expectation is c(a) σ: neither is biased by their noise.
     """
     k2 = samples.variance
@@ -122,11 +122,11 @@ def truth_means(
 
 
 def truth_metrics(means: Mapping[str, Array]) -> dict[str, Array]:
-    """Section ``truth`` from means over pixels (and images), by dotted name.
+    """Section `truth` from means over pixels (and images), by dotted name.
 
-    For both routes, and as expected of n exact samples: ``relative_mse`` mean (m − μ)² / mean v
-    (expected 1/n); ``relative_var_error`` mean |max(v̂, 0) − v| / v; ``relative_rms_error``
-    √(mean (v̂ − v)² / mean v²); ``var_bias`` mean v̂ / mean v − 1; ``var_error``, ``std_error`` mean
+    For both routes, and as expected of n exact samples: `relative_mse` mean (m − μ)² / mean v
+    (expected 1/n); `relative_var_error` mean |max(v̂, 0) − v| / v; `relative_rms_error`
+    √(mean (v̂ − v)² / mean v²); `var_bias` mean v̂ / mean v − 1; `var_error`, `std_error` mean
     absolute errors in grey levels. Var(k₂) = μ₄/n − v² (n − 3)/(n (n − 1)).
     """
     found: dict[str, Array] = {}

@@ -54,7 +54,7 @@ def bootstrap(
     seed: int,
     num_replicates: int = NUM_REPLICATES,
 ) -> dict[str, Array]:
-    """Replicates of every metric, (num_replicates,): images drawn with replacement.
+    """Replicate of every metric, (num_replicates,): images drawn with replacement.
 
     Source: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8
     (whole clusters are resampled, nothing within them). `rows`: name → one mean over pixels per
@@ -88,7 +88,7 @@ class HistogramReplicates:
         self._sums: dict[str, dict[str, Array]] = {}
 
     def add(self, by_route: Mapping[str, Histograms]) -> None:
-        """Takes in one image."""
+        """Take in one image."""
         weights = self._rng.poisson(1.0, _NUM_OF_HISTOGRAMS).astype(np.float64)
         for route, histograms in by_route.items():
             sums = self._sums.setdefault(route, {})
@@ -107,7 +107,7 @@ class HistogramReplicates:
 
 
 def percentile_interval(replicates: Array, coverage: float) -> list[float] | None:
-    """The central ``coverage`` of the replicates; None where they are not finite."""
+    """The central `coverage` of the replicates; None where they are not finite."""
     if not np.isfinite(replicates).all():
         return None
     tail = (1 - coverage) / 2
@@ -118,7 +118,7 @@ def percentile_interval(replicates: Array, coverage: float) -> list[float] | Non
 def equivalence(interval: list[float] | None, margin: float) -> str:
     """Two one-sided tests at 5 %: the 90 % interval against ±margin.
 
-    ``equivalent`` if it lies within, ``different`` if it lies without, else ``undecided``. Source:
+    `equivalent` if it lies within, `different` if it lies without, else `undecided`. Source:
     Schuirmann, "A comparison of the two one-sided tests procedure …", 1987.
     """
     if interval is None:
@@ -134,7 +134,7 @@ def verdict(
 ) -> Verdict:
     """Section `verdict`: mean, variance and bias of the variance, as shares of the variance.
 
-    A margin of 0 gives the intervals and no verdict. ``replicates`` is empty for a single image.
+    A margin of 0 gives the intervals and no verdict. `replicates` is empty for a single image.
     """
     parts: dict[str, VerdictOfPart] = {}
     words = []

@@ -45,7 +45,7 @@ _PLAIN = ("z2", "nll", "coverage_50", "coverage_68", "coverage_90", "coverage_95
 def compare_mean(data: ImageData) -> Metrics:
     """The mean net against the samples, with the part that is the samples' own noise.
 
-    ``floor_mse`` = mean k2/n is what the true mean would show against n samples.
+    `floor_mse` = mean k2/n is what the true mean would show against n samples.
     """
     reference, mean_k2 = data.samples.mean, float(np.mean(data.samples.variance))
     floor = mean_k2 / data.samples.count
@@ -118,7 +118,7 @@ def image_metrics(data: ImageData) -> Metrics:
 
 
 def averages(rows: Sequence[Metrics]) -> Metrics:
-    """Mean over images of every metric; counts (``num_…``) are summed."""
+    """Mean over images of every metric; counts (`num_…`) are summed."""
     result = {}
     for name in rows[0]:
         values = np.array([row[name] for row in rows], np.float64)
@@ -130,7 +130,7 @@ def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
     """Means over the pixels and channels of one image, and the histograms of both routes.
 
     What is not known (fewer than four samples, no halves, no block means) is nan; names that begin
-    with ``truth`` are there only where the exact law is.
+    with `truth` are there only where the exact law is.
     """
     samples, v, k2 = data.samples, np.maximum(data.variance, 0), data.samples.variance
     scatter = np.full_like(k2, np.nan)

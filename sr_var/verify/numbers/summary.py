@@ -1,4 +1,4 @@
-"""The content of ``results.json``: all images together, with intervals and verdict.
+"""The content of `results.json`: all images together, with intervals and verdict.
 
 Fixed in size: neither pixels nor images are listed (but for the pixels of a scatter plot). Reads
 and writes nothing but the sampler's settings, for the cost; `show.tables` says it in text.
@@ -74,7 +74,7 @@ class Totals:
         self._scatter: list[Array] = []
 
     def add(self, result: ImageResult) -> None:
-        """Takes in one image."""
+        """Take in one image."""
         assert result.histograms is not None
         for route, histograms in result.histograms.items():
             self.histograms[route].add(histograms)

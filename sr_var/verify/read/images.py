@@ -124,7 +124,7 @@ def _read_mean(folder: str, step: int, size: int) -> Array:
 def _require_same_image(
     data: ImageData, flags: VerificationFlags, sample_folder: str, net_folder: str
 ) -> None:
-    """Refuses results of another image than the real one of their name.
+    """Refuse results of another image than the real one of their name.
 
     Where a record says that this project made them; samples if they were counted when drawn.
     """
@@ -173,10 +173,10 @@ class Reference:
 def load_reference(
     folder: str, num_samples: int, size: int, small_size: int, *, num_threads: int = 1
 ) -> Reference:
-    """The first ``num_samples`` samples of one image; float moments are preferred to pictures.
+    """The first `num_samples` samples of one image; float moments are preferred to pictures.
 
     A moments file without halves is completed from the pictures where all of them are there.
-    ``num_threads`` pictures are decoded at a time.
+    `num_threads` pictures are decoded at a time.
 
     Raises:
         DataError: if samples are missing or of another size, or the moments those of others.
@@ -215,7 +215,7 @@ def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
 
 
 def _require_counted(folder: str, index: int, moments: Moments) -> None:
-    """Refuses moments that cannot count the picture of a sample, if there is one.
+    """Refuse moments that cannot count the picture of a sample, if there is one.
 
     Each of n values lies within s (n − 1)/√n of their mean, s² their unbiased variance (Samuelson,
     "How deviant can you be?", 1968). Clipped pictures are held against the clipped mean.

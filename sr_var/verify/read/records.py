@@ -61,7 +61,7 @@ ErrorInBudget: TypeAlias = Literal["relative_mse", "relative_var_error"]
 
 
 def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> None:
-    """Refuses a mean that the variance beside it was not made on.
+    """Refuse a mean that the variance beside it was not made on.
 
     A variance net sees a mean and is trained on its residuals, and a baseline gives both, so each
     variance goes with one mean. The exception is a variance on the average of the nets of all

@@ -100,7 +100,7 @@ class Gallery:
     _shape: Layout | None = None
 
     def add(self, name: str, data: ImageData) -> None:
-        """Encodes one image, unless there is no room left."""
+        """Encode one image, unless there is no room left."""
         if self._shape is None:
             self._shape = layout(data.mean.shape[0])
         if not self.num_left_out:
@@ -206,9 +206,9 @@ def std_codes(std: Array, largest: float) -> Bytes:
 
 
 def histogram_counts(samples: Bytes, centre: Bytes, codes: Bytes, largest: float) -> Bytes:
-    """Counts of the samples of each pixel in ``NUM_BINS`` bins around their mean.
+    """Counts of the samples of each pixel in `NUM_BINS` bins around their mean.
 
-    Bins are ``width`` = max(1, ⌈0.4 std⌉) grey levels wide, so that whole levels fall into them and
+    Bins are `width` = max(1, ⌈0.4 std⌉) grey levels wide, so that whole levels fall into them and
     the outermost begin 2.6 stds or more from the mean; these also hold everything beyond. The first
     begins at mean − 7 width − ⌊width/2⌋. A script that knows the coded mean and std finds the same.
     `samples` are (n, H, W) grey levels, `centre` (H, W) their rounded mean, `codes` those of their

@@ -308,7 +308,7 @@ def _cells(summary: Summary, names: _Names) -> Iterator[Html | None]:
 
 
 def _interval(interval: Sequence[float] | None) -> str:
-    """``[low, high]`` as people read it; empty where there is none."""
+    """`[low, high]` as people read it; empty where there is none."""
     return "" if interval is None else f"{number(interval[0], 3)} to {number(interval[1], 3)}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import ConvNet, batch_of, relative_error
+from tests.utils.training_loops import ConvNet, batch_of, relative_error
 from utils.fp16_util import (
     INITIAL_LG_LOSS_SCALE,
     MIN_LG_LOSS_SCALE,

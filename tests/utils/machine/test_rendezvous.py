@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.utils.test_launch import OPEN_MPI, STEP
+from tests.utils.machine.test_launch import OPEN_MPI, STEP
 from utils.machine.launch import num_local_processes, set_rendezvous
 
 BY_HAND = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "head", "MASTER_PORT": "1234"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import (
+from tests.utils.training_loops import (
     QuietLoop,
     batch_of,
     relative_error,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import Images, RecordedData
+from tests.utils.training_loops import Images, RecordedData
 from utils import dist_util
 from utils.loops.data import EpochOrder, ShardSampler, TrainData, endless, shard_batches
 from utils.process.errors import DataError

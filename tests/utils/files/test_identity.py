@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import (
+from tests.utils.training_loops import (
     QuietLoop,
     RecordedData,
     read_manifest,

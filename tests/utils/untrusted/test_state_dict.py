@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import ConvNet
+from tests.utils.training_loops import ConvNet
 from utils.process.errors import CheckpointError
 from utils.untrusted.state_dict import (
     check_state_dict,

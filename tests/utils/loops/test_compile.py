@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.utils.loops import training_loop
+from tests.utils.training_loops import training_loop
 from utils.loops.networks import CompiledNetwork, compiled_for, is_to_be_compiled
 
 

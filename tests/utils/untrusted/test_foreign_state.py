@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import ConvNet, training_loop, weights_of
+from tests.utils.training_loops import ConvNet, training_loop, weights_of
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import CheckpointError
 from utils.untrusted.state_dict import load_state_dict

@@ -33,7 +33,7 @@ from utils.files.atomic import (
 from utils.files.storage import MAX_NAME_BYTES
 from utils.process.errors import StorageError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NUM_KILLS = 20
 
 

@@ -13,7 +13,7 @@ import torch
 
 from tests.dist.ranks import run_ranks
 from tests.utils.events import shown_steps
-from tests.utils.loops import ConvNet, QuietLoop, training_loop, with_bad_label
+from tests.utils.training_loops import ConvNet, QuietLoop, training_loop, with_bad_label
 from utils import dist_util
 from utils.flags.groups import Precision
 from utils.logger import RunLogger

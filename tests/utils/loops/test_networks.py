@@ -107,7 +107,7 @@ def test_ranks_on_different_cpus_train_in_a_precision_of_all() -> None:
 
 
 def test_the_flags_are_read_where_they_become_a_precision_and_nowhere_else() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     packages = ("models", "diffusion", "oracle", "ddpm", "sr_var", "noisy_label", "image_ddpm")
     files = [
         *root.glob("*.py"),

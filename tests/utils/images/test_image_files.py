@@ -20,7 +20,7 @@ from utils.images.files import image_facts, open_image, resolve_image_path, safe
 from utils.images.pixels import make_grid
 from utils.process.errors import DataError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def _noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:

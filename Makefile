@@ -56,10 +56,10 @@ lint: setup-dev
 types: setup-dev
 	$(PY) -m mypy
 
-# pages of every module out of the docstrings, in outputs/api; a type that a class inherits stays a word without a link
+# pages of every module out of the docstrings, in outputs/api; what a class inherits stays a word without a link
 docs:
 	@./setup.sh docs
-	$(PY) -W error::UserWarning -W error::RuntimeWarning -W 'ignore:Error parsing type annotation' -m pdoc --docformat google --no-show-source -o outputs/api $(PACKAGES)
+	$(PY) -W error::UserWarning -W error::RuntimeWarning -W 'ignore:Error parsing type annotation' -W 'ignore:Cannot determine where' -m pdoc --docformat google --no-show-source -o outputs/api $(PACKAGES)
 
 doctor:
 	@sh doctor.sh

@@ -12,8 +12,8 @@ from __future__ import annotations
 from functools import partial
 
 from ddpm.flags import DiffusionFlags
+from sr_var.flags.nets import PresetFlags, settle_presets
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
-from sr_var.presets import PresetFlags, settle_presets
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -32,12 +32,12 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from sr_var.stored_flags import follow_denoiser, sr_identity
+    from sr_var.stored_flags import follow_denoiser
 
     args = follow_denoiser(args)
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample = from_args(SampleFlags, args)
-    from ddpm.process import create_diffusion, warn_of_lost_std
+    from ddpm.process import create_diffusion, denoiser_identity, warn_of_lost_std
     from ddpm.sampling import require_same_law
     from ddpm.stored_flags import start_of_file
     from sr_var.base_dataset import load_test_entries
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, sample, has_group=False) as run:
         log = run.logger.info
         create = partial(create_sr_model, **denoiser_flags(flags, process_flags))
-        identity = sr_identity(flags, process_flags, is_training=False)
+        identity = denoiser_identity("SuperResModel", flags, process_flags, is_training=False)
         model = load_checked(create, sample.model_path, flags.precision, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import partial
 
 from ddpm.flags import DiffusionFlags
+from sr_var.flags.nets import PresetFlags, settle_presets
 from sr_var.flags.scripts import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
-from sr_var.presets import PresetFlags, settle_presets
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -31,13 +31,18 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = settle_presets(create_parser().parse_args(argv))
-    from sr_var.stored_flags import follow_run, sr_identity
+    from sr_var.stored_flags import follow_run
 
     args = follow_run(args)
     flags = from_args(SRDiffusionModelFlags, args)
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)
-    from ddpm.process import create_diffusion, create_schedule_sampler, training_process
+    from ddpm.process import (
+        create_diffusion,
+        create_schedule_sampler,
+        denoiser_identity,
+        training_process,
+    )
     from ddpm.stored_flags import class_names
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
     from sr_var.script_util import create_sr_model, denoiser_flags
@@ -58,10 +63,9 @@ def main(argv: list[str] | None = None) -> int:
             model=model,
             diffusion=diffusion,
             schedule_sampler=sampler,
-            is_class_cond=flags.class_cond,
             data=data,
             class_names=class_names(data.dataset.entries) if flags.class_cond else [],
-            identity=sr_identity(flags, process_flags, is_training=True),
+            identity=denoiser_identity("SuperResModel", flags, process_flags, is_training=True),
             logger=run.logger,
             **train.common(),
         )

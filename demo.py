@@ -40,7 +40,7 @@ def pick_preset(flags: DemoFlags) -> Preset:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs all commands of the preset; returns the exit code of the one that did not finish."""
+    """Run all commands of the preset; return the exit code of the one that did not finish."""
     args = make_parser(__doc__, demo=DemoFlags).parse_args(argv)
     preset = pick_preset(from_args(DemoFlags, args))
     steps = commands(preset) + oracle_commands(preset)

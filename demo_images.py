@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from image_ddpm.demo import FULL, QUICK, commands
+from image_ddpm.demo import FULL, QUICK, commands, write_report
 from utils.process.errors import EXIT_DONE, run_main
 from utils.runs.job import run_scripts
 from utils.script_util import FlagParser, flag, from_args, make_parser
@@ -27,14 +27,12 @@ def create_parser() -> FlagParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs all commands of the preset; returns the exit code of the one that did not finish."""
+    """Run all commands of the preset; return the exit code of the one that did not finish."""
     flags = from_args(DemoFlags, create_parser().parse_args(argv))
     preset = QUICK if flags.quick else FULL
     steps, started = commands(preset), time.monotonic()
     if (code := run_scripts(steps)) != EXIT_DONE:
         return code
-    from image_ddpm.demo_report import write_report
-
     path = write_report(preset)
     print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
     print(f"report:   {path} (open it in a browser)")

@@ -24,11 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, reads, writes; returns the exit code."""
     args = create_parser().parse_args(argv)
     flags = from_args(ImportFlags, args).filled_in()
-    from image_ddpm.importers.job import make_folder
+    from image_ddpm.importers.writer import import_images
     from utils.runs.start import started
 
     with started(args, flags, has_group=False) as run:
-        make_folder(flags, run.logger.info)
+        import_images(flags, run.logger.info)
     return run.exit_code
 
 

@@ -15,9 +15,10 @@ from image_ddpm.flags import (
     ImageModelFlags,
     LabelFlags,
     NLLFlags,
+    PresetFlags,
+    settle_presets,
     with_folders,
 )
-from image_ddpm.presets import PresetFlags, settle_presets
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 

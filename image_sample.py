@@ -14,14 +14,16 @@ from __future__ import annotations
 import os
 
 from image_ddpm.flags import (
+    ClassifierPresetFlags,
     GuideFlags,
     ImageDiffusionFlags,
     ImageModelFlags,
     ImageSampleFlags,
+    PresetFlags,
     settle_guide,
+    settle_presets,
     with_folders,
 )
-from image_ddpm.presets import ClassifierPresetFlags, PresetFlags, settle_presets
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 

@@ -15,9 +15,10 @@ from image_ddpm.flags import (
     ImageDiffusionFlags,
     ImageModelFlags,
     ImageTrainFlags,
+    PresetFlags,
+    settle_presets,
     with_folders,
 )
-from image_ddpm.presets import PresetFlags, settle_presets
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     from ddpm.process import training_process
     from ddpm.stored_flags import class_names
     from image_ddpm.data import load_train_entries, load_train_images
-    from image_ddpm.loops import make_train_loop
+    from image_ddpm.loops import ImageDiffusionTrainLoop
     from image_ddpm.networks import create_image_model, model_keywords
     from utils.loops.networks import new_network
     from utils.runs.start import started
@@ -57,16 +58,16 @@ def main(argv: list[str] | None = None) -> int:
         num_classes = flags.num_classes if flags.class_cond else None
         entries = load_train_entries(data_flags, num_classes, log, start)
         create = partial(create_image_model, **model_keywords(flags, process))
-        loop = make_train_loop(
-            new_network(create, train.precision, log),
-            lambda sampler: load_train_images(
+        loop = ImageDiffusionTrainLoop(
+            model=new_network(create, train.precision, log),
+            load_data=lambda sampler: load_train_images(
                 entries, data_flags, flags, train, sampler, run.device, log
             ),
-            class_names(entries) if flags.class_cond else [],
-            flags,
-            process,
-            train,
-            run.logger,
+            class_names=class_names(entries) if flags.class_cond else [],
+            network=flags,
+            process=process,
+            train=train,
+            logger=run.logger,
         )
         run.is_done = loop.run_loop()
     return run.exit_code

@@ -1,4 +1,4 @@
-"""All noise types, shares of right labels and seeds; figures, pictures and report.html at the end.
+"""All noise types, shares of right labels and seeds; figures and report.html at the end.
 
     python noisy_label_sweep.py                    (MNIST as published; hours on a few cores)
     python noisy_label_sweep.py --max_step 500 --lr 2e-3           (small data, as the digits)

@@ -10,7 +10,7 @@ compares them with exact samples and with the exact mean and variance.
 
 from __future__ import annotations
 
-from sr_var.flags.oracle import OracleDataFlags
+from sr_var.flags.scripts import OracleDataFlags
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 

@@ -35,23 +35,26 @@ def main(argv: list[str] | None = None) -> int:
     test = from_args(BaselineTestFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
-    from sr_var.networks import run_test
+    from sr_var.script_util import run_test, tested_model
     from utils.dist_util import is_main
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log, sizes, step = run.logger.info, model_flags.sizes, step_of(test.model_path)
+        log = run.logger.info
+        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
+        sizes, step = model_flags.sizes, step_of(test.model_path)
         path, is_turned = data_flags.data_info_dict_path, data_flags.apply_orientation
         entries = load_test_entries(path, data_flags, sizes, log)
         results = baseline_result_folder(model_flags, test, step, apply_orientation=is_turned)
-        small_size = sizes[1] if test.truth == "oracle" else None
         make_loop = partial(
-            BaselineTestLoop, model_flags=model_flags, step=step, small_size=small_size
+            BaselineTestLoop,
+            model=model,
+            model_flags=model_flags,
+            step=step,
+            small_size=sizes[1] if test.truth == "oracle" else None,
         )
-        run.is_done = run_test(
-            make_loop, results, entries, model_flags, data_flags, test, run.logger
-        )
+        run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)
         has_quantiles = run.is_done and model_flags.objective == QUANTILE and not test.dry_run
         if has_quantiles and is_main():
             report_quantiles(results, entries, step, log)

@@ -41,9 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, train) as run:
         log, sizes = run.logger.info, model_flags.sizes
-        data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, log
-        )
+        data = load_regression_data(data_flags, sizes, train, run.device, log)
         create = partial(create_baseline_model, **vars(model_flags))
         model = new_network(create, train.precision, log)
         start_at_usual_spread(model.out, model_flags)

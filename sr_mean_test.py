@@ -8,6 +8,8 @@ The network is built from the model flags that the training stored in --log_dir.
 
 from __future__ import annotations
 
+from functools import partial
+
 from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestDataFlags, TestFlags
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
@@ -30,19 +32,21 @@ def main(argv: list[str] | None = None) -> int:
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder
-    from sr_var.networks import run_test
+    from sr_var.script_util import run_test, tested_model
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 
     with started(args, test) as run:
+        log = run.logger.info
+        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
+        sizes, step = model_flags.sizes, step_of(test.model_path)
         path, is_turned = data_flags.data_info_dict_path, data_flags.apply_orientation
-        entries = load_test_entries(path, data_flags, model_flags.sizes, run.logger.info)
+        entries = load_test_entries(path, data_flags, sizes, log)
         results = mean_result_folder(
-            test.output_dir, step_of(test.model_path), test.model_path, apply_orientation=is_turned
+            test.output_dir, step, test.model_path, apply_orientation=is_turned
         )
-        run.is_done = run_test(
-            SRMeanTestLoop, results, entries, model_flags, data_flags, test, run.logger
-        )
+        make_loop = partial(SRMeanTestLoop, model=model)
+        run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)
     return run.exit_code
 
 

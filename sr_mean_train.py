@@ -46,9 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, train) as run:
         log, sizes = run.logger.info, model_flags.sizes
         cross_fit = CrossFit.from_flags(fold_flags)
-        data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
-        )
+        data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
         create = partial(create_mean_model, **vars(model_flags))
         loop = SRMeanTrainLoop(
             model=new_network(create, train.precision, log),

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 
 from ddpm.flags import DiffusionFlags
+from sr_var.flags.nets import PresetFlags, settle_presets
 from sr_var.flags.scripts import PlanFlags, SRDiffusionModelFlags
-from sr_var.presets import PresetFlags, settle_presets
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 

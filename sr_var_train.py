@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
     residuals = from_args(ResidualFlags, args)
-    from sr_var import networks as build
+    from sr_var import script_util as build
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
     from sr_var.losses import start_at_usual_spread
@@ -53,9 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(residuals)
         mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
-        data = load_regression_data(
-            data_flags, sizes, train.batch_size, train.seed, run.device, log, cross_fit
-        )
+        data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
         create = partial(create_var_model, **vars(model_flags))
         model = new_network(create, train.precision, log)
         start_at_usual_spread(model.out, model_flags)

@@ -43,7 +43,7 @@ class AllFlags:
     output_dir: str = flag("", "folder of the results; empty: benchmarks/results")
 
     def __post_init__(self) -> None:
-        """Refuses parts that there are not.
+        """Refuse parts that there are not.
 
         Raises:
             ValueError: names the flag and what it may be.

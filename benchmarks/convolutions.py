@@ -5,7 +5,7 @@
 Forward and backward of the convolution (direct: contiguous, as in the plain network), and of the
 group norm of an image that is channels last (direct: torch's). The sizes are those of the 64→256
 upsampler, then those of a mean net of 64 channels with four images; the last two are below the
-bounds of `models.cpu.winograd`, and show why.
+bounds of `models.cpu`, and show why.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from torch import Tensor
 from benchmarks import nets
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure
 from benchmarks.record import Table, Target, write_record
-from models.cpu.group_norm import group_norm_channels_last
-from models.cpu.winograd import winograd_conv2d
-from utils.machine.allocator import tune_allocator
+from models.cpu import group_norm_channels_last, winograd_conv2d
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import from_args, make_parser
 
@@ -111,7 +110,7 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def targets_of(measured: dict[Shape, Measurement]) -> list[Target]:
-    """No goals of their own: what the bounds of `models.cpu.winograd` rest on."""
+    """No goals of their own: what the bounds of `models.cpu` rest on."""
     first = measured[SHAPES[0]]
     ratio = first.ratio("forward: project", "forward: direct")
     return [Target("convolution of 192 channels at 256², forward", ratio, 1.0)]

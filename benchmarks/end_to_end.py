@@ -61,7 +61,7 @@ class Chain:
         self.outside: dict[str, list[float]] = {SAMPLING: [], TESTS: []}
 
     def run(self) -> None:
-        """Runs them in an emptied folder.
+        """Run them in an emptied folder.
 
         Raises:
             ValueError: with what a script said that failed.

@@ -59,12 +59,12 @@ class GaussianProblem:
         return torch.full((1, *self.shape), self.std**2)
 
     def denoised(self, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """See :class:`Problem`."""
+        """See `Problem`."""
         gain = alpha_bar.sqrt() * self.std**2 / (alpha_bar * self.std**2 + 1.0 - alpha_bar)
         return self.centre + gain * (x_t - alpha_bar.sqrt() * self.centre)
 
     def rest_variance(self, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """See :class:`Problem`."""
+        """See `Problem`."""
         return self.std**2 * (1.0 - alpha_bar) / (alpha_bar * self.std**2 + 1.0 - alpha_bar)
 
 
@@ -81,11 +81,11 @@ class OracleProblem:
         self.mean, self.variance = self._law.mean, self._law.variance
 
     def denoised(self, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """See :class:`Problem`."""
+        """See `Problem`."""
         return posterior_mean_of_y(self._law, x_t, alpha_bar)
 
     def rest_variance(self, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """See :class:`Problem`."""
+        """See `Problem`."""
         return posterior_variance_of_y(self._law, x_t, alpha_bar)
 
 

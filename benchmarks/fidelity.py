@@ -118,7 +118,7 @@ def measure(
     num_samples: int,
     generator: torch.Generator,
 ) -> Fidelity:
-    """Draws `num_samples` samples of each problem and compares their moments with the true ones."""
+    """Draw `num_samples` samples of each problem and compare their moments with the true ones."""
     sums = torch.zeros(4, dtype=torch.float64)
     for problem in problems:
         samples = _draw(problem, process, options, num_samples, generator)

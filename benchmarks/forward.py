@@ -28,7 +28,7 @@ from benchmarks.record import Table, Target, write_record
 from benchmarks.reference.unet import plain_twin
 from benchmarks.stock_worker import StockWorker, WorkerFlags, inputs
 from utils.fp16_util import computes_natively
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 

@@ -31,7 +31,7 @@ class TimingFlags:
     output_dir: str = flag("", "folder of the JSON and the table; empty: benchmarks/results")
 
     def __post_init__(self) -> None:
-        """Refuses what measures nothing.
+        """Refuse what measures nothing.
 
         Raises:
             ValueError: names the flag, its value and the smallest one.
@@ -162,7 +162,7 @@ class Measurement:
 def measure(
     variants: Sequence[Variant], flags: TimingFlags, device: torch.device | None = None
 ) -> Measurement:
-    """Warms every variant up, then runs the rounds.
+    """Warm every variant up, then runs the rounds.
 
     Args:
         variants: at least one.

@@ -3,8 +3,8 @@
     python -m benchmarks.loader                      (half a minute)
 
 JPEGs of 500x375 pixels, put together from the demo's photographs, to 256x256: each image by each
-way in turn, in one process and thread; medians over images. Writes ``loader_<date>.json`` and
-``.md`` to ``--output_dir``.
+way in turn, in one process and thread; medians over images. Writes `loader_<date>.json` and
+`.md` to `--output_dir`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LoaderFlags:
     output_dir: str = flag(str(ROOT / "benchmarks/results"), "folder of the two files")
 
     def __post_init__(self) -> None:
-        """Refuses counts that measure nothing."""
+        """Refuse counts that measure nothing."""
         require_at_least(self, num_images=1, num_rounds=1, width=_TILE, height=_TILE, size=1)
 
 
@@ -74,8 +74,9 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
     import numpy as np
 
     from utils.flags.groups import CropFlags
-    from utils.images.cache import CenterCrop, crop_source
+    from utils.images.cache import crop_source
     from utils.images.dataset import CropDataset, Entry
+    from utils.images.files import CenterCrop
 
     plain = CropFlags(data_dir=str(folder))
     ways = {PLAIN: plain, CACHE: replace(plain, cache_dir=str(folder / "cache"))}
@@ -151,7 +152,7 @@ def write_results(flags: LoaderFlags, rows: Sequence[dict[str, Any]]) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Makes the images, measures, writes, prints; returns the exit code."""
+    """Make the images, measure, write, print; return the exit code."""
     flags = from_args(LoaderFlags, create_parser().parse_args(argv))
     import torch
 

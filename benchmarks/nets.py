@@ -15,7 +15,7 @@ import torch
 
 from models.config import UNetConfig
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
-from sr_var.presets import PRESETS
+from sr_var.flags.nets import PRESETS
 from sr_var.script_util import create_sr_model
 
 UPSAMPLER = "64_256_upsampler"
@@ -72,7 +72,7 @@ def mean_net(side: int, width: int) -> UNetModel:
 
 
 def fill(model: Any, seed: int = 0) -> Any:
-    """Draws every parameter: weights with variance 1 / fan-in, scales near 1, biases near 0."""
+    """Draw every parameter: weights with variance 1 / fan-in, scales near 1, biases near 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from models.cnn import SmallCNN
-from noisy_label.loops import TensorBatches
-from utils.machine.allocator import tune_allocator
+from noisy_label.tasks import TensorBatches
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 
 NUM_IMAGES, BATCH_SIZE = 60_000, 128
@@ -69,7 +69,7 @@ def measure(num_steps: int, *, has_compiled: bool) -> dict[str, float]:
 
 
 def main() -> int:
-    """Prints the medians."""
+    """Print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num_steps", type=int, default=100)
     parser.add_argument("--compile", action="store_true", help="half a minute more")

@@ -6,7 +6,7 @@
 --mean_steps 4500 --var_steps 6000                   (the long run: an hour and a half on two cores)
 
 Runs the scripts of the toolkit, prints each command, and goes on where it was when it was stopped.
-Writes ``<name>_<date>.json`` and ``.md`` to ``--output_dir``.
+Writes `<name>_<date>.json` and `.md` to `--output_dir`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class NetsFlags:
     output_dir: str = flag(str(ROOT / "benchmarks/results"), "folder of the two files")
 
     def __post_init__(self) -> None:
-        """Refuses routes that there are not.
+        """Refuse routes that there are not.
 
         Raises:
             ValueError: names the flag and what it may be.

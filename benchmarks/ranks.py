@@ -72,7 +72,7 @@ class Sampling:
         }
 
     def run(self, num_processes: int) -> Timed:
-        """Draws everything; the value is the samples.
+        """Draw everything; the value is the samples.
 
         Raises:
             ValueError: with what a process said that failed.

@@ -119,7 +119,7 @@ def write_record(
     targets: Sequence[Target],
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes JSON and Markdown, prints the latter, and returns the path of the JSON."""
+    """Write JSON and Markdown, print the latter, and return the path of the JSON."""
     today = datetime.date.today().isoformat()
     folder = Path(flags.output_dir) if flags.output_dir else RESULTS_DIR
     folder.mkdir(parents=True, exist_ok=True)

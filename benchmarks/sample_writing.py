@@ -30,8 +30,7 @@ from sr_var.results.folder import sample_path
 from sr_var.sampling import SRSampler
 from utils.images.dataset import Entry
 from utils.images.files import open_image, write_png
-from utils.machine.allocator import tune_allocator
-from utils.machine.threads import BackgroundWriter
+from utils.machine.threads import BackgroundWriter, tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 
@@ -112,7 +111,7 @@ class Sampling:
         self.shares: dict[str, list[float]] = {name: [] for name in names}
 
     def run(self, place: str, how: str) -> Path:
-        """Draws and writes everything; the folder of the image."""
+        """Draw and write everything; the folder of the image."""
         flags, folder = self._flags, self._root / f"samples_{next(self._numbers)}"
         sampler = SRSampler(
             model=self._models[place],  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from diffusion.schedules import get_named_beta_schedule
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 

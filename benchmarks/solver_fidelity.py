@@ -3,7 +3,7 @@
     python benchmarks/solver_fidelity.py          (about ten minutes on one core, no network)
 
 The denoisers are exact: a Gaussian with a small std, and the oracle law on photographs. Writes
-``solver_fidelity_<date>.json``, ``.md`` and ``.png`` to ``--output_dir``.
+`solver_fidelity_<date>.json`, `.md` and `.png` to `--output_dir`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FidelityFlags:
     output_dir: str = flag(str(ROOT / "benchmarks/results"), "folder of the three files")
 
     def __post_init__(self) -> None:
-        """Refuses counts that measure nothing."""
+        """Refuse counts that measure nothing."""
         if self.num_samples < 2 or self.num_images < 0 or self.std_255 <= 0.0:
             raise ValueError(
                 f"--num_samples {self.num_samples} must be at least 2, --num_images "

@@ -75,7 +75,7 @@ class FirstStep:
 
 
 def help_call(script: str) -> Callable[[], None]:
-    """Runs `--help`; its failure is an error."""
+    """Run `--help`; its failure is an error."""
 
     def call() -> None:
         command = [sys.executable, script, "--help"]

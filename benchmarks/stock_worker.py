@@ -22,7 +22,7 @@ import torch
 from benchmarks import nets
 from benchmarks.harness import Timed
 from benchmarks.reference.unet import plain_twin
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 from utils.script_util import flag, from_args, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,7 +102,7 @@ class StockWorker:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Answers until the input ends."""
+    """Answer until the input ends."""
     args: argparse.Namespace = make_parser(__doc__, worker=WorkerFlags).parse_args(argv)
     flags = from_args(WorkerFlags, args)
     torch.set_num_threads(flags.threads)

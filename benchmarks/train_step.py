@@ -26,7 +26,7 @@ from models.unet import UNetModel, VarianceModel
 from sr_var.mean_utils import SRMeanTrainLoop
 from sr_var.var_utils import SRVarTrainLoop
 from utils.fp16_util import computes_natively
-from utils.machine.allocator import tune_allocator
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
 

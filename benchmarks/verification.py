@@ -28,7 +28,7 @@ from benchmarks.reference.verification import mean_and_variance
 from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments
-from sr_var.verify.read.reference import Reference, load_reference
+from sr_var.verify.read.images import Reference, load_reference
 from sr_var.verify.run import verify_all
 from utils.images.files import write_png
 from utils.logger import RunLogger
@@ -181,7 +181,7 @@ def targets_of(measured: Measurement, ways: Ways, memory: dict[str, int]) -> lis
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Makes the image, measures, prints, writes."""
+    """Make the image, measure, print, write."""
     parser = make_parser(__doc__, benchmark=VerificationBenchFlags)
     flags = from_args(VerificationBenchFlags, parser.parse_args(argv))
     with tempfile.TemporaryDirectory() as folder:

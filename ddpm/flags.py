@@ -1,4 +1,4 @@
-"""The flags that every diffusion task has; no torch, so that ``--help`` answers at once."""
+"""The flags that every diffusion task has; no torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.flags.groups import AutoBatch, Compute, Output, PrecisionFlags, ScriptFlags
 from utils.flags.training import TrainFlags
-from utils.script_util import flag, with_values
+from utils.script_util import FlagValues, flag, with_values
 
 # the keys of diffusion.samplers.SAMPLERS, which needs torch
 SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_2m_sde")
@@ -85,7 +85,7 @@ class DiffusionTrainFlags(TrainFlags):
 class TrainedFlags:
     """Which denoiser is used, and how."""
 
-    model_path: str = flag("", "checkpoint of the network; left out: that of the preset")
+    model_path: str = flag("", "checkpoint of the network; empty: that of the preset")
     clip_denoised: bool = flag(True, "clip the predicted image to [-1, 1] at every step")
 
 
@@ -98,7 +98,7 @@ class SamplerFlags(TrainedFlags, Compute, AutoBatch, Output, ScriptFlags):
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
 
     def __post_init__(self) -> None:
-        """Refuses two samplers at once."""
+        """Refuse two samplers at once."""
         if self.use_ddim and self.sampler not in ("", "ddim"):
             raise ValueError(
                 f"--use_ddim True and --sampler {self.sampler} contradict each other; leave out one"
@@ -106,7 +106,7 @@ class SamplerFlags(TrainedFlags, Compute, AutoBatch, Output, ScriptFlags):
 
     @property
     def chosen_sampler(self) -> str:
-        """``sampler``; where that is left out, ancestral or what ``use_ddim`` asks for."""
+        """`sampler`; where that is left out, ancestral or what `use_ddim` asks for."""
         return self.sampler or ("ddim" if self.use_ddim else "ancestral")
 
 
@@ -127,9 +127,9 @@ class Preset:
     flags: Mapping[str, Any]
 
 
-def make_preset(file: str, *parts: Mapping[str, Any], **more: Any) -> Preset:
+def make_preset(file: str, *parts: Mapping[str, object], **more: Any) -> Preset:
     """A preset of flags that are put together; later ones win."""
-    flags: dict[str, Any] = {}
+    flags: FlagValues = {}
     for part in (*parts, more):
         flags |= part
     return Preset(file, MappingProxyType(flags))
@@ -145,8 +145,8 @@ def settle_preset(
 ) -> argparse.Namespace:
     """The arguments with the preset's values for the flags that were not given.
 
-    They count as given. ``path_flag``, where the script has it, becomes
-    ``<checkpoint_dir>/<published file>``.
+    They count as given. `path_flag`, where the script has it, becomes
+    `<checkpoint_dir>/<published file>`.
     """
     name = getattr(args, flag)
     if not name:

@@ -15,7 +15,7 @@ import numpy as np
 from utils.files.atomic import StrPath, is_remote
 from utils.images.dataset import Entry
 from utils.process.errors import DataError
-from utils.untrusted.pickle_arrays import brief
+from utils.untrusted.pickle_machine import brief
 from utils.untrusted.pickles import load_pickle, problem_with_name
 
 _FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'
@@ -43,7 +43,7 @@ def make_info(names: Sequence[str], class_by_name: Mapping[str, str]) -> dict[st
 
 
 def load_info_dict(path: StrPath) -> dict[str, ClassInfo]:
-    """Reads the list of images of a data set.
+    """Read the list of images of a data set.
 
     Other keys of a class's entry are dropped.
 
@@ -96,7 +96,7 @@ def _class_info(entry: object) -> ClassInfo:
 def listed_entries(
     data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
 ) -> list[Entry]:
-    """All images of an info dict, in the dict's order; ``flag`` named it.
+    """All images of an info dict, in the dict's order; `flag` named it.
 
     Raises:
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.

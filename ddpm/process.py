@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
-from utils.files.atomic import sha256_of
-from utils.files.identity import Identity
+from utils.files.atomic import JsonObject, sha256_of
+from utils.files.records import Identity
 from utils.metrics import HALF_RANGE_255
 from utils.script_util import defaults, free_flags, require_at_least
 
@@ -66,7 +66,7 @@ def training_process(flags: Flags, log: Callable[[str], None]) -> Flags:
 
 
 def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> ScheduleSampler:
-    """How training draws its timesteps: ``uniform`` or ``loss-second-moment``."""
+    """How training draws its timesteps: `uniform` or `loss-second-moment`."""
     from diffusion.timesteps import create_named_schedule_sampler
 
     return create_named_schedule_sampler(name, diffusion.num_timesteps)
@@ -96,7 +96,7 @@ def denoiser_identity(
     )
 
 
-def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> dict[str, Any]:
+def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> JsonObject:
     """What a network's output depends on: its weights, and flags that change what they compute.
 
     Args:
@@ -109,7 +109,7 @@ def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> di
     return {"model_sha256": sha256_of(model_path), **kept}
 
 
-def setting_defaults(*flags: type[Any]) -> dict[str, Any]:
+def setting_defaults(*flags: type[Any]) -> JsonObject:
     """What a record of settings that lacks one of the flags was made with.
 
     Args:
@@ -120,10 +120,10 @@ def setting_defaults(*flags: type[Any]) -> dict[str, Any]:
 
 
 def warn_of_lost_std(diffusion: GaussianDiffusion, log: Callable[[str], None]) -> None:
-    """Warns when the last step alone loses more than 5 % of a std of 5 grey levels.
+    """Warn when the last step alone loses more than 5 % of a std of 5 grey levels.
 
     Every sampler ends with a jump from the noise at the first timestep to the predicted image
-    (``diffusion.samplers.std_share_of_last_jump``).
+    (`diffusion.samplers.std_share_of_last_jump`).
     """
     from diffusion.samplers import last_noise_level, std_share_of_last_jump
 

@@ -104,13 +104,13 @@ class Sampler(ABC, Generic[Row]):
 
     @functools.cached_property
     def batch_size(self) -> int:
-        """``--batch_size``, or the one that timing finds."""
+        """`--batch_size`, or the one that timing finds."""
         if self._how.batch_size == AUTO:
             return find_batch_size(self._first_step, self._device, self._log)
         return self._how.batch_size
 
     def run_loop(self, rank: int = 0, world_size: int = 1) -> bool:
-        """Draws until nothing is missing that this process is to draw.
+        """Draw until nothing is missing that this process is to draw.
 
         Returns:
             True when done; False when a signal asked to stop (finished samples stay).
@@ -140,7 +140,7 @@ class Sampler(ABC, Generic[Row]):
         return not is_stopped
 
     def report_cost(self) -> None:
-        """Logs parameter count and memory in use."""
+        """Log parameter count and memory in use."""
         report_cost(self._network, self._device, self._log)
 
     def dry_run(self) -> None:
@@ -188,14 +188,14 @@ def require_same_law(
     own: Mapping[str, object],
     own_defaults: Mapping[str, object],
 ) -> None:
-    """Remembers what the samples of the output folder are drawn with, and refuses anything else.
+    """Remember what the samples of the output folder are drawn with, and refuse anything else.
 
     Args:
         network: a dataclass of the network's flags.
         process: of the noise.
-        sampler: with the ``model_path`` of the weights.
+        sampler: with the `model_path` of the weights.
         own: what else the law and the noise of a task's samples depend on; JSON types.
-        own_defaults: of those that are no flags of the three, see ``require_same_settings``.
+        own_defaults: of those that are no flags of the three, see `require_same_settings`.
 
     Raises:
         DataError: names the settings that differ.

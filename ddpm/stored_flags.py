@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from utils.files.identity import Identity, made_with, shown
+from utils.files.atomic import JsonObject
+from utils.files.records import Identity, made_with, shown
 from utils.flags.groups import PrecisionFlags
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
@@ -36,11 +37,11 @@ def class_names(entries: Sequence[Entry]) -> list[str]:
     return names if any(names) else []
 
 
-def known_classes(state: Mapping[str, Any], path: str) -> list[str]:
+def known_classes(state: JsonObject, path: str) -> list[str]:
     """The names that a checkpoint keeps.
 
     Args:
-        state: what its manifest has under ``state``.
+        state: what its manifest has under `state`.
         path: of the checkpoint, for the message.
 
     Raises:
@@ -79,7 +80,7 @@ def _more(found: Sequence[str]) -> str:
 
 
 def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: str) -> None:
-    """Refuses images whose class the network knows by another label, or does not know.
+    """Refuse images whose class the network knows by another label, or does not know.
 
     Args:
         entries: labelled images.
@@ -105,7 +106,7 @@ def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: s
 
 
 def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
-    """Refuses labels that a class-conditional model (``num_classes`` not None) does not know.
+    """Refuse labels that a class-conditional model (`num_classes` not None) does not know.
 
     Raises:
         DataError: names the first such image and the remedy.
@@ -137,7 +138,7 @@ class Start:
     """
 
     path: str = ""
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    manifest: JsonObject = field(default_factory=dict)
     is_resumed: bool = False
     is_new_run: bool = False
     is_in_charge: bool = False
@@ -175,7 +176,7 @@ def start_of_run(args: argparse.Namespace, folder: str) -> Start:
     """The checkpoint that a training goes on from, or whose weights it takes.
 
     Args:
-        args: of a training (``utils.flags.training``).
+        args: of a training (`utils.flags.training`).
         folder: of its checkpoints.
     """
     name = args.resume_checkpoint
@@ -218,7 +219,8 @@ def follow_checkpoint(
     if not start.is_new_run and (is_strict or not start.is_in_charge):
         asked = {name: getattr(args, name) for name in given - same}
         identity = Identity(network=asked, free=frozenset() if is_strict else free)
-        identity.refuse_other_flags(start.path, start.manifest, start.remedy)
+        remedy = f"{start.remedy} (--strict_flags True)" if is_strict else start.remedy
+        identity.refuse_other_flags(start.path, start.manifest, remedy)
     left = known.keys() - (same if start.is_in_charge else given)
     if not start.is_in_charge and (_PRECISION & given or not start.is_resumed):
         left -= _PRECISION
@@ -233,15 +235,18 @@ def follow_checkpoint(
 
 def _what_changed(
     args: argparse.Namespace,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     changed: Set[str],
     free: Set[str],
     start: Start,
 ) -> Iterator[str]:
-    """Says which flags are those of the checkpoint: a warning where others were given."""
+    """Say which flags are those of the checkpoint: a warning where others were given.
+
+    Where stored flags are always in charge, as those of the nets are, only what they overrule.
+    """
     overruled = [name for name in sorted(changed) if name in args.given_flags]
     left_out = [name for name in sorted(changed) if name not in args.given_flags]
-    if left_out:
+    if left_out and not start.is_in_charge:
         listed = ", ".join(f"--{name} {shown(values[name])}" for name in left_out)
         yield f"notice: flags that were left out are those of {start.path}: {listed}"
     if overruled:
@@ -253,6 +258,6 @@ def _what_changed(
 
 
 def _is_same_words(made: Any, asked: Any) -> bool:
-    """Whether two lists differ in blanks alone, as ``16, 8`` and ``16,8``."""
+    """Whether two lists differ in blanks alone, as `16, 8` and `16,8`."""
     are_words = isinstance(made, str) and isinstance(asked, str)
     return are_words and "".join(made.split()) == "".join(asked.split())

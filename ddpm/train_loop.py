@@ -1,6 +1,6 @@
 """Training of a denoising network: the loss of a process at random timesteps; names of classes.
 
-Drawing samples is the business of ``diffusion.samplers`` and of the tasks.
+Drawing samples is the business of `diffusion.samplers` and of the tasks.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 
 from ddpm.stored_flags import CLASSES_KEY, differing_classes, known_classes
 from diffusion.losses import training_losses
 from diffusion.timesteps import LossSecondMomentResampler, ScheduleSampler
 from utils import dist_util
+from utils.files.atomic import JsonObject
 from utils.process.errors import CheckpointError
 from utils.seeds import stable_seed
 from utils.train_util import TrainLoop
@@ -37,12 +37,12 @@ class NamesClasses(TrainLoop):
         self.class_names = list(class_names)
         super().__init__(**rest)
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> JsonObject:
         """The names beside what the loop keeps."""
         return {**super().extra_state(), CLASSES_KEY: self.class_names}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`extra_state` gave.
+    def load_extra_state(self, state: JsonObject) -> None:
+        """Take back what `extra_state` gave.
 
         Raises:
             CheckpointError: if the classes are others now.
@@ -63,17 +63,31 @@ class NamesClasses(TrainLoop):
         self.class_names = stored
 
 
+class Noising(NamedTuple):
+    """What a batch of a denoiser holds beside its clean images.
+
+    Attributes:
+        t: (N,) timesteps.
+        weight: (N,) of their losses.
+        noise: (N, C, H, W) standard normal.
+        condition: what the network is given as keywords, (N, ...) each.
+    """
+
+    t: torch.Tensor
+    weight: torch.Tensor
+    noise: torch.Tensor
+    condition: dict[str, torch.Tensor]
+
+
 class DiffusionTrainLoop(TrainLoop):
     """The loss of the diffusion process, weighted by how its timesteps were drawn.
 
-    Batch: a dict of ``t``, ``weight`` and ``noise`` (:func:`noising`) and of what the network is
-    given besides; label: the clean image.
+    Batch: a `Noising`; label: the clean image.
 
     Args:
         diffusion: the process, not respaced.
         schedule_sampler: the one that the data draws t from.
-        condition_names: entries of the batch that the network takes as keywords.
-        rest: of :class:`TrainLoop`.
+        rest: of `TrainLoop`.
     """
 
     def __init__(
@@ -81,17 +95,16 @@ class DiffusionTrainLoop(TrainLoop):
         *,
         diffusion: GaussianDiffusion,
         schedule_sampler: ScheduleSampler,
-        condition_names: Sequence[str] = (),
         **rest: Any,
     ) -> None:
         self.diffusion, self.schedule_sampler = diffusion, schedule_sampler
-        self.condition_names = tuple(condition_names)
         super().__init__(**rest)
 
-    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+    def compute_loss(
+        self, micro_input: Noising, micro_label: torch.Tensor
+    ) -> tuple[torch.Tensor, None]:
         """Mean over the slice of weight · loss(t); the output is None, it would be noise."""
-        t, noise = micro_input["t"], micro_input["noise"]
-        condition = {name: micro_input[name] for name in self.condition_names}
+        t, weight, noise, condition = micro_input
         terms = training_losses(
             self.diffusion, self.wrapped_model, micro_label, t, condition, noise=noise
         )
@@ -100,56 +113,47 @@ class DiffusionTrainLoop(TrainLoop):
                 torch.cat(dist_util.gather_tensors(t)),
                 torch.cat(dist_util.gather_tensors(terms["loss"].detach())),
             )
-        return (terms["loss"] * micro_input["weight"]).mean(), None
+        return (terms["loss"] * weight).mean(), None
 
     @abstractmethod
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
-        """As in :class:`TrainLoop`."""
+        """As in `TrainLoop`."""
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> JsonObject:
         """What the schedule sampler has learned about the losses."""
         state = self.schedule_sampler.state_dict()
         return {"schedule_sampler": {name: value.tolist() for name, value in state.items()}}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`extra_state` gave."""
+    def load_extra_state(self, state: JsonObject) -> None:
+        """Take back what `extra_state` gave."""
         stored = state.get("schedule_sampler", {})
         if stored:
             self.schedule_sampler.load_state_dict({k: torch.tensor(v) for k, v in stored.items()})
 
 
 def noising(
-    schedule_sampler: ScheduleSampler, seed: int, positions: torch.Tensor, images: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """``t`` and ``weight`` (N,) and ``noise`` (N, C, H, W) for a batch of images.
+    schedule_sampler: ScheduleSampler,
+    seed: int,
+    positions: torch.Tensor,
+    images: torch.Tensor,
+    **condition: torch.Tensor,
+) -> Noising:
+    """Timesteps and noise for a batch of images, functions of (seed, position in the stream).
 
-    Functions of (seed, position in the stream): neither slices nor the number of processes change
-    them.
+    So neither slices nor the number of processes change them.
 
     Args:
         schedule_sampler: where t comes from.
         seed: of the training.
         positions: (N,), of the images in the stream.
         images: (N, C, H, W), on the device that the result is to lie on.
+        condition: what the network is given besides, on this device.
     """
     seeds = [stable_seed(seed, "noise", int(place)) for place in positions]
-    t, weight = draw_timesteps(schedule_sampler, seeds)
+    t, weight = schedule_sampler.sample(seeds)
     device = images.device
     noise = seeded_noise(seeds, tuple(images.shape[1:]), device)
-    return {"t": t.to(device), "weight": weight.to(device), "noise": noise}
-
-
-def draw_timesteps(
-    schedule_sampler: ScheduleSampler, seeds: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One timestep per seed from the sampler's distribution p, and the loss weights 1 / (T p_t)."""
-    weights = schedule_sampler.weights().numpy()
-    probabilities = weights / weights.sum()
-    uniform = np.array([np.random.default_rng(seed).random() for seed in seeds])
-    # the last entry of the cumulated sum may fall short of 1 by rounding
-    t = np.searchsorted(np.cumsum(probabilities)[:-1], uniform, side="right")
-    loss_weights = 1 / (len(probabilities) * probabilities[t])
-    return torch.from_numpy(t), torch.from_numpy(loss_weights).float()
+    return Noising(t.to(device), weight.to(device), noise, condition)
 
 
 def seeded_noise(seeds: list[int], shape: tuple[int, ...], device: torch.device) -> torch.Tensor:

@@ -219,11 +219,6 @@ def xstart_from_eps(c: Coefficients[Tensor], x_t: Tensor, eps: Tensor) -> Tensor
     return _combined(-c.sqrt_recipm1_alphas_cumprod, eps, c.sqrt_recip_alphas_cumprod, x_t)
 
 
-def xstart_from_xprev(c: Coefficients[Tensor], x_t: Tensor, xprev: Tensor) -> Tensor:
-    """Return the x_start whose posterior mean is `xprev`: equation 7 solved for x_start."""
-    return (xprev - c.posterior_mean_coef2 * x_t) / c.posterior_mean_coef1
-
-
 def eps_from_xstart(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor) -> Tensor:
     """Return the noise that turned `x_start` into `x_t`: equation 4 solved for the noise."""
     # By the factors of xstart_from_eps, so that one undoes the other down to the rounding.

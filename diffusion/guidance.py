@@ -10,13 +10,13 @@ References: CFG is Ho & Salimans 2022 (arXiv 2207.12598), ADM Dhariwal & Nichol 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion.types import Model
+from diffusion.types import Condition, Model
 
 CondFn = Callable[..., Tensor]
 
@@ -146,7 +146,7 @@ def _null_rows(y: Tensor, null_label: int | Tensor) -> Tensor:
     return null_label.to(y).expand_as(y)
 
 
-def _doubled(conditions: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
+def _doubled(conditions: Condition, num_rows: int) -> dict[str, object]:
     """Return the conditions of both branches; what is no tensor is the same for all rows."""
     twice = dict(conditions)
     for name, value in conditions.items():

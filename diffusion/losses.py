@@ -5,16 +5,12 @@ DDPM is Ho et al. 2020 (arXiv 2006.11239), IDDPM Nichol & Dhariwal 2021 (arXiv 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from diffusion.bound import mean_flat, vb_term_bpd
-from diffusion.forward import posterior_mean
 from diffusion.reverse import ReverseProcess
-from diffusion.types import LossType, Model, ModelMeanType, StepOptions
+from diffusion.types import Condition, LossType, Model, ModelMeanType, StepOptions
 
 # The weight of the bound in a hybrid loss is that of a chain of this length.
 REFERENCE_STEPS = 1000
@@ -25,7 +21,7 @@ def training_losses(
     model: Model,
     x_start: Tensor,
     t: Tensor,
-    model_kwargs: Mapping[str, Any] | None = None,
+    model_kwargs: Condition | None = None,
     noise: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the training loss of each example, and its parts.
@@ -49,11 +45,12 @@ def training_losses(
     noise = torch.randn_like(x_start) if noise is None else noise
     x_t = process.q_sample(x_start, t, noise=noise)
     output = process.evaluate(model, x_t, t, model_kwargs)
-    if process.loss_type.is_vb():
+    if process.loss_type in (LossType.KL, LossType.RESCALED_KL):
         weight = process.num_timesteps if process.loss_type is LossType.RESCALED_KL else 1
         return {"loss": weight * _vb_term(process, output, x_start, x_t, t)}
     prediction, variance_values = process.split(output, x_t)
-    mse = mean_flat((_target(process, x_start, x_t, t, noise) - prediction) ** 2)
+    is_eps = process.model_mean_type is ModelMeanType.EPSILON
+    mse = mean_flat(((noise if is_eps else x_start) - prediction) ** 2)
     if variance_values is None:
         return {"mse": mse, "loss": mse}
     frozen = torch.cat([prediction.detach(), variance_values], dim=1)  # (B, 2C, ...)
@@ -70,13 +67,3 @@ def _vb_term(
     # A clamp would cut the gradient exactly where the prediction is worst.
     out = process.p_of_output(c, output, x_t, StepOptions(clip_denoised=False))
     return vb_term_bpd(c, x_start, x_t, t, out)
-
-
-def _target(
-    process: ReverseProcess, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor
-) -> Tensor:
-    if process.model_mean_type is ModelMeanType.EPSILON:
-        return noise
-    if process.model_mean_type is ModelMeanType.START_X:
-        return x_start
-    return posterior_mean(process.coefficients_at(t, x_t.ndim), x_start, x_t)

@@ -6,7 +6,7 @@ with a learned variance the variance values behind it along the channel axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,9 @@ from diffusion.forward import (
     posterior_mean,
     respaced_betas,
     xstart_from_eps,
-    xstart_from_xprev,
 )
 from diffusion.schedules import check_betas
-from diffusion.types import LossType, Model, ModelMeanType, ModelVarType, StepOptions
+from diffusion.types import Condition, LossType, Model, ModelMeanType, ModelVarType, StepOptions
 
 # A network trained with rescaled timesteps knows them on the scale of a chain of this length.
 RESCALED_STEPS = 1000.0
@@ -94,7 +93,7 @@ class ReverseProcess(ForwardProcess):
         yield from steps.unsqueeze(1).expand(-1, x.shape[0]).unbind(0)
 
     def evaluate(
-        self, fn: Callable[..., Tensor], x: Tensor, t: Tensor, kwargs: Mapping[str, Any] | None
+        self, fn: Callable[..., Tensor], x: Tensor, t: Tensor, kwargs: Condition | None
     ) -> Tensor:
         """Return `fn(x, t, **kwargs)` with the timesteps as the network knows them."""
         return fn(x, self.network_timesteps(t), **(kwargs or {}))
@@ -105,7 +104,7 @@ class ReverseProcess(ForwardProcess):
         """Return p(x_{t-1} | x_t) and the x_start it rests on.
 
         The mean is that of the posterior at the predicted x_start (Ho et al. 2020, arXiv
-        2006.11239, equation 7), or the prediction itself for PREVIOUS_X.
+        2006.11239, equation 7).
 
         Args:
             model: the network.
@@ -131,11 +130,8 @@ class ReverseProcess(ForwardProcess):
         prediction, variance_values = self.split(output, x)
         variance, log_variance = self._variance(c, variance_values)
         pred_xstart = self.xstart_of_prediction(c, prediction, x, options)
-        mean = prediction
-        if self.model_mean_type is not ModelMeanType.PREVIOUS_X:
-            mean = posterior_mean(c, pred_xstart, x)
         return {
-            "mean": mean,
+            "mean": posterior_mean(c, pred_xstart, x),
             "variance": variance,
             "log_variance": log_variance,
             "pred_xstart": pred_xstart,
@@ -145,12 +141,8 @@ class ReverseProcess(ForwardProcess):
         self, c: Coefficients[Tensor], prediction: Tensor, x: Tensor, options: StepOptions
     ) -> Tensor:
         """Return the x_start that the network's mean prediction stands for."""
-        if self.model_mean_type is ModelMeanType.START_X:
-            pred_xstart = prediction
-        elif self.model_mean_type is ModelMeanType.EPSILON:
-            pred_xstart = xstart_from_eps(c, x, prediction)
-        else:
-            pred_xstart = xstart_from_xprev(c, x, prediction)
+        is_eps = self.model_mean_type is ModelMeanType.EPSILON
+        pred_xstart = xstart_from_eps(c, x, prediction) if is_eps else prediction
         if options.denoised_fn is not None:
             pred_xstart = options.denoised_fn(pred_xstart)
         return pred_xstart.clamp(-1.0, 1.0) if options.clip_denoised else pred_xstart

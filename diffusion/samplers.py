@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -25,7 +25,6 @@ from diffusion.forward import Coefficients, ddim_step, eps_from_xstart, posterio
 from diffusion.process import GaussianDiffusion
 from diffusion.types import Model, NoiseFn, StepOptions
 
-Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]
 # Adams–Bashforth of orders 1 to 4 for equal steps, newest value first.
 ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
     (1.0,),
@@ -38,15 +37,9 @@ MAX_ORDER = len(ADAMS_BASHFORTH)
 
 @dataclass(frozen=True)
 class SamplerOptions(StepOptions):
-    """How a sampling loop is run; the fields of `StepOptions`, and two more.
-
-    Attributes:
-        sampler: a name in `SAMPLERS`.
-        progress: wraps the iterable of steps (`tqdm.tqdm` would do); None or False for none.
-    """
+    """How a sampling loop is run: the fields of `StepOptions`, and a name in `SAMPLERS`."""
 
     sampler: str = "ancestral"
-    progress: Progress | bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,8 +48,6 @@ class SamplerOptions(StepOptions):
             raise ValueError(f"unknown sampler {self.sampler!r}: choose one of {names}")
         if self.sampler != "ddim" and self.eta:
             raise ValueError(f"eta={self.eta} belongs to the ddim sampler: {self.sampler} has none")
-        if self.progress is True:
-            raise ValueError("progress=True names no bar: pass a wrapper such as tqdm.tqdm")
 
 
 @dataclass(frozen=True)
@@ -69,10 +60,9 @@ class SampleProblem:
     noise_fn: NoiseFn
     options: SamplerOptions
 
-    def timesteps(self) -> Iterable[Tensor]:
+    def timesteps(self) -> Iterator[Tensor]:
         """Return T-1, ..., 0, each as a (B,) tensor on the device of `x_T`."""
-        steps = list(self.process.descending_timesteps(self.x_T))
-        return self.options.progress(steps) if callable(self.options.progress) else steps
+        return self.process.descending_timesteps(self.x_T)
 
 
 Sampler = Callable[[SampleProblem], Iterator[dict[str, Tensor]]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,29 +26,19 @@ class ScheduleSampler(ABC):
     def weights(self) -> Tensor:
         """Return (T,) positive float64 weights on the CPU, proportional to the probabilities."""
 
-    def sample(
-        self,
-        batch_size: int,
-        device: torch.device | str,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Draw timesteps for a batch.
-
-        Args:
-            batch_size: number B of examples.
-            device: where the results are to lie.
-            generator: a CPU generator to draw from; torch's global one when None.
+    def sample(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Draw a timestep for each of B seeds, a function of that seed.
 
         Returns:
-            (B,) int64 timesteps and the (B,) float32 weights of their losses.
+            (B,) int64 timesteps and the (B,) float32 weights of their losses, on the CPU.
         """
-        weights = self.weights()
+        weights = self.weights().numpy()
         probabilities = weights / weights.sum()
-        timesteps = torch.multinomial(
-            probabilities, batch_size, replacement=True, generator=generator
-        )
-        loss_weights = 1.0 / (self.num_timesteps * probabilities[timesteps])
-        return timesteps.to(device), loss_weights.float().to(device)
+        uniform = np.array([np.random.default_rng(seed).random() for seed in seeds])
+        # the last entry of the cumulated sum may fall short of 1 by rounding
+        t = np.searchsorted(np.cumsum(probabilities)[:-1], uniform, side="right")
+        loss_weights = 1 / (len(probabilities) * probabilities[t])
+        return torch.from_numpy(t), torch.from_numpy(loss_weights).float()
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:

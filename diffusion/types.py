@@ -1,4 +1,4 @@
-"""What a caller chooses about a process: its callables, its three types, the options of a step.
+"""What a caller chooses about a process: its callables, its types, the options of a step.
 
 IDDPM is Nichol & Dhariwal 2021 (arXiv 2102.09672).
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -16,12 +15,13 @@ from torch import Tensor
 Model = Callable[..., Tensor]
 # noise_fn(k) -> standard normal noise in the shape of x, for the k-th step of a loop.
 NoiseFn = Callable[[int], Tensor]
+# what a network is given beside x and t, by keyword: tensors of B rows, or what is of all rows
+Condition = Mapping[str, object]
 
 
 class ModelMeanType(enum.Enum):
     """What the network predicts."""
 
-    PREVIOUS_X = enum.auto()  # the mean of x_{t-1}
     START_X = enum.auto()  # x_start
     EPSILON = enum.auto()  # the noise in x_t
 
@@ -47,10 +47,6 @@ class LossType(enum.Enum):
     KL = enum.auto()  # the bound
     RESCALED_KL = enum.auto()  # the bound times T, an estimate of the sum over timesteps
 
-    def is_vb(self) -> bool:
-        """Return whether the variational bound is the whole loss."""
-        return self in (LossType.KL, LossType.RESCALED_KL)
-
 
 @dataclass(frozen=True)
 class StepOptions:
@@ -70,7 +66,7 @@ class StepOptions:
     clip_denoised: bool = True
     denoised_fn: Callable[[Tensor], Tensor] | None = None
     cond_fn: Callable[..., Tensor] | None = None
-    model_kwargs: Mapping[str, Any] | None = None
+    model_kwargs: Condition | None = None
     eta: float = 0.0
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """The noise-aware classifier: from flags to the network, its training, and the guide it becomes.
 
-arXiv 2105.05233, section 4; the gradient is ``diffusion.guidance``'s.
+arXiv 2105.05233, section 4; the gradient is `diffusion.guidance`'s.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,50 +29,48 @@ from image_ddpm.flags import (
     ImageModelFlags,
     noise_of,
 )
-from image_ddpm.networks import channel_mult
+from image_ddpm.networks import NUM_CLASSES, channel_mult
 from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
-from utils.files.identity import Identity, differences, made_with
+from utils.files.records import Identity, differences, made_with
 from utils.flags.stored import stored_value
-from utils.images.dataset import CropDataset, Entry, noting
+from utils.images.dataset import CropBatch, Entry, train_crops
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
-from utils.script_util import defaults, flags_of, free_flags
+from utils.script_util import FlagValues, defaults, free_flags
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
-_ANY_NOISE: Mapping[str, Any] = MappingProxyType({})
-(_NUM_CLASSES,) = (one for one in flags_of(ClassifierImageFlags) if one.name == "num_classes")
+_ANY_NOISE: Mapping[str, object] = MappingProxyType({})
+
+
+# what the flags of a classifier are called here and in its configuration
+_SAME = (
+    "attention_resolutions",
+    "channel_mult",
+    "num_head_channels",
+    "use_scale_shift_norm",
+    "resblock_updown",
+    "pool",
+)
+_FLAGS = {
+    "model_channels": "classifier_width",
+    "num_res_blocks": "classifier_depth",
+    **{name: f"classifier_{name}" for name in _SAME},
+}
 
 
 class ClassifierUNet(UNetConfig):
     """The U-Net that a classifier is half of; messages name this task's flags for its fields."""
 
-    flag_names = MappingProxyType(
-        {
-            "model_channels": "--classifier_width",
-            "num_res_blocks": "--classifier_depth",
-            "attention_resolutions": "--classifier_attention_resolutions",
-            "channel_mult": "--classifier_channel_mult",
-            "num_head_channels": "--classifier_num_head_channels",
-            "use_scale_shift_norm": "--classifier_use_scale_shift_norm",
-            "resblock_updown": "--classifier_resblock_updown",
-            "pool": "--classifier_pool",
-        }
-    )
+    flag_names = MappingProxyType({name: f"--{flag}" for name, flag in _FLAGS.items()})
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A denoiser as far as its guide has to know it.
-
-    Attributes:
-        network: its flags.
-        process: of its noise.
-        start: its checkpoint.
-    """
+    """A denoiser, with its checkpoint, as far as its guide has to know it."""
 
     network: ImageModelFlags
     process: ImageDiffusionFlags
@@ -87,46 +85,37 @@ class Denoiser:
 def create_classifier(
     *, image_size: int, in_channels: int, num_classes: int, **flags: Any
 ) -> EncoderUNet:
-    """The network of :class:`ClassifierFlags`.
+    """The network of `ClassifierFlags`.
 
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
+    ValueError for a value that makes no network.
     """
     parsed = ClassifierFlags(**flags)
+    own: dict[str, Any] = {name: getattr(parsed, flag) for name, flag in _FLAGS.items()}
     attention, mult = map(ClassifierUNet.flag, ("attention_resolutions", "channel_mult"))
-    unet = ClassifierUNet(
-        image_size=image_size,
-        in_channels=in_channels,
-        model_channels=parsed.classifier_width,
-        num_res_blocks=parsed.classifier_depth,
-        attention_resolutions=parse_attention_resolutions(
-            parsed.classifier_attention_resolutions, attention
+    own |= {
+        "attention_resolutions": parse_attention_resolutions(
+            own["attention_resolutions"], attention
         ),
-        channel_mult=channel_mult(image_size, parsed.classifier_channel_mult, mult),
-        num_head_channels=parsed.classifier_num_head_channels,
-        use_scale_shift_norm=parsed.classifier_use_scale_shift_norm,
-        resblock_updown=parsed.classifier_resblock_updown,
-    )
-    return EncoderUNet(
-        EncoderConfig(unet=unet, num_classes=num_classes, pool=parsed.classifier_pool)
-    )
+        "channel_mult": channel_mult(image_size, own["channel_mult"], mult),
+        "image_size": image_size,
+        "in_channels": in_channels,
+    }
+    pool = own.pop("pool")
+    unet = ClassifierUNet(**own)
+    return EncoderUNet(EncoderConfig(unet=unet, num_classes=num_classes, pool=pool))
 
 
-def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> dict[str, Any]:
-    """The keywords of :func:`create_classifier` for a trained classifier."""
+def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> FlagValues:
+    """The keywords of `create_classifier` for a trained classifier."""
     return {**{name: getattr(flags, name) for name in defaults(ClassifierFlags)}, **image}
 
 
 def classifier_identity(
-    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, Any] = _ANY_NOISE
+    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, object] = _ANY_NOISE
 ) -> Identity:
-    """What the checkpoints of a classifier are.
+    """What the checkpoints of a classifier of images are.
 
-    Args:
-        flags: of the network.
-        image: ``image_size``, ``in_channels`` and ``num_classes``.
-        noise: of the images that it knows (``ClassifierProcessFlags.known_noise``); empty: any.
+    `noise` is of the images that it knows (`ClassifierProcessFlags.known_noise`); empty: any.
     """
     free = free_flags(ClassifierFlags)
     return Identity(EncoderUNet.__name__, classifier_keywords(flags, image), noise, free=free)
@@ -136,12 +125,6 @@ def load_guide(
     flags: GuideFlags, denoiser: Denoiser, device: torch.device, log: Log
 ) -> Guide | None:
     """What makes of labels (N,) the gradient of the classifier that guides; None without one.
-
-    Args:
-        flags: of the classifier.
-        denoiser: that it is to guide.
-        device: where to compute.
-        log: receives what was loaded.
 
     Raises:
         CheckpointError: if the file is missing, damaged or of another classifier, or one of other
@@ -174,7 +157,7 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
             )
         del asked["num_classes"]  # numbers of no meaning beyond the names
         image["num_classes"] = stored_value(
-            _NUM_CLASSES,
+            NUM_CLASSES,
             made.get("num_classes", network.num_classes),
             f"the manifest of {guide.path}",
         )
@@ -187,19 +170,30 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
     return image
 
 
+class NoisyImages(NamedTuple):
+    """What a classifier sees: `x` (N, C, H, H), and `t` (N,) as processes hand it to networks."""
+
+    x: torch.Tensor
+    t: torch.Tensor
+
+
 class ClassifierTrainLoop(NamesClasses):
-    """Cross entropy of the label given an image that is as noisy as t says.
+    """Cross entropy of the label, (N,), given an image that is as noisy as t says."""
 
-    Batch: a dict of ``x`` (N, C, H, H), the noisy images, and ``t`` (N,), as the process hands it
-    to networks; label: (N,).
-    """
-
-    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+    def compute_loss(
+        self, micro_input: NoisyImages, micro_label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of −log softmax(f(x_t, t))_y over the slice."""
-        logits = self.wrapped_model(micro_input["x"], micro_input["t"]).float()
+        logits: torch.Tensor = self.wrapped_model(*micro_input).float()
         return torch.nn.functional.cross_entropy(logits, micro_label), logits
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self,
+        micro_input: NoisyImages,
+        micro_label: torch.Tensor,
+        micro_output: torch.Tensor,
+        i: int,
+    ) -> None:
         is_right = (micro_output.argmax(dim=1) == micro_label).float()
         self.logger.add("accuracy", is_right.mean())
         if micro_output.shape[1] > 5:
@@ -210,32 +204,26 @@ class ClassifierTrainLoop(NamesClasses):
 def load_noisy_images(
     entries: Sequence[Entry],
     flags: ImageDataFlags,
-    image: dict[str, int],
+    image: ClassifierImageFlags,
     train: ClassifierTrainFlags,
     process: ClassifierProcessFlags,
     device: torch.device,
     log: Log,
-) -> TrainData[Any]:
-    """Endless shuffled batches for :class:`ClassifierTrainLoop`; t is uniform, or 0 without noise.
+) -> TrainData:
+    """Endless shuffled batches for `ClassifierTrainLoop`; t is uniform, or 0 without noise.
 
     Raises:
         DataError: if a batch is larger than the data.
     """
     diffusion = create_diffusion(process)
     schedule = UniformSampler(diffusion.num_timesteps)
-    note = noting(entries, image["image_size"], flags, log)
 
-    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        note(batch)
-        x = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
+    def prepare(batch: CropBatch) -> tuple[NoisyImages, torch.Tensor]:
+        x = bytes_to_image(batch.image.to(device, non_blocking=True))
         t = torch.zeros(len(x), dtype=torch.int64, device=device)
         if process.noised:
-            drawn = noising(schedule, train.seed, batch["position"], x)
-            t = drawn["t"]
-            x = diffusion.q_sample(x, t, noise=drawn["noise"])
-        return {"x": x, "t": diffusion.network_timesteps(t)}, batch["y"].to(device)
+            t, _, noise, _ = noising(schedule, train.seed, batch.position, x)
+            x = diffusion.q_sample(x, t, noise=noise)
+        return NoisyImages(x, diffusion.network_timesteps(t)), batch.label.to(device)
 
-    crops = CropDataset(entries, image["image_size"], flags, train.seed, image["in_channels"])
-    return TrainData(
-        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
-    )
+    return train_crops(entries, image.image_size, flags, train, prepare, log, image.in_channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from ddpm.stored_flags import (
     listed_classes,
     require_known_labels,
 )
-from ddpm.train_loop import noising
+from ddpm.train_loop import Noising, noising
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
-from utils.files.identity import shown
+from utils.files.records import shown
 from utils.flags.groups import AUTO, FOLDER, NAME
 from utils.flags.training import TrainFlags
-from utils.images.dataset import CropDataset, Entry, noting
+from utils.images.dataset import CropBatch, Entry, train_crops
 from utils.images.folder import class_in_folder, class_in_name, other_reading, scan
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from diffusion.timesteps import ScheduleSampler
 
 Log = Callable[[str], None]
+Batch = dict[str, torch.Tensor]
 
 
 def load_entries(
@@ -40,18 +41,12 @@ def load_entries(
     """All images with their labels: of the info dict, or of the folder.
 
     A folder's labels are the places of its sorted class names; where the network's own class names
-    are known, those decide, so that a folder that lacks a class gives no image another's label.
-
-    Args:
-        flags: where they are, and where labels are read from.
-        num_classes: of a class-conditional network; None: labels do not matter and are all 0 where
-            the folder shows none.
-        log: receives how many images and classes there are.
-        known: class names of the network, by label; empty: not known.
+    are `known`, by label, those decide, so that a folder that lacks a class gives no image
+    another's label. Without classes (`num_classes` None) labels do not matter.
 
     Raises:
         DataError: for missing images, names without a label, or more classes than the network has;
-            ``OtherClasses`` for those that it knows by another label or not at all.
+            `OtherClasses` for those that it knows by another label or not at all.
     """
     if flags.data_info_dict_path:
         entries = listed_entries(flags.data_info_dict_path, flags.data_dir)
@@ -74,13 +69,10 @@ def load_entries(
 def load_train_entries(
     flags: LabelFlags, num_classes: int | None, log: Log, start: Start
 ) -> list[Entry]:
-    """As :func:`load_entries`, of a training: labels are those of the checkpoint it starts from.
+    """As `load_entries`, of a training: labels are those of the checkpoint it starts from.
 
-    A new run from its weights may have other classes; its labels are its own then.
-
-    Raises:
-        CheckpointError: for other classes than those of the run to resume.
-        DataError: as :func:`load_entries`.
+    A new run from its weights may have other classes; its labels are its own then. Raises
+    CheckpointError for other classes than those of the run to resume.
     """
     try:
         return load_entries(flags, num_classes, log, start.class_names)
@@ -144,34 +136,23 @@ def load_train_images(
     schedule_sampler: ScheduleSampler,
     device: torch.device,
     log: Log,
-) -> TrainData[Any]:
-    """Endless shuffled batches: a dict of ``y``, ``t``, ``weight`` and ``noise``, and the images.
+) -> TrainData:
+    """Endless shuffled batches of `Noising` and the images, (N, C, H, H) in [-1, 1].
 
-    Images are (N, C, H, H) in [-1, 1]. With ``class_dropout``, a label is replaced by 'none' as a
-    function of (seed, position in the stream).
+    A class-conditional network is given their labels, `y`. With `class_dropout`, a label is
+    replaced by 'none' as a function of (seed, position in the stream).
 
     Raises:
         DataError: if a batch is larger than the data.
     """
-    note = noting(entries, model.image_size, flags, log)
 
-    def prepare(batch: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        note(batch)
-        images = bytes_to_image(batch["high_res"].to(device, non_blocking=True))
-        labels = batch["y"]
+    def prepare(batch: CropBatch) -> tuple[Noising, torch.Tensor]:
+        images, labels = bytes_to_image(batch.image.to(device, non_blocking=True)), batch.label
         if model.null_label is not None:
-            dropped = _dropped(batch["position"], train.seed, model.class_dropout)
-            labels = torch.where(dropped, model.null_label, labels)
-        noised = noising(schedule_sampler, train.seed, batch["position"], images)
-        return {"y": labels.to(device), **noised}, images
+            seeds = (stable_seed(train.seed, "class dropout", int(i)) for i in batch.position)
+            drawn = torch.tensor([np.random.default_rng(seed).random() for seed in seeds])
+            labels = torch.where(drawn < model.class_dropout, model.null_label, labels)
+        condition = {"y": labels.to(device)} if model.class_cond else {}
+        return noising(schedule_sampler, train.seed, batch.position, images, **condition), images
 
-    crops = CropDataset(entries, model.image_size, flags, train.seed, model.in_channels)
-    return TrainData(
-        crops, train.batch_size, prepare, seed=train.seed, num_workers=flags.num_workers
-    )
-
-
-def _dropped(positions: torch.Tensor, seed: int, share: float) -> torch.Tensor:
-    seeds = [stable_seed(seed, "class dropout", int(place)) for place in positions]
-    drawn = [np.random.default_rng(one).random() for one in seeds]
-    return torch.tensor(drawn) < share
+    return train_crops(entries, model.image_size, flags, train, prepare, log, model.in_channels)

@@ -1,12 +1,22 @@
-"""The commands of ``make demo-images``: digits, from the data to a page that judges three solvers.
+"""`make demo-images`: digits, from the data to a page that judges three solvers.
 
-Sizes only; every command is one that a user could type. No torch: the scripts import it themselves.
+Every command is one that a user could type. The page shows what each solver drew, how good it is
+and what it cost, by the figures of `image_eval.py` and `image_sample.py`. No torch: the scripts
+import it themselves.
 """
 
 from __future__ import annotations
 
+import base64
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+from utils.files.atomic import write_text_atomic
+from utils.files.records import read_record, require_numbers
+from utils.report.html import Html, Page, Rows, Section, bars, figure, join, number, table, tag
 
 Command = tuple[str, list[str]]
 
@@ -17,6 +27,13 @@ SOLVERS = MappingProxyType(
         "ddim": "--use_ddim True --timestep_respacing ddim{steps}",
         "dpmpp_2m": "--sampler dpmpp_2m --timestep_respacing logsnr{steps}",
     }
+)
+_HEAD = (
+    "solver",
+    "steps of two evaluations",
+    "seconds an image",
+    "Fréchet distance",
+    "its floor",
 )
 
 
@@ -114,3 +131,97 @@ def commands(preset: Preset) -> list[Command]:
             f"--log_dir {preset.eval_dir(solver)}",
         ]
     return [(words[0], words[1:]) for words in (line.split() for line in lines)]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a solver drew: its grid (a PNG), its price, and what `image_eval.py` found."""
+
+    dimension: int
+    num_reference: int
+    distance: float
+    floor: float | None
+    seconds: float | None = None
+    grid: bytes = b""
+
+
+def write_report(preset: Preset) -> str:
+    """Write `report.html`; return its path.
+
+    Raises:
+        OSError: if a command of the demo has not left its figures.
+        DataError: if they are damaged.
+    """
+    from ddpm.sampling import SECONDS_FILE
+    from utils.machine.cost import seconds_per_item
+
+    found = {}
+    for solver in SOLVERS:
+        folder = preset.samples_dir(solver)
+        found[solver] = replace(
+            read_results(os.path.join(preset.eval_dir(solver), "results.json")),
+            seconds=seconds_per_item(os.path.join(folder, SECONDS_FILE)),
+            grid=Path(folder, "grid.png").read_bytes(),
+        )
+    path = os.path.join(preset.report_dir, "report.html")
+    os.makedirs(preset.report_dir, exist_ok=True)
+    write_text_atomic(path, report_page(preset, found).render())
+    return path
+
+
+def read_results(path: str) -> Drawn:
+    """What `image_eval.py` found; DataError if the file is damaged."""
+    found = read_record(path, "delete it and run demo_images.py again", _check_results)
+    frechet, count = found["frechet"], found["reference"]["count"]
+    return Drawn(found["dimension"], count, frechet["distance"], frechet["floor"])
+
+
+def _check_results(found: dict[str, Any]) -> None:
+    frechet = found["frechet"]
+    needed = [found["dimension"], found["reference"]["count"], frechet["distance"]]
+    floor = frechet["floor"]
+    require_numbers(needed if floor is None else [*needed, floor])
+
+
+def report_page(preset: Preset, found: dict[str, Drawn]) -> Page:
+    """The page, before it is text."""
+    any_of = next(iter(found.values()))
+    lead = tag(
+        "p",
+        f"A class-conditional denoiser of {preset.image_size}×{preset.image_size} pixels after "
+        f"{preset.steps} steps of {preset.batch_size} digits, {any_of.num_reference} in "
+        f"all; {preset.num_samples} samples by each solver, classifier-free guidance 1.5.",
+        class_="subtitle",
+    )
+    values = [part.distance for part in found.values()]
+    plot = figure(
+        "Fréchet distance",
+        bars("Fréchet distance of each solver", list(found), values, "series-a"),
+        f"In the {any_of.dimension} features of a classifier of real digits; lower is nearer to "
+        f"them. Real digits against as many others: {number(any_of.floor, 3)}.",
+    )
+    rows = []
+    for (solver, part), steps in zip(found.items(), preset.solver_steps, strict=True):
+        distance = number(part.distance, 4)
+        rows.append(
+            [solver, number(steps), number(part.seconds, 3), distance, number(part.floor, 3)]
+        )
+    grids = [_grid(solver, part.grid) for solver, part in found.items()]
+    return Page(
+        title="Digits from a diffusion model",
+        lead=lead,
+        sections=[
+            Section("samples", "Samples", tag("div", *grids, class_="plots")),
+            Section("figures", "Figures", join(plot, table("Solvers", _HEAD, [Rows("", rows)]))),
+        ],
+    )
+
+
+def _grid(solver: str, png: bytes) -> Html:
+    picture = tag(
+        "img",
+        src=f"data:image/png;base64,{base64.b64encode(png).decode()}",
+        alt=f"a hundred samples of {solver}, a row a digit",
+        class_="pixels",
+    )
+    return figure(solver, picture, "Each row is asked for one digit, 0 to 9.")

@@ -1,7 +1,9 @@
-"""The flags of the image diffusion scripts, one dataclass a group; no torch: ``--help`` is quick.
+"""The flags of the image diffusion scripts, a dataclass a group, and presets of published models.
 
-Flags that the super-resolution's diffusion model has too are in ``ddpm.flags``. Defaults are those
-of improved-diffusion, whose commands run as they are.
+Flags that the super-resolution's diffusion model has too are in `ddpm.flags`. Defaults are those of
+improved-diffusion, whose commands run as they are. Presets state facts from the documents of
+improved-diffusion (arXiv 2102.09672) and guided-diffusion (arXiv 2105.05233), whose checkpoints
+load as they are. A flag on the command line goes before its value in the preset. No torch.
 """
 
 from __future__ import annotations
@@ -10,15 +12,20 @@ import argparse
 import os
 import tempfile
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ddpm.flags import (
     DenoiserFlags,
     DiffusionFlags,
     DiffusionTrainFlags,
+    Preset,
     SamplerFlags,
     TrainedFlags,
+    make_preset,
+    settle_preset,
 )
 from models.config import POOLS
 from utils.files.storage import with_home
@@ -37,7 +44,7 @@ from utils.flags.groups import (
 )
 from utils.flags.training import TrainFlags
 from utils.machine.launch import read_launch
-from utils.script_util import flag, from_args, require_at_least
+from utils.script_util import FlagValues, flag, from_args, require_at_least
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
 
@@ -52,7 +59,6 @@ class ImageShape:
     in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
 
     def __post_init__(self) -> None:
-        """Refuse what no image is."""
         require_at_least(self, image_size=1)
         if self.in_channels not in (1, 3):
             raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
@@ -67,7 +73,6 @@ class ImageModelFlags(ImageShape, DenoiserFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses what makes no network of images."""
         super().__post_init__()
         require_at_least(self, num_classes=1)
         if not 0.0 <= self.class_dropout < 1.0:
@@ -106,7 +111,6 @@ class LabelFlags(ImageFolder, ReadingFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses a data set without a place."""
         if not self.data_dir:
             raise ValueError("--data_dir is empty; give the folder of the images")
 
@@ -116,7 +120,6 @@ class ImageDataFlags(LabelFlags, CropFlags):
     """Where the images are and how they are cut."""
 
     def __post_init__(self) -> None:
-        """Refuses what either of the two refuses."""
         LabelFlags.__post_init__(self)
         CropFlags.__post_init__(self)
 
@@ -151,7 +154,6 @@ class ImageTrainFlags(SaveFlags, DiffusionTrainFlags):
     num_grid_samples: int = flag(16, "images in such a grid")
 
     def __post_init__(self) -> None:
-        """As for every training."""
         super().__post_init__()
         require_at_least(self, sample_interval=0, num_grid_samples=1)
 
@@ -175,14 +177,13 @@ class ImageSampleFlags(SamplerFlags, ResultFlags):
     png: bool = flag(False, "write each sample as a PNG, and a grid of the first ones, too")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing."""
         super().__post_init__()
         require_at_least(self, num_samples=1, seed=0)
         require_at_least(self, -1, batch_size=1)
 
     @property
     def chosen_labels(self) -> tuple[str, ...]:
-        """The parts of ``labels``: numbers, or names of classes."""
+        """The parts of `labels`: numbers, or names of classes."""
         return tuple(part.strip() for part in self.labels.split(",") if part.strip())
 
 
@@ -193,7 +194,6 @@ class NLLFlags(TrainedFlags, Batch, ResultFlags):
     num_samples: int = flag(1000, "images, the first ones of data_dir; -1: all")
 
     def __post_init__(self) -> None:
-        """Refuses counts that measure nothing."""
         require_at_least(self, batch_size=1, seed=0)
         require_at_least(self, -1, num_samples=1)
 
@@ -208,7 +208,6 @@ def with_folders(flags: Flags) -> Flags:
         ValueError: if a launcher started several processes: each would make a folder of its own;
             or if the variable names the home folder of nobody.
     """
-    names = {field.name for field in fields(flags)}
     folder = flags.log_dir or _folder_of_environment()
     if not folder and not flags.dry_run:
         if read_launch(os.environ).world_size > 1:
@@ -216,14 +215,15 @@ def with_folders(flags: Flags) -> Flags:
                 f"several processes need one folder: give --log_dir, or set {LOGDIR_VARIABLE}"
             )
         folder = tempfile.mkdtemp(prefix=time.strftime("openai-%Y-%m-%d-%H-%M-%S-"))
-    values = {name: getattr(flags, name) for name in names}
-    for name in {"log_dir", "output_dir", "model_save_dir"} & names:
-        values[name] = values[name] or folder
-    return type(flags)(**values)
+    names = ("log_dir", "output_dir", "model_save_dir")
+    known: dict[str, Any] = {
+        name: getattr(flags, name) or folder for name in names if hasattr(flags, name)
+    }
+    return replace(flags, **known)
 
 
 def save_dir_of(args: argparse.Namespace) -> str:
-    """Where the checkpoints of a training are, before :func:`with_folders`; empty: nowhere yet."""
+    """Where the checkpoints of a training are, before `with_folders`; empty: nowhere yet."""
     return args.model_save_dir or args.log_dir or _folder_of_environment()
 
 
@@ -281,7 +281,6 @@ class ClassifierImageFlags(ImageShape):
     num_classes: int = flag(1000, "number of class labels")
 
     def __post_init__(self) -> None:
-        """Refuses what no image and no class is."""
         super().__post_init__()
         require_at_least(self, num_classes=1)
 
@@ -293,7 +292,7 @@ class ClassifierProcessFlags(ImageDiffusionFlags):
     noised: bool = flag(True, "train on noisy images (a guide must; an evaluator need not)")
 
     @property
-    def known_noise(self) -> dict[str, Any]:
+    def known_noise(self) -> FlagValues:
         """What of it a classifier depends on; a guide's must be that of its denoiser."""
         return {**noise_of(self), "noised": self.noised}
 
@@ -317,7 +316,7 @@ class ClassifierTrainFlags(SaveFlags, ClassifierPrecisionFlags):
         return PrecisionFlags(use_fp16=use_fp16, use_bf16=self.use_bf16).precision
 
 
-def noise_of(process: DiffusionFlags) -> dict[str, Any]:
+def noise_of(process: DiffusionFlags) -> FlagValues:
     """The flags of a process that decide how noisy an image is at which t."""
     names = ("diffusion_steps", "noise_schedule", "rescale_timesteps")
     return {name: getattr(process, name) for name in names}
@@ -330,3 +329,136 @@ def settle_guide(args: argparse.Namespace) -> GuideFlags:
     if given and not guide.classifier_path:
         raise ValueError(f"--{', --'.join(given)}: give --classifier_path with them")
     return guide
+
+
+CHECKPOINT_DIR = "checkpoints/image_ddpm"
+
+_HYBRID: dict[str, object] = {
+    "learn_sigma": True,
+    "diffusion_steps": 4000,
+    "noise_schedule": "cosine",
+}
+_VLB = {**_HYBRID, "use_kl": True, "schedule_sampler": "loss-second-moment"}
+_IMAGENET_64 = {"image_size": 64, "num_channels": 128, "num_res_blocks": 3, "batch_size": 128}
+_CIFAR_10 = {
+    "image_size": 32,
+    "num_channels": 128,
+    "num_res_blocks": 3,
+    "dropout": 0.3,
+    "lr": 1e-4,
+    "batch_size": 128,
+}
+_UNSCALED = {"rescale_timesteps": False, "rescale_learned_sigmas": False}
+_LSUN_IDDPM = {
+    **_UNSCALED,
+    "image_size": 256,
+    "num_channels": 128,
+    "num_res_blocks": 2,
+    "num_heads": 1,
+    "learn_sigma": True,
+    "use_scale_shift_norm": False,
+    "attention_resolutions": "16",
+    "diffusion_steps": 1000,
+    "noise_schedule": "linear",
+}
+_GUIDED = {
+    **_UNSCALED,
+    "attention_resolutions": "32,16,8",
+    "diffusion_steps": 1000,
+    "noise_schedule": "linear",
+    "learn_sigma": True,
+    "num_channels": 256,
+    "num_res_blocks": 2,
+    "num_head_channels": 64,
+    "resblock_updown": True,
+    "use_fp16": True,
+}
+_LSUN_GUIDED = {"image_size": 256, "dropout": 0.1}
+_OWN: Mapping[str, Mapping[str, object]] = {
+    "64x64_diffusion": {
+        "image_size": 64,
+        "num_channels": 192,
+        "num_res_blocks": 3,
+        "class_cond": True,
+        "dropout": 0.1,
+        "noise_schedule": "cosine",
+        "use_new_attention_order": True,
+    },
+    "128x128_diffusion": {
+        "image_size": 128,
+        "class_cond": True,
+        "num_head_channels": -1,
+        "num_heads": 4,
+    },
+    "256x256_diffusion": {"image_size": 256, "class_cond": True},
+    "256x256_diffusion_uncond": {"image_size": 256},
+    "512x512_diffusion": {"image_size": 512, "class_cond": True, "use_fp16": False},
+    "lsun_bedroom": _LSUN_GUIDED,
+    "lsun_cat": _LSUN_GUIDED,
+    "lsun_horse": _LSUN_GUIDED,
+    "lsun_horse_nodropout": {**_LSUN_GUIDED, "dropout": 0.0},
+}
+_LSUN_UNCOND = {**_LSUN_IDDPM, "batch_size": 128}
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "imagenet64_uncond_100M": make_preset(
+            "imagenet64_uncond_100M_1500K.pt", _IMAGENET_64, _HYBRID, lr=1e-4
+        ),
+        "imagenet64_uncond_vlb_100M": make_preset(
+            "imagenet64_uncond_vlb_100M_1500K.pt", _IMAGENET_64, _VLB, lr=1e-4
+        ),
+        "cifar10_uncond_50M": make_preset("cifar10_uncond_50M_500K.pt", _CIFAR_10, _HYBRID),
+        "cifar10_uncond_vlb_50M": make_preset("cifar10_uncond_vlb_50M_500K.pt", _CIFAR_10, _VLB),
+        "imagenet64_cond_270M": make_preset(
+            "imagenet64_cond_270M_250K.pt",
+            {**_IMAGENET_64, **_HYBRID, **_UNSCALED, "num_channels": 192, "class_cond": True},
+            lr=3e-4,
+            batch_size=2048,
+        ),
+        "lsun_uncond_100M_bs128": make_preset(
+            "lsun_uncond_100M_1200K_bs128.pt", _LSUN_UNCOND, lr=1e-4
+        ),
+        "lsun_uncond_100M_bs64": make_preset(
+            "lsun_uncond_100M_2400K_bs64.pt", _LSUN_UNCOND, lr=2e-5
+        ),
+        **{name: make_preset(f"{name}.pt", _GUIDED, own) for name, own in _OWN.items()},
+    }
+)
+_CLASSIFIER = {
+    "classifier_width": 128,
+    "classifier_attention_resolutions": "32,16,8",
+    "classifier_pool": "attention",
+    "classifier_resblock_updown": True,
+    "classifier_use_scale_shift_norm": True,
+}
+CLASSIFIER_PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        f"{size}x{size}_classifier": make_preset(
+            f"{size}x{size}_classifier.pt", _CLASSIFIER, classifier_depth=4 if size == 64 else 2
+        )
+        for size in (64, 128, 256, 512)
+    }
+)
+
+
+@dataclass(frozen=True)
+class PresetFlags:
+    """The flags of a published model; flags given beside it go first."""
+
+    preset: str = flag("", "name of a published model", tuple(PRESETS))
+
+
+@dataclass(frozen=True)
+class ClassifierPresetFlags:
+    """The same of a published classifier."""
+
+    classifier_preset: str = flag("", "name of a published classifier", tuple(CLASSIFIER_PRESETS))
+
+
+def settle_presets(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with the values of the presets for the flags that were not given."""
+    args = settle_preset(args, PRESETS, CHECKPOINT_DIR)
+    if hasattr(args, "classifier_preset"):
+        names = {"flag": "classifier_preset", "path_flag": "classifier_path"}
+        args = settle_preset(args, CLASSIFIER_PRESETS, CHECKPOINT_DIR, **names)
+    return args

@@ -23,8 +23,8 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
-from utils.files.identity import Identity
-from utils.script_util import flags_of
+from utils.files.records import Identity
+from utils.script_util import FlagValues, flags_of
 
 if TYPE_CHECKING:
     from models.unet import TimeConditionedUNet
@@ -36,11 +36,7 @@ _CHANNEL_MULT = MappingProxyType(
 
 
 def channel_mult(image_size: int, text: str, flag: str = "--channel_mult") -> tuple[float, ...]:
-    """The multipliers of ``flag``, or those of the size where it is empty.
-
-    Raises:
-        ValueError: if there are none for the size; names the flag.
-    """
+    """The multipliers of `flag`, or those of the size where it is empty; ValueError for none."""
     if text:
         return parse_channel_mult(text, flag)
     if image_size in _CHANNEL_MULT:
@@ -48,26 +44,23 @@ def channel_mult(image_size: int, text: str, flag: str = "--channel_mult") -> tu
     return default_diffusion_channel_mult(image_size, flag)
 
 
-def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> dict[str, Any]:
-    """The keywords of :func:`create_image_model`."""
+def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> FlagValues:
+    """The keywords of `create_image_model`."""
     return {**vars(flags), "learn_sigma": process.learn_sigma}
 
 
 def image_identity(
     flags: ImageModelFlags, process: ImageDiffusionFlags, *, is_training: bool
 ) -> Identity:
-    """What the checkpoints of a denoiser are (``denoiser_identity``)."""
+    """What the checkpoints of a denoiser are; see `denoiser_identity`."""
     return denoiser_identity("TimeConditionedUNet", flags, process, is_training=is_training)
 
 
 def create_image_model(*, learn_sigma: bool, **flags: Any) -> TimeConditionedUNet:
-    """The denoiser of :class:`ImageModelFlags`; twice the channels with ``learn_sigma``.
+    """The denoiser of `ImageModelFlags`; twice the channels with `learn_sigma`.
 
-    With ``class_dropout`` it has one more class, 'none', the last one.
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
+    With `class_dropout` it has one more class, 'none', the last one. ValueError for a value that
+    makes no network.
     """
     from models.unet import TimeConditionedUNet
 
@@ -89,58 +82,39 @@ _DENOISER = (*flags_of(ImageModelFlags), *flags_of(ImageDiffusionFlags))
 _IN_USE = tuple(one for one in _DENOISER if one.name not in TRAINING_ONLY)
 _CLASSIFIER = flags_of(ClassifierFlags)
 _IMAGES = flags_of(ClassifierImageFlags)
-_NUM_CLASSES = tuple(one for one in _IMAGES if one.name == "num_classes")
+(NUM_CLASSES,) = (one for one in _IMAGES if one.name == "num_classes")
+
+# what follows are the arguments of scripts, with the flags of the checkpoint that they start from
+# or use; CheckpointError for flags that contradict it
 
 
 def follow_run(args: argparse.Namespace) -> tuple[argparse.Namespace, Start]:
-    """The arguments of a training of a denoiser, and the checkpoint that it starts from.
-
-    Raises:
-        CheckpointError: for flags that contradict the run to resume.
-    """
+    """The arguments of a training of a denoiser, and the checkpoint that it starts from."""
     start = start_of_run(args, save_dir_of(args))
     return follow_checkpoint(args, start, _DENOISER), start
 
 
 def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a script that uses the denoiser of ``--model_path``.
-
-    Raises:
-        CheckpointError: for flags that contradict it.
-    """
-    start = start_of_file(args.model_path)
-    return follow_checkpoint(args, start, _IN_USE)
+    """The arguments of a script that uses the denoiser of `--model_path`."""
+    return follow_checkpoint(args, start_of_file(args.model_path), _IN_USE)
 
 
 def follow_classifier_run(args: argparse.Namespace) -> tuple[argparse.Namespace, Start]:
-    """As :func:`follow_run`, of a classifier.
-
-    Raises:
-        CheckpointError: for flags that contradict the run to resume.
-    """
+    """As `follow_run`, of a classifier."""
     start = start_of_run(args, save_dir_of(args))
     flags = (*_CLASSIFIER, *_IMAGES, *flags_of(ClassifierProcessFlags))
     return follow_checkpoint(args, start, flags), start
 
 
 def follow_guide(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a script whose denoiser the classifier of ``--classifier_path`` may guide.
+    """The arguments of a script whose denoiser the classifier of `--classifier_path` may guide.
 
     The classes are the denoiser's, where it has some.
-
-    Raises:
-        CheckpointError: for flags that contradict the classifier.
     """
-    start = start_of_file(args.classifier_path)
-    flags = _CLASSIFIER if args.class_cond else (*_CLASSIFIER, *_NUM_CLASSES)
-    return follow_checkpoint(args, start, flags)
+    flags = _CLASSIFIER if args.class_cond else (*_CLASSIFIER, NUM_CLASSES)
+    return follow_checkpoint(args, start_of_file(args.classifier_path), flags)
 
 
 def follow_features(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a script that takes the features of the classifier of ``--features``.
-
-    Raises:
-        CheckpointError: for flags that contradict the classifier.
-    """
-    start = start_of_file(args.features)
-    return follow_checkpoint(args, start, (*_CLASSIFIER, *_IMAGES))
+    """The arguments of a script that takes the features of the classifier of `--features`."""
+    return follow_checkpoint(args, start_of_file(args.features), (*_CLASSIFIER, *_IMAGES))

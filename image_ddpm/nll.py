@@ -1,6 +1,6 @@
 """Bits per dimension of images under a diffusion model, and the terms that they consist of.
 
-The bound is ``diffusion.bound``'s; the noise of an image is a function of (seed, its name).
+The bound is `diffusion.bound`'s; the noise of an image is a function of (seed, its name).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from utils.debug_util import report_cost
 from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP
-from utils.images.dataset import Entry, TestCrops
+from utils.images.dataset import CropItem, Entry, TestCrops
 from utils.images.decode import BadImageError, ImageFacts
 from utils.images.files import read_image, resolve_image_path
 from utils.images.notes import look_at, say_sizes, without_small
@@ -52,69 +53,59 @@ _TERMS = ("vb", "xstart_mse", "mse")
 _CHECKSUM = "crc32"
 
 
-class LikelihoodMeasure:
-    """The bound of each image of a list.
+Log = Callable[[str], None]
+Flags = tuple[ImageModelFlags, ImageDiffusionFlags, LabelFlags, NLLFlags]
 
-    Args:
-        model: the denoiser, on the device, frozen.
-        diffusion: the process, respaced or not.
-        listed: the images of the data set.
-        entries: those that are measured.
-        crops: the images, cut.
-        network: the flags of the model.
-        flags: how.
-        device: where to compute.
+
+class MeanAndError(TypedDict):
+    """The mean over images and its standard error; none of a single image."""
+
+    mean: float
+    standard_error: float | None
+
+
+class Results(TypedDict):
+    """The content of `results.json`."""
+
+    num_images: int
+    total_bpd: MeanAndError
+    prior_bpd: MeanAndError
+    vb_bpd: MeanAndError
+    xstart_mse: float
+    mse: float
+
+
+@dataclass(frozen=True)
+class LikelihoodMeasure:
+    """The bound of each of `entries`, the first usable ones of all `listed` images of a data set.
+
+    The model is a denoiser, on the device and frozen; the process may be respaced.
     """
 
-    def __init__(
-        self,
-        *,
-        model: torch.nn.Module,
-        diffusion: ReverseProcess,
-        listed: Sequence[Entry],
-        entries: Sequence[Entry],
-        crops: TestCrops,
-        network: ImageModelFlags,
-        flags: NLLFlags,
-        device: torch.device,
-    ) -> None:
-        self.model, self._diffusion, self.device = model, diffusion, device
-        self.listed, self.entries, self._crops = listed, entries, crops
-        self._network, self._flags = network, flags
+    model: torch.nn.Module
+    diffusion: ReverseProcess
+    listed: Sequence[Entry]
+    entries: Sequence[Entry]
+    crops: TestCrops
+    network: ImageModelFlags
+    flags: NLLFlags
+    device: torch.device
 
     @property
     def num_images(self) -> int:
         """Images that are measured."""
         return len(self.entries)
 
-    @property
-    def num_terms(self) -> int:
-        """Network evaluations an image."""
-        return self._diffusion.num_timesteps
-
-    def measure_first_term(self) -> int:
-        """One network evaluation of a batch; returns its size."""
-        indices = range(min(self._flags.batch_size, self.num_images))
-        num_terms = itertools.count()
-
-        def tick() -> None:
-            if next(num_terms):
-                raise StopRequested
-
-        with contextlib.suppress(StopRequested):
-            self.measure(indices, tick)
-        return len(indices)
-
     def run(self, store: PartStore, rank: int = 0, world_size: int = 1) -> None:
-        """Measures what is missing of this process's share.
+        """Measure what is missing of this process's share.
 
         Raises:
             DataError: for a damaged image, or one of this share that was another one when it was
                 measured.
             StopRequested: if a signal came (finished images stay).
         """
-        size, share = self._flags.batch_size, range(rank, self.num_images, world_size)
-        remedy = go_on_with(f"--output_dir {self._flags.output_dir}")
+        size, share = self.flags.batch_size, range(rank, self.num_images, world_size)
+        remedy = go_on_with(f"--output_dir {self.flags.output_dir}")
         with (
             store.share(rank, world_size) as missing,
             working(len(share), "likelihood", "image", is_shown=rank == 0, remedy=remedy) as job,
@@ -128,13 +119,13 @@ class LikelihoodMeasure:
                 job.bar.update(len(indices), f"{found['total_bpd'].mean():.3f} bits/dim")
 
     def _require_same_images(self, store: PartStore, share: range) -> None:
-        """Refuses to add to results of other images of these names; older parts do not tell."""
+        """Refuse to add to results of other images of these names; older parts do not tell."""
         kept = {i: place for i, place in store.places().items() if i in share}
         sums = {
             path: read_part(path).get(_CHECKSUM) for path in {path for path, _ in kept.values()}
         }
         for i, (path, row) in kept.items():
-            stored, item = sums[path], self._crops[i]
+            stored, item = sums[path], self.crops[i]
             if stored is not None and item is not None and int(stored[row]) != _checksum(item):
                 raise DataError(
                     f"{path}: {self.entries[i].name} is another image than the one that was "
@@ -144,16 +135,16 @@ class LikelihoodMeasure:
     def measure(
         self, indices: Sequence[int], tick: Callable[[], None] = lambda: None
     ) -> dict[str, NDArray[np.float64]]:
-        """``total_bpd``, ``prior_bpd`` (n,) and the terms ``vb``, ``xstart_mse``, ``mse`` (n, T).
+        """`total_bpd`, `prior_bpd` (n,) and the terms `vb`, `xstart_mse`, `mse` (n, T).
 
-        Terms are in the order of the timesteps, from t = 0 on; ``crc32`` (n,) is of the images.
+        Terms are in the order of the timesteps, from t = 0 on; `crc32` (n,) is of the images.
         """
-        items = [item for index in indices if (item := self._crops[index]) is not None]
-        pixels = torch.stack([item["high_res"] for item in items])
+        items = [item for index in indices if (item := self.crops[index]) is not None]
+        pixels = torch.stack([item.image for item in items])
         images = bytes_to_image(pixels.to(self.device))
         generators = [
             torch.Generator(self.device).manual_seed(
-                stable_seed(self._flags.seed, "likelihood", self.entries[index].name)
+                stable_seed(self.flags.seed, "likelihood", self.entries[index].name)
             )
             for index in indices
         ]
@@ -165,12 +156,12 @@ class LikelihoodMeasure:
                 row.normal_(generator=generator)
             return noise
 
-        condition: dict[str, Any] = {}
-        if self._network.class_cond:
+        condition: dict[str, torch.Tensor] = {}
+        if self.network.class_cond:
             labels = [self.entries[index].y for index in indices]
             condition["y"] = torch.tensor(labels, device=self.device)
-        options = StepOptions(clip_denoised=self._flags.clip_denoised, model_kwargs=condition)
-        found = calc_bpd_loop(self._diffusion, self.model, images, options, noise_fn)
+        options = StepOptions(clip_denoised=self.flags.clip_denoised, model_kwargs=condition)
+        found = calc_bpd_loop(self.diffusion, self.model, images, options, noise_fn)
         arrays = {name: value.double().cpu().numpy() for name, value in found.items()}
         ordered = {
             name: value[:, ::-1].copy() if name in _TERMS else value
@@ -179,12 +170,12 @@ class LikelihoodMeasure:
         return {**ordered, _CHECKSUM: np.array([_checksum(item) for item in items], np.float64)}
 
 
-def _checksum(item: dict[str, Any]) -> int:
-    return zlib.crc32(item["high_res"].numpy().tobytes())
+def _checksum(item: CropItem) -> int:
+    return zlib.crc32(item.image.numpy().tobytes())
 
 
-def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[str, Any]:
-    """``results.json`` and ``nll.npz`` of all images; returns the former's content.
+def write_results(store: PartStore, output_dir: str, num_images: int) -> Results:
+    """Write `results.json` and `nll.npz` of all images; return the former's content.
 
     Raises:
         DataError: for a part that cannot be read, or images without a finite bound.
@@ -210,9 +201,11 @@ def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[st
     means = {f"mean_{name}": value / num_images for name, value in sums.items()}
     with atomic_write(os.path.join(output_dir, TERMS_FILE)) as file:
         np.savez(file, allow_pickle=False, **per_image, **means)
-    result = {
+    result: Results = {
         "num_images": num_images,
-        **{name: _mean_and_error(values) for name, values in per_image.items()},
+        "total_bpd": _mean_and_error(per_image["total_bpd"]),
+        "prior_bpd": _mean_and_error(per_image["prior_bpd"]),
+        "vb_bpd": _mean_and_error(per_image["vb_bpd"]),
         "xstart_mse": float(means["mean_xstart_mse"].mean()),
         "mse": float(means["mean_mse"].mean()),
     }
@@ -220,23 +213,14 @@ def write_results(store: PartStore, output_dir: str, num_images: int) -> dict[st
     return result
 
 
-def _mean_and_error(values: NDArray[np.float64]) -> dict[str, float | None]:
-    """Mean over images and its standard error."""
+def _mean_and_error(values: NDArray[np.float64]) -> MeanAndError:
     count = len(values)
     error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else None
     return {"mean": float(values.mean()), "standard_error": error}
 
 
-Log = Callable[[str], None]
-Flags = tuple[ImageModelFlags, ImageDiffusionFlags, LabelFlags, NLLFlags]
-
-
 def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeasure:
-    """The network, the process and the images of the flags.
-
-    Raises:
-        CheckpointError, DataError: for what is missing, damaged or does not fit.
-    """
+    """The network, the process and the images of the flags."""
     network, process, data, nll = flags
     create = functools.partial(create_image_model, **model_keywords(network, process))
     identity = image_identity(network, process, is_training=False)
@@ -301,11 +285,7 @@ def _problem(name: str, data_dir: str) -> str:
 
 
 def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
-    """Remembers what the results of the output folder depend on, and refuses anything else.
-
-    Raises:
-        DataError: names the settings that differ.
-    """
+    """Remember what results of the output folder depend on; refuse (DataError) anything else."""
     network, process, data, nll = flags
     names = "\n".join(f"{entry.name} {entry.y}" for entry in entries)
     settings = {
@@ -324,24 +304,25 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
 
 def dry_run(measure: LikelihoodMeasure, log: Log) -> None:
     """The first term of a batch and what the whole run would take."""
-    started = time.monotonic()
-    size = measure.measure_first_term()
-    seconds = (time.monotonic() - started) / size
+    indices = range(min(measure.flags.batch_size, measure.num_images))
+    num_terms_begun, started = itertools.count(), time.monotonic()
+
+    def stop_at_second() -> None:
+        if next(num_terms_begun):
+            raise StopRequested
+
+    with contextlib.suppress(StopRequested):
+        measure.measure(indices, stop_at_second)
+    seconds = (time.monotonic() - started) / len(indices)
     report_cost(measure.model, measure.device, log)
-    hours = seconds * measure.num_images * measure.num_terms / 3600
+    num_terms = measure.diffusion.num_timesteps  # evaluations of the network
+    hours = seconds * measure.num_images * num_terms / 3600
     log(f"one network evaluation, with warm-up: {seconds:.3f} s an image")
-    log(
-        f"{measure.num_images} images of {measure.num_terms} terms on one device: about "
-        f"{hours:.2f} h"
-    )
+    log(f"{measure.num_images} images of {num_terms} terms on one device: about {hours:.2f} h")
 
 
 def finish_measure(store: PartStore, output_dir: str, num_images: int, log: Log) -> None:
-    """Writes the results if all parts are there; the parts stay, so that more images may join.
-
-    Raises:
-        DataError: for a part that cannot be read, or images without a finite bound.
-    """
+    """Write the results if all parts are there; the parts stay, so that more images may join."""
     with store.finishing() as is_ours:
         if not is_ours:
             log("this process is done; the last one of the others writes the results")

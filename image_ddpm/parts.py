@@ -1,6 +1,6 @@
 """Results by index, kept in parts as they are made: any number of processes, stopped at any time.
 
-A part is ``<folder>/parts/<first index>_<count>_<digest>.npz`` with ``index`` (n,) and arrays whose
+A part is `<folder>/parts/<first index>_<count>_<digest>.npz` with `index` (n,) and arrays whose
 first dimension is n. Each process does the indices that are its own by rank; what any process has
 kept counts as done, so the number of processes may change between runs.
 """
@@ -29,7 +29,7 @@ _REMEDY = "delete it and run again"
 
 
 class PartStore:
-    """The parts of indices from 0 to ``num_items``, in ``folder``, which holds the locks, too."""
+    """The parts of indices from 0 to `num_items`, in `folder`, which holds the locks, too."""
 
     def __init__(self, folder: str, num_items: int) -> None:
         self._root, self._folder = folder, os.path.join(folder, "parts")
@@ -57,7 +57,7 @@ class PartStore:
     def places(self) -> dict[int, tuple[str, int]]:
         """Index → (path of its part, row in it); of two parts with one index, either will do.
 
-        Parts of a larger run that was stopped may hold indices beyond ``num_items``: left out.
+        Parts of a larger run that was stopped may hold indices beyond `num_items`: left out.
 
         Raises:
             DataError: for a part that cannot be read.
@@ -69,7 +69,7 @@ class PartStore:
         return found
 
     def save(self, indices: Sequence[int], arrays: Arrays) -> None:
-        """Keeps the results of some indices; raises StorageError if that cannot be done."""
+        """Keep the results of some indices; raise StorageError if that cannot be done."""
         make_folder(self._folder)
         digest = hashlib.sha256(repr(indices).encode()).hexdigest()[:12]
         path = os.path.join(self._folder, f"{indices[0]:08d}_{len(indices)}_{digest}.npz")
@@ -90,7 +90,7 @@ class PartStore:
             yield len(self.places()) == self._num_items
 
     def remove(self) -> None:
-        """Deletes the parts, once what was made of them is written."""
+        """Delete the parts, once what was made of them is written."""
         for path in self._paths():
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)

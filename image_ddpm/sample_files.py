@@ -1,8 +1,8 @@
-"""Samples as files: ``samples_NxHxWxC.npz``, and pictures of them.
+"""Samples as files: `samples_NxHxWxC.npz`, and pictures of them.
 
-Layout: ``<output_dir>/samples_NxHxWxC.npz`` with ``arr_0`` (N, H, W, C) uint8 and, with classes,
-``arr_1`` (N,) int64; ``classes.json``, the names of the classes where they are known;
-``png/<label>_<name>_<index>.png`` and ``grid.png`` (docs/file_formats.md). All of it passes row by
+Layout: `<output_dir>/samples_NxHxWxC.npz` with `arr_0` (N, H, W, C) uint8 and, with classes,
+`arr_1` (N,) int64; `classes.json`, the names of the classes where they are known;
+`png/<label>_<name>_<index>.png` and `grid.png` (docs/file_formats.md). All of it passes row by
 row, so that its size does not matter.
 """
 
@@ -41,7 +41,7 @@ _REMEDY = "delete it and the folder png beside it, and run again"
 
 
 def samples_path(output_dir: str, shape: Shape) -> str:
-    """``samples_NxHxWxC.npz`` of a shape (N, H, W, C)."""
+    """`samples_NxHxWxC.npz` of a shape (N, H, W, C)."""
     return os.path.join(output_dir, f"samples_{'x'.join(map(str, shape))}.npz")
 
 
@@ -54,7 +54,7 @@ def finish_and_draw(
     has_pictures: bool,
     class_names: Sequence[str] = (),
 ) -> None:
-    """Puts samples of a shape (N, H, W, C) together if all parts are there, and draws them.
+    """Put samples of a shape (N, H, W, C) together if all parts are there, and draw them.
 
     Raises:
         DataError: for a part that cannot be read, or a damaged file.
@@ -83,10 +83,10 @@ def finish_and_draw(
 def write_samples(
     store: PartStore, path: str, shape: Shape, tick: Callable[[], None] = lambda: None
 ) -> None:
-    """Puts the parts together in the order of their indices; ``tick`` is called after each sample.
+    """Put the parts together in the order of their indices; `tick` is called after each sample.
 
     Raises:
-        DataError, StorageError: as :func:`finish_and_draw`.
+        DataError, StorageError: as `finish_and_draw`.
     """
     places, part = store.places(), functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
     has_labels = "labels" in part(places[0][0])
@@ -109,7 +109,7 @@ def write_samples(
 
 
 def picture_name(index: int, label: int | None, class_names: Sequence[str] = ()) -> str:
-    """``<label>_<name>_<index>.png``, as far as label and name are known.
+    """`<label>_<name>_<index>.png`, as far as label and name are known.
 
     Of the name, letters, digits, dots and hyphens; other characters become hyphens.
     """
@@ -140,7 +140,7 @@ def write_pictures(
     """Each sample of a file as a picture (those that are missing), and a grid.
 
     Args:
-        path: of the file that :func:`write_samples` made.
+        path: of the file that `write_samples` made.
         shape: (N, H, W, C) of its samples.
         output_dir: where to.
         tick: called after each picture.

@@ -1,7 +1,7 @@
 """Samples of plain images: which are missing, of which classes they are, and where they go.
 
 The noise and a random label of a sample are functions of (seed, index). Samples are kept in parts
-(``parts``), the files made of them are those of ``sample_files``.
+(`parts`), the files made of them are those of `sample_files`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Log = Callable[[str], None]
 
 
 def with_label_numbers(flags: ImageSampleFlags, names: Sequence[str], log: Log) -> ImageSampleFlags:
-    """The flags with the labels of the classes that ``--labels`` names.
+    """The flags with the labels of the classes that `--labels` names.
 
     A whole number is a label, whatever the classes are called.
 
@@ -92,7 +92,7 @@ def _label_of(name: str, names: Sequence[str]) -> int:
 
 
 class ImageSampler(Sampler[int]):
-    """Draws ``num_samples`` samples; a row is an index.
+    """Draws `num_samples` samples; a row is an index.
 
     Args:
         model: the denoiser, on the device and in evaluation mode.
@@ -101,7 +101,7 @@ class ImageSampler(Sampler[int]):
         flags: how many, of which classes, how.
         device: where to compute.
         log: receives notices.
-        guide: makes of labels (N,) the gradient of a classifier (``diffusion.guidance``).
+        guide: makes of labels (N,) the gradient of a classifier (`diffusion.guidance`).
         class_names: of the network or its guide by label, as far as they are known; random labels
             are among those.
 
@@ -250,10 +250,10 @@ def require_settings(
     sampler: ImageSampler,
     guide: GuideFlags,
 ) -> None:
-    """Remembers what the samples of the output folder are drawn with, and refuses anything else.
+    """Remember what the samples of the output folder are drawn with, and refuse anything else.
 
     Raises:
-        DataError: names the settings that differ; or if the samples' file ``path`` is there and no
+        DataError: names the settings that differ; or if the samples' file `path` is there and no
             record says what it was drawn with.
     """
     flags = sampler.flags

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import UNetConfig
+from models.cpu import prefers_channels_last
 from models.hints import Shapes, explain_difference
-from models.kernels import prefers_channels_last
 from models.layers import (
     GroupNorm32,
     SiLUInPlace,
@@ -34,10 +34,12 @@ Resampling = Literal["none", "down", "up"]
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling of the resolution, then a 3-wide convolution if there is one."""
+    """Nearest-neighbour doubling of the resolution, then a 3-wide convolution if there is one.
+
+    Of three spatial axes the first keeps its length, here and in `Downsample`.
+    """
 
     def __init__(self, dims: int, channels: int, *, use_conv: bool) -> None:
-        """Create the layer for `dims` spatial axes; with 3 the first keeps its length."""
         super().__init__()
         self.factors = _resampling_factors(dims)
         if use_conv:
@@ -56,7 +58,6 @@ class Downsample(nn.Module):
     """Halving of the resolution by a strided 3-wide convolution or by average pooling."""
 
     def __init__(self, dims: int, channels: int, *, use_conv: bool) -> None:
-        """Create the layer for `dims` spatial axes; with 3 the first keeps its length."""
         super().__init__()
         factors = _resampling_factors(dims)
         self.op = (
@@ -151,7 +152,6 @@ class AttentionBlock(nn.Module):
     """Residual self-attention over all pixels; `qkv` and `proj_out` are 1-wide convolutions."""
 
     def __init__(self, config: UNetConfig, channels: int, *, is_upsampling: bool = False) -> None:
-        """Create a block of `channels` channels whose heads follow `config.heads_for`."""
         super().__init__()
         self.use_checkpoint = config.use_checkpoint
         self.use_new_order = config.use_new_attention_order
@@ -211,11 +211,6 @@ class Torso(nn.Module):
     is_time_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: UNetConfig) -> None:
-        """Build the parts; subclasses add theirs behind them.
-
-        Args:
-            config: everything but what only the way up reads.
-        """
         super().__init__()
         self.config = config
         self.emb_channels = config.time_embed_dim if self.is_time_conditioned else None

@@ -17,11 +17,11 @@ _FIRST_CHANNELS = 6
 class SmallCNN(nn.Module):
     """Logits of 28×28 grey images.
 
-    Positions in the two ``nn.Sequential`` are the names in a state_dict.
+    Positions in the two `nn.Sequential` are the names in a state_dict.
 
     Args:
         input_dim: features that the convolutions hand on, a multiple of 16: 16 places of
-            ``input_dim / 16`` channels.
+            `input_dim / 16` channels.
         hidden_dims: widths of the hidden layers behind them.
         num_classes: logits.
     """

@@ -218,7 +218,7 @@ class UNetConfig:
                 )
 
     def _check_size(self) -> None:
-        """Refuses what no machine could hold, before torch tries to."""
+        """Refuse what no machine could hold, before torch tries to."""
         num_in_blocks = sum(3**self.dims * width**2 for width in self.widths)
         num_in_classes = self.time_embed_dim * (self.num_classes or 0)
         about = 2 * (2 * self.num_res_blocks + 1) * num_in_blocks + num_in_classes

@@ -95,9 +95,6 @@ class EncoderUNet(Torso):
 
         Returns:
             (N, num_classes), in the dtype of the head's parameters.
-
-        Raises:
-            ValueError: shapes do not fit.
         """
         logits: Tensor = self.out(self._encode(x, timesteps))
         return logits
@@ -111,9 +108,6 @@ class EncoderUNet(Torso):
         Returns:
             (N, F), in the dtype of the head's parameters: F is the width of the bottleneck for the
             pools adaptive and attention, 2048 for the spatial ones.
-
-        Raises:
-            ValueError: shapes do not fit.
         """
         h = self._encode(x, timesteps)
         if self.encoder_config.pool == "attention":

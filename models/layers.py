@@ -1,7 +1,4 @@
-"""Small parts that networks are made of: layers by dimension, norms, attention, casts.
-
-Not the place for an architecture (`models.unet`) or for hyper-parameters (`models.config`).
-"""
+"""Small parts that networks are made of: layers by dimension, norms, attention, casts."""
 
 from __future__ import annotations
 
@@ -14,7 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.kernels import conv1x1, conv3x3, group_norm
+from models.cpu import (
+    group_norm_channels_last,
+    is_channels_last_on_cpu,
+    pays,
+    winograd_conv2d,
+)
 
 _MAX_GROUPS = 32
 
@@ -38,7 +40,6 @@ class GroupNorm32(nn.GroupNorm):
     """
 
     def __init__(self, channels: int) -> None:
-        """Create the norm of a tensor with `channels` channels."""
         super().__init__(math.gcd(_MAX_GROUPS, channels), channels)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -46,8 +47,9 @@ class GroupNorm32(nn.GroupNorm):
         # A torso in half precision leaves this layer's parameters in float32, and statistics over
         # thousands of pixels need it.
         x = input.to(self.weight.dtype)
-        y = group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-        return y.to(input.dtype)
+        is_other = torch.is_grad_enabled() and is_channels_last_on_cpu(x)
+        norm = group_norm_channels_last if is_other else F.group_norm
+        return norm(x, self.num_groups, self.weight, self.bias, self.eps).to(input.dtype)
 
 
 class SiLUInPlace(nn.SiLU):
@@ -64,25 +66,22 @@ class SiLUInPlace(nn.SiLU):
 class Conv3x3(nn.Conv2d):
     """A convolution of 3×3 pixels, padding 1 and stride 1."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Create the layer; parameters are those of `nn.Conv2d`."""
-        super().__init__(in_channels, out_channels, 3, padding=1)
-
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        return conv3x3(input, self.weight, self.bias)
+        if pays(input, self.weight):
+            return winograd_conv2d(input, self.weight, self.bias)
+        return F.conv2d(input, self.weight, self.bias, padding=1)
 
 
 class Conv1x1(nn.Conv2d):
     """A convolution of single pixels."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Create the layer; parameters are those of `nn.Conv2d`."""
-        super().__init__(in_channels, out_channels, 1)
-
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        return conv1x1(input, self.weight, self.bias)
+        if not is_channels_last_on_cpu(input) or input.dtype != self.weight.dtype:
+            return F.conv2d(input, self.weight, self.bias)
+        rows = input.permute(0, 2, 3, 1)  # pixels lie as rows
+        return F.linear(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def conv_nd(
@@ -95,11 +94,11 @@ def conv_nd(
     padding: int = 0,
 ) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
     """Return a convolution over `dims` spatial axes (1, 2 or 3)."""
-    if (dims, kernel_size, stride, padding) == (2, 3, 1, 1):
-        return Conv3x3(in_channels, out_channels)
-    if (dims, kernel_size, stride, padding) == (2, 1, 1, 0):
-        return Conv1x1(in_channels, out_channels)
     conv: Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d] = _CONVS[dims - 1]
+    if (dims, kernel_size, stride, padding) == (2, 3, 1, 1):
+        conv = Conv3x3
+    elif (dims, kernel_size, stride, padding) == (2, 1, 1, 0):
+        conv = Conv1x1
     return conv(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
 
 

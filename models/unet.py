@@ -1,10 +1,5 @@
 """One U-Net and its four uses: mean net, variance net, time-conditioned net, upsampler.
 
-Not the place for layers (`models.blocks`), for the embedding and the way down (`models.blocks`),
-for
-hyper-parameters and their validation (`models.config`), nor for losses, samplers or mixed-precision
-training.
-
 Attribute names and positions are the checkpoint format: those of `models.blocks`, then
 `output_blocks.I.J` and `out.0/.2`, in this order, with the names of `models.blocks` below them. Do
 not renumber, reorder or rename them.
@@ -124,12 +119,6 @@ class UNetModel(UNetBase):
     may_predict_residual = True
 
     def __init__(self, config: UNetConfig) -> None:
-        """Build the net.
-
-        Raises:
-            ValueError: `config` sets an option that this net does not have, or
-                `predict_residual` with different numbers of input and output channels.
-        """
         if config.predict_residual and config.in_channels != config.out_channels:
             raise ValueError(
                 f"--predict_residual True adds {config.in_channels} input channels to "
@@ -138,11 +127,7 @@ class UNetModel(UNetBase):
         super().__init__(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, out_channels, H, W) for an image `x` (N, in_channels, H, W) in [-1, 1].
-
-        Raises:
-            ValueError: `x` has the wrong channels, axes, or sides the levels cannot halve.
-        """
+        """Return (N, out_channels, H, W) for an image `x` (N, in_channels, H, W) in [-1, 1]."""
         output = self._run(x)
         return x + output if self.config.predict_residual else output
 
@@ -166,9 +151,6 @@ class VarianceModel(UNetBase):
 
         Returns:
             (N, out_channels, H, W), in the squared unit of the images.
-
-        Raises:
-            ValueError: `x` has the wrong channels, axes, or sides the levels cannot halve.
         """
         output = self._run(x)
         if self.config.last_layer_type == "exp":
@@ -240,9 +222,6 @@ class TimeConditionedUNet(TimeConditionedBase):
 
         Returns:
             (N, out_channels, H, W), in the dtype of `x`.
-
-        Raises:
-            ValueError: shapes do not fit, or `y` is missing, unexpected or out of range.
         """
         return self._run(x, self._embed(x.shape[0], timesteps, y))
 
@@ -270,9 +249,6 @@ class SuperResModel(TimeConditionedBase):
 
         Returns:
             (N, out_channels, H, W), in the dtype of `x`.
-
-        Raises:
-            ValueError: shapes do not fit, or `y` is missing, unexpected or out of range.
         """
         if low_res.ndim != x.ndim or low_res.shape[:2] != x.shape[:2]:
             raise ValueError(

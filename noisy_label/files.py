@@ -1,4 +1,4 @@
-"""``training.pt`` and ``test.pt``: a tuple of uint8 images (N, 28, 28) and int64 labels (N,).
+"""`training.pt` and `test.pt`: a tuple of uint8 images (N, 28, 28) and int64 labels (N,).
 
 Made from the four IDX files of MNIST or of a set of EMNIST, or from scikit-learn's handwritten
 digits, which need no download. Reading is safe: nothing in the files is executed.
@@ -12,7 +12,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -27,6 +26,15 @@ from utils.images.digits import load_digit_images
 from utils.process.errors import CheckpointError, DataError
 from utils.untrusted.state_dict import read_torch_file
 
+TRAINING, TEST = "training", "test"
+SIDE = IMAGE_SIDE
+_IDX_STEMS = {TRAINING: "train", TEST: "t10k"}
+_EMNIST_ENDS = {TRAINING: "train", TEST: "test"}
+# Cohen et al., "EMNIST: an extension of MNIST to handwritten letters", 2017: classes, first label
+_EMNIST_CLASSES = dict(
+    zip(EMNIST_SETS, ((47, 0), (62, 0), (47, 0), (10, 0), (26, 1), (10, 0)), strict=True)
+)
+Split = tuple[torch.Tensor, torch.Tensor]
 _UINT8 = 8
 _MAX_ITEMS = 10_000_000
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -37,11 +45,7 @@ _MAX_RATIO, _ALLOWANCE = 100, 1 << 26
 
 
 def read_idx(path: str, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """The items of a file, (N, *item_shape).
-
-    Args:
-        path: of the file; compression is told from its first bytes.
-        item_shape: what each item must be: (28, 28) for images, () for labels.
+    """The items (N, *item_shape) of a file, gzipped or not: (28, 28) of images, () of labels.
 
     Raises:
         DataError: names the file and what is wrong with it.
@@ -83,34 +87,23 @@ def _read(
         raise DataError(
             f"{path} claims to unpack to over {_MAX_RATIO} times its size; get it again"
         )
-    data = _read_exactly(file, size)
+    data = bytearray()  # as the bytes come: a header that lies makes no room for its claim
+    while part := file.read(min(_CHUNK, size - len(data))):
+        data += part
     if len(data) != size or file.read(1):
         found = "more" if len(data) == size else f"{len(data)}"
         raise DataError(
             f"{path} claims {num_items} items, {size} bytes, and holds {found}: it is damaged or "
             "cut off; get it again"
         )
-    return np.array(np.frombuffer(data, np.uint8).reshape(num_items, *item_shape))
-
-
-def _read_exactly(file: BinaryIO, size: int) -> bytes:
-    """Up to ``size`` bytes, as they come: a header that lies makes no room for its claim."""
-    parts: list[bytes] = []
-    missing = size
-    while missing > 0:
-        part = file.read(min(_CHUNK, missing))
-        if not part:
-            break
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
+    items: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8).reshape(num_items, *item_shape)
+    return items
 
 
 def find_idx(folder: str, stem: str) -> str:
-    """The file of this stem (``train-images-idx3-ubyte``) as people have it: gzipped or not.
+    """The file of this stem (`train-images-idx3-ubyte`) as people have it: gzipped or not.
 
-    Raises:
-        DataError: names what was looked for.
+    Raises DataError if there is none.
     """
     dotted = stem.replace("-idx", ".idx")
     names = [f"{name}{end}" for name in (stem, dotted) for end in ("", ".gz")]
@@ -121,32 +114,10 @@ def find_idx(folder: str, stem: str) -> str:
     raise DataError(f"{folder} holds none of {', '.join(names)}")
 
 
-TRAINING, TEST = "training", "test"
-SIDE = IMAGE_SIDE
-_IDX_STEMS = {TRAINING: "train", TEST: "t10k"}
-_EMNIST_ENDS = {TRAINING: "train", TEST: "test"}
-# Cohen et al., "EMNIST: an extension of MNIST to handwritten letters", 2017: classes, first label
-_EMNIST_CLASSES = MappingProxyType(
-    {
-        "balanced": (47, 0),
-        "byclass": (62, 0),
-        "bymerge": (47, 0),
-        "digits": (10, 0),
-        "letters": (26, 1),
-        "mnist": (10, 0),
-    }
-)
-Split = tuple[torch.Tensor, torch.Tensor]
-
-
 def load_split(data_dir: str, split: str, num_classes: int | None = None) -> Split:
-    """(images, labels) of ``training`` or ``test``.
+    """(images, labels) of `training` or `test`.
 
-    Args:
-        data_dir: folder of the files.
-        split: of the two.
-        num_classes: labels must be smaller; None: of up to ten classes, or of more that all have
-            images.
+    Labels must be below `num_classes`; None: of up to ten classes, or of more that all have images.
 
     Raises:
         DataError: names the file, what is wrong, and how to make it.
@@ -161,14 +132,13 @@ def load_split(data_dir: str, split: str, num_classes: int | None = None) -> Spl
         content = read_torch_file(path)
     except CheckpointError as error:
         raise DataError(str(error)) from None
-    problem = _problem(content) or _problem_with_labels(content[1], num_classes)
-    if problem:
+    if problem := _problem(content, num_classes):
         raise DataError(f"{path} {problem}; make it again: python mnist_data.py --overwrite True")
     images, labels = content
     return images, labels
 
 
-def _problem(content: Any) -> str:
+def _problem(content: Any, num_classes: int | None) -> str:
     if not isinstance(content, (tuple, list)) or len(content) != 2:
         return "is no pair of images and labels"
     images, labels = content
@@ -178,10 +148,6 @@ def _problem(content: Any) -> str:
         return f"holds images {tuple(images.shape)} of {images.dtype}, not uint8 (N, 28, 28)"
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
         return f"holds labels {tuple(labels.shape)} of {labels.dtype} for {len(images)} images"
-    return ""
-
-
-def _problem_with_labels(labels: torch.Tensor, num_classes: int | None) -> str:
     smallest, largest = int(labels.min()), int(labels.max())
     if smallest < 0 or (num_classes is not None and largest >= num_classes):
         return f"holds labels from {smallest} to {largest}, not 0 to {(num_classes or 10) - 1}"
@@ -192,7 +158,7 @@ def _problem_with_labels(labels: torch.Tensor, num_classes: int | None) -> str:
 
 
 def save_split(data_dir: str, split: str, images: torch.Tensor, labels: torch.Tensor) -> str:
-    """Writes one of the two files; returns its path."""
+    """Write one of the two files; return its path."""
     make_folder(data_dir)
     path = os.path.join(data_dir, f"{split}.pt")
     with atomic_write(path) as file:
@@ -203,12 +169,8 @@ def save_split(data_dir: str, split: str, images: torch.Tensor, labels: torch.Te
 def read_mnist(folder: str, name: str = "", log: Callable[[str], None] = print) -> dict[str, Split]:
     """Both splits from the four IDX files of MNIST, or of a set of EMNIST, in a folder.
 
-    EMNIST's images are turned upright, and its letters counted from 0.
-
-    Args:
-        folder: of the files.
-        name: of the set of EMNIST; empty: MNIST, or the one that is there.
-        log: receives what was changed.
+    EMNIST's images are turned upright, and its letters counted from 0; `log` is told. An empty name
+    is MNIST, or the set of EMNIST that is there.
 
     Raises:
         DataError: names the file that is missing or wrong.
@@ -245,11 +207,7 @@ def read_mnist(folder: str, name: str = "", log: Callable[[str], None] = print) 
 
 
 def _emnist_set(folder: str) -> str:
-    """The one set of EMNIST in a folder without MNIST; empty if there is MNIST, or neither.
-
-    Raises:
-        DataError: if there are several.
-    """
+    """The one set of EMNIST in a folder without MNIST; empty if there is MNIST, or neither."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     if any(name.startswith("train-images") for name in names):
         return ""
@@ -264,18 +222,14 @@ def _emnist_set(folder: str) -> str:
 
 
 def read_digits(seed: int = 0) -> dict[str, Split]:
-    """The 1797 handwritten digits of scikit-learn, 8×8 resized to 28×28: 1437 and 360 images.
-
-    Raises:
-        DataError: if scikit-learn is not installed.
-    """
+    """Both splits of scikit-learn's digits, resized; DataError if it is not installed."""
     found = load_digit_images(SIDE, seed)
     images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
     parts = {TRAINING: torch.from_numpy(found.training), TEST: torch.from_numpy(found.test)}
     return {name: (images[places], labels[places]) for name, places in parts.items()}
 
 
-def describe_split(images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+def describe_split(images: torch.Tensor, labels: torch.Tensor) -> dict[str, object]:
     """What tells a split from others: number, and the sha256 of images and of right labels."""
     return {
         "num_images": len(images),
@@ -287,21 +241,13 @@ def describe_split(images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]
 def write_splits(
     data_dir: str, splits: Mapping[str, Split], *, overwrite: bool = False
 ) -> list[str]:
-    """Writes both files; what is there with the same content stays.
+    """Write both files; what is there with the same content stays. Returns a line about each.
 
     Files of other content go before the first one is written, so that a kill leaves none of two
     data sets beside each other.
 
-    Args:
-        data_dir: where to.
-        splits: by name.
-        overwrite: whether other files may be replaced.
-
-    Returns:
-        a line about each file.
-
     Raises:
-        DataError: if a file of other content is there and may not be replaced.
+        DataError: if a file of other content is there and `overwrite` is False.
     """
     paths = {name: os.path.join(data_dir, f"{name}.pt") for name in splits}
     is_same = {name: _is_there(data_dir, name, split) for name, split in splits.items()}
@@ -314,13 +260,13 @@ def write_splits(
         )
     for path in others:
         os.remove(path)
-    lines = []
-    for name, (images, labels) in splits.items():
+    for name, split in splits.items():
         if not is_same[name]:
-            save_split(data_dir, name, images, labels)
-        there = " (there already)" if is_same[name] else ""
-        lines.append(f"{paths[name]}: {len(images)} images{there}")
-    return lines
+            save_split(data_dir, name, *split)
+    return [
+        f"{paths[name]}: {len(split[0])} images{' (there already)' if is_same[name] else ''}"
+        for name, split in splits.items()
+    ]
 
 
 def _is_there(data_dir: str, name: str, split: Split) -> bool | None:

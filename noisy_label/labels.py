@@ -1,7 +1,9 @@
 """Noisy labels on disk: a list of (label, law q of each class), one item an image.
 
-``<noise_type>_noisy_label_<alpha>.pkl`` for the training images; the same with ``_test`` for the
-test images, whose labels nobody trains on.
+`<noise_type>_noisy_label_<alpha>.pkl` for the training images; the same with `_test` for the
+test images, whose labels nobody trains on. A record beside a file, `<file>.json`, tells which
+images (`files.describe_split`) it is of, and `noise_type`, `alpha`, `seed` and `net` (the sha256 of
+the clean net's file, or empty) of its draw. A file of another tool has none.
 """
 
 from __future__ import annotations
@@ -10,29 +12,27 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from noisy_label.flags import BIASED, UNIFORM
-from noisy_label.noise import NUM_CLASSES, Array, Labels, biased_law, uniform_law
+from noisy_label.noise import NUM_CLASSES, Array, Labels, NoisyLabels, biased_law, uniform_law
 from utils.files.atomic import write_json_atomic
-from utils.files.identity import differences
-from utils.files.records import read_record
+from utils.files.records import differences, read_record
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
+Log = Callable[[str], None]
+Record = Mapping[str, object]
 _SUM_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class NoisyLabels:
-    """Labels (N,) drawn from the law (N, K) of each image."""
-
-    labels: Labels
-    law: Array
+_DRAWN_HOW = ("noise_type", "alpha", "seed", "net")
+_NAMED = re.compile(rf"({UNIFORM}|{BIASED})_noisy_label_([0-9.e-]+)(_test)?\.pkl")
+_SHOWN_DIGITS = 12
+# laws that differ less than this from those of other images say nothing about which they are of
+_LEAST_CONTRAST = 0.05
+_REMEDY = "make it again with --task generate_noisy_label"
 
 
 def held_out_file(path: str) -> str:
@@ -42,14 +42,14 @@ def held_out_file(path: str) -> str:
 
 
 def save_labels(path: str, noisy: NoisyLabels) -> None:
-    """Writes a file."""
+    """Write a file."""
     make_folder(os.path.dirname(path) or ".")
     rows = zip(noisy.labels.tolist(), noisy.law.tolist(), strict=True)
     dump_pickle([(label, law) for label, law in rows], path)
 
 
 def load_labels(path: str, num_images: int, num_classes: int = NUM_CLASSES) -> NoisyLabels:
-    """Reads a file, whoever wrote it; nothing in it is executed.
+    """Read a file, whoever wrote it; nothing in it is executed.
 
     Raises:
         DataError: if it is missing, damaged, of another number of images, or holds no laws.
@@ -60,11 +60,10 @@ def load_labels(path: str, num_images: int, num_classes: int = NUM_CLASSES) -> N
             "--noise_label_file"
         )
     content = load_pickle(path)
-    if not isinstance(content, (list, tuple)) or len(content) != num_images:
-        count = len(content) if isinstance(content, (list, tuple)) else type(content).__name__
+    count = len(content) if isinstance(content, (list, tuple)) else type(content).__name__
+    if count != num_images:
         raise DataError(
-            f"{path} holds labels of {count} images, the data set has {num_images}; make it again "
-            "with --task generate_noisy_label"
+            f"{path} holds labels of {count} images, the data set has {num_images}; {_REMEDY}"
         )
     try:
         labels = np.array([_whole(label) for label, _ in content], np.int64)
@@ -73,7 +72,7 @@ def load_labels(path: str, num_images: int, num_classes: int = NUM_CLASSES) -> N
         raise DataError(f"{path} is no list of (label, {num_classes} probabilities)") from None
     problem = _problem(labels, law, num_classes)
     if problem:
-        raise DataError(f"{path}: {problem}; make it again with --task generate_noisy_label")
+        raise DataError(f"{path}: {problem}; {_REMEDY}")
     return NoisyLabels(labels, law)
 
 
@@ -96,72 +95,40 @@ def _problem(labels: Labels, law: Array, num_classes: int) -> str:
     return ""
 
 
-Log = Callable[[str], None]
-_DRAWN_HOW = ("noise_type", "alpha", "seed", "net")
-_NAMED = re.compile(rf"({UNIFORM}|{BIASED})_noisy_label_([0-9.e-]+)(_test)?\.pkl")
-_SHOWN_DIGITS = 12
-# laws that differ less than this from those of other images say nothing about which they are of
-_LEAST_CONTRAST = 0.05
-_REMEDY = "make it again with --task generate_noisy_label"
-
-
-def record_path(path: str) -> str:
-    """Where the record of a file of labels is."""
-    return f"{path}.json"
-
-
-def save_with_record(
-    path: str, noisy: NoisyLabels, data: Mapping[str, Any], drawn: Mapping[str, Any]
-) -> None:
-    """Writes labels and their record.
-
-    Args:
-        path: of the labels.
-        noisy: they.
-        data: what they are of (``mnist_files.describe_split``).
-        drawn: ``noise_type``, ``alpha``, ``seed``, and ``net``: the sha256 of the clean net's file,
-            or empty.
-    """
+def save_with_record(path: str, noisy: NoisyLabels, data: Record, drawn: Record) -> None:
+    """Write labels of the images `data`, and the record of how they were drawn."""
     make_folder(os.path.dirname(path) or ".")
     content = {"labels": _digest(noisy), "data": dict(data), **drawn}
-    write_json_atomic(record_path(path), content)
+    write_json_atomic(f"{path}.json", content)
     save_labels(path, noisy)
 
 
 def load_for(
     path: str,
     right: Labels,
-    data: Mapping[str, Any],
-    noise: Mapping[str, Any],
+    data: Record,
+    noise: Record,
     log: Log,
     num_classes: int = NUM_CLASSES,
 ) -> NoisyLabels:
-    """Reads labels that were drawn for these images.
+    """Read labels that were drawn for the images `data`, of which `right` are the right ones.
 
-    A file without a record, of another tool, is taken for theirs with a notice, unless its name
-    tells of a law that these images do not have.
-
-    Args:
-        path: of the labels.
-        right: the right labels of the images.
-        data: the images (``mnist_files.describe_split``).
-        noise: ``noise_type`` and ``alpha`` of the flags.
-        log: receives the notice.
-        num_classes: K.
+    A file without a record is taken for theirs with a notice, unless its name tells of a law that
+    these images do not have. `noise` is the `noise_type` and `alpha` that is asked for.
 
     Raises:
-        DataError: for labels of other images or of other noise, besides what ``load_labels`` finds.
+        DataError: for labels of other images or of other noise, besides what `load_labels` finds.
     """
     noisy = load_labels(path, len(right), num_classes)
-    record = read_label_record(path)
+    record = _read_record(path)
     if record is None:
         log(f"notice: {path} has no record beside it and is taken for labels of these images")
         _require_plausible(path, noisy.law, right)
         return noisy
     if record.get("labels") != _digest(noisy):
         raise DataError(
-            f"{path} is not the file that {record_path(path)} tells of; {_REMEDY}, or delete the "
-            "record if another tool wrote the file"
+            f"{path} is not the file that {path}.json tells of; {_REMEDY}, or delete the record if "
+            "another tool wrote the file"
         )
     if record.get("data") != dict(data):
         raise DataError(
@@ -177,23 +144,12 @@ def load_for(
     return noisy
 
 
-def refuse_to_replace(
-    path: str, data: Mapping[str, Any], drawn: Mapping[str, Any], log: Log
-) -> None:
-    """Refuses to replace labels that were drawn otherwise, or for other images.
+def refuse_to_replace(path: str, data: Record, drawn: Record, log: Log) -> None:
+    """Refuse (DataError) to replace labels that were drawn otherwise, or for other images.
 
-    A file without a record, of another tool, is replaced with a notice.
-
-    Args:
-        path: of the labels that are to be written.
-        data: the images (``mnist_files.describe_split``).
-        drawn: as :func:`save_with_record`.
-        log: receives the notice.
-
-    Raises:
-        DataError: names the file, what differs, and the remedy.
+    A file without a record is replaced with a notice.
     """
-    record = read_label_record(path) if os.path.exists(path) else {}
+    record = _read_record(path) if os.path.exists(path) else {}
     if record is None:
         log(f"notice: {path}, of which no record tells how it was drawn, is replaced")
     if not record:
@@ -207,12 +163,8 @@ def refuse_to_replace(
 
 
 def require_one_draw(path: str, held_out_path: str) -> None:
-    """Refuses labels of training and test images that two runs have drawn, where both say.
-
-    Raises:
-        DataError: names both files and what differs.
-    """
-    one, other = read_label_record(path), read_label_record(held_out_path)
+    """Refuse (DataError) labels of training and test images that two runs drew, where both say."""
+    one, other = _read_record(path), _read_record(held_out_path)
     if one is None or other is None:
         return
     found = differences(other, {name: one.get(name) for name in _DRAWN_HOW}, {})
@@ -223,26 +175,23 @@ def require_one_draw(path: str, held_out_path: str) -> None:
         )
 
 
-def read_label_record(path: str) -> dict[str, Any] | None:
-    """The record of a file of labels; None if there is none.
-
-    Raises:
-        DataError: if it is damaged.
-    """
+def _read_record(path: str) -> Record | None:
     try:
-        return read_record(record_path(path), _REMEDY)
+        return read_record(f"{path}.json", _REMEDY)
     except FileNotFoundError:
         return None
 
 
 def _require_plausible(path: str, law: Array, right: Labels) -> None:
-    """Refuses laws that are nearer to those of other images, where the file's name tells them."""
+    """Refuse laws that are nearer to those of other images, where the file's name tells them."""
     match = _NAMED.fullmatch(os.path.basename(path))
+    if match is None:
+        return
     try:
-        alpha = float(match[2]) if match else -1.0
+        alpha = float(match[2])
     except ValueError:
         return
-    if match is None or not 0 <= alpha <= 1:
+    if not 0 <= alpha <= 1:
         return
     law_of = uniform_law if match[1] == UNIFORM else biased_law
     expected = law_of(right, alpha, law.shape[1])

@@ -1,12 +1,12 @@
 """Every noise type × share of right labels × seed: runs that finish one by one and are kept.
 
-A run leaves ``run.json`` last; a sweep that goes on skips what has one, and a run that was stopped
-goes on at its checkpoint. What the figures mean is the business of ``analysis``, what is made of
-them that of ``noisy_label.report``.
+A run leaves `run.json` last; a sweep that goes on skips what has one, and a run that was stopped
+goes on at its checkpoint.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import time
@@ -14,24 +14,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from noisy_label.analysis import (
+from noisy_label.files import TEST, TRAINING, Split, describe_split
+from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
+from noisy_label.noise import (
     NET_FIGURES,
     NOISE_FIGURES,
+    Array,
     accuracy,
     make_noise,
     net_figures,
     noise_figures,
 )
-from noisy_label.files import TEST, TRAINING, Split, describe_split
-from noisy_label.flags import GENERATED, LabelTrainFlags, SweepFlags
-from noisy_label.loops import predict
-from noisy_label.noise import Array
-from noisy_label.tasks import Images, load_net, train_net
+from noisy_label.tasks import Images, load_net, predict, train_net
 from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import find_record, require_numbers, require_same_settings
 from utils.files.storage import make_folder, number_name
@@ -49,14 +47,17 @@ CLEAN, RESULT_FILE, SETTINGS_FILE = "clean", "run.json", "settings.json"
 # what all runs of a sweep have in common
 _TRAINING = ("max_step", "lr", "lr_anneal_steps", "weight_decay", "batch_size", "max_shift")
 SHARED = ("data_dir", *_TRAINING, "input_dim", "hidden_dims")
+_SECONDS_BETWEEN_LOOKS = 0.5
 _PREDICTIONS = "log_probabilities.npz"
 _CLEAN_SECTIONS = {TRAINING: ["accuracy"], TEST: ["accuracy"]}
+# section → figure → value
+Figures = Mapping[str, Mapping[str, float]]
 _NOISY_SECTIONS = {"noise": NOISE_FIGURES, TRAINING: NET_FIGURES, TEST: NET_FIGURES}
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One training: on clean labels (``alpha`` 1), or on noisy ones."""
+    """One training: on clean labels (`alpha` 1), or on noisy ones."""
 
     noise_type: str
     alpha: float
@@ -91,14 +92,9 @@ def noisy_runs(flags: SweepFlags) -> list[SweepRun]:
 
 
 def require_same_sweep(flags: SweepFlags, splits: Mapping[str, Split]) -> None:
-    """Remembers what the runs of a folder are trained with, and refuses anything else.
+    """Remember what the runs of a folder are trained with; refuse (DataError) anything else.
 
-    Args:
-        flags: of the sweep.
-        splits: the images by split; a record of an earlier version does not tell them.
-
-    Raises:
-        DataError: names the settings that differ.
+    A record of an earlier version does not tell the images.
     """
     settings = {name: getattr(flags, name) for name in SHARED}
     images = {
@@ -113,38 +109,56 @@ def require_same_sweep(flags: SweepFlags, splits: Mapping[str, Split]) -> None:
     )
 
 
-def result_of(run: SweepRun, output_dir: str) -> dict[str, Any] | None:
+def result_of(run: SweepRun, output_dir: str) -> Figures | None:
     """What a finished run found; None if it is not finished, or its file does not say all of it."""
     sections = _CLEAN_SECTIONS if run.noise_type == CLEAN else _NOISY_SECTIONS
     return read_figures(os.path.join(run.folder(output_dir), RESULT_FILE), sections)
 
 
-def read_figures(path: str, sections: Mapping[str, Sequence[str]]) -> dict[str, Any] | None:
-    """The mapping in a file; None if there is none that can be read and has these figures.
-
-    Args:
-        path: a JSON file.
-        sections: names of the figures of each section.
-    """
-
-    def check(content: dict[str, Any]) -> None:
-        require_numbers(
-            content[section][name] for section in sections for name in sections[section]
-        )
-
-    return find_record(path, check)
+def read_figures(path: str, sections: Mapping[str, Sequence[str]]) -> Figures | None:
+    """The content of a JSON file; None if it cannot be read or lacks a figure of a section."""
+    return find_record(
+        path,
+        lambda content: require_numbers(
+            content[section][name] for section, names in sections.items() for name in names
+        ),
+    )
 
 
 def do_run(run: SweepRun, flags: SweepFlags) -> bool:
-    """Trains, judges, writes ``run.json``; False if a signal stopped it (it can go on).
-
-    Raises:
-        DataError, CheckpointError: as the tasks do.
-    """
+    """Trains, judges, writes `run.json`; False if a signal stopped it (it can go on)."""
     started, folder = time.monotonic(), run.folder(flags.output_dir)
-    device = torch.device("cpu")
+    make_folder(folder)
+    logger = RunLogger(folder, is_quiet=True)
+    try:
+        figures = _train_and_judge(run, flags, folder, logger)
+    except StopRequested:
+        return False
+    finally:
+        logger.close()
+    record = {**dataclasses.asdict(run), **figures, "seconds": time.monotonic() - started}
+    write_json_atomic(os.path.join(folder, RESULT_FILE), record)
+    return True
+
+
+def _train_and_judge(run: SweepRun, flags: SweepFlags, folder: str, logger: RunLogger) -> Figures:
+    device, is_clean = torch.device("cpu"), run.noise_type == CLEAN
     images = Images.load(flags.data_dir, TRAINING, device)
-    held_out = Images.load(flags.data_dir, TEST, device, images.num_classes)
+    num_classes = images.num_classes
+    held_out = Images.load(flags.data_dir, TEST, device, num_classes)
+    laws: tuple[Array | None, Array | None] = (None, None)
+    if run.noise_type == GENERATED:
+        laws = clean_predictions(run.seed, flags.output_dir)
+    # another draw for each run: seeds differ in the noise, the weights and the order
+    noisy = (
+        []
+        if is_clean
+        else [
+            make_noise(run.noise_type, run.alpha, part.labels, law, run.seed, name, num_classes)
+            for part, law, name in zip((images, held_out), laws, (TRAINING, TEST), strict=True)
+        ]
+    )
+    seed = stable_seed(run.seed, run.noise_type, f"{run.alpha:g}") % 2**31
     train = LabelTrainFlags(
         **{name: getattr(flags, name) for name in _TRAINING},
         save_interval=flags.max_step,
@@ -152,76 +166,29 @@ def do_run(run: SweepRun, flags: SweepFlags) -> bool:
         model_save_dir=os.path.join(folder, "checkpoints"),
         resume_checkpoint="auto",
         keep_last_k=1,
-        seed=run.seed,
+        seed=run.seed if is_clean else seed,
     )
-    make_folder(folder)
-    logger = RunLogger(folder, is_quiet=True)
-    try:
-        result = _train_and_judge(run, flags, train, (images, held_out), logger)
-    except StopRequested:
-        return False
-    finally:
-        logger.close()
-    if result is None:
-        return False
-    result["seconds"] = time.monotonic() - started
-    write_json_atomic(os.path.join(folder, RESULT_FILE), result)
-    return True
-
-
-def _train_and_judge(
-    run: SweepRun,
-    flags: SweepFlags,
-    train: LabelTrainFlags,
-    splits: tuple[Images, Images],
-    logger: RunLogger,
-) -> dict[str, Any] | None:
-    images, held_out = splits
-    num_classes = images.num_classes
-    result = {"noise_type": run.noise_type, "alpha": run.alpha, "seed": run.seed}
-    if run.noise_type == CLEAN:
-        if not train_net(images.inputs, images.labels, flags, train, logger, num_classes):
-            return None
-        model = load_net(flags, train, logger, num_classes)
-        found = [predict(model, part.inputs) for part in splits]
-        _save_predictions(run.folder(flags.output_dir), found)
+    labels = images.labels if is_clean else noisy[0].labels
+    if not train_net(images.inputs, labels, flags, train, logger, num_classes):
+        raise StopRequested
+    model, _ = load_net(flags, train, logger, num_classes)
+    found = [predict(model, part.inputs) for part in (images, held_out)]
+    if is_clean:
+        with atomic_write(os.path.join(folder, _PREDICTIONS)) as file:
+            np.savez(file, training=found[0], test=found[1])
         return {
-            **result,
             TRAINING: {"accuracy": accuracy(found[0], images.labels)},
             TEST: {"accuracy": accuracy(found[1], held_out.labels)},
         }
-    clean: list[Array | None] = [None, None]
-    if run.noise_type == GENERATED:
-        clean = [*clean_predictions(run.seed, flags.output_dir)]
-    # another draw for each run: seeds differ in the noise, the weights and the order
-    noisy = [
-        make_noise(run.noise_type, run.alpha, part.labels, law, run.seed, name, num_classes)
-        for part, law, name in zip(splits, clean, (TRAINING, TEST), strict=True)
-    ]
-    seed = stable_seed(run.seed, run.noise_type, f"{run.alpha:g}") % 2**31
-    train = LabelTrainFlags(**{**vars(train), "seed": seed})
-    if not train_net(images.inputs, noisy[0].labels, flags, train, logger, num_classes):
-        return None
-    model = load_net(flags, train, logger, num_classes)
     return {
-        **result,
         "noise": noise_figures(noisy[0], images.labels),
-        TRAINING: net_figures(predict(model, images.inputs), images.labels, noisy[0]),
-        TEST: net_figures(predict(model, held_out.inputs), held_out.labels, noisy[1]),
+        TRAINING: net_figures(found[0], images.labels, noisy[0]),
+        TEST: net_figures(found[1], held_out.labels, noisy[1]),
     }
 
 
-def _save_predictions(folder: str, found: list[Array]) -> None:
-    with atomic_write(os.path.join(folder, _PREDICTIONS)) as file:
-        np.savez(file, training=found[0], test=found[1])
-
-
 def clean_predictions(seed: int, output_dir: str) -> tuple[Array, Array]:
-    """The log-softmax of the clean net on training and test images.
-
-    Raises:
-        DataError: if the clean run has not left them.
-    """
+    """The log-softmax of the clean net on training and test images; DataError without its run."""
     path = os.path.join(SweepRun(CLEAN, 1.0, seed).folder(output_dir), _PREDICTIONS)
     remedy = "delete its folder and run again"
     try:
@@ -231,11 +198,8 @@ def clean_predictions(seed: int, output_dir: str) -> tuple[Array, Array]:
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from None
 
 
-_SECONDS_BETWEEN_LOOKS = 0.5
-
-
 def run_all(runs: Sequence[SweepRun], flags: SweepFlags, job: Job) -> None:
-    """Does what is not finished.
+    """Do what is not finished.
 
     Raises:
         StopRequested: if a signal came to this process or a run (started runs have saved).

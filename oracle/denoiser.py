@@ -1,6 +1,6 @@
 """The exact denoiser of the oracle: E[Y | x_t, x] at every noise level, in the place of a network.
 
-It is a ``model(x_t, t, low_res=…)`` for the diffusion code, predicting x_start, so a sampler can be
+It is a `model(x_t, t, low_res=…)` for the diffusion code, predicting x_start, so a sampler can be
 judged without any network. Not for sampling itself.
 """
 
@@ -64,7 +64,7 @@ def _posterior_parts(
 
 
 class ExactDenoiser:
-    """``model(x_t, t, low_res=…)`` that returns E[Y | x_t, x]: a perfect x_start prediction.
+    """`model(x_t, t, low_res=…)` that returns E[Y | x_t, x]: a perfect x_start prediction.
 
     Args:
         alphas_cumprod: (T,) ᾱ of the chain whose timesteps it is handed: for a respaced process
@@ -77,7 +77,7 @@ class ExactDenoiser:
         self._factor = factor
 
     def law(self, low_res: Tensor) -> OracleLaw:
-        """The law of the low-res images, to be handed in as ``low_res``: computed once a batch."""
+        """The law of the low-res images, to be handed in as `low_res`: computed once a batch."""
         return oracle_law(low_res, self._factor)
 
     def __call__(self, x_t: Tensor, t: Tensor, *, low_res: Tensor | OracleLaw) -> Tensor:
@@ -89,7 +89,7 @@ class ExactDenoiser:
             low_res: (N, C, h, w), or the law of them.
 
         Raises:
-            TypeError: for timesteps that are not whole (``rescale_timesteps``).
+            TypeError: for timesteps that are not whole (`rescale_timesteps`).
         """
         if t.is_floating_point():
             raise TypeError("the exact denoiser knows whole timesteps: leave rescale_timesteps off")

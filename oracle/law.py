@@ -8,7 +8,7 @@ base is smooth, r = ±1 an edge of one of two polarities (one draw a low-res pix
 channels), ε standard normal, P the projection that takes each channel's block mean away. So Y is
 bimodal at edges, its spread depends on the place, and all of its moments are known.
 
-Not for files, nor for the denoiser that follows from the law (``oracle.denoiser``).
+Not for files, nor for the denoiser that follows from the law (`oracle.denoiser`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BISECTIONS = 60
 
 @dataclass(frozen=True)
 class OracleLaw:
-    """p(Y | X = x) for a batch of low-res images; made by :func:`oracle_law`.
+    """p(Y | X = x) for a batch of low-res images; made by `oracle_law`.
 
     Attributes:
         base: (N, C, H, W) smooth image with area(base) = x.
@@ -90,7 +90,7 @@ class OracleLaw:
         return mixture
 
     def quantile(self, level: float) -> Tensor:
-        """The value that Y stays below with probability ``level``, pixel by pixel, (N, C, H, W).
+        """The value that Y stays below with probability `level`, pixel by pixel, (N, C, H, W).
 
         Raises:
             ValueError: for a level outside (0, 1).
@@ -137,7 +137,7 @@ def oracle_law(low_res: Tensor, factor: int) -> OracleLaw:
     across the columns, rows of a block.
 
     Args:
-        low_res: (N, C, h, w), about [-0.5, 0.5]: ``PHOTO_SCALE`` times a photograph in [-1, 1].
+        low_res: (N, C, h, w), about [-0.5, 0.5]: `PHOTO_SCALE` times a photograph in [-1, 1].
         factor: f ≥ 2. A block of odd side has a middle row and column of zeros.
 
     Raises:

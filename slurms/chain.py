@@ -84,7 +84,7 @@ def read_options(steps: Sequence[str], config: str) -> list[list[str]]:
 
 
 def job_command(step: str, options: Sequence[str], after: str) -> list[str]:
-    """The command that submits a step; ``after``: jobs that must have ended well."""
+    """The command that submits a step; `after`: jobs that must have ended well."""
     # without the second flag, a job whose forerunner failed would wait for ever
     waiting = [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []
     return ["sbatch", "--parsable", *waiting, *options, f"slurms/{step}.sbatch"]

@@ -47,7 +47,7 @@ class SubmitFlags:
     dry_run: bool = flag(False, "print the commands, submit nothing")
 
     def __post_init__(self) -> None:
-        """Refuses what are no numbers of jobs."""
+        """Refuse what are no numbers of jobs."""
         if self.after and not re.fullmatch(f"{_JOB}(:{_JOB})*", self.after):
             raise ValueError(
                 f"--after {self.after!r} must be numbers of jobs with colons between them, as "
@@ -61,7 +61,7 @@ def create_parser() -> FlagParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Submits in order; a step waits for the chosen ones that it needs."""
+    """Submit in order; a step waits for the chosen ones that it needs."""
     flags = from_args(SubmitFlags, create_parser().parse_args(argv))
     chosen = in_order([name.strip() for name in flags.steps.split(",")])
     config = str(ROOT / flags.config)

@@ -1,4 +1,4 @@
-"""The images of the data set, as the info dicts list them; ``utils.images.dataset`` cuts them."""
+"""The images of the data set, as the info dicts list them; `utils.images.dataset` cuts them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ from utils.process.errors import DataError
 def load_entries(
     data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
 ) -> list[Entry]:
-    """All images of an info dict, in the dict's order.
-
-    Args:
-        data_info_dict_path: the pickle.
-        data_dir: the folder of the images.
-        flag: which named the pickle, for messages.
+    """All images of an info dict, in the dict's order; `flag` named it.
 
     Raises:
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
@@ -37,19 +32,13 @@ def load_test_entries(
     log: Callable[[str], None],
     flag: str = "--data_info_dict_path",
 ) -> list[Entry]:
-    """The images to test on or to draw samples for; ``--small_images`` may leave some out.
+    """The images to test on or to draw samples for; `--small_images` may leave some out.
 
     Their headers are read: how large they are, and what becomes of that, is said at the start.
-
-    Args:
-        data_info_dict_path: the pickle.
-        flags: where the images are and which are read.
-        sizes: (large, small) sides.
-        log: receives sizes and counts.
-        flag: which named the pickle, for messages.
+    `sizes` are (large, small) sides; `flag` named the info dict.
 
     Raises:
-        DataError: see :func:`load_entries`; or for images that are low-res already, if all are or
+        DataError: see `load_entries`; or for images that are low-res already, if all are or
             small ones are an error.
     """
     entries = load_entries(data_info_dict_path, flags.data_dir, flag)
@@ -68,11 +57,7 @@ def _warn_of_low_res(
     is_refused: bool,
     log: Callable[[str], None],
 ) -> None:
-    """Names images that are no larger than what is made of them for the networks.
-
-    Raises:
-        DataError: if all are, or with ``is_refused``.
-    """
+    """Name images that are no larger than what is made of them for the networks."""
     large, small = sizes
     low = [name for name, one in facts.items() if one.short_side <= small]
     if not low:

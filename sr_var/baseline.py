@@ -1,15 +1,15 @@
 """Baselines: one network for mean and variance by likelihood, or for quantiles by pinball loss.
 
-They train through the same loop on the same batches as the mean net; only ``compute_loss`` differs.
+They train through the same loop on the same batches as the mean net; only `compute_loss` differs.
 Input: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,31 +17,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sr_var.data.pairs import Photographs
 from sr_var.degradation import area_downsample
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
+from sr_var.mean_utils import save_mean
 from sr_var.results.folder import LOW_RES_FILE, PICTURES_IN_STRIP, ResultFolder, save_array, strip
-from utils.files.atomic import write_json_atomic
+from sr_var.var_utils import save_variance
+from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name
 from utils.images.dataset import Entry
-from utils.images.pixels import image_to_255, require_finite, save_image, to_hwc
-from utils.metrics import HALF_RANGE_255
+from utils.images.pixels import image_to_255, require_finite, to_hwc
 from utils.process.errors import DataError
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
-from utils.untrusted.pickles import dump_pickle
 
-Array = npt.NDArray[np.float64]
+# level → coverage, and rms_error where the exact quantile is known
+Errors: TypeAlias = dict[str, dict[str, float]]
 
 
 def gaussian_outputs(raw: Tensor, offset: Tensor | None, kind: str) -> tuple[Tensor, Tensor]:
-    """(mean, variance) of a network with twice the channels, (N, C, H, W) each.
+    """(mean, variance) of a network's (N, 2C, H, W), (N, C, H, W) each.
 
-    Args:
-        raw: (N, 2C, H, W), mean and what becomes the variance.
-        offset: (N, C, H, W), added to the mean; None adds nothing.
-        kind: ``softplus`` or ``exp``; ``VARIANCE_FLOOR`` is added.
+    `offset` is added to the mean, `VARIANCE_FLOOR` to `softplus` or `exp` (`kind`).
     """
     mean, free = raw.float().chunk(2, dim=1)
     variance = F.softplus(free) if kind == "softplus" else free.exp()
@@ -49,13 +48,7 @@ def gaussian_outputs(raw: Tensor, offset: Tensor | None, kind: str) -> tuple[Ten
 
 
 def quantile_outputs(raw: Tensor, offset: Tensor | None, num_levels: int) -> Tensor:
-    """(N, Q, C, H, W) of a network with Q times the channels.
-
-    Args:
-        raw: (N, QC, H, W), one image a level.
-        offset: (N, C, H, W), added to every level; None adds nothing.
-        num_levels: Q.
-    """
+    """(N, Q, C, H, W) of a network's (N, QC, H, W); `offset` (N, C, H, W) is added to each."""
     num, _, height, width = raw.shape
     quantiles = raw.float().reshape(num, num_levels, -1, height, width)  # (N, Q, C, H, W)
     return quantiles if offset is None else quantiles + offset[:, None]
@@ -65,10 +58,7 @@ def rearranged(quantiles: Tensor) -> tuple[Tensor, Tensor]:
     """Quantiles in ascending order, and the share of neighbours that were not.
 
     Levels are learned one by one and may cross. Sorting never takes them further from the truth
-    (Chernozhukov, Fernández-Val & Galichon 2010).
-
-    Args:
-        quantiles: (N, Q, C, H, W), levels ascending.
+    (Chernozhukov, Fernández-Val & Galichon 2010). They are (N, Q, C, H, W), levels ascending.
     """
     crossed = (quantiles.diff(dim=1) < 0).double()
     share = crossed.mean() if crossed.numel() else crossed.sum()
@@ -80,11 +70,7 @@ def normal_moments(quantiles: Tensor, levels: Sequence[float]) -> tuple[Tensor, 
 
     Least squares of q_τ = m + s z_τ over the levels, z_τ the standard normal quantile: exact for a
     normal law, whatever the levels. For another law it is a summary, not its moments; of a law with
-    two peaks the mean is right by symmetry at most.
-
-    Args:
-        quantiles: (N, Q, C, H, W).
-        levels: Q ≥ 2 numbers in (0, 1).
+    two peaks the mean is right by symmetry at most. Quantiles are (N, Q, C, H, W), Q ≥ 2.
     """
     z = torch.tensor([NormalDist().inv_cdf(level) for level in levels]).to(quantiles)
     z_mean = z.mean()
@@ -96,17 +82,11 @@ def normal_moments(quantiles: Tensor, levels: Sequence[float]) -> tuple[Tensor, 
 def quantile_errors(
     quantile_255: npt.ArrayLike, label_255: npt.ArrayLike, exact_255: npt.ArrayLike | None
 ) -> dict[str, float]:
-    """How good one quantile of one image is.
+    """How good one quantile of one image is; grey levels, all of one shape.
 
-    Args:
-        quantile_255: grey levels.
-        label_255: the real high-res image, grey levels, same shape.
-        exact_255: the true quantile, same shape, where it is known.
-
-    Returns:
-        ``coverage``: share of values below the quantile, those equal to it by half; its
-        expectation is the level if the quantile is exact. ``rms_error``: root of the mean squared
-        distance from the true quantile, grey levels; only where that is known.
+    `coverage`: share of real values below the quantile, those equal to it by half; its
+    expectation is the level if the quantile is exact. `rms_error`: root of the mean squared
+    distance from the true quantile, only where that is known.
     """
     quantile, label = (np.asarray(a, np.float64) for a in (quantile_255, label_255))
     coverage = float(np.mean(label < quantile) + 0.5 * np.mean(label == quantile))
@@ -116,15 +96,9 @@ def quantile_errors(
     return {"coverage": coverage, "rms_error": float(np.sqrt(np.mean(distance**2)))}
 
 
-def summarise_errors(
-    by_image: Sequence[dict[str, dict[str, float]]],
-) -> dict[str, dict[str, float]]:
-    """Averages over images of equal size, by level; squared errors are averaged, not their roots.
-
-    Args:
-        by_image: level → figures of ``quantile_errors``, at least one image.
-    """
-    summary: dict[str, dict[str, float]] = {}
+def summarise_errors(by_image: Sequence[Errors]) -> Errors:
+    """Average over images of equal size, at least one; squared errors, not their roots."""
+    summary: Errors = {}
     for level in by_image[0]:
         rows = [image[level] for image in by_image]
         summary[level] = {"coverage": float(np.mean([row["coverage"] for row in rows]))}
@@ -152,17 +126,15 @@ def predict(
 class BaselineTrainLoop(TrainLoop):
     """The likelihood of a normal law, its β-weighted form, or the pinball loss.
 
-    Args:
-        model_flags: of the network; the objective is one of them.
-        rest: of :class:`TrainLoop`.
+    The objective is one of `model_flags`; `rest` is that of `TrainLoop`.
     """
 
     def __init__(self, *, model_flags: BaselineModelFlags, **rest: Any) -> None:
         self._model_flags = model_flags
         super().__init__(**rest)
 
-    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[Tensor, Any]:
-        """The mean loss of the objective (``sr_var.losses``)."""
+    def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean loss of the objective (`sr_var.losses`)."""
         flags, label = self._model_flags, micro_label.float()
         raw = self.wrapped_model(micro_input)
         mean, variance, quantiles = predict(flags, raw, micro_input)
@@ -172,15 +144,17 @@ class BaselineTrainLoop(TrainLoop):
         beta = flags.beta if flags.objective == BETA_NLL else 0.0
         return beta_nll(mean, variance, label, beta), raw
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int
+    ) -> None:
         if i == 0 and self.is_image_step:
             shown, raw = micro_input[:PICTURES_IN_STRIP], micro_output[:PICTURES_IN_STRIP]
             mean, variance, quantiles = predict(self._model_flags, raw, shown)
-            if quantiles is not None:
-                spread = quantiles[:, -1] - quantiles[:, 0]
-            else:
-                assert variance is not None
+            if variance is not None:
                 spread = variance.sqrt()
+            else:
+                assert quantiles is not None
+                spread = quantiles[:, -1] - quantiles[:, 0]
             spread = 2 * spread / spread.abs().max().clamp(min=1e-6) - 1
             label = micro_label[:PICTURES_IN_STRIP].float()
             picture = strip(shown.float(), mean, spread, label)
@@ -190,12 +164,12 @@ class BaselineTrainLoop(TrainLoop):
 
 
 def quantile_file(level: float, step: int) -> str:
-    """Name of the file of one level, as in ``high_res_quantile_0.05_9.npy``."""
+    """Name of the file of one level, as in `high_res_quantile_0.05_9.npy`."""
     return f"high_res_quantile_{number_name(level)}_{step}.npy"
 
 
 def errors_file(truth: str, step: int) -> str:
-    """Name of the figures of one image; those with exact quantiles are files of their own."""
+    """Name of the errors of one image; those with exact quantiles are files of their own."""
     return f"quantile_errors_{'' if truth == 'none' else truth + '_'}{step}.json"
 
 
@@ -221,12 +195,8 @@ def baseline_result_folder(
 class BaselineTestLoop(TestLoop):
     """Writes mean and variance of every image as the two nets' tests do, and quantiles.
 
-    Args:
-        model_flags: of the network.
-        results: where to.
-        step: of the network, in the file names.
-        small_size: of the low-res image that the oracle's exact quantiles depend on; None without.
-        rest: of :class:`TestLoop`.
+    `step` is that of the network, in the file names; `small_size` that of the low-res image that
+    the oracle's exact quantiles depend on, None without.
     """
 
     def __init__(
@@ -242,7 +212,7 @@ class BaselineTestLoop(TestLoop):
         self._model_flags, self._results, self._step = model_flags, results, step
         self._small_size = small_size
 
-    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         flags = self._model_flags
         mean, variance, quantiles = predict(flags, output, batch)
         if quantiles is not None:
@@ -250,35 +220,28 @@ class BaselineTestLoop(TestLoop):
             self.logger.add("crossed_levels", crossed)
             if flags.num_outputs > 1:
                 mean, variance = normal_moments(quantiles, flags.levels)
-        for i, name in enumerate(batch_kwargs["name"]):
+        for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, batch[i])
             if variance is not None:
-                self._write_moments(name, mean[i], variance[i])
+                files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
+                save_mean(self._results, name, (files[0], files[1]), mean[i])
+                path = self._results.path(name, f"high_res_var_{self._step}.pkl")
+                save_variance(path, variance[i])
             if quantiles is not None:
-                self._write_quantiles(name, quantiles[i], batch_kwargs["high_res"][i])
-
-    def _write_moments(self, name: str, mean: Tensor, variance: Tensor) -> None:
-        stem = self._results.path(name, f"high_res_mean_{self._step}")
-        save_image(f"{stem}.png", mean)
-        save_array(f"{stem}.npy", to_hwc(image_to_255(mean)))
-        path = self._results.path(name, f"high_res_var_{self._step}.pkl")
-        require_finite(variance, path)
-        dump_pickle(to_hwc(variance * HALF_RANGE_255**2).astype(np.float32), path)
+                self._write_quantiles(name, quantiles[i], batch_kwargs.high_res[i])
 
     def _write_quantiles(self, name: str, quantiles: Tensor, high_res: Tensor) -> None:
         levels, errors = self._model_flags.levels, {}
-        exact = (
-            None
-            if self._small_size is None
-            else exact_quantiles(high_res[None], self._small_size, levels)
-        )
+        exact: Sequence[Tensor | None] = [None] * len(levels)
+        if self._small_size is not None:
+            exact = list(exact_quantiles(high_res[None], self._small_size, levels)[0])
         label_255 = to_hwc(image_to_255(high_res))
-        for place, level in enumerate(levels):
+        for level, quantile, true in zip(levels, quantiles, exact, strict=True):
             path = self._results.path(name, quantile_file(level, self._step))
-            require_finite(quantiles[place], path)
-            quantile_255 = to_hwc(image_to_255(quantiles[place]))
+            require_finite(quantile, path)
+            quantile_255 = to_hwc(image_to_255(quantile))
             save_array(path, quantile_255)
-            exact_255 = None if exact is None else to_hwc(image_to_255(exact[0, place]))
+            exact_255 = None if true is None else to_hwc(image_to_255(true))
             errors[number_name(level)] = quantile_errors(quantile_255, label_255, exact_255)
         write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)
 
@@ -296,48 +259,41 @@ def exact_quantiles(high_res: Tensor, small_size: int, levels: Sequence[float]) 
 
 
 def report_quantiles(
-    results: ResultFolder, entries: Sequence[Entry], step: int, log: Any
-) -> dict[str, dict[str, float]]:
-    """Averages the figures of all images, logs them, writes ``quantile_results_<step>.json``.
+    results: ResultFolder, entries: Sequence[Entry], step: int, log: Callable[[str], None]
+) -> Errors:
+    """Average the errors of all images, log them, write `quantile_results_<step>.json`.
 
     Raises:
-        DataError: if an image's figures are damaged, or those of two images of other levels.
+        DataError: if an image's errors are damaged, or those of two images of other levels.
     """
-    by_image = []
-    for entry in entries:
-        path = results.path(entry.name, results.file_names[-1])
-        if os.path.exists(path):  # a damaged image that was to be skipped has none
-            by_image.append(_stored_errors(path))
+    file_name = results.file_names[-1]
+    paths = [results.path(entry.name, file_name) for entry in entries]
+    # a damaged image that was to be skipped has none
+    by_image = [_stored_errors(path) for path in paths if os.path.exists(path)]
     if not by_image:
         return {}
     try:
         summary = summarise_errors(by_image)
     except KeyError:
-        file_name = results.file_names[-1]
         raise DataError(
             f"{results.output_dir}: the files {file_name} are not of one test; delete them and run "
             "sr_baseline_test.py again"
         ) from None
-    for level, figures in summary.items():
-        told = f"level {level}: {figures['coverage']:.4f} of the real values lie below"
-        if "rms_error" in figures:
-            told += f"; {figures['rms_error']:.3f} grey levels rms from the exact quantile"
+    for level, errors in summary.items():
+        told = f"level {level}: {errors['coverage']:.4f} of the real values lie below"
+        if "rms_error" in errors:
+            told += f"; {errors['rms_error']:.3f} grey levels rms from the exact quantile"
         log(told)
     path = os.path.join(results.output_dir, f"quantile_results_{step}.json")
     write_json_atomic(path, {"num_images": len(by_image), "levels": summary})
     return summary
 
 
-def _stored_errors(path: str) -> dict[str, dict[str, float]]:
-    """The figures of one image by level.
-
-    Raises:
-        DataError: if the file is damaged.
-    """
+def _stored_errors(path: str) -> Errors:
     return read_record(path, "delete it and run sr_baseline_test.py again", _check_errors)
 
 
-def _check_errors(content: dict[str, Any]) -> None:
+def _check_errors(content: JsonObject) -> None:
     if not content:
         raise ValueError("no figures by level")
     for row in content.values():

@@ -10,11 +10,7 @@ from torch.nn import functional as F
 
 
 def area_downsample(high_res: Tensor, small_size: int) -> Tensor:
-    """X = area(Y): every low-res pixel is the mean of its block of high-res pixels.
-
-    Args:
-        high_res: (N, C, H, H), H a multiple of ``small_size``.
-        small_size: side of the result.
+    """X = area(Y): every low-res pixel is the mean of its block of (N, C, H, H) high-res pixels.
 
     Raises:
         ValueError: if the sizes do not divide.

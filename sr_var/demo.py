@@ -1,4 +1,4 @@
-"""The commands of ``make demo``: the whole experiment on small tiles of real photographs, then the
+"""The commands of `make demo`: the whole experiment on small tiles of real photographs, then the
 same two nets on the oracle.
 
 Sizes only; every command is one that a user could type. No torch: the scripts import it themselves.
@@ -16,14 +16,10 @@ NUM_EXACT_SAMPLES = 100
 
 @dataclass(frozen=True)
 class Route:
-    """A way to a mean and a variance.
+    """A way to a mean and a variance: `name` is that of its folders, `title` of its row in a table.
 
-    Attributes:
-        name: of its folders.
-        title: of its row in a table.
-        flags: of the variance net, or of the one network of a baseline.
-        num_folds: mean nets that the residuals come from (``--cross_fit``); 0: the one mean net.
-        is_baseline: one network for both.
+    `flags` are those of the variance net, or of the one network of a baseline; the residuals come
+    from `num_folds` mean nets (`--cross_fit`), 0: from the one mean net.
     """
 
     name: str
@@ -48,14 +44,10 @@ ROUTES = (
 
 @dataclass(frozen=True)
 class OracleExperiment:
-    """Sizes of data, networks and training; images of 32², given 8².
+    """Sizes of data, of every network and training; images of 32², given 8².
 
-    Attributes:
-        name: of the folders.
-        width, channel_mult: of every network.
-        batch_size, lr: of every training; the learning rate falls to 0.
-        num_crops, num_test_crops: pieces of photographs; four draws of each for training.
-        mean_steps, var_steps: of the two nets; a baseline trains for as many as both.
+    The learning rate falls to 0; of each of `num_crops` pieces of photographs there are four draws
+    for training; a baseline trains for as many steps as both nets.
     """
 
     name: str
@@ -71,7 +63,7 @@ class OracleExperiment:
     def data(self) -> Command:
         """Training and test images, exact samples and moments."""
         return _command(
-            f"oracle_data.py --data_dir data/demo --test_folder test --output_dir {self._data} "
+            f"oracle_data.py --data_dir data/demo --test_folder test --output_dir data/{self.name} "
             f"--sample_dir {self._exact} --log_dir logs/oracle_data/{self.name} --large_size 32 "
             f"--small_size 8 --num_train_crops {self.num_crops} --num_draws 4 "
             f"--num_test_crops {self.num_test_crops} --num_samples {NUM_EXACT_SAMPLES}"
@@ -79,63 +71,48 @@ class OracleExperiment:
 
     def train_mean(self) -> Command:
         """The mean net, which all routes of two nets share."""
-        return _command(
-            f"sr_mean_train.py {self._net} --predict_residual True {self._train} "
-            + self._schedule("sr_mean", self.name, self.mean_steps)
-        )
+        return self._train("sr_mean", self.name, self.mean_steps)
 
     def train(self, route: Route) -> list[Command]:
         """What the route needs beside the mean net."""
         name = self._run(route)
         if route.is_baseline:
-            line = f"sr_baseline_train.py {self._net} --predict_residual True {route.flags} "
-            schedule = self._schedule("sr_baseline", name, self.mean_steps + self.var_steps)
-            return [_command(line + self._train + " " + schedule)]
+            steps = self.mean_steps + self.var_steps
+            return [self._train("sr_baseline", name, steps, before=route.flags)]
         folds = [
-            _command(
-                f"sr_mean_train.py {self._net} --predict_residual True {self._train} --cross_fit "
-                f"{route.num_folds} --fold {fold} "
-                + self._schedule("sr_mean", f"{name}_fold{fold}", self.mean_steps)
+            self._train(
+                "sr_mean",
+                f"{name}_fold{fold}",
+                self.mean_steps,
+                after=f"--cross_fit {route.num_folds} --fold {fold}",
             )
             for fold in range(route.num_folds)
         ]
-        mean_name = f"{name}_fold{{fold}}" if route.num_folds else self.name
-        line = f"sr_var_train.py {self._net} {route.flags} {self._train} {self._mean(mean_name)} "
-        return [*folds, _command(line + self._schedule("sr_var", name, self.var_steps))]
+        mean = _mean(f"{name}_fold{{fold}}" if route.num_folds else self.name, self.mean_steps)
+        variance = self._train("sr_var", name, self.var_steps, before=route.flags, after=mean)
+        return [*folds, variance]
 
     def test(self, route: Route) -> list[Command]:
         """Mean and variance of every test image."""
-        name = self._run(route)
-        rest = f"{self._test} --output_dir outputs/sr_var/{name} --batch_size 16"
+        name, (mean, variance) = self._run(route), self.steps(route)
         if route.is_baseline:
-            path = _model("sr_baseline", name, self.steps(route)[0])
-            line = f"sr_baseline_test.py {rest} --log_dir logs/sr_baseline/{name}"
-            return [_command(f"{line} --model_path {path}")]
-        mean, variance = self.steps(route)
+            return [self._test("sr_baseline", name, name, mean)]
         return [
-            _command(
-                f"sr_mean_test.py {rest} --log_dir logs/sr_mean/{self.name} "
-                f"--model_path {_model('sr_mean', self.name, mean)}"
-            ),
-            _command(
-                f"sr_var_test.py {rest} --log_dir logs/sr_var/{name} "
-                f"--model_path {_model('sr_var', name, variance)} {self._mean(self.name)}"
-            ),
+            self._test("sr_mean", name, self.name, mean),
+            self._test("sr_var", name, name, variance, f" {_mean(self.name, mean)}"),
         ]
 
     def judge(self, route: Route) -> list[Command]:
         """The error budget and the verification."""
         mean, variance = self.steps(route)
         judged = (
-            f"{self._test} --large_size 32 --ddpm_sr_output_dir {self._exact} "
+            f"{self._images} --large_size 32 --ddpm_sr_output_dir {self._exact} "
             f"--num_samples {NUM_EXACT_SAMPLES} "
             f"--sr_model_output_dir outputs/sr_var/{self._run(route)} --mean_model_step {mean} "
             f"--var_model_step {variance} --log_dir {self.log_dir(route)}"
         )
-        return [
-            _command(f"oracle_budget.py {judged}"),
-            _command(f"sr_var_verification.py {judged}"),
-        ]
+        scripts = ("oracle_budget.py", "sr_var_verification.py")
+        return [_command(f"{script} {judged}") for script in scripts]
 
     def commands(self, routes: Sequence[Route]) -> list[Command]:
         """All of it in order; run again, each goes on where it was."""
@@ -157,50 +134,63 @@ class OracleExperiment:
         return f"{self.name}_{route.name}"
 
     @property
-    def _data(self) -> str:
-        return f"data/{self.name}"
-
-    @property
     def _exact(self) -> str:
         return f"outputs/oracle/{self.name}"
 
     @property
-    def _net(self) -> str:
-        return (
-            f"--large_size 32 --small_size 8 --model_channels {self.width} "
-            f"--channel_mult {self.channel_mult} --num_res_blocks 1 --attention_resolutions= "
-            "--resblock_updown True"
+    def _images(self) -> str:
+        data = f"data/{self.name}"
+        return f"--data_dir {data}/images --data_info_dict_path {data}/to_sample_data_info.pkl"
+
+    def _train(
+        self, task: str, name: str, steps: int, *, before: str = "", after: str = ""
+    ) -> Command:
+        """One training; the flags of its own stand before and after those of all trainings."""
+        residual = "" if task == "sr_var" else "--predict_residual True"
+        net = _net(32, 8, self.width, self.channel_mult)
+        images = self._images.replace("to_sample", "train")
+        shared = _training(images, self.batch_size, self.lr)
+        schedule = _schedule(task, name, steps)
+        return _command(f"{task}_train.py {net} {residual} {before} {shared} {after} {schedule}")
+
+    def _test(self, task: str, run: str, name: str, step: int, more: str = "") -> Command:
+        return _command(
+            f"{task}_test.py {self._images} --output_dir outputs/sr_var/{run} --batch_size 16 "
+            f"--log_dir logs/{task}/{name} --model_path {_model(task, name, step)}{more}"
         )
 
-    @property
-    def _train(self) -> str:
-        return (
-            f"--data_dir {self._data}/images "
-            f"--data_info_dict_path {self._data}/train_data_info.pkl "
-            f"--batch_size {self.batch_size} --log_interval 50 --save_interval 300 --keep_last_k 1 "
-            f"--resume_checkpoint auto --lr {self.lr:g}"
-        )
 
-    @property
-    def _test(self) -> str:
-        info = f"{self._data}/to_sample_data_info.pkl"
-        return f"--data_dir {self._data}/images --data_info_dict_path {info}"
+def _net(large_size: int, small_size: int, width: int, channel_mult: str) -> str:
+    return (
+        f"--large_size {large_size} --small_size {small_size} --model_channels {width} "
+        f"--channel_mult {channel_mult} --num_res_blocks 1 --attention_resolutions= "
+        "--resblock_updown True"
+    )
 
-    def _mean(self, name: str) -> str:
-        return (
-            f"--mean_model_path {_model('sr_mean', name, self.mean_steps)} "
-            f"--mean_model_args_path logs/sr_mean/{name}/mean_model_args.pkl"
-        )
 
-    def _schedule(self, task: str, name: str, steps: int) -> str:
-        return (
-            f"--max_step {steps} --lr_anneal_steps {steps} "
-            f"--log_dir logs/{task}/{name} --model_save_dir checkpoints/{task}/{name}"
-        )
+def _training(images: str, batch_size: int, lr: float) -> str:
+    return (
+        f"{images} --batch_size {batch_size} --log_interval 50 --save_interval 300 "
+        f"--keep_last_k 1 --resume_checkpoint auto --lr {lr:g}"
+    )
+
+
+def _schedule(task: str, name: str, steps: int) -> str:
+    return (
+        f"--max_step {steps} --lr_anneal_steps {steps} "
+        f"--log_dir logs/{task}/{name} --model_save_dir checkpoints/{task}/{name}"
+    )
 
 
 def _model(task: str, name: str, step: int) -> str:
     return f"checkpoints/{task}/{name}/model{step:06d}.pt"
+
+
+def _mean(name: str, steps: int) -> str:
+    return (
+        f"--mean_model_path {_model('sr_mean', name, steps)} "
+        f"--mean_model_args_path logs/sr_mean/{name}/mean_model_args.pkl"
+    )
 
 
 def _command(line: str) -> Command:
@@ -285,29 +275,23 @@ GPU = replace(
 def commands(preset: Preset) -> list[Command]:
     """(script, arguments) in order; run again, each goes on where it was."""
     name, info = preset.name, f"data/{preset.name}_info"
-    sizes = f"--large_size {preset.large_size} --small_size {preset.small_size}"
-    net = (
-        f"{sizes} --model_channels {preset.width} --channel_mult {preset.channel_mult} "
-        "--num_res_blocks 1 --attention_resolutions= --resblock_updown True"
-    )
+    net = _net(preset.large_size, preset.small_size, preset.width, preset.channel_mult)
     denoiser = net.replace("--model_channels", "--num_channels") + (
         " --noise_schedule cosine --predict_xstart True --predict_residual True"
     )
-    train = (
+    images = (
         f"--data_dir data/demo --data_info_dict_path {info}/train_data_info.pkl --random_flip True "
-        f"--random_crop True --batch_size {preset.batch_size} --log_interval 50 "
-        f"--save_interval 300 --keep_last_k 1 --resume_checkpoint auto --lr {preset.lr:g}"
+        "--random_crop True"
     )
+    train = _training(images, preset.batch_size, preset.lr)
     test = f"--data_dir data/demo --data_info_dict_path {info}/to_sample_data_info.pkl"
-    mean_model = f"checkpoints/sr_mean/{name}/model{preset.mean_steps:06d}.pt"
-    mean_args = f"logs/sr_mean/{name}/mean_model_args.pkl"
+    mean_net = _mean(name, preset.mean_steps)
     lines = [
         f"sr_data_info.py --data_dir data/demo --test_folder test --output_dir {info} "
         f"--large_size {preset.large_size} --log_dir logs/sr_data_info/{name}",
         f"sr_mean_train.py {net} --predict_residual True {train} "
         + _schedule("sr_mean", name, preset.mean_steps),
-        f"sr_var_train.py {net} {train} --mean_model_path {mean_model} "
-        f"--mean_model_args_path {mean_args} " + _schedule("sr_var", name, preset.var_steps),
+        f"sr_var_train.py {net} {train} {mean_net} " + _schedule("sr_var", name, preset.var_steps),
         f"ddpm_sr_train.py {denoiser} {train} --ema_rate 0.99 "
         + _schedule("ddpm_sr", name, preset.diffusion_steps),
         f"ddpm_sr_sample.py {denoiser} --timestep_respacing {preset.respacing} "
@@ -316,16 +300,15 @@ def commands(preset: Preset) -> list[Command]:
         f"--log_dir logs/ddpm_sr/{name}_sample --output_dir outputs/ddpm_sr/{name} "
         f"--num_samples_per_image {preset.num_samples} --batch_size {preset.sample_batch_size}",
         f"sr_mean_test.py {test} --log_dir logs/sr_mean/{name} --output_dir outputs/sr_var/{name} "
-        f"--model_path {mean_model} --batch_size 16",
+        f"--model_path {_model('sr_mean', name, preset.mean_steps)} --batch_size 16",
         f"sr_var_test.py {test} --log_dir logs/sr_var/{name} --output_dir outputs/sr_var/{name} "
-        f"--model_path checkpoints/sr_var/{name}/model{preset.var_steps:06d}.pt --batch_size 16 "
-        f"--mean_model_path {mean_model} --mean_model_args_path {mean_args}",
+        f"--model_path {_model('sr_var', name, preset.var_steps)} --batch_size 16 {mean_net}",
         f"sr_var_verification.py {test} --large_size {preset.large_size} "
         f"--ddpm_sr_output_dir outputs/ddpm_sr/{name} --num_samples {preset.num_samples} "
         f"--sr_model_output_dir outputs/sr_var/{name} --mean_model_step {preset.mean_steps} "
         f"--var_model_step {preset.var_steps} --log_dir logs/sr_compare/{name}",
     ]
-    return [(words[0], words[1:]) for words in (line.split() for line in lines)]
+    return [_command(line) for line in lines]
 
 
 def oracle_commands(preset: Preset) -> list[Command]:
@@ -345,11 +328,4 @@ def oracle_experiment(preset: Preset) -> OracleExperiment:
         num_test_crops=16,
         mean_steps=preset.oracle_mean_steps,
         var_steps=preset.oracle_var_steps,
-    )
-
-
-def _schedule(task: str, name: str, steps: int) -> str:
-    return (
-        f"--max_step {steps} --lr_anneal_steps {steps} "
-        f"--log_dir logs/{task}/{name} --model_save_dir checkpoints/{task}/{name}"
     )

@@ -25,12 +25,8 @@ def itakura_saito(variance: Tensor, squared_residual: Tensor) -> Tensor:
 
     The Itakura–Saito divergence without its constant, a Bregman divergence, hence the minimiser
     (Banerjee et al. 2005). It compares by ratio: dark spots of the variance count as much as bright
-    ones. ε = ``VARIANCE_FLOOR`` on both sides bounds value and gradient as v tends to 0 and leaves
-    the minimiser where it is.
-
-    Args:
-        variance: v ≥ 0.
-        squared_residual: r², same shape.
+    ones. ε = `VARIANCE_FLOOR` on both sides bounds value and gradient as v tends to 0 and leaves
+    the minimiser where it is. v ≥ 0 and r² have one shape.
     """
     floored = variance + VARIANCE_FLOOR
     return ((squared_residual + VARIANCE_FLOOR) / floored + floored.log()).mean()
@@ -41,12 +37,7 @@ def beta_nll(mean: Tensor, variance: Tensor, label: Tensor, beta: float) -> Tens
 
     Seitzer et al. 2022 (arXiv 2203.09168, eq. 5). β = 0 is the likelihood; at β = 1 the mean has
     the gradient of the squared error. The gradient is 0 at the likelihood's minimiser for every β.
-
-    Args:
-        mean: m.
-        variance: v > 0, same shape.
-        label: y, same shape.
-        beta: β in [0, 1].
+    m, v > 0 and y have one shape; β is in [0, 1].
     """
     nll = 0.5 * ((label - mean).square() / variance + variance.log())
     return (nll * variance.detach() ** beta).mean()
@@ -55,12 +46,7 @@ def beta_nll(mean: Tensor, variance: Tensor, label: Tensor, beta: float) -> Tens
 def pinball(quantiles: Tensor, label: Tensor, levels: Sequence[float]) -> Tensor:
     """Mean over the levels τ of max(τ (y − q), (τ − 1)(y − q)); minimiser the τ-quantile of Y | x.
 
-    Koenker & Bassett 1978.
-
-    Args:
-        quantiles: (N, Q, C, H, W), one image a level.
-        label: (N, C, H, W).
-        levels: Q numbers in (0, 1).
+    Koenker & Bassett 1978. q is (N, Q, C, H, W), an image a level; y is (N, C, H, W); τ in (0, 1).
     """
     tau = torch.tensor(levels, dtype=quantiles.dtype, device=quantiles.device)
     tau = tau.reshape(1, -1, 1, 1, 1)
@@ -77,10 +63,8 @@ def start_at_usual_spread(out: torch.nn.Module, flags: VarModelFlags | BaselineM
 
     Nothing is done where nothing keeps the variance positive, and where quantiles come out.
 
-    Args:
-        out: the head of the network; its last module is the convolution, whose last
-            `out_channels` outputs become the variance.
-        flags: those of the network.
+    `out` is the head of the network of `flags`, whose last module is the convolution; the last
+    `out_channels` outputs of it become the variance.
     """
     if isinstance(flags, BaselineModelFlags) and flags.objective == QUANTILE:
         return

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sr_var.data.folds import CrossFit
-from sr_var.data.pairs import rank_batches, regression_pair, test_batches
+from sr_var.data.pairs import Photographs, rank_batches, regression_pair, test_batches
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
     LOW_RES_FILE,
@@ -22,6 +23,7 @@ from sr_var.results.folder import (
     strip,
 )
 from sr_var.stored_flags import refuse_other_setting
+from utils.files.atomic import JsonObject
 from utils.images.dataset import Entry, TestCrops
 from utils.images.decode import BadImageError
 from utils.images.pixels import image_to_255, save_image, to_hwc
@@ -30,29 +32,29 @@ from utils.train_util import TrainLoop
 
 
 class SRMeanTrainLoop(TrainLoop):
-    """Squared error against the high-res image, the default of ``TrainLoop``: nothing to add.
+    """Squared error against the high-res image, the default of `TrainLoop`: nothing to add.
 
     Batch: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
 
-    Args:
-        cross_fit: what the data leave out; stored with the checkpoints, for the variance training
-            to rely on.
-        rest: of :class:`TrainLoop`.
+    `cross_fit` is what the data leave out; stored with the checkpoints, for the variance training
+    to rely on.
     """
 
     def __init__(self, *, cross_fit: CrossFit | None = None, **rest: Any) -> None:
         self._cross_fit = cross_fit.record() if cross_fit else None
         super().__init__(**rest)
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> JsonObject:
         """The images that this net does not see."""
         return {"cross_fit": self._cross_fit}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Refuses to go on with other images."""
+    def load_extra_state(self, state: JsonObject) -> None:
+        """Refuse to go on with other images."""
         refuse_other_setting(state, "cross_fit", self._cross_fit)
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int
+    ) -> None:
         if i == 0 and self.is_image_step:
             images = (micro_input, micro_output, micro_label)
             picture = strip(*(image[:PICTURES_IN_STRIP].float() for image in images))
@@ -69,27 +71,21 @@ def batches_to_do(
 ) -> list[list[Entry]]:
     """This rank's batches with images that lack results; a dry run takes all.
 
-    Args:
-        results: of the test.
-        entries: all images.
-        batch_size: images a batch.
-        flags: where the images are.
-        sizes: (large, small).
-        log: is told what was removed.
+    `sizes` are (large, small); `log` is told what was removed.
 
     Raises:
         DataError: if the results that are there are of other images of the same names, or as
-            ``ResultFolder.pending``.
+            `ResultFolder.pending`.
     """
     if flags.dry_run:
         return rank_batches(entries, batch_size)
     results.require_same_orientation()  # a clearer word than that the images differ
     if results.has_own_inputs:
-        _look_at(results, spread(entries), flags, sizes)
+        _require_same_inputs(results, spread(entries), flags, sizes)
     return rank_batches(entries, batch_size, results.pending(entries, log))
 
 
-def _look_at(
+def _require_same_inputs(
     results: ResultFolder, entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int]
 ) -> None:
     flags = dataclasses.replace(flags, cache_dir="", on_bad_image="error")
@@ -97,18 +93,27 @@ def _look_at(
     for i, entry in enumerate(entries):
         with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
             if item := crops[i]:
-                pair = regression_pair(item["high_res"][None], sizes[1], torch.device("cpu"))
+                pair = regression_pair(item.image[None], sizes[1], torch.device("cpu"))
                 results.require_same_input(entry.name, pair[0][0])
 
 
 def regression_test_data(
     batches: Sequence[Sequence[Entry]], flags: DataFlags, sizes: tuple[int, int]
-) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
-    """(upsampled low-res images, names and high-res images) a batch; sizes: large, small."""
+) -> Iterator[tuple[Tensor, Photographs]]:
+    """(upsampled low-res images, what they are of) a batch; sizes: large, small."""
     for batch in test_batches(batches, flags, sizes[0]):
         # the degradation is computed where the crops are; the loop moves its result
-        low_res_up, high_res = regression_pair(batch["high_res"], sizes[1], torch.device("cpu"))
-        yield low_res_up, {"name": batch["name"], "high_res": high_res}
+        low_res_up, high_res = regression_pair(batch.image, sizes[1], torch.device("cpu"))
+        yield low_res_up, Photographs(batch.name, high_res)
+
+
+def save_mean(
+    results: ResultFolder, name: str, file_names: tuple[str, str], mean: torch.Tensor
+) -> None:
+    """Write (3, H, H) in [-1, 1] as an 8-bit picture and as float32 grey levels, unclipped."""
+    png_path, npy_path = (results.path(name, file_name) for file_name in file_names)
+    save_image(png_path, mean)
+    save_array(npy_path, to_hwc(image_to_255(mean)))
 
 
 def mean_result_folder(
@@ -122,26 +127,22 @@ def mean_result_folder(
 class SRMeanTestLoop(TestLoop):
     """Writes the mean of every image: an 8-bit picture and float32 grey levels, unclipped.
 
-    Args:
-        results: where to.
-        num_pictures: how many images go to TensorBoard.
-        rest: of :class:`TestLoop`.
+    `num_pictures` images go to TensorBoard.
     """
 
     def __init__(self, *, results: ResultFolder, num_pictures: int = 50, **rest: Any) -> None:
         super().__init__(**rest)
         self._results, self._num_pictures = results, num_pictures
 
-    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
+    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         _, png_file, npy_file = self._results.file_names
-        for i, name in enumerate(batch_kwargs["name"]):
+        for i, name in enumerate(batch_kwargs.name):
             mean = output[i].float()  # (3, H, H)
             self._results.save_low_res(name, batch[i])
-            save_image(self._results.path(name, png_file), mean)
-            save_array(self._results.path(name, npy_file), to_hwc(image_to_255(mean)))
+            save_mean(self._results, name, (png_file, npy_file), mean)
             if self._num_pictures > 0:
                 self._num_pictures -= 1
-                images = (batch[i].cpu(), mean.cpu(), batch_kwargs["high_res"][i])
+                images = (batch[i].cpu(), mean.cpu(), batch_kwargs.high_res[i])
                 picture = strip(*(image[None] for image in images))
                 tag = f"low_res | mean | high_res/{os.path.basename(name)}"
                 self.logger.image(tag, picture, 0)

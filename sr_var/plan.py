@@ -7,6 +7,7 @@ the variance (docs/theory.md).
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -33,13 +34,9 @@ _NUM_MOMENT_MAPS = 6
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured seconds on one device, an image each.
-
-    Attributes:
-        evaluation: of the upsampler.
-        mean_forward: of the mean net; the variance net's is about the same.
-        mean_step: of its training, forward, backward and its share of the optimizer.
-        var_step: the same of the variance net, with a pass of the mean net.
+    """Measured seconds on one device, an image each: a pass of the upsampler; of the mean net (the
+    variance net's is about the same); a training step of each, the latter with a pass of the
+    former.
     """
 
     evaluation: float
@@ -70,7 +67,7 @@ def measure(
 
 
 def _evaluation(model: SuperResModel, size: int) -> Callable[[], object]:
-    """A pass over ``size`` random images, conditioned once, on the device of the model."""
+    """A pass over `size` random images, conditioned once, on the device of the model."""
     side, device = model.config.image_size, next(model.parameters()).device
     x = torch.randn(size, 3, side, side, device=device)
     t = torch.full((size,), 500, device=device)
@@ -137,30 +134,28 @@ def _median(function: Callable[[], object], flags: PlanFlags, device: torch.devi
 def plan_rows(rates: Rates, flags: PlanFlags, large_size: int) -> list[dict[str, float]]:
     """One row per number of samples, steps and devices: hours, disk, and the noise that is left.
 
-    ``device_hours`` are of sampling; ``disk_gb`` takes a picture for as large as its bytes, which a
+    `device_hours` are of sampling; `disk_gb` takes a picture for as large as its bytes, which a
     PNG of a photograph does not exceed by much.
     """
     rows = []
     picture = 3 * large_size**2
-    for num_samples in flags.counts("num_samples"):
+    counts = map(flags.counts, ("num_samples", "sampling_steps", "num_devices"))
+    for num_samples, steps, devices in itertools.product(*counts):
         per_image = num_samples * picture + _NUM_MOMENT_MAPS * _BYTES_OF_FLOAT * picture
-        for steps in flags.counts("sampling_steps"):
-            evaluations = flags.num_images * num_samples * steps
-            hours = evaluations * rates.evaluation / 3600
-            for devices in flags.counts("num_devices"):
-                rows.append(
-                    {
-                        "num_samples": num_samples,
-                        "steps": steps,
-                        "devices": devices,
-                        "evaluations": evaluations,
-                        "device_hours": hours,
-                        "hours": hours / devices,
-                        "disk_gb": flags.num_images * per_image / _GB,
-                        "mean_error": 1 / num_samples,
-                        "var_error": math.sqrt(2 / (num_samples - 1)),
-                    }
-                )
+        evaluations = flags.num_images * num_samples * steps
+        hours = evaluations * rates.evaluation / 3600
+        row = {
+            "num_samples": num_samples,
+            "steps": steps,
+            "devices": devices,
+            "evaluations": evaluations,
+            "device_hours": hours,
+            "hours": hours / devices,
+            "disk_gb": flags.num_images * per_image / _GB,
+            "mean_error": 1 / num_samples,
+            "var_error": math.sqrt(2 / (num_samples - 1)),
+        }
+        rows.append(row)
     return rows
 
 

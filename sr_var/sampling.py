@@ -2,7 +2,7 @@
 
 The noise of a sample is a function of (seed, image name, index). Images are claimed one by one by
 file locks, so any number of processes may share an output folder. Layout:
-``<output_dir>/<image name>/`` with ``low_res.png``, ``moments.npz`` and ``high_res_samples/``
+`<output_dir>/<image name>/` with `low_res.png`, `moments.npz` and `high_res_samples/`
 (docs/file_formats.md).
 """
 
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 class ImageJob:
     """One image: what is missing, and what its samples have added up to.
 
-    ``low_res`` is (3, h, h). ``moments`` is None where the folder holds samples of another tool,
-    which cannot be counted in float any more. ``num_open`` counts samples that are not written yet.
+    `low_res` is (3, h, h). `moments` is None where the folder holds samples of another tool,
+    which cannot be counted in float any more. `num_open` counts samples that are not written yet.
     """
 
     name: str
@@ -75,7 +75,7 @@ Row = tuple[ImageJob, int]
 
 
 class SRSampler(Sampler[Row]):
-    """Draws what is missing of ``num_samples_per_image`` samples of each image.
+    """Draws what is missing of `num_samples_per_image` samples of each image.
 
     Args:
         model: the denoiser, on the device and in evaluation mode.
@@ -184,22 +184,22 @@ class SRSampler(Sampler[Row]):
             if crop is None:
                 self._num_skipped += 1
                 return None
-            low_res = self._low_res(crop["high_res"])
+            low_res = self._low_res(crop.image)
             if not (has_own and is_known_input(path, to_hwc(image_to_255(low_res)))):
                 save_image(path, low_res)
         elif has_own and self._num_looked_at < NUM_LOOKED_AT:
             self._num_looked_at += 1
             with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
                 if (crop := self._crops[position]) is not None:
-                    is_known_input(path, to_hwc(image_to_255(self._low_res(crop["high_res"]))))
+                    is_known_input(path, to_hwc(image_to_255(self._low_res(crop.image))))
         return ImageJob(entry.name, entry.y, low_res, missing, moments, num_wanted)
 
     # ---- what the network is told
 
     def _first_rows(self, size: int) -> Sequence[Row]:
         crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
-        low_res = self._low_res(crop["high_res"])
-        return [(ImageJob("dry run", crop["y"], low_res, [0], None, 1), 0)] * size
+        low_res = self._low_res(crop.image)
+        return [(ImageJob("dry run", crop.label, low_res, [0], None, 1), 0)] * size
 
     def _seed(self, row: Row) -> int:
         return stable_seed(self._flags.seed, row[0].name, row[1])
@@ -255,7 +255,7 @@ def missing_indices(folder: str, num_wanted: int, moments: SampleMoments | None)
     """Samples without a picture, and those that the float moments lack.
 
     Moments are written before pictures. So a picture that they do not count was drawn by another
-    tool, and with such pictures around there are no moments to keep (``moments`` is None).
+    tool, and with such pictures around there are no moments to keep (`moments` is None).
     """
     counted = range(num_wanted) if moments is None else moments.indices
     known = set(counted)

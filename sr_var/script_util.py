@@ -1,15 +1,22 @@
-"""From flags to networks and processes, and the files that remember a run's model flags.
+"""From flags to networks and processes: new ones, frozen mean nets, those to be tested.
 
-torch is imported when a network is made, so that scripts can parse and refuse first.
+An unknown flag is a TypeError, a value that makes no network or no process a ValueError. What the
+files of a run remember of its flags is read in `stored_flags`.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
+from ddpm.stored_flags import start_of_file
 from models.config import (
     UNetConfig,
     default_diffusion_channel_mult,
@@ -17,91 +24,90 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
-from sr_var.flags.nets import BaselineModelFlags
-from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
-from utils.script_util import defaults
+from models.unet import SuperResModel, UNetModel, VarianceModel
+from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
+from sr_var.flags.scripts import (
+    DataFlags,
+    MeanModelFlags,
+    MeanNetFlags,
+    SRDiffusionModelFlags,
+    TestFlags,
+    VarModelFlags,
+)
+from sr_var.mean_utils import batches_to_do, regression_test_data
+from sr_var.stored_flags import flags_of_checkpoint, identity_of
+from utils import dist_util
+from utils.debug_util import report_cost
+from utils.flags.groups import Compute
+from utils.loops.checkpoint import manifest_beside
+from utils.loops.data import TrainData
+from utils.loops.networks import compiled_for, load_checked
+from utils.process.errors import CheckpointError
+from utils.script_util import FlagValues, defaults
+from utils.test_util import TestLoop
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
-    from models.unet import SuperResModel, UNetModel, VarianceModel
+    from models.unet import UNetBase
+    from sr_var.data.folds import CrossFit
+    from sr_var.results.folder import ResultFolder
+    from utils.images.dataset import Entry
+    from utils.logger import RunLogger
+
+Log = Callable[[str], None]
 
 
-def mean_model_defaults() -> dict[str, Any]:
+def mean_model_defaults() -> FlagValues:
     """Flag → default of the mean net."""
     return defaults(MeanModelFlags)
 
 
-def var_model_defaults() -> dict[str, Any]:
+def var_model_defaults() -> FlagValues:
     """Flag → default of the variance net."""
     return defaults(VarModelFlags)
 
 
-def sr_model_and_diffusion_defaults() -> dict[str, Any]:
+def sr_model_and_diffusion_defaults() -> FlagValues:
     """Flag → default of the diffusion model: its network and its process."""
     return {**defaults(SRDiffusionModelFlags), **defaults(DiffusionFlags)}
 
 
 def create_mean_model(**flags: Any) -> UNetModel:
-    """The mean net of the flags (:class:`MeanModelFlags`; what is left out keeps its default).
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
-    """
-    from models.unet import UNetModel
-
-    return UNetModel(_regression_config(MeanModelFlags(**flags)))
+    """The mean net of the flags (`MeanModelFlags`; what is left out keeps its default)."""
+    return UNetModel(_config(MeanModelFlags(**flags), default_regression_channel_mult))
 
 
 def create_var_model(**flags: Any) -> VarianceModel:
-    """The variance net of the flags (:class:`VarModelFlags`).
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
-    """
-    from models.unet import VarianceModel
-
+    """The variance net of the flags (`VarModelFlags`)."""
     parsed = VarModelFlags(**flags)
     if parsed.predict_residual:
         raise ValueError("--predict_residual is for the mean net; leave it out for the variance")
-    return VarianceModel(_regression_config(parsed, last_layer_type=parsed.last_layer_type))
+    return VarianceModel(_config(parsed, default_regression_channel_mult))
 
 
 def create_baseline_model(**flags: Any) -> UNetModel:
-    """The one network of a baseline (:class:`BaselineModelFlags`), its outputs side by side.
+    """The one network of a baseline (`BaselineModelFlags`), its outputs side by side.
 
-    ``predict_residual`` is left to ``sr_var.baseline``: there are more outputs than inputs.
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network.
+    `predict_residual` is left to `sr_var.baseline`: there are more outputs than inputs.
     """
-    from models.unet import UNetModel
-
     parsed = BaselineModelFlags(**flags)
-    own = {"last_layer_type": "none", "predict_residual": False}
-    out_channels = parsed.out_channels * parsed.num_outputs
-    return UNetModel(_regression_config(parsed, out_channels=out_channels, **own))
+    own = {
+        "last_layer_type": "none",
+        "predict_residual": False,
+        "out_channels": parsed.out_channels * parsed.num_outputs,
+    }
+    return UNetModel(_config(parsed, default_regression_channel_mult, **own))
 
 
 def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, GaussianDiffusion]:
-    """The denoiser and the process of the flags.
-
-    Raises:
-        TypeError: for an unknown flag.
-        ValueError: for a value that makes no network or no process.
-    """
-    names = {field.name for field in dataclasses.fields(DiffusionFlags)}
-    process = {name: value for name, value in flags.items() if name in names}
-    rest = {name: value for name, value in flags.items() if name not in names}
-    diffusion_flags = DiffusionFlags(**process)
-    model = create_sr_model(learn_sigma=diffusion_flags.learn_sigma, **rest)
-    return model, create_diffusion(diffusion_flags)
+    """The denoiser and the process of the flags."""
+    names = [field.name for field in dataclasses.fields(DiffusionFlags) if field.name in flags]
+    process = DiffusionFlags(**{name: flags.pop(name) for name in names})
+    return create_sr_model(learn_sigma=process.learn_sigma, **flags), create_diffusion(process)
 
 
-def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> dict[str, Any]:
-    """The keywords of :func:`create_sr_model`.
+def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> FlagValues:
+    """The keywords of `create_sr_model`.
 
     Raises:
         ValueError: if a residual is asked of a network that predicts noise.
@@ -115,44 +121,215 @@ def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> dic
 
 
 def create_sr_model(*, learn_sigma: bool, **flags: Any) -> SuperResModel:
-    """The denoiser of :class:`SRDiffusionModelFlags`; twice the channels with ``learn_sigma``."""
-    from models.unet import SuperResModel
-
+    """The denoiser of `SRDiffusionModelFlags`; twice the channels with `learn_sigma`."""
     parsed = SRDiffusionModelFlags(**flags)
-    _check_factor(parsed.large_size, parsed.small_size)
-    own = {field.name for field in dataclasses.fields(UNetConfig)}
-    shared = {name: value for name, value in vars(parsed).items() if name in own}
-    shared |= {
-        "image_size": parsed.large_size,
+    own = {
         "model_channels": parsed.num_channels,
         "out_channels": 6 if learn_sigma else 3,
         "num_classes": parsed.num_classes if parsed.class_cond else None,
-        "attention_resolutions": parse_attention_resolutions(parsed.attention_resolutions),
-        "channel_mult": parse_channel_mult(parsed.channel_mult)
-        if parsed.channel_mult
-        else default_diffusion_channel_mult(parsed.large_size),
     }
-    return SuperResModel(UNetConfig(**shared))
+    return SuperResModel(_config(parsed, default_diffusion_channel_mult, **own))
 
 
-def _regression_config(flags: MeanModelFlags, **more: Any) -> UNetConfig:
-    _check_factor(flags.large_size, flags.small_size)
+def _config(
+    flags: MeanModelFlags | SRDiffusionModelFlags,
+    default_mult: Callable[[int], tuple[float, ...]],
+    **more: Any,
+) -> UNetConfig:
+    large, small = flags.sizes
+    if large < 1:
+        raise ValueError(f"--large_size {large} must be at least 1")
+    if small < 1 or large % small:
+        raise ValueError(f"--large_size {large} must be a multiple of --small_size {small}")
     own = {field.name for field in dataclasses.fields(UNetConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
     shared |= {
-        "image_size": flags.large_size,
+        "image_size": large,
         "attention_resolutions": parse_attention_resolutions(flags.attention_resolutions),
         "channel_mult": parse_channel_mult(flags.channel_mult)
         if flags.channel_mult
-        else default_regression_channel_mult(flags.large_size),
+        else default_mult(large),
     }
     return UNetConfig(**{**shared, **more})
 
 
-def _check_factor(large_size: int, small_size: int) -> None:
-    if large_size < 1:
-        raise ValueError(f"--large_size {large_size} must be at least 1")
-    if small_size < 1 or large_size % small_size:
-        raise ValueError(
-            f"--large_size {large_size} must be a multiple of --small_size {small_size}"
+_CREATE: dict[type[MeanModelFlags], Callable[..., UNetBase]] = {
+    MeanModelFlags: create_mean_model,
+    VarModelFlags: create_var_model,
+    BaselineModelFlags: create_baseline_model,
+}
+
+
+def _say_other_orientation(path: str, is_applied: bool, log: Log) -> None:
+    """Say so where a network was trained on images that were read another way up."""
+    made = manifest_beside(path).get("data")
+    stored = made.get("apply_orientation") if isinstance(made, dict) else None
+    if stored not in (None, is_applied):
+        log(
+            f"notice: {path} was trained with --apply_orientation {stored}, here it is "
+            f"{is_applied}; photographs that lie on their side there and not here are new to it"
         )
+
+
+def frozen_mean_net(
+    path: str,
+    args_file: str,
+    sizes: tuple[int, int],
+    compile: str,
+    log: Log,
+    *,
+    args_flag: str = "--mean_model_args_path",
+) -> torch.nn.Module:
+    """The mean net that the variance task stands on, built from its own stored flags.
+
+    `args_file` has them for a checkpoint whose manifest does not tell them; `args_flag` named it,
+    and is empty if nobody did. `sizes` are (large, small) of the task.
+
+    Raises:
+        CheckpointError: if a file is missing or does not fit, or the net is for other sizes.
+    """
+    if not path:
+        raise CheckpointError("--mean_model_path is empty; give the checkpoint of the mean net")
+    start = start_of_file(path)
+    flags = flags_of_checkpoint(
+        start, args_file, MeanModelFlags, log, path_flag=args_flag, must_exist=bool(args_flag)
+    )
+    net = MeanModelFlags(**flags)
+    if net.sizes != sizes:
+        raise CheckpointError(
+            f"the mean net {path} is for {net.small_size} → {net.large_size}, this run "
+            f"for {sizes[1]} → {sizes[0]}; name a mean net of these sizes"
+        )
+    create = partial(create_mean_model, **flags)
+    model = load_checked(create, path, net.precision, log, identity_of(net))
+    return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
+
+
+def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]:
+    """The checkpoints of the mean net, or of the nets of each fold.
+
+    Raises:
+        ValueError: if `--mean_model_path` and `--cross_fit` contradict each other.
+    """
+    is_pattern = FOLD_FIELD in flags.mean_model_path
+    if cross_fit is None and is_pattern:
+        raise ValueError(f"--mean_model_path {flags.mean_model_path}: give --cross_fit K with it")
+    if cross_fit is None:
+        return [flags.mean_model_path]
+    if not is_pattern:
+        raise ValueError(
+            f"--mean_model_path {flags.mean_model_path!r} must contain {FOLD_FIELD} with "
+            "--cross_fit: it stands for 0 to K - 1"
+        )
+    folds = map(str, range(cross_fit.num_folds))
+    return [flags.mean_model_path.replace(FOLD_FIELD, fold) for fold in folds]
+
+
+def frozen_means(
+    flags: MeanNetFlags,
+    cross_fit: CrossFit | None,
+    sizes: tuple[int, int],
+    compute: Compute,
+    log: Log,
+    args: argparse.Namespace,
+) -> torch.nn.Module:
+    """The frozen mean net; with a cross-fit, the nets of all folds as one (`FoldedMean`).
+
+    `args` is the command line: which flags it has, and how it reads images.
+
+    Raises:
+        ValueError: if the flags contradict each other.
+        CheckpointError: if a net is missing, does not fit, or has seen the fold it is for.
+    """
+    paths = mean_net_paths(flags, cross_fit)
+    args_flag = "--mean_model_args_path" if "mean_model_args_path" in args.given_flags else ""
+    for path in paths:
+        _say_other_orientation(path, args.apply_orientation, log)
+    load = partial(frozen_mean_net, sizes=sizes, compile=compute.compile, log=log)
+    if cross_fit is None:
+        return load(paths[0], flags.mean_model_args_path, args_flag=args_flag)
+    from sr_var.data.folds import FoldedMean
+
+    nets = []
+    for fold, path in enumerate(paths):
+        args_file = flags.mean_model_args_path.replace(FOLD_FIELD, str(fold))
+        cross_fit.require_unseen(fold, path, manifest_beside(path).get("state", {}))
+        nets.append(load(path, args_file, args_flag=args_flag))
+    return FoldedMean(nets)
+
+
+def report_leakage(
+    model: torch.nn.Module, data: TrainData, num_images: int, logger: RunLogger, step: int
+) -> None:
+    """Measure and log what the variance net is spared by cross-fitting; all processes join.
+
+    Nothing to measure without a cross-fit, or on no images.
+    """
+    from sr_var.data.folds import FoldedMean, measure_leakage
+
+    if not isinstance(model, FoldedMean) or not num_images:
+        return
+    device = dist_util.current_device()
+    found = measure_leakage(model.to(device), data.batches(0), num_images, device)
+    names = ("in_fold", "out_of_fold", "ratio")
+    logger.scalars({f"cross_fit/{name}": getattr(found, name) for name in names}, step)
+    logger.info(
+        f"squared residuals of {found.num_images} images, grey levels²: {found.in_fold:.4g} by the "
+        f"nets that saw them, {found.out_of_fold:.4g} by the one that did not; ratio "
+        f"{found.ratio:.3f}"
+    )
+
+
+def tested_model(
+    flags: MeanModelFlags, test: TestFlags, apply_orientation: bool, log: Log
+) -> torch.nn.Module:
+    """The network to test; `flags` are those of its checkpoint (`stored_flags.follow_net`).
+
+    Raises:
+        CheckpointError: if a file is missing or does not fit.
+    """
+    _say_other_orientation(test.model_path, apply_orientation, log)
+    create, identity = partial(_CREATE[type(flags)], **vars(flags)), identity_of(flags)
+    network = load_checked(create, test.model_path, flags.precision, log, identity)
+    device = dist_util.current_device()
+    return compiled_for(network, test.compile, device, log, is_trained=False)
+
+
+def run_test(
+    make_loop: Callable[..., TestLoop],
+    results: ResultFolder,
+    entries: Sequence[Entry],
+    sizes: tuple[int, int],
+    data_flags: DataFlags,
+    test: TestFlags,
+    logger: RunLogger,
+) -> bool:
+    """Test a network, or try it only, as the flags say; False if a signal stopped it.
+
+    Args:
+        make_loop: of its data, folder, and where to report.
+        results: of the test.
+        entries: all images; those that have results are left out.
+        sizes: (large, small) of the task.
+        data_flags: how images are read.
+        test: how to compute.
+        logger: receives notices and figures.
+
+    Raises:
+        DataError: if the results that are there are of other images.
+    """
+    batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, logger.info)
+    loop = make_loop(
+        data=regression_test_data(batches, data_flags, sizes),
+        results=results,
+        logger=logger,
+        num_items=sum(map(len, batches)),
+    )
+    if test.dry_run:
+        loop.dry_run()
+        return True
+    if test.debug_mode:
+        report_cost(loop.model, loop.device, logger.info)
+    is_done = loop.run_loop()
+    loop.stopwatch.save(results.seconds_path)
+    return is_done

@@ -1,6 +1,7 @@
 """What checkpoints of the super-resolving networks are, and which flags follow them.
 
-To be called once presets have been settled, before the flags are read.
+To be called once presets have been settled, before the flags are read. Flags that contradict a
+checkpoint are a CheckpointError (`ddpm.stored_flags.follow_checkpoint`).
 """
 
 from __future__ import annotations
@@ -11,26 +12,25 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from ddpm.flags import DiffusionFlags
-from ddpm.process import TRAINING_ONLY, denoiser_identity
+from ddpm.process import TRAINING_ONLY
 from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
 from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
-from utils.files.atomic import StrPath, write_text_atomic
-from utils.files.identity import Identity, differences, made_with
+from utils.files.atomic import JsonObject, StrPath, write_text_atomic
+from utils.files.records import Identity, differences, made_with
 from utils.files.storage import is_file
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
-from utils.script_util import defaults, flags_of, free_flags
-from utils.untrusted.pickle_arrays import brief
+from utils.script_util import FlagValues, defaults, flags_of, free_flags
+from utils.untrusted.pickle_machine import brief
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
+Log = Callable[[str], None]
 _FILE_NAMES = {
     MeanModelFlags: "mean_model_args.pkl",
     VarModelFlags: "var_model_args.pkl",
@@ -39,21 +39,18 @@ _FILE_NAMES = {
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
 _ADDED = frozenset({"use_bf16", "predict_residual"})
 # what the images, low-res and high-res, ask of every network here
-_OF_IMAGES = MappingProxyType({"in_channels": 3, "out_channels": 3, "dims": 2})
-
-
-_CLASSES = MappingProxyType(
-    {
-        MeanModelFlags: "UNetModel",
-        VarModelFlags: "VarianceModel",
-        BaselineModelFlags: "UNetModel",
-    }
-)
+_OF_IMAGES = (("in_channels", 3), ("out_channels", 3), ("dims", 2))
+_FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
+_IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
 
 
 def identity_of(flags: MeanModelFlags) -> Identity:
     """What the checkpoints of a network are: its class and flags."""
-    return Identity(_CLASSES[type(flags)], dict(vars(flags)), free=free_flags(type(flags)))
+    return Identity(_class_of(type(flags)), dict(vars(flags)), free=free_flags(type(flags)))
+
+
+def _class_of(flags_class: type[MeanModelFlags]) -> str:
+    return "VarianceModel" if issubclass(flags_class, VarModelFlags) else "UNetModel"
 
 
 def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
@@ -62,7 +59,7 @@ def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
 
 
 def save_model_args(path: str, flags: MeanModelFlags) -> None:
-    """Writes the flags as a pickle and, beside it, as JSON to read.
+    """Write the flags as a pickle and, beside it, as JSON to read.
 
     Those that the original toolkit lacks are left out where they have their defaults. Flags of
     another model that are there already get a new name, so that its run can be rescued.
@@ -79,9 +76,7 @@ def save_model_args(path: str, flags: MeanModelFlags) -> None:
     write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(stored, indent=1))
 
 
-def load_model_args(
-    path: str, flags_class: type[MeanModelFlags], log: Callable[[str], None] = print
-) -> dict[str, Any]:
+def load_model_args(path: str, flags_class: type[MeanModelFlags], log: Log = print) -> FlagValues:
     """The stored flags; a flag that the file lacks keeps its default.
 
     Raises:
@@ -107,11 +102,8 @@ def load_model_args(
 
 
 def _checked(
-    stored: Mapping[str, Any],
-    flags_class: type[MeanModelFlags],
-    source: str,
-    log: Callable[[str], None],
-) -> dict[str, Any]:
+    stored: FlagValues, flags_class: type[MeanModelFlags], source: str, log: Log
+) -> FlagValues:
     known = {one.name: one for one in flags_of(flags_class)}
     unknown = sorted(stored.keys() - known.keys())
     if unknown:
@@ -126,9 +118,9 @@ def _checked(
     return flags
 
 
-def problem_with_images(flags: Mapping[str, Any]) -> str:
+def problem_with_images(flags: Mapping[str, object]) -> str:
     """What a network of the flags could not do with RGB images; empty if nothing."""
-    for name, needed in _OF_IMAGES.items():
+    for name, needed in _OF_IMAGES:
         if flags[name] != needed:
             return (
                 f"{name} {flags[name]} does not fit the images, which are RGB in two dimensions: "
@@ -141,27 +133,20 @@ def flags_of_checkpoint(
     start: Start,
     path: str,
     flags_class: type[MeanModelFlags],
-    log: Callable[[str], None],
+    log: Log,
     *,
     path_flag: str = "",
     must_exist: bool = False,
-) -> dict[str, Any]:
+) -> FlagValues:
     """The flags that the network of a checkpoint was made with.
 
     Those in the manifest; of an earlier version's or another tool's checkpoint those in the file
-    of model flags.
-
-    Args:
-        start: the checkpoint.
-        path: of the file of model flags.
-        flags_class: whose flags.
-        log: receives notices.
-        path_flag: the flag that named the file, or its folder; empty: nobody did, and the file may
-            be that of another run.
-        must_exist: whether a missing file is an error also where the manifest has the flags.
+    of model flags at `path`. `path_flag` named that file or its folder; where it is empty, nobody
+    did, and the file may be that of another run. With `must_exist` a missing file is an error also
+    where the manifest has the flags.
 
     Raises:
-        CheckpointError: as :func:`load_model_args`, or if manifest and file tell of two networks.
+        CheckpointError: as `load_model_args`, or if manifest and file tell of two networks.
     """
     made = made_with(start.manifest)
     if not made:
@@ -189,15 +174,12 @@ def flags_of_checkpoint(
 
 
 def refuse_other_setting(
-    state: Mapping[str, Any], name: str, value: Any, before: Any = None
+    state: JsonObject, name: str, value: object, before: object = None
 ) -> None:
-    """Refuses to resume a run with a setting that it was not begun with.
+    """Refuse to resume a run with a setting that it was not begun with.
 
-    Args:
-        state: stored with the checkpoint; empty for a fresh start or a file of another tool.
-        name: key of the setting.
-        value: of this run, JSON types.
-        before: of a checkpoint that lacks the key.
+    `state` is stored with the checkpoint, empty for a fresh start or a file of another tool; a
+    checkpoint that lacks the key has the value `before`. Values are of JSON types.
 
     Raises:
         CheckpointError: names both values.
@@ -210,9 +192,7 @@ def refuse_other_setting(
 
 
 def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
-    """Reads a pickled dict of model flags.
-
-    Numpy scalars become Python numbers.
+    """Read a pickled dict of model flags; numpy scalars become Python numbers.
 
     Raises:
         UnsafePickleError: see `load_pickle`.
@@ -233,32 +213,13 @@ def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
     return flags
 
 
-_FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
-_IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
-
-
-def sr_identity(
-    flags: SRDiffusionModelFlags, process: DiffusionFlags, *, is_training: bool
-) -> Identity:
-    """What the checkpoints of the denoiser are (``denoiser_identity``)."""
-    return denoiser_identity("SuperResModel", flags, process, is_training=is_training)
-
-
 def follow_run(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a training, which follow the checkpoint that it starts from.
-
-    Raises:
-        CheckpointError: for flags that contradict the run to resume.
-    """
+    """The arguments of a training of the denoiser, which follow the checkpoint it starts from."""
     return follow_checkpoint(args, start_of_run(args, args.model_save_dir), _FLAGS)
 
 
 def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a script that uses the denoiser of ``--model_path``.
-
-    Raises:
-        CheckpointError: for flags that contradict it.
-    """
+    """The arguments of a script that uses the denoiser of `--model_path`."""
     return follow_checkpoint(args, start_of_file(args.model_path), _IN_USE)
 
 
@@ -276,7 +237,10 @@ def follow_net_run(
     start = start_of_run(args, args.model_save_dir)
     if start.is_resumed:
         return _follow_net(args, start, flags_class)
-    args = follow_checkpoint(args, start, flags_of(flags_class))
+    network = start.manifest.get("network")
+    made = network.get("class") if isinstance(network, dict) else None
+    if made in (None, _class_of(flags_class)):  # else who loads it says that it does not fit
+        args = follow_checkpoint(args, start, flags_of(flags_class))
     problem = problem_with_images(vars(args))
     if problem:
         raise ValueError(f"--{problem}")
@@ -284,11 +248,7 @@ def follow_net_run(
 
 
 def follow_net(args: argparse.Namespace, flags_class: type[MeanModelFlags]) -> argparse.Namespace:
-    """The arguments of a script that tests the net of `--model_path`, whose model flags count.
-
-    Raises:
-        CheckpointError: as :func:`follow_net_run`.
-    """
+    """The arguments of a script that tests the net of `--model_path`, whose model flags count."""
     return _follow_net(args, start_of_file(args.model_path), flags_class)
 
 

@@ -6,17 +6,20 @@ variance plus the squared error of m̂ (docs/theory.md, eq. 4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from sr_var.data.folds import CrossFit, FoldedInput
+from sr_var.data.pairs import Photographs
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
 from sr_var.stored_flags import refuse_other_setting
-from utils.files.atomic import sha256_of
+from utils.files.atomic import JsonObject, sha256_of
 from utils.images.pixels import require_finite, to_hwc
 from utils.loops.data import batch_slice
 from utils.metrics import HALF_RANGE_255
@@ -25,16 +28,12 @@ from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 from utils.untrusted.pickles import dump_pickle
 
-if TYPE_CHECKING:
-    from sr_var.data.folds import CrossFit
-
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
-# variances are computed in units of [-1, 1] squared and stored in squared grey levels
 
 
 def check_loss(loss: str, last_layer_type: str) -> None:
-    """Refuses a loss that divides by what may be 0 or negative."""
+    """Refuse a loss that divides by what may be 0 or negative."""
     if loss == ITAKURA_SAITO and last_layer_type == "none":
         raise ValueError(
             f"--loss {ITAKURA_SAITO} divides by the variance; give --last_layer_type softplus "
@@ -42,18 +41,15 @@ def check_loss(loss: str, last_layer_type: str) -> None:
         )
 
 
-def with_mean(mean_model: torch.nn.Module, net_input: Any) -> torch.Tensor:
+def with_mean(mean_model: torch.nn.Module, net_input: Tensor | FoldedInput) -> Tensor:
     """What the variance net sees: the low-res image and the frozen net's mean, (N, 6, H, H).
 
-    Args:
-        mean_model: a mean net, or those of cross-fitting (``FoldedMean``).
-        net_input: (N, 3, H, H) upsampled low-res images; or, for the net of each image's fold, a
-            dict of them and the folds (``sr_var.data.pairs.load_regression_data``).
+    `net_input`: (N, 3, H, H) upsampled low-res images; with their folds, each meets its net
+    (`FoldedMean`).
     """
-    is_folded = isinstance(net_input, dict)
-    low_res_up: torch.Tensor = net_input["low_res"] if is_folded else net_input
+    low_res_up, *fold = net_input if isinstance(net_input, FoldedInput) else (net_input,)
     with torch.inference_mode():
-        mean = mean_model(low_res_up, net_input["fold"]) if is_folded else mean_model(low_res_up)
+        mean = mean_model(low_res_up, *fold)
     return torch.cat([low_res_up, mean.to(low_res_up.dtype)], dim=1)
 
 
@@ -62,13 +58,11 @@ def digests(paths: Sequence[str]) -> list[str]:
     return [sha256_of(path) for path in paths]
 
 
-def require_same_mean(state: Mapping[str, Any], mean_digests: Sequence[str], what: str) -> None:
-    """Refuses a mean net that a variance net was not trained on.
+def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str) -> None:
+    """Refuse a mean net that `what`, a variance net, was not trained on.
 
-    Args:
-        state: stored with the variance net; one of another tool or version says nothing.
-        mean_digests: of the mean net that is given, or of those of all folds.
-        what: the variance net, for the message.
+    Its `state` is stored with it; one of another tool or version says nothing. `mean_digests` are
+    of the mean net that is given, or of those of all folds.
 
     Raises:
         CheckpointError: names both sides.
@@ -89,13 +83,10 @@ def require_same_mean(state: Mapping[str, Any], mean_digests: Sequence[str], wha
 class SRVarTrainLoop(TrainLoop):
     """Squared error, or another loss with its minimiser, against the mean net's squared residual.
 
-    Args:
-        mean_model: frozen here, in evaluation mode.
-        loss: ``squared_error`` or ``itakura_saito``; the latter for a positive model.
-        cross_fit: whose residuals the data ask for; stored with the checkpoints.
-        mean_digests: sha256 of the mean net's file (of each fold's), stored with the checkpoints:
-            the variance is that of this mean's residuals.
-        rest: of :class:`TrainLoop`; batch and label as for the mean net.
+    `mean_model` is frozen here, in evaluation mode; `loss` is `squared_error` or, for a positive
+    model, `itakura_saito`. Stored with the checkpoints: `cross_fit`, whose residuals the data ask
+    for, and `mean_digests`, the sha256 of the mean net's file (of each fold's), since the variance
+    is that of this mean's residuals. Batch and label as for the mean net.
     """
 
     def __init__(
@@ -112,7 +103,9 @@ class SRVarTrainLoop(TrainLoop):
         super().__init__(**rest)
         self.mean_model = mean_model.to(self.device).eval().requires_grad_(False)
 
-    def compute_loss(self, micro_input: Any, micro_label: Any) -> tuple[torch.Tensor, Any]:
+    def compute_loss(
+        self, micro_input: Tensor | FoldedInput, micro_label: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Mean of (v(x, m̂(x)) − r²)², r = y − m̂(x); or of the Itakura–Saito loss of v and r²."""
         net_input = with_mean(self.mean_model, micro_input)
         residual = micro_label - net_input[:, micro_label.shape[1] :]
@@ -120,18 +113,20 @@ class SRVarTrainLoop(TrainLoop):
         loss = itakura_saito if self._loss == ITAKURA_SAITO else torch.nn.functional.mse_loss
         return loss(output.float(), residual.square()), output
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> JsonObject:
         """What the weights depend on beside the flags of the network."""
         own = {"loss": self._loss, "cross_fit": self._cross_fit}
         return {**own, MEAN_KEY: self._mean_digests}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Refuses to go on with another loss or other residuals."""
+    def load_extra_state(self, state: JsonObject) -> None:
+        """Refuse to go on with another loss or other residuals."""
         refuse_other_setting(state, "loss", self._loss, before=SQUARED_ERROR)
         refuse_other_setting(state, "cross_fit", self._cross_fit)
         require_same_mean(state, self._mean_digests, "the run to resume")
 
-    def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
+    def _post_process(
+        self, micro_input: Tensor | FoldedInput, micro_label: Tensor, micro_output: Tensor, i: int
+    ) -> None:
         if i == 0 and self.is_image_step:
             net_input = with_mean(self.mean_model, batch_slice(micro_input, 0, PICTURES_IN_STRIP))
             label = micro_label[:PICTURES_IN_STRIP]
@@ -140,6 +135,12 @@ class SRVarTrainLoop(TrainLoop):
             scale = torch.maximum(error.max(), std.max()).clamp(min=1e-6) / 2
             picture = strip(net_input[:, :3], std / scale - 1, error / scale - 1)
             self.logger.image("low_res | std | abs_error", picture, self.step)
+
+
+def save_variance(path: str, variance: torch.Tensor) -> None:
+    """Write (3, H, H) in units of [-1, 1] squared as float32 squared grey levels, HWC."""
+    require_finite(variance, path)
+    dump_pickle(to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32), path)
 
 
 def var_result_folder(
@@ -156,27 +157,19 @@ def var_result_folder(
 
 
 class SRVarTestLoop(TestLoop):
-    """Writes the variance of every image: float32 squared grey levels, HWC, not clipped.
-
-    Args:
-        mean_model: the frozen mean net.
-        results: where to.
-        rest: of :class:`TestLoop`.
-    """
+    """Writes the variance of every image: float32 squared grey levels, HWC, not clipped."""
 
     def __init__(self, *, mean_model: torch.nn.Module, results: ResultFolder, **rest: Any) -> None:
         super().__init__(**rest)
         self.mean_model = mean_model.to(self.device).eval()
         self._results = results
 
-    def forward(self, batch: Any, batch_kwargs: Any) -> Any:
+    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
         """The variance in units of [-1, 1] squared, (N, 3, H, H)."""
-        return self.model(with_mean(self.mean_model, batch))
+        variance: Tensor = self.model(with_mean(self.mean_model, batch))
+        return variance
 
-    def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
-        for i, name in enumerate(batch_kwargs["name"]):
+    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
+        for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, batch[i])
-            path = self._results.path(name, self._results.file_names[0])
-            require_finite(output[i], path)
-            variance = to_hwc(output[i].float() * HALF_RANGE_255**2).astype(np.float32)
-            dump_pickle(variance, path)
+            save_variance(self._results.path(name, self._results.file_names[0]), output[i])

@@ -26,33 +26,25 @@ FILES = {
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.utils.data import Dataset
 
-from utils.loops.data import ItemKey
+from utils.loops.data import ItemKey, Pair
 
 
-class Numbers(Dataset[Any]):
+class Numbers(Dataset[Pair]):
     """512 pairs; an item is a function of its index."""
 
     def __len__(self) -> int:
         return 512
 
-    def __getitem__(self, key: ItemKey) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, key: ItemKey) -> Pair:
         _, _, index = key
         generator = torch.Generator().manual_seed(index)
         x = torch.rand(1, generator=generator) * 2 - 1
         is_tail = torch.rand(1, generator=generator) < 0.25
         noise = torch.where(is_tail, torch.tensor([4.0]), torch.tensor([0.0]))
         return x, x + noise
-
-
-def pairs(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """A collated batch is already (input, label)."""
-    x, y = batch
-    return x, y
 ''',
     "median/median_loops.py": '''
 """The loops of the task: what the loss is, and what is reported and written."""
@@ -146,19 +138,19 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from median.median_data import Numbers, pairs
+    from median.median_data import Numbers
     from median.median_loops import MedianTestLoop, MedianTrainLoop
     from utils.loops.data import TrainData
     from utils.runs.start import started
 
     with started(args, train) as run:
         model = create_model(flags.width)
-        data = TrainData(Numbers(), train.batch_size, pairs, seed=train.seed)
+        data = TrainData(Numbers(), train.batch_size, seed=train.seed)
         loop = MedianTrainLoop(model=model, data=data, logger=run.logger, **train.common())
         run.is_done = loop.run_loop()
         if run.is_done:
             os.makedirs(flags.output_dir, exist_ok=True)
-            grid = [(x[:, None], {}) for x in torch.linspace(-1, 1, 9).split(4)]
+            grid = [(x[:, None], None) for x in torch.linspace(-1, 1, 9).split(4)]
             MedianTestLoop(model=model, data=grid, output_dir=flags.output_dir).run_loop()
     return run.exit_code
 

@@ -1,4 +1,4 @@
-"""What ``--debug_mode`` and ``--dry_run`` print: parameter count and memory."""
+"""What `--debug_mode` and `--dry_run` print: parameter count and memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def describe_memory(device: torch.device) -> str:
-    """One line on the memory in use: of the GPU, by ``pynvml`` where its driver library is there,
-    else by ``torch.cuda``; on a CPU the peak of this process.
+    """One line on the memory in use: of the GPU, by `pynvml` where its driver library is there,
+    else by `torch.cuda`; on a CPU the peak of this process.
     """
     if device.type != "cuda":
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -29,7 +29,7 @@ def describe_memory(device: torch.device) -> str:
 
 
 def _driver_memory(device: torch.device) -> tuple[int, int] | None:
-    """Bytes used and in all, from the driver; None where ``pynvml`` or its library is missing."""
+    """Bytes used and in all, from the driver; None where `pynvml` or its library is missing."""
     try:
         import pynvml
     except ImportError:

@@ -1,7 +1,7 @@
 """Who am I among the processes, and the few collective operations the loops need.
 
 One process without any launcher needs no process group: every function here then answers for a
-world of one. Started by a launcher (``utils.machine.launch``), the group is gloo on CPUs and NCCL
+world of one. Started by a launcher (`utils.machine.launch`), the group is gloo on CPUs and NCCL
 on GPUs.
 """
 
@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from utils.machine.launch import Launch, has_own_gpu, set_rendezvous
-from utils.process import exit as exit_util
+from utils.process.errors import skip_teardown
 
 _TIMEOUT = timedelta(minutes=30)
 # Until the process ends: a network that outlives the block holds the group, too, and would destroy
@@ -33,7 +33,7 @@ def alone(launch: Launch) -> Launch:
 
 @contextlib.contextmanager
 def process_group(launch: Launch) -> Iterator[torch.device]:
-    """Joins the process group (if there is more than one process) and yields this rank's device."""
+    """Join the process group (if there is more than one process) and yield this rank's device."""
     device = pick_device(launch.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -51,7 +51,7 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
         timeout=_TIMEOUT,
     )
     _groups_kept.append(dist.group.WORLD)
-    exit_util.skip_teardown()
+    skip_teardown()
     try:
         yield device
     finally:
@@ -86,7 +86,7 @@ def pick_device(local_rank: int = 0) -> torch.device:
 
 
 def current_device() -> torch.device:
-    """The device set by :func:`process_group`, or the default one outside of it."""
+    """The device set by `process_group`, or the default one outside of it."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
@@ -113,7 +113,7 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
+    """Wait until every process is here."""
     any_rank(False)
 
 
@@ -136,10 +136,10 @@ def any_rank(condition: bool) -> bool:
 
 
 def raise_together(error: Exception | None) -> None:
-    """Ends all processes when one of them failed, so that none waits for it for ever.
+    """End all processes when one of them failed, so that none waits for it for ever.
 
     Raises:
-        Exception: this rank's own error; on the others a ``RuntimeError`` that points to it.
+        Exception: this rank's own error; on the others a `RuntimeError` that points to it.
     """
     failed = any_rank(error is not None)
     if error is not None:
@@ -159,7 +159,7 @@ def gather_tensors(values: torch.Tensor) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrites the tensors on every rank with rank 0's, one message per dtype."""
+    """Overwrite the tensors on every rank with rank 0's, one message per dtype."""
     if not is_distributed():
         return
     groups: dict[torch.dtype, list[torch.Tensor]] = {}

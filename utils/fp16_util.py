@@ -7,7 +7,6 @@ here waits for the device: whether a step overflowed is decided, acted on and co
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ class MixedPrecisionTrainer:
     """Optimises a model through fp32 master parameters with AdamW.
 
     A parameter that is fp32 already is its own master. Where one is fp16 the loss is scaled by
-    2^lg_loss_scale, which grows by ``fp16_scale_growth`` a step and drops by 1 on an overflow. A
+    2^lg_loss_scale, which grows by `fp16_scale_growth` a step and drops by 1 on an overflow. A
     step whose gradient is not finite changes no parameter and no optimizer state.
     """
 
@@ -52,12 +51,12 @@ class MixedPrecisionTrainer:
         )
 
     def zero_grad(self) -> None:
-        """Forgets the gradients of the model and of the masters."""
+        """Forget the gradients of the model and of the masters."""
         for parameter in (*self._params, *self.masters):
             parameter.grad = None
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Accumulates the gradient of the scaled loss; not finite where the loss is not."""
+        """Accumulate the gradient of the scaled loss; not finite where the loss is not."""
         # a factor of 1, or NaN: a bad loss may have a finite gradient, or be one rank's alone
         scale = 1 + 0 * loss.detach()
         if self.has_loss_scale:
@@ -69,7 +68,7 @@ class MixedPrecisionTrainer:
         """One optimizer step from the accumulated gradients.
 
         Returns:
-            ``grad_norm`` (2-norm of the unscaled gradient) and ``lg_loss_scale`` before the step,
+            `grad_norm` (2-norm of the unscaled gradient) and `lg_loss_scale` before the step,
             as scalars on the device.
         """
         grads = self._unscaled_master_grads()
@@ -110,7 +109,7 @@ class MixedPrecisionTrainer:
 
     def state_dict_of(self, tensors: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The model's state_dict in fp32, with the given tensors in place of its parameters."""
-        state: dict[str, Any] = self.model.state_dict()
+        state: dict[str, torch.Tensor] = self.model.state_dict()
         state.update(zip(self.names, tensors, strict=True))
         return {
             name: value.detach().float() if value.is_floating_point() else value.detach()
@@ -118,12 +117,12 @@ class MixedPrecisionTrainer:
         }
 
     def model_state_dict(self) -> dict[str, torch.Tensor]:
-        """The fp32 state_dict that goes into ``modelNNNNNN.pt``."""
+        """The fp32 state_dict that goes into `modelNNNNNN.pt`."""
         return self.state_dict_of(self.masters)
 
     @torch.no_grad()
     def take_masters_from(self, state: dict[str, torch.Tensor]) -> None:
-        """Sets masters and model from an fp32 state_dict (already checked against the model)."""
+        """Set masters and model from an fp32 state_dict (already checked against the model)."""
         for name, master in zip(self.names, self.masters, strict=True):
             master.copy_(state[name])
         self._copy_masters_to_model()
@@ -143,7 +142,7 @@ class MixedPrecisionTrainer:
         return {"lg_loss_scale": float(self.lg_loss_scale), **counts}
 
     def load_scale_state(self, state: dict[str, float]) -> None:
-        """The inverse of :meth:`scale_state`; missing entries keep their start values."""
+        """The inverse of `scale_state`; missing entries keep their start values."""
         for name in self.scale_state():
             if name in state:
                 getattr(self, name).fill_(state[name])

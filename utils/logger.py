@@ -1,4 +1,4 @@
-"""One run's log: ``logs.txt``, TensorBoard events and ``args.json`` of one folder.
+"""One run's log: `logs.txt`, TensorBoard events and `args.json` of one folder.
 
 A logger is an object that the script makes and hands on; there is no global one. It knows nothing
 of ranks or training: a process that should stay silent gets a logger without a folder. A disk that
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ from utils.files.atomic import write_json_atomic
 from utils.files.storage import make_folder
 from utils.process.console import show
 
+_SECONDS_BETWEEN_FLUSHES = 30.0
+
 
 class RunLogger:
     """Writes lines, scalars and pictures of a run.
@@ -32,7 +35,7 @@ class RunLogger:
         is_quiet: print nothing either (every rank but the first).
 
     Raises:
-        StorageError: if no folder can be there, see ``utils.files.storage.make_folder``.
+        StorageError: if no folder can be there, see `utils.files.storage.make_folder`.
     """
 
     def __init__(self, log_dir: str | None = None, *, is_quiet: bool = False) -> None:
@@ -41,6 +44,7 @@ class RunLogger:
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._events: Any = None
+        self._flushed = time.monotonic()
         self._last_step: int | None = None
         self._file = None
         self._has_failed = False
@@ -54,29 +58,29 @@ class RunLogger:
             )
 
     def info(self, line: str) -> None:
-        """Prints a line and appends it, with the time, to ``logs.txt``."""
+        """Print a line and append it, with the time, to `logs.txt`."""
         if not self._is_quiet:
             show(line, sys.stdout, tqdm.write)
         self.note(line)
 
     def remind(self, line: str) -> None:
-        """Prints a line now and once more at the end, where nobody overlooks it."""
+        """Print a line now and once more at the end, where nobody overlooks it."""
         self.info(line)
         self._reminders.append(line)
 
     def note(self, line: str) -> None:
-        """Appends a line to ``logs.txt`` without printing it."""
+        """Append a line to `logs.txt` without printing it."""
         if self._file is not None:
             with self._surviving("logs.txt"):
                 self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
-    def write_args(self, args: Mapping[str, Any], file_name: str = "args.json") -> None:
-        """Writes what the run was started with."""
+    def write_args(self, args: Mapping[str, object], file_name: str = "args.json") -> None:
+        """Write what the run was started with."""
         if self.log_dir is not None:
             write_json_atomic(os.path.join(self.log_dir, file_name), dict(args))
 
     def add(self, key: str, value: torch.Tensor | float) -> None:
-        """Adds a value to the running mean of ``key``; a tensor stays on its device, detached."""
+        """Add a value to the running mean of `key`; a tensor stays on its device, detached."""
         tensor = torch.as_tensor(value, dtype=torch.float32).detach()
         self._sums[key] = self._sums[key] + tensor if key in self._sums else tensor.clone()
         self._counts[key] = self._counts.get(key, 0) + 1
@@ -92,38 +96,58 @@ class RunLogger:
         return keys, means
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Sends numbers to TensorBoard."""
-        with self._surviving("TensorBoard events"):
-            for key, value in values.items():
-                if self._event_log() is not None:
-                    self._event_log().scalar(key, value, step)
+        """Send numbers to TensorBoard."""
+        if self.log_dir is None:
+            return
+        from tensorboardX import summary
+
+        for key, value in values.items():
+            self._send(step, summary=summary.scalar(key, value))
 
     def image(self, tag: str, image_uint8: npt.NDArray[np.uint8], step: int) -> None:
-        """Sends one HWC uint8 picture to TensorBoard."""
-        with self._surviving("TensorBoard events"):
-            if self._event_log() is not None:
-                self._event_log().image(tag, image_uint8, step)
+        """Send one HWC uint8 picture to TensorBoard."""
+        if self.log_dir is None:
+            return
+        from tensorboardX import summary
+
+        self._send(step, summary=summary.image(tag, image_uint8, dataformats="HWC"))
 
     def forget_after(self, step: int) -> None:
-        """Lets TensorBoard drop what an earlier run sent to this folder for steps beyond ``step``.
+        """Let TensorBoard drop what an earlier run sent to this folder for steps beyond `step`.
 
         To be called before anything is sent; nothing happens unless something is.
         """
         self._last_step = step
 
-    def _event_log(self) -> Any:
-        if self._events is None and self.log_dir is not None and not self._has_failed:
-            from utils.files.events import EventLog
+    def _send(self, step: int, **content: Any) -> None:
+        """Write an event itself: tensorboardX's `SummaryWriter` leaves that to a thread.
 
-            self._events = EventLog(self.log_dir)
+        Once a full disk has ended the thread, its queue fills up and whoever logs waits for ever.
+        """
+        if self.log_dir is None or self._has_failed:
+            return
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        with self._surviving("TensorBoard events"):
+            if self._events is None:
+                # a run that is started again within a second must not overwrite the file of the
+                # one before, and readers go by the order of the names
+                suffix = f".{time.time_ns()}.{secrets.token_hex(4)}"
+                self._events = EventsWriter(os.path.join(self.log_dir, "events"), suffix)
             if self._last_step is not None:
-                self._events.restart(self._last_step + 1)
+                start, first = SessionLog(status=SessionLog.START), self._last_step + 1
+                event = Event(wall_time=time.time(), step=first, session_log=start)
+                self._events.write_event(event)
                 self._last_step = None
-        return self._events
+            self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+            if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
     @contextlib.contextmanager
     def _surviving(self, what: str) -> Iterator[None]:
-        """Says once that the disk refused; an event file may have ended in mid-record then."""
+        """Say once that the disk refused; an event file may have ended in mid-record then."""
         try:
             yield
         except OSError as error:
@@ -140,7 +164,7 @@ class RunLogger:
                 )
 
     def close(self) -> None:
-        """Says the reminders; flushes and closes the files."""
+        """Say the reminders; flush and close the files."""
         for line in self._reminders:
             self.info(line)
         self._reminders = []

@@ -1,7 +1,7 @@
 """Errors between arrays and streaming moments, in float64 with explicit units.
 
-Not for statistics of a particular task, nor for tensors. Every function takes arrays of any real
-dtype and computes in float64: differences of uint8 arrays wrap around otherwise.
+Every function takes arrays of any real dtype and computes in float64: differences of uint8 arrays
+wrap around otherwise. Arrays of different shapes, or without elements, are a ValueError.
 """
 
 from __future__ import annotations
@@ -25,21 +25,13 @@ MIN_SSIM_SIDE = 2 * _SSIM_RADIUS + 1
 
 
 def mse(reference: ArrayLike, estimate: ArrayLike) -> float:
-    """Mean squared error, mean((estimate - reference)²), in squared units of the arrays.
-
-    Raises:
-        ValueError: different shapes, or no elements.
-    """
+    """Mean squared error, mean((estimate - reference)²), in squared units of the arrays."""
     difference = _difference(reference, estimate)
     return float(np.mean(difference * difference))
 
 
 def mean_abs_error(reference: ArrayLike, estimate: ArrayLike) -> float:
-    """Mean absolute error, mean(|estimate - reference|), in units of the arrays.
-
-    Raises:
-        ValueError: different shapes, or no elements.
-    """
+    """Mean absolute error, mean(|estimate - reference|), in units of the arrays."""
     return float(np.mean(np.abs(_difference(reference, estimate))))
 
 
@@ -53,10 +45,9 @@ def psnr(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = WHITE
             belongs to the format; the maximum of a dark image would add decibels to its error.
 
     Raises:
-        ValueError: different shapes, no elements, or a range that is not positive.
+        ValueError: a range that is not positive.
     """
-    if not data_range > 0.0:
-        raise ValueError(f"data_range {data_range}: give 255 for grey levels, 2 for [-1, 1]")
+    _require_range(data_range)
     error = mse(reference, estimate)
     return math.inf if error == 0.0 else 10.0 * math.log10(data_range**2 / error)
 
@@ -83,8 +74,7 @@ def ssim(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = WHITE
     """
     from scipy import ndimage  # slow to import; decoding workers need the other figures only
 
-    if not data_range > 0.0:
-        raise ValueError(f"data_range {data_range}: give 255 for grey levels, 2 for [-1, 1]")
+    _require_range(data_range)
     _difference(reference, estimate)
     x, y = (np.asarray(array, dtype=np.float64) for array in (reference, estimate))
     if x.ndim not in (2, 3) or min(x.shape[:2]) < MIN_SSIM_SIDE:
@@ -112,15 +102,17 @@ def nmse(reference: ArrayLike, estimate: ArrayLike) -> float:
     """Normalised squared error ‖reference - estimate‖² / ‖reference‖², without unit.
 
     Zero for equal arrays, infinite where only the reference is zero everywhere.
-
-    Raises:
-        ValueError: different shapes, or no elements.
     """
     error = float(np.sum(_difference(reference, estimate) ** 2))
     norm = float(np.sum(np.asarray(reference, dtype=np.float64) ** 2))
     if norm == 0.0:
         return 0.0 if error == 0.0 else math.inf
     return error / norm
+
+
+def _require_range(data_range: float) -> None:
+    if not data_range > 0.0:
+        raise ValueError(f"data_range {data_range}: give 255 for grey levels, 2 for [-1, 1]")
 
 
 def _difference(reference: ArrayLike, estimate: ArrayLike) -> Float64Array:
@@ -168,22 +160,13 @@ class Moments:
         mean = values.mean(axis=0)
         deviation = values - mean
         square = deviation * deviation
-        return cls(
-            count=values.shape[0],
-            mean=np.asarray(mean),
-            m2=np.asarray(square.sum(axis=0)),
-            m3=np.asarray((square * deviation).sum(axis=0)),
-            m4=np.asarray((square * square).sum(axis=0)),
-        )
+        powers = square, square * deviation, square * square
+        sums = (np.asarray(power.sum(axis=0)) for power in powers)
+        return cls(values.shape[0], np.asarray(mean), *sums)
 
     @classmethod
     def from_central_moments(
-        cls,
-        count: int,
-        mean: ArrayLike,
-        variance: ArrayLike,
-        third: ArrayLike,
-        fourth: ArrayLike,
+        cls, count: int, mean: ArrayLike, variance: ArrayLike, third: ArrayLike, fourth: ArrayLike
     ) -> Moments:
         """The moments behind stored statistics: the inverse of the properties of these names.
 
@@ -201,11 +184,7 @@ class Moments:
 
     @staticmethod
     def merge(a: Moments, b: Moments) -> Moments:
-        """The moments of both sets of samples together.
-
-        Raises:
-            ValueError: different shapes.
-        """
+        """The moments of both sets of samples, of one shape, together."""
         if a.mean.shape != b.mean.shape:
             raise ValueError(f"cannot merge moments of shapes {a.mean.shape} and {b.mean.shape}")
         n_a, n_b = float(a.count), float(b.count)

@@ -1,6 +1,6 @@
 """Command-line flags made from dataclasses: one field, one flag, one help text, one default.
 
-Imports neither torch nor numpy, so that ``--help`` answers at once. What a flag means belongs to
+Imports neither torch nor numpy, so that `--help` answers at once. What a flag means belongs to
 the module that declares its dataclass.
 """
 
@@ -14,11 +14,13 @@ import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from utils.files.storage import with_home
 
 T = TypeVar("T")
+# name of a flag → its value, the keywords that a network, a process or a loop is made of
+FlagValues: TypeAlias = dict[str, Any]
 
 # what is meant: the first of the flags that the script has → what others call it
 _FLAGS: Mapping[tuple[str, ...], str] = MappingProxyType(
@@ -144,7 +146,7 @@ _REMARK_OF_WORD = _by_word(_REMARKS)
 
 
 def explain_foreign_flag(name: str, known: Collection[str]) -> str | None:
-    """What another tool's flag is here, as in ``here --max_step``; None for a word of no tool.
+    """What another tool's flag is here, as in `here --max_step`; None for a word of no tool.
 
     Empty for a word of the table where the script has nothing like it.
 
@@ -178,7 +180,7 @@ _MOST = 1 << 63
 
 
 def str2bool(text: str | bool) -> bool:
-    """Parses ``True/False/yes/no/y/n/t/f/1/0`` in any case.
+    """Parse `True/False/yes/no/y/n/t/f/1/0` in any case.
 
     Raises:
         argparse.ArgumentTypeError: for any other word.
@@ -194,7 +196,7 @@ def str2bool(text: str | bool) -> bool:
 
 
 def whole_number(text: str) -> int:
-    """Parses ``100000`` and ``1e5`` alike.
+    """Parse `100000` and `1e5` alike.
 
     Raises:
         argparse.ArgumentTypeError: for anything that is no whole number of 64 bits.
@@ -209,7 +211,7 @@ def whole_number(text: str) -> int:
 
 
 def size_or_auto(text: str) -> int:
-    """Parses a positive whole number, or the word ``auto``, which is ``AUTO``.
+    """Parse a positive whole number, or the word `auto`, which is `AUTO`.
 
     Raises:
         argparse.ArgumentTypeError: for anything else.
@@ -226,7 +228,7 @@ def size_or_auto(text: str) -> int:
 
 
 def path_or_word(text: str) -> str:
-    """Parses a path, see ``file_names.with_home``, or a word that stands in its place.
+    """Parse a path, see `file_names.with_home`, or a word that stands in its place.
 
     Raises:
         argparse.ArgumentTypeError: for the home folder of nobody.
@@ -247,17 +249,17 @@ def flag(
     is_path: bool = False,
     is_retired: bool = False,
 ) -> Any:
-    """A dataclass field that becomes a flag. ``help`` says what it is and its unit.
+    """A dataclass field that becomes a flag. `help` says what it is and its unit.
 
     Args:
         default: its type is the flag's.
         help: what it is and its unit.
         choices: the words that it takes; None: any.
-        is_auto: a size that may be left to the script (``AUTO``).
+        is_auto: a size that may be left to the script (`AUTO`).
         is_free: a flag of a network or process that a later run may change: what the trained
-            network computes does not depend on it (``utils.files.identity``).
-        is_path: a path, as every flag is that ends in ``_dir``, ``_path``, ``_file`` or
-            ``_checkpoint``.
+            network computes does not depend on it (`utils.files.records`).
+        is_path: a path, as every flag is that ends in `_dir`, `_path`, `_file` or
+            `_checkpoint`.
         is_retired: it does nothing any more, and the script says so where it is given.
     """
     metadata = {
@@ -295,7 +297,7 @@ def flags_of(flags_class: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def free_flags(*classes: type[Any]) -> frozenset[str]:
-    """Names of the flags of dataclasses that were declared with ``is_free``."""
+    """Names of the flags of dataclasses that were declared with `is_free`."""
     return frozenset(
         one.name for flags in classes for one in flags_of(flags) if one.metadata["is_free"]
     )
@@ -306,7 +308,7 @@ _METAVARS = MappingProxyType({bool: "BOOL", int: "INT", float: "FLOAT", str: "ST
 
 
 class FlagParser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` that names the nearest known flag when it meets an unknown one."""
+    """An `ArgumentParser` that names the nearest known flag when it meets an unknown one."""
 
     def __init__(self, description: str | None) -> None:
         super().__init__(
@@ -407,8 +409,8 @@ def from_args(flags_class: type[T], args: argparse.Namespace) -> T:
     """The dataclass filled from parsed arguments.
 
     Raises:
-        SystemExit: exit code 2 with the message of a ``ValueError`` that the dataclass raises, or
-            for the empty name of a folder (``…_dir``) that has another default.
+        SystemExit: exit code 2 with the message of a `ValueError` that the dataclass raises, or
+            for the empty name of a folder (`…_dir`) that has another default.
     """
     fields = dataclasses.fields(flags_class)  # type: ignore[arg-type]
     try:
@@ -424,13 +426,13 @@ def from_args(flags_class: type[T], args: argparse.Namespace) -> T:
         raise SystemExit(2) from None
 
 
-def defaults(flags_class: type[Any]) -> dict[str, Any]:
+def defaults(flags_class: type[Any]) -> FlagValues:
     """Flag name → default value."""
     return {field.name: field.default for field in dataclasses.fields(flags_class)}
 
 
 def require_at_least(flags: object, other: int | None = None, /, **smallest: int) -> None:
-    """Refuses values that no run could use.
+    """Refuse values that no run could use.
 
     Args:
         flags: a dataclass of flags.

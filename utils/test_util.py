@@ -1,7 +1,7 @@
 """The test loop of every task: the network on each item once, and what to write about it.
 
-A task subclasses :class:`TestLoop` and writes its results in ``_post_process``. Which items a rank
-gets is the business of ``utils.loops.data``.
+A task subclasses `TestLoop` and writes its results in `_post_process`. Which items a rank
+gets is the business of `utils.loops.data`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import torch
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.logger import RunLogger
-from utils.loops.data import batch_length, first_tensor, to_device
-from utils.loops.loader import naming_loader_deaths
+from utils.loops.data import Pair, batch_length, first_tensor, naming_loader_deaths, to_device
 from utils.machine.cost import Stopwatch
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag, stop_line
 
 
 class TestLoop(ABC):
-    """Runs ``model`` over ``data`` without gradients.
+    """Runs `model` over `data` without gradients.
 
     Args:
         model: the network, in the precision that it computes in.
-        data: iterable of ``(batch, batch_kwargs)``, this rank's share.
+        data: iterable of `(batch, batch_kwargs)`, this rank's share.
         logger: where to report; silent if None.
         num_items: items of this rank, for the progress bar; None if unknown.
         is_shown: False for no progress bar.
@@ -43,7 +42,7 @@ class TestLoop(ABC):
         self,
         *,
         model: torch.nn.Module,
-        data: Iterable[tuple[Any, Any]],
+        data: Iterable[Pair],
         logger: RunLogger | None = None,
         num_items: int | None = None,
         is_shown: bool = True,
@@ -61,7 +60,7 @@ class TestLoop(ABC):
 
     @abstractmethod
     def _post_process(self, batch: Any, output: Any, batch_kwargs: Any) -> None:
-        """Writes the results of one batch."""
+        """Write the results of one batch."""
 
     @naming_loader_deaths()
     def run_loop(self) -> bool:
@@ -87,7 +86,7 @@ class TestLoop(ABC):
         return not dist_util.any_rank(is_stopped)  # after which nobody waits for anybody
 
     def dry_run(self) -> None:
-        """Runs one batch, reports what it costs and writes no result."""
+        """Run one batch, report what it costs and write no result."""
         first = next(iter(self.data), None)
         if first is None:
             self.logger.info("no item for this process")

@@ -1,9 +1,9 @@
 """The training loop of every task: minimise E[L(f(X), Y)] over the weights of f.
 
-A task subclasses :class:`TrainLoop`, says in ``compute_loss`` which L it wants (the default is the
-squared error, whose minimiser is the conditional mean) and reports in ``_post_process``. Data
-order, precision and what a checkpoint remembers are the business of ``utils.loops.data``,
-``fp16_util`` and ``utils.loops.state``.
+A task subclasses `TrainLoop`, says in `compute_loss` which L it wants (the default is the
+squared error, whose minimiser is the conditional mean) and reports in `_post_process`. Data
+order, precision and what a checkpoint remembers are the business of `utils.loops.data`,
+`fp16_util` and `utils.loops.state`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,15 +21,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils import dist_util
 from utils.debug_util import report_cost
-from utils.files.atomic import is_remote
-from utils.files.identity import Identity
+from utils.files.atomic import JsonObject, is_remote
 from utils.files.lock import sole_writer
+from utils.files.records import Identity
 from utils.files.storage import make_folder
 from utils.flags.training import TrainFlags
 from utils.logger import RunLogger
 from utils.loops import report as train_report
-from utils.loops.data import batch_length, batch_slice, endless, first_tensor, to_device
-from utils.loops.loader import naming_loader_deaths
+from utils.loops.data import (
+    Pair,
+    ResumableData,
+    batch_length,
+    batch_slice,
+    endless,
+    first_tensor,
+    naming_loader_deaths,
+    to_device,
+)
 from utils.loops.networks import compiled_for
 from utils.loops.state import TrainState
 from utils.process.errors import CheckpointError
@@ -41,22 +49,20 @@ _LOG_INTERVALS_BETWEEN_IMAGES = 100
 
 
 class TrainLoop(ABC):
-    """Trains ``model`` on ``data``; stopped and resumed, it ends with the same weights.
+    """Trains `model` on `data`; stopped and resumed, it ends with the same weights.
 
     Args:
         model: the network, in the precision that it computes in.
-        data: a :class:`utils.loops.data.ResumableData`, or any iterable of ``(batch, label)``,
-        which
-            a resumed run goes through again up to where it stopped. Tensors of one pair share their
-            first dimension.
+        data: what can resume exactly, or any iterable of pairs, which a resumed run goes through
+            again up to where it stopped.
         logger: where to report; silent if None.
         identity: what the checkpoints say of themselves, and what a run to resume must be.
-        flags: fields of :class:`TrainFlags`.
+        flags: fields of `TrainFlags`.
 
     Raises:
         TypeError: for an unknown flag.
         ValueError: for a flag value that no run could use.
-        CheckpointError, DataError: if ``resume_checkpoint`` names nothing usable or another run,
+        CheckpointError, DataError: if `resume_checkpoint` names nothing usable or another run,
             or if the checkpoints of another run would be overwritten.
     """
 
@@ -64,7 +70,7 @@ class TrainLoop(ABC):
         self,
         *,
         model: torch.nn.Module,
-        data: Any,
+        data: ResumableData | Iterable[Pair],
         logger: RunLogger | None = None,
         identity: Identity | None = None,
         **flags: Any,
@@ -75,8 +81,8 @@ class TrainLoop(ABC):
         self.model = model.to(self.device).train()
         self.data = data
         identity = identity or Identity(type(self.model).__name__)
-        if dist_util.is_main() and hasattr(self.data, "listing"):
-            identity = dataclasses.replace(identity, data=self.data.listing())
+        if dist_util.is_main() and isinstance(data, ResumableData):
+            identity = dataclasses.replace(identity, data=data.listing())
         self.state = TrainState(self.model, self.flags, self.logger.info, identity)
         self.mp_trainer = self.state.mp_trainer
         stored = self.state.resume()
@@ -104,7 +110,7 @@ class TrainLoop(ABC):
 
     @abstractmethod
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
-        """Reports on the ``i``-th slice of a step, after its backward pass and without gradients.
+        """Report on the `i`-th slice of a step, after its backward pass and without gradients.
 
         The tensors are the loop's own: changing them changes neither the weights nor the data.
         """
@@ -123,14 +129,14 @@ class TrainLoop(ABC):
 
     @naming_loader_deaths()
     def run_loop(self, on_start: Callable[[], None] = lambda: None) -> bool:
-        """Trains until ``max_step``, or until lr has fallen to 0 where that has no limit.
+        """Train until `max_step`, or until lr has fallen to 0 where that has no limit.
 
         Args:
             on_start: writes on rank 0 what the checkpoints need beside them, once the folder is
                 held: a run that is refused does not overwrite what the other one wrote.
 
         Returns:
-            True when done; False when a signal or ``run_time`` stopped it (a checkpoint is saved).
+            True when done; False when a signal or `run_time` stopped it (a checkpoint is saved).
         """
         if self.flags.dry_run:
             return self._dry_run()
@@ -167,7 +173,7 @@ class TrainLoop(ABC):
         self.state.finish_step(batch_length(batch) * dist_util.get_world_size())
 
     def _forward_backward(self, batch: Any, label: Any) -> torch.Tensor:
-        """Accumulates the gradient of the batch's mean loss slice by slice; returns the loss."""
+        """Accumulate the gradient of the batch's mean loss slice by slice; return the loss."""
         size = batch_length(batch)
         micro_size = self.flags.microbatch if self.flags.microbatch > 0 else size
         total = torch.zeros((), device=self.device)
@@ -201,10 +207,9 @@ class TrainLoop(ABC):
         # gradients lie in the buckets that are exchanged: no copy, and half the memory for them
         return DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
 
-    def _batches(self) -> Iterator[tuple[Any, Any]]:
-        if hasattr(self.data, "batches"):
-            found: Iterator[tuple[Any, Any]] = self.data.batches(self.state.position)
-            return found
+    def _batches(self) -> Iterator[Pair]:
+        if isinstance(self.data, ResumableData):
+            return self.data.batches(self.state.position)
         return itertools.islice(endless(self.data), self.step, None)
 
     # ---- reporting
@@ -218,7 +223,7 @@ class TrainLoop(ABC):
         )
 
     def _log(self) -> None:
-        """Writes the means since the last call: one transfer from the device for all of them."""
+        """Write the means since the last call: one transfer from the device for all of them."""
         self.logger.add("param_norm", self.mp_trainer.param_norm())
         self.logger.add("skipped_in_row", self.mp_trainer.num_skipped_in_row)
         self.logger.add("skipped_steps", self.mp_trainer.num_skipped)
@@ -283,7 +288,7 @@ class TrainLoop(ABC):
             yield
 
     def save(self) -> None:
-        """Writes the checkpoint set of this step, unless that was done already."""
+        """Write the checkpoint set of this step, unless that was done already."""
         if not self.flags.model_save_dir:
             return
         error = None
@@ -295,9 +300,9 @@ class TrainLoop(ABC):
                 error = caught
         dist_util.raise_together(error)
 
-    def extra_state(self) -> dict[str, Any]:
-        """What a task wants to find again after a resume (JSON types); see ``load_extra_state``."""
+    def extra_state(self) -> JsonObject:
+        """What a task wants to find again after a resume (JSON types); see `load_extra_state`."""
         return {}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
-        """Takes back what :meth:`extra_state` gave."""
+    def load_extra_state(self, state: JsonObject) -> None:  # noqa: B027 - optional
+        """Take back what `extra_state` gave."""

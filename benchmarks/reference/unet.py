@@ -216,7 +216,7 @@ class PlainUNet(nn.Module):
         return PlainResample(channels, kind, has_conv=self.config.conv_resample)
 
     def cast(self, dtype: torch.dtype) -> PlainUNet:
-        """Casts the convolutions between input and head, in place; the rest stays float32."""
+        """Cast the convolutions between input and head, in place; the rest stays float32."""
         for part in (self.input_blocks, self.middle_block, self.output_blocks):
             for layer in part.modules():
                 if isinstance(layer, (nn.Conv1d, nn.Conv2d)):

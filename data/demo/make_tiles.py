@@ -104,7 +104,7 @@ TEST_PHOTOGRAPHS = (
 
 
 def check_packages() -> None:
-    """Says in one message which of the packages with the photographs are missing.
+    """Say in one message which of the packages with the photographs are missing.
 
     Raises:
         ImportError: if one is not installed; the message holds the command that installs it.
@@ -123,7 +123,7 @@ def check_packages() -> None:
 
 
 def load_photograph(photograph: Photograph) -> Image.Image:
-    """Reads one photograph from its wheel, without importing the package and without a network.
+    """Read one photograph from its wheel, without importing the package and without a network.
 
     Returns:
         RGB image, shrunk by the photograph's `shrink`.
@@ -161,7 +161,7 @@ def grid_corners(width: int, height: int) -> tuple[tuple[int, int], ...]:
 
 
 def check_corners(photograph: Photograph, width: int, height: int) -> None:
-    """Refuses corners chosen by hand whose tiles overlap or leave the photograph.
+    """Refuse corners chosen by hand whose tiles overlap or leave the photograph.
 
     Raises:
         ValueError: names the corners at fault.
@@ -193,7 +193,7 @@ def encode_jpeg(tile: Image.Image) -> bytes:
 
 
 def cut_photograph(photograph: Photograph) -> dict[str, bytes]:
-    """Cuts one photograph into tiles of `TILE_SIZE` pixels that do not overlap.
+    """Cut one photograph into tiles of `TILE_SIZE` pixels that do not overlap.
 
     The number in a name counts the places, so a flat tile that is left out leaves a gap.
 
@@ -217,7 +217,7 @@ def cut_photograph(photograph: Photograph) -> dict[str, bytes]:
 
 
 def check_sizes(tiles: dict[str, bytes]) -> None:
-    """Keeps the repository small.
+    """Keep the repository small.
 
     Raises:
         ValueError: if one file, or all files together, exceed the limits above.
@@ -235,7 +235,7 @@ def check_sizes(tiles: dict[str, bytes]) -> None:
 
 
 def write_tiles(folder: Path, tiles: dict[str, bytes]) -> None:
-    """Writes the tiles of one split and opens each again.
+    """Write the tiles of one split and open each again.
 
     Raises:
         ValueError: if `folder` holds tiles that are no longer made, which would be trained on.
@@ -253,7 +253,7 @@ def write_tiles(folder: Path, tiles: dict[str, bytes]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Cuts both splits, writes them and prints what each photograph gave."""
+    """Cut both splits, write them and print what each photograph gave."""
     parser = argparse.ArgumentParser(description="Cut the demo's photographs into JPEG tiles.")
     parser.add_argument(
         "--output_dir",

@@ -3,7 +3,7 @@
 A member is handed out if it is a plain file with a harmless name; links, devices and names that
 lead elsewhere are passed by with a message. Sizes are believed only as far as the bytes go: headers
 get a small budget, members a limit, and a gzip file that unpacks to many times its size ends the
-walk. ``tarfile`` reads the headers; where it would take damage for the end, this module does not.
+walk. `tarfile` reads the headers; where it would take damage for the end, this module does not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 from image_ddpm.importers.items import MAX_IMAGE_BYTES, Skip
@@ -50,29 +51,24 @@ class Member:
     open: Callable[[], IO[bytes]]
 
     def read(self) -> bytes:
-        """All its bytes.
-
-        Raises:
-            DataError: more than ``MAX_IMAGE_BYTES``, or the archive ends within them.
-        """
+        """All its bytes; DataError for more than `MAX_IMAGE_BYTES`, or an archive cut off there."""
         if self.size > MAX_IMAGE_BYTES:
             raise DataError(
                 f"{self.where}: {self.size} bytes are more than {MAX_IMAGE_BYTES}, too many for "
                 "what it should be; get the archive again from its maker"
             )
         with _damage_told(self.where):
-            data = self.open().read()
+            with self.open() as file:
+                data = file.read()
             if len(data) != self.size:
                 raise EOFError(f"{len(data)} bytes instead of {self.size}")
             return data
 
 
 class _ForwardFile:
-    """What ``tarfile`` needs of a file, within a budget and never going back but by one byte.
+    """What `tarfile` needs of a file, within a budget and never going back but by one byte.
 
-    Args:
-        file: opened, at the start of the tar.
-        packed: the compressed file below it, if there is one; its position tells the ratio.
+    `packed` is the compressed file below it, if there is one: its position tells the ratio.
     """
 
     def __init__(self, file: IO[bytes], packed: IO[bytes] | None = None) -> None:
@@ -82,7 +78,7 @@ class _ForwardFile:
         self._is_back = False
 
     def allow(self, num_bytes: int) -> None:
-        """Sets how many bytes may be read from here on."""
+        """Set how many bytes may be read from here on."""
         self._budget = num_bytes
 
     def read(self, size: int) -> bytes:
@@ -99,7 +95,7 @@ class _ForwardFile:
         return data
 
     def seek(self, pos: int) -> None:
-        """Goes forward, or back by one byte."""
+        """Go forward, or back by one byte."""
         if pos == self._pos - 1 and self._last and not self._is_back:
             self._is_back, self._pos = True, pos
             return
@@ -130,7 +126,7 @@ class _ForwardFile:
             raise tarfile.ReadError(f"unpacks to over {MAX_GZIP_RATIO} times its size")
 
     def drain(self) -> None:
-        """Reads to the end, where gzip's checksum stands."""
+        """Read to the end, where gzip's checksum stands."""
         self.allow(_CHUNK)
         while self.read(_CHUNK):
             self.allow(_CHUNK)
@@ -159,11 +155,7 @@ class _StrictInfo(tarfile.TarInfo):
 
 
 def tar_members(path: str, skip: Skip) -> Iterator[Member]:
-    """The plain files of a tar or tar.gz, in its order.
-
-    Args:
-        path: local.
-        skip: is told of every member that is passed by.
+    """The plain files of a tar or tar.gz, in its order; `skip` is told of those that are passed by.
 
     Raises:
         DataError: missing, no tar, damaged or cut off; names the file and the last whole member.
@@ -187,7 +179,7 @@ def tar_members(path: str, skip: Skip) -> Iterator[Member]:
 
 
 def inner_members(member: Member, skip: Skip) -> Iterator[Member]:
-    """The plain files of a tar within a tar; see :func:`tar_members`."""
+    """The plain files of a tar within a tar; see `tar_members`."""
     yield from _walk(_ForwardFile(member.open()), member.where, skip)
 
 
@@ -211,7 +203,7 @@ def _walk(file: _ForwardFile, where: str, skip: Skip) -> Iterator[Member]:
         if problem:
             skip(f"{last} {problem}")
         elif not info.isdir():
-            yield Member(name, info.size, last, _opener(tar, info, file))
+            yield Member(name, info.size, last, partial(_open_member, tar, info, file))
     raise DataError(f"{where}: more than {MAX_MEMBERS} members; split it")
 
 
@@ -225,14 +217,11 @@ def _problem(info: tarfile.TarInfo, name: str) -> str | None:
     return problem_with_name(name)
 
 
-def _opener(tar: tarfile.TarFile, info: tarfile.TarInfo, file: _ForwardFile) -> Any:
-    def open_member() -> IO[bytes]:
-        file.allow(info.size)
-        content = tar.extractfile(info)
-        assert content is not None  # it is a plain file
-        return content
-
-    return open_member
+def _open_member(tar: tarfile.TarFile, info: tarfile.TarInfo, file: _ForwardFile) -> IO[bytes]:
+    file.allow(info.size)
+    content = tar.extractfile(info)
+    assert content is not None  # it is a plain file
+    return content
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The flags of ``image_data.py``; no torch, so that ``--help`` answers at once."""
+"""The flags of `image_data.py`; no torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SIZE = 4096
 class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
     """Where the images come from, where they go, and at which size.
 
-    ``small_images`` and ``apply_orientation`` matter with ``image_size``: without, files are kept.
+    `small_images` and `apply_orientation` matter with `image_size`: without, files are kept.
     """
 
     source: str = flag(DIGITS, "what the images are", SOURCES)
@@ -37,7 +37,6 @@ class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
     dry_run: bool = flag(False, "read, check and count, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
         if self.source == DIGITS and self.archive:
             raise ValueError(f"--archive {self.archive}: the digits need none; leave it out")
         if self.source != DIGITS and not self.archive:
@@ -48,7 +47,8 @@ class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
         for name in ("archive", "output_dir"):
             if "://" in getattr(self, name):
                 raise ValueError(f"--{name} {getattr(self, name)} is remote; give a local path")
-        if self.archive and self.output_dir and _is_inside(self.output_dir, self.archive):
+        folder, output = map(os.path.realpath, (self.archive, self.output_dir))
+        if self.archive and self.output_dir and os.path.commonpath([folder, output]) == folder:
             raise ValueError(
                 f"--output_dir {self.output_dir} lies in --archive {self.archive}, which is only "
                 "read; choose another folder"
@@ -61,8 +61,3 @@ class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
             output_dir=self.output_dir or os.path.join("data", "images", self.source),
             image_size=self.image_size or (DIGITS_SIZE if self.source == DIGITS else 0),
         )
-
-
-def _is_inside(path: str, folder: str) -> bool:
-    real_folder = os.path.realpath(folder)
-    return os.path.commonpath([real_folder, os.path.realpath(path)]) == real_folder

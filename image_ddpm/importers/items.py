@@ -1,7 +1,4 @@
-"""What every reader yields: images that are read when asked for, with a label and a file name.
-
-Not for reading (a module a source) nor for writing (``image_writer``).
-"""
+"""What every reader yields: images that are read when asked for, with a label and a file name."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from utils.images.digits import DigitImages, load_digit_images
+from utils.images.digits import load_digit_images
+from utils.images.folder import class_in_folder, class_in_name
 from utils.process.errors import DataError
 from utils.untrusted.pickles import problem_with_name
 
@@ -57,39 +55,32 @@ class ImageSource:
 class ClassNamer:
     """Label and stem of images that are sorted into named classes.
 
-    Attributes:
-        classes: label → the class it stands for. Two classes of one label are refused.
+    `classes` maps a label to the class it stands for; two classes of one label are refused.
     """
 
     classes: dict[str, str] = field(default_factory=dict)
 
     def name(self, path: str, class_name: str = "") -> tuple[str, str]:
-        """(label, stem) of a file.
+        """(label, stem) of a file; `path` is relative, with `/` between folders.
 
-        A file named like ``n01440764_10026`` shows its class itself. Else it is ``class_name``, or
-        the folder that holds the file, or, in no folder, the name up to the first underscore.
-        Underscores of a class become hyphens in its label, which ends at the first underscore.
-
-        Args:
-            path: relative, with ``/`` between folders.
-            class_name: of all files of this archive, if it is that of one class.
+        A file named like `n01440764_10026` shows its class itself. Else it is `class_name`, that of
+        all files of the archive, or the folder that holds the file, or, in no folder, the name up
+        to the first underscore. Underscores of a class become hyphens in its label, which ends at
+        the first underscore.
 
         Raises:
             DataError: no class to be seen, or one that cannot be told from another.
         """
-        folder, _, file = path.rpartition("/")
-        stem = os.path.splitext(file)[0]
+        stem = os.path.splitext(os.path.basename(path))[0]
         match = _WORDNET_NAME.fullmatch(stem)
         if match:
             class_name = match[1]
-        class_name = class_name or folder.rpartition("/")[2]
+        class_name = class_name or class_in_folder(path) or class_in_name(path)
         if not class_name:
-            class_name, underscore, _ = stem.partition("_")
-            if not underscore or not class_name:
-                raise DataError(
-                    f"{path} shows no class: name files class_number.JPEG or put them into class "
-                    "folders"
-                )
+            raise DataError(
+                f"{path} shows no class: name files class_number.JPEG or put them into class "
+                "folders"
+            )
         label = class_name.replace("_", "-")
         if self.classes.setdefault(label, class_name) != class_name:
             raise DataError(
@@ -101,11 +92,7 @@ class ClassNamer:
 
 
 def class_label(name: object, where: str) -> str:
-    """The label of a class name that stands in a file of the data set.
-
-    Raises:
-        DataError: it could not be the start of a file name.
-    """
+    """The label of a class name in a data set's file; DataError if it cannot start a file name."""
     problem = problem_with_name(name)
     if problem is None and isinstance(name, str) and "/" not in name and name[0] != ".":
         return name.replace("_", "-")
@@ -119,12 +106,11 @@ def read_digits(side: int) -> ImageSource:
         DataError: if scikit-learn is not installed.
     """
     digits = load_digit_images(side)
-    return ImageSource(_items(digits), len(digits.images))
 
+    def items() -> Iterator[Item]:
+        for folder, places in ((TRAIN, digits.training), (TEST, digits.test)):
+            for i in sorted(places.tolist()):
+                label, image = str(digits.labels[i]), digits.images[i]
+                yield Item(folder, label, f"{label}_{i + 1:04d}", "", f"digit {i + 1}", image.copy)
 
-def _items(digits: DigitImages) -> Iterator[Item]:
-    for folder, places in ((TRAIN, digits.training), (TEST, digits.test)):
-        for i in sorted(places.tolist()):
-            label = str(digits.labels[i])
-            where = f"digit {i + 1}"
-            yield Item(folder, label, f"{label}_{i + 1:04d}", "", where, digits.images[i].copy)
+    return ImageSource(items(), len(digits.images))

@@ -1,33 +1,28 @@
-"""Checks images and writes them into a folder, whichever source they come from.
+"""From a source to a folder: checks images and writes them, whichever source they come from.
 
 An image that is there is whole (files are moved into place) and is not read again, so a stopped run
-goes on where it was. What the folder was made with stands in ``.image_data.json``.
+goes on where it was. What the folder was made with stands in `.image_data.json`.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from image_ddpm.importers.flags import ImportFlags
-from image_ddpm.importers.items import TEST, TRAIN, Content, ImageSource, Item
+from image_ddpm.importers.flags import CIFAR10, IMAGENET, LSUN, ImportFlags
+from image_ddpm.importers.items import TEST, TRAIN, Content, ImageSource, Item, read_digits
+from image_ddpm.importers.sources import read_cifar10, read_imagenet, read_lsun
 from utils.files.atomic import (
     remove_stale_temp_files,
     write_bytes_atomic,
-    write_json_atomic,
 )
-from utils.files.identity import differences
-from utils.files.records import read_record
+from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
 from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming
@@ -54,31 +49,43 @@ _ALWAYS = ("source", "image_size")
 # so many images that are there are compared with those of the archive; versions of codecs differ by
 # less than this, grey levels on average
 _NUM_LOOKED_AT, _LARGEST_DIFFERENCE_255 = 16, 1.5
+_MAX_MESSAGES = 10
 _Chunk = list[tuple[Item, Content]]
 
 
-@dataclass
-class Tally:
-    """What became of the images.
+def import_images(flags: ImportFlags, log: Callable[[str], None]) -> None:
+    """Read, check and write all images of a source.
 
-    Attributes:
-        seen: by output folder and label.
-        num_kept: there already.
+    Raises:
+        StopRequested: if a signal came.
+        DataError: names the archive or the folder, what is wrong with it, and the remedy.
     """
+    num_skipped = 0
 
-    seen: Counter[tuple[str, str]] = field(default_factory=Counter)
-    num_written: int = 0
-    num_kept: int = 0
-    num_bad: int = 0
-    num_left_out: int = 0
+    def skip(message: str) -> None:
+        nonlocal num_skipped
+        num_skipped += 1
+        if num_skipped <= _MAX_MESSAGES:
+            log(f"passed by: {message}")
+
+    # fails before the output folder is claimed
+    if flags.source == CIFAR10:
+        source = read_cifar10(flags.archive, skip)
+    elif flags.source == IMAGENET:
+        source = read_imagenet(flags.archive, skip, log, flags.on_bad_image)
+    elif flags.source == LSUN:
+        source = read_lsun(flags.archive)
+    else:
+        source = read_digits(flags.image_size)
+    try:
+        ImageWriter(flags, log).write(source)
+    finally:
+        if num_skipped > _MAX_MESSAGES:
+            log(f"passed by: {num_skipped} in all")
 
 
 class ImageWriter:
-    """Stores the images of one source.
-
-    Args:
-        flags: output folder, size, limits; a dry run checks and counts only.
-        log: is told of damaged images and of the outcome.
+    """Stores the images of one source; a dry run checks and counts only.
 
     Raises:
         DataError: the output folder holds images of another source or size.
@@ -88,23 +95,22 @@ class ImageWriter:
         self._flags, self._log = flags, log
         self._stems: dict[str, dict[str, str]] = {}
         self._taken: set[tuple[str, str]] = set()
-        self._num_looked_at = 0
         self._notes = ImageNotes(log, flags.image_size, sys.maxsize)
-        self.tally = Tally()
+        self._seen: Counter[tuple[str, str]] = Counter()  # by output folder and label
+        self.counts = Counter[str]()
         if not flags.dry_run:
             _claim_folder(flags)
 
     def write(self, source: ImageSource) -> None:
-        """Stores all images that are not there yet.
+        """Store all images that are not there yet.
 
         Raises:
             StopRequested: if a signal came.
             DataError: a damaged image (unless they are skipped), two images of one name, no image
                 at all, or what the source raises.
         """
-        threads = self._flags.num_threads
         with (
-            ThreadPoolExecutor(chosen_threads(threads)) as pool,
+            ThreadPoolExecutor(chosen_threads(self._flags.num_threads)) as pool,
             working(source.total, "images", "image") as job,
         ):
             for num_seen, chunk in self._chunks(source):
@@ -113,7 +119,7 @@ class ImageWriter:
                     self._count(outcome)
                 self._notes.add(note for note in outcomes if isinstance(note, str))
                 job.done(num_seen)
-        if not self.tally.seen:
+        if not self._seen:
             raise DataError(f"--archive {self._flags.archive} holds no image; see --source")
         self._log_outcome()
 
@@ -134,10 +140,10 @@ class ImageWriter:
 
     def _is_wanted(self, item: Item) -> bool:
         key = (item.folder, item.label)
-        if self._flags.max_per_class and self.tally.seen[key] >= self._flags.max_per_class:
-            self.tally.num_left_out += 1
+        if self._flags.max_per_class and self._seen[key] >= self._flags.max_per_class:
+            self.counts["beyond"] += 1
             return False
-        self.tally.seen[key] += 1
+        self._seen[key] += 1
         name = (item.folder, item.stem)
         if name in self._taken:
             raise DataError(
@@ -148,31 +154,25 @@ class ImageWriter:
         file = self._stems_in(item.folder).get(item.stem)
         if file is None:
             return True
-        self.tally.num_kept += 1
-        if self._num_looked_at < _NUM_LOOKED_AT:
-            self._num_looked_at += 1
+        self.counts["kept"] += 1
+        if self.counts["kept"] <= _NUM_LOOKED_AT:
             self._require_same(item, os.path.join(self._flags.output_dir, item.folder, file))
         return False
 
     def _require_same(self, item: Item, path: str) -> None:
-        """Refuses to keep another image than the one of this name.
-
-        Raises:
-            DataError: names both.
-        """
-        with tempfile.TemporaryDirectory() as place:
-            again = copy.copy(self)
-            again._flags = dataclasses.replace(self._flags, output_dir=place)
-            folder = os.path.join(place, item.folder)
-            make_folder(folder)
-            again._store((item, item.load()))
-            made = [os.path.join(folder, file) for file in _image_files(folder)]
-            if made and not _is_same_image(path, made[0]):
-                raise DataError(
-                    f"--output_dir {self._flags.output_dir} holds another image as "
-                    f"{'/'.join(filter(None, (item.folder, item.stem)))} than {item.where}; it was "
-                    "made from other data: choose another folder"
-                )
+        """Refuse to keep another image than the one of this name."""
+        content = item.load()
+        try:
+            made, _, note = self._made(item, content)
+            if note.startswith(LEFT_OUT) or _is_same_image(path, made, item.where):
+                return
+        except DataError:  # of one of the two, which nobody could train on
+            return
+        raise DataError(
+            f"--output_dir {self._flags.output_dir} holds another image as "
+            f"{'/'.join(filter(None, (item.folder, item.stem)))} than {item.where}; it was "
+            "made from other data: choose another folder"
+        )
 
     def _stems_in(self, folder: str) -> dict[str, str]:
         """File by stem of the images of an output folder, which is made if need be."""
@@ -187,33 +187,31 @@ class ImageWriter:
         return self._stems[folder]
 
     def _store(self, pair: tuple[Item, Content]) -> str | DataError:
-        """Checks and writes one image; its note, or what is wrong with it. Runs in threads."""
+        """Check and write one image; its note, or what is wrong with it. Runs in threads."""
         item, content = pair
-        size, suffix, note = self._flags.image_size, ".png", ""
         try:
-            if size:
-                content, note = self._cut(item, content)
-            elif isinstance(content, bytes):
-                decode_image(content, item.where, _REMEDY)
-                suffix = item.suffix or _SUFFIXES[image_format(content, item.where, _REMEDY)]
+            content, suffix, note = self._made(item, content)
         except DataError as error:
             return error
         if self._flags.dry_run or note.startswith(LEFT_OUT):
             return note
-        folder = os.path.join(self._flags.output_dir, item.folder)
-        path = safe_join(folder, item.stem + suffix)
+        path = safe_join(os.path.join(self._flags.output_dir, item.folder), item.stem + suffix)
         if isinstance(content, bytes):
             write_bytes_atomic(path, content)
         else:
             write_png(path, content)
         return note
 
-    def _cut(self, item: Item, content: Content) -> tuple[Content, str]:
-        """The crop of an image and its note.
+    def _made(self, item: Item, content: Content) -> tuple[Content, str, str]:
+        """What is stored of an image, the extension of its file, and its note."""
+        if self._flags.image_size:
+            return self._cut(item, content)
+        if not isinstance(content, bytes):
+            return content, ".png", ""
+        decode_image(content, item.where, _REMEDY)
+        return content, item.suffix or _SUFFIXES[image_format(content, item.where, _REMEDY)], ""
 
-        Raises:
-            DataError: for a damaged image, or a small one that is to be an error.
-        """
+    def _cut(self, item: Item, content: Content) -> tuple[Content, str, str]:
         flags, size = self._flags, self._flags.image_size
         if isinstance(content, bytes):
             is_turned = flags.apply_orientation
@@ -221,39 +219,40 @@ class ImageWriter:
         else:
             facts = ImageFacts(*content.shape[1::-1])
             if facts.size == (size, size):
-                return content, ""
+                return content, ".png", ""
             image = Image.fromarray(np.ascontiguousarray(content))
         if facts.short_side < size and flags.small_images != ENLARGE:
             if flags.small_images == ERROR:
                 raise small_image_error(item.where, facts, size)
-            return content, note_of_left_out(item.where, facts)
+            return content, ".png", note_of_left_out(item.where, facts)
         with naming(item.where, _REMEDY):
-            return center_crop_arr(image, size), note_of(item.where, facts, size, flags)
+            return center_crop_arr(image, size), ".png", note_of(item.where, facts, size, flags)
 
     def _count(self, outcome: str | DataError) -> None:
         if isinstance(outcome, str):
-            self.tally.num_written += not outcome.startswith(LEFT_OUT)
+            self.counts["written"] += not outcome.startswith(LEFT_OUT)
             return
         if self._flags.on_bad_image == ERROR or not isinstance(outcome, BadImageError):
             raise outcome
-        self.tally.num_bad += 1
+        self.counts["bad"] += 1
         self._log(f"left out: {outcome}")
 
     def _log_outcome(self) -> None:
         self._notes.tell()
-        tally = self.tally
-        by_folder: dict[str, Counter[str]] = {}
-        for (folder, label), count in tally.seen.items():
-            by_folder.setdefault(folder, Counter())[label] = count
-        for folder, counts in sorted(by_folder.items()):
-            largest = ", ".join(f"{label} {count}" for label, count in counts.most_common(3))
+        folders = sorted({folder for folder, _ in self._seen})
+        for folder in folders:
+            found = Counter(
+                {y: count for (place, y), count in self._seen.items() if place == folder}
+            )
+            largest = ", ".join(f"{label} {count}" for label, count in found.most_common(3))
             name = os.path.join(self._flags.output_dir, folder)
             self._log(
-                f"{name}: {counts.total()} images of {len(counts)} classes (largest: {largest})"
+                f"{name}: {found.total()} images of {len(found)} classes (largest: {largest})"
             )
+        counts = self.counts
         self._log(
-            f"{tally.num_written} {'whole' if self._flags.dry_run else 'written'}, "
-            f"{tally.num_kept} were there, {tally.num_bad} damaged, {tally.num_left_out} beyond "
+            f"{counts['written']} {'whole' if self._flags.dry_run else 'written'}, "
+            f"{counts['kept']} were there, {counts['bad']} damaged, {counts['beyond']} beyond "
             "--max_per_class"
         )
         there = ((folder, stem) for folder, stems in self._stems.items() for stem in stems)
@@ -271,17 +270,22 @@ def _image_files(folder: str) -> list[str]:
     return [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)]
 
 
-def _is_same_image(path: str, other: str) -> bool:
-    """Whether two files show the same, but for what versions of codecs do."""
-    try:
-        one, two = (np.asarray(open_image(file), np.float64) for file in (path, other))
-    except BadImageError:  # which nobody could train on either
-        return True
+def _is_same_image(path: str, content: Content, where: str) -> bool:
+    """Whether a file and a stored form show the same, but for what versions of codecs do.
+
+    Raises:
+        BadImageError: one of them is damaged.
+    """
+    if isinstance(content, bytes):
+        image = decode_image(content, where, _REMEDY).image
+    else:
+        image = Image.fromarray(np.ascontiguousarray(content)).convert("RGB")
+    one, two = (np.asarray(part, np.float64) for part in (open_image(path), image))
     return one.shape == two.shape and float(np.abs(one - two).mean()) <= _LARGEST_DIFFERENCE_255
 
 
 def _claim_folder(flags: ImportFlags) -> None:
-    """Notes what the folder is made with, or compares it with what it was made with."""
+    """Note what the folder is made with, or compare it with what it was made with."""
     make_folder(flags.output_dir, "--output_dir")
     path = os.path.join(flags.output_dir, SETTINGS_FILE)
     settings = {
@@ -296,14 +300,6 @@ def _claim_folder(flags: ImportFlags) -> None:
                 f"--output_dir {flags.output_dir} holds images that this script has not written; "
                 "choose another folder"
             )
-        write_json_atomic(path, settings)
-        return
-    found = read_record(path, "choose another --output_dir")
     # a record names all that there was when it was written
     since = {name: value for name, value in defaults(ImportFlags).items() if name not in _ALWAYS}
-    differing = differences(found, settings, since)
-    if differing:
-        raise DataError(
-            f"--output_dir {flags.output_dir} holds images made with other settings: "
-            f"{', '.join(map(str, differing))}; choose another folder"
-        )
+    require_same_settings(path, settings, defaults=since)

@@ -1,6 +1,6 @@
 """Distances between two sets of feature vectors; mathematics on float64 arrays only.
 
-Knows neither images nor files; ``features`` makes the vectors.
+Knows neither images nor files; `features` makes the vectors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FeatureStatistics:
 
 
 class KernelDistance(NamedTuple):
-    """A kernel distance and how sure it is; see :func:`kernel_distance`."""
+    """A kernel distance and how sure it is; see `kernel_distance`."""
 
     distance: float
     standard_error: float
@@ -39,8 +39,7 @@ class KernelDistance(NamedTuple):
 def feature_statistics(features: ArrayLike) -> FeatureStatistics:
     """Mean and unbiased covariance of features (N, D), about the mean, in float64.
 
-    Raises:
-        ValueError: another shape, no vector, or values that are not finite.
+    Raises ValueError for another shape, no vector, or values that are not finite.
     """
     values = _matrix(features)
     mean = values.mean(axis=0)
@@ -53,11 +52,8 @@ def merge_statistics(a: FeatureStatistics, b: FeatureStatistics) -> FeatureStati
     """The statistics of both sets of vectors together, as one pass over all would give them.
 
     Sums of products about the means add up, with n_a n_b / n · δδᵀ for the distance δ of the means:
-    no large numbers cancel, so shards may be merged in any number and order.
-    Source: Chan, Golub and LeVeque 1979 for the variance; Pébay, SAND2008-6212 (2008).
-
-    Raises:
-        ValueError: different dimensions.
+    no large numbers cancel, so shards may be merged in any number and order; ValueError for other
+    dimensions. Source: Chan, Golub and LeVeque 1979 for the variance; Pébay, SAND2008-6212 (2008).
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"cannot merge features of {len(a.mean)} and {len(b.mean)} dimensions")
@@ -70,7 +66,7 @@ def merge_statistics(a: FeatureStatistics, b: FeatureStatistics) -> FeatureStati
 
 
 def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike) -> float:
-    """Fréchet distance between two normal laws, squared as is usual: never negative.
+    """Fréchet distance of two normal laws, means (D,) and covariances (D, D), squared as is usual.
 
         ‖μ₁ − μ₂‖² + tr C₁ + tr C₂ − 2 tr (C₁^½ C₂ C₁^½)^½
 
@@ -79,12 +75,6 @@ def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: 
     would leave 10⁻⁸ of the scale for each dimension that a singular covariance does not reach.
     Source: Heusel et al., "GANs trained by a two time-scale update rule", 2017, eq. 6; Dowson and
     Landau, 1982.
-
-    Args:
-        mean1: (D,).
-        cov1: (D, D), symmetric, of any rank.
-        mean2: (D,).
-        cov2: (D, D).
 
     Raises:
         ValueError: other shapes, values that are not finite, or a matrix that is no covariance.
@@ -128,10 +118,8 @@ def covariance_root(covariance: Float64Array, dimension: int) -> Float64Array:
 def halves_distance(features: ArrayLike, seed: int) -> float:
     """Fréchet distance between two random halves of one set: what finite samples alone give.
 
-    Both halves follow one law, so the exact distance is 0. With an odd number one is left out.
-
-    Raises:
-        ValueError: fewer than 4 vectors, or no matrix.
+    Both halves follow one law, so the exact distance is 0. With an odd number one is left out;
+    ValueError for fewer than 4 vectors.
     """
     values = np.asarray(features)
     half = len(values) // 2
@@ -145,19 +133,12 @@ def halves_distance(features: ArrayLike, seed: int) -> float:
 def gaussian_floor(covariance: ArrayLike, count1: int, count2: int) -> float:
     """Expected Fréchet distance of two samples of one normal law, to first order in 1/n.
 
-        (1/n₁ + 1/n₂) (Σᵢ λᵢ + ½ Σᵢⱼ (1 + δᵢⱼ) λᵢλⱼ / (λᵢ + λⱼ)), λ the eigenvalues of C
+        (1/n₁ + 1/n₂) (Σᵢ λᵢ + ½ Σᵢⱼ (1 + δᵢⱼ) λᵢλⱼ / (λᵢ + λⱼ)), λ the eigenvalues of C (D, D)
 
     From the distance to second order in the errors E of the covariances, ½ Σᵢⱼ Eᵢⱼ² / (λᵢ + λⱼ) in
     the eigenbasis, and E Eᵢⱼ² = λᵢλⱼ(1 + δᵢⱼ)(1/n₁ + 1/n₂) of normal vectors (Wishart). Good for
-    counts far above D; heavier tails than normal raise it.
-
-    Args:
-        covariance: (D, D).
-        count1: vectors of one sample, at least 1.
-        count2: of the other.
-
-    Raises:
-        ValueError: no covariance, or counts below 1.
+    counts far above D; heavier tails than normal raise it. ValueError for no covariance, or counts
+    below 1.
     """
     if min(count1, count2) < 1:
         raise ValueError(f"counts {count1} and {count2} must be at least 1")
@@ -183,9 +164,9 @@ def kernel_distance(
     Unbiased: 0 on average for samples of one law, whatever their number, so it may be negative.
     Source: Bińkowski et al., "Demystifying MMD GANs", 2018.
 
-    ``subset_std`` is the standard deviation s over subsets, as it is often published. Subsets of a
-    sample overlap, so s/√K says nothing of the sample; with N vectors in the smaller one, m in a
-    subset and K subsets the standard error is
+    `subset_std` is the standard deviation s over subsets, as it is often published. Subsets of a
+    sample overlap, so s/√K says nothing of the sample; with features (N, D), N of the smaller set,
+    m in a subset (2 ≤ m < N) and K ≥ 2 subsets the standard error is
 
         s √(m / (N − m) + 1 / K),
 
@@ -193,13 +174,7 @@ def kernel_distance(
     1989) and what averaging over K subsets only adds. Where the laws are equal it is too large, by
     √3 for m = N/2, as the statistic is degenerate there.
 
-    Args:
-        features1: (N₁, D).
-        features2: (N₂, D).
-        num_subsets: K, at least 2.
-        subset_size: m, from 2 to below both numbers of vectors.
-        seed: of the draws.
-        after_subset: called after each; may raise to end early.
+    `after_subset` is called after each subset; it may raise to end early.
 
     Raises:
         ValueError: other shapes, or numbers out of range.

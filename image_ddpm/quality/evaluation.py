@@ -1,46 +1,105 @@
-"""The comparison from end to end: two inputs, their features, the figures, ``results.json``.
+"""The comparison from end to end: two inputs, their features, the figures, `results.json`.
 
-Computes no figure (``figures``) and no feature (``features``).
+Distances are those of `distances` and `utils.metrics`, features those of `features`.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TypedDict
 
 import numpy as np
 
 from image_ddpm.classifier import classifier_keywords
 from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
-from image_ddpm.quality.feature_files import FeatureSet, read_input, save_features, statistics_of
+from image_ddpm.quality.distances import (
+    frechet_distance,
+    gaussian_floor,
+    halves_distance,
+    kernel_distance,
+)
 from image_ddpm.quality.features import FeatureMaker, feature_maker
-from image_ddpm.quality.flags import PIXELS, EvalFlags
-from image_ddpm.quality.image_sets import ImageSet, require_pairs
-from image_ddpm.quality.metrics import (
-    frechet_figures,
-    kernel_figures,
-    pair_figures,
-    require_pair_sizes,
-    stage,
-    subset_size,
+from image_ddpm.quality.flags import MAX_SUBSET_SIZE, PIXELS, EvalFlags
+from image_ddpm.quality.inputs import (
+    FeatureSet,
+    ImageSet,
+    read_input,
+    require_pairs,
+    save_features,
+    statistics_of,
 )
 from utils import dist_util
 from utils.files.atomic import write_json_atomic
 from utils.logger import RunLogger
 from utils.loops.networks import usable_precision
+from utils.metrics import MIN_SSIM_SIDE, psnr, ssim
 from utils.process.errors import DataError
 from utils.process.stop import ANEW, StopFlag
+from utils.runs.job import Job, working
+from utils.seeds import stable_seed
+
+LEAST_FOR_KERNEL, LEAST_FOR_FLOOR = 3, 4
+Input = ImageSet | FeatureSet
+Figures = dict[str, float | None]
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """The figures of ``results.json`` as lines: name, value, what it is to be held against."""
-    reference, samples = results["reference"], results["samples"]
-    frechet, kernel, paired = (results[key] for key in ("frechet", "kernel", "paired"))
+class SetRecord(TypedDict):
+    """One of the two sets, in `results.json`."""
+
+    path: str
+    count: int
+
+
+class Results(TypedDict):
+    """The content of `results.json`; None for what cannot be computed or was not asked for."""
+
+    features: str | None
+    is_same_kind_checked: bool
+    dimension: int
+    reference: SetRecord
+    samples: SetRecord
+    frechet: Figures
+    kernel: Figures | None
+    paired: Figures | None
+
+
+def evaluate(
+    flags: EvalFlags, classifier: ClassifierFlags, image: ClassifierImageFlags, logger: RunLogger
+) -> None:
+    """Compare `--samples` with `--reference`; print the figures, write `results.json`.
+
+    `classifier`, of images `image`, is that of `--features`, for `--features_network encoder_unet`.
+
+    Raises:
+        StopRequested: if a signal came; nothing is kept.
+        ValueError: flags that do not go with these inputs.
+        DataError: about an input; names it.
+        CheckpointError: about the network.
+    """
+    stop = StopFlag()
+    with stop.listening():
+        results = _Comparison(flags, classifier, image, stop, logger).results()
+    if results is None:
+        return
+    logger.info("\n" + _table(results))
+    for line in _notices(results):
+        logger.info(line)
+    path = os.path.join(flags.log_dir, "results.json")
+    write_json_atomic(path, results)
+    logger.info(f"figures: {path}")
+
+
+def _table(results: Results) -> str:
+    """The figures as lines: name, value, what it is to be held against."""
+    frechet, kernel, paired = results["frechet"], results["kernel"], results["paired"]
+    counts = f"{results['reference']['count']} reference, {results['samples']['count']} samples"
     rows = [
         ("features", f"{results['features'] or 'of an unknown kind'}, {results['dimension']} dim."),
-        ("images", f"{reference['count']} reference, {samples['count']} samples"),
+        ("images", counts),
         ("Fréchet distance", _number(frechet["distance"])),
     ]
     if frechet["floor"] is not None:
@@ -61,144 +120,246 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def notices(results: Mapping[str, Any]) -> list[str]:
-    """What a reader should know before quoting a figure."""
-    lines = []
-    counts = [results[key]["count"] for key in ("reference", "samples")]
-    if min(counts) <= results["dimension"]:
-        lines.append(
-            f"notice: {min(counts)} images span fewer than the {results['dimension']} dimensions: "
-            "the Fréchet distance is far too large and its floors are rough; use more images"
-        )
-    if not results["is_same_kind_checked"]:
-        lines.append(
-            "notice: an .npz does not say what made its features; that both are of one kind was "
-            "not checked beyond their dimension"
-        )
-    if results["frechet"]["floor"] is None:
-        lines.append("notice: no floor from halves: the reference has no features, or fewer than 4")
-    if results["kernel"] is None:
-        lines.append("notice: no kernel distance: one set has no features, or fewer than 3")
-    if results["paired"] is not None and results["paired"]["num_identical"]:
-        lines.append("notice: identical pairs have no finite PSNR; its mean is over the others")
-    return lines
-
-
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-Input = ImageSet | FeatureSet
-
-
-def evaluate(
-    flags: EvalFlags, classifier: ClassifierFlags, image: ClassifierImageFlags, logger: RunLogger
-) -> None:
-    """Compares ``--samples`` with ``--reference``; prints the figures, writes ``results.json``.
-
-    Args:
-        flags: what to compare.
-        classifier: the network of ``--features``, for ``--features_network encoder_unet``.
-        image: its images, likewise.
-        logger: receives the figures.
-
-    Raises:
-        StopRequested: if a signal came.
-        ValueError: flags that do not go with these inputs.
-        DataError: about an input; names it.
-        CheckpointError: about the network.
-    """
-    stop = StopFlag()
-    with stop.listening():
-        results = _compare(flags, classifier, image, stop, logger)
-    if results is None:
-        return
-    logger.info("\n" + table(results))
-    for line in notices(results):
-        logger.info(line)
-    path = os.path.join(flags.log_dir, "results.json")
-    write_json_atomic(path, results)
-    logger.info(f"figures: {path}")
-
-
-def _compare(
-    flags: EvalFlags,
-    classifier: ClassifierFlags,
-    image: ClassifierImageFlags,
-    stop: StopFlag,
-    logger: RunLogger,
-) -> dict[str, Any] | None:
-    """The content of ``results.json``; None of a dry run."""
-    reference, samples = (
-        read_input(
-            f"--{name}",
-            getattr(flags, name),
-            flags.num_images,
-            flags.seed,
-            apply_orientation=flags.apply_orientation,
-            log=logger.info,
+def _notices(results: Results) -> Iterator[str]:
+    """What a reader should know before quoting a figure."""
+    fewest = min(results["reference"]["count"], results["samples"]["count"])
+    if fewest <= results["dimension"]:
+        yield (
+            f"notice: {fewest} images span fewer than the {results['dimension']} dimensions: "
+            "the Fréchet distance is far too large and its floors are rough; use more images"
         )
-        for name in ("reference", "samples")
-    )
-    inputs, maker = (reference, samples), None
-    _require_use_of_flags(flags, inputs)
-    if flags.paired:
-        require_pair_sizes(*_pair_of(inputs), stop)
-    if any(isinstance(part, ImageSet) for part in inputs):
-        network, device = flags.features_network, dist_util.current_device()
-        usable = usable_precision(classifier.precision, logger.info)
-        keywords = classifier_keywords(classifier, vars(image))
-        maker = feature_maker(flags.features, network, device, keywords, usable)
-    _require_same_features(inputs, maker)
-    for part in inputs:
-        if isinstance(part, FeatureSet) and 0 < flags.num_images < part.statistics.count:
-            logger.info(
-                f"notice: --num_images {flags.num_images} does not cut statistics: those of "
-                f"{part.flag} are of {part.statistics.count} images"
+    if not results["is_same_kind_checked"]:
+        yield (
+            "notice: an .npz does not say what made its features; that both are of one kind was "
+            "not checked beyond their dimension"
+        )
+    if results["frechet"]["floor"] is None:
+        yield "notice: no floor from halves: the reference has no features, or fewer than 4"
+    if results["kernel"] is None:
+        yield "notice: no kernel distance: one set has no features, or fewer than 3"
+    if results["paired"] is not None and results["paired"]["num_identical"]:
+        yield "notice: identical pairs have no finite PSNR; its mean is over the others"
+
+
+class _Comparison:
+    """Two inputs, what makes features of images among them, and a way to stop."""
+
+    def __init__(
+        self,
+        flags: EvalFlags,
+        classifier: ClassifierFlags,
+        image: ClassifierImageFlags,
+        stop: StopFlag,
+        logger: RunLogger,
+    ) -> None:
+        self._flags, self._stop, self._log = flags, stop, logger.info
+        self._reference, self._samples = self._inputs = [
+            read_input(
+                f"--{name}",
+                getattr(flags, name),
+                flags.num_images,
+                flags.seed,
+                apply_orientation=flags.apply_orientation,
+                log=logger.info,
             )
-    if flags.dry_run:
-        _try_one_batch(flags, inputs, maker, stop, logger)
-        return None
-    return _results(flags, inputs, maker, stop, logger)
+            for name in ("reference", "samples")
+        ]
+        self._maker: FeatureMaker | None = None
+        self._require_use_of_flags()
+        if flags.paired:
+            self._require_pair_sizes(*self._pair())
+        if any(isinstance(part, ImageSet) for part in self._inputs):
+            network, device = flags.features_network, dist_util.current_device()
+            usable = usable_precision(classifier.precision, logger.info)
+            keywords = classifier_keywords(classifier, vars(image))
+            self._maker = feature_maker(flags.features, network, device, keywords, usable)
+        self._require_same_features()
 
+    def results(self) -> Results | None:
+        """The content of `results.json`; None of a dry run."""
+        for part in self._inputs:
+            if isinstance(part, FeatureSet) and 0 < self._flags.num_images < part.statistics.count:
+                self._log(
+                    f"notice: --num_images {self._flags.num_images} does not cut statistics: those "
+                    f"of {part.flag} are of {part.statistics.count} images"
+                )
+        if self._flags.dry_run:
+            self._try_one_batch()
+            return None
+        reference, samples = (self._with_features(part) for part in self._inputs)
+        if self._flags.save_reference_stats:
+            save_features(self._flags.save_reference_stats, reference)
+            self._log(
+                f"features and statistics of the reference: {self._flags.save_reference_stats}"
+            )
+        paired = self._pair_figures(*self._pair()) if self._flags.paired else None
+        return {
+            "features": reference.name or samples.name or None,
+            "is_same_kind_checked": bool(reference.name and samples.name),
+            "dimension": len(reference.statistics.mean),
+            "reference": {"path": reference.path, "count": reference.statistics.count},
+            "samples": {"path": samples.path, "count": samples.statistics.count},
+            "frechet": self._frechet_figures(reference, samples),
+            "kernel": self._kernel_figures(reference, samples),
+            "paired": paired,
+        }
 
-def _require_use_of_flags(flags: EvalFlags, inputs: tuple[Input, Input]) -> None:
-    """Refuses flags that would have no effect, and sets that are too small.
+    def _stage(self, total: int, label: str, unit: str) -> AbstractContextManager[Job]:
+        return working(total, label, unit, stop=self._stop, remedy=ANEW)
 
-    Raises:
-        ValueError: names the flag and the remedy.
-        DataError: about a set.
-    """
-    reference, samples = inputs
-    is_image = [isinstance(part, ImageSet) for part in inputs]
-    if flags.features != PIXELS and not any(is_image):
-        raise ValueError(
-            f"--features {flags.features}: --reference and --samples hold features already; leave "
-            "the flag out"
-        )
-    for part in inputs:
-        if isinstance(part, ImageSet) and len(part) < 2:
-            raise DataError(f"{part.flag} {part.path} holds one image; 2 or more are needed")
-    if flags.save_reference_stats and _num_vectors(reference) is None:
-        raise ValueError(
-            f"--save_reference_stats {flags.save_reference_stats}: --reference {reference.path} "
-            "holds nothing but statistics; leave the flag out"
-        )
-    subset_size(flags, _num_vectors(reference), _num_vectors(samples))
+    def _require_use_of_flags(self) -> None:
+        """Refuse flags that would have no effect (ValueError), and sets that are too small."""
+        flags, images = self._flags, [part for part in self._inputs if isinstance(part, ImageSet)]
+        if flags.features != PIXELS and not images:
+            raise ValueError(
+                f"--features {flags.features}: --reference and --samples hold features already; "
+                "leave the flag out"
+            )
+        for part in images:
+            if len(part) < 2:
+                raise DataError(f"{part.flag} {part.path} holds one image; 2 or more are needed")
+        if flags.save_reference_stats and _num_vectors(self._reference) is None:
+            raise ValueError(
+                f"--save_reference_stats {flags.save_reference_stats}: --reference "
+                f"{self._reference.path} holds nothing but statistics; leave the flag out"
+            )
+        _subset_size(flags, self._inputs)
 
+    def _pair(self) -> tuple[ImageSet, ImageSet]:
+        """Both sets, image k of which shows the same."""
+        reference, samples = self._inputs
+        if not isinstance(reference, ImageSet) or not isinstance(samples, ImageSet):
+            raise ValueError(
+                "--paired True compares images; give --reference and --samples as images"
+            )
+        require_pairs(reference, samples)
+        return reference, samples
 
-def _pair_of(inputs: tuple[Input, Input]) -> tuple[ImageSet, ImageSet]:
-    """Both sets, image k of which shows the same.
+    def _require_pair_sizes(self, reference: ImageSet, samples: ImageSet) -> None:
+        """Check that pairs have figures, off the headers of their files."""
+        with self._stage(len(reference), "sizes of the pairs", "image") as job:
+            for k in range(len(reference)):
+                real, drawn = reference.size(k), samples.size(k)
+                if real != drawn or min(real) < MIN_SSIM_SIDE:
+                    raise DataError(
+                        f"--paired True: {reference.label(k)} is {real[0]}x{real[1]}, "
+                        f"{samples.label(k)} {drawn[0]}x{drawn[1]}; pairs must be of one size, of "
+                        f"{MIN_SSIM_SIDE} pixels a side or more"
+                    )
+                job.done()
 
-    Raises:
-        ValueError: if they are no images.
-        DataError: if they are no pairs.
-    """
-    reference, samples = inputs
-    if not isinstance(reference, ImageSet) or not isinstance(samples, ImageSet):
-        raise ValueError("--paired True compares images; give --reference and --samples as images")
-    require_pairs(reference, samples)
-    return reference, samples
+    def _require_same_features(self) -> None:
+        """Check that both sets have features of one kind, before any pass over them."""
+        names, dimensions, said = [], [], []
+        for part in self._inputs:
+            if isinstance(part, FeatureSet):
+                names.append(part.name)
+                dimensions.append(len(part.statistics.mean))
+            else:
+                assert self._maker is not None
+                names.append(self._maker.name)
+                dimensions.append(self._maker.make([part.picture(0)]).shape[1])
+            kind = names[-1] or "features of an unknown kind"
+            said.append(f"{part.flag} {part.path}: {kind}, {dimensions[-1]} dimensions")
+        if (all(names) and names[0] != names[1]) or dimensions[0] != dimensions[1]:
+            raise DataError(
+                f"features of two kinds cannot be compared ({'; '.join(said)}); make both with the "
+                "same --features"
+            )
+
+    def _try_one_batch(self) -> None:
+        for part in self._inputs:
+            if isinstance(part, FeatureSet):
+                self._log(f"{part.flag}: features or statistics of {part.statistics.count} images")
+                continue
+            assert self._maker is not None
+            started = time.monotonic()
+            features = self._maker.make(next(part.batches(self._flags.batch_size)))
+            seconds = (time.monotonic() - started) / len(features)
+            self._log(
+                f"{part.flag}: {len(part)} images; {self._maker.name}, {features.shape[1]} "
+                f"dimensions; first batch, with warm-up: {seconds:.4f} s an image; {len(part)} "
+                f"images: {seconds * len(part):.0f} s"
+            )
+            self._stop.check(ANEW)
+
+    def _with_features(self, part: Input) -> FeatureSet:
+        if isinstance(part, FeatureSet):
+            return part
+        assert self._maker is not None
+        found = []
+        with self._stage(len(part), f"features of {part.flag}", "image") as job:
+            for pictures in part.batches(self._flags.batch_size, self._log):
+                found.append(self._maker.make(pictures))
+                job.done(len(pictures))
+        features, name = np.concatenate(found), self._maker.name
+        if not np.isfinite(features).all():
+            raise DataError(f"{part.flag} {part.path}: {name} gives features that are not finite")
+        return FeatureSet(part.flag, part.path, statistics_of(features), features, name)
+
+    def _frechet_figures(self, reference: FeatureSet, samples: FeatureSet) -> Figures:
+        """The Fréchet distance and its floors: halves of the reference, and a normal law's."""
+        a, b = reference.statistics, samples.statistics
+        half, num_splits = a.count // 2, self._flags.num_splits
+        halves = []
+        if reference.features is not None and len(reference.features) >= LEAST_FOR_FLOOR:
+            with self._stage(num_splits, "halves of the reference", "split") as job:
+                for k in range(num_splits):
+                    seed = stable_seed(self._flags.seed, "halves", k)
+                    halves.append(halves_distance(reference.features, seed))
+                    job.done()
+        mean = float(np.mean(halves)) if halves else None
+        return {
+            "distance": frechet_distance(a.mean, a.covariance, b.mean, b.covariance),
+            # to first order a floor goes with 1/n₁ + 1/n₂ (distances.gaussian_floor)
+            "floor": mean and mean * (1 / a.count + 1 / b.count) / (2 / half),
+            "floor_of_halves": mean,
+            "floor_of_halves_std": float(np.std(halves, ddof=1)) if len(halves) > 1 else None,
+            "count_of_half": half if halves else None,
+            "gaussian_floor": gaussian_floor(a.covariance, a.count, b.count),
+            "gaussian_floor_of_halves": gaussian_floor(a.covariance, half, half)
+            if halves
+            else None,
+        }
+
+    def _kernel_figures(self, reference: FeatureSet, samples: FeatureSet) -> Figures | None:
+        size, num_subsets = _subset_size(self._flags, (reference, samples)), self._flags.num_subsets
+        if size is None:
+            return None
+        assert reference.features is not None and samples.features is not None
+        with self._stage(num_subsets, "kernel distance", "subset") as job:
+            found = kernel_distance(
+                reference.features,
+                samples.features,
+                num_subsets,
+                size,
+                stable_seed(self._flags.seed, "subsets"),
+                job.done,
+            )
+        return {**found._asdict(), "num_subsets": num_subsets, "subset_size": size}
+
+    def _pair_figures(self, reference: ImageSet, samples: ImageSet) -> Figures:
+        """Mean PSNR of the pairs that differ and mean SSIM of all, with their standard errors."""
+        decibels, similarities = [], []
+        with self._stage(len(reference), "pairs", "image") as job:
+            for k in range(len(reference)):
+                real, drawn = reference.picture(k), samples.picture(k)
+                decibels.append(psnr(real, drawn))
+                similarities.append(ssim(real, drawn))
+                job.done()
+        finite = [value for value in decibels if math.isfinite(value)]
+        return {
+            "count": len(decibels),
+            "num_identical": len(decibels) - len(finite),
+            "psnr": float(np.mean(finite)) if finite else None,
+            "psnr_standard_error": _standard_error(finite),
+            "ssim": float(np.mean(similarities)),
+            "ssim_standard_error": _standard_error(similarities),
+        }
 
 
 def _num_vectors(part: Input) -> int | None:
@@ -207,96 +368,26 @@ def _num_vectors(part: Input) -> int | None:
     return None if part.features is None else len(part.features)
 
 
-def _require_same_features(inputs: tuple[Input, Input], maker: FeatureMaker | None) -> None:
-    """Checks that both sets have features of one kind, before any pass over them.
-
-    Raises:
-        DataError: names both.
-    """
-    names, dimensions, said = [], [], []
-    for part in inputs:
-        if isinstance(part, FeatureSet):
-            names.append(part.name)
-            dimensions.append(len(part.statistics.mean))
-        else:
-            assert maker is not None
-            names.append(maker.name)
-            dimensions.append(maker.make([part.picture(0)]).shape[1])
-        kind = names[-1] or "features of an unknown kind"
-        said.append(f"{part.flag} {part.path}: {kind}, {dimensions[-1]} dimensions")
-    if (all(names) and names[0] != names[1]) or dimensions[0] != dimensions[1]:
-        raise DataError(
-            f"features of two kinds cannot be compared ({'; '.join(said)}); make both with the "
-            "same --features"
-        )
+def _subset_size(flags: EvalFlags, inputs: Sequence[Input]) -> int | None:
+    """Vectors in a subset of the kernel distance; None if there is none to be had."""
+    given, counts = f"--subset_size {flags.subset_size}", [_num_vectors(part) for part in inputs]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        if flags.subset_size:
+            raise ValueError(
+                f"{given}: statistics without features have no kernel distance; leave the flag out"
+            )
+        return None
+    smaller = min(known)
+    if flags.subset_size >= smaller:
+        raise ValueError(f"{given} must be below the {smaller} images of the smaller set")
+    if smaller < LEAST_FOR_KERNEL:
+        return None
+    return flags.subset_size or max(2, min(MAX_SUBSET_SIZE, smaller // 2))
 
 
-def _try_one_batch(
-    flags: EvalFlags,
-    inputs: tuple[Input, Input],
-    maker: FeatureMaker | None,
-    stop: StopFlag,
-    logger: RunLogger,
-) -> None:
-    for part in inputs:
-        if isinstance(part, FeatureSet):
-            logger.info(f"{part.flag}: features or statistics of {part.statistics.count} images")
-            continue
-        assert maker is not None
-        started = time.monotonic()
-        features = maker.make(next(part.batches(flags.batch_size)))
-        seconds = (time.monotonic() - started) / len(features)
-        logger.info(
-            f"{part.flag}: {len(part)} images; {maker.name}, {features.shape[1]} dimensions; first "
-            f"batch, with warm-up: {seconds:.4f} s an image; {len(part)} images: "
-            f"{seconds * len(part):.0f} s"
-        )
-        stop.check(ANEW)
-
-
-def _results(
-    flags: EvalFlags,
-    inputs: tuple[Input, Input],
-    maker: FeatureMaker | None,
-    stop: StopFlag,
-    logger: RunLogger,
-) -> dict[str, Any]:
-    reference, samples = (_with_features(part, flags, maker, stop, logger) for part in inputs)
-    if flags.save_reference_stats:
-        save_features(flags.save_reference_stats, reference)
-        logger.info(f"features and statistics of the reference: {flags.save_reference_stats}")
-    paired = None
-    if flags.paired:
-        assert isinstance(inputs[0], ImageSet) and isinstance(inputs[1], ImageSet)
-        paired = pair_figures(inputs[0], inputs[1], stop)
-    return {
-        "features": reference.name or samples.name or None,
-        "is_same_kind_checked": bool(reference.name and samples.name),
-        "dimension": len(reference.statistics.mean),
-        "reference": {"path": reference.path, "count": reference.statistics.count},
-        "samples": {"path": samples.path, "count": samples.statistics.count},
-        "frechet": frechet_figures(flags, reference, samples, stop),
-        "kernel": kernel_figures(flags, reference, samples, stop),
-        "paired": paired,
-    }
-
-
-def _with_features(
-    part: Input,
-    flags: EvalFlags,
-    maker: FeatureMaker | None,
-    stop: StopFlag,
-    logger: RunLogger,
-) -> FeatureSet:
-    if isinstance(part, FeatureSet):
-        return part
-    assert maker is not None
-    found = []
-    with stage(len(part), f"features of {part.flag}", "image", stop=stop) as job:
-        for pictures in part.batches(flags.batch_size, logger.info):
-            found.append(maker.make(pictures))
-            job.done(len(pictures))
-    features = np.concatenate(found)
-    if not np.isfinite(features).all():
-        raise DataError(f"{part.flag} {part.path}: {maker.name} gives features that are not finite")
-    return FeatureSet(part.flag, part.path, statistics_of(features), features, maker.name)
+def _standard_error(values: list[float]) -> float | None:
+    """Of the mean of independent values: standard deviation / √n; None below two of them."""
+    if len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))

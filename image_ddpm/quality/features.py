@@ -1,7 +1,6 @@
 """Features of images: pixels, or what a network of this project has before its last layer.
 
-Knows no distance and no file of features. To add a network: one entry in ``NETWORKS``, its name in
-``image_ddpm.quality.flags.NETWORK_NAMES``.
+To add a network: one entry in `NETWORKS`, its name in `image_ddpm.quality.flags.NETWORK_NAMES`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from image_ddpm.classifier import create_classifier
 from image_ddpm.quality.flags import ENCODER, PIXELS
-from image_ddpm.quality.image_sets import Picture
+from image_ddpm.quality.inputs import Picture
 from models.cnn import SmallCNN
 from models.encoder import EncoderUNet
 from utils.files.atomic import sha256_of
@@ -38,8 +37,6 @@ _CNN_SIDE = 28
 _CNN_CONVOLUTION = "features.3.weight"
 _CNN_LINEAR = re.compile(r"classifier\.(\d{1,4})\.weight")
 _CNN_PLACES = 16
-# channels of a classifier's images → how Pillow calls them
-_MODES = MappingProxyType({1: "L", 3: "RGB"})
 _BICUBIC = Image.Resampling.BICUBIC
 _NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
@@ -48,14 +45,11 @@ _NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 class FeatureNetwork:
     """How one kind of network makes features.
 
-    Attributes:
-        build: state_dict, keywords → an untrained network of the sizes that the state_dict's shapes
-            show, or of those that the keywords say; need not allocate (it is called on the device
-            ``meta``). Raises CheckpointError if the shapes, ValueError if the keywords make none.
-        prepare: network, pictures (H, W, 3) of any sizes → its input (N, …).
-        activations: network, input → (N, D).
-        unseen: keywords that change the features of one file, whatever its shapes; they belong to
-            the name of the features.
+    `build` makes an untrained network of a state_dict and keywords, on the device `meta`: of the
+    sizes that the shapes show, or of those that the keywords say. It raises CheckpointError if the
+    shapes, ValueError if the keywords make none. `prepare` turns pictures (H, W, 3) of any sizes
+    into its input (N, …), `activations` that into features (N, D). `unseen` keywords change the
+    features of one file, whatever its shapes: they belong to the name of the features.
     """
 
     build: Callable[[Mapping[str, Tensor], Mapping[str, Any]], nn.Module]
@@ -66,7 +60,7 @@ class FeatureNetwork:
 
 @dataclass(frozen=True)
 class FeatureMaker:
-    """Turns pictures into features; ``name`` says which, so that none are mixed up."""
+    """Turns pictures into features; `name` says which, so that none are mixed up."""
 
     name: str
     make: Callable[[Sequence[Picture]], Features]
@@ -79,14 +73,10 @@ def feature_maker(
     keywords: Mapping[str, Any] = _NO_KEYWORDS,
     precision: Precision = Precision.FP32,
 ) -> FeatureMaker:
-    """What ``--features`` and ``--features_network`` ask for.
+    """What `--features` (`pixels`, or a file) and `--features_network` ask for.
 
-    Args:
-        features: ``pixels``, or the file of a network.
-        network_name: a key of ``NETWORKS``.
-        device: where to compute.
-        keywords: what the file of a network does not tell: those of ``create_classifier``.
-        precision: of what the network computes in 16 bits, where it has such.
+    `keywords` of `create_classifier` are what the file of a network does not tell; `precision` is
+    that of what the network computes in 16 bits, where it has such.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or not of this network; names the flag.
@@ -167,13 +157,7 @@ def _grey_28(_: nn.Module, pictures: Sequence[Picture]) -> Tensor:
 
 
 def _resized(pictures: Sequence[Picture], side: int, mode: str) -> Tensor:
-    """(N, C, side, side) grey levels; other sizes are resized (bicubic, antialiased).
-
-    Args:
-        pictures: (H, W, 3) of any sizes and shapes.
-        side: pixels.
-        mode: ``RGB``, or ``L`` for one channel.
-    """
+    """(N, C, side, side) grey levels of pictures (H, W, 3); resized bicubically, antialiased."""
     images = (Image.fromarray(np.ascontiguousarray(picture)).convert(mode) for picture in pictures)
     arrays = [np.asarray(image.resize((side, side), _BICUBIC)) for image in images]
     stacked = np.stack(arrays).reshape(len(arrays), side, side, -1)
@@ -186,15 +170,11 @@ def _before_last_linear(network: nn.Module, x: Tensor) -> Tensor:
     return hidden
 
 
-def _build_encoder(_: Mapping[str, Tensor], keywords: Mapping[str, Any]) -> EncoderUNet:
-    return create_classifier(**keywords)
-
-
 def _as_trained(network: nn.Module, pictures: Sequence[Picture]) -> Tensor:
     """(N, C, H, H) in [-1, 1], C and H those of the network."""
     assert isinstance(network, EncoderUNet)
-    config = network.config
-    return bytes_to_image(_resized(pictures, config.image_size, _MODES[config.in_channels]))
+    mode = "L" if network.config.in_channels == 1 else "RGB"
+    return bytes_to_image(_resized(pictures, network.config.image_size, mode))
 
 
 def _clean_features(network: nn.Module, x: Tensor) -> Tensor:
@@ -207,7 +187,7 @@ NETWORKS: Mapping[str, FeatureNetwork] = MappingProxyType(
     {
         "small_cnn": FeatureNetwork(_build_small_cnn, _grey_28, _before_last_linear),
         ENCODER: FeatureNetwork(
-            _build_encoder,
+            lambda _, keywords: create_classifier(**keywords),
             _as_trained,
             _clean_features,
             ("image_size", "classifier_num_head_channels"),

@@ -1,4 +1,4 @@
-"""The flags of ``image_eval.py``; no torch, so that ``--help`` answers at once."""
+"""The flags of `image_eval.py`; no torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ class EvalFlags(OrientationFlags, Batch, ScriptFlags):
     log_dir: str = "logs/image_eval"
 
     def __post_init__(self) -> None:
-        """Refuses what is no comparison."""
         for name in ("reference", "samples"):
             if not getattr(self, name):
                 raise ValueError(f"--{name} is missing: give a folder of images or an .npz file")
@@ -70,12 +69,7 @@ class EvalFlags(OrientationFlags, Batch, ScriptFlags):
 
 
 def require_use_of_classifier_flags(flags: EvalFlags, given: Collection[str]) -> None:
-    """Refuses flags that describe a classifier where there is none.
-
-    Args:
-        flags: which features there are.
-        given: names of the flags on the command line.
-    """
+    """Refuse given flags that describe a classifier where there is none."""
     own = (*defaults(ClassifierFlags), *defaults(ClassifierImageFlags))
     unused = [f"--{name}" for name in own if name in given]
     if unused and flags.features_network != ENCODER:

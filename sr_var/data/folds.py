@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sr_var.flags.nets import CrossFitFlags, FoldFlags
 from utils import dist_util
+from utils.files.atomic import JsonObject
 from utils.images.dataset import Entry
 from utils.loops.data import to_device
 from utils.metrics import HALF_RANGE_255
@@ -31,7 +32,7 @@ class CrossFit:
 
     Attributes:
         num_folds: K.
-        by: ``image``: each name for itself; ``class``: all images of a class together.
+        by: `image`: each name for itself; `class`: all images of a class together.
         left_out: the fold that a mean net does not see; None for a run that uses all nets.
     """
 
@@ -41,7 +42,7 @@ class CrossFit:
 
     @classmethod
     def from_flags(cls, flags: CrossFitFlags) -> CrossFit | None:
-        """The division that the flags ask for; None without ``--cross_fit``."""
+        """The division that the flags ask for; None without `--cross_fit`."""
         if not flags.cross_fit:
             return None
         left_out = flags.fold if isinstance(flags, FoldFlags) else None
@@ -74,18 +75,15 @@ class CrossFit:
         tail = "" if self.left_out is None else f"; fold {self.left_out} is left out"
         return f"images in the {self.num_folds} folds by {self.by}: {sizes}{tail}"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JsonObject:
         """What a checkpoint remembers."""
         return dataclasses.asdict(self)
 
-    def require_unseen(self, fold: int, path: str, state: Mapping[str, Any]) -> None:
-        """Refuses a mean net that has seen the images of a fold.
+    def require_unseen(self, fold: int, path: str, state: JsonObject) -> None:
+        """Refuse a mean net, whose residuals are wanted in a fold, if it has seen its images.
 
-        Args:
-            fold: whose residuals the net is for.
-            path: of its checkpoint.
-            state: stored with the checkpoint; empty for one of another tool, of which nothing can
-                be known.
+        `state` is stored with its checkpoint; of one of another tool, which has none, nothing can
+        be known.
 
         Raises:
             CheckpointError: names what the net left out, and what to train.
@@ -101,12 +99,20 @@ class CrossFit:
             )
 
 
-class FoldedMean(nn.Module):
-    """K frozen mean nets as one.
+class FoldedInput(NamedTuple):
+    """A batch whose images are to meet the net of their fold.
 
-    Args:
-        nets: the k-th has not seen the images of fold k.
+    Attributes:
+        low_res: (N, 3, H, H) upsampled low-res images, in [-1, 1].
+        fold: (N,) integers in [0, K).
     """
+
+    low_res: Tensor
+    fold: Tensor
+
+
+class FoldedMean(nn.Module):
+    """K frozen mean nets as one; the k-th has not seen the images of fold k."""
 
     def __init__(self, nets: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -135,10 +141,7 @@ class FoldedMean(nn.Module):
 class Leakage:
     """Mean squared residuals in grey levels² of the same images under two kinds of nets.
 
-    Attributes:
-        in_fold: under the K − 1 nets that were trained on the image.
-        out_of_fold: under the net that was not.
-        num_images: how many images.
+    `in_fold`: the K − 1 nets that were trained on the image; `out_of_fold`: the one that was not.
     """
 
     in_fold: float
@@ -160,9 +163,7 @@ def squared_residuals(model: FoldedMean, low_res_up: Tensor, high_res: Tensor) -
 def split_residuals(squared: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
     """(average over images of the K − 1 nets that saw them, of the net that did not).
 
-    Args:
-        squared: (N, K).
-        fold: (N,) integers in [0, K).
+    `squared` is (N, K), `fold` (N,) integers in [0, K).
     """
     out_of_fold = squared.gather(1, fold[:, None])[:, 0]  # (N,)
     in_fold = (squared.sum(dim=1) - out_of_fold) / (squared.shape[1] - 1)
@@ -171,21 +172,20 @@ def split_residuals(squared: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def measure_leakage(
-    model: FoldedMean, batches: Iterable[tuple[Any, Tensor]], num_images: int, device: torch.device
+    model: FoldedMean,
+    batches: Iterable[tuple[FoldedInput, Tensor]],
+    num_images: int,
+    device: torch.device,
 ) -> Leakage:
-    """Both residuals on at least ``num_images`` training images a process (all processes agree).
+    """Both residuals on at least `num_images` > 0 training images a process (all agree).
 
-    Args:
-        model: on the device.
-        batches: endless ``({"low_res": …, "fold": …}, high_res)``.
-        num_images: positive.
-        device: where to compute.
+    `batches` are endless, with the high-res images (N, 3, H, H) as labels.
     """
     sums, count = torch.zeros(2, dtype=torch.float64), 0
     for batch, high_res in batches:
         batch, high_res = to_device(batch, device), to_device(high_res, device)
-        squared = squared_residuals(model, batch["low_res"], high_res)
-        means = torch.stack(split_residuals(squared.double(), batch["fold"]))
+        squared = squared_residuals(model, batch.low_res, high_res)
+        means = torch.stack(split_residuals(squared.double(), batch.fold))
         sums += means.cpu() * len(high_res)
         count += len(high_res)
         if count >= num_images:

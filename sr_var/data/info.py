@@ -1,6 +1,6 @@
 """Writes which images of a folder have which label and which are for testing.
 
-Reading the dicts is the business of ``base_dataset``.
+Reading the dicts is the business of `base_dataset`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -39,16 +40,10 @@ ALL_FILE, TRAIN_FILE, TEST_FILE = (
 def write_split(
     folder: str, parts: Mapping[str, Info], *, overwrite: bool, log: Callable[[str], None]
 ) -> None:
-    """Writes the dicts.
+    """Write the dicts, `parts` by file name, into `--output_dir`.
 
-    Files of another split go before the first one is written, so that a kill leaves no two splits
-    beside each other.
-
-    Args:
-        folder: ``--output_dir``.
-        parts: file name → content: all images, those for training, those for testing.
-        overwrite: whether another split may be replaced.
-        log: receives a line about each file, and what changes.
+    Files of another split, which may be replaced with `overwrite`, go before the first one is
+    written, so that a kill leaves no two splits beside each other.
 
     Raises:
         DataError: if another split is there and may not be replaced; says how they differ.
@@ -85,8 +80,9 @@ def _changes(folder: str, there: list[str], parts: Mapping[str, Info]) -> str:
             return f"{file} cannot be read"
     if all(dict(info) == parts[file] for file, info in stored.items()):
         return ""
-    old, new = (_sides(dicts) for dicts in (stored, parts))
-    (old_labels, old_train, old_test), (new_labels, new_train, new_test) = old, new
+    (old_labels, old_train, old_test), (new_labels, new_train, new_test) = map(
+        _sides, (stored, parts)
+    )
     both = old_labels.keys() & new_labels.keys()
     num_moved = len(old_train & new_test) + len(old_test & new_train)
     num_relabelled = sum(old_labels[name] != new_labels[name] for name in both)
@@ -97,9 +93,7 @@ def _changes(folder: str, there: list[str], parts: Mapping[str, Info]) -> str:
     )
 
 
-def _sides(
-    dicts: Mapping[str, Info],
-) -> tuple[dict[str, int], set[str], set[str]]:
+def _sides(dicts: Mapping[str, Info]) -> tuple[dict[str, int], set[str], set[str]]:
     """(label of each image, training images, test images) of the dicts by file name."""
     labels: dict[str, int] = {}
     sides: dict[str, set[str]] = {TRAIN_FILE: set(), TEST_FILE: set()}
@@ -117,7 +111,7 @@ _CHECKED_FILE = ".checked.txt"
 def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[str], list[str]]:
     """(training names, test names).
 
-    Test images are those below ``test_folder``, or ``num_test_per_class`` of each class, drawn from
+    Test images are those below `test_folder`, or `num_test_per_class` of each class, drawn from
     (seed, class) so that more images in one class do not change the choice in another.
 
     Raises:
@@ -149,21 +143,19 @@ def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[
 def look_at_all(
     names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
 ) -> dict[str, ImageFacts]:
-    """Decodes every image.
-
-    Returns:
-        The images that are whole, and what their files say.
+    """Decode every image: those that are whole, and what their files say.
 
     Raises:
         StopRequested: if a signal came; what was found is remembered.
-        DataError: at the end, naming the damaged images, unless ``on_bad_image`` is ``skip``.
+        DataError: at the end, naming the damaged images, unless `on_bad_image` is `skip`.
     """
     journal = os.path.join(flags.output_dir, _CHECKED_FILE)
-    good = (
-        {} if flags.dry_run else _still_good(_read_journal(journal, flags.data_dir), names, flags)
-    )
+    good: dict[str, ImageFacts] = {}
+    if not flags.dry_run:
+        good = _still_good(_read_journal(journal, flags.data_dir), names, flags)
     bad: set[str] = set()
     todo = [name for name in names if name not in good]
+    look = partial(_look, flags=flags)
     num_threads = chosen_threads(flags.num_threads)
     num_done = len(names) - len(todo)
     with (
@@ -174,7 +166,7 @@ def look_at_all(
         for start in range(0, len(todo), 1024):
             chunk = todo[start : start + 1024]
             marks = _marks(chunk, flags)
-            for name, found in zip(chunk, pool.map(_look(flags), chunk), strict=True):
+            for name, found in zip(chunk, pool.map(look, chunk), strict=True):
                 if isinstance(found, BadImageError):
                     bad.add(name)
                     log(f"damaged: {found}")
@@ -192,15 +184,12 @@ def look_at_all(
     return {name: good[name] for name in names if name not in bad}
 
 
-def _look(flags: DataInfoFlags) -> Callable[[str], ImageFacts | BadImageError]:
-    def look(name: str) -> ImageFacts | BadImageError:
-        path = resolve_image_path(flags.data_dir, name)
-        try:
-            return read_image(path, apply_orientation=flags.apply_orientation).facts
-        except BadImageError as error:
-            return error
-
-    return look
+def _look(name: str, flags: DataInfoFlags) -> ImageFacts | BadImageError:
+    path = resolve_image_path(flags.data_dir, name)
+    try:
+        return read_image(path, apply_orientation=flags.apply_orientation).facts
+    except BadImageError as error:
+        return error
 
 
 def _marks(names: Sequence[str], flags: DataInfoFlags) -> dict[str, str]:
@@ -267,11 +256,11 @@ def _classes(
 
 
 def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> None:
-    """The whole job: scan, check, split, write the three pickles.
+    """Scan, check, split, write the three pickles.
 
     Raises:
         StopRequested: if a signal came during the check.
-        DataError: for damaged images, or if another split is there (``info_files.write_split``).
+        DataError: for damaged images, or if another split is there.
     """
     names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if not flags.dry_run:

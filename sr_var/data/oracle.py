@@ -2,15 +2,16 @@
 
 Photographs are cut into low-res images; for each, high-res images are drawn from the oracle's law.
 Test images get exact samples and exact moments in the layout of a sampler's folder, so that
-``sr_var_verification.py`` can compare with the truth. The law itself is ``oracle.law``.
+`sr_var_verification.py` can compare with the truth. The law itself is `oracle.law`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from ddpm.info_dict import make_info
 from ddpm.sampling import SETTINGS_FILE
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info import ALL_FILE, TEST_FILE, TRAIN_FILE
-from sr_var.flags.oracle import OracleDataFlags
+from sr_var.flags.scripts import OracleDataFlags
 from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, difference, sample_path, spread
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, block_means, save_truth
 from utils.files.records import require_same_settings
@@ -56,26 +57,23 @@ class OracleCrop:
 def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> list[OracleCrop]:
     """Which low-res images there will be: the photographs in turn, each at another place.
 
-    Args:
-        photos: names of photographs, all for training or all for testing.
-        flags: how many.
-        is_test: test images have one draw each, training images ``num_draws``.
+    Test images have one draw each, training images `num_draws`.
     """
+    side = "test" if is_test else "train"
     num_crops = flags.num_test_crops if is_test else flags.num_train_crops
     num_draws = 1 if is_test else flags.num_draws
     crops = []
     for index in range(num_crops):
         photo = photos[index % len(photos)]
-        key = _class_of_photo(photo, flags)
         stem = os.path.splitext(photo.rpartition("/")[2])[0]
-        prefix = f"{'test' if is_test else 'train'}/{key}/{stem}_{index:06d}"
+        prefix = f"{side}/{_class_of_photo(photo, flags)}/{stem}_{index:06d}"
         names = tuple(f"{prefix}_{draw}.png" for draw in range(num_draws))
         crops.append(OracleCrop(photo, index, is_test, names))
     return crops
 
 
 def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[list[str], list[str]]:
-    """(training, test) photographs of ``data_dir``.
+    """(training, test) photographs of `data_dir`.
 
     Raises:
         DataError: if one of the two would be empty.
@@ -125,62 +123,53 @@ def law_of(low_res_uint8: Uint8Array, factor: int) -> OracleLaw:
     return oracle_law(image.double()[None], factor)
 
 
-class OracleWriter:
-    """Writes the files of one low-res image; what is there already is left alone.
+def _write_crop(crop: OracleCrop, flags: OracleDataFlags) -> str:
+    """Write the files of one low-res image; what is there already is left alone.
 
-    Args:
-        flags: where, how much, how large.
+    Returns what is wrong with the photograph, "" if nothing is.
     """
-
-    def __init__(self, flags: OracleDataFlags) -> None:
-        self._flags = flags
-
-    def write(self, crop: OracleCrop) -> str:
-        """Draws and writes; returns what is wrong with the photograph, "" if nothing is."""
-        paths = [
-            safe_join(os.path.join(self._flags.output_dir, IMAGE_FOLDER), name)
-            for name in crop.names
-        ]
-        folder = safe_join(self._flags.sample_dir, crop.names[0])
-        # written last, so it stands for the others
-        last = os.path.join(folder, TRUTH_FILE)
-        if all(os.path.exists(path) for path in [*paths, *([last] if crop.is_test else [])]):
-            return ""
-        try:
-            low_res = cut_low_res(crop, self._flags)
-        except BadImageError as error:
-            if self._flags.on_bad_image == "error":
-                raise
-            return str(error)
-        law = law_of(low_res, self._flags.factor)
-        for name, path in zip(crop.names, paths, strict=True):
-            make_folder(os.path.dirname(path))
-            write_png(path, to_hwc(image_to_bytes(self._draw(law, name, "image")[0])))
-        if crop.is_test:
-            self._write_truth(crop.names[0], folder, low_res, law)
+    images = os.path.join(flags.output_dir, IMAGE_FOLDER)
+    paths = [safe_join(images, name) for name in crop.names]
+    folder = safe_join(flags.sample_dir, crop.names[0])
+    # written last, so it stands for the others
+    last = os.path.join(folder, TRUTH_FILE)
+    if all(os.path.exists(path) for path in [*paths, *([last] if crop.is_test else [])]):
         return ""
-
-    def _draw(self, law: OracleLaw, name: str, what: str | int) -> torch.Tensor:
-        seed = stable_seed(self._flags.seed, name, what)
-        return law.sample(torch.Generator().manual_seed(seed))
-
-    def _write_truth(
-        self, name: str, folder: str, low_res_uint8: Uint8Array, law: OracleLaw
-    ) -> None:
+    try:
+        low_res = cut_low_res(crop, flags)
+    except BadImageError as error:
+        if flags.on_bad_image == "error":
+            raise
+        return str(error)
+    law = law_of(low_res, flags.factor)
+    for name, path in zip(crop.names, paths, strict=True):
+        make_folder(os.path.dirname(path))
+        write_png(path, to_hwc(image_to_bytes(_draw(law, flags.seed, name, "image")[0])))
+    if crop.is_test:
         make_folder(os.path.join(folder, SAMPLES_FOLDER))
-        write_png(os.path.join(folder, LOW_RES_FILE), low_res_uint8)
-        samples = torch.cat([self._draw(law, name, i) for i in range(self._flags.num_samples)])
-        grey = np.stack([to_hwc(sample) for sample in image_to_255(samples)])
-        moments = SampleMoments().add(grey, range(len(grey)), self._flags.small_size)
-        moments.save(os.path.join(folder, MOMENTS_FILE), is_final=True)
-        if self._flags.sample_pictures:
-            for i, sample in enumerate(samples):
-                write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
+        write_png(os.path.join(folder, LOW_RES_FILE), low_res)
+        _write_samples(crop.names[0], folder, law, flags)
         save_truth(folder, law)
+    return ""
+
+
+def _draw(law: OracleLaw, seed: int, name: str, what: str | int) -> torch.Tensor:
+    return law.sample(torch.Generator().manual_seed(stable_seed(seed, name, what)))
+
+
+def _write_samples(name: str, folder: str, law: OracleLaw, flags: OracleDataFlags) -> None:
+    draws = [_draw(law, flags.seed, name, i) for i in range(flags.num_samples)]
+    samples = torch.cat(draws)
+    grey = np.stack([to_hwc(sample) for sample in image_to_255(samples)])
+    moments = SampleMoments().add(grey, range(len(grey)), flags.small_size)
+    moments.save(os.path.join(folder, MOMENTS_FILE), is_final=True)
+    if flags.sample_pictures:
+        for i, sample in enumerate(samples):
+            write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
 
 
 def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:
-    """The whole job: photographs to images, samples, moments and info dicts.
+    """Photographs to images, samples, moments, info dicts.
 
     Raises:
         StopRequested: if a signal came.
@@ -211,11 +200,7 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:
 
 
 def _refuse_other_lists(folder: str) -> None:
-    """Refuses to replace info dicts that this script has not written.
-
-    Raises:
-        DataError: names the first of them.
-    """
+    """Refuse to replace info dicts that this script has not written."""
     if os.path.exists(os.path.join(folder, SETTINGS_FILE)):
         return
     for file in (ALL_FILE, TRAIN_FILE, TEST_FILE):
@@ -224,11 +209,7 @@ def _refuse_other_lists(folder: str) -> None:
 
 
 def _require_same_photo(crop: OracleCrop, flags: OracleDataFlags) -> None:
-    """Refuses to add to images that were drawn from other photographs of the same names.
-
-    Raises:
-        DataError: names the image and the remedy.
-    """
+    """Refuse to add to images that were drawn from other photographs of the same names."""
     path = safe_join(os.path.join(flags.output_dir, IMAGE_FOLDER), crop.names[0])
     try:
         image, low_res = np.asarray(open_image(path)), cut_low_res(crop, flags)
@@ -247,24 +228,20 @@ def _write_all(
 ) -> set[str]:
     """Damaged photographs."""
     num_threads = chosen_threads(flags.num_threads)
-    writer, bad = OracleWriter(flags), set()
+    write, bad = partial(_write_crop, flags=flags), set()
     with (
         ThreadPoolExecutor(num_threads) as pool,
         working(len(crops), "drawing", "crop") as job,
     ):
-        for chunk in _chunks(crops, 8 * num_threads):
-            for crop, problem in zip(chunk, pool.map(writer.write, chunk), strict=True):
+        for start in range(0, len(crops), 8 * num_threads):
+            chunk = crops[start : start + 8 * num_threads]
+            for crop, problem in zip(chunk, pool.map(write, chunk), strict=True):
                 if problem and crop.photo not in bad:
                     bad.add(crop.photo)
                     log(f"warning: left out: {problem}")
                 job.bar.update()
             job.check()
     return bad
-
-
-def _chunks(crops: list[OracleCrop], size: int) -> Iterator[list[OracleCrop]]:
-    for start in range(0, len(crops), size):
-        yield crops[start : start + size]
 
 
 def _write_info(
@@ -290,15 +267,6 @@ def _class_of_photo(photo: str, flags: OracleDataFlags) -> str:
 
 def _settings(flags: OracleDataFlags) -> dict[str, object]:
     """What decides the content of the files, so that two data sets never share a folder."""
-    names = (
-        "data_dir",
-        "test_folder",
-        "large_size",
-        "small_size",
-        "num_draws",
-        "num_samples",
-        "sample_pictures",
-        "apply_orientation",
-        "seed",
-    )
-    return {"law": "oracle", **{name: getattr(flags, name) for name in names}}
+    own = ("large_size", "small_size", "num_draws", "num_samples", "sample_pictures", "seed")
+    read = ("data_dir", "test_folder", "apply_orientation")
+    return {"law": "oracle", **{name: getattr(flags, name) for name in (*own, *read)}}

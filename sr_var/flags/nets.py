@@ -1,16 +1,22 @@
-"""The flags of cross-fitting, of the variance net's loss and of the baselines; no torch.
+"""The flags of cross-fitting, of the variance net's loss and of the baselines; those of published
+upsamplers by name (`--preset 64_256_upsampler`). No torch.
 
-Those of data, networks and training are in ``sr_var.flags.scripts``.
+The presets are facts from the documents of guided-diffusion (arXiv 2105.05233) and
+improved-diffusion (arXiv 2102.09672); their checkpoints load as they are.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
+from ddpm.flags import Preset, make_preset, settle_preset
 from sr_var.flags.scripts import MeanModelFlags, TestFlags
 from utils.flags.training import TrainFlags
-from utils.script_util import flag, require_at_least
+from utils.script_util import FlagValues, flag, require_at_least
 
 FOLD_FIELD = "{fold}"
 SQUARED_ERROR, ITAKURA_SAITO = "squared_error", "itakura_saito"
@@ -29,7 +35,6 @@ class CrossFitFlags:
     )
 
     def __post_init__(self) -> None:
-        """Refuses a number of folds that leaves nothing out."""
         require_at_least(self, 0, cross_fit=2)
         if self.cross_fit == 0 and self.fold_by != "image":
             raise ValueError(f"--fold_by {self.fold_by} is about folds; give --cross_fit K, too")
@@ -42,7 +47,6 @@ class FoldFlags(CrossFitFlags):
     fold: int = flag(-1, "fold to leave out of training, 0 to cross_fit - 1")
 
     def __post_init__(self) -> None:
-        """Refuses a fold that there is not."""
         super().__post_init__()
         if self.cross_fit == 0 and self.fold != -1:
             raise ValueError(f"--fold {self.fold} needs --cross_fit K, the number of folds")
@@ -67,7 +71,6 @@ class ResidualFlags(CrossFitFlags):
     )
 
     def __post_init__(self) -> None:
-        """Refuses a negative number of images."""
         super().__post_init__()
         require_at_least(self, leakage_images=0)
 
@@ -84,14 +87,13 @@ class BaselineModelFlags(MeanModelFlags):
     quantiles: str = flag("0.05,0.25,0.5,0.75,0.95", "levels, ascending, comma separated")
 
     def __post_init__(self) -> None:
-        """Refuses what is no level and no power."""
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"--beta {self.beta} must be in [0, 1]")
         parse_levels(self.quantiles)
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The parsed ``quantiles``."""
+        """The parsed `quantiles`."""
         return parse_levels(self.quantiles)
 
     @property
@@ -131,3 +133,56 @@ def parse_levels(text: str) -> tuple[float, ...]:
     if any(low >= high for low, high in pairwise(levels)):
         raise ValueError(remedy)
     return levels
+
+
+CHECKPOINT_DIR = "checkpoints/ddpm_sr"
+_UPSAMPLER: FlagValues = {
+    "num_channels": 192,
+    "num_res_blocks": 2,
+    "learn_sigma": True,
+    "class_cond": True,
+    "noise_schedule": "linear",
+}
+_GUIDED = {**_UPSAMPLER, "diffusion_steps": 1000, "resblock_updown": True}
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "64_256_upsampler": make_preset(
+            "64_256_upsampler.pt",
+            _GUIDED,
+            large_size=256,
+            small_size=64,
+            attention_resolutions="32,16,8",
+            num_heads=4,
+        ),
+        "128_512_upsampler": make_preset(
+            "128_512_upsampler.pt",
+            _GUIDED,
+            large_size=512,
+            small_size=128,
+            attention_resolutions="32,16",
+            num_head_channels=64,
+        ),
+        "upsample_cond": make_preset(
+            "upsample_cond_500K.pt",
+            _UPSAMPLER,
+            diffusion_steps=4000,
+            large_size=256,
+            small_size=64,
+            lr=3e-4,
+            batch_size=256,
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class PresetFlags:
+    """The flags of a published upsampler; flags given beside it go first."""
+
+    preset: str = flag("", "name of a published model", tuple(PRESETS))
+
+
+def settle_presets(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with the preset's values for the flags that were not given."""
+    return settle_preset(args, PRESETS, CHECKPOINT_DIR)

@@ -1,13 +1,20 @@
-"""The flags of the super-resolution scripts, one dataclass a group; no torch: ``--help`` is quick.
+"""The flags of the super-resolution scripts, one dataclass a group; no torch: `--help` is quick.
 
-Training flags that every task has are in ``utils.flags.training``.
+Training flags that every task has are in `utils.flags.training`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddpm.flags import DenoiserFlags, DiffusionTrainFlags, SamplerFlags, UNetFlags
+from ddpm.flags import (
+    SAMPLER_NAMES,
+    DenoiserFlags,
+    DiffusionTrainFlags,
+    SamplerFlags,
+    ScheduleFlags,
+    UNetFlags,
+)
 from utils.flags.groups import (
     AUTO,
     ENLARGE,
@@ -19,6 +26,7 @@ from utils.flags.groups import (
     CropFlags,
     ImageFolder,
     Logged,
+    OnBadImage,
     OrientationFlags,
     Output,
     Overwrite,
@@ -117,7 +125,6 @@ class TestDataFlags(DataFlags):
     random_flip: bool = flag(False, "not for tests: must stay False")
 
     def __post_init__(self) -> None:
-        """Refuses augmentation."""
         if self.random_crop or self.random_flip:
             raise ValueError("--random_crop and --random_flip are for training; leave them out")
 
@@ -165,7 +172,6 @@ class TestFlags(Output, Batch, ScriptFlags, Compute, Strict):
     output_dir: str = "outputs/sr_var/64_256"
 
     def __post_init__(self) -> None:
-        """Refuses a batch without images."""
         require_at_least(self, batch_size=1)
 
 
@@ -188,7 +194,6 @@ class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags):
     num_samples_per_image: int = flag(100, "samples per image")
 
     def __post_init__(self) -> None:
-        """Refuses counts that draw nothing, and two samplers at once."""
         require_at_least(self, num_samples_per_image=1)
         require_at_least(self, -1, batch_size=1)
         super().__post_init__()
@@ -214,14 +219,13 @@ class VerificationFlags(ListedImages, LargeSize, OrientationFlags, Threads, Scri
     )
 
     def __post_init__(self) -> None:
-        """Refuses counts without a variance, or without a meaning."""
         require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
 
     @property
     def nets_dir(self) -> str:
-        """``--sr_model_output_dir``, or where the documented commands put the nets' results."""
+        """`--sr_model_output_dir`, or where the documented commands put the nets' results."""
         name = "128_512" if self.large_size == 512 else "64_256"
         return self.sr_model_output_dir or f"outputs/sr_var/{name}"
 
@@ -248,7 +252,6 @@ class DataInfoFlags(ImageFolder, ReadingFlags, Output, Overwrite, Threads, Scrip
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:
-        """Refuses counts and sizes that are none, and a choice that needs images to be opened."""
         require_at_least(self, num_test_per_class=0, large_size=1)
         if self.small_images != ENLARGE and not self.check_images:
             raise ValueError(
@@ -274,7 +277,6 @@ class PlanFlags(AutoBatch, Logged, Seeded):
     log_dir: str = "logs/sr_plan"
 
     def __post_init__(self) -> None:
-        """Refuses counts that are none."""
         counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
         require_at_least(self, -1, batch_size=1)
@@ -289,3 +291,54 @@ class PlanFlags(AutoBatch, Logged, Seeded):
             return tuple(int(part) for part in text.split(","))
         except ValueError:
             raise ValueError(f"--{name} {text!r} must be whole numbers, as in 25,250") from None
+
+
+@dataclass(frozen=True)
+class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Output, Threads, ScriptFlags):
+    """Which photographs become low-res images, and how much is drawn from the oracle's law."""
+
+    data_dir: str = "data/demo"
+    test_folder: str = flag(
+        "test", "folder of data_dir whose photographs are for testing; empty: every tenth is"
+    )
+    output_dir: str = "data/oracle"
+    sample_dir: str = flag("outputs/oracle/default", "folder of exact samples and exact moments")
+    log_dir: str = "logs/oracle_data"
+    large_size: int = flag(64, "side of the high-res images, pixels")
+    small_size: int = flag(16, "side of the low-res images, pixels of a photograph")
+    num_train_crops: int = flag(2000, "low-res images to train on, cut at random places")
+    num_draws: int = flag(4, "high-res images drawn for each of them")
+    num_test_crops: int = flag(32, "low-res images to test on")
+    num_samples: int = flag(100, "exact samples of each test image")
+    sample_pictures: bool = flag(True, "write the samples as pictures too, not only their moments")
+
+    def __post_init__(self) -> None:
+        require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
+        factor, rest = divmod(self.large_size, max(self.small_size, 1))
+        if rest or factor < 2 or self.small_size < 1:
+            raise ValueError(
+                f"--large_size {self.large_size} must be 2, 3, 4, … times --small_size "
+                f"{self.small_size}"
+            )
+
+    @property
+    def factor(self) -> int:
+        """High-res pixels along the side of a low-res one."""
+        return self.large_size // self.small_size
+
+
+@dataclass(frozen=True)
+class BudgetFlags(VerificationFlags, ScheduleFlags):
+    """Whose error is to be told apart: nets and samplers on the oracle's test images."""
+
+    data_dir: str = "data/oracle/images"
+    data_info_dict_path: str = "data/oracle/to_sample_data_info.pkl"
+    large_size: int = 64
+    ddpm_sr_output_dir: str = "outputs/oracle/default"
+    sr_model_output_dir: str = flag("outputs/sr_var/oracle", "folder of the nets' results")
+    log_dir: str = "logs/sr_compare/oracle"
+    trained_output_dir: str = flag(
+        "", "folder of samples of a trained denoiser (ddpm_sr_sample.py); empty: no such row"
+    )
+    timestep_respacing: str = "logsnr25"
+    sampler: str = flag("dpmpp_2m", "how to integrate (docs/samplers.md)", SAMPLER_NAMES)

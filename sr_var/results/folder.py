@@ -1,6 +1,6 @@
 """Result folders of the test scripts: what is already done, and files that are whole or not there.
 
-Layout: ``<output_dir>/<image name>/<file>`` (docs/file_formats.md).
+Layout: `<output_dir>/<image name>/<file>` (docs/file_formats.md).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NUM_LOOKED_AT = 16
 
 
 def sample_path(folder: str, index: int) -> str:
-    """``high_res_samples/sample_<i>.png``."""
+    """`high_res_samples/sample_<i>.png`."""
     return os.path.join(folder, SAMPLES_FOLDER, f"sample_{index}.png")
 
 
@@ -97,11 +97,11 @@ class ResultFolder:
 
     Args:
         output_dir: where they are.
-        kind: ``mean``, ``var`` or ``baseline``.
+        kind: `mean`, `var` or `baseline`.
         step: of the network, in the file names.
         file_names: the files that make an image done, in writing order.
         model_paths: checkpoints that the results depend on.
-        apply_orientation: how the images are read, see ``utils.flags.groups``.
+        apply_orientation: how the images are read, see `utils.flags.groups`.
 
     Attributes:
         has_own_inputs: whether a test of this project has been here before.
@@ -133,7 +133,7 @@ class ResultFolder:
         """Path of a result; its folder is made.
 
         Raises:
-            ValueError: if the name leads out of ``output_dir``.
+            ValueError: if the name leads out of `output_dir`.
         """
         folder = safe_join(self.output_dir, name)
         make_folder(folder)
@@ -170,7 +170,7 @@ class ResultFolder:
         return pending
 
     def require_same_orientation(self) -> Stamp:
-        """Refuses results of images that were read another way up; returns what the folder says.
+        """Refuse results of images that were read another way up; return what the folder says.
 
         Raises:
             DataError: names the folder and the flag; or the stamp, if that cannot be read.
@@ -185,7 +185,7 @@ class ResultFolder:
         return stored
 
     def save_low_res(self, name: str, low_res_up: torch.Tensor) -> None:
-        """Writes what the network saw of an image, (3, H, H) in [-1, 1].
+        """Write what the network saw of an image, (3, H, H) in [-1, 1].
 
         Raises:
             DataError: if other results in the folder are of another image of this name.
@@ -194,7 +194,7 @@ class ResultFolder:
             save_image(self.path(name, LOW_RES_FILE), low_res_up)
 
     def require_same_input(self, name: str, low_res_up: torch.Tensor) -> bool:
-        """As :func:`is_known_input`, in a folder that this project's tests have written to."""
+        """As `is_known_input`, in a folder that this project's tests have written to."""
         path = os.path.join(safe_join(self.output_dir, name), LOW_RES_FILE)
         low_res_255 = to_hwc(image_to_255(low_res_up.float()))
         return self.has_own_inputs and is_known_input(path, low_res_255)
@@ -206,7 +206,7 @@ class ResultFolder:
     def _remove_results(
         self, old: Sequence[str], new: Sequence[str], log: Callable[[str], None]
     ) -> None:
-        """Removes what other checkpoints (``old``; empty: unknown ones) have left, and says so."""
+        """Remove what other checkpoints (`old`; empty: unknown ones) have left, and say so."""
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.seconds_path)
         folders = set()
@@ -259,7 +259,7 @@ class Stamp:
 
 
 def read_stamp(path: str, remedy: str) -> Stamp:
-    """What results come from, by the file of :func:`stamp_path`.
+    """What results come from, by the file of `stamp_path`.
 
     Raises:
         DataError: if it is damaged, which says nothing about the results; names the remedy.
@@ -279,7 +279,7 @@ def _check_stamp(stamp: Mapping[str, object]) -> None:
 
 
 def short(models: Sequence[str]) -> str:
-    """Digests of checkpoints for a message."""
+    """Digest of checkpoints for a message."""
     return " ".join(digest[:_SHOWN_DIGITS] for digest in models)
 
 
@@ -289,7 +289,7 @@ def stamp_path(output_dir: str, kind: str, step: int | str) -> str:
 
 
 def seconds_path(output_dir: str, kind: str, step: int) -> str:
-    """The record (``utils.machine.cost``) of what a network's passes took."""
+    """The record (`utils.machine.cost`) of what a network's passes took."""
     return os.path.join(output_dir, f".seconds_{kind}_{step}.json")
 
 
@@ -299,7 +299,7 @@ def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 
 def save_array(path: str, array: npt.NDArray[Any]) -> None:
-    """Writes an array as ``.npy``."""
+    """Write an array as `.npy`."""
     with atomic_write(path) as file:
         np.save(file, array, allow_pickle=False)
 

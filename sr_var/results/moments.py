@@ -1,4 +1,4 @@
-"""Float moments of an image's samples, ``moments.npz``, and of their law, ``exact_moments.npz``.
+"""Float moments of an image's samples, `moments.npz`, and of their law, `exact_moments.npz`.
 
 8-bit pictures lose what the moments need (1/12 of a squared grey level, the tails). The file knows
 which samples it counts, so that a sample drawn again after a stop is not counted twice. Besides the
@@ -38,8 +38,8 @@ Array = npt.NDArray[np.float64]
 class MeanVariance:
     """Count, mean and Σ (x − x̄)² of some samples, element by element; mergeable.
 
-    Source of ``merge``: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for
-    computing sample variances", 1979; ``without`` is its inverse.
+    Source of `merge`: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for
+    computing sample variances", 1979; `without` is its inverse.
     """
 
     count: int
@@ -61,7 +61,7 @@ class MeanVariance:
 
     @staticmethod
     def without(whole: Moments, part: MeanVariance) -> MeanVariance:
-        """The rest of ``whole`` once ``part`` of its samples is taken out; at least one is left.
+        """The rest of `whole` once `part` of its samples is taken out; at least one is left.
 
         Means that were stored in float32 leave about 10⁻⁴ grey level² of rounding in the variance.
         """
@@ -78,9 +78,9 @@ class MeanVariance:
 
 @dataclass(frozen=True)
 class SampleMoments:
-    """Moments of the samples ``indices`` of one image, HWC, grey levels; None for no samples.
+    """Moments of the samples `indices` of one image, HWC, grey levels; None for no samples.
 
-    ``even`` are the samples with an even index, ``blocks`` the means of all samples over the blocks
+    `even` are the samples with an even index, `blocks` the means of all samples over the blocks
     that one low-res pixel stands for, (h, w, 3); None where they are not known, or not there yet.
     """
 
@@ -94,7 +94,7 @@ class SampleMoments:
     ) -> SampleMoments:
         """With more samples (n, H, W, C), grey levels; those counted before are left out.
 
-        ``small_size`` is the side of the low-res image; None keeps no block means.
+        `small_size` is the side of the low-res image; None keeps no block means.
         """
         fresh = [(i, index) for i, index in enumerate(indices) if index not in self.indices]
         if not fresh:
@@ -121,7 +121,7 @@ class SampleMoments:
         return self.even, MeanVariance.without(self.moments, self.even)
 
     def save(self, path: str, *, is_final: bool) -> None:
-        """Writes the file: float64 while samples are missing, float32 when complete."""
+        """Write the file: float64 while samples are missing, float32 when complete."""
         assert self.moments is not None
         dtype = np.float32 if is_final else np.float64
         n, moments = len(self.indices), self.moments
@@ -143,7 +143,7 @@ class SampleMoments:
 
 
 def block_means(images: npt.NDArray[Any], small_size: int) -> Array:
-    """(…, H, H, C) → (…, h, h, C): the mean of every block; H a multiple of ``small_size``."""
+    """(…, H, H, C) → (…, h, h, C): the mean of every block; H a multiple of `small_size`."""
     factor, num_channels = images.shape[-2] // small_size, images.shape[-1]
     dtype = np.uint32 if images.dtype == np.uint8 else np.float64
     # sums of slices: several times quicker than a mean over two short axes
@@ -160,7 +160,7 @@ def block_means(images: npt.NDArray[Any], small_size: int) -> Array:
 
 
 def load_moments(path: str) -> SampleMoments | None:
-    """Reads ``moments.npz``; None if there is none.
+    """Read `moments.npz`; None if there is none.
 
     Raises:
         DataError: if the file is damaged or of another kind.
@@ -232,7 +232,7 @@ class Truth:
 
 
 def load_truth(folder: str, size: int) -> Truth | None:
-    """Reads ``exact_moments.npz``; None if there is none.
+    """Read `exact_moments.npz`; None if there is none.
 
     Raises:
         DataError: if the file is damaged, of another size, not finite, or no law has such moments.
@@ -260,7 +260,7 @@ def load_truth(folder: str, size: int) -> Truth | None:
 
 
 def save_truth(folder: str, law: OracleLaw) -> None:
-    """Writes ``exact_moments.npz`` of one image, in powers of grey levels; the folder exists."""
+    """Write `exact_moments.npz` of one image, in powers of grey levels; the folder exists."""
     with atomic_write(os.path.join(folder, TRUTH_FILE)) as file:
         np.savez(
             file,

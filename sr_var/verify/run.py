@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from sr_var.base_dataset import load_entries
-from sr_var.flags.oracle import BudgetFlags
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.scripts import BudgetFlags, VerificationFlags
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.moments import TRUTH_FILE
 from sr_var.verify.numbers.budget import error_budget
@@ -26,7 +25,7 @@ from sr_var.verify.numbers.metrics import ImageResult, image_result
 from sr_var.verify.numbers.summary import (
     Summary,
     Totals,
-    flat_figures,
+    flat_metrics,
     scatter_per_image,
     summarise,
 )
@@ -41,7 +40,7 @@ from sr_var.verify.read.records import (
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from sr_var.verify.show.pictures import draw_budget, write_overview, write_panels
-from sr_var.verify.show.terminal import budget_table, table
+from sr_var.verify.show.tables import budget_text, text_table
 from utils.debug_util import describe_memory
 from utils.files.atomic import write_json_atomic, write_text_atomic
 from utils.images.dataset import Entry
@@ -76,14 +75,14 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
             rows.append(dataclasses.replace(result, data=None, histograms=None))
             job.done()
     summary = summarise(rows, totals, flags)
-    logger.info("\n" + table(summary))
+    logger.info("\n" + text_table(summary))
     for line in _notices(rows):
         logger.info(line)
     if flags.dry_run:
         logger.info(describe_memory(torch.device("cpu")))
         logger.info(f"one image, with warm-up: {time.monotonic() - started:.2f} s on one core")
         return
-    logger.scalars(flat_figures(summary), 0)
+    logger.scalars(flat_metrics(summary), 0)
     write_results(flags.log_dir, summary, rows)
     logger.info(f"figures: {flags.log_dir}/results.json and results.csv")
     pictures.write(summary, rows)
@@ -98,7 +97,7 @@ class _Pictures:
         self._gallery = Gallery(flags.ddpm_sr_output_dir, flags.num_samples, logger.info)
 
     def add(self, result: ImageResult) -> None:
-        """Draws the panels of an image whose arrays are there."""
+        """Draw the panels of an image whose arrays are there."""
         if result.data is None or self._flags.dry_run:
             return
         write_panels(result.name, result.data, self._flags.log_dir, self._logger)
@@ -107,7 +106,7 @@ class _Pictures:
             self._shown.append(result.data)
 
     def write(self, summary: Summary, rows: Sequence[ImageResult]) -> None:
-        """Writes the overview and the report, with the error budget where one was drawn up."""
+        """Write the overview and the report, with the error budget where one was drawn up."""
         log_dir = self._flags.log_dir
         if self._shown:
             write_overview(os.path.join(log_dir, "overview.png"), self._shown)
@@ -118,15 +117,15 @@ class _Pictures:
 
 
 def _notices(rows: Sequence[ImageResult]) -> list[str]:
-    """Which figures are missing, and why."""
+    """Which metrics are missing, and why."""
     lines = []
-    num_whole = sum(math.isfinite(row.figures["ceiling"]["reliability"]) for row in rows)
+    num_whole = sum(math.isfinite(row.metrics["ceiling.reliability"]) for row in rows)
     if num_whole < len(rows):
         lines.append(
             f"notice: no ceiling: of {len(rows) - num_whole} images the moments file keeps no "
             "halves and the pictures are not there, or there are fewer than 4 samples, or no spread"
         )
-    num_exact = sum("truth" in row.figures for row in rows)
+    num_exact = sum("truth.nets.relative_mse" in row.metrics for row in rows)
     if 0 < num_exact < len(rows):
         lines.append(
             f"notice: only {num_exact} of {len(rows)} images have {TRUTH_FILE}; it is not used"
@@ -144,22 +143,16 @@ def verify_image(
 ) -> ImageResult:
     """Compute the metrics of one image; write the samples' mean and variance beside them.
 
-    Args:
-        entry: the image.
-        flags: where everything is.
-        keeps_data: whether the result has the arrays for pictures.
-        num_scatter: of how many pixels both stds are kept.
-        num_threads: samples decoded at a time.
+    With `keeps_data` the result has the arrays for pictures; both stds of `num_scatter` pixels are
+    kept; `num_threads` samples are decoded at a time.
     """
-    data, is_float = load_image_data(entry, flags, num_threads=num_threads)
+    data = load_image_data(entry, flags, num_threads=num_threads)
     if not flags.dry_run:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
         rounded = to_grey_bytes(data.samples.mean)
         write_png(os.path.join(folder, "high_res_mean.png"), rounded)
         dump_pickle(data.samples.variance, os.path.join(folder, "high_res_var.pkl"))
-    result = image_result(
-        entry.name, data, is_float=is_float, num_scatter=num_scatter, seed=flags.seed
-    )
+    result = image_result(entry.name, data, num_scatter=num_scatter, seed=flags.seed)
     return result if keeps_data else dataclasses.replace(result, data=None)
 
 
@@ -171,33 +164,26 @@ def verify_images(
     The first `num_kept` keep the arrays for pictures, each both stds of `num_scatter` pixels.
     """
     num_threads = chosen_threads(flags.num_threads)
+    # where there are fewer images than threads, the rest decodes
+    more = {"num_scatter": num_scatter, "num_threads": max(1, num_threads // len(entries))}
 
     def verify(place: int) -> ImageResult:
-        return verify_image(
-            entries[place],
-            flags,
-            keeps_data=place < num_kept,
-            num_scatter=num_scatter,
-            # where there are fewer images than threads, the rest decodes
-            num_threads=max(1, num_threads // len(entries)),
-        )
+        return verify_image(entries[place], flags, keeps_data=place < num_kept, **more)
 
     return ordered_map(verify, range(len(entries)), num_threads)
 
 
 def write_results(log_dir: str, summary: Summary, rows: Sequence[ImageResult]) -> None:
-    """Writes ``results.json`` (nested by section) and ``results.csv`` (a row an image).
+    """Write `results.json` (nested by section) and `results.csv` (a row an image).
 
     The columns are what every image has: an exact law, for one, may be there for some only.
     """
     write_json_atomic(os.path.join(log_dir, "results.json"), _finite(summary))
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    common = set.intersection(*({(s, k) for s in r.figures for k in r.figures[s]} for r in rows))
-    keys = [(s, k) for s, part in rows[0].figures.items() for k in part if (s, k) in common]
-    writer.writerow(["name", *(f"{section}.{key}" for section, key in keys)])
-    for row in rows:
-        writer.writerow([row.name, *(repr(row.figures[s][k]) for s, k in keys)])
+    names = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
+    writer.writerow(["name", *names])
+    writer.writerows([row.name, *(repr(row.metrics[name]) for name in names)] for row in rows)
     write_text_atomic(os.path.join(log_dir, "results.csv"), buffer.getvalue())
 
 
@@ -213,7 +199,7 @@ def _finite(value: object) -> object:
 def write_budget(flags: BudgetFlags, logger: RunLogger) -> None:
     """Draw up the error budget: rows, table, files."""
     rows = error_budget(flags, logger.info)
-    logger.info("\n" + budget_table(rows))
+    logger.info("\n" + budget_text(rows))
     if flags.dry_run:
         logger.info("this was one image")
         return

@@ -19,7 +19,7 @@ from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, sample_loop
 from models.config import UNetConfig
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
-from tests.utils.loops import QuietLoop
+from tests.utils.training_loops import QuietLoop
 from utils.images.files import write_png
 
 TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-5

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.verify.numbers.metrics import averages, image_figures
+from sr_var.verify.numbers.metrics import image_metrics
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from tests.sr_var.verify.show.report_data import (
     HOSTILE,
     UNPRINTABLE,
-    NamedFigures,
+    NamedMetrics,
     further_sections,
     image_data,
+    summary_of,
     write_samples,
 )
 from tests.tiny import photo
@@ -42,7 +43,7 @@ class Report:
     """A page on disk, and what it was made of."""
 
     path: Path
-    rows: list[NamedFigures]
+    rows: list[NamedMetrics]
     data: list[ImageData]
     samples: list[NDArray[np.uint8]]
 
@@ -58,14 +59,13 @@ def _report(folder: Path, names: list[str], side: int, further: dict[str, Any]) 
         if name == HOSTILE:
             name += UNPRINTABLE
             gallery.images[-1]["name"] = name
-        figures = image_figures(data)
+        metrics = image_metrics(data)
         if seed == 1:  # as of two equal images
-            figures["mean"]["psnr"] = float("inf")
-        rows.append(NamedFigures(name, figures))
+            metrics["mean.psnr"] = float("inf")
+        rows.append(NamedMetrics(name, metrics))
         all_data.append(data)
         all_samples.append(samples)
-    figures = averages([row.figures for row in rows])
-    summary = {"num_images": len(rows), "num_samples": NUM_SAMPLES, **figures, **further}
+    summary = {**summary_of(rows, NUM_SAMPLES), **further}
     path = write_report(str(folder), summary, rows, gallery)
     return Report(Path(path), rows, all_data, all_samples)
 

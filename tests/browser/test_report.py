@@ -89,8 +89,8 @@ def test_images_are_sorted_by_any_figure_both_ways_with_unknown_ones_last(
     browser: Browser, full: Report, label: str
 ) -> None:
     browser.open(full.path)
-    section, key = ("mean", "psnr") if "PSNR" in label else ("edges", "std_at_edges")
-    values = [row.figures[section][key] for row in full.rows]
+    name = "mean.psnr" if "PSNR" in label else "edges.std_at_edges"
+    values = [row.metrics[name] for row in full.rows]
     known = [i for i in range(len(values)) if np.isfinite(values[i])]
     rest = [i for i in range(len(values)) if i not in known]
     listed = _names(browser)
@@ -101,7 +101,7 @@ def test_images_are_sorted_by_any_figure_both_ways_with_unknown_ones_last(
     browser.click("#order")
     assert _names(browser) == [listed[i] for i in ascending[::-1] + rest]
     assert "descending" in _said(browser, "descending")
-    first = full.rows[ascending[-1]].figures[section][key]
+    first = full.rows[ascending[-1]].metrics[name]
     assert f"{first:.4g}" in browser.texts(".card .sorted")[0]
     Select(browser.find("#sort")).select_by_visible_text("order of the list")
     browser.click("#order")

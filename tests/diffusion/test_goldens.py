@@ -27,7 +27,7 @@ from tests.golden_recipe import GOLDENS_DIR, gauss, image
 # on, the other to 6e-8.
 TOLERANCE = 1e-5
 # The reference tells the noise from x_start with a loss of digits and is 3.5e-5 off its own
-# value in float64, which these steps meet to 2e-7 (test_gaussian_diffusion.py).
+# value in float64, which these steps meet to 2e-7 (test_process.py).
 DDIM_TOLERANCE = 4e-5
 # At t = 0 a network that is far off puts pixels where float32 probabilities have a step of 6e-8,
 # which other kernels of tanh and exp round differently.

@@ -152,7 +152,6 @@ def parametrised(
             ModelMeanType.START_X: x_start,
             ModelMeanType.EPSILON: (x - c.sqrt_alphas_cumprod * x_start)
             / c.sqrt_one_minus_alphas_cumprod,
-            ModelMeanType.PREVIOUS_X: c.posterior_mean_coef1 * x_start + c.posterior_mean_coef2 * x,
         }[mean_type]
         return torch.cat([prediction, x.cos()], dim=1) if var_type.is_learned() else prediction
 

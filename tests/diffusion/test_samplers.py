@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import pytest
 import torch
@@ -133,26 +132,11 @@ def test_samples_of_a_finished_loop_may_be_changed_in_place() -> None:
     assert torch.equal(x_T, torch.ones(1, 1, 2, 2))
 
 
-def test_progress_wraps_the_steps() -> None:
-    lengths: list[int] = []
-
-    def progress(steps: Iterable[Tensor]) -> Iterable[Tensor]:
-        lengths.append(len(list(steps)))
-        return steps
-
-    options = SamplerOptions(progress=progress)
-    x_T = torch.ones(1, 1, 2, 2)
-    sample_loop(Chain(respacing="9").build(), lambda x, t: x, x_T, lambda k: x_T, options)
-    assert lengths == [9]
-
-
 def test_options_that_no_sampler_can_follow_are_refused_before_the_first_step() -> None:
     with pytest.raises(ValueError, match=r"'dpm'.*ancestral, ddim, dpmpp_2m"):
         SamplerOptions(sampler="dpm")
     with pytest.raises(ValueError, match=r"eta=0\.5 belongs to the ddim sampler"):
         SamplerOptions(sampler="ancestral", eta=0.5)
-    with pytest.raises(ValueError, match=r"tqdm\.tqdm"):
-        SamplerOptions(progress=True)
     with pytest.raises(ValueError, match=r"torch\.uint8"):
         x_T = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
         sample_loop_progressive(Chain().build(), lambda x, t: x, x_T, lambda k: x_T)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.dist.ranks import exit_codes, run_ranks, start_ranks
-from tests.utils.loops import ConvNet, image_pair
+from tests.utils.training_loops import ConvNet, image_pair
 from utils import dist_util
 from utils.loops.data import shard_batches
 from utils.process.errors import EXIT_DATA, DataError

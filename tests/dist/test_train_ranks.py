@@ -13,7 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from tests.dist.ranks import exit_codes, run_ranks, start_ranks
 from tests.dist.trainings import Say, merged, train
 from tests.utils.events import read_scalars
-from tests.utils.loops import relative_error, saved_run, training_loop
+from tests.utils.training_loops import relative_error, saved_run, training_loop
 from utils import dist_util
 from utils.process.errors import EXIT_DATA, CheckpointError
 from utils.logger import RunLogger

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.utils.loops import training_loop
+from tests.utils.training_loops import training_loop
 from utils import dist_util
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 from utils.logger import RunLogger

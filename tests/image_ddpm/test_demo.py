@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from image_ddpm.demo import FULL, QUICK, SOLVERS, Preset, commands
-from image_ddpm.demo_report import write_report
+from image_ddpm.demo import FULL, QUICK, SOLVERS, Preset, commands, write_report
 from tests.tiny import done
 from utils.process.errors import DataError
 

@@ -103,7 +103,7 @@ def test_grey_crops_have_one_channel(tmp_path: Path) -> None:
     write_images(tmp_path, ["one.png"])
     flags = ImageDataFlags(data_dir=str(tmp_path))
     colour, grey = (
-        CropDataset([Entry("one.png", 0)], 8, flags, 0, channels)[0, 0, 0]["high_res"]
+        CropDataset([Entry("one.png", 0)], 8, flags, 0, channels)[0, 0, 0].image
         for channels in (3, 1)
     )
     assert grey.shape == (1, 8, 8)

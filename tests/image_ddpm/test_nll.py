@@ -71,7 +71,7 @@ def test_bound_is_that_of_the_process_on_the_image_with_its_own_noise(
     found = calc_bpd_loop(
         process,
         model,
-        bytes_to_image(image["high_res"])[None],
+        bytes_to_image(image.image)[None],
         StepOptions(model_kwargs={"y": torch.tensor([1])}),
         noise_fn=lambda k: torch.randn(1, 3, 16, 16, generator=generator),
     )

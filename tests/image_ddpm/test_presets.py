@@ -8,9 +8,14 @@ import pytest
 import torch
 
 from image_ddpm.classifier import create_classifier
-from image_ddpm.flags import ClassifierFlags, ImageDiffusionFlags, ImageModelFlags
+from image_ddpm.flags import (
+    PRESETS,
+    ClassifierFlags,
+    ImageDiffusionFlags,
+    ImageModelFlags,
+    settle_presets,
+)
 from image_ddpm.networks import create_image_model, model_keywords
-from image_ddpm.presets import PRESETS, settle_presets
 from models.encoder import EncoderUNet
 from tests.models.nets import published_classifier
 from utils.script_util import from_args

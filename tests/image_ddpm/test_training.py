@@ -147,7 +147,7 @@ def test_labels_are_dropped_as_often_as_asked_and_the_same_way_again(images: Pat
             entries, flags, model, train, UniformSampler(20), torch.device("cpu"), print
         )
         batches = data.batches(0)
-        return [int(y) for _ in range(60) for y in next(batches)[0]["y"]]
+        return [int(y) for _ in range(60) for y in next(batches)[0].condition["y"]]
 
     found = labels()
     assert found == labels()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from noisy_label.files import load_split, save_split
 from noisy_label.labels import load_labels
-from noisy_label.loops import LabelTrainLoop
+from noisy_label.tasks import LabelTrainLoop
 from tests.tiny import Outcome, done, run, tree, words
 from utils.process.errors import DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.cnn import SmallCNN
-from noisy_label.loops import LabelTrainLoop, TensorBatches, network_input, predict, shifted
+from noisy_label.tasks import LabelTrainLoop, TensorBatches, network_input, predict, shifted
 
 CPU = torch.device("cpu")
 # three states of x and the law of the label in each

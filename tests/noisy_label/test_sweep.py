@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import noisy_label.sweep as sweep
 from noisy_label import sweep as sweep_pool
@@ -112,9 +111,6 @@ def test_report_is_one_file_with_both_plots(finished: Path) -> None:
     assert "biased" in page and "published (MNIST)" in page
     paths = re.findall(r'd="([^"]*)" class="line series-', page)
     assert sum(path.count("V") for path in paths) == 2 * 3  # an interval for each accuracy
-    for name in ("accuracy", "cross_entropy"):
-        with Image.open(finished / f"log/{name}.png") as picture:
-            assert picture.width > 500
 
 
 def test_second_call_trains_nothing(

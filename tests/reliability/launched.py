@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.dist.ranks import run_ranks
 from tests.tiny import ROOT
-from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
+from tests.utils.training_loops import QuietLoop, differences, saved_run, training_loop
 from utils import dist_util
 from utils.dist_util import process_group
 from utils.logger import RunLogger

@@ -18,14 +18,12 @@ import numpy as np
 import torch
 
 from ddpm.info_dict import load_info_dict
-from image_ddpm import demo_report
-from image_ddpm.demo import QUICK, SOLVERS
+from image_ddpm.demo import QUICK, SOLVERS, read_results, report_page
 from image_ddpm.importers import writer as image_writer
-from image_ddpm.importers.cifar import read_cifar10
 from image_ddpm.importers.flags import ImportFlags
-from image_ddpm.importers.imagenet import read_imagenet
+from image_ddpm.importers.sources import read_cifar10, read_imagenet
 from image_ddpm.parts import read_part
-from image_ddpm.quality.feature_files import read_input
+from image_ddpm.quality.inputs import read_input
 from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
 from noisy_label.files import load_split, read_idx
@@ -52,9 +50,9 @@ from tests.reliability.seed_files import (
 )
 from utils.files.lock import _is_dead
 from utils.files.records import require_same_settings
-from utils.images.cache import CenterCrop, CropCache, Record
+from utils.images.cache import CropCache, Record
 from utils.images.decode import ImageFacts
-from utils.images.files import image_size, open_image
+from utils.images.files import CenterCrop, image_facts, open_image
 from utils.loops.checkpoint import CheckpointStore
 from utils.machine.cost import seconds_per_item
 from utils.untrusted.arrays import read_npz
@@ -107,13 +105,11 @@ def _summary(path: str) -> None:
 
 
 def _budget(path: str) -> None:
-    summary = {"budget": read_budget(os.path.dirname(path))}
-    plots._budget(summary)
+    plots._budget(read_budget(os.path.dirname(path)))
 
 
 def _evaluation(path: str) -> None:
-    found = {**demo_report._results(path), "seconds": None, "grid": b""}
-    demo_report._page(QUICK, dict.fromkeys(SOLVERS, found)).render()
+    report_page(QUICK, dict.fromkeys(SOLVERS, read_results(path))).render()
 
 
 def _cifar() -> dict[str, bytes]:
@@ -250,7 +246,7 @@ def _image_readers() -> dict[str, Reader]:
     split = partial(load_split, split="training")
     return {
         "image": Reader("n0_1.JPEG", pictures, open_image),
-        "image size": Reader("n0_1.JPEG", pictures, image_size),
+        "image size": Reader("n0_1.JPEG", pictures, image_facts),
         "tar": Reader("x.tar", tars, partial(_all_items, read_imagenet)),
         "CIFAR-10": Reader(
             "c.tar.gz",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny import done, words
-from tests.utils.loops import differences, saved_run
 from tests.utils.processes import TIMEOUT_SECONDS, Child
+from tests.utils.training_loops import differences, saved_run
 
 _CAPABILITIES_V3 = 0x20080522
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tests.pipeline import Pipeline
-from tests.utils.loops import saved_run
+from tests.utils.training_loops import saved_run
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import CheckpointError
 from utils.untrusted.pickles import loads_pickle

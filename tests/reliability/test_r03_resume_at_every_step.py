@@ -13,7 +13,7 @@ from tests.pipeline import Pipeline
 from tests.reliability.extent import extent
 from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, words
-from tests.utils.loops import differences, saved_run, trained
+from tests.utils.training_loops import differences, saved_run, trained
 
 NUM_STEPS = extent(6, 20)
 NUM_STEPS_OF_SCRIPTS = extent(3, 8)

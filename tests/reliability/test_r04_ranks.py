@@ -13,7 +13,13 @@ from tests.dist.ranks import run_ranks
 from tests.dist.trainings import Say, merged, train
 from tests.reliability.extent import extent
 from tests.utils.events import read_scalars
-from tests.utils.loops import EVERYTHING, differences, relative_error, saved_run, training_loop
+from tests.utils.training_loops import (
+    EVERYTHING,
+    differences,
+    relative_error,
+    saved_run,
+    training_loop,
+)
 from utils import dist_util
 
 pytestmark = pytest.mark.dist

@@ -24,7 +24,7 @@ from tests.sr_var.samplers import (
     stored,
 )
 from tests.tiny import TEST_NAMES, TinyData, done, tree, words
-from tests.utils.loops import training_loop
+from tests.utils.training_loops import training_loop
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_STOPPED, CheckpointError
 
 pytestmark = pytest.mark.dist

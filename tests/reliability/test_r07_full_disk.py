@@ -19,7 +19,7 @@ from tests.reliability.scripts import Script, differences_from_unbroken
 from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, run, tree, words
 from tests.utils.checkpoints import auto_step, parts, save_sets
-from tests.utils.loops import saved_run
+from tests.utils.training_loops import saved_run
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, StorageError
 

@@ -14,7 +14,7 @@ from tests.reliability.extent import extent
 from tests.scripts.runs import flags_of
 from tests.tiny import run, words
 from tests.utils.checkpoints import EMA, auto_step, flip_byte, resolve, save_sets
-from tests.utils.loops import differences, saved_run
+from tests.utils.training_loops import differences, saved_run
 from utils.process.errors import EXIT_CHECKPOINT, CheckpointError
 
 NUM_FLIPS = extent(30, 300)

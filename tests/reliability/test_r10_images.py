@@ -17,7 +17,7 @@ from tests.reliability.mutations import mutations
 from tests.scripts.runs import SCRIPTS, flags_of
 from tests.tiny import ROOT, TinyData, photo, run, words
 from utils.images.decode import FORMATS, MAX_PIXELS
-from utils.images.files import image_size, open_image
+from utils.images.files import image_facts, open_image
 from utils.process.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
@@ -32,7 +32,7 @@ def _encoded(folder: Path, image_format: str) -> bytes:
 def _reading(path: Path) -> Callable[[bytes], object]:
     def read(data: bytes) -> object:
         path.write_bytes(data)
-        return image_size(path), open_image(path)
+        return image_facts(path), open_image(path)
 
     return read
 

@@ -11,7 +11,7 @@ import torch
 
 from tests.dist.ranks import exit_codes, run_ranks, start_ranks
 from tests.dist.trainings import train
-from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
+from tests.utils.training_loops import QuietLoop, differences, saved_run, training_loop
 from utils import dist_util
 from utils.process.errors import EXIT_CHECKPOINT
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.utils.loops import training_loop, weights_of, with_bad_label
+from tests.utils.training_loops import training_loop, weights_of, with_bad_label
 from utils.process.errors import CheckpointError
 
 

@@ -15,8 +15,8 @@ from tests.dist.ranks import exit_codes, run_ranks, start_ranks
 from tests.reliability import launched
 from tests.reliability.extent import extent
 from tests.reliability.launched import NEVER, torchrun, wait_for_line
-from tests.utils.loops import QuietLoop, differences, saved_run, training_loop
 from tests.utils.processes import Child
+from tests.utils.training_loops import QuietLoop, differences, saved_run, training_loop
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 
 ENDLESS = 10**6

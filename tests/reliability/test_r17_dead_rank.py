@@ -18,7 +18,7 @@ from tests.reliability.launched import (
     torchrun,
     wait_for_line,
 )
-from tests.utils.loops import QuietLoop, training_loop
+from tests.utils.training_loops import QuietLoop, training_loop
 from utils import dist_util
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 

@@ -198,3 +198,22 @@ def test_a_checkpoint_with_more_than_weights_says_where_they_are(
     torch.save({"state_dict": state, "epoch": 3}, path)
     parts = (str(path), f'["state_dict"] ({len(state)} tensors)', "python -c")
     assert_refused(pipeline, "sr_mean_test", tmp_path, EXIT_CHECKPOINT, *parts, model_path=path)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("", "--model_path is empty"), ("folder", "is a folder"), ("4", "does not exist")],
+)
+def test_what_is_no_checkpoint_is_said_before_a_step_is_missed(
+    pipeline: Pipeline, tmp_path: Path, value: str, said: str
+) -> None:
+    path = pipeline.mean_model.parent if value == "folder" else value
+    assert_refused(pipeline, "sr_mean_test", tmp_path, EXIT_CHECKPOINT, said, model_path=path)
+
+
+def test_new_run_from_a_net_of_another_class_names_its_file(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    parts = (str(pipeline.mean_model), "does not fit")
+    changes = {"init_from": pipeline.mean_model}
+    assert_refused(pipeline, "sr_var_train", tmp_path, EXIT_CHECKPOINT, *parts, **changes)

@@ -69,7 +69,7 @@ def test_command_parses_and_every_flag_keeps_its_value(name: str) -> None:
 
 @pytest.mark.parametrize("sizes", ["64_256", "128_512"])
 def test_preset_of_an_upsampler_is_what_its_documented_command_says(sizes: str) -> None:
-    from sr_var.presets import settle_presets
+    from sr_var.flags.nets import settle_presets
 
     script, argv = _command(f"toolkit/sample_{sizes}")
     parser = importlib.import_module(script).create_parser()

@@ -15,7 +15,7 @@ from tests.scripts.runs import flags_of
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Workspace
 from tests.tiny import ROOT, words
-from tests.utils.loops import differences, saved_run
+from tests.utils.training_loops import differences, saved_run
 from utils.machine.launch import first_host
 
 pytestmark = pytest.mark.slurm

@@ -17,7 +17,7 @@ from tests.scripts.runs import flags_of
 from tests.slurm.cluster import wait_for
 from tests.slurm.conftest import Workspace
 from tests.tiny import TEST_NAMES, done, tree, words
-from tests.utils.loops import differences, saved_run
+from tests.utils.training_loops import differences, saved_run
 
 pytestmark = pytest.mark.slurm
 

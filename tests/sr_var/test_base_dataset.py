@@ -12,7 +12,7 @@ import torch
 from sr_var.base_dataset import load_entries
 from sr_var.compat import existing_path
 from sr_var.data.pairs import load_regression_data, rank_batches, test_batches
-from sr_var.flags.scripts import DataFlags, TestDataFlags
+from sr_var.flags.scripts import DataFlags, MeanTrainFlags, TestDataFlags
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
 from utils.images.dataset import CropDataset, Entry, TestCrops
@@ -92,20 +92,20 @@ def test_training_crop_is_the_centre_crop_unless_asked_otherwise(tiny_data: Tiny
     assert len(dataset) == len(ENTRIES)
     for index, entry in enumerate(ENTRIES):
         item = dataset[(100 + index, 3, index)]
-        assert torch.equal(item["high_res"], _crop(tiny_data, entry.name))
-        assert item["high_res"].dtype == torch.uint8
-        assert (item["y"], item["position"], item["bad"]) == (entry.y, 100 + index, "")
+        assert torch.equal(item.image, _crop(tiny_data, entry.name))
+        assert item.image.dtype == torch.uint8
+        assert (item.label, item.position, item.bad) == (entry.y, 100 + index, ())
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(tiny_data: TinyData) -> None:
     flags = _flags(tiny_data, random_crop=True, random_flip=True)
     dataset = CropDataset(ENTRIES, LARGE, flags, seed=1)
-    first = [dataset[(0, 0, i)]["high_res"] for i in range(4)]
-    again = [dataset[(7, 0, i)]["high_res"] for i in reversed(range(4))]
+    first = [dataset[(0, 0, i)].image for i in range(4)]
+    again = [dataset[(7, 0, i)].image for i in reversed(range(4))]
     assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))
-    assert not all(torch.equal(dataset[(0, 1, i)]["high_res"], first[i]) for i in range(4))
+    assert not all(torch.equal(dataset[(0, 1, i)].image, first[i]) for i in range(4))
     other = CropDataset(ENTRIES, LARGE, flags, seed=2)
-    assert not all(torch.equal(other[(0, 0, i)]["high_res"], first[i]) for i in range(4))
+    assert not all(torch.equal(other[(0, 0, i)].image, first[i]) for i in range(4))
 
 
 def test_flip_mirrors_about_half_of_the_images(tiny_data: TinyData) -> None:
@@ -113,7 +113,7 @@ def test_flip_mirrors_about_half_of_the_images(tiny_data: TinyData) -> None:
     plain = _crop(tiny_data, ENTRIES[0].name)
     num_flipped = 0
     for epoch in range(40):
-        crop = dataset[(0, epoch, 0)]["high_res"]
+        crop = dataset[(0, epoch, 0)].image
         is_flipped = torch.equal(crop, plain.flip(2))
         assert is_flipped or torch.equal(crop, plain)
         num_flipped += is_flipped
@@ -129,9 +129,9 @@ def test_damaged_training_image_is_an_error_that_names_it(damaged_data: TinyData
 def test_skipped_training_image_is_replaced_by_the_next_and_listed(damaged_data: TinyData) -> None:
     dataset = CropDataset(ENTRIES, LARGE, _flags(damaged_data, on_bad_image="skip"), seed=0)
     item = dataset[(0, 0, 1)]
-    assert item["bad"] == "n01440764_18"
-    assert torch.equal(item["high_res"], _crop(damaged_data, ENTRIES[2].name))
-    assert item["y"] == ENTRIES[2].y
+    assert item.bad == ("n01440764_18",)
+    assert torch.equal(item.image, _crop(damaged_data, ENTRIES[2].name))
+    assert item.label == ENTRIES[2].y
 
 
 def test_data_of_damaged_images_only_is_an_error_in_skip_mode_too(damaged_data: TinyData) -> None:
@@ -144,7 +144,9 @@ def test_data_of_damaged_images_only_is_an_error_in_skip_mode_too(damaged_data: 
 def test_training_log_names_every_replaced_image(damaged_data: TinyData) -> None:
     lines: list[str] = []
     flags = _flags(damaged_data, on_bad_image="skip")
-    data = load_regression_data(flags, (LARGE, SMALL), 7, 0, CPU, lines.append)
+    data = load_regression_data(
+        flags, (LARGE, SMALL), MeanTrainFlags(batch_size=7), CPU, lines.append
+    )
     low_res_up, high_res = next(data.batches(0))
     assert low_res_up.shape == high_res.shape == (7, 3, LARGE, LARGE)
     assert any("n01440764_18" in line for line in lines)
@@ -163,12 +165,12 @@ def test_test_batches_yield_every_image_once_and_in_order(
     """The documents' loader gave the first batch twice."""
     flags = TestDataFlags(data_dir=str(tiny_data.data_dir))
     batches = list(test_batches(rank_batches(ENTRIES, batch_size), flags, LARGE))
-    names = [name for batch in batches for name in batch["name"]]
+    names = [name for batch in batches for name in batch.name]
     assert names == [entry.name for entry in ENTRIES]
     assert len(batches) == -(-len(ENTRIES) // batch_size)
-    labels = torch.cat([batch["y"] for batch in batches])
+    labels = torch.cat([batch.label for batch in batches])
     assert labels.tolist() == [entry.y for entry in ENTRIES]
-    crops = torch.cat([batch["high_res"] for batch in batches])
+    crops = torch.cat([batch.image for batch in batches])
     for crop, entry in zip(crops, ENTRIES, strict=True):
         assert torch.equal(crop, _crop(tiny_data, entry.name))
 
@@ -195,7 +197,7 @@ def test_skipped_test_images_are_left_out_counted_and_listed(
 ) -> None:
     flags = TestDataFlags(data_dir=str(damaged_data.data_dir), on_bad_image="skip")
     batches = list(test_batches(rank_batches(ENTRIES, batch_size), flags, LARGE))
-    names = [name for batch in batches for name in batch["name"]]
+    names = [name for batch in batches for name in batch.name]
     bad = {"n01440764_18", "n01443537_21.png"}
     assert names == [entry.name for entry in ENTRIES if entry.name not in bad]
     said = capsys.readouterr().out

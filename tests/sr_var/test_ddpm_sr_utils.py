@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.train_loop import draw_timesteps, seeded_noise
+from ddpm.train_loop import seeded_noise
 from diffusion.timesteps import LossSecondMomentResampler, UniformSampler
 from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import DataFlags, DDPMTrainFlags
 from sr_var.script_util import sr_create_model_and_diffusion
 from tests.tiny import DENOISER, LARGE, SMALL, TinyData, shake
+from utils.loops.data import batch_slice
 from utils.process.errors import DataError
 
 CPU = torch.device("cpu")
@@ -31,6 +32,7 @@ def _batch(data: TinyData, batch_size: int, position: int, **train: Any) -> tupl
         UniformSampler(NUM_STEPS),
         CPU,
         lambda line: None,
+        num_classes=DENOISER["num_classes"],
     )
     return next(loaded.batches(position))
 
@@ -38,11 +40,11 @@ def _batch(data: TinyData, batch_size: int, position: int, **train: Any) -> tupl
 def test_batch_holds_the_condition_and_the_high_res_image(tiny_data: TinyData) -> None:
     batch, high_res = _batch(tiny_data, 4, 0)
     assert high_res.shape == (4, 3, LARGE, LARGE) and high_res.dtype == torch.float32
-    torch.testing.assert_close(batch["low_res"], area_downsample(high_res, SMALL))
-    assert batch["noise"].shape == high_res.shape
-    assert set(batch["y"].tolist()) <= {0, 1, 4}
-    assert bool(((batch["t"] >= 0) & (batch["t"] < NUM_STEPS)).all())
-    assert torch.equal(batch["weight"], torch.ones(4))
+    torch.testing.assert_close(batch.condition["low_res"], area_downsample(high_res, SMALL))
+    assert batch.noise.shape == high_res.shape
+    assert set(batch.condition["y"].tolist()) <= {0, 1, 4}
+    assert bool(((batch.t >= 0) & (batch.t < NUM_STEPS)).all())
+    assert torch.equal(batch.weight, torch.ones(4))
 
 
 def test_timesteps_and_noise_are_a_function_of_seed_and_place_in_the_stream(
@@ -53,13 +55,14 @@ def test_timesteps_and_noise_are_a_function_of_seed_and_place_in_the_stream(
     for start in (0, 2, 4):
         part, part_image = _batch(tiny_data, 2, start)
         assert torch.equal(part_image, image[start : start + 2])
-        for key in ("t", "noise", "y", "low_res"):
-            assert torch.equal(part[key], whole[key][start : start + 2])
+        same = batch_slice(whole, start, start + 2)
+        assert torch.equal(part.t, same.t) and torch.equal(part.noise, same.noise)
+        assert all(torch.equal(part.condition[key], same.condition[key]) for key in same.condition)
     other, _ = _batch(tiny_data, 6, 0, seed=1)
-    assert not torch.equal(other["noise"], whole["noise"])
+    assert not torch.equal(other.noise, whole.noise)
     # the second epoch shows the same images with other noise
     later, _ = _batch(tiny_data, 6, 7)
-    assert not torch.equal(later["noise"], whole["noise"])
+    assert not torch.equal(later.noise, whole.noise)
 
 
 def test_noise_is_standard_normal_and_rows_are_independent() -> None:
@@ -75,7 +78,7 @@ def test_timesteps_follow_the_law_of_the_schedule_sampler_and_weights_undo_it() 
     sampler = LossSecondMomentResampler(4, history_per_term=1, uniform_prob=0.0)
     losses = torch.tensor([1.0, 2.0, 3.0, 4.0])
     sampler.update_with_all_losses(torch.arange(4), losses)
-    t, weight = draw_timesteps(sampler, list(range(20_000)))
+    t, weight = sampler.sample(range(20_000))
     expected = losses.numpy() / 10
     found = np.bincount(t.numpy(), minlength=4) / 20_000
     np.testing.assert_allclose(found, expected, atol=4 * 0.5 / 20_000**0.5)
@@ -90,7 +93,7 @@ def test_largest_uniform_number_still_gives_a_timestep(monkeypatch: pytest.Monke
             return float(np.nextafter(1, 0))
 
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Generator())
-    t, _ = draw_timesteps(UniformSampler(1000), [0])
+    t, _ = UniformSampler(1000).sample([0])
     assert t.tolist() == [999]
 
 
@@ -103,7 +106,6 @@ def _loop(batch: Any, label: Any, microbatch: int, **changes: Any) -> SRDiffusio
         model=model,
         diffusion=diffusion,
         schedule_sampler=changes.pop("schedule_sampler", UniformSampler(NUM_STEPS)),
-        is_class_cond=True,
         data=iter(lambda: (batch, label), None),
         batch_size=len(label),
         microbatch=microbatch,
@@ -113,7 +115,7 @@ def _loop(batch: Any, label: Any, microbatch: int, **changes: Any) -> SRDiffusio
 
 def test_gradient_does_not_depend_on_microbatch(tiny_data: TinyData) -> None:
     batch, label = _batch(tiny_data, 5, 0)
-    batch["weight"] = torch.tensor([0.5, 2.0, 1.0, 0.25, 3.0])
+    batch = batch._replace(weight=torch.tensor([0.5, 2.0, 1.0, 0.25, 3.0]))
     gradients = []
     for microbatch in (-1, 2, 1):
         loop = _loop(batch, label, microbatch)
@@ -129,8 +131,9 @@ def test_label_and_low_res_image_reach_the_network(tiny_data: TinyData) -> None:
     loop = _loop(batch, label, -1)
     with torch.no_grad():
         loss, _ = loop.compute_loss(batch, label)
-        for key, value in (("y", (batch["y"] + 1) % 5), ("low_res", -batch["low_res"])):
-            other, _ = loop.compute_loss({**batch, key: value}, label)
+        given = batch.condition
+        for changed in ({"y": (given["y"] + 1) % 5}, {"low_res": -given["low_res"]}):
+            other, _ = loop.compute_loss(batch._replace(condition={**given, **changed}), label)
             assert not torch.isclose(loss, other, rtol=1e-4)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sr_var.data.pairs import Photographs
 from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.var_utils import SRVarTestLoop, SRVarTrainLoop, var_result_folder, with_mean
 from tests.sr_var.test_mean_utils import Table
@@ -200,7 +201,7 @@ def _loop(root: Path, value: Tensor) -> SRVarTestLoop:
     return SRVarTestLoop(
         model=Table(value),
         mean_model=Table(torch.zeros(SHAPE)),
-        data=[(torch.zeros(1, *SHAPE), {"name": ["a"]})],
+        data=[(torch.zeros(1, *SHAPE), Photographs(["a"], torch.zeros(1, *SHAPE)))],
         results=var_result_folder(str(root / "out"), 9, *map(str, paths)),
     )
 

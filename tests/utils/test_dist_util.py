@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.utils.test_launch import STEP
+from tests.utils.machine.test_launch import STEP
 from utils import dist_util
 from utils.machine.launch import Launch, read_launch
 

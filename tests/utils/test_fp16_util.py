@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import ConvNet, batch_of, relative_error
+from tests.utils.training_loops import ConvNet, batch_of, relative_error
 from utils.fp16_util import (
     INITIAL_LG_LOSS_SCALE,
     MIN_LG_LOSS_SCALE,
     MixedPrecisionTrainer,
     global_norm,
 )
-from utils.loops.ema import WeightAverages
+from utils.loops.state import WeightAverages
 
 SCALE = 10.0
 LOW = [torch.float16, torch.bfloat16]

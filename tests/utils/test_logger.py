@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.utils.events import read_pictures, read_scalars
-from tests.utils.loops import training_loop
+from tests.utils.training_loops import training_loop
 from utils.flags.groups import Logged, ScriptFlags
 from utils.logger import RunLogger
 from utils.machine.launch import Launch

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import ConvNet, image_pair
+from tests.utils.training_loops import ConvNet, image_pair
 from utils.logger import RunLogger
 from utils.loops.data import shard_batches
 from utils.test_util import TestLoop

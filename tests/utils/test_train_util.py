@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.utils.loops import (
+from tests.utils.training_loops import (
     ConvNet,
     QuietLoop,
     batch_of,

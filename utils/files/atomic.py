@@ -1,8 +1,5 @@
 """Files that are either complete or untouched, whatever kills the process while it writes them.
 
-Not for deciding what is stored or when (that is the checkpoint code), and not for locking a folder
-against a second writer. Folders are never created here.
-
 A local file is written to `.{name}.{pid}.{host}{random}.tmp` in the same folder (of a long name,
 its beginning), flushed to the disk and moved over the old one: a reader sees the old content or the
 new, and nothing between.
@@ -37,11 +34,7 @@ _TORCH_WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "iostream erro
 
 @contextlib.contextmanager
 def storing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Lets an error of the disk inside a ``with`` block name what was to be stored.
-
-    Raises:
-        StorageError: as `atomic_write`.
-    """
+    """Let an error of the disk inside a `with` block become a StorageError that names `path`."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -51,10 +44,10 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def write_through(path: str | os.PathLike[str], descriptor: int, data: bytes) -> None:
-    """Writes to an open local file past any buffer, which a full disk would make fail twice.
+    """Write to an open local file past any buffer, which a full disk would make fail twice.
 
     Raises:
-        StorageError: as `atomic_write`; some of it may have been written.
+        StorageError: some of it may have been written.
     """
     with storing(path):
         while data:
@@ -94,6 +87,8 @@ def _free_space(path: str) -> str:
     return f"{free_mib:.1f} MiB free in {folder}"
 
 
+# what a JSON object is read as: its values are whatever the file says, until they are checked
+JsonObject: TypeAlias = dict[str, Any]
 StrPath: TypeAlias = str | os.PathLike[str]
 
 TEMP_NAME = re.compile(r"\..+\.(?P<pid>\d+)\.(?P<host>[0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)
@@ -118,14 +113,14 @@ def is_remote(path: StrPath) -> bool:
 
 
 def open_binary(path: StrPath) -> BinaryIO:
-    """Opens a local or remote file for reading bytes.
+    """Open a local or remote file for reading bytes.
 
     Raises:
         FileNotFoundError: nothing is there.
         SpecialFileError: no plain file: opening a pipe would wait for a writer, for ever perhaps.
     """
     if is_remote(path):
-        return cast(BinaryIO, _blobfile().BlobFile(os.fspath(path), "rb"))
+        return cast(BinaryIO, blobfile_module().BlobFile(os.fspath(path), "rb"))
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder is an error of its own
         kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
@@ -134,11 +129,7 @@ def open_binary(path: StrPath) -> BinaryIO:
 
 
 def read_up_to(path: StrPath, max_bytes: int) -> bytes:
-    """The first `max_bytes` bytes of a local or remote file, without room for more than there are.
-
-    Raises:
-        FileNotFoundError, SpecialFileError: see `open_binary`.
-    """
+    """The first `max_bytes` bytes of a file (`open_binary`), without room for more than it has."""
     chunks, rest = [], max_bytes
     with open_binary(path) as file:
         while rest and (chunk := file.read(min(CHUNK_BYTES, rest))):
@@ -151,7 +142,7 @@ def read_up_to(path: StrPath, max_bytes: int) -> bytes:
 def atomic_write(
     path: StrPath, mode: str = "wb", *, encoding: str | None = None
 ) -> Iterator[IO[Any]]:
-    """Yields a file object whose content replaces `path` when the block ends without an error.
+    """Yield a file object whose content replaces `path` when the block ends without an error.
 
     If the block raises, `path` keeps what it had and no temporary file is left. A symbolic link
     stays a link: the file it points to is replaced. What UTF-8 lacks, a byte of a file's name that
@@ -176,44 +167,31 @@ def atomic_write(
 
 
 def write_bytes_atomic(path: StrPath, data: bytes) -> None:
-    """Replaces `path` by `data`.
-
-    Raises:
-        StorageError: see `atomic_write`.
-    """
+    """Replace `path` by `data`; see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(data)
 
 
 def write_text_atomic(path: StrPath, text: str) -> None:
-    """Replaces `path` by `text` in UTF-8.
-
-    Raises:
-        StorageError: see `atomic_write`.
-    """
+    """Replace `path` by `text` in UTF-8; see `atomic_write`."""
     with atomic_write(path, "w") as file:
         file.write(text)
 
 
 def write_json_atomic(path: StrPath, value: Any) -> None:
-    """Replaces `path` by `value` as indented JSON with a final newline.
+    """Replace `path` by `value` as indented JSON with a final newline.
 
     Non-finite floats are written as Python's `json` writes and reads them (NaN, Infinity), since a
     record of a diverged run is worth more than strict JSON.
 
     Raises:
-        StorageError: see `atomic_write`.
         TypeError: `value` holds something that JSON has no form for.
     """
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def sha256_of(path: StrPath) -> str:
-    """The SHA-256 of a local or remote file in hexadecimal.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-    """
+    """The SHA-256 of a local or remote file in hexadecimal."""
     digest = hashlib.sha256()
     with open_binary(path) as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -222,16 +200,12 @@ def sha256_of(path: StrPath) -> str:
 
 
 def remove_stale_temp_files(folder: StrPath) -> list[Path]:
-    """Removes the temporary files that killed writers left in `folder`, not in folders below it.
+    """Remove the temporary files that killed writers left in `folder`, not in folders below it.
 
     A file is stale when its process is dead on this machine, or after `MAX_TEMP_AGE_HOURS`: whether
     a process of another machine that shares the folder still lives cannot be asked.
 
-    Args:
-        folder: a local folder; a missing or remote one holds no temporary files.
-
-    Returns:
-        What was removed.
+    A missing or remote folder holds no temporary files. Returns what was removed.
     """
     folder_path = Path(folder)
     if is_remote(folder) or not folder_path.is_dir():
@@ -260,8 +234,8 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it is somebody else's
+        pass
     return True
 
 
@@ -300,7 +274,7 @@ def _local_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any
 def _remote_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any]]:
     # Collected locally first: an object opened at once would be published half written when the
     # block raises, because leaving its own context closes and thereby commits it.
-    blobfile = _blobfile()
+    blobfile = blobfile_module()
     with tempfile.TemporaryFile() as buffer:
         file: IO[Any] = io.TextIOWrapper(buffer, encoding, _ESCAPED) if mode == "w" else buffer
         yield file
@@ -310,7 +284,8 @@ def _remote_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[An
             shutil.copyfileobj(buffer, remote, CHUNK_BYTES)
 
 
-def _blobfile() -> Any:
+def blobfile_module() -> Any:
+    """The package that opens remote paths."""
     try:
         import blobfile
     except ImportError as error:

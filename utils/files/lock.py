@@ -21,7 +21,7 @@ _MAX_OWNER = 500
 
 
 def try_lock(path: str) -> IO[str] | None:
-    """Takes the lock file, or returns None if a living process holds it.
+    """Take the lock file, or return None if a living process holds it.
 
     Close the returned file to let go. The kernel lets go by itself when the process dies.
     """
@@ -67,7 +67,7 @@ def _is_dead(owner: str) -> bool:
 
 @contextlib.contextmanager
 def sole_writer(folder: str) -> Iterator[None]:
-    """Holds a folder for the duration of a ``with`` block.
+    """Hold a folder for the duration of a `with` block.
 
     Raises:
         CheckpointError: if another process holds it; the message names host, process and time.

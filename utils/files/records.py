@@ -1,19 +1,29 @@
-"""What the results in a folder were made with, so that one folder never holds those of two laws."""
+"""JSON records of anybody, and what results and checkpoints were made with.
+
+So that one folder never holds results of two laws, and no run goes on from a checkpoint of another
+one. The manifest of a set of checkpoint files holds, beside the weights' files, the network (its
+class and flags), the noising process, a digest of the list of images, and the origin: one random
+name per fresh start, kept by every run that goes on from it. Which flags these are is the business
+of the tasks.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-from utils.files.atomic import StrPath, read_up_to, write_json_atomic
-from utils.files.identity import differences
+from utils.files.atomic import JsonObject, StrPath, read_up_to, write_json_atomic
 from utils.files.storage import make_folder
-from utils.process.errors import DataError
+from utils.process.errors import CheckpointError, DataError
 
+Settings: TypeAlias = Mapping[str, object]
 # raises one of `_FAULTS` for a record that lacks what it should hold
-Check = Callable[[dict[str, Any]], object]
+Check = Callable[[JsonObject], object]
 _FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 MAX_BYTES = 1 << 26
@@ -40,19 +50,14 @@ def is_number(value: object) -> bool:
 
 
 def read_json(path: StrPath) -> Any:
-    """What a JSON file says, local or remote.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: as :func:`parse_json`, or it is longer than any record of this project.
-    """
+    """What a JSON file says; `parse_json`, of at most `MAX_BYTES`, local or remote."""
     data = read_up_to(path, MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"longer than {MAX_BYTES} bytes")
     return parse_json(data)
 
 
-def read_record(path: StrPath, remedy: str, check: Check | None = None) -> dict[str, Any]:
+def read_record(path: StrPath, remedy: str, check: Check | None = None) -> JsonObject:
     """Return the record, a JSON object, in a file.
 
     Args:
@@ -81,7 +86,7 @@ def read_record(path: StrPath, remedy: str, check: Check | None = None) -> dict[
     return content
 
 
-def find_record(path: StrPath, check: Check | None = None) -> dict[str, Any] | None:
+def find_record(path: StrPath, check: Check | None = None) -> JsonObject | None:
     """Return the record in a file; None where there is none that can be used."""
     try:
         return read_record(path, "", check)
@@ -96,25 +101,18 @@ def require_numbers(values: Iterable[object]) -> None:
 
 
 def require_same_settings(
-    path: str,
-    settings: Mapping[str, Any],
-    *,
-    defaults: Mapping[str, Any],
-    folder_flag: str = "--output_dir",
+    path: str, settings: Settings, *, defaults: Settings, folder_flag: str = "--output_dir"
 ) -> None:
-    """Remembers the settings in a file of the folder, and refuses any other ones.
-
-    One that only the record knows does not matter any more.
+    """Remember the settings in a file of the folder, and refuse any other ones.
 
     Args:
         path: of the record; its folder is made.
         settings: JSON types.
-        defaults: of settings that were added since a record was written, which then is of them.
+        defaults: see `differences`.
         folder_flag: the flag that chooses the folder.
 
     Raises:
         DataError: names the settings that differ.
-        StorageError: if no folder can be there.
     """
     folder = os.path.dirname(path)
     try:
@@ -129,3 +127,171 @@ def require_same_settings(
             f"{folder} holds results made with other settings: {', '.join(map(str, found))}; give "
             f"another {folder_flag}"
         )
+
+
+_NUM_SHOWN = 80
+# what tells a list of images from others; the rest of a manifest's data is how they are read
+_OF_LIST = ("digest", "num_images")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One setting that was another one.
+
+    Attributes:
+        name: of the setting, a flag's without its dashes.
+        made: what the file was made with; `UNKNOWN` if it does not say.
+        asked: what the run asks for.
+    """
+
+    name: str
+    made: Any
+    asked: Any
+
+    def __str__(self) -> str:
+        # what is no flag, as model_sha256, has no dashes
+        name = self.name if self.name.endswith("sha256") else f"--{self.name}"
+        return f"{name} {shown(self.asked)} (there: {shown(self.made)})"
+
+
+class _Unknown:
+    def __repr__(self) -> str:
+        return "not recorded"
+
+
+UNKNOWN = _Unknown()
+
+
+def shown(value: object) -> str:
+    """A value in a message: short, whatever it holds."""
+    text = repr(value)
+    return text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}…"
+
+
+def differences(made: Settings, asked: Settings, defaults: Settings) -> list[Difference]:
+    """The settings that a file was not made with, sorted by name.
+
+    A setting that the file does not name was added to the toolkit since: the file was made with
+    its default. One that only the file knows matters no more.
+
+    Args:
+        made: of the file, JSON types.
+        asked: of the run; compared as JSON would store them.
+        defaults: of settings that an older file may lack; without one, the setting differs.
+    """
+    plain: JsonObject = json.loads(json.dumps(dict(asked)))
+    found = [
+        Difference(name, made.get(name, defaults.get(name, UNKNOWN)), value)
+        for name, value in sorted(plain.items())
+    ]
+    return [one for one in found if not _is_same(one.made, one.asked)]
+
+
+def _is_same(made: Any, asked: Any) -> bool:
+    return isinstance(made, bool) == isinstance(asked, bool) and bool(made == asked)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run's checkpoints are, in JSON types.
+
+    Attributes:
+        network_class: name of the network's class; empty: the task does not say.
+        network: its flags.
+        process: flags of the noising process; empty for a task without one.
+        data: `digest` and `num_images` of the training data, as `list_digest` makes
+            them of a list, and flags that say how it is read; empty: not known.
+        free: names of flags of network or process that may change from run to run.
+    """
+
+    network_class: str = ""
+    network: Settings = field(default_factory=dict)
+    process: Settings = field(default_factory=dict)
+    data: Settings = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
+
+    def record(self) -> JsonObject:
+        """What a manifest holds of it."""
+        parts = {"process": dict(self.process), "data": dict(self.data)}
+        if self.network_class:
+            parts["network"] = {"class": self.network_class, "flags": dict(self.network)}
+        return {name: part for name, part in parts.items() if part}
+
+    def flags_that_differ(self, manifest: Settings) -> list[Difference]:
+        """What of network and process the manifest's set was made with otherwise.
+
+        A manifest that says nothing (of another tool, of an earlier version) differs in nothing;
+        so does a flag that it does not name.
+        """
+        made, asked = made_with(manifest), {**self.network, **self.process}
+        asked = {name: value for name, value in asked.items() if name in made}
+        found = differences(made, asked, {})
+        return [one for one in found if one.name not in self.free]
+
+    def refuse_other_flags(self, path: str, manifest: Settings, remedy: str) -> None:
+        """Raise CheckpointError for a checkpoint of another network or process."""
+        made_class = _part(manifest, "network").get("class", self.network_class)
+        if self.network_class and made_class != self.network_class:
+            raise CheckpointError(
+                f"{path} is of a {made_class}, this run needs a {self.network_class}; name the "
+                "checkpoint of such a network"
+            )
+        found = self.flags_that_differ(manifest)
+        if found:
+            raise CheckpointError(
+                f"{path} was made with other settings: {', '.join(map(str, found))}; {remedy}"
+            )
+
+    def refuse_other_data(self, path: str, manifest: Settings, remedy: str) -> None:
+        """Raise DataError for another list of images, or one that was read otherwise."""
+        made = _part(manifest, "data")
+        if not made or not self.data:
+            return
+        reading = {name: value for name, value in self.data.items() if name not in _OF_LIST}
+        found = differences(made, reading, dict.fromkeys(reading, False))
+        if found:
+            raise DataError(
+                f"{path} was trained on images that were read otherwise: "
+                f"{', '.join(map(str, found))}; {remedy}"
+            )
+        if made.get("digest") == self.data["digest"]:
+            return
+        there, here = (
+            f"{side.get('num_images')} images, {str(side.get('digest'))[:12]}"
+            for side in (made, self.data)
+        )
+        raise DataError(
+            f"{path} was trained on another list of images or labels ({there}) than this run's "
+            f"({here}); {remedy}"
+        )
+
+
+def made_with(manifest: Settings) -> JsonObject:
+    """Flag → value of the network and the process that a manifest tells of; empty if of none."""
+    flags = _part(manifest, "network").get("flags")
+    return {**(flags if isinstance(flags, dict) else {}), **_part(manifest, "process")}
+
+
+def _part(manifest: Settings, name: str) -> JsonObject:
+    found = manifest.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def list_digest(items: Sequence[tuple[str, int]]) -> JsonObject:
+    """Identify a list of images, name and label each: its sha256 and length.
+
+    The order counts, since it decides which images a step sees; where the files lie does not.
+    """
+    text = "".join(f"{label} {name}\0" for name, label in items)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return {"digest": digest, "num_images": len(items)}
+
+
+def new_origin() -> str:
+    """A name that no other fresh start has."""
+    return secrets.token_hex(16)
+
+
+def origin_of_file(sha256: str) -> str:
+    """The origin of runs that go on from a file of unknown origin: the same file, the same name."""
+    return f"file {sha256}"

@@ -1,6 +1,6 @@
 """Folders of files that may be remote: what is there, how large, making and removing.
 
-Reading and writing one file is the business of ``utils.files.atomic``.
+Reading and writing one file is the business of `utils.files.atomic`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 
-from utils.files.atomic import is_remote, storing
+from utils.files.atomic import blobfile_module, is_remote, storing
 from utils.process.errors import FORBIDDEN, StorageError
 
 # what nearly every file system takes
@@ -20,7 +20,7 @@ _NOT_IN_TAGS = re.compile(r"[^-/\w.]")
 
 
 def with_home(path: str) -> str:
-    """A path whose ``~`` is the home folder, as no shell does it in ``--flag=~/x`` or a file.
+    """A path whose `~` is the home folder, as no shell does it in `--flag=~/x` or a file.
 
     Raises:
         ValueError: if there is no such home folder; names the path and the remedy.
@@ -35,10 +35,10 @@ def with_home(path: str) -> str:
 
 
 def flat_name(name: str, suffix: str = "") -> str:
-    """The name of one file for a name with folders: ``a/b`` and ``.png`` give ``a__b.png``.
+    """The name of one file for a name with folders: `a/b` and `.png` give `a__b.png`.
 
-    Where ``__`` could be read in two ways, as in ``a__b/c``, and where the result would be longer
-    than a file system takes, it ends in ``~`` and a digest of the name.
+    Where `__` could be read in two ways, as in `a__b/c`, and where the result would be longer
+    than a file system takes, it ends in `~` and a digest of the name.
     """
     flat = name.replace("/", "__")
     is_plain = flat.replace("__", "/") == name and not _DIGEST.search(flat)
@@ -51,7 +51,7 @@ def flat_name(name: str, suffix: str = "") -> str:
 
 
 def tag_name(name: str) -> str:
-    """The end of a TensorBoard tag, in which most characters become ``_``."""
+    """The end of a TensorBoard tag, in which most characters become `_`."""
     return name + _digest(name) if _NOT_IN_TAGS.search(name) else name
 
 
@@ -66,43 +66,38 @@ def _digest(name: str) -> str:
 
 
 def is_file(path: str) -> bool:
-    """Whether a local or ``blobfile`` path is a file."""
-    if not is_remote(path):
-        return os.path.isfile(path)
-    import blobfile
-
-    return bool(blobfile.exists(path)) and not blobfile.isdir(path)
+    """Whether a local or remote path is a file."""
+    if is_remote(path):
+        return bool(blobfile_module().exists(path)) and not blobfile_module().isdir(path)
+    return os.path.isfile(path)
 
 
 def is_folder(path: str) -> bool:
-    """Whether a local or ``blobfile`` path is a folder."""
-    if not is_remote(path):
-        return os.path.isdir(path)
-    import blobfile
-
-    return bool(blobfile.isdir(path))
+    """Whether a local or remote path is a folder."""
+    return bool(blobfile_module().isdir(path)) if is_remote(path) else os.path.isdir(path)
 
 
 def list_names(folder: str) -> list[str]:
     """Sorted names in a folder; none if there is no such folder."""
-    if not is_remote(folder):
-        return sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
-    import blobfile
-
-    return sorted(blobfile.listdir(folder)) if blobfile.isdir(folder) else []
+    if not is_folder(folder or "."):
+        return []
+    return sorted(
+        blobfile_module().listdir(folder) if is_remote(folder) else os.listdir(folder or ".")
+    )
 
 
 def size_of(path: str) -> int:
     """Size of a file in bytes."""
-    if not is_remote(path):
-        return os.path.getsize(path)
-    import blobfile
+    return int(blobfile_module().stat(path).size) if is_remote(path) else os.path.getsize(path)
 
-    return int(blobfile.stat(path).size)
+
+def remove(path: str) -> None:
+    """Remove a file."""
+    (blobfile_module() if is_remote(path) else os).remove(path)
 
 
 def make_folder(folder: str, flag: str = "") -> None:
-    """Makes a folder and those above it; nothing happens if it is there.
+    """Make a folder and those above it; nothing happens if it is there.
 
     Args:
         folder: local or remote.
@@ -110,31 +105,24 @@ def make_folder(folder: str, flag: str = "") -> None:
 
     Raises:
         StorageError: if there is a file in its place or above it, no folder can be there, the disk
-            is full, or its name begins with ``~``, which parsers have replaced by the home folder.
+            is full, or its name begins with `~`, which parsers have replaced by the home folder.
         OSError: if it may not be made.
     """
-    if not is_remote(folder):
-        _refuse_home(folder, flag)
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
-            named = f"{flag} {folder or repr('')}".lstrip()
-            raise StorageError(f"{named} {_obstacle(folder, error)}; name another folder") from None
-        except OSError as error:
-            if error.errno in FORBIDDEN:
-                raise
-            with storing(folder):
-                raise
+    if is_remote(folder):
+        blobfile_module().makedirs(folder)
         return
-    import blobfile
-
-    blobfile.makedirs(folder)
-
-
-def _refuse_home(folder: str, flag: str) -> None:
+    named = f"{flag} {folder or repr('')}".lstrip()
     if folder.startswith("~"):
-        named = f"{flag} {folder}".lstrip()
         raise StorageError(f"{named}: ~ is no folder here; give the whole path, or ./{folder}")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        raise StorageError(f"{named} {_obstacle(folder, error)}; name another folder") from None
+    except OSError as error:
+        if error.errno in FORBIDDEN:
+            raise
+        with storing(folder):
+            raise
 
 
 def _obstacle(folder: str, error: OSError) -> str:
@@ -147,13 +135,3 @@ def _obstacle(folder: str, error: OSError) -> str:
     kind = "a file" if os.path.exists(place) else "a link to nothing"
     is_itself = place == os.path.abspath(folder)
     return f"is {kind}" if is_itself else f"cannot be made: {place} is {kind}"
-
-
-def remove(path: str) -> None:
-    """Removes a file."""
-    if not is_remote(path):
-        os.remove(path)
-        return
-    import blobfile
-
-    blobfile.remove(path)

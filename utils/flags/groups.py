@@ -16,14 +16,16 @@ from utils.script_util import flag
 class Logged:
     """Where a run is logged."""
 
-    log_dir: str = flag("", "folder of logs.txt, args.json, TensorBoard events and reports")
+    log_dir: str = flag("", "folder of logs.txt, args.json and whatever else the script reports")
 
 
 @dataclass(frozen=True)
 class Seeded:
     """What decides all that is random."""
 
-    seed: int = flag(0, "of all that is random: the same seed, the same result")
+    seed: int = flag(
+        0, "of all that is random; noise is a function of it and of names or places alone"
+    )
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Debug:
 class DryRun:
     """Whether to try only."""
 
-    dry_run: bool = flag(False, "build all, do one step, print what it costs, write nothing")
+    dry_run: bool = flag(
+        False, "build all, try the smallest part of the work, print what it costs, write nothing"
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class PrecisionFlags:
 class Batch:
     """How much is computed at a time."""
 
-    batch_size: int = flag(1, "images per step and process")
+    batch_size: int = flag(1, "images of each process per step or forward pass")
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ class CropFlags(ImageFolder, ReadingFlags, DryRun):
     num_workers: int = flag(-1, "loader processes; -1: by the cores (none without a GPU)")
 
     def __post_init__(self) -> None:
-        """Refuses crops that are both kept and drawn anew."""
+        """Refuse crops that are both kept and drawn anew."""
         if self.cache_dir and self.random_crop:
             raise ValueError(
                 f"--cache_dir {self.cache_dir} keeps centre crops and does not go with "

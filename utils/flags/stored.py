@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from utils.files.identity import shown
+from utils.files.records import shown
 from utils.process.errors import CheckpointError
 
 # letters of a word, and a number: what is more is no setting of a network

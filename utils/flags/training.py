@@ -1,13 +1,12 @@
-"""The flags of every training script; read by the parser (no torch) and by ``TrainLoop``."""
+"""The flags of every training script; read by the parser (no torch) and by `TrainLoop`."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 from utils.flags.groups import Batch, Compute, PrecisionFlags, ScriptFlags, Strict
-from utils.script_util import flag, require_at_least
+from utils.script_util import FlagValues, flag, require_at_least
 
 UNLIMITED_STEPS = int(1e8)
 
@@ -19,9 +18,10 @@ class OptimizerFlags(Batch):
     lr: float = flag(1e-4, "learning rate of AdamW")
     weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
     lr_anneal_steps: int = flag(
-        0, "steps over which lr falls linearly to 0, the end of a run without max_step; 0: constant"
+        0,
+        "steps over which lr falls to 0, where a training without max_step ends; 0: constant",
     )
-    max_step: int = flag(UNLIMITED_STEPS, "stop after this many steps in total")
+    max_step: int = flag(UNLIMITED_STEPS, "stop a training after this many steps in total")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
     max_bad_steps: int = flag(20, "steps in a row with a non-finite gradient that end the run")
 
     def __post_init__(self) -> None:
-        """Refuses values no run could use."""
+        """Refuse values no run could use."""
         require_at_least(self, batch_size=1, log_interval=1, save_interval=1, max_bad_steps=1)
         require_at_least(self, weight_decay=0, fp16_scale_growth=0, max_step=0, seed=0)
         require_at_least(self, lr_anneal_steps=0, lr_warmup_steps=0)
@@ -72,13 +72,13 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
             if not 0 <= rate < 1:
                 raise ValueError(f"--ema_rate {rate} must be in [0, 1)")
 
-    def common(self) -> dict[str, Any]:
-        """The flags that every training has, as keywords for ``TrainLoop``."""
+    def common(self) -> FlagValues:
+        """The flags that every training has, as keywords for `TrainLoop`."""
         return {field.name: getattr(self, field.name) for field in fields(TrainFlags)}
 
     @property
     def ema_rates(self) -> list[float]:
-        """The parsed ``ema_rate``."""
+        """The parsed `ema_rate`."""
         try:
             return [float(part) for part in self.ema_rate.split(",") if part.strip()]
         except ValueError:
@@ -88,17 +88,17 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
 
     @property
     def last_step(self) -> int:
-        """Where the run ends: ``max_step``; if that is not limited, where lr has fallen to 0."""
+        """Where the run ends: `max_step`; if that is not limited, where lr has fallen to 0."""
         is_annealed = self.max_step >= UNLIMITED_STEPS and self.lr_anneal_steps > 0
         return self.lr_anneal_steps if is_annealed else self.max_step
 
     @property
     def is_endless(self) -> bool:
-        """Whether only a signal or ``run_time`` ends the run."""
+        """Whether only a signal or `run_time` ends the run."""
         return self.last_step >= UNLIMITED_STEPS
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of the update that follows ``step`` finished ones.
+        """Learning rate of the update that follows `step` finished ones.
 
         It rises as (step + 1) / lr_warmup_steps, and falls with s = step / lr_anneal_steps as
         1 − s, or as (1 + cos πs) / 2.

@@ -8,7 +8,6 @@ refused, with the folder to delete.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -17,23 +16,21 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image
 
 from utils.files.atomic import is_remote, storing, write_through
 from utils.files.lock import try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, CropFlags
 from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import center_crop_arr, read_crop, resolve_image_path
+from utils.images.files import CenterCrop, Crop, CropSource
 from utils.images.notes import Stamp, file_stamps
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
@@ -48,96 +45,31 @@ _CHUNK_IMAGES = 128
 _SECONDS_BETWEEN_TRIES = 0.2
 
 
-class Crop(NamedTuple):
-    """A crop, HWC uint8, and what the file that it is cut of says."""
-
-    pixels: NDArray[np.uint8]
-    facts: ImageFacts
-
-
-@dataclass(frozen=True)
-class CenterCrop:
-    """How a centre crop is made of a file.
-
-    Attributes:
-        data_dir: folder of the images.
-        size: side of the crop, pixels.
-        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
-        apply_orientation: see `utils.images.decode.decode_image`.
-    """
-
-    data_dir: str
-    size: int
-    num_channels: int = 3
-    apply_orientation: bool = False
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
-        return self.size, self.size, self.num_channels
-
-    def cut(self, name: str) -> Crop:
-        """Cut the crop of an image.
-
-        Raises:
-            BadImageError: for a damaged image.
-            FileNotFoundError: for none.
-        """
-        pixels, facts = read_crop(
-            resolve_image_path(self.data_dir, name),
-            lambda image: center_crop_arr(image, self.size),
-            apply_orientation=self.apply_orientation,
-        )
-        return Crop(in_channels(pixels, self.num_channels), facts)
-
-    def settings(self) -> dict[str, str | int]:
-        """Return what the values of a crop depend on, beside the file."""
-        local = self.data_dir if is_remote(self.data_dir) else os.path.realpath(self.data_dir)
-        return {
-            "format": _FORMAT,
-            "data_dir": local,
-            "size": self.size,
-            "channels": self.num_channels,
-            "fast_crop": False,  # of earlier versions, whose caches stay in use
-            "apply_orientation": self.apply_orientation,
-            "pillow": PIL.__version__,
-        }
-
-    def folder(self, cache_dir: str) -> str:
-        """Return where the crops are kept: other settings, another folder."""
-        text = json.dumps(self.settings(), sort_keys=True)
-        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        return os.path.join(cache_dir, f"{self.size}x{self.num_channels}_{digest}")
+def _settings(recipe: CenterCrop) -> dict[str, str | int]:
+    """What the values of a crop depend on, beside the file."""
+    folder = recipe.data_dir
+    return {
+        "format": _FORMAT,
+        "data_dir": folder if is_remote(folder) else os.path.realpath(folder),
+        "size": recipe.size,
+        "channels": recipe.num_channels,
+        "fast_crop": False,  # of earlier versions, whose caches stay in use
+        "apply_orientation": recipe.apply_orientation,
+        "pillow": PIL.__version__,
+    }
 
 
-def in_channels(crop: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
-    """Return an RGB crop (H, W, 3) with 3 channels or 1; one that has them stays as it is."""
-    if crop.shape[2] == num_channels:
-        return crop
-    return np.array(Image.fromarray(crop).convert("L"))[:, :, None]
-
-
-class CropSource:
-    """The centre crops of a list of images, cut from their files at every call."""
-
-    def __init__(self, names: Sequence[str], recipe: CenterCrop) -> None:
-        self._names, self._recipe = names, recipe
-
-    def read(self, index: int) -> Crop:
-        """Return the crop of the image at this place of the list, to keep.
-
-        Raises:
-            BadImageError: for a damaged image.
-            DataError: for a damaged cache.
-        """
-        return self._recipe.cut(self._names[index])
+def crop_folder(recipe: CenterCrop, cache_dir: str) -> str:
+    """Return where the crops are kept: other settings, another folder."""
+    text = json.dumps(_settings(recipe), sort_keys=True)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return os.path.join(cache_dir, f"{recipe.size}x{recipe.num_channels}_{digest}")
 
 
 class CachedCrops(CropSource):
     """Crops out of a cache; a damaged image, which has none, is decoded again to tell what it has.
 
-    The map is opened by each process that reads. A crop is compared with its checksum when a
-    process reads it for the first time.
+    A crop is compared with its checksum when a process reads it for the first time.
     """
 
     def __init__(self, names: Sequence[str], recipe: CenterCrop, cache: CropCache) -> None:
@@ -150,12 +82,12 @@ class CachedCrops(CropSource):
         self._folder, self._num_rows = cache.folder, cache.num_rows
         self._map: NDArray[np.uint8] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without the map, which pickles as its whole content."""
         return {**self.__dict__, "_map": None}
 
     def read(self, index: int) -> Crop:
-        """See `CropSource`."""
+        """See `CropSource`; DataError for a damaged cache."""
         row = self._rows[index]
         if row < 0:
             return super().read(index)
@@ -188,7 +120,7 @@ def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> C
     if not flags.cache_dir or flags.dry_run:
         return CropSource(names, recipe)
     stamps = dict(zip(names, file_stamps(names, recipe.data_dir), strict=True))
-    cache = CropCache(recipe, recipe.folder(flags.cache_dir))
+    cache = CropCache(recipe, crop_folder(recipe, flags.cache_dir))
     stop = StopFlag()
     with stop.listening():
         if cache.missing(stamps, flags.on_bad_image):
@@ -218,14 +150,11 @@ class Record(NamedTuple):
 
 
 class CropCache:
-    """A folder of crops and its index.
+    """A folder of crops and its index; DataError if it is damaged, or of other settings.
 
     Attributes:
         records: by image name.
         num_rows: crops in the data file that count.
-
-    Raises:
-        DataError: if it is damaged, or of other settings.
     """
 
     def __init__(self, recipe: CenterCrop, folder: str) -> None:
@@ -234,11 +163,7 @@ class CropCache:
         self._read()
 
     def missing(self, stamps: Mapping[str, Stamp], on_bad_image: str) -> list[str]:
-        """Return the images to cut; damaged ones if they have changed, or are not to be skipped.
-
-        Raises:
-            DataError: if an image has changed since its crop was cut.
-        """
+        """Return the images to cut; damaged ones if they have changed, or are not to be skipped."""
         found = []
         for name, stamp in stamps.items():
             record = self.records.get(name)
@@ -254,7 +179,7 @@ class CropCache:
 
         What was cut before an error or a stop is kept. For what it raises see `crop_source`.
         """
-        with self._sole_builder(stop):
+        with self._wait_for_lock(stop):
             self._read()
             missing, num_images = self.missing(stamps, on_bad_image), len(stamps)
             self._require_same_settings()
@@ -311,8 +236,13 @@ class CropCache:
             raise _damaged(self.folder, f"{DATA_FILE} has {size} bytes of {expected}")
 
     def _require_same_settings(self) -> None:
-        path, settings = os.path.join(self.folder, "settings.json"), self._recipe.settings()
-        require_same_settings(path, settings, defaults={}, folder_flag="--cache_dir")
+        path, settings = os.path.join(self.folder, "settings.json"), _settings(self._recipe)
+        try:
+            require_same_settings(path, settings, defaults={}, folder_flag="--cache_dir")
+        except DataError as error:
+            raise DataError(
+                f"crop cache: {error}; or delete {self.folder} to have it made again"
+            ) from None
 
     def _require_room(self, num_images: int) -> None:
         needed, free = num_images * self._crop_bytes, shutil.disk_usage(self.folder).free
@@ -323,9 +253,8 @@ class CropCache:
                 f"{free / 2**30:.1f} GiB are free; choose another --cache_dir",
             )
 
-    @contextlib.contextmanager
-    def _sole_builder(self, stop: StopFlag) -> Iterator[None]:
-        """Waits until no other process adds to the cache; the lock goes with the process."""
+    def _wait_for_lock(self, stop: StopFlag) -> IO[str]:
+        """The lock, once no other process adds to the cache; it goes with the process."""
         words = f"waiting for another process that completes the crop cache {self.folder}"
         while (file := try_lock(os.path.join(self.folder, ".lock"))) is None:
             if words:
@@ -333,8 +262,7 @@ class CropCache:
             words = ""
             stop.check(_REMEDY)
             time.sleep(_SECONDS_BETWEEN_TRIES)
-        with file:
-            yield
+        return file
 
     @staticmethod
     def _open(path: str, size: int) -> IO[bytes]:

@@ -1,25 +1,33 @@
-"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order).
-
-The crop is all that happens here; what a network sees is made of it on the device.
-"""
+"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order)."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from utils import dist_util
-from utils.files.identity import list_digest
+from utils.files.atomic import JsonObject
+from utils.files.records import list_digest
 from utils.flags.groups import ENLARGE, ERROR, CropFlags
-from utils.images.cache import CenterCrop, Crop, CropSource, crop_source, in_channels
+from utils.flags.training import TrainFlags
+from utils.images.cache import crop_source
 from utils.images.decode import BadImageError
-from utils.images.files import random_crop_arr, random_flip, read_crop, resolve_image_path
+from utils.images.files import (
+    CenterCrop,
+    Crop,
+    CropSource,
+    in_channels,
+    random_crop_arr,
+    random_flip,
+    read_crop,
+    resolve_image_path,
+)
 from utils.images.notes import (
     ImageNotes,
     look_at_some,
@@ -27,7 +35,7 @@ from utils.images.notes import (
     note_of_left_out,
     small_image_error,
 )
-from utils.loops.data import ItemKey
+from utils.loops.data import ItemKey, Pair, TrainData
 from utils.process.errors import DataError
 from utils.seeds import item_rng
 
@@ -37,7 +45,7 @@ class Entry:
     """One image.
 
     Attributes:
-        name: relative to ``data_dir``; also its output folder.
+        name: relative to `data_dir`; also its output folder.
         y: its label.
         group: name of its class.
     """
@@ -47,12 +55,55 @@ class Entry:
     group: str = field(default="", compare=False)
 
 
+class CropItem(NamedTuple):
+    """One image as a data set hands it out.
+
+    Attributes:
+        image: (C, size, size) uint8.
+        label: of its entry.
+        name: of its entry.
+        place: of its entry in the list.
+        position: in the stream of training data.
+        bad: names of damaged images that it stands in for.
+        notes: what became of it and of others that were left out, a line each.
+    """
+
+    image: torch.Tensor
+    label: int
+    name: str
+    place: int
+    position: int = 0
+    bad: tuple[str, ...] = ()
+    notes: str = ""
+
+
+class CropBatch(NamedTuple):
+    """Several items: `image` (N, C, size, size); `label`, `place` and `position` (N,) int64."""
+
+    image: torch.Tensor
+    label: torch.Tensor
+    name: list[str]
+    place: torch.Tensor
+    position: torch.Tensor
+    bad: list[str]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, items: Sequence[CropItem]) -> CropBatch:
+        """Collate the items; in a loader process their images go to shared memory at once."""
+        image, label, name, place, position, bad, notes = zip(*items, strict=True)
+        labels, places, positions = map(torch.tensor, (label, place, position))
+        images: torch.Tensor = default_collate(list(image))
+        replaced = list(itertools.chain(*bad))
+        return cls(images, labels, list(name), places, positions, replaced, list(notes))
+
+
 def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
     crop = in_channels(crop, num_channels)
     return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))  # HWC → CHW
 
 
-class CropDataset(Dataset[dict[str, Any]]):
+class CropDataset(Dataset[CropItem]):
     """Square uint8 crops by stream key; bad images raise, or are replaced by the next good one.
 
     So are images smaller than the crop, unless they are enlarged.
@@ -64,8 +115,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         seed: of the augmentation, a function of (seed, epoch, index).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
 
-    Raises:
-        DataError, StopRequested: with ``flags.cache_dir``, see ``utils.images.cache.crop_source``.
+    With `flags.cache_dir` it raises what `utils.images.cache.crop_source` does.
     """
 
     def __init__(
@@ -88,16 +138,13 @@ class CropDataset(Dataset[dict[str, Any]]):
         """The images."""
         return self._entries
 
-    def listing(self) -> dict[str, Any]:
+    def listing(self) -> JsonObject:
         """What tells these images and labels from others, or from the same another way up."""
         found = list_digest([(entry.name, entry.y) for entry in self._entries])
-        return {**found, "apply_orientation": self._flags.apply_orientation}
+        return found | {"apply_orientation": self._flags.apply_orientation}
 
-    def __getitem__(self, key: ItemKey) -> dict[str, Any]:
-        """``high_res`` (C, size, size) uint8, ``y``, ``position``, and ``place`` in the entries.
-
-        ``bad`` and ``notes`` are for :func:`noting`: skipped images, and what became of others.
-        """
+    def __getitem__(self, key: ItemKey) -> CropItem:
+        """The crop of the key's image, or of the next one that can be used."""
         position, epoch, index = key
         bad: list[str] = []
         notes: list[str] = []
@@ -113,14 +160,10 @@ class CropDataset(Dataset[dict[str, Any]]):
                 continue
             if facts.short_side >= self._size or self._flags.small_images == ENLARGE:
                 notes.append(note_of(entry.name, facts, self._size, self._flags))
-                return {
-                    "high_res": _to_chw(crop, self._num_channels),
-                    "y": entry.y,
-                    "place": place,
-                    "position": position,
-                    "bad": "\n".join(bad),
-                    "notes": "\n".join(filter(None, notes)),
-                }
+                image, told = _to_chw(crop, self._num_channels), "\n".join(filter(None, notes))
+                return CropItem(
+                    image, entry.y, entry.name, place, position, bad=tuple(bad), notes=told
+                )
             if self._flags.small_images == ERROR:
                 raise small_image_error(entry.name, facts, self._size)
             notes.append(note_of_left_out(entry.name, facts))
@@ -135,9 +178,8 @@ class CropDataset(Dataset[dict[str, Any]]):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
         if flags.random_crop:
-            path = resolve_image_path(flags.data_dir, self._entries[place].name)
             crop, facts = read_crop(
-                path,
+                resolve_image_path(flags.data_dir, self._entries[place].name),
                 lambda image: random_crop_arr(image, self._size, rng),
                 apply_orientation=flags.apply_orientation,
             )
@@ -151,17 +193,17 @@ def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels:
     return crop_source([entry.name for entry in entries], recipe, flags)
 
 
-class TestCrops(Dataset[dict[str, Any]]):
+class TestCrops(Dataset[CropItem | None]):
     """Centre crops in order; a bad image raises, or its item is None.
 
     Args:
         entries: the images.
         size: side of the crop, pixels.
         data_dir: where the files are.
-        on_bad_image: ``error`` or ``skip``.
+        on_bad_image: `error` or `skip`.
         num_channels: 3, or 1 for grey levels.
         source: of the same images' crops; None: decoded from their files.
-        apply_orientation: see ``utils.images.decode.decode_image``; not with a source.
+        apply_orientation: see `utils.images.decode.decode_image`; not with a source.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -176,8 +218,7 @@ class TestCrops(Dataset[dict[str, Any]]):
         source: CropSource | None = None,
         apply_orientation: bool = False,
     ) -> None:
-        self._entries, self._num_channels = entries, num_channels
-        self._on_bad_image = on_bad_image
+        self._entries, self._num_channels, self._on_bad_image = entries, num_channels, on_bad_image
         names = [entry.name for entry in entries]
         recipe = CenterCrop(data_dir, size, num_channels, apply_orientation)
         self._source = source or CropSource(names, recipe)
@@ -186,20 +227,15 @@ class TestCrops(Dataset[dict[str, Any]]):
     def from_flags(
         cls, entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int = 3
     ) -> TestCrops:
-        """The crops as the flags want them, out of the cache where they name one.
-
-        Raises:
-            DataError, StopRequested: with ``flags.cache_dir``, see
-            ``utils.images.cache.crop_source``.
-        """
+        """The crops as the flags want them; see `utils.images.cache.crop_source`."""
         source = _source(entries, size, flags, num_channels)
         return cls(entries, size, flags.data_dir, flags.on_bad_image, num_channels, source)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> dict[str, Any] | None:  # type: ignore[override]
-        """``high_res`` (C, size, size) uint8, ``y`` and ``name``; or None for a skipped image."""
+    def __getitem__(self, index: int) -> CropItem | None:
+        """The crop of an image; None for one that was skipped."""
         entry = self._entries[index]
         try:
             crop = self._source.read(index).pixels
@@ -208,26 +244,62 @@ class TestCrops(Dataset[dict[str, Any]]):
                 raise
             print(f"warning: skipped {entry.name}: {error}")
             return None
-        return {"high_res": _to_chw(crop, self._num_channels), "y": entry.y, "name": entry.name}
+        return CropItem(_to_chw(crop, self._num_channels), entry.y, entry.name, index)
 
 
-def noting(
-    entries: Sequence[Entry], size: int, flags: CropFlags, log: Callable[[str], None]
-) -> Callable[[dict[str, Any]], None]:
-    """Says how large images are, by some of them; returns what is to see every training batch.
+def train_crops(
+    entries: Sequence[Entry],
+    size: int,
+    flags: CropFlags,
+    train: TrainFlags,
+    prepare: Callable[[CropBatch], Pair],
+    log: Callable[[str], None],
+    num_channels: int = 3,
+) -> TrainData:
+    """Endless shuffled batches of crops.
 
-    It logs which damaged images were replaced and what became of others, and takes both from the
-    batch.
+    Args:
+        entries: the images.
+        size: side of the crops, pixels.
+        flags: where the files are, how to augment and how many processes load.
+        train: size of a batch a process; seed of order and augmentation.
+        prepare: makes the task's pair of a batch, which is on the CPU.
+        log: receives how large images are, which damaged ones were replaced by others, and what
+            became of others.
+        num_channels: 3, or 1 for grey levels.
+
+    Raises:
+        DataError: if a batch is larger than the data; see `CropDataset`.
     """
+    note = _noting(entries, size, flags, log)
+
+    def noted(batch: CropBatch) -> Pair:
+        note(batch)
+        return prepare(batch)
+
+    return TrainData(
+        CropDataset(entries, size, flags, train.seed, num_channels),
+        train.batch_size,
+        noted,
+        collate=CropBatch.of,
+        seed=train.seed,
+        num_workers=flags.num_workers,
+    )
+
+
+def _noting(
+    entries: Sequence[Entry], size: int, flags: CropFlags, log: Callable[[str], None]
+) -> Callable[[CropBatch], None]:
+    """Say how large images are, by some of them; return what is to see every training batch."""
     look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
     counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
     told: set[str] = set()
 
-    def note(batch: dict[str, Any]) -> None:
-        bad = {name for names in filter(None, batch.pop("bad")) for name in names.split("\n")}
-        if bad - told:
-            log(f"warning: damaged images replaced by others: {', '.join(sorted(bad - told))}")
+    def note(batch: CropBatch) -> None:
+        bad = set(batch.bad) - told
+        if bad:
+            log(f"warning: damaged images replaced by others: {', '.join(sorted(bad))}")
             told.update(bad)
-        counts.add(batch.pop("notes"))
+        counts.add(batch.notes)
 
     return note

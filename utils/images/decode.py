@@ -1,6 +1,6 @@
 """Bytes of an image file → RGB, and what is not in the pixels any more; errors name the file.
 
-Not for files (``utils.images.files``), nor for crops. All that makes a file a damaged image is
+All that makes a file a damaged image is
 decided here.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ class ImageFacts:
     Attributes:
         width: pixels, after the orientation where that is applied.
         height: likewise.
-        changes: some of ``DEPTH``, ``ALPHA``, ``ORIENTATION``; the last also where it is applied.
+        changes: some of `DEPTH`, `ALPHA`, `ORIENTATION`; the last also where it is applied.
     """
 
     width: int
@@ -79,16 +80,12 @@ class ImageFacts:
         return min(self.width, self.height)
 
     def __str__(self) -> str:
-        """One line, as in ``500x375 alpha``, which :meth:`parse` reads."""
+        """One line, as in `500x375 alpha`, which `parse` reads."""
         return " ".join([f"{self.width}x{self.height}", *self.changes])
 
     @classmethod
     def parse(cls, text: str) -> ImageFacts:
-        """The facts in a line.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """The facts in a line; ValueError if there are none."""
         size, *changes = text.split(" ")
         width, height = map(int, size.split("x"))
         if not set(changes) <= {DEPTH, ALPHA, ORIENTATION}:
@@ -139,30 +136,18 @@ def decode_image(
 def decode_facts(
     data: bytes, name: str, remedy: str, *, apply_orientation: bool = False
 ) -> ImageFacts:
-    """What `decode_image` says of a file, off its first bytes; no pixel is decoded.
-
-    Raises:
-        BadImageError: another format, no whole header, or more than `MAX_PIXELS` pixels.
-    """
+    """What `decode_image` says of a file, off its first bytes; no pixel is decoded."""
     return _read(data, name, remedy, lambda image: _facts(image, data, apply_orientation))
 
 
 def image_format(data: bytes, name: str, remedy: str) -> str:
-    """One of ``FORMATS``, off the first bytes of a file.
-
-    Raises:
-        BadImageError: another format, or no whole header.
-    """
+    """One of `FORMATS`, off the first bytes of a file, or BadImageError."""
     return _read(data, name, remedy, lambda image: image.format or "")
 
 
 @contextlib.contextmanager
 def naming(name: str, remedy: str) -> Iterator[None]:
-    """Lets an error about a decoded image show its name and a remedy.
-
-    Raises:
-        BadImageError: in place of one without.
-    """
+    """Let a BadImageError about a decoded image show its name and a remedy."""
     try:
         yield
     except BadImageError as error:
@@ -170,11 +155,7 @@ def naming(name: str, remedy: str) -> Iterator[None]:
 
 
 def check_pixels(width: int, height: int, what: str = "") -> None:
-    """Refuses images that would fill the memory.
-
-    Raises:
-        BadImageError: without a name, see `naming`.
-    """
+    """Raise BadImageError, without a name (see `naming`), for what would fill the memory."""
     if width * height > MAX_PIXELS:
         raise BadImageError(f"{what}{width}x{height} is more than {MAX_PIXELS} pixels")
 
@@ -182,7 +163,7 @@ def check_pixels(width: int, height: int, what: str = "") -> None:
 def _read(data: bytes, name: str, remedy: str, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the image; a PNG is read again without its texts if that fails."""
     cause = ""
-    for content in _attempts(data):
+    for content in itertools.chain([data], _without_texts(data)):
         try:
             _check_webp(content)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -199,10 +180,7 @@ def _check_webp(data: bytes) -> None:
     """Refuse a WEBP file that is too large before Pillow opens it.
 
     Pillow's decoder takes two canvases of four bytes a pixel when it is made, and with the
-    allocator of a training (``utils.machine.allocator``) all of that memory is written at once.
-
-    Raises:
-        BadImageError: without a name, see `naming`.
+    allocator of a training (`utils.machine.threads`) all of that memory is written at once.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < _WEBP_HEADER:
         return
@@ -216,17 +194,10 @@ def _check_webp(data: bytes) -> None:
     check_pixels(width, height)
 
 
-def _attempts(data: bytes) -> Iterator[bytes]:
-    yield data
-    bare = _without_texts(data)
-    if bare is not None:
-        yield bare
-
-
-def _without_texts(data: bytes) -> bytes | None:
-    """A PNG without its texts and profile; None if it is no PNG, or has none."""
+def _without_texts(data: bytes) -> Iterator[bytes]:
+    """A PNG without its texts and profile; nothing if it is no PNG, or has none."""
     if not data.startswith(_PNG):
-        return None
+        return
     view, kept, start, place = memoryview(data), [], 0, len(_PNG)
     while place < len(data):
         end = place + 12 + int.from_bytes(view[place : place + 4], "big")
@@ -234,7 +205,8 @@ def _without_texts(data: bytes) -> bytes | None:
             kept.append(view[start:place])
             start = end
         place = end
-    return b"".join([*kept, view[start:]]) if kept else None
+    if kept:
+        yield b"".join([*kept, view[start:]])
 
 
 def _facts(image: Image.Image, data: bytes, apply_orientation: bool) -> ImageFacts:

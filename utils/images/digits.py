@@ -1,7 +1,4 @@
-"""The 1797 handwritten digits that come with scikit-learn: real images that need no download.
-
-Not for files: a task decides how it stores them.
-"""
+"""The 1797 handwritten digits that come with scikit-learn: real images that need no download."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ class DigitImages:
 
 
 def load_digit_images(side: int, seed: int = 0) -> DigitImages:
-    """The bundled 8×8 images, resized bicubically to ``side`` pixels a side.
+    """The bundled 8×8 images, resized bicubically to `side` pixels a side.
 
     Args:
         side: 8 keeps the pixels as they are.

@@ -1,7 +1,7 @@
 """Images as 8-bit arrays: files, crops, value ranges, PNG files, and where they lie.
 
 Not for low-res images or any other degradation (a task decides those), not for decoding
-(``utils.images.decode``), and not for tensors: numpy and Pillow only, so that decoding workers need
+(`utils.images.decode`), and not for tensors: numpy and Pillow only, so that decoding workers need
 no torch. Arrays are HWC, RGB; `_uint8` means grey levels 0..255, float images lie in [-1, 1].
 """
 
@@ -11,8 +11,9 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def open_image(path: StrPath, *, apply_orientation: bool = False) -> Image.Image
 
 
 def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
-    """Decodes a whole file, local or remote, as RGB; see `decode_image`.
+    """Decode a whole file, local or remote, as RGB; see `decode_image`.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -61,21 +62,27 @@ def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
     return decode_image(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
 
 
+class Crop(NamedTuple):
+    """A crop, HWC uint8, and what the file that it is cut of says."""
+
+    pixels: NDArray[np.uint8]
+    facts: ImageFacts
+
+
 def read_crop(
     path: StrPath,
     cut: Callable[[Image.Image], NDArray[np.uint8]],
     *,
     apply_orientation: bool = False,
-) -> tuple[NDArray[np.uint8], ImageFacts]:
+) -> Crop:
     """What `cut` makes of a file's image, and what the file says of it.
 
     Raises:
-        FileNotFoundError, BadImageError: see `read_image`; the latter also for an image so narrow
-            that it fills the memory before it is cut.
+        BadImageError: also for an image so narrow that it fills the memory before it is cut.
     """
     image, facts = read_image(path, apply_orientation=apply_orientation)
     with naming(os.fspath(path), _REMEDY):
-        return cut(image), facts
+        return Crop(cut(image), facts)
 
 
 def _content(path: StrPath, max_bytes: int) -> bytes:
@@ -96,20 +103,10 @@ def _content(path: StrPath, max_bytes: int) -> bytes:
 
 
 def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts:
-    """What `read_image` says of a file, off its first bytes; no pixel is decoded.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        BadImageError: another format, no whole header, more than `MAX_PIXELS` pixels, or no file.
-    """
+    """What `read_image` says of a file, and raises, off its first bytes; no pixel is decoded."""
     with contextlib.suppress(BadImageError):  # a header behind a long profile, say
         return _facts_in_first(_HEADER_BYTES, path, apply_orientation)
     return _facts_in_first(MAX_FILE_BYTES, path, apply_orientation)
-
-
-def image_size(path: StrPath, *, apply_orientation: bool = False) -> tuple[int, int]:
-    """(width, height) of what `open_image` gives; see `image_facts`."""
-    return image_facts(path, apply_orientation=apply_orientation).size
 
 
 def _facts_in_first(num_bytes: int, path: StrPath, apply_orientation: bool) -> ImageFacts:
@@ -200,12 +197,7 @@ def _crop(
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
-    """Replaces `path` by a PNG of an HWC (3 channels) or HW array, complete or not at all.
-
-    Raises:
-        ValueError: another dtype or shape.
-        StorageError: see `atomic_write`.
-    """
+    """Replace `path` by a PNG of a uint8 array, (H, W, 3) or (H, W); see `atomic_write`."""
     check_uint8(image_uint8)
     if image_uint8.ndim != 2 and (image_uint8.ndim != 3 or image_uint8.shape[2] != 3):
         raise ValueError(f"shape {image_uint8.shape}: a PNG takes (H, W, 3) or (H, W)")
@@ -215,11 +207,7 @@ def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
 
 
 def check_uint8(image: NDArray[Any]) -> None:
-    """Refuses what is no array of grey levels.
-
-    Raises:
-        ValueError: names its dtype.
-    """
+    """Raise ValueError for what is no array of grey levels."""
     if image.dtype != np.uint8:
         raise ValueError(
             f"dtype {image.dtype}: expected uint8 grey levels (see utils.images.pixels)"
@@ -247,11 +235,7 @@ def with_extension(name: str) -> str:
 
 
 def safe_join(root: StrPath, name: str) -> str:
-    """`root/name`, if that lies under `root` also when symbolic links are followed.
-
-    Raises:
-        ValueError: it does not; nothing may be written there.
-    """
+    """`root/name`; ValueError unless that lies under `root` also behind symbolic links."""
     problem = problem_with_name(name)
     joined = os.path.join(os.fspath(root), name)
     if problem is None and not is_remote(root):
@@ -261,3 +245,62 @@ def safe_join(root: StrPath, name: str) -> str:
     if problem is not None:
         raise ValueError(f"name {name!r} under {os.fspath(root)}: {problem}")
     return joined
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """How a centre crop is made of a file.
+
+    Attributes:
+        data_dir: folder of the images.
+        size: side of the crop, pixels.
+        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
+        apply_orientation: see `utils.images.decode.decode_image`.
+    """
+
+    data_dir: str
+    size: int
+    num_channels: int = 3
+    apply_orientation: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.size, self.size, self.num_channels
+
+    def cut(self, name: str) -> Crop:
+        """Cut the crop of an image.
+
+        Raises:
+            BadImageError: for a damaged image.
+            FileNotFoundError: for none.
+        """
+        pixels, facts = read_crop(
+            resolve_image_path(self.data_dir, name),
+            lambda image: center_crop_arr(image, self.size),
+            apply_orientation=self.apply_orientation,
+        )
+        return Crop(in_channels(pixels, self.num_channels), facts)
+
+
+def in_channels(crop: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
+    """Return an RGB crop (H, W, 3) with 3 channels or 1; one that has them stays as it is."""
+    if crop.shape[2] == num_channels:
+        return crop
+    return np.array(Image.fromarray(crop).convert("L"))[:, :, None]
+
+
+class CropSource:
+    """The centre crops of a list of images, cut from their files at every call."""
+
+    def __init__(self, names: Sequence[str], recipe: CenterCrop) -> None:
+        self._names, self._recipe = names, recipe
+
+    def read(self, index: int) -> Crop:
+        """Return the crop of the image at this place of the list, to keep.
+
+        Raises:
+            BadImageError: for a damaged image.
+            DataError: for a damaged cache.
+        """
+        return self._recipe.cut(self._names[index])

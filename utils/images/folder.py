@@ -34,17 +34,9 @@ def scan(
     on_bad_image: str = "",
     problem_with: Callable[[str], str | None] = problem_with_name,
 ) -> list[str]:
-    """Names of all images below a folder, sorted; ``/`` separates, ``.JPEG`` is left off.
+    """Names of all images below a folder, sorted; `/` separates, `.JPEG` is left off.
 
-    Args:
-        data_dir: local or remote.
-        log: receives what is left out, and why.
-        flag: which named it, for messages.
-        on_bad_image: ``skip`` leaves out images with unfit names; empty: there is no such flag.
-        problem_with: see :func:`list_files`.
-
-    Raises:
-        DataError: see :func:`list_files`.
+    See `list_files`.
     """
     names = list_files(data_dir, log, flag, on_bad_image, problem_with=problem_with)
     return sorted(map(_short, names))
@@ -65,7 +57,7 @@ def list_files(
     endings: tuple[str, ...] = IMAGE_EXTENSIONS,
     problem_with: Callable[[str], str | None] = problem_with_name,
 ) -> list[str]:
-    """Names of the files below a folder that have one of some endings; ``/`` separates.
+    """Names of the files below a folder that have one of some endings; `/` separates.
 
     Hidden files and folders, those of systems among them, are left out. Linked folders are
     followed, but for those that lead to one that is listed already. Pipes, sockets and devices are
@@ -75,7 +67,7 @@ def list_files(
         folder: local or remote.
         log: receives what is left out, and why.
         flag: which named it, for messages.
-        on_bad_image: see :func:`scan`.
+        on_bad_image: `skip` leaves out images with unfit names; empty: there is no such flag.
         endings: in lower case.
         problem_with: why a name is unfit; None of a fit one.
 
@@ -119,9 +111,9 @@ class _Found:
         self._others: Counter[str] = Counter()
 
     def add(self, prefix: str, files: Iterable[str]) -> None:
-        """Sorts the files of one folder."""
+        """Sort the files of one folder."""
         for file in files:
-            if file.lower().endswith(self._wanted):
+            if self.is_wanted(file):
                 if file.startswith("."):
                     self._num_hidden += 1
                 else:
@@ -158,7 +150,6 @@ class _Found:
 
 
 def _first(names: Sequence[str]) -> str:
-    """The first of some names."""
     shown = ", ".join(map(repr, sorted(names)[:_MAX_SHOWN]))
     return shown if len(names) <= _MAX_SHOWN else f"{shown} and {len(names) - _MAX_SHOWN} more"
 
@@ -217,11 +208,7 @@ def _entries(folder: str, flag: str) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str], found: _Found, flag: str) -> bool:
-    """Whether it is a folder, also behind a link.
-
-    Raises:
-        DataError: for a link to nothing that may stand for a folder, or what cannot be asked.
-    """
+    """Whether it is a folder, also behind a link; a link to nothing that may be one is an error."""
     try:
         is_folder = entry.is_dir()
     except OSError as error:
@@ -247,7 +234,7 @@ def class_in_folder(name: str) -> str:
 
 
 def class_in_name(name: str) -> str:
-    """The file name up to its first underscore (``n01440764_10026``); empty without one."""
+    """The file name up to its first underscore (`n01440764_10026`); empty without one."""
     start, underscore, _ = name.rpartition("/")[2].partition("_")
     return start if underscore else ""
 
@@ -256,8 +243,8 @@ def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = Fals
     """The class in a name: the folder that holds the file, or, in a flat folder, its name's start.
 
     Args:
-        name: as :func:`scan` gives it.
-        label_from: ``name`` or ``folder`` to read it there only.
+        name: as `scan` gives it.
+        label_from: `name` or `folder` to read it there only.
         has_split_folder: the first folder separates training from test images and is no class.
 
     Raises:
@@ -277,15 +264,12 @@ def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = Fals
 
 
 def other_reading(names: Sequence[str], classes: Sequence[str], source: str) -> list[str]:
-    """A warning where file names and folders show classes, and not the same.
+    """One line of warning where file names and folders show classes, and not the same; or none.
 
     Args:
         names: of images, without a folder that is no class.
         classes: of each, as they are read.
-        source: ``name`` or ``folder``, where that is read.
-
-    Returns:
-        One line; none where the other reading agrees, or shows no classes.
+        source: `name` or `folder`, where that is read.
     """
     is_by_name = source == NAME
     others = [(class_in_folder if is_by_name else class_in_name)(name) for name in names]

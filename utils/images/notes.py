@@ -1,6 +1,6 @@
 """Says what becomes of images on their way to crops: scaled, enlarged, alpha dropped, not turned.
 
-Decoding processes hand a line an image to the main process, which counts. No pixel is touched here.
+Decoding processes hand a line an image to the main process, which counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WORDS = MappingProxyType(
 
 
 def small_image_error(name: str, facts: ImageFacts, size: int) -> DataError:
-    """The error of ``--small_images error``."""
+    """The error of `--small_images error`."""
     return DataError(
         f"{name} is {facts.width}×{facts.height}, smaller than the {size} pixels of its crop; "
         "leave it out (--small_images skip does), or take it enlarged with --small_images enlarge"
@@ -55,7 +55,7 @@ def note_of(name: str, facts: ImageFacts, size: int, flags: OrientationFlags) ->
 
 
 def note_of_left_out(name: str, facts: ImageFacts) -> str:
-    """What is to be said of a small image that is not used."""
+    """Likewise of a small image that is not used."""
     return f"{LEFT_OUT}\t{_described(name, facts)}"
 
 
@@ -80,7 +80,7 @@ class ImageNotes:
         self._num_seen = self._next = 0
 
     def add(self, notes: Iterable[str]) -> None:
-        """Takes the notes of some items, one string each; it may name others that were left out."""
+        """Take the notes of some items, one string each; it may name others that were left out."""
         if self._num_seen >= self._num_images:
             return
         for note in notes:
@@ -93,7 +93,7 @@ class ImageNotes:
             self.tell()
 
     def tell(self) -> None:
-        """Logs the counts that have grown."""
+        """Log the counts that have grown."""
         of_seen = f"of {min(self._num_seen, self._num_images)} images"
         for kind, found in self._found.items():
             if len(found) > self._told[kind]:
@@ -110,7 +110,7 @@ def look_at(
 ) -> dict[str, ImageFacts]:
     """What the headers of images say; damaged and missing ones are left to those who read them.
 
-    With ``is_decoding`` the images are decoded, so that all which are there are whole.
+    With `is_decoding` the images are decoded, so that all which are there are whole.
     """
 
     def look(name: str) -> ImageFacts | None:
@@ -130,45 +130,43 @@ def look_at(
 def look_at_some(
     names: Sequence[str], data_dir: str, size: int, flags: OrientationFlags, log: Log
 ) -> None:
-    """Says how large the images are, by some of them, and what becomes of that."""
+    """Say how large the images are, by some of them, and what becomes of that."""
     chosen = names[:: max(1, -(-len(names) // _NUM_SAMPLED))]
     say_sizes(look_at(chosen, data_dir, flags).values(), size, len(names), log)
 
 
 def note_changes(names: Sequence[str], data_dir: str, flags: OrientationFlags, log: Log) -> None:
-    """Counts what of some images does not reach their pixels."""
+    """Count what of some images does not reach their pixels."""
     facts = look_at(names, data_dir, flags)
     ImageNotes(log, 0, len(facts)).add(note_of(name, one, 0, flags) for name, one in facts.items())
 
 
 def say_sizes(facts: Iterable[ImageFacts], size: int, num_images: int, log: Log) -> None:
-    """Logs :func:`describe_sizes`, unless all images are squares of ``size`` pixels."""
-    known = list(facts)
-    if any(one.size != (size, size) for one in known):
-        log(describe_sizes(known, size, num_images))
+    """Log how large images are, and what a crop of `size` pixels makes of the middle one.
 
-
-def describe_sizes(facts: Iterable[ImageFacts], size: int, num_images: int) -> str:
-    """How large images are, and what a crop of ``size`` pixels makes of the middle one."""
+    Nothing if all are squares of `size` pixels.
+    """
     known = list(facts)
+    if all(one.size == (size, size) for one in known):
+        return
     sides = [statistics.median_low([one.size[axis] for one in known]) for axis in (0, 1)]
     short = statistics.median_low([one.short_side for one in known])
     seen = "" if len(known) == num_images else f" of {len(known)} looked at"
     verb = "reduced" if short > size else "enlarged" if short < size else "left"
     fate = f"the short side is {verb} to {size} before the crop" if short != size else "not scaled"
-    return f"{num_images} images, median{seen} {sides[0]}×{sides[1]}: {fate}"
+    log(f"{num_images} images, median{seen} {sides[0]}×{sides[1]}: {fate}")
 
 
 def without_small(
     facts: Mapping[str, ImageFacts], size: int, flags: ReadingFlags, log: Log
 ) -> set[str]:
-    """The names of images that ``--small_images`` leaves out; says what becomes of all others.
+    """The names of images that `--small_images` leaves out; says what becomes of all others.
 
     Args:
         facts: of all images whose header can be read.
         size: side of the crops, pixels.
         flags: what to do with small ones.
-        log: receives sizes and counts.
+        log: receives counts.
 
     Raises:
         DataError: for small images, if they are to be an error, or if no other is left.
@@ -195,11 +193,7 @@ def without_small(
 
 
 def file_stamps(names: Sequence[str], data_dir: str) -> list[Stamp]:
-    """Size and time of change of every image's file, in the order of the names.
-
-    Raises:
-        FileNotFoundError: for an image that is not there.
-    """
+    """Size and time of change of every image's file, in order; FileNotFoundError without one."""
     if is_remote(data_dir):
         return [_NO_STAMP] * len(names)
     num_threads = 4 * num_cores()  # a network file system answers slowly, but many at a time

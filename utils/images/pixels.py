@@ -37,11 +37,7 @@ def to_hwc(image: torch.Tensor) -> NDArray[Any]:
 
 
 def require_finite(output: torch.Tensor, path: str) -> None:
-    """Refuses what has no grey level, before it becomes one.
-
-    Raises:
-        CheckpointError: names the file that would have been written.
-    """
+    """Raise CheckpointError for what has no grey level, before it becomes one in this file."""
     if not bool(torch.isfinite(output).all()):
         raise CheckpointError(
             f"{path} is not written: the network's output is not finite; did training diverge, or "
@@ -50,11 +46,7 @@ def require_finite(output: torch.Tensor, path: str) -> None:
 
 
 def save_image(path: str, image: torch.Tensor) -> None:
-    """Writes one CHW image in [-1, 1] as an 8-bit PNG, rounded.
-
-    Raises:
-        CheckpointError: if a value is not finite.
-    """
+    """Write one CHW image in [-1, 1] as an 8-bit PNG, rounded; see `require_finite`."""
     require_finite(image, path)
     write_png(path, to_hwc(image_to_bytes(image)))
 
@@ -64,7 +56,6 @@ def make_grid(
     num_columns: int,
     *,
     padding: int = 2,
-    background_255: int = WHITE,
 ) -> NDArray[np.uint8]:
     """Images of one shape side by side, row by row, with `padding` pixels around each.
 
@@ -72,7 +63,6 @@ def make_grid(
         images_uint8: HWC arrays of one shape.
         num_columns: images per row; the last row may be shorter.
         padding: pixels.
-        background_255: grey level of padding and missing images.
 
     Returns:
         HWC uint8, (rows · (H + padding) + padding, columns · (W + padding) + padding, C).
@@ -87,7 +77,7 @@ def make_grid(
     num_rows = math.ceil(len(images_uint8) / num_columns)
     step_y, step_x = height + padding, width + padding
     grid_shape = (num_rows * step_y + padding, num_columns * step_x + padding, num_channels)
-    grid = np.full(grid_shape, background_255, dtype=np.uint8)
+    grid = np.full(grid_shape, WHITE, dtype=np.uint8)
     for index, image in enumerate(images_uint8):
         check_uint8(image)
         if image.shape != images_uint8[0].shape:
@@ -119,7 +109,7 @@ class PowerSums:
         self.count = 0
 
     def add(self, pictures_uint8: Sequence[NDArray[np.uint8]]) -> None:
-        """Counts some more samples, each of the pivot's shape."""
+        """Count some more samples, each of the pivot's shape."""
         flat = [picture.reshape(-1) for picture in pictures_uint8]
         for start in range(0, len(flat), _MAX_FOURTH_POWERS):
             self._add_few(flat[start : start + _MAX_FOURTH_POWERS])
@@ -144,7 +134,7 @@ class PowerSums:
             self._sums[:, strip] += sums
 
     def absorb(self, other: PowerSums) -> None:
-        """Counts the samples of another one, too; the pivot stays."""
+        """Count the samples of another one, too; the pivot stays."""
         self._sums += other._sums
         self.count += other.count
 

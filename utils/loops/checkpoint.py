@@ -1,9 +1,9 @@
 """Sets of checkpoint files: written so that a kill never costs one, resumed only when intact.
 
-A set of step N is ``optN.pt``, ``modelN.pt``, ``ema_<rate>_N.pt`` and, written last, the manifest
-``ckptN.json`` with size and sha256 of each. While its files are being written or deleted a marker
-``.ckptN.unfinished`` says that without a manifest they do not count. Reading a single state_dict
-from anybody's hands is the business of ``utils.untrusted.state_dict``.
+A set of step N is `optN.pt`, `modelN.pt`, `ema_<rate>_N.pt` and, written last, the manifest
+`ckptN.json` with size and sha256 of each. While its files are being written or deleted a marker
+`.ckptN.unfinished` says that without a manifest they do not count. Reading a single state_dict
+from anybody's hands is the business of `utils.untrusted.state_dict`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from utils.files.atomic import (
+    JsonObject,
     atomic_write,
     remove_stale_temp_files,
     sha256_of,
@@ -38,7 +39,7 @@ _MARKER = re.compile(r"\.ckpt(\d+)\.unfinished")
 
 
 def model_file_name(step: int) -> str:
-    """``modelNNNNNN.pt``."""
+    """`modelNNNNNN.pt`."""
     return f"model{step:06d}.pt"
 
 
@@ -58,18 +59,18 @@ def step_of(model_path: str) -> int:
 
 @dataclass(frozen=True)
 class CheckpointSet:
-    """The files to resume from. ``manifest`` is empty for a set without one."""
+    """The files to resume from. `manifest` is empty for a set without one."""
 
     step: int
     model_path: str
     opt_path: str | None = None
     ema_paths: Mapping[str, str] = field(default_factory=dict)
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    manifest: JsonObject = field(default_factory=dict)
 
     @property
-    def state(self) -> Mapping[str, Any]:
+    def state(self) -> JsonObject:
         """What the run that wrote it has to find again."""
-        found: Mapping[str, Any] = self.manifest.get("state", {})
+        found: JsonObject = self.manifest.get("state", {})
         return found
 
     @property
@@ -82,7 +83,7 @@ class CheckpointStore:
     """The checkpoints of one run in one folder.
 
     Args:
-        folder: ``--model_save_dir``; may be remote.
+        folder: `--model_save_dir`; may be remote.
         keep_last_k: delete older sets once a newer one has been verified; -1 keeps all.
         warn: receives one line whenever something is skipped or fallen back from.
     """
@@ -98,13 +99,13 @@ class CheckpointStore:
         self,
         step: int,
         parts: Mapping[str, Mapping[Any, Any]],
-        manifest: Mapping[str, Any],
+        manifest: JsonObject,
     ) -> None:
-        """Writes one set; the manifest comes last and makes it count.
+        """Write one set; the manifest comes last and make it count.
 
         Args:
             step: number of finished updates.
-            parts: role → state_dict, in writing order: ``opt``, ``model``, ``ema_<rate>``.
+            parts: role → state_dict, in writing order: `opt`, `model`, `ema_<rate>`.
             manifest: what else to remember (flags, versions, state of the run).
 
         Raises:
@@ -124,7 +125,7 @@ class CheckpointStore:
             write_json_atomic(self._manifest_path(step), content)
         self._delete_old(step)
 
-    def _write(self, name: str, role: str, state: Mapping[Any, Any]) -> dict[str, Any]:
+    def _write(self, name: str, role: str, state: Mapping[Any, Any]) -> JsonObject:
         path = self._path(name)
         with atomic_write(path) as file:
             torch.save(state, file)
@@ -167,10 +168,10 @@ class CheckpointStore:
     # ---- finding
 
     def resolve(self, name: str) -> CheckpointSet | None:
-        """The set that ``--resume_checkpoint`` names.
+        """The set that `--resume_checkpoint` names.
 
         Args:
-            name: empty (None is returned), ``auto`` (newest intact set, or None), a step, a file
+            name: empty (None is returned), `auto` (newest intact set, or None), a step, a file
                 name inside the folder, or a path. The file of an average stands in for the model.
 
         Raises:
@@ -203,8 +204,8 @@ class CheckpointStore:
             )
         return replace(found, model_path=path)
 
-    def peek(self, name: str) -> Mapping[str, Any]:
-        """The manifest of the set that ``--resume_checkpoint`` names; empty where there is none.
+    def peek(self, name: str) -> JsonObject:
+        """The manifest of the set that `--resume_checkpoint` names; empty where there is none.
 
         Nothing is verified: for what has to be known before a network is built.
         """
@@ -307,7 +308,7 @@ def _what_is_there(path: str) -> str:
     return f"there is: {', '.join(models[-8:])}"
 
 
-def manifest_beside(model_path: str) -> Mapping[str, Any]:
+def manifest_beside(model_path: str) -> JsonObject:
     """The manifest of the set that a model file is of; empty if it has none that can be read.
 
     The files that it names are not verified: for what has to be known before a network is built.
@@ -317,7 +318,7 @@ def manifest_beside(model_path: str) -> Mapping[str, Any]:
     return _readable_manifest(os.path.join(os.path.dirname(model_path), _manifest_name(step)), step)
 
 
-def _readable_manifest(path: str, step: int) -> Mapping[str, Any]:
+def _readable_manifest(path: str, step: int) -> JsonObject:
     try:
         return _read_manifest(path, step) if is_file(path) else {}
     except CheckpointError:
@@ -328,11 +329,11 @@ def _manifest_name(step: int) -> str:
     return f"ckpt{step:06d}.json"
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def _digest(content: JsonObject) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read_manifest(path: str, step: int) -> dict[str, Any]:
+def _read_manifest(path: str, step: int) -> JsonObject:
     try:
         content = read_json(path)
         if content.pop("sha256") != _digest(content):

@@ -1,28 +1,36 @@
-"""The order of training data and the shares of test data, as functions of (seed, position, rank).
+"""Batches: the order of training data and the shares of test data, and the processes that load.
 
 An infinite stream of item indices, one random permutation after another, is cut into global
 batches; rank r takes the r-th slice of each. So the order depends neither on workers nor on the
-number of processes, and to resume it is enough to know how many items were used. Which items there
-are and how to decode them belongs to the task's data set.
+number of processes, and to resume it is enough to know how many items were used: it is a function
+of (seed, position, rank). Which items there are and how to decode them belongs to the task's data
+set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import dist_util
-from utils.loops.loader import default_num_workers, loaded, make_loader
-from utils.process.errors import DataError
+from utils.files.atomic import JsonObject
+from utils.machine.launch import num_local_processes
+from utils.machine.threads import num_cores
+from utils.process.console import prepare_streams
+from utils.process.errors import DataError, with_causes
+from utils.process.stop import leave_stopping_to_parent
 
 
 def tree_map(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
-    """The same structure with ``function`` applied to every tensor; anything else is kept."""
+    """The same structure with `function` applied to every tensor; anything else is kept."""
     if isinstance(tree, torch.Tensor):
         return function(tree)
     if isinstance(tree, dict):
@@ -60,7 +68,7 @@ def batch_length(tree: Any) -> int:
 
 
 def batch_slice(tree: Any, start: int, stop: int) -> Any:
-    """Items ``start`` to ``stop`` of every tensor of the batch."""
+    """Items `start` to `stop` of every tensor of the batch."""
     return tree_map(lambda tensor: tensor[start:stop], tree)
 
 
@@ -75,15 +83,22 @@ def to_device(tree: Any, device: torch.device, *, is_copy: bool = False) -> Any:
     return tree_map(lambda tensor: tensor.to(device, non_blocking=True, copy=is_copy), tree)
 
 
-Batch = TypeVar("Batch")
-ItemKey = tuple[int, int, int]
+ItemKey: TypeAlias = tuple[int, int, int]  # position in the stream, epoch, index
+# what a task's network is given and what its output is held against: tensors, or NamedTuples,
+# dicts and tuples of tensors, that share their first dimension
+Pair: TypeAlias = tuple[Any, Any]
 
 
+@runtime_checkable
 class ResumableData(Protocol):
-    """What ``TrainLoop`` needs of its data to resume exactly."""
+    """What `TrainLoop` needs of its data to resume exactly."""
 
-    def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
-        """This rank's ``(batch, label)`` pairs from the ``position``-th item of the stream on."""
+    def batches(self, position: int) -> Iterator[Pair]:
+        """This rank's `(batch, label)` pairs from the `position`-th item of the stream on."""
+        ...
+
+    def listing(self) -> JsonObject:
+        """What tells the data from other data (`files.records`); empty if nobody knows."""
         ...
 
 
@@ -100,7 +115,7 @@ class EpochOrder:
 
 
 class ShardSampler(Sampler[list[ItemKey]]):
-    """Yields this rank's batches of ``(position, epoch, index)`` without end.
+    """Yields this rank's batches of `(position, epoch, index)` without end.
 
     Raises:
         DataError: if one global batch is larger than the data set.
@@ -133,14 +148,15 @@ class ShardSampler(Sampler[list[ItemKey]]):
             position += self._global_batch
 
 
-class TrainData(Generic[Batch]):
+class TrainData:
     """Endless shuffled batches of a map-style data set, resumable at any position.
 
     Args:
-        dataset: maps ``(position, epoch, index)`` to one item; ``len`` is the number of items.
+        dataset: maps `(position, epoch, index)` to one item; `len` is the number of items.
         batch_size: items per process.
-        prepare: turns a collated batch into the ``(batch, label)`` pair the loop wants, on the
-            loop's device.
+        prepare: turns a collated batch into the pair the loop wants, on the loop's device; not
+            needed where items are pairs already.
+        collate: makes a batch of items; None: as torch does.
         seed: of the order.
         num_workers: loader processes; -1 chooses from the cores (none on a CPU device, where the
             network needs them itself).
@@ -150,24 +166,27 @@ class TrainData(Generic[Batch]):
         self,
         dataset: Dataset[Any],
         batch_size: int,
-        prepare: Callable[[Any], tuple[Any, Any]],
+        prepare: Callable[[Any], Pair] = tuple,
         *,
+        collate: Callable[[list[Any]], Any] | None = None,
         seed: int = 0,
         num_workers: int = -1,
     ) -> None:
-        self.dataset, self._batch_size, self._prepare = dataset, batch_size, prepare
+        self.dataset, self._batch_size = dataset, batch_size
+        self._prepare, self._collate = prepare, collate
         self._order = EpochOrder(len(dataset), seed)  # type: ignore[arg-type]
         self._num_workers = default_num_workers() if num_workers < 0 else num_workers
         self._sampler(0)  # a batch larger than the data is an error now, not at the first step
 
-    def listing(self) -> dict[str, Any]:
-        """What tells the data from other data (``files.identity``), if the data set knows it."""
-        found: dict[str, Any] = getattr(self.dataset, "listing", dict)()
+    def listing(self) -> JsonObject:
+        """What the data set says of itself, if it does."""
+        found: JsonObject = getattr(self.dataset, "listing", dict)()
         return found
 
-    def batches(self, position: int) -> Iterator[tuple[Any, Any]]:
-        """This rank's prepared batches from the ``position``-th item on."""
-        loader = make_loader(self.dataset, self._sampler(position), self._num_workers)
+    def batches(self, position: int) -> Iterator[Pair]:
+        """This rank's prepared batches from the `position`-th item on."""
+        sampler = self._sampler(position)
+        loader = make_loader(self.dataset, sampler, self._num_workers, self._collate)
         for batch in loaded(loader):
             yield self._prepare(batch)
 
@@ -176,7 +195,7 @@ class TrainData(Generic[Batch]):
 
 
 def rank_batches(order: EpochOrder, batch_size: int, position: int) -> ShardSampler:
-    """This process's batches of ``order`` from the ``position``-th item of the stream on.
+    """This process's batches of `order` from the `position`-th item of the stream on.
 
     Raises:
         DataError: if one global batch is larger than the data set.
@@ -209,6 +228,87 @@ def endless(data: Iterable[Any]) -> Iterator[Any]:
 
 
 def shard_batches(num_items: int, batch_size: int) -> list[list[int]]:
-    """This rank's share of ``range(num_items)`` in batches: each item on exactly one rank, once."""
+    """This rank's share of `range(num_items)` in batches: each item on exactly one rank, once."""
     mine = range(num_items)[dist_util.get_rank() :: dist_util.get_world_size()]
     return [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
+
+
+# what torch says when one is killed, and when its shared memory, a file of this name, is full
+_DEATH, _SHARED_MEMORY = "DataLoader worker (pid", "</torch_"
+
+
+def default_num_workers() -> int:
+    """Loader processes for this rank: its share of the cores with a GPU, none without."""
+    if not torch.cuda.is_available():
+        return 0
+    return max(1, min(16, num_cores() // num_local_processes() - 1))
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    batch_sampler: Sampler[Any] | Sequence[Any],
+    num_workers: int,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:
+    """A loader over explicit batches; pinned memory where there is a GPU to copy to.
+
+    Its processes live through a stop signal to the whole group until the loop has stopped.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batch_sampler,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_begin,
+    )
+
+
+def _begin(worker: int) -> None:
+    prepare_streams()
+    leave_stopping_to_parent()
+
+
+def loaded(loader: DataLoader[Any]) -> Iterator[Any]:
+    """What a loader gives.
+
+    Raises:
+        DataError: if a loader process dies while a batch is handed over.
+    """
+    try:
+        yield from loader
+    except (ConnectionError, EOFError) as error:
+        _silence_torch()
+        raise _death(str(error) or type(error).__name__) from error
+
+
+@contextlib.contextmanager
+def naming_loader_deaths() -> Iterator[None]:
+    """Around a loop, or as its decorator: a loader process's death can surface anywhere in it.
+
+    Raises:
+        DataError: with the remedy, in place of torch's RuntimeError or of one that it has caused.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        for said in map(str, with_causes(error)):
+            if _DEATH in said or _SHARED_MEMORY in said:
+                _silence_torch()
+                raise _death(said) from error
+        raise
+
+
+def _silence_torch() -> None:
+    """Take away torch's handler, which would raise its error again anywhere on the way out."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _death(said: str) -> DataError:
+    return DataError(
+        f"a process that loads images died ({said.strip().splitlines()[-1]}): the machine or its "
+        "shared memory, /dev/shm, may be too small for so many. Run again with fewer --num_workers "
+        "(0: none)"
+    )

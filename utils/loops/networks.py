@@ -10,7 +10,7 @@ import torch
 
 from utils import dist_util
 from utils.files.atomic import sha256_of
-from utils.files.identity import Identity
+from utils.files.records import Identity
 from utils.flags.groups import Precision
 from utils.fp16_util import computes_natively
 from utils.loops.checkpoint import CheckpointStore
@@ -23,7 +23,7 @@ Log = Callable[[str], None]
 def is_to_be_compiled(choice: str, device: torch.device) -> bool:
     """Whether a network for this device is compiled.
 
-    On a CPU ``auto`` is off: networks have faster convolutions there than compiled ones.
+    On a CPU `auto` is off: networks have faster convolutions there than compiled ones.
     """
     if choice == "auto":
         return device.type == "cuda" and importlib.util.find_spec("triton") is not None
@@ -31,7 +31,7 @@ def is_to_be_compiled(choice: str, device: torch.device) -> bool:
 
 
 class CompiledNetwork(torch.nn.Module):
-    """Calls ``network``, compiled, with batches of the largest size seen so far.
+    """Calls `network`, compiled, with batches of the largest size seen so far.
 
     Weights are the network's own, so what is trained or loaded there counts here.
 

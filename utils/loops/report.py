@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from utils import dist_util
+from utils.files.atomic import JsonObject
 from utils.flags.training import TrainFlags
 from utils.fp16_util import MIN_LG_LOSS_SCALE, MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointStore, model_file_name
@@ -32,13 +32,13 @@ def say_start(
     model: torch.nn.Module,
     flags: TrainFlags,
     step: int,
-    stored: Mapping[str, Any],
+    stored: JsonObject,
     log: Callable[[str], None],
 ) -> None:
-    """Says what of the flags the network cannot have, and how large the batch of all processes is.
+    """Say what of the flags the network cannot have, and how large the batch of all processes is.
 
     Args:
-        model: may have ``notices``, lines about its flags.
+        model: may have `notices`, lines about its flags.
         flags: of the run.
         step: that the run goes on from, 0 for a fresh start.
         stored: the state of the checkpoint that is resumed; empty for a fresh start.
@@ -58,7 +58,7 @@ def say_start(
         )
 
 
-def _stored_batch(stored: Mapping[str, Any], step: int) -> int | None:
+def _stored_batch(stored: JsonObject, step: int) -> int | None:
     """The global batch of a checkpoint; told from the place in the data where it is not there."""
     batch, position = stored.get(_BATCH_KEY), stored.get("position")
     if batch is None and isinstance(position, int) and step and position % step == 0:
@@ -77,7 +77,7 @@ def how_to_go_on(flags: TrainFlags) -> str:
 def refuse_divergence(
     flags: TrainFlags, step: int, skipped_in_row: float, trainer: MixedPrecisionTrainer
 ) -> None:
-    """Ends a run whose gradients stay useless.
+    """End a run whose gradients stay useless.
 
     Raises:
         CheckpointError: says what happened, the remedy, and which checkpoint is there.

@@ -1,28 +1,67 @@
 """Everything a training run must find again after a stop, and how it goes to and from a checkpoint.
 
 Weights, optimizer, loss scale, averages, step and place in the data. The loop around it is the
-business of ``train_util``.
+business of `train_util`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from utils import dist_util
-from utils.files.atomic import sha256_of
-from utils.files.identity import Identity, new_origin, origin_of_file
+from utils.files.atomic import JsonObject, sha256_of
+from utils.files.records import Identity, new_origin, origin_of_file
 from utils.flags.training import TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import num_bytes
-from utils.loops.ema import WeightAverages
 from utils.process.errors import CheckpointError, DataError, StorageError
 from utils.runs.start import versions
 from utils.untrusted.state_dict import load_state_dict, read_torch_file
+
+
+class WeightAverages:
+    """avg ← rate · avg + (1 − rate) · weights after every step, in fp32.
+
+    Args:
+        rates: decay rates in [0, 1); empty for none.
+        masters: the fp32 parameters to follow.
+    """
+
+    def __init__(self, rates: Sequence[float], masters: Sequence[torch.Tensor]) -> None:
+        self._averages = {str(rate): [m.detach().clone() for m in masters] for rate in rates}
+
+    @torch.no_grad()
+    def update(self, masters: Sequence[torch.Tensor]) -> None:
+        """Move every average towards the current weights."""
+        for rate, average in self._averages.items():
+            torch._foreach_lerp_(average, list(masters), 1.0 - float(rate))
+
+    def items(self) -> Iterator[tuple[str, list[torch.Tensor]]]:
+        """(rate as written in file names, averaged parameters)."""
+        yield from self._averages.items()
+
+    @torch.no_grad()
+    def resume(
+        self,
+        paths: Mapping[str, str],
+        trainer: MixedPrecisionTrainer,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Take the averages from files; one that has no file starts at the current weights."""
+        for rate, average in self._averages.items():
+            source: Sequence[torch.Tensor] = trainer.masters
+            if rate in paths:
+                state = load_state_dict(trainer.model, paths[rate], warn)
+                source = [state[name] for name in trainer.names]
+            else:
+                warn(f"warning: the checkpoint has no average with rate {rate}; it starts anew")
+            for target, value in zip(average, source, strict=True):
+                target.copy_(value)
 
 
 class TrainState:
@@ -57,13 +96,13 @@ class TrainState:
         self._steps_there: list[int] = []  # in the folder, as this run last saw it
 
     def finish_step(self, num_items: int) -> None:
-        """Counts an update that used ``num_items`` of the stream, over all ranks."""
+        """Count an update that used `num_items` of the stream, over all ranks."""
         self._averages.update(self.mp_trainer.masters)
         self.step += 1
         self.position += num_items
 
-    def save(self, folder: str, extra: dict[str, Any]) -> None:
-        """Writes the set of this step, unless that was done already.
+    def save(self, folder: str, extra: JsonObject) -> None:
+        """Write the set of this step, unless that was done already.
 
         Raises:
             StorageError: if a file cannot be written.
@@ -97,12 +136,12 @@ class TrainState:
         optimizer = trainer.optimizer.state_dict()
         return {"opt": optimizer, "model": trainer.model_state_dict(), **averages}
 
-    def resume(self) -> dict[str, Any]:
-        """Loads the set that ``resume_checkpoint`` names, if any, and makes all ranks agree.
+    def resume(self) -> JsonObject:
+        """Load the set that `resume_checkpoint` names, if any, and make all ranks agree.
 
-        A named set gives way to a newer one of the same run in ``model_save_dir``: a job that is
+        A named set gives way to a newer one of the same run in `model_save_dir`: a job that is
         queued again with the same command goes on. A fresh start takes the weights of
-        ``init_from``, if any.
+        `init_from`, if any.
 
         Returns:
             the state stored with it; empty for a fresh start.
@@ -205,7 +244,7 @@ class TrainState:
         return newest
 
     def _start_from(self, path: str) -> None:
-        """Takes the weights of a checkpoint, nothing else of it."""
+        """Take the weights of a checkpoint, nothing else of it."""
         trainer = self.mp_trainer
         found = CheckpointStore("", warn=self._log).resolve(path)
         assert found is not None  # only an empty name finds nothing
@@ -279,7 +318,7 @@ def _as_tensor(value: object) -> torch.Tensor:
 
 
 def _checked_moments(
-    state: Mapping[int, Mapping[str, Any]], masters: Sequence[torch.Tensor]
+    state: Mapping[int, JsonObject], masters: Sequence[torch.Tensor]
 ) -> dict[int, dict[str, torch.Tensor]]:
     """AdamW's state by parameter; empty if the run had not made a step.
 

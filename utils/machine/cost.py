@@ -1,6 +1,6 @@
 """What a network's passes took, kept beside the results: a rate that outlives stopped runs.
 
-A record is ``{"seconds": …, "num_items": …, "device": …}``; every run adds its share. It counts the
+A record is `{"seconds": …, "num_items": …, "device": …}`; every run adds its share. It counts the
 network and, in sampling, the solver; neither reading nor writing of pictures.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from utils.files.atomic import write_json_atomic
+from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.lock import try_lock
 from utils.files.records import find_record, require_numbers
 from utils.process.errors import is_out_of_memory
@@ -32,18 +32,18 @@ class Stopwatch:
     _started: float = 0.0
 
     def start(self) -> None:
-        """Begins a pass; one that is never stopped counts nothing."""
-        self._wait()
+        """Begin a pass; one that is never stopped counts nothing."""
+        wait_for(self.device)
         self._started = time.perf_counter()
 
     def stop(self, num_items: int) -> None:
-        """Ends a pass over ``num_items`` items."""
-        self._wait()
+        """End a pass over `num_items` items."""
+        wait_for(self.device)
         self.seconds += time.perf_counter() - self._started
         self.num_items += num_items
 
     def save(self, path: str) -> None:
-        """Adds to the record at ``path``, as several processes may; without items it is left alone.
+        """Add to the record at `path`, as several processes may; without items it is left alone.
 
         A damaged record, or one of another device, is begun anew: rates of two devices have no sum.
         """
@@ -56,10 +56,6 @@ class Stopwatch:
                 seconds, num_items = seconds + stored["seconds"], num_items + stored["num_items"]
             record = {"seconds": seconds, "num_items": num_items, "device": device}
             write_json_atomic(path, record)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _patient_lock(path: str) -> contextlib.AbstractContextManager[Any]:
@@ -78,7 +74,7 @@ def seconds_per_item(path: str) -> float | None:
     return None if stored is None else float(stored["seconds"] / stored["num_items"])
 
 
-def _check(content: dict[str, Any]) -> None:
+def _check(content: JsonObject) -> None:
     require_numbers([content["seconds"], content["num_items"]])
     if content["num_items"] < 1 or not isinstance(content["device"], str):
         raise ValueError("no rate")
@@ -96,19 +92,12 @@ _WORTHWHILE = 1.05
 
 
 def find_batch_size(
-    run: Callable[[int], object],
-    device: torch.device,
-    log: Callable[[str], None],
+    run: Callable[[int], object], device: torch.device, log: Callable[[str], None]
 ) -> int:
     """The smallest power of two beyond which items no longer get faster, or do not fit.
 
-    Args:
-        run: processes a batch of so many items; called twice for each size, once to warm up.
-        device: where it does.
-        log: told what was found.
-
-    Raises:
-        RuntimeError: that of ``run``, if not even one item can be processed.
+    `run` processes a batch of so many items; it is called twice for each size, once to warm up.
+    If not even one item can be processed, its error is raised.
     """
     best, rate, size = 0, 0.0, 1
     while size <= MAX_BATCH_SIZE:
@@ -130,13 +119,14 @@ def find_batch_size(
 
 def _seconds(run: Callable[[int], object], size: int, device: torch.device) -> float:
     run(size)
-    _wait_for(device)
-    started = time.perf_counter()
+    watch = Stopwatch(device)
+    watch.start()
     run(size)
-    _wait_for(device)
-    return max(time.perf_counter() - started, 1e-9)
+    watch.stop(size)
+    return max(watch.seconds, 1e-9)
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait for the queue of a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,7 +1,7 @@
 """Which process this is, by whichever launcher started it. No torch.
 
-In this order: RANK and WORLD_SIZE (torchrun, ``torch.distributed.launch``, a user's own); a step of
-several tasks of Slurm; ``mpiexec``; a single process.
+In this order: RANK and WORLD_SIZE (torchrun, `torch.distributed.launch`, a user's own); a step of
+several tasks of Slurm; `mpiexec`; a single process.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ def slurm_variables(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...] |
     """Name and text of this task's rank, of the number of tasks, and of its rank on the machine.
 
     None outside of a step, and in a step of one task.
-
-    Raises:
-        ValueError: if there are several tasks, and it is not said which one this is.
     """
     size = _first(environ, _SIZES)
     if not _is_step(environ) or size is None or environ[size] == "1":
@@ -61,7 +58,7 @@ def has_own_gpu(environ: Mapping[str, str]) -> bool:
 def tasks_on_node(environ: Mapping[str, str]) -> int:
     """Tasks of this step on this machine; 1 where that is not said.
 
-    ``SLURM_STEP_TASKS_PER_NODE`` lists the nodes in order, equal ones together: ``4(x2),1``.
+    `SLURM_STEP_TASKS_PER_NODE` lists the nodes in order, equal ones together: `4(x2),1`.
     """
     text = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     groups = re.findall(r"(\d+)(?:\(x(\d+)\))?(?:,|$)", text)
@@ -72,12 +69,8 @@ def tasks_on_node(environ: Mapping[str, str]) -> int:
     return max(1, counts[int(node)])
 
 
-def _slurm_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Sets MASTER_ADDR and MASTER_PORT, where they are not set, to what all tasks find alike.
-
-    Raises:
-        ValueError: if the list of nodes, or the number of the job, is missing or no such thing.
-    """
+def _slurm_rendezvous(environ: MutableMapping[str, str]) -> None:
+    """Set MASTER_ADDR and MASTER_PORT, where they are not set, to what all tasks find alike."""
     if "MASTER_ADDR" not in environ:
         name = _first(environ, _NODE_LISTS)
         if name is None:
@@ -102,11 +95,7 @@ def _port(environ: Mapping[str, str]) -> int:
 
 
 def first_host(node_list: str) -> str:
-    """The first host of a list such as ``n[08-10,12],login``: here ``n08``.
-
-    Raises:
-        ValueError: if it is no such list.
-    """
+    """The first host of a list such as `n[08-10,12],login`: here `n08`."""
     first = re.match(r"(?:[^][,\s]|\[[^][\s]*\])+(?=,|$)", node_list.strip())
     if first is None:
         raise ValueError(f"{node_list!r} is no list of hosts")
@@ -136,21 +125,8 @@ def mpi_variables(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...] | N
     return None
 
 
-def _mpi_local_processes(environ: Mapping[str, str]) -> int:
-    """How many of the processes are on this machine; 1 where nobody says."""
-    names = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
-    said = next((environ[name] for name in names if name in environ), "1")
-    return int(said) if said.isdecimal() and int(said) else 1
-
-
-def _mpi_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Sets MASTER_ADDR and MASTER_PORT to a place that the first process tells the others.
-
-    Where both are set they are left as they are.
-
-    Raises:
-        ValueError: if mpi4py is missing and they are not set, or does not know the processes.
-    """
+def _mpi_rendezvous(environ: MutableMapping[str, str]) -> None:
+    """Set MASTER_ADDR and MASTER_PORT, unless both are set, to a place that rank 0 tells."""
     if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
         return
     try:
@@ -161,14 +137,12 @@ def _mpi_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
             "./setup.sh mpi, or set MASTER_ADDR and MASTER_PORT to the first process's"
         ) from None
     _require_same_size(environ, MPI.COMM_WORLD.Get_size())
-    address = None
-    if MPI.COMM_WORLD.Get_rank() == 0:
-        address = _own_address()
+    address = _own_address() if MPI.COMM_WORLD.Get_rank() == 0 else None
     environ["MASTER_ADDR"], environ["MASTER_PORT"] = MPI.COMM_WORLD.bcast(address, root=0)
 
 
 def _require_same_size(environ: Mapping[str, str], num_known: int) -> None:
-    """Refuses an mpi4py of another MPI, for which each process is alone: all would wait."""
+    """Refuse an mpi4py of another MPI, for which each process is alone: all would wait."""
     _, (name, text), _ = mpi_variables(environ) or ((), ("", str(num_known)), ())
     if text != str(num_known):
         raise ValueError(
@@ -207,9 +181,9 @@ class Launch:
 
 
 def read_launch(environ: Mapping[str, str], local_rank_flag: int = 0) -> Launch:
-    """Reads the launcher's variables.
+    """Read the launcher's variables.
 
-    ``LOCAL_RANK`` of the environment is preferred to the flag of ``torch.distributed.launch``.
+    `LOCAL_RANK` of the environment is preferred to the flag of `torch.distributed.launch`.
 
     Raises:
         ValueError: if the variables are there but are no numbers, or contradict each other.
@@ -260,25 +234,20 @@ def num_local_processes(environ: Mapping[str, str] = os.environ) -> int:
         return max(1, int(text))
     if _launcher(environ)[0] == _SLURM:
         return tasks_on_node(environ)
-    return _mpi_local_processes(environ)
+    name = _first(environ, ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"))
+    text = environ[name] if name else ""
+    return max(1, int(text)) if text.isdecimal() else 1
 
 
 def set_rendezvous(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Sets MASTER_ADDR and MASTER_PORT where the launcher did not.
-
-    Raises:
-        ValueError: if no place can be found, or it is none; the message says what to set.
-    """
+    """Set MASTER_ADDR and MASTER_PORT where the launcher did not; ValueError without a place."""
     launcher = _launcher(environ)[0]
     if launcher == _SLURM:
         _slurm_rendezvous(environ)
     elif launcher == _MPI:
         _mpi_rendezvous(environ)
-    if launcher != _SINGLE:
-        _require_place(environ)
-
-
-def _require_place(environ: Mapping[str, str]) -> None:
+    elif launcher == _SINGLE:
+        return
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not environ.get(name):
             raise ValueError(

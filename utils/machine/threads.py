@@ -1,16 +1,16 @@
-"""Threads for work that lets go of the interpreter: decoding, encoding, sums of large arrays.
+"""Threads for work that lets go of the interpreter, and glibc's allocator for networks on a CPU.
 
-Not for arithmetic of networks (torch has its own threads), nor for processes.
+Arithmetic of networks has torch's own threads.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +20,23 @@ from utils.machine.launch import num_local_processes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _MAX_ENCODING = 4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def tune_allocator() -> bool:
+    """Keep large activations instead of returning them; whether that was possible and wanted.
+
+    By default every large activation is a mapping of its own, given back to the kernel when it dies
+    and faulted in again page by page at the next layer. No effect on results, only on time and on
+    memory that stays with the process. `TUNED_MALLOC=0` in the environment leaves it alone.
+    """
+    if os.environ.get("TUNED_MALLOC") == "0":
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
 
 
 def num_cores() -> int:
@@ -65,9 +82,9 @@ def ordered_map(
 
 
 class BackgroundWriter:
-    """Makes calls one after the other in a thread of its own, inside a ``with`` block.
+    """Makes calls one after the other in a thread of its own, inside a `with` block.
 
-    The block ends when all calls are done. The first error comes up at the next :meth:`submit` or
+    The block ends when all calls are done. The first error comes up at the next `submit` or
     at the end of the block, and no call is begun after it. Outside of a block a call is made at
     once.
 
@@ -86,12 +103,7 @@ class BackgroundWriter:
         self._pool, self._has_failed = ThreadPoolExecutor(1, "writer"), False
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         assert self._pool is not None
         started = time.perf_counter()
         self._pool.shutdown()
@@ -103,11 +115,7 @@ class BackgroundWriter:
                 future.result()
 
     def submit(self, call: Callable[..., None], *args: Any) -> None:
-        """Has ``call(*args)`` made; waits while too many wait already.
-
-        Raises:
-            BaseException: what an earlier call raised.
-        """
+        """Have `call(*args)` made; wait while too many wait already."""
         started = time.perf_counter()
         try:
             if self._pool is None:

@@ -14,7 +14,7 @@ _ESCAPED = "backslashreplace"
 
 
 def prepare_streams() -> None:
-    """Opens the standard streams of this process and makes printing raise nothing.
+    """Open the standard streams of this process and make printing raise nothing.
 
     For its start: the first file that is opened gets the number of a closed stream, and then takes
     what a library or a child prints. Streams that somebody has put in the place of the process's
@@ -37,12 +37,12 @@ def prepare_streams() -> None:
 
 
 def show(line: str, stream: TextIO | None, write: Callable[..., Any] = print) -> None:
-    """Prints a line, also where nobody has prepared the streams.
+    """Print a line, also where nobody has prepared the streams.
 
     Args:
         line: what to print.
         stream: None shows nothing.
-        write: is given the line, and the stream as ``file``.
+        write: is given the line, and the stream as `file`.
     """
     if stream is None:
         return
@@ -56,7 +56,7 @@ def show(line: str, stream: TextIO | None, write: Callable[..., Any] = print) ->
 
 @contextlib.contextmanager
 def expendable(stream: TextIO) -> Iterator[None]:
-    """Prints inside a ``with`` block are not worth an error.
+    """Print inside a `with` block are not worth an error.
 
     A full disk, or a reader that has left the pipe, silences the stream from then on, so that what
     is still in its buffer does no harm when the process ends.
@@ -69,7 +69,7 @@ def expendable(stream: TextIO) -> Iterator[None]:
 
 
 class _Lossy(io.TextIOWrapper):
-    """A stream like :func:`expendable` at every call, Python's own at the end included."""
+    """A stream like `expendable` at every call, Python's own at the end included."""
 
     def write(self, text: str, /) -> int:
         try:

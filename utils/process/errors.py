@@ -1,19 +1,24 @@
-"""The errors a user can meet and the exit code each one becomes; no handling logic of a task.
+"""The errors a user can meet, the exit code each one becomes, and the end of a script's process.
 
 Exit codes: 0 done; 2 usage, or a lack of memory; 3 data; 4 checkpoint; 75 stopped on request, run
 again to continue.
+
+Python's teardown destroys objects while threads of libraries still run. One that drops a tensor
+then aborts the process (SIGABRT), whatever the script has achieved: torch.distributed's do, on a
+busy machine. Such a process asks to `skip_teardown`.
 """
 
 from __future__ import annotations
 
+import atexit
 import errno
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
 
-from utils.process import exit as exit_util
 from utils.process import stop as stop_util
-from utils.process.console import prepare_streams, show
+from utils.process.console import expendable, prepare_streams, show
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -44,34 +49,60 @@ class StorageError(OSError):
 
 
 def run_main(main: Callable[[], int]) -> None:
-    """Runs a script's ``main`` and exits with the contract's code.
+    """Run a script's `main` and exit with the contract's code.
 
-    Errors meant for users print one ``error:`` line; ``TRACEBACK=1`` in the environment shows the
+    Errors meant for users print one `error:` line; `TRACEBACK=1` in the environment shows the
     whole trace instead. So does Ctrl-C where no loop would notice it, with the code of a stop.
     Anything else is a bug and keeps its traceback (exit code 1). Once it was asked to stop, the
     process hears no further signal until its end.
     """
+    global _code
     prepare_streams()
-    exit_util.prepare()
+    _prepare_end()
     stop_util.first_stop_is_last()
     try:
         code = main()
     except stop_util.StopRequested as request:
-        _tell(str(request))
+        show(str(request), sys.stderr)
         code = EXIT_STOPPED
     except (KeyboardInterrupt, Exception) as error:
         is_interrupt = any(isinstance(one, KeyboardInterrupt) for one in with_causes(error))
         is_for_users = isinstance(error, (ValueError, OSError)) or is_out_of_memory(error)
-        is_for_users = is_for_users or is_interrupt
-        if not is_for_users or os.environ.get("TRACEBACK") == "1":
+        if not (is_for_users or is_interrupt) or os.environ.get("TRACEBACK") == "1":
             raise
         if is_interrupt:
-            _tell(stop_util.stop_line("received SIGINT", where="outside of any loop"))
+            show(stop_util.stop_line("received SIGINT", where="outside of any loop"), sys.stderr)
             code = EXIT_STOPPED
         else:
-            _tell(f"error: {_without_trace(str(error)) or type(error).__name__}{_advice(error)}")
+            words = _without_trace(str(error)) or type(error).__name__
+            show(f"error: {words}{_advice(error)}", sys.stderr)
             code = _exit_code(error)
-    exit_util.leave(code)
+    _code = code
+    sys.exit(code)
+
+
+_skips_teardown = False
+_code: int | None = None
+
+
+@functools.cache
+def _prepare_end() -> None:
+    """For the start of a script: what registers with `atexit` after this is not left out."""
+    atexit.register(_end)
+
+
+def skip_teardown() -> None:
+    """Let this process end, when all is closed and flushed, without Python's teardown."""
+    global _skips_teardown
+    _skips_teardown = True
+
+
+def _end() -> None:
+    if _skips_teardown and _code is not None:
+        for stream in (sys.stdout, sys.stderr):
+            with expendable(stream):
+                pass
+        os._exit(_code)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -81,10 +112,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     # the allocator of a CPU has no exception of its own
     refusals = ("can't allocate memory", "not enough memory")
     return isinstance(error, RuntimeError) and any(words in str(error) for words in refusals)
-
-
-def _tell(line: str) -> None:
-    show(line, sys.stderr)
 
 
 def with_causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -50,7 +50,7 @@ class Progress:
             self._bar = tqdm(total=total, desc=label, unit=unit, initial=done, dynamic_ncols=True)
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Adds finished units; ``note`` is shown behind the rate."""
+        """Add finished units; `note` is shown behind the rate."""
         self._done += count
         self._note = note or self._note
         if self._bar is not None:
@@ -61,7 +61,7 @@ class Progress:
             self._print_line()
 
     def skip(self, count: int) -> None:
-        """Adds units that an earlier run has finished, which say nothing of the rate."""
+        """Add units that an earlier run has finished, which say nothing of the rate."""
         self._done += count
         self._start_done += count
         if self._bar is not None:
@@ -70,7 +70,7 @@ class Progress:
             self._bar.n += count
 
     def write(self, line: str) -> None:
-        """Prints a line without tearing the bar."""
+        """Print a line without tearing the bar."""
         show(line, sys.stdout, tqdm.write)
 
     def _print_line(self) -> None:

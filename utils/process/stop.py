@@ -42,7 +42,7 @@ def stop_line(reason: str = "", remedy: str = GO_ON, where: str = "") -> str:
 
 
 def first_stop_is_last() -> None:
-    """Lets a process that was asked to stop ignore signals behind its loop, too, until it ends.
+    """Let a process that was asked to stop ignore signals behind its loop, too, until it ends.
 
     For scripts: theirs is the process. A second signal, as launchers send it, would end it with
     the signal in place of its exit code.
@@ -77,10 +77,10 @@ def _end_with(parent: Any) -> None:
 
 
 class StopFlag:
-    """Set by SIGTERM, SIGINT, SIGUSR1 or when ``run_time_hours`` (if positive) have passed.
+    """Set by SIGTERM, SIGINT, SIGUSR1 or when `run_time_hours` (if positive) have passed.
 
     A second signal changes nothing: the loop is already on its way out. Behind the loop it does
-    what it did before it, but see :func:`first_stop_is_last`.
+    what it did before it, but see `first_stop_is_last`.
     """
 
     def __init__(self, run_time_hours: float = -1.0) -> None:
@@ -103,7 +103,7 @@ class StopFlag:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopFlag]:
-        """Installs the handlers for the duration of a ``with`` block (main thread only)."""
+        """Install the handlers for the duration of a `with` block (main thread only)."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

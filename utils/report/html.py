@@ -1,9 +1,7 @@
-"""Self-contained HTML pages: markup escaped by construction, and a shell that runs no guest.
+"""Self-contained HTML pages: markup escaped by construction, and plots that need no style.
 
-For any task's report. Knows no figure of any task, and draws no plot (``utils.report.html`` does).
-
-Text becomes markup in one place, :func:`tag`, which escapes it; data reaches the page's script as
-JSON that cannot end its block. The page forbids itself everything but pictures in ``data:`` links
+Text becomes markup in one place, `tag`, which escapes it; data reaches the page's script as
+JSON that cannot end its block. The page forbids itself everything but pictures in `data:` links
 and the very style sheet and scripts it was written with, by hash, so neither a file name nor a
 later edit can run anything, and nothing is ever fetched.
 """
@@ -19,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 _VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "wbr"})
 # surrogates that no encoding has, and control characters that HTML forbids
@@ -51,11 +49,11 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     Args:
         name: of the element.
         children: what is inside; None is left out.
-        attributes: ``_`` stands for ``-``, a trailing one is dropped (``class_``); None and False
+        attributes: `_` stands for `-`, a trailing one is dropped (`class_`); None and False
             are left out, True is an attribute without a value.
 
     Raises:
-        ValueError: an attribute that the page's policy forbids (``style``, ``on…``).
+        ValueError: an attribute that the page's policy forbids (`style`, `on…`).
     """
     head = [name]
     for key, value in attributes.items():
@@ -111,35 +109,32 @@ def table(caption: str, head: Sequence[str], groups: Sequence[Rows]) -> Html:
             cells = [tag("td", cell) for cell in rest]
             lines.append(tag("tr", tag("th", first, scope="row"), *cells))
         bodies.append(tag("tbody", *lines))
-    whole = tag(
-        "table", tag("caption", caption), tag("thead", tag("tr", *columns)), *bodies
-    )  # a region with a tab stop: the keyboard can scroll it
+    whole = tag("table", tag("caption", caption), tag("thead", tag("tr", *columns)), *bodies)
+    # a region with a tab stop: the keyboard can scroll it
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
 def figure(caption: str, picture: Html, note: str = "", data: Html | None = None) -> Html:
     """A picture with its caption, a sentence on how to read it, and its numbers to unfold."""
-    unfold = None
-    if data is not None:
-        unfold = tag("details", tag("summary", f"Numbers: {caption}"), data)
-    heading = tag("h3", caption)
+    unfold = tag("details", tag("summary", f"Numbers: {caption}"), data) if data else None
     text = tag("p", note, class_="note") if note else None
-    return tag("figure", tag("figcaption", heading, text), picture, unfold, class_="plot")
+    heading = tag("figcaption", tag("h3", caption), text)
+    return tag("figure", heading, picture, unfold, class_="plot")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that the navigation leads to; ``name`` is its anchor."""
+    """A part of the page that the navigation leads to; `name` is its anchor."""
 
     name: str
     title: str
     body: Html
 
 
-def json_block(name: str, value: Any) -> Html:
+def json_block(name: str, value: object) -> Html:
     """Data for the page's script, in an element with this id.
 
-    ASCII only, with ``<``, ``>`` and ``&`` as escapes: no content can end the block, open a comment
+    ASCII only, with `<`, `>` and `&` as escapes: no content can end the block, open a comment
     or break a line of script (U+2028). Numbers that JSON lacks become null, what no encoding has
     U+FFFD.
     """
@@ -149,7 +144,7 @@ def json_block(name: str, value: Any) -> Html:
     return Html(f'<script type="application/json" id="{escape(name)}">{text}</script>')
 
 
-def _portable(value: Any) -> Any:
+def _portable(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _portable(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -177,7 +172,7 @@ class Page:
     sections: Sequence[Section]
     styles: Sequence[str] = ()
     scripts: Sequence[str] = ()
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
 
     def render(self) -> str:
         """The content of the file.
@@ -194,20 +189,17 @@ class Page:
             tag("title", self.title),
             *(_raw_element("style", text) for text in styles),
         ]
+        links = [tag("li", tag("a", part.title, href=f"#{part.name}")) for part in self.sections]
         body = [
             tag("a", "Skip to the content", href="#content", class_="skip"),
             tag("header", tag("h1", self.title), self.lead),
-            self._navigation(),
+            tag("nav", tag("ul", *links), aria_label="Sections"),
             tag("main", *map(_section, self.sections), id="content", tabindex="-1"),
             *(json_block(name, value) for name, value in self.data.items()),
             *(_raw_element("script", text) for text in self.scripts),
         ]
         document = tag("html", tag("head", *head), tag("body", *body), lang="en")
         return f"<!DOCTYPE html>\n{document.markup}\n"
-
-    def _navigation(self) -> Html:
-        links = [tag("li", tag("a", part.title, href=f"#{part.name}")) for part in self.sections]
-        return tag("nav", tag("ul", *links), aria_label="Sections")
 
 
 def _section(part: Section) -> Html:
@@ -218,19 +210,12 @@ def _section(part: Section) -> Html:
 def policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
     """The content security policy of a page with these inline style sheets and scripts.
 
-    ``trusted-types 'none'`` on top refuses every way of turning text into markup from a script.
+    `trusted-types 'none'` on top refuses every way of turning text into markup from a script.
     """
-    return "; ".join(
-        [
-            "default-src 'none'",
-            "img-src data:",
-            f"script-src {_hashes(scripts)}",
-            f"style-src {_hashes(styles)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "require-trusted-types-for 'script'",
-            "trusted-types 'none'",
-        ]
+    return (
+        f"default-src 'none'; img-src data:; script-src {_hashes(scripts)}; "
+        f"style-src {_hashes(styles)}; base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
     )
 
 
@@ -298,7 +283,7 @@ class Axis:
             found = [d * 10.0**k for k in decades for d in digits if self.can_show(d * 10.0**k)]
             if len(found) >= 3:
                 return found[:: math.ceil(len(found) / 7)]
-        return [*found]
+        return found
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
@@ -333,20 +318,16 @@ def plot(alt: str, x_axis: Axis, y_axis: Axis, series: Sequence[Series]) -> Html
         alt: what the plot shows, for people who do not see it.
         x_axis: horizontal.
         y_axis: vertical.
-        series: ``line``; ``points`` (a line with a mark on every value); ``dots`` (many values);
-            ``crosses`` (values of somebody else).
+        series: `line`; `points` (a line with a mark on every value); `dots` (many values);
+            `crosses` (values of somebody else).
     """
-    drawn = [_draw(part, x_axis, y_axis) for part in series]
-    picture = tag(
-        "svg",
-        _axes(x_axis, y_axis),
-        *drawn,
-        viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
-        role="img",
-        aria_label=alt,
-        class_="plot",
-    )
-    return join(picture, _legend(series))
+    parts = [_axes(x_axis, y_axis), *(_draw(part, x_axis, y_axis) for part in series)]
+    return join(_picture(alt, parts, _HEIGHT), _legend(series))
+
+
+def _picture(alt: str, parts: Iterable[Html], height: float) -> Html:
+    box = f"0 0 {_WIDTH:g} {height:g}"
+    return tag("svg", *parts, viewBox=box, role="img", aria_label=alt, class_="plot")
 
 
 def _x(share: float) -> float:
@@ -446,5 +427,4 @@ def bars(alt: str, labels: Sequence[str], values: Sequence[float | None], colour
             tag("rect", x=0, y=y + 18, width=round(length, 1), height=13, class_=f"bar {colour}")
         )
         parts.append(tag("text", number(value, 3), x=round(length + 6, 1), y=y + 29))
-    box = f"0 0 {_WIDTH:g} {len(labels) * line:g}"
-    return tag("svg", *parts, viewBox=box, role="img", aria_label=alt, class_="plot")
+    return _picture(alt, parts, len(labels) * line)

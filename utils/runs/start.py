@@ -12,17 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from utils import dist_util
 from utils.debug_util import describe_memory
-from utils.files.atomic import is_remote
+from utils.files.atomic import JsonObject, is_remote
 from utils.flags.groups import Logged
 from utils.logger import RunLogger
-from utils.machine.allocator import tune_allocator
 from utils.machine.launch import Launch, read_launch
+from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 from utils.process.stop import StopRequested
 from utils.script_util import PRIVATE, with_values
@@ -102,8 +101,8 @@ def _write_args(run: Run, args: argparse.Namespace) -> None:
     run.logger.write_args(described, f"args_{script}.json")
 
 
-def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> dict[str, Any]:
-    """The content of ``args.json``: all flags after resolution and everything to repeat the run."""
+def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> JsonObject:
+    """The content of `args.json`: all flags after resolution and everything to repeat the run."""
     return {
         "flags": {key: value for key, value in vars(args).items() if key not in PRIVATE},
         "command": [sys.executable, *sys.argv],
@@ -128,7 +127,7 @@ def _version(package: str) -> str:
 
 
 def git_revision() -> str:
-    """The commit of the toolkit's checkout, or ``unknown`` outside of one."""
+    """The commit of the toolkit's checkout, or `unknown` outside of one."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     try:
         answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""Reads ``.npz`` and ``.npy`` files of anybody; which arrays belong together is not known.
+"""Reads `.npz` and `.npy` files of anybody; which arrays belong together is not known.
 
 Nothing is unpickled, and a header that claims more than its file can hold makes no room for it.
 """
@@ -55,7 +55,7 @@ def read_npz(
     """Those of the wanted arrays that the file holds; others are not looked at.
 
     Args:
-        path: of the file, which is there.
+        path: of the file.
         where: what messages call it: its path, and the flag that named it.
         wanted: names of arrays; None: all.
         remedy: what to do about a bad file.
@@ -78,15 +78,14 @@ def read_npz_rows(
     """The rows of one uint8 array, one after the other: memory of a row, however large the file.
 
     Args:
-        path: of the file, which is there.
+        path: of the file.
         name: of the array, which lies in C order.
         shape: (N, ...) that it must have.
         remedy: what to do about a bad file.
 
     Raises:
-        DataError: as :func:`read_npz`, or another shape; a wrong checksum shows behind the last
+        DataError: as `read_npz`, or another shape; a wrong checksum shows behind the last
             row.
-        FileNotFoundError: nothing is there.
     """
     size = math.prod(shape[1:])
     with (
@@ -107,12 +106,7 @@ def read_npz_rows(
 
 
 def read_npy(path: str, *, remedy: str = _MAKE_AGAIN) -> NDArray[Any]:
-    """The array of a ``.npy`` file.
-
-    Raises:
-        DataError: as :func:`read_npz`.
-        FileNotFoundError: nothing is there.
-    """
+    """The array of a `.npy` file; raises as `read_npz`."""
     with _damage_told(f"{path} is no whole .npy file", remedy), open_binary(path) as file:
         size = _claimed_bytes(file)
         room = os.fstat(file.fileno()).st_size - file.tell()
@@ -161,12 +155,9 @@ def _require_end(member: IO[bytes], name: str) -> None:
 
 
 def _claimed_bytes(member: IO[bytes]) -> int:
-    """Bytes of the values that the header of a ``.npy`` file announces."""
+    """Bytes of the values that the header of a `.npy` file announces."""
     shape, _, dtype = _header(member)
-    num_items = 1
-    for length in shape:
-        num_items *= length
-    return num_items * dtype.itemsize
+    return math.prod(shape) * dtype.itemsize
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

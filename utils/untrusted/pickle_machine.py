@@ -1,45 +1,241 @@
-"""The stack machine that pickles are written for, with every operand checked.
+"""The stack machine that pickles are written for, with every operand checked; it imports nothing.
 
-Not for saying which opcodes exist (`utils.untrusted.pickle_machine`) nor for what numpy's
-constructors accept
-(`pickle_arrays`). Any method raises UnsafePickleError where the pickle does something that plain
-values and numeric arrays do not need, crosses a limit, or is damaged.
+`numpy.ndarray` and `numpy.dtype` called with arguments out of a file can crash the process. So the
+names that pickles of arrays mention are symbols here, whose arguments are checked one by one, and
+an array comes from `numpy.frombuffer` alone, on bytes whose number was compared with shape and
+dtype. Every function raises UnsafePickleError where a pickle does something that plain values and
+numeric arrays do not need, crosses a limit, or is damaged.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
+import pickletools
 import re
-import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias, TypeGuard
 
-from utils.untrusted.pickle_arrays import (
-    PLAIN_TYPES,
-    SYMBOLS,
-    ArrayBuilder,
-    Symbol,
-    UnsafePickleError,
-    brief,
-)
+import numpy as np
+from numpy.typing import NDArray
 
+from utils.process.errors import DataError
+
+MAX_PROTOCOL = 5
+MAX_OPCODES = 10_000_000
 MAX_STACK = 100_000
 MAX_MARKS = 100
 # two for each of a hundred thousand classes; each costs ten times what a plain value does
 MAX_CONTAINERS = 200_000
-MAX_PROTOCOL = 5
+MAX_DIMS = 32
+MAX_ELEMENTS = 1 << 40
+_MAX_REASON = 200
 
-_BOOLEANS = MappingProxyType({b"00": False, b"01": True})
-_DECIMAL = re.compile(rb"([+-]?[0-9]{1,20})L?")
+PLAIN_TYPES = frozenset((str, bytes, int, float, bool, type(None)))
+AnyArray: TypeAlias = NDArray[Any]
+# The type codes ? b h i l q B H I L Q e f d by kind and size, as numpy writes them.
+_CODES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"])
+# What follows version and byte order in the state of a dtype without fields, metadata or alignment.
+_PLAIN_DTYPE_STATE = (None, None, None, -1, -1, 0)
+_LATIN1 = ("latin1", "latin-1")
+_BOOLEANS = MappingProxyType({b"00\n": False, b"01\n": True})
+_DECIMAL = re.compile(rb"([+-]?[0-9]{1,20})L?\n")
 
 
-def parse_decimal(text: bytes) -> int:
-    """An integer of up to 20 decimal digits, with the L that protocol 0 may put behind it."""
-    match = _DECIMAL.fullmatch(text)
-    if match is None:
-        raise UnsafePickleError(f"integer {brief(text)}")
-    return int(match[1])
+class UnsafePickleError(DataError):
+    """A pickle holds something other than plain values and numeric arrays, or is damaged."""
+
+
+class Symbol(Enum):
+    """The names (module, name) that a pickle of arrays may mention; none is ever imported."""
+
+    RECONSTRUCT = ("numpy.core.multiarray", "_reconstruct")
+    SCALAR = ("numpy.core.multiarray", "scalar")
+    FROM_BUFFER = ("numpy.core.numeric", "_frombuffer")
+    NDARRAY = ("numpy", "ndarray")
+    DTYPE = ("numpy", "dtype")
+    # Protocols 0-2 have no form for bytes and write calls of these two instead.
+    ENCODE = ("_codecs", "encode")
+    BYTES = ("__builtin__", "bytes")
+
+
+_SYMBOLS = MappingProxyType({symbol.value: symbol for symbol in Symbol})
+
+
+@dataclass(eq=False)
+class DtypeNode:
+    """A dtype under construction: its code, then (by BUILD, once) its byte order."""
+
+    code: str
+    order: str | None = None
+
+
+@dataclass(eq=False)
+class ArrayNode:
+    """An array under construction: empty, then (by BUILD, once) filled."""
+
+    array: AnyArray | None = None
+
+
+@dataclass
+class ArrayBuilder:
+    """Does what REDUCE and BUILD ask of the symbols, within a budget of bytes.
+
+    Attributes:
+        bytes_left: how many bytes may still be made. The content of every array lies in the file,
+            and protocols 0 to 2 make bytes of it first, so twice its size is enough for honest
+            files; it stops those that use one buffer many times.
+    """
+
+    bytes_left: int
+
+    def call(self, symbol: Symbol, args: tuple[Any, ...]) -> object:
+        """The result of calling `symbol` with `args`: a node, an array, a numpy scalar or bytes."""
+        if symbol is Symbol.RECONSTRUCT:
+            _require(_is_same(args, (Symbol.NDARRAY, (0,), b"b")), symbol, args)
+            return ArrayNode()
+        if symbol is Symbol.DTYPE:
+            return _dtype_node(args)
+        if symbol is Symbol.SCALAR:
+            _require(len(args) == 2, symbol, args)
+            return self._array(args[1], args[0], (), "C")[()]
+        if symbol is Symbol.FROM_BUFFER:
+            return self._from_buffer(args)
+        if symbol is Symbol.ENCODE:
+            return self._encode(args)
+        _require(symbol is Symbol.BYTES and args == (), symbol, args)
+        return b""
+
+    def complete(self, node: object, state: object) -> object:
+        """What a node becomes by the state that numpy wrote for it: a dtype, or the array."""
+        if type(node) is DtypeNode and node.order is None:
+            node.order = _byte_order(node.code, state)
+            return node
+        if type(node) is ArrayNode and node.array is None:
+            node.array = self._array_of_state(state)
+            return node.array
+        raise UnsafePickleError(f"BUILD on {brief(node)}: only new arrays and dtypes take it")
+
+    def _array_of_state(self, state: object) -> AnyArray:
+        if type(state) is not tuple or len(state) != 5 or not _is_same(state[0], 1):
+            raise UnsafePickleError("an array's state is not (1, shape, dtype, order, bytes)")
+        _, shape, dtype, is_fortran, raw = state
+        if not isinstance(is_fortran, int) or is_fortran not in (0, 1):
+            raise UnsafePickleError(f"array order flag {brief(is_fortran)}")
+        return self._array(raw, dtype, shape, "F" if is_fortran else "C")
+
+    def _from_buffer(self, args: tuple[Any, ...]) -> AnyArray:
+        _require(len(args) in (4, 5), Symbol.FROM_BUFFER, args)
+        raw, dtype, shape, order = args[:4]
+        if len(args) == 4:
+            _require(_is_same(order, "C") or _is_same(order, "F"), Symbol.FROM_BUFFER, args)
+            return self._array(raw, dtype, shape, order)
+        _require(_is_same(order, "K"), Symbol.FROM_BUFFER, args)
+        array, axes = self._array(raw, dtype, shape, "C"), args[4]
+        if not _is_int_tuple(axes) or sorted(axes) != list(range(array.ndim)):
+            raise UnsafePickleError(f"axis order {brief(axes)} of a {array.ndim}-d array")
+        return np.transpose(array, axes)
+
+    def _array(self, raw: object, dtype: object, shape: object, order: Any) -> AnyArray:
+        if type(dtype) is not DtypeNode or type(raw) is not bytes:
+            raise UnsafePickleError(f"an array of {brief(dtype)} made from {brief(raw)}")
+        if not _is_int_tuple(shape) or len(shape) > MAX_DIMS or min(shape, default=0) < 0:
+            raise UnsafePickleError(f"array shape {brief(shape)}")
+        if dtype.order is None:
+            raise UnsafePickleError(f"dtype {dtype.code!r} has no byte order")
+        file_dtype = np.dtype(dtype.order + dtype.code)
+        # Zero dimensions count as one: numpy overflows on (0, 2**62, 2**62).
+        if math.prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
+            raise UnsafePickleError("an array shape with too many elements")
+        if math.prod(shape) * file_dtype.itemsize != len(raw):
+            raise UnsafePickleError(
+                f"array of shape {shape} and dtype {dtype.code} with {len(raw)} bytes of data"
+            )
+        if dtype.code == "b1" and max(raw, default=0) > 1:
+            raise UnsafePickleError("a boolean array with bytes other than 0 and 1")
+        self._spend(len(raw))
+        flat = np.frombuffer(raw, file_dtype)
+        # A copy in native order: writable, and fit for torch.from_numpy.
+        return flat.reshape(shape, order=order).astype(file_dtype.newbyteorder("="), copy=True)
+
+    def _encode(self, args: tuple[Any, ...]) -> bytes:
+        is_latin1 = len(args) == 2 and type(args[1]) is str and args[1] in _LATIN1
+        _require(is_latin1 and type(args[0]) is str, Symbol.ENCODE, args)
+        self._spend(len(args[0]))
+        try:
+            data: bytes = args[0].encode("latin-1")
+        except UnicodeEncodeError:
+            raise UnsafePickleError("bytes written as text beyond Latin-1") from None
+        return data
+
+    def _spend(self, num_bytes: int) -> None:
+        self.bytes_left -= num_bytes
+        if self.bytes_left < 0:
+            raise UnsafePickleError("its arrays and bytes add up to more than the file holds")
+
+
+def brief(value: object) -> str:
+    """`value` for an error message: short, in ASCII, never recursing into containers."""
+    if isinstance(value, (str, bytes)):
+        text = ascii(value[:60])
+        return text if len(value) <= 60 else f"{text}… ({len(value)} long)"
+    if isinstance(value, DtypeNode):
+        return f"dtype {value.code}"
+    return "an unfinished array" if isinstance(value, ArrayNode) else f"a {type(value).__name__}"
+
+
+def _dtype_node(args: tuple[Any, ...]) -> DtypeNode:
+    flags_ok = len(args) == 3 and all(isinstance(flag, int) for flag in args[1:])
+    _require(flags_ok and args[1:] == (0, 1), Symbol.DTYPE, args)
+    code = _ascii_text(args[0])
+    if type(code) is not str or code not in _CODES:
+        raise UnsafePickleError(
+            f"dtype {brief(args[0])}: only booleans, integers and floats of up to 64 bits are read"
+        )
+    return DtypeNode(code)
+
+
+def _byte_order(code: str, state: object) -> str:
+    if type(state) is tuple and len(state) > 1:
+        state = (state[0], _ascii_text(state[1]), *state[2:])
+    orders = ("|",) if code.endswith("1") else ("<", ">")
+    for order in orders:
+        if _is_same(state, (3, order, *_PLAIN_DTYPE_STATE)):
+            return order
+    raise UnsafePickleError(f"state of dtype {code!r} is not that of a plain number")
+
+
+def _ascii_text(value: object) -> object:
+    """The short byte string that Python 2 wrote as a string; everything else as it is."""
+    if type(value) is bytes and len(value) <= 2 and value.isascii():
+        return value.decode("ascii")
+    return value
+
+
+def _is_same(value: object, expected: object) -> bool:
+    """Equality of values and of types, without calling a comparison that a value brings along."""
+    if isinstance(expected, tuple):
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(expected)
+            and all(_is_same(*pair) for pair in zip(value, expected, strict=True))
+        )
+    return type(value) is type(expected) and value == expected
+
+
+def _is_int_tuple(value: object) -> TypeGuard[tuple[int, ...]]:
+    return type(value) is tuple and all(type(item) is int for item in value)
+
+
+def _require(is_valid: bool, symbol: Symbol, args: tuple[Any, ...]) -> None:
+    if not is_valid:
+        shown = ", ".join(brief(arg) for arg in args[:6])
+        name = ".".join(symbol.value)
+        raise UnsafePickleError(f"a call {name}({shown}) that numpy would not write")
 
 
 class PickleMachine:
@@ -50,13 +246,14 @@ class PickleMachine:
 
     Attributes:
         max_long_bytes: of an integer.
+        more: operations, by opcode, that this kind of machine has beside those of plain values.
     """
 
     max_long_bytes = 9
+    more: Mapping[bytes, Operation] = MappingProxyType({})
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._pos = 0
+        self._file, self._num_bytes = io.BytesIO(data), len(data)
         self._stack: list[Any] = []
         self._outer_stacks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -66,157 +263,139 @@ class PickleMachine:
     @property
     def position(self) -> int:
         """How many bytes have been read."""
-        return self._pos
+        return self._file.tell()
 
-    def result(self) -> Any:
-        """The one value that is left when the pickle says that it ends."""
-        value = self.pop()
-        if self._stack or self._outer_stacks:
-            raise UnsafePickleError("damaged: values are left over at the end")
-        self.expect_end()
-        return value
+    def run(self, *, is_last: bool = True) -> Any:
+        """What the pickle describes.
 
-    def expect_end(self) -> None:
-        """Refuses bytes behind the pickle."""
-        if self._pos != len(self._data):
-            raise UnsafePickleError(f"{len(self._data) - self._pos} bytes follow its end")
+        Args:
+            is_last: refuse bytes behind the pickle.
 
-    # ---- operands
+        Raises:
+            UnsafePickleError: says what, and where in the file.
+        """
+        try:
+            value = self._run()
+            if is_last and self.position != self._num_bytes:
+                raise UnsafePickleError(f"{self._num_bytes - self.position} bytes follow its end")
+            return value
+        except UnsafePickleError as error:
+            raise UnsafePickleError(f"{error} (at byte {self.position})") from None
+        except ValueError as error:  # text or numbers that end early or do not decode
+            reason = str(error)[:_MAX_REASON]
+            raise UnsafePickleError(f"damaged: {reason} (at byte {self.position})") from None
 
-    def take_byte(self) -> int:
-        """The next byte of the file."""
-        pos = self._pos
-        if pos >= len(self._data):
+    def _run(self) -> Any:
+        for _ in range(MAX_OPCODES):
+            code = self._file.read(1)
+            if code == pickle.STOP:
+                value = self.pop()
+                if self._stack or self._outer_stacks:
+                    raise UnsafePickleError("damaged: values are left over at the end")
+                return value
+            operation = _OPERATIONS.get(code) or self.more.get(code)
+            if operation is None:
+                raise UnsafePickleError(
+                    f"opcode {_opcode_name(code)} is not allowed" if code else "damaged: no end"
+                )
+            reader = _READERS[code]
+            operation(self, reader(self._file) if reader else None)
+        raise UnsafePickleError(f"more than {MAX_OPCODES} opcodes")
+
+    def check_protocol(self, protocol: int) -> None:
+        """Refuse a newer protocol, or its number elsewhere than at the beginning."""
+        if self.position != 2 or protocol > MAX_PROTOCOL:
+            raise UnsafePickleError(f"protocol {protocol}, or not at the beginning")
+
+    def check_frame(self, length: int) -> None:
+        """Refuse a frame beyond the end; frames only help readers of streams."""
+        if length > self._num_bytes - self.position:
             raise UnsafePickleError("damaged: the file ends early")
-        self._pos = pos + 1
-        return self._data[pos]
-
-    def take(self, num_bytes: int) -> bytes:
-        """The next bytes of the file."""
-        start = self._pos
-        end = start + num_bytes
-        if end > len(self._data):
-            raise UnsafePickleError("damaged: the file ends early")
-        self._pos = end
-        return self._data[start:end]
-
-    def line(self) -> bytes:
-        """The bytes up to the next newline, without it."""
-        end = self._data.find(b"\n", self._pos)
-        if end < 0:
-            raise UnsafePickleError("damaged: the file ends early")
-        return self.take(end + 1 - self._pos)[:-1]
-
-    def number(self, width: int, *, is_signed: bool = False) -> int:
-        """The next little-endian integer of `width` bytes."""
-        if width == 1 and not is_signed:
-            return self.take_byte()
-        return int.from_bytes(self.take(width), "little", signed=is_signed)
 
     def push(self, value: Any) -> None:
-        """Puts a value onto the stack."""
+        """Put a value onto the stack."""
         if len(self._stack) >= MAX_STACK:
             raise UnsafePickleError(f"more than {MAX_STACK} values wait on its stack")
         self._stack.append(value)
 
+    def push_integer(self, value: int) -> None:
+        """Put an integer of up to 64 bits onto the stack."""
+        num_bytes = value.bit_length() // 8 + 1
+        if num_bytes > self.max_long_bytes:
+            raise UnsafePickleError(f"an integer of {num_bytes} bytes")
+        self.push(value)
+
     def push_container(self, value: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> None:
-        """Puts a list, tuple or dict onto the stack."""
+        """Put a list, tuple or dict onto the stack."""
         self._num_containers += 1
         if self._num_containers > MAX_CONTAINERS:
             raise UnsafePickleError(f"more than {MAX_CONTAINERS} lists, tuples and dicts")
         self.push(value)
 
-    def pop(self) -> Any:
-        """Takes the last value off the stack."""
-        if not self._stack:
-            raise UnsafePickleError("damaged: a value is missing")
-        return self._stack.pop()
-
-    def pop_items(self) -> list[Any]:
-        """Takes everything since the last mark off the stack."""
-        if not self._outer_stacks:
-            raise UnsafePickleError("damaged: a mark is missing")
-        items, self._stack = self._stack, self._outer_stacks.pop()
-        return items
-
-    def top(self, kind: type | None = None) -> Any:
-        """The last value on the stack, which must be exactly a `kind` if one is given."""
-        value = self._stack[-1] if self._stack else self.pop()
-        if kind is not None and type(value) is not kind:
-            raise UnsafePickleError(f"{brief(value)} is used as a {kind.__name__}")
-        return value
-
-    # ---- operations with more than one step
-
-    def mark(self) -> None:
-        """Starts a new stretch of the stack."""
-        if len(self._outer_stacks) >= MAX_MARKS:
-            raise UnsafePickleError(f"nested more than {MAX_MARKS} levels deep")
-        self._outer_stacks.append(self._stack)
-        self._stack = []
-
-    def check_protocol(self) -> None:
-        """Reads the protocol number, which stands at the beginning only."""
-        is_first, protocol = self._pos == 1, self.take_byte()
-        if not is_first or protocol > MAX_PROTOCOL:
-            raise UnsafePickleError(f"protocol {protocol}, or not at the beginning")
-
-    def check_frame(self) -> None:
-        """Reads a frame's length; frames only help readers of streams."""
-        if self.number(8) > len(self._data) - self._pos:
-            raise UnsafePickleError("damaged: the file ends early")
-
-    def push_decimal(self) -> None:
-        """Reads an integer in decimal digits; 00 and 01 are the booleans of protocols 0 and 1."""
-        text = self.line()
-        self.push(_BOOLEANS[text] if text in _BOOLEANS else parse_decimal(text))
-
-    def push_long(self, width: int) -> None:
-        """Reads an integer of up to 64 bits that is preceded by its length."""
-        length = self.number(width)
-        if length > self.max_long_bytes:
-            raise UnsafePickleError(f"an integer of {length} bytes")
-        self.push(self.number(length, is_signed=True))
-
     def push_symbol(self, module: object, name: object) -> None:
-        """Looks a name up in the table of stand-ins."""
+        """Look a name up among the symbols."""
         symbol = None
         if type(module) is str and type(name) is str:
-            symbol = SYMBOLS.get((module, name))
+            symbol = _SYMBOLS.get((module.replace("numpy._core.", "numpy.core."), name))
         if symbol is None:
             raise UnsafePickleError(
                 f"it names {brief(module)} {brief(name)}, which is not a numpy array constructor"
             )
         self.push(symbol)
 
-    def push_stacked_symbol(self) -> None:
-        """STACK_GLOBAL: module and name are on the stack."""
-        name = self.pop()
-        self.push_symbol(self.pop(), name)
+    def pop(self) -> Any:
+        """Take the last value off the stack."""
+        if not self._stack:
+            raise UnsafePickleError("damaged: a value is missing")
+        return self._stack.pop()
 
-    def put(self, index: int) -> None:
-        """Remembers the last value. Indices count up from 0 or 1, once each."""
+    def pop_last(self, count: int) -> list[Any]:
+        """Take the last values off the stack, in their order."""
+        return [self.pop() for _ in range(count)][::-1]
+
+    def pop_items(self) -> list[Any]:
+        """Take everything since the last mark off the stack."""
+        if not self._outer_stacks:
+            raise UnsafePickleError("damaged: a mark is missing")
+        items, self._stack = self._stack, self._outer_stacks.pop()
+        return items
+
+    def top(self, kind: type | None = None) -> Any:
+        """Return the last value on the stack, which must be exactly a `kind` if one is given."""
+        value = self._stack[-1] if self._stack else self.pop()
+        if kind is not None and type(value) is not kind:
+            raise UnsafePickleError(f"{brief(value)} is used as a {kind.__name__}")
+        return value
+
+    def mark(self) -> None:
+        """Start a new stretch of the stack."""
+        if len(self._outer_stacks) >= MAX_MARKS:
+            raise UnsafePickleError(f"nested more than {MAX_MARKS} levels deep")
+        self._outer_stacks.append(self._stack)
+        self._stack = []
+
+    def put(self, index: int | None) -> None:
+        """Remember the last value, under the next index if none is given: each counts up once."""
         memo = self._memo
+        index = len(memo) if index is None else index
         if index in memo or not 0 <= index <= len(memo) + 1:
             raise UnsafePickleError(f"memo index {index} out of turn")
-        memo[index] = self._stack[-1] if self._stack else self.top()
-
-    def memoize(self) -> None:
-        """Remembers the last value under the next index."""
-        self.put(len(self._memo))
+        memo[index] = self.top()
 
     def get(self, index: int) -> None:
-        """Pushes a remembered value."""
+        """Push a remembered value; where that is an array, what has become of it."""
         if index not in self._memo:
             raise UnsafePickleError(f"damaged: memo index {index} was never set")
-        self.push(self._memo[index])
+        value = self._memo[index]
+        is_filled = type(value) is ArrayNode and value.array is not None
+        self.push(value.array if is_filled else value)
 
     def extend_list(self, items: list[Any]) -> None:
-        """Appends to the list on top of the stack."""
+        """Append to the list on top of the stack."""
         self.top(list).extend(items)
 
     def update_dict(self, items: list[Any]) -> None:
-        """Puts alternating keys and values into the dict on top of the stack."""
+        """Put alternating keys and values into the dict on top of the stack."""
         target = self.top(dict)
         if len(items) % 2:
             raise UnsafePickleError("damaged: a key without a value")
@@ -226,163 +405,94 @@ class PickleMachine:
             target[key] = value
 
     def reduce(self) -> None:
-        """Calls a symbol."""
-        args, symbol = self.pop(), self.pop()
+        """Call a symbol."""
+        symbol, args = self.pop_last(2)
         if type(symbol) is not Symbol or type(args) is not tuple:
             raise UnsafePickleError(f"a call of {brief(symbol)} with {brief(args)}")
         self.push(self._arrays.call(symbol, args))
 
     def build(self) -> None:
-        """Completes a stand-in."""
-        state = self.pop()
-        self._arrays.set_state(self.top(), state)
+        """Complete a node."""
+        node, state = self.pop_last(2)
+        self.push(self._arrays.complete(node, state))
 
 
-MAX_OPCODES = 10_000_000
-_MAX_REASON = 200
-Operation: TypeAlias = Callable[[PickleMachine], None]
-_NO_MORE: Mapping[int, Operation] = MappingProxyType({})
+Operation: TypeAlias = Callable[[PickleMachine, Any], None]
 
 
-def interpret_pickle(data: bytes) -> Any:
-    """What the pickle `data` describes, with `ArrayNode`s in the place of some arrays.
-
-    Raises:
-        UnsafePickleError: an opcode, a name or an argument that plain values and numeric arrays do
-            not need; a limit; a damaged file. Says what, and where in the file.
-    """
-    return run_pickle(PickleMachine(data))
+def _opcode_name(code: bytes) -> str:
+    names = (name for name, value in vars(pickle).items() if value == code)
+    return next(names, f"0x{code.hex()}")
 
 
-def run_pickle(machine: PickleMachine, more: Mapping[int, Operation] = _NO_MORE) -> Any:
-    """What is left on the machine when its pickle says that it ends.
-
-    Args:
-        machine: at the beginning of its pickle.
-        more: opcodes that this kind of machine has beside those of values and arrays.
-
-    Raises:
-        UnsafePickleError: as :func:`interpret_pickle`.
-    """
-    try:
-        return _run(machine, more)
-    except UnsafePickleError as error:
-        raise UnsafePickleError(f"{error} (at byte {machine.position})") from None
-    except ValueError as error:  # text or numbers that do not decode
-        reason = str(error)[:_MAX_REASON]
-        raise UnsafePickleError(f"damaged: {reason} (at byte {machine.position})") from None
+def _decimal(file: IO[bytes]) -> int:
+    """Read up to 20 digits; 00 and 01 are booleans, and protocol 0 may put an L behind others."""
+    line = file.readline()
+    match = _DECIMAL.fullmatch(line)
+    if match is None:
+        raise UnsafePickleError(f"integer {brief(line)}")
+    return _BOOLEANS[line] if line in _BOOLEANS else int(match[1])
 
 
-def _run(machine: PickleMachine, more: Mapping[int, Operation]) -> Any:
-    for _ in range(MAX_OPCODES):
-        code = machine.take_byte()
-        if code == pickle.STOP[0]:
-            return machine.result()
-        operation = _OPERATIONS.get(code) or more.get(code)
-        if operation is None:
-            raise UnsafePickleError(f"opcode {_opcode_name(code)} is not allowed")
-        operation(machine)
-    raise UnsafePickleError(f"more than {MAX_OPCODES} opcodes")
+def _two_lines(file: IO[bytes]) -> list[str]:
+    lines = [file.readline(), file.readline()]
+    if not all(line.endswith(b"\n") for line in lines):
+        raise UnsafePickleError("damaged: the file ends early")
+    return [line[:-1].decode() for line in lines]
 
 
-def _opcode_name(code: int) -> str:
-    names = (name for name, value in vars(pickle).items() if value == bytes((code,)))
-    return next(names, f"0x{code:02x}")
+# What reads the operand behind an opcode, where there is one.
+_READERS: Mapping[bytes, Callable[[IO[bytes]], Any] | None] = MappingProxyType(
+    {one.code.encode("latin-1"): one.arg.reader if one.arg else None for one in pickletools.opcodes}
+    | dict.fromkeys((pickle.INT, pickle.LONG, pickle.PUT, pickle.GET), _decimal)
+    | {pickle.GLOBAL: _two_lines}
+)
 
 
-def _constant(value: bool | None) -> Operation:
-    return lambda m: m.push(value)
-
-
-def _integer(width: int, *, is_signed: bool = False) -> Operation:
-    return lambda m: m.push(m.number(width, is_signed=is_signed))
-
-
-def _text(width: int) -> Operation:
-    # "surrogatepass" as in the library: file names may hold undecodable bytes in this form.
-    return lambda m: m.push(m.take(m.number(width)).decode("utf-8", "surrogatepass"))
-
-
-def _bytes(width: int) -> Operation:
-    return lambda m: m.push(m.take(m.number(width)))
-
-
-def _tuple(length: int) -> Operation:
-    return lambda m: m.push_container(tuple([m.pop() for _ in range(length)][::-1]))
-
-
-def _put(width: int) -> Operation:
-    return lambda m: m.put(m.number(width))
-
-
-def _get(width: int) -> Operation:
-    return lambda m: m.get(m.number(width))
-
-
-def _new_dict(m: PickleMachine) -> None:
+def _new_dict(m: PickleMachine, _: None) -> None:
     items = m.pop_items()
     m.push_container({})
     m.update_dict(items)
 
 
-def _set_item(m: PickleMachine) -> None:
-    value, key = m.pop(), m.pop()
-    m.update_dict([key, value])
+_BYTES = (pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.BINBYTES8, pickle.BYTEARRAY8)
+_TEXTS = (pickle.UNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.BINUNICODE8)
+_INTEGERS = (pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4)
+_NUMBERS = (pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.FLOAT, pickle.BINFLOAT)
+# Strings of Python 2 are bytes, which their reader gives as Latin-1.
+_STRINGS = (pickle.SHORT_BINSTRING, pickle.BINSTRING)
+_PUTS = (pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE)
+_GETS = (pickle.GET, pickle.BINGET, pickle.LONG_BINGET)
 
-
-_OPERATIONS: Mapping[int, Operation] = MappingProxyType(
+_OPERATIONS: Mapping[bytes, Operation] = MappingProxyType(
     {
-        opcode[0]: operation
-        for opcode, operation in (
-            (pickle.PROTO, PickleMachine.check_protocol),
-            (pickle.FRAME, PickleMachine.check_frame),
-            (pickle.MARK, PickleMachine.mark),
-            (pickle.NONE, _constant(None)),
-            (pickle.NEWTRUE, _constant(True)),
-            (pickle.NEWFALSE, _constant(False)),
-            (pickle.INT, PickleMachine.push_decimal),
-            (pickle.LONG, PickleMachine.push_decimal),
-            (pickle.BININT, _integer(4, is_signed=True)),
-            (pickle.BININT1, _integer(1)),
-            (pickle.BININT2, _integer(2)),
-            (pickle.LONG1, lambda m: m.push_long(1)),
-            (pickle.LONG4, lambda m: m.push_long(4)),
-            (pickle.FLOAT, lambda m: m.push(float(m.line()))),
-            (pickle.BINFLOAT, lambda m: m.push(struct.unpack(">d", m.take(8))[0])),
-            (pickle.UNICODE, lambda m: m.push(m.line().decode("raw-unicode-escape"))),
-            (pickle.SHORT_BINUNICODE, _text(1)),
-            (pickle.BINUNICODE, _text(4)),
-            (pickle.BINUNICODE8, _text(8)),
-            (pickle.SHORT_BINSTRING, _bytes(1)),
-            (pickle.BINSTRING, _bytes(4)),
-            (pickle.SHORT_BINBYTES, _bytes(1)),
-            (pickle.BINBYTES, _bytes(4)),
-            (pickle.BINBYTES8, _bytes(8)),
-            (pickle.BYTEARRAY8, _bytes(8)),
-            (pickle.EMPTY_TUPLE, _tuple(0)),
-            (pickle.TUPLE1, _tuple(1)),
-            (pickle.TUPLE2, _tuple(2)),
-            (pickle.TUPLE3, _tuple(3)),
-            (pickle.TUPLE, lambda m: m.push_container(tuple(m.pop_items()))),
-            (pickle.EMPTY_LIST, lambda m: m.push_container([])),
-            (pickle.LIST, lambda m: m.push_container(m.pop_items())),
-            (pickle.APPEND, lambda m: m.extend_list([m.pop()])),
-            (pickle.APPENDS, lambda m: m.extend_list(m.pop_items())),
-            (pickle.EMPTY_DICT, lambda m: m.push_container({})),
-            (pickle.DICT, _new_dict),
-            (pickle.SETITEM, _set_item),
-            (pickle.SETITEMS, lambda m: m.update_dict(m.pop_items())),
-            (pickle.PUT, lambda m: m.put(parse_decimal(m.line()))),
-            (pickle.BINPUT, _put(1)),
-            (pickle.LONG_BINPUT, _put(4)),
-            (pickle.MEMOIZE, PickleMachine.memoize),
-            (pickle.GET, lambda m: m.get(parse_decimal(m.line()))),
-            (pickle.BINGET, _get(1)),
-            (pickle.LONG_BINGET, _get(4)),
-            (pickle.GLOBAL, lambda m: m.push_symbol(m.line().decode(), m.line().decode())),
-            (pickle.STACK_GLOBAL, lambda m: m.push_stacked_symbol()),
-            (pickle.REDUCE, lambda m: m.reduce()),
-            (pickle.BUILD, lambda m: m.build()),
-        )
+        pickle.PROTO: PickleMachine.check_protocol,
+        pickle.FRAME: PickleMachine.check_frame,
+        pickle.MARK: lambda m, _: m.mark(),
+        **dict.fromkeys(_INTEGERS, PickleMachine.push_integer),
+        **dict.fromkeys((pickle.NONE, *_NUMBERS, *_TEXTS), PickleMachine.push),
+        **dict.fromkeys(_BYTES, lambda m, value: m.push(bytes(value))),
+        **dict.fromkeys(_STRINGS, lambda m, text: m.push(text.encode("latin-1"))),
+        pickle.NEWTRUE: lambda m, _: m.push(True),
+        pickle.NEWFALSE: lambda m, _: m.push(False),
+        pickle.EMPTY_TUPLE: lambda m, _: m.push_container(()),
+        pickle.TUPLE1: lambda m, _: m.push_container(tuple(m.pop_last(1))),
+        pickle.TUPLE2: lambda m, _: m.push_container(tuple(m.pop_last(2))),
+        pickle.TUPLE3: lambda m, _: m.push_container(tuple(m.pop_last(3))),
+        pickle.TUPLE: lambda m, _: m.push_container(tuple(m.pop_items())),
+        pickle.EMPTY_LIST: lambda m, _: m.push_container([]),
+        pickle.LIST: lambda m, _: m.push_container(m.pop_items()),
+        pickle.APPEND: lambda m, _: m.extend_list(m.pop_last(1)),
+        pickle.APPENDS: lambda m, _: m.extend_list(m.pop_items()),
+        pickle.EMPTY_DICT: lambda m, _: m.push_container({}),
+        pickle.DICT: _new_dict,
+        pickle.SETITEM: lambda m, _: m.update_dict(m.pop_last(2)),
+        pickle.SETITEMS: lambda m, _: m.update_dict(m.pop_items()),
+        **dict.fromkeys(_PUTS, PickleMachine.put),
+        **dict.fromkeys(_GETS, PickleMachine.get),
+        pickle.GLOBAL: lambda m, names: m.push_symbol(*names),
+        pickle.STACK_GLOBAL: lambda m, _: m.push_symbol(*m.pop_last(2)),
+        pickle.REDUCE: lambda m, _: m.reduce(),
+        pickle.BUILD: lambda m, _: m.build(),
     }
 )

@@ -4,8 +4,7 @@ Not for checkpoints (`torch.load` with `weights_only=True` reads those). `load_p
 values (dict, list, tuple, str, bytes, int, float, bool, None), numpy arrays and numpy scalars, or
 raises `UnsafePickleError`. What else a file must hold belongs to the task that reads it.
 
-How a pickle is kept from doing harm is told in `utils.untrusted.pickle_machine` and
-`pickle_arrays`.
+How a pickle is kept from doing harm is told in `utils.untrusted.pickle_machine`.
 """
 
 from __future__ import annotations
@@ -13,93 +12,18 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utils.files.atomic import StrPath, read_up_to, write_bytes_atomic
 from utils.process.errors import DataError
-from utils.untrusted.pickle_arrays import PLAIN_TYPES, ArrayNode, UnsafePickleError, brief
-from utils.untrusted.pickle_machine import interpret_pickle
+from utils.untrusted.pickle_machine import PLAIN_TYPES, PickleMachine, UnsafePickleError, brief
 
 MAX_DEPTH = 32
 MAX_ITEMS = 10_000_000
 
-
-class _Tree(NamedTuple):
-    """A finished value with its number of items, shared ones counted each time, and its height."""
-
-    value: Any
-    size: int
-    height: int
-
-
-class ValueFinisher:
-    """Replaces the stand-ins in one result."""
-
-    def __init__(self) -> None:
-        # By identity: the nodes outlive this object, since the caller holds their root.
-        self._finished: dict[int, _Tree] = {}
-
-    def finish(self, node: Any) -> Any:
-        """A copy of `node` made of dict, list, tuple, plain values, arrays and numpy scalars.
-
-        Raises:
-            UnsafePickleError: a constructor or an unfinished array stands where a value should;
-                nesting beyond `MAX_DEPTH`, in particular a container within itself; more than
-                `MAX_ITEMS` items, shared ones counted each time.
-        """
-        return self._tree(node, 0).value
-
-    def _tree(self, node: Any, depth: int) -> _Tree:
-        if depth > MAX_DEPTH:
-            raise UnsafePickleError(f"nested more than {MAX_DEPTH} levels deep, or within itself")
-        kind = type(node)
-        if kind in PLAIN_TYPES or isinstance(node, (np.ndarray, np.generic)):
-            return _Tree(node, 1, 0)
-        if kind is ArrayNode and node.array is not None:
-            return _Tree(node.array, 1, 0)
-        if kind not in (list, tuple, dict):
-            raise UnsafePickleError(f"{brief(node)} stands where a value should")
-        if not node:
-            return _Tree(node, 1, 1)
-        tree = self._finished.get(id(node))
-        if tree is None:
-            tree = self._finished[id(node)] = self._container(node, depth)
-        if depth + tree.height > MAX_DEPTH:
-            raise UnsafePickleError(f"nested more than {MAX_DEPTH} levels deep")
-        return tree
-
-    def _container(self, node: Any, depth: int) -> _Tree:
-        values: list[Any] = []
-        size, height = 1 + len(node), 1
-        for child in node.values() if type(node) is dict else node:
-            if type(child) in PLAIN_TYPES:
-                values.append(child)
-                continue
-            tree = self._tree(child, depth + 1)
-            values.append(tree.value)
-            size += tree.size
-            height = max(height, 1 + tree.height)
-            if size > MAX_ITEMS:
-                raise UnsafePickleError(
-                    f"more than {MAX_ITEMS} items, shared ones counted each time"
-                )
-        if type(node) is dict:
-            return _Tree(dict(zip(node, values, strict=True)), size, height)
-        return _Tree(tuple(values) if type(node) is tuple else values, size, height)
-
-
-__all__ = [
-    "UnsafePickleError",
-    "dump_pickle",
-    "load_array",
-    "load_pickle",
-    "loads_pickle",
-    "problem_with_letters",
-    "problem_with_name",
-]
 
 MAX_BYTES = 1 << 28
 WRITE_PROTOCOL = 4
@@ -116,7 +40,7 @@ _UNDECODED = re.compile("[\ud800-\udfff]")
 
 
 def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
-    """Reads a pickle of plain values and numeric arrays, local or remote, protocols 0 to 5.
+    """Read a pickle of plain values and numeric arrays, local or remote, protocols 0 to 5.
 
     Arrays come in native byte order, writable, with their shape and memory order; byte arrays and
     the strings of Python 2 (protocols 1 and 2) come as `bytes`.
@@ -139,23 +63,54 @@ def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def loads_pickle(data: bytes, *, name: str = "pickle") -> Any:
-    """What the bytes of a pickle describe; see `load_pickle`.
-
-    Args:
-        data: a whole pickle.
-        name: what to call it in errors.
-
-    Raises:
-        UnsafePickleError: as `load_pickle`.
-    """
+    """What the bytes of a whole pickle, called `name` in errors, describe; see `load_pickle`."""
     try:
-        return ValueFinisher().finish(interpret_pickle(data))
+        value = PickleMachine(data).run()
+        _extent(value, 0, {})
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{name}: refused: {error}. {_REMEDY}") from None
+    return value
+
+
+def _extent(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return the number of items of a value, shared ones counted each time, and its height.
+
+    Args:
+        value: what a pickle described.
+        depth: of the value in the whole.
+        known: the extents of containers by their identity.
+
+    Raises:
+        UnsafePickleError: a constructor or an unfinished array stands where a value should; nested
+            too deeply, in particular a container within itself; or too many items.
+    """
+    kind = type(value)
+    if kind in PLAIN_TYPES or isinstance(value, (np.ndarray, np.generic)):
+        return 1, 0
+    if kind not in (list, tuple, dict):
+        raise UnsafePickleError(f"{brief(value)} stands where a value should")
+    if depth > MAX_DEPTH:
+        raise UnsafePickleError(f"nested more than {MAX_DEPTH} levels deep, or within itself")
+    if id(value) not in known:
+        size, height = 1 + len(value), 1
+        for child in value.values() if kind is dict else value:
+            if type(child) in PLAIN_TYPES:
+                continue
+            items, levels = _extent(child, depth + 1, known)
+            size, height = size + items, max(height, 1 + levels)
+            if size > MAX_ITEMS:
+                raise UnsafePickleError(
+                    f"more than {MAX_ITEMS} items, shared ones counted each time"
+                )
+        known[id(value)] = size, height
+    size, height = known[id(value)]
+    if depth + height > MAX_DEPTH:
+        raise UnsafePickleError(f"nested more than {MAX_DEPTH} levels deep")
+    return size, height
 
 
 def dump_pickle(value: Any, path: StrPath) -> None:
-    """Replaces `path` by a pickle of `value` (protocol 4), complete or not at all.
+    """Replace `path` by a pickle of `value` (protocol 4), complete or not at all.
 
     Raises:
         UnsafePickleError: `load_pickle` would not read it back; nothing is written.
@@ -167,11 +122,7 @@ def dump_pickle(value: Any, path: StrPath) -> None:
 
 
 def load_array(path: StrPath, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """Reads a pickle that holds one array of finite numbers.
-
-    Args:
-        path: file to read.
-        shape: what the array must have, if given.
+    """Read a pickle that holds one array of finite numbers, of this shape if one is given.
 
     Raises:
         UnsafePickleError: see `load_pickle`.

@@ -1,8 +1,8 @@
 """Reads state_dicts that anybody may have written, and checks them before a value is copied.
 
-``torch.load`` runs with ``weights_only=True`` and never falls back; the archive's CRCs, which it
-ignores, are checked first, and so is what its pickle does (``utils.untrusted.torch_files``). Which
-set of files belongs together is the business of ``checkpoint``.
+`torch.load` runs with `weights_only=True` and never falls back; the archive's CRCs, which it
+ignores, are checked first, and so is what its pickle does (`utils.untrusted.torch_files`). Which
+set of files belongs together is the business of `checkpoint`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def wrapper_prefix(names: Collection[str], own: Collection[str]) -> str:
         own: names of the network, all or some.
 
     Returns:
-        a prefix such as ``module.`` or ``module._orig_mod.``; empty if there is none, if not all
+        a prefix such as `module.` or `module._orig_mod.`; empty if there is none, if not all
         names have it, or if the file has the network's names as they are.
     """
     if any(name in own for name in names):
@@ -59,13 +59,13 @@ def wrapper_prefix(names: Collection[str], own: Collection[str]) -> str:
 def without_prefix(
     state: Mapping[str, torch.Tensor], own: Collection[str]
 ) -> Mapping[str, torch.Tensor]:
-    """The state_dict without its :func:`wrapper_prefix`."""
+    """The state_dict without its `wrapper_prefix`."""
     prefix = wrapper_prefix(state, own)
     return {name[len(prefix) :]: value for name, value in state.items()} if prefix else state
 
 
 def describe_prefix(prefix: str) -> str:
-    """The prefix and whose it is: ``'module.' (DistributedDataParallel or DataParallel)``."""
+    """The prefix and whose it is: `'module.' (DistributedDataParallel or DataParallel)`."""
     makers = [maker for part, maker in _WRAPPERS.items() if part in prefix]
     return f"{prefix!r}" + (f" ({', '.join(makers)})" if makers else "")
 
@@ -75,11 +75,8 @@ def explain_partial_prefix(path: str, names: Collection[str], own: Collection[st
 
     Empty if no prefix leads to all names of the network.
     """
-    complete = [
-        prefix
-        for prefix, count in _prefixes(names, own).most_common(_MAX_SHOWN)
-        if count == len(own)
-    ]
+    found = _prefixes(names, own).most_common(_MAX_SHOWN)
+    complete = [prefix for prefix, count in found if count == len(own)]
     if not complete or wrapper_prefix(names, own):
         return ""
     shown = " and ".join(f"{prefix!r}" for prefix in complete)
@@ -110,12 +107,10 @@ def explain_nesting(path: str, content: Any) -> str:
         return (
             f"beside tensors it holds {shown[:200]}; leave those out: {_one_line(path, '', kept)}"
         )
-    shown = ", ".join(
-        f"{''.join(f'[{json.dumps(key)}]' for key in keys)} ({count} tensors)"
-        for keys, count in found[:_MAX_SHOWN]
-    )
-    place = "".join(f"[{json.dumps(key)}]" for key in found[0][0])
-    return f"it holds one under {shown}; take it out: {_one_line(path, place, 's')}"
+    places = ["".join(f"[{json.dumps(key)}]" for key in keys) for keys, _ in found]
+    counts = zip(places, found[:_MAX_SHOWN], strict=False)
+    shown = ", ".join(f"{place} ({count} tensors)" for place, (_, count) in counts)
+    return f"it holds one under {shown}; take it out: {_one_line(path, places[0], 's')}"
 
 
 def _one_line(path: str, place: str, kept: str) -> str:
@@ -167,16 +162,12 @@ Log = Callable[[str], None]
 
 
 def check_zip(path: str) -> None:
-    """Checks every CRC of a ``.pt`` archive; the older, non-zip format has none to check.
-
-    Raises:
-        CheckpointError: if the file is missing, empty or damaged.
-    """
+    """Check every CRC of a `.pt` archive; the older, non-zip format has none to check."""
     check_archive(_read_bytes(path), path)
 
 
 def read_torch_file(path: str) -> Any:
-    """Loads a ``.pt`` file of tensors and plain values on the CPU; nothing in it is executed.
+    """Load a `.pt` file of tensors and plain values on the CPU; nothing in it is executed.
 
     Raises:
         CheckpointError: if it is missing, damaged, or holds anything else.
@@ -201,7 +192,7 @@ def read_torch_file(path: str) -> Any:
 
 
 def read_state_dict(path: str) -> dict[str, torch.Tensor]:
-    """Reads a state_dict, whoever wrote it, from a ``.pt`` or a ``.safetensors`` file.
+    """Read a state_dict, whoever wrote it, from a `.pt` or a `.safetensors` file.
 
     Returns:
         name → tensor on the CPU, dtypes as stored.
@@ -211,35 +202,24 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
             not installed.
     """
     state = _read_safetensors(path) if path.endswith(SAFETENSORS) else read_torch_file(path)
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    ):
+    if not isinstance(state, Mapping) or not all(map(_is_entry, state, state.values())):
         what_else = explain_nesting(path, state)
-        raise CheckpointError(
-            f"{path} is not a state_dict (a mapping of names to tensors)"
-            + (f": {what_else}" if what_else else "")
-        )
+        what = f"{path} is not a state_dict (a mapping of names to tensors)"
+        raise CheckpointError(f"{what}: {what_else}" if what_else else what)
     return dict(state)
 
 
 def load_state_dict(model: torch.nn.Module, path: str, log: Log = print) -> dict[str, torch.Tensor]:
-    """Reads a state_dict and checks it against a model; the model is not touched.
-
-    Returns:
-        as :func:`check_state_dict`.
-
-    Raises:
-        CheckpointError: as :func:`read_state_dict` and :func:`check_state_dict`.
-    """
+    """`check_state_dict` of a file; the model is not touched."""
     return check_state_dict(model, read_state_dict(path), path, log)
 
 
 def check_state_dict(
     model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str, log: Log = print
 ) -> dict[str, torch.Tensor]:
-    """Checks a state_dict against a model, whose values may not exist (device ``meta``).
+    """Check a state_dict against a model, whose values may not exist (device `meta`).
 
-    A prefix that a wrapper put before all names (``module.``) is taken off.
+    A prefix that a wrapper put before all names (`module.`) is taken off.
 
     Args:
         model: the network.
@@ -252,19 +232,21 @@ def check_state_dict(
 
     Raises:
         CheckpointError: lists the missing, the unexpected and the mis-shaped keys, and what the
-            model itself says about them (``explain_mismatch``), or names a non-finite tensor.
+            model itself says about them (`explain_mismatch`), or names a non-finite tensor.
     """
     own = model.state_dict()
     prefix, held = wrapper_prefix(state, own), state
     state = without_prefix(state, own)
     differences = _differences(state, own)
-    if any(differences):
+    if differences:
         hint = explain_partial_prefix(path, held, own)
         explain = getattr(model, "explain_mismatch", None)
         if explain and not hint:
             hint = explain({key: tuple(value.shape) for key, value in state.items()})
         read_as = f" (read without the prefix {describe_prefix(prefix)})" if prefix else ""
-        raise CheckpointError(_mismatch_message(path + read_as, *differences, hint))
+        what = f"{path}{read_as} does not fit the model that the flags describe"
+        hints = [f"  {hint}"] if hint else []
+        raise CheckpointError("\n".join([what, *differences, *hints]))
     for key, value in state.items():
         if value.is_floating_point() != own[key].is_floating_point():
             raise CheckpointError(
@@ -279,25 +261,8 @@ def check_state_dict(
     return loaded
 
 
-def _differences(
-    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
-) -> tuple[list[str], list[str], dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
-    """Missing names, unexpected ones, and name → (shape in the file, shape in the model)."""
-    misshaped = {
-        key: (tuple(state[key].shape), tuple(own[key].shape))
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    }
-    missing = [key for key in own if key not in state]
-    return missing, [key for key in state if key not in own], misshaped
-
-
 def load_model(model: torch.nn.Module, path: str, log: Log = print) -> None:
-    """Copies a checked state_dict into a model.
-
-    Raises:
-        CheckpointError: as :func:`load_state_dict`.
-    """
+    """Copy the state_dict in a file into a model, checked; see `check_state_dict`."""
     model.load_state_dict(load_state_dict(model, path, log))
 
 
@@ -331,32 +296,28 @@ def _tensors_in(content: Any) -> Iterator[torch.Tensor]:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    if (
-        tensor.is_nested
-        or tensor.layout != torch.strided
-        or tensor.device.type != "cpu"
-        or tensor.is_quantized
-    ):
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized:
+        return False
+    if tensor.device.type != "cpu":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
-def _mismatch_message(
-    path: str,
-    missing: list[str],
-    unexpected: list[str],
-    misshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]],
-    hint: str,
-) -> str:
-    lines = [f"{path} does not fit the model that the flags describe"]
-    shapes = [f"{key} {there} instead of {here}" for key, (there, here) in misshaped.items()]
+def _differences(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """The missing names, the unexpected ones and the mis-shaped ones, a line each."""
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    lines = []
     for title, keys in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
         if keys:
             more = f", and {len(keys) - _MANY} more" if len(keys) > _MANY else ""
             lines.append(f"  {title} ({len(keys)}): {', '.join(keys[:_MANY])}{more}")
-    if hint:
-        lines.append(f"  {hint}")
-    return "\n".join(lines)
+    return lines
 
 
 def _read_bytes(path: str) -> bytes:

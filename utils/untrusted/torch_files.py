@@ -1,7 +1,7 @@
-"""Checks the zip archive of a ``.pt`` file before torch reads it.
+"""Checks the zip archive of a `.pt` file before torch reads it.
 
 torch ignores the CRCs, and reads directory and members with a library of its own. So an archive is
-refused wherever that library and ``zipfile`` could see different members in it.
+refused wherever that library and `zipfile` could see different members in it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from utils.process.errors import CheckpointError
-from utils.untrusted.pickle_arrays import PLAIN_TYPES, UnsafePickleError, brief
-from utils.untrusted.pickle_machine import Operation, PickleMachine, run_pickle
+from utils.untrusted.pickle_machine import PLAIN_TYPES, PickleMachine, UnsafePickleError, brief
 
 # magic number, protocol, sizes of types, the object, keys of the storages
 _NUM_PICKLES_BEFORE_ZIP = 5
@@ -25,7 +23,6 @@ _MAX_PICKLE_BYTES = 1 << 26
 # torch looks through the text of its errors in quadratic time
 _MAX_TEXT = 100
 _NAMES = re.compile(r"collections\.OrderedDict|torch\.(_utils\.)?\w+")
-_ORDERED_DICT = "collections.OrderedDict"
 _REBUILD = frozenset(
     f"torch._utils._rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3", "parameter")
 )
@@ -45,6 +42,9 @@ class _Built:
 
 class _TensorMachine(PickleMachine):
     max_long_bytes = 10  # the magic number of files before zip
+    more = MappingProxyType(
+        {pickle.BINPERSID: lambda m, _: m.refer()}  # type: ignore[attr-defined]
+    )
 
     def push_symbol(self, module: object, name: object) -> None:
         full = f"{module}.{name}" if type(module) is str and type(name) is str else ""
@@ -60,7 +60,7 @@ class _TensorMachine(PickleMachine):
             raise UnsafePickleError(f"a call of {brief(function)} with {brief(args)}")
         if function.name in _REBUILD:
             self.push(_Built())
-        elif function.name == _ORDERED_DICT and not args:
+        elif function.name == "collections.OrderedDict" and not args:
             self.push({})
         else:
             raise UnsafePickleError(f"a call of {function.name} that plain tensors do not need")
@@ -71,46 +71,12 @@ class _TensorMachine(PickleMachine):
             raise UnsafePickleError(f"BUILD on {brief(self.top())}")
 
     def refer(self) -> None:
-        """Replaces the description of a storage by the storage."""
+        """Replace the description of a storage by the storage."""
         parts = self.pop()
         is_plain = type(parts) is tuple and all(map(_is_flat, parts)) and parts[:1] == ("storage",)
         if not is_plain:
             raise UnsafePickleError(f"a storage described by {brief(parts)}")
         self.push(_Built())
-
-
-class _FirstMachine(_TensorMachine):
-    """Reads a pickle that others follow."""
-
-    def expect_end(self) -> None:
-        pass
-
-
-_STORAGES: Mapping[int, Operation] = MappingProxyType(
-    {pickle.BINPERSID[0]: lambda machine: machine.refer()}  # type: ignore[attr-defined]
-)
-
-
-def check_tensor_pickle(data: bytes) -> None:
-    """Refuses a pickle that does more than tensors need.
-
-    Raises:
-        UnsafePickleError: says what, and where.
-    """
-    run_pickle(_TensorMachine(data), _STORAGES)
-
-
-def check_older_file(data: bytes) -> None:
-    """The same for the pickles at the beginning of a file from before torch used zip archives.
-
-    Raises:
-        UnsafePickleError: as :func:`check_tensor_pickle`.
-    """
-    start = 0
-    for _ in range(_NUM_PICKLES_BEFORE_ZIP):
-        machine = _FirstMachine(data[start : start + _MAX_PICKLE_BYTES])
-        run_pickle(machine, _STORAGES)
-        start += machine.position
 
 
 def _is_flat(value: object) -> bool:
@@ -127,7 +93,7 @@ _PICKLE = "data.pkl"
 
 
 def check_archive(data: bytes, path: str) -> None:
-    """Checks every CRC; the older, non-zip format has none.
+    """Check every CRC; the older, non-zip format has none.
 
     Raises:
         CheckpointError: empty, damaged, compressed, or not a single, plain archive.
@@ -152,19 +118,25 @@ def check_archive(data: bytes, path: str) -> None:
 
 
 def check_pickles(data: bytes, path: str) -> None:
-    """Looks through the pickles of a file whose archive was checked.
+    """Look through the pickles of a file whose archive was checked.
 
     Raises:
         CheckpointError: they hold more than plain tensors need.
     """
     try:
         if not data.startswith(b"PK"):
-            check_older_file(data)
+            start = 0
+            for _ in range(_NUM_PICKLES_BEFORE_ZIP):
+                machine = _TensorMachine(data[start : start + _MAX_PICKLE_BYTES])
+                machine.run(is_last=False)
+                start += machine.position
             return
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [name for name in archive.namelist() if _base(name) == _PICKLE]
+            names = [
+                name for name in archive.namelist() if name.lower().rpartition("/")[2] == _PICKLE
+            ]
             for name in names:
-                check_tensor_pickle(archive.read(name))
+                _TensorMachine(archive.read(name)).run()
     except UnsafePickleError as error:
         raise CheckpointError(unsafe(path, str(error))) from None
     if not names:
@@ -194,7 +166,7 @@ def _problem(data: bytes, members: list[zipfile.ZipInfo]) -> str:
 
 
 def _has_one_directory(data: bytes) -> bool:
-    """``zipfile`` finds the directory by its length, torch by its offset: they must agree."""
+    """`zipfile` finds the directory by its length, torch by its offset: they must agree."""
     end = len(data) - _END_BYTES
     if data[end : end + 4] != _END:
         return False
@@ -207,7 +179,3 @@ def _has_one_directory(data: bytes) -> bool:
             return False
         size, offset = struct.unpack_from("<2Q", data, end + 40)
     return bool(offset + size == end)
-
-
-def _base(name: str) -> str:
-    return name.lower().rpartition("/")[2]

@@ -1,8 +1,7 @@
 """The error budget on the oracle: which part of the pipeline loses how much, against the truth.
 
 Six rows (docs/oracle.md): the mean net; the variance net given the exact mean, and as it is; the
-sampler with the exact denoiser and with a trained one; the noise of a hundred exact samples. Not
-for the comparison of the routes with each other: that is `summary`.
+sampler with the exact denoiser and with a trained one; the noise of a hundred exact samples.
 """
 
 from __future__ import annotations
@@ -10,23 +9,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
 import torch
 
-from ddpm.flags import DiffusionFlags
+from ddpm.flags import DiffusionFlags, ScheduleFlags
 from ddpm.process import create_diffusion
 from ddpm.sampling import SETTINGS_FILE
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
-from sr_var.flags.oracle import BudgetFlags
+from sr_var.flags.scripts import BudgetFlags
 from sr_var.results.folder import LOW_RES_FILE, is_known_input
-from sr_var.results.moments import TRUTH_FILE, Truth
-from sr_var.verify.read.images import Array, ImageData, load_image_data
+from sr_var.results.moments import TRUTH_FILE, Array, Truth
+from sr_var.verify.read.images import ImageData, load_image_data, load_reference
 from sr_var.verify.read.records import BudgetRow, require_one_origin
-from sr_var.verify.read.reference import reference_moments
 from utils.images.dataset import Entry
 from utils.images.files import open_image, safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
@@ -49,10 +47,7 @@ MONTE_CARLO = "Monte-Carlo noise of {} exact samples"
 class Errors:
     """Sums over pixels of one estimate's errors; nan for a part that it has not.
 
-    Attributes:
-        mean_square: Σ (m − μ)², less what Monte-Carlo noise adds.
-        var_square: Σ (v̂ − v)², likewise.
-        var_sum: Σ v̂.
+    Σ (m − μ)² and Σ (v̂ − v)², less what Monte-Carlo noise adds; Σ v̂.
     """
 
     mean_square: float
@@ -60,11 +55,8 @@ class Errors:
     var_sum: float
 
     def __add__(self, other: Errors) -> Errors:
-        return Errors(
-            self.mean_square + other.mean_square,
-            self.var_square + other.var_square,
-            self.var_sum + other.var_sum,
-        )
+        sums = (a + b for a, b in zip(astuple(self), astuple(other), strict=True))
+        return Errors(*sums)
 
 
 def mean_net_errors(mean: Array, truth: Truth) -> Errors:
@@ -95,24 +87,14 @@ def monte_carlo_errors(truth: Truth, num_samples: int) -> Errors:
 class ExactSampler:
     """Draws from the oracle's law by the diffusion sampler with the exact denoiser.
 
-    Args:
-        flags: the process, the sampler, the number of samples.
-        factor: high-res pixels along the side of a low-res one.
+    `factor`: high-res pixels along the side of a low-res one.
     """
 
     def __init__(self, flags: BudgetFlags, factor: int) -> None:
-        process_flags = DiffusionFlags(
-            predict_xstart=True,
-            diffusion_steps=flags.diffusion_steps,
-            noise_schedule=flags.noise_schedule,
-            timestep_respacing=flags.timestep_respacing,
-        )
+        schedule = {field.name: getattr(flags, field.name) for field in fields(ScheduleFlags)}
+        process_flags = DiffusionFlags(predict_xstart=True, **schedule)
         self.process = create_diffusion(process_flags)
-        longer = create_diffusion(
-            DiffusionFlags(
-                diffusion_steps=flags.diffusion_steps, noise_schedule=flags.noise_schedule
-            )
-        )
+        longer = create_diffusion(replace(process_flags, timestep_respacing=""))
         self._denoiser = ExactDenoiser(torch.from_numpy(longer.coefficients.alphas_cumprod), factor)
         self._flags = flags
 
@@ -156,13 +138,9 @@ def image_budget(
         if os.path.exists(os.path.join(flags.trained_output_dir, SETTINGS_FILE)):
             assert data.low_res is not None
             is_known_input(os.path.join(trained, LOW_RES_FILE), data.low_res)
-        moments, _ = reference_moments(
-            trained,
-            flags.num_samples,
-            flags.large_size,
-            num_threads=chosen_threads(flags.num_threads),
-        )
-        rows[TRAINED_SAMPLER] = sampler_errors(moments, truth)
+        side, num_threads = flags.large_size, chosen_threads(flags.num_threads)
+        found = load_reference(trained, flags.num_samples, side, side, num_threads=num_threads)
+        rows[TRAINED_SAMPLER] = sampler_errors(found.moments, truth)
     rows[MONTE_CARLO.format(flags.num_samples)] = monte_carlo_errors(truth, flags.num_samples)
     return rows
 
@@ -170,10 +148,8 @@ def image_budget(
 def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetRow]:
     """The rows of all images together.
 
-    Returns:
-        per row: ``row`` (its name), ``relative_mse`` mean (m − μ)² / mean v, ``relative_var_error``
-        √(mean (v̂ − v)² / mean v²) and ``var_bias`` mean v̂ / mean v − 1; None where a row has no
-        such error.
+    Of each: `relative_mse` mean (m − μ)² / mean v, `relative_var_error` √(mean (v̂ − v)² / mean
+    v²) and `var_bias` mean v̂ / mean v − 1; None where a row has no such error.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, log)
@@ -184,9 +160,10 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
     v = v_square = 0.0
     with working(len(entries), "sampling", "image", remedy=ANEW) as job:
         for entry in entries:
-            data, _ = load_image_data(entry, flags)
+            data = load_image_data(entry, flags)
             if sampler is None:
-                sampler = ExactSampler(flags, _factor(data))
+                assert data.low_res is not None
+                sampler = ExactSampler(flags, data.mean.shape[0] // data.low_res.shape[0])
                 log(f"{sampler.process.num_timesteps} steps of {flags.sampler} a sample")
             for name, errors in image_budget(entry, data, sampler, flags).items():
                 totals[name] = totals[name] + errors if name in totals else errors
@@ -197,21 +174,10 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
     return [_row(name, errors, v, v_square) for name, errors in totals.items()]
 
 
-def _factor(data: ImageData) -> int:
-    assert data.low_res is not None
-    return int(data.mean.shape[0] // data.low_res.shape[0])
-
-
 def _row(name: str, errors: Errors, v: float, v_square: float) -> BudgetRow:
     square = errors.var_square / v_square
     # an unbiased estimate of a square may come out below 0; nan stays
-    return {
-        "row": name,
-        "relative_mse": _or_none(errors.mean_square / v),
-        "relative_var_error": _or_none(math.sqrt(0.0 if square < 0 else square)),
-        "var_bias": _or_none(errors.var_sum / v - 1),
-    }
-
-
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    rms = math.sqrt(0.0 if square < 0 else square)
+    found = (errors.mean_square / v, rms, errors.var_sum / v - 1)
+    mse, rms_error, bias = (value if math.isfinite(value) else None for value in found)
+    return {"row": name, "relative_mse": mse, "relative_var_error": rms_error, "var_bias": bias}

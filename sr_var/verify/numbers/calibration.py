@@ -53,7 +53,7 @@ class Histograms:
     covered: Array = field(default_factory=lambda: np.zeros(len(_CURVE)))
 
     def add(self, other: Histograms) -> None:
-        """Takes in the sums of more pixels."""
+        """Take in the sums of more pixels."""
         for name, values in vars(other).items():
             getattr(self, name).__iadd__(values)
 
@@ -61,15 +61,12 @@ class Histograms:
 def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, float], Histograms]:
     """Means over the pixels of one image, and its histograms.
 
-    With z² = (y − m)²/v: ``z2`` its mean; ``nll`` the mean of ½ (ln 2πv + z²); ``coverage_p`` the
-    share with |z| ≤ Φ⁻¹(½ + p/200); ``interval_score_90`` the mean of
+    With z² = (y − m)²/v: `z2` its mean; `nll` the mean of ½ (ln 2πv + z²); `coverage_p` the
+    share with |z| ≤ Φ⁻¹(½ + p/200); `interval_score_90` the mean of
     2 z₉₀ √v + 20 max(|y − m| − z₉₀ √v, 0) (Gneiting and Raftery, "Strictly proper scoring rules",
-    2007, eq. 43); ``sharpness_mean_std`` the mean of √v; ``mean_variance`` that of v.
-
-    Args:
-        high_res: y, any shape.
-        mean: m, same shape.
-        variance: v; values below 1/12 are raised to it and counted (``num_floored``).
+    2007, eq. 43); `sharpness_mean_std` the mean of √v; `mean_variance` that of v.
+    y, m and v have one shape; values of v below 1/12 are raised to it and counted
+    (`num_floored`).
     """
     is_low = variance < VARIANCE_FLOOR
     v = np.where(is_low, VARIANCE_FLOOR, variance).ravel()
@@ -166,7 +163,7 @@ def _sparsification(sums: Histograms) -> tuple[Array, Array]:
 
 
 def _up_to(counts: Array, count: Array, values: Array) -> Array:
-    """Σ values of the first ``counts`` pixels; a bin that is cut gives its share."""
+    """Σ values of the first `counts` pixels; a bin that is cut gives its share."""
     used = count > 0
     ends = np.concatenate([[0.0], np.cumsum(count[used])])
     sums = np.concatenate([[0.0], np.cumsum(values[used])])

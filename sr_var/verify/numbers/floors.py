@@ -47,7 +47,7 @@ def variance_floors(samples: Moments) -> tuple[Array, Array]:
     """E|k₂ − σ²| and E|√k₂ − σ| of every pixel (HWC); nan below four samples.
 
     With a = σ⁴/Var(k₂) pooled over squares of 8×8 pixels and the channels, and c, g as in
-    :func:`deviations_of_gamma`: k₂ · d(a), and √k₂/c(a) · g(a). The first is linear in the unbiased
+    `deviations_of_gamma`: k₂ · d(a), and √k₂/c(a) · g(a). The first is linear in the unbiased
     k₂, the second in √k₂, whose expectation is c(a) σ: neither is biased by their noise.
     """
     k2 = samples.variance
@@ -80,20 +80,16 @@ def deviations_of_gamma(shape: Array) -> tuple[Array, Array, Array]:
     """
     log_shapes, table = _table()
     log_a, root = np.log(shape), np.sqrt(shape)
-    scaled = [np.interp(log_a, log_shapes, values) for values in table]
-    return scaled[0] / root, scaled[1] / root, scaled[2]
+    of_variance, of_std, mean_root = (np.interp(log_a, log_shapes, row) for row in table)
+    return of_variance / root, of_std / root, mean_root
 
 
 def truth_means(
     truth: Truth, nets: tuple[Array, Array], samples: tuple[Array, Array], num_samples: int
 ) -> dict[str, float]:
-    """What :func:`truth_figures` needs of one image: means over its pixels.
+    """What `truth_metrics` needs of one image: means over its pixels.
 
-    Args:
-        truth: the exact law.
-        nets: mean and variance of the nets, not clipped.
-        samples: x̄ and k₂.
-        num_samples: n.
+    `nets` are their mean and variance, not clipped; `samples` are x̄ and k₂ of n = `num_samples`.
     """
     v, n = truth.variance, num_samples
     has_spread = v > _SMALLEST_VARIANCE
@@ -125,43 +121,39 @@ def truth_means(
     return {name: float(value) for name, value in means.items()}
 
 
-def truth_figures(means: Mapping[str, Array]) -> dict[str, Array]:
-    """Section ``truth`` from means over pixels (and images), by dotted name.
+def truth_metrics(means: Mapping[str, Array]) -> dict[str, Array]:
+    """Section `truth` from means over pixels (and images), by dotted name.
 
-    For both routes, and as expected of n exact samples: ``relative_mse`` mean (m − μ)² / mean v
-    (expected 1/n); ``relative_var_error`` mean |max(v̂, 0) − v| / v; ``relative_rms_error``
-    √(mean (v̂ − v)² / mean v²); ``var_bias`` mean v̂ / mean v − 1; ``var_error``, ``std_error`` mean
+    For both routes, and as expected of n exact samples: `relative_mse` mean (m − μ)² / mean v
+    (expected 1/n); `relative_var_error` mean |max(v̂, 0) − v| / v; `relative_rms_error`
+    √(mean (v̂ − v)² / mean v²); `var_bias` mean v̂ / mean v − 1; `var_error`, `std_error` mean
     absolute errors in grey levels. Var(k₂) = μ₄/n − v² (n − 3)/(n (n − 1)).
     """
-    figures: dict[str, Array] = {}
+    found: dict[str, Array] = {}
     for route in ("nets", "samples", "expected"):
-        part = {key: means[f"truth.{route}.{key}"] for key in ("square", "scatter", "relative")}
-        mean_v = means.get(f"truth.{route}.v", means["truth.v"])
-        figures |= {
-            f"truth.{route}.relative_mse": part["square"] / means["truth.v"],
-            f"truth.{route}.relative_var_error": part["relative"],
-            f"truth.{route}.relative_rms_error": np.sqrt(part["scatter"] / means["truth.v_square"]),
-            f"truth.{route}.var_bias": mean_v / means["truth.v"] - 1,
-            f"truth.{route}.var_error": means[f"truth.{route}.var_error"],
-            f"truth.{route}.std_error": means[f"truth.{route}.std_error"],
+        of, v = f"truth.{route}.", means["truth.v"]
+        found |= {
+            of + "relative_mse": means[of + "square"] / v,
+            of + "relative_var_error": means[of + "relative"],
+            of + "relative_rms_error": np.sqrt(means[of + "scatter"] / means["truth.v_square"]),
+            of + "var_bias": means.get(of + "v", v) / v - 1,
+            of + "var_error": means[of + "var_error"],
+            of + "std_error": means[of + "std_error"],
         }
-    return figures
+    return found
 
 
 def truth_text(truth: TruthSection, num_samples: int) -> str:
     """One sentence: do two forward passes beat n exact samples?"""
     said = []
-    for key, unit in (
-        ("relative_mse", "squared error / variance"),
-        ("relative_rms_error", "error"),
-    ):
+    for key in ("relative_mse", "relative_rms_error"):
         net, exact = truth["nets"][key], truth["expected"][key]
-        word = "beat" if net < exact else "do not beat"
-        said.append((word, f"{unit} {net:.3g} against {exact:.3g}"))
+        said.append(("beat" if net < exact else "do not beat", f"{net:.3g} against {exact:.3g}"))
     (mean_word, mean_errors), (var_word, var_errors) = said
     return (
-        f"Two forward passes {mean_word} {num_samples} exact samples for the mean ({mean_errors}) "
-        f"and {var_word} them for the variance (relative rms {var_errors})."
+        f"Two forward passes {mean_word} {num_samples} exact samples for the mean (squared error / "
+        f"variance {mean_errors}) and {var_word} them for the variance (relative rms error "
+        f"{var_errors})."
     )
 
 

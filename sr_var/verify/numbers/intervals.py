@@ -1,7 +1,7 @@
 """Bootstrap intervals over images, and the verdict of equivalence.
 
 The image is the cluster: its pixels are drawn together, since they are not independent. Works on
-means over the pixels of each image, so a replicate costs one weighted average; or, for figures that
+means over the pixels of each image, so a replicate costs one weighted average; or, for metrics that
 need the order of all pixels, on the histograms of each image as it passes by.
 """
 
@@ -50,20 +50,15 @@ class Verdict(TypedDict):
 
 def bootstrap(
     rows: Mapping[str, Array],
-    figures_of: Callable[[Mapping[str, Array]], Mapping[str, Array]],
+    metrics_of: Callable[[Mapping[str, Array]], Mapping[str, Array]],
     seed: int,
     num_replicates: int = NUM_REPLICATES,
 ) -> dict[str, Array]:
-    """Replicates of every figure, (num_replicates,): images drawn with replacement.
+    """Replicate of every metric, (num_replicates,): images drawn with replacement.
 
     Source: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8
-    (whole clusters are resampled, nothing within them).
-
-    Args:
-        rows: name → one mean over pixels per image, (num_images,); images count alike.
-        figures_of: from means to figures, entry by entry.
-        seed: of the draws.
-        num_replicates: how many.
+    (whole clusters are resampled, nothing within them). `rows`: name → one mean over pixels per
+    image, (num_images,); images count alike. `metrics_of` makes metrics of means, entry by entry.
     """
     names = list(rows)
     table = np.stack([rows[name] for name in names], axis=1)  # (num_images, num_names)
@@ -77,7 +72,7 @@ def bootstrap(
         with np.errstate(invalid="ignore"):  # 0 · inf, of the psnr of equal images
             parts.append(counts.reshape(num, num_images) @ table / num_images)
     means = np.concatenate(parts)  # (num_replicates, num_names)
-    found = figures_of({name: means[:, i] for i, name in enumerate(names)})
+    found = metrics_of({name: means[:, i] for i, name in enumerate(names)})
     return {name: np.asarray(values, np.float64) for name, values in found.items()}
 
 
@@ -86,9 +81,6 @@ class HistogramReplicates:
 
     One pass, and a size that the number of images does not change. Source: Chamandy et al.,
     "Estimating uncertainty for massive data streams", 2012.
-
-    Args:
-        seed: of the draws.
     """
 
     def __init__(self, seed: int) -> None:
@@ -96,31 +88,26 @@ class HistogramReplicates:
         self._sums: dict[str, dict[str, Array]] = {}
 
     def add(self, by_route: Mapping[str, Histograms]) -> None:
-        """Takes in one image."""
+        """Take in one image."""
         weights = self._rng.poisson(1.0, _NUM_OF_HISTOGRAMS).astype(np.float64)
         for route, histograms in by_route.items():
             sums = self._sums.setdefault(route, {})
             for name, values in vars(histograms).items():
-                merged = values
                 if len(values) == NUM_BINS:
-                    merged = values.reshape(-1, _MERGED_BINS).sum(axis=1)
-                share = np.outer(weights, merged)
+                    values = values.reshape(-1, _MERGED_BINS).sum(axis=1)
+                share = np.outer(weights, values)
                 sums[name] = sums[name] + share if name in sums else share
 
-    def replicates(self, route: str, figure: Callable[[Histograms], float]) -> Array:
-        """The figure of every replicate that has a pixel, (k,) with k ≤ 400."""
+    def replicates(self, route: str, metric: Callable[[Histograms], float]) -> Array:
+        """The metric of every replicate that has a pixel, (k,) with k ≤ 400."""
         sums = self._sums[route]
-        has_pixels = sums["count"].sum(axis=1) > 0
-        return np.array(
-            [
-                figure(Histograms(**{name: values[place] for name, values in sums.items()}))
-                for place in np.flatnonzero(has_pixels)
-            ]
-        )
+        places = np.flatnonzero(sums["count"].sum(axis=1) > 0)
+        replicates = [{name: values[i] for name, values in sums.items()} for i in places]
+        return np.array([metric(Histograms(**replicate)) for replicate in replicates])
 
 
 def percentile_interval(replicates: Array, coverage: float) -> list[float] | None:
-    """The central ``coverage`` of the replicates; None where they are not finite."""
+    """The central `coverage` of the replicates; None where they are not finite."""
     if not np.isfinite(replicates).all():
         return None
     tail = (1 - coverage) / 2
@@ -131,7 +118,7 @@ def percentile_interval(replicates: Array, coverage: float) -> list[float] | Non
 def equivalence(interval: list[float] | None, margin: float) -> str:
     """Two one-sided tests at 5 %: the 90 % interval against ±margin.
 
-    ``equivalent`` if it lies within, ``different`` if it lies without, else ``undecided``. Source:
+    `equivalent` if it lies within, `different` if it lies without, else `undecided`. Source:
     Schuirmann, "A comparison of the two one-sided tests procedure …", 1987.
     """
     if interval is None:
@@ -143,22 +130,22 @@ def equivalence(interval: list[float] | None, margin: float) -> str:
 
 
 def verdict(
-    figures: Mapping[str, float], replicates: Mapping[str, Array], margin: float
+    metrics: Mapping[str, float], replicates: Mapping[str, Array], margin: float
 ) -> Verdict:
     """Section `verdict`: mean, variance and bias of the variance, as shares of the variance.
 
-    A margin of 0 gives the intervals and no verdict. ``replicates`` is empty for a single image.
+    A margin of 0 gives the intervals and no verdict. `replicates` is empty for a single image.
     """
     parts: dict[str, VerdictOfPart] = {}
     words = []
     for part, name in _VERDICTS.items():
         interval = percentile_interval(replicates[name], 0.90) if name in replicates else None
-        # a figure that is not known has no verdict
-        is_known = margin > 0 and math.isfinite(figures[name])
+        # a metric that is not known has no verdict
+        is_known = margin > 0 and math.isfinite(metrics[name])
         word = equivalence(interval, margin) if is_known else None
-        parts[part] = {"verdict": word, "value": figures[name], "interval": interval}
+        parts[part] = {"verdict": word, "value": metrics[name], "interval": interval}
         label = "bias of the variance" if part == "bias" else part
-        shown = f"{100 * figures[name]:.2g} %"
+        shown = f"{100 * metrics[name]:.2g} %"
         if interval is not None:
             shown += f" [{100 * interval[0]:.2g}, {100 * interval[1]:.2g}]"
         words.append(f"{label} {word + ', ' if word else ''}{shown}")

@@ -1,9 +1,9 @@
 """The metrics of an image: definitions, and what is left of an image when it has passed by.
 
-All in grey levels and float64, on HWC arrays. Two kinds: `image_figures` are averaged over images
-(`averages`). `pooled_figures` are functions of means over pixels (`image_means`), whether of one
-image, of all of them, or of a bootstrap replicate: a ratio is then always a ratio of sums, never a
-mean of ratios. docs/theory.md, eq. 16 to 30.
+All in grey levels and float64, on HWC arrays, by dotted name (`mean.mse`). Two kinds:
+`image_metrics` are averaged over images (`averages`). `pooled_metrics` are functions of means over
+pixels (`image_means`), whether of one image, of all of them, or of a bootstrap replicate: a ratio
+is then always a ratio of sums, never a mean of ratios. docs/theory.md, eq. 16 to 30.
 
 Definitions of the first kind (m, v: mean and variance of the nets; x̄, k2: mean and unbiased
 variance of the n samples; averages over pixels and channels; docs/theory.md, eq. 6 to 15):
@@ -28,8 +28,8 @@ from sr_var.results.moments import block_means
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.floors import (
     COUNT_FOR_FLOOR,
-    truth_figures,
     truth_means,
+    truth_metrics,
     variance_floors,
 )
 from sr_var.verify.read.images import ImageData
@@ -45,10 +45,10 @@ _PLAIN = ("z2", "nll", "coverage_50", "coverage_68", "coverage_90", "coverage_95
 def compare_mean(data: ImageData) -> Metrics:
     """The mean net against the samples, with the part that is the samples' own noise.
 
-    ``floor_mse`` = mean k2/n is what the true mean would show against n samples.
+    `floor_mse` = mean k2/n is what the true mean would show against n samples.
     """
-    reference = data.samples.mean
-    floor = float(np.mean(data.samples.variance)) / data.samples.count
+    reference, mean_k2 = data.samples.mean, float(np.mean(data.samples.variance))
+    floor = mean_k2 / data.samples.count
     error = mse(reference, data.mean)
     return {
         "mse": error,
@@ -56,7 +56,7 @@ def compare_mean(data: ImageData) -> Metrics:
         "nmse": nmse(reference, data.mean),
         "floor_mse": floor,
         "corrected_mse": error - floor,
-        "relative_mse": (error - floor) / max(float(np.mean(data.samples.variance)), 1e-12),
+        "relative_mse": (error - floor) / max(mean_k2, 1e-12),
     }
 
 
@@ -106,33 +106,31 @@ def edge_contrast(data: ImageData) -> Metrics:
     return {"std_at_edges": float(std[is_edge].mean()), "std_on_flat": float(std[is_flat].mean())}
 
 
-def image_figures(data: ImageData) -> dict[str, Metrics]:
-    """All figures of one image, by section."""
-    return {
+def image_metrics(data: ImageData) -> Metrics:
+    """All metrics that an image has of its own, by dotted name."""
+    sections = {
         "mean": compare_mean(data),
         "var": compare_variance(data),
         "high_res": compare_with_truth(data),
         "edges": edge_contrast(data),
     }
+    return {f"{name}.{key}": part[key] for name, part in sections.items() for key in part}
 
 
-def averages(rows: Sequence[Mapping[str, Metrics]]) -> dict[str, Metrics]:
-    """Mean over images of every figure; ``num_negative`` is summed."""
-    result: dict[str, Metrics] = {}
-    for section, figures in rows[0].items():
-        result[section] = {}
-        for key in figures:
-            values = np.array([row[section][key] for row in rows], np.float64)
-            total = values.sum() if key.startswith("num_") else values.mean()
-            result[section][key] = float(total)
+def averages(rows: Sequence[Metrics]) -> Metrics:
+    """Mean over images of every metric; counts (`num_…`) are summed."""
+    result = {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows], np.float64)
+        result[name] = float(values.sum() if ".num_" in name else values.mean())
     return result
 
 
-def image_means(data: ImageData) -> tuple[dict[str, float], dict[str, Histograms]]:
+def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
     """Means over the pixels and channels of one image, and the histograms of both routes.
 
     What is not known (fewer than four samples, no halves, no block means) is nan; names that begin
-    with ``truth`` are there only where the exact law is.
+    with `truth` are there only where the exact law is.
     """
     samples, v, k2 = data.samples, np.maximum(data.variance, 0), data.samples.variance
     scatter = np.full_like(k2, np.nan)
@@ -163,8 +161,8 @@ def image_means(data: ImageData) -> tuple[dict[str, float], dict[str, Histograms
     return means, histograms
 
 
-def pooled_figures(means: Mapping[str, float | Array]) -> dict[str, Array]:
-    """Dotted name → figure, from means over pixels; values may be arrays, one entry a replicate.
+def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
+    """Dotted name → metric, from means over pixels; values may be arrays, one entry a replicate.
 
     mean.relative_…      squared error, its floor and the difference, over mean k₂
     var.squared_error    mean (max(v, 0) − k₂)², its floor mean V̂, the difference, and each over
@@ -178,18 +176,18 @@ def pooled_figures(means: Mapping[str, float | Array]) -> dict[str, Array]:
     """
     full = {name: np.asarray(value, np.float64) for name, value in means.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
-        figures = _errors(full) | _ceiling(full)
+        found = _errors(full) | _ceiling(full)
         for route in ROUTES:
             prefix = f"calibration.{route}."
-            figures |= {prefix + name: full[f"{route}.{name}"] for name in _PLAIN}
-            figures[prefix + "sharpness_mean_std"] = full[f"{route}.sharpness_mean_std"]
-            figures[prefix + "sharpness_rms_std"] = np.sqrt(full[f"{route}.mean_variance"])
-            figures[prefix + "interval_score_90"] = full[f"{route}.interval_score_90"]
-            figures[f"consistency.{route}.mean_rms"] = np.sqrt(full[f"{route}.area"])
-        figures["consistency.samples.block_mean_std"] = np.sqrt(full["block_variance"])
+            found |= {prefix + name: full[f"{route}.{name}"] for name in _PLAIN}
+            found[prefix + "sharpness_mean_std"] = full[f"{route}.sharpness_mean_std"]
+            found[prefix + "sharpness_rms_std"] = np.sqrt(full[f"{route}.mean_variance"])
+            found[prefix + "interval_score_90"] = full[f"{route}.interval_score_90"]
+            found[f"consistency.{route}.mean_rms"] = np.sqrt(full[f"{route}.area"])
+        found["consistency.samples.block_mean_std"] = np.sqrt(full["block_variance"])
         if "truth.v" in full:
-            figures |= truth_figures(full)
-    return figures
+            found |= truth_metrics(full)
+    return found
 
 
 def correlation(x: Array, y: Array, xx: Array, yy: Array, xy: Array) -> Array:
@@ -205,41 +203,34 @@ def signed_root(values: Array) -> Array:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image: its figures, what adds up over images, and the arrays for pictures.
+    """One image: its metrics, what adds up over images, and the arrays for pictures.
 
-    Attributes:
-        name: of the image.
-        figures: by section.
-        data: None where nobody wants the arrays.
-        is_float: whether the reference is in float.
-        means: over its pixels, see :func:`image_means`.
-        histograms: of both routes; None once they are added up.
-        scatter: (2, k): √max(v, 0) and √k₂ of k pixels drawn at random.
+    `data` is None where nobody wants the arrays, `histograms` (of both routes) once they are added
+    up. `scatter` is (2, k): √max(v, 0) and √k₂ of k pixels drawn at random.
     """
 
     name: str
-    figures: dict[str, Metrics]
+    metrics: Metrics
     data: ImageData | None
     is_float: bool
-    means: dict[str, float]
+    means: Metrics
     histograms: dict[str, Histograms] | None
     scatter: Array
 
 
-def image_result(
-    name: str, data: ImageData, *, is_float: bool, num_scatter: int, seed: int
-) -> ImageResult:
+def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> ImageResult:
     """Compute all metrics of one image; `seed` chooses the pixels whose stds are kept."""
     means, histograms = image_means(data)
-    figures = image_figures(data)
-    for dotted, value in pooled_figures(means).items():
-        section, _, key = dotted.partition(".")
-        figures.setdefault(section, {})[key] = float(value)
+    found = image_metrics(data)
+    found |= {name: float(value) for name, value in pooled_metrics(means).items()}
+    sections = list(dict.fromkeys(name.partition(".")[0] for name in found))
+    in_order = sorted(found, key=lambda name: sections.index(name.partition(".")[0]))
+    metrics = {name: found[name] for name in in_order}
     rng = np.random.default_rng(stable_seed(seed, "scatter", name))
     places = rng.integers(0, data.variance.size, num_scatter)
     pairs = [np.maximum(data.variance, 0), data.samples.variance]
     scatter = np.sqrt(np.stack([values.ravel()[places] for values in pairs]))  # (2, num_scatter)
-    return ImageResult(name, figures, data, is_float, means, histograms, scatter)
+    return ImageResult(name, metrics, data, data.is_float, means, histograms, scatter)
 
 
 def _correlation(a: Array, b: Array) -> float:
@@ -290,8 +281,8 @@ def _cross(first: str, x: Array, second: str, y: Array) -> dict[str, Array]:
     }
 
 
-def _consistency(data: ImageData) -> dict[str, float]:
-    found = {"nets.area": np.nan, "samples.area": np.nan, "block_variance": np.nan}
+def _consistency(data: ImageData) -> Metrics:
+    found = dict.fromkeys(("nets.area", "samples.area", "block_variance"), np.nan)
     if data.low_res is not None:
         side = data.low_res.shape[0]
         for route, mean in (("nets", data.mean), ("samples", data.samples.mean)):

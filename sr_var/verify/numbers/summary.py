@@ -1,14 +1,13 @@
-"""The content of ``results.json``: all images together, with intervals and verdict.
+"""The content of `results.json`: all images together, with intervals and verdict.
 
 Fixed in size: neither pixels nor images are listed (but for the pixels of a scatter plot). Reads
-and writes nothing but the sampler's settings, for the cost; `show.terminal` says it in text.
+and writes nothing but the sampler's settings, for the cost; `show.tables` says it in text.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
@@ -29,19 +28,25 @@ from sr_var.verify.numbers.metrics import (
     ImageResult,
     Metrics,
     averages,
-    pooled_figures,
+    pooled_metrics,
 )
 from sr_var.verify.read.records import BudgetRow, Cost, cost
 
 MAX_SCATTER = 4000
-_OF_HISTOGRAMS = MappingProxyType({"ence": ence, "ause": ause})
-_OWN_SECTIONS = ("mean", "var", "high_res", "edges")
+_OF_HISTOGRAMS = (("ence", ence), ("ause", ause))
+# metrics of these sections are averaged over images as they are, where pooled ones do not go first
+_OWN_SECTIONS = ("mean.", "var.", "high_res.", "edges.")
 
 ByRoute: TypeAlias = dict[str, Metrics]
 
 
-class Summary(TypedDict, total=False):
-    """`results.json`; what it lacks is not shown. docs/file_formats.md lists the keys."""
+class _OfSome(TypedDict, total=False):
+    truth: TruthSection
+    budget: list[BudgetRow]  # the page's alone, from budget.json
+
+
+class Summary(_OfSome):
+    """`results.json`; docs/file_formats.md lists the keys."""
 
     num_images: int
     num_samples: int
@@ -53,17 +58,15 @@ class Summary(TypedDict, total=False):
     ceiling: Metrics
     calibration: ByRoute
     consistency: ByRoute
-    truth: TruthSection
     intervals: dict[str, list[float] | None]
     verdict: Verdict
     cost: Cost
     curves: dict[str, Curves]
     scatter: dict[str, list[float]]
-    budget: list[BudgetRow]  # the page's alone, from budget.json
 
 
 class Totals:
-    """Adds up what does not belong to one image, in the order of the images."""
+    """Add up what does not belong to one image, in the order of the images."""
 
     def __init__(self, seed: int) -> None:
         self._replicates = HistogramReplicates(seed)
@@ -71,7 +74,7 @@ class Totals:
         self._scatter: list[Array] = []
 
     def add(self, result: ImageResult) -> None:
-        """Takes in one image."""
+        """Take in one image."""
         assert result.histograms is not None
         for route, histograms in result.histograms.items():
             self.histograms[route].add(histograms)
@@ -79,13 +82,13 @@ class Totals:
         self._scatter.append(result.scatter)
 
     def intervals(self) -> dict[str, list[float] | None]:
-        """95 % intervals of the figures that are read off histograms."""
+        """95 % intervals of the metrics that are read off histograms."""
         return {
             f"calibration.{route}.{name}": percentile_interval(
-                self._replicates.replicates(route, figure), 0.95
+                self._replicates.replicates(route, metric), 0.95
             )
             for route in ROUTES
-            for name, figure in _OF_HISTOGRAMS.items()
+            for name, metric in _OF_HISTOGRAMS
         }
 
     def scatter(self) -> dict[str, list[float]]:
@@ -106,15 +109,18 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
     """All sections; docs/file_formats.md lists them."""
     names = [name for name in rows[0].means if all(name in row.means for row in rows)]
     means = {name: np.array([row.means[name] for row in rows]) for name in names}
-    found = pooled_figures({name: values.mean() for name, values in means.items()})
+    found = pooled_metrics({name: values.mean() for name, values in means.items()})
     pooled = {name: float(value) for name, value in found.items()}
-    replicates = _replicates(rows, means, flags.seed) if len(rows) > 1 else {}
+    own = [
+        {name: row.metrics[name] for name in rows[0].metrics if name.startswith(_OWN_SECTIONS)}
+        for row in rows
+    ]
+    replicates = _replicates(own, means, flags.seed) if len(rows) > 1 else {}
     intervals = {name: percentile_interval(values, 0.95) for name, values in replicates.items()}
     # pooled ones behind averages: a ratio of sums takes the place of a mean of ratios
-    sections = _nested({**_averages(rows), **pooled, **_of_all_pixels(rows, totals)})
+    sections = nested({**averages(own), **pooled, **_of_all_pixels(rows, totals)})
     if "truth" in sections:
-        text = truth_text(sections["truth"], flags.num_samples)
-        sections["truth"] = {**sections["truth"], "text": text}
+        sections["truth"]["text"] = truth_text(sections["truth"], flags.num_samples)
     result = {
         "num_images": len(rows),
         "num_samples": flags.num_samples,
@@ -129,40 +135,33 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
     return cast(Summary, result)
 
 
-def _averages(rows: Sequence[ImageResult]) -> dict[str, float]:
-    """Dotted name → mean over images, of the figures that each image has of its own."""
-    found = averages([_own(row) for row in rows])
-    return {f"{section}.{key}": value for section in found for key, value in found[section].items()}
-
-
-def _of_all_pixels(rows: Sequence[ImageResult], totals: Totals) -> dict[str, float]:
-    """Dotted name → figure, of the histograms of all images."""
-    found: dict[str, float] = {}
+def _of_all_pixels(rows: Sequence[ImageResult], totals: Totals) -> Metrics:
+    """Of the histograms of all images."""
+    found: Metrics = {}
     for route, sums in totals.histograms.items():
-        for name, figure in _OF_HISTOGRAMS.items():
-            found[f"calibration.{route}.{name}"] = figure(sums)
+        for name, metric in _OF_HISTOGRAMS:
+            found[f"calibration.{route}.{name}"] = metric(sums)
         num_floored = int(sum(row.means[f"{route}.num_floored"] for row in rows))
         found[f"calibration.{route}.num_floored"] = num_floored
     return found
 
 
-def _replicates(
-    rows: Sequence[ImageResult], means: Mapping[str, Array], seed: int
-) -> dict[str, Array]:
-    """Bootstrap replicates of averages and pooled figures by dotted name."""
+def _replicates(rows: Sequence[Metrics], means: Mapping[str, Array], seed: int) -> dict[str, Array]:
+    """Bootstrap replicates of averages and pooled metrics by dotted name."""
     own = {
-        f"own.{section}.{key}": np.array([row.figures[section][key] for row in rows])
-        for section, key in _own_keys(rows[0])
+        f"own.{name}": np.array([row[name] for row in rows])
+        for name in rows[0]
+        if ".num_" not in name
     }
 
-    def figures_of(part: Mapping[str, Array]) -> Mapping[str, Array]:
+    def metrics_of(part: Mapping[str, Array]) -> Mapping[str, Array]:
         kept = {name.removeprefix("own."): part[name] for name in own}
-        return {**kept, **pooled_figures({name: part[name] for name in means})}
+        return {**kept, **pooled_metrics({name: part[name] for name in means})}
 
-    return bootstrap({**means, **own}, figures_of, seed)
+    return bootstrap({**means, **own}, metrics_of, seed)
 
 
-def flat_figures(summary: Mapping[str, object]) -> dict[str, float]:
+def flat_metrics(summary: Mapping[str, object]) -> Metrics:
     """Dotted name → value, for TensorBoard, which has no place for infinity, lists and words."""
     skipped = ("intervals", "curves", "scatter", "verdict")
     return {
@@ -181,17 +180,7 @@ def _leaves(part: Mapping[str, object], prefix: str) -> Iterator[tuple[str, floa
             yield prefix + key, value
 
 
-def _own_keys(row: ImageResult) -> list[tuple[str, str]]:
-    own = _own(row)
-    return [(section, key) for section in own for key in own[section] if key[:4] != "num_"]
-
-
-def _own(row: ImageResult) -> dict[str, dict[str, float]]:
-    """The figures that are averaged over images as they are."""
-    return {section: row.figures[section] for section in _OWN_SECTIONS}
-
-
-def _nested(flat: Mapping[str, float]) -> dict[str, Any]:
+def nested(flat: Mapping[str, float]) -> dict[str, Any]:
     """Sections of sections from dotted names."""
     result: dict[str, Any] = {}
     for dotted, value in flat.items():

@@ -1,10 +1,14 @@
 """Everything about one image: the real picture, what the nets say, what the samples say.
 
-The samples are read by `reference`; their memory does not grow with their number.
+What the samples say is read from `moments.npz` or from the pictures. Memory does not grow with
+their number: each picture is decoded, added to exact sums of powers and forgotten.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 import os
 from dataclasses import dataclass
 
@@ -15,35 +19,41 @@ import torch
 from ddpm.sampling import SETTINGS_FILE
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.scripts import VerificationFlags
-from sr_var.results.folder import LOW_RES_FILE, is_known_input
-from sr_var.results.moments import Truth, block_means, load_truth
-from sr_var.verify.read.records import has_own_means
-from sr_var.verify.read.reference import load_reference, read_picture
-from utils.images.dataset import Entry
-from utils.images.files import (
-    center_crop_arr,
-    open_image,
-    read_crop,
-    resolve_image_path,
-    safe_join,
+from sr_var.results.folder import LOW_RES_FILE, is_known_input, sample_path
+from sr_var.results.moments import (
+    MOMENTS_FILE,
+    Array,
+    Truth,
+    block_means,
+    load_moments,
+    load_truth,
 )
-from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
-from utils.metrics import Moments
+from sr_var.verify.read.records import has_own_means
+from utils.images.dataset import Entry
+from utils.images.decode import BadImageError
+from utils.images.files import center_crop_arr, open_image, read_crop, resolve_image_path, safe_join
+from utils.images.pixels import PowerSums, bytes_to_image, image_to_255, to_hwc
+from utils.machine.threads import ordered_map
+from utils.metrics import WHITE, Moments
 from utils.process.errors import DataError
 from utils.untrusted.arrays import read_npy
 from utils.untrusted.pickles import load_array
 
-Array = npt.NDArray[np.float64]
+# even, so that a group begins with a sample of even index
+_PICTURES_AT_A_TIME = 14
+# of a picture, and of moments in float32
+_ROUNDING_255 = 0.51
 
 
 @dataclass(frozen=True)
 class ImageData:
     """Everything about one image, HWC float64 grey levels.
 
-    ``mean`` and ``variance`` are the nets', ``samples`` the reference; ``bilinear`` is the low-res
-    image upsampled, the baseline that a mean net must beat. What need not be known is None: X (the
-    block means of ``high_res``, (h, w, 3)); the variances of the samples of even and of odd index;
-    the samples' variance of their block means, (h, w, 3); the exact law.
+    `mean` and `variance` are the nets', `samples` the reference; `bilinear` is the low-res image
+    upsampled, the baseline that a mean net must beat. What need not be known is None: X (the block
+    means of `high_res`, (h, w, 3)); the unbiased variances of the samples of even and of odd index;
+    the samples' unbiased variance of their block means, (h, w, 3); the exact law. `is_float`:
+    whether the samples' moments are in float, not those of 8-bit pictures.
     """
 
     mean: Array
@@ -55,15 +65,11 @@ class ImageData:
     half_variances: tuple[Array, Array] | None = None
     block_variance: Array | None = None
     truth: Truth | None = None
+    is_float: bool = False
 
 
-def load_image_data(
-    entry: Entry, flags: VerificationFlags, *, num_threads: int = 1
-) -> tuple[ImageData, bool]:
-    """Read everything about one image; also say whether the reference is in float.
-
-    `num_threads` samples are decoded at a time.
-    """
+def load_image_data(entry: Entry, flags: VerificationFlags, *, num_threads: int = 1) -> ImageData:
+    """Read everything about one image; `num_threads` samples are decoded at a time."""
     size = flags.large_size
     sample_folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
     small_size = _small_size(sample_folder, size)
@@ -75,25 +81,26 @@ def load_image_data(
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
     _require(variance_path, "sr_var_test.py")
     variance = np.asarray(load_array(variance_path, shape=(size, size, 3)), np.float64)
-    high_res, _ = read_crop(  # (H, H, 3) uint8
+    picture, _ = read_crop(  # (H, H, 3) uint8
         resolve_image_path(flags.data_dir, entry.name),
         lambda image: center_crop_arr(image, size),
         apply_orientation=flags.apply_orientation,
     )
+    high_res = picture.astype(np.float64)
     data = ImageData(
         mean=mean,
         variance=variance,
         samples=reference.moments,
-        high_res=high_res.astype(np.float64),
-        bilinear=_bilinear(high_res, small_size),
-        low_res=block_means(high_res.astype(np.float64), small_size),
+        high_res=high_res,
+        bilinear=_bilinear(picture, small_size),
+        low_res=block_means(high_res, small_size),
         half_variances=reference.half_variances,
         block_variance=reference.block_variance,
         truth=load_truth(sample_folder, size),
+        is_float=reference.is_float,
     )
-    folders = sample_folder, net_folder
-    _require_same_image(data, flags, folders, has_moments=reference.is_float)
-    return data, reference.is_float
+    _require_same_image(data, flags, sample_folder, net_folder)
+    return data
 
 
 def _read_mean(folder: str, step: int, size: int) -> Array:
@@ -115,17 +122,16 @@ def _read_mean(folder: str, step: int, size: int) -> Array:
 
 
 def _require_same_image(
-    data: ImageData, flags: VerificationFlags, folders: tuple[str, str], *, has_moments: bool
+    data: ImageData, flags: VerificationFlags, sample_folder: str, net_folder: str
 ) -> None:
-    """Refuses results of another image than the real one of their name.
+    """Refuse results of another image than the real one of their name.
 
-    Of samples and of nets, whose `folders` these are, where a record says that this project made
-    them; of samples if they were counted as they were drawn (`has_moments`).
+    Where a record says that this project made them; samples if they were counted when drawn.
     """
     assert data.low_res is not None
-    of_samples, of_nets = (os.path.join(folder, LOW_RES_FILE) for folder in folders)
+    of_samples, of_nets = (os.path.join(f, LOW_RES_FILE) for f in (sample_folder, net_folder))
     is_own = os.path.exists(os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE))
-    if has_moments and is_own:
+    if data.is_float and is_own:
         is_known_input(of_samples, data.low_res)
     # the size that it was upsampled from is that of the samples
     if os.path.exists(of_samples) and has_own_means(flags):
@@ -149,3 +155,116 @@ def _bilinear(high_res_uint8: npt.NDArray[np.uint8], small_size: int) -> Array:
     image = bytes_to_image(torch.from_numpy(high_res_uint8.transpose(2, 0, 1).copy())[None])
     upsampled = bilinear_upsample(area_downsample(image, small_size), image.shape[-1])
     return to_hwc(image_to_255(upsampled[0])).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the samples of one image say, grey levels, as in `ImageData`.
+
+    `is_float`: whether the moments come from `moments.npz` rather than from 8-bit pictures.
+    """
+
+    moments: Moments
+    half_variances: tuple[Array, Array] | None
+    block_variance: Array | None
+    is_float: bool
+
+
+def load_reference(
+    folder: str, num_samples: int, size: int, small_size: int, *, num_threads: int = 1
+) -> Reference:
+    """The first `num_samples` samples of one image; float moments are preferred to pictures.
+
+    A moments file without halves is completed from the pictures where all of them are there.
+    `num_threads` pictures are decoded at a time.
+
+    Raises:
+        DataError: if samples are missing or of another size, or the moments those of others.
+    """
+    path = os.path.join(folder, MOMENTS_FILE)
+    stored = load_moments(path)
+    wanted = set(range(num_samples))
+    if stored is None or stored.moments is None or set(stored.indices) != wanted:
+        return _from_pictures(folder, num_samples, size, small_size, num_threads)
+    if stored.moments.mean.shape[:2] != (size, size):
+        raise _other_size(path, stored.moments.mean.shape, size)
+    for index in (0, num_samples - 1):
+        _require_counted(folder, index, stored.moments)
+    parts, block = stored.halves, stored.blocks
+    halves = parts and (parts[0].variance, parts[1].variance)
+    is_fit = block and block.count > 1 and block.mean.shape[:2] == (small_size, small_size)
+    blocks = block.variance if block and is_fit else None
+    has_pictures = all(os.path.exists(sample_path(folder, i)) for i in range(num_samples))
+    if (halves is None or blocks is None) and num_samples >= 4 and has_pictures:
+        pictures = _from_pictures(folder, num_samples, size, small_size, num_threads)
+        halves = pictures.half_variances if halves is None else halves
+        blocks = pictures.block_variance if blocks is None else blocks
+    return Reference(stored.moments, halves, blocks, True)
+
+
+def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
+    """One 8-bit picture, (size, size, 3).
+
+    Raises:
+        DataError: if it is damaged or of another size.
+    """
+    picture = np.asarray(open_image(path))
+    if picture.shape != (size, size, 3):
+        raise _other_size(path, picture.shape, size)
+    return picture
+
+
+def _require_counted(folder: str, index: int, moments: Moments) -> None:
+    """Refuse moments that cannot count the picture of a sample, if there is one.
+
+    Each of n values lies within s (n − 1)/√n of their mean, s² their unbiased variance (Samuelson,
+    "How deviant can you be?", 1968). Clipped pictures are held against the clipped mean.
+    """
+    path = sample_path(folder, index)
+    try:
+        picture = read_picture(path, len(moments.mean))
+    except (FileNotFoundError, NotADirectoryError, BadImageError):
+        return
+    deviation = np.abs(picture - np.clip(moments.mean, 0, WHITE))
+    largest = np.sqrt(moments.variance) * (moments.count - 1) / math.sqrt(moments.count)
+    if (deviation > largest + _ROUNDING_255).any():
+        raise DataError(
+            f"{os.path.join(folder, MOMENTS_FILE)} is of other samples than the pictures beside "
+            f"it: it cannot count {path}; delete it to have the pictures taken instead, or give "
+            "the folder of one sampler's results"
+        )
+
+
+def _other_size(path: str, shape: tuple[int, ...], size: int) -> DataError:
+    return DataError(
+        f"{path} is {shape[1]}×{shape[0]}, not --large_size {size}; give --large_size {shape[0]}, "
+        "or the folder of results of that size"
+    )
+
+
+def _from_pictures(
+    folder: str, num_samples: int, size: int, small_size: int, num_threads: int
+) -> Reference:
+    paths = [sample_path(folder, i) for i in range(num_samples)]
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {num_samples} samples are missing, the first is {missing[0]}; run "
+            "ddpm_sr_sample.py again, or lower --num_samples"
+        )
+    first = read_picture(paths[0], size)
+    even, odd, first_blocks = PowerSums(first), PowerSums(first), block_means(first, small_size)
+    total, squares = np.zeros_like(first_blocks), np.zeros_like(first_blocks)
+    pictures = ordered_map(functools.partial(read_picture, size=size), paths, num_threads)
+    while group := list(itertools.islice(pictures, _PICTURES_AT_A_TIME)):
+        even.add(group[::2])
+        odd.add(group[1::2])
+        for picture in group:
+            block = block_means(picture, small_size) - first_blocks
+            total += block
+            squares += block * block
+    block_variance = np.maximum(squares - total**2 / num_samples, 0) / (num_samples - 1)
+    half_variances = (even.variance, odd.variance) if odd.count > 1 else None
+    even.absorb(odd)
+    del odd
+    return Reference(even.moments(), half_variances, block_variance, False)

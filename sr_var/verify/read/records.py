@@ -12,8 +12,7 @@ from diffusion.spacing import space_timesteps
 from sr_var.base_dataset import load_entries
 from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import read_stamp, seconds_path, short, stamp_path
-from utils.files.identity import list_digest
-from utils.files.records import find_record, is_number
+from utils.files.records import find_record, is_number, list_digest
 from utils.machine.cost import seconds_per_item
 from utils.process.errors import DataError
 
@@ -22,7 +21,7 @@ Stamp = tuple[str, list[str]]
 
 
 class Origins(TypedDict):
-    """What figures of nets' results are about; None for results without a stamp."""
+    """What metrics of nets' results are about; None for results without a stamp."""
 
     mean_models: list[str] | None
     var_models: list[str] | None
@@ -62,20 +61,16 @@ ErrorInBudget: TypeAlias = Literal["relative_mse", "relative_var_error"]
 
 
 def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> None:
-    """Refuses a mean that the variance beside it was not made on.
+    """Refuse a mean that the variance beside it was not made on.
 
     A variance net sees a mean and is trained on its residuals, and a baseline gives both, so each
     variance goes with one mean. The exception is a variance on the average of the nets of all
-    folds: the mean is then that of one net of all images (docs/theory.md, section 4). Results
-    without a stamp, as other tools leave them, are taken as they are.
-
-    Args:
-        flags: where the results are.
-        log: receives a notice of that exception.
+    folds, of which `log` receives a notice: the mean is then that of one net of all images
+    (docs/theory.md, section 4). Results without a stamp, as other tools leave them, are taken as
+    they are.
     """
-    folder = flags.nets_dir
-    mean = _stamp(folder, "mean", flags.mean_model_step)
-    variance = _stamp(folder, "var", flags.var_model_step)
+    mean = _stamp(flags.nets_dir, "mean", flags.mean_model_step)
+    variance = _stamp(flags.nets_dir, "var", flags.var_model_step)
     if mean is None or variance is None:
         return
     (mean_path, (mean_digest, *_)), (variance_path, models) = mean, variance
@@ -98,7 +93,7 @@ def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> 
 
 
 def origins(flags: VerificationFlags) -> Origins:
-    """What figures of nets' results are about: their checkpoints and the list of images."""
+    """What metrics of nets' results are about: their checkpoints and the list of images."""
     mean = _stamp(flags.nets_dir, "mean", flags.mean_model_step)
     variance = _stamp(flags.nets_dir, "var", flags.var_model_step)
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
@@ -117,7 +112,8 @@ def has_own_means(flags: VerificationFlags) -> bool:
 
 def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
     """(path, digests) of the stamp of results; None if there is none."""
-    for path in (stamp_path(folder, one, step) for one in (kind, "baseline")):
+    for one in (kind, "baseline"):
+        path = stamp_path(folder, one, step)
         models = read_stamp(path, "delete it and run the test that wrote it again").models
         if models:
             return path, models
@@ -126,24 +122,19 @@ def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
 
 def require_same_orientation(flags: VerificationFlags) -> None:
     """Refuse results and samples of images that were read another way up than these are."""
-    folder, steps = flags.nets_dir, (flags.mean_model_step, flags.var_model_step)
-    kinds = zip(("mean", "var", "baseline"), (*steps, steps[0]), strict=True)
-    records = [stamp_path(folder, kind, step) for kind, step in kinds]
+    mean_step, var_step = flags.mean_model_step, flags.var_model_step
+    kinds = (("mean", mean_step), ("var", var_step), ("baseline", mean_step))
+    records = [stamp_path(flags.nets_dir, kind, step) for kind, step in kinds]
     for path in (*records, os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)):
-        made = _recorded_orientation(path)
-        if made not in (None, flags.apply_orientation):
+        record = find_record(path)  # whether it is whole does not matter here
+        if record is None or not {"models", "model_sha256"} & record.keys():
+            continue  # no network's
+        made = bool(record.get("apply_orientation"))
+        if made != flags.apply_orientation:
             raise DataError(
                 f"{path}: what lies there was made with --apply_orientation {made}, not "
                 f"{flags.apply_orientation}; give the same here, or name other folders"
             )
-
-
-def _recorded_orientation(path: str) -> bool | None:
-    """Whether a network's results are of turned images; None of what is no network's record."""
-    record = find_record(path)  # whether it is whole does not matter here
-    if record is None or not {"models", "model_sha256"} & record.keys():
-        return None
-    return bool(record.get("apply_orientation"))
 
 
 def cost(flags: VerificationFlags) -> Cost:
@@ -154,13 +145,13 @@ def cost(flags: VerificationFlags) -> Cost:
     """
     steps = num_steps(flags.ddpm_sr_output_dir)
     a_sample = seconds_per_item(os.path.join(flags.ddpm_sr_output_dir, SECONDS_FILE))
-    nets_dir, step = flags.nets_dir, flags.var_model_step
-    is_baseline = os.path.exists(stamp_path(nets_dir, "baseline", step))
-    kind = "baseline" if is_baseline else "var"
+    of = flags.nets_dir, flags.var_model_step
+    is_baseline = os.path.exists(stamp_path(of[0], "baseline", of[1]))
+    seconds = seconds_path(of[0], "baseline" if is_baseline else "var", of[1])
     return {
         "nets": {
             "evaluations_per_image": 1 if is_baseline else 2,
-            "seconds_per_image": seconds_per_item(seconds_path(nets_dir, kind, step)),
+            "seconds_per_image": seconds_per_item(seconds),
         },
         "samples": {
             "steps": steps,
@@ -185,13 +176,10 @@ def _num_steps(settings: dict[str, Any]) -> int:
 def read_budget(
     log_dir: str, of: Origins | None = None, log: Callable[[str], None] = print
 ) -> list[BudgetRow]:
-    """The rows that ``oracle_budget.py`` left in a folder; none if it did not run there.
+    """The rows that `oracle_budget.py` left in a folder; none if it did not run there.
 
-    Args:
-        log_dir: the folder.
-        of: :func:`origins` of what the rows are to be shown with; rows of other results are
-            left out. None takes them as they are.
-        log: receives a notice of rows that are left out.
+    `of` is that of what the rows are to be shown with (`origins`): rows of other results are left
+    out, which `log` is told. None takes them as they are.
     """
     path = os.path.join(log_dir, BUDGET_FILE)
     content = find_record(path, _rows)
@@ -211,5 +199,5 @@ def _rows(content: dict[str, Any]) -> list[BudgetRow]:
     return cast(list[BudgetRow], rows)
 
 
-def _is_row(row: object = None, **figures: object) -> bool:
-    return row is not None and all(value is None or is_number(value) for value in figures.values())
+def _is_row(row: object = None, **errors: object) -> bool:
+    return row is not None and all(value is None or is_number(value) for value in errors.values())

@@ -2,7 +2,7 @@
 
 Of an image stay a few hundred kB: three pictures in colour as WebP; and per colour channel two
 lossless pictures whose "colours" are maps (real value, mean of the nets, mean of the samples; std
-of the nets, std of the samples, coded by :func:`std_codes`) and one that holds the histograms.
+of the nets, std of the samples, coded by `std_codes`) and one that holds the histograms.
 Large images keep the maps of the green channel only, and histograms at a stride.
 """
 
@@ -22,7 +22,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from sr_var.results.folder import sample_path, to_grey_bytes
-from sr_var.verify.read.images import Array, ImageData
+from sr_var.results.moments import Array
+from sr_var.verify.read.images import ImageData
 from utils.images.files import open_image, safe_join
 from utils.process.errors import DataError
 
@@ -84,12 +85,10 @@ class GalleryContent(Layout):
 
 @dataclass
 class Gallery:
-    """What the page shows of each image; :meth:`add` one after the other until the page is full.
+    """What the page shows of each image; `add` one after the other until the page is full.
 
-    Args:
-        samples_dir: where the sampler wrote its pictures.
-        num_samples: per image, for the histograms.
-        log: is told of sample pictures that cannot be read.
+    The histograms are those of the pictures in `samples_dir`, `num_samples` an image; `log` is told
+    of those that cannot be read.
     """
 
     samples_dir: str
@@ -101,21 +100,16 @@ class Gallery:
     _shape: Layout | None = None
 
     def add(self, name: str, data: ImageData) -> None:
-        """Encodes one image, unless there is no room left."""
-        side = data.mean.shape[0]
+        """Encode one image, unless there is no room left."""
         if self._shape is None:
-            self._shape = layout(side)
-        if self._num_bytes > MAX_BYTES:
-            self.num_left_out += 1
-            return
-        samples = self._samples(name, side, self._shape["histogram_stride"])
-        image = encode_image(name, data, samples, self._shape)
-        size = _size(image)
-        if self._num_bytes + size > MAX_BYTES:
-            self._num_bytes, self.num_left_out = MAX_BYTES + 1, self.num_left_out + 1
-            return
-        self._num_bytes += size
-        self.images.append(image)
+            self._shape = layout(data.mean.shape[0])
+        if not self.num_left_out:
+            image = encode_image(name, data, self._samples(name, self._shape), self._shape)
+            self._num_bytes += _size(image)
+            if self._num_bytes <= MAX_BYTES:
+                self.images.append(image)
+                return
+        self.num_left_out += 1
 
     def content(self) -> GalleryContent:
         """The page's data: the images, of which there are some, and what is common to them."""
@@ -130,9 +124,10 @@ class Gallery:
             "images": self.images,
         }
 
-    def _samples(self, name: str, side: int, stride: int) -> Bytes | None:
+    def _samples(self, name: str, shape: Layout) -> Bytes | None:
         """(n, rows, columns, channels) of the kept pixels; None where pictures are missing."""
         folder, kept = safe_join(self.samples_dir, name), []
+        side, stride = shape["size"], shape["histogram_stride"]
         for index in range(self.num_samples):
             path = sample_path(folder, index)
             if not os.path.exists(path):
@@ -154,28 +149,20 @@ def layout(side: int) -> Layout:
     stride = math.ceil(side / MAX_MAP_SIDE)
     # a map's pixel always belongs to a block of whole map pixels
     per_block = 1 if is_small else math.ceil(side / stride / 64)
-    channels = range(3) if is_small else [_GREEN]
     return {
         "size": side,
         "stride": stride,
         "map_size": math.ceil(side / stride),
         "histogram_stride": stride * per_block,
-        "channels": [_CHANNELS[c] for c in channels],
+        "channels": list(_CHANNELS if is_small else _CHANNELS[_GREEN : _GREEN + 1]),
     }
 
 
 def encode_image(name: str, data: ImageData, samples: Bytes | None, shape: Layout) -> EncodedImage:
-    """One image as the page's script reads it; ``shape`` is what :func:`layout` says.
-
-    Args:
-        name: of the image.
-        data: its arrays.
-        samples: of the kept pixels, (n, rows, columns, 3).
-        shape: of the page.
-    """
+    """One image as the page's script reads it; `samples` are those of the kept pixels."""
     is_lossless = shape["size"] <= SMALL_SIDE
     pictures = (data.high_res, data.bilinear, data.mean)
-    channels = [_CHANNELS.index(channel) for channel in shape["channels"]]
+    channels = map(_CHANNELS.index, shape["channels"])
     return {
         "name": name,
         "pictures": [_webp(to_grey_bytes(picture), is_lossless) for picture in pictures],
@@ -198,9 +185,10 @@ def _encode_channel(
     histograms = None
     if samples is not None:
         step = shape["histogram_stride"] // stride
-        places = (slice(None, None, step), slice(None, None, step))
-        found = histogram_counts(samples[..., channel], means[2][places], codes[1][places], largest)
-        histograms = _webp(_side_by_side(found), True)
+        centre, spread = means[2][::step, ::step], codes[1][::step, ::step]
+        found = histogram_counts(samples[..., channel], centre, spread, largest)
+        # a bin's map beside the next, which packs well
+        histograms = _webp(np.concatenate(np.moveaxis(found, -1, 0), axis=1), True)
     return {
         "values": _webp(np.stack(means, axis=-1), True),
         "stds": _webp(np.stack([*codes, np.zeros_like(codes[0])], axis=-1), True),
@@ -218,20 +206,14 @@ def std_codes(std: Array, largest: float) -> Bytes:
 
 
 def histogram_counts(samples: Bytes, centre: Bytes, codes: Bytes, largest: float) -> Bytes:
-    """Counts of the samples of each pixel in ``NUM_BINS`` bins around their mean.
+    """Counts of the samples of each pixel in `NUM_BINS` bins around their mean.
 
-    Bins are ``width`` = max(1, ⌈0.4 std⌉) grey levels wide, so that whole levels fall into them and
+    Bins are `width` = max(1, ⌈0.4 std⌉) grey levels wide, so that whole levels fall into them and
     the outermost begin 2.6 stds or more from the mean; these also hold everything beyond. The first
     begins at mean − 7 width − ⌊width/2⌋. A script that knows the coded mean and std finds the same.
-
-    Args:
-        samples: (n, H, W) grey levels.
-        centre: (H, W), their mean, rounded.
-        codes: (H, W), of their std (:func:`std_codes`).
-        largest: std of code 255.
-
-    Returns:
-        (H, W, NUM_BINS), as shares of the fullest bin's 255 if there are more than 255 samples.
+    `samples` are (n, H, W) grey levels, `centre` (H, W) their rounded mean, `codes` those of their
+    std (`std_codes`). The counts, (H, W, NUM_BINS), are shares of the fullest bin's 255 if there
+    are more than 255 samples.
     """
     share = codes.astype(np.float64) / 255
     width = np.maximum(1, np.ceil(0.4 * largest * share * share)).astype(np.int64)
@@ -241,11 +223,6 @@ def histogram_counts(samples: Bytes, centre: Bytes, codes: Bytes, largest: float
     if len(samples) > 255:
         counts = np.rint(counts * 255 / np.maximum(counts.max(axis=-1, keepdims=True), 1))
     return counts.astype(np.uint8)
-
-
-def _side_by_side(counts: Bytes) -> Bytes:
-    """(H, W, bins) → (H, bins · W): a bin's map beside the next, which packs well."""
-    return np.concatenate([counts[..., k] for k in range(counts.shape[-1])], axis=1)
 
 
 def _webp(pixels: Bytes, is_lossless: bool) -> str:

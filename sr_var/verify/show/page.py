@@ -1,8 +1,4 @@
-"""Puts ``report.html`` together: headline, tables, plots, gallery; one file that needs no network.
-
-The parts are in `tables`, `plots` and `gallery`; what makes a page safe and readable is in
-`utils.report.html`.
-"""
+"""Puts `report.html` together: headline, tables, plots, gallery; one file that needs no network."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
 from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
-    FIGURE_LABELS,
+    METRIC_LABELS,
     comparison_table,
     headline,
     routes_table,
@@ -43,17 +39,7 @@ class _Content(GalleryContent):
 def write_report(
     log_dir: str, summary: Summary, rows: Sequence[ImageResult], gallery: Gallery
 ) -> str:
-    """Writes the page of a verification.
-
-    Args:
-        log_dir: folder, exists.
-        summary: the content of ``results.json``.
-        rows: every image's figures.
-        gallery: the images that are shown.
-
-    Returns:
-        its path.
-    """
+    """Write the page of a verification into a folder that exists; return its path."""
     path = os.path.join(log_dir, REPORT_FILE)
     write_text_atomic(path, report_page(summary, rows, gallery).render())
     return path
@@ -61,33 +47,29 @@ def write_report(
 
 def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery) -> Page:
     """The page, before it is text."""
-    sections = [Section("figures", "Figures", _tables(summary))]
-    drawn = plots(summary, [row.figures for row in rows])
-    if drawn is not None:
-        sections.append(Section("plots", "Plots", drawn))
+    sections = [
+        Section("figures", "Figures", _tables(summary)),
+        Section("plots", "Plots", plots(summary, [row.metrics for row in rows])),
+    ]
     data: dict[str, _Content] = {}
     if gallery.images:
-        content = _with_figures(gallery.content(), rows)
+        content = _with_metrics(gallery.content(), rows)
         data["gallery-data"] = content
         sections.append(Section("gallery", "Images", _gallery(content, gallery)))
     return Page(
         title="Super-resolution: nets against samples",
         lead=_lead(summary),
         sections=sections,
-        styles=[_asset("report.css")],
-        scripts=[_asset("report.js")] if data else [],
+        styles=[(_ASSETS / "report.css").read_text("utf-8")],
+        scripts=[(_ASSETS / "report.js").read_text("utf-8")] if data else [],
         data=data,
     )
 
 
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text("utf-8")
-
-
 def _lead(summary: Summary) -> Html:
     counts = (
-        f"{number(summary.get('num_images'))} images, {number(summary.get('num_samples'))} samples "
-        "each. Grey levels run from 0 to 255."
+        f"{number(summary['num_images'])} images, {number(summary['num_samples'])} samples each. "
+        "Grey levels run from 0 to 255."
     )
     sentences = [tag("p", sentence) for sentence in headline(summary)]
     box = tag("div", *sentences, class_="verdict", role="note", aria_label="Verdict")
@@ -99,22 +81,22 @@ def _tables(summary: Summary) -> Html:
         "The noise floor is what the exact mean and variance would show against this many samples: "
         "no net can be expected below it."
     )
-    verdicts = (verdict_table(summary), truth_table(summary))
-    figures_of_routes = (comparison_table(summary), routes_table(summary))
     return join(
-        tag("div", *verdicts, class_="tables") if any(verdicts) else None,
+        tag("div", verdict_table(summary), truth_table(summary), class_="tables"),
         tag("p", note, class_="note"),
-        tag("div", *figures_of_routes, class_="tables"),
+        tag("div", comparison_table(summary), routes_table(summary), class_="tables"),
     )
 
 
-def _with_figures(content: GalleryContent, rows: Sequence[ImageResult]) -> _Content:
+def _with_metrics(content: GalleryContent, rows: Sequence[ImageResult]) -> _Content:
     """The gallery's data with the metrics of its images, to sort by."""
-    by_name = {row.name: row.figures for row in rows}
-    keys = [(section, key) for section, part in rows[0].figures.items() for key in part]
-    labels = [FIGURE_LABELS.get(f"{s}.{k}", f"{s}: {k.replace('_', ' ')}") for s, k in keys]
+    by_name = {row.name: row.metrics for row in rows}
+    names = list(rows[0].metrics)
+    labels = [
+        METRIC_LABELS.get(name) or name.replace(".", ": ", 1).replace("_", " ") for name in names
+    ]
     images: list[EncodedImage] = [
-        {**image, "figures": [by_name[image["name"]].get(s, {}).get(k) for s, k in keys]}
+        {**image, "figures": [by_name[image["name"]].get(name) for name in names]}
         for image in content["images"]
     ]
     return {**content, "images": images, "figure_labels": labels}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 
@@ -13,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from sr_var.results.folder import to_grey_bytes
-from sr_var.verify.read.images import Array, ImageData
+from sr_var.results.moments import Array
+from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
-from utils.files.atomic import atomic_write, write_bytes_atomic
+from utils.files.atomic import atomic_write
 from utils.files.storage import flat_name, make_folder, tag_name
 from utils.images.files import write_png
 from utils.logger import RunLogger
@@ -35,12 +35,7 @@ _INCHES = 1.6
 
 
 def write_overview(path: str, images: Sequence[ImageData]) -> None:
-    """A row an image; the last three columns share one colour scale in grey levels.
-
-    Args:
-        path: of the PNG.
-        images: at least one.
-    """
+    """A row an image, at least one; the last three columns share one scale in grey levels."""
     # a figure of its own, not pyplot's: no global state, no display
     figure = Figure(figsize=(6 * _INCHES + 0.9, len(images) * _INCHES + 0.3), layout="constrained")
     axes = figure.subplots(len(images), len(_TITLES), squeeze=False)
@@ -58,9 +53,8 @@ def write_overview(path: str, images: Sequence[ImageData]) -> None:
         axis.set_title(title, fontsize=9)
     assert shown is not None
     figure.colorbar(shown, ax=axes[:, -1], label="grey levels", shrink=0.9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_bytes_atomic(path, buffer.getvalue())
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
 
 
 def top_of_scale(maps: Sequence[Array]) -> float:
@@ -114,12 +108,11 @@ def draw_budget(path: str, rows: Sequence[BudgetRow]) -> None:
         names = [row["row"] for row in rows]
         for ax, (key, title) in zip(axes, parts, strict=True):
             values = [100 * max(row[key] or 0.0, 0.0) for row in rows]
-            bars = ax.barh(names, values, color="#3b6fb6")
             labels = [
-                f"{value:.2g}" if row[key] is not None else ""
+                "" if row[key] is None else f"{value:.2g}"
                 for row, value in zip(rows, values, strict=True)
             ]
-            ax.bar_label(bars, labels, padding=3)
+            ax.bar_label(ax.barh(names, values, color="#3b6fb6"), labels, padding=3)
             ax.set_xscale("symlog", linthresh=0.1)
             ax.set_xlim(0, 4 * max(*values, 0.1))
             ax.set_title(title, fontsize=9)

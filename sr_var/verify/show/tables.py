@@ -1,77 +1,136 @@
-"""The page's words and tables: which metric is called what, and the sentence at the top.
-
-Takes the content of `results.json` and leaves out what it lacks.
-"""
+"""The words and tables of a verification and an error budget, printed and on the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 
+from sr_var.verify.numbers.floors import TruthSection
+from sr_var.verify.numbers.intervals import VerdictOfPart
 from sr_var.verify.numbers.summary import Summary
-from utils.report.html import Child, Html, Rows, join, number, table, tag
+from sr_var.verify.read.records import BudgetRow
+from utils.report import html
+from utils.report.html import Html, Rows, join, number, tag
 
-# (section, key, label, key of the noise floor)
-COMPARISONS: dict[str, Sequence[tuple[str, str, str, str]]] = {
+_WIDTH = 100
+# nets, samples
+_Names = tuple[str, str]
+
+
+def _of_both(section: str, name: str) -> _Names:
+    """Dotted names of a metric that both routes have."""
+    return f"{section}.nets.{name}", f"{section}.samples.{name}"
+
+
+def _calibrated(name: str) -> _Names:
+    return _of_both("calibration", name)
+
+
+# label, then dotted names: nets, samples, noise floor; the interval is that of the nets
+_ROWS: tuple[tuple[str, str, str, str], ...] = (
+    ("mean of the nets against that of the samples", "", "", ""),
+    ("  mse, grey levels²", "mean.mse", "", "mean.floor_mse"),
+    ("  mse / variance, floor subtracted", "mean.relative_mse", "", ""),
+    ("  psnr, dB", "mean.psnr", "", ""),
+    ("  nmse", "mean.nmse", "", ""),
+    ("variance of the nets against that of the samples", "", "", ""),
+    ("  var error, grey levels²", "var.var_error", "", "var.floor_var_error"),
+    ("  std error, grey levels", "var.std_error", "", "var.floor_std_error"),
+    ("  relative rms error, floor subtracted", "var.relative_rms_error", "", ""),
+    ("  relative bias", "var.relative_bias", "", ""),
+    ("  mean std, grey levels", "var.mean_std_net", "var.mean_std_samples", ""),
+    ("  correlation of the two std maps", "var.correlation", "", ""),
+    ("  of the variances; reliability", "ceiling.correlation", "ceiling.reliability", ""),
+    ("  the same, disattenuated", "ceiling.disattenuated", "", ""),
+    ("against the real high-res image", "", "", ""),
+    ("  psnr, dB", "high_res.psnr_net", "high_res.psnr_samples", ""),
+    ("  psnr of bilinear upsampling, dB", "high_res.psnr_bilinear", "", ""),
+    ("  mean of error² / variance", *_calibrated("z2"), ""),
+    ("  negative log-likelihood", *_calibrated("nll"), ""),
+    ("  inside the 68 % interval", *_calibrated("coverage_68"), ""),
+    ("  inside the 95 % interval", *_calibrated("coverage_95"), ""),
+    ("  90 % interval score, grey levels", *_calibrated("interval_score_90"), ""),
+    ("  calibration error of the std (ENCE)", *_calibrated("ence"), ""),
+    ("  sparsification error (AUSE)", *_calibrated("ause"), ""),
+    ("consistency with the low-res image, grey levels", "", "", ""),
+    ("  rms of area(mean) − X", "consistency.nets.mean_rms", "consistency.samples.mean_rms", ""),
+    ("  std of block means", "", "consistency.samples.block_mean_std", ""),
+    ("std of the nets at edges, grey levels", "edges.std_at_edges", "", ""),
+    ("std of the nets on flat ground, grey levels", "edges.std_on_flat", "", ""),
+    ("network evaluations per image", *_of_both("cost", "evaluations_per_image"), ""),
+    ("seconds per image", *_of_both("cost", "seconds_per_image"), ""),
+)
+
+
+# (dotted name, label, dotted name of the noise floor)
+_COMPARISONS: dict[str, Sequence[tuple[str, str, str]]] = {
     "mean of the nets against the mean of the samples": (
-        ("mean", "mse", "mean squared error, grey levels²", "floor_mse"),
-        ("mean", "corrected_mse", "the same less its noise floor, grey levels²", ""),
-        ("mean", "relative_mse", "the latter over the samples' variance", ""),
-        ("mean", "psnr", "PSNR, dB", ""),
-        ("mean", "nmse", "normalised squared error", ""),
+        ("mean.mse", "mean squared error, grey levels²", "mean.floor_mse"),
+        ("mean.corrected_mse", "the same less its noise floor, grey levels²", ""),
+        ("mean.relative_mse", "the latter over the samples' variance", ""),
+        ("mean.psnr", "PSNR, dB", ""),
+        ("mean.nmse", "normalised squared error", ""),
     ),
     "variance of the nets against that of the samples": (
-        ("var", "var_error", "mean |difference| of the variances, grey levels²", "floor_var_error"),
-        ("var", "std_error", "mean |difference| of the stds, grey levels", "floor_std_error"),
-        ("var", "relative_rms_error", "relative rms error less its noise floor", ""),
-        ("var", "relative_bias", "relative bias", ""),
-        ("var", "correlation", "correlation of the std maps", ""),
-        ("ceiling", "correlation", "correlation of the variance maps", ""),
-        ("ceiling", "reliability", "reliability of the samples' variance", ""),
-        ("ceiling", "disattenuated", "correlation without the samples' noise", ""),
-        ("var", "num_negative", "negative variances, set to 0", ""),
+        (
+            "var.var_error",
+            "mean |difference| of the variances, grey levels²",
+            "var.floor_var_error",
+        ),
+        ("var.std_error", "mean |difference| of the stds, grey levels", "var.floor_std_error"),
+        ("var.relative_rms_error", "relative rms error less its noise floor", ""),
+        ("var.relative_bias", "relative bias", ""),
+        ("var.correlation", "correlation of the std maps", ""),
+        ("ceiling.correlation", "correlation of the variance maps", ""),
+        ("ceiling.reliability", "reliability of the samples' variance", ""),
+        ("ceiling.disattenuated", "correlation without the samples' noise", ""),
+        ("var.num_negative", "negative variances, set to 0", ""),
     ),
 }
 
-# (label, dotted name for the nets, for the samples, what it should be)
-ROUTES: dict[str, Sequence[tuple[str, str, str, str]]] = {
+# (label, dotted names, what it should be; {} stands for the PSNR of bilinear upsampling)
+_OF_ROUTES: dict[str, Sequence[tuple[str, _Names, str]]] = {
     "against the real image": (
-        ("PSNR, dB", "high_res.psnr_net", "high_res.psnr_samples", "high"),
-        ("mean |error|, grey levels", "high_res.mean_abs_error_net", "", "low"),
+        ("PSNR, dB", ("high_res.psnr_net", "high_res.psnr_samples"), "above {}, bilinear"),
+        ("mean |error|, grey levels", ("high_res.mean_abs_error_net", ""), "low"),
     ),
     "how much std is predicted": (
-        ("mean std, grey levels", "var.mean_std_net", "var.mean_std_samples", "alike"),
-        ("at edges, grey levels", "edges.std_at_edges", "", ""),
-        ("on flat ground, grey levels", "edges.std_on_flat", "", ""),
+        ("mean std, grey levels", ("var.mean_std_net", "var.mean_std_samples"), "alike"),
+        ("at edges, grey levels", ("edges.std_at_edges", ""), ""),
+        ("on flat ground, grey levels", ("edges.std_on_flat", ""), ""),
     ),
     "calibration against the real image": (
-        ("mean squared z-score", ".z2", ".z2", "1"),
-        ("negative log-likelihood, nats", ".nll", ".nll", "low"),
-        ("coverage of the 50 % interval", ".coverage_50", ".coverage_50", "0.50"),
-        ("coverage of the 68 % interval", ".coverage_68", ".coverage_68", "0.68"),
-        ("coverage of the 90 % interval", ".coverage_90", ".coverage_90", "0.90"),
-        ("coverage of the 95 % interval", ".coverage_95", ".coverage_95", "0.95"),
-        ("expected normalised calibration error", ".ence", ".ence", "0"),
-        ("sharpness: mean std, grey levels", ".sharpness_mean_std", ".sharpness_mean_std", "low"),
-        ("interval score at 90 %, grey levels", ".interval_score_90", ".interval_score_90", "low"),
-        ("area under the sparsification error", ".ause", ".ause", "0"),
+        ("mean squared z-score", _calibrated("z2"), "1"),
+        ("negative log-likelihood, nats", _calibrated("nll"), "low"),
+        *(
+            (f"coverage of the {p} % interval", _calibrated(f"coverage_{p}"), f"0.{p}")
+            for p in (50, 68, 90, 95)
+        ),
+        ("expected normalised calibration error", _calibrated("ence"), "0"),
+        ("sharpness: mean std, grey levels", _calibrated("sharpness_mean_std"), "low"),
+        ("interval score at 90 %, grey levels", _calibrated("interval_score_90"), "low"),
+        ("area under the sparsification error", _calibrated("ause"), "0"),
     ),
     "consistency with the low-res image": (
-        ("rms of the block means, grey levels", "nets.mean_rms", "samples.mean_rms", "0"),
-        ("std of the block means, grey levels", "", "samples.block_mean_std", "0"),
+        ("rms of the block means, grey levels", _of_both("consistency", "mean_rms"), "0"),
+        ("std of the block means, grey levels", ("", "consistency.samples.block_mean_std"), "0"),
     ),
     "cost": (
-        ("network evaluations per image", ".evaluations_per_image", ".evaluations_per_image", ""),
-        ("seconds per image", ".seconds_per_image", ".seconds_per_image", ""),
+        ("network evaluations per image", _of_both("cost", "evaluations_per_image"), ""),
+        ("seconds per image", _of_both("cost", "seconds_per_image"), ""),
     ),
 }
-_SECTION_OF_GROUP = {
-    "calibration against the real image": "calibration",
-    "consistency with the low-res image": "consistency",
-    "cost": "cost",
-}
-# what a sorted gallery can be sorted by; other figures of an image go by their dotted name
-FIGURE_LABELS = {
-    **{f"{s}.{k}": label for part in COMPARISONS.values() for s, k, label, _ in part},
+_TILES = (
+    ("mean.relative_mse", "error of the mean, over the variance", "0 is perfect"),
+    ("var.correlation", "correlation of the std maps", "1 is perfect, without noise"),
+    ("ceiling.disattenuated", "the same without the samples' noise", "1 is perfect"),
+    ("calibration.nets.z2", "mean squared z-score of the nets", "1 is calibrated"),
+    ("calibration.nets.coverage_90", "real pixels in the nets' 90 % interval", "0.90 wanted"),
+)
+# what a sorted gallery can be sorted by; other metrics of an image go by their dotted name
+METRIC_LABELS = {
+    **{name: label for part in _COMPARISONS.values() for name, label, _ in part},
     "mean.corrected_mse": "squared error of the mean less its noise floor, grey levels²",
     "mean.relative_mse": "squared error of the mean over the samples' variance",
     "mean.mse": "mean squared error of the mean, grey levels²",
@@ -99,166 +158,165 @@ def look_up(summary: Summary, name: str) -> object:
     return value
 
 
-def with_interval(summary: Summary, name: str) -> Html:
-    """A value with its 95 % interval, if there is one, in small."""
-    shown = number(look_up(summary, name))
-    interval = interval_text((summary.get("intervals") or {}).get(name))
-    return join(shown, tag("small", f" {interval}") if interval else None)
+def text_table(summary: Summary) -> str:
+    """The headline metrics as text, at most 100 columns wide, and the verdicts below.
+
+    The noise floor is what perfect nets would show against this many samples; the interval is the
+    95 % bootstrap interval over images of the first column.
+    """
+    head = f"{summary['num_images']} images, {summary['num_samples']} samples each"
+    lines = [f"{head:<44}{'nets':>10}{'samples':>10}{'floor':>9}   {'nets, 95 %'}"]
+    for label, nets, samples, floor in _ROWS:
+        cells = [_shown(summary, name) for name in (nets, samples, floor)]
+        interval = summary["intervals"].get(nets)
+        shown = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+        lines.append(f"{label:<44}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}   {shown}".rstrip())
+    negative = int(summary["var"]["num_negative"])
+    lines.append(f"negative variances set to 0: {negative}")
+    lines += textwrap.wrap(summary["verdict"]["text"], _WIDTH)
+    if "truth" in summary:
+        lines += _truth_lines(summary["truth"])
+    return "\n".join(lines)
 
 
-def interval_text(interval: object) -> str:
-    """``[low, high]`` as people read it; empty where there is none."""
-    if not isinstance(interval, (list, tuple)) or len(interval) != 2:
+def _truth_lines(truth: TruthSection) -> list[str]:
+    lines = [f"{'against the exact law':<44}{'nets':>10}{'samples':>10}{'expected':>9}"]
+    routes = (truth["nets"], truth["samples"], truth["expected"])
+    for label, key in (
+        ("  mean: squared error / variance", "relative_mse"),
+        ("  variance: mean relative error", "relative_var_error"),
+        ("  variance: relative bias", "var_bias"),
+    ):
+        cells = [f"{route[key]:.4g}" for route in routes]
+        lines.append(f"{label:<44}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}")
+    return [*lines, *textwrap.wrap(truth["text"], _WIDTH)]
+
+
+def _shown(summary: Summary, name: str) -> str:
+    if not name:
         return ""
-    return f"{number(interval[0], 3)} to {number(interval[1], 3)}"
+    value = look_up(summary, name)
+    is_known = isinstance(value, (int, float)) and not math.isnan(value)
+    return f"{value:.4g}" if is_known else "?"
+
+
+def budget_text(rows: Sequence[BudgetRow]) -> str:
+    """The rows of an error budget as text."""
+    head = f"{'':<42}{'mean: error²':>14}{'variance: error':>17}{'bias':>9}"
+    units = f"{'':<42}{'/ mean var':>14}{'rms, relative':>17}"
+    lines = [head, units]
+    for row in rows:
+        errors = (row["relative_mse"], row["relative_var_error"], row["var_bias"])
+        cells = ["" if error is None else f"{100 * error:.2f} %" for error in errors]
+        lines.append(f"{row['row']:<42}{cells[0]:>14}{cells[1]:>17}{cells[2]:>9}".rstrip())
+    return "\n".join(lines)
 
 
 def headline(summary: Summary) -> list[str]:
-    """The verdict in words: the given one, else a sentence made of the figures."""
-    given = [look_up(summary, f"{part}.text") for part in ("verdict", "truth")]
-    sentences = [text for text in given if isinstance(text, str) and text]
-    if sentences:
-        return sentences
-    relative = look_up(summary, "mean.relative_mse")
-    share = 100 * relative if isinstance(relative, (int, float)) else None
-    return [
-        f"On {number(summary.get('num_images'))} images with "
-        f"{number(summary.get('num_samples'))} samples each, the squared error of the mean net, "
-        f"less the samples' own noise, is {number(share, 3)} % of the samples' variance; the std "
-        f"of the variance net is off by {number(look_up(summary, 'var.std_error'), 3)} grey levels "
-        f"on average where noise alone would give "
-        f"{number(look_up(summary, 'var.floor_std_error'), 3)}, and the two std maps correlate "
-        f"with {number(look_up(summary, 'var.correlation'), 3)}."
-    ]
+    """The verdict in words."""
+    said = [summary["verdict"]["text"]]
+    return [*said, summary["truth"]["text"]] if "truth" in summary else said
 
 
 def tiles(summary: Summary) -> Html:
-    """The few figures that say most, in large."""
-    wanted = (
-        ("mean.relative_mse", "error of the mean, over the variance", "0 is perfect"),
-        ("var.correlation", "correlation of the std maps", "1 is perfect, without noise"),
-        ("ceiling.disattenuated", "the same without the samples' noise", "1 is perfect"),
-        ("calibration.nets.z2", "mean squared z-score of the nets", "1 is calibrated"),
-        ("calibration.nets.coverage_90", "real pixels in the nets' 90 % interval", "0.90 wanted"),
-        ("high_res.psnr_net", "PSNR of the mean net, dB", ""),
-        ("cost.nets.evaluations_per_image", "evaluations per image, nets", ""),
-    )
-    items: list[Html] = []
-    for name, label, remark in wanted:
-        value = look_up(summary, name)
-        if value is None or (name == "high_res.psnr_net" and len(items) > 4):
-            continue
-        if name.startswith("high_res"):
-            bilinear = number(look_up(summary, "high_res.psnr_bilinear"))
-            remark = f"bilinear upsampling: {bilinear}"
-        elif name.startswith("cost"):
-            samples = look_up(summary, "cost.samples.evaluations_per_image")
-            remark = "" if samples is None else f"samples: {number(samples)}"
-        big = tag("dd", number(value, 3), tag("small", remark))
-        items.append(tag("div", tag("dt", label), big))
+    """The few metrics that say most, in large."""
+    samples = look_up(summary, "cost.samples.evaluations_per_image")
+    remark = "" if samples is None else f"samples: {number(samples)}"
+    cost = ("cost.nets.evaluations_per_image", "evaluations per image, nets", remark)
+    items = [
+        tag(
+            "div",
+            tag("dt", label),
+            tag("dd", number(look_up(summary, name), 3), tag("small", said)),
+        )
+        for name, label, said in (*_TILES, cost)
+    ]
     return tag("dl", *items, class_="tiles")
 
 
-def verdict_table(summary: Summary) -> Html | None:
+def verdict_table(summary: Summary) -> Html:
     """Verdict, value and interval of mean, variance and bias (90 %: of a test of equivalence)."""
-    rows: list[Sequence[Child]] = []
-    for label in ("mean", "variance", "bias"):
-        part = look_up(summary, f"verdict.{label}")
-        if isinstance(part, Mapping):
-            interval = interval_text(part.get("interval")) or "–"
-            said = str(part.get("verdict") or "–").replace("_", " ")
-            rows.append([label, said, number(part.get("value")), interval])
-    if not rows:
-        return None
-    margin = look_up(summary, "verdict.margin")
-    caption = "Verdict" if margin is None else f"Verdict, within a margin of {number(margin)}"
-    return table(caption, ["", "verdict", "value", "90 % interval"], [Rows("", rows)])
+    verdict = summary["verdict"]
+    parts: dict[str, VerdictOfPart] = {
+        "mean": verdict["mean"],
+        "variance": verdict["variance"],
+        "bias": verdict["bias"],
+    }
+    rows = [
+        [
+            label,
+            (part["verdict"] or "–").replace("_", " "),
+            number(part["value"]),
+            _interval(part["interval"]) or "–",
+        ]
+        for label, part in parts.items()
+    ]
+    caption = f"Verdict, within a margin of {number(verdict['margin'])}"
+    return html.table(caption, ["", "verdict", "value", "90 % interval"], [Rows("", rows)])
 
 
 def truth_table(summary: Summary) -> Html | None:
     """Nets and samples against the known law, where the data have one."""
-    routes = {
-        name: _flat(look_up(summary, f"truth.{name}")) for name in ("nets", "samples", "expected")
-    }
-    keys = list(dict.fromkeys(key for part in routes.values() for key in part))
-    if not keys:
+    if "truth" not in summary:
         return None
-    rows = [[_words(key), *(number(part.get(key)) for part in routes.values())] for key in keys]
-    return table("Against the exact law", ["", *routes], [Rows("", rows)])
-
-
-def _flat(part: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(part, Mapping):
-        return {} if part is None else {prefix: part}
-    found: dict[str, object] = {}
-    for key, value in part.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace(".", ": ") or "value"
+    truth = summary["truth"]
+    routes = {"nets": truth["nets"], "samples": truth["samples"], "expected": truth["expected"]}
+    rows = [
+        [key.replace("_", " "), *(number(part[key]) for part in routes.values())]
+        for key in truth["nets"]
+    ]
+    return html.table("Against the exact law", ["", *routes], [Rows("", rows)])
 
 
 def comparison_table(summary: Summary) -> Html:
     """Nets against samples: value, 95 % interval, and what perfect nets would show."""
+    intervals = summary["intervals"]
     groups = []
-    intervals = summary.get("intervals") or {}
-    for heading, rows in COMPARISONS.items():
-        lines: list[Sequence[Child]] = []
-        for section, key, label, floor in rows:
-            part = summary.get(section)
-            if not isinstance(part, Mapping) or key not in part:
-                continue
-            interval = interval_text(intervals.get(f"{section}.{key}"))
-            floor_text = number(part.get(floor)) if floor else ""
-            lines.append([label, number(part[key]), *([interval] if intervals else []), floor_text])
-        if lines:
-            groups.append(Rows(heading, lines))
+    for heading, rows in _COMPARISONS.items():
+        lines = []
+        for name, label, floor in rows:
+            interval = [_interval(intervals.get(name))] if intervals else []
+            floor_text = number(look_up(summary, floor)) if floor else ""
+            lines.append([label, number(look_up(summary, name)), *interval, floor_text])
+        groups.append(Rows(heading, lines))
     head = ["figure", "value", *(["95 % interval"] if intervals else []), "noise floor"]
-    return table("Nets against samples", head, groups)
+    return html.table("Nets against samples", head, groups)
 
 
 def routes_table(summary: Summary) -> Html:
     """What each route says on its own: the two nets, and the moments of the samples."""
+    bilinear = number(look_up(summary, "high_res.psnr_bilinear"))
     groups = []
-    for heading, rows in ROUTES.items():
-        section = _SECTION_OF_GROUP.get(heading)
-        lines: list[Sequence[Child]] = []
-        for label, nets, samples, wanted in rows:
-            names = [_route_name(section, "nets", nets), _route_name(section, "samples", samples)]
-            if all(look_up(summary, name) is None for name in names):
-                continue
-            cells = [with_interval(summary, name) if name else None for name in names]
-            lines.append([label, *cells, wanted])
-        if heading == "against the real image" and lines:
-            bilinear = number(look_up(summary, "high_res.psnr_bilinear"))
-            lines[0] = [*lines[0][:3], f"above {bilinear}, bilinear"]
-        if lines:
-            groups.append(Rows(heading, lines))
-    head = ["figure", "nets", "samples", "wanted"]
-    small = " (small: 95 % intervals)" if summary.get("intervals") else ""
-    return table(f"The two routes to mean and variance{small}", head, groups)
-
-
-def _route_name(section: str | None, route: str, name: str) -> str:
-    if section is None or not name:
-        return name
-    return f"{section}.{route}{name}" if name.startswith(".") else f"{section}.{name}"
-
-
-def budget_table(summary: Summary) -> Html | None:
-    """Where the error comes from, cause by cause."""
-    budget = summary.get("budget")
-    if not budget:
-        return None
-    rows = [
-        [
-            str(row.get("row", "")),
-            number(row.get("relative_mse")),
-            number(row.get("relative_var_error")),
+    for heading, rows in _OF_ROUTES.items():
+        lines = [
+            [label, *_cells(summary, names), wanted.format(bilinear)]
+            for label, names, wanted in rows
+            if any(look_up(summary, name) is not None for name in names)
         ]
-        for row in budget
+        groups.append(Rows(heading, lines))
+    head = ["figure", "nets", "samples", "wanted"]
+    small = " (small: 95 % intervals)" if summary["intervals"] else ""
+    return html.table(f"The two routes to mean and variance{small}", head, groups)
+
+
+def _cells(summary: Summary, names: _Names) -> Iterator[Html | None]:
+    """Values with their 95 % intervals, where there are any, in small."""
+    for name in names:
+        interval = _interval(summary["intervals"].get(name))
+        small = tag("small", f" {interval}") if interval else None
+        yield join(number(look_up(summary, name)), small) if name else None
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    """`[low, high]` as people read it; empty where there is none."""
+    return "" if interval is None else f"{number(interval[0], 3)} to {number(interval[1], 3)}"
+
+
+def budget_table(rows: Sequence[BudgetRow]) -> Html:
+    """Where the error comes from, cause by cause."""
+    lines = [
+        [row["row"], number(row.get("relative_mse")), number(row.get("relative_var_error"))]
+        for row in rows
     ]
     head = ["cause", "error of the mean, over the variance", "relative error of the variance"]
-    return table("Error budget", head, [Rows("", rows)])
+    return html.table("Error budget", head, [Rows("", lines)])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers.cifar import read_cifar10
+from image_ddpm.importers.sources import read_cifar10
 from tests.image_ddpm.importers.archives import (
     BATCHES,
     CIFAR_FOLDER,

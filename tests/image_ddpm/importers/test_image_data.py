@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers import job as image_sources
 from image_ddpm.importers import writer as image_writer
 from image_ddpm.importers.flags import ImportFlags
 from image_ddpm.importers.items import ImageSource, Item, read_digits
@@ -101,7 +100,7 @@ def test_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_signal_gives_exit_code_75(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[int] = []
     source = ImageSource(_items(300, loaded, stop_at=1), 300)
-    monkeypatch.setattr(image_sources, "read_digits", lambda side: source)
+    monkeypatch.setattr(image_writer, "read_digits", lambda side: source)
     outcome = run("image_data", _argv(tmp_path))
     assert outcome.code == 75 and "run again" in outcome.out
 
@@ -117,7 +116,7 @@ def test_stop_is_heard_while_nothing_new_is_found(tmp_path: Path) -> None:
     writer = ImageWriter(_flags(tmp_path), print)
     with pytest.raises(StopRequested):
         writer.write(ImageSource(items(), 1000))
-    assert writer.tally.num_kept < 300
+    assert writer.counts["kept"] < 300
 
 
 def test_second_run_writes_nothing_and_missing_files_come_back(tmp_path: Path) -> None:

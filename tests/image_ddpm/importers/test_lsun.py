@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers import lsun as lsun_files
+from image_ddpm.importers import sources as lsun_files
 from tests.image_ddpm.importers.archives import image_bytes
 from tests.reliability.extent import extent
 from tests.reliability.mutations import mutate

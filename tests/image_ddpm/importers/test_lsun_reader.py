@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from image_ddpm.importers.lsun import read_lsun
+from image_ddpm.importers.sources import read_lsun
 from tests.image_ddpm.importers.archives import image_bytes
 from tests.tiny import run, words
 from utils.process.errors import DataError

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from image_ddpm.quality.distances import feature_statistics
-from image_ddpm.quality.feature_files import FeatureSet, read_input, save_features, statistics_of
-from image_ddpm.quality.image_sets import ImageSet, choose
+from image_ddpm.quality.inputs import (
+    FeatureSet,
+    ImageSet,
+    choose,
+    read_input,
+    save_features,
+    statistics_of,
+)
 from tests.image_ddpm.quality.sets import pictures, write_folder, write_samples
 from utils.process.errors import DataError
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-import image_ddpm.quality.metrics
+import image_ddpm.quality.evaluation
 from image_ddpm.quality.distances import feature_statistics, frechet_distance
 from image_ddpm.quality.features import pixel_features
-from image_ddpm.quality.image_sets import ImageSet
+from image_ddpm.quality.inputs import ImageSet
 from models.cnn import SmallCNN
 from tests.image_ddpm.quality.sets import Pictures, pictures, write_folder, write_samples
 from tests.tiny import Outcome, done, run, save_weights, tree, words
@@ -171,7 +171,7 @@ def test_a_dry_run_writes_nothing_and_says_what_it_will_cost(
 def test_a_signal_ends_it_with_75_and_no_results(
     flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    owner: Any = ImageSet if place == "picture" else image_ddpm.quality.metrics
+    owner: Any = ImageSet if place == "picture" else image_ddpm.quality.evaluation
     real = getattr(owner, place)
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.quality.feature_files import read_input
-from image_ddpm.quality.image_sets import ImageSet, folder_set, require_pairs
+from image_ddpm.quality.inputs import ImageSet, folder_set, read_input, require_pairs
 from tests.image_ddpm.quality.sets import pictures, write_folder
 from utils.images.decode import MAX_PIXELS
 from utils.images.files import open_image

@@ -25,7 +25,7 @@ from sr_var.verify.numbers.budget import (
     var_net_errors,
 )
 from sr_var.verify.read.records import read_budget
-from sr_var.verify.show.terminal import budget_table
+from sr_var.verify.show.tables import budget_text
 from tests.tiny import done, run, words, write_photos
 from utils.metrics import Moments
 from utils.script_util import defaults
@@ -145,7 +145,7 @@ def test_the_script_prints_and_draws_the_rows(files: dict[str, Path], tmp_path: 
     assert abs(rows["sampler with the trained denoiser"]["var_bias"]) < 0.05
     noise = rows[f"Monte-Carlo noise of {NUM_SAMPLES} exact samples"]
     assert noise["relative_mse"] == pytest.approx(1 / NUM_SAMPLES)
-    assert budget_table(list(rows.values())) in outcome.out
+    assert budget_text(list(rows.values())) in outcome.out
     assert Image.open(tmp_path / "budget.png").size[0] == 1200
 
 
@@ -204,7 +204,6 @@ def test_a_dry_run_writes_nothing(files: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_defaults_of_the_budget_are_flags_of_the_verification_and_more() -> None:
-    from sr_var.flags.oracle import BudgetFlags
-    from sr_var.flags.scripts import VerificationFlags
+    from sr_var.flags.scripts import BudgetFlags, VerificationFlags
 
     assert set(defaults(VerificationFlags)) < set(defaults(BudgetFlags))

@@ -16,7 +16,7 @@ from sr_var.verify.numbers.metrics import (
     compare_variance,
     compare_with_truth,
     edge_contrast,
-    image_figures,
+    image_metrics,
 )
 from sr_var.verify.read.images import ImageData
 from utils.metrics import Moments
@@ -157,11 +157,11 @@ def test_std_at_edges_is_told_from_std_on_flat_ground() -> None:
 
 
 def test_averages_are_over_images_and_counts_are_summed() -> None:
-    rows = [image_figures(_data([10, 20, 30, 40], mean, -1.0)) for mean in (25.0, 27.0, 31.0)]
+    rows = [image_metrics(_data([10, 20, 30, 40], mean, -1.0)) for mean in (25.0, 27.0, 31.0)]
     summary = averages(rows)
-    assert summary["mean"]["mse"] == pytest.approx((0 + 4 + 36) / 3)
-    assert summary["var"]["num_negative"] == 3 * 6 * 6 * 3
-    assert set(summary) == {"mean", "var", "high_res", "edges"}
+    assert summary["mean.mse"] == pytest.approx((0 + 4 + 36) / 3)
+    assert summary["var.num_negative"] == 3 * 6 * 6 * 3
+    assert {name.partition(".")[0] for name in summary} == {"mean", "var", "high_res", "edges"}
 
 
 def _from_known_law(n: int, seed: int, size: int = 48) -> tuple[ImageData, Array]:

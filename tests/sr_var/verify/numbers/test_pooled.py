@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sr_var.verify.numbers.metrics import (
     correlation,
     image_means,
-    pooled_figures,
+    pooled_metrics,
     signed_root,
 )
 from sr_var.verify.read.images import ImageData
@@ -41,7 +41,7 @@ def _known_law(n: int, seed: int = 0) -> tuple[ImageData, Array]:
 
 
 def _figures(data: ImageData) -> dict[str, float]:
-    return {name: float(value) for name, value in pooled_figures(image_means(data)[0]).items()}
+    return {name: float(value) for name, value in pooled_metrics(image_means(data)[0]).items()}
 
 
 @pytest.mark.parametrize("n", [4, 20, 100])
@@ -141,9 +141,9 @@ def test_negative_square_keeps_its_sign_in_the_root() -> None:
 def test_figures_of_replicates_are_those_of_each() -> None:
     rows = [image_means(_known_law(8, seed)[0])[0] for seed in range(3)]
     stacked = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    together = pooled_figures(stacked)
+    together = pooled_metrics(stacked)
     for i, row in enumerate(rows):
-        for name, value in pooled_figures(row).items():
+        for name, value in pooled_metrics(row).items():
             assert together[name][i] == pytest.approx(float(value), nan_ok=True), name
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sr_var.verify.numbers.calibration import ause, calibrate, ence
-from sr_var.verify.numbers.summary import flat_figures, scatter_per_image
+from sr_var.verify.numbers.summary import flat_metrics, scatter_per_image
 from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import SHAPE, Results, flat
 from utils.logger import RunLogger
@@ -216,4 +216,4 @@ def test_tensorboard_gets_scalars_only() -> None:
         "intervals": {"mean.mse": [0, 1]},
     }
     expected = {"mean.mse": 1.0, "calibration.nets.z2": 2.0, "truth.nets.var_bias": 0.1}
-    assert flat_figures(summary) == expected
+    assert flat_metrics(summary) == expected

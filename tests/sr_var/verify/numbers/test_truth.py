@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_var.results.moments import Truth
-from sr_var.verify.numbers.floors import truth_figures, truth_means, truth_text
+from sr_var.verify.numbers.floors import truth_means, truth_metrics, truth_text
 from utils.metrics import Moments
 
 Array = NDArray[np.float64]
@@ -24,7 +24,7 @@ def test_figures_against_the_exact_law_have_their_closed_forms() -> None:
     variance = np.full(SHAPE, 25.0)
     variance[:4] = -1.0
     samples = np.full(SHAPE, 101.0), np.full(SHAPE, 9.0)
-    figures = truth_figures(truth_means(truth, (np.full(SHAPE, 102.0), variance), samples, 100))
+    figures = truth_metrics(truth_means(truth, (np.full(SHAPE, 102.0), variance), samples, 100))
     found = {name.removeprefix("truth."): float(value) for name, value in figures.items()}
     assert found["nets.relative_mse"] == pytest.approx(4 / 16)
     assert found["nets.relative_var_error"] == pytest.approx((16 + 9) / 2 / 16)
@@ -57,7 +57,7 @@ def test_exact_samples_show_what_is_expected_of_them(p: float) -> None:
     drawn = Moments.from_samples(sign + s * rng.standard_normal((n, *shape)))
     truth = Truth(*(np.full(shape, value) for value in (mean, v, fourth)))
     samples = drawn.mean, drawn.variance
-    figures = truth_figures(truth_means(truth, samples, samples, n))
+    figures = truth_metrics(truth_means(truth, samples, samples, n))
     keys = ("relative_mse", "relative_var_error", "relative_rms_error", "var_error", "std_error")
     for key in keys:
         found, expected = (float(figures[f"truth.{r}.{key}"]) for r in ("samples", "expected"))
@@ -70,7 +70,7 @@ def test_pixels_without_spread_have_no_relative_error() -> None:
     truth = Truth(np.zeros(SHAPE), v, 3 * v**2)
     variance = np.full(SHAPE, 20.0)
     nets = np.zeros(SHAPE), variance
-    figures = truth_figures(truth_means(truth, nets, nets, 10))
+    figures = truth_metrics(truth_means(truth, nets, nets, 10))
     assert float(figures["truth.nets.relative_var_error"]) == pytest.approx(0.25)
     assert all(math.isfinite(float(value)) for value in figures.values())
 

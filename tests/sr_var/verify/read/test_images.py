@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_var.verify.read.images import load_image_data
-from sr_var.verify.read.reference import reference_moments
+from sr_var.verify.read.images import load_image_data, load_reference
 from sr_var.verify.run import verify_image, verify_images
 from tests.sr_var.hand_made import (
     MEAN_STEP,
@@ -28,10 +27,17 @@ from tests.sr_var.hand_made import (
 )
 from tests.tiny import tree
 from utils.images.dataset import Entry
+from utils.metrics import Moments
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle, load_array
 
 A = Entry("a.png", 0)
+
+
+def reference_moments(folder: str, num_samples: int, side: int) -> tuple[Moments, bool]:
+    """What the samples say, and whether in float."""
+    found = load_reference(folder, num_samples, side, side)
+    return found.moments, found.is_float
 
 
 @pytest.fixture
@@ -161,23 +167,23 @@ def test_figures_of_hand_made_results_have_their_closed_forms(results: Results) 
     assert [result.is_float for result in found] == [True, True, False]
     assert [result.data is not None for result in found] == [True, False, False]
     k2 = 500 / 3
-    figures = [result.figures for result in found]
-    assert [f["mean"]["mse"] for f in figures] == pytest.approx([0.0, 4.0, 36.0], abs=1e-9)
-    assert [f["var"]["var_error"] for f in figures] == pytest.approx([k2 - 64, k2, 0], abs=2e-5)
-    assert [f["var"]["std_error"] for f in figures] == pytest.approx(
+    figures = [result.metrics for result in found]
+    assert [f["mean.mse"] for f in figures] == pytest.approx([0.0, 4.0, 36.0], abs=1e-9)
+    assert [f["var.var_error"] for f in figures] == pytest.approx([k2 - 64, k2, 0], abs=2e-5)
+    assert [f["var.std_error"] for f in figures] == pytest.approx(
         [math.sqrt(k2) - 8, math.sqrt(k2), 0], abs=1e-5
     )
-    assert [f["var"]["num_negative"] for f in figures] == [0, 192, 0]
-    assert figures[1]["high_res"]["psnr_net"] == pytest.approx(10 * math.log10(255**2 / 73**2))
-    assert figures[1]["high_res"]["psnr_bilinear"] > 100  # a flat photograph
+    assert [f["var.num_negative"] for f in figures] == [0, 192, 0]
+    assert figures[1]["high_res.psnr_net"] == pytest.approx(10 * math.log10(255**2 / 73**2))
+    assert figures[1]["high_res.psnr_bilinear"] > 100  # a flat photograph
 
 
 def test_float_mean_is_preferred_to_its_picture(results: Results) -> None:
     folder = results.add_nets("a.png", flat(25.4), flat(1.0))
-    data, _ = load_image_data(A, results.flags(num_samples=4))
+    data = load_image_data(A, results.flags(num_samples=4))
     np.testing.assert_allclose(data.mean, 25.4, rtol=1e-6)
     os.remove(folder / f"high_res_mean_{MEAN_STEP}.npy")
-    data, _ = load_image_data(A, results.flags(num_samples=4))
+    data = load_image_data(A, results.flags(num_samples=4))
     assert np.all(data.mean == 25.0)
 
 
@@ -192,7 +198,7 @@ def test_bilinear_baseline_has_the_factor_of_the_conditioning_image(results: Res
         else:
             Image.fromarray(np.zeros((small_size, small_size, 3), np.uint8)).save(low_res_path)
         blocks = np.arange(SIZE).reshape(num_blocks, -1).mean(axis=1) * 20
-        data, _ = load_image_data(A, results.flags(num_samples=4))
+        data = load_image_data(A, results.flags(num_samples=4))
         assert data.bilinear[0, 0, 0] == pytest.approx(blocks[0], abs=1e-4)
         assert data.bilinear[0, -1, 0] == pytest.approx(blocks[-1], abs=1e-4)
 

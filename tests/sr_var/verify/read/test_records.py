@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_var.flags.oracle import BudgetFlags
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.scripts import BudgetFlags, VerificationFlags
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.read.images import load_image_data
 from sr_var.verify.read.records import cost, num_steps
@@ -124,7 +123,7 @@ def test_nets_that_saw_a_low_res_image_of_another_size_are_refused(results: Resu
     step[:, SIZE // 2 :] = 100
     Image.fromarray(step).save(results.root / "images" / "a.png")
     _stamp(results, "mean", MEAN_STEP, ONE)
-    data, _ = load_image_data(A, results.flags(num_samples=4))
+    data = load_image_data(A, results.flags(num_samples=4))
     picture = Image.fromarray(np.rint(data.bilinear).astype(np.uint8))
     picture.save(results.root / "nets" / "a.png" / "low_res.png")
     load_image_data(A, results.flags(num_samples=4))

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sr_var.results.moments import MeanVariance, SampleMoments, block_means, load_moments
-from sr_var.verify.read.reference import load_reference
+from sr_var.verify.read.images import load_reference
 from tests.sr_var.hand_made import SHAPE, SIZE, Results
 from utils.metrics import Moments
 from utils.process.errors import DataError

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_var.verify.numbers.metrics import averages, image_figures
+from sr_var.verify.numbers.metrics import averages, image_metrics
+from sr_var.verify.numbers.summary import nested
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.show.gallery import Gallery
 from tests.tiny import photo
@@ -26,11 +27,11 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class NamedFigures:
+class NamedMetrics:
     """What the page asks of an image's result."""
 
     name: str
-    figures: dict[str, dict[str, float]]
+    metrics: dict[str, float]
 
 
 def image_data(
@@ -71,7 +72,7 @@ def write_samples(folder: Path, name: str, samples: NDArray[np.uint8]) -> None:
 
 def made_up(
     folder: Path, names: list[str], *, side: int, num_samples: int
-) -> tuple[dict[str, Any], list[NamedFigures], Gallery]:
+) -> tuple[dict[str, Any], list[NamedMetrics], Gallery]:
     """Summary, rows and gallery of photographs that nobody took; all but the last have samples."""
     gallery = Gallery(str(folder), num_samples, print)
     rows = []
@@ -83,10 +84,15 @@ def made_up(
         if name == HOSTILE:
             name += UNPRINTABLE
             gallery.images[-1]["name"] = name
-        rows.append(NamedFigures(name, image_figures(data)))
-    figures = averages([row.figures for row in rows])
-    summary = {"num_images": len(rows), "num_samples": num_samples, **figures}
-    return summary, rows, gallery
+        rows.append(NamedMetrics(name, image_metrics(data)))
+    return summary_of(rows, num_samples), rows, gallery
+
+
+def summary_of(rows: list[NamedMetrics], num_samples: int) -> dict[str, Any]:
+    """A summary with what every verification has: neither an exact law nor an error budget."""
+    found = nested(averages([row.metrics for row in rows]))
+    further = {k: v for k, v in further_sections().items() if k not in ("truth", "budget")}
+    return {"num_images": len(rows), "num_samples": num_samples, **found, **further}
 
 
 def _curves(bias: float) -> dict[str, Any]:
@@ -130,7 +136,7 @@ _VERDICT = (
 
 
 def further_sections() -> dict[str, Any]:
-    """Every optional section, with values of a plausible size."""
+    """Every section that is none of averages over images, with values of a plausible size."""
     rng = np.random.default_rng(0)
     std = rng.gamma(2.0, 4.0, 2000)
     noisy = std * np.exp(rng.normal(0, 0.12, 2000))

@@ -1,1 +1,0 @@
-"""Kernels that networks use on a CPU."""

@@ -26,7 +26,7 @@ from utils.files.records import Identity, differences, made_with
 from utils.files.storage import is_file
 from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
-from utils.script_util import FlagValues, defaults, flags_of, free_flags
+from utils.script_util import FlagValues, defaults, flags_of, free_flags, with_values
 from utils.untrusted.pickle_machine import brief
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
@@ -266,5 +266,5 @@ def _follow_net(
         path_flag="--log_dir" if "log_dir" in args.given_flags else "",
     )
     start = replace(start, manifest={"network": {"flags": flags}}, is_in_charge=True)
-    args = argparse.Namespace(**{**vars(args), "notices": notices})
+    args = with_values(args, notices=notices)
     return follow_checkpoint(args, start, flags_of(flags_class))

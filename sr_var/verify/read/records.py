@@ -200,4 +200,6 @@ def _rows(content: dict[str, Any]) -> list[BudgetRow]:
 
 
 def _is_row(row: object = None, **errors: object) -> bool:
-    return row is not None and all(value is None or is_number(value) for value in errors.values())
+    return isinstance(row, str) and all(
+        value is None or is_number(value) for value in errors.values()
+    )

@@ -13,7 +13,7 @@ from PIL import Image
 from sr_var.flags.scripts import BudgetFlags, VerificationFlags
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.read.images import load_image_data
-from sr_var.verify.read.records import cost, num_steps
+from sr_var.verify.read.records import cost, num_steps, read_budget
 from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import MEAN_STEP, SIZE, VAR_STEP, Results, make_results
 from tests.tiny import tree
@@ -171,3 +171,9 @@ def test_cost_in_seconds_is_what_the_runs_left(tmp_path: Path) -> None:
     assert found["nets"] == {"evaluations_per_image": 2, "seconds_per_image": 0.125}
     (tmp_path / f".baseline_{flags.var_model_step}.json").write_text("{}")
     assert cost(flags)["nets"] == {"evaluations_per_image": 1, "seconds_per_image": 0.0625}
+
+
+def test_row_of_a_budget_without_a_name_is_left_out(tmp_path: Path) -> None:
+    rows = [{"row": 0.5, "relative_mse": 0.1}, {"row": "mean net", "relative_mse": 0.1}]
+    (tmp_path / "budget.json").write_text(json.dumps({"budget": rows}))
+    assert [row["row"] for row in read_budget(str(tmp_path))] == ["mean net"]

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the U-Net and of the noise-aware classifier: defaults and validation."""
+"""Hyper-parameters of the networks for images, the smallest one apart: defaults and validation."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ class UNetConfig:
         resblock_updown: resample inside residual blocks.
         use_new_attention_order: split queries, keys and values before heads.
         predict_residual: the output is added to the (upsampled) input image.
+        consistent: the output is projected so that its block means are the low-res image.
         last_layer_type: map applied to the variance net's output.
 
     Raises:
@@ -98,6 +99,7 @@ class UNetConfig:
     resblock_updown: bool = False
     use_new_attention_order: bool = False
     predict_residual: bool = False
+    consistent: bool = False
     last_layer_type: str = "none"
 
     def __post_init__(self) -> None:
@@ -181,9 +183,7 @@ class UNetConfig:
             raise ValueError(f"--dropout {self.dropout}: give a probability in [0, 1)")
         if self.dims not in (1, 2, 3):
             raise ValueError(f"--dims {self.dims}: choose 1, 2 or 3")
-        if self.last_layer_type not in LAST_LAYER_TYPES:
-            choices = ", ".join(LAST_LAYER_TYPES)
-            raise ValueError(f"--last_layer_type {self.last_layer_type!r}: choose one of {choices}")
+        _check_last_layer(self.last_layer_type)
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 True and --use_bf16 True exclude each other: set only one")
 
@@ -317,6 +317,7 @@ _UNUSED_FIELDS = (
     "num_classes",
     "num_heads_upsample",
     "predict_residual",
+    "consistent",
     "last_layer_type",
 )
 
@@ -373,3 +374,58 @@ class EncoderConfig:
     def bottom_side(self) -> int:
         """Side of the bottleneck, in places, for images of `image_size` pixels."""
         return self.unet.image_size // self.unet.downsample_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubpixelConfig:
+    """Everything that determines the parameters and the arithmetic of a sub-pixel network.
+
+    Attributes:
+        factor: high-res pixels along the side of a low-res one.
+        model_channels: width of the body.
+        num_res_blocks: residual blocks of the body.
+        in_channels: channels of one input image.
+        out_channels: channels of the output.
+        consistent: the mean is projected so that its block means are the low-res image.
+        last_layer_type: map applied to the variance net's output.
+
+    Raises:
+        ValueError: a field is out of range, or fields contradict each other.
+    """
+
+    factor: int
+    model_channels: int = 128
+    num_res_blocks: int = 2
+    in_channels: int = 3
+    out_channels: int = 3
+    consistent: bool = False
+    last_layer_type: str = "none"
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        for name in ("model_channels", "num_res_blocks", "in_channels", "out_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: give a positive integer")
+        if self.factor < 1:
+            raise ValueError(f"a factor of {self.factor} between the sizes: give 1 or more")
+        _check_last_layer(self.last_layer_type)
+        most = (self.model_channels, self.out_channels * self.factor**2)
+        if max(most) > _MOST_CHANNELS or self.num_res_blocks > _MOST_RES_BLOCKS:
+            raise ValueError(
+                f"--model_channels {self.model_channels}, --num_res_blocks {self.num_res_blocks} "
+                f"and a factor of {self.factor}: give at most {_MOST_CHANNELS} channels in a layer "
+                f"and {_MOST_RES_BLOCKS} blocks"
+            )
+        about = 18 * self.num_res_blocks * self.model_channels**2
+        if about > _MOST_PARAMETERS:
+            raise ValueError(
+                f"--num_res_blocks {self.num_res_blocks} and --model_channels "
+                f"{self.model_channels} make about {about:.0e} parameters, more than "
+                f"{_MOST_PARAMETERS:.0e}: lower one of them"
+            )
+
+
+def _check_last_layer(kind: str) -> None:
+    if kind not in LAST_LAYER_TYPES:
+        choices = ", ".join(LAST_LAYER_TYPES)
+        raise ValueError(f"--last_layer_type {kind!r}: choose one of {choices}")

@@ -129,6 +129,62 @@ def resize_linear(image: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(image, size, mode=_LINEAR_MODES[len(size) - 1], align_corners=False)
 
 
+def repeat_blocks(low_res: Tensor, factor: int) -> Tensor:
+    """Return (N, C, f·h, f·w): every pixel of `low_res` (N, C, h, w) as a block of f×f."""
+    return F.interpolate(low_res, scale_factor=float(factor), mode="nearest")
+
+
+def project(image: Tensor, low_res: Tensor) -> Tensor:
+    """Return the image nearest to `image`, in squared error, whose block means are `low_res`.
+
+    m + repeat(x − area(m)): the orthogonal projection onto {m : area(m) = x}. E[Y | X = x] lies in
+    that set, since the area mean is linear, so that no estimate of it gets worse
+    (docs/theory.md, section 6).
+
+    Args:
+        image: m, (N, C, f·h, f·w).
+        low_res: x, (N, C, h, w).
+
+    Raises:
+        ValueError: the sides of `image` are not a multiple, the same for both, of those of
+            `low_res`.
+    """
+    factor = image.shape[-1] // low_res.shape[-1]
+    if [factor * side for side in low_res.shape[2:]] != list(image.shape[2:]):
+        raise ValueError(
+            f"an image of {tuple(image.shape[2:])} has no block means of {tuple(low_res.shape[2:])}"
+        )
+    return image + repeat_blocks(low_res - F.avg_pool2d(image, factor), factor)
+
+
+def smooth_base(low_res: Tensor, factor: int) -> Tensor:
+    """Return the bilinear upsampling of `low_res`, projected onto its block means (`project`).
+
+    Args:
+        low_res: (N, C, h, w).
+        factor: f ≥ 1.
+
+    Returns:
+        (N, C, f·h, f·w).
+    """
+    height, width = low_res.shape[2:]
+    return project(resize_linear(low_res, (factor * height, factor * width)), low_res)
+
+
+def last_layer(output: Tensor, kind: str) -> Tensor:
+    """Return `output` as positive numbers by exp, sigmoid (below 1) or softplus; as it is by none.
+
+    Args:
+        output: of any shape.
+        kind: one of `models.config.LAST_LAYER_TYPES`.
+    """
+    if kind == "exp":
+        return output.exp()
+    if kind == "sigmoid":
+        return output.sigmoid()
+    return F.softplus(output) if kind == "softplus" else output
+
+
 def zero_module(module: ModuleT) -> ModuleT:
     """Set the parameters of a freshly built module to zero and return it."""
     with torch.no_grad():

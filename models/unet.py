@@ -19,6 +19,8 @@ from models.layers import (
     GroupNorm32,
     SiLUInPlace,
     conv_nd,
+    last_layer,
+    project,
     resize_linear,
     zero_module,
 )
@@ -126,10 +128,21 @@ class UNetModel(UNetBase):
             )
         super().__init__(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, out_channels, H, W) for an image `x` (N, in_channels, H, W) in [-1, 1]."""
-        output = self._run(x)
-        return x + output if self.config.predict_residual else output
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Return an image (N, out_channels, *size).
+
+        Args:
+            x: (N, in_channels, h, w) in [-1, 1].
+            size: to which `x` is upsampled bilinearly before all else; None: `x` has it already.
+
+        Raises:
+            ValueError: the net is `consistent`, and `size` is no multiple of that of `x`.
+        """
+        upsampled = x if size is None else resize_linear(x, size)
+        output = self._run(upsampled)
+        if self.config.predict_residual:
+            output = upsampled + output
+        return project(output, x) if self.config.consistent else output
 
 
 class VarianceModel(UNetBase):
@@ -142,24 +155,20 @@ class VarianceModel(UNetBase):
     num_input_images = 2
     has_last_layer = True
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mean: Tensor | None = None) -> Tensor:
         """Return variances.
 
         Args:
-            x: (N, 2 * in_channels, H, W), the upsampled low-res image and the predicted mean,
-                both in [-1, 1].
+            x: (N, in_channels, h, w), the low-res image in [-1, 1]; at the size of `mean` it is
+                used as it is. Without `mean` the two side by side, (N, 2 * in_channels, H, W).
+            mean: (N, in_channels, H, W), the predicted mean.
 
         Returns:
             (N, out_channels, H, W), in the squared unit of the images.
         """
-        output = self._run(x)
-        if self.config.last_layer_type == "exp":
-            return output.exp()
-        if self.config.last_layer_type == "sigmoid":
-            return output.sigmoid()
-        if self.config.last_layer_type == "softplus":
-            return F.softplus(output)
-        return output
+        if mean is not None:
+            x = torch.cat([resize_linear(x, tuple(mean.shape[2:])), mean.to(x.dtype)], dim=1)
+        return last_layer(self._run(x), self.config.last_layer_type)
 
 
 class TimeConditionedBase(UNetBase):

@@ -1,0 +1,175 @@
+"""The sub-pixel network: what a new one returns, consistency, windows, precision, names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.config import SubpixelConfig
+from models.layers import project, smooth_base
+from models.subpixel import SubpixelBase, SubpixelModel, SubpixelVarianceModel
+
+
+def _image(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def _filled(net: SubpixelBase) -> SubpixelBase:
+    """The net with weights that are not zero anywhere."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(0, 0.1, generator=generator)
+    return net.eval()
+
+
+def _mean_net(factor: int = 4, **more: object) -> SubpixelModel:
+    config = SubpixelConfig(factor=factor, model_channels=8, num_res_blocks=2, **more)  # type: ignore[arg-type]
+    net = SubpixelModel(config)
+    _filled(net)
+    return net
+
+
+def _variance_net(factor: int = 4, last_layer_type: str = "softplus") -> SubpixelVarianceModel:
+    config = SubpixelConfig(
+        factor=factor, model_channels=8, num_res_blocks=2, last_layer_type=last_layer_type
+    )
+    net = SubpixelVarianceModel(config)
+    _filled(net)
+    return net
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+def test_smooth_base_keeps_the_block_means(factor: int) -> None:
+    low_res = _image(2, 3, 5, 7)
+    base = smooth_base(low_res, factor)
+    assert base.shape == (2, 3, 5 * factor, 7 * factor)
+    torch.testing.assert_close(F.avg_pool2d(base, factor), low_res, atol=1e-6, rtol=0)
+
+
+def test_projection_is_the_nearest_image_with_these_block_means() -> None:
+    image, low_res = _image(1, 3, 8, 8), _image(1, 3, 2, 2, seed=1)
+    found = project(image, low_res)
+    # any other such image differs from it by something of block mean 0, to which image - found,
+    # constant on blocks, is orthogonal
+    other = project(_image(1, 3, 8, 8, seed=2), low_res)
+    assert torch.sum((image - found) * (other - found)).abs() < 1e-5
+    assert torch.sum((image - found) ** 2) < torch.sum((image - other) ** 2)
+    torch.testing.assert_close(project(found, low_res), found)
+
+
+def test_projection_refuses_sizes_without_blocks() -> None:
+    with pytest.raises(ValueError, match=r"\(8, 9\)"):
+        project(_image(1, 3, 8, 9), _image(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_new_mean_net_is_the_smooth_base(factor: int) -> None:
+    net = SubpixelModel(SubpixelConfig(factor=factor, model_channels=8))
+    low_res = _image(2, 3, 6, 5)
+    torch.testing.assert_close(net(low_res), smooth_base(low_res, factor))
+
+
+def test_new_variance_net_is_that_of_zero() -> None:
+    net = SubpixelVarianceModel(SubpixelConfig(factor=2, last_layer_type="softplus"))
+    variance = net(_image(1, 3, 4, 4), _image(1, 3, 8, 8))
+    torch.testing.assert_close(variance, torch.full((1, 3, 8, 8), 2.0).log())
+
+
+def test_consistent_mean_has_the_low_res_image_as_block_means() -> None:
+    low_res = _image(2, 3, 6, 5)
+    free, kept = _mean_net(), _mean_net(consistent=True)
+    assert (F.avg_pool2d(free(low_res), 4) - low_res).abs().max() > 0.01
+    torch.testing.assert_close(F.avg_pool2d(kept(low_res), 4), low_res, atol=1e-6, rtol=0)
+
+
+def test_output_depends_on_a_window_of_the_input() -> None:
+    mean_net, variance_net = _mean_net(), _variance_net()
+    low_res = _image(1, 3, 32, 32)
+    reach = mean_net.reach
+    changed = low_res.clone()
+    changed[..., 16, 16] += 1.0
+    rows = (mean_net(changed) - mean_net(low_res)).abs().amax(dim=(0, 1, 3)).nonzero().flatten()
+    assert rows.min() // 4 == 16 - reach and rows.max() // 4 == 16 + reach
+    mean = mean_net(low_res)
+    cut = slice(4, 28)
+    tile = mean_net(low_res[..., cut, cut])
+    inner = slice(4 * reach, -4 * reach)
+    whole = mean[..., 16:112, 16:112]
+    torch.testing.assert_close(tile[..., inner, inner], whole[..., inner, inner])
+    variance = variance_net(low_res, mean)[..., 16:112, 16:112]
+    tile = variance_net(low_res[..., cut, cut], whole)
+    torch.testing.assert_close(tile[..., inner, inner], variance[..., inner, inner])
+
+
+def test_every_parameter_has_a_gradient() -> None:
+    mean_net, variance_net = _mean_net(consistent=True), _variance_net()
+    low_res = _image(2, 3, 6, 5)
+    mean = mean_net(low_res)
+    (mean.square().mean() + variance_net(low_res, mean).mean()).backward()  # type: ignore[no-untyped-call]
+    for net in (mean_net, variance_net):
+        for name, parameter in net.named_parameters():
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_half_precision_casts_all_but_the_last_convolution() -> None:
+    net, low_res = _mean_net(), _image(1, 3, 6, 5)
+    exact = net(low_res)
+    net.convert_torso(torch.bfloat16)
+    kinds = {name: parameter.dtype for name, parameter in net.named_parameters()}
+    assert {kind for name, kind in kinds.items() if name.startswith("out.")} == {torch.float32}
+    assert {kind for name, kind in kinds.items() if name[:3] != "out"} == {torch.bfloat16}
+    rounded = net(low_res)
+    assert rounded.dtype == torch.float32
+    scale = (exact - smooth_base(low_res, 4)).square().mean().sqrt()
+    assert (rounded - exact).square().mean().sqrt() < 0.02 * scale
+
+
+def test_names_are_those_of_checkpoints() -> None:
+    net = SubpixelModel(SubpixelConfig(factor=3, model_channels=8, num_res_blocks=1))
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    assert shapes == {
+        "head.weight": (8, 3, 3, 3),
+        "head.bias": (8,),
+        "body.0.conv1.weight": (8, 8, 3, 3),
+        "body.0.conv1.bias": (8,),
+        "body.0.conv2.weight": (8, 8, 3, 3),
+        "body.0.conv2.bias": (8,),
+        "body_end.weight": (8, 8, 3, 3),
+        "body_end.bias": (8,),
+        "out.0.weight": (27, 8, 3, 3),
+        "out.0.bias": (27,),
+    }
+    variance = SubpixelVarianceModel(SubpixelConfig(factor=3, model_channels=8))
+    assert variance.state_dict()["head.weight"].shape == (8, 30, 3, 3)
+
+
+def test_baseline_output_comes_without_the_base() -> None:
+    net = SubpixelModel(SubpixelConfig(factor=2, out_channels=6))
+    assert net(_image(1, 3, 4, 4)).abs().max() == 0
+    assert net(_image(1, 3, 4, 4)).shape == (1, 6, 8, 8)
+
+
+def test_size_that_the_factor_does_not_make_is_refused() -> None:
+    net = _mean_net()
+    assert net(_image(1, 3, 4, 4), (16, 16)).shape == (1, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"\(12, 12\)"):
+        net(_image(1, 3, 4, 4), (12, 12))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("factor", 0),
+        ("model_channels", 0),
+        ("num_res_blocks", 0),
+        ("num_res_blocks", 10**18),
+        ("model_channels", 2**21),
+        ("last_layer_type", "relu"),
+    ],
+)
+def test_values_that_make_no_net_are_refused(field: str, value: object) -> None:
+    flags: dict[str, object] = {"factor": 4, field: value}
+    with pytest.raises(ValueError, match=str(value)):
+        SubpixelConfig(**flags)  # type: ignore[arg-type]

@@ -113,14 +113,17 @@ class SubpixelVarianceModel(SubpixelBase):
     def __init__(self, config: SubpixelConfig) -> None:
         super().__init__(config, config.in_channels * (1 + config.factor**2))
 
-    def forward(self, x: Tensor, mean: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mean: Tensor | None = None) -> Tensor:
         """Return variances (N, out_channels, f·h, f·w), in the squared unit of the images.
 
         Args:
-            x: (N, in_channels, h, w), the low-res image in [-1, 1].
+            x: (N, in_channels, h, w), the low-res image in [-1, 1]; at a factor of 1 it may have
+                the mean beside it in the channels.
             mean: (N, in_channels, f·h, f·w), the predicted mean.
         """
         factor = self.config.factor
+        if mean is None:
+            x, mean = x.chunk(2, dim=1)
         details = F.pixel_unshuffle(mean.to(x.dtype) - repeat_blocks(x, factor), factor)
         return last_layer(self._run(torch.cat([x, details], dim=1)), self.config.last_layer_type)
 

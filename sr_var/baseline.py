@@ -1,7 +1,7 @@
 """Baselines: one network for mean and variance by likelihood, or for quantiles by pinball loss.
 
 They train through the same loop on the same batches as the mean net; only `compute_loss` differs.
-Input: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
+Input: the low-res image; label: the high-res image; NCHW in [-1, 1].
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.layers import project, smooth_base
 from sr_var.data.pairs import Photographs
-from sr_var.degradation import area_downsample
+from sr_var.degradation import area_downsample, bilinear_upsample, mean_of
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
+from sr_var.flags.scripts import SUBPIXEL
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
 from sr_var.mean_utils import save_mean
 from sr_var.results.folder import LOW_RES_FILE, PICTURES_IN_STRIP, ResultFolder, save_array, strip
@@ -109,16 +111,20 @@ def summarise_errors(by_image: Sequence[Errors]) -> Errors:
 
 
 def predict(
-    flags: BaselineModelFlags, raw: Tensor, low_res_up: Tensor
+    flags: BaselineModelFlags, raw: Tensor, low_res: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What the network says: (mean, variance, quantiles as trained).
 
     Gaussian objectives have no quantiles. A quantile net's mean is its middle level; it has no
-    variance.
+    variance. The low-res image is that of the network, (N, 3, h, w).
     """
-    offset = low_res_up if flags.predict_residual else None
+    size = raw.shape[2:]
+    offset = bilinear_upsample(low_res, size) if flags.predict_residual else None
+    if flags.network == SUBPIXEL:
+        offset = smooth_base(low_res, size[-1] // low_res.shape[-1])
     if flags.objective != QUANTILE:
-        return *gaussian_outputs(raw, offset, flags.last_layer_type), None
+        mean, variance = gaussian_outputs(raw, offset, flags.last_layer_type)
+        return project(mean, low_res) if flags.consistent else mean, variance, None
     quantiles = quantile_outputs(raw, offset, len(flags.levels))
     return quantiles[:, len(flags.levels) // 2], None, quantiles
 
@@ -136,7 +142,7 @@ class BaselineTrainLoop(TrainLoop):
     def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of the objective (`sr_var.losses`)."""
         flags, label = self._model_flags, micro_label.float()
-        raw = self.wrapped_model(micro_input)
+        raw = mean_of(self.wrapped_model, micro_input, label.shape[2:])
         mean, variance, quantiles = predict(flags, raw, micro_input)
         if quantiles is not None:
             return pinball(quantiles, label, flags.levels), raw
@@ -212,6 +218,10 @@ class BaselineTestLoop(TestLoop):
         self._model_flags, self._results, self._step = model_flags, results, step
         self._small_size = small_size
 
+    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+        """All outputs of the network, side by side in the channels."""
+        return mean_of(self.model, batch, batch_kwargs.high_res.shape[2:])
+
     def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         flags = self._model_flags
         mean, variance, quantiles = predict(flags, output, batch)
@@ -221,7 +231,7 @@ class BaselineTestLoop(TestLoop):
             if flags.num_outputs > 1:
                 mean, variance = normal_moments(quantiles, flags.levels)
         for i, name in enumerate(batch_kwargs.name):
-            self._results.save_low_res(name, batch[i])
+            self._results.save_low_res(name, batch[i], output.shape[2:])
             if variance is not None:
                 files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
                 save_mean(self._results, name, (files[0], files[1]), mean[i])

@@ -13,7 +13,7 @@ import torch
 from ddpm.stored_flags import check_labels
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, Noising, noising
 from sr_var.base_dataset import load_entries
-from sr_var.degradation import area_downsample, bilinear_upsample
+from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import PICTURES_IN_STRIP, strip
 from utils.flags.training import TrainFlags
@@ -34,7 +34,7 @@ class SRDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
         if i == 0 and self.is_image_step:
             label = micro_label[:PICTURES_IN_STRIP]
             low_res = micro_input.condition["low_res"][:PICTURES_IN_STRIP]
-            picture = strip(bilinear_upsample(low_res, label.shape[-1]), label)
+            picture = strip(low_res, label)
             self.logger.image("low_res | target", picture, self.step)
 
 

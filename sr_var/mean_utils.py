@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sr_var.data.folds import CrossFit
 from sr_var.data.pairs import Photographs, rank_batches, regression_pair, test_batches
+from sr_var.degradation import bilinear_upsample, mean_of
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
     LOW_RES_FILE,
@@ -34,7 +35,7 @@ from utils.train_util import TrainLoop
 class SRMeanTrainLoop(TrainLoop):
     """Squared error against the high-res image, the default of `TrainLoop`: nothing to add.
 
-    Batch: the low-res image upsampled bilinearly; label: the high-res image; NCHW in [-1, 1].
+    Batch: the low-res image, upsampled or not; label: the high-res image; NCHW in [-1, 1].
 
     `cross_fit` is what the data leave out; stored with the checkpoints, for the variance training
     to rely on.
@@ -51,6 +52,11 @@ class SRMeanTrainLoop(TrainLoop):
     def load_extra_state(self, state: JsonObject) -> None:
         """Refuse to go on with other images."""
         refuse_other_setting(state, "cross_fit", self._cross_fit)
+
+    def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of (m(x) − y)² (docs/theory.md, eq. 2)."""
+        output = mean_of(self.wrapped_model, micro_input, micro_label.shape[2:])
+        return torch.nn.functional.mse_loss(output.float(), micro_label.float()), output
 
     def _post_process(
         self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int
@@ -93,18 +99,19 @@ def _require_same_inputs(
     for i, entry in enumerate(entries):
         with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
             if item := crops[i]:
-                pair = regression_pair(item.image[None], sizes[1], torch.device("cpu"))
-                results.require_same_input(entry.name, pair[0][0])
+                low_res, high_res = regression_pair(item.image[None], sizes[1], torch.device("cpu"))
+                upsampled = bilinear_upsample(low_res, high_res.shape[2:])
+                results.require_same_input(entry.name, upsampled[0])
 
 
 def regression_test_data(
     batches: Sequence[Sequence[Entry]], flags: DataFlags, sizes: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Photographs]]:
-    """(upsampled low-res images, what they are of) a batch; sizes: large, small."""
+    """(low-res images, what they are of) a batch; sizes: large, small."""
     for batch in test_batches(batches, flags, sizes[0]):
         # the degradation is computed where the crops are; the loop moves its result
-        low_res_up, high_res = regression_pair(batch.image, sizes[1], torch.device("cpu"))
-        yield low_res_up, Photographs(batch.name, high_res)
+        low_res, high_res = regression_pair(batch.image, sizes[1], torch.device("cpu"))
+        yield low_res, Photographs(batch.name, high_res)
 
 
 def save_mean(
@@ -134,11 +141,15 @@ class SRMeanTestLoop(TestLoop):
         super().__init__(**rest)
         self._results, self._num_pictures = results, num_pictures
 
+    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+        """The mean, (N, 3, H, H) in [-1, 1]."""
+        return mean_of(self.model, batch, batch_kwargs.high_res.shape[2:])
+
     def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         _, png_file, npy_file = self._results.file_names
         for i, name in enumerate(batch_kwargs.name):
             mean = output[i].float()  # (3, H, H)
-            self._results.save_low_res(name, batch[i])
+            self._results.save_low_res(name, batch[i], mean.shape[1:])
             save_mean(self._results, name, (png_file, npy_file), mean)
             if self._num_pictures > 0:
                 self._num_pictures -= 1

@@ -14,22 +14,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm.flags import DiffusionFlags
+from ddpm.flags import DiffusionFlags, UNetFlags
 from ddpm.process import create_diffusion
 from ddpm.stored_flags import start_of_file
 from models.config import (
+    SubpixelConfig,
     UNetConfig,
     default_diffusion_channel_mult,
     default_regression_channel_mult,
     parse_attention_resolutions,
     parse_channel_mult,
 )
+from models.subpixel import SubpixelModel, SubpixelVarianceModel
 from models.unet import SuperResModel, UNetModel, VarianceModel
 from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
 from sr_var.flags.scripts import (
+    SUBPIXEL,
     DataFlags,
     MeanModelFlags,
     MeanNetFlags,
+    Sizes,
     SRDiffusionModelFlags,
     TestFlags,
     VarModelFlags,
@@ -38,7 +42,7 @@ from sr_var.mean_utils import batches_to_do, regression_test_data
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
 from utils import dist_util
 from utils.debug_util import report_cost
-from utils.flags.groups import Compute
+from utils.flags.groups import Compute, PrecisionFlags
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
 from utils.loops.networks import compiled_for, load_checked
@@ -48,13 +52,15 @@ from utils.test_util import TestLoop
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
-    from models.unet import UNetBase
     from sr_var.data.folds import CrossFit
     from sr_var.results.folder import ResultFolder
     from utils.images.dataset import Entry
     from utils.logger import RunLogger
 
 Log = Callable[[str], None]
+_OF_UNETS = sorted(
+    {"conv_resample", *defaults(UNetFlags)} - {"num_res_blocks", *defaults(PrecisionFlags)}
+)
 
 
 def mean_model_defaults() -> FlagValues:
@@ -72,30 +78,40 @@ def sr_model_and_diffusion_defaults() -> FlagValues:
     return {**defaults(SRDiffusionModelFlags), **defaults(DiffusionFlags)}
 
 
-def create_mean_model(**flags: Any) -> UNetModel:
+def create_mean_model(**flags: Any) -> UNetModel | SubpixelModel:
     """The mean net of the flags (`MeanModelFlags`; what is left out keeps its default)."""
-    return UNetModel(_config(MeanModelFlags(**flags), default_regression_channel_mult))
+    parsed = MeanModelFlags(**flags)
+    if parsed.network == SUBPIXEL:
+        return SubpixelModel(_subpixel_config(parsed))
+    return UNetModel(_config(parsed, default_regression_channel_mult))
 
 
-def create_var_model(**flags: Any) -> VarianceModel:
+def create_var_model(**flags: Any) -> VarianceModel | SubpixelVarianceModel:
     """The variance net of the flags (`VarModelFlags`)."""
     parsed = VarModelFlags(**flags)
-    if parsed.predict_residual:
-        raise ValueError("--predict_residual is for the mean net; leave it out for the variance")
+    for name in ("predict_residual", "consistent"):
+        if getattr(parsed, name):
+            raise ValueError(f"--{name} is for the mean net; leave it out for the variance")
+    if parsed.network == SUBPIXEL:
+        return SubpixelVarianceModel(_subpixel_config(parsed))
     return VarianceModel(_config(parsed, default_regression_channel_mult))
 
 
-def create_baseline_model(**flags: Any) -> UNetModel:
+def create_baseline_model(**flags: Any) -> UNetModel | SubpixelModel:
     """The one network of a baseline (`BaselineModelFlags`), its outputs side by side.
 
-    `predict_residual` is left to `sr_var.baseline`: there are more outputs than inputs.
+    What is added to them and projected is left to `sr_var.baseline`: there are more outputs than
+    inputs.
     """
     parsed = BaselineModelFlags(**flags)
     own = {
         "last_layer_type": "none",
         "predict_residual": False,
+        "consistent": False,
         "out_channels": parsed.out_channels * parsed.num_outputs,
     }
+    if parsed.network == SUBPIXEL:
+        return SubpixelModel(_subpixel_config(parsed, **own))
     return UNetModel(_config(parsed, default_regression_channel_mult, **own))
 
 
@@ -136,11 +152,8 @@ def _config(
     default_mult: Callable[[int], tuple[float, ...]],
     **more: Any,
 ) -> UNetConfig:
-    large, small = flags.sizes
-    if large < 1:
-        raise ValueError(f"--large_size {large} must be at least 1")
-    if small < 1 or large % small:
-        raise ValueError(f"--large_size {large} must be a multiple of --small_size {small}")
+    large = flags.large_size
+    _factor(flags)
     own = {field.name for field in dataclasses.fields(UNetConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
     shared |= {
@@ -153,7 +166,30 @@ def _config(
     return UNetConfig(**{**shared, **more})
 
 
-_CREATE: dict[type[MeanModelFlags], Callable[..., UNetBase]] = {
+def _factor(flags: Sizes) -> int:
+    large, small = flags.sizes
+    if large < 1:
+        raise ValueError(f"--large_size {large} must be at least 1")
+    if small < 1 or large % small:
+        raise ValueError(f"--large_size {large} must be a multiple of --small_size {small}")
+    return large // small
+
+
+def _subpixel_config(flags: MeanModelFlags, **more: Any) -> SubpixelConfig:
+    """The sizes of a sub-pixel net; flags that only a U-Net has must keep their defaults."""
+    known = defaults(type(flags))
+    for name in _OF_UNETS:
+        if getattr(flags, name) != known[name]:
+            raise ValueError(
+                f"--{name} {getattr(flags, name)} means nothing to --network {SUBPIXEL}: leave it "
+                "out"
+            )
+    own = {field.name for field in dataclasses.fields(SubpixelConfig)}
+    shared = {name: value for name, value in vars(flags).items() if name in own}
+    return SubpixelConfig(**{**shared, "factor": _factor(flags), **more})
+
+
+_CREATE: dict[type[MeanModelFlags], Callable[..., torch.nn.Module]] = {
     MeanModelFlags: create_mean_model,
     VarModelFlags: create_var_model,
     BaselineModelFlags: create_baseline_model,

@@ -20,7 +20,13 @@ from ddpm.process import TRAINING_ONLY
 from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
 from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
-from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
+from sr_var.flags.scripts import (
+    SUBPIXEL,
+    UNET,
+    MeanModelFlags,
+    SRDiffusionModelFlags,
+    VarModelFlags,
+)
 from utils.files.atomic import JsonObject, StrPath, write_text_atomic
 from utils.files.records import Identity, differences, made_with
 from utils.files.storage import is_file
@@ -37,7 +43,7 @@ _FILE_NAMES = {
     BaselineModelFlags: "baseline_model_args.pkl",
 }
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
-_ADDED = frozenset({"use_bf16", "predict_residual"})
+_ADDED = frozenset({"use_bf16", "predict_residual", "network", "consistent"})
 # what the images, low-res and high-res, ask of every network here
 _OF_IMAGES = (("in_channels", 3), ("out_channels", 3), ("dims", 2))
 _FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
@@ -46,11 +52,15 @@ _IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
 
 def identity_of(flags: MeanModelFlags) -> Identity:
     """What the checkpoints of a network are: its class and flags."""
-    return Identity(_class_of(type(flags)), dict(vars(flags)), free=free_flags(type(flags)))
+    name = _class_of(type(flags), flags.network)
+    return Identity(name, dict(vars(flags)), free=free_flags(type(flags)))
 
 
-def _class_of(flags_class: type[MeanModelFlags]) -> str:
-    return "VarianceModel" if issubclass(flags_class, VarModelFlags) else "UNetModel"
+def _class_of(flags_class: type[MeanModelFlags], network: str) -> str:
+    is_variance = issubclass(flags_class, VarModelFlags)
+    if network == SUBPIXEL:
+        return "SubpixelVarianceModel" if is_variance else "SubpixelModel"
+    return "VarianceModel" if is_variance else "UNetModel"
 
 
 def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
@@ -239,7 +249,9 @@ def follow_net_run(
         return _follow_net(args, start, flags_class)
     network = start.manifest.get("network")
     made = network.get("class") if isinstance(network, dict) else None
-    if made in (None, _class_of(flags_class)):  # else who loads it says that it does not fit
+    if made is None or made in [
+        _class_of(flags_class, kind) for kind in (UNET, SUBPIXEL)
+    ]:  # else who loads it says that it does not fit
         args = follow_checkpoint(args, start, flags_of(flags_class))
     problem = problem_with_images(vars(args))
     if problem:

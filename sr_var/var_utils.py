@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.pairs import Photographs
+from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
@@ -41,16 +42,20 @@ def check_loss(loss: str, last_layer_type: str) -> None:
         )
 
 
-def with_mean(mean_model: torch.nn.Module, net_input: Tensor | FoldedInput) -> Tensor:
-    """What the variance net sees: the low-res image and the frozen net's mean, (N, 6, H, H).
+def with_mean(
+    mean_model: torch.nn.Module, net_input: Tensor | FoldedInput, size: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """What the variance net sees: the low-res image and the frozen net's mean, (N, 3, *size).
 
-    `net_input`: (N, 3, H, H) upsampled low-res images; with their folds, each meets its net
-    (`FoldedMean`).
+    `net_input`: (N, 3, h, w) low-res images; with their folds, each meets its net (`FoldedMean`).
     """
-    low_res_up, *fold = net_input if isinstance(net_input, FoldedInput) else (net_input,)
     with torch.inference_mode():
-        mean = mean_model(low_res_up, *fold)
-    return torch.cat([low_res_up, mean.to(low_res_up.dtype)], dim=1)
+        if isinstance(net_input, FoldedInput):
+            low_res, fold = net_input
+            mean = mean_model(low_res, size, fold)
+        else:
+            low_res, mean = net_input, mean_of(mean_model, net_input, size)
+    return low_res, mean.to(low_res.dtype)
 
 
 def digests(paths: Sequence[str]) -> list[str]:
@@ -107,9 +112,9 @@ class SRVarTrainLoop(TrainLoop):
         self, micro_input: Tensor | FoldedInput, micro_label: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean of (v(x, m̂(x)) − r²)², r = y − m̂(x); or of the Itakura–Saito loss of v and r²."""
-        net_input = with_mean(self.mean_model, micro_input)
-        residual = micro_label - net_input[:, micro_label.shape[1] :]
-        output = self.wrapped_model(net_input)
+        low_res, mean = with_mean(self.mean_model, micro_input, micro_label.shape[2:])
+        residual = micro_label - mean
+        output = variance_of(self.wrapped_model, low_res, mean)
         loss = itakura_saito if self._loss == ITAKURA_SAITO else torch.nn.functional.mse_loss
         return loss(output.float(), residual.square()), output
 
@@ -128,12 +133,13 @@ class SRVarTrainLoop(TrainLoop):
         self, micro_input: Tensor | FoldedInput, micro_label: Tensor, micro_output: Tensor, i: int
     ) -> None:
         if i == 0 and self.is_image_step:
-            net_input = with_mean(self.mean_model, batch_slice(micro_input, 0, PICTURES_IN_STRIP))
             label = micro_label[:PICTURES_IN_STRIP]
-            error = (label - net_input[:, label.shape[1] :]).abs()
+            shown = batch_slice(micro_input, 0, PICTURES_IN_STRIP)
+            low_res, mean = with_mean(self.mean_model, shown, label.shape[2:])
+            error = (label - mean).abs()
             std = micro_output[:PICTURES_IN_STRIP].float().clamp(min=0).sqrt()
             scale = torch.maximum(error.max(), std.max()).clamp(min=1e-6) / 2
-            picture = strip(net_input[:, :3], std / scale - 1, error / scale - 1)
+            picture = strip(low_res, std / scale - 1, error / scale - 1)
             self.logger.image("low_res | std | abs_error", picture, self.step)
 
 
@@ -166,10 +172,10 @@ class SRVarTestLoop(TestLoop):
 
     def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
         """The variance in units of [-1, 1] squared, (N, 3, H, H)."""
-        variance: Tensor = self.model(with_mean(self.mean_model, batch))
-        return variance
+        size = batch_kwargs.high_res.shape[2:]
+        return variance_of(self.model, *with_mean(self.mean_model, batch, size))
 
     def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         for i, name in enumerate(batch_kwargs.name):
-            self._results.save_low_res(name, batch[i])
+            self._results.save_low_res(name, batch[i], output.shape[2:])
             save_variance(self._results.path(name, self._results.file_names[0]), output[i])

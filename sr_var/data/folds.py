@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sr_var.degradation import mean_of
 from sr_var.flags.nets import CrossFitFlags, FoldFlags
 from utils import dist_util
 from utils.files.atomic import JsonObject
@@ -103,7 +104,7 @@ class FoldedInput(NamedTuple):
     """A batch whose images are to meet the net of their fold.
 
     Attributes:
-        low_res: (N, 3, H, H) upsampled low-res images, in [-1, 1].
+        low_res: (N, 3, h, w) in [-1, 1].
         fold: (N,) integers in [0, K).
     """
 
@@ -118,22 +119,26 @@ class FoldedMean(nn.Module):
         super().__init__()
         self.nets = nn.ModuleList(nets)
 
-    def forward(self, low_res_up: Tensor, fold: Tensor | None = None) -> Tensor:
+    def forward(
+        self, low_res: Tensor, size: Sequence[int] | None = None, fold: Tensor | None = None
+    ) -> Tensor:
         """The mean by the net of each image's fold; for images without a fold, the nets' average.
 
         Waits for the device once a net: how many images a net gets is a shape.
 
         Args:
-            low_res_up: (N, 3, H, H) in [-1, 1].
+            low_res: (N, 3, h, w) in [-1, 1].
+            size: of the mean; None: that of `low_res`.
             fold: (N,) integers in [0, K), or None.
         """
+        size = low_res.shape[2:] if size is None else size
         if fold is None:
-            return torch.stack([net(low_res_up) for net in self.nets]).mean(dim=0)
-        mean = torch.empty_like(low_res_up)
+            return torch.stack([mean_of(net, low_res, size) for net in self.nets]).mean(dim=0)
+        mean = low_res.new_empty((*low_res.shape[:2], *size))
         for k, net in enumerate(self.nets):
             (mine,) = torch.nonzero(fold == k, as_tuple=True)
             if len(mine):
-                mean[mine] = net(low_res_up[mine]).to(mean.dtype)
+                mean[mine] = mean_of(net, low_res[mine], size).to(mean.dtype)
         return mean
 
 
@@ -154,9 +159,10 @@ class Leakage:
         return self.in_fold / self.out_of_fold
 
 
-def squared_residuals(model: FoldedMean, low_res_up: Tensor, high_res: Tensor) -> Tensor:
+def squared_residuals(model: FoldedMean, low_res: Tensor, high_res: Tensor) -> Tensor:
     """Mean of (y − m̂_k(x))² over channels and pixels, (N, K)."""
-    residuals = [high_res - net(low_res_up).float() for net in model.nets]
+    size = high_res.shape[2:]
+    residuals = [high_res - mean_of(net, low_res, size).float() for net in model.nets]
     return torch.stack([r.square().mean(dim=(1, 2, 3)) for r in residuals], dim=1)
 
 

@@ -1,8 +1,8 @@
 """Batches for the networks: uint8 crops from disk become (input, label) pairs on the device.
 
-Input and label are the same for the mean and the variance net: the low-res image upsampled
-bilinearly, and the high-res image, NCHW float in [-1, 1]. What a loss makes of them is its task's
-business.
+Input and label are the same for the mean and the variance net: the low-res image X and the high-res
+image Y, NCHW float in [-1, 1]. A network that works at the high-res side upsamples X itself; what a
+loss makes of them is its task's business.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from sr_var.base_dataset import load_entries
 from sr_var.data.folds import CrossFit, FoldedInput
-from sr_var.degradation import area_downsample, bilinear_upsample
+from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import DataFlags
 from utils.flags.training import TrainFlags
 from utils.images.dataset import CropBatch, CropItem, Entry, TestCrops, train_crops
@@ -33,10 +33,9 @@ class Photographs(NamedTuple):
 def regression_pair(
     high_res_uint8: torch.Tensor, small_size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(low-res image upsampled bilinearly, high-res image) on the device, of (N, 3, H, H) bytes."""
+    """(low-res image, high-res image) on the device, of (N, 3, H, H) bytes."""
     high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
-    low_res = area_downsample(high_res, small_size)
-    return bilinear_upsample(low_res, high_res.shape[-1]), high_res
+    return area_downsample(high_res, small_size), high_res
 
 
 def load_regression_data(
@@ -66,10 +65,10 @@ def load_regression_data(
     log(f"{len(entries)} training images from {flags.data_info_dict_path}")
 
     def prepare(batch: CropBatch) -> tuple[torch.Tensor | FoldedInput, torch.Tensor]:
-        low_res_up, high_res = regression_pair(batch.image, small_size, device)
+        low_res, high_res = regression_pair(batch.image, small_size, device)
         if folds is None:
-            return low_res_up, high_res
-        return FoldedInput(low_res_up, folds[batch.place].to(device)), high_res
+            return low_res, high_res
+        return FoldedInput(low_res, folds[batch.place].to(device)), high_res
 
     return train_crops(entries, large_size, flags, train, prepare, log)
 

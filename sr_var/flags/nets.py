@@ -89,6 +89,10 @@ class BaselineModelFlags(MeanModelFlags):
     def __post_init__(self) -> None:
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"--beta {self.beta} must be in [0, 1]")
+        if self.consistent and self.objective == QUANTILE:
+            raise ValueError(
+                "--consistent True is for a mean, which --objective quantile has not: leave it out"
+            )
         parse_levels(self.quantiles)
 
     @property

@@ -42,6 +42,8 @@ from utils.script_util import flag, require_at_least
 DATA_DIR = "../datasets/imagenet/train"
 TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
 TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
+# what a mean, a variance or a baseline net may be: models.unet, models.subpixel
+UNET, SUBPIXEL = "unet", "subpixel"
 MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
 
 
@@ -72,12 +74,22 @@ class Sizes(LargeSize):
 class MeanModelFlags(Sizes, UNetFlags):
     """The network that estimates the conditional mean."""
 
+    network: str = flag(
+        UNET,
+        "unet; subpixel: residual blocks at the low-res side (model_channels, num_res_blocks)",
+        (UNET, SUBPIXEL),
+    )
     in_channels: int = flag(3, "channels of one input image")
     model_channels: int = flag(128, "base width of the network")
     out_channels: int = flag(3, "channels of the output")
     conv_resample: bool = flag(True, "learned convolutions where the resolution changes")
     dims: int = flag(2, "spatial dimensions of the data")
-    predict_residual: bool = flag(False, "add the output to the upsampled low-res image")
+    predict_residual: bool = flag(
+        False, "add the output to the upsampled low-res image (a subpixel net always does)"
+    )
+    consistent: bool = flag(
+        False, "project the mean so that its block means are the low-res image (docs/theory.md)"
+    )
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class VarModelFlags(MeanModelFlags):
     """The network that estimates the conditional variance."""
 
     predict_residual: bool = flag(False, "not for variance nets: must stay False")
+    consistent: bool = flag(False, "not for variance nets: must stay False")
     last_layer_type: str = flag(
         "none", "what keeps the variance positive", ("none", "exp", "sigmoid", "softplus")
     )

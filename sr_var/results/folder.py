@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sr_var.degradation import bilinear_upsample
 from utils import dist_util
 from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record
@@ -184,19 +185,20 @@ class ResultFolder:
             )
         return stored
 
-    def save_low_res(self, name: str, low_res_up: torch.Tensor) -> None:
-        """Write what the network saw of an image, (3, H, H) in [-1, 1].
+    def save_low_res(self, name: str, low_res: torch.Tensor, size: Sequence[int]) -> None:
+        """Write the low-res image, (3, h, w) in [-1, 1], upsampled bilinearly to `size`.
 
         Raises:
             DataError: if other results in the folder are of another image of this name.
         """
-        if not self.require_same_input(name, low_res_up):
-            save_image(self.path(name, LOW_RES_FILE), low_res_up)
+        upsampled = bilinear_upsample(low_res[None].float(), size)[0]
+        if not self.require_same_input(name, upsampled):
+            save_image(self.path(name, LOW_RES_FILE), upsampled)
 
     def require_same_input(self, name: str, low_res_up: torch.Tensor) -> bool:
         """As `is_known_input`, in a folder that this project's tests have written to."""
         path = os.path.join(safe_join(self.output_dir, name), LOW_RES_FILE)
-        low_res_255 = to_hwc(image_to_255(low_res_up.float()))
+        low_res_255 = to_hwc(image_to_255(low_res_up))
         return self.has_own_inputs and is_known_input(path, low_res_255)
 
     def _is_done(self, name: str) -> bool:
@@ -305,6 +307,10 @@ def save_array(path: str, array: npt.NDArray[Any]) -> None:
 
 
 def strip(*images: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """NCHW images in [-1, 1] as one HWC uint8 picture: a row an item, a column an argument."""
+    """NCHW images in [-1, 1] as one HWC uint8 picture: a row an item, a column an argument.
+
+    Smaller images are upsampled bilinearly to the size of the last argument.
+    """
+    images = tuple(bilinear_upsample(image, images[-1].shape[2:]) for image in images)
     rows = [torch.cat([image[i] for image in images], dim=2) for i in range(len(images[0]))]
     return to_hwc(image_to_bytes(torch.cat(rows, dim=1)))

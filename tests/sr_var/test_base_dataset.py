@@ -147,8 +147,8 @@ def test_training_log_names_every_replaced_image(damaged_data: TinyData) -> None
     data = load_regression_data(
         flags, (LARGE, SMALL), MeanTrainFlags(batch_size=7), CPU, lines.append
     )
-    low_res_up, high_res = next(data.batches(0))
-    assert low_res_up.shape == high_res.shape == (7, 3, LARGE, LARGE)
+    low_res, high_res = next(data.batches(0))
+    assert low_res.shape == (7, 3, SMALL, SMALL) and high_res.shape == (7, 3, LARGE, LARGE)
     assert any("n01440764_18" in line for line in lines)
 
 

@@ -36,7 +36,7 @@ class Table(nn.Module):
         super().__init__()
         self.value = nn.Parameter(value.clone())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_: object) -> Tensor:
         return self.value.expand(len(x), *self.value.shape)
 
 
@@ -66,13 +66,12 @@ def test_loss_is_the_squared_error_whose_minimiser_is_the_conditional_mean() -> 
         )
 
 
-def test_pair_is_the_bilinear_low_res_image_and_the_high_res_image() -> None:
+def test_pair_is_the_low_res_image_and_the_high_res_image() -> None:
     crops = torch.randint(0, 256, (2, 3, LARGE, LARGE), dtype=torch.uint8)
-    low_res_up, high_res = regression_pair(crops, SMALL, CPU)
+    low_res, high_res = regression_pair(crops, SMALL, CPU)
     factor = LARGE // SMALL
     blocks = crops.double().unfold(2, factor, factor).unfold(3, factor, factor).mean(dim=(4, 5))
-    expected = nn.functional.interpolate(blocks / 127.5 - 1, scale_factor=factor, mode="bilinear")
-    torch.testing.assert_close(low_res_up.double(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(low_res.double(), blocks / 127.5 - 1, rtol=0, atol=1e-6)
     assert torch.equal(high_res, crops.float() / 127.5 - 1)
 
 

@@ -64,7 +64,8 @@ def test_file_is_a_plain_dict_with_a_readable_twin(
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(content)}
     assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE"}
     stored = pickle.loads(content)
-    assert dataclasses.asdict(flags) == {**stored, "use_bf16": False, "predict_residual": False}
+    added = ("use_bf16", "predict_residual", "network", "consistent")  # at their defaults
+    assert dataclasses.asdict(flags) == stored | {name: getattr(flags, name) for name in added}
     assert json.loads((tmp_path / f"{name}.json").read_text()) == stored
     assert load_model_args(path, type(flags)) == dataclasses.asdict(flags)
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from sr_var.data.pairs import Photographs
+from sr_var.degradation import bilinear_upsample, variance_of
 from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.var_utils import SRVarTestLoop, SRVarTrainLoop, var_result_folder, with_mean
 from tests.sr_var.test_mean_utils import Table
-from tests.tiny import LARGE, REGRESSION_NET, shake
+from tests.tiny import LARGE, REGRESSION_NET, SMALL, shake
 from utils.process.errors import CheckpointError
 from utils.untrusted.pickles import load_array
 
@@ -85,13 +86,18 @@ def test_linear_variance_model_converges_to_least_squares_on_squared_residuals()
 
 
 def test_variance_net_sees_the_low_res_image_and_the_mean() -> None:
-    batch = _images(2, seed=5)
-    mean_model = create_mean_model(**REGRESSION_NET).eval()
-    shake(mean_model)
-    net_input = with_mean(mean_model, batch)
-    assert net_input.shape == (2, 6, LARGE, LARGE) and not net_input.requires_grad
-    assert torch.equal(net_input[:, :3], batch)
-    assert torch.equal(net_input[:, 3:], mean_model(batch))
+    batch, size = torch.rand(2, 3, SMALL, SMALL), (LARGE, LARGE)
+    mean_model, var_model = create_mean_model(**REGRESSION_NET), create_var_model(**REGRESSION_NET)
+    shake(mean_model.eval())
+    shake(var_model.eval())
+    low_res, mean = with_mean(mean_model, batch, size)
+    upsampled = bilinear_upsample(batch, size)
+    assert torch.equal(low_res, batch) and not mean.requires_grad
+    assert torch.equal(mean, mean_model(upsampled))
+    # the same net of both images at one size, side by side
+    of_both = var_model(torch.cat([upsampled, mean], dim=1))
+    assert torch.equal(variance_of(var_model, low_res, mean), of_both)
+    assert torch.equal(variance_of(var_model, upsampled, mean), of_both)
 
 
 def test_mean_net_stays_frozen_while_the_variance_net_learns() -> None:

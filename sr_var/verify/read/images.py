@@ -153,7 +153,7 @@ def _small_size(sample_folder: str, large_size: int) -> int:
 
 def _bilinear(high_res_uint8: npt.NDArray[np.uint8], small_size: int) -> Array:
     image = bytes_to_image(torch.from_numpy(high_res_uint8.transpose(2, 0, 1).copy())[None])
-    upsampled = bilinear_upsample(area_downsample(image, small_size), image.shape[-1])
+    upsampled = bilinear_upsample(area_downsample(image, small_size), image.shape[2:])
     return to_hwc(image_to_255(upsampled[0])).astype(np.float64)
 
 

@@ -101,22 +101,22 @@ def test_results_of_another_image_of_the_same_name_are_not_mixed(tmp_path: Path)
     one, other = torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.5)
     first = _folder(tmp_path)
     first.pending(ENTRIES)
-    first.save_low_res("a", one)
+    first.save_low_res("a", one, (8, 8))
     before = tree(tmp_path / "out")
     again = _folder(tmp_path)
     again.pending(ENTRIES)
-    again.save_low_res("a", one + 1 / 255)  # half a grey level, as a decoder may be off
+    again.save_low_res("a", one + 1 / 255, (8, 8))  # half a grey level, as a decoder may be off
     for image in (other, torch.zeros(3, 4, 4)):
         with pytest.raises(DataError, match=r"a/low_res\.png.*--data_dir"):
-            again.save_low_res("a", image)
+            again.save_low_res("a", image, image.shape[1:])
     assert tree(tmp_path / "out") == before
     # a damaged picture says nothing, and one of another tool neither
     (tmp_path / "out" / "a" / "low_res.png").write_bytes(b"half")
-    again.save_low_res("a", other)
+    again.save_low_res("a", other, (8, 8))
     (tmp_path / "out" / ".mean_7.json").unlink()
     foreign = _folder(tmp_path)
     foreign.pending(ENTRIES)
-    foreign.save_low_res("a", one)
+    foreign.save_low_res("a", one, (8, 8))
 
 
 def test_results_of_images_that_were_read_another_way_up_are_refused_and_kept(

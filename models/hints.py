@@ -219,6 +219,8 @@ def explain_difference(there: Shapes, here: Shapes, config: UNetConfig) -> str:
     files = read_structures(there)
     if not own:
         return ""
+    if is_subpixel(there):
+        return _sentence(["the file is of a sub-pixel network: give --network subpixel"])
     if not files:
         return _sentence(["the file is of another kind of network"])
     kind = _wrong_kind(files[0], own[0])
@@ -230,6 +232,37 @@ def explain_difference(there: Shapes, here: Shapes, config: UNetConfig) -> str:
         return _sentence(likeliest[0])
     common = [cause for cause in likeliest[0] if all(cause in found for found in likeliest)]
     return _sentence(common or [f"the levels are others: see {_depth_flags(config)}"])
+
+
+def is_subpixel(shapes: Shapes) -> bool:
+    """Whether a state_dict is of `models.subpixel`, by its names."""
+    return {"head.weight", "body_end.weight", "out.0.weight"} <= shapes.keys()
+
+
+def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
+    """As `explain_difference`, for a sub-pixel network (`here`) of the factor."""
+    if not is_subpixel(there):
+        if read_structures(there):
+            return _sentence(["the file is of a U-Net: leave --network out"])
+        return _sentence(["the file is of another kind of network"])
+    causes = []
+    for flag, name, axis in (("--model_channels", "head.weight", 0), ("", "head.weight", 1)):
+        file, own = there[name][axis], here[name][axis]
+        if flag and file != own:
+            causes.append(f"{flag} {file}, here {own}")
+        elif file != own:
+            kinds = "mean and variance nets, sizes or --in_channels"
+            causes.append(f"{file} input channels, here {own}: {kinds} differ")
+    blocks = [sum(name.endswith("conv1.weight") for name in one) for one in (there, here)]
+    if blocks[0] != blocks[1]:
+        causes.append(f"--num_res_blocks {blocks[0]}, here {blocks[1]}")
+    outputs = [one["out.0.weight"][0] for one in (there, here)]
+    if outputs[0] != outputs[1]:
+        causes.append(
+            f"{outputs[0]} output channels, here {outputs[1]}: a factor of {factor} between "
+            "--large_size and --small_size, or the number of outputs, is not the file's"
+        )
+    return _sentence(causes) if causes else ""
 
 
 def _depth_flags(config: UNetConfig) -> str:

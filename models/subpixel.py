@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import SubpixelConfig
+from models.hints import Shapes, explain_subpixel
 from models.layers import (
     cast_convolutions,
     last_layer,
@@ -60,6 +61,15 @@ class SubpixelBase(nn.Module):
         for name, part in self.named_children():
             if name != "out":
                 cast_convolutions(part, dtype)
+
+    def explain_mismatch(self, shapes: Shapes) -> str:
+        """Return which flags are wrong where a state_dict does not fit (`models.hints`).
+
+        Args:
+            shapes: name → shape, of the state_dict.
+        """
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        return explain_subpixel(shapes, own, self.config.factor)
 
     @property
     def reach(self) -> int:

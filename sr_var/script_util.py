@@ -106,12 +106,12 @@ def create_baseline_model(**flags: Any) -> UNetModel | SubpixelModel:
     parsed = BaselineModelFlags(**flags)
     own = {
         "last_layer_type": "none",
-        "predict_residual": False,
         "consistent": False,
         "out_channels": parsed.out_channels * parsed.num_outputs,
     }
     if parsed.network == SUBPIXEL:
         return SubpixelModel(_subpixel_config(parsed, **own))
+    own["predict_residual"] = False
     return UNetModel(_config(parsed, default_regression_channel_mult, **own))
 
 

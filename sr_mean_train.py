@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from sr_var.flags.nets import FoldFlags
+from ddpm.flags import settle_preset
+from sr_var.flags.nets import MEAN_PRESETS, FoldFlags, NetPresetFlags
 from sr_var.flags.scripts import DataFlags, MeanModelFlags, MeanTrainFlags
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
@@ -20,6 +21,7 @@ def create_parser() -> FlagParser:
     """The flags of this script."""
     return make_parser(
         __doc__,
+        preset=NetPresetFlags,
         model=MeanModelFlags,
         data=DataFlags,
         training=MeanTrainFlags,
@@ -29,7 +31,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
-    args = create_parser().parse_args(argv)
+    args = settle_preset(create_parser().parse_args(argv), MEAN_PRESETS, "")
     from sr_var.stored_flags import follow_net_run
 
     args = follow_net_run(args, MeanModelFlags)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sr_var.flags.scripts import PlanFlags, SRDiffusionModelFlags
+from sr_var.degradation import mean_of, variance_of
+from sr_var.flags.scripts import UNET, PlanFlags, SRDiffusionModelFlags
 from sr_var.script_util import create_mean_model, create_sr_model, create_var_model
 from utils.flags.groups import Precision
 from utils.loops.networks import cast_to, usable_precision
@@ -93,29 +94,33 @@ def _time_nets(
 ) -> tuple[float, float, float]:
     """(a pass of the mean net, a training step of it, one of the variance net), an image."""
     sizes: dict[str, Any] = {
+        "network": flags.net_kind,
         "large_size": network.large_size,
         "small_size": network.small_size,
         "model_channels": flags.net_channels,
-        "channel_mult": flags.net_channel_mult,
-        "attention_resolutions": "16",
-        "resblock_updown": True,
+        "num_res_blocks": flags.net_res_blocks,
     }
+    if flags.net_kind == UNET:
+        sizes["channel_mult"] = flags.net_channel_mult
+        sizes |= {"attention_resolutions": "16", "resblock_updown": True}
     frozen = cast_to(create_mean_model(**sizes), used).to(device)
     mean = cast_to(create_mean_model(**sizes), trained).to(device)
     var = cast_to(create_var_model(**sizes), trained).to(device)
-    side = network.large_size
-    image = torch.randn(flags.batch_size, 3, side, side, device=device)
-    pair = torch.cat([image, image], dim=1)
+    low_res, image = (
+        torch.randn(flags.batch_size, 3, side, side, device=device)
+        for side in (network.small_size, network.large_size)
+    )
+    size = image.shape[2:]
     with torch.inference_mode():
-        forward = _median(lambda: frozen(image), flags, device)
-    mean_step = _median(lambda: _train(mean, image, image), flags, device)
-    var_step = _median(lambda: _train(var, pair, image), flags, device)
+        forward = _median(lambda: mean_of(frozen, low_res, size), flags, device)
+    mean_step = _median(lambda: _train(mean, mean_of(mean, low_res, size), image), flags, device)
+    var_step = _median(lambda: _train(var, variance_of(var, low_res, image), image), flags, device)
     return forward, mean_step, var_step + forward
 
 
-def _train(net: torch.nn.Module, x: torch.Tensor, label: torch.Tensor) -> None:
+def _train(net: torch.nn.Module, output: torch.Tensor, label: torch.Tensor) -> None:
     net.zero_grad(set_to_none=True)
-    loss = torch.nn.functional.mse_loss(net(x).float(), label)
+    loss = torch.nn.functional.mse_loss(output.float(), label)
     loss.backward()  # type: ignore[no-untyped-call]
 
 

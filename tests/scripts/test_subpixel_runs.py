@@ -13,6 +13,7 @@ import torch
 from sr_var.stored_flags import load_args
 from tests.pipeline import TRAINING, Pipeline
 from tests.tiny import LARGE, REGRESSION_NET, SMALL, TEST_NAMES, done, run, tree, words
+from utils.loops.checkpoint import manifest_beside
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE
 from utils.untrusted.pickles import load_array
 
@@ -167,6 +168,25 @@ def test_cross_fit(pipeline: Pipeline, tmp_path: Path) -> None:
 def test_dry_run_writes_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
     said = done("sr_mean_train", _train(pipeline, tmp_path, "sr_mean", dry_run=True)).out
     assert "parameters" in said and not (tmp_path / "sr_mean").exists()
+
+
+def test_preset_is_a_network_and_what_is_given_beside_it_goes_first(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """The documented sizes, made small enough to run by flags of the command line."""
+    small = {"large_size": LARGE, "small_size": SMALL, "model_channels": 8, "num_res_blocks": 1}
+    data = {**pipeline.data.train_flags, **TRAINING, "max_step": 3, "preset": "subpixel_64_256"}
+    folders = {"log_dir": tmp_path / "log_sr_mean", "model_save_dir": tmp_path / "sr_mean"}
+    done("sr_mean_train", words(small, data, folders))
+    stored = load_args(tmp_path / "log_sr_mean" / "mean_model_args.pkl")
+    assert stored["network"] == "subpixel" and stored["consistent"] is True
+    assert stored["model_channels"] == 8
+    folders = {"log_dir": tmp_path / "log_sr_var", "model_save_dir": tmp_path / "sr_var"}
+    done("sr_var_train", words(small, data, folders, _mean(tmp_path)))
+    stored = load_args(tmp_path / "log_sr_var" / "var_model_args.pkl")
+    assert stored["network"] == "subpixel" and stored["last_layer_type"] == "softplus"
+    manifest = manifest_beside(str(tmp_path / "sr_var" / "model000003.pt"))
+    assert manifest["state"]["loss"] == "itakura_saito"
 
 
 @pytest.mark.parametrize(

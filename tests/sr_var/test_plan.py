@@ -62,6 +62,12 @@ def test_script_times_prints_and_writes(tmp_path: Path) -> None:
     assert "var: rel. rms" in said
 
 
+def test_nets_of_the_other_kind_are_timed(tmp_path: Path) -> None:
+    tiny = {"net_kind": "subpixel", "net_channels": 8, "net_res_blocks": 1, "num_rounds": 1}
+    said = done("sr_plan", words(DENOISER, tiny, log_dir=tmp_path)).out
+    assert "a pass of the mean net" in said
+
+
 @pytest.mark.parametrize(
     ("more", "part"),
     [
@@ -81,7 +87,7 @@ def test_trainings_are_timed_in_the_precision_that_they_would_have(
     cpus.compute_on(cpus.SAPPHIRE_RAPIDS, monkeypatch)
     trained: list[set[torch.dtype]] = []
 
-    def train(net: torch.nn.Module, x: torch.Tensor, label: torch.Tensor) -> None:
+    def train(net: torch.nn.Module, output: torch.Tensor, label: torch.Tensor) -> None:
         trained.append({parameter.dtype for parameter in net.parameters()})
 
     monkeypatch.setattr(plan, "_train", train)

@@ -295,6 +295,6 @@ def _stored_errors(path: str) -> Errors:
 
 def _check_errors(content: JsonObject) -> None:
     if not content:
-        raise ValueError("no figures by level")
+        raise ValueError("no metrics by level")
     for row in content.values():
         require_numbers([row["coverage"], *row.values()])

@@ -313,7 +313,7 @@ def run_test(
         sizes: (large, small) of the task.
         data_flags: how images are read.
         test: how to compute.
-        logger: receives notices and figures.
+        logger: receives notices and metrics.
 
     Raises:
         DataError: if the results that are there are of other images.

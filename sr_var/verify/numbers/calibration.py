@@ -1,7 +1,7 @@
 """Calibration of a predicted normal law N(m, v) per pixel against the real high-res image.
 
 Grey levels, float64. One image is reduced to a few means and to fixed histograms that add up over
-images; no pixel is kept. docs/theory.md, eq. 21 to 27, defines the figures.
+images; no pixel is kept. docs/theory.md, eq. 21 to 27, defines the metrics.
 
 Equal-count bins, sparsification and the area under it need the order of all pixels of all images.
 They are read off histograms: 4096 bins of predicted std, even in its logarithm (0.17 % each), and
@@ -29,7 +29,7 @@ _ERROR_BINS_PER_LEVEL = 16
 NUM_RELIABILITY_BINS = 20
 # shares of the pixels that are taken out, most uncertain first
 FRACTIONS = np.arange(100) / 100
-# central intervals, in per cent; the first four are figures, all of them make the curve
+# central intervals, in per cent; the first four are metrics, all of them make the curve
 COVERAGES = (50, 68, 90, 95)
 _CURVE = tuple(sorted({*COVERAGES, *range(5, 100, 5)}))
 _Z90 = NormalDist().inv_cdf(0.95)

@@ -279,7 +279,7 @@ def comparison_table(summary: Summary) -> Html:
             floor_text = number(look_up(summary, floor)) if floor else ""
             lines.append([label, number(look_up(summary, name)), *interval, floor_text])
         groups.append(Rows(heading, lines))
-    head = ["figure", "value", *(["95 % interval"] if intervals else []), "noise floor"]
+    head = ["metric", "value", *(["95 % interval"] if intervals else []), "noise floor"]
     return html.table("Nets against samples", head, groups)
 
 
@@ -294,7 +294,7 @@ def routes_table(summary: Summary) -> Html:
             if any(look_up(summary, name) is not None for name in names)
         ]
         groups.append(Rows(heading, lines))
-    head = ["figure", "nets", "samples", "wanted"]
+    head = ["metric", "nets", "samples", "wanted"]
     small = " (small: 95 % intervals)" if summary["intervals"] else ""
     return html.table(f"The two routes to mean and variance{small}", head, groups)
 

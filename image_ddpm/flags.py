@@ -36,7 +36,6 @@ from utils.flags.groups import (
     Batch,
     CropFlags,
     ImageFolder,
-    Output,
     Precision,
     PrecisionFlags,
     ReadingFlags,
@@ -139,7 +138,7 @@ class SaveFlags(ImageScriptFlags, TrainFlags):
 
 
 @dataclass(frozen=True)
-class ResultFlags(Output, ImageScriptFlags):
+class ResultFlags(ImageScriptFlags):
     """What every script with results has."""
 
     output_dir: str = flag("", "folder of the results; empty: log_dir")
@@ -164,6 +163,7 @@ class ImageSampleFlags(SamplerFlags, ResultFlags):
 
     num_samples: int = flag(10000, "samples in all")
     batch_size: int = 16
+    output_dir: str = flag("", "folder of the samples; empty: log_dir")
     labels: str = flag(
         "",
         "classes to draw in turn, comma separated: labels, or names where the checkpoint keeps "

@@ -14,7 +14,7 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from ddpm.flags import Preset, make_preset, settle_preset
-from sr_var.flags.scripts import MeanModelFlags, TestFlags
+from sr_var.flags.scripts import NET_LOG, MeanModelFlags, TestFlags
 from utils.flags.training import TrainFlags
 from utils.script_util import FlagValues, flag, require_at_least
 
@@ -63,7 +63,7 @@ class ResidualFlags(CrossFitFlags):
 
     loss: str = flag(
         SQUARED_ERROR,
-        "against the squared residual; same minimiser",
+        "what training minimises, of variance and squared residual; same minimiser",
         (SQUARED_ERROR, ITAKURA_SAITO),
     )
     leakage_images: int = flag(
@@ -79,7 +79,11 @@ class ResidualFlags(CrossFitFlags):
 class BaselineModelFlags(MeanModelFlags):
     """One network for several functionals of the conditional law."""
 
-    objective: str = flag(NLL, "what training minimises", (NLL, BETA_NLL, QUANTILE))
+    objective: str = flag(
+        NLL,
+        "what training minimises: normal likelihood, β-weighted, pinball loss",
+        (NLL, BETA_NLL, QUANTILE),
+    )
     last_layer_type: str = flag(
         "softplus", "what keeps the variance positive (nll, beta_nll)", ("softplus", "exp")
     )
@@ -106,7 +110,7 @@ class BaselineModelFlags(MeanModelFlags):
 class BaselineTrainFlags(TrainFlags):
     """Training of a baseline."""
 
-    log_dir: str = "logs/sr_baseline/64_256"
+    log_dir: str = flag("logs/sr_baseline/64_256", NET_LOG)
     model_save_dir: str = "checkpoints/sr_baseline/64_256"
 
 
@@ -115,7 +119,9 @@ class BaselineTestFlags(TestFlags):
     """What to test and where to write; the folder is not that of the two nets."""
 
     log_dir: str = "logs/sr_baseline/64_256"
-    output_dir: str = "outputs/sr_var/64_256_baseline"
+    output_dir: str = flag(
+        "outputs/sr_var/64_256_baseline", "folder of the results, one of its own an image"
+    )
     truth: str = flag(
         "none", "exact quantiles to compare with: those of the oracle's images", ("none", "oracle")
     )

@@ -108,15 +108,6 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class AutoBatch:
-    """How much is computed at a time, where the script can find it out."""
-
-    batch_size: int = flag(
-        1, "samples per network evaluation and process; auto: found by timing", is_auto=True
-    )
-
-
-@dataclass(frozen=True)
 class Threads:
     """How many images are worked on at a time."""
 
@@ -127,21 +118,7 @@ class Threads:
 class ImageFolder:
     """Where the images are."""
 
-    data_dir: str = flag("", "folder of the images")
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where results go."""
-
-    output_dir: str = flag("", "folder of the results")
-
-
-@dataclass(frozen=True)
-class Overwrite:
-    """Whether files may be lost."""
-
-    overwrite: bool = flag(False, "replace files that were made otherwise")
+    data_dir: str = flag("", "folder of the images, flat or in class folders")
 
 
 ERROR, SKIP, ENLARGE = "error", "skip", "enlarge"

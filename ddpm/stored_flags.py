@@ -134,14 +134,15 @@ class Start:
         manifest: of its set; empty if it has none.
         is_resumed: whether a training goes on from it.
         is_new_run: whether a training takes its weights alone: then nothing must agree.
-        is_in_charge: whether its flags count even where a command line gives others.
+        in_charge: what its flags were read from, if they count even where a command line gives
+            others; else empty.
     """
 
     path: str = ""
     manifest: JsonObject = field(default_factory=dict)
     is_resumed: bool = False
     is_new_run: bool = False
-    is_in_charge: bool = False
+    in_charge: str = ""
 
     @property
     def class_names(self) -> list[str]:
@@ -216,16 +217,18 @@ def follow_checkpoint(
     same = {name for name in given if _is_same_words(made[name], getattr(args, name))}
     free = frozenset(name for name, one in known.items() if one.metadata["is_free"])
     is_strict = getattr(args, "strict_flags", False)
-    if not start.is_new_run and (is_strict or not start.is_in_charge):
+    if not start.is_new_run and (is_strict or not start.in_charge):
         asked = {name: getattr(args, name) for name in given - same}
         identity = Identity(network=asked, free=frozenset() if is_strict else free)
         remedy = f"{start.remedy} (--strict_flags True)" if is_strict else start.remedy
         identity.refuse_other_flags(start.path, start.manifest, remedy)
-    left = known.keys() - (same if start.is_in_charge else given)
-    if not start.is_in_charge and (_PRECISION & given or not start.is_resumed):
+    left = known.keys() - (same if start.in_charge else given)
+    if not start.in_charge and (_PRECISION & given or not start.is_resumed):
         left -= _PRECISION
     values = {
-        name: stored_value(known[name], made[name], f"the manifest of {start.path}")
+        name: stored_value(
+            known[name], made[name], start.in_charge or f"the manifest of {start.path}"
+        )
         for name in left | same
     }
     changed = {name for name in left if values[name] != getattr(args, name)}
@@ -246,7 +249,7 @@ def _what_changed(
     """
     overruled = [name for name in sorted(changed) if name in args.given_flags]
     left_out = [name for name in sorted(changed) if name not in args.given_flags]
-    if left_out and not start.is_in_charge:
+    if left_out and not start.in_charge:
         listed = ", ".join(f"--{name} {shown(values[name])}" for name in left_out)
         yield f"notice: flags that were left out are those of {start.path}: {listed}"
     if overruled:
@@ -254,7 +257,7 @@ def _what_changed(
         listed = ", ".join(
             f"{name} {values[name]!r} (command line {getattr(args, name)!r})" for name in overruled
         )
-        yield f"{kind}: model flags come from the checkpoint, which differs: {listed}"
+        yield f"{kind}: model flags come from {start.in_charge}, which differs: {listed}"
 
 
 def _is_same_words(made: Any, asked: Any) -> bool:

@@ -257,14 +257,17 @@ def _follow_net(
 ) -> argparse.Namespace:
     if not start.manifest and not is_file(start.path):
         return args  # who loads it says what is there
-    notices = list(getattr(args, "notices", ()))
+    notices, path = list(getattr(args, "notices", ())), args_path(args.log_dir, flags_class)
     flags = flags_of_checkpoint(
         start,
-        args_path(args.log_dir, flags_class),
+        path,
         flags_class,
         notices.append,
         path_flag="--log_dir" if "log_dir" in args.given_flags else "",
     )
-    start = replace(start, manifest={"network": {"flags": flags}}, is_in_charge=True)
+    made = made_with(start.manifest)
+    is_of_manifest = made and made.items() <= flags.items()  # else a free flag is the file's
+    source = f"the manifest of {start.path}" if is_of_manifest else path
+    start = replace(start, manifest={"network": {"flags": flags}}, in_charge=source)
     args = with_values(args, notices=notices)
     return follow_checkpoint(args, start, flags_of(flags_class))

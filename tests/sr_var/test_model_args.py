@@ -195,6 +195,7 @@ def test_stored_flags_win_over_the_command_line_and_differences_are_named(tmp_pa
     for part in (
         "channel_mult '0.5,1' (command line '1,2')",
         "use_fp16 True (command line False)",  # given, though it is the default
+        f"come from {args_path(str(tmp_path), MeanModelFlags)},",  # the checkpoint has no manifest
     ):
         assert part in said
     assert "dropout" not in said

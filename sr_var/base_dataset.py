@@ -1,17 +1,39 @@
-"""The images of the data set, as the info dicts list them; `utils.images.dataset` cuts them."""
+"""The images of the data set, as the info dicts list them; `utils.images.dataset` cuts them.
+
+Also the paths that the documented commands misspell.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 
 from ddpm.info_dict import listed_entries
-from sr_var.compat import existing_path
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.groups import ERROR
 from utils.images.dataset import Entry
 from utils.images.decode import ImageFacts
 from utils.images.notes import look_at, say_sizes, without_small
 from utils.process.errors import DataError
+
+# what the documented commands misspell: the folder of the info dicts, a slash behind --log_dir
+_SLIPS = (
+    (r"data/imagenet/", "data/sr_imagenet/"),
+    (r"(?<!/)((?:mean|var)_model_args\.pkl)$", r"/\1"),
+)
+
+
+def existing_path(path: str, log: Callable[[str], None] = print) -> str:
+    """Return the path, or what is meant where only that exists; `log` receives a notice then."""
+    if os.path.exists(path):
+        return path
+    for slip, correction in _SLIPS:
+        meant = re.sub(slip, correction, path)
+        if meant != path and os.path.exists(meant):
+            log(f"notice: {path} does not exist; using {meant}")
+            return meant
+    return path
 
 
 def load_entries(

@@ -18,7 +18,7 @@ import numpy as np
 from ddpm.flags import DiffusionFlags
 from ddpm.process import TRAINING_ONLY
 from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
-from sr_var.compat import existing_path
+from sr_var.base_dataset import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
 from utils.files.atomic import JsonObject, StrPath, write_text_atomic
@@ -58,13 +58,13 @@ def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
     return os.path.join(log_dir, _FILE_NAMES[flags_class])
 
 
-def save_model_args(path: str, flags: MeanModelFlags) -> None:
-    """Write the flags as a pickle and, beside it, as JSON to read.
+def save_model_args(log_dir: str, flags: MeanModelFlags) -> None:
+    """Write the flags of a run as a pickle (`args_path`) and, beside it, as JSON to read.
 
     Those that the original toolkit lacks are left out where they have their defaults. Flags of
     another model that are there already get a new name, so that its run can be rescued.
     """
-    known = defaults(type(flags))
+    path, known = args_path(log_dir, type(flags)), defaults(type(flags))
     if os.path.exists(path) and {**known, **load_args(path)} != vars(flags):
         os.replace(path, f"{os.path.splitext(path)[0]}_until_{time.strftime('%Y%m%d_%H%M%S')}.pkl")
     stored = {

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sr_var.base_dataset import load_entries
-from sr_var.compat import existing_path
+from sr_var.base_dataset import existing_path, load_entries
 from sr_var.data.pairs import load_regression_data, rank_batches, test_batches
 from sr_var.flags.scripts import DataFlags, MeanTrainFlags, TestDataFlags
 from tests import tiny

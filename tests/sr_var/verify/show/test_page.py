@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sr_var.verify.show.page import report_page, write_report
+from sr_var.verify.show.tables import METRIC_LABELS
 from tests.sr_var.verify.show.report_data import (
     HOSTILE,
     UNPRINTABLE,
@@ -82,7 +83,7 @@ def test_metrics_may_be_unknown_in_every_place(parts: Any) -> None:
 def test_gallery_holds_the_metrics_of_each_image_to_sort_by(parts: Any) -> None:
     summary, rows, gallery = parts
     data = _data(report_page(summary, rows, gallery).render())
-    place = data["metric_labels"].index("correlation of the std maps")
+    place = data["metric_labels"].index(METRIC_LABELS["var.correlation"])
     found = [image["metrics"][place] for image in data["images"]]
     assert found == pytest.approx([row.metrics["var.correlation"] for row in rows])
     assert [image["name"] for image in data["images"]] == [

@@ -36,9 +36,9 @@ def _both(label: str, name: str, wanted: str = "") -> _Row:
 _COMPARISONS: dict[str, Sequence[_Row]] = {
     "mean of the nets against that of the samples": (
         _Row("mean squared error (mse), grey levels²", "mean.mse", "", "mean.floor_mse"),
-        _Row("the same less its noise floor, grey levels²", "mean.corrected_mse"),
-        _Row("the latter over the samples' variance", "mean.relative_mse"),
-        _Row("PSNR (psnr), dB", "mean.psnr"),
+        _Row("mse less its noise floor, grey levels²", "mean.corrected_mse"),
+        _Row("mse over variance, noise floor subtracted", "mean.relative_mse"),
+        _Row("PSNR, dB", "mean.psnr"),
         _Row("normalised squared error (nmse)", "mean.nmse"),
     ),
     "variance of the nets against that of the samples": (
@@ -161,8 +161,9 @@ def _shown(summary: Summary, name: str) -> str:
     if not name:
         return ""
     value = look_up(summary, name)
-    is_known = isinstance(value, (int, float)) and not math.isnan(value)
-    return f"{value:.4g}" if is_known else "?"
+    if not isinstance(value, (int, float)) or math.isnan(value):
+        return "?"
+    return f"{value:{'.6g' if float(value).is_integer() else '.4g'}}"  # counts in full
 
 
 def budget_text(rows: Sequence[BudgetRow]) -> str:

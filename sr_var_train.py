@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.losses import start_at_usual_spread
     from sr_var.script_util import create_var_model
     from sr_var.stored_flags import identity_of, save_model_args
-    from sr_var.var_utils import SRVarTrainLoop, check_loss, digests
+    from sr_var.var_utils import SRVarTrainLoop, check_loss
+    from utils.files.atomic import sha256_of
     from utils.loops.networks import new_network
     from utils.runs.start import started
 
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
             data=data,
             loss=residuals.loss,
             cross_fit=cross_fit,
-            mean_digests=digests(build.mean_net_paths(mean_flags, cross_fit)),
+            mean_digests=list(map(sha256_of, build.mean_net_paths(mean_flags, cross_fit))),
             identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ddpm.info_dict import listed_entries
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.groups import ERROR
 from utils.images.dataset import Entry
-from utils.images.decode import ImageFacts
 from utils.images.notes import look_at, say_sizes, without_small
 from utils.process.errors import DataError
 
@@ -68,28 +67,18 @@ def load_test_entries(
     if not facts:
         return entries  # whoever reads them tells what is wrong
     say_sizes(facts.values(), sizes[0], len(facts), log)
-    _warn_of_low_res(facts, sizes, flags.small_images == ERROR, log)
+    low = [name for name, one in facts.items() if one.short_side <= sizes[1]]
+    if low:
+        shown = ", ".join(f"{name} {facts[name].width}×{facts[name].height}" for name in low[:5])
+        told = (
+            f"{len(low)} of {len(facts)} images are low-res already, at most {sizes[1]} pixels on "
+            f"their short side ({shown}{', …' if len(low) > 5 else ''}): they would be enlarged to "
+            f"{sizes[0]} pixels and reduced again, which gives another low-res image than theirs"
+        )
+        if flags.small_images == ERROR or len(low) == len(facts):
+            raise DataError(
+                f"{told}; give the high-res images that they come from, or leave them out"
+            )
+        log(f"warning: {told}")
     left_out = without_small(facts, sizes[0], flags, log)
     return [entry for entry in entries if entry.name not in left_out]
-
-
-def _warn_of_low_res(
-    facts: Mapping[str, ImageFacts],
-    sizes: tuple[int, int],
-    is_refused: bool,
-    log: Callable[[str], None],
-) -> None:
-    """Name images that are no larger than what is made of them for the networks."""
-    large, small = sizes
-    low = [name for name, one in facts.items() if one.short_side <= small]
-    if not low:
-        return
-    shown = ", ".join(f"{name} {facts[name].width}×{facts[name].height}" for name in low[:5])
-    told = (
-        f"{len(low)} of {len(facts)} images are low-res already, at most {small} pixels on their "
-        f"short side ({shown}{', …' if len(low) > 5 else ''}): they would be enlarged to {large} "
-        "pixels and reduced again, which gives another low-res image than theirs"
-    )
-    if is_refused or len(low) == len(facts):
-        raise DataError(f"{told}; give the high-res images that they come from, or leave them out")
-    log(f"warning: {told}")

@@ -93,12 +93,22 @@ class BaselineModelFlags(MeanModelFlags):
     def __post_init__(self) -> None:
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"--beta {self.beta} must be in [0, 1]")
-        parse_levels(self.quantiles)
+        _ = self.levels  # refuses what are none
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The parsed `quantiles`."""
-        return parse_levels(self.quantiles)
+        """The parsed `quantiles`, in (0, 1) and ascending."""
+        text = self.quantiles
+        try:
+            levels = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            levels = ()
+        is_ascending = all(low < high for low, high in pairwise((0.0, *levels, 1.0)))
+        if not levels or not is_ascending:
+            raise ValueError(
+                f"--quantiles {text!r}: give ascending numbers between 0 and 1, as in 0.25,0.5,0.75"
+            )
+        return levels
 
     @property
     def num_outputs(self) -> int:
@@ -125,20 +135,6 @@ class BaselineTestFlags(TestFlags):
     truth: str = flag(
         "none", "exact quantiles to compare with: those of the oracle's images", ("none", "oracle")
     )
-
-
-def parse_levels(text: str) -> tuple[float, ...]:
-    """Ascending levels in (0, 1) from a comma-separated text."""
-    remedy = f"--quantiles {text!r}: give ascending numbers between 0 and 1, as in 0.25,0.5,0.75"
-    try:
-        levels = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(remedy) from None
-    if not all(0.0 < level < 1.0 for level in levels):
-        raise ValueError(remedy)
-    if any(low >= high for low, high in pairwise(levels)):
-        raise ValueError(remedy)
-    return levels
 
 
 CHECKPOINT_DIR = "checkpoints/ddpm_sr"

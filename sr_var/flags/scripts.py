@@ -44,20 +44,14 @@ NET_LOG = "folder of logs.txt, TensorBoard events, args.json and the model flags
 
 
 @dataclass(frozen=True)
-class LargeSize:
-    """How large the images are."""
+class Sizes:
+    """How large the images are, and how small."""
 
     large_size: int = flag(
         256,
         "side of the high-res image, pixels; the short side of larger photographs is reduced to it "
         "before they are cut",
     )
-
-
-@dataclass(frozen=True)
-class Sizes(LargeSize):
-    """How large the images are, and how small."""
-
     small_size: int = flag(64, "side of the low-res image, pixels")
 
     @property

@@ -159,7 +159,12 @@ class ResultFolder:
         models = [sha256_of(path) for path in self._model_paths]
         stored = self.require_same_orientation()
         is_same = stored == Stamp(models, self._apply_orientation)
-        pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
+
+        def is_done(name: str) -> bool:
+            paths = (os.path.join(safe_join(self.output_dir, name), f) for f in self.file_names)
+            return all(map(os.path.exists, paths))
+
+        pending = [entry for entry in entries if not (is_same and is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
         if not is_same and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
@@ -198,10 +203,6 @@ class ResultFolder:
         path = os.path.join(safe_join(self.output_dir, name), LOW_RES_FILE)
         low_res_255 = to_hwc(image_to_255(low_res_up.float()))
         return self.has_own_inputs and is_known_input(path, low_res_255)
-
-    def _is_done(self, name: str) -> bool:
-        folder = safe_join(self.output_dir, name)
-        return all(os.path.exists(os.path.join(folder, file)) for file in self.file_names)
 
     def _remove_results(
         self, old: Sequence[str], new: Sequence[str], log: Callable[[str], None]

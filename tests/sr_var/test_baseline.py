@@ -27,7 +27,7 @@ from sr_var.baseline import (
     summarise_errors,
 )
 from sr_var.data.pairs import Photographs
-from sr_var.flags.nets import BaselineModelFlags, BaselineTestFlags, parse_levels
+from sr_var.flags.nets import BaselineModelFlags, BaselineTestFlags
 from sr_var.losses import VARIANCE_FLOOR
 from sr_var.mean_utils import mean_result_folder
 from sr_var.script_util import create_baseline_model
@@ -136,7 +136,7 @@ def test_network_of_a_baseline_has_the_outputs_of_its_objective(objective: str) 
 @pytest.mark.parametrize("text", ["", "0.5,0.25", "0,0.5", "0.5,1", "0.5,0.5", "a", "0.1,,0.2"])
 def test_levels_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        parse_levels(text)
+        BaselineModelFlags(quantiles=text)
 
 
 def test_coverage_and_rms_error_of_a_quantile_are_those_of_the_definition() -> None:

@@ -3,16 +3,8 @@
 All in grey levels and float64, on HWC arrays, by dotted name (`mean.mse`). Two kinds:
 `image_metrics` are averaged over images (`averages`). `pooled_metrics` are functions of means over
 pixels (`image_means`), whether of one image, of all of them, or of a bootstrap replicate: a ratio
-is then always a ratio of sums, never a mean of ratios. docs/theory.md, eq. 16 to 30.
-
-Definitions of the first kind (m, v: mean and variance of the nets; x̄, k2: mean and unbiased
-variance of the n samples; averages over pixels and channels; docs/theory.md, eq. 6 to 15):
-
-    mse        mean (m − x̄)²
-    psnr       10 log10(255² / mse)
-    nmse       Σ (m − x̄)² / Σ x̄²
-    var_error  mean |max(v, 0) − k2|
-    std_error  mean |√max(v, 0) − √k2|
+is then always a ratio of sums, never a mean of ratios. Definitions: `sr_var_verification.py`, and
+docs/theory.md, eq. 6 to 30. m, v are mean and variance of the nets, x̄, k2 those of n samples.
 """
 
 from __future__ import annotations

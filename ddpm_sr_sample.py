@@ -53,11 +53,11 @@ def main(argv: list[str] | None = None) -> int:
         model = load_checked(create, sample.model_path, flags.precision, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)
-        sizes, path = flags.sizes, sample.to_sample_images_dict_path
+        sizes = flags.sizes
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,
-            entries=load_test_entries(path, sample, sizes, log, "--to_sample_images_dict_path"),
+            entries=load_test_entries(sample, sizes, log),
             sizes=sizes,
             flags=sample,
             class_names=start_of_file(sample.model_path).class_names,

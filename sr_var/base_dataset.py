@@ -47,22 +47,20 @@ def load_entries(
 
 
 def load_test_entries(
-    data_info_dict_path: str,
-    flags: DataFlags | SampleFlags,
-    sizes: tuple[int, int],
-    log: Callable[[str], None],
-    flag: str = "--data_info_dict_path",
+    flags: DataFlags | SampleFlags, sizes: tuple[int, int], log: Callable[[str], None]
 ) -> list[Entry]:
     """The images to test on or to draw samples for; `--small_images` may leave some out.
 
     Their headers are read: how large they are, and what becomes of that, is said at the start.
-    `sizes` are (large, small) sides; `flag` named the info dict.
+    `sizes` are (large, small) sides.
 
     Raises:
         DataError: see `load_entries`; or for images that are low-res already, if all are or
             small ones are an error.
     """
-    entries = load_entries(data_info_dict_path, flags.data_dir, flag)
+    is_for_samples = isinstance(flags, SampleFlags)
+    name = "to_sample_images_dict_path" if is_for_samples else "data_info_dict_path"
+    entries = load_entries(getattr(flags, name), flags.data_dir, f"--{name}")
     facts = look_at([entry.name for entry in entries], flags.data_dir, flags)
     if not facts:
         return entries  # whoever reads them tells what is wrong

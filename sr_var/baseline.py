@@ -169,7 +169,7 @@ def quantile_file(level: float, step: int) -> str:
 
 
 def errors_file(truth: str, step: int) -> str:
-    """Name of the errors of one image; those with exact quantiles are files of their own."""
+    """Name of an image's errors; those with exact quantiles are files of their own."""
     return f"quantile_errors_{'' if truth == 'none' else truth + '_'}{step}.json"
 
 
@@ -263,8 +263,7 @@ def report_quantiles(
 ) -> Errors:
     """Average the errors of all images, log them, write `quantile_results_<step>.json`.
 
-    Raises:
-        DataError: if an image's errors are damaged, or those of two images of other levels.
+    Errors that are damaged, or of other levels than another image's, are a DataError.
     """
     file_name = results.file_names[-1]
     paths = [results.path(entry.name, file_name) for entry in entries]

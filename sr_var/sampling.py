@@ -77,15 +77,8 @@ Row = tuple[ImageJob, int]
 class SRSampler(Sampler[Row]):
     """Draws what is missing of `num_samples_per_image` samples of each image.
 
-    Args:
-        model: the denoiser, on the device and in evaluation mode.
-        diffusion: the respaced process.
-        entries: the images.
-        sizes: (large, small) sides.
-        flags: how many, how, where to.
-        device: where to compute.
-        log: receives notices.
-        class_names: of the model by label, as far as they are known.
+    `model` is on the device and in evaluation mode, `diffusion` respaced; `sizes` are (large,
+    small); `class_names` are those of the model by label, as far as they are known.
 
     Raises:
         DataError: if the model does not know an image's label, or its class by another one.

@@ -180,9 +180,6 @@ def refuse_other_setting(
 
     `state` is stored with the checkpoint, empty for a fresh start or a file of another tool; a
     checkpoint that lacks the key has the value `before`. Values are of JSON types.
-
-    Raises:
-        CheckpointError: names both values.
     """
     if state and state.get(name, before) != value:
         raise CheckpointError(
@@ -194,9 +191,7 @@ def refuse_other_setting(
 def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
     """Read a pickled dict of model flags; numpy scalars become Python numbers.
 
-    Raises:
-        UnsafePickleError: see `load_pickle`.
-        DataError: not a dict of flag names to bool, int, float, str or None.
+    Anything but names with bool, int, float, str or None is a DataError.
     """
     content = load_pickle(path)
     if not isinstance(content, dict):

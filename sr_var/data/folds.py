@@ -28,12 +28,9 @@ from utils.seeds import stable_seed
 
 @dataclass(frozen=True)
 class CrossFit:
-    """A division of images into folds by their names.
+    """A division of images into folds, each name for itself or all of a class together (`by`).
 
-    Attributes:
-        num_folds: K.
-        by: `image`: each name for itself; `class`: all images of a class together.
-        left_out: the fold that a mean net does not see; None for a run that uses all nets.
+    `left_out` is the fold that a mean net does not see; None for a run that uses all nets.
     """
 
     num_folds: int
@@ -84,9 +81,6 @@ class CrossFit:
 
         `state` is stored with its checkpoint; of one of another tool, which has none, nothing can
         be known.
-
-        Raises:
-            CheckpointError: names what the net left out, and what to train.
         """
         wanted = dataclasses.replace(self, left_out=fold).record()
         if state and state.get("cross_fit") != wanted:
@@ -100,11 +94,9 @@ class CrossFit:
 
 
 class FoldedInput(NamedTuple):
-    """A batch whose images are to meet the net of their fold.
+    """A batch for the nets of its images' folds.
 
-    Attributes:
-        low_res: (N, 3, H, H) upsampled low-res images, in [-1, 1].
-        fold: (N,) integers in [0, K).
+    Upsampled low-res images (N, 3, H, H) in [-1, 1]; folds (N,), integers in [0, K).
     """
 
     low_res: Tensor
@@ -121,11 +113,8 @@ class FoldedMean(nn.Module):
     def forward(self, low_res_up: Tensor, fold: Tensor | None = None) -> Tensor:
         """The mean by the net of each image's fold; for images without a fold, the nets' average.
 
-        Waits for the device once a net: how many images a net gets is a shape.
-
-        Args:
-            low_res_up: (N, 3, H, H) in [-1, 1].
-            fold: (N,) integers in [0, K), or None.
+        Both are as in `FoldedInput`. Waits for the device once a net: how many images a net gets
+        is a shape.
         """
         if fold is None:
             return torch.stack([net(low_res_up) for net in self.nets]).mean(dim=0)

@@ -73,11 +73,7 @@ def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> l
 
 
 def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[list[str], list[str]]:
-    """(training, test) photographs of `data_dir`.
-
-    Raises:
-        DataError: if one of the two would be empty.
-    """
+    """(training, test) photographs of `data_dir`; a DataError if one of the two would be empty."""
     photos = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if flags.test_folder:
         prefix = flags.test_folder.strip("/") + "/"
@@ -96,11 +92,8 @@ def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[li
 def cut_low_res(crop: OracleCrop, flags: OracleDataFlags) -> Uint8Array:
     """The low-res image, (h, h, 3): a piece of the photograph at half its contrast.
 
-    Rounded to grey levels, so that the picture of it is exactly the image the law is given.
-
-    Raises:
-        BadImageError: if the photograph is damaged.
-        DataError: if it is smaller than the piece.
+    Rounded to grey levels, so that the picture of it is exactly the image the law is given. A
+    photograph that is smaller than the piece is a DataError, a damaged one a BadImageError.
     """
     path = resolve_image_path(flags.data_dir, crop.photo)
     photo = np.asarray(open_image(path, apply_orientation=flags.apply_orientation))

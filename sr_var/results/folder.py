@@ -95,16 +95,9 @@ class ResultFolder:
     A stamp remembers the checkpoint that they come from: results of the same checkpoint are kept
     and not computed again, results of another one are removed at the start, which is said.
 
-    Args:
-        output_dir: where they are.
-        kind: `mean`, `var` or `baseline`.
-        step: of the network, in the file names.
-        file_names: the files that make an image done, in writing order.
-        model_paths: checkpoints that the results depend on.
-        apply_orientation: how the images are read, see `utils.flags.groups`.
-
-    Attributes:
-        has_own_inputs: whether a test of this project has been here before.
+    `kind` is `mean`, `var` or `baseline`. `file_names` make an image done, in writing order; those
+    of this network contain `step`. The results depend on the checkpoints `model_paths`.
+    `has_own_inputs`: whether a test of this project has been here before.
     """
 
     def __init__(
@@ -130,11 +123,7 @@ class ResultFolder:
         self._apply_orientation = apply_orientation
 
     def path(self, name: str, file_name: str) -> str:
-        """Path of a result; its folder is made.
-
-        Raises:
-            ValueError: if the name leads out of `output_dir`.
-        """
+        """Path of a result; its folder is made. A name that leads out of it is a ValueError."""
         folder = safe_join(self.output_dir, name)
         make_folder(folder)
         return os.path.join(folder, file_name)
@@ -175,11 +164,7 @@ class ResultFolder:
         return pending
 
     def require_same_orientation(self) -> Stamp:
-        """Refuse results of images that were read another way up; return what the folder says.
-
-        Raises:
-            DataError: names the folder and the flag; or the stamp, if that cannot be read.
-        """
+        """Refuse results of images that were read another way up; return what the folder says."""
         stored = read_stamp(self._stamp_path, _REMEDY)
         if stored.models and stored.apply_orientation != self._apply_orientation:
             raise DataError(

@@ -203,11 +203,7 @@ def load_reference(
 
 
 def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
-    """One 8-bit picture, (size, size, 3).
-
-    Raises:
-        DataError: if it is damaged or of another size.
-    """
+    """One 8-bit picture, (size, size, 3); a DataError if it is damaged or of another size."""
     picture = np.asarray(open_image(path))
     if picture.shape != (size, size, 3):
         raise _other_size(path, picture.shape, size)

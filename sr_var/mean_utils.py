@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sr_var.data.folds import CrossFit
-from sr_var.data.pairs import Photographs, rank_batches, regression_pair, test_batches
+from sr_var.data.pairs import Photographs, crop_batches, rank_batches, regression_pair
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
     LOW_RES_FILE,
@@ -101,7 +101,7 @@ def regression_test_data(
     batches: Sequence[Sequence[Entry]], flags: DataFlags, sizes: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Photographs]]:
     """(upsampled low-res images, what they are of) a batch; sizes: large, small."""
-    for batch in test_batches(batches, flags, sizes[0]):
+    for batch in crop_batches(batches, flags, sizes[0]):
         # the degradation is computed where the crops are; the loop moves its result
         low_res_up, high_res = regression_pair(batch.image, sizes[1], torch.device("cpu"))
         yield low_res_up, Photographs(batch.name, high_res)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sr_var.verify.numbers.floors import TruthSection
-from sr_var.verify.numbers.intervals import VerdictOfPart
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BudgetRow
 from utils.report import html
@@ -203,11 +202,7 @@ def tiles(summary: Summary) -> Html:
 def verdict_table(summary: Summary) -> Html:
     """Verdict, value and interval of mean, variance and bias (90 %: of a test of equivalence)."""
     verdict = summary["verdict"]
-    parts: dict[str, VerdictOfPart] = {
-        "mean": verdict["mean"],
-        "variance": verdict["variance"],
-        "bias": verdict["bias"],
-    }
+    parts = {"mean": verdict["mean"], "variance": verdict["variance"], "bias": verdict["bias"]}
     rows = [
         [
             label,

@@ -125,14 +125,11 @@ def mean_result_folder(
 
 
 class SRMeanTestLoop(TestLoop):
-    """Writes the mean of every image: an 8-bit picture and float32 grey levels, unclipped.
+    """Writes the mean of every image: an 8-bit picture and float32 grey levels, unclipped."""
 
-    `num_pictures` images go to TensorBoard.
-    """
-
-    def __init__(self, *, results: ResultFolder, num_pictures: int = 50, **rest: Any) -> None:
+    def __init__(self, *, results: ResultFolder, **rest: Any) -> None:
         super().__init__(**rest)
-        self._results, self._num_pictures = results, num_pictures
+        self._results, self._num_pictures = results, 50  # still to come, in TensorBoard
 
     def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         _, png_file, npy_file = self._results.file_names

@@ -15,13 +15,10 @@ from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import gammainc, gammaln
 
-from sr_var.results.moments import Truth
+from sr_var.results.moments import Array, Truth
 from utils.metrics import Moments
-
-Array = npt.NDArray[np.float64]
 
 # the fourth cumulant needs four samples
 COUNT_FOR_FLOOR = 4

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from sr_var.results.moments import block_means
+from sr_var.results.moments import Array, block_means
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.floors import (
     COUNT_FOR_FLOOR,
@@ -28,7 +27,6 @@ from sr_var.verify.read.images import ImageData
 from utils.metrics import mean_abs_error, mse, nmse, psnr
 from utils.seeds import stable_seed
 
-Array = npt.NDArray[np.float64]
 Metrics: TypeAlias = dict[str, float]
 ROUTES = ("nets", "samples")
 _PLAIN = ("z2", "nll", "coverage_50", "coverage_68", "coverage_90", "coverage_95")

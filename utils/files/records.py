@@ -15,15 +15,14 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from utils.files.atomic import JsonObject, StrPath, read_up_to, write_json_atomic
 from utils.files.storage import make_folder
 from utils.process.errors import CheckpointError, DataError
 
 Settings: TypeAlias = Mapping[str, object]
-# raises one of `_FAULTS` for a record that lacks what it should hold
-Check = Callable[[JsonObject], object]
+T = TypeVar("T")
 _FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 MAX_BYTES = 1 << 26
@@ -57,13 +56,14 @@ def read_json(path: StrPath) -> Any:
     return parse_json(data)
 
 
-def read_record(path: StrPath, remedy: str, check: Check | None = None) -> JsonObject:
-    """Return the record, a JSON object, in a file.
+def read_record(path: StrPath, remedy: str, parse: Callable[[JsonObject], T]) -> T:
+    """Return what `parse` makes of the record, a JSON object, in a local or remote file.
 
     Args:
-        path: local or remote.
-        remedy: what to do about a damaged file.
-        check: of its content.
+        path: of the file.
+        remedy: what to do about a damaged one.
+        parse: raises one of `_FAULTS` for a record that lacks what it should hold; `dict` takes
+            any.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such file.
@@ -73,8 +73,7 @@ def read_record(path: StrPath, remedy: str, check: Check | None = None) -> JsonO
         content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError("no record")
-        if check is not None:
-            check(content)
+        return parse(content)
     except (FileNotFoundError, NotADirectoryError):  # the latter where folders are made meanwhile
         raise
     except _FAULTS as error:
@@ -83,13 +82,12 @@ def read_record(path: StrPath, remedy: str, check: Check | None = None) -> JsonO
             reason = f"{error} is missing"
         fault = "cannot be read" if isinstance(error, OSError) else "is damaged"
         raise DataError(f"{os.fspath(path)} {fault} ({reason}); {remedy}") from None
-    return content
 
 
-def find_record(path: StrPath, check: Check | None = None) -> JsonObject | None:
-    """Return the record in a file; None where there is none that can be used."""
+def find_record(path: StrPath, parse: Callable[[JsonObject], T]) -> T | None:
+    """What `read_record` returns; None where there is no record that can be used."""
     try:
-        return read_record(path, "", check)
+        return read_record(path, "", parse)
     except (OSError, DataError):
         return None
 
@@ -116,7 +114,7 @@ def require_same_settings(
     """
     folder = os.path.dirname(path)
     try:
-        stored = read_record(path, "delete it if the results are of this run")
+        stored = read_record(path, "delete it if the results are of this run", dict)
     except (FileNotFoundError, NotADirectoryError):
         make_folder(folder, folder_flag)
         write_json_atomic(path, dict(settings))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import ROOT
-from utils.untrusted.pickles import problem_with_name
+from utils.files.storage import problem_with_name
 
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}

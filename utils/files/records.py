@@ -10,8 +10,10 @@ of the tasks.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -293,3 +295,18 @@ def new_origin() -> str:
 def origin_of_file(sha256: str) -> str:
     """The origin of runs that go on from a file of unknown origin: the same file, the same name."""
     return f"file {sha256}"
+
+
+_PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
+
+
+def versions() -> dict[str, str]:
+    """Versions of python and of the libraries whose behaviour a result depends on."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -26,6 +26,7 @@ from utils.files.atomic import (
     read_up_to,
     write_bytes_atomic,
 )
+from utils.files.storage import problem_with_name
 from utils.images.decode import (
     BadImageError,
     Decoded,
@@ -36,7 +37,6 @@ from utils.images.decode import (
     naming,
 )
 from utils.process.errors import DataError
-from utils.untrusted.pickles import problem_with_name
 
 IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 DEFAULT_EXTENSION = ".JPEG"

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from utils.files.atomic import is_remote
+from utils.files.storage import problem_with_name
 from utils.flags.groups import AUTO, FOLDER, NAME, SKIP
 from utils.images.files import DEFAULT_EXTENSION, IMAGE_EXTENSIONS
 from utils.process.errors import DataError
-from utils.untrusted.pickles import problem_with_name
 
 Log = Callable[[str], None]
 # what systems keep beside anybody's files; so are names that begin with a dot

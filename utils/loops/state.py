@@ -14,13 +14,12 @@ import torch
 
 from utils import dist_util
 from utils.files.atomic import JsonObject, sha256_of
-from utils.files.records import Identity, new_origin, origin_of_file
+from utils.files.records import Identity, new_origin, origin_of_file, versions
 from utils.flags.training import TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import num_bytes
 from utils.process.errors import CheckpointError, DataError, StorageError
-from utils.runs.start import versions
 from utils.untrusted.state_dict import load_state_dict, read_torch_file
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -18,6 +16,7 @@ import torch
 from utils import dist_util
 from utils.debug_util import describe_memory
 from utils.files.atomic import JsonObject, is_remote
+from utils.files.records import versions
 from utils.flags.groups import Logged
 from utils.logger import RunLogger
 from utils.machine.launch import Launch, read_launch
@@ -25,8 +24,6 @@ from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 from utils.process.stop import StopRequested
 from utils.script_util import PRIVATE, with_values
-
-_PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
 
 
 @dataclass
@@ -112,18 +109,6 @@ def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch)
         "world_size": launch.world_size,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of python and of the libraries whose behaviour a result depends on."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def git_revision() -> str:

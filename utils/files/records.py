@@ -61,11 +61,7 @@ def read_json(path: StrPath) -> Any:
 def read_record(path: StrPath, remedy: str, parse: Callable[[JsonObject], T]) -> T:
     """Return what `parse` makes of the record, a JSON object, in a local or remote file.
 
-    Args:
-        path: of the file.
-        remedy: what to do about a damaged one.
-        parse: raises one of `_FAULTS` for a record that lacks what it should hold; `dict` takes
-            any.
+    For a record that lacks what it should hold, `parse` raises one of `_FAULTS`; `dict` takes any.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such file.
@@ -103,16 +99,9 @@ def require_numbers(values: Iterable[object]) -> None:
 def require_same_settings(
     path: str, settings: Settings, *, defaults: Settings, folder_flag: str = "--output_dir"
 ) -> None:
-    """Remember the settings in a file of the folder, and refuse any other ones.
+    """Remember the settings, of JSON types, in a file; refuse (DataError) `differences` from it.
 
-    Args:
-        path: of the record; its folder is made.
-        settings: JSON types.
-        defaults: see `differences`.
-        folder_flag: the flag that chooses the folder.
-
-    Raises:
-        DataError: names the settings that differ.
+    The file's folder, which is made, is the choice of `folder_flag`.
     """
     folder = os.path.dirname(path)
     try:
@@ -172,12 +161,8 @@ def differences(made: Settings, asked: Settings, defaults: Settings) -> list[Dif
     """The settings that a file was not made with, sorted by name.
 
     A setting that the file does not name was added to the toolkit since: the file was made with
-    its default. One that only the file knows matters no more.
-
-    Args:
-        made: of the file, JSON types.
-        asked: of the run; compared as JSON would store them.
-        defaults: of settings that an older file may lack; without one, the setting differs.
+    its default, and without one it differs. One that only the file knows matters no more. What is
+    asked for is compared as JSON would store it.
     """
     plain: JsonObject = json.loads(json.dumps(dict(asked)))
     found = [

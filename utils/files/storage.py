@@ -130,11 +130,7 @@ def remove(path: str) -> None:
 
 
 def make_folder(folder: str, flag: str = "") -> None:
-    """Make a folder and those above it; nothing happens if it is there.
-
-    Args:
-        folder: local or remote.
-        flag: which named it, for messages.
+    """Make a local or remote folder and those above it, if it is not there; `flag` has named it.
 
     Raises:
         StorageError: if there is a file in its place or above it, no folder can be there, the disk

@@ -106,16 +106,13 @@ def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
 class CropDataset(Dataset[CropItem]):
     """Square uint8 crops by stream key; bad images raise, or are replaced by the next good one.
 
-    So are images smaller than the crop, unless they are enlarged.
+    So are images smaller than the crop, unless they are enlarged. The augmentation is a function of
+    (seed, epoch, index). With `flags.cache_dir` it raises what `utils.images.cache.crop_source`
+    does.
 
     Args:
-        entries: the images.
         size: side of the crop, pixels.
-        flags: where the files are and how to augment.
-        seed: of the augmentation, a function of (seed, epoch, index).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
-
-    With `flags.cache_dir` it raises what `utils.images.cache.crop_source` does.
     """
 
     def __init__(
@@ -197,13 +194,9 @@ class TestCrops(Dataset[CropItem | None]):
     """Centre crops in order; a bad image raises, or its item is None.
 
     Args:
-        entries: the images.
         size: side of the crop, pixels.
-        data_dir: where the files are.
         on_bad_image: `error` or `skip`.
-        num_channels: 3, or 1 for grey levels.
         source: of the same images' crops; None: decoded from their files.
-        apply_orientation: see `utils.images.decode.decode_image`; not with a source.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -256,25 +249,24 @@ def train_crops(
     log: Callable[[str], None],
     num_channels: int = 3,
 ) -> TrainData:
-    """Endless shuffled batches of crops.
+    """Endless shuffled batches of crops, of which `prepare` makes the task's pairs.
 
-    Args:
-        entries: the images.
-        size: side of the crops, pixels.
-        flags: where the files are, how to augment and how many processes load.
-        train: size of a batch a process; seed of order and augmentation.
-        prepare: makes the task's pair of a batch, which is on the CPU.
-        log: receives how large images are, which damaged ones were replaced by others, and what
-            became of others.
-        num_channels: 3, or 1 for grey levels.
+    `log` receives how large images are, by some of them, which damaged ones were replaced by
+    others, and what became of others.
 
     Raises:
         DataError: if a batch is larger than the data; see `CropDataset`.
     """
-    note = _noting(entries, size, flags, log)
+    look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
+    counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
+    told: set[str] = set()
 
     def noted(batch: CropBatch) -> Pair:
-        note(batch)
+        bad = set(batch.bad) - told
+        if bad:
+            log(f"warning: damaged images replaced by others: {', '.join(sorted(bad))}")
+            told.update(bad)
+        counts.add(batch.notes)
         return prepare(batch)
 
     return TrainData(
@@ -285,21 +277,3 @@ def train_crops(
         seed=train.seed,
         num_workers=flags.num_workers,
     )
-
-
-def _noting(
-    entries: Sequence[Entry], size: int, flags: CropFlags, log: Callable[[str], None]
-) -> Callable[[CropBatch], None]:
-    """Say how large images are, by some of them; return what is to see every training batch."""
-    look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
-    counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
-    told: set[str] = set()
-
-    def note(batch: CropBatch) -> None:
-        bad = set(batch.bad) - told
-        if bad:
-            log(f"warning: damaged images replaced by others: {', '.join(sorted(bad))}")
-            told.update(bad)
-        counts.add(batch.notes)
-
-    return note

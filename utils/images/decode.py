@@ -1,7 +1,6 @@
 """Bytes of an image file → RGB, and what is not in the pixels any more; errors name the file.
 
-All that makes a file a damaged image is
-decided here.
+All that makes a file a damaged image is decided here.
 """
 
 from __future__ import annotations
@@ -109,11 +108,7 @@ def decode_image(
     alpha is dropped, 16-bit grey v becomes round(v / 257), 16-bit colour keeps its high byte. Of an
     animation the first frame counts. Texts and profiles of a PNG are ignored, however large.
 
-    Args:
-        data: of the file.
-        name: of the file.
-        remedy: a sentence.
-        apply_orientation: turn the image as its EXIF tag says.
+    With `apply_orientation` the image is turned as its EXIF tag says.
 
     Raises:
         BadImageError: another format, truncated, damaged, or more than `MAX_PIXELS` pixels.

@@ -64,11 +64,9 @@ def list_files(
     listed like files: whoever reads them tells.
 
     Args:
-        folder: local or remote.
+        folder: local or remote; named by `flag`.
         log: receives what is left out, and why.
-        flag: which named it, for messages.
         on_bad_image: `skip` leaves out images with unfit names; empty: there is no such flag.
-        endings: in lower case.
         problem_with: why a name is unfit; None of a fit one.
 
     Raises:
@@ -242,10 +240,8 @@ def class_in_name(name: str) -> str:
 def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = False) -> str:
     """The class in a name: the folder that holds the file, or, in a flat folder, its name's start.
 
-    Args:
-        name: as `scan` gives it.
-        label_from: `name` or `folder` to read it there only.
-        has_split_folder: the first folder separates training from test images and is no class.
+    `label_from` says to read it in one of them only. A split folder, the first one, separates
+    training from test images and is no class.
 
     Raises:
         DataError: for a name that shows no class there.
@@ -266,10 +262,8 @@ def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = Fals
 def other_reading(names: Sequence[str], classes: Sequence[str], source: str) -> list[str]:
     """One line of warning where file names and folders show classes, and not the same; or none.
 
-    Args:
-        names: of images, without a folder that is no class.
-        classes: of each, as they are read.
-        source: `name` or `folder`, where that is read.
+    The names are without a folder that is no class; `classes` are what `source`, `name` or
+    `folder`, says of them.
     """
     is_by_name = source == NAME
     others = [(class_in_folder if is_by_name else class_in_name)(name) for name in names]

@@ -66,10 +66,7 @@ def _described(name: str, facts: ImageFacts) -> str:
 class ImageNotes:
     """Counts notes; tells the first of a kind at once, and sums whenever ten times more were seen.
 
-    Args:
-        log: receives the lines.
-        size: side of the crops, pixels.
-        num_images: after so many it counts no more: from there on images come again.
+    After `num_images` it counts no more: from there on images come again.
     """
 
     def __init__(self, log: Log, size: int, num_images: int) -> None:
@@ -162,11 +159,7 @@ def without_small(
 ) -> set[str]:
     """The names of images that `--small_images` leaves out; says what becomes of all others.
 
-    Args:
-        facts: of all images whose header can be read.
-        size: side of the crops, pixels.
-        flags: what to do with small ones.
-        log: receives counts.
+    `facts` are those of all images whose header can be read.
 
     Raises:
         DataError: for small images, if they are to be an error, or if no other is left.

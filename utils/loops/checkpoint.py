@@ -83,7 +83,7 @@ class CheckpointStore:
     """The checkpoints of one run in one folder.
 
     Args:
-        folder: `--model_save_dir`; may be remote.
+        folder: local or remote.
         keep_last_k: delete older sets once a newer one has been verified; -1 keeps all.
         warn: receives one line whenever something is skipped or fallen back from.
     """
@@ -95,18 +95,11 @@ class CheckpointStore:
 
     # ---- writing
 
-    def save(
-        self,
-        step: int,
-        parts: Mapping[str, Mapping[Any, Any]],
-        manifest: JsonObject,
-    ) -> None:
-        """Write one set; the manifest comes last and make it count.
+    def save(self, step: int, parts: Mapping[str, Mapping[Any, Any]], manifest: JsonObject) -> None:
+        """Write one set; the manifest comes last and makes it count.
 
-        Args:
-            step: number of finished updates.
-            parts: role → state_dict, in writing order: `opt`, `model`, `ema_<rate>`.
-            manifest: what else to remember (flags, versions, state of the run).
+        `parts` are role → state_dict, in writing order: `opt`, `model`, `ema_<rate>`; `manifest` is
+        what else to remember (flags, versions, state of the run).
 
         Raises:
             StorageError: if a file cannot be written; older sets are intact.
@@ -168,11 +161,10 @@ class CheckpointStore:
     # ---- finding
 
     def resolve(self, name: str) -> CheckpointSet | None:
-        """The set that `--resume_checkpoint` names.
+        """The set that `--resume_checkpoint` names; None for an empty name.
 
-        Args:
-            name: empty (None is returned), `auto` (newest intact set, or None), a step, a file
-                name inside the folder, or a path. The file of an average stands in for the model.
+        A name is `auto` (newest intact set, or None), a step, a file name inside the folder, or a
+        path. The file of an average stands in for the model.
 
         Raises:
             CheckpointError: if an explicit name does not exist or is damaged.

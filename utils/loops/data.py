@@ -75,10 +75,7 @@ def batch_slice(tree: Any, start: int, stop: int) -> Any:
 def to_device(tree: Any, device: torch.device, *, is_copy: bool = False) -> Any:
     """Every tensor of the batch on the device; copies from pinned memory do not wait.
 
-    Args:
-        tree: the batch.
-        device: where to.
-        is_copy: copy also what is there already, so that the result shares no memory.
+    With `is_copy` what is there already is copied, too, so that the result shares no memory.
     """
     return tree_map(lambda tensor: tensor.to(device, non_blocking=True, copy=is_copy), tree)
 
@@ -153,11 +150,9 @@ class TrainData:
 
     Args:
         dataset: maps `(position, epoch, index)` to one item; `len` is the number of items.
-        batch_size: items per process.
         prepare: turns a collated batch into the pair the loop wants, on the loop's device; not
             needed where items are pairs already.
         collate: makes a batch of items; None: as torch does.
-        seed: of the order.
         num_workers: loader processes; -1 chooses from the cores (none on a CPU device, where the
             network needs them itself).
     """

@@ -26,9 +26,7 @@ from utils.untrusted.state_dict import load_state_dict, read_torch_file
 class WeightAverages:
     """avg ← rate · avg + (1 − rate) · weights after every step, in fp32.
 
-    Args:
-        rates: decay rates in [0, 1); empty for none.
-        masters: the fp32 parameters to follow.
+    The rates lie in [0, 1); `masters` are the fp32 parameters to follow.
     """
 
     def __init__(self, rates: Sequence[float], masters: Sequence[torch.Tensor]) -> None:
@@ -66,12 +64,8 @@ class WeightAverages:
 class TrainState:
     """The state of one run.
 
-    Args:
-        model: on its device, in the precision that it computes in.
-        flags: of the run.
-        log: receives one line about what was loaded, saved or missing.
-        identity: what the checkpoints are; a run of another network, process or list of images
-            is not gone on with.
+    The model is on its device, in the precision that it computes in. A run of another `identity`
+    (network, process or list of images) is not gone on with.
     """
 
     def __init__(

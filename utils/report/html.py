@@ -314,12 +314,9 @@ class Series:
 def plot(alt: str, x_axis: Axis, y_axis: Axis, series: Sequence[Series]) -> Html:
     """Axes, grid, the series in order, and a legend below.
 
-    Args:
-        alt: what the plot shows, for people who do not see it.
-        x_axis: horizontal.
-        y_axis: vertical.
-        series: `line`; `points` (a line with a mark on every value); `dots` (many values);
-            `crosses` (values of somebody else).
+    `alt` says what the plot shows, for people who do not see it. Series are of a kind: `line`;
+    `points` (a line with a mark on every value); `dots` (many values); `crosses` (values of
+    somebody else).
     """
     parts = [_axes(x_axis, y_axis), *(_draw(part, x_axis, y_axis) for part in series)]
     return join(_picture(alt, parts, _HEIGHT), _legend(series))

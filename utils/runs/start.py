@@ -53,8 +53,7 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
     A `StopRequested` ends the block, not the script: it says so, and `Run.exit_code` tells.
 
     Args:
-        args: the parsed flags; `seed`, `local_rank` and `notices`, lines that settling them has
-            left to be said, are read where they exist.
+        args: the parsed flags, with `notices`, lines that settling them has left to be said.
         flags: those of `args` that say where to log, with the values that the script has settled;
             a dry run has no log.
         has_group: False for work that needs no talk between processes.

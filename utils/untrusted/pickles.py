@@ -40,9 +40,7 @@ def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
     Arrays come in native byte order, writable, with their shape and memory order; byte arrays and
     the strings of Python 2 (protocols 1 and 2) come as `bytes`.
 
-    Args:
-        path: file to read.
-        max_bytes: a larger file is refused before it is read.
+    A file of more than `max_bytes` is refused before it is read.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -70,10 +68,7 @@ def loads_pickle(data: bytes, *, name: str = "pickle") -> Any:
 def _extent(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """Return the number of items of a value, shared ones counted each time, and its height.
 
-    Args:
-        value: what a pickle described.
-        depth: of the value in the whole.
-        known: the extents of containers by their identity.
+    `depth` is that of the value in the whole, `known` are the extents of containers by identity.
 
     Raises:
         UnsafePickleError: a constructor or an unfinished array stands where a value should; nested

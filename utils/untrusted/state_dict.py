@@ -41,13 +41,8 @@ _WRAPPERS = MappingProxyType(
 def wrapper_prefix(names: Collection[str], own: Collection[str]) -> str:
     """What stands before every name of a file, and keeps the network's own from being found.
 
-    Args:
-        names: of the file.
-        own: names of the network, all or some.
-
-    Returns:
-        a prefix such as `module.` or `module._orig_mod.`; empty if there is none, if not all
-        names have it, or if the file has the network's names as they are.
+    A prefix such as `module.` or `module._orig_mod.`; empty if there is none, if not all names have
+    it, or if the file has names of the network (all or some are `own`) as they are.
     """
     if any(name in own for name in names):
         return ""
@@ -219,13 +214,7 @@ def check_state_dict(
 ) -> dict[str, torch.Tensor]:
     """Check a state_dict against a model, whose values may not exist (device `meta`).
 
-    A prefix that a wrapper put before all names (`module.`) is taken off.
-
-    Args:
-        model: the network.
-        state: name → tensor.
-        path: of the file, for messages.
-        log: receives one line if there was a prefix.
+    A prefix that a wrapper put before all names (`module.`) is taken off, and told.
 
     Returns:
         name → fp32 tensor (integer buffers keep their dtype).

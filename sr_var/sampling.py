@@ -38,8 +38,7 @@ from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry, TestCrops
-from utils.images.decode import BadImageError
-from utils.images.files import safe_join
+from utils.images.files import BadImageError, safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.machine.threads import encoding_threads, ordered_map
 from utils.process.errors import DataError

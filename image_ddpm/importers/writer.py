@@ -25,8 +25,18 @@ from utils.files.atomic import (
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
-from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming
-from utils.images.files import IMAGE_EXTENSIONS, center_crop_arr, open_image, safe_join, write_png
+from utils.images.files import (
+    IMAGE_EXTENSIONS,
+    BadImageError,
+    ImageFacts,
+    center_crop_arr,
+    decode_image,
+    image_format,
+    naming,
+    open_image,
+    safe_join,
+    write_png,
+)
 from utils.images.notes import (
     LEFT_OUT,
     ImageNotes,

@@ -24,8 +24,7 @@ from image_ddpm.quality.distances import (
 from utils.files.atomic import atomic_write
 from utils.files.storage import is_folder, make_folder, problem_with_letters
 from utils.flags.groups import OrientationFlags
-from utils.images.decode import BadImageError
-from utils.images.files import image_facts, read_image, with_extension
+from utils.images.files import BadImageError, image_facts, read_image, with_extension
 from utils.images.folder import scan
 from utils.images.notes import ImageNotes, note_of
 from utils.process.errors import DataError

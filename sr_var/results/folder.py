@@ -22,8 +22,7 @@ from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry
-from utils.images.decode import BadImageError
-from utils.images.files import open_image, safe_join
+from utils.images.files import BadImageError, open_image, safe_join
 from utils.images.pixels import image_to_255, image_to_bytes, save_image, to_hwc
 from utils.metrics import WHITE
 from utils.process.errors import DataError

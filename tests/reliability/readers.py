@@ -51,8 +51,7 @@ from tests.reliability.seed_files import (
 from utils.files.lock import _is_dead
 from utils.files.records import read_record, require_same_settings
 from utils.images.cache import CropCache, Record
-from utils.images.decode import ImageFacts
-from utils.images.files import CenterCrop, image_facts, open_image
+from utils.images.files import CenterCrop, ImageFacts, image_facts, open_image
 from utils.loops.checkpoint import CheckpointStore
 from utils.machine.cost import seconds_per_item
 from utils.untrusted.arrays import read_npz

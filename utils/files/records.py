@@ -9,6 +9,7 @@ of the tasks.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -280,6 +281,39 @@ def new_origin() -> str:
 def origin_of_file(sha256: str) -> str:
     """The origin of runs that go on from a file of unknown origin: the same file, the same name."""
     return f"file {sha256}"
+
+
+# letters of a word, and a number: what is more is no setting of a network
+_MAX_LENGTH, _MAX_NUMBER = 1000, 1_000_000
+
+
+def stored_value(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
+    """The value of a flag, of the type that its default has.
+
+    Args:
+        field: of the flag (`script_util.flags_of`).
+        value: what the file says.
+        source: the file, for the message.
+
+    Raises:
+        CheckpointError: if it is nothing that a command line could give; names file and flag.
+    """
+    kind, choices = type(field.default), field.metadata["choices"]
+    if kind is float and type(value) is int and abs(value) <= _MAX_NUMBER:
+        value = float(value)
+    if type(value) is not kind or not _is_usable(value) or (choices and value not in choices):
+        expected = f"one of {', '.join(choices)}" if choices else f"a usable {kind.__name__}"
+        raise CheckpointError(
+            f"{source}: --{field.name} is {shown(value)}, expected {expected}; this toolkit does "
+            "not write such a file: move it away to go on without it"
+        )
+    return value
+
+
+def _is_usable(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MAX_LENGTH
+    return bool(abs(value) <= _MAX_NUMBER)  # neither does nan
 
 
 _PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")

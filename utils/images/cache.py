@@ -29,8 +29,7 @@ from utils.files.atomic import is_remote, storing, write_through
 from utils.files.lock import try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, CropFlags
-from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import CenterCrop, Crop, CropSource
+from utils.images.files import BadImageError, CenterCrop, Crop, CropSource, ImageFacts
 from utils.images.notes import Stamp, file_stamps
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError

@@ -17,8 +17,8 @@ from utils.files.records import list_digest
 from utils.flags.groups import ENLARGE, ERROR, CropFlags
 from utils.flags.training import TrainFlags
 from utils.images.cache import crop_source
-from utils.images.decode import BadImageError
 from utils.images.files import (
+    BadImageError,
     CenterCrop,
     Crop,
     CropSource,

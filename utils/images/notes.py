@@ -14,8 +14,16 @@ from types import MappingProxyType
 
 from utils.files.atomic import is_remote
 from utils.flags.groups import ENLARGE, ERROR, OrientationFlags, ReadingFlags
-from utils.images.decode import ALPHA, DEPTH, ORIENTATION, BadImageError, ImageFacts
-from utils.images.files import image_facts, read_image, resolve_image_path
+from utils.images.files import (
+    ALPHA,
+    DEPTH,
+    ORIENTATION,
+    BadImageError,
+    ImageFacts,
+    image_facts,
+    read_image,
+    resolve_image_path,
+)
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError
 

@@ -14,7 +14,7 @@ from tests.tiny import photo
 from utils.flags.groups import CropFlags, OrientationFlags, ReadingFlags
 from utils.flags.training import TrainFlags
 from utils.images.dataset import CropBatch, CropDataset, Entry, train_crops
-from utils.images.decode import ImageFacts
+from utils.images.files import ImageFacts
 from utils.images.notes import (
     ImageNotes,
     look_at,

@@ -25,6 +25,13 @@ from utils.files.atomic import (
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
+from utils.images.dataset import (
+    LEFT_OUT,
+    ImageNotes,
+    note_of,
+    note_of_left_out,
+    small_image_error,
+)
 from utils.images.files import (
     IMAGE_EXTENSIONS,
     BadImageError,
@@ -36,13 +43,6 @@ from utils.images.files import (
     open_image,
     safe_join,
     write_png,
-)
-from utils.images.notes import (
-    LEFT_OUT,
-    ImageNotes,
-    note_of,
-    note_of_left_out,
-    small_image_error,
 )
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError

@@ -284,7 +284,8 @@ def origin_of_file(sha256: str) -> str:
 
 
 # letters of a word, and a number: what is more is no setting of a network
-_MAX_LENGTH, _MAX_NUMBER = 1000, 1_000_000
+_MAX_LENGTH = 1000
+_MAX_NUMBER = 1_000_000
 
 
 def stored_value(field: dataclasses.Field[Any], value: Any, source: str) -> Any:

@@ -256,10 +256,8 @@ def flag(
 def flags_of(flags_class: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     """The flags of a dataclass: its own, then those of the dataclasses that it stands on.
 
-    A plain field, as in `log_dir: str = "logs/x"`, gives a flag of these another default.
-
-    Raises:
-        ValueError: if none of them has such a flag.
+    A plain field, as in `log_dir: str = "logs/x"`, gives a flag of these another default; if none
+    of them has such a flag it is a ValueError.
     """
     flags: dict[str, dataclasses.Field[Any]] = {}
     for base in flags_class.__mro__:
@@ -306,8 +304,7 @@ class FlagParser(argparse.ArgumentParser):
     def add_flags(self, title: str, flags_class: type[Any]) -> None:
         """Add a group of flags; one that another group has too stays in that group.
 
-        Raises:
-            ValueError: if the two declare it differently: a flag is declared once.
+        A flag is declared once: if the two declare it differently it is a ValueError.
         """
         group = self.add_argument_group(title)
         for field in flags_of(flags_class):

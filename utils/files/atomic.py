@@ -46,8 +46,7 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
 def write_through(path: str | os.PathLike[str], descriptor: int, data: bytes) -> None:
     """Write to an open local file past any buffer, which a full disk would make fail twice.
 
-    Raises:
-        StorageError: some of it may have been written.
+    At a StorageError some of it may have been written.
     """
     with storing(path):
         while data:
@@ -178,9 +177,6 @@ def write_json_atomic(path: StrPath, value: Any) -> None:
 
     Non-finite floats are written as Python's `json` writes and reads them (NaN, Infinity), since a
     record of a diverged run is worth more than strict JSON.
-
-    Raises:
-        TypeError: `value` holds something that JSON has no form for.
     """
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 

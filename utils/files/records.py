@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
@@ -271,16 +270,6 @@ def list_digest(items: Sequence[tuple[str, int]]) -> JsonObject:
     text = "".join(f"{label} {name}\0" for name, label in items)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     return {"digest": digest, "num_images": len(items)}
-
-
-def new_origin() -> str:
-    """A name that no other fresh start has."""
-    return secrets.token_hex(16)
-
-
-def origin_of_file(sha256: str) -> str:
-    """The origin of runs that go on from a file of unknown origin: the same file, the same name."""
-    return f"file {sha256}"
 
 
 # letters of a word, and a number: what is more is no setting of a network

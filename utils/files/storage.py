@@ -26,8 +26,7 @@ _UNDECODED = re.compile("[\ud800-\udfff]")
 def with_home(path: str) -> str:
     """A path whose `~` is the home folder, as no shell does it in `--flag=~/x` or a file.
 
-    Raises:
-        ValueError: if there is no such home folder; names the path and the remedy.
+    ValueError if there is no such home folder.
     """
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):

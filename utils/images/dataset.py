@@ -149,14 +149,6 @@ def look_at(
         return {name: facts for name, facts in found if facts is not None}
 
 
-def look_at_some(
-    names: Sequence[str], data_dir: str, size: int, flags: OrientationFlags, log: Log
-) -> None:
-    """Say how large the images are, by some of them, and what becomes of that."""
-    chosen = names[:: max(1, -(-len(names) // _NUM_SAMPLED))]
-    say_sizes(look_at(chosen, data_dir, flags).values(), size, len(names), log)
-
-
 def note_changes(names: Sequence[str], data_dir: str, flags: OrientationFlags, log: Log) -> None:
     """Count what of some images does not reach their pixels."""
     facts = look_at(names, data_dir, flags)
@@ -184,10 +176,8 @@ def without_small(
 ) -> set[str]:
     """The names of images that `--small_images` leaves out; says what becomes of all others.
 
-    `facts` are those of all images whose header can be read.
-
-    Raises:
-        DataError: for small images, if they are to be an error, or if no other is left.
+    `facts` are those of all images whose header can be read. Small images are a DataError if they
+    are to be one, or if no other is left.
     """
     small = [name for name, one in facts.items() if one.short_side < size]
     if small and flags.small_images == ERROR:
@@ -427,7 +417,9 @@ def train_crops(
     Raises:
         DataError: if a batch is larger than the data; see `CropDataset`.
     """
-    look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
+    names = [entry.name for entry in entries]
+    chosen = names[:: max(1, -(-len(names) // _NUM_SAMPLED))]
+    say_sizes(look_at(chosen, flags.data_dir, flags).values(), size, len(names), log)
     counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
     told: set[str] = set()
 

@@ -411,10 +411,8 @@ def resolve_image_path(data_dir: StrPath, name: str) -> str:
     """The path of the image that a list calls `name`.
 
     `.JPEG` is appended unless the name ends in one of `IMAGE_EXTENSIONS`, in any case. Symbolic
-    links below `data_dir` may point elsewhere, as data sets made of links do.
-
-    Raises:
-        DataError: the name is not relative or could lead out of `data_dir`.
+    links below `data_dir` may point elsewhere, as data sets made of links do. A name that is not
+    relative, or could lead out of `data_dir`, is a DataError.
     """
     problem = problem_with_name(name)
     if problem is not None:
@@ -462,12 +460,7 @@ class CenterCrop:
         return self.size, self.size, self.num_channels
 
     def cut(self, name: str) -> Crop:
-        """Cut the crop of an image.
-
-        Raises:
-            BadImageError: for a damaged image.
-            FileNotFoundError: for none.
-        """
+        """Cut the crop of an image; raises as `read_crop`."""
         pixels, facts = read_crop(
             resolve_image_path(self.data_dir, name),
             lambda image: center_crop_arr(image, self.size),
@@ -490,10 +483,5 @@ class CropSource:
         self._names, self._recipe = names, recipe
 
     def read(self, index: int) -> Crop:
-        """Return the crop of the image at this place of the list, to keep.
-
-        Raises:
-            BadImageError: for a damaged image.
-            DataError: for a damaged cache.
-        """
+        """Return the crop of the image at this place, to keep; raises as `read_crop`."""
         return self._recipe.cut(self._names[index])

@@ -240,11 +240,8 @@ def class_in_name(name: str) -> str:
 def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = False) -> str:
     """The class in a name: the folder that holds the file, or, in a flat folder, its name's start.
 
-    `label_from` says to read it in one of them only. A split folder, the first one, separates
-    training from test images and is no class.
-
-    Raises:
-        DataError: for a name that shows no class there.
+    `label_from` says to read it in one of them only; DataError where it shows no class there. A
+    split folder, the first one, separates training from test images and is no class.
     """
     if has_split_folder:
         name = name.partition("/")[2] or name

@@ -44,11 +44,7 @@ def model_file_name(step: int) -> str:
 
 
 def step_of(model_path: str) -> int:
-    """The step in the name of a model file.
-
-    Raises:
-        CheckpointError: if the name carries no step.
-    """
+    """The step in the name of a model file; CheckpointError if it carries none."""
     match = re.search(r"(\d+)\.pt$", os.path.basename(model_path))
     if match is None:
         raise CheckpointError(

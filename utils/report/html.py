@@ -46,14 +46,9 @@ def escape(text: str) -> str:
 def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     """An element; strings among the children are text and are escaped.
 
-    Args:
-        name: of the element.
-        children: what is inside; None is left out.
-        attributes: `_` stands for `-`, a trailing one is dropped (`class_`); None and False
-            are left out, True is an attribute without a value.
-
-    Raises:
-        ValueError: an attribute that the page's policy forbids (`style`, `on…`).
+    Children and attributes that are None are left out. In the name of an attribute `_` stands for
+    `-`, a trailing one is dropped (`class_`); False is left out, True has no value. One that the
+    page's policy forbids (`style`, `on…`) is a ValueError.
     """
     head = [name]
     for key, value in attributes.items():
@@ -175,11 +170,7 @@ class Page:
     data: Mapping[str, object] = field(default_factory=dict)
 
     def render(self) -> str:
-        """The content of the file.
-
-        Raises:
-            ValueError: a script or style sheet that would end its own element.
-        """
+        """The content of the file; ValueError for a script or style that would end its element."""
         styles = [shell_style(), *self.styles]
         head = [
             tag("meta", charset="utf-8"),

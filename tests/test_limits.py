@@ -18,6 +18,8 @@ _LIMIT = re.compile(r"_?(MAX|MOST|LARGEST|FORMATS|IMAGE_EXTENSIONS)(_[A-Z_]+)?")
 # names of constants in these modules that refuse nothing
 _NO_LIMITS = {
     "utils.untrusted.pickle_machine._MAX_REASON",  # of a message
+    # of the search for a hint
+    *(f"utils.untrusted.state_dict._MAX_{of}" for of in ("PARTS", "CHARACTERS", "DEPTH", "SHOWN")),
 }
 _SPOKEN = {
     "<NUL>": "\0",

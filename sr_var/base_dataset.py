@@ -12,8 +12,7 @@ from collections.abc import Callable
 from ddpm.info_dict import listed_entries
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.groups import ERROR
-from utils.images.dataset import Entry
-from utils.images.notes import look_at, say_sizes, without_small
+from utils.images.dataset import Entry, look_at, say_sizes, without_small
 from utils.process.errors import DataError
 
 # what the documented commands misspell: the folder of the info dicts, a slash behind --log_dir

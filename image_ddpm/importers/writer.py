@@ -16,8 +16,17 @@ import numpy as np
 from PIL import Image
 
 from image_ddpm.importers.flags import CIFAR10, IMAGENET, LSUN, ImportFlags
-from image_ddpm.importers.items import TEST, TRAIN, Content, ImageSource, Item, read_digits
-from image_ddpm.importers.sources import read_cifar10, read_imagenet, read_lsun
+from image_ddpm.importers.sources import (
+    TEST,
+    TRAIN,
+    Content,
+    ImageSource,
+    Item,
+    read_cifar10,
+    read_digits,
+    read_imagenet,
+    read_lsun,
+)
 from utils.files.atomic import (
     remove_stale_temp_files,
     write_bytes_atomic,

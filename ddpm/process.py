@@ -22,11 +22,7 @@ WATCHED_STD_255, MIN_STD_SHARE = 5.0, 0.95
 
 
 def create_diffusion(flags: DiffusionFlags) -> GaussianDiffusion:
-    """The (respaced) noising process of the flags.
-
-    Raises:
-        ValueError: names the flag that makes no process, and its value.
-    """
+    """The (respaced) noising process of the flags."""
     from diffusion.process import GaussianDiffusion
     from diffusion.schedules import get_named_beta_schedule
     from diffusion.spacing import space_timesteps

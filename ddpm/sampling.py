@@ -96,11 +96,7 @@ class Sampler(ABC, Generic[Row]):
 
     @abstractmethod
     def _store(self, rows: Sequence[Row], samples: torch.Tensor) -> None:
-        """Hands samples (n, C, H, W) in [-1, 1] to the writer; refuses values that are not finite.
-
-        Raises:
-            CheckpointError: names the sample.
-        """
+        """Hands samples (n, C, H, W) in [-1, 1] to the writer; refuses values that are not finite."""
 
     @functools.cached_property
     def batch_size(self) -> int:
@@ -196,9 +192,6 @@ def require_same_law(
         sampler: with the `model_path` of the weights.
         own: what else the law and the noise of a task's samples depend on; JSON types.
         own_defaults: of those that are no flags of the three, see `require_same_settings`.
-
-    Raises:
-        DataError: names the settings that differ.
     """
     require_same_settings(
         os.path.join(sampler.output_dir, SETTINGS_FILE),

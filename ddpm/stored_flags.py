@@ -80,15 +80,12 @@ def _more(found: Sequence[str]) -> str:
 
 
 def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: str) -> None:
-    """Refuse images whose class the network knows by another label, or does not know.
+    """Refuse (OtherClasses) images whose class the network knows by another label, or does not know.
 
     Args:
         entries: labelled images.
         known: the network's names; empty: nothing can be said.
         path: of what gave the labels, for the message.
-
-    Raises:
-        OtherClasses: names the class, both labels and the remedy.
     """
     labels = {name: y for y, name in enumerate(known) if name}
     for entry in entries if labels else ():
@@ -106,11 +103,7 @@ def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: s
 
 
 def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
-    """Refuse labels that a class-conditional model (`num_classes` not None) does not know.
-
-    Raises:
-        DataError: names the first such image and the remedy.
-    """
+    """Refuse (DataError) labels that a model of so many classes (None: of none) does not know."""
     if num_classes is None:
         return
     for entry in entries:
@@ -145,11 +138,7 @@ class Start:
 
     @property
     def class_names(self) -> list[str]:
-        """The names of its classes by label; empty if it keeps none.
-
-        Raises:
-            CheckpointError: if it keeps anything but words.
-        """
+        """The names of its classes by label; empty without any; errors as `known_classes`."""
         return known_classes(self.manifest.get("state", {}), self.path)
 
     @property

@@ -141,9 +141,6 @@ def load_train_images(
 
     A class-conditional network is given their labels, `y`. With `class_dropout`, a label is
     replaced by 'none' as a function of (seed, position in the stream).
-
-    Raises:
-        DataError: if a batch is larger than the data.
     """
 
     def prepare(batch: CropBatch) -> tuple[Noising, torch.Tensor]:

@@ -175,11 +175,7 @@ def _checksum(item: CropItem) -> int:
 
 
 def write_results(store: PartStore, output_dir: str, num_images: int) -> Results:
-    """Write `results.json` and `nll.npz` of all images; return the former's content.
-
-    Raises:
-        DataError: for a part that cannot be read, or images without a finite bound.
-    """
+    """Write `results.json` and `nll.npz` of all images; return the former (DataError: not finite)."""
     rows_of: dict[str, list[tuple[int, int]]] = {}
     for i, (path, row) in store.places().items():
         rows_of.setdefault(path, []).append((i, row))

@@ -83,11 +83,7 @@ def finish_and_draw(
 def write_samples(
     store: PartStore, path: str, shape: Shape, tick: Callable[[], None] = lambda: None
 ) -> None:
-    """Put the parts together in the order of their indices; `tick` is called after each sample.
-
-    Raises:
-        DataError, StorageError: as `finish_and_draw`.
-    """
+    """Put the parts together in the order of their indices; `tick` is called after each sample."""
     places, part = store.places(), functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
     has_labels = "labels" in part(places[0][0])
     labels = np.zeros(shape[0], np.int64)
@@ -145,9 +141,6 @@ def write_pictures(
         output_dir: where to.
         tick: called after each picture.
         class_names: by label; empty: not known.
-
-    Raises:
-        DataError: if the file is damaged, or not of this shape.
     """
     num_samples, labels = shape[0], _read_labels(path, shape[0])
     rows = grid_rows(num_samples, labels)

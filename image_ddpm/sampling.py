@@ -108,9 +108,6 @@ class ImageSampler(Sampler[int]):
     Attributes:
         flags: how many, which and how; classes as numbers.
         store: of the samples.
-
-    Raises:
-        ValueError: for labels that the network does not have or was not trained on.
     """
 
     def __init__(
@@ -197,11 +194,7 @@ class ImageSampler(Sampler[int]):
 
 
 def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> Model:
-    """The denoiser, or its classifier-free guidance.
-
-    Raises:
-        ValueError: if the network was not trained for guidance.
-    """
+    """The denoiser, or its guidance; ValueError if it was not trained for any."""
     if flags.guidance_scale == 1.0:
         return model
     if network.null_label is None:

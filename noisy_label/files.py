@@ -189,9 +189,6 @@ def read_mnist(folder: str, name: str = "", log: Log = print) -> dict[str, Split
 
     EMNIST's images are turned upright, and its letters counted from 0; `log` is told. An empty name
     is MNIST, or the set of EMNIST that is there.
-
-    Raises:
-        DataError: names the file that is missing or wrong.
     """
     name = name or _emnist_set(folder)
     stems = {split: f"emnist-{name}-{end}" for split, end in _EMNIST_ENDS.items()}

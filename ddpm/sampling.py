@@ -96,7 +96,7 @@ class Sampler(ABC, Generic[Row]):
 
     @abstractmethod
     def _store(self, rows: Sequence[Row], samples: torch.Tensor) -> None:
-        """Hands samples (n, C, H, W) in [-1, 1] to the writer; refuses values that are not finite."""
+        """Hands samples (n, C, H, W) in [-1, 1] to the writer; CheckpointError if not finite."""
 
     @functools.cached_property
     def batch_size(self) -> int:

@@ -80,7 +80,7 @@ def _more(found: Sequence[str]) -> str:
 
 
 def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: str) -> None:
-    """Refuse (OtherClasses) images whose class the network knows by another label, or does not know.
+    """Refuse (OtherClasses) images of classes that the network knows by another label or not.
 
     Args:
         entries: labelled images.

@@ -175,7 +175,7 @@ def _checksum(item: CropItem) -> int:
 
 
 def write_results(store: PartStore, output_dir: str, num_images: int) -> Results:
-    """Write `results.json` and `nll.npz` of all images; return the former (DataError: not finite)."""
+    """Write `results.json` and `nll.npz` ; return the former. DataError for an infinite bound."""
     rows_of: dict[str, list[tuple[int, int]]] = {}
     for i, (path, row) in store.places().items():
         rows_of.setdefault(path, []).append((i, row))

@@ -38,14 +38,10 @@ def class_names(entries: Sequence[Entry]) -> list[str]:
 
 
 def known_classes(state: JsonObject, path: str) -> list[str]:
-    """The names that a checkpoint keeps.
-
-    Args:
-        state: what its manifest has under `state`.
-        path: of the checkpoint, for the message.
+    """The names of classes that a checkpoint keeps in the `state` of its manifest.
 
     Raises:
-        CheckpointError: for anything but words.
+        CheckpointError: for anything but words; names `path`.
     """
     names = state.get(CLASSES_KEY) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -82,10 +78,7 @@ def _more(found: Sequence[str]) -> str:
 def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: str) -> None:
     """Refuse (OtherClasses) images of classes that the network knows by another label or not.
 
-    Args:
-        entries: labelled images.
-        known: the network's names; empty: nothing can be said.
-        path: of what gave the labels, for the message.
+    Nothing is `known` of a network without names; `path` is of what gave the labels.
     """
     labels = {name: y for y, name in enumerate(known) if name}
     for entry in entries if labels else ():
@@ -120,21 +113,13 @@ _PRECISION = frozenset(defaults(PrecisionFlags))
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint that a script starts from.
+    """The checkpoint that a script starts from."""
 
-    Attributes:
-        path: of its model; empty if there is none.
-        manifest: of its set; empty if it has none.
-        is_resumed: whether a training goes on from it.
-        is_new_run: whether a training takes its weights alone: then nothing must agree.
-        is_in_charge: whether its flags count even where a command line gives others.
-    """
-
-    path: str = ""
-    manifest: JsonObject = field(default_factory=dict)
-    is_resumed: bool = False
-    is_new_run: bool = False
-    is_in_charge: bool = False
+    path: str = ""  # of its model; empty if there is none
+    manifest: JsonObject = field(default_factory=dict)  # of its set; empty if it has none
+    is_resumed: bool = False  # a training goes on from it
+    is_new_run: bool = False  # a training takes its weights alone: then nothing must agree
+    is_in_charge: bool = False  # its flags count even where a command line gives others
 
     @property
     def class_names(self) -> list[str]:
@@ -162,12 +147,7 @@ def start_of_file(path: str) -> Start:
 
 
 def start_of_run(args: argparse.Namespace, folder: str) -> Start:
-    """The checkpoint that a training goes on from, or whose weights it takes.
-
-    Args:
-        args: of a training (`utils.flags.training`).
-        folder: of its checkpoints.
-    """
+    """The checkpoint that a training goes on from in `folder`, or whose weights it takes."""
     name = args.resume_checkpoint
     if not (name or args.init_from):
         return Start()
@@ -189,12 +169,8 @@ def follow_checkpoint(
 ) -> argparse.Namespace:
     """The arguments with the checkpoint's values for the flags that were not given.
 
-    What was followed is said once the script has started (`utils.runs.start.started`).
-
-    Args:
-        args: settled by presets.
-        start: the checkpoint.
-        flags: which of the flags describe its network and process.
+    What was followed is said once the script has started (`utils.runs.start.started`). Presets must
+    have been settled; `flags` are those that describe the checkpoint's network and process.
 
     Raises:
         CheckpointError: for flags that were given and differ, or values that no flag could have.

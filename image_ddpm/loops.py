@@ -29,9 +29,7 @@ GRID_STEPS = 20
 class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
     """The diffusion loss of images, given their label or nothing.
 
-    Args:
-        load_data: the data, given the schedule sampler that it draws t from.
-        class_names: by label.
+    `load_data` gives the data that draw t from a schedule sampler; `class_names` are by label.
     """
 
     def __init__(

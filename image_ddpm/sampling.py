@@ -47,12 +47,8 @@ Log = Callable[[str], None]
 def with_label_numbers(flags: ImageSampleFlags, names: Sequence[str], log: Log) -> ImageSampleFlags:
     """The flags with the labels of the classes that `--labels` names.
 
-    A whole number is a label, whatever the classes are called.
-
-    Args:
-        flags: of the sampler.
-        names: of the network's classes by label; empty: not known.
-        log: told of a number that is also the name of another class.
+    A whole number is a label, whatever the classes are called; `log` is told where it is also the
+    name of another class. `names` are the network's by label; empty: not known.
 
     Raises:
         ValueError: for a name that no class has; suggests the nearest.
@@ -94,13 +90,7 @@ def _label_of(name: str, names: Sequence[str]) -> int:
 class ImageSampler(Sampler[int]):
     """Draws `num_samples` samples; a row is an index.
 
-    Args:
-        model: the denoiser, on the device and in evaluation mode.
-        diffusion: the respaced process.
-        network: the flags of the model.
-        flags: how many, of which classes, how.
-        device: where to compute.
-        log: receives notices.
+    Args, beside those of `Sampler` and the flags of the network:
         guide: makes of labels (N,) the gradient of a classifier (`diffusion.guidance`).
         class_names: of the network or its guide by label, as far as they are known; random labels
             are among those.

@@ -73,13 +73,8 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the convolution with padding 1 and stride 1, up to rounding.
 
-    Args:
-        x: (N, C, H, W).
-        weight: (K, C, 3, 3).
-        bias: (K,) or None.
-
-    Returns:
-        (N, K, H, W), channels last in memory. Gradients of first order are available.
+    x (N, C, H, W), weight (K, C, 3, 3) and bias (K,) give (N, K, H, W), channels last in memory.
+    Gradients of first order are available.
     """
     inputs = (x, weight) if bias is None else (x, weight, bias)
     if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
@@ -271,12 +266,7 @@ def group_norm_channels_last(
 ) -> Tensor:
     """Return `torch.nn.functional.group_norm`, with gradients of first order.
 
-    Args:
-        x: (N, C, H, W), channels last.
-        num_groups: a divisor of C.
-        weight: (C,).
-        bias: (C,).
-        eps: added to the variances.
+    x (N, C, H, W) lies channels last; weight and bias are (C,).
     """
     output: Tensor = _GroupNorm.apply(x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
     return output

@@ -41,13 +41,10 @@ class Structure:
 
 
 def read_structures(shapes: Shapes) -> list[Structure]:
-    """Return every structure that a network of these shapes may have; none if it is another kind.
+    """Return every structure that these shapes, by name, may be of; none of another kind.
 
     There are several only of classifiers that resample inside residual blocks: nothing tells those
     from the others.
-
-    Args:
-        shapes: name → shape.
     """
     first = shapes.get("input_blocks.0.0.weight", ())
     inputs, outputs = (_indices(shapes, part) for part in ("input_blocks", "output_blocks"))
@@ -199,10 +196,8 @@ _KINDS = (
 def explain_difference(there: Shapes, here: Shapes, config: UNetConfig) -> str:
     """One sentence on what differs, naming the flags; empty if nothing is known to.
 
-    Args:
-        there: name → shape, of the file.
-        here: the same of the network.
-        config: what the network, or the U-Net that a classifier is the half of, was built from.
+    The shapes by name are `there` of the file and `here` of the network, whose U-Net, or that it is
+    the half of, was built from `config`.
     """
     own = [one for one in read_structures(here) if one.num_levels in (0, len(config.widths))]
     if not own:

@@ -244,12 +244,20 @@ def read_digits(seed: int = 0) -> dict[str, Split]:
     return {name: (images[places], labels[places]) for name, places in parts.items()}
 
 
+def digest_of(*arrays: npt.NDArray[Any]) -> str:
+    """The sha256 of the values of arrays, one behind the other."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def describe_split(images: torch.Tensor, labels: torch.Tensor) -> dict[str, object]:
     """What tells a split from others: number, and the sha256 of images and of right labels."""
     return {
         "num_images": len(images),
-        "images": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
-        "right_labels": hashlib.sha256(labels.numpy().astype("<i8").tobytes()).hexdigest(),
+        "images": digest_of(images.numpy()),
+        "right_labels": digest_of(labels.numpy().astype("<i8")),
     }
 
 
@@ -466,10 +474,7 @@ def _require_plausible(path: str, law: Array, right: Labels) -> None:
 
 
 def _digest(noisy: NoisyLabels) -> str:
-    digest = hashlib.sha256()
-    for part in (noisy.labels.astype("<i8"), noisy.law.astype("<f8")):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+    return digest_of(noisy.labels.astype("<i8"), noisy.law.astype("<f8"))
 
 
 def _shown(data: object) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -25,11 +24,10 @@ from diffusion.samplers import SamplerOptions
 from diffusion.types import Model
 from image_ddpm.classifier import Denoiser, load_guide
 from image_ddpm.flags import GuideFlags, ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
-from image_ddpm.networks import create_image_model, image_identity, model_keywords
+from image_ddpm.networks import load_denoiser
 from image_ddpm.parts import PartStore
 from utils.files.atomic import sha256_of
 from utils.images.pixels import image_to_bytes, require_finite
-from utils.loops.networks import load_checked
 from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.script_util import defaults
@@ -209,9 +207,7 @@ def load_sampler(
         CheckpointError: if a checkpoint is missing, damaged or of another network.
         ValueError: for flags that contradict each other.
     """
-    create = functools.partial(create_image_model, **model_keywords(network, process))
-    identity = image_identity(network, process, is_training=False)
-    model = load_checked(create, flags.model_path, network.precision, log, identity)
+    model = load_denoiser(network, process, flags.model_path, log)
     denoiser = Denoiser(network, process, start_of_file(flags.model_path))
     names = denoiser.class_names or start_of_file(guide.classifier_path).class_names
     return ImageSampler(

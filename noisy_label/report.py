@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from noisy_label.sweep import (
     seeds,
 )
 from utils.files.atomic import write_text_atomic
+from utils.metrics import standard_error
 from utils.report.html import (
     Axis,
     Child,
@@ -150,9 +150,9 @@ def over_seeds(results: Sequence[Figures], section: str, name: str) -> Mean:
     """
     values = np.array([result[section][name] for result in results], np.float64)
     mean = float(values.mean())
-    if len(values) < 2:
+    error = standard_error(values)
+    if error is None:
         return {"mean": mean, "interval": None}
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
     half = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, len(values) - 1)) * error
     interval = [mean - half, mean + half]
     if name.endswith("accuracy"):

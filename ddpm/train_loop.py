@@ -1,7 +1,4 @@
-"""Training of a denoising network: the loss of a process at random timesteps; names of classes.
-
-Drawing samples is the business of `diffusion.samplers` and of the tasks.
-"""
+"""Training of a denoising network: the loss of a process at random timesteps; names of classes."""
 
 from __future__ import annotations
 

@@ -124,8 +124,9 @@ def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     out_channels = grad.shape[1]
     total = x.new_zeros(NUM_PLACES, out_channels, channels)
     for band in _bands(num_images, rows, columns):
-        grads = _gradient_tiles(grad, band).transpose(1, 2)  # (36, K, tiles)
-        total.baddbmm_(grads, _input_tiles(x, band))
+        # A y A' of each tile y
+        grads = _transformed_tiles(_framed(grad, band, 0), OUTPUT_SIDE, _transform_gradient)
+        total.baddbmm_(grads.transpose(1, 2), _input_tiles(x, band))
     by_place = _filter_matrix(x).T @ total.flatten(1)  # (9, K * C)
     return by_place.view(3, 3, out_channels, channels).permute(2, 3, 0, 1).contiguous()
 
@@ -169,12 +170,6 @@ def _input_tiles(x: Tensor, band: _Band) -> Tensor:
     """B' d B of each tile of a band: (36, tiles, C)."""
     # (n, 4 * rows + 2, 4 * columns + 2, C)
     return _transformed_tiles(_framed(x, band, 1), INPUT_SIDE, _transform_input)
-
-
-def _gradient_tiles(grad: Tensor, band: _Band) -> Tensor:
-    """A y A' of each tile y of a band of output gradients: (36, tiles, K)."""
-    # (n, 4 * rows, 4 * columns, K)
-    return _transformed_tiles(_framed(grad, band, 0), OUTPUT_SIDE, _transform_gradient)
 
 
 def _transformed_tiles(framed: Tensor, side: int, transform: _Transform) -> Tensor:

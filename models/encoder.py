@@ -1,7 +1,6 @@
 """The noise-aware classifier: the first half of a U-Net that knows the timestep, and a head.
 
-The network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4 and appendix I. Not the
-place for the half itself (`models.blocks`) nor for guiding a sampler with it.
+The network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4 and appendix I.
 
 Names are the checkpoint format: those of `models.blocks`, then `out`, by pool:
 

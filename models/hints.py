@@ -12,6 +12,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 Depth = tuple[int, int, str | None]
 
 _MOST_DIGITS = 6
+# what only the head of a pool, or of one further down, has; the pool; its last layer
+_HEADS = (
+    ("out.2.positional_embedding", "attention", "out.2.c_proj.weight"),
+    ("out.1.weight", "spatial_v2", "out.3.weight"),
+    ("out.3.weight", "adaptive", "out.3.weight"),
+    ("out.2.weight", "spatial", "out.2.weight"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,13 +80,13 @@ def _with_levels(plain: Structure, shapes: Shapes, depth: Depth | None) -> Struc
         return plain
     num_res_blocks, num_levels, resampling = depth
     starts = [1 + level * (num_res_blocks + 1) for level in range(num_levels)]
-    widths = [_widths(shapes, i)[1] for i in starts]
-    if None in widths:
+    widths = [width for i in starts if (width := _widths(shapes, i)[1]) is not None]
+    if len(widths) < num_levels:
         return plain
     return replace(
         plain,
         num_res_blocks=num_res_blocks,
-        widths=tuple(width for width in widths if width is not None),
+        widths=tuple(widths),
         attention=tuple(_attends(shapes, i) for i in starts),
         resampling=resampling,
     )
@@ -163,19 +170,14 @@ def _uses_scale_shift_norm(shapes: Shapes) -> bool | None:
 
 def _read_head(shapes: Shapes) -> dict[str, int | str | None]:
     """Pool, classes and places of a classifier."""
-    if "out.2.positional_embedding" in shapes:
-        places = _size(shapes, "out.2.positional_embedding", 1)
-        return {
-            "pool": "attention",
-            "num_classes": _size(shapes, "out.2.c_proj.weight", 0),
-            "num_places": None if places is None else places - 1,
-        }
-    if "out.1.weight" in shapes:
-        return {"pool": "spatial_v2", "num_classes": _size(shapes, "out.3.weight", 0)}
-    if "out.3.weight" in shapes:
-        return {"pool": "adaptive", "num_classes": _size(shapes, "out.3.weight", 0)}
-    if "out.2.weight" in shapes:
-        return {"pool": "spatial", "num_classes": _size(shapes, "out.2.weight", 0)}
+    for name, pool, last in _HEADS:
+        if name in shapes:
+            places = _size(shapes, name, 1) if pool == "attention" else None
+            return {
+                "pool": pool,
+                "num_classes": _size(shapes, last, 0),
+                "num_places": None if places is None else places - 1,
+            }
     return {"num_classes": None}
 
 

@@ -207,8 +207,7 @@ def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: R
 
     Raises:
         StopRequested: if a signal came to another task.
-        DataError: about images or labels.
-        CheckpointError: about the net.
+        DataError, CheckpointError: about images or labels; about the net.
     """
     device = dist_util.current_device()
     images = Images.load(noise.data_dir, TRAINING, device)

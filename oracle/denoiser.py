@@ -1,7 +1,7 @@
 """The exact denoiser of the oracle: E[Y | x_t, x] at every noise level, in the place of a network.
 
 It is a `model(x_t, t, low_res=…)` for the diffusion code, predicting x_start, so a sampler can be
-judged without any network. Not for sampling itself.
+judged without any network.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def import_images(flags: ImportFlags, log: Callable[[str], None]) -> None:
 
     Raises:
         StopRequested: if a signal came.
-        DataError: names the archive or the folder, what is wrong with it, and the remedy.
+        DataError: a folder of other images, a damaged one (unless they are skipped), two of one
+            name, none at all, or what the source raises.
     """
     num_skipped = 0
 

@@ -1,7 +1,4 @@
-"""The comparison from end to end: two inputs, their features, the figures, `results.json`.
-
-Distances are those of `distances` and `utils.metrics`, features those of `features`.
-"""
+"""The comparison from end to end: two inputs, their features, the figures, `results.json`."""
 
 from __future__ import annotations
 
@@ -76,9 +73,7 @@ def evaluate(
 
     Raises:
         StopRequested: if a signal came; nothing is kept.
-        ValueError: flags that do not go with these inputs.
-        DataError: about an input; names it.
-        CheckpointError: about the network.
+        ValueError, DataError, CheckpointError: about flags, inputs, the network.
     """
     with StopFlag().listening() as stop:
         results = _Comparison(flags, classifier, image, stop, logger).results()

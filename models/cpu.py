@@ -105,7 +105,9 @@ class _WinogradConv(torch.autograd.Function):
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     num_images, _, height, width = x.shape
     rows, columns = -(-height // OUTPUT_SIDE), -(-width // OUTPUT_SIDE)
-    filters = _transformed_filters(weight).transpose(1, 2)  # (36, C, K)
+    # G g G' of each pair of channels
+    filters = _filter_matrix(weight) @ weight.permute(2, 3, 0, 1).reshape(9, -1)  # (36, K * C)
+    filters = filters.view(NUM_PLACES, *weight.shape[:2]).transpose(1, 2)  # (36, C, K)
     whole_tiles = (num_images, weight.shape[0], rows * OUTPUT_SIDE, columns * OUTPUT_SIDE)
     y = _empty_channels_last(whole_tiles, x)
     for band in _bands(num_images, rows, columns):
@@ -129,12 +131,6 @@ def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
         total.baddbmm_(grads.transpose(1, 2), _input_tiles(x, band))
     by_place = _filter_matrix(x).T @ total.flatten(1)  # (9, K * C)
     return by_place.view(3, 3, out_channels, channels).permute(2, 3, 0, 1).contiguous()
-
-
-def _transformed_filters(weight: Tensor) -> Tensor:
-    """G g G' of each pair of channels: (K, C, 3, 3) to (36, K, C)."""
-    by_place = weight.permute(2, 3, 0, 1).reshape(9, -1)  # (9, K * C)
-    return (_filter_matrix(weight) @ by_place).view(NUM_PLACES, *weight.shape[:2])
 
 
 def _filter_matrix(like: Tensor) -> Tensor:

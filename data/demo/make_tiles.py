@@ -169,18 +169,6 @@ def check_corners(photograph: Photograph, width: int, height: int) -> None:
                 )
 
 
-def is_flat(tile: Image.Image) -> bool:
-    """Whether the luminance of `tile` (RGB) varies too little to be worth keeping."""
-    return ImageStat.Stat(tile.convert("L")).stddev[0] < MIN_LUMINANCE_STD
-
-
-def encode_jpeg(tile: Image.Image) -> bytes:
-    """JPEG file of `tile` (RGB) with full colour resolution and no metadata."""
-    buffer = io.BytesIO()
-    tile.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
-    return buffer.getvalue()
-
-
 def cut_photograph(photograph: Photograph) -> dict[str, bytes]:
     """Cut one photograph into tiles of `TILE_SIZE` pixels that do not overlap.
 
@@ -196,8 +184,10 @@ def cut_photograph(photograph: Photograph) -> dict[str, bytes]:
     corners = photograph.corners or grid_corners(image.width, image.height)
     for index, (left, top) in enumerate(corners):
         tile = image.crop((left, top, left + TILE_SIZE, top + TILE_SIZE))
-        if not is_flat(tile):
-            tiles[f"{photograph.name}_{index:03d}.JPEG"] = encode_jpeg(tile)
+        if ImageStat.Stat(tile.convert("L")).stddev[0] >= MIN_LUMINANCE_STD:
+            buffer = io.BytesIO()
+            tile.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+            tiles[f"{photograph.name}_{index:03d}.JPEG"] = buffer.getvalue()
         elif photograph.corners:
             raise ValueError(f"{photograph.name}: the tile at {(left, top)} is flat; move it")
     return tiles

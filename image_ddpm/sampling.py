@@ -86,9 +86,9 @@ def _label_of(name: str, names: Sequence[str]) -> int:
 
 
 class ImageSampler(Sampler[int]):
-    """Draws `num_samples` samples; a row is an index.
+    """Draws `num_samples` samples, of the flags' `network`; a row is an index.
 
-    Args, beside those of `Sampler` and the flags of the network:
+    Args:
         guide: makes of labels (N,) the gradient of a classifier (`diffusion.guidance`).
         class_names: of the network or its guide by label, as far as they are known; random labels
             are among those.

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
+from utils.files.storage import problem_with_name
 from utils.process.errors import DataError
-from utils.untrusted.pickles import problem_with_name
 
 Skip = Callable[[str], None]
 MAX_IMAGE_BYTES = 1 << 26

@@ -37,13 +37,14 @@ from image_ddpm.importers.archives import (
     tar_members,
 )
 from utils.files.atomic import open_binary, read_up_to
+from utils.files.storage import problem_with_name
 from utils.flags.groups import ERROR, SKIP
 from utils.images.digits import load_digit_images
 from utils.images.files import IMAGE_EXTENSIONS
 from utils.images.folder import class_in_folder, class_in_name, is_hidden, list_files
 from utils.process.errors import DataError
 from utils.process.stop import leave_stopping_to_parent
-from utils.untrusted.pickles import loads_pickle, problem_with_name
+from utils.untrusted.pickles import loads_pickle
 
 TRAIN, TEST = "train", "test"
 SIDE = 32

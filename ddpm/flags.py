@@ -120,15 +120,10 @@ _TRAINING_ONLY = ("lr", "batch_size", "schedule_sampler")
 
 @dataclass(frozen=True)
 class Preset:
-    """One published model.
+    """One published model."""
 
-    Attributes:
-        file: its checkpoint's published name.
-        flags: what differs from the scripts' defaults.
-    """
-
-    file: str
-    flags: Mapping[str, Any]
+    file: str  # its checkpoint's published name
+    flags: Mapping[str, Any]  # what differs from the scripts' defaults
 
 
 def make_preset(file: str, *parts: Mapping[str, object], **more: Any) -> Preset:

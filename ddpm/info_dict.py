@@ -44,17 +44,13 @@ def make_info(names: Sequence[str], class_by_name: Mapping[str, str]) -> dict[st
 
 
 def load_info_dict(path: StrPath) -> dict[str, ClassInfo]:
-    """Read the list of images of a data set.
+    """Read the list of images of a data set, in the order of the file.
 
     Other keys of a class's entry are dropped.
 
-    Returns:
-        Class name → `{"y": label, "file_names": [relative names]}`, in the order of the file.
-
     Raises:
         UnsafePickleError: see `load_pickle`.
-        DataError: another form, no image at all, or a name that could lead out of `data_dir`; names
-            the file, the class and the value.
+        DataError: another form, no image at all, or a name that could lead out of `data_dir`.
     """
     content = load_pickle(path)
     if not isinstance(content, dict):

@@ -209,11 +209,7 @@ def load_noisy_images(
     device: torch.device,
     log: Log,
 ) -> TrainData:
-    """Endless shuffled batches for `ClassifierTrainLoop`; t is uniform, or 0 without noise.
-
-    Raises:
-        DataError: if a batch is larger than the data.
-    """
+    """Endless shuffled batches for `ClassifierTrainLoop`; t is uniform, or 0 without noise."""
     diffusion = create_diffusion(process)
     schedule = UniformSampler(diffusion.num_timesteps)
 

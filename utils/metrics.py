@@ -108,6 +108,12 @@ def nmse(reference: ArrayLike, estimate: ArrayLike) -> float:
     return error / norm
 
 
+def standard_error(values: ArrayLike) -> float | None:
+    """Of the mean of n independent values: standard deviation / √n; None below two of them."""
+    found = np.asarray(values, np.float64)
+    return float(found.std(ddof=1)) / math.sqrt(found.size) if found.size > 1 else None
+
+
 def _require_range(data_range: float) -> None:
     if not data_range > 0.0:
         raise ValueError(f"data_range {data_range}: give 255 for grey levels, 2 for [-1, 1]")

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
-from image_ddpm.importers.items import MAX_IMAGE_BYTES, Skip
 from utils.files.storage import problem_with_name
 from utils.process.errors import DataError
 
+Skip = Callable[[str], None]
+MAX_IMAGE_BYTES = 1 << 26
 MAX_MEMBERS = 20_000_000
 # of one member with its long names; the standard library's parser is quadratic in it
 MAX_HEADER_BYTES = 1 << 14

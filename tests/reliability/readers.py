@@ -26,8 +26,7 @@ from image_ddpm.parts import read_part
 from image_ddpm.quality.inputs import read_input
 from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
-from noisy_label.files import load_split, read_idx
-from noisy_label.labels import load_labels, require_one_draw
+from noisy_label.files import load_labels, load_split, read_idx, require_one_draw
 from sr_var.baseline import _errors, summarise_errors
 from sr_var.data.info import _read_journal
 from sr_var.flags.scripts import MeanModelFlags

@@ -134,7 +134,7 @@ def make_preset(file: str, *parts: Mapping[str, object], **more: Any) -> Preset:
     return Preset(file, MappingProxyType(flags))
 
 
-def settle_preset(
+def apply_preset(
     args: argparse.Namespace,
     presets: Mapping[str, Preset],
     checkpoint_dir: str,

@@ -53,7 +53,7 @@ def prefers_channels_last(x: Tensor) -> bool:
     )
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
+def is_winograd_faster(x: Tensor, weight: Tensor) -> bool:
     """Return whether `winograd_conv2d` is the faster way for x (N, C, H, W) and (K, C, 3, 3).
 
     Only for channels last: a network whose layers change the order all the time would be slower.

@@ -26,7 +26,7 @@ from utils.files.records import Identity, differences, made_with, stored_value
 from utils.files.storage import is_file
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import FlagValues, defaults, flags_of, free_flags, with_values
-from utils.untrusted.pickle_machine import brief
+from utils.untrusted.pickle_machine import short_repr
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
 Log = Callable[[str], None]
@@ -194,14 +194,14 @@ def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
     """
     content = load_pickle(path)
     if not isinstance(content, dict):
-        raise DataError(f"{os.fspath(path)}: holds {brief(content)}, expected a dict of flags")
+        raise DataError(f"{os.fspath(path)}: holds {short_repr(content)}, expected a dict of flags")
     flags: dict[str, bool | int | float | str | None] = {}
     for name, stored in content.items():
         value = stored.item() if isinstance(stored, np.generic) else stored
         if not isinstance(name, str) or not isinstance(value, (bool, int, float, str, type(None))):
             raise DataError(
-                f"{os.fspath(path)}: flag {brief(name)} has the value {brief(value)}; a flag is a "
-                "name with a boolean, a number, a string or None"
+                f"{os.fspath(path)}: flag {short_repr(name)} has the value {short_repr(value)}; a "
+                "flag is a name with a boolean, a number, a string or None"
             )
         flags[name] = value
     return flags

@@ -26,7 +26,7 @@ _TIMEOUT = timedelta(minutes=30)
 _groups_kept: list[dist.ProcessGroup | None] = []
 
 
-def alone(launch: Launch) -> Launch:
+def single_process(launch: Launch) -> Launch:
     """The same place on the machine, in a world of one."""
     return Launch(0, launch.local_rank, 1)
 

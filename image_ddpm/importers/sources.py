@@ -43,7 +43,7 @@ from utils.images.digits import load_digit_images
 from utils.images.files import IMAGE_EXTENSIONS
 from utils.images.folder import class_in_folder, class_in_name, is_hidden, list_files
 from utils.process.errors import DataError
-from utils.process.stop import leave_stopping_to_parent
+from utils.process.stop import leave_signals_to_parent
 from utils.untrusted.pickles import loads_pickle
 
 TRAIN, TEST = "train", "test"
@@ -439,7 +439,7 @@ def _serve(folder: str, sender: Connection) -> None:
     """Run in a process of its own: sends the number of entries, then every value."""
     import lmdb
 
-    leave_stopping_to_parent()
+    leave_signals_to_parent()
     with contextlib.suppress(BrokenPipeError):
         try:
             with lmdb.open(folder, readonly=True, lock=False, readahead=False) as env:

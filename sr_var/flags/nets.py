@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 
-from ddpm.flags import Preset, make_preset, settle_preset
+from ddpm.flags import Preset, apply_preset, make_preset
 from sr_var.flags.scripts import NET_LOG, MeanModelFlags, TestFlags
 from utils.flags.training import TrainFlags
 from utils.script_util import FlagValues, flag, require_at_least
@@ -185,6 +185,6 @@ class PresetFlags:
     preset: str = flag("", "name of a published model", tuple(PRESETS))
 
 
-def settle_presets(args: argparse.Namespace) -> argparse.Namespace:
+def apply_presets(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with the preset's values for the flags that were not given."""
-    return settle_preset(args, PRESETS, CHECKPOINT_DIR)
+    return apply_preset(args, PRESETS, CHECKPOINT_DIR)

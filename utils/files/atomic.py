@@ -33,7 +33,7 @@ _TORCH_WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "iostream erro
 
 
 @contextlib.contextmanager
-def storing(path: str | os.PathLike[str]) -> Iterator[None]:
+def naming_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Let an error of the disk inside a `with` block become a StorageError that names `path`."""
     try:
         yield
@@ -48,7 +48,7 @@ def write_through(path: str | os.PathLike[str], descriptor: int, data: bytes) ->
 
     At a StorageError some of it may have been written.
     """
-    with storing(path):
+    with naming_disk_errors(path):
         while data:
             data = data[os.write(descriptor, data) :]
 
@@ -156,7 +156,10 @@ def atomic_write(path: StrPath, mode: str = "wb") -> Iterator[IO[Any]]:
     if mode not in ("wb", "w"):
         raise ValueError(f"mode {mode!r} cannot be atomic: use 'wb' for bytes or 'w' for text")
     writer = _remote_writer if is_remote(path) else _local_writer
-    with storing(path), writer(os.fspath(path), "utf-8" if mode == "w" else None) as file:
+    with (
+        naming_disk_errors(path),
+        writer(os.fspath(path), "utf-8" if mode == "w" else None) as file,
+    ):
         yield file
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 
-from utils.files.atomic import blobfile_module, is_remote, storing
+from utils.files.atomic import blobfile_module, is_remote, naming_disk_errors
 from utils.process.errors import FORBIDDEN, StorageError
 
 # what nearly every file system takes
@@ -149,7 +149,7 @@ def make_folder(folder: str, flag: str = "") -> None:
     except OSError as error:
         if error.errno in FORBIDDEN:
             raise
-        with storing(folder):
+        with naming_disk_errors(folder):
             raise
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from utils.files.atomic import is_remote, storing, write_through
+from utils.files.atomic import is_remote, naming_disk_errors, write_through
 from utils.files.lock import try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, CropFlags
@@ -276,7 +276,7 @@ class CropCache:
     @staticmethod
     def _open(path: str, size: int) -> IO[bytes]:
         """A file of the cache behind its last byte that counts; what a killed process left goes."""
-        with storing(path):
+        with naming_disk_errors(path):
             file = open(path, "ab", buffering=0)  # noqa: SIM115 - the caller closes it
             file.truncate(size)
         return file
@@ -285,7 +285,7 @@ class CropCache:
     def _append(file: IO[bytes], parts: Iterable[bytes]) -> None:
         for part in parts:
             write_through(file.name, file.fileno(), part)
-        with storing(file.name):
+        with naming_disk_errors(file.name):
             os.fsync(file.fileno())
 
 

@@ -98,7 +98,7 @@ class ImageNotes:
         self._log, self._size, self._num_images = log, size, num_images
         # by kind, in the order in which they were seen
         self._found: dict[str, dict[str, None]] = {kind: {} for kind in _WORDS}
-        self._told: dict[str, int] = dict.fromkeys(_WORDS, 0)
+        self._unfit_names: dict[str, int] = dict.fromkeys(_WORDS, 0)
         self._num_seen = self._next = 0
 
     def add(self, notes: Iterable[str]) -> None:
@@ -111,15 +111,15 @@ class ImageNotes:
                 kind, _, described = line.partition("\t")
                 self._found[kind][described] = None
         is_due = self._num_seen >= min(self._next, self._num_images)
-        if is_due or any(self._found[kind] and not self._told[kind] for kind in _WORDS):
+        if is_due or any(self._found[kind] and not self._unfit_names[kind] for kind in _WORDS):
             self.tell()
 
     def tell(self) -> None:
         """Log the counts that have grown."""
         of_seen = f"of {min(self._num_seen, self._num_images)} images"
         for kind, found in self._found.items():
-            if len(found) > self._told[kind]:
-                self._told[kind] = len(found)
+            if len(found) > self._unfit_names[kind]:
+                self._unfit_names[kind] = len(found)
                 level = "warning" if kind == SMALL else "notice"
                 which = "images" if kind == LEFT_OUT else of_seen
                 words = _WORDS[kind].format(size=self._size)

@@ -79,11 +79,11 @@ def list_files(
     unfit = {name: problem for name in found.names if (problem := problem_with(name))}
     if unfit and on_bad_image != SKIP:
         remedy = "" if not on_bad_image else "; --on_bad_image skip leaves them out"
-        raise DataError(f"{flag} {folder}: {_told(unfit)}; rename them{remedy}")
+        raise DataError(f"{flag} {folder}: {_unfit_names(unfit)}; rename them{remedy}")
     for line in found.left_out():
         log(f"notice: {line}")
     if unfit:
-        log(f"warning: left out: {_told(unfit)}; rename them")
+        log(f"warning: left out: {_unfit_names(unfit)}; rename them")
     names = [name for name in found.names if name not in unfit]
     if not names:
         left_out = "".join(f"; {line}" for line in found.left_out())
@@ -91,7 +91,7 @@ def list_files(
     return sorted(names)
 
 
-def _told(unfit: Mapping[str, str]) -> str:
+def _unfit_names(unfit: Mapping[str, str]) -> str:
     name, problem = next(iter(sorted(unfit.items())))
     return f"{len(unfit)} images with unfit names (the first: {name!r} {problem})"
 

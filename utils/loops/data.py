@@ -26,7 +26,7 @@ from utils.machine.launch import num_local_processes
 from utils.machine.threads import num_cores
 from utils.process.console import prepare_streams
 from utils.process.errors import DataError, with_causes
-from utils.process.stop import leave_stopping_to_parent
+from utils.process.stop import leave_signals_to_parent
 
 
 def tree_map(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
@@ -236,7 +236,7 @@ def make_loader(
 
 def _begin(worker: int) -> None:
     prepare_streams()
-    leave_stopping_to_parent()
+    leave_signals_to_parent()
 
 
 def loaded(loader: DataLoader[Any]) -> Iterator[Any]:

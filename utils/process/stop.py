@@ -45,7 +45,7 @@ def first_stop_is_last() -> None:
     _is_first_last = True
 
 
-def leave_stopping_to_parent() -> None:
+def leave_signals_to_parent() -> None:
     """For a helper process: nothing stops it but SIGTERM, or the end, of the one that started it.
 
     Launchers send signals to whole groups, and the parent needs its helpers until it has stopped in

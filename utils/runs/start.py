@@ -65,7 +65,9 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
     if not is_dry and is_remote(flags.log_dir):
         raise ValueError(f"--log_dir {flags.log_dir} is remote; logs are kept on this machine")
     launch = read_launch(os.environ, getattr(args, "local_rank", 0))
-    with dist_util.process_group(launch if has_group else dist_util.alone(launch)) as device:
+    with dist_util.process_group(
+        launch if has_group else dist_util.single_process(launch)
+    ) as device:
         torch.manual_seed(getattr(args, "seed", 0))
         is_tuned = device.type == "cpu" and tune_allocator()
         is_main = launch.rank == 0

@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 
 from utils.files.atomic import StrPath, read_up_to, write_bytes_atomic
 from utils.process.errors import DataError
-from utils.untrusted.pickle_machine import PLAIN_TYPES, PickleMachine, UnsafePickleError, brief
+from utils.untrusted.pickle_machine import (
+    PLAIN_TYPES,
+    PickleMachine,
+    UnsafePickleError,
+    short_repr,
+)
 
 MAX_DEPTH = 32
 MAX_ITEMS = 10_000_000
@@ -78,7 +83,7 @@ def _extent(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[
     if kind in PLAIN_TYPES or isinstance(value, (np.ndarray, np.generic)):
         return 1, 0
     if kind not in (list, tuple, dict):
-        raise UnsafePickleError(f"{brief(value)} stands where a value should")
+        raise UnsafePickleError(f"{short_repr(value)} stands where a value should")
     if depth > MAX_DEPTH:
         raise UnsafePickleError(f"nested more than {MAX_DEPTH} levels deep, or within itself")
     if id(value) not in known:
@@ -120,7 +125,7 @@ def load_array(path: StrPath, shape: tuple[int, ...] | None = None) -> NDArray[A
     """
     array = load_pickle(path)
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{os.fspath(path)}: holds {brief(array)} where an array should be")
+        raise DataError(f"{os.fspath(path)}: holds {short_repr(array)} where an array should be")
     if shape is not None and array.shape != shape:
         raise DataError(
             f"{os.fspath(path)}: array of shape {array.shape}, expected {shape}; was it made with "

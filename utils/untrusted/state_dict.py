@@ -26,7 +26,12 @@ import torch
 
 from utils.files.atomic import open_binary
 from utils.process.errors import CheckpointError
-from utils.untrusted.pickle_machine import PLAIN_TYPES, PickleMachine, UnsafePickleError, brief
+from utils.untrusted.pickle_machine import (
+    PLAIN_TYPES,
+    PickleMachine,
+    UnsafePickleError,
+    short_repr,
+)
 
 # names of foreign files are anybody's: no deeper search than real wrappers ask for
 _MAX_PARTS = 6
@@ -189,14 +194,14 @@ class _TensorMachine(PickleMachine):
         full = f"{module}.{name}" if type(module) is str and type(name) is str else ""
         if len(full) > _MAX_TEXT or not _NAMES.fullmatch(full):
             raise UnsafePickleError(
-                f"it names {brief(full or module)}, which plain tensors do not need"
+                f"it names {short_repr(full or module)}, which plain tensors do not need"
             )
         self.push(_Name(full))
 
     def reduce(self) -> None:
         args, function = self.pop(), self.pop()
         if type(function) is not _Name or type(args) is not tuple:
-            raise UnsafePickleError(f"a call of {brief(function)} with {brief(args)}")
+            raise UnsafePickleError(f"a call of {short_repr(function)} with {short_repr(args)}")
         if function.name in _REBUILD:
             self.push(_Built())
         elif function.name == "collections.OrderedDict" and not args:
@@ -207,14 +212,14 @@ class _TensorMachine(PickleMachine):
     def build(self) -> None:
         state = self.pop()
         if type(state) is not dict or type(self.top()) is not dict:
-            raise UnsafePickleError(f"BUILD on {brief(self.top())}")
+            raise UnsafePickleError(f"BUILD on {short_repr(self.top())}")
 
     def refer(self) -> None:
         """Replace the description of a storage by the storage."""
         parts = self.pop()
         is_plain = type(parts) is tuple and all(map(_is_flat, parts)) and parts[:1] == ("storage",)
         if not is_plain:
-            raise UnsafePickleError(f"a storage described by {brief(parts)}")
+            raise UnsafePickleError(f"a storage described by {short_repr(parts)}")
         self.push(_Built())
 
 

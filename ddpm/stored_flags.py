@@ -13,9 +13,8 @@ from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from utils.files.atomic import JsonObject
-from utils.files.records import Identity, made_with, shown
+from utils.files.records import Identity, made_with, shown, stored_value
 from utils.flags.groups import PrecisionFlags
-from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import defaults, with_values
 

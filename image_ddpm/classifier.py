@@ -32,8 +32,7 @@ from image_ddpm.flags import (
 from image_ddpm.networks import NUM_CLASSES, channel_mult
 from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
-from utils.files.records import Identity, differences, made_with
-from utils.flags.stored import stored_value
+from utils.files.records import Identity, differences, made_with, stored_value
 from utils.images.dataset import CropBatch, Entry, train_crops
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData

@@ -33,10 +33,8 @@ from utils.debug_util import report_cost
 from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP
-from utils.images.dataset import CropItem, Entry, TestCrops
-from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import read_image, resolve_image_path
-from utils.images.notes import look_at, say_sizes, without_small
+from utils.images.dataset import CropItem, Entry, TestCrops, look_at, say_sizes, without_small
+from utils.images.files import BadImageError, ImageFacts, read_image, resolve_image_path
 from utils.images.pixels import bytes_to_image
 from utils.loops.networks import load_checked
 from utils.process.errors import DataError

@@ -175,6 +175,7 @@ class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Outpu
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        OptimizerFlags.__post_init__(self)
         unknown = sorted(set(self.types) - set(NOISE_TYPES))
         if unknown:
             raise ValueError(
@@ -182,7 +183,8 @@ class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Outpu
             )
         if any(not 0.0 <= alpha <= 1.0 for alpha in self.shares):
             raise ValueError(f"--alphas {self.alphas} must be between 0 and 1")
-        require_at_least(self, num_seeds=1, max_step=1, batch_size=1)
+        require_at_least(self, num_seeds=1, max_step=1, seed=0)
+        require_at_least(self, -1, num_processes=1)
         self.check_shift()
 
     @property

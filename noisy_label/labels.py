@@ -177,7 +177,7 @@ def require_one_draw(path: str, held_out_path: str) -> None:
 
 def _read_record(path: str) -> Record | None:
     try:
-        return read_record(f"{path}.json", _REMEDY)
+        return read_record(f"{path}.json", _REMEDY, dict)
     except FileNotFoundError:
         return None
 

@@ -51,7 +51,7 @@ from utils import dist_util
 from utils.files.atomic import sha256_of, write_bytes_atomic, write_json_atomic
 from utils.files.records import Identity
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
-from utils.loops.data import EpochOrder, ItemKey, rank_batches
+from utils.loops.data import EpochOrder, ItemKey, ShardSampler
 from utils.metrics import WHITE
 from utils.process.errors import CheckpointError
 from utils.process.stop import ANEW, StopRequested, stop_line
@@ -82,7 +82,7 @@ class TensorBatches:
         self._inputs, self._labels, self._batch_size = inputs, labels, batch_size
         self._order, self._seed, self._max_shift = EpochOrder(len(inputs), seed), seed, max_shift
         # a batch larger than the data is an error now, not at the first step
-        rank_batches(self._order, batch_size, 0)
+        ShardSampler(self._order, batch_size, 0)
 
     def listing(self) -> dict[str, object]:
         """What tells these images and labels from others."""
@@ -93,7 +93,7 @@ class TensorBatches:
 
     def batches(self, position: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This rank's batches from the `position`-th item on."""
-        for keys in rank_batches(self._order, self._batch_size, position):
+        for keys in ShardSampler(self._order, self._batch_size, position):
             index = torch.tensor([index for _, _, index in keys], device=self._inputs.device)
             images = self._inputs[index]
             if self._max_shift:

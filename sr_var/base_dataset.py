@@ -8,9 +8,8 @@ from ddpm.info_dict import listed_entries
 from sr_var.compat import existing_path
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.groups import ERROR
-from utils.images.dataset import Entry
-from utils.images.decode import ImageFacts
-from utils.images.notes import look_at, say_sizes, without_small
+from utils.images.dataset import Entry, look_at, say_sizes, without_small
+from utils.images.files import ImageFacts
 from utils.process.errors import DataError
 
 

@@ -269,7 +269,8 @@ def report_quantiles(
     file_name = results.file_names[-1]
     paths = [results.path(entry.name, file_name) for entry in entries]
     # a damaged image that was to be skipped has none
-    by_image = [_stored_errors(path) for path in paths if os.path.exists(path)]
+    remedy = "delete it and run sr_baseline_test.py again"
+    by_image = [read_record(path, remedy, _errors) for path in paths if os.path.exists(path)]
     if not by_image:
         return {}
     try:
@@ -289,12 +290,9 @@ def report_quantiles(
     return summary
 
 
-def _stored_errors(path: str) -> Errors:
-    return read_record(path, "delete it and run sr_baseline_test.py again", _check_errors)
-
-
-def _check_errors(content: JsonObject) -> None:
+def _errors(content: JsonObject) -> Errors:
     if not content:
         raise ValueError("no figures by level")
     for row in content.values():
         require_numbers([row["coverage"], *row.values()])
+    return content

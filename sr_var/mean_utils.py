@@ -25,7 +25,7 @@ from sr_var.results.folder import (
 from sr_var.stored_flags import refuse_other_setting
 from utils.files.atomic import JsonObject
 from utils.images.dataset import Entry, TestCrops
-from utils.images.decode import BadImageError
+from utils.images.files import BadImageError
 from utils.images.pixels import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop

@@ -22,9 +22,8 @@ from sr_var.compat import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags, VarModelFlags
 from utils.files.atomic import JsonObject, StrPath, write_text_atomic
-from utils.files.records import Identity, differences, made_with
+from utils.files.records import Identity, differences, made_with, stored_value
 from utils.files.storage import is_file
-from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import FlagValues, defaults, flags_of, free_flags, with_values
 from utils.untrusted.pickle_machine import brief

@@ -20,8 +20,8 @@ from functools import partial
 from typing import IO, Any
 
 from image_ddpm.importers.items import MAX_IMAGE_BYTES, Skip
+from utils.files.storage import problem_with_name
 from utils.process.errors import DataError
-from utils.untrusted.pickles import problem_with_name
 
 MAX_MEMBERS = 20_000_000
 # of one member with its long names; the standard library's parser is quadratic in it

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from utils.files.storage import problem_with_name
 from utils.images.digits import load_digit_images
 from utils.images.folder import class_in_folder, class_in_name
 from utils.process.errors import DataError
-from utils.untrusted.pickles import problem_with_name
 
 TRAIN, TEST = "train", "test"
 MAX_IMAGE_BYTES = 1 << 26

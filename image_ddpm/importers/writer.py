@@ -25,14 +25,24 @@ from utils.files.atomic import (
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
-from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming
-from utils.images.files import IMAGE_EXTENSIONS, center_crop_arr, open_image, safe_join, write_png
-from utils.images.notes import (
+from utils.images.dataset import (
     LEFT_OUT,
     ImageNotes,
     note_of,
     note_of_left_out,
     small_image_error,
+)
+from utils.images.files import (
+    IMAGE_EXTENSIONS,
+    BadImageError,
+    ImageFacts,
+    center_crop_arr,
+    decode_image,
+    image_format,
+    naming,
+    open_image,
+    safe_join,
+    write_png,
 )
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError

@@ -22,16 +22,14 @@ from image_ddpm.quality.distances import (
     merge_statistics,
 )
 from utils.files.atomic import atomic_write
-from utils.files.storage import is_folder, make_folder
+from utils.files.storage import is_folder, make_folder, problem_with_letters
 from utils.flags.groups import OrientationFlags
-from utils.images.decode import BadImageError
-from utils.images.files import image_facts, read_image, with_extension
+from utils.images.dataset import ImageNotes, note_of
+from utils.images.files import BadImageError, image_facts, read_image, with_extension
 from utils.images.folder import scan
-from utils.images.notes import ImageNotes, note_of
 from utils.process.errors import DataError
 from utils.seeds import stable_seed
 from utils.untrusted.arrays import read_npz
-from utils.untrusted.pickles import problem_with_letters
 
 Picture = NDArray[np.uint8]
 Log = Callable[[str], None]

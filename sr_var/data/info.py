@@ -19,10 +19,10 @@ from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import write_through
 from utils.files.storage import make_folder
 from utils.flags.groups import AUTO, ERROR, FOLDER
-from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import read_image, resolve_image_path
+from utils.images.cache import file_stamps
+from utils.images.dataset import say_sizes, without_small
+from utils.images.files import BadImageError, ImageFacts, read_image, resolve_image_path
 from utils.images.folder import class_of, other_reading, scan
-from utils.images.notes import file_stamps, say_sizes, without_small
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working

@@ -26,10 +26,9 @@ from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, difference, samp
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, block_means, save_truth
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
-from utils.images.decode import BadImageError
-from utils.images.files import open_image, resolve_image_path, safe_join, write_png
+from utils.images.dataset import note_changes
+from utils.images.files import BadImageError, open_image, resolve_image_path, safe_join, write_png
 from utils.images.folder import class_of, scan
-from utils.images.notes import note_changes
 from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.machine.threads import chosen_threads
 from utils.metrics import HALF_RANGE_255

@@ -125,6 +125,7 @@ class TestDataFlags(DataFlags):
     random_flip: bool = flag(False, "not for tests: must stay False")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.random_crop or self.random_flip:
             raise ValueError("--random_crop and --random_flip are for training; leave them out")
 
@@ -219,6 +220,7 @@ class VerificationFlags(ListedImages, LargeSize, OrientationFlags, Threads, Scri
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
@@ -252,6 +254,7 @@ class DataInfoFlags(ImageFolder, ReadingFlags, Output, Overwrite, Threads, Scrip
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, num_test_per_class=0, large_size=1)
         if self.small_images != ENLARGE and not self.check_images:
             raise ValueError(
@@ -277,7 +280,7 @@ class PlanFlags(AutoBatch, Logged, Seeded):
     log_dir: str = "logs/sr_plan"
 
     def __post_init__(self) -> None:
-        counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1}
+        counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1, "net_channels": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
         require_at_least(self, -1, batch_size=1)
         for name, least in (("num_samples", 2), ("sampling_steps", 1), ("num_devices", 1)):
@@ -313,6 +316,7 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Output, Threads
     sample_pictures: bool = flag(True, "write the samples as pictures too, not only their moments")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
         factor, rest = divmod(self.large_size, max(self.small_size, 1))
         if rest or factor < 2 or self.small_size < 1:

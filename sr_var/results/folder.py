@@ -22,8 +22,7 @@ from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry
-from utils.images.decode import BadImageError
-from utils.images.files import open_image, safe_join
+from utils.images.files import BadImageError, open_image, safe_join
 from utils.images.pixels import image_to_255, image_to_bytes, save_image, to_hwc
 from utils.metrics import WHITE
 from utils.process.errors import DataError
@@ -266,16 +265,16 @@ def read_stamp(path: str, remedy: str) -> Stamp:
     """
     unknown = "which checkpoint the results beside it come from is not known"
     try:
-        stored = read_record(path, f"{unknown}; {remedy}", _check_stamp)
+        return read_record(path, f"{unknown}; {remedy}", _stamp)
     except (FileNotFoundError, NotADirectoryError):
         return Stamp([])
-    return Stamp(stored["models"], bool(stored.get("apply_orientation")))
 
 
-def _check_stamp(stamp: Mapping[str, object]) -> None:
-    models = stamp["models"]
+def _stamp(content: Mapping[str, object]) -> Stamp:
+    models = content["models"]
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         raise ValueError("no record of checkpoints")
+    return Stamp(models, bool(content.get("apply_orientation")))
 
 
 def short(models: Sequence[str]) -> str:

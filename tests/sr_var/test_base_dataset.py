@@ -16,8 +16,7 @@ from sr_var.flags.scripts import DataFlags, MeanTrainFlags, TestDataFlags
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
 from utils.images.dataset import CropDataset, Entry, TestCrops
-from utils.images.decode import BadImageError
-from utils.images.files import center_crop_arr, open_image
+from utils.images.files import BadImageError, center_crop_arr, open_image
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle
 

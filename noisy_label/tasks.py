@@ -16,18 +16,7 @@ import numpy as np
 import torch
 
 from models.cnn import SmallCNN
-from noisy_label.files import (
-    TEST,
-    TRAINING,
-    describe_split,
-    digest_of,
-    held_out_file,
-    load_for,
-    load_split,
-    refuse_to_replace,
-    require_one_draw,
-    save_with_record,
-)
+from noisy_label.files import TEST, TRAINING, describe_split, digest_of, load_split
 from noisy_label.flags import (
     ANALYSE,
     DRAW,
@@ -37,6 +26,13 @@ from noisy_label.flags import (
     LabelTrainFlags,
     NetFlags,
     NoiseFlags,
+)
+from noisy_label.labels import (
+    held_out_file,
+    load_for,
+    refuse_to_replace,
+    require_one_draw,
+    save_with_record,
 )
 from noisy_label.noise import (
     NUM_CLASSES,

@@ -26,7 +26,8 @@ from image_ddpm.parts import read_part
 from image_ddpm.quality.inputs import read_input
 from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
-from noisy_label.files import load_labels, load_split, read_idx, require_one_draw
+from noisy_label.files import load_split, read_idx, read_mnist_5k
+from noisy_label.labels import load_labels, require_one_draw
 from sr_var.baseline import _errors, summarise_errors
 from sr_var.data.info import _read_journal
 from sr_var.flags.scripts import MeanModelFlags
@@ -36,6 +37,7 @@ from sr_var.stored_flags import load_args, load_model_args
 from sr_var.verify.read.images import _read_mean
 from sr_var.verify.read.records import num_steps, read_budget
 from sr_var.verify.show import plots
+from tests.noisy_label.test_mnist_5k import CSV, WHEEL, ZIPPED
 from tests.reliability.seed_files import (
     RNG,
     Reader,
@@ -252,6 +254,7 @@ def _image_readers() -> dict[str, Reader]:
             partial(_all_items, read_cifar10),
         ),
         "IDX": Reader("x-idx3", [idx, gzip.compress(idx)], partial(read_idx, item_shape=(4, 4))),
+        "MNIST as text": Reader("mnist_5k.csv.gz", [CSV, ZIPPED, WHEEL], read_mnist_5k),
         "digits": Reader("training.pt", [digits], lambda path: split(os.path.dirname(path))),
     }
 

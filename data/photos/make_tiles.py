@@ -1,0 +1,133 @@
+"""Cuts the photographs beside it into small pictures to train, calibrate and test on.
+
+    python data/photos/make_tiles.py --output_dir data/demo_tiles
+    python data/photos/make_tiles.py --output_dir data/demo_calibration --splits calibration
+
+Tiles are PNG, so that they hold the photographs' pixels, and are named
+`<split>/<photograph>_<place>.png`: the photograph is the class. The same photographs give the same
+tiles. It needs Pillow alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image, ImageStat
+
+FOLDER = Path(__file__).resolve().parent
+SPLITS = ("train", "calibration", "test")
+TILE_SIZE = 64
+# of a photograph; 24 photographs give 480 training tiles
+NUM_TILES = {"train": 20, "calibration": 5, "test": 5}
+# Below this standard deviation of the luminance (grey levels) a tile teaches nothing: empty sky.
+MIN_LUMINANCE_STD = 6.0
+
+
+def grid_corners(width: int, height: int, size: int) -> list[tuple[int, int]]:
+    """Corners (left, top) of all whole tiles that do not overlap, row by row.
+
+    The unused margin is shared evenly.
+    """
+    num_columns, num_rows = width // size, height // size
+    left, top = (width - num_columns * size) // 2, (height - num_rows * size) // 2
+    return [
+        (left + column * size, top + row * size)
+        for row in range(num_rows)
+        for column in range(num_columns)
+    ]
+
+
+def is_flat(tile: Image.Image) -> bool:
+    """Whether the luminance of `tile` (RGB) varies too little to be worth keeping."""
+    return ImageStat.Stat(tile.convert("L")).stddev[0] < MIN_LUMINANCE_STD
+
+
+def cut_tiles(
+    split: str, size: int = TILE_SIZE, num_tiles: int | None = None, folder: Path = FOLDER
+) -> Iterator[tuple[str, Image.Image]]:
+    """Cut the photographs of one split into tiles that do not overlap.
+
+    Args:
+        split: `train`, `calibration` or `test`.
+        size: side of a tile, pixels.
+        num_tiles: at most so many of each photograph, spread evenly over those of its grid that are
+            not flat; 0: all; None: `NUM_TILES` of the split.
+        folder: holds the folders of the splits.
+
+    Yields:
+        Name, as `chelsea_004`, whose number counts the places of the grid; and the tile, RGB.
+
+    Raises:
+        ValueError: if there is no photograph, or one gives no tile.
+    """
+    most = NUM_TILES[split] if num_tiles is None else num_tiles
+    paths = sorted((folder / split).glob("*.jpg"))
+    if not paths:
+        raise ValueError(f"{folder / split} holds no photograph (.jpg)")
+    for path in paths:
+        with Image.open(path) as photograph:
+            image = photograph.convert("RGB")
+        corners = enumerate(grid_corners(image.width, image.height, size))
+        tiles = [(i, image.crop((x, y, x + size, y + size))) for i, (x, y) in corners]
+        tiles = [(i, tile) for i, tile in tiles if not is_flat(tile)]
+        if not tiles:
+            raise ValueError(f"{path} gives no tile of {size} pixels; give a smaller --tile_size")
+        if 0 < most < len(tiles):
+            tiles = [tiles[(2 * k + 1) * len(tiles) // (2 * most)] for k in range(most)]
+        for i, tile in tiles:
+            yield f"{path.stem}_{i:03d}", tile
+
+
+def write_tiles(output_dir: Path, split: str, size: int, num_tiles: int | None) -> int:
+    """Write the tiles of one split; return their number.
+
+    Raises:
+        ValueError: if its folder holds other tiles, which would be trained on.
+    """
+    tiles = {f"{name}.png": tile for name, tile in cut_tiles(split, size, num_tiles)}
+    folder = output_dir / split
+    folder.mkdir(parents=True, exist_ok=True)
+    if stale := sorted({path.name for path in folder.glob("*.png")} - set(tiles)):
+        raise ValueError(
+            f"--output_dir {folder} holds {len(stale)} tiles of another cut (the first: "
+            f"{stale[0]}); delete them, or give another folder"
+        )
+    for name, tile in tiles.items():
+        tile.save(folder / name)
+    return len(tiles)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Cut, write, and print what each split gave."""
+    parser = argparse.ArgumentParser(description="Cut the photographs into tiles.")
+    parser.add_argument(
+        "--output_dir",
+        type=lambda text: Path(os.path.expanduser(text)),
+        required=True,
+        help="folder that a folder of each split is written to",
+    )
+    parser.add_argument("--splits", default="train,test", help="which, with commas between")
+    parser.add_argument("--tile_size", type=int, default=TILE_SIZE, help="side, pixels")
+    parser.add_argument(
+        "--num_tiles", type=int, help="of each photograph at most; 0: all (default: 20 and 5)"
+    )
+    flags = parser.parse_args(argv)
+    splits = flags.splits.split(",")
+    if unknown := set(splits) - set(SPLITS):
+        parser.error(f"--splits {flags.splits}: no split is called {min(unknown)}; {SPLITS} are")
+    if flags.tile_size < 8 or (flags.num_tiles or 0) < 0:
+        parser.error("--tile_size must be at least 8, --num_tiles at least 0")
+    for split in splits:
+        try:
+            number = write_tiles(flags.output_dir, split, flags.tile_size, flags.num_tiles)
+        except (ValueError, OSError) as error:
+            parser.exit(3, f"error: {error}\n")
+        print(f"{flags.output_dir / split}: {number} tiles")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

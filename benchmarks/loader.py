@@ -55,7 +55,7 @@ def write_jpegs(folder: Path, flags: LoaderFlags) -> list[str]:
 
     from utils.images.files import open_image
 
-    tiles = [open_image(path) for path in sorted((ROOT / "data/demo").glob("*/*.JPEG"))]
+    tiles = [open_image(path) for path in sorted((ROOT / "data/demo").glob("*/*.jpg"))]
     names = []
     for number in range(flags.num_images):
         image = Image.new("RGB", (flags.width, flags.height))

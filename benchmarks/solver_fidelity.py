@@ -102,7 +102,7 @@ def load_crops(flags: FidelityFlags) -> list[torch.Tensor]:
     Raises:
         DataError: when the folder has fewer than wanted.
     """
-    paths = sorted(p for p in Path(flags.data_dir).glob("*") if p.suffix in (".JPEG", ".png"))
+    paths = sorted(p for p in Path(flags.data_dir).glob("*") if p.suffix in (".jpg", ".png"))
     if len(paths) < flags.num_images:
         raise DataError(
             f"--data_dir {flags.data_dir} holds {len(paths)} photographs, --num_images wants "

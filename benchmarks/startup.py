@@ -91,14 +91,16 @@ def first_steps(folder: Path) -> list[FirstStep]:
     from benchmarks import nets
     from image_ddpm.networks import create_image_model
 
-    command = [sys.executable, "sr_data_info.py", "--data_dir", str(DEMO / "train")]
-    command += ["--output_dir", str(folder), "--log_dir", str(folder / "log")]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    tiles = [DEMO / "make_tiles.py", "--output_dir", folder / "tiles", "--splits", "train"]
+    info = ["sr_data_info.py", "--data_dir", folder / "tiles" / "train", "--output_dir", folder]
+    for command in ([*tiles, "--num_tiles", 2], [*info, "--log_dir", folder / "log"]):
+        line = [sys.executable, *map(str, command)]
+        subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     network = {"image_size": 16, "num_channels": 16, "num_res_blocks": 1, "channel_mult": "1,2"}
     model = nets.fill(create_image_model(learn_sigma=True, **network))
     torch.save(model.state_dict(), folder / "model.pt")
     training = {
-        **{"data_dir": DEMO / "train", "data_info_dict_path": folder / "data_info.pkl"},
+        **{"data_dir": folder / "tiles" / "train", "data_info_dict_path": folder / "data_info.pkl"},
         **{"large_size": 32, "small_size": 8, "model_channels": 16, "channel_mult": "1,2"},
         **{"attention_resolutions": "16", "log_dir": folder / "mean", "max_step": 1},
         **{"model_save_dir": folder / "mean"},

@@ -140,19 +140,20 @@ def test_polarity_is_shared_by_the_channels_and_the_block(law: OracleLaw) -> Non
     assert torch.allclose(draw, repeat_blocks(polarity, 4) * law.edge, atol=1e-15)
 
 
-def test_spread_of_photographs_is_five_to_twenty_four_grey_levels_and_stays_in_range() -> None:
+def test_spread_of_photographs_is_five_to_twenty_one_grey_levels_and_stays_in_range() -> None:
     import numpy as np
     from PIL import Image
 
     from tests.tiny import ROOT
 
-    paths = sorted((ROOT / "data" / "demo" / "test").glob("*.JPEG"))
-    tiles = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    paths = sorted((ROOT / "data" / "demo" / "test").glob("*.jpg"))
+    photos = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    tiles = np.stack([photo[:192, :192] for photo in photos])
     low_res = 0.5 * (torch.from_numpy(tiles).permute(0, 3, 1, 2).double() / 127.5 - 1)
     law = oracle_law(low_res, 4)
     std = (law.variance.sqrt() * 127.5).numpy()[:, 0]
     low, high = np.quantile(std, [0.05, 0.95])
-    assert 4.9 < low < 5.5 and 22 < high < 26
+    assert 4.9 < low < 5.5 and 19 < high < 23
     draw = law.sample(torch.Generator().manual_seed(0))
     assert (draw.abs() > 1).double().mean() < 6e-5
 

@@ -9,7 +9,7 @@ needs Pillow alone, and a folder in which each package is unpacked into a folder
     for deb in *.deb; do dpkg -x "$deb" "packages/${deb%%_*}"; done
     unzip -d packages/scikit-image scikit_image-*.whl 'skimage/data/*'
     unzip -d packages/scikit-learn scikit_learn-*.whl 'sklearn/datasets/images/*'
-    python data/photos/make_photos.py --packages_dir packages
+    python data/demo/make_photos.py --packages_dir packages
 
 The same packages and the same Pillow give the same bytes; another Pillow may bring another JPEG
 encoder.

@@ -63,8 +63,9 @@ def start_at_usual_spread(out: torch.nn.Module, flags: VarModelFlags | BaselineM
 
     Nothing is done where nothing keeps the variance positive, and where quantiles come out.
 
-    `out` is the head of the network of `flags`, whose last module is the convolution; the last
-    `out_channels` outputs of it become the variance.
+    `out` is the head of the network of `flags`, whose last module is the convolution. The last
+    outputs of it become the variance: all of them, or half where there is a mean beside it; in a
+    sub-pixel net each pixel of a block has its own.
     """
     if isinstance(flags, BaselineModelFlags) and flags.objective == QUANTILE:
         return
@@ -79,4 +80,5 @@ def start_at_usual_spread(out: torch.nn.Module, flags: VarModelFlags | BaselineM
     bias = list(out.children())[-1].bias
     assert isinstance(bias, torch.Tensor)
     with torch.no_grad():
-        bias[-flags.out_channels :] = inverse[flags.last_layer_type]
+        num_images = flags.num_outputs if isinstance(flags, BaselineModelFlags) else 1
+        bias[-(len(bias) // num_images) :] = inverse[flags.last_layer_type]

@@ -43,6 +43,21 @@ def test_other_networks_start_at_zero_as_before() -> None:
     assert create_mean_model(**FLAGS)(X[:, :3]).abs().max() == 0
 
 
+def test_every_pixel_of_a_sub_pixel_net_starts_there() -> None:
+    sizes = {"network": "subpixel", "small_size": 8, "large_size": 32, "model_channels": 8}
+    flags = VarModelFlags(**sizes, last_layer_type="softplus")
+    model = create_var_model(**vars(flags))
+    start_at_usual_spread(model.out, flags)
+    std_255 = model(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 32, 32)).sqrt() * 127.5
+    assert torch.allclose(std_255, torch.tensor(START_STD_255), rtol=1e-4)
+    both = BaselineModelFlags(**sizes, objective="nll")
+    model = create_baseline_model(**vars(both))
+    start_at_usual_spread(model.out, both)
+    mean, variance = gaussian_outputs(model(torch.rand(1, 3, 8, 8)), None, "softplus")
+    assert mean.abs().max() == 0
+    assert torch.allclose(variance.sqrt() * 127.5, torch.tensor(START_STD_255), rtol=1e-2)
+
+
 @pytest.mark.parametrize("kind", ["exp", "softplus"])
 def test_a_baseline_starts_there_with_its_variance_and_not_with_its_mean(kind: str) -> None:
     raw = fresh_baseline(objective="nll", last_layer_type=kind)(X[:, :3])

@@ -118,6 +118,7 @@ class HowFlags:
     def __post_init__(self) -> None:
         """Refuse values that no training could use."""
         require_at_least(self, num_test_crops=1, small_size=4, threads=0, steps_per_second=0)
+        require_at_least(self, width=1, num_res_blocks=1, unet_width=1)
         _ = self.recipes
 
     @property
@@ -265,11 +266,14 @@ def main(argv: list[str] | None = None) -> int:
     what, how = from_args(WhatFlags, args), from_args(HowFlags, args)
     torch.set_num_threads(how.threads or num_cores())
     tune_allocator()
-    photos = [
-        load_photos(folder, how.small_size, flag)
-        for folder, flag in ((how.data_dir, "--data_dir"), (how.test_dir, "--test_dir"))
-    ]
-    bench = Bench(how.recipes, *photos, how.num_test_crops, how.small_size, how.steps_per_second)
+    bench = Bench(
+        how.recipes,
+        load_photos(how.data_dir, how.small_size, "--data_dir"),
+        load_photos(how.test_dir, how.small_size, "--test_dir"),
+        how.num_test_crops,
+        how.small_size,
+        how.steps_per_second,
+    )
     finished = FinishedRows(Path(what.rows_dir, f"{what.name}_rows.json"), how.settings)
     rows = train_all(what.trials, bench, finished)
     path, tables = write_results(what, how, rows, bench)

@@ -235,7 +235,7 @@ class Bench:
         size = [FACTOR * self.size] * 2
         means, variances = [], []
         with torch.inference_mode():
-            for low_res in images.split(_TEST_BATCH):
+            for low_res in torch.split(images, _TEST_BATCH):
                 mean = mean_of(models[0], low_res, size).float()
                 if trial.route.loss == NLL:
                     mean, own, _ = predict(self._baseline_flags(trial), mean, low_res)

@@ -108,6 +108,7 @@ class HowFlags:
     unet_channel_mult: str = flag("0.5,1,2", "channel multipliers of the U-Nets")
     unet_batch_size: int = flag(4, "images of a step of the U-Nets")
     unet_lr: float = flag(2e-3, "learning rate of the U-Nets; it falls to 0 as a cosine")
+    mean_share: float = flag(0.5, "share of a budget that the mean net has, where there are two")
     lr_warmup_steps: int = flag(50, "first steps, over which lr rises from 0")
     use_bf16: bool = flag(False, "compute in bf16")
     threads: int = flag(0, "threads of torch; 0: as many as cores")
@@ -119,6 +120,8 @@ class HowFlags:
         """Refuse values that no training could use."""
         require_at_least(self, num_test_crops=1, small_size=4, threads=0, steps_per_second=0)
         require_at_least(self, width=1, num_res_blocks=1, unet_width=1)
+        if not 0 < self.mean_share < 1:
+            raise ValueError(f"--mean_share {self.mean_share} must be between 0 and 1")
         _ = self.recipes
 
     @property
@@ -273,6 +276,7 @@ def main(argv: list[str] | None = None) -> int:
         how.num_test_crops,
         how.small_size,
         how.steps_per_second,
+        how.mean_share,
     )
     finished = FinishedRows(Path(what.rows_dir, f"{what.name}_rows.json"), how.settings)
     rows = train_all(what.trials, bench, finished)

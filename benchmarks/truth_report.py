@@ -147,6 +147,9 @@ def _draw_curves(axis: Axes, rows: Sequence[Row], base: str, name: str) -> None:
             axis.plot(seconds, errors, marker="o", ms=3, color=colour, label=route.title)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    budgets = sorted({row["budget"] for row in rows})
+    axis.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axis.minorticks_off()
     axis.set_xlabel("seconds of training")
     axis.set_ylabel(_LABELS[name])
     axis.grid(alpha=0.3)
@@ -157,10 +160,10 @@ def _draw_levels(axis: Axes, levels: Mapping[int, float]) -> None:
         axis.axhline(level, color="tab:brown", lw=0.8, ls="--")
         axis.annotate(
             f"n = {count}",
-            (1.0, level),
+            (1.01, level),
             xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
+            ha="left",
+            va="center",
             fontsize=7,
             color="tab:brown",
         )

@@ -132,6 +132,7 @@ class Bench:
         num_test: test images.
         size: side of the low-res images, pixels.
         steps_per_second: of training, in place of what is measured; 0: measured.
+        mean_share: of a budget, for the mean net where there are two.
     """
 
     recipes: Mapping[str, Recipe]
@@ -140,6 +141,7 @@ class Bench:
     num_test: int
     size: int
     steps_per_second: float = 0.0
+    mean_share: float = 0.5
 
     def __post_init__(self) -> None:
         """No mean net is there yet."""
@@ -166,7 +168,7 @@ class Bench:
             flags = self._model_flags(trial, VarModelFlags, **own)
             own = {"mean_model": mean.model, "loss": trial.route.loss}
             make = self._loops(trial, VARIANCE, create_var_model, flags, **own)
-            parts = [mean, self._train(trial, make, trial.budget / 2)]
+            parts = [mean, self._train(trial, make, (1 - self.mean_share) * trial.budget)]
         name, budget, seed, base = trial.key
         return {
             "route": name,
@@ -187,7 +189,7 @@ class Bench:
             own = {"consistent": trial.route.is_consistent}
             flags = self._model_flags(trial, MeanModelFlags, **own)
             make = self._loops(trial, MEAN, create_mean_model, flags)
-            self._means[key] = self._train(trial, make, trial.budget / 2)
+            self._means[key] = self._train(trial, make, self.mean_share * trial.budget)
         return self._means[key]
 
     def _train(self, trial: Trial, make_loop: MakeLoop, seconds: float) -> Trained:

@@ -34,7 +34,8 @@ from utils.process.stop import StopRequested, stop_line
 from utils.seeds import stable_seed
 from utils.train_util import TrainLoop
 
-_WARM_UP_STEPS, _TIMED_STEPS = 2, 8
+# the steps of a training follow from the median time of a few
+_WARM_UP_STEPS, _TIMED_STEPS, _TIMED_SHARE = 2, 8, 0.05
 _TEST_BATCH = 16
 MEAN, VARIANCE, BOTH = "mean", "variance", "both"
 _LOOPS: Mapping[str, type[TrainLoop]] = {
@@ -194,7 +195,7 @@ class Bench:
 
     def _train(self, trial: Trial, make_loop: MakeLoop, seconds: float) -> Trained:
         """Train for as many steps as the seconds allow; the data are made in that time, too."""
-        rate = self.steps_per_second or 1 / _seconds_per_step(make_loop(_TIMED_STEPS))
+        rate = self.steps_per_second or 1 / _seconds_per_step(make_loop(1), seconds)
         steps = max(1, round(seconds * rate))
         torch.manual_seed(trial.seed)
         loop = make_loop(steps)
@@ -269,10 +270,11 @@ class Bench:
         return flags
 
 
-def _seconds_per_step(loop: TrainLoop) -> float:
-    """The median over some steps behind a warm-up, data included."""
+def _seconds_per_step(loop: TrainLoop, budget: float) -> float:
+    """The median over steps behind a warm-up, data included; they take a share of the budget."""
     batches, seconds = iter(loop.data), []  # type: ignore[arg-type]
-    for _ in range(_WARM_UP_STEPS + _TIMED_STEPS):
+    least = _WARM_UP_STEPS + _TIMED_STEPS
+    while len(seconds) < least or sum(seconds) < _TIMED_SHARE * budget:
         started = time.perf_counter()
         loop.run_step(*next(batches))
         _wait(loop.device)

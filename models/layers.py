@@ -139,7 +139,7 @@ def project(image: Tensor, low_res: Tensor) -> Tensor:
 
     m + repeat(x − area(m)): the orthogonal projection onto {m : area(m) = x}. E[Y | X = x] lies in
     that set, since the area mean is linear, so that no estimate of it gets worse
-    (docs/theory.md, section 6).
+    (docs/theory.md, eq. 35).
 
     Args:
         image: m, (N, C, f·h, f·w).

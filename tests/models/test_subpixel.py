@@ -59,6 +59,16 @@ def test_projection_is_the_nearest_image_with_these_block_means() -> None:
     torch.testing.assert_close(project(found, low_res), found)
 
 
+def test_projection_lowers_the_squared_error_by_what_it_takes_away() -> None:
+    """docs/theory.md, eq. 36, for any target with these block means."""
+    low_res = _image(2, 3, 4, 5)
+    truth = project(_image(2, 3, 16, 20, seed=1), low_res)
+    image = _image(2, 3, 16, 20, seed=2)
+    before, after = ((one - truth).square().mean() for one in (image, project(image, low_res)))
+    missed = (F.avg_pool2d(image, 4) - low_res).square().mean()
+    torch.testing.assert_close(after, before - missed)
+
+
 def test_projection_refuses_sizes_without_blocks() -> None:
     with pytest.raises(ValueError, match=r"\(8, 9\)"):
         project(_image(1, 3, 8, 9), _image(1, 3, 2, 2))

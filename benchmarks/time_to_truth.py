@@ -109,7 +109,7 @@ class HowFlags:
     unet_batch_size: int = flag(4, "images of a step of the U-Nets")
     unet_lr: float = flag(2e-3, "learning rate of the U-Nets; it falls to 0 as a cosine")
     mean_share: float = flag(0.5, "share of a budget that the mean net has, where there are two")
-    lr_warmup_steps: int = flag(50, "first steps, over which lr rises from 0")
+    lr_warmup_steps: int = flag(50, "first steps, over which lr rises from 0; at most a fifth")
     use_bf16: bool = flag(False, "compute in bf16")
     threads: int = flag(0, "threads of torch; 0: as many as cores")
     steps_per_second: float = flag(

@@ -36,6 +36,8 @@ from utils.train_util import TrainLoop
 
 # the steps of a training follow from the median time of a few
 _WARM_UP_STEPS, _TIMED_STEPS, _TIMED_SHARE = 2, 8, 0.05
+# at most this part of a training is the warm-up of its learning rate
+_WARM_UP_PART = 5
 _TEST_BATCH = 16
 MEAN, VARIANCE, BOTH = "mean", "variance", "both"
 _LOOPS: Mapping[str, type[TrainLoop]] = {
@@ -226,8 +228,11 @@ class Bench:
             model = new_network(partial(create, **vars(flags)), train.precision, _say)
             if net != MEAN:
                 start_at_usual_spread(model.out, flags)  # type: ignore[arg-type]
-            lengths = replace(train, max_step=steps, lr_anneal_steps=steps, seed=trial.seed)
-            return _LOOPS[net](model=model, data=data, **own, **lengths.common())
+            # a slow network with a small budget shall not spend it on the warm-up
+            warmup = min(train.lr_warmup_steps, steps // _WARM_UP_PART)
+            run = replace(train, max_step=steps, lr_anneal_steps=steps, lr_warmup_steps=warmup)
+            common = replace(run, seed=trial.seed).common()
+            return _LOOPS[net](model=model, data=data, **own, **common)
 
         return make
 
@@ -272,7 +277,8 @@ class Bench:
 
 def _seconds_per_step(loop: TrainLoop, budget: float) -> float:
     """The median over steps behind a warm-up, data included; they take a share of the budget."""
-    batches, seconds = iter(loop.data), []  # type: ignore[arg-type]
+    seconds: list[float] = []
+    batches = iter(loop.data)  # type: ignore[arg-type]
     least = _WARM_UP_STEPS + _TIMED_STEPS
     while len(seconds) < least or sum(seconds) < _TIMED_SHARE * budget:
         started = time.perf_counter()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 
 from ddpm.flags import DiffusionFlags
-from sr_var.flags.nets import PresetFlags, settle_presets
+from sr_var.flags.nets import PresetFlags, apply_presets
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
@@ -31,7 +31,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
-    args = settle_presets(create_parser().parse_args(argv))
+    args = apply_presets(create_parser().parse_args(argv))
     from sr_var.stored_flags import follow_denoiser
 
     args = follow_denoiser(args)
@@ -53,11 +53,11 @@ def main(argv: list[str] | None = None) -> int:
         model = load_checked(create, sample.model_path, flags.precision, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)
-        sizes, path = flags.sizes, sample.to_sample_images_dict_path
+        sizes = flags.sizes
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,
-            entries=load_test_entries(path, sample, sizes, log, "--to_sample_images_dict_path"),
+            entries=load_test_entries(sample, sizes, log),
             sizes=sizes,
             flags=sample,
             class_names=start_of_file(sample.model_path).class_names,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from ddpm.flags import DiffusionFlags
-from sr_var.flags.nets import PresetFlags, settle_presets
+from sr_var.flags.nets import PresetFlags, apply_presets
 from sr_var.flags.scripts import DataFlags, DDPMTrainFlags, SRDiffusionModelFlags
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
@@ -30,7 +30,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
-    args = settle_presets(create_parser().parse_args(argv))
+    args = apply_presets(create_parser().parse_args(argv))
     from sr_var.stored_flags import follow_run
 
     args = follow_run(args)

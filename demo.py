@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
     print(f"photographs: logs/sr_compare/{preset.name}/report.html (open it in a browser)")
     oracle_dir = oracle_experiment(preset).log_dir(ITAKURA_SAITO)
-    print(f"the truth:   {oracle_dir}/report.html, figures above")
+    print(f"the truth:   {oracle_dir}/report.html, metrics above")
     print(f"pictures:    logs/sr_compare/{preset.name}/overview.png and panels/")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
     print("TensorBoard: tensorboard --logdir logs")

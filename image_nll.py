@@ -16,7 +16,7 @@ from image_ddpm.flags import (
     LabelFlags,
     NLLFlags,
     PresetFlags,
-    settle_presets,
+    apply_presets,
     with_folders,
 )
 from utils.process.errors import run_main
@@ -37,7 +37,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, measures; returns the exit code."""
-    args = settle_presets(create_parser().parse_args(argv))
+    args = apply_presets(create_parser().parse_args(argv))
     from image_ddpm.networks import follow_denoiser
 
     args = follow_denoiser(args)

@@ -20,8 +20,8 @@ from image_ddpm.flags import (
     ImageModelFlags,
     ImageSampleFlags,
     PresetFlags,
-    settle_guide,
-    settle_presets,
+    apply_presets,
+    guide_flags,
     with_folders,
 )
 from utils.process.errors import run_main
@@ -43,13 +43,13 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
-    args = settle_presets(create_parser().parse_args(argv))
+    args = apply_presets(create_parser().parse_args(argv))
     from image_ddpm.networks import follow_denoiser, follow_guide
 
     args = follow_guide(follow_denoiser(args))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
-    guide = settle_guide(args)
+    guide = guide_flags(args)
     from image_ddpm.sample_files import finish_and_draw, samples_path
     from image_ddpm.sampling import load_sampler, require_settings
     from utils.runs.start import started

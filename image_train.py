@@ -16,7 +16,7 @@ from image_ddpm.flags import (
     ImageModelFlags,
     ImageTrainFlags,
     PresetFlags,
-    settle_presets,
+    apply_presets,
     with_folders,
 )
 from utils.process.errors import run_main
@@ -37,7 +37,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
-    args = settle_presets(create_parser().parse_args(argv))
+    args = apply_presets(create_parser().parse_args(argv))
     from image_ddpm.networks import follow_run
 
     args, start = follow_run(args)
@@ -45,8 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))
     from ddpm.process import training_process
-    from ddpm.stored_flags import class_names
-    from image_ddpm.data import load_train_entries, load_train_images
+    from image_ddpm.data import load_train_entries
     from image_ddpm.loops import ImageDiffusionTrainLoop
     from image_ddpm.networks import create_image_model, model_keywords
     from utils.loops.networks import new_network
@@ -60,10 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         create = partial(create_image_model, **model_keywords(flags, process))
         loop = ImageDiffusionTrainLoop(
             model=new_network(create, train.precision, log),
-            load_data=lambda sampler: load_train_images(
-                entries, data_flags, flags, train, sampler, run.device, log
-            ),
-            class_names=class_names(entries) if flags.class_cond else [],
+            entries=entries,
+            data_flags=data_flags,
             network=flags,
             process=process,
             train=train,

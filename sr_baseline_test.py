@@ -41,11 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log = run.logger.info
-        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
+        log, is_turned = run.logger.info, data_flags.apply_orientation
+        model = tested_model(model_flags, test, is_turned, log)
         sizes, step = model_flags.sizes, step_of(test.model_path)
-        path, is_turned = data_flags.data_info_dict_path, data_flags.apply_orientation
-        entries = load_test_entries(path, data_flags, sizes, log)
+        entries = load_test_entries(data_flags, sizes, log)
         results = baseline_result_folder(model_flags, test, step, apply_orientation=is_turned)
         make_loop = partial(
             BaselineTestLoop,

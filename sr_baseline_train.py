@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.data.pairs import load_regression_data
     from sr_var.losses import start_at_usual_spread
     from sr_var.script_util import create_baseline_model
-    from sr_var.stored_flags import args_path, identity_of, save_model_args
+    from sr_var.stored_flags import identity_of, save_model_args
     from utils.loops.networks import new_network
     from utils.runs.start import started
 
@@ -53,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
             logger=run.logger,
             **train.common(),
         )
-        store = partial(save_model_args, args_path(train.log_dir, BaselineModelFlags), model_flags)
-        run.is_done = loop.run_loop(on_start=store)
+        run.is_done = loop.run_loop(on_start=partial(save_model_args, train.log_dir, model_flags))
     return run.exit_code
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ddpm.flags import settle_preset
+from ddpm.flags import apply_preset
 from sr_var.flags.nets import MEAN_PRESETS, FoldFlags, NetPresetFlags
 from sr_var.flags.scripts import DataFlags, MeanModelFlags, MeanTrainFlags
 from utils.process.errors import run_main
@@ -31,7 +31,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
-    args = settle_preset(create_parser().parse_args(argv), MEAN_PRESETS, "")
+    args = apply_preset(create_parser().parse_args(argv), MEAN_PRESETS, "")
     from sr_var.stored_flags import follow_net_run
 
     args = follow_net_run(args, MeanModelFlags)
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.data.pairs import load_regression_data
     from sr_var.mean_utils import SRMeanTrainLoop
     from sr_var.script_util import create_mean_model
-    from sr_var.stored_flags import args_path, identity_of, save_model_args
+    from sr_var.stored_flags import identity_of, save_model_args
     from utils.loops.networks import new_network
     from utils.runs.start import started
 
@@ -58,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             logger=run.logger,
             **train.common(),
         )
-        store = partial(save_model_args, args_path(train.log_dir, MeanModelFlags), model_flags)
-        run.is_done = loop.run_loop(on_start=store)
+        run.is_done = loop.run_loop(on_start=partial(save_model_args, train.log_dir, model_flags))
     return run.exit_code
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from ddpm.flags import DiffusionFlags
-from sr_var.flags.nets import PresetFlags, settle_presets
+from sr_var.flags.nets import PresetFlags, apply_presets
 from sr_var.flags.scripts import PlanFlags, SRDiffusionModelFlags
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
@@ -30,7 +30,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, times, prints; returns the exit code."""
-    args = settle_presets(create_parser().parse_args(argv))
+    args = apply_presets(create_parser().parse_args(argv))
     network, process = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     flags = from_args(PlanFlags, args)
     from sr_var.plan import measure, net_hours, plan_rows, plan_text

@@ -42,21 +42,21 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_test_entries
     from sr_var.data.folds import CrossFit
     from sr_var.script_util import frozen_means, mean_net_paths, run_test, tested_model
-    from sr_var.var_utils import SRVarTestLoop, digests, require_same_mean, var_result_folder
+    from sr_var.var_utils import SRVarTestLoop, require_same_mean, var_result_folder
+    from utils.files.atomic import sha256_of
     from utils.loops.checkpoint import manifest_beside, step_of
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log = run.logger.info
-        model = tested_model(model_flags, test, data_flags.apply_orientation, log)
+        log, is_turned = run.logger.info, data_flags.apply_orientation
+        model = tested_model(model_flags, test, is_turned, log)
         sizes, step = model_flags.sizes, step_of(test.model_path)
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
         mean_net = frozen_means(mean_flags, cross_fit, sizes, test, log, args)
         state = manifest_beside(test.model_path).get("state", {})
-        require_same_mean(state, digests(mean_paths), test.model_path)
-        path, is_turned = data_flags.data_info_dict_path, data_flags.apply_orientation
-        entries = load_test_entries(path, data_flags, sizes, log)
+        require_same_mean(state, list(map(sha256_of, mean_paths)), test.model_path)
+        entries = load_test_entries(data_flags, sizes, log)
         paths = test.model_path, *mean_paths
         results = var_result_folder(test.output_dir, step, *paths, apply_orientation=is_turned)
         make_loop = partial(SRVarTestLoop, model=model, mean_model=mean_net)

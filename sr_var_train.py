@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ddpm.flags import settle_preset
+from ddpm.flags import apply_preset
 from sr_var.flags.nets import VAR_PRESETS, NetPresetFlags, ResidualFlags
 from sr_var.flags.scripts import DataFlags, MeanNetFlags, VarModelFlags, VarTrainFlags
 from utils.process.errors import run_main
@@ -32,7 +32,7 @@ def create_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
-    args = settle_preset(create_parser().parse_args(argv), VAR_PRESETS, "")
+    args = apply_preset(create_parser().parse_args(argv), VAR_PRESETS, "")
     from sr_var.stored_flags import follow_net_run
 
     args = follow_net_run(args, VarModelFlags)
@@ -44,8 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.data.pairs import load_regression_data
     from sr_var.losses import start_at_usual_spread
     from sr_var.script_util import create_var_model
-    from sr_var.stored_flags import args_path, identity_of, save_model_args
-    from sr_var.var_utils import SRVarTrainLoop, check_loss, digests
+    from sr_var.stored_flags import identity_of, save_model_args
+    from sr_var.var_utils import SRVarTrainLoop, check_loss
+    from utils.files.atomic import sha256_of
     from utils.loops.networks import new_network
     from utils.runs.start import started
 
@@ -65,14 +66,13 @@ def main(argv: list[str] | None = None) -> int:
             data=data,
             loss=residuals.loss,
             cross_fit=cross_fit,
-            mean_digests=digests(build.mean_net_paths(mean_flags, cross_fit)),
+            mean_digests=list(map(sha256_of, build.mean_net_paths(mean_flags, cross_fit))),
             identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),
         )
         build.report_leakage(mean_net, data, residuals.leakage_images, run.logger, loop.step)
-        store = partial(save_model_args, args_path(train.log_dir, VarModelFlags), model_flags)
-        run.is_done = loop.run_loop(on_start=store)
+        run.is_done = loop.run_loop(on_start=partial(save_model_args, train.log_dir, model_flags))
     return run.exit_code
 
 

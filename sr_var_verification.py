@@ -11,7 +11,7 @@ nets; x̄, k2: mean and unbiased variance of the samples; P: pixels and channels
     var.var_error  mean over P of |max(v, 0) − k2|
     var.std_error  mean over P of |√max(v, 0) − √k2|
 
-A figure's noise floor is what the exact mean and variance would show against this many samples.
+A metric's noise floor is what the exact mean and variance would show against this many samples.
 Over all pixels of all images, floors subtracted, as shares of the variance:
 
     mean.relative_mse       (mse − mean k2/n) / mean k2

@@ -134,7 +134,7 @@ def format_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def write_results(flags: LoaderFlags, rows: Sequence[dict[str, Any]]) -> Path:
     """JSON and Markdown; returns the path of the JSON."""
-    from utils.runs.start import versions
+    from utils.files.records import versions
 
     today = datetime.date.today().isoformat()
     path = Path(flags.output_dir, f"loader_{today}.json")

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Row, TimingFlags, format_rows
+from utils.files.records import versions
 from utils.machine.threads import num_cores
-from utils.runs.start import versions
 
 RESULTS_DIR = Path(__file__).resolve().parent / "results"
 

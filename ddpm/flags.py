@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from utils.flags.groups import AutoBatch, Compute, Output, PrecisionFlags, ScriptFlags
+from utils.flags.groups import Compute, PrecisionFlags, ScriptFlags
 from utils.flags.training import TrainFlags
 from utils.script_util import FlagValues, flag, with_values
 
@@ -90,11 +90,15 @@ class TrainedFlags:
 
 
 @dataclass(frozen=True)
-class SamplerFlags(TrainedFlags, Compute, AutoBatch, Output, ScriptFlags):
+class SamplerFlags(TrainedFlags, Compute, ScriptFlags):
     """How the reverse process of which network is integrated, and where its samples go."""
 
     sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)
     use_ddim: bool = flag(False, "the same as --sampler ddim")
+    batch_size: int = flag(
+        1, "samples per network evaluation and process; auto: found by timing", is_auto=True
+    )
+    output_dir: str = flag("", "folder of the samples")
     eta: float = flag(0.0, "noise of ddim: 0 none, 1 as much as ancestral")
 
     def __post_init__(self) -> None:
@@ -116,15 +120,10 @@ _TRAINING_ONLY = ("lr", "batch_size", "schedule_sampler")
 
 @dataclass(frozen=True)
 class Preset:
-    """One published model.
+    """One published model."""
 
-    Attributes:
-        file: its checkpoint's published name.
-        flags: what differs from the scripts' defaults.
-    """
-
-    file: str
-    flags: Mapping[str, Any]
+    file: str  # its checkpoint's published name
+    flags: Mapping[str, Any]  # what differs from the scripts' defaults
 
 
 def make_preset(file: str, *parts: Mapping[str, object], **more: Any) -> Preset:
@@ -135,7 +134,7 @@ def make_preset(file: str, *parts: Mapping[str, object], **more: Any) -> Preset:
     return Preset(file, MappingProxyType(flags))
 
 
-def settle_preset(
+def apply_preset(
     args: argparse.Namespace,
     presets: Mapping[str, Preset],
     checkpoint_dir: str,

@@ -13,10 +13,11 @@ from typing import TypedDict
 import numpy as np
 
 from utils.files.atomic import StrPath, is_remote
+from utils.files.storage import problem_with_name
 from utils.images.dataset import Entry
 from utils.process.errors import DataError
-from utils.untrusted.pickle_machine import brief
-from utils.untrusted.pickles import load_pickle, problem_with_name
+from utils.untrusted.pickle_machine import short_repr
+from utils.untrusted.pickles import load_pickle
 
 _FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'
 
@@ -43,32 +44,29 @@ def make_info(names: Sequence[str], class_by_name: Mapping[str, str]) -> dict[st
 
 
 def load_info_dict(path: StrPath) -> dict[str, ClassInfo]:
-    """Read the list of images of a data set.
+    """Read the list of images of a data set, in the order of the file.
 
     Other keys of a class's entry are dropped.
 
-    Returns:
-        Class name → `{"y": label, "file_names": [relative names]}`, in the order of the file.
-
     Raises:
         UnsafePickleError: see `load_pickle`.
-        DataError: another form, no image at all, or a name that could lead out of `data_dir`; names
-            the file, the class and the value.
+        DataError: another form, no image at all, or a name that could lead out of `data_dir`.
     """
     content = load_pickle(path)
     if not isinstance(content, dict):
-        raise DataError(f"{os.fspath(path)}: holds {brief(content)}, expected {_FORM}")
+        raise DataError(f"{os.fspath(path)}: holds {short_repr(content)}, expected {_FORM}")
     info = {}
     for class_name, entry in content.items():
         if not isinstance(class_name, str):
             raise DataError(
-                f"{os.fspath(path)}: class name {brief(class_name)} is no string; expected {_FORM}"
+                f"{os.fspath(path)}: class name {short_repr(class_name)} is no string; "
+                f"expected {_FORM}"
             )
         try:
             info[class_name] = _class_info(entry)
         except ValueError as error:
             raise DataError(
-                f"{os.fspath(path)}: class {brief(class_name)}: {error}; expected {_FORM}"
+                f"{os.fspath(path)}: class {short_repr(class_name)}: {error}; expected {_FORM}"
             ) from None
     if not any(entry["file_names"] for entry in info.values()):
         raise DataError(
@@ -79,17 +77,17 @@ def load_info_dict(path: StrPath) -> dict[str, ClassInfo]:
 
 def _class_info(entry: object) -> ClassInfo:
     if not isinstance(entry, dict) or not {"y", "file_names"} <= entry.keys():
-        raise ValueError(f"{brief(entry)} is not a dict with the keys 'y' and 'file_names'")
+        raise ValueError(f"{short_repr(entry)} is not a dict with the keys 'y' and 'file_names'")
     label, names = entry["y"], entry["file_names"]
     is_integer = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
     if not is_integer or label < 0:
-        raise ValueError(f"'y' is {brief(label)}, not an integer from 0 up")
+        raise ValueError(f"'y' is {short_repr(label)}, not an integer from 0 up")
     if not isinstance(names, (list, tuple)):
-        raise ValueError(f"'file_names' is {brief(names)}, not a list")
+        raise ValueError(f"'file_names' is {short_repr(names)}, not a list")
     for name in names:
         problem = problem_with_name(name)
         if problem is not None:
-            raise ValueError(f"file name {brief(name)} {problem}; rename it")
+            raise ValueError(f"file name {short_repr(name)} {problem}; rename it")
     return {"y": int(label), "file_names": list(names)}
 
 

@@ -22,11 +22,7 @@ WATCHED_STD_255, MIN_STD_SHARE = 5.0, 0.95
 
 
 def create_diffusion(flags: DiffusionFlags) -> GaussianDiffusion:
-    """The (respaced) noising process of the flags.
-
-    Raises:
-        ValueError: names the flag that makes no process, and its value.
-    """
+    """The (respaced) noising process of the flags."""
     from diffusion.process import GaussianDiffusion
     from diffusion.schedules import get_named_beta_schedule
     from diffusion.spacing import space_timesteps
@@ -79,13 +75,9 @@ TRAINING_ONLY = frozenset({"use_checkpoint", "dropout", "use_kl", "rescale_learn
 def denoiser_identity(
     network_class: str, network: Any, process: DiffusionFlags, *, is_training: bool
 ) -> Identity:
-    """What the checkpoints of a denoiser are.
+    """What the checkpoints of a denoiser are; `network` is a dataclass of its flags.
 
-    Args:
-        network_class: its name.
-        network: a dataclass of its flags.
-        process: of the noise.
-        is_training: whether what matters in training alone must agree, too.
+    With `is_training` what matters in training alone must agree, too.
     """
     flags = dict(vars(network))
     if not flags["class_cond"]:
@@ -99,10 +91,7 @@ def denoiser_identity(
 def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> JsonObject:
     """What a network's output depends on: its weights, and flags that change what they compute.
 
-    Args:
-        model_path: of the weights.
-        network: a dataclass of the network's flags; heads, for one, show in no weight.
-        process: of the noise.
+    `network` is a dataclass of its flags; heads, for one, show in no weight.
     """
     flags = {**vars(network), **vars(process)}
     kept = {name: value for name, value in flags.items() if name not in TRAINING_ONLY}
@@ -110,11 +99,7 @@ def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> Js
 
 
 def setting_defaults(*flags: type[Any]) -> JsonObject:
-    """What a record of settings that lacks one of the flags was made with.
-
-    Args:
-        flags: the dataclasses, those of network, process and sampler among them.
-    """
+    """What a record of settings was made with that lacks one of the flags of these classes."""
     found = {name: value for one in flags for name, value in defaults(one).items()}
     return {**found, "sampler": SamplerFlags().chosen_sampler}
 

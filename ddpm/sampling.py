@@ -47,8 +47,6 @@ class Sampler(ABC, Generic[Row]):
         shape: (C, H, W) of a sample.
         num_samples: of all processes together, finished ones included.
         flags: how, and where to.
-        device: where to compute.
-        log: receives notices.
 
     Raises:
         ValueError: for options that the sampler does not have.
@@ -96,11 +94,7 @@ class Sampler(ABC, Generic[Row]):
 
     @abstractmethod
     def _store(self, rows: Sequence[Row], samples: torch.Tensor) -> None:
-        """Hands samples (n, C, H, W) in [-1, 1] to the writer; refuses values that are not finite.
-
-        Raises:
-            CheckpointError: names the sample.
-        """
+        """Hands samples (n, C, H, W) in [-1, 1] to the writer; CheckpointError if not finite."""
 
     @functools.cached_property
     def batch_size(self) -> int:
@@ -188,17 +182,11 @@ def require_same_law(
     own: Mapping[str, object],
     own_defaults: Mapping[str, object],
 ) -> None:
-    """Remember what the samples of the output folder are drawn with, and refuse anything else.
+    """Remember what samples of the output folder are drawn with; refuse (DataError) anything else.
 
-    Args:
-        network: a dataclass of the network's flags.
-        process: of the noise.
-        sampler: with the `model_path` of the weights.
-        own: what else the law and the noise of a task's samples depend on; JSON types.
-        own_defaults: of those that are no flags of the three, see `require_same_settings`.
-
-    Raises:
-        DataError: names the settings that differ.
+    `network` is a dataclass of its flags. `own` is what else the law and the noise of a task's
+    samples depend on, of JSON types; those that are no flags have `own_defaults`
+    (`require_same_settings`).
     """
     require_same_settings(
         os.path.join(sampler.output_dir, SETTINGS_FILE),

@@ -13,9 +13,8 @@ from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from utils.files.atomic import JsonObject
-from utils.files.records import Identity, made_with, shown
+from utils.files.records import Identity, made_with, shown, stored_value
 from utils.flags.groups import PrecisionFlags
-from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import defaults, with_values
 
@@ -38,14 +37,10 @@ def class_names(entries: Sequence[Entry]) -> list[str]:
 
 
 def known_classes(state: JsonObject, path: str) -> list[str]:
-    """The names that a checkpoint keeps.
-
-    Args:
-        state: what its manifest has under `state`.
-        path: of the checkpoint, for the message.
+    """The names of classes that a checkpoint keeps in the `state` of its manifest.
 
     Raises:
-        CheckpointError: for anything but words.
+        CheckpointError: for anything but words; names `path`.
     """
     names = state.get(CLASSES_KEY) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -80,15 +75,9 @@ def _more(found: Sequence[str]) -> str:
 
 
 def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: str) -> None:
-    """Refuse images whose class the network knows by another label, or does not know.
+    """Refuse (OtherClasses) images of classes that the network knows by another label or not.
 
-    Args:
-        entries: labelled images.
-        known: the network's names; empty: nothing can be said.
-        path: of what gave the labels, for the message.
-
-    Raises:
-        OtherClasses: names the class, both labels and the remedy.
+    Nothing is `known` of a network without names; `path` is of what gave the labels.
     """
     labels = {name: y for y, name in enumerate(known) if name}
     for entry in entries if labels else ():
@@ -106,11 +95,7 @@ def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: s
 
 
 def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
-    """Refuse labels that a class-conditional model (`num_classes` not None) does not know.
-
-    Raises:
-        DataError: names the first such image and the remedy.
-    """
+    """Refuse (DataError) labels that a model of so many classes (None: of none) does not know."""
     if num_classes is None:
         return
     for entry in entries:
@@ -127,29 +112,18 @@ _PRECISION = frozenset(defaults(PrecisionFlags))
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint that a script starts from.
+    """The checkpoint that a script starts from."""
 
-    Attributes:
-        path: of its model; empty if there is none.
-        manifest: of its set; empty if it has none.
-        is_resumed: whether a training goes on from it.
-        is_new_run: whether a training takes its weights alone: then nothing must agree.
-        is_in_charge: whether its flags count even where a command line gives others.
-    """
-
-    path: str = ""
-    manifest: JsonObject = field(default_factory=dict)
-    is_resumed: bool = False
-    is_new_run: bool = False
-    is_in_charge: bool = False
+    path: str = ""  # of its model; empty if there is none
+    manifest: JsonObject = field(default_factory=dict)  # of its set; empty if it has none
+    is_resumed: bool = False  # a training goes on from it
+    is_new_run: bool = False  # a training takes its weights alone: then nothing must agree
+    # what its flags were read from, if they count even where a command line gives others
+    in_charge: str = ""
 
     @property
     def class_names(self) -> list[str]:
-        """The names of its classes by label; empty if it keeps none.
-
-        Raises:
-            CheckpointError: if it keeps anything but words.
-        """
+        """The names of its classes by label; empty without any; errors as `known_classes`."""
         return known_classes(self.manifest.get("state", {}), self.path)
 
     @property
@@ -173,12 +147,7 @@ def start_of_file(path: str) -> Start:
 
 
 def start_of_run(args: argparse.Namespace, folder: str) -> Start:
-    """The checkpoint that a training goes on from, or whose weights it takes.
-
-    Args:
-        args: of a training (`utils.flags.training`).
-        folder: of its checkpoints.
-    """
+    """The checkpoint that a training goes on from in `folder`, or whose weights it takes."""
     name = args.resume_checkpoint
     if not (name or args.init_from):
         return Start()
@@ -200,12 +169,8 @@ def follow_checkpoint(
 ) -> argparse.Namespace:
     """The arguments with the checkpoint's values for the flags that were not given.
 
-    What was followed is said once the script has started (`utils.runs.start.started`).
-
-    Args:
-        args: settled by presets.
-        start: the checkpoint.
-        flags: which of the flags describe its network and process.
+    What was followed is said once the script has started (`utils.runs.start.started`). Presets must
+    have been settled; `flags` are those that describe the checkpoint's network and process.
 
     Raises:
         CheckpointError: for flags that were given and differ, or values that no flag could have.
@@ -216,16 +181,18 @@ def follow_checkpoint(
     same = {name for name in given if _is_same_words(made[name], getattr(args, name))}
     free = frozenset(name for name, one in known.items() if one.metadata["is_free"])
     is_strict = getattr(args, "strict_flags", False)
-    if not start.is_new_run and (is_strict or not start.is_in_charge):
+    if not start.is_new_run and (is_strict or not start.in_charge):
         asked = {name: getattr(args, name) for name in given - same}
         identity = Identity(network=asked, free=frozenset() if is_strict else free)
         remedy = f"{start.remedy} (--strict_flags True)" if is_strict else start.remedy
         identity.refuse_other_flags(start.path, start.manifest, remedy)
-    left = known.keys() - (same if start.is_in_charge else given)
-    if not start.is_in_charge and (_PRECISION & given or not start.is_resumed):
+    left = known.keys() - (same if start.in_charge else given)
+    if not start.in_charge and (_PRECISION & given or not start.is_resumed):
         left -= _PRECISION
     values = {
-        name: stored_value(known[name], made[name], f"the manifest of {start.path}")
+        name: stored_value(
+            known[name], made[name], start.in_charge or f"the manifest of {start.path}"
+        )
         for name in left | same
     }
     changed = {name for name in left if values[name] != getattr(args, name)}
@@ -246,7 +213,7 @@ def _what_changed(
     """
     overruled = [name for name in sorted(changed) if name in args.given_flags]
     left_out = [name for name in sorted(changed) if name not in args.given_flags]
-    if left_out and not start.is_in_charge:
+    if left_out and not start.in_charge:
         listed = ", ".join(f"--{name} {shown(values[name])}" for name in left_out)
         yield f"notice: flags that were left out are those of {start.path}: {listed}"
     if overruled:
@@ -254,7 +221,7 @@ def _what_changed(
         listed = ", ".join(
             f"{name} {values[name]!r} (command line {getattr(args, name)!r})" for name in overruled
         )
-        yield f"{kind}: model flags come from the checkpoint, which differs: {listed}"
+        yield f"{kind}: model flags come from {start.in_charge}, which differs: {listed}"
 
 
 def _is_same_words(made: Any, asked: Any) -> bool:

@@ -1,7 +1,4 @@
-"""Training of a denoising network: the loss of a process at random timesteps; names of classes.
-
-Drawing samples is the business of `diffusion.samplers` and of the tasks.
-"""
+"""Training of a denoising network: the loss of a process at random timesteps; names of classes."""
 
 from __future__ import annotations
 
@@ -26,11 +23,9 @@ if TYPE_CHECKING:
 
 
 class NamesClasses(TrainLoop):
-    """A training whose checkpoints keep the names of its classes.
+    """A training whose checkpoints keep the names of its classes, by label.
 
-    Args:
-        class_names: by label; a resumed run may have fewer, and no other ones.
-        rest: of the loop that it is mixed into.
+    A resumed run may have fewer, and no other ones.
     """
 
     def __init__(self, *, class_names: Sequence[str] = (), **rest: Any) -> None:
@@ -64,30 +59,18 @@ class NamesClasses(TrainLoop):
 
 
 class Noising(NamedTuple):
-    """What a batch of a denoiser holds beside its clean images.
+    """What a batch of a denoiser holds beside its clean images."""
 
-    Attributes:
-        t: (N,) timesteps.
-        weight: (N,) of their losses.
-        noise: (N, C, H, W) standard normal.
-        condition: what the network is given as keywords, (N, ...) each.
-    """
-
-    t: torch.Tensor
-    weight: torch.Tensor
-    noise: torch.Tensor
-    condition: dict[str, torch.Tensor]
+    t: torch.Tensor  # (N,) timesteps
+    weight: torch.Tensor  # (N,) of their losses
+    noise: torch.Tensor  # (N, C, H, W) standard normal
+    condition: dict[str, torch.Tensor]  # keywords of the network, (N, ...) each
 
 
 class DiffusionTrainLoop(TrainLoop):
-    """The loss of the diffusion process, weighted by how its timesteps were drawn.
+    """The loss of the diffusion process, not respaced, weighted by how its timesteps were drawn.
 
-    Batch: a `Noising`; label: the clean image.
-
-    Args:
-        diffusion: the process, not respaced.
-        schedule_sampler: the one that the data draws t from.
-        rest: of `TrainLoop`.
+    Batch: a `Noising`; label: the clean image. The data draws t from the `schedule_sampler`.
     """
 
     def __init__(
@@ -140,14 +123,8 @@ def noising(
 ) -> Noising:
     """Timesteps and noise for a batch of images, functions of (seed, position in the stream).
 
-    So neither slices nor the number of processes change them.
-
-    Args:
-        schedule_sampler: where t comes from.
-        seed: of the training.
-        positions: (N,), of the images in the stream.
-        images: (N, C, H, W), on the device that the result is to lie on.
-        condition: what the network is given besides, on this device.
+    So neither slices nor the number of processes change them. Positions are (N,), images
+    (N, C, H, W) on the device that the result, like the condition, is to lie on.
     """
     seeds = [stable_seed(seed, "noise", int(place)) for place in positions]
     t, weight = schedule_sampler.sample(seeds)

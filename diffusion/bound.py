@@ -48,18 +48,11 @@ def approx_standard_normal_cdf(x: Tensor) -> Tensor:
 
 
 def discretized_gaussian_log_likelihood(x: Tensor, *, means: Tensor, log_scales: Tensor) -> Tensor:
-    """Return the log probability that a Gaussian gives to the 8-bit level of each value.
+    """Return the log probability that a Gaussian gives to the 8-bit level of each value, in nats.
 
     log( Phi((x + 1/255 - mean)/scale) - Phi((x - 1/255 - mean)/scale) ); the outermost levels
-    reach to infinity (Ho et al. 2020, equation 13). Probabilities are at least 1e-12.
-
-    Args:
-        x: image in [-1, 1] whose values are multiples of 2/255 away from -1.
-        means: means, in the shape of `x`.
-        log_scales: log standard deviations, in the shape of `x`.
-
-    Returns:
-        Log probabilities in nats, in the shape of `x`.
+    reach to infinity (Ho et al. 2020, equation 13). Probabilities are at least 1e-12. All tensors
+    are of one shape; the values of `x`, in [-1, 1], are multiples of 2/255 away from -1.
     """
     centered = x - means
     inverse_scale = torch.exp(-log_scales)
@@ -80,7 +73,7 @@ def vb_term_bpd(
     t: Tensor,
     p_mean_var: Mapping[str, Tensor],
 ) -> Tensor:
-    """Return the term of the variational bound that belongs to each example's timestep.
+    """Return the term of the bound of each example's timestep, (B,) bits per dimension.
 
     KL(q(x_{t-1} | x_t, x_start) || p(x_{t-1} | x_t)) for t > 0, and at t = 0 the discretised
     -log p(x_start | x_0): L_{t-1} and L_0 of Ho et al. 2020, equation 5.
@@ -91,9 +84,6 @@ def vb_term_bpd(
         x_t: noisy images, in the shape of `x_start`.
         t: (B,) timesteps.
         p_mean_var: what `ReverseProcess.p_mean_variance` returned for `x_t`.
-
-    Returns:
-        (B,) bits per dimension.
     """
     mean, log_variance = p_mean_var["mean"], p_mean_var["log_variance"]
     true_mean = posterior_mean(c, x_start, x_t)
@@ -106,16 +96,9 @@ def vb_term_bpd(
 
 
 def prior_bpd(process: ForwardProcess, x_start: Tensor) -> Tensor:
-    """Return KL(q(x_T | x_start) || N(0, 1)), the term no network can change.
+    """Return KL(q(x_T | x_start) || N(0, 1)) of examples (B, ...), (B,) bits per dimension.
 
-    L_T of Ho et al. 2020, equation 5.
-
-    Args:
-        process: the forward chain.
-        x_start: (B, ...) examples.
-
-    Returns:
-        (B,) bits per dimension.
+    The term no network can change, L_T of Ho et al. 2020, equation 5.
     """
     t = torch.full(
         x_start.shape[:1], process.num_timesteps - 1, dtype=torch.int64, device=x_start.device
@@ -141,8 +124,7 @@ def calc_bpd_loop(
         model: the network.
         x_start: (B, ...) 8-bit images in [-1, 1].
         options: as of `ReverseProcess.p_mean_variance`.
-        noise_fn: noise of the k-th term, k = 0 for the noisiest timestep; drawn from the global
-            generator when None.
+        noise_fn: noise of the k-th term, k = 0 for the noisiest timestep; None: `torch.randn_like`.
 
     Returns:
         `total_bpd` (B,) and `prior_bpd` (B,), bits per dimension; and per timestep, the noisiest

@@ -157,14 +157,10 @@ class ForwardProcess:
         self._table = DeviceTable(np.stack(columns).astype(np.float32))  # (num_coefficients, T)
 
     def coefficients_at(self, t: Tensor, num_dims: int) -> Coefficients[Tensor]:
-        """Return the coefficients of each example.
+        """Return the coefficients of each example, at the int64 timesteps `t` (B,).
 
-        Args:
-            t: (B,) int64 timesteps in [0, num_timesteps).
-            num_dims: number of axes of the tensors they are to be multiplied with.
-
-        Returns:
-            float32 tensors of shape (B, 1, ..., 1) with `num_dims` axes, on the device of `t`.
+        float32 tensors (B, 1, ..., 1) on the device of `t`, with `num_dims` axes as what they are
+        to be multiplied with.
         """
         # One gather for all coefficients: a launch each would cost more than the arithmetic.
         rows = self._table.on(t.device)[:, t]  # (num_coefficients, B)
@@ -172,16 +168,9 @@ class ForwardProcess:
         return Coefficients(*rows.unbind(0))
 
     def q_mean_variance(self, x_start: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean, variance and log variance of q(x_t | x_start).
+        """Return mean, variance and log variance of q(x_t | x_start), in the shape of `x_start`.
 
-        N(√alpha_bar_t x_start, 1 - alpha_bar_t) (Ho et al. 2020, equation 4).
-
-        Args:
-            x_start: (B, ...) clean examples.
-            t: (B,) timesteps.
-
-        Returns:
-            Three tensors in the shape of `x_start`.
+        N(√alpha_bar_t x_start, 1 - alpha_bar_t) (Ho et al. 2020, equation 4); timesteps `t` (B,).
         """
         c = self.coefficients_at(t, x_start.ndim)
         return (
@@ -191,18 +180,10 @@ class ForwardProcess:
         )
 
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return x_t = √alpha_bar_t x_start + √(1 - alpha_bar_t) noise.
+        """Return x_t = √alpha_bar_t x_start + √(1 - alpha_bar_t) noise, in the shape of `x_start`.
 
-        Ho et al. 2020, equation 4.
-
-        Args:
-            x_start: (B, ...) clean examples.
-            t: (B,) timesteps.
-            noise: standard normal in the shape of `x_start`; drawn from the global generator
-                when None.
-
-        Returns:
-            x_t in the shape of `x_start`.
+        Ho et al. 2020, equation 4, at timesteps `t` (B,). The noise is standard normal; None: drawn
+        from the global generator.
         """
         c = self.coefficients_at(t, x_start.ndim)
         noise = torch.randn_like(x_start) if noise is None else noise

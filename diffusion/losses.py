@@ -32,12 +32,10 @@ def training_losses(
 
     Args:
         process: the reverse chain, with the type of the loss.
-        model: the network.
+        model: the network, conditioned on `model_kwargs`.
         x_start: (B, C, ...) clean examples in [-1, 1].
         t: (B,) timesteps.
-        model_kwargs: conditioning for the network.
-        noise: standard normal in the shape of `x_start`; drawn from the global generator when
-            None.
+        noise: standard normal in the shape of `x_start`; None: from the global generator.
 
     Returns:
         `loss` (B,), and for the squared error `mse` and, with a learned variance, `vb`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffusion.forward import Coefficients, ddim_step, eps_from_xstart, xstart_from_eps
+from diffusion.forward import ddim_step, eps_from_xstart, xstart_from_eps
 from diffusion.reverse import ReverseProcess
 from diffusion.types import Model, StepOptions
 
@@ -70,7 +70,8 @@ class GaussianDiffusion(ReverseProcess):
         if not options.eta:
             return {"sample": ddim_step(c, x, pred_xstart), "pred_xstart": pred_xstart}
         eps = eps_from_xstart(c, x, pred_xstart)
-        sigma = _ddim_sigma(c, options.eta)
+        share = torch.sqrt((1.0 - c.alphas_cumprod_prev) / (1.0 - c.alphas_cumprod))
+        sigma = options.eta * share * torch.sqrt(1.0 - c.alphas_cumprod / c.alphas_cumprod_prev)
         # Rounding may leave less than nothing where nearly all of the noise is fresh.
         variance = (1.0 - c.alphas_cumprod_prev - sigma**2).clamp(min=0.0)
         sample = c.alphas_cumprod_prev.sqrt() * pred_xstart + variance.sqrt() * eps
@@ -109,8 +110,3 @@ class GaussianDiffusion(ReverseProcess):
         following = c.alphas_cumprod_next
         sample = following.sqrt() * pred_xstart + (1.0 - following).sqrt() * eps
         return {"sample": sample, "pred_xstart": pred_xstart}
-
-
-def _ddim_sigma(c: Coefficients[Tensor], eta: float) -> Tensor:
-    share = torch.sqrt((1.0 - c.alphas_cumprod_prev) / (1.0 - c.alphas_cumprod))
-    return eta * share * torch.sqrt(1.0 - c.alphas_cumprod / c.alphas_cumprod_prev)

@@ -104,13 +104,8 @@ class ReverseProcess(ForwardProcess):
         """Return p(x_{t-1} | x_t) and the x_start it rests on.
 
         The mean is that of the posterior at the predicted x_start (Ho et al. 2020, arXiv
-        2006.11239, equation 7).
-
-        Args:
-            model: the network.
-            x: (B, C, ...) x_t.
-            t: (B,) timesteps.
-            options: how x_start is told; `cond_fn` and `eta` play no part.
+        2006.11239, equation 7), for x_t `x` (B, C, ...) at timesteps `t` (B,). Of the options,
+        `cond_fn` and `eta` play no part.
 
         Returns:
             `mean`, `variance`, `log_variance` and `pred_xstart`, in the shape of `x`.

@@ -92,20 +92,13 @@ def _single_steps(
 def extrapolated_xstart(
     c: Coefficients[Tensor], pred_xstart: Tensor, previous: Tensor | None
 ) -> Tensor:
-    """Return the x_start that a step of DPM-Solver++ (2M) rests on.
+    """Return the x_start that a step of DPM-Solver++ (2M) rests on, in the shape of `pred_xstart`.
 
-    The prediction, followed in log-SNR to the middle of the step:
+    The prediction at t (B, C, ...), followed in log-SNR to the middle of the step:
     D = x_start(t) + h_t / (2 h_{t+1}) · (x_start(t) - x_start(t+1)), h_t = lambda_{t-1} - lambda_t
     (DPM-Solver++ algorithm 2). With D in the place of x_start the DDIM step is that algorithm's.
-    At t = 0, where h has no end, D is the prediction.
-
-    Args:
-        c: coefficients at t.
-        pred_xstart: (B, C, ...) predicted x_start at t.
-        previous: that of the step before, at t + 1; None at the first step.
-
-    Returns:
-        D in the shape of `pred_xstart`.
+    At t = 0, where h has no end, and at the first step, which has no `previous`, D is the
+    prediction.
     """
     if previous is None:
         return pred_xstart
@@ -118,13 +111,8 @@ def sde_step(c: Coefficients[Tensor], x_t: Tensor, x_start: Tensor, noise: Tenso
     With the x_start of `extrapolated_xstart` this is the step of SDE-DPM-Solver++ (2M): its
     factors (σ_{t-1}/σ_t)·e^{-h} of x_t, √alpha_bar_{t-1}·(1 - e^{-2h}) of x_start and
     σ_{t-1}·√(1 - e^{-2h}) of the noise are those of the posterior (DDPM equation 7), and the
-    midpoint rule halves the difference as in the deterministic solver.
-
-    Args:
-        c: coefficients at t.
-        x_t: (B, C, ...) noisy examples.
-        x_start: in the shape of `x_t`.
-        noise: standard normal in the shape of `x_t`; multiplied by 0 at t = 0.
+    midpoint rule halves the difference as in the deterministic solver. All are (B, C, ...); the
+    noise is standard normal.
     """
     return torch.addcmul(posterior_mean(c, x_start, x_t), c.posterior_variance.sqrt(), noise)
 
@@ -264,8 +252,7 @@ def sample_loop(
 ) -> Tensor:
     """Run a sampling loop to its end; arguments as `sample_loop_progressive`.
 
-    Returns:
-        Samples in the shape of `x_T`, for images in [-1, 1].
+    Return samples in the shape of `x_T`, for images in [-1, 1].
     """
     sample = x_T
     for out in sample_loop_progressive(process, model, x_T, noise_fn, options):
@@ -324,14 +311,13 @@ def gaussian_noise_fn(
 def last_noise_level(alpha_bar: float) -> float:
     """Return √((1 - alpha_bar) / alpha_bar), the std of the noise beside a signal of unit size.
 
-    Args:
-        alpha_bar: of the timestep that the last step starts from, in (0, 1].
+    `alpha_bar`, in (0, 1], is of the timestep that the last step starts from.
     """
     return math.sqrt((1.0 - alpha_bar) / alpha_bar)
 
 
 def std_share_of_last_jump(std: float, alpha_bar: float) -> float:
-    """Return sampled std / true std when all is exact but the last step.
+    """Return sampled std / true std, in (0, 1], when all is exact but the last step.
 
     The last step goes from the noise level s_last to the predicted x_start. For Gaussian data that
     is E[x_start | x_t], and the variance of a conditional mean lacks that of the rest: what is left
@@ -340,10 +326,7 @@ def std_share_of_last_jump(std: float, alpha_bar: float) -> float:
 
     Args:
         std: true std s > 0 of the data, in units of x_start.
-        alpha_bar: of the timestep that the last step starts from, in (0, 1].
-
-    Returns:
-        A share in (0, 1].
+        alpha_bar: as of `last_noise_level`.
 
     Raises:
         ValueError: for a std or a share of signal that is not positive.

@@ -53,14 +53,7 @@ def cosine_beta_schedule(num_steps: int) -> Float64Array:
 
 
 def get_named_beta_schedule(name: str, num_steps: int) -> Float64Array:
-    """Return the betas of the schedule called `name`.
-
-    Args:
-        name: "linear" or "cosine".
-        num_steps: length T of the chain.
-
-    Returns:
-        (T,) betas in (0, 1], float64.
+    """Return the betas, (T,) float64 in (0, 1], of the schedule "linear" or "cosine".
 
     Raises:
         ValueError: for an unknown name, or a number of steps the schedule cannot have.

@@ -40,17 +40,23 @@ class ScheduleSampler(ABC):
         loss_weights = 1 / (len(probabilities) * probabilities[t])
         return torch.from_numpy(t), torch.from_numpy(loss_weights).float()
 
-    @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what has been learned about the losses, as tensors."""
+        """Return what has been learned about the losses, as tensors; here nothing."""
+        return {}
 
-    @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` returned.
 
         Raises:
             ValueError: when the state is that of another kind or size of sampler.
         """
+        found = {name: tuple(value.shape) for name, value in state.items()}
+        wanted = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        if found != wanted:
+            raise ValueError(
+                f"the state of this schedule sampler has {wanted or 'nothing'}, got {found}: "
+                "resume with the schedule sampler and number of timesteps that were trained with"
+            )
 
 
 class UniformSampler(ScheduleSampler):
@@ -59,18 +65,6 @@ class UniformSampler(ScheduleSampler):
     def weights(self) -> Tensor:
         """Return ones."""
         return torch.ones(self.num_timesteps, dtype=torch.float64)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return an empty state."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Accept an empty state, and nothing else."""
-        if state:
-            raise ValueError(
-                f"the uniform sampler has no state, got {sorted(state)}: resume with the schedule "
-                "sampler that was trained with"
-            )
 
 
 class LossSecondMomentResampler(ScheduleSampler):
@@ -149,16 +143,9 @@ class LossSecondMomentResampler(ScheduleSampler):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` returned, for the same T and history."""
-        own = self.state_dict()
-        found = {name: tuple(value.shape) for name, value in state.items()}
-        wanted = {name: tuple(value.shape) for name, value in own.items()}
-        if found != wanted:
-            raise ValueError(
-                f"the state of this schedule sampler has {wanted}, got {found}: resume with the "
-                "schedule sampler and the number of timesteps that were trained with"
-            )
-        self._losses = state["losses"].to(own["losses"], copy=True)
-        self._counts = state["counts"].to(own["counts"], copy=True)
+        super().load_state_dict(state)
+        self._losses = state["losses"].to(self._losses, copy=True)
+        self._counts = state["counts"].to(self._counts, copy=True)
 
 
 def create_named_schedule_sampler(name: str, num_timesteps: int) -> ScheduleSampler:

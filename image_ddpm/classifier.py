@@ -32,8 +32,7 @@ from image_ddpm.flags import (
 from image_ddpm.networks import NUM_CLASSES, channel_mult
 from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
-from utils.files.records import Identity, differences, made_with
-from utils.flags.stored import stored_value
+from utils.files.records import Identity, differences, made_with, stored_value
 from utils.images.dataset import CropBatch, Entry, train_crops
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
@@ -210,11 +209,7 @@ def load_noisy_images(
     device: torch.device,
     log: Log,
 ) -> TrainData:
-    """Endless shuffled batches for `ClassifierTrainLoop`; t is uniform, or 0 without noise.
-
-    Raises:
-        DataError: if a batch is larger than the data.
-    """
+    """Endless shuffled batches for `ClassifierTrainLoop`; t is uniform, or 0 without noise."""
     diffusion = create_diffusion(process)
     schedule = UniformSampler(diffusion.num_timesteps)
 

@@ -1,12 +1,8 @@
-"""Which images to train on, and batches of them with labels, timesteps and noise."""
+"""Which images to train on, and what their labels are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-import numpy as np
-import torch
 
 from ddpm.info_dict import listed_entries
 from ddpm.stored_flags import (
@@ -16,23 +12,14 @@ from ddpm.stored_flags import (
     listed_classes,
     require_known_labels,
 )
-from ddpm.train_loop import Noising, noising
-from image_ddpm.flags import ImageDataFlags, ImageModelFlags, LabelFlags
+from image_ddpm.flags import LabelFlags
 from utils.files.records import shown
 from utils.flags.groups import AUTO, FOLDER, NAME
-from utils.flags.training import TrainFlags
-from utils.images.dataset import CropBatch, Entry, train_crops
+from utils.images.dataset import Entry
 from utils.images.folder import class_in_folder, class_in_name, other_reading, scan
-from utils.images.pixels import bytes_to_image
-from utils.loops.data import TrainData
 from utils.process.errors import CheckpointError, DataError
-from utils.seeds import stable_seed
-
-if TYPE_CHECKING:
-    from diffusion.timesteps import ScheduleSampler
 
 Log = Callable[[str], None]
-Batch = dict[str, torch.Tensor]
 
 
 def load_entries(
@@ -126,33 +113,3 @@ def _class_of(name: str, source: str, data_dir: str) -> str:
         f"{name} in {data_dir} shows no class ({source}): name files class_number.png, put them "
         "into class folders, give --data_info_dict_path, or use --class_cond False"
     )
-
-
-def load_train_images(
-    entries: Sequence[Entry],
-    flags: ImageDataFlags,
-    model: ImageModelFlags,
-    train: TrainFlags,
-    schedule_sampler: ScheduleSampler,
-    device: torch.device,
-    log: Log,
-) -> TrainData:
-    """Endless shuffled batches of `Noising` and the images, (N, C, H, H) in [-1, 1].
-
-    A class-conditional network is given their labels, `y`. With `class_dropout`, a label is
-    replaced by 'none' as a function of (seed, position in the stream).
-
-    Raises:
-        DataError: if a batch is larger than the data.
-    """
-
-    def prepare(batch: CropBatch) -> tuple[Noising, torch.Tensor]:
-        images, labels = bytes_to_image(batch.image.to(device, non_blocking=True)), batch.label
-        if model.null_label is not None:
-            seeds = (stable_seed(train.seed, "class dropout", int(i)) for i in batch.position)
-            drawn = torch.tensor([np.random.default_rng(seed).random() for seed in seeds])
-            labels = torch.where(drawn < model.class_dropout, model.null_label, labels)
-        condition = {"y": labels.to(device)} if model.class_cond else {}
-        return noising(schedule_sampler, train.seed, batch.position, images, **condition), images
-
-    return train_crops(entries, model.image_size, flags, train, prepare, log, model.in_channels)

@@ -171,16 +171,15 @@ def write_report(preset: Preset) -> str:
 
 def read_results(path: str) -> Drawn:
     """What `image_eval.py` found; DataError if the file is damaged."""
-    found = read_record(path, "delete it and run demo_images.py again", _check_results)
-    frechet, count = found["frechet"], found["reference"]["count"]
-    return Drawn(found["dimension"], count, frechet["distance"], frechet["floor"])
+    return read_record(path, "delete it and run demo_images.py again", _drawn)
 
 
-def _check_results(found: dict[str, Any]) -> None:
+def _drawn(found: dict[str, Any]) -> Drawn:
     frechet = found["frechet"]
-    needed = [found["dimension"], found["reference"]["count"], frechet["distance"]]
+    needed = found["dimension"], found["reference"]["count"], frechet["distance"]
     floor = frechet["floor"]
     require_numbers(needed if floor is None else [*needed, floor])
+    return Drawn(*needed, floor)
 
 
 def report_page(preset: Preset, found: dict[str, Drawn]) -> Page:

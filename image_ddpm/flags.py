@@ -24,8 +24,8 @@ from ddpm.flags import (
     Preset,
     SamplerFlags,
     TrainedFlags,
+    apply_preset,
     make_preset,
-    settle_preset,
 )
 from models.config import POOLS
 from utils.files.storage import with_home
@@ -36,7 +36,6 @@ from utils.flags.groups import (
     Batch,
     CropFlags,
     ImageFolder,
-    Output,
     Precision,
     PrecisionFlags,
     ReadingFlags,
@@ -139,7 +138,7 @@ class SaveFlags(ImageScriptFlags, TrainFlags):
 
 
 @dataclass(frozen=True)
-class ResultFlags(Output, ImageScriptFlags):
+class ResultFlags(ImageScriptFlags):
     """What every script with results has."""
 
     output_dir: str = flag("", "folder of the results; empty: log_dir")
@@ -164,6 +163,7 @@ class ImageSampleFlags(SamplerFlags, ResultFlags):
 
     num_samples: int = flag(10000, "samples in all")
     batch_size: int = 16
+    output_dir: str = flag("", "folder of the samples; empty: log_dir")
     labels: str = flag(
         "",
         "classes to draw in turn, comma separated: labels, or names where the checkpoint keeps "
@@ -322,7 +322,7 @@ def noise_of(process: DiffusionFlags) -> FlagValues:
     return {name: getattr(process, name) for name in names}
 
 
-def settle_guide(args: argparse.Namespace) -> GuideFlags:
+def guide_flags(args: argparse.Namespace) -> GuideFlags:
     """The guide's flags; refuses those of a classifier that is not there."""
     guide = from_args(GuideFlags, args)
     given = sorted(name for name in args.given_flags if name.startswith("classifier_"))
@@ -455,10 +455,10 @@ class ClassifierPresetFlags:
     classifier_preset: str = flag("", "name of a published classifier", tuple(CLASSIFIER_PRESETS))
 
 
-def settle_presets(args: argparse.Namespace) -> argparse.Namespace:
+def apply_presets(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with the values of the presets for the flags that were not given."""
-    args = settle_preset(args, PRESETS, CHECKPOINT_DIR)
+    args = apply_preset(args, PRESETS, CHECKPOINT_DIR)
     if hasattr(args, "classifier_preset"):
         names = {"flag": "classifier_preset", "path_flag": "classifier_path"}
-        args = settle_preset(args, CLASSIFIER_PRESETS, CHECKPOINT_DIR, **names)
+        args = apply_preset(args, CLASSIFIER_PRESETS, CHECKPOINT_DIR, **names)
     return args

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ddpm.process import create_diffusion, create_schedule_sampler
-from ddpm.stored_flags import trained_labels
-from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, Noising
+from ddpm.stored_flags import class_names, trained_labels
+from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, Noising, noising
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
-from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, ImageTrainFlags
+from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlags, ImageTrainFlags
 from image_ddpm.networks import image_identity
 from utils import dist_util
-from utils.images.pixels import image_to_bytes, make_grid, to_hwc
+from utils.flags.training import TrainFlags
+from utils.images.dataset import CropBatch, Entry, train_crops
+from utils.images.pixels import bytes_to_image, image_to_bytes, make_grid, to_hwc
+from utils.loops.data import TrainData
 from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
@@ -26,20 +29,42 @@ if TYPE_CHECKING:
 GRID_STEPS = 20
 
 
-class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
-    """The diffusion loss of images, given their label or nothing.
+def load_train_images(
+    entries: Sequence[Entry],
+    flags: ImageDataFlags,
+    model: ImageModelFlags,
+    train: TrainFlags,
+    schedule_sampler: ScheduleSampler,
+    device: torch.device,
+    log: Callable[[str], None],
+) -> TrainData:
+    """Endless shuffled batches of `Noising` and the images, (N, C, H, H) in [-1, 1].
 
-    Args:
-        load_data: the data, given the schedule sampler that it draws t from.
-        class_names: by label.
+    A class-conditional network is given their labels, `y`. With `class_dropout`, a label is
+    replaced by 'none' as a function of (seed, position in the stream).
     """
+
+    def prepare(batch: CropBatch) -> tuple[Noising, torch.Tensor]:
+        images, labels = bytes_to_image(batch.image.to(device, non_blocking=True)), batch.label
+        if model.null_label is not None:
+            seeds = (stable_seed(train.seed, "class dropout", int(i)) for i in batch.position)
+            drawn = torch.tensor([np.random.default_rng(seed).random() for seed in seeds])
+            labels = torch.where(drawn < model.class_dropout, model.null_label, labels)
+        condition = {"y": labels.to(device)} if model.class_cond else {}
+        return noising(schedule_sampler, train.seed, batch.position, images, **condition), images
+
+    return train_crops(entries, model.image_size, flags, train, prepare, log, model.in_channels)
+
+
+class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
+    """The diffusion loss of images, given their label or nothing."""
 
     def __init__(
         self,
         *,
         model: torch.nn.Module,
-        load_data: Callable[[ScheduleSampler], Any],
-        class_names: Sequence[str],
+        entries: Sequence[Entry],
+        data_flags: ImageDataFlags,
         network: ImageModelFlags,
         process: ImageDiffusionFlags,
         train: ImageTrainFlags,
@@ -48,12 +73,13 @@ class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
         self._network, self._process, self._train = network, process, train
         diffusion = create_diffusion(process)
         sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
+        device, log = dist_util.current_device(), logger.info
         super().__init__(
             model=model,
-            data=load_data(sampler),
+            data=load_train_images(entries, data_flags, network, train, sampler, device, log),
             diffusion=diffusion,
             schedule_sampler=sampler,
-            class_names=class_names,
+            class_names=class_names(entries) if network.class_cond else [],
             identity=image_identity(network, process, is_training=True),
             logger=logger,
             **train.common(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +78,17 @@ def create_image_model(*, learn_sigma: bool, **flags: Any) -> TimeConditionedUNe
         "channel_mult": channel_mult(parsed.image_size, parsed.channel_mult),
     }
     return TimeConditionedUNet(UNetConfig(**shared))
+
+
+def load_denoiser(
+    flags: ImageModelFlags, process: ImageDiffusionFlags, path: str, log: Callable[[str], None]
+) -> TimeConditionedUNet:
+    """The trained denoiser of `--model_path`; CheckpointError for another network or damage."""
+    from utils.loops.networks import load_checked
+
+    create = functools.partial(create_image_model, **model_keywords(flags, process))
+    identity = image_identity(flags, process, is_training=False)
+    return load_checked(create, path, flags.precision, log, identity)
 
 
 _DENOISER = (*flags_of(ImageModelFlags), *flags_of(ImageDiffusionFlags))

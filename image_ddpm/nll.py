@@ -6,10 +6,8 @@ The bound is `diffusion.bound`'s; the noise of an image is a function of (seed, 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import itertools
-import math
 import os
 import time
 import zlib
@@ -27,18 +25,16 @@ from diffusion.bound import calc_bpd_loop
 from diffusion.types import StepOptions
 from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, NLLFlags
-from image_ddpm.networks import create_image_model, image_identity, model_keywords
+from image_ddpm.networks import load_denoiser
 from image_ddpm.parts import PartStore, read_part
 from utils.debug_util import report_cost
 from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP
-from utils.images.dataset import CropItem, Entry, TestCrops
-from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import read_image, resolve_image_path
-from utils.images.notes import look_at, say_sizes, without_small
+from utils.images.dataset import CropItem, Entry, TestCrops, look_at, say_sizes, without_small
+from utils.images.files import BadImageError, ImageFacts, read_image, resolve_image_path
 from utils.images.pixels import bytes_to_image
-from utils.loops.networks import load_checked
+from utils.metrics import standard_error
 from utils.process.errors import DataError
 from utils.process.stop import StopRequested, go_on_with
 from utils.runs.job import working
@@ -175,11 +171,7 @@ def _checksum(item: CropItem) -> int:
 
 
 def write_results(store: PartStore, output_dir: str, num_images: int) -> Results:
-    """Write `results.json` and `nll.npz` of all images; return the former's content.
-
-    Raises:
-        DataError: for a part that cannot be read, or images without a finite bound.
-    """
+    """Write `results.json` and `nll.npz` ; return the former. DataError for an infinite bound."""
     rows_of: dict[str, list[tuple[int, int]]] = {}
     for i, (path, row) in store.places().items():
         rows_of.setdefault(path, []).append((i, row))
@@ -214,17 +206,13 @@ def write_results(store: PartStore, output_dir: str, num_images: int) -> Results
 
 
 def _mean_and_error(values: NDArray[np.float64]) -> MeanAndError:
-    count = len(values)
-    error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else None
-    return {"mean": float(values.mean()), "standard_error": error}
+    return {"mean": float(values.mean()), "standard_error": standard_error(values)}
 
 
 def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeasure:
     """The network, the process and the images of the flags."""
     network, process, data, nll = flags
-    create = functools.partial(create_image_model, **model_keywords(network, process))
-    identity = image_identity(network, process, is_training=False)
-    model = load_checked(create, nll.model_path, network.precision, log, identity)
+    model = load_denoiser(network, process, nll.model_path, log)
     known = start_of_file(nll.model_path).class_names
     num_classes = network.num_classes if network.class_cond else None
     listed = load_entries(data, num_classes, log, known)

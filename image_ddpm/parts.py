@@ -58,9 +58,6 @@ class PartStore:
         """Index → (path of its part, row in it); of two parts with one index, either will do.
 
         Parts of a larger run that was stopped may hold indices beyond `num_items`: left out.
-
-        Raises:
-            DataError: for a part that cannot be read.
         """
         found: dict[int, tuple[str, int]] = {}
         for path in self._paths():

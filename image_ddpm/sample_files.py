@@ -13,6 +13,7 @@ import functools
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from utils.images.files import write_png
 from utils.images.pixels import make_grid
 from utils.machine.threads import chosen_threads, ordered_map
 from utils.process.errors import DataError
-from utils.process.progress import Progress
 from utils.process.stop import StopFlag, go_on_with
+from utils.runs.job import Job, working
 from utils.untrusted.arrays import read_npz, read_npz_rows
 
 Shape = tuple[int, int, int, int]
@@ -62,12 +63,11 @@ def finish_and_draw(
         StopRequested: if a signal came; what is missing is made by the next run.
     """
     stop, folder = StopFlag(), os.path.dirname(path)
-    tick = functools.partial(stop.check, go_on_with(f"--output_dir {folder}"))
     with stop.listening():
         with store.finishing() as is_whole:
             if is_whole:
                 if not os.path.exists(path):
-                    write_samples(store, path, shape, tick)
+                    write_samples(store, path, shape, stop)
                     log(f"written: {path}")
                 store.remove()
         if not os.path.exists(path):
@@ -77,17 +77,18 @@ def finish_and_draw(
             named = {str(y): name for y, name in enumerate(class_names) if name}
             write_json_atomic(os.path.join(folder, CLASSES_FILE), named)
         if has_pictures:
-            write_pictures(path, shape, folder, tick, class_names)
+            write_pictures(path, shape, folder, class_names, stop)
 
 
-def write_samples(
-    store: PartStore, path: str, shape: Shape, tick: Callable[[], None] = lambda: None
-) -> None:
-    """Put the parts together in the order of their indices; `tick` is called after each sample.
+def _stage(
+    path: str, shape: Shape, label: str, unit: str, stop: StopFlag | None
+) -> AbstractContextManager[Job]:
+    remedy = go_on_with(f"--output_dir {os.path.dirname(path)}")
+    return working(shape[0], label, unit, stop=stop, remedy=remedy)
 
-    Raises:
-        DataError, StorageError: as `finish_and_draw`.
-    """
+
+def write_samples(store: PartStore, path: str, shape: Shape, stop: StopFlag | None = None) -> None:
+    """Put the parts together in the order of their indices."""
     places, part = store.places(), functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
     has_labels = "labels" in part(places[0][0])
     labels = np.zeros(shape[0], np.int64)
@@ -95,14 +96,13 @@ def write_samples(
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(member, header)
-            with Progress(shape[0], "putting together", unit="sample") as bar:
+            with _stage(path, shape, "putting together", "sample", stop) as job:
                 for index in range(shape[0]):
                     name, row = places[index]
                     arrays = part(name)
                     member.write(arrays["samples"][row].tobytes())
                     labels[index] = arrays["labels"][row] if has_labels else 0
-                    bar.update()
-                    tick()
+                    job.done()
         if has_labels:
             with archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, labels, allow_pickle=False)
@@ -134,20 +134,12 @@ def write_pictures(
     path: str,
     shape: Shape,
     output_dir: str,
-    tick: Callable[[], None] = lambda: None,
     class_names: Sequence[str] = (),
+    stop: StopFlag | None = None,
 ) -> None:
-    """Each sample of a file as a picture (those that are missing), and a grid.
+    """Each sample of `write_samples`'s file as a picture (those that are missing), and a grid.
 
-    Args:
-        path: of the file that `write_samples` made.
-        shape: (N, H, W, C) of its samples.
-        output_dir: where to.
-        tick: called after each picture.
-        class_names: by label; empty: not known.
-
-    Raises:
-        DataError: if the file is damaged, or not of this shape.
+    DataError if the file is damaged, or not of this shape (N, H, W, C).
     """
     num_samples, labels = shape[0], _read_labels(path, shape[0])
     rows = grid_rows(num_samples, labels)
@@ -167,13 +159,12 @@ def write_pictures(
     drawn = ordered_map(draw, enumerate(samples), chosen_threads(-1))
     with (
         contextlib.closing(drawn),
-        Progress(num_samples, "writing pictures", unit="picture") as bar,
+        _stage(path, shape, "writing pictures", "picture", stop) as job,
     ):
         for index, image in drawn:
             if index in wanted:
                 shown[index] = image
-            bar.update()
-            tick()
+            job.done()
     write_png(os.path.join(output_dir, "grid.png"), sample_grid(rows, shown))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -25,11 +24,10 @@ from diffusion.samplers import SamplerOptions
 from diffusion.types import Model
 from image_ddpm.classifier import Denoiser, load_guide
 from image_ddpm.flags import GuideFlags, ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
-from image_ddpm.networks import create_image_model, image_identity, model_keywords
+from image_ddpm.networks import load_denoiser
 from image_ddpm.parts import PartStore
 from utils.files.atomic import sha256_of
 from utils.images.pixels import image_to_bytes, require_finite
-from utils.loops.networks import load_checked
 from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.script_util import defaults
@@ -47,12 +45,8 @@ Log = Callable[[str], None]
 def with_label_numbers(flags: ImageSampleFlags, names: Sequence[str], log: Log) -> ImageSampleFlags:
     """The flags with the labels of the classes that `--labels` names.
 
-    A whole number is a label, whatever the classes are called.
-
-    Args:
-        flags: of the sampler.
-        names: of the network's classes by label; empty: not known.
-        log: told of a number that is also the name of another class.
+    A whole number is a label, whatever the classes are called; `log` is told where it is also the
+    name of another class. `names` are the network's by label; empty: not known.
 
     Raises:
         ValueError: for a name that no class has; suggests the nearest.
@@ -92,15 +86,9 @@ def _label_of(name: str, names: Sequence[str]) -> int:
 
 
 class ImageSampler(Sampler[int]):
-    """Draws `num_samples` samples; a row is an index.
+    """Draws `num_samples` samples, of the flags' `network`; a row is an index.
 
     Args:
-        model: the denoiser, on the device and in evaluation mode.
-        diffusion: the respaced process.
-        network: the flags of the model.
-        flags: how many, of which classes, how.
-        device: where to compute.
-        log: receives notices.
         guide: makes of labels (N,) the gradient of a classifier (`diffusion.guidance`).
         class_names: of the network or its guide by label, as far as they are known; random labels
             are among those.
@@ -108,9 +96,6 @@ class ImageSampler(Sampler[int]):
     Attributes:
         flags: how many, which and how; classes as numbers.
         store: of the samples.
-
-    Raises:
-        ValueError: for labels that the network does not have or was not trained on.
     """
 
     def __init__(
@@ -197,11 +182,7 @@ class ImageSampler(Sampler[int]):
 
 
 def guided(model: Model, network: ImageModelFlags, flags: ImageSampleFlags) -> Model:
-    """The denoiser, or its classifier-free guidance.
-
-    Raises:
-        ValueError: if the network was not trained for guidance.
-    """
+    """The denoiser, or its guidance; ValueError if it was not trained for any."""
     if flags.guidance_scale == 1.0:
         return model
     if network.null_label is None:
@@ -226,9 +207,7 @@ def load_sampler(
         CheckpointError: if a checkpoint is missing, damaged or of another network.
         ValueError: for flags that contradict each other.
     """
-    create = functools.partial(create_image_model, **model_keywords(network, process))
-    identity = image_identity(network, process, is_training=False)
-    model = load_checked(create, flags.model_path, network.precision, log, identity)
+    model = load_denoiser(network, process, flags.model_path, log)
     denoiser = Denoiser(network, process, start_of_file(flags.model_path))
     names = denoiser.class_names or start_of_file(guide.classifier_path).class_names
     return ImageSampler(

@@ -139,15 +139,7 @@ class UNetConfig:
         return 4 * self.model_channels
 
     def heads_for(self, channels: int, *, is_upsampling: bool) -> int:
-        """Return the number of attention heads of a block.
-
-        Args:
-            channels: width of the block.
-            is_upsampling: whether the block lies on the way up.
-
-        Raises:
-            ValueError: the heads do not divide the channels.
-        """
+        """Return the number of attention heads of a block; ValueError if they do not divide it."""
         if self.num_head_channels != -1:
             name, divisor = "num_head_channels", self.num_head_channels
         elif is_upsampling and self.num_heads_upsample != -1:
@@ -164,9 +156,8 @@ class UNetConfig:
         return channels // divisor if name == "num_head_channels" else divisor
 
     def _check_ranges(self) -> None:
-        for name in ("image_size", "in_channels", "out_channels"):
+        for name in ("image_size", "in_channels", "out_channels", "model_channels"):
             self._check_positive(name)
-        self._check_positive("model_channels")
         self._check_positive("num_res_blocks")
         if self.num_res_blocks > _MOST_RES_BLOCKS:
             raise ValueError(
@@ -241,8 +232,7 @@ class UNetConfig:
 def parse_channel_mult(text: str, flag: str = "--channel_mult") -> tuple[float, ...]:
     """Parse the comma-separated multipliers of `flag`, fractions allowed.
 
-    Raises:
-        ValueError: an entry is not a positive finite number, or there is none.
+    ValueError for an entry that is no positive finite number, or none.
     """
     remedy = f"{flag} {text!r}: give one positive number per level, as in 0.5,1,2"
     try:
@@ -259,10 +249,8 @@ def parse_attention_resolutions(
 ) -> tuple[int, ...]:
     """Parse the comma-separated sides, in pixels, of `flag`.
 
-    Spaces around the commas are allowed; an empty text means the bottleneck only.
-
-    Raises:
-        ValueError: an entry is not a positive integer.
+    Spaces around the commas are allowed; an empty text means the bottleneck only. ValueError for an
+    entry that is no positive integer.
     """
     if not text.strip():
         return ()
@@ -277,22 +265,14 @@ def parse_attention_resolutions(
 
 
 def default_regression_channel_mult(large_size: int) -> tuple[float, ...]:
-    """Return the multipliers of the mean and variance nets for `large_size` pixels.
-
-    Raises:
-        ValueError: there is no default for this size.
-    """
+    """Return the multipliers of the mean and variance nets; ValueError where there are none."""
     return _look_up_channel_mult(_REGRESSION_CHANNEL_MULT, large_size, "--channel_mult")
 
 
 def default_diffusion_channel_mult(
     large_size: int, flag: str = "--channel_mult"
 ) -> tuple[float, ...]:
-    """Return the multipliers of the diffusion nets for `large_size` pixels.
-
-    Raises:
-        ValueError: there is no default for this size.
-    """
+    """Return the multipliers of the diffusion nets; ValueError where there are none."""
     return _look_up_channel_mult(_DIFFUSION_CHANNEL_MULT, large_size, flag)
 
 

@@ -53,7 +53,7 @@ def prefers_channels_last(x: Tensor) -> bool:
     )
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
+def is_winograd_faster(x: Tensor, weight: Tensor) -> bool:
     """Return whether `winograd_conv2d` is the faster way for x (N, C, H, W) and (K, C, 3, 3).
 
     Only for channels last: a network whose layers change the order all the time would be slower.
@@ -73,13 +73,8 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the convolution with padding 1 and stride 1, up to rounding.
 
-    Args:
-        x: (N, C, H, W).
-        weight: (K, C, 3, 3).
-        bias: (K,) or None.
-
-    Returns:
-        (N, K, H, W), channels last in memory. Gradients of first order are available.
+    x (N, C, H, W), weight (K, C, 3, 3) and bias (K,) give (N, K, H, W), channels last in memory.
+    Gradients of first order are available.
     """
     inputs = (x, weight) if bias is None else (x, weight, bias)
     if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
@@ -110,7 +105,9 @@ class _WinogradConv(torch.autograd.Function):
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     num_images, _, height, width = x.shape
     rows, columns = -(-height // OUTPUT_SIDE), -(-width // OUTPUT_SIDE)
-    filters = _transformed_filters(weight).transpose(1, 2)  # (36, C, K)
+    # G g G' of each pair of channels
+    filters = _filter_matrix(weight) @ weight.permute(2, 3, 0, 1).reshape(9, -1)  # (36, K * C)
+    filters = filters.view(NUM_PLACES, *weight.shape[:2]).transpose(1, 2)  # (36, C, K)
     whole_tiles = (num_images, weight.shape[0], rows * OUTPUT_SIDE, columns * OUTPUT_SIDE)
     y = _empty_channels_last(whole_tiles, x)
     for band in _bands(num_images, rows, columns):
@@ -129,16 +126,11 @@ def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     out_channels = grad.shape[1]
     total = x.new_zeros(NUM_PLACES, out_channels, channels)
     for band in _bands(num_images, rows, columns):
-        grads = _gradient_tiles(grad, band).transpose(1, 2)  # (36, K, tiles)
-        total.baddbmm_(grads, _input_tiles(x, band))
+        # A y A' of each tile y
+        grads = _transformed_tiles(_framed(grad, band, 0), OUTPUT_SIDE, _transform_gradient)
+        total.baddbmm_(grads.transpose(1, 2), _input_tiles(x, band))
     by_place = _filter_matrix(x).T @ total.flatten(1)  # (9, K * C)
     return by_place.view(3, 3, out_channels, channels).permute(2, 3, 0, 1).contiguous()
-
-
-def _transformed_filters(weight: Tensor) -> Tensor:
-    """G g G' of each pair of channels: (K, C, 3, 3) to (36, K, C)."""
-    by_place = weight.permute(2, 3, 0, 1).reshape(9, -1)  # (9, K * C)
-    return (_filter_matrix(weight) @ by_place).view(NUM_PLACES, *weight.shape[:2])
 
 
 def _filter_matrix(like: Tensor) -> Tensor:
@@ -174,12 +166,6 @@ def _input_tiles(x: Tensor, band: _Band) -> Tensor:
     """B' d B of each tile of a band: (36, tiles, C)."""
     # (n, 4 * rows + 2, 4 * columns + 2, C)
     return _transformed_tiles(_framed(x, band, 1), INPUT_SIDE, _transform_input)
-
-
-def _gradient_tiles(grad: Tensor, band: _Band) -> Tensor:
-    """A y A' of each tile y of a band of output gradients: (36, tiles, K)."""
-    # (n, 4 * rows, 4 * columns, K)
-    return _transformed_tiles(_framed(grad, band, 0), OUTPUT_SIDE, _transform_gradient)
 
 
 def _transformed_tiles(framed: Tensor, side: int, transform: _Transform) -> Tensor:
@@ -271,12 +257,7 @@ def group_norm_channels_last(
 ) -> Tensor:
     """Return `torch.nn.functional.group_norm`, with gradients of first order.
 
-    Args:
-        x: (N, C, H, W), channels last.
-        num_groups: a divisor of C.
-        weight: (C,).
-        bias: (C,).
-        eps: added to the variances.
+    x (N, C, H, W) lies channels last; weight and bias are (C,).
     """
     output: Tensor = _GroupNorm.apply(x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
     return output

@@ -1,7 +1,6 @@
 """The noise-aware classifier: the first half of a U-Net that knows the timestep, and a head.
 
-The network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4 and appendix I. Not the
-place for the half itself (`models.blocks`) nor for guiding a sampler with it.
+The network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4 and appendix I.
 
 Names are the checkpoint format: those of `models.blocks`, then `out`, by pool:
 
@@ -39,18 +38,12 @@ class AttentionPool(nn.Module):
 
     With tokens x_0 = mean_i h_i, x_i = h_i and learned positions p, the vector is
     sum_j softmax_j(q_0·k_j / sqrt(D)) v_j per head, (q, k, v)_j = W (x_j + p_j): the attention pool
-    of Radford et al. 2021 (arXiv 2103.00020), section 2.4. The rows of W read (q/k/v, head, D).
+    of Radford et al. 2021 (arXiv 2103.00020), section 2.4. The rows of W read (q/k/v, head, D); the
+    number of heads divides the channels.
     """
 
     def __init__(self, channels: int, num_places: int, num_heads: int, num_classes: int) -> None:
-        """Create the pool.
-
-        Args:
-            channels: width C of the places.
-            num_places: how many there are; each has a learned position, and so has the mean.
-            num_heads: number of heads, a divisor of `channels`.
-            num_classes: width of the output.
-        """
+        """Create a pool of places of this many channels; the mean has a position as they have."""
         super().__init__()
         self.num_heads = num_heads
         self.positional_embedding = nn.Parameter(

@@ -12,43 +12,34 @@ Shapes = Mapping[str, tuple[int, ...]]
 Depth = tuple[int, int, str | None]
 
 _MOST_DIGITS = 6
+# what only the head of a pool, or of one further down, has; the pool; its last layer
+_HEADS = (
+    ("out.2.positional_embedding", "attention", "out.2.c_proj.weight"),
+    ("out.1.weight", "spatial_v2", "out.3.weight"),
+    ("out.3.weight", "adaptive", "out.3.weight"),
+    ("out.2.weight", "spatial", "out.2.weight"),
+)
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What the shapes tell; None, or 0 levels, where they leave it open.
+    """What the shapes tell; None, or 0 levels, where they leave it open."""
 
-    Attributes:
-        is_whole: whether there is a way up, which classifiers lack.
-        is_time_conditioned: whether the timestep is embedded.
-        input_shape: of the weights of the first convolution.
-        num_input_blocks: on the way down, the first convolution among them.
-        num_res_blocks: per level.
-        widths: channels of each level, finest first.
-        attention: per level, whether attention follows its residual blocks.
-        resampling: `updown` inside residual blocks, `conv`, or `pool` without parameters.
-        model_channels: base width, from the embedding of the timestep.
-        uses_scale_shift_norm: whether the embedding scales and shifts.
-        num_classes: labels that are embedded, 0 without; of a classifier, its logits.
-        out_channels: of a whole U-Net.
-        pool: of a classifier.
-        num_places: that the attention pool of a classifier knows.
-    """
-
-    is_whole: bool
+    is_whole: bool  # there is a way up, which classifiers lack
     is_time_conditioned: bool
-    input_shape: tuple[int, ...]
-    num_input_blocks: int
-    num_res_blocks: int | None = None
-    widths: tuple[int, ...] = ()
-    attention: tuple[bool, ...] = ()
+    input_shape: tuple[int, ...]  # of the weights of the first convolution
+    num_input_blocks: int  # on the way down, the first convolution among them
+    num_res_blocks: int | None = None  # per level
+    widths: tuple[int, ...] = ()  # channels of each level, finest first
+    attention: tuple[bool, ...] = ()  # per level, whether it follows the residual blocks
+    # `updown` inside residual blocks, `conv`, or `pool` without parameters
     resampling: str | None = None
-    model_channels: int | None = None
+    model_channels: int | None = None  # base width, from the embedding of the timestep
     uses_scale_shift_norm: bool | None = None
-    num_classes: int | None = None
-    out_channels: int | None = None
-    pool: str | None = None
-    num_places: int | None = None
+    num_classes: int | None = None  # labels that are embedded, 0 without; a classifier's logits
+    out_channels: int | None = None  # of a whole U-Net
+    pool: str | None = None  # of a classifier
+    num_places: int | None = None  # that its attention pool knows
 
     @property
     def num_levels(self) -> int:
@@ -57,13 +48,10 @@ class Structure:
 
 
 def read_structures(shapes: Shapes) -> list[Structure]:
-    """Return every structure that a network of these shapes may have; none if it is another kind.
+    """Return every structure that these shapes, by name, may be of; none of another kind.
 
     There are several only of classifiers that resample inside residual blocks: nothing tells those
     from the others.
-
-    Args:
-        shapes: name → shape.
     """
     first = shapes.get("input_blocks.0.0.weight", ())
     inputs, outputs = (_indices(shapes, part) for part in ("input_blocks", "output_blocks"))
@@ -92,13 +80,13 @@ def _with_levels(plain: Structure, shapes: Shapes, depth: Depth | None) -> Struc
         return plain
     num_res_blocks, num_levels, resampling = depth
     starts = [1 + level * (num_res_blocks + 1) for level in range(num_levels)]
-    widths = [_widths(shapes, i)[1] for i in starts]
-    if None in widths:
+    widths = [width for i in starts if (width := _widths(shapes, i)[1]) is not None]
+    if len(widths) < num_levels:
         return plain
     return replace(
         plain,
         num_res_blocks=num_res_blocks,
-        widths=tuple(width for width in widths if width is not None),
+        widths=tuple(widths),
         attention=tuple(_attends(shapes, i) for i in starts),
         resampling=resampling,
     )
@@ -119,7 +107,12 @@ def _depth_of_unet(shapes: Shapes, inputs: set[int], outputs: set[int]) -> Depth
     total = max(inputs) + 1
     convolutions = [i for i in inputs if f"input_blocks.{i}.0.op.weight" in shapes]
     empty = [i for i in range(total) if i not in inputs]
-    ups = [i for i in outputs if _is_up(shapes, i)]
+    # where the last layer of a block on the way up is a residual one, it resamples
+    ups = [
+        i
+        for i in outputs
+        if any(f"output_blocks.{i}.{j}.in_layers.0.weight" in shapes for j in (1, 2))
+    ]
     if convolutions:
         period, resampling = min(convolutions), "conv"
     elif empty:
@@ -132,11 +125,6 @@ def _depth_of_unet(shapes: Shapes, inputs: set[int], outputs: set[int]) -> Depth
         return None
     is_regular = period > 1 and total % period == 0
     return (period - 1, total // period, resampling) if is_regular else None
-
-
-def _is_up(shapes: Shapes, index: int) -> bool:
-    """Whether the last layer of a block on the way up is a residual one that resamples."""
-    return any(f"output_blocks.{index}.{j}.in_layers.0.weight" in shapes for j in (1, 2))
 
 
 def _depths_of_classifier(shapes: Shapes, total: int) -> list[Depth | None]:
@@ -182,19 +170,14 @@ def _uses_scale_shift_norm(shapes: Shapes) -> bool | None:
 
 def _read_head(shapes: Shapes) -> dict[str, int | str | None]:
     """Pool, classes and places of a classifier."""
-    if "out.2.positional_embedding" in shapes:
-        places = _size(shapes, "out.2.positional_embedding", 1)
-        return {
-            "pool": "attention",
-            "num_classes": _size(shapes, "out.2.c_proj.weight", 0),
-            "num_places": None if places is None else places - 1,
-        }
-    if "out.1.weight" in shapes:
-        return {"pool": "spatial_v2", "num_classes": _size(shapes, "out.3.weight", 0)}
-    if "out.3.weight" in shapes:
-        return {"pool": "adaptive", "num_classes": _size(shapes, "out.3.weight", 0)}
-    if "out.2.weight" in shapes:
-        return {"pool": "spatial", "num_classes": _size(shapes, "out.2.weight", 0)}
+    for name, pool, last in _HEADS:
+        if name in shapes:
+            places = _size(shapes, name, 1) if pool == "attention" else None
+            return {
+                "pool": pool,
+                "num_classes": _size(shapes, last, 0),
+                "num_places": None if places is None else places - 1,
+            }
     return {"num_classes": None}
 
 
@@ -205,33 +188,41 @@ def _size(shapes: Shapes, name: str, axis: int) -> int | None:
 
 
 _MOST_CAUSES = 4
+# what a structure may be, and is otherwise
+_KINDS = (
+    ("is_whole", "a whole U-Net", "a classifier"),
+    ("is_time_conditioned", "a diffusion model", "a mean or variance net"),
+)
 
 
 def explain_difference(there: Shapes, here: Shapes, config: UNetConfig) -> str:
     """One sentence on what differs, naming the flags; empty if nothing is known to.
 
-    Args:
-        there: name → shape, of the file.
-        here: the same of the network.
-        config: what the network, or the U-Net that a classifier is the half of, was built from.
+    The shapes by name are `there` of the file and `here` of the network, whose U-Net, or that it is
+    the half of, was built from `config`.
     """
-    own = [one for one in read_structures(here) if _is_of(one, config)]
-    files = read_structures(there)
+    own = [one for one in read_structures(here) if one.num_levels in (0, len(config.widths))]
     if not own:
         return ""
-    if is_subpixel(there):
-        return _sentence(["the file is of a sub-pixel network: give --network subpixel"])
-    if not files:
-        return _sentence(["the file is of another kind of network"])
-    kind = _wrong_kind(files[0], own[0])
-    if kind:
-        return _sentence([kind])
-    causes = [_causes(file, own[0], config) for file in files]
-    likeliest = [found for found in causes if len(found) == min(map(len, causes))]
-    if len(likeliest) == 1:
-        return _sentence(likeliest[0])
-    common = [cause for cause in likeliest[0] if all(cause in found for found in likeliest)]
-    return _sentence(common or [f"the levels are others: see {_depth_flags(config)}"])
+    found = [_causes(file, own[0], config) for file in read_structures(there)]
+    found = found or [[_other_kind(there)]]
+    likeliest = [causes for causes in found if len(causes) == min(map(len, found))]
+    causes = [cause for cause in likeliest[0] if all(cause in other for other in likeliest)]
+    if len(likeliest) > 1 and not causes:
+        causes = [f"the levels are others: see {_depth_flags(config)}"]
+    return _sentence(causes)
+
+
+def _sentence(causes: list[str]) -> str:
+    return f"likely cause: {'; '.join(causes[:_MOST_CAUSES])}" if causes else ""
+
+
+def _other_kind(shapes: Shapes) -> str:
+    if is_subpixel(shapes):
+        return "the file is of a sub-pixel network: give --network subpixel"
+    if read_structures(shapes):
+        return "the file is of a U-Net: leave --network out"
+    return "the file is of another kind of network"
 
 
 def is_subpixel(shapes: Shapes) -> bool:
@@ -242,9 +233,7 @@ def is_subpixel(shapes: Shapes) -> bool:
 def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
     """As `explain_difference`, for a sub-pixel network (`here`) of the factor."""
     if not is_subpixel(there):
-        if read_structures(there):
-            return _sentence(["the file is of a U-Net: leave --network out"])
-        return _sentence(["the file is of another kind of network"])
+        return _sentence([_other_kind(there)])
     causes = []
     for flag, name, axis in (("--model_channels", "head.weight", 0), ("", "head.weight", 1)):
         file, own = there[name][axis], here[name][axis]
@@ -262,45 +251,34 @@ def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
             f"{outputs[0]} output channels, here {outputs[1]}: a factor of {factor} between "
             "--large_size and --small_size, or the number of outputs, is not the file's"
         )
-    return _sentence(causes) if causes else ""
+    return _sentence(causes)
 
 
 def _depth_flags(config: UNetConfig) -> str:
     return f"{config.flag('num_res_blocks')} or {config.flag('channel_mult')}"
 
 
-def _is_of(structure: Structure, config: UNetConfig) -> bool:
-    return structure.num_levels in (0, len(config.widths))
-
-
 def _causes(file: Structure, network: Structure, config: UNetConfig) -> list[str]:
+    kind = _wrong_kind(file, network)
+    if kind:
+        return [kind]
     size = _image_size(file, config)
     return [
         *_wrong_ends(file, network, config),
-        *_wrong_pool(file, network, config),
-        *_wrong_image_size(file, size, config),
-        *_wrong_classes(file, network),
+        *_wrong_head(file, network, size, config),
         *_wrong_depth(file, network, config),
         *_wrong_widths(file, network, config),
         *_wrong_resampling(file, network, config),
-        *_wrong_attention(file, size, config),
-        *_wrong_norm(file, network, config),
+        *_wrong_layers(file, network, size, config),
     ]
 
 
-def _sentence(causes: list[str]) -> str:
-    return f"likely cause: {'; '.join(causes[:_MOST_CAUSES])}" if causes else ""
-
-
 def _wrong_kind(file: Structure, network: Structure) -> str:
-    if file.is_whole and not network.is_whole:
-        return "the file is of a whole U-Net, the flags describe a classifier"
-    if network.is_whole and not file.is_whole:
-        return "the file is of a classifier, the flags describe a whole U-Net"
-    if file.is_time_conditioned and not network.is_time_conditioned:
-        return "the file is of a diffusion model, the flags describe a mean or variance net"
-    if network.is_time_conditioned and not file.is_time_conditioned:
-        return "the file is of a mean or variance net, the flags describe a diffusion model"
+    for name, one, other in _KINDS:
+        is_one = getattr(file, name)
+        if is_one != getattr(network, name):
+            found, asked = (one, other) if is_one else (other, one)
+            return f"the file is of {found}, the flags describe {asked}"
     return ""
 
 
@@ -347,11 +325,6 @@ def _learns_variance(leaving: int, in_channels: int) -> bool | None:
     return leaving == 2 * in_channels
 
 
-def _wrong_pool(file: Structure, network: Structure, config: UNetConfig) -> Iterator[str]:
-    if file.pool is not None and file.pool != network.pool:
-        yield f"the head of the file is another one: give {config.flag('pool')} {file.pool}"
-
-
 def _image_size(file: Structure, config: UNetConfig) -> int:
     """The image size of the file, which only a classifier's attention pool tells."""
     if file.num_places is None or not file.num_levels:
@@ -361,15 +334,16 @@ def _image_size(file: Structure, config: UNetConfig) -> int:
     return side << (file.num_levels - 1) if side**dims == file.num_places else config.image_size
 
 
-def _wrong_image_size(file: Structure, size: int, config: UNetConfig) -> Iterator[str]:
+def _wrong_head(
+    file: Structure, network: Structure, size: int, config: UNetConfig
+) -> Iterator[str]:
+    if file.pool is not None and file.pool != network.pool:
+        yield f"the head of the file is another one: give {config.flag('pool')} {file.pool}"
     if size != config.image_size:
         yield (
             f"the file's pool has {file.num_places} places, as for images of {size} pixels, not "
             f"{config.image_size}: see --image_size"
         )
-
-
-def _wrong_classes(file: Structure, network: Structure) -> Iterator[str]:
     count, own = file.num_classes, network.num_classes
     if count is None or own is None or count == own:
         return
@@ -449,20 +423,18 @@ def _wrong_resampling(file: Structure, network: Structure, config: UNetConfig) -
         yield f"the file resamples {what}: give --conv_resample {kind == 'conv'}"
 
 
-def _wrong_attention(file: Structure, size: int, config: UNetConfig) -> Iterator[str]:
+def _wrong_layers(
+    file: Structure, network: Structure, size: int, config: UNetConfig
+) -> Iterator[str]:
+    """Of attention and norms."""
     factors = {size // side for side in config.attention_resolutions}
-    asked = tuple(2**level in factors for level in range(file.num_levels))
-    if file.attention == asked:
-        return
-    sides = ",".join(str(size >> level) for level, is_on in enumerate(file.attention) if is_on)
-    yield (
-        "attention sits elsewhere: see the image size, or "
-        f"{config.flag('attention_resolutions')} (for images of {size} pixels, those "
-        f"of the file are {sides or repr('')})"
-    )
-
-
-def _wrong_norm(file: Structure, network: Structure, config: UNetConfig) -> Iterator[str]:
+    if file.attention != tuple(2**level in factors for level in range(file.num_levels)):
+        sides = ",".join(str(size >> level) for level, is_on in enumerate(file.attention) if is_on)
+        yield (
+            "attention sits elsewhere: see the image size, or "
+            f"{config.flag('attention_resolutions')} (for images of {size} pixels, those "
+            f"of the file are {sides or repr('')})"
+        )
     wanted, own = file.uses_scale_shift_norm, network.uses_scale_shift_norm
     if wanted is not None and own is not None and wanted != own:
         flag = config.flag("use_scale_shift_norm")

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from models.cpu import (
     group_norm_channels_last,
     is_channels_last_on_cpu,
-    pays,
+    is_winograd_faster,
     winograd_conv2d,
 )
 
@@ -68,7 +68,7 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        if pays(input, self.weight):
+        if is_winograd_faster(input, self.weight):
             return winograd_conv2d(input, self.weight, self.bias)
         return F.conv2d(input, self.weight, self.bias, padding=1)
 

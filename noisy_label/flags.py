@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from utils.files.storage import number_name
-from utils.flags.groups import Logged, Output, Overwrite, Precision, Seeded
+from utils.flags.groups import Logged, Precision, Seeded
 from utils.flags.training import OptimizerFlags, TrainFlags
 from utils.script_util import flag, require_at_least
 
@@ -20,7 +20,7 @@ EMNIST_SETS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 
 
 @dataclass(frozen=True)
-class MnistDataFlags(Output, Overwrite):
+class MnistDataFlags:
     """Where the images come from and go to."""
 
     source: str = flag(
@@ -32,7 +32,8 @@ class MnistDataFlags(Output, Overwrite):
     idx_set: str = flag(
         "", "set of EMNIST, as its files are called; empty: the one that is there", EMNIST_SETS
     )
-    output_dir: str = "data/mnist"
+    output_dir: str = flag("data/mnist", "folder of training.pt and test.pt to come")
+    overwrite: bool = flag(False, "replace other images that are there")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class NetFlags:
 
 
 @dataclass(frozen=True)
-class NoiseFlags(SplitFlags, Overwrite):
+class NoiseFlags(SplitFlags):
     """What is done, and on which labels."""
 
     task: str = flag("train", "what to do", (TRAIN, GENERATE, TRAIN_NOISY, ANALYSE, DRAW))
@@ -92,6 +93,7 @@ class NoiseFlags(SplitFlags, Overwrite):
     noise_label_file: str = flag(
         "", "file of the labels; empty: <data_dir>/<noise_type>_noisy_label_<alpha>.pkl"
     )
+    overwrite: bool = flag(False, "replace noisy labels that were drawn otherwise")
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
@@ -144,7 +146,7 @@ class LabelTrainFlags(ShiftFlags, TrainFlags):
 
 
 @dataclass(frozen=True)
-class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Output, Logged):
+class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Logged):
     """Which runs, of which net, how long, how many at once."""
 
     noise_types: str = flag(",".join(NOISE_TYPES), "comma separated")
@@ -155,14 +157,17 @@ class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Outpu
         3, "repetitions; their seeds, of noise, weights and order, count on from --seed"
     )
     max_step: int = 20000
-    batch_size: int = 128
+    batch_size: int = flag(128, "images per step of a run")
     num_processes: int = flag(-1, "runs at a time, one thread each; -1: as many as cores")
     seed: int = flag(0, "of the first repetition; the others count on from it")
-    output_dir: str = "outputs/noisy_label_sweep"
-    log_dir: str = "logs/noisy_label_sweep"
+    output_dir: str = flag("outputs/noisy_label_sweep", "folder of the runs, one of its own each")
+    log_dir: str = flag(
+        "logs/noisy_label_sweep", "folder of the log, results.json, report.html and figures"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        OptimizerFlags.__post_init__(self)
         unknown = sorted(set(self.types) - set(NOISE_TYPES))
         if unknown:
             raise ValueError(
@@ -170,7 +175,8 @@ class SweepFlags(NetFlags, SplitFlags, OptimizerFlags, ShiftFlags, Seeded, Outpu
             )
         if any(not 0.0 <= alpha <= 1.0 for alpha in self.shares):
             raise ValueError(f"--alphas {self.alphas} must be between 0 and 1")
-        require_at_least(self, num_seeds=1, max_step=1, batch_size=1)
+        require_at_least(self, num_seeds=1, max_step=1, seed=0)
+        require_at_least(self, -1, num_processes=1)
         self.check_shift()
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from noisy_label.sweep import (
     seeds,
 )
 from utils.files.atomic import write_text_atomic
+from utils.metrics import standard_error
 from utils.report.html import (
     Axis,
     Child,
@@ -150,9 +150,9 @@ def over_seeds(results: Sequence[Figures], section: str, name: str) -> Mean:
     """
     values = np.array([result[section][name] for result in results], np.float64)
     mean = float(values.mean())
-    if len(values) < 2:
+    error = standard_error(values)
+    if error is None:
         return {"mean": mean, "interval": None}
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
     half = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, len(values) - 1)) * error
     interval = [mean - half, mean + half]
     if name.endswith("accuracy"):
@@ -330,38 +330,36 @@ def _alt(by_kind: _ByKind, name: str) -> str:
 
 
 def _tables(by_kind: _ByKind, clean: Mean) -> list[Html]:
-    accuracy, law = [], []
-    for kind, rows in by_kind.items():
-        accuracy_rows: list[list[Child]] = []
-        law_rows: list[list[Child]] = []
-        for row in rows:
-            noise, training, test = row["noise"], row["training"], row["test"]
-            accuracy_rows.append(
-                [
-                    number(row["alpha"], 3),
-                    number(noise["ratio_of_correct_labels"]["mean"]),
-                    number(noise["largest_is_wrong"]["mean"]),
-                    _cell(test["accuracy"]),
-                    number(test["predicted_accuracy"]["mean"]),
-                    number(row["published_accuracy"]),
-                ]
-            )
-            law_rows.append(
-                [
-                    number(row["alpha"], 3),
-                    _cell(test["cross_entropy"]),
-                    number(test["floor"]["mean"]),
-                    _cell(training["kl"]),
-                    _cell(test["kl"]),
-                    _cell(training["cross_entropy_of_drawn"]),
-                ]
-            )
-        accuracy.append(Rows(NAMES[kind], accuracy_rows))
-        law.append(Rows(NAMES[kind], law_rows))
+    accuracy = [Rows(NAMES[kind], list(map(_accuracy_row, by_kind[kind]))) for kind in by_kind]
+    law = [Rows(NAMES[kind], list(map(_law_row, by_kind[kind]))) for kind in by_kind]
     accuracy.append(Rows("clean labels", [["1", "1", "0", _cell(clean), "–", "–"]]))
     return [
         table("Accuracy on test images", _ACCURACY_HEAD, accuracy),
         table("Against the law, nats", _LAW_HEAD, law),
+    ]
+
+
+def _accuracy_row(row: Row) -> list[Child]:
+    noise, test = row["noise"], row["test"]
+    return [
+        number(row["alpha"], 3),
+        number(noise["ratio_of_correct_labels"]["mean"]),
+        number(noise["largest_is_wrong"]["mean"]),
+        _cell(test["accuracy"]),
+        number(test["predicted_accuracy"]["mean"]),
+        number(row["published_accuracy"]),
+    ]
+
+
+def _law_row(row: Row) -> list[Child]:
+    training, test = row["training"], row["test"]
+    return [
+        number(row["alpha"], 3),
+        _cell(test["cross_entropy"]),
+        number(test["floor"]["mean"]),
+        _cell(training["kl"]),
+        _cell(test["kl"]),
+        _cell(training["cross_entropy_of_drawn"]),
     ]
 
 

@@ -117,12 +117,14 @@ def result_of(run: SweepRun, output_dir: str) -> Figures | None:
 
 def read_figures(path: str, sections: Mapping[str, Sequence[str]]) -> Figures | None:
     """The content of a JSON file; None if it cannot be read or lacks a figure of a section."""
-    return find_record(
-        path,
-        lambda content: require_numbers(
+
+    def figures(content: Figures) -> Figures:
+        require_numbers(
             content[section][name] for section, names in sections.items() for name in names
-        ),
-    )
+        )
+        return content
+
+    return find_record(path, figures)
 
 
 def do_run(run: SweepRun, flags: SweepFlags) -> bool:

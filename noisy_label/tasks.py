@@ -6,7 +6,6 @@ The loss is the cross entropy against the given labels: its minimiser is their l
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,18 @@ import numpy as np
 import torch
 
 from models.cnn import SmallCNN
-from noisy_label.files import TEST, TRAINING, describe_split, load_split
+from noisy_label.files import (
+    TEST,
+    TRAINING,
+    describe_split,
+    digest_of,
+    held_out_file,
+    load_for,
+    load_split,
+    refuse_to_replace,
+    require_one_draw,
+    save_with_record,
+)
 from noisy_label.flags import (
     ANALYSE,
     DRAW,
@@ -27,13 +37,6 @@ from noisy_label.flags import (
     LabelTrainFlags,
     NetFlags,
     NoiseFlags,
-)
-from noisy_label.labels import (
-    held_out_file,
-    load_for,
-    refuse_to_replace,
-    require_one_draw,
-    save_with_record,
 )
 from noisy_label.noise import (
     NUM_CLASSES,
@@ -51,7 +54,7 @@ from utils import dist_util
 from utils.files.atomic import sha256_of, write_bytes_atomic, write_json_atomic
 from utils.files.records import Identity
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
-from utils.loops.data import EpochOrder, ItemKey, rank_batches
+from utils.loops.data import EpochOrder, ItemKey, ShardSampler
 from utils.metrics import WHITE
 from utils.process.errors import CheckpointError
 from utils.process.stop import ANEW, StopRequested, stop_line
@@ -82,18 +85,16 @@ class TensorBatches:
         self._inputs, self._labels, self._batch_size = inputs, labels, batch_size
         self._order, self._seed, self._max_shift = EpochOrder(len(inputs), seed), seed, max_shift
         # a batch larger than the data is an error now, not at the first step
-        rank_batches(self._order, batch_size, 0)
+        ShardSampler(self._order, batch_size, 0)
 
     def listing(self) -> dict[str, object]:
         """What tells these images and labels from others."""
-        digest = hashlib.sha256()
-        for part in (self._inputs, self._labels):
-            digest.update(part.cpu().contiguous().numpy().tobytes())
-        return {"digest": digest.hexdigest(), "num_images": len(self._inputs)}
+        digest = digest_of(self._inputs.cpu().numpy(), self._labels.cpu().numpy())
+        return {"digest": digest, "num_images": len(self._inputs)}
 
     def batches(self, position: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This rank's batches from the `position`-th item on."""
-        for keys in rank_batches(self._order, self._batch_size, position):
+        for keys in ShardSampler(self._order, self._batch_size, position):
             index = torch.tensor([index for _, _, index in keys], device=self._inputs.device)
             images = self._inputs[index]
             if self._max_shift:
@@ -206,8 +207,7 @@ def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: R
 
     Raises:
         StopRequested: if a signal came to another task.
-        DataError: about images or labels.
-        CheckpointError: about the net.
+        DataError, CheckpointError: about images or labels; about the net.
     """
     device = dist_util.current_device()
     images = Images.load(noise.data_dir, TRAINING, device)
@@ -219,7 +219,7 @@ def run_task(noise: NoiseFlags, net: NetFlags, train: LabelTrainFlags, logger: R
         if noise.task == GENERATE:
             _generate(noise, net, train, (images, held_out), logger)
             return True
-        noisy = _load_noisy(noise.label_file, noise, images, num_classes, logger)
+        noisy = load_for(noise.label_file, labels, images.data, noise.law, logger.info, num_classes)
         if noise.task in (ANALYSE, DRAW):
             laws = (noisy, _held_out_labels(noise, held_out, num_classes, logger))
             model, found = load_net(net, train, logger, num_classes)
@@ -338,12 +338,6 @@ def _generate(
             logger.info(f"written: {target}")
 
 
-def _load_noisy(
-    path: str, noise: NoiseFlags, images: Images, num_classes: int, logger: RunLogger
-) -> NoisyLabels:
-    return load_for(path, images.labels, images.data, noise.law, logger.info, num_classes)
-
-
 def _held_out_labels(
     noise: NoiseFlags, held_out: Images, num_classes: int, logger: RunLogger
 ) -> NoisyLabels | None:
@@ -351,7 +345,8 @@ def _held_out_labels(
     path = held_out_file(noise.label_file)
     if os.path.exists(path):
         require_one_draw(noise.label_file, path)
-        return _load_noisy(path, noise, held_out, num_classes, logger)
+        right, data = held_out.labels, held_out.data
+        return load_for(path, right, data, noise.law, logger.info, num_classes)
     if noise.noise_type != GENERATED:
         kind, alpha = noise.noise_type, noise.alpha
         return make_noise(kind, alpha, held_out.labels, None, 0, TEST, num_classes)

@@ -1,7 +1,7 @@
 """The exact denoiser of the oracle: E[Y | x_t, x] at every noise level, in the place of a network.
 
 It is a `model(x_t, t, low_res=…)` for the diffusion code, predicting x_start, so a sampler can be
-judged without any network. Not for sampling itself.
+judged without any network.
 """
 
 from __future__ import annotations
@@ -13,22 +13,15 @@ from oracle.law import OracleLaw, block_sums, oracle_law, remove_block_means, re
 
 
 def posterior_mean_of_y(law: OracleLaw, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
-    """E[Y | x_t, x] for x_t = √ᾱ Y + √(1 − ᾱ) ε′.
+    """E[Y | x_t, x] for x_t = √ᾱ Y + √(1 − ᾱ) ε′, (N, C, H, W).
 
     Per block, with e = x_t − √ᾱ base and τ = ᾱσ² + 1 − ᾱ, Bayes' rule gives
 
         P(r = +1 | x_t) = sigmoid( logit p + 2√ᾱ Σ B·e / τ )    (sum over block and channels)
         E[Y | x_t] = Σ_r P(r | x_t) [ base + rB + (√ᾱσ²/τ) P(e − √ᾱ rB) ]
 
-    and P B = B, as B has block means 0.
-
-    Args:
-        law: of the low-res images.
-        x_t: (N, C, H, W).
-        alpha_bar: ᾱ_t, (N,) or a scalar.
-
-    Returns:
-        (N, C, H, W), in [-1, 1] but for the tails of Y.
+    and P B = B, as B has block means 0. In [-1, 1] but for the tails of Y; `alpha_bar` is ᾱ_t, (N,)
+    or a scalar.
     """
     scale, tau, edge_mean = _posterior_parts(law, x_t, alpha_bar)
     e = x_t - scale * law.base
@@ -81,15 +74,10 @@ class ExactDenoiser:
         return oracle_law(low_res, self._factor)
 
     def __call__(self, x_t: Tensor, t: Tensor, *, low_res: Tensor | OracleLaw) -> Tensor:
-        """E[Y | x_t, x], (N, C, H, W).
+        """E[Y | x_t, x], (N, C, H, W), at whole timesteps t (N,) of the chain.
 
-        Args:
-            x_t: (N, C, H, W).
-            t: (N,) whole timesteps of the chain.
-            low_res: (N, C, h, w), or the law of them.
-
-        Raises:
-            TypeError: for timesteps that are not whole (`rescale_timesteps`).
+        `low_res` is (N, C, h, w), or the law of them. TypeError for timesteps that are not whole
+        (`rescale_timesteps`).
         """
         if t.is_floating_point():
             raise TypeError("the exact denoiser knows whole timesteps: leave rescale_timesteps off")

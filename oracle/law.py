@@ -7,8 +7,6 @@ Images are NCHW in [-1, 1]; X is (N, C, h, w), Y is (N, C, f·h, f·w), and X = 
 base is smooth, r = ±1 an edge of one of two polarities (one draw a low-res pixel, shared by the
 channels), ε standard normal, P the projection that takes each channel's block mean away. So Y is
 bimodal at edges, its spread depends on the place, and all of its moments are known.
-
-Not for files, nor for the denoiser that follows from the law (`oracle.denoiser`).
 """
 
 from __future__ import annotations

@@ -1,17 +1,37 @@
-"""The images of the data set, as the info dicts list them; `utils.images.dataset` cuts them."""
+"""The images of the data set, as the info dicts list them; `utils.images.dataset` cuts them.
+
+Also the paths that the documented commands misspell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import re
+from collections.abc import Callable
 
 from ddpm.info_dict import listed_entries
-from sr_var.compat import existing_path
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.groups import ERROR
-from utils.images.dataset import Entry
-from utils.images.decode import ImageFacts
-from utils.images.notes import look_at, say_sizes, without_small
+from utils.images.dataset import Entry, look_at, say_sizes, without_small
 from utils.process.errors import DataError
+
+# what the documented commands misspell: the folder of the info dicts, a slash behind --log_dir
+_SLIPS = (
+    (r"data/imagenet/", "data/sr_imagenet/"),
+    (r"(?<!/)((?:mean|var)_model_args\.pkl)$", r"/\1"),
+)
+
+
+def existing_path(path: str, log: Callable[[str], None] = print) -> str:
+    """Return the path, or what is meant where only that exists; `log` receives a notice then."""
+    if os.path.exists(path):
+        return path
+    for slip, correction in _SLIPS:
+        meant = re.sub(slip, correction, path)
+        if meant != path and os.path.exists(meant):
+            log(f"notice: {path} does not exist; using {meant}")
+            return meant
+    return path
 
 
 def load_entries(
@@ -26,48 +46,36 @@ def load_entries(
 
 
 def load_test_entries(
-    data_info_dict_path: str,
-    flags: DataFlags | SampleFlags,
-    sizes: tuple[int, int],
-    log: Callable[[str], None],
-    flag: str = "--data_info_dict_path",
+    flags: DataFlags | SampleFlags, sizes: tuple[int, int], log: Callable[[str], None]
 ) -> list[Entry]:
     """The images to test on or to draw samples for; `--small_images` may leave some out.
 
     Their headers are read: how large they are, and what becomes of that, is said at the start.
-    `sizes` are (large, small) sides; `flag` named the info dict.
+    `sizes` are (large, small) sides.
 
     Raises:
         DataError: see `load_entries`; or for images that are low-res already, if all are or
             small ones are an error.
     """
-    entries = load_entries(data_info_dict_path, flags.data_dir, flag)
+    is_for_samples = isinstance(flags, SampleFlags)
+    name = "to_sample_images_dict_path" if is_for_samples else "data_info_dict_path"
+    entries = load_entries(getattr(flags, name), flags.data_dir, f"--{name}")
     facts = look_at([entry.name for entry in entries], flags.data_dir, flags)
     if not facts:
         return entries  # whoever reads them tells what is wrong
     say_sizes(facts.values(), sizes[0], len(facts), log)
-    _warn_of_low_res(facts, sizes, flags.small_images == ERROR, log)
+    low = [name for name, one in facts.items() if one.short_side <= sizes[1]]
+    if low:
+        shown = ", ".join(f"{name} {facts[name].width}×{facts[name].height}" for name in low[:5])
+        told = (
+            f"{len(low)} of {len(facts)} images are low-res already, at most {sizes[1]} pixels on "
+            f"their short side ({shown}{', …' if len(low) > 5 else ''}): they would be enlarged to "
+            f"{sizes[0]} pixels and reduced again, which gives another low-res image than theirs"
+        )
+        if flags.small_images == ERROR or len(low) == len(facts):
+            raise DataError(
+                f"{told}; give the high-res images that they come from, or leave them out"
+            )
+        log(f"warning: {told}")
     left_out = without_small(facts, sizes[0], flags, log)
     return [entry for entry in entries if entry.name not in left_out]
-
-
-def _warn_of_low_res(
-    facts: Mapping[str, ImageFacts],
-    sizes: tuple[int, int],
-    is_refused: bool,
-    log: Callable[[str], None],
-) -> None:
-    """Name images that are no larger than what is made of them for the networks."""
-    large, small = sizes
-    low = [name for name, one in facts.items() if one.short_side <= small]
-    if not low:
-        return
-    shown = ", ".join(f"{name} {facts[name].width}×{facts[name].height}" for name in low[:5])
-    told = (
-        f"{len(low)} of {len(facts)} images are low-res already, at most {small} pixels on their "
-        f"short side ({shown}{', …' if len(low) > 5 else ''}): they would be enlarged to {large} "
-        "pixels and reduced again, which gives another low-res image than theirs"
-    )
-    if is_refused or len(low) == len(facts):
-        raise DataError(f"{told}; give the high-res images that they come from, or leave them out")
-    log(f"warning: {told}")

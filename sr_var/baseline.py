@@ -175,7 +175,7 @@ def quantile_file(level: float, step: int) -> str:
 
 
 def errors_file(truth: str, step: int) -> str:
-    """Name of the errors of one image; those with exact quantiles are files of their own."""
+    """Name of an image's errors; those with exact quantiles are files of their own."""
     return f"quantile_errors_{'' if truth == 'none' else truth + '_'}{step}.json"
 
 
@@ -273,13 +273,13 @@ def report_quantiles(
 ) -> Errors:
     """Average the errors of all images, log them, write `quantile_results_<step>.json`.
 
-    Raises:
-        DataError: if an image's errors are damaged, or those of two images of other levels.
+    Errors that are damaged, or of other levels than another image's, are a DataError.
     """
     file_name = results.file_names[-1]
     paths = [results.path(entry.name, file_name) for entry in entries]
     # a damaged image that was to be skipped has none
-    by_image = [_stored_errors(path) for path in paths if os.path.exists(path)]
+    remedy = "delete it and run sr_baseline_test.py again"
+    by_image = [read_record(path, remedy, _errors) for path in paths if os.path.exists(path)]
     if not by_image:
         return {}
     try:
@@ -299,12 +299,9 @@ def report_quantiles(
     return summary
 
 
-def _stored_errors(path: str) -> Errors:
-    return read_record(path, "delete it and run sr_baseline_test.py again", _check_errors)
-
-
-def _check_errors(content: JsonObject) -> None:
+def _errors(content: JsonObject) -> Errors:
     if not content:
-        raise ValueError("no figures by level")
+        raise ValueError("no metrics by level")
     for row in content.values():
         require_numbers([row["coverage"], *row.values()])
+    return content

@@ -13,11 +13,7 @@ from torch.nn import functional as F
 
 
 def area_downsample(high_res: Tensor, small_size: int) -> Tensor:
-    """X = area(Y): every low-res pixel is the mean of its block of (N, C, H, H) high-res pixels.
-
-    Raises:
-        ValueError: if the sizes do not divide.
-    """
+    """X = area(Y): means of blocks of (N, C, H, H) pixels; a ValueError if sizes do not divide."""
     factor, rest = divmod(high_res.shape[-1], small_size)
     if rest or high_res.shape[-2] != high_res.shape[-1]:
         raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sr_var.data.folds import CrossFit
-from sr_var.data.pairs import Photographs, rank_batches, regression_pair, test_batches
+from sr_var.data.pairs import Photographs, crop_batches, rank_batches, regression_pair
 from sr_var.degradation import bilinear_upsample, mean_of
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
@@ -26,7 +26,7 @@ from sr_var.results.folder import (
 from sr_var.stored_flags import refuse_other_setting
 from utils.files.atomic import JsonObject
 from utils.images.dataset import Entry, TestCrops
-from utils.images.decode import BadImageError
+from utils.images.files import BadImageError
 from utils.images.pixels import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
@@ -108,7 +108,7 @@ def regression_test_data(
     batches: Sequence[Sequence[Entry]], flags: DataFlags, sizes: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Photographs]]:
     """(low-res images, what they are of) a batch; sizes: large, small."""
-    for batch in test_batches(batches, flags, sizes[0]):
+    for batch in crop_batches(batches, flags, sizes[0]):
         # the degradation is computed where the crops are; the loop moves its result
         low_res, high_res = regression_pair(batch.image, sizes[1], torch.device("cpu"))
         yield low_res, Photographs(batch.name, high_res)
@@ -132,14 +132,11 @@ def mean_result_folder(
 
 
 class SRMeanTestLoop(TestLoop):
-    """Writes the mean of every image: an 8-bit picture and float32 grey levels, unclipped.
+    """Writes the mean of every image: an 8-bit picture and float32 grey levels, unclipped."""
 
-    `num_pictures` images go to TensorBoard.
-    """
-
-    def __init__(self, *, results: ResultFolder, num_pictures: int = 50, **rest: Any) -> None:
+    def __init__(self, *, results: ResultFolder, **rest: Any) -> None:
         super().__init__(**rest)
-        self._results, self._num_pictures = results, num_pictures
+        self._results, self._num_pictures = results, 50  # still to come, in TensorBoard
 
     def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
         """The mean, (N, 3, H, H) in [-1, 1]."""

@@ -38,10 +38,10 @@ from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry, TestCrops
-from utils.images.decode import BadImageError
-from utils.images.files import safe_join
+from utils.images.files import BadImageError, safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.machine.threads import encoding_threads, ordered_map
+from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.seeds import stable_seed
 
@@ -77,15 +77,8 @@ Row = tuple[ImageJob, int]
 class SRSampler(Sampler[Row]):
     """Draws what is missing of `num_samples_per_image` samples of each image.
 
-    Args:
-        model: the denoiser, on the device and in evaluation mode.
-        diffusion: the respaced process.
-        entries: the images.
-        sizes: (large, small) sides.
-        flags: how many, how, where to.
-        device: where to compute.
-        log: receives notices.
-        class_names: of the model by label, as far as they are known.
+    `model` is on the device and in evaluation mode, `diffusion` respaced; `sizes` are (large,
+    small); `class_names` are those of the model by label, as far as they are known.
 
     Raises:
         DataError: if the model does not know an image's label, or its class by another one.
@@ -197,7 +190,11 @@ class SRSampler(Sampler[Row]):
     # ---- what the network is told
 
     def _first_rows(self, size: int) -> Sequence[Row]:
-        crop = next(item for i in range(len(self._entries)) if (item := self._crops[i]) is not None)
+        crop = next(filter(None, map(self._crops.__getitem__, range(len(self._entries)))), None)
+        if crop is None:
+            raise DataError(
+                f"--on_bad_image skip leaves no image: all {len(self._entries)} are damaged"
+            )
         low_res = self._low_res(crop.image)
         return [(ImageJob("dry run", crop.label, low_res, [0], None, 1), 0)] * size
 

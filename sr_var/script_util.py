@@ -123,11 +123,7 @@ def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, Gaussian
 
 
 def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> FlagValues:
-    """The keywords of `create_sr_model`.
-
-    Raises:
-        ValueError: if a residual is asked of a network that predicts noise.
-    """
+    """The keywords of `create_sr_model`; a residual of a network of noise is a ValueError."""
     if flags.predict_residual and not process.predict_xstart:
         raise ValueError(
             "--predict_residual True adds the low-res image to a predicted image; give "
@@ -242,11 +238,7 @@ def frozen_mean_net(
 
 
 def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]:
-    """The checkpoints of the mean net, or of the nets of each fold.
-
-    Raises:
-        ValueError: if `--mean_model_path` and `--cross_fit` contradict each other.
-    """
+    """The checkpoints of the mean net, or of the nets of each fold; a ValueError if flags clash."""
     is_pattern = FOLD_FIELD in flags.mean_model_path
     if cross_fit is None and is_pattern:
         raise ValueError(f"--mean_model_path {flags.mean_model_path}: give --cross_fit K with it")
@@ -271,10 +263,7 @@ def frozen_means(
 ) -> torch.nn.Module:
     """The frozen mean net; with a cross-fit, the nets of all folds as one (`FoldedMean`).
 
-    `args` is the command line: which flags it has, and how it reads images.
-
     Raises:
-        ValueError: if the flags contradict each other.
         CheckpointError: if a net is missing, does not fit, or has seen the fold it is for.
     """
     paths = mean_net_paths(flags, cross_fit)
@@ -319,11 +308,7 @@ def report_leakage(
 def tested_model(
     flags: MeanModelFlags, test: TestFlags, apply_orientation: bool, log: Log
 ) -> torch.nn.Module:
-    """The network to test; `flags` are those of its checkpoint (`stored_flags.follow_net`).
-
-    Raises:
-        CheckpointError: if a file is missing or does not fit.
-    """
+    """The network to test; `flags` are those of its checkpoint (`stored_flags.follow_net`)."""
     _say_other_orientation(test.model_path, apply_orientation, log)
     create, identity = partial(_CREATE[type(flags)], **vars(flags)), identity_of(flags)
     network = load_checked(create, test.model_path, flags.precision, log, identity)
@@ -342,14 +327,7 @@ def run_test(
 ) -> bool:
     """Test a network, or try it only, as the flags say; False if a signal stopped it.
 
-    Args:
-        make_loop: of its data, folder, and where to report.
-        results: of the test.
-        entries: all images; those that have results are left out.
-        sizes: (large, small) of the task.
-        data_flags: how images are read.
-        test: how to compute.
-        logger: receives notices and figures.
+    Those of `entries` that have `results` are left out; `sizes` are (large, small).
 
     Raises:
         DataError: if the results that are there are of other images.

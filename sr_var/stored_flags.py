@@ -18,7 +18,7 @@ import numpy as np
 from ddpm.flags import DiffusionFlags
 from ddpm.process import TRAINING_ONLY
 from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
-from sr_var.compat import existing_path
+from sr_var.base_dataset import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import (
     SUBPIXEL,
@@ -28,12 +28,11 @@ from sr_var.flags.scripts import (
     VarModelFlags,
 )
 from utils.files.atomic import JsonObject, StrPath, write_text_atomic
-from utils.files.records import Identity, differences, made_with
+from utils.files.records import Identity, differences, made_with, stored_value
 from utils.files.storage import is_file
-from utils.flags.stored import stored_value
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import FlagValues, defaults, flags_of, free_flags, with_values
-from utils.untrusted.pickle_machine import brief
+from utils.untrusted.pickle_machine import short_repr
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
 Log = Callable[[str], None]
@@ -68,13 +67,13 @@ def args_path(log_dir: str, flags_class: type[MeanModelFlags]) -> str:
     return os.path.join(log_dir, _FILE_NAMES[flags_class])
 
 
-def save_model_args(path: str, flags: MeanModelFlags) -> None:
-    """Write the flags as a pickle and, beside it, as JSON to read.
+def save_model_args(log_dir: str, flags: MeanModelFlags) -> None:
+    """Write the flags of a run as a pickle (`args_path`) and, beside it, as JSON to read.
 
     Those that the original toolkit lacks are left out where they have their defaults. Flags of
     another model that are there already get a new name, so that its run can be rescued.
     """
-    known = defaults(type(flags))
+    path, known = args_path(log_dir, type(flags)), defaults(type(flags))
     if os.path.exists(path) and {**known, **load_args(path)} != vars(flags):
         os.replace(path, f"{os.path.splitext(path)[0]}_until_{time.strftime('%Y%m%d_%H%M%S')}.pkl")
     stored = {
@@ -190,9 +189,6 @@ def refuse_other_setting(
 
     `state` is stored with the checkpoint, empty for a fresh start or a file of another tool; a
     checkpoint that lacks the key has the value `before`. Values are of JSON types.
-
-    Raises:
-        CheckpointError: names both values.
     """
     if state and state.get(name, before) != value:
         raise CheckpointError(
@@ -204,20 +200,18 @@ def refuse_other_setting(
 def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
     """Read a pickled dict of model flags; numpy scalars become Python numbers.
 
-    Raises:
-        UnsafePickleError: see `load_pickle`.
-        DataError: not a dict of flag names to bool, int, float, str or None.
+    Anything but names with bool, int, float, str or None is a DataError.
     """
     content = load_pickle(path)
     if not isinstance(content, dict):
-        raise DataError(f"{os.fspath(path)}: holds {brief(content)}, expected a dict of flags")
+        raise DataError(f"{os.fspath(path)}: holds {short_repr(content)}, expected a dict of flags")
     flags: dict[str, bool | int | float | str | None] = {}
     for name, stored in content.items():
         value = stored.item() if isinstance(stored, np.generic) else stored
         if not isinstance(name, str) or not isinstance(value, (bool, int, float, str, type(None))):
             raise DataError(
-                f"{os.fspath(path)}: flag {brief(name)} has the value {brief(value)}; a flag is a "
-                "name with a boolean, a number, a string or None"
+                f"{os.fspath(path)}: flag {short_repr(name)} has the value {short_repr(value)}; a "
+                "flag is a name with a boolean, a number, a string or None"
             )
         flags[name] = value
     return flags
@@ -269,14 +263,17 @@ def _follow_net(
 ) -> argparse.Namespace:
     if not start.manifest and not is_file(start.path):
         return args  # who loads it says what is there
-    notices = list(getattr(args, "notices", ()))
+    notices, path = list(getattr(args, "notices", ())), args_path(args.log_dir, flags_class)
     flags = flags_of_checkpoint(
         start,
-        args_path(args.log_dir, flags_class),
+        path,
         flags_class,
         notices.append,
         path_flag="--log_dir" if "log_dir" in args.given_flags else "",
     )
-    start = replace(start, manifest={"network": {"flags": flags}}, is_in_charge=True)
+    made = made_with(start.manifest)
+    is_of_manifest = made and made.items() <= flags.items()  # else a free flag is the file's
+    source = f"the manifest of {start.path}" if is_of_manifest else path
+    start = replace(start, manifest={"network": {"flags": flags}}, in_charge=source)
     args = with_values(args, notices=notices)
     return follow_checkpoint(args, start, flags_of(flags_class))

@@ -20,7 +20,7 @@ from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
 from sr_var.stored_flags import refuse_other_setting
-from utils.files.atomic import JsonObject, sha256_of
+from utils.files.atomic import JsonObject
 from utils.images.pixels import require_finite, to_hwc
 from utils.loops.data import batch_slice
 from utils.metrics import HALF_RANGE_255
@@ -58,19 +58,11 @@ def with_mean(
     return low_res, mean.to(low_res.dtype)
 
 
-def digests(paths: Sequence[str]) -> list[str]:
-    """The sha256 of each file."""
-    return [sha256_of(path) for path in paths]
-
-
 def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str) -> None:
     """Refuse a mean net that `what`, a variance net, was not trained on.
 
-    Its `state` is stored with it; one of another tool or version says nothing. `mean_digests` are
-    of the mean net that is given, or of those of all folds.
-
-    Raises:
-        CheckpointError: names both sides.
+    Its `state` is stored with it; one of another tool or version says nothing. `mean_digests`, the
+    sha256 of files, are of the mean net that is given, or of those of all folds.
     """
     stored: list[str] = state.get(MEAN_KEY) or []
     # one net of all images may stand in for those of the folds (docs/theory.md, section 4)

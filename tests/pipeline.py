@@ -78,13 +78,13 @@ class Pipeline:
     def mean_test_flags(self) -> dict[str, Any]:
         """What the mean test needs, except ``--output_dir``."""
         flags = {"log_dir": self.log_dir("sr_mean_test"), "model_path": self.mean_model}
-        return {**self.data.test_flags, **flags}
+        return {**self.data.tested_flags, **flags}
 
     @property
     def var_test_flags(self) -> dict[str, Any]:
         """What the variance test needs, except ``--output_dir``."""
         flags = {"log_dir": self.log_dir("sr_var_test"), "model_path": self.var_model}
-        return {**self.data.test_flags, **self.mean_net_flags, **flags}
+        return {**self.data.tested_flags, **self.mean_net_flags, **flags}
 
     @property
     def sample_flags(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Pipeline:
     def verification_flags(self) -> dict[str, Any]:
         """What the verification needs, except ``--log_dir``."""
         return {
-            **self.data.test_flags,
+            **self.data.tested_flags,
             "large_size": tiny.LARGE,
             "ddpm_sr_output_dir": self.samples_dir,
             "sr_model_output_dir": self.nets_dir,

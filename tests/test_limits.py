@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import ROOT
-from utils.untrusted.pickles import problem_with_name
+from utils.files.storage import problem_with_name
 
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -18,6 +18,8 @@ _LIMIT = re.compile(r"_?(MAX|MOST|LARGEST|FORMATS|IMAGE_EXTENSIONS)(_[A-Z_]+)?")
 # names of constants in these modules that refuse nothing
 _NO_LIMITS = {
     "utils.untrusted.pickle_machine._MAX_REASON",  # of a message
+    # of the search for a hint
+    *(f"utils.untrusted.state_dict._MAX_{of}" for of in ("PARTS", "CHARACTERS", "DEPTH", "SHOWN")),
 }
 _SPOKEN = {
     "<NUL>": "\0",

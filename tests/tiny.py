@@ -100,7 +100,7 @@ class TinyData:
         return {"data_dir": self.data_dir, "data_info_dict_path": self.train_info}
 
     @property
-    def test_flags(self) -> dict[str, Any]:
+    def tested_flags(self) -> dict[str, Any]:
         """Where the test images are."""
         return {"data_dir": self.data_dir, "data_info_dict_path": self.test_info}
 

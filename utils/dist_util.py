@@ -26,7 +26,7 @@ _TIMEOUT = timedelta(minutes=30)
 _groups_kept: list[dist.ProcessGroup | None] = []
 
 
-def alone(launch: Launch) -> Launch:
+def single_process(launch: Launch) -> Launch:
     """The same place on the machine, in a world of one."""
     return Launch(0, launch.local_rank, 1)
 
@@ -37,7 +37,13 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
     device = pick_device(launch.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        _require_own_gpu(device, launch)
+        is_alone = launch.world_size == 1
+        if not (is_alone or device.index == launch.local_rank or has_own_gpu(os.environ)):
+            raise ValueError(
+                f"LOCAL_RANK={launch.local_rank}, but this machine has "
+                f"{torch.cuda.device_count()} GPUs; start as many processes as GPUs "
+                "(--nproc_per_node)"
+            )
     if launch.world_size == 1:
         yield device
         return
@@ -56,15 +62,6 @@ def process_group(launch: Launch) -> Iterator[torch.device]:
         yield device
     finally:
         dist.destroy_process_group()
-
-
-def _require_own_gpu(device: torch.device, launch: Launch) -> None:
-    if launch.world_size == 1 or device.index == launch.local_rank or has_own_gpu(os.environ):
-        return
-    raise ValueError(
-        f"LOCAL_RANK={launch.local_rank}, but this machine has {torch.cuda.device_count()} "
-        "GPUs; start as many processes as GPUs (--nproc_per_node)"
-    )
 
 
 def _fresh_store(launch: Launch) -> Any:
@@ -138,8 +135,7 @@ def any_rank(condition: bool) -> bool:
 def raise_together(error: Exception | None) -> None:
     """End all processes when one of them failed, so that none waits for it for ever.
 
-    Raises:
-        Exception: this rank's own error; on the others a `RuntimeError` that points to it.
+    Raises this rank's own error; on the others a `RuntimeError` that points to it.
     """
     failed = any_rank(error is not None)
     if error is not None:

@@ -30,12 +30,8 @@ _SECONDS_BETWEEN_FLUSHES = 30.0
 class RunLogger:
     """Writes lines, scalars and pictures of a run.
 
-    Args:
-        log_dir: folder for the files; None writes no file.
-        is_quiet: print nothing either (every rank but the first).
-
-    Raises:
-        StorageError: if no folder can be there, see `utils.files.storage.make_folder`.
+    Without a folder it writes no file; `is_quiet` prints nothing either (every rank but the first).
+    Where no folder can be it raises as `make_folder`.
     """
 
     def __init__(self, log_dir: str | None = None, *, is_quiet: bool = False) -> None:

@@ -39,8 +39,6 @@ def psnr(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = WHITE
     """Peak signal-to-noise ratio 10 log₁₀(data_range² / mse) in dB; infinite for equal arrays.
 
     Args:
-        reference: any shape.
-        estimate: same shape.
         data_range: largest possible difference: 255 for grey levels, 2 for images in [-1, 1]. It
             belongs to the format; the maximum of a dark image would add decibels to its error.
 
@@ -110,6 +108,12 @@ def nmse(reference: ArrayLike, estimate: ArrayLike) -> float:
     return error / norm
 
 
+def standard_error(values: ArrayLike) -> float | None:
+    """Of the mean of n independent values: standard deviation / √n; None below two of them."""
+    found = np.asarray(values, np.float64)
+    return float(found.std(ddof=1)) / math.sqrt(found.size) if found.size > 1 else None
+
+
 def _require_range(data_range: float) -> None:
     if not data_range > 0.0:
         raise ValueError(f"data_range {data_range}: give 255 for grey levels, 2 for [-1, 1]")
@@ -170,12 +174,7 @@ class Moments:
     ) -> Moments:
         """The moments behind stored statistics: the inverse of the properties of these names.
 
-        Args:
-            count: number of samples.
-            mean: their mean.
-            variance: unbiased (n - 1); ignored for a single sample, where it is undefined.
-            third: third central moment Σ (x - x̄)³ / n.
-            fourth: fourth central moment Σ (x - x̄)⁴ / n.
+        The variance is ignored for a single sample, where it is undefined.
         """
         mean_64 = np.array(mean, dtype=np.float64)
         sizes = (count - 1, variance), (count, third), (count, fourth)

@@ -150,9 +150,7 @@ def explain_foreign_flag(name: str, known: Collection[str]) -> str | None:
 
     Empty for a word of the table where the script has nothing like it.
 
-    Args:
-        name: as it was typed, dashes in front.
-        known: the flags of the script, likewise.
+    The name and the known flags of the script have their dashes in front.
     """
     word = name.lstrip("-").replace("-", "_").lower()
     flags, remark = _FLAGS_OF_WORD.get(word, ()), _REMARK_OF_WORD.get(word, "")
@@ -180,11 +178,7 @@ _MOST = 1 << 63
 
 
 def str2bool(text: str | bool) -> bool:
-    """Parse `True/False/yes/no/y/n/t/f/1/0` in any case.
-
-    Raises:
-        argparse.ArgumentTypeError: for any other word.
-    """
+    """Parse `True/False/yes/no/y/n/t/f/1/0` in any case."""
     if isinstance(text, bool):
         return text
     word = text.strip().lower()
@@ -196,11 +190,7 @@ def str2bool(text: str | bool) -> bool:
 
 
 def whole_number(text: str) -> int:
-    """Parse `100000` and `1e5` alike.
-
-    Raises:
-        argparse.ArgumentTypeError: for anything that is no whole number of 64 bits.
-    """
+    """Parse `100000` and `1e5` alike; a whole number of 64 bits."""
     try:
         number = float(text) if not text.strip().lstrip("+-").isdecimal() else int(text)
         if number == int(number) and abs(number) < _MOST:
@@ -211,11 +201,7 @@ def whole_number(text: str) -> int:
 
 
 def size_or_auto(text: str) -> int:
-    """Parse a positive whole number, or the word `auto`, which is `AUTO`.
-
-    Raises:
-        argparse.ArgumentTypeError: for anything else.
-    """
+    """Parse a positive whole number, or the word `auto`, which is `AUTO`."""
     if text.strip().lower() == "auto":
         return AUTO
     try:
@@ -228,11 +214,7 @@ def size_or_auto(text: str) -> int:
 
 
 def path_or_word(text: str) -> str:
-    """Parse a path, see `file_names.with_home`, or a word that stands in its place.
-
-    Raises:
-        argparse.ArgumentTypeError: for the home folder of nobody.
-    """
+    """Parse a path, see `with_home`, or a word that stands in its place."""
     try:
         return with_home(text)
     except ValueError as error:
@@ -253,8 +235,6 @@ def flag(
 
     Args:
         default: its type is the flag's.
-        help: what it is and its unit.
-        choices: the words that it takes; None: any.
         is_auto: a size that may be left to the script (`AUTO`).
         is_free: a flag of a network or process that a later run may change: what the trained
             network computes does not depend on it (`utils.files.records`).
@@ -276,10 +256,8 @@ def flag(
 def flags_of(flags_class: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     """The flags of a dataclass: its own, then those of the dataclasses that it stands on.
 
-    A plain field, as in `log_dir: str = "logs/x"`, gives a flag of these another default.
-
-    Raises:
-        ValueError: if none of them has such a flag.
+    A plain field, as in `log_dir: str = "logs/x"`, gives a flag of these another default; if none
+    of them has such a flag it is a ValueError.
     """
     flags: dict[str, dataclasses.Field[Any]] = {}
     for base in flags_class.__mro__:
@@ -326,8 +304,7 @@ class FlagParser(argparse.ArgumentParser):
     def add_flags(self, title: str, flags_class: type[Any]) -> None:
         """Add a group of flags; one that another group has too stays in that group.
 
-        Raises:
-            ValueError: if the two declare it differently: a flag is declared once.
+        A flag is declared once: if the two declare it differently it is a ValueError.
         """
         group = self.add_argument_group(title)
         for field in flags_of(flags_class):
@@ -434,13 +411,8 @@ def defaults(flags_class: type[Any]) -> FlagValues:
 def require_at_least(flags: object, other: int | None = None, /, **smallest: int) -> None:
     """Refuse values that no run could use.
 
-    Args:
-        flags: a dataclass of flags.
-        other: a value that has a meaning of its own, as -1 for all or `AUTO`.
-        smallest: the smallest value of each flag.
-
-    Raises:
-        ValueError: names the flag, its value and the smallest one.
+    `other` is a value that has a meaning of its own, as -1 for all or `AUTO`; `smallest` are the
+    smallest values by flag. A ValueError names flag, value and bound.
     """
     for name, bound in smallest.items():
         value = getattr(flags, name)

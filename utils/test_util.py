@@ -29,8 +29,7 @@ class TestLoop(ABC):
         model: the network, in the precision that it computes in.
         data: iterable of `(batch, batch_kwargs)`, this rank's share.
         logger: where to report; silent if None.
-        num_items: items of this rank, for the progress bar; None if unknown.
-        is_shown: False for no progress bar.
+        num_items: items of this rank, where they are known.
 
     Attributes:
         stopwatch: seconds of this rank's passes through the network.

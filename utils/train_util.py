@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +27,9 @@ from utils.files.lock import sole_writer
 from utils.files.records import Identity
 from utils.files.storage import make_folder
 from utils.flags.training import TrainFlags
+from utils.fp16_util import MIN_LG_LOSS_SCALE
 from utils.logger import RunLogger
-from utils.loops import report as train_report
+from utils.loops.checkpoint import CheckpointStore, model_file_name
 from utils.loops.data import (
     Pair,
     ResumableData,
@@ -42,7 +44,7 @@ from utils.loops.networks import compiled_for
 from utils.loops.state import TrainState
 from utils.process.errors import CheckpointError
 from utils.process.progress import Progress
-from utils.process.stop import StopFlag, stop_line
+from utils.process.stop import StopFlag, go_on_with, stop_line
 from utils.seeds import stable_seed
 
 _LOG_INTERVALS_BETWEEN_IMAGES = 100
@@ -89,7 +91,7 @@ class TrainLoop(ABC):
         self.load_extra_state(stored)
         if self.flags.resume_checkpoint:
             self.logger.forget_after(self.step)
-        train_report.say_start(self.model, self.flags, self.step, stored, self.logger.info)
+        self._say_start(stored)
         self.wrapped_model: torch.nn.Module = self._wrap()
         if self.flags.debug_mode:
             report_cost(self.model, self.device, self.logger.info)
@@ -154,8 +156,7 @@ class TrainLoop(ABC):
                 if dist_util.any_rank(bool(stop.reason)):
                     self.save()
                     reason = stop.reason or "on another process"
-                    remedy = train_report.how_to_go_on(self.flags)
-                    self.logger.info(stop_line(reason, remedy, f"at step {self.step}"))
+                    self.logger.info(stop_line(reason, self._remedy, f"at step {self.step}"))
                     return False
             self.save()
         return True
@@ -214,6 +215,39 @@ class TrainLoop(ABC):
 
     # ---- reporting
 
+    @property
+    def _global_batch(self) -> int:
+        """Items of one step, over all processes."""
+        return self.flags.batch_size * dist_util.get_world_size()
+
+    @property
+    def _remedy(self) -> str:
+        """What to do after a stop."""
+        if not self.flags.model_save_dir:
+            return "nothing was saved, for --model_save_dir is empty: another run starts afresh"
+        return go_on_with(f"--resume_checkpoint auto --model_save_dir {self.flags.model_save_dir}")
+
+    def _say_start(self, stored: JsonObject) -> None:
+        """Say what of the flags the network cannot have, and how large the global batch is.
+
+        A checkpoint (its state is `stored`) of an earlier version tells its batch by its position.
+        """
+        for line in getattr(self.model, "notices", list)():
+            self.logger.info(line)
+        batch, size = self._global_batch, self.flags.batch_size
+        world_size = dist_util.get_world_size()
+        if world_size > 1:
+            self.logger.info(f"global batch {batch} = {size} x {world_size} processes")
+        before, position = stored.get("global_batch"), stored.get("position")
+        if before is None and isinstance(position, int) and self.step and not position % self.step:
+            before = position // self.step
+        if isinstance(before, int) and before != batch:
+            self.logger.info(
+                f"notice: the global batch is {batch} (--batch_size {size}, which is per process, "
+                f"x {world_size}); in the run that is resumed it was {before}: from here on a step "
+                "takes another number of items"
+            )
+
     def _progress(self) -> Progress:
         total = None if self.flags.is_endless else self.flags.last_step
         is_shown = dist_util.is_main()
@@ -239,16 +273,37 @@ class TrainLoop(ABC):
             shown.append("lg_loss_scale")
         text = " | ".join(f"{key} {values[key]:.4g}" for key in shown)
         self.logger.info(f"step {self.step} | {text}{self._time_left(rate)}")
-        train_report.refuse_divergence(
-            self.flags, self.step, values["skipped_in_row"], self.mp_trainer
-        )
+        self._refuse_divergence(values["skipped_in_row"])
 
     def _time_left(self, samples_per_second: float) -> str:
         if self.flags.is_endless:
             return ""
         steps = self.flags.last_step - self.step
-        seconds = steps * train_report.global_batch(self.flags) / samples_per_second
+        seconds = steps * self._global_batch / samples_per_second
         return f" | {seconds / 60:.1f} min left"
+
+    def _refuse_divergence(self, skipped_in_row: float) -> None:
+        """Raise CheckpointError where gradients stay useless; it names the last checkpoint."""
+        trainer, problem = self.mp_trainer, ""
+        lg_loss_scale = float(trainer.lg_loss_scale)
+        if trainer.has_loss_scale and lg_loss_scale <= MIN_LG_LOSS_SCALE:
+            problem = (
+                f"the loss scale fell to 2^{lg_loss_scale:.0f} and fp16 still overflows; lower "
+                "--lr or use --use_bf16 True"
+            )
+        if not trainer.has_loss_scale and skipped_in_row >= self.flags.max_bad_steps:
+            problem = (
+                f"{skipped_in_row:.0f} gradients in a row were not finite; lower --lr or look at "
+                "the data"
+            )
+        if not problem:
+            return
+        folder, last = self.flags.model_save_dir, "No checkpoint was saved"
+        there = CheckpointStore(folder, warn=lambda line: None).steps() if folder else []
+        saved = [step for step in there if step <= self.step]
+        if saved:
+            last = f"The last checkpoint is {os.path.join(folder, model_file_name(saved[0]))}"
+        raise CheckpointError(f"step {self.step}: {problem}. {last}")
 
     def _dry_run(self) -> bool:
         batch, label = next(self._batches())
@@ -294,7 +349,7 @@ class TrainLoop(ABC):
         error = None
         if dist_util.is_main():
             try:
-                state = {**train_report.batch_state(self.flags), **self.extra_state()}
+                state = {"global_batch": self._global_batch, **self.extra_state()}
                 self.state.save(self.flags.model_save_dir, state)
             except OSError as caught:
                 error = caught

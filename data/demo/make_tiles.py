@@ -104,11 +104,7 @@ TEST_PHOTOGRAPHS = (
 
 
 def check_packages() -> None:
-    """Say in one message which of the packages with the photographs are missing.
-
-    Raises:
-        ImportError: if one is not installed; the message holds the command that installs it.
-    """
+    """Say in one ImportError which packages with photographs are missing, and how to get them."""
     missing = [
         pip_name
         for import_name, pip_name in PIP_NAMES.items()
@@ -123,13 +119,10 @@ def check_packages() -> None:
 
 
 def load_photograph(photograph: Photograph) -> Image.Image:
-    """Read one photograph from its wheel, without importing the package and without a network.
+    """Read one photograph from its wheel, with no import and no network; ValueError for another.
 
     Returns:
         RGB image, shrunk by the photograph's `shrink`.
-
-    Raises:
-        ValueError: if the installed package lacks the file or holds another picture.
     """
     spec = importlib.util.find_spec(photograph.package)
     assert spec is not None and spec.origin is not None, "check_packages() comes first"
@@ -161,11 +154,7 @@ def grid_corners(width: int, height: int) -> tuple[tuple[int, int], ...]:
 
 
 def check_corners(photograph: Photograph, width: int, height: int) -> None:
-    """Refuse corners chosen by hand whose tiles overlap or leave the photograph.
-
-    Raises:
-        ValueError: names the corners at fault.
-    """
+    """Refuse (ValueError) corners chosen by hand whose tiles overlap or leave the photograph."""
     for index, (left, top) in enumerate(photograph.corners):
         if not (0 <= left <= width - TILE_SIZE and 0 <= top <= height - TILE_SIZE):
             raise ValueError(
@@ -180,28 +169,14 @@ def check_corners(photograph: Photograph, width: int, height: int) -> None:
                 )
 
 
-def is_flat(tile: Image.Image) -> bool:
-    """Whether the luminance of `tile` (RGB) varies too little to be worth keeping."""
-    return ImageStat.Stat(tile.convert("L")).stddev[0] < MIN_LUMINANCE_STD
-
-
-def encode_jpeg(tile: Image.Image) -> bytes:
-    """JPEG file of `tile` (RGB) with full colour resolution and no metadata."""
-    buffer = io.BytesIO()
-    tile.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
-    return buffer.getvalue()
-
-
 def cut_photograph(photograph: Photograph) -> dict[str, bytes]:
     """Cut one photograph into tiles of `TILE_SIZE` pixels that do not overlap.
 
-    The number in a name counts the places, so a flat tile that is left out leaves a gap.
+    The number in a name counts the places, so a flat tile that is left out leaves a gap; ValueError
+    for one that was chosen by hand.
 
     Returns:
         File name, as `chelsea_004.JPEG`, to the content of the file.
-
-    Raises:
-        ValueError: if a tile chosen by hand is flat, or misplaced.
     """
     image = load_photograph(photograph)
     check_corners(photograph, image.width, image.height)
@@ -209,19 +184,17 @@ def cut_photograph(photograph: Photograph) -> dict[str, bytes]:
     corners = photograph.corners or grid_corners(image.width, image.height)
     for index, (left, top) in enumerate(corners):
         tile = image.crop((left, top, left + TILE_SIZE, top + TILE_SIZE))
-        if not is_flat(tile):
-            tiles[f"{photograph.name}_{index:03d}.JPEG"] = encode_jpeg(tile)
+        if ImageStat.Stat(tile.convert("L")).stddev[0] >= MIN_LUMINANCE_STD:
+            buffer = io.BytesIO()
+            tile.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+            tiles[f"{photograph.name}_{index:03d}.JPEG"] = buffer.getvalue()
         elif photograph.corners:
             raise ValueError(f"{photograph.name}: the tile at {(left, top)} is flat; move it")
     return tiles
 
 
 def check_sizes(tiles: dict[str, bytes]) -> None:
-    """Keep the repository small.
-
-    Raises:
-        ValueError: if one file, or all files together, exceed the limits above.
-    """
+    """Refuse (ValueError) files that would not keep the repository small."""
     for name, content in tiles.items():
         if len(content) > MAX_TILE_BYTES:
             raise ValueError(
@@ -235,11 +208,7 @@ def check_sizes(tiles: dict[str, bytes]) -> None:
 
 
 def write_tiles(folder: Path, tiles: dict[str, bytes]) -> None:
-    """Write the tiles of one split and open each again.
-
-    Raises:
-        ValueError: if `folder` holds tiles that are no longer made, which would be trained on.
-    """
+    """Write the tiles of one split and open each again; ValueError for tiles of an earlier cut."""
     folder.mkdir(parents=True, exist_ok=True)
     stale = sorted({path.name for path in folder.glob("*.JPEG")} - set(tiles))
     if stale:

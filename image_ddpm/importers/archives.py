@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
-from image_ddpm.importers.items import MAX_IMAGE_BYTES, Skip
+from utils.files.storage import problem_with_name
 from utils.process.errors import DataError
-from utils.untrusted.pickles import problem_with_name
 
+Skip = Callable[[str], None]
+MAX_IMAGE_BYTES = 1 << 26
 MAX_MEMBERS = 20_000_000
 # of one member with its long names; the standard library's parser is quadratic in it
 MAX_HEADER_BYTES = 1 << 14
@@ -57,7 +58,7 @@ class Member:
                 f"{self.where}: {self.size} bytes are more than {MAX_IMAGE_BYTES}, too many for "
                 "what it should be; get the archive again from its maker"
             )
-        with _damage_told(self.where):
+        with _naming_damage(self.where):
             with self.open() as file:
                 data = file.read()
             if len(data) != self.size:
@@ -172,7 +173,7 @@ def tar_members(path: str, skip: Skip) -> Iterator[Member]:
             with gzip.GzipFile(fileobj=raw) as unpacked:
                 file = _ForwardFile(unpacked, raw)  # type: ignore[arg-type]
                 yield from _walk(file, path, skip)
-                with _damage_told(path):
+                with _naming_damage(path):
                     file.drain()
     except FileNotFoundError:
         raise DataError(f"{path} is missing; see --archive") from None
@@ -186,11 +187,11 @@ def inner_members(member: Member, skip: Skip) -> Iterator[Member]:
 def _walk(file: _ForwardFile, where: str, skip: Skip) -> Iterator[Member]:
     last = where
     file.allow(MAX_HEADER_BYTES)
-    with _damage_told(where):
+    with _naming_damage(where):
         tar = tarfile.TarFile(fileobj=file, tarinfo=_StrictInfo)  # type: ignore[arg-type]
     for _ in range(MAX_MEMBERS):
         file.allow(MAX_HEADER_BYTES)
-        with _damage_told(f"{last}, or behind it"):
+        with _naming_damage(f"{last}, or behind it"):
             info = tar.next()
         if info is None:
             return
@@ -225,7 +226,7 @@ def _open_member(tar: tarfile.TarFile, info: tarfile.TarInfo, file: _ForwardFile
 
 
 @contextlib.contextmanager
-def _damage_told(where: str) -> Iterator[None]:
+def _naming_damage(where: str) -> Iterator[None]:
     try:
         yield
     except DataError:

@@ -37,6 +37,7 @@ class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
     dry_run: bool = flag(False, "read, check and count, write nothing")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.source == DIGITS and self.archive:
             raise ValueError(f"--archive {self.archive}: the digits need none; leave it out")
         if self.source != DIGITS and not self.archive:

@@ -1,4 +1,4 @@
-"""The readers: CIFAR-10, ImageNet and LSUN as people have them.
+"""The readers: digits, CIFAR-10, ImageNet and LSUN as people have them, image by image.
 
 CIFAR-10 in its python version is pickles of Python 2, read without running anything in them. Each
 of `data_batch_1` to `data_batch_5` and `test_batch` is a dict with `data`, uint8 (N, 3072): the
@@ -20,33 +20,33 @@ import contextlib
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from image_ddpm.importers.archives import Member, inner_members, tar_members
-from image_ddpm.importers.items import (
+from image_ddpm.importers.archives import (
     MAX_IMAGE_BYTES,
-    TEST,
-    TRAIN,
-    ClassNamer,
-    ImageSource,
-    Item,
+    Member,
     Skip,
-    class_label,
+    inner_members,
+    tar_members,
 )
 from utils.files.atomic import open_binary, read_up_to
+from utils.files.storage import problem_with_name
 from utils.flags.groups import ERROR, SKIP
+from utils.images.digits import load_digit_images
 from utils.images.files import IMAGE_EXTENSIONS
-from utils.images.folder import is_hidden, list_files
+from utils.images.folder import class_in_folder, class_in_name, is_hidden, list_files
 from utils.process.errors import DataError
-from utils.process.stop import leave_stopping_to_parent
+from utils.process.stop import leave_signals_to_parent
 from utils.untrusted.pickles import loads_pickle
 
+TRAIN, TEST = "train", "test"
 SIDE = 32
 MAX_PER_BATCH = 10_000
 _META = "batches.meta"
@@ -56,11 +56,106 @@ _BATCHES = {f"data_batch_{k + 1}": (TRAIN, k * MAX_PER_BATCH) for k in range(5)}
 _BATCHES["test_batch"] = (TEST, 0)
 _CIFAR_REMEDY = "get cifar-10-python.tar.gz again"
 _TAR = ".tar"
+# ImageNet's files name their class: such a name counts more than the folder around it
+_WORDNET_NAME = re.compile(r"(n\d{8})_.+")
 _LSUN_FILE = "data.mdb"
 _SPLIT = re.compile(r"(?P<category>.+?)(?:_(?P<split>train|val|test))?(?:_lmdb)?")
 _SECONDS_TO_END = 10.0
 _IMAGE, _ENTRIES, _BAD = b"i", b"n", b"e"
 _LSUN_REMEDY = "Unpack the category's zip file again, or get it again"
+Content: TypeAlias = "bytes | NDArray[Any]"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image on its way into the folder."""
+
+    folder: str
+    """Below the output folder; empty: the output folder itself."""
+    label: str
+    """Without underscores: what a trainer reads off the file name."""
+    stem: str
+    """Name of the file without its extension; begins with ``<label>_``."""
+    suffix: str
+    """Extension of bytes that are stored as they are; empty: by their format."""
+    where: str
+    """For messages: the archive and the member."""
+    load: Callable[[], Content]
+    """Bytes of an image file, or uint8 (H, W, 3) or (H, W). Called at most once, and before the
+    next item is asked for: archives are read in their order."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """All images of a source, and how many they are if that is known."""
+
+    items: Iterable[Item]
+    total: int | None
+
+
+@dataclass
+class ClassNamer:
+    """Label and stem of images that are sorted into named classes.
+
+    `classes` maps a label to the class it stands for; two classes of one label are refused.
+    """
+
+    classes: dict[str, str] = field(default_factory=dict)
+
+    def name(self, path: str, class_name: str = "") -> tuple[str, str]:
+        """(label, stem) of a file; `path` is relative, with `/` between folders.
+
+        A file named like `n01440764_10026` shows its class itself. Else it is `class_name`, that of
+        all files of the archive, or the folder that holds the file, or, in no folder, the name up
+        to the first underscore. Underscores of a class become hyphens in its label, which ends at
+        the first underscore.
+
+        Raises:
+            DataError: no class to be seen, or one that cannot be told from another.
+        """
+        stem = os.path.splitext(os.path.basename(path))[0]
+        match = _WORDNET_NAME.fullmatch(stem)
+        if match:
+            class_name = match[1]
+        class_name = class_name or class_in_folder(path) or class_in_name(path)
+        if not class_name:
+            raise DataError(
+                f"{path} shows no class: name files class_number.JPEG or put them into class "
+                "folders"
+            )
+        label = class_name.replace("_", "-")
+        if self.classes.setdefault(label, class_name) != class_name:
+            raise DataError(
+                f"classes {class_name!r} and {self.classes[label]!r} would have one label, "
+                f"{label!r}: rename one of them"
+            )
+        rest = stem.removeprefix(f"{class_name}_")
+        return label, f"{label}_{rest}"
+
+
+def class_label(name: object, where: str) -> str:
+    """The label of a class name in a data set's file; DataError if it cannot start a file name."""
+    problem = problem_with_name(name)
+    if problem is None and isinstance(name, str) and "/" not in name and name[0] != ".":
+        return name.replace("_", "-")
+    raise DataError(f"{where}: class name {ascii(name)[:80]} is no part of a file name")
+
+
+def read_digits(side: int) -> ImageSource:
+    """1437 training and 360 test images (side, side), numbered from 1 as the library has them.
+
+    Raises:
+        DataError: if scikit-learn is not installed.
+    """
+    digits = load_digit_images(side)
+
+    def items() -> Iterator[Item]:
+        for folder, places in ((TRAIN, digits.training), (TEST, digits.test)):
+            for i in sorted(places.tolist()):
+                label, image = str(digits.labels[i]), digits.images[i]
+                yield Item(folder, label, f"{label}_{i + 1:04d}", "", f"digit {i + 1}", image.copy)
+
+    return ImageSource(items(), len(digits.images))
 
 
 def read_cifar10(archive: str, skip: Skip) -> ImageSource:
@@ -344,7 +439,7 @@ def _serve(folder: str, sender: Connection) -> None:
     """Run in a process of its own: sends the number of entries, then every value."""
     import lmdb
 
-    leave_stopping_to_parent()
+    leave_signals_to_parent()
     with contextlib.suppress(BrokenPipeError):
         try:
             with lmdb.open(folder, readonly=True, lock=False, readahead=False) as env:

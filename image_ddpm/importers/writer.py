@@ -16,8 +16,17 @@ import numpy as np
 from PIL import Image
 
 from image_ddpm.importers.flags import CIFAR10, IMAGENET, LSUN, ImportFlags
-from image_ddpm.importers.items import TEST, TRAIN, Content, ImageSource, Item, read_digits
-from image_ddpm.importers.sources import read_cifar10, read_imagenet, read_lsun
+from image_ddpm.importers.sources import (
+    TEST,
+    TRAIN,
+    Content,
+    ImageSource,
+    Item,
+    read_cifar10,
+    read_digits,
+    read_imagenet,
+    read_lsun,
+)
 from utils.files.atomic import (
     remove_stale_temp_files,
     write_bytes_atomic,
@@ -25,14 +34,24 @@ from utils.files.atomic import (
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
-from utils.images.decode import BadImageError, ImageFacts, decode_image, image_format, naming
-from utils.images.files import IMAGE_EXTENSIONS, center_crop_arr, open_image, safe_join, write_png
-from utils.images.notes import (
+from utils.images.dataset import (
     LEFT_OUT,
     ImageNotes,
     note_of,
     note_of_left_out,
     small_image_error,
+)
+from utils.images.files import (
+    IMAGE_EXTENSIONS,
+    BadImageError,
+    ImageFacts,
+    center_crop_arr,
+    decode_image,
+    image_format,
+    naming,
+    open_image,
+    safe_join,
+    write_png,
 )
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
@@ -58,7 +77,8 @@ def import_images(flags: ImportFlags, log: Callable[[str], None]) -> None:
 
     Raises:
         StopRequested: if a signal came.
-        DataError: names the archive or the folder, what is wrong with it, and the remedy.
+        DataError: a folder of other images, a damaged one (unless they are skipped), two of one
+            name, none at all, or what the source raises.
     """
     num_skipped = 0
 
@@ -85,11 +105,7 @@ def import_images(flags: ImportFlags, log: Callable[[str], None]) -> None:
 
 
 class ImageWriter:
-    """Stores the images of one source; a dry run checks and counts only.
-
-    Raises:
-        DataError: the output folder holds images of another source or size.
-    """
+    """Stores the images of one source; a dry run checks and counts only."""
 
     def __init__(self, flags: ImportFlags, log: Callable[[str], None]) -> None:
         self._flags, self._log = flags, log
@@ -102,13 +118,7 @@ class ImageWriter:
             _claim_folder(flags)
 
     def write(self, source: ImageSource) -> None:
-        """Store all images that are not there yet.
-
-        Raises:
-            StopRequested: if a signal came.
-            DataError: a damaged image (unless they are skipped), two images of one name, no image
-                at all, or what the source raises.
-        """
+        """Store all images that are not there yet; errors as `import_images`."""
         with (
             ThreadPoolExecutor(chosen_threads(self._flags.num_threads)) as pool,
             working(source.total, "images", "image") as job,
@@ -271,11 +281,7 @@ def _image_files(folder: str) -> list[str]:
 
 
 def _is_same_image(path: str, content: Content, where: str) -> bool:
-    """Whether a file and a stored form show the same, but for what versions of codecs do.
-
-    Raises:
-        BadImageError: one of them is damaged.
-    """
+    """Whether a file and a stored form show the same, but for what versions of codecs do."""
     if isinstance(content, bytes):
         image = decode_image(content, where, _REMEDY).image
     else:

@@ -1,7 +1,4 @@
-"""Distances between two sets of feature vectors; mathematics on float64 arrays only.
-
-Knows neither images nor files; `features` makes the vectors.
-"""
+"""Distances between two sets of feature vectors; mathematics on float64 arrays only."""
 
 from __future__ import annotations
 

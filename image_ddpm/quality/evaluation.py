@@ -1,7 +1,4 @@
-"""The comparison from end to end: two inputs, their features, the figures, `results.json`.
-
-Distances are those of `distances` and `utils.metrics`, features those of `features`.
-"""
+"""The comparison from end to end: two inputs, their features, the figures, `results.json`."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ from utils import dist_util
 from utils.files.atomic import write_json_atomic
 from utils.logger import RunLogger
 from utils.loops.networks import usable_precision
-from utils.metrics import MIN_SSIM_SIDE, psnr, ssim
+from utils.metrics import MIN_SSIM_SIDE, psnr, ssim, standard_error
 from utils.process.errors import DataError
 from utils.process.stop import ANEW, StopFlag
 from utils.runs.job import Job, working
@@ -76,12 +73,9 @@ def evaluate(
 
     Raises:
         StopRequested: if a signal came; nothing is kept.
-        ValueError: flags that do not go with these inputs.
-        DataError: about an input; names it.
-        CheckpointError: about the network.
+        ValueError, DataError, CheckpointError: about flags, inputs, the network.
     """
-    stop = StopFlag()
-    with stop.listening():
+    with StopFlag().listening() as stop:
         results = _Comparison(flags, classifier, image, stop, logger).results()
     if results is None:
         return
@@ -356,9 +350,9 @@ class _Comparison:
             "count": len(decibels),
             "num_identical": len(decibels) - len(finite),
             "psnr": float(np.mean(finite)) if finite else None,
-            "psnr_standard_error": _standard_error(finite),
+            "psnr_standard_error": standard_error(finite),
             "ssim": float(np.mean(similarities)),
-            "ssim_standard_error": _standard_error(similarities),
+            "ssim_standard_error": standard_error(similarities),
         }
 
 
@@ -384,10 +378,3 @@ def _subset_size(flags: EvalFlags, inputs: Sequence[Input]) -> int | None:
     if smaller < LEAST_FOR_KERNEL:
         return None
     return flags.subset_size or max(2, min(MAX_SUBSET_SIZE, smaller // 2))
-
-
-def _standard_error(values: list[float]) -> float | None:
-    """Of the mean of independent values: standard deviation / √n; None below two of them."""
-    if len(values) < 2:
-        return None
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values))

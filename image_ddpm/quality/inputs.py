@@ -22,16 +22,14 @@ from image_ddpm.quality.distances import (
     merge_statistics,
 )
 from utils.files.atomic import atomic_write
-from utils.files.storage import is_folder, make_folder
+from utils.files.storage import is_folder, make_folder, problem_with_letters
 from utils.flags.groups import OrientationFlags
-from utils.images.decode import BadImageError
-from utils.images.files import image_facts, read_image, with_extension
+from utils.images.dataset import ImageNotes, note_of
+from utils.images.files import BadImageError, image_facts, read_image, with_extension
 from utils.images.folder import scan
-from utils.images.notes import ImageNotes, note_of
 from utils.process.errors import DataError
 from utils.seeds import stable_seed
 from utils.untrusted.arrays import read_npz
-from utils.untrusted.pickles import problem_with_letters
 
 Picture = NDArray[np.uint8]
 Log = Callable[[str], None]
@@ -114,19 +112,6 @@ def folder_set(
     return ImageSet(flag, path, names, None, chosen, apply_orientation)
 
 
-def array_set(
-    flag: str, path: str, array: NDArray[np.generic], num_images: int, seed: int
-) -> ImageSet:
-    """The images of an array; DataError unless it is uint8, (N, H, W, 3 or 1), and not empty."""
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or not array.size:
-        raise DataError(
-            f"{flag} {path}: arr_0 is {array.dtype} {array.shape}; samples are uint8 (N, H, W, 3) "
-            "or (N, H, W, 1) grey levels, features are float (N, D)"
-        )
-    images = array.view(np.uint8)
-    return ImageSet(flag, path, None, images, choose(len(images), num_images, seed))
-
-
 def choose(num_items: int, num_chosen: int, seed: int) -> NDArray[np.int64]:
     """Ascending indices of `num_chosen` (0: all) items; a function of both numbers and the seed.
 
@@ -204,19 +189,26 @@ def read_input(
         return folder_set(flag, path, num_images, seed, **reading)
     if not os.path.exists(path):
         raise DataError(f"{flag} {path} is missing: give a folder of images or an .npz file")
-    arrays = read_npz(path, f"{flag} {path}", ARRAYS)
+    where = f"{flag} {path}"
+    arrays = read_npz(path, where, ARRAYS)
     if any(key in arrays for key in _STATISTICS):
-        return _stored_statistics(flag, path, arrays)
+        statistics, features = _stored_statistics(where, arrays)
+        return FeatureSet(flag, path, statistics, features, _name_in(where, arrays))
     if "arr_0" not in arrays:
         raise DataError(
-            f"{flag} {path} holds neither arr_0 (images or features) nor mean, covariance and count"
+            f"{where} holds neither arr_0 (images or features) nor mean, covariance and count"
         )
     array = arrays["arr_0"]
-    if not np.issubdtype(array.dtype, np.floating):
-        return array_set(flag, path, array, num_images, seed)
-    _require_features(flag, path, "arr_0", array)
-    chosen = array[choose(len(array), num_images, seed)]
-    return FeatureSet(flag, path, statistics_of(chosen), chosen, _name_in(flag, path, arrays))
+    if np.issubdtype(array.dtype, np.floating):
+        _require_features(where, "arr_0", array)
+        chosen = array[choose(len(array), num_images, seed)]
+        return FeatureSet(flag, path, statistics_of(chosen), chosen, _name_in(where, arrays))
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or not array.size:
+        raise DataError(
+            f"{where}: arr_0 is {array.dtype} {array.shape}; samples are uint8 (N, H, W, 3) "
+            "or (N, H, W, 1) grey levels, features are float (N, D)"
+        )
+    return ImageSet(flag, path, None, array, choose(len(array), num_images, seed))
 
 
 def statistics_of(features: NDArray[Any]) -> FeatureStatistics:
@@ -243,8 +235,9 @@ def save_features(path: str, found: FeatureSet) -> None:
         )
 
 
-def _stored_statistics(flag: str, path: str, arrays: dict[str, NDArray[Any]]) -> FeatureSet:
-    where = f"{flag} {path}"
+def _stored_statistics(
+    where: str, arrays: dict[str, NDArray[Any]]
+) -> tuple[FeatureStatistics, NDArray[Any] | None]:
     missing = [key for key in _STATISTICS if key not in arrays]
     if missing:
         raise DataError(f"{where} holds no {' and no '.join(missing)}; statistics need all three")
@@ -264,21 +257,21 @@ def _stored_statistics(flag: str, path: str, arrays: dict[str, NDArray[Any]]) ->
     statistics = FeatureStatistics(mean, covariance, int(count))
     features = arrays.get("features")
     if features is not None:
-        _require_features(flag, path, "features", features)
+        _require_features(where, "features", features)
         _require_agreement(where, statistics, features)
-    return FeatureSet(flag, path, statistics, features, _name_in(flag, path, arrays))
+    return statistics, features
 
 
-def _require_features(flag: str, path: str, key: str, array: NDArray[Any]) -> None:
+def _require_features(where: str, key: str, array: NDArray[Any]) -> None:
     is_float = np.issubdtype(array.dtype, np.floating)
     if not is_float or array.ndim != 2 or len(array) < 2 or not array.shape[1]:
         raise DataError(
-            f"{flag} {path}: {key} is {array.dtype} {array.shape}; features are float (N, D) of 2 "
+            f"{where}: {key} is {array.dtype} {array.shape}; features are float (N, D) of 2 "
             "or more images, samples uint8 (N, H, W, 3)"
         )
     if not (np.abs(array) < _LARGEST).all():
         raise DataError(
-            f"{flag} {path}: {key} holds values that are not finite, or beyond {_LARGEST:g}; "
+            f"{where}: {key} holds values that are not finite, or beyond {_LARGEST:g}; "
             "compute it again"
         )
 
@@ -297,8 +290,8 @@ def _require_agreement(where: str, said: FeatureStatistics, features: NDArray[An
         raise DataError(f"{where}: its statistics are not those of its features; make it again")
 
 
-def _name_in(flag: str, path: str, arrays: dict[str, NDArray[Any]]) -> str:
+def _name_in(where: str, arrays: dict[str, NDArray[Any]]) -> str:
     name = arrays.get("features_name", np.array(""))
     if name.shape != () or name.dtype.kind != "U" or len(str(name)) > 200:
-        raise DataError(f"{flag} {path}: features_name must be one short text; leave it out")
+        raise DataError(f"{where}: features_name must be one short text; leave it out")
     return str(name)

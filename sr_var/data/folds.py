@@ -29,12 +29,9 @@ from utils.seeds import stable_seed
 
 @dataclass(frozen=True)
 class CrossFit:
-    """A division of images into folds by their names.
+    """A division of images into folds, each name for itself or all of a class together (`by`).
 
-    Attributes:
-        num_folds: K.
-        by: `image`: each name for itself; `class`: all images of a class together.
-        left_out: the fold that a mean net does not see; None for a run that uses all nets.
+    `left_out` is the fold that a mean net does not see; None for a run that uses all nets.
     """
 
     num_folds: int
@@ -85,9 +82,6 @@ class CrossFit:
 
         `state` is stored with its checkpoint; of one of another tool, which has none, nothing can
         be known.
-
-        Raises:
-            CheckpointError: names what the net left out, and what to train.
         """
         wanted = dataclasses.replace(self, left_out=fold).record()
         if state and state.get("cross_fit") != wanted:
@@ -101,11 +95,9 @@ class CrossFit:
 
 
 class FoldedInput(NamedTuple):
-    """A batch whose images are to meet the net of their fold.
+    """A batch for the nets of its images' folds.
 
-    Attributes:
-        low_res: (N, 3, h, w) in [-1, 1].
-        fold: (N,) integers in [0, K).
+    Low-res images (N, 3, h, w) in [-1, 1]; folds (N,), integers in [0, K).
     """
 
     low_res: Tensor
@@ -124,12 +116,8 @@ class FoldedMean(nn.Module):
     ) -> Tensor:
         """The mean by the net of each image's fold; for images without a fold, the nets' average.
 
+        Images and folds are as in `FoldedInput`, `size` is that of the mean (None: of the images).
         Waits for the device once a net: how many images a net gets is a shape.
-
-        Args:
-            low_res: (N, 3, h, w) in [-1, 1].
-            size: of the mean; None: that of `low_res`.
-            fold: (N,) integers in [0, K), or None.
         """
         size = low_res.shape[2:] if size is None else size
         if fold is None:

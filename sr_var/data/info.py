@@ -19,10 +19,10 @@ from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import write_through
 from utils.files.storage import make_folder
 from utils.flags.groups import AUTO, ERROR, FOLDER
-from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import read_image, resolve_image_path
+from utils.images.cache import file_stamps
+from utils.images.dataset import say_sizes, without_small
+from utils.images.files import BadImageError, ImageFacts, read_image, resolve_image_path
 from utils.images.folder import class_of, other_reading, scan
-from utils.images.notes import file_stamps, say_sizes, without_small
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working
@@ -42,11 +42,8 @@ def write_split(
 ) -> None:
     """Write the dicts, `parts` by file name, into `--output_dir`.
 
-    Files of another split, which may be replaced with `overwrite`, go before the first one is
-    written, so that a kill leaves no two splits beside each other.
-
-    Raises:
-        DataError: if another split is there and may not be replaced; says how they differ.
+    Files of another split, a DataError without `overwrite`, go before the first one is written, so
+    that a kill leaves no two splits beside each other.
     """
     there = [file for file in parts if os.path.lexists(os.path.join(folder, file))]
     changes = _changes(folder, there, parts)
@@ -112,10 +109,8 @@ def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[
     """(training names, test names).
 
     Test images are those below `test_folder`, or `num_test_per_class` of each class, drawn from
-    (seed, class) so that more images in one class do not change the choice in another.
-
-    Raises:
-        DataError: if nothing would be left to train or to test on.
+    (seed, class) so that more images in one class do not change the choice in another. Nothing
+    left to train or to test on is a DataError.
     """
     if flags.test_folder:
         prefix = flags.test_folder.strip("/") + "/"

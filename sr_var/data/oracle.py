@@ -26,10 +26,9 @@ from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, difference, samp
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, block_means, save_truth
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
-from utils.images.decode import BadImageError
-from utils.images.files import open_image, resolve_image_path, safe_join, write_png
+from utils.images.dataset import note_changes
+from utils.images.files import BadImageError, open_image, resolve_image_path, safe_join, write_png
 from utils.images.folder import class_of, scan
-from utils.images.notes import note_changes
 from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.machine.threads import chosen_threads
 from utils.metrics import HALF_RANGE_255
@@ -73,11 +72,7 @@ def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> l
 
 
 def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[list[str], list[str]]:
-    """(training, test) photographs of `data_dir`.
-
-    Raises:
-        DataError: if one of the two would be empty.
-    """
+    """(training, test) photographs of `data_dir`; a DataError if one of the two would be empty."""
     photos = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
     if flags.test_folder:
         prefix = flags.test_folder.strip("/") + "/"
@@ -96,11 +91,8 @@ def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[li
 def cut_low_res(crop: OracleCrop, flags: OracleDataFlags) -> Uint8Array:
     """The low-res image, (h, h, 3): a piece of the photograph at half its contrast.
 
-    Rounded to grey levels, so that the picture of it is exactly the image the law is given.
-
-    Raises:
-        BadImageError: if the photograph is damaged.
-        DataError: if it is smaller than the piece.
+    Rounded to grey levels, so that the picture of it is exactly the image the law is given. A
+    photograph that is smaller than the piece is a DataError, a damaged one a BadImageError.
     """
     path = resolve_image_path(flags.data_dir, crop.photo)
     photo = np.asarray(open_image(path, apply_orientation=flags.apply_orientation))

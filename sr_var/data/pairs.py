@@ -88,7 +88,7 @@ def rank_batches(
     return [batch for batch in batches if not wanted.isdisjoint(batch)]
 
 
-def test_batches(
+def crop_batches(
     batches: Sequence[Sequence[Entry]], flags: DataFlags, large_size: int
 ) -> Iterator[CropBatch]:
     """The images of these batches, in order.
@@ -108,9 +108,6 @@ def test_batches(
             yield batch
     if skipped:
         print(f"warning: {len(skipped)} damaged images were skipped: {', '.join(skipped)}")
-
-
-test_batches.__test__ = False  # type: ignore[attr-defined]  # no test case
 
 
 def _whole(items: list[CropItem | None]) -> CropBatch | None:

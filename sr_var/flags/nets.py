@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 
-from ddpm.flags import Preset, make_preset, settle_preset
-from sr_var.flags.scripts import SUBPIXEL, MeanModelFlags, TestFlags
+from ddpm.flags import Preset, apply_preset, make_preset
+from sr_var.flags.scripts import NET_LOG, SUBPIXEL, MeanModelFlags, TestFlags
 from utils.flags.training import TrainFlags
 from utils.script_util import FlagValues, flag, require_at_least
 
@@ -63,7 +63,7 @@ class ResidualFlags(CrossFitFlags):
 
     loss: str = flag(
         SQUARED_ERROR,
-        "against the squared residual; same minimiser",
+        "what training minimises, of variance and squared residual; same minimiser",
         (SQUARED_ERROR, ITAKURA_SAITO),
     )
     leakage_images: int = flag(
@@ -79,7 +79,11 @@ class ResidualFlags(CrossFitFlags):
 class BaselineModelFlags(MeanModelFlags):
     """One network for several functionals of the conditional law."""
 
-    objective: str = flag(NLL, "what training minimises", (NLL, BETA_NLL, QUANTILE))
+    objective: str = flag(
+        NLL,
+        "what training minimises: normal likelihood, β-weighted, pinball loss",
+        (NLL, BETA_NLL, QUANTILE),
+    )
     last_layer_type: str = flag(
         "softplus", "what keeps the variance positive (nll, beta_nll)", ("softplus", "exp")
     )
@@ -93,12 +97,22 @@ class BaselineModelFlags(MeanModelFlags):
             raise ValueError(
                 "--consistent True is for a mean, which --objective quantile has not: leave it out"
             )
-        parse_levels(self.quantiles)
+        _ = self.levels  # refuses what are none
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The parsed `quantiles`."""
-        return parse_levels(self.quantiles)
+        """The parsed `quantiles`, in (0, 1) and ascending."""
+        text = self.quantiles
+        try:
+            levels = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            levels = ()
+        is_ascending = all(low < high for low, high in pairwise((0.0, *levels, 1.0)))
+        if not levels or not is_ascending:
+            raise ValueError(
+                f"--quantiles {text!r}: give ascending numbers between 0 and 1, as in 0.25,0.5,0.75"
+            )
+        return levels
 
     @property
     def num_outputs(self) -> int:
@@ -110,7 +124,7 @@ class BaselineModelFlags(MeanModelFlags):
 class BaselineTrainFlags(TrainFlags):
     """Training of a baseline."""
 
-    log_dir: str = "logs/sr_baseline/64_256"
+    log_dir: str = flag("logs/sr_baseline/64_256", NET_LOG)
     model_save_dir: str = "checkpoints/sr_baseline/64_256"
 
 
@@ -119,24 +133,12 @@ class BaselineTestFlags(TestFlags):
     """What to test and where to write; the folder is not that of the two nets."""
 
     log_dir: str = "logs/sr_baseline/64_256"
-    output_dir: str = "outputs/sr_var/64_256_baseline"
+    output_dir: str = flag(
+        "outputs/sr_var/64_256_baseline", "folder of the results, one of its own an image"
+    )
     truth: str = flag(
         "none", "exact quantiles to compare with: those of the oracle's images", ("none", "oracle")
     )
-
-
-def parse_levels(text: str) -> tuple[float, ...]:
-    """Ascending levels in (0, 1) from a comma-separated text."""
-    remedy = f"--quantiles {text!r}: give ascending numbers between 0 and 1, as in 0.25,0.5,0.75"
-    try:
-        levels = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(remedy) from None
-    if not all(0.0 < level < 1.0 for level in levels):
-        raise ValueError(remedy)
-    if any(low >= high for low, high in pairwise(levels)):
-        raise ValueError(remedy)
-    return levels
 
 
 CHECKPOINT_DIR = "checkpoints/ddpm_sr"
@@ -211,6 +213,6 @@ class PresetFlags:
     preset: str = flag("", "name of a published model", tuple(PRESETS))
 
 
-def settle_presets(args: argparse.Namespace) -> argparse.Namespace:
+def apply_presets(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with the preset's values for the flags that were not given."""
-    return settle_preset(args, PRESETS, CHECKPOINT_DIR)
+    return apply_preset(args, PRESETS, CHECKPOINT_DIR)

@@ -20,7 +20,6 @@ from utils.flags.groups import (
     ENLARGE,
     FOLDER,
     NAME,
-    AutoBatch,
     Batch,
     Compute,
     CropFlags,
@@ -28,8 +27,6 @@ from utils.flags.groups import (
     Logged,
     OnBadImage,
     OrientationFlags,
-    Output,
-    Overwrite,
     ReadingFlags,
     ScriptFlags,
     Seeded,
@@ -45,23 +42,18 @@ TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
 # what a mean, a variance or a baseline net may be: models.unet, models.subpixel
 UNET, SUBPIXEL = "unet", "subpixel"
 MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
+NET_LOG = "folder of logs.txt, TensorBoard events, args.json and the model flags"
 
 
 @dataclass(frozen=True)
-class LargeSize:
-    """How large the images are."""
+class Sizes:
+    """How large the images are, and how small."""
 
     large_size: int = flag(
         256,
         "side of the high-res image, pixels; the short side of larger photographs is reduced to it "
         "before they are cut",
     )
-
-
-@dataclass(frozen=True)
-class Sizes(LargeSize):
-    """How large the images are, and how small."""
-
     small_size: int = flag(64, "side of the low-res image, pixels")
 
     @property
@@ -138,6 +130,7 @@ class TestDataFlags(DataFlags):
     random_flip: bool = flag(False, "not for tests: must stay False")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.random_crop or self.random_flip:
             raise ValueError("--random_crop and --random_flip are for training; leave them out")
 
@@ -146,7 +139,7 @@ class TestDataFlags(DataFlags):
 class MeanTrainFlags(TrainFlags):
     """Training of the mean net."""
 
-    log_dir: str = "logs/sr_mean/64_256"
+    log_dir: str = flag("logs/sr_mean/64_256", NET_LOG)
     model_save_dir: str = "checkpoints/sr_mean/64_256"
 
 
@@ -154,7 +147,7 @@ class MeanTrainFlags(TrainFlags):
 class VarTrainFlags(TrainFlags):
     """Training of the variance net."""
 
-    log_dir: str = "logs/sr_var/64_256"
+    log_dir: str = flag("logs/sr_var/64_256", NET_LOG)
     model_save_dir: str = "checkpoints/sr_var/64_256"
 
 
@@ -170,19 +163,23 @@ class DDPMTrainFlags(DiffusionTrainFlags):
 class MeanNetFlags:
     """The frozen mean net that the variance task stands on."""
 
-    mean_model_path: str = flag("", "checkpoint of the mean net")
-    mean_model_args_path: str = flag(MEAN_ARGS, "model flags of the mean net")
+    mean_model_path: str = flag(
+        "", "checkpoint of the mean net; with --cross_fit {fold} stands for 0 to K - 1 in it"
+    )
+    mean_model_args_path: str = flag(MEAN_ARGS, "file of the mean net's model flags, likewise")
 
 
 @dataclass(frozen=True)
-class TestFlags(Output, Batch, ScriptFlags, Compute, Strict):
+class TestFlags(Batch, ScriptFlags, Compute, Strict):
     """What to test and where to write."""
 
     __test__ = False  # no test case, whatever pytest thinks of the name
 
     model_path: str = flag("", "checkpoint to test, modelNNNNNN.pt")
     log_dir: str = flag("logs/sr_mean/64_256", "folder of the training's log (its model flags)")
-    output_dir: str = "outputs/sr_var/64_256"
+    output_dir: str = flag(
+        "outputs/sr_var/64_256", "folder of the results, one of its own an image"
+    )
 
     def __post_init__(self) -> None:
         require_at_least(self, batch_size=1)
@@ -203,7 +200,9 @@ class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags):
     to_sample_images_dict_path: str = flag(TEST_INFO, "pickle of class -> label and file names")
     model_path: str = "checkpoints/ddpm_sr/64_256_upsampler.pt"
     log_dir: str = "logs/ddpm_sr/64_256_step_250"
-    output_dir: str = "outputs/ddpm_sr/64_256_step_250"
+    output_dir: str = flag(
+        "outputs/ddpm_sr/64_256_step_250", "folder of samples and moments, one of its own an image"
+    )
     num_samples_per_image: int = flag(100, "samples per image")
 
     def __post_init__(self) -> None:
@@ -213,25 +212,32 @@ class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags):
 
 
 @dataclass(frozen=True)
-class VerificationFlags(ListedImages, LargeSize, OrientationFlags, Threads, ScriptFlags):
+class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
     """What to compare."""
 
-    ddpm_sr_output_dir: str = flag("outputs/ddpm_sr/64_256_step_250", "folder of the samples")
+    large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")
+
+    ddpm_sr_output_dir: str = flag(
+        "outputs/ddpm_sr/64_256_step_250", "folder of the samples (of ddpm_sr_sample.py)"
+    )
     num_samples: int = flag(100, "samples per image to use")
     sr_model_output_dir: str = flag(
         "",
         "folder of the nets' results; empty: outputs/sr_var/128_512 for --large_size 512, else "
         "outputs/sr_var/64_256",
     )
-    mean_model_step: int = flag(90000, "step of the mean net")
-    var_model_step: int = flag(50000, "step of the variance net")
-    log_dir: str = "logs/sr_compare/64_256"
+    mean_model_step: int = flag(90000, "step of the mean net, as its results are named")
+    var_model_step: int = flag(50000, "step of the variance net, likewise")
+    log_dir: str = flag(
+        "logs/sr_compare/64_256", "folder of results.json, results.csv, report.html and pictures"
+    )
     num_panels: int = flag(50, "images to draw panels of, and to show in the report; -1: all")
     margin: float = flag(
         0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
@@ -244,11 +250,12 @@ class VerificationFlags(ListedImages, LargeSize, OrientationFlags, Threads, Scri
 
 
 @dataclass(frozen=True)
-class DataInfoFlags(ImageFolder, ReadingFlags, Output, Overwrite, Threads, ScriptFlags):
+class DataInfoFlags(ImageFolder, ReadingFlags, Threads, ScriptFlags):
     """Which images there are and which are for testing."""
 
     data_dir: str = DATA_DIR
-    output_dir: str = "data/sr_imagenet"
+    output_dir: str = flag("data/sr_imagenet", "folder of the three info dicts")
+    overwrite: bool = flag(False, "replace the info dicts of another split")
     log_dir: str = "logs/sr_data_info"
     num_test_per_class: int = flag(2, "test images per class")
     test_folder: str = flag("", "take all images under this folder of data_dir as test images")
@@ -265,6 +272,7 @@ class DataInfoFlags(ImageFolder, ReadingFlags, Output, Overwrite, Threads, Scrip
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, num_test_per_class=0, large_size=1)
         if self.small_images != ENLARGE and not self.check_images:
             raise ValueError(
@@ -274,9 +282,12 @@ class DataInfoFlags(ImageFolder, ReadingFlags, Output, Overwrite, Threads, Scrip
 
 
 @dataclass(frozen=True)
-class PlanFlags(AutoBatch, Logged, Seeded):
+class PlanFlags(Logged, Seeded):
     """How large the experiment is to be."""
 
+    batch_size: int = flag(
+        1, "images a network evaluation in the measurement; auto: found by timing", is_auto=True
+    )
     num_images: int = flag(2000, "images to draw samples for and to test on")
     num_samples: str = flag("20,100", "samples an image, comma separated")
     sampling_steps: str = flag("25,250", "steps a sample, comma separated")
@@ -289,10 +300,10 @@ class PlanFlags(AutoBatch, Logged, Seeded):
     mean_steps: int = flag(90000, "training steps of the mean net")
     var_steps: int = flag(50000, "training steps of the variance net")
     num_rounds: int = flag(3, "timed passes of each network; their median counts")
-    log_dir: str = "logs/sr_plan"
+    log_dir: str = flag("logs/sr_plan", "folder of logs.txt, args.json and plan.json")
 
     def __post_init__(self) -> None:
-        counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1}
+        counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1, "net_channels": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
         require_at_least(self, -1, batch_size=1)
         for name, least in (("num_samples", 2), ("sampling_steps", 1), ("num_devices", 1)):
@@ -309,14 +320,14 @@ class PlanFlags(AutoBatch, Logged, Seeded):
 
 
 @dataclass(frozen=True)
-class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Output, Threads, ScriptFlags):
+class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, ScriptFlags):
     """Which photographs become low-res images, and how much is drawn from the oracle's law."""
 
-    data_dir: str = "data/demo"
+    data_dir: str = flag("data/demo", "folder of photographs, flat or in class folders")
     test_folder: str = flag(
         "test", "folder of data_dir whose photographs are for testing; empty: every tenth is"
     )
-    output_dir: str = "data/oracle"
+    output_dir: str = flag("data/oracle", "folder of the images (images/) and of the info dicts")
     sample_dir: str = flag("outputs/oracle/default", "folder of exact samples and exact moments")
     log_dir: str = "logs/oracle_data"
     large_size: int = flag(64, "side of the high-res images, pixels")
@@ -328,6 +339,7 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Output, Threads
     sample_pictures: bool = flag(True, "write the samples as pictures too, not only their moments")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
         factor, rest = divmod(self.large_size, max(self.small_size, 1))
         if rest or factor < 2 or self.small_size < 1:
@@ -346,12 +358,17 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Output, Threads
 class BudgetFlags(VerificationFlags, ScheduleFlags):
     """Whose error is to be told apart: nets and samplers on the oracle's test images."""
 
-    data_dir: str = "data/oracle/images"
+    data_dir: str = flag("data/oracle/images", "folder of the images that oracle_data.py wrote")
     data_info_dict_path: str = "data/oracle/to_sample_data_info.pkl"
     large_size: int = 64
-    ddpm_sr_output_dir: str = "outputs/oracle/default"
+    ddpm_sr_output_dir: str = flag(
+        "outputs/oracle/default", "folder of exact samples and exact moments (oracle_data.py)"
+    )
+    num_samples: int = flag(100, "samples per image, of the sampler with the exact denoiser, too")
     sr_model_output_dir: str = flag("outputs/sr_var/oracle", "folder of the nets' results")
-    log_dir: str = "logs/sr_compare/oracle"
+    log_dir: str = flag("logs/sr_compare/oracle", "folder of budget.json and budget.png")
+    num_panels: int = flag(50, "of the verification, whose flags fit here; no effect")
+    margin: float = flag(0.05, "of the verification, whose flags fit here; no effect")
     trained_output_dir: str = flag(
         "", "folder of samples of a trained denoiser (ddpm_sr_sample.py); empty: no such row"
     )

@@ -23,8 +23,7 @@ from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry
-from utils.images.decode import BadImageError
-from utils.images.files import open_image, safe_join
+from utils.images.files import BadImageError, open_image, safe_join
 from utils.images.pixels import image_to_255, image_to_bytes, save_image, to_hwc
 from utils.metrics import WHITE
 from utils.process.errors import DataError
@@ -96,16 +95,9 @@ class ResultFolder:
     A stamp remembers the checkpoint that they come from: results of the same checkpoint are kept
     and not computed again, results of another one are removed at the start, which is said.
 
-    Args:
-        output_dir: where they are.
-        kind: `mean`, `var` or `baseline`.
-        step: of the network, in the file names.
-        file_names: the files that make an image done, in writing order.
-        model_paths: checkpoints that the results depend on.
-        apply_orientation: how the images are read, see `utils.flags.groups`.
-
-    Attributes:
-        has_own_inputs: whether a test of this project has been here before.
+    `kind` is `mean`, `var` or `baseline`. `file_names` make an image done, in writing order; those
+    of this network contain `step`. The results depend on the checkpoints `model_paths`.
+    `has_own_inputs`: whether a test of this project has been here before.
     """
 
     def __init__(
@@ -131,11 +123,7 @@ class ResultFolder:
         self._apply_orientation = apply_orientation
 
     def path(self, name: str, file_name: str) -> str:
-        """Path of a result; its folder is made.
-
-        Raises:
-            ValueError: if the name leads out of `output_dir`.
-        """
+        """Path of a result; its folder is made. A name that leads out of it is a ValueError."""
         folder = safe_join(self.output_dir, name)
         make_folder(folder)
         return os.path.join(folder, file_name)
@@ -160,7 +148,12 @@ class ResultFolder:
         models = [sha256_of(path) for path in self._model_paths]
         stored = self.require_same_orientation()
         is_same = stored == Stamp(models, self._apply_orientation)
-        pending = [entry for entry in entries if not (is_same and self._is_done(entry.name))]
+
+        def is_done(name: str) -> bool:
+            paths = (os.path.join(safe_join(self.output_dir, name), f) for f in self.file_names)
+            return all(map(os.path.exists, paths))
+
+        pending = [entry for entry in entries if not (is_same and is_done(entry.name))]
         dist_util.barrier()  # nobody writes before everybody has looked
         if not is_same and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
@@ -171,11 +164,7 @@ class ResultFolder:
         return pending
 
     def require_same_orientation(self) -> Stamp:
-        """Refuse results of images that were read another way up; return what the folder says.
-
-        Raises:
-            DataError: names the folder and the flag; or the stamp, if that cannot be read.
-        """
+        """Refuse results of images that were read another way up; return what the folder says."""
         stored = read_stamp(self._stamp_path, _REMEDY)
         if stored.models and stored.apply_orientation != self._apply_orientation:
             raise DataError(
@@ -200,10 +189,6 @@ class ResultFolder:
         path = os.path.join(safe_join(self.output_dir, name), LOW_RES_FILE)
         low_res_255 = to_hwc(image_to_255(low_res_up))
         return self.has_own_inputs and is_known_input(path, low_res_255)
-
-    def _is_done(self, name: str) -> bool:
-        folder = safe_join(self.output_dir, name)
-        return all(os.path.exists(os.path.join(folder, file)) for file in self.file_names)
 
     def _remove_results(
         self, old: Sequence[str], new: Sequence[str], log: Callable[[str], None]
@@ -268,16 +253,16 @@ def read_stamp(path: str, remedy: str) -> Stamp:
     """
     unknown = "which checkpoint the results beside it come from is not known"
     try:
-        stored = read_record(path, f"{unknown}; {remedy}", _check_stamp)
+        return read_record(path, f"{unknown}; {remedy}", _stamp)
     except (FileNotFoundError, NotADirectoryError):
         return Stamp([])
-    return Stamp(stored["models"], bool(stored.get("apply_orientation")))
 
 
-def _check_stamp(stamp: Mapping[str, object]) -> None:
-    models = stamp["models"]
+def _stamp(content: Mapping[str, object]) -> Stamp:
+    models = content["models"]
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         raise ValueError("no record of checkpoints")
+    return Stamp(models, bool(content.get("apply_orientation")))
 
 
 def short(models: Sequence[str]) -> str:

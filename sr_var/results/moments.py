@@ -160,11 +160,7 @@ def block_means(images: npt.NDArray[Any], small_size: int) -> Array:
 
 
 def load_moments(path: str) -> SampleMoments | None:
-    """Read `moments.npz`; None if there is none.
-
-    Raises:
-        DataError: if the file is damaged or of another kind.
-    """
+    """Read `moments.npz`; None if there is none, a DataError if it is damaged."""
     if not os.path.exists(path):
         return None
     remedy = "delete it and its samples to draw them anew"
@@ -194,11 +190,7 @@ def load_moments(path: str) -> SampleMoments | None:
 
 
 def _as_floats(array: npt.NDArray[Any]) -> Array:
-    """Real numbers of any width in float64.
-
-    Raises:
-        TypeError: it holds something else.
-    """
+    """Real numbers of any width in float64; anything else is a TypeError."""
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{array.dtype} where numbers should be")
     return array.astype(np.float64)

@@ -84,7 +84,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
         return
     logger.scalars(flat_metrics(summary), 0)
     write_results(flags.log_dir, summary, rows)
-    logger.info(f"figures: {flags.log_dir}/results.json and results.csv")
+    logger.info(f"metrics: {flags.log_dir}/results.json and results.csv")
     pictures.write(summary, rows)
 
 

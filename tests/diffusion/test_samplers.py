@@ -39,10 +39,10 @@ def test_row_of_a_batch_does_not_depend_on_the_batch(options: SamplerOptions) ->
         samples = sample_loop(process, lambda x, t: 0.5 * x.tanh(), x_T, noise_fn, options)
         return dict(zip(seeds, samples, strict=True))
 
-    together, reordered, alone = samples_of([5, 6, 7]), samples_of([7, 5]), samples_of([6])
+    together, reordered, single_process = samples_of([5, 6, 7]), samples_of([7, 5]), samples_of([6])
     assert torch.equal(together[5], reordered[5])
     assert torch.equal(together[7], reordered[7])
-    assert torch.equal(together[6], alone[6])
+    assert torch.equal(together[6], single_process[6])
     assert not torch.equal(together[5], together[6])
 
 

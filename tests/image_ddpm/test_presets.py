@@ -13,7 +13,7 @@ from image_ddpm.flags import (
     ClassifierFlags,
     ImageDiffusionFlags,
     ImageModelFlags,
-    settle_presets,
+    apply_presets,
 )
 from image_ddpm.networks import create_image_model, model_keywords
 from models.encoder import EncoderUNet
@@ -23,7 +23,7 @@ from utils.script_util import from_args
 
 def _model(name: str) -> torch.nn.Module:
     args = importlib.import_module("image_sample").create_parser().parse_args(["--preset", name])
-    args = settle_presets(args)
+    args = apply_presets(args)
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     with torch.device("meta"):
         return create_image_model(**model_keywords(flags, process))
@@ -55,7 +55,7 @@ def test_network_of_a_preset_is_as_large_as_published(
 def test_every_preset_is_made_of_flags_of_the_scripts(name: str) -> None:
     for script in ("image_train", "image_sample", "image_nll"):
         args = importlib.import_module(script).create_parser().parse_args(["--preset", name])
-        settled = vars(settle_presets(args))
+        settled = vars(apply_presets(args))
         known = set(vars(args))
         if script == "image_train":
             assert set(PRESETS[name].flags) <= known
@@ -67,13 +67,13 @@ def test_every_preset_is_made_of_flags_of_the_scripts(name: str) -> None:
 
 def test_flag_on_the_command_line_goes_before_the_preset() -> None:
     words = ["--preset", "cifar10_uncond_50M", "--dropout", "0.1", "--model_path", "mine.pt"]
-    args = settle_presets(importlib.import_module("image_sample").create_parser().parse_args(words))
+    args = apply_presets(importlib.import_module("image_sample").create_parser().parse_args(words))
     assert (args.dropout, args.model_path, args.num_res_blocks) == (0.1, "mine.pt", 3)
 
 
 def test_classifier_preset_is_the_published_classifier() -> None:
     words = ["--preset", "64x64_diffusion", "--classifier_preset", "64x64_classifier"]
-    args = settle_presets(importlib.import_module("image_sample").create_parser().parse_args(words))
+    args = apply_presets(importlib.import_module("image_sample").create_parser().parse_args(words))
     assert args.classifier_path == "checkpoints/image_ddpm/64x64_classifier.pt"
     flags = {name: getattr(args, name) for name in vars(ClassifierFlags())}
     with torch.device("meta"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.flags import make_preset, settle_preset
+from ddpm.flags import apply_preset, make_preset
 from ddpm.stored_flags import Start, follow_checkpoint
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
 from tests.image_ddpm.tiny import (
@@ -237,7 +237,7 @@ def _followed(
 def test_what_a_preset_says_counts_as_given() -> None:
     presets = {"x": make_preset("x.pt", num_channels=64)}
     args = importlib.import_module("image_sample").create_parser().parse_args([])
-    args = settle_preset(argparse.Namespace(**{**vars(args), "preset": "x"}), presets, "here")
+    args = apply_preset(argparse.Namespace(**{**vars(args), "preset": "x"}), presets, "here")
     with pytest.raises(CheckpointError, match="--num_channels 64"):
         _followed(args, num_channels=32)
     assert _followed(args, num_channels=64, num_heads=2).num_heads == 2

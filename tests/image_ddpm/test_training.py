@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from diffusion.timesteps import UniformSampler
-from image_ddpm.data import load_entries, load_train_images
+from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, ImageTrainFlags, with_folders
+from image_ddpm.loops import load_train_images
 from tests.image_ddpm.tiny import (
     CLASSES,
     NET,

@@ -158,8 +158,8 @@ def test_logits_depend_on_the_timestep(pool: str) -> None:
 @pytest.mark.parametrize("pool", POOLS)
 def test_images_of_a_batch_do_not_influence_each_other(pool: str) -> None:
     model = classifier(pool)
-    alone = model(X[1:], TIMESTEPS[1:])
-    torch.testing.assert_close(model(X, TIMESTEPS)[1:], alone, atol=2e-5, rtol=1e-5)
+    single_process = model(X[1:], TIMESTEPS[1:])
+    torch.testing.assert_close(model(X, TIMESTEPS)[1:], single_process, atol=2e-5, rtol=1e-5)
 
 
 def test_signals_have_places_and_volumes_only_averages() -> None:

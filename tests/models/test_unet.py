@@ -158,8 +158,8 @@ def test_images_of_a_batch_do_not_influence_each_other() -> None:
     model = fill(SuperResModel(small_config(num_classes=4)))
     x, low_res, y = noise(2, 3, 16, 16), noise(2, 3, 4, 4, seed=1), torch.tensor([0, 3])
     both = model(x, TIMESTEPS, low_res, y)
-    alone = model(x[1:], TIMESTEPS[1:], low_res[1:], y[1:])
-    torch.testing.assert_close(both[1:], alone, atol=2e-5, rtol=0)
+    single_process = model(x[1:], TIMESTEPS[1:], low_res[1:], y[1:])
+    torch.testing.assert_close(both[1:], single_process, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("num_classes", [None, 4])

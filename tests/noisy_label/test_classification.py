@@ -13,8 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from noisy_label.files import load_split, save_split
-from noisy_label.labels import load_labels
+from noisy_label.files import load_labels, load_split, save_split
 from noisy_label.tasks import LabelTrainLoop
 from tests.tiny import Outcome, done, run, tree, words
 from utils.process.errors import DataError

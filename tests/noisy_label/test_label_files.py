@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noisy_label.files import NoisyLabels, held_out_file, load_labels, save_labels
 from noisy_label.flags import NoiseFlags, SweepFlags
-from noisy_label.labels import NoisyLabels, held_out_file, load_labels, save_labels
 from noisy_label.noise import uniform_law
 from noisy_label.sweep import noisy_runs
 from utils.process.errors import DataError

@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from noisy_label import labels as label_records
-from noisy_label.files import TEST, TRAINING, load_split, save_split
-from noisy_label.labels import NoisyLabels, load_for, save_labels, save_with_record
+from noisy_label import files as label_records
+from noisy_label.files import (
+    TEST,
+    TRAINING,
+    NoisyLabels,
+    load_for,
+    load_split,
+    save_labels,
+    save_split,
+    save_with_record,
+)
 from noisy_label.noise import biased_law, draw_labels, uniform_law
 from tests.noisy_label.test_classification import SCRIPT, SMALL
 from tests.tiny import done, run, tree, words

@@ -26,9 +26,8 @@ from image_ddpm.parts import read_part
 from image_ddpm.quality.inputs import read_input
 from image_ddpm.sample_files import write_pictures
 from noisy_label import sweep
-from noisy_label.files import load_split, read_idx
-from noisy_label.labels import load_labels, require_one_draw
-from sr_var.baseline import _stored_errors, summarise_errors
+from noisy_label.files import load_labels, load_split, read_idx, require_one_draw
+from sr_var.baseline import _errors, summarise_errors
 from sr_var.data.info import _read_journal
 from sr_var.flags.scripts import MeanModelFlags
 from sr_var.results.folder import read_stamp
@@ -49,10 +48,9 @@ from tests.reliability.seed_files import (
     torch_of,
 )
 from utils.files.lock import _is_dead
-from utils.files.records import require_same_settings
+from utils.files.records import read_record, require_same_settings
 from utils.images.cache import CropCache, Record
-from utils.images.decode import ImageFacts
-from utils.images.files import CenterCrop, image_facts, open_image
+from utils.images.files import CenterCrop, ImageFacts, image_facts, open_image
 from utils.loops.checkpoint import CheckpointStore
 from utils.machine.cost import seconds_per_item
 from utils.untrusted.arrays import read_npz
@@ -101,7 +99,7 @@ def _claim(path: str) -> None:
 
 
 def _summary(path: str) -> None:
-    summarise_errors([_stored_errors(path)])
+    summarise_errors([read_record(path, "", _errors)])
 
 
 def _budget(path: str) -> None:

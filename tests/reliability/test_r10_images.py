@@ -16,8 +16,7 @@ from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations
 from tests.scripts.runs import SCRIPTS, flags_of
 from tests.tiny import ROOT, TinyData, photo, run, words
-from utils.images.decode import FORMATS, MAX_PIXELS
-from utils.images.files import image_facts, open_image
+from utils.images.files import FORMATS, MAX_PIXELS, image_facts, open_image
 from utils.process.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]

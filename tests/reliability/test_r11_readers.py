@@ -26,7 +26,7 @@ from tests.reliability.extent import extent
 from tests.reliability.mutations import mutations
 from tests.reliability.readers import readers, reading
 from tests.reliability.seed_files import Reader
-from utils.images.decode import MAX_PIXELS
+from utils.images.files import MAX_PIXELS
 from utils.process.errors import CheckpointError, DataError
 
 _LIMIT = 1500

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ddpm.info_dict import load_info_dict
-from noisy_label.labels import load_labels
+from noisy_label.files import load_labels
 from utils.untrusted.pickles import load_array
 from utils.untrusted.state_dict import load_model, read_torch_file
 

@@ -55,9 +55,9 @@ def test_missing_model_flags_say_who_writes_them(
 ) -> None:
     parts = ("model_args.pkl", "the training")
     model = pipeline.mean_model if script == "sr_mean_test" else pipeline.var_model
-    alone = tmp_path / model.name  # a manifest would tell them
-    alone.write_bytes(model.read_bytes())
-    changes = {"log_dir": tmp_path / "log", "model_path": alone}
+    single_process = tmp_path / model.name  # a manifest would tell them
+    single_process.write_bytes(model.read_bytes())
+    changes = {"log_dir": tmp_path / "log", "model_path": single_process}
     assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, **changes)
 
 
@@ -98,10 +98,10 @@ def test_mean_net_of_other_sizes_is_a_checkpoint_error(pipeline: Pipeline, tmp_p
 def test_checkpoint_of_another_network_lists_the_keys_that_differ(
     pipeline: Pipeline, tmp_path: Path, script: str, changes: dict[str, Any]
 ) -> None:
-    alone = tmp_path / "model.pt"  # a manifest would tell the flags that differ
-    alone.write_bytes(pipeline.ddpm_model.read_bytes())
-    parts = (str(alone), "does not fit")
-    changes = {**changes, "model_path": alone}
+    single_process = tmp_path / "model.pt"  # a manifest would tell the flags that differ
+    single_process.write_bytes(pipeline.ddpm_model.read_bytes())
+    parts = (str(single_process), "does not fit")
+    changes = {**changes, "model_path": single_process}
     assert_refused(pipeline, script, tmp_path, EXIT_CHECKPOINT, *parts, **changes)
 
 

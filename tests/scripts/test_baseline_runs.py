@@ -27,7 +27,7 @@ def _train(pipeline: Pipeline, root: Path, **changes: Any) -> dict[str, Any]:
 def _test(pipeline: Pipeline, root: Path, **changes: Any) -> dict[str, Any]:
     flags = {"log_dir": root / "log", "output_dir": root / "out", "batch_size": 2}
     flags["model_path"] = root / "save" / "model000003.pt"
-    return {**pipeline.data.test_flags, **flags, **changes}
+    return {**pipeline.data.tested_flags, **flags, **changes}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

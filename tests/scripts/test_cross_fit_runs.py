@@ -76,7 +76,7 @@ def test_variance_net_trains_on_cross_fitted_residuals_and_tells_what_leaks(
     done("sr_var_train", words({**again, "leakage_images": 0}))
 
     test = {
-        **pipeline.data.test_flags,
+        **pipeline.data.tested_flags,
         **folded,
         "log_dir": tmp_path / "log",
         "model_path": tmp_path / "save" / "model000003.pt",

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline import Pipeline
-from tests.scripts.runs import SCRIPTS, TRAININGS, flags_of
+from tests.scripts.runs import SCRIPTS, TRAININGS, assert_refused, flags_of
 from tests.tiny import run, tree, words
+from utils.process.errors import EXIT_DATA
 
 WITH_NETWORK = [*TRAININGS, "sr_mean_test", "sr_var_test", "ddpm_sr_sample"]
 
@@ -58,3 +59,15 @@ def test_debug_mode_prints_parameters_and_memory_on_a_cpu_too(
     outcome = run(script, words(flags_of(pipeline, script, tmp_path), debug_mode="yes"))
     assert outcome.code == 0, outcome.err
     assert "parameters: " in outcome.out and "memory" in outcome.out
+
+
+@pytest.mark.parametrize("script", [*TRAININGS, "ddpm_sr_sample"])
+def test_dry_run_without_a_whole_image_is_a_data_error(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    for image in Path(pipeline.data.data_dir).rglob("*.*"):
+        path = tmp_path / "damaged" / image.relative_to(pipeline.data.data_dir)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    changes = {"data_dir": tmp_path / "damaged", "on_bad_image": "skip", "dry_run": True}
+    assert_refused(pipeline, script, tmp_path, EXIT_DATA, "image", **changes)

@@ -52,10 +52,12 @@ def test_samples_of_other_heads_do_not_join_a_folder(
     pipeline: Pipeline, tmp_path: Path, folder: Path
 ) -> None:
     """The same weights without a manifest: only the folder can tell."""
-    alone = tmp_path / "model.pt"
-    shutil.copy(pipeline.ddpm_model, alone)
-    done("ddpm_sr_sample", _argv(pipeline, tmp_path, model_path=alone))
-    outcome = run("ddpm_sr_sample", _argv(pipeline, tmp_path, model_path=alone, num_heads=1))
+    single_process = tmp_path / "model.pt"
+    shutil.copy(pipeline.ddpm_model, single_process)
+    done("ddpm_sr_sample", _argv(pipeline, tmp_path, model_path=single_process))
+    outcome = run(
+        "ddpm_sr_sample", _argv(pipeline, tmp_path, model_path=single_process, num_heads=1)
+    )
     assert outcome.code == EXIT_DATA and "num_heads 1" in outcome.err
 
 

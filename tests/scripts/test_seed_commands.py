@@ -69,12 +69,12 @@ def test_command_parses_and_every_flag_keeps_its_value(name: str) -> None:
 
 @pytest.mark.parametrize("sizes", ["64_256", "128_512"])
 def test_preset_of_an_upsampler_is_what_its_documented_command_says(sizes: str) -> None:
-    from sr_var.flags.nets import settle_presets
+    from sr_var.flags.nets import apply_presets
 
     script, argv = _command(f"toolkit/sample_{sizes}")
     parser = importlib.import_module(script).create_parser()
     documented = vars(parser.parse_args(argv))
-    settled = vars(settle_presets(parser.parse_args(["--preset", f"{sizes}_upsampler"])))
+    settled = vars(apply_presets(parser.parse_args(["--preset", f"{sizes}_upsampler"])))
     own = ("use_fp16", "timestep_respacing", "batch_size", "log_dir", "output_dir", "preset")
     ignored = {*own, "given_flags"}
     assert {k: v for k, v in settled.items() if k not in ignored} == {

@@ -87,20 +87,19 @@ def test_small_images_among_others_are_named_and_enlarged_unless_told_otherwise(
 
 def test_damaged_images_are_left_to_the_test_itself(images: Path) -> None:
     (images / LOW).write_bytes(b"no image")
-    flags = TestDataFlags(data_dir=str(images), small_images="skip")
-    lines: list[str] = []
-    path = str(_info(images.parent, LOW, MIDDLE, HIGH))
-    found = load_test_entries(path, flags, (LARGE, SMALL), lines.append)
+    path, lines = str(_info(images.parent, LOW, MIDDLE, HIGH)), list[str]()
+    flags = TestDataFlags(data_dir=str(images), data_info_dict_path=path, small_images="skip")
+    found = load_test_entries(flags, (LARGE, SMALL), lines.append)
     assert [entry.name for entry in found] == [LOW, HIGH]
     (images / HIGH).write_bytes(b"no image")
     with pytest.raises(DataError, match="no image"):
-        load_test_entries(path, flags, (LARGE, SMALL), lines.append)
+        load_test_entries(flags, (LARGE, SMALL), lines.append)
 
 
 def test_flag_of_the_list_is_named(images: Path) -> None:
-    flags = SampleFlags(data_dir=str(images))
+    flags = SampleFlags(data_dir=str(images), to_sample_images_dict_path="none.pkl")
     with pytest.raises(DataError, match=r"--to_sample_images_dict_path .*none\.pkl"):
-        load_test_entries("none.pkl", flags, (LARGE, SMALL), print, "--to_sample_images_dict_path")
+        load_test_entries(flags, (LARGE, SMALL), print)
 
 
 @pytest.mark.parametrize("script", ["sr_mean_train", "ddpm_sr_train"])

@@ -84,7 +84,7 @@ def test_predict_residual_of_the_stored_flags_is_followed(
     """The mean is the low-res image plus a small correction, though no later command says so."""
     _train(pipeline, tmp_path, predict_residual=True)
     flags = {
-        **pipeline.data.test_flags,
+        **pipeline.data.tested_flags,
         "log_dir": tmp_path / "log",
         "model_path": tmp_path / "save" / "model000001.pt",
         "output_dir": tmp_path / "nets",

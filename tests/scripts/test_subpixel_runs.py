@@ -42,7 +42,7 @@ def _train(pipeline: Pipeline, root: Path, task: str, **changes: Any) -> list[st
 def _test(pipeline: Pipeline, root: Path, task: str, **changes: Any) -> list[str]:
     """No flag of the network: the checkpoint has them."""
     flags = {
-        **pipeline.data.test_flags,
+        **pipeline.data.tested_flags,
         "log_dir": root / f"log_{task}",
         "model_path": root / task / "model000003.pt",
         "output_dir": root / "out",
@@ -105,8 +105,7 @@ def _low_res(pipeline: Pipeline, name: str) -> np.ndarray[Any, Any]:
     flags = TestDataFlags(
         data_dir=str(pipeline.data.data_dir), data_info_dict_path=str(pipeline.data.test_info)
     )
-    path, sizes = flags.data_info_dict_path, (LARGE, SMALL)
-    entries = load_test_entries(path, flags, sizes, lambda line: None)
+    entries = load_test_entries(flags, (LARGE, SMALL), lambda line: None)
     (entry,) = (one for one in entries if one.name == name)
     item = TestCrops.from_flags([entry], LARGE, flags)[0]
     assert item is not None

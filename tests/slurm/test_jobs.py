@@ -53,18 +53,18 @@ def test_tasks_of_a_step_know_their_ranks_and_their_meeting_place(cluster: Clust
 def test_allocations_batch_scripts_and_terminals_are_single_processes(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    alone = ["0 0 1 1 None"]
-    assert _who(cluster, "salloc", "-Q", "-n", "3") == alone
-    assert _who(cluster, "srun", "-n", "1") == alone
+    single_process = ["0 0 1 1 None"]
+    assert _who(cluster, "salloc", "-Q", "-n", "3") == single_process
+    assert _who(cluster, "srun", "-n", "1") == single_process
     script = tmp_path / "who.sh"
     script.write_text(f'#!/bin/sh\n{sys.executable} -c "{_WHO}"\n')
     cluster.wait([cluster.submit("-n", "3", f"--output={tmp_path}/said", str(script))])
-    assert (tmp_path / "said").read_text().splitlines() == alone
+    assert (tmp_path / "said").read_text().splitlines() == single_process
     terminal = ["script", "-qec", f"srun -n 2 --pty sh {script}", "/dev/null"]
     said = subprocess.run(
         terminal, cwd=ROOT, env=cluster.environ, stdin=subprocess.DEVNULL, capture_output=True
     )
-    assert alone[0].encode() in said.stdout
+    assert single_process[0].encode() in said.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Result folders made by hand, whose figures are known: no network and no sampler is involved."""
+"""Result folders made by hand, whose metrics are known: no network and no sampler is involved."""
 
 from __future__ import annotations
 

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from sr_var.base_dataset import load_entries
-from sr_var.compat import existing_path
-from sr_var.data.pairs import load_regression_data, rank_batches, test_batches
+from sr_var.base_dataset import existing_path, load_entries
+from sr_var.data.pairs import crop_batches, load_regression_data, rank_batches
 from sr_var.flags.scripts import DataFlags, MeanTrainFlags, TestDataFlags
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
 from utils.images.dataset import CropDataset, Entry, TestCrops
-from utils.images.decode import BadImageError
-from utils.images.files import center_crop_arr, open_image
+from utils.images.files import BadImageError, center_crop_arr, open_image
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle
 
@@ -164,7 +162,7 @@ def test_test_batches_yield_every_image_once_and_in_order(
 ) -> None:
     """The documents' loader gave the first batch twice."""
     flags = TestDataFlags(data_dir=str(tiny_data.data_dir))
-    batches = list(test_batches(rank_batches(ENTRIES, batch_size), flags, LARGE))
+    batches = list(crop_batches(rank_batches(ENTRIES, batch_size), flags, LARGE))
     names = [name for batch in batches for name in batch.name]
     assert names == [entry.name for entry in ENTRIES]
     assert len(batches) == -(-len(ENTRIES) // batch_size)
@@ -196,7 +194,7 @@ def test_skipped_test_images_are_left_out_counted_and_listed(
     damaged_data: TinyData, batch_size: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = TestDataFlags(data_dir=str(damaged_data.data_dir), on_bad_image="skip")
-    batches = list(test_batches(rank_batches(ENTRIES, batch_size), flags, LARGE))
+    batches = list(crop_batches(rank_batches(ENTRIES, batch_size), flags, LARGE))
     names = [name for batch in batches for name in batch.name]
     bad = {"n01440764_18", "n01443537_21.png"}
     assert names == [entry.name for entry in ENTRIES if entry.name not in bad]
@@ -210,7 +208,7 @@ def test_skipped_test_images_are_left_out_counted_and_listed(
 def test_damaged_test_image_is_an_error_that_names_it(damaged_data: TinyData) -> None:
     flags = TestDataFlags(data_dir=str(damaged_data.data_dir))
     with pytest.raises(BadImageError, match=r"n01440764_18\.JPEG"):
-        list(test_batches(rank_batches(ENTRIES, 4), flags, LARGE))
+        list(crop_batches(rank_batches(ENTRIES, 4), flags, LARGE))
 
 
 def test_augmentation_of_test_images_is_refused() -> None:

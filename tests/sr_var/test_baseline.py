@@ -1,4 +1,4 @@
-"""Baselines: what their outputs mean, their minimisers in the loop, quantile figures, files."""
+"""Baselines: what their outputs mean, their minimisers in the loop, quantile metrics, files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sr_var.baseline import (
     summarise_errors,
 )
 from sr_var.data.pairs import Photographs
-from sr_var.flags.nets import BaselineModelFlags, BaselineTestFlags, parse_levels
+from sr_var.flags.nets import BaselineModelFlags, BaselineTestFlags
 from sr_var.losses import VARIANCE_FLOOR
 from sr_var.mean_utils import mean_result_folder
 from sr_var.script_util import create_baseline_model
@@ -136,13 +136,13 @@ def test_network_of_a_baseline_has_the_outputs_of_its_objective(objective: str) 
 @pytest.mark.parametrize("text", ["", "0.5,0.25", "0,0.5", "0.5,1", "0.5,0.5", "a", "0.1,,0.2"])
 def test_levels_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        parse_levels(text)
+        BaselineModelFlags(quantiles=text)
 
 
 def test_coverage_and_rms_error_of_a_quantile_are_those_of_the_definition() -> None:
     label = np.array([1.0, 2.0, 3.0, 3.0])
-    figures = quantile_errors(np.array([2.0, 2.0, 2.0, 3.0]), label, np.array([2, 2, 2, 7]))
-    assert figures == {"coverage": (1 + 0.5 + 0 + 0.5) / 4, "rms_error": 2.0}
+    metrics = quantile_errors(np.array([2.0, 2.0, 2.0, 3.0]), label, np.array([2, 2, 2, 7]))
+    assert metrics == {"coverage": (1 + 0.5 + 0 + 0.5) / 4, "rms_error": 2.0}
     assert quantile_errors(label, label, None) == {"coverage": 0.5}
 
 
@@ -161,9 +161,9 @@ def test_exact_quantiles_cover_their_share_of_the_oracles_draws() -> None:
     quantiles = exact_quantiles(high_res[0][None], 16, levels)
     for place, level in enumerate(levels):
         quantile_255 = image_to_255(quantiles[0, place]).numpy()
-        figures = quantile_errors(quantile_255, image_to_255(high_res[0]).numpy(), quantile_255)
-        assert figures["coverage"] == pytest.approx(level, abs=0.02)  # 12288 values, dependent
-        assert figures["rms_error"] == 0
+        metrics = quantile_errors(quantile_255, image_to_255(high_res[0]).numpy(), quantile_255)
+        assert metrics["coverage"] == pytest.approx(level, abs=0.02)  # 12288 values, dependent
+        assert metrics["rms_error"] == 0
 
 
 def _loop(root: Path, value: Tensor, **flags: Any) -> BaselineTestLoop:
@@ -236,7 +236,7 @@ def test_quantile_results_are_sorted_levels_with_their_coverage(tmp_path: Path) 
         ('{"0.4": {"coverage": 1}}', "not of one test"),
     ],
 )
-def test_damaged_figures_of_an_image_are_a_data_error_that_names_them(
+def test_damaged_metrics_of_an_image_are_a_data_error_that_names_them(
     tmp_path: Path, content: str, part: str
 ) -> None:
     value = torch.zeros(3, LARGE, LARGE)

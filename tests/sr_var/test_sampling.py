@@ -131,9 +131,9 @@ def test_sample_does_not_depend_on_what_else_is_in_its_batch(
     """Order, neighbours and number of images change; batches are filled up, so no bit does."""
     make_sampler(tiny_data, tmp_path / "all").run_loop()
     for i, entry in enumerate(ENTRIES):
-        alone = tmp_path / f"alone{i}"
-        make_sampler(tiny_data, alone, entries=[entry]).run_loop()
-        assert tree(alone / entry.name) == tree(tmp_path / "all" / entry.name)
+        single_process = tmp_path / f"alone{i}"
+        make_sampler(tiny_data, single_process, entries=[entry]).run_loop()
+        assert tree(single_process / entry.name) == tree(tmp_path / "all" / entry.name)
     make_sampler(tiny_data, tmp_path / "back", entries=ENTRIES[::-1]).run_loop()
     for name in TEST_NAMES:
         one = {i: p.tobytes() for i, p in pictures(tmp_path / "all", name).items()}
@@ -161,9 +161,9 @@ def test_batch_of_a_sample_does_not_matter_to_a_sampler_with_a_history(
 ) -> None:
     flags: dict[str, Any] = {"sampler": sampler, "num_samples_per_image": 1, "batch_size": 2}
     make_sampler(tiny_data, tmp_path / "all", entries=ENTRIES[:2], **flags).run_loop()
-    alone, name = tmp_path / "alone", ENTRIES[1].name
-    make_sampler(tiny_data, alone, entries=ENTRIES[1:2], **flags).run_loop()
-    assert tree(alone / name) == tree(tmp_path / "all" / name)
+    single_process, name = tmp_path / "alone", ENTRIES[1].name
+    make_sampler(tiny_data, single_process, entries=ENTRIES[1:2], **flags).run_loop()
+    assert tree(single_process / name) == tree(tmp_path / "all" / name)
 
 
 def test_each_sampler_draws_other_samples(tmp_path: Path, tiny_data: TinyData) -> None:

@@ -30,7 +30,7 @@ def test_one_process_needs_no_group() -> None:
 
 
 def test_process_that_works_alone_keeps_its_place_on_the_machine() -> None:
-    assert dist_util.alone(Launch(3, 1, 4)) == Launch(0, 1, 1)
+    assert dist_util.single_process(Launch(3, 1, 4)) == Launch(0, 1, 1)
 
 
 def test_each_local_rank_gets_its_own_gpu_and_without_gpus_the_cpu(

@@ -180,6 +180,6 @@ def test_dry_run_leaves_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_package_that_is_not_installed_does_not_stop_a_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("utils.runs.start._PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr("utils.files.records._PACKAGES", ("torch", "no-such-package"))
     description = describe_run(argparse.Namespace(), torch.device("cpu"), Launch())
     assert description["versions"]["no-such-package"] == "not installed"

@@ -33,7 +33,7 @@ _TORCH_WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "iostream erro
 
 
 @contextlib.contextmanager
-def storing(path: str | os.PathLike[str]) -> Iterator[None]:
+def naming_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Let an error of the disk inside a `with` block become a StorageError that names `path`."""
     try:
         yield
@@ -46,10 +46,9 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
 def write_through(path: str | os.PathLike[str], descriptor: int, data: bytes) -> None:
     """Write to an open local file past any buffer, which a full disk would make fail twice.
 
-    Raises:
-        StorageError: some of it may have been written.
+    At a StorageError some of it may have been written.
     """
-    with storing(path):
+    with naming_disk_errors(path):
         while data:
             data = data[os.write(descriptor, data) :]
 
@@ -139,19 +138,15 @@ def read_up_to(path: StrPath, max_bytes: int) -> bytes:
 
 
 @contextlib.contextmanager
-def atomic_write(
-    path: StrPath, mode: str = "wb", *, encoding: str | None = None
-) -> Iterator[IO[Any]]:
+def atomic_write(path: StrPath, mode: str = "wb") -> Iterator[IO[Any]]:
     """Yield a file object whose content replaces `path` when the block ends without an error.
 
     If the block raises, `path` keeps what it had and no temporary file is left. A symbolic link
     stays a link: the file it points to is replaced. What UTF-8 lacks, a byte of a file's name that
     is no text, is written as `\\udce9`, which JSON reads back.
 
-    Args:
-        path: file to replace, local or `scheme://…`; its folder must exist.
-        mode: "wb", or "w" for text.
-        encoding: of text, UTF-8 unless told.
+    The path is local or `scheme://…`, and its folder must exist; the mode is "wb", or "w" for text
+    in UTF-8.
 
     Raises:
         StorageError: the disk is full, the folder missing or read-only, or the like; names the
@@ -160,9 +155,11 @@ def atomic_write(
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode {mode!r} cannot be atomic: use 'wb' for bytes or 'w' for text")
-    encoding = (encoding or "utf-8") if mode == "w" else None
     writer = _remote_writer if is_remote(path) else _local_writer
-    with storing(path), writer(os.fspath(path), mode, encoding) as file:
+    with (
+        naming_disk_errors(path),
+        writer(os.fspath(path), "utf-8" if mode == "w" else None) as file,
+    ):
         yield file
 
 
@@ -183,9 +180,6 @@ def write_json_atomic(path: StrPath, value: Any) -> None:
 
     Non-finite floats are written as Python's `json` writes and reads them (NaN, Infinity), since a
     record of a diverged run is worth more than strict JSON.
-
-    Raises:
-        TypeError: `value` holds something that JSON has no form for.
     """
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -250,11 +244,12 @@ def _temp_path(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _local_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any]]:
+def _local_writer(path: str, encoding: str | None) -> Iterator[IO[Any]]:
     target = Path(os.path.realpath(path))
     temp_path = _temp_path(target)
     errors = encoding and _ESCAPED
-    file = open(temp_path, mode.replace("w", "x"), encoding=encoding, errors=errors)  # noqa: SIM115
+    mode = "x" if encoding else "xb"
+    file = open(temp_path, mode, encoding=encoding, errors=errors)  # noqa: SIM115
     try:
         yield file
         file.flush()
@@ -271,12 +266,12 @@ def _local_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any
 
 
 @contextlib.contextmanager
-def _remote_writer(path: str, mode: str, encoding: str | None) -> Iterator[IO[Any]]:
+def _remote_writer(path: str, encoding: str | None) -> Iterator[IO[Any]]:
     # Collected locally first: an object opened at once would be published half written when the
     # block raises, because leaving its own context closes and thereby commits it.
     blobfile = blobfile_module()
     with tempfile.TemporaryFile() as buffer:
-        file: IO[Any] = io.TextIOWrapper(buffer, encoding, _ESCAPED) if mode == "w" else buffer
+        file: IO[Any] = io.TextIOWrapper(buffer, encoding, _ESCAPED) if encoding else buffer
         yield file
         file.flush()
         buffer.seek(0)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from utils.files.atomic import storing, write_through
+from utils.files.atomic import naming_disk_errors, write_through
 from utils.files.records import parse_json
 from utils.files.storage import make_folder
 from utils.process.errors import CheckpointError
@@ -26,7 +26,7 @@ def try_lock(path: str) -> IO[str] | None:
     Close the returned file to let go. The kernel lets go by itself when the process dies.
     """
     make_folder(os.path.dirname(path) or ".")
-    with storing(path):
+    with naming_disk_errors(path):
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - open while the lock is held
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

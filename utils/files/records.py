@@ -9,21 +9,22 @@ of the tasks.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
-import secrets
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from utils.files.atomic import JsonObject, StrPath, read_up_to, write_json_atomic
 from utils.files.storage import make_folder
 from utils.process.errors import CheckpointError, DataError
 
 Settings: TypeAlias = Mapping[str, object]
-# raises one of `_FAULTS` for a record that lacks what it should hold
-Check = Callable[[JsonObject], object]
+T = TypeVar("T")
 _FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 MAX_BYTES = 1 << 26
@@ -57,13 +58,10 @@ def read_json(path: StrPath) -> Any:
     return parse_json(data)
 
 
-def read_record(path: StrPath, remedy: str, check: Check | None = None) -> JsonObject:
-    """Return the record, a JSON object, in a file.
+def read_record(path: StrPath, remedy: str, parse: Callable[[JsonObject], T]) -> T:
+    """Return what `parse` makes of the record, a JSON object, in a local or remote file.
 
-    Args:
-        path: local or remote.
-        remedy: what to do about a damaged file.
-        check: of its content.
+    For a record that lacks what it should hold, `parse` raises one of `_FAULTS`; `dict` takes any.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such file.
@@ -73,8 +71,7 @@ def read_record(path: StrPath, remedy: str, check: Check | None = None) -> JsonO
         content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError("no record")
-        if check is not None:
-            check(content)
+        return parse(content)
     except (FileNotFoundError, NotADirectoryError):  # the latter where folders are made meanwhile
         raise
     except _FAULTS as error:
@@ -83,13 +80,12 @@ def read_record(path: StrPath, remedy: str, check: Check | None = None) -> JsonO
             reason = f"{error} is missing"
         fault = "cannot be read" if isinstance(error, OSError) else "is damaged"
         raise DataError(f"{os.fspath(path)} {fault} ({reason}); {remedy}") from None
-    return content
 
 
-def find_record(path: StrPath, check: Check | None = None) -> JsonObject | None:
-    """Return the record in a file; None where there is none that can be used."""
+def find_record(path: StrPath, parse: Callable[[JsonObject], T]) -> T | None:
+    """What `read_record` returns; None where there is no record that can be used."""
     try:
-        return read_record(path, "", check)
+        return read_record(path, "", parse)
     except (OSError, DataError):
         return None
 
@@ -103,20 +99,13 @@ def require_numbers(values: Iterable[object]) -> None:
 def require_same_settings(
     path: str, settings: Settings, *, defaults: Settings, folder_flag: str = "--output_dir"
 ) -> None:
-    """Remember the settings in a file of the folder, and refuse any other ones.
+    """Remember the settings, of JSON types, in a file; refuse (DataError) `differences` from it.
 
-    Args:
-        path: of the record; its folder is made.
-        settings: JSON types.
-        defaults: see `differences`.
-        folder_flag: the flag that chooses the folder.
-
-    Raises:
-        DataError: names the settings that differ.
+    The file's folder, which is made, is the choice of `folder_flag`.
     """
     folder = os.path.dirname(path)
     try:
-        stored = read_record(path, "delete it if the results are of this run")
+        stored = read_record(path, "delete it if the results are of this run", dict)
     except (FileNotFoundError, NotADirectoryError):
         make_folder(folder, folder_flag)
         write_json_atomic(path, dict(settings))
@@ -172,12 +161,8 @@ def differences(made: Settings, asked: Settings, defaults: Settings) -> list[Dif
     """The settings that a file was not made with, sorted by name.
 
     A setting that the file does not name was added to the toolkit since: the file was made with
-    its default. One that only the file knows matters no more.
-
-    Args:
-        made: of the file, JSON types.
-        asked: of the run; compared as JSON would store them.
-        defaults: of settings that an older file may lack; without one, the setting differs.
+    its default, and without one it differs. One that only the file knows matters no more. What is
+    asked for is compared as JSON would store it.
     """
     plain: JsonObject = json.loads(json.dumps(dict(asked)))
     found = [
@@ -287,11 +272,50 @@ def list_digest(items: Sequence[tuple[str, int]]) -> JsonObject:
     return {"digest": digest, "num_images": len(items)}
 
 
-def new_origin() -> str:
-    """A name that no other fresh start has."""
-    return secrets.token_hex(16)
+# letters of a word, and a number: what is more is no setting of a network
+_MAX_LENGTH = 1000
+_MAX_NUMBER = 1_000_000
 
 
-def origin_of_file(sha256: str) -> str:
-    """The origin of runs that go on from a file of unknown origin: the same file, the same name."""
-    return f"file {sha256}"
+def stored_value(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
+    """The value of a flag, of the type that its default has.
+
+    Args:
+        field: of the flag (`script_util.flags_of`).
+        value: what the file says.
+        source: the file, for the message.
+
+    Raises:
+        CheckpointError: if it is nothing that a command line could give; names file and flag.
+    """
+    kind, choices = type(field.default), field.metadata["choices"]
+    if kind is float and type(value) is int and abs(value) <= _MAX_NUMBER:
+        value = float(value)
+    if type(value) is not kind or not _is_usable(value) or (choices and value not in choices):
+        expected = f"one of {', '.join(choices)}" if choices else f"a usable {kind.__name__}"
+        raise CheckpointError(
+            f"{source}: --{field.name} is {shown(value)}, expected {expected}; this toolkit does "
+            "not write such a file: move it away to go on without it"
+        )
+    return value
+
+
+def _is_usable(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MAX_LENGTH
+    return bool(abs(value) <= _MAX_NUMBER)  # neither does nan
+
+
+_PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
+
+
+def versions() -> dict[str, str]:
+    """Versions of python and of the libraries whose behaviour a result depends on."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,4 +1,4 @@
-"""Folders of files that may be remote: what is there, how large, making and removing.
+"""Names of files, and folders that may be remote: what is there, how large, making, removing.
 
 Reading and writing one file is the business of `utils.files.atomic`.
 """
@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 
-from utils.files.atomic import blobfile_module, is_remote, storing
+from utils.files.atomic import blobfile_module, is_remote, naming_disk_errors
 from utils.process.errors import FORBIDDEN, StorageError
 
 # what nearly every file system takes
@@ -17,13 +17,16 @@ MAX_NAME_BYTES = 255
 _DIGEST = re.compile("~[0-9a-f]{16}$")
 # what tensorboardX lets through
 _NOT_IN_TAGS = re.compile(r"[^-/\w.]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+# what stands for bytes of a file's name that are not UTF-8
+_UNDECODED = re.compile("[\ud800-\udfff]")
 
 
 def with_home(path: str) -> str:
     """A path whose `~` is the home folder, as no shell does it in `--flag=~/x` or a file.
 
-    Raises:
-        ValueError: if there is no such home folder; names the path and the remedy.
+    ValueError if there is no such home folder.
     """
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
@@ -32,6 +35,35 @@ def with_home(path: str) -> str:
             "this very name"
         )
     return expanded
+
+
+def problem_with_letters(name: str) -> str | None:
+    """Why a name cannot be written down, whatever path it is; None if it can."""
+    if _UNDECODED.search(name):
+        return "has bytes that are not UTF-8"
+    if _CONTROL.search(name):
+        return "has a line break or another character that cannot be printed"
+    return None
+
+
+def problem_with_name(name: object) -> str | None:
+    """Why `name` is unfit to be a path below a data or an output folder, or None if it is fit.
+
+    Fit are relative names with forward slashes, without `..`, control characters, backslash or
+    drive letter.
+    """
+    if not isinstance(name, str):
+        return "is no string"
+    if problem := problem_with_letters(name):
+        return problem
+    if "\\" in name:
+        return "has a backslash; separate folders by '/'"
+    if name.startswith("/") or _DRIVE.match(name):
+        return "is absolute; give it relative to data_dir"
+    parts = name.split("/")
+    if ".." in parts:
+        return "has '..', which could lead out of its folder"
+    return "names no file" if parts[-1] in ("", ".") else None
 
 
 def flat_name(name: str, suffix: str = "") -> str:
@@ -97,11 +129,7 @@ def remove(path: str) -> None:
 
 
 def make_folder(folder: str, flag: str = "") -> None:
-    """Make a folder and those above it; nothing happens if it is there.
-
-    Args:
-        folder: local or remote.
-        flag: which named it, for messages.
+    """Make a local or remote folder and those above it, if it is not there; `flag` has named it.
 
     Raises:
         StorageError: if there is a file in its place or above it, no folder can be there, the disk
@@ -121,7 +149,7 @@ def make_folder(folder: str, flag: str = "") -> None:
     except OSError as error:
         if error.errno in FORBIDDEN:
             raise
-        with storing(folder):
+        with naming_disk_errors(folder):
             raise
 
 

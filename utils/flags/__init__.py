@@ -1,1 +1,1 @@
-"""Flags that scripts share, and flags out of files; no torch."""
+"""Flags that scripts share; no torch."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from utils.script_util import flag
+from utils.script_util import flag, require_at_least
 
 
 @dataclass(frozen=True)
@@ -108,40 +108,20 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class AutoBatch:
-    """How much is computed at a time, where the script can find it out."""
-
-    batch_size: int = flag(
-        1, "samples per network evaluation and process; auto: found by timing", is_auto=True
-    )
-
-
-@dataclass(frozen=True)
 class Threads:
     """How many images are worked on at a time."""
 
     num_threads: int = flag(-1, "images worked on at a time; -1: by the cores")
+
+    def __post_init__(self) -> None:
+        require_at_least(self, -1, num_threads=1)
 
 
 @dataclass(frozen=True)
 class ImageFolder:
     """Where the images are."""
 
-    data_dir: str = flag("", "folder of the images")
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where results go."""
-
-    output_dir: str = flag("", "folder of the results")
-
-
-@dataclass(frozen=True)
-class Overwrite:
-    """Whether files may be lost."""
-
-    overwrite: bool = flag(False, "replace files that were made otherwise")
+    data_dir: str = flag("", "folder of the images, flat or in class folders")
 
 
 ERROR, SKIP, ENLARGE = "error", "skip", "enlarge"
@@ -197,7 +177,8 @@ class CropFlags(ImageFolder, ReadingFlags, DryRun):
     num_workers: int = flag(-1, "loader processes; -1: by the cores (none without a GPU)")
 
     def __post_init__(self) -> None:
-        """Refuse crops that are both kept and drawn anew."""
+        """Refuse crops that are both kept and drawn anew, and less than no processes."""
+        require_at_least(self, -1, num_workers=0)
         if self.cache_dir and self.random_crop:
             raise ValueError(
                 f"--cache_dir {self.cache_dir} keeps centre crops and does not go with "

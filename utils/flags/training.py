@@ -23,6 +23,12 @@ class OptimizerFlags(Batch):
     )
     max_step: int = flag(UNLIMITED_STEPS, "stop a training after this many steps in total")
 
+    def __post_init__(self) -> None:
+        """Refuse values no run could use."""
+        require_at_least(self, batch_size=1, weight_decay=0, lr_anneal_steps=0, max_step=0)
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"--lr {self.lr} must be positive and finite")
+
 
 @dataclass(frozen=True)
 class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
@@ -51,9 +57,9 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
 
     def __post_init__(self) -> None:
         """Refuse values no run could use."""
-        require_at_least(self, batch_size=1, log_interval=1, save_interval=1, max_bad_steps=1)
-        require_at_least(self, weight_decay=0, fp16_scale_growth=0, max_step=0, seed=0)
-        require_at_least(self, lr_anneal_steps=0, lr_warmup_steps=0)
+        super().__post_init__()
+        require_at_least(self, log_interval=1, save_interval=1, max_bad_steps=1)
+        require_at_least(self, fp16_scale_growth=0, lr_warmup_steps=0, seed=0)
         require_at_least(self, -1, microbatch=1, keep_last_k=1)
         _ = self.precision  # refuses two of them
         if self.init_from and self.resume_checkpoint not in ("", "auto"):
@@ -64,8 +70,6 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
             )
         if self.lr_schedule != "linear" and not self.lr_anneal_steps:
             raise ValueError(f"--lr_schedule {self.lr_schedule} needs --lr_anneal_steps")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"--lr {self.lr} must be positive and finite")
         if not self.run_time > 0 and self.run_time != -1:
             raise ValueError(f"--run_time {self.run_time} must be -1 or a positive number of hours")
         for rate in self.ema_rates:

@@ -25,13 +25,18 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from utils.files.atomic import is_remote, storing, write_through
+from utils.files.atomic import is_remote, naming_disk_errors, write_through
 from utils.files.lock import try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, CropFlags
-from utils.images.decode import BadImageError, ImageFacts
-from utils.images.files import CenterCrop, Crop, CropSource
-from utils.images.notes import Stamp, file_stamps
+from utils.images.files import (
+    BadImageError,
+    CenterCrop,
+    Crop,
+    CropSource,
+    ImageFacts,
+    resolve_image_path,
+)
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopFlag
@@ -43,6 +48,10 @@ _FORMAT = 2
 # between two looks at the stop flag; also what is lost when the process is killed
 _CHUNK_IMAGES = 128
 _SECONDS_BETWEEN_TRIES = 0.2
+
+Stamp = tuple[int, int]
+# a remote store has no time that is cheap to ask for: only the name counts there
+_NO_STAMP: Stamp = (-1, -1)
 
 
 def _settings(recipe: CenterCrop) -> dict[str, str | int]:
@@ -267,7 +276,7 @@ class CropCache:
     @staticmethod
     def _open(path: str, size: int) -> IO[bytes]:
         """A file of the cache behind its last byte that counts; what a killed process left goes."""
-        with storing(path):
+        with naming_disk_errors(path):
             file = open(path, "ab", buffering=0)  # noqa: SIM115 - the caller closes it
             file.truncate(size)
         return file
@@ -276,7 +285,7 @@ class CropCache:
     def _append(file: IO[bytes], parts: Iterable[bytes]) -> None:
         for part in parts:
             write_through(file.name, file.fileno(), part)
-        with storing(file.name):
+        with naming_disk_errors(file.name):
             os.fsync(file.fileno())
 
 
@@ -291,3 +300,31 @@ def _try_to_cut(recipe: CenterCrop, on_bad_image: str, name: str) -> Crop | None
 
 def _damaged(folder: str, problem: str) -> DataError:
     return DataError(f"crop cache {folder}: {problem}; delete this folder to have it made again")
+
+
+def file_stamps(names: Sequence[str], data_dir: str) -> list[Stamp]:
+    """Size and time of change of every image's file, in order; FileNotFoundError without one."""
+    if is_remote(data_dir):
+        return [_NO_STAMP] * len(names)
+    num_threads = 4 * num_cores()  # a network file system answers slowly, but many at a time
+
+    def ask(first: int) -> list[Stamp]:
+        return [_stamp(resolve_image_path(data_dir, name)) for name in names[first::num_threads]]
+
+    stamps = [_NO_STAMP] * len(names)
+    with ThreadPoolExecutor(num_threads) as pool:
+        for first, share in enumerate(pool.map(ask, range(num_threads))):
+            stamps[first::num_threads] = share
+    return stamps
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        if not os.path.islink(path):
+            raise FileNotFoundError(
+                f"{path}: no such image; check data_dir and the list of images"
+            ) from error
+        status = os.lstat(path)  # a link to nothing is a damaged image, until it is mended
+    return status.st_size, status.st_mtime_ns

@@ -1,10 +1,18 @@
-"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order)."""
+"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order).
+
+Also says what becomes of images on their way: scaled, enlarged, alpha dropped, not turned.
+Decoding processes hand a line an image to the main process, which counts.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,30 +22,182 @@ from torch.utils.data import Dataset, default_collate
 from utils import dist_util
 from utils.files.atomic import JsonObject
 from utils.files.records import list_digest
-from utils.flags.groups import ENLARGE, ERROR, CropFlags
+from utils.flags.groups import ENLARGE, ERROR, CropFlags, OrientationFlags, ReadingFlags
 from utils.flags.training import TrainFlags
 from utils.images.cache import crop_source
-from utils.images.decode import BadImageError
 from utils.images.files import (
+    ALPHA,
+    DEPTH,
+    ORIENTATION,
+    BadImageError,
     CenterCrop,
     Crop,
     CropSource,
+    ImageFacts,
+    image_facts,
     in_channels,
     random_crop_arr,
     random_flip,
     read_crop,
+    read_image,
     resolve_image_path,
 )
-from utils.images.notes import (
-    ImageNotes,
-    look_at_some,
-    note_of,
-    note_of_left_out,
-    small_image_error,
-)
 from utils.loops.data import ItemKey, Pair, TrainData
+from utils.machine.threads import num_cores
 from utils.process.errors import DataError
 from utils.seeds import item_rng
+
+Log = Callable[[str], None]
+SMALL, LEFT_OUT = "small", "left out"
+_NUM_SAMPLED = 200  # headers to look at before a training
+_MAX_SHOWN = 5
+_WORDS = MappingProxyType(
+    {
+        SMALL: "are smaller than {size} pixels on their short side and enlarged, so that blurred "
+        "ones count as true (see --small_images)",
+        LEFT_OUT: "are smaller than {size} pixels on their short side and left out",
+        DEPTH: "have 16 bits a channel, of which 8 are kept",
+        ALPHA: "have an alpha channel, which is dropped",
+        ORIENTATION: "have an EXIF orientation that is not applied (see --apply_orientation)",
+    }
+)
+
+
+def small_image_error(name: str, facts: ImageFacts, size: int) -> DataError:
+    """The error of `--small_images error`."""
+    return DataError(
+        f"{name} is {facts.width}×{facts.height}, smaller than the {size} pixels of its crop; "
+        "leave it out (--small_images skip does), or take it enlarged with --small_images enlarge"
+    )
+
+
+def note_of(name: str, facts: ImageFacts, size: int, flags: OrientationFlags) -> str:
+    """What is to be said of an image that is used: a line each, empty if there is nothing."""
+    kinds = [kind for kind in facts.changes if kind != ORIENTATION or not flags.apply_orientation]
+    if facts.short_side < size:
+        kinds.append(SMALL)
+    return "\n".join(f"{kind}\t{_described(name, facts)}" for kind in kinds)
+
+
+def note_of_left_out(name: str, facts: ImageFacts) -> str:
+    """Likewise of a small image that is not used."""
+    return f"{LEFT_OUT}\t{_described(name, facts)}"
+
+
+def _described(name: str, facts: ImageFacts) -> str:
+    return f"{name}, {facts.width}×{facts.height}"
+
+
+class ImageNotes:
+    """Counts notes; tells the first of a kind at once, and sums whenever ten times more were seen.
+
+    After `num_images` it counts no more: from there on images come again.
+    """
+
+    def __init__(self, log: Log, size: int, num_images: int) -> None:
+        self._log, self._size, self._num_images = log, size, num_images
+        # by kind, in the order in which they were seen
+        self._found: dict[str, dict[str, None]] = {kind: {} for kind in _WORDS}
+        self._unfit_names: dict[str, int] = dict.fromkeys(_WORDS, 0)
+        self._num_seen = self._next = 0
+
+    def add(self, notes: Iterable[str]) -> None:
+        """Take the notes of some items, one string each; it may name others that were left out."""
+        if self._num_seen >= self._num_images:
+            return
+        for note in notes:
+            self._num_seen += 1
+            for line in filter(None, note.split("\n")):
+                kind, _, described = line.partition("\t")
+                self._found[kind][described] = None
+        is_due = self._num_seen >= min(self._next, self._num_images)
+        if is_due or any(self._found[kind] and not self._unfit_names[kind] for kind in _WORDS):
+            self.tell()
+
+    def tell(self) -> None:
+        """Log the counts that have grown."""
+        of_seen = f"of {min(self._num_seen, self._num_images)} images"
+        for kind, found in self._found.items():
+            if len(found) > self._unfit_names[kind]:
+                self._unfit_names[kind] = len(found)
+                level = "warning" if kind == SMALL else "notice"
+                which = "images" if kind == LEFT_OUT else of_seen
+                words = _WORDS[kind].format(size=self._size)
+                self._log(f"{level}: {len(found)} {which} {words}; the first: {next(iter(found))}")
+        self._next = 10 * self._num_seen
+
+
+def look_at(
+    names: Sequence[str], data_dir: str, flags: OrientationFlags, *, is_decoding: bool = False
+) -> dict[str, ImageFacts]:
+    """What the headers of images say; damaged and missing ones are left to those who read them.
+
+    With `is_decoding` the images are decoded, so that all which are there are whole.
+    """
+
+    def look(name: str) -> ImageFacts | None:
+        path, is_turned = resolve_image_path(data_dir, name), flags.apply_orientation
+        with contextlib.suppress(OSError, BadImageError):
+            if is_decoding:
+                return read_image(path, apply_orientation=is_turned).facts
+            return image_facts(path, apply_orientation=is_turned)
+        return None
+
+    # a network file system answers slowly, but many at a time
+    with ThreadPoolExecutor(4 * num_cores()) as pool:
+        found = zip(names, pool.map(look, names), strict=True)
+        return {name: facts for name, facts in found if facts is not None}
+
+
+def note_changes(names: Sequence[str], data_dir: str, flags: OrientationFlags, log: Log) -> None:
+    """Count what of some images does not reach their pixels."""
+    facts = look_at(names, data_dir, flags)
+    ImageNotes(log, 0, len(facts)).add(note_of(name, one, 0, flags) for name, one in facts.items())
+
+
+def say_sizes(facts: Iterable[ImageFacts], size: int, num_images: int, log: Log) -> None:
+    """Log how large images are, and what a crop of `size` pixels makes of the middle one.
+
+    Nothing if all are squares of `size` pixels.
+    """
+    known = list(facts)
+    if all(one.size == (size, size) for one in known):
+        return
+    sides = [statistics.median_low([one.size[axis] for one in known]) for axis in (0, 1)]
+    short = statistics.median_low([one.short_side for one in known])
+    seen = "" if len(known) == num_images else f" of {len(known)} looked at"
+    verb = "reduced" if short > size else "enlarged" if short < size else "left"
+    fate = f"the short side is {verb} to {size} before the crop" if short != size else "not scaled"
+    log(f"{num_images} images, median{seen} {sides[0]}×{sides[1]}: {fate}")
+
+
+def without_small(
+    facts: Mapping[str, ImageFacts], size: int, flags: ReadingFlags, log: Log
+) -> set[str]:
+    """The names of images that `--small_images` leaves out; says what becomes of all others.
+
+    `facts` are those of all images whose header can be read. Small images are a DataError if they
+    are to be one, or if no other is left.
+    """
+    small = [name for name, one in facts.items() if one.short_side < size]
+    if small and flags.small_images == ERROR:
+        shown = ", ".join(_described(name, facts[name]) for name in small[:_MAX_SHOWN])
+        raise DataError(
+            f"{len(small)} of {len(facts)} images are smaller than the {size} pixels of their "
+            f"crop: {shown}{' …' if len(small) > _MAX_SHOWN else ''}; leave them out "
+            "(--small_images skip does), or take them enlarged with --small_images enlarge"
+        )
+    left_out = set() if flags.small_images == ENLARGE else set(small)
+    if len(left_out) == len(facts) > 0:
+        raise DataError(
+            f"--small_images skip leaves no image: all {len(facts)} are smaller than {size} pixels"
+        )
+    notes = ImageNotes(log, size, len(facts))
+    notes.add(
+        note_of_left_out(name, one) if name in left_out else note_of(name, one, size, flags)
+        for name, one in facts.items()
+    )
+    return left_out
 
 
 @dataclass(frozen=True)
@@ -106,16 +266,13 @@ def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
 class CropDataset(Dataset[CropItem]):
     """Square uint8 crops by stream key; bad images raise, or are replaced by the next good one.
 
-    So are images smaller than the crop, unless they are enlarged.
+    So are images smaller than the crop, unless they are enlarged. The augmentation is a function of
+    (seed, epoch, index). With `flags.cache_dir` it raises what `utils.images.cache.crop_source`
+    does.
 
     Args:
-        entries: the images.
         size: side of the crop, pixels.
-        flags: where the files are and how to augment.
-        seed: of the augmentation, a function of (seed, epoch, index).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
-
-    With `flags.cache_dir` it raises what `utils.images.cache.crop_source` does.
     """
 
     def __init__(
@@ -197,13 +354,9 @@ class TestCrops(Dataset[CropItem | None]):
     """Centre crops in order; a bad image raises, or its item is None.
 
     Args:
-        entries: the images.
         size: side of the crop, pixels.
-        data_dir: where the files are.
         on_bad_image: `error` or `skip`.
-        num_channels: 3, or 1 for grey levels.
         source: of the same images' crops; None: decoded from their files.
-        apply_orientation: see `utils.images.decode.decode_image`; not with a source.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -256,25 +409,26 @@ def train_crops(
     log: Callable[[str], None],
     num_channels: int = 3,
 ) -> TrainData:
-    """Endless shuffled batches of crops.
+    """Endless shuffled batches of crops, of which `prepare` makes the task's pairs.
 
-    Args:
-        entries: the images.
-        size: side of the crops, pixels.
-        flags: where the files are, how to augment and how many processes load.
-        train: size of a batch a process; seed of order and augmentation.
-        prepare: makes the task's pair of a batch, which is on the CPU.
-        log: receives how large images are, which damaged ones were replaced by others, and what
-            became of others.
-        num_channels: 3, or 1 for grey levels.
+    `log` receives how large images are, by some of them, which damaged ones were replaced by
+    others, and what became of others.
 
     Raises:
         DataError: if a batch is larger than the data; see `CropDataset`.
     """
-    note = _noting(entries, size, flags, log)
+    names = [entry.name for entry in entries]
+    chosen = names[:: max(1, -(-len(names) // _NUM_SAMPLED))]
+    say_sizes(look_at(chosen, flags.data_dir, flags).values(), size, len(names), log)
+    counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
+    told: set[str] = set()
 
     def noted(batch: CropBatch) -> Pair:
-        note(batch)
+        bad = set(batch.bad) - told
+        if bad:
+            log(f"warning: damaged images replaced by others: {', '.join(sorted(bad))}")
+            told.update(bad)
+        counts.add(batch.notes)
         return prepare(batch)
 
     return TrainData(
@@ -285,21 +439,3 @@ def train_crops(
         seed=train.seed,
         num_workers=flags.num_workers,
     )
-
-
-def _noting(
-    entries: Sequence[Entry], size: int, flags: CropFlags, log: Callable[[str], None]
-) -> Callable[[CropBatch], None]:
-    """Say how large images are, by some of them; return what is to see every training batch."""
-    look_at_some([entry.name for entry in entries], flags.data_dir, size, flags, log)
-    counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
-    told: set[str] = set()
-
-    def note(batch: CropBatch) -> None:
-        bad = set(batch.bad) - told
-        if bad:
-            log(f"warning: damaged images replaced by others: {', '.join(sorted(bad))}")
-            told.update(bad)
-        counts.add(batch.notes)
-
-    return note

@@ -32,12 +32,8 @@ class DigitImages:
 def load_digit_images(side: int, seed: int = 0) -> DigitImages:
     """The bundled 8×8 images, resized bicubically to `side` pixels a side.
 
-    Args:
-        side: 8 keeps the pixels as they are.
-        seed: of the split.
-
-    Raises:
-        DataError: if scikit-learn is not installed.
+    A side of 8 keeps the pixels as they are; `seed` is that of the split. DataError without
+    scikit-learn.
     """
     try:
         from sklearn.datasets import load_digits

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from utils.files.atomic import is_remote
+from utils.files.storage import problem_with_name
 from utils.flags.groups import AUTO, FOLDER, NAME, SKIP
 from utils.images.files import DEFAULT_EXTENSION, IMAGE_EXTENSIONS
 from utils.process.errors import DataError
-from utils.untrusted.pickles import problem_with_name
 
 Log = Callable[[str], None]
 # what systems keep beside anybody's files; so are names that begin with a dot
@@ -64,11 +64,9 @@ def list_files(
     listed like files: whoever reads them tells.
 
     Args:
-        folder: local or remote.
+        folder: local or remote; named by `flag`.
         log: receives what is left out, and why.
-        flag: which named it, for messages.
         on_bad_image: `skip` leaves out images with unfit names; empty: there is no such flag.
-        endings: in lower case.
         problem_with: why a name is unfit; None of a fit one.
 
     Raises:
@@ -81,11 +79,11 @@ def list_files(
     unfit = {name: problem for name in found.names if (problem := problem_with(name))}
     if unfit and on_bad_image != SKIP:
         remedy = "" if not on_bad_image else "; --on_bad_image skip leaves them out"
-        raise DataError(f"{flag} {folder}: {_told(unfit)}; rename them{remedy}")
+        raise DataError(f"{flag} {folder}: {_unfit_names(unfit)}; rename them{remedy}")
     for line in found.left_out():
         log(f"notice: {line}")
     if unfit:
-        log(f"warning: left out: {_told(unfit)}; rename them")
+        log(f"warning: left out: {_unfit_names(unfit)}; rename them")
     names = [name for name in found.names if name not in unfit]
     if not names:
         left_out = "".join(f"; {line}" for line in found.left_out())
@@ -93,7 +91,7 @@ def list_files(
     return sorted(names)
 
 
-def _told(unfit: Mapping[str, str]) -> str:
+def _unfit_names(unfit: Mapping[str, str]) -> str:
     name, problem = next(iter(sorted(unfit.items())))
     return f"{len(unfit)} images with unfit names (the first: {name!r} {problem})"
 
@@ -242,13 +240,8 @@ def class_in_name(name: str) -> str:
 def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = False) -> str:
     """The class in a name: the folder that holds the file, or, in a flat folder, its name's start.
 
-    Args:
-        name: as `scan` gives it.
-        label_from: `name` or `folder` to read it there only.
-        has_split_folder: the first folder separates training from test images and is no class.
-
-    Raises:
-        DataError: for a name that shows no class there.
+    `label_from` says to read it in one of them only; DataError where it shows no class there. A
+    split folder, the first one, separates training from test images and is no class.
     """
     if has_split_folder:
         name = name.partition("/")[2] or name
@@ -266,10 +259,8 @@ def class_of(name: str, label_from: str = AUTO, *, has_split_folder: bool = Fals
 def other_reading(names: Sequence[str], classes: Sequence[str], source: str) -> list[str]:
     """One line of warning where file names and folders show classes, and not the same; or none.
 
-    Args:
-        names: of images, without a folder that is no class.
-        classes: of each, as they are read.
-        source: `name` or `folder`, where that is read.
+    The names are without a folder that is no class; `classes` are what `source`, `name` or
+    `folder`, says of them.
     """
     is_by_name = source == NAME
     others = [(class_in_folder if is_by_name else class_in_name)(name) for name in names]

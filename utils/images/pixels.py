@@ -59,10 +59,7 @@ def make_grid(
 ) -> NDArray[np.uint8]:
     """Images of one shape side by side, row by row, with `padding` pixels around each.
 
-    Args:
-        images_uint8: HWC arrays of one shape.
-        num_columns: images per row; the last row may be shorter.
-        padding: pixels.
+    The images are HWC arrays; the last row may be shorter.
 
     Returns:
         HWC uint8, (rows · (H + padding) + padding, columns · (W + padding) + padding, C).

@@ -44,11 +44,7 @@ def model_file_name(step: int) -> str:
 
 
 def step_of(model_path: str) -> int:
-    """The step in the name of a model file.
-
-    Raises:
-        CheckpointError: if the name carries no step.
-    """
+    """The step in the name of a model file; CheckpointError if it carries none."""
     match = re.search(r"(\d+)\.pt$", os.path.basename(model_path))
     if match is None:
         raise CheckpointError(
@@ -83,7 +79,7 @@ class CheckpointStore:
     """The checkpoints of one run in one folder.
 
     Args:
-        folder: `--model_save_dir`; may be remote.
+        folder: local or remote.
         keep_last_k: delete older sets once a newer one has been verified; -1 keeps all.
         warn: receives one line whenever something is skipped or fallen back from.
     """
@@ -95,18 +91,11 @@ class CheckpointStore:
 
     # ---- writing
 
-    def save(
-        self,
-        step: int,
-        parts: Mapping[str, Mapping[Any, Any]],
-        manifest: JsonObject,
-    ) -> None:
-        """Write one set; the manifest comes last and make it count.
+    def save(self, step: int, parts: Mapping[str, Mapping[Any, Any]], manifest: JsonObject) -> None:
+        """Write one set; the manifest comes last and makes it count.
 
-        Args:
-            step: number of finished updates.
-            parts: role → state_dict, in writing order: `opt`, `model`, `ema_<rate>`.
-            manifest: what else to remember (flags, versions, state of the run).
+        `parts` are role → state_dict, in writing order: `opt`, `model`, `ema_<rate>`; `manifest` is
+        what else to remember (flags, versions, state of the run).
 
         Raises:
             StorageError: if a file cannot be written; older sets are intact.
@@ -168,11 +157,10 @@ class CheckpointStore:
     # ---- finding
 
     def resolve(self, name: str) -> CheckpointSet | None:
-        """The set that `--resume_checkpoint` names.
+        """The set that `--resume_checkpoint` names; None for an empty name.
 
-        Args:
-            name: empty (None is returned), `auto` (newest intact set, or None), a step, a file
-                name inside the folder, or a path. The file of an average stands in for the model.
+        A name is `auto` (newest intact set, or None), a step, a file name inside the folder, or a
+        path. The file of an average stands in for the model.
 
         Raises:
             CheckpointError: if an explicit name does not exist or is damaged.

@@ -26,7 +26,7 @@ from utils.machine.launch import num_local_processes
 from utils.machine.threads import num_cores
 from utils.process.console import prepare_streams
 from utils.process.errors import DataError, with_causes
-from utils.process.stop import leave_stopping_to_parent
+from utils.process.stop import leave_signals_to_parent
 
 
 def tree_map(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
@@ -43,11 +43,7 @@ def tree_map(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
 
 
 def first_tensor(tree: Any) -> torch.Tensor:
-    """Any tensor of the batch.
-
-    Raises:
-        TypeError: if there is none.
-    """
+    """Any tensor of the batch; TypeError if there is none."""
     found: list[torch.Tensor] = []
     tree_map(found.append, tree)
     if not found:
@@ -75,10 +71,7 @@ def batch_slice(tree: Any, start: int, stop: int) -> Any:
 def to_device(tree: Any, device: torch.device, *, is_copy: bool = False) -> Any:
     """Every tensor of the batch on the device; copies from pinned memory do not wait.
 
-    Args:
-        tree: the batch.
-        device: where to.
-        is_copy: copy also what is there already, so that the result shares no memory.
+    With `is_copy` what is there already is copied, too, so that the result shares no memory.
     """
     return tree_map(lambda tensor: tensor.to(device, non_blocking=True, copy=is_copy), tree)
 
@@ -115,15 +108,14 @@ class EpochOrder:
 
 
 class ShardSampler(Sampler[list[ItemKey]]):
-    """Yields this rank's batches of `(position, epoch, index)` without end.
+    """Yields this rank's batches of `(position, epoch, index)` from a position on, without end.
 
     Raises:
         DataError: if one global batch is larger than the data set.
     """
 
-    def __init__(
-        self, order: EpochOrder, batch_size: int, *, position: int, rank: int, world_size: int
-    ) -> None:
+    def __init__(self, order: EpochOrder, batch_size: int, position: int) -> None:
+        rank, world_size = dist_util.get_rank(), dist_util.get_world_size()
         self._global_batch = batch_size * world_size
         if self._global_batch > order.num_items:
             raise DataError(
@@ -153,11 +145,9 @@ class TrainData:
 
     Args:
         dataset: maps `(position, epoch, index)` to one item; `len` is the number of items.
-        batch_size: items per process.
         prepare: turns a collated batch into the pair the loop wants, on the loop's device; not
             needed where items are pairs already.
         collate: makes a batch of items; None: as torch does.
-        seed: of the order.
         num_workers: loader processes; -1 chooses from the cores (none on a CPU device, where the
             network needs them itself).
     """
@@ -176,7 +166,8 @@ class TrainData:
         self._prepare, self._collate = prepare, collate
         self._order = EpochOrder(len(dataset), seed)  # type: ignore[arg-type]
         self._num_workers = default_num_workers() if num_workers < 0 else num_workers
-        self._sampler(0)  # a batch larger than the data is an error now, not at the first step
+        # a batch larger than the data is an error now, not at the first step
+        ShardSampler(self._order, batch_size, 0)
 
     def listing(self) -> JsonObject:
         """What the data set says of itself, if it does."""
@@ -185,36 +176,14 @@ class TrainData:
 
     def batches(self, position: int) -> Iterator[Pair]:
         """This rank's prepared batches from the `position`-th item on."""
-        sampler = self._sampler(position)
+        sampler = ShardSampler(self._order, self._batch_size, position)
         loader = make_loader(self.dataset, sampler, self._num_workers, self._collate)
         for batch in loaded(loader):
             yield self._prepare(batch)
 
-    def _sampler(self, position: int) -> ShardSampler:
-        return rank_batches(self._order, self._batch_size, position)
-
-
-def rank_batches(order: EpochOrder, batch_size: int, position: int) -> ShardSampler:
-    """This process's batches of `order` from the `position`-th item of the stream on.
-
-    Raises:
-        DataError: if one global batch is larger than the data set.
-    """
-    return ShardSampler(
-        order,
-        batch_size,
-        position=position,
-        rank=dist_util.get_rank(),
-        world_size=dist_util.get_world_size(),
-    )
-
 
 def endless(data: Iterable[Any]) -> Iterator[Any]:
-    """The items of an iterable, again and again.
-
-    Raises:
-        DataError: if it has none, as an iterator that was used up.
-    """
+    """The items of an iterable, again and again; DataError if it has none, or is used up."""
     while True:
         is_empty = True
         for item in data:
@@ -267,15 +236,11 @@ def make_loader(
 
 def _begin(worker: int) -> None:
     prepare_streams()
-    leave_stopping_to_parent()
+    leave_signals_to_parent()
 
 
 def loaded(loader: DataLoader[Any]) -> Iterator[Any]:
-    """What a loader gives.
-
-    Raises:
-        DataError: if a loader process dies while a batch is handed over.
-    """
+    """What a loader gives; DataError if one of its processes dies while it hands over a batch."""
     try:
         yield from loader
     except (ConnectionError, EOFError) as error:

@@ -33,11 +33,9 @@ def is_to_be_compiled(choice: str, device: torch.device) -> bool:
 class CompiledNetwork(torch.nn.Module):
     """Calls `network`, compiled, with batches of the largest size seen so far.
 
-    Weights are the network's own, so what is trained or loaded there counts here.
-
-    Args:
-        network: any module whose tensor arguments share their first dimension.
-        has_graphs: replay the kernels as one CUDA graph; for calls without gradients.
+    Weights are the network's own, so what is trained or loaded there counts here. Its tensor
+    arguments share their first dimension. With `has_graphs` the kernels are replayed as one CUDA
+    graph, for calls without gradients.
     """
 
     def __init__(self, network: torch.nn.Module, *, has_graphs: bool = False) -> None:
@@ -94,8 +92,6 @@ def usable_precision(
     as they are, so that another device computes as asked.
 
     Args:
-        asked: by the flags.
-        log: told where the device computes otherwise.
         is_trained: whether the network is trained, by all processes: they must all ask, and have
             one precision, since gradients of two types could not be averaged.
         with_backward: whether gradients are taken through a frozen network.
@@ -128,12 +124,7 @@ def cast_to(model: Network, precision: Precision) -> Network:
 def new_network(create: Callable[[], Network], asked: Precision, log: Log) -> Network:
     """A fresh network for a training, in the precision that its devices can follow.
 
-    A checkpoint that is resumed replaces all of its weights.
-
-    Args:
-        create: makes it, in fp32.
-        asked: by the flags of the training.
-        log: told of a precision that the devices lack.
+    `create` makes it in fp32. A checkpoint that is resumed replaces all of its weights.
     """
     return cast_to(create(), usable_precision(asked, log, is_trained=True))
 
@@ -151,9 +142,6 @@ def load_checked(
 
     Args:
         create: makes it, in fp32.
-        path: the checkpoint.
-        asked: the precision.
-        log: told of the file and of a precision that the device lacks.
         identity: what the checkpoint has to be, where its manifest says so.
         with_backward: whether gradients with respect to its input are taken.
 

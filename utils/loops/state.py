@@ -7,6 +7,7 @@ business of `train_util`.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,22 +15,19 @@ import torch
 
 from utils import dist_util
 from utils.files.atomic import JsonObject, sha256_of
-from utils.files.records import Identity, new_origin, origin_of_file
+from utils.files.records import Identity, versions
 from utils.flags.training import TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import num_bytes
 from utils.process.errors import CheckpointError, DataError, StorageError
-from utils.runs.start import versions
 from utils.untrusted.state_dict import load_state_dict, read_torch_file
 
 
 class WeightAverages:
     """avg ← rate · avg + (1 − rate) · weights after every step, in fp32.
 
-    Args:
-        rates: decay rates in [0, 1); empty for none.
-        masters: the fp32 parameters to follow.
+    The rates lie in [0, 1); `masters` are the fp32 parameters to follow.
     """
 
     def __init__(self, rates: Sequence[float], masters: Sequence[torch.Tensor]) -> None:
@@ -67,12 +65,8 @@ class WeightAverages:
 class TrainState:
     """The state of one run.
 
-    Args:
-        model: on its device, in the precision that it computes in.
-        flags: of the run.
-        log: receives one line about what was loaded, saved or missing.
-        identity: what the checkpoints are; a run of another network, process or list of images
-            is not gone on with.
+    The model is on its device, in the precision that it computes in. A run of another `identity`
+    (network, process or list of images) is not gone on with.
     """
 
     def __init__(
@@ -92,7 +86,8 @@ class TrainState:
         )
         self._averages = WeightAverages(flags.ema_rates, self.mp_trainer.masters)
         self._flags, self._log, self._saved_step = flags, log, -1
-        self._identity, self._origin = identity or Identity(), new_origin()
+        # an origin that no other fresh start has
+        self._identity, self._origin = identity or Identity(), secrets.token_hex(16)
         self._steps_there: list[int] = []  # in the folder, as this run last saw it
 
     def finish_step(self, num_items: int) -> None:
@@ -102,11 +97,7 @@ class TrainState:
         self.position += num_items
 
     def save(self, folder: str, extra: JsonObject) -> None:
-        """Write the set of this step, unless that was done already.
-
-        Raises:
-            StorageError: if a file cannot be written.
-        """
+        """Write the set of this step, unless that was done; StorageError if it cannot be."""
         if self._saved_step == self.step:
             return
         store = CheckpointStore(folder, keep_last_k=self._flags.keep_last_k, warn=self._log)
@@ -169,10 +160,9 @@ class TrainState:
         return dict(found.state) if found else {}
 
     def refuse_other_writers(self) -> None:
-        """To be called once the folder is held: what was read before may be out of date.
+        """Raise CheckpointError if another run has written checkpoints there since `resume`.
 
-        Raises:
-            CheckpointError: if another run has written checkpoints there since `resume`.
+        To be called once the folder is held.
         """
         folder = self._flags.model_save_dir
         if CheckpointStore(folder, warn=self._log).steps() != self._steps_there:
@@ -213,8 +203,7 @@ class TrainState:
     def _newest_of_run(self, store: CheckpointStore, named: CheckpointSet) -> CheckpointSet:
         """The named set, or the newest one of its run in the folder that the run writes to.
 
-        Raises:
-            CheckpointError: if the folder holds the checkpoints of another run.
+        A folder that holds the checkpoints of another run is refused (CheckpointError).
         """
         if not store.steps():
             return named
@@ -305,8 +294,9 @@ class TrainState:
 
 
 def _origin_of(found: CheckpointSet) -> str:
+    """The origin; where it is not known, runs that go on from the same file have the same."""
     origin = found.manifest.get("origin")
-    return origin if isinstance(origin, str) else origin_of_file(sha256_of(found.model_path))
+    return origin if isinstance(origin, str) else f"file {sha256_of(found.model_path)}"
 
 
 def _as_tensor(value: object) -> torch.Tensor:

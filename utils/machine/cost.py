@@ -51,9 +51,9 @@ class Stopwatch:
             return
         seconds, num_items, device = self.seconds, self.num_items, _device_name(self.device)
         with _patient_lock(f"{path}.lock"):
-            stored = find_record(path, _check)
-            if stored is not None and stored["device"] == device:
-                seconds, num_items = seconds + stored["seconds"], num_items + stored["num_items"]
+            stored = find_record(path, _rate)
+            if stored is not None and stored[2] == device:
+                seconds, num_items = seconds + stored[0], num_items + stored[1]
             record = {"seconds": seconds, "num_items": num_items, "device": device}
             write_json_atomic(path, record)
 
@@ -70,14 +70,16 @@ def _patient_lock(path: str) -> contextlib.AbstractContextManager[Any]:
 
 def seconds_per_item(path: str) -> float | None:
     """Seconds of one item; None without a (readable) record."""
-    stored = find_record(path, _check)
-    return None if stored is None else float(stored["seconds"] / stored["num_items"])
+    stored = find_record(path, _rate)
+    return None if stored is None else float(stored[0] / stored[1])
 
 
-def _check(content: JsonObject) -> None:
-    require_numbers([content["seconds"], content["num_items"]])
-    if content["num_items"] < 1 or not isinstance(content["device"], str):
+def _rate(content: JsonObject) -> tuple[float, int, str]:
+    seconds, num_items, device = content["seconds"], content["num_items"], content["device"]
+    require_numbers([seconds, num_items])
+    if num_items < 1 or not isinstance(device, str):
         raise ValueError("no rate")
+    return seconds, num_items, device
 
 
 def _device_name(device: torch.device) -> str:

@@ -183,10 +183,8 @@ class Launch:
 def read_launch(environ: Mapping[str, str], local_rank_flag: int = 0) -> Launch:
     """Read the launcher's variables.
 
-    `LOCAL_RANK` of the environment is preferred to the flag of `torch.distributed.launch`.
-
-    Raises:
-        ValueError: if the variables are there but are no numbers, or contradict each other.
+    `LOCAL_RANK` of the environment is preferred to the flag of `torch.distributed.launch`. What is
+    no number, or contradicts other variables, is a ValueError.
     """
     launcher, variables = _launcher(environ, local_rank_flag)
     if launcher == _SINGLE:

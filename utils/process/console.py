@@ -37,25 +37,22 @@ def prepare_streams() -> None:
 
 
 def show(line: str, stream: TextIO | None, write: Callable[..., Any] = print) -> None:
-    """Print a line, also where nobody has prepared the streams.
+    """Print a line, also where nobody has prepared the streams; no stream (None) shows nothing.
 
-    Args:
-        line: what to print.
-        stream: None shows nothing.
-        write: is given the line, and the stream as `file`.
+    `write` is given the line, and the stream as `file`.
     """
     if stream is None:
         return
     try:
-        with expendable(stream):
+        with output_that_may_fail(stream):
             write(line, file=stream)
     except UnicodeEncodeError:
-        with expendable(stream):
+        with output_that_may_fail(stream):
             write(line.encode("ascii", _ESCAPED).decode("ascii"), file=stream)
 
 
 @contextlib.contextmanager
-def expendable(stream: TextIO) -> Iterator[None]:
+def output_that_may_fail(stream: TextIO) -> Iterator[None]:
     """Print inside a `with` block are not worth an error.
 
     A full disk, or a reader that has left the pipe, silences the stream from then on, so that what
@@ -69,7 +66,7 @@ def expendable(stream: TextIO) -> Iterator[None]:
 
 
 class _Lossy(io.TextIOWrapper):
-    """A stream like `expendable` at every call, Python's own at the end included."""
+    """A stream like `output_that_may_fail` at every call, Python's own at the end included."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -87,7 +84,7 @@ class _Lossy(io.TextIOWrapper):
 
 def _lossy(stream: io.TextIOWrapper) -> _Lossy:
     """A stream beside another one, which stays usable for those who have it already."""
-    with expendable(stream):
+    with output_that_may_fail(stream):
         pass
     raw = io.FileIO(stream.fileno(), "w", closefd=False)
     return _Lossy(

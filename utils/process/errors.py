@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from utils.process import stop as stop_util
-from utils.process.console import expendable, prepare_streams, show
+from utils.process.console import output_that_may_fail, prepare_streams, show
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -100,7 +100,7 @@ def skip_teardown() -> None:
 def _end() -> None:
     if _skips_teardown and _code is not None:
         for stream in (sys.stdout, sys.stderr):
-            with expendable(stream):
+            with output_that_may_fail(stream):
                 pass
         os._exit(_code)
 

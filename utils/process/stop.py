@@ -30,13 +30,7 @@ def go_on_with(flags: str) -> str:
 
 
 def stop_line(reason: str = "", remedy: str = GO_ON, where: str = "") -> str:
-    """Return what a script says that was stopped.
-
-    Args:
-        reason: of a `StopFlag`; empty: not known.
-        remedy: what to do then.
-        where: what it was at, as in `at step 5`.
-    """
+    """Return what a script says that was stopped `where`, as in `at step 5`, by a `StopFlag`."""
     told = f" ({reason})" if reason else ""
     return f"stopped{where and ' ' + where}{told}; {remedy}"
 
@@ -51,7 +45,7 @@ def first_stop_is_last() -> None:
     _is_first_last = True
 
 
-def leave_stopping_to_parent() -> None:
+def leave_signals_to_parent() -> None:
     """For a helper process: nothing stops it but SIGTERM, or the end, of the one that started it.
 
     Launchers send signals to whole groups, and the parent needs its helpers until it has stopped in

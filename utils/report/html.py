@@ -46,14 +46,9 @@ def escape(text: str) -> str:
 def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     """An element; strings among the children are text and are escaped.
 
-    Args:
-        name: of the element.
-        children: what is inside; None is left out.
-        attributes: `_` stands for `-`, a trailing one is dropped (`class_`); None and False
-            are left out, True is an attribute without a value.
-
-    Raises:
-        ValueError: an attribute that the page's policy forbids (`style`, `on…`).
+    Children and attributes that are None are left out. In the name of an attribute `_` stands for
+    `-`, a trailing one is dropped (`class_`); False is left out, True has no value. One that the
+    page's policy forbids (`style`, `on…`) is a ValueError.
     """
     head = [name]
     for key, value in attributes.items():
@@ -175,11 +170,7 @@ class Page:
     data: Mapping[str, object] = field(default_factory=dict)
 
     def render(self) -> str:
-        """The content of the file.
-
-        Raises:
-            ValueError: a script or style sheet that would end its own element.
-        """
+        """The content of the file; ValueError for a script or style that would end its element."""
         styles = [shell_style(), *self.styles]
         head = [
             tag("meta", charset="utf-8"),
@@ -314,12 +305,9 @@ class Series:
 def plot(alt: str, x_axis: Axis, y_axis: Axis, series: Sequence[Series]) -> Html:
     """Axes, grid, the series in order, and a legend below.
 
-    Args:
-        alt: what the plot shows, for people who do not see it.
-        x_axis: horizontal.
-        y_axis: vertical.
-        series: `line`; `points` (a line with a mark on every value); `dots` (many values);
-            `crosses` (values of somebody else).
+    `alt` says what the plot shows, for people who do not see it. Series are of a kind: `line`;
+    `points` (a line with a mark on every value); `dots` (many values); `crosses` (values of
+    somebody else).
     """
     parts = [_axes(x_axis, y_axis), *(_draw(part, x_axis, y_axis) for part in series)]
     return join(_picture(alt, parts, _HEIGHT), _legend(series))

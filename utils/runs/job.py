@@ -43,14 +43,8 @@ def working(
 ) -> Iterator[Job]:
     """Listen to signals and show the progress of the work inside a `with` block.
 
-    Args:
-        total: items in all; None: not known.
-        label: what is being done.
-        unit: of what is counted.
-        done: items that earlier runs have finished.
-        is_shown: False for silence (every rank but the first).
-        stop: of a longer work that this is a part of.
-        remedy: what a stopped run tells people to do.
+    For the first arguments see `Progress`; `stop` is that of a longer work that this is a part of,
+    `remedy` what a stopped run tells people to do.
     """
     stop = stop or StopFlag()
     bar = Progress(total, label, unit=unit, done=done, is_shown=is_shown)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -18,6 +16,7 @@ import torch
 from utils import dist_util
 from utils.debug_util import describe_memory
 from utils.files.atomic import JsonObject, is_remote
+from utils.files.records import versions
 from utils.flags.groups import Logged
 from utils.logger import RunLogger
 from utils.machine.launch import Launch, read_launch
@@ -25,8 +24,6 @@ from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 from utils.process.stop import StopRequested
 from utils.script_util import PRIVATE, with_values
-
-_PACKAGES = ("torch", "numpy", "Pillow", "blobfile", "tensorboardX")
 
 
 @dataclass
@@ -56,8 +53,7 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
     A `StopRequested` ends the block, not the script: it says so, and `Run.exit_code` tells.
 
     Args:
-        args: the parsed flags; `seed`, `local_rank` and `notices`, lines that settling them has
-            left to be said, are read where they exist.
+        args: the parsed flags, with `notices`, lines that settling them has left to be said.
         flags: those of `args` that say where to log, with the values that the script has settled;
             a dry run has no log.
         has_group: False for work that needs no talk between processes.
@@ -69,7 +65,9 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
     if not is_dry and is_remote(flags.log_dir):
         raise ValueError(f"--log_dir {flags.log_dir} is remote; logs are kept on this machine")
     launch = read_launch(os.environ, getattr(args, "local_rank", 0))
-    with dist_util.process_group(launch if has_group else dist_util.alone(launch)) as device:
+    with dist_util.process_group(
+        launch if has_group else dist_util.single_process(launch)
+    ) as device:
         torch.manual_seed(getattr(args, "seed", 0))
         is_tuned = device.type == "cpu" and tune_allocator()
         is_main = launch.rank == 0
@@ -112,18 +110,6 @@ def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch)
         "world_size": launch.world_size,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of python and of the libraries whose behaviour a result depends on."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def git_revision() -> str:

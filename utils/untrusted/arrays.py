@@ -55,17 +55,15 @@ def read_npz(
     """Those of the wanted arrays that the file holds; others are not looked at.
 
     Args:
-        path: of the file.
-        where: what messages call it: its path, and the flag that named it.
+        where: what messages call the file: its path, and the flag that named it.
         wanted: names of arrays; None: all.
-        remedy: what to do about a bad file.
         max_bytes: of one array.
 
     Raises:
         DataError: damaged, or with objects instead of numbers; names file and remedy.
         FileNotFoundError: nothing is there.
     """
-    with _damage_told(f"{where} is no whole .npz file", remedy):  # noqa: SIM117
+    with _naming_damage(f"{where} is no whole .npz file", remedy):  # noqa: SIM117
         with open_binary(path) as file, zipfile.ZipFile(file) as archive:
             held = [name.removesuffix(".npy") for name in archive.NameToInfo]
             names = held if wanted is None else [name for name in wanted if name in held]
@@ -77,11 +75,7 @@ def read_npz_rows(
 ) -> Iterator[NDArray[np.uint8]]:
     """The rows of one uint8 array, one after the other: memory of a row, however large the file.
 
-    Args:
-        path: of the file.
-        name: of the array, which lies in C order.
-        shape: (N, ...) that it must have.
-        remedy: what to do about a bad file.
+    The array must have this shape, (N, ...), and lie in C order.
 
     Raises:
         DataError: as `read_npz`, or another shape; a wrong checksum shows behind the last
@@ -89,7 +83,7 @@ def read_npz_rows(
     """
     size = math.prod(shape[1:])
     with (
-        _damage_told(f"{path} is no whole .npz file", remedy),
+        _naming_damage(f"{path} is no whole .npz file", remedy),
         open_binary(path) as file,
         zipfile.ZipFile(file) as archive,
         archive.open(_member(archive, name)) as member,
@@ -107,7 +101,7 @@ def read_npz_rows(
 
 def read_npy(path: str, *, remedy: str = _MAKE_AGAIN) -> NDArray[Any]:
     """The array of a `.npy` file; raises as `read_npz`."""
-    with _damage_told(f"{path} is no whole .npy file", remedy), open_binary(path) as file:
+    with _naming_damage(f"{path} is no whole .npy file", remedy), open_binary(path) as file:
         size = _claimed_bytes(file)
         room = os.fstat(file.fileno()).st_size - file.tell()
         if size != room:
@@ -118,7 +112,7 @@ def read_npy(path: str, *, remedy: str = _MAKE_AGAIN) -> NDArray[Any]:
 
 
 @contextlib.contextmanager
-def _damage_told(what: str, remedy: str) -> Iterator[None]:
+def _naming_damage(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:

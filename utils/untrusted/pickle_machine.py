@@ -118,14 +118,14 @@ class ArrayBuilder:
         if type(node) is ArrayNode and node.array is None:
             node.array = self._array_of_state(state)
             return node.array
-        raise UnsafePickleError(f"BUILD on {brief(node)}: only new arrays and dtypes take it")
+        raise UnsafePickleError(f"BUILD on {short_repr(node)}: only new arrays and dtypes take it")
 
     def _array_of_state(self, state: object) -> AnyArray:
         if type(state) is not tuple or len(state) != 5 or not _is_same(state[0], 1):
             raise UnsafePickleError("an array's state is not (1, shape, dtype, order, bytes)")
         _, shape, dtype, is_fortran, raw = state
         if not isinstance(is_fortran, int) or is_fortran not in (0, 1):
-            raise UnsafePickleError(f"array order flag {brief(is_fortran)}")
+            raise UnsafePickleError(f"array order flag {short_repr(is_fortran)}")
         return self._array(raw, dtype, shape, "F" if is_fortran else "C")
 
     def _from_buffer(self, args: tuple[Any, ...]) -> AnyArray:
@@ -137,14 +137,14 @@ class ArrayBuilder:
         _require(_is_same(order, "K"), Symbol.FROM_BUFFER, args)
         array, axes = self._array(raw, dtype, shape, "C"), args[4]
         if not _is_int_tuple(axes) or sorted(axes) != list(range(array.ndim)):
-            raise UnsafePickleError(f"axis order {brief(axes)} of a {array.ndim}-d array")
+            raise UnsafePickleError(f"axis order {short_repr(axes)} of a {array.ndim}-d array")
         return np.transpose(array, axes)
 
     def _array(self, raw: object, dtype: object, shape: object, order: Any) -> AnyArray:
         if type(dtype) is not DtypeNode or type(raw) is not bytes:
-            raise UnsafePickleError(f"an array of {brief(dtype)} made from {brief(raw)}")
+            raise UnsafePickleError(f"an array of {short_repr(dtype)} made from {short_repr(raw)}")
         if not _is_int_tuple(shape) or len(shape) > MAX_DIMS or min(shape, default=0) < 0:
-            raise UnsafePickleError(f"array shape {brief(shape)}")
+            raise UnsafePickleError(f"array shape {short_repr(shape)}")
         if dtype.order is None:
             raise UnsafePickleError(f"dtype {dtype.code!r} has no byte order")
         file_dtype = np.dtype(dtype.order + dtype.code)
@@ -178,7 +178,7 @@ class ArrayBuilder:
             raise UnsafePickleError("its arrays and bytes add up to more than the file holds")
 
 
-def brief(value: object) -> str:
+def short_repr(value: object) -> str:
     """`value` for an error message: short, in ASCII, never recursing into containers."""
     if isinstance(value, (str, bytes)):
         text = ascii(value[:60])
@@ -194,7 +194,8 @@ def _dtype_node(args: tuple[Any, ...]) -> DtypeNode:
     code = _ascii_text(args[0])
     if type(code) is not str or code not in _CODES:
         raise UnsafePickleError(
-            f"dtype {brief(args[0])}: only booleans, integers and floats of up to 64 bits are read"
+            f"dtype {short_repr(args[0])}: only booleans, integers and floats of up to 64 bits are "
+            "read"
         )
     return DtypeNode(code)
 
@@ -233,7 +234,7 @@ def _is_int_tuple(value: object) -> TypeGuard[tuple[int, ...]]:
 
 def _require(is_valid: bool, symbol: Symbol, args: tuple[Any, ...]) -> None:
     if not is_valid:
-        shown = ", ".join(brief(arg) for arg in args[:6])
+        shown = ", ".join(short_repr(arg) for arg in args[:6])
         name = ".".join(symbol.value)
         raise UnsafePickleError(f"a call {name}({shown}) that numpy would not write")
 
@@ -268,11 +269,7 @@ class PickleMachine:
     def run(self, *, is_last: bool = True) -> Any:
         """What the pickle describes.
 
-        Args:
-            is_last: refuse bytes behind the pickle.
-
-        Raises:
-            UnsafePickleError: says what, and where in the file.
+        With `is_last` bytes behind it are refused. An UnsafePickleError says what, and where.
         """
         try:
             value = self._run()
@@ -339,7 +336,8 @@ class PickleMachine:
             symbol = _SYMBOLS.get((module.replace("numpy._core.", "numpy.core."), name))
         if symbol is None:
             raise UnsafePickleError(
-                f"it names {brief(module)} {brief(name)}, which is not a numpy array constructor"
+                f"it names {short_repr(module)} {short_repr(name)}, which is not a numpy "
+                "array constructor"
             )
         self.push(symbol)
 
@@ -364,7 +362,7 @@ class PickleMachine:
         """Return the last value on the stack, which must be exactly a `kind` if one is given."""
         value = self._stack[-1] if self._stack else self.pop()
         if kind is not None and type(value) is not kind:
-            raise UnsafePickleError(f"{brief(value)} is used as a {kind.__name__}")
+            raise UnsafePickleError(f"{short_repr(value)} is used as a {kind.__name__}")
         return value
 
     def mark(self) -> None:
@@ -401,14 +399,14 @@ class PickleMachine:
             raise UnsafePickleError("damaged: a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in PLAIN_TYPES:
-                raise UnsafePickleError(f"{brief(key)} is a key; keys are plain values")
+                raise UnsafePickleError(f"{short_repr(key)} is a key; keys are plain values")
             target[key] = value
 
     def reduce(self) -> None:
         """Call a symbol."""
         symbol, args = self.pop_last(2)
         if type(symbol) is not Symbol or type(args) is not tuple:
-            raise UnsafePickleError(f"a call of {brief(symbol)} with {brief(args)}")
+            raise UnsafePickleError(f"a call of {short_repr(symbol)} with {short_repr(args)}")
         self.push(self._arrays.call(symbol, args))
 
     def build(self) -> None:
@@ -430,7 +428,7 @@ def _decimal(file: IO[bytes]) -> int:
     line = file.readline()
     match = _DECIMAL.fullmatch(line)
     if match is None:
-        raise UnsafePickleError(f"integer {brief(line)}")
+        raise UnsafePickleError(f"integer {short_repr(line)}")
     return _BOOLEANS[line] if line in _BOOLEANS else int(match[1])
 
 

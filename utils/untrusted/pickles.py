@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,12 @@ from numpy.typing import NDArray
 
 from utils.files.atomic import StrPath, read_up_to, write_bytes_atomic
 from utils.process.errors import DataError
-from utils.untrusted.pickle_machine import PLAIN_TYPES, PickleMachine, UnsafePickleError, brief
+from utils.untrusted.pickle_machine import (
+    PLAIN_TYPES,
+    PickleMachine,
+    UnsafePickleError,
+    short_repr,
+)
 
 MAX_DEPTH = 32
 MAX_ITEMS = 10_000_000
@@ -33,10 +37,6 @@ _REMEDY = (
     "If the file is damaged, get it again; if you trust its maker, let them save it anew as dicts, "
     "lists and numeric arrays"
 )
-_DRIVE = re.compile(r"[A-Za-z]:")
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
-# what stands for bytes of a file's name that are not UTF-8
-_UNDECODED = re.compile("[\ud800-\udfff]")
 
 
 def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
@@ -45,9 +45,7 @@ def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
     Arrays come in native byte order, writable, with their shape and memory order; byte arrays and
     the strings of Python 2 (protocols 1 and 2) come as `bytes`.
 
-    Args:
-        path: file to read.
-        max_bytes: a larger file is refused before it is read.
+    A file of more than `max_bytes` is refused before it is read.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -75,10 +73,7 @@ def loads_pickle(data: bytes, *, name: str = "pickle") -> Any:
 def _extent(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """Return the number of items of a value, shared ones counted each time, and its height.
 
-    Args:
-        value: what a pickle described.
-        depth: of the value in the whole.
-        known: the extents of containers by their identity.
+    `depth` is that of the value in the whole, `known` are the extents of containers by identity.
 
     Raises:
         UnsafePickleError: a constructor or an unfinished array stands where a value should; nested
@@ -88,7 +83,7 @@ def _extent(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[
     if kind in PLAIN_TYPES or isinstance(value, (np.ndarray, np.generic)):
         return 1, 0
     if kind not in (list, tuple, dict):
-        raise UnsafePickleError(f"{brief(value)} stands where a value should")
+        raise UnsafePickleError(f"{short_repr(value)} stands where a value should")
     if depth > MAX_DEPTH:
         raise UnsafePickleError(f"nested more than {MAX_DEPTH} levels deep, or within itself")
     if id(value) not in known:
@@ -130,7 +125,7 @@ def load_array(path: StrPath, shape: tuple[int, ...] | None = None) -> NDArray[A
     """
     array = load_pickle(path)
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{os.fspath(path)}: holds {brief(array)} where an array should be")
+        raise DataError(f"{os.fspath(path)}: holds {short_repr(array)} where an array should be")
     if shape is not None and array.shape != shape:
         raise DataError(
             f"{os.fspath(path)}: array of shape {array.shape}, expected {shape}; was it made with "
@@ -142,32 +137,3 @@ def load_array(path: StrPath, shape: tuple[int, ...] | None = None) -> NDArray[A
             "make it again"
         )
     return array
-
-
-def problem_with_letters(name: str) -> str | None:
-    """Why a name cannot be written down, whatever path it is; None if it can."""
-    if _UNDECODED.search(name):
-        return "has bytes that are not UTF-8"
-    if _CONTROL.search(name):
-        return "has a line break or another character that cannot be printed"
-    return None
-
-
-def problem_with_name(name: object) -> str | None:
-    """Why `name` is unfit to be a path below a data or an output folder, or None if it is fit.
-
-    Fit are relative names with forward slashes, without `..`, control characters, backslash or
-    drive letter.
-    """
-    if not isinstance(name, str):
-        return "is no string"
-    if problem := problem_with_letters(name):
-        return problem
-    if "\\" in name:
-        return "has a backslash; separate folders by '/'"
-    if name.startswith("/") or _DRIVE.match(name):
-        return "is absolute; give it relative to data_dir"
-    parts = name.split("/")
-    if ".." in parts:
-        return "has '..', which could lead out of its folder"
-    return "names no file" if parts[-1] in ("", ".") else None

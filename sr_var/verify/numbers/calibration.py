@@ -1,7 +1,7 @@
 """Calibration of a predicted normal law N(m, v) per pixel against the real high-res image.
 
 Grey levels, float64. One image is reduced to a few means and to fixed histograms that add up over
-images; no pixel is kept. docs/theory.md, eq. 21 to 27, defines the figures.
+images; no pixel is kept. docs/theory.md, eq. 21 to 27, defines the metrics.
 
 Equal-count bins, sparsification and the area under it need the order of all pixels of all images.
 They are read off histograms: 4096 bins of predicted std, even in its logarithm (0.17 % each), and
@@ -29,7 +29,7 @@ _ERROR_BINS_PER_LEVEL = 16
 NUM_RELIABILITY_BINS = 20
 # shares of the pixels that are taken out, most uncertain first
 FRACTIONS = np.arange(100) / 100
-# central intervals, in per cent; the first four are figures, all of them make the curve
+# central intervals, in per cent; the first four are metrics, all of them make the curve
 COVERAGES = (50, 68, 90, 95)
 _CURVE = tuple(sorted({*COVERAGES, *range(5, 100, 5)}))
 _Z90 = NormalDist().inv_cdf(0.95)
@@ -87,7 +87,9 @@ def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, 
         "interval_score_90": (2 * half_width + 20 * np.maximum(error - half_width, 0)).mean(),
         "num_floored": np.count_nonzero(is_low),
     }
-    by_std, by_error = _bin_of_std(std), _bin_of_error(error)
+    scale = NUM_BINS / np.log(_HIGHEST_STD / _LOWEST_STD)
+    by_std = np.clip((np.log(std / _LOWEST_STD) * scale).astype(np.int64), 0, NUM_BINS - 1)
+    by_error = np.minimum((error * _ERROR_BINS_PER_LEVEL).astype(np.int64), NUM_BINS - 1)
     histograms = Histograms(
         count=_binned(by_std),
         variance=_binned(by_std, v),
@@ -168,16 +170,6 @@ def _up_to(counts: Array, count: Array, values: Array) -> Array:
     ends = np.concatenate([[0.0], np.cumsum(count[used])])
     sums = np.concatenate([[0.0], np.cumsum(values[used])])
     return np.asarray(np.interp(counts, ends, sums), np.float64)
-
-
-def _bin_of_std(std: Array) -> npt.NDArray[np.int64]:
-    scale = NUM_BINS / np.log(_HIGHEST_STD / _LOWEST_STD)
-    place = (np.log(std / _LOWEST_STD) * scale).astype(np.int64)
-    return np.asarray(np.clip(place, 0, NUM_BINS - 1), np.int64)
-
-
-def _bin_of_error(error: Array) -> npt.NDArray[np.int64]:
-    return np.minimum((error * _ERROR_BINS_PER_LEVEL).astype(np.int64), NUM_BINS - 1)
 
 
 def _binned(place: npt.NDArray[np.int64], values: Array | None = None) -> Array:

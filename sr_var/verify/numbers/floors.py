@@ -10,18 +10,15 @@ Where the conditional law is known, the two routes need not be judged against ea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
+from scipy.special import gammainc, gammaln
 
-from sr_var.results.moments import Truth
+from sr_var.results.moments import Array, Truth
 from utils.metrics import Moments
-
-Array = npt.NDArray[np.float64]
 
 # the fourth cumulant needs four samples
 COUNT_FOR_FLOOR = 4
@@ -157,29 +154,14 @@ def truth_text(truth: TruthSection, num_samples: int) -> str:
     )
 
 
-def lower_incomplete_gamma(a: float, x: float) -> float:
-    """P(a, x) = x^a e^(−x) Σ_k xᵏ / Γ(a + k + 1), for x not much larger than a."""
-    term = total = 1 / a
-    k = 0
-    while term > total * 1e-16:
-        k += 1
-        term *= x / (a + k)
-        total += term
-    return total * math.exp(a * math.log(x) - x - math.lgamma(a))
-
-
 @lru_cache(maxsize=1)
 def _table() -> tuple[Array, Array]:
     """log a, and d √a, g √a, c at each a; the first two tend to constants."""
-    shapes = np.geomspace(_SMALLEST_SHAPE, _LARGEST_SHAPE, _NUM_SHAPES)
-    rows = []
-    for a in shapes:
-        d = 2 * math.exp((a - 1) * math.log(a) - a - math.lgamma(a))
-        c = math.exp(math.lgamma(a + 0.5) - math.lgamma(a)) / math.sqrt(a)
-        upper = c * (1 - 2 * lower_incomplete_gamma(a + 0.5, a))
-        g = upper - (1 - 2 * lower_incomplete_gamma(a, a))
-        rows.append((d * math.sqrt(a), g * math.sqrt(a), c))
-    return np.log(shapes), np.array(rows).T
+    a = np.geomspace(_SMALLEST_SHAPE, _LARGEST_SHAPE, _NUM_SHAPES)
+    d = 2 * np.exp((a - 1) * np.log(a) - a - gammaln(a))
+    c = np.exp(gammaln(a + 0.5) - gammaln(a)) / np.sqrt(a)
+    g = c * (1 - 2 * gammainc(a + 0.5, a)) - (1 - 2 * gammainc(a, a))
+    return np.log(a), np.stack([d * np.sqrt(a), g * np.sqrt(a), c])
 
 
 def _pooled(values: Array) -> Array:

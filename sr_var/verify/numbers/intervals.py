@@ -12,11 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
-from sr_var.verify.numbers.calibration import NUM_BINS, Histograms
-
-Array = npt.NDArray[np.float64]
+from sr_var.verify.numbers.calibration import NUM_BINS, Array, Histograms
 
 NUM_REPLICATES = 2000
 _AT_A_TIME = 100

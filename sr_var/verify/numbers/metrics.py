@@ -3,16 +3,8 @@
 All in grey levels and float64, on HWC arrays, by dotted name (`mean.mse`). Two kinds:
 `image_metrics` are averaged over images (`averages`). `pooled_metrics` are functions of means over
 pixels (`image_means`), whether of one image, of all of them, or of a bootstrap replicate: a ratio
-is then always a ratio of sums, never a mean of ratios. docs/theory.md, eq. 16 to 30.
-
-Definitions of the first kind (m, v: mean and variance of the nets; x̄, k2: mean and unbiased
-variance of the n samples; averages over pixels and channels; docs/theory.md, eq. 6 to 15):
-
-    mse        mean (m − x̄)²
-    psnr       10 log10(255² / mse)
-    nmse       Σ (m − x̄)² / Σ x̄²
-    var_error  mean |max(v, 0) − k2|
-    std_error  mean |√max(v, 0) − √k2|
+is then always a ratio of sums, never a mean of ratios. Definitions: `sr_var_verification.py`, and
+docs/theory.md, eq. 6 to 30. m, v are mean and variance of the nets, x̄, k2 those of n samples.
 """
 
 from __future__ import annotations
@@ -22,9 +14,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from sr_var.results.moments import block_means
+from sr_var.results.moments import Array, block_means
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.floors import (
     COUNT_FOR_FLOOR,
@@ -36,7 +27,6 @@ from sr_var.verify.read.images import ImageData
 from utils.metrics import mean_abs_error, mse, nmse, psnr
 from utils.seeds import stable_seed
 
-Array = npt.NDArray[np.float64]
 Metrics: TypeAlias = dict[str, float]
 ROUTES = ("nets", "samples")
 _PLAIN = ("z2", "nll", "coverage_50", "coverage_68", "coverage_90", "coverage_95")

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypedDict, cast
 import numpy as np
 
 from sr_var.flags.scripts import VerificationFlags
+from sr_var.results.moments import Array
 from sr_var.verify.numbers.calibration import Curves, Histograms, ause, curves, ence
 from sr_var.verify.numbers.floors import TruthSection, truth_text
 from sr_var.verify.numbers.intervals import (
@@ -24,7 +25,6 @@ from sr_var.verify.numbers.intervals import (
 )
 from sr_var.verify.numbers.metrics import (
     ROUTES,
-    Array,
     ImageResult,
     Metrics,
     averages,

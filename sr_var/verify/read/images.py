@@ -30,8 +30,14 @@ from sr_var.results.moments import (
 )
 from sr_var.verify.read.records import has_own_means
 from utils.images.dataset import Entry
-from utils.images.decode import BadImageError
-from utils.images.files import center_crop_arr, open_image, read_crop, resolve_image_path, safe_join
+from utils.images.files import (
+    BadImageError,
+    center_crop_arr,
+    open_image,
+    read_crop,
+    resolve_image_path,
+    safe_join,
+)
 from utils.images.pixels import PowerSums, bytes_to_image, image_to_255, to_hwc
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments
@@ -203,11 +209,7 @@ def load_reference(
 
 
 def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
-    """One 8-bit picture, (size, size, 3).
-
-    Raises:
-        DataError: if it is damaged or of another size.
-    """
+    """One 8-bit picture, (size, size, 3); a DataError if it is damaged or of another size."""
     picture = np.asarray(open_image(path))
     if picture.shape != (size, size, 3):
         raise _other_size(path, picture.shape, size)

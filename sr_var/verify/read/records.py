@@ -126,7 +126,7 @@ def require_same_orientation(flags: VerificationFlags) -> None:
     kinds = (("mean", mean_step), ("var", var_step), ("baseline", mean_step))
     records = [stamp_path(flags.nets_dir, kind, step) for kind, step in kinds]
     for path in (*records, os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)):
-        record = find_record(path)  # whether it is whole does not matter here
+        record = find_record(path, dict)  # whether it is whole does not matter here
         if record is None or not {"models", "model_sha256"} & record.keys():
             continue  # no network's
         made = bool(record.get("apply_orientation"))
@@ -163,8 +163,7 @@ def cost(flags: VerificationFlags) -> Cost:
 
 def num_steps(samples_dir: str) -> int | None:
     """Steps of a sample by the settings that the sampler left; None without (readable) ones."""
-    settings = find_record(os.path.join(samples_dir, SETTINGS_FILE), _num_steps)
-    return None if settings is None else _num_steps(settings)
+    return find_record(os.path.join(samples_dir, SETTINGS_FILE), _num_steps)
 
 
 def _num_steps(settings: dict[str, Any]) -> int:
@@ -182,21 +181,19 @@ def read_budget(
     out, which `log` is told. None takes them as they are.
     """
     path = os.path.join(log_dir, BUDGET_FILE)
-    content = find_record(path, _rows)
-    if content is None:
-        return []
-    if of is not None and content.get("of") not in (None, of):
+    made_of, rows = find_record(path, _budget) or (None, [])
+    if of is not None and made_of not in (None, of):
         log(
             f"notice: {path} is of other nets or images and is left out; run oracle_budget.py with "
             "the flags of this verification"
         )
         return []
-    return _rows(content)
+    return rows
 
 
-def _rows(content: dict[str, Any]) -> list[BudgetRow]:
+def _budget(content: dict[str, Any]) -> tuple[object, list[BudgetRow]]:
     rows = [row for row in content["budget"] if isinstance(row, dict) and _is_row(**row)]
-    return cast(list[BudgetRow], rows)
+    return content.get("of"), cast(list[BudgetRow], rows)
 
 
 def _is_row(row: object = None, **errors: object) -> bool:

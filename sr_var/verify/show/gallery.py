@@ -62,7 +62,7 @@ class EncodedChannel(TypedDict):
 
 
 class _ToSortBy(TypedDict, total=False):
-    figures: list[float | None]
+    metrics: list[float | None]
 
 
 class EncodedImage(_ToSortBy):

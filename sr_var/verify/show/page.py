@@ -33,7 +33,7 @@ _HELP = (
 
 
 class _Content(GalleryContent):
-    figure_labels: list[str]
+    metric_labels: list[str]
 
 
 def write_report(
@@ -48,7 +48,7 @@ def write_report(
 def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery) -> Page:
     """The page, before it is text."""
     sections = [
-        Section("figures", "Figures", _tables(summary)),
+        Section("metrics", "Metrics", _tables(summary)),
         Section("plots", "Plots", plots(summary, [row.metrics for row in rows])),
     ]
     data: dict[str, _Content] = {}
@@ -96,14 +96,14 @@ def _with_metrics(content: GalleryContent, rows: Sequence[ImageResult]) -> _Cont
         METRIC_LABELS.get(name) or name.replace(".", ": ", 1).replace("_", " ") for name in names
     ]
     images: list[EncodedImage] = [
-        {**image, "figures": [by_name[image["name"]].get(name) for name in names]}
+        {**image, "metrics": [by_name[image["name"]].get(name) for name in names]}
         for image in content["images"]
     ]
-    return {**content, "images": images, "figure_labels": labels}
+    return {**content, "images": images, "metric_labels": labels}
 
 
 def _gallery(content: _Content, gallery: Gallery) -> Html:
-    labels = content["figure_labels"]
+    labels = content["metric_labels"]
     options = [tag("option", "order of the list", value="-1", selected=True)]
     options += [tag("option", label, value=str(i)) for i, label in enumerate(labels)]
     # green first: most of the brightness, and the channel of pages that have room for one only

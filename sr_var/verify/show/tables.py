@@ -5,122 +5,95 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from sr_var.verify.numbers.floors import TruthSection
-from sr_var.verify.numbers.intervals import VerdictOfPart
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BudgetRow
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
 _WIDTH = 100
-# nets, samples
-_Names = tuple[str, str]
 
 
-def _of_both(section: str, name: str) -> _Names:
-    """Dotted names of a metric that both routes have."""
-    return f"{section}.nets.{name}", f"{section}.samples.{name}"
+class _Row(NamedTuple):
+    """A metric in words; the names are dotted, and empty for what there is not."""
+
+    label: str
+    nets: str = ""
+    samples: str = ""
+    floor: str = ""
+    wanted: str = ""
 
 
-def _calibrated(name: str) -> _Names:
-    return _of_both("calibration", name)
+def _both(label: str, name: str, wanted: str = "") -> _Row:
+    """A row of a metric that both routes have."""
+    section, _, key = name.rpartition(".")
+    return _Row(label, f"{section}.nets.{key}", f"{section}.samples.{key}", "", wanted)
 
 
-# label, then dotted names: nets, samples, noise floor; the interval is that of the nets
-_ROWS: tuple[tuple[str, str, str, str], ...] = (
-    ("mean of the nets against that of the samples", "", "", ""),
-    ("  mse, grey levels²", "mean.mse", "", "mean.floor_mse"),
-    ("  mse / variance, floor subtracted", "mean.relative_mse", "", ""),
-    ("  psnr, dB", "mean.psnr", "", ""),
-    ("  nmse", "mean.nmse", "", ""),
-    ("variance of the nets against that of the samples", "", "", ""),
-    ("  var error, grey levels²", "var.var_error", "", "var.floor_var_error"),
-    ("  std error, grey levels", "var.std_error", "", "var.floor_std_error"),
-    ("  relative rms error, floor subtracted", "var.relative_rms_error", "", ""),
-    ("  relative bias", "var.relative_bias", "", ""),
-    ("  mean std, grey levels", "var.mean_std_net", "var.mean_std_samples", ""),
-    ("  correlation of the two std maps", "var.correlation", "", ""),
-    ("  of the variances; reliability", "ceiling.correlation", "ceiling.reliability", ""),
-    ("  the same, disattenuated", "ceiling.disattenuated", "", ""),
-    ("against the real high-res image", "", "", ""),
-    ("  psnr, dB", "high_res.psnr_net", "high_res.psnr_samples", ""),
-    ("  psnr of bilinear upsampling, dB", "high_res.psnr_bilinear", "", ""),
-    ("  mean of error² / variance", *_calibrated("z2"), ""),
-    ("  negative log-likelihood", *_calibrated("nll"), ""),
-    ("  inside the 68 % interval", *_calibrated("coverage_68"), ""),
-    ("  inside the 95 % interval", *_calibrated("coverage_95"), ""),
-    ("  90 % interval score, grey levels", *_calibrated("interval_score_90"), ""),
-    ("  calibration error of the std (ENCE)", *_calibrated("ence"), ""),
-    ("  sparsification error (AUSE)", *_calibrated("ause"), ""),
-    ("consistency with the low-res image, grey levels", "", "", ""),
-    ("  rms of area(mean) − X", "consistency.nets.mean_rms", "consistency.samples.mean_rms", ""),
-    ("  std of block means", "", "consistency.samples.block_mean_std", ""),
-    ("std of the nets at edges, grey levels", "edges.std_at_edges", "", ""),
-    ("std of the nets on flat ground, grey levels", "edges.std_on_flat", "", ""),
-    ("network evaluations per image", *_of_both("cost", "evaluations_per_image"), ""),
-    ("seconds per image", *_of_both("cost", "seconds_per_image"), ""),
-)
-
-
-# (dotted name, label, dotted name of the noise floor)
-_COMPARISONS: dict[str, Sequence[tuple[str, str, str]]] = {
-    "mean of the nets against the mean of the samples": (
-        ("mean.mse", "mean squared error, grey levels²", "mean.floor_mse"),
-        ("mean.corrected_mse", "the same less its noise floor, grey levels²", ""),
-        ("mean.relative_mse", "the latter over the samples' variance", ""),
-        ("mean.psnr", "PSNR, dB", ""),
-        ("mean.nmse", "normalised squared error", ""),
+_COMPARISONS: dict[str, Sequence[_Row]] = {
+    "mean of the nets against that of the samples": (
+        _Row("mean squared error (mse), grey levels²", "mean.mse", "", "mean.floor_mse"),
+        _Row("mse less its noise floor, grey levels²", "mean.corrected_mse"),
+        _Row("mse over variance, noise floor subtracted", "mean.relative_mse"),
+        _Row("PSNR, dB", "mean.psnr"),
+        _Row("normalised squared error (nmse)", "mean.nmse"),
     ),
     "variance of the nets against that of the samples": (
-        (
+        _Row(
+            "mean |difference| (var error), grey levels²",
             "var.var_error",
-            "mean |difference| of the variances, grey levels²",
+            "",
             "var.floor_var_error",
         ),
-        ("var.std_error", "mean |difference| of the stds, grey levels", "var.floor_std_error"),
-        ("var.relative_rms_error", "relative rms error less its noise floor", ""),
-        ("var.relative_bias", "relative bias", ""),
-        ("var.correlation", "correlation of the std maps", ""),
-        ("ceiling.correlation", "correlation of the variance maps", ""),
-        ("ceiling.reliability", "reliability of the samples' variance", ""),
-        ("ceiling.disattenuated", "correlation without the samples' noise", ""),
-        ("var.num_negative", "negative variances, set to 0", ""),
+        _Row(
+            "the same of stds (std error), grey levels", "var.std_error", "", "var.floor_std_error"
+        ),
+        _Row("relative rms error less its noise floor", "var.relative_rms_error"),
+        _Row("relative bias", "var.relative_bias"),
+        _Row("correlation of the std maps", "var.correlation"),
+        _Row("correlation of the variance maps", "ceiling.correlation"),
+        _Row("reliability of the samples' variance", "ceiling.reliability"),
+        _Row("correlation without the samples' noise", "ceiling.disattenuated"),
+        _Row("negative variances, set to 0", "var.num_negative"),
     ),
 }
-
-# (label, dotted names, what it should be; {} stands for the PSNR of bilinear upsampling)
-_OF_ROUTES: dict[str, Sequence[tuple[str, _Names, str]]] = {
+_OF_ROUTES: dict[str, Sequence[_Row]] = {
     "against the real image": (
-        ("PSNR, dB", ("high_res.psnr_net", "high_res.psnr_samples"), "above {}, bilinear"),
-        ("mean |error|, grey levels", ("high_res.mean_abs_error_net", ""), "low"),
+        _Row("PSNR, dB", "high_res.psnr_net", "high_res.psnr_samples", "", "above bilinear"),
+        _Row("PSNR of bilinear upsampling, dB", "high_res.psnr_bilinear"),
+        _Row("mean |error|, grey levels", "high_res.mean_abs_error_net", "", "", "low"),
     ),
     "how much std is predicted": (
-        ("mean std, grey levels", ("var.mean_std_net", "var.mean_std_samples"), "alike"),
-        ("at edges, grey levels", ("edges.std_at_edges", ""), ""),
-        ("on flat ground, grey levels", ("edges.std_on_flat", ""), ""),
+        _Row("mean std, grey levels", "var.mean_std_net", "var.mean_std_samples", "", "alike"),
+        _Row("std at edges, grey levels", "edges.std_at_edges"),
+        _Row("std on flat ground, grey levels", "edges.std_on_flat"),
     ),
     "calibration against the real image": (
-        ("mean squared z-score", _calibrated("z2"), "1"),
-        ("negative log-likelihood, nats", _calibrated("nll"), "low"),
+        _both("mean squared z-score", "calibration.z2", "1"),
+        _both("negative log-likelihood, nats", "calibration.nll", "low"),
         *(
-            (f"coverage of the {p} % interval", _calibrated(f"coverage_{p}"), f"0.{p}")
+            _both(f"coverage of the {p} % interval", f"calibration.coverage_{p}", f"0.{p}")
             for p in (50, 68, 90, 95)
         ),
-        ("expected normalised calibration error", _calibrated("ence"), "0"),
-        ("sharpness: mean std, grey levels", _calibrated("sharpness_mean_std"), "low"),
-        ("interval score at 90 %, grey levels", _calibrated("interval_score_90"), "low"),
-        ("area under the sparsification error", _calibrated("ause"), "0"),
+        _both("expected normalised calibration error", "calibration.ence", "0"),
+        _both("sharpness: mean std, grey levels", "calibration.sharpness_mean_std", "low"),
+        _both("interval score at 90 %, grey levels", "calibration.interval_score_90", "low"),
+        _both("area under the sparsification error", "calibration.ause", "0"),
     ),
     "consistency with the low-res image": (
-        ("rms of the block means, grey levels", _of_both("consistency", "mean_rms"), "0"),
-        ("std of the block means, grey levels", ("", "consistency.samples.block_mean_std"), "0"),
+        _both("rms of the block means, grey levels", "consistency.mean_rms", "0"),
+        _Row(
+            "std of the block means, grey levels", "", "consistency.samples.block_mean_std", "", "0"
+        ),
     ),
     "cost": (
-        ("network evaluations per image", _of_both("cost", "evaluations_per_image"), ""),
-        ("seconds per image", _of_both("cost", "seconds_per_image"), ""),
+        _both("network evaluations per image", "cost.evaluations_per_image"),
+        _both("seconds per image", "cost.seconds_per_image"),
     ),
 }
+_SECTIONS = {**_COMPARISONS, **_OF_ROUTES}
 _TILES = (
     ("mean.relative_mse", "error of the mean, over the variance", "0 is perfect"),
     ("var.correlation", "correlation of the std maps", "1 is perfect, without noise"),
@@ -130,23 +103,14 @@ _TILES = (
 )
 # what a sorted gallery can be sorted by; other metrics of an image go by their dotted name
 METRIC_LABELS = {
-    **{name: label for part in _COMPARISONS.values() for name, label, _ in part},
-    "mean.corrected_mse": "squared error of the mean less its noise floor, grey levels²",
-    "mean.relative_mse": "squared error of the mean over the samples' variance",
-    "mean.mse": "mean squared error of the mean, grey levels²",
-    "mean.psnr": "PSNR of the mean against the samples', dB",
-    "mean.nmse": "normalised squared error of the mean",
-    "mean.floor_mse": "noise floor of the squared error, grey levels²",
-    "var.floor_var_error": "noise floor of the variances' difference, grey levels²",
-    "var.floor_std_error": "noise floor of the stds' difference, grey levels",
-    "var.mean_std_net": "mean std of the nets, grey levels",
-    "var.mean_std_samples": "mean std of the samples, grey levels",
-    "high_res.psnr_net": "PSNR of the mean net, dB",
-    "high_res.psnr_samples": "PSNR of the samples' mean, dB",
-    "high_res.psnr_bilinear": "PSNR of bilinear upsampling, dB",
-    "high_res.mean_abs_error_net": "mean |error| of the mean net, grey levels",
-    "edges.std_at_edges": "std at edges, grey levels",
-    "edges.std_on_flat": "std on flat ground, grey levels",
+    name: f"{heading}: {row.label}{which}"
+    for heading, rows in _SECTIONS.items()
+    for row in rows
+    for name, which in (
+        (row.nets, ", nets" if row.samples else ""),
+        (row.samples, ", samples"),
+        (row.floor, ", noise floor"),
+    )
 }
 
 
@@ -165,14 +129,14 @@ def text_table(summary: Summary) -> str:
     95 % bootstrap interval over images of the first column.
     """
     head = f"{summary['num_images']} images, {summary['num_samples']} samples each"
-    lines = [f"{head:<44}{'nets':>10}{'samples':>10}{'floor':>9}   {'nets, 95 %'}"]
-    for label, nets, samples, floor in _ROWS:
-        cells = [_shown(summary, name) for name in (nets, samples, floor)]
-        interval = summary["intervals"].get(nets)
-        shown = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
-        lines.append(f"{label:<44}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}   {shown}".rstrip())
-    negative = int(summary["var"]["num_negative"])
-    lines.append(f"negative variances set to 0: {negative}")
+    lines = [f"{head:<46}{'nets':>10}{'samples':>9}{'floor':>9}  {'nets, 95 %'}"]
+    for heading, rows in _SECTIONS.items():
+        lines.append(heading)
+        for row in rows:
+            nets, samples, floor = (_shown(summary, name) for name in row[1:4])
+            interval = summary["intervals"].get(row.nets)
+            shown = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+            lines.append(f"  {row.label:<44}{nets:>10}{samples:>9}{floor:>9}  {shown}".rstrip())
     lines += textwrap.wrap(summary["verdict"]["text"], _WIDTH)
     if "truth" in summary:
         lines += _truth_lines(summary["truth"])
@@ -196,8 +160,9 @@ def _shown(summary: Summary, name: str) -> str:
     if not name:
         return ""
     value = look_up(summary, name)
-    is_known = isinstance(value, (int, float)) and not math.isnan(value)
-    return f"{value:.4g}" if is_known else "?"
+    if not isinstance(value, (int, float)) or math.isnan(value):
+        return "?"
+    return f"{value:{'.6g' if float(value).is_integer() else '.4g'}}"  # counts in full
 
 
 def budget_text(rows: Sequence[BudgetRow]) -> str:
@@ -237,11 +202,7 @@ def tiles(summary: Summary) -> Html:
 def verdict_table(summary: Summary) -> Html:
     """Verdict, value and interval of mean, variance and bias (90 %: of a test of equivalence)."""
     verdict = summary["verdict"]
-    parts: dict[str, VerdictOfPart] = {
-        "mean": verdict["mean"],
-        "variance": verdict["variance"],
-        "bias": verdict["bias"],
-    }
+    parts = {"mean": verdict["mean"], "variance": verdict["variance"], "bias": verdict["bias"]}
     rows = [
         [
             label,
@@ -274,32 +235,31 @@ def comparison_table(summary: Summary) -> Html:
     groups = []
     for heading, rows in _COMPARISONS.items():
         lines = []
-        for name, label, floor in rows:
-            interval = [_interval(intervals.get(name))] if intervals else []
-            floor_text = number(look_up(summary, floor)) if floor else ""
-            lines.append([label, number(look_up(summary, name)), *interval, floor_text])
+        for row in rows:
+            interval = [_interval(intervals.get(row.nets))] if intervals else []
+            floor = number(look_up(summary, row.floor)) if row.floor else ""
+            lines.append([row.label, number(look_up(summary, row.nets)), *interval, floor])
         groups.append(Rows(heading, lines))
-    head = ["figure", "value", *(["95 % interval"] if intervals else []), "noise floor"]
+    head = ["metric", "value", *(["95 % interval"] if intervals else []), "noise floor"]
     return html.table("Nets against samples", head, groups)
 
 
 def routes_table(summary: Summary) -> Html:
     """What each route says on its own: the two nets, and the moments of the samples."""
-    bilinear = number(look_up(summary, "high_res.psnr_bilinear"))
     groups = []
     for heading, rows in _OF_ROUTES.items():
         lines = [
-            [label, *_cells(summary, names), wanted.format(bilinear)]
-            for label, names, wanted in rows
-            if any(look_up(summary, name) is not None for name in names)
+            [row.label, *_cells(summary, row[1:3]), row.wanted]
+            for row in rows
+            if any(look_up(summary, name) is not None for name in row[1:3])
         ]
         groups.append(Rows(heading, lines))
-    head = ["figure", "nets", "samples", "wanted"]
+    head = ["metric", "nets", "samples", "wanted"]
     small = " (small: 95 % intervals)" if summary["intervals"] else ""
     return html.table(f"The two routes to mean and variance{small}", head, groups)
 
 
-def _cells(summary: Summary, names: _Names) -> Iterator[Html | None]:
+def _cells(summary: Summary, names: Sequence[str]) -> Iterator[Html | None]:
     """Values with their 95 % intervals, where there are any, in small."""
     for name in names:
         interval = _interval(summary["intervals"].get(name))

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from image_ddpm.importers import archives as archive_files
-from image_ddpm.importers.archives import inner_members, tar_members
-from image_ddpm.importers.items import MAX_IMAGE_BYTES
+from image_ddpm.importers.archives import MAX_IMAGE_BYTES, inner_members, tar_members
 from tests.image_ddpm.importers.archives import member, tar_bytes
 from utils.process.errors import DataError
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from image_ddpm.importers import writer as image_writer
 from image_ddpm.importers.flags import ImportFlags
-from image_ddpm.importers.items import ImageSource, Item, read_digits
+from image_ddpm.importers.sources import ImageSource, Item, read_digits
 from image_ddpm.importers.writer import SETTINGS_FILE, ImageWriter
 from tests.image_ddpm.importers.archives import image_bytes, write_cifar
 from tests.tiny import done, photo, run, tree, words

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_ddpm.importers.items import ClassNamer
+from image_ddpm.importers.sources import ClassNamer
 from tests.image_ddpm.importers.archives import class_tars, image_bytes, member, tar_bytes
 from tests.tiny import done, photo, run, words
 from utils.images.files import center_crop_arr

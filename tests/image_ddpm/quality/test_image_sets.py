@@ -16,8 +16,7 @@ from PIL import Image
 
 from image_ddpm.quality.inputs import ImageSet, folder_set, read_input, require_pairs
 from tests.image_ddpm.quality.sets import pictures, write_folder
-from utils.images.decode import MAX_PIXELS
-from utils.images.files import open_image
+from utils.images.files import MAX_PIXELS, open_image
 from utils.process.errors import DataError
 
 

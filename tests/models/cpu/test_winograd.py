@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import UNetConfig
-from models.cpu import pays, prefers_channels_last, winograd_conv2d
+from models.cpu import is_winograd_faster, prefers_channels_last, winograd_conv2d
 from models.layers import Conv1x1, Conv3x3, conv_nd
 from models.unet import UNetModel
 from tests.models.nets import fill, noise
@@ -77,12 +77,12 @@ def rms(values: Tensor) -> float:
 
 def test_wide_layers_on_many_pixels_use_it() -> None:
     x, weight = channels_last(noise(1, 96, 32, 32)), torch.zeros(96, 96, 3, 3)
-    assert pays(x, weight)
-    assert not pays(x.contiguous(), weight)
-    assert not pays(channels_last(noise(1, 96, 16, 16)), weight)
-    assert not pays(x, torch.zeros(64, 96, 3, 3))
+    assert is_winograd_faster(x, weight)
+    assert not is_winograd_faster(x.contiguous(), weight)
+    assert not is_winograd_faster(channels_last(noise(1, 96, 16, 16)), weight)
+    assert not is_winograd_faster(x, torch.zeros(64, 96, 3, 3))
     for other in (torch.float64, torch.bfloat16, "meta"):
-        assert not pays(x.to(other), weight.to(other))
+        assert not is_winograd_faster(x.to(other), weight.to(other))
 
 
 @pytest.mark.parametrize(("width", "is_fast"), [(48, True), (16, False)])

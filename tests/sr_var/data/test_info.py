@@ -20,8 +20,7 @@ from sr_var.data.info import split, write_info
 from sr_var.flags.scripts import DataInfoFlags
 from tests.reliability.disks import file_size_limit
 from tests.tiny import CLASSES, TinyData, tree, write_photos
-from utils.images.decode import Decoded
-from utils.images.files import open_image, read_image, resolve_image_path
+from utils.images.files import Decoded, open_image, read_image, resolve_image_path
 from utils.images.folder import class_of, scan
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopRequested

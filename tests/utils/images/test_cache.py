@@ -21,8 +21,7 @@ from utils.flags.groups import CropFlags
 from utils.images import cache as crop_cache
 from utils.images.cache import DATA_FILE, INDEX_FILE
 from utils.images.dataset import CropBatch, CropDataset, Entry, TestCrops
-from utils.images.decode import BadImageError
-from utils.images.files import CenterCrop
+from utils.images.files import BadImageError, CenterCrop
 from utils.loops.data import make_loader
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopRequested

@@ -16,8 +16,17 @@ from PIL import Image, ImageOps
 
 from tests.tiny import photo
 from utils.files import atomic as atomic_file
-from utils.images.decode import BadImageError, ImageFacts, decode_facts, decode_image
-from utils.images.files import center_crop_arr, image_facts, open_image, read_crop, read_image
+from utils.images.files import (
+    BadImageError,
+    ImageFacts,
+    center_crop_arr,
+    decode_facts,
+    decode_image,
+    image_facts,
+    open_image,
+    read_crop,
+    read_image,
+)
 
 PIXELS = photo(0, (12, 16))
 

@@ -15,8 +15,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from utils.images.decode import MAX_PIXELS, BadImageError
-from utils.images.files import image_facts, open_image, resolve_image_path, safe_join, write_png
+from utils.images.files import (
+    MAX_PIXELS,
+    BadImageError,
+    image_facts,
+    open_image,
+    resolve_image_path,
+    safe_join,
+    write_png,
+)
 from utils.images.pixels import make_grid
 from utils.process.errors import DataError
 

@@ -13,17 +13,20 @@ from PIL import Image
 from tests.tiny import photo
 from utils.flags.groups import CropFlags, OrientationFlags, ReadingFlags
 from utils.flags.training import TrainFlags
-from utils.images.dataset import CropBatch, CropDataset, Entry, train_crops
-from utils.images.decode import ImageFacts
-from utils.images.notes import (
+from utils.images.dataset import (
+    CropBatch,
+    CropDataset,
+    Entry,
     ImageNotes,
     look_at,
     note_changes,
     note_of,
     note_of_left_out,
     say_sizes,
+    train_crops,
     without_small,
 )
+from utils.images.files import ImageFacts
 from utils.process.errors import DataError
 
 SIDE = 16
@@ -215,7 +218,7 @@ def test_few_headers_are_read_before_a_training(
         looked.append(path)
         return ImageFacts(20, 20)
 
-    monkeypatch.setattr("utils.images.notes.image_facts", counted)
+    monkeypatch.setattr("utils.images.dataset.image_facts", counted)
     entries = [Entry(f"{i}.png", 0) for i in range(5000)]
     train_crops(entries, SIDE, _flags(images), TrainFlags(), _pair, lambda line: None)
     assert len(looked) == 200

@@ -28,8 +28,13 @@ def pretend_rank(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     return pretend
 
 
-def _keys(num_batches: int, batch_size: int, **place: int) -> list[list[tuple[int, int, int]]]:
-    sampler = ShardSampler(EpochOrder(NUM_ITEMS, 5), batch_size, **place)
+def _keys(
+    num_batches: int, batch_size: int, *, position: int = 0, rank: int = 0, world_size: int = 1
+) -> list[list[tuple[int, int, int]]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist_util, "get_rank", lambda: rank)
+        patch.setattr(dist_util, "get_world_size", lambda: world_size)
+        sampler = ShardSampler(EpochOrder(NUM_ITEMS, 5), batch_size, position)
     return list(itertools.islice(sampler, num_batches))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.files.atomic import storing
+from utils.files.atomic import naming_disk_errors
 from utils.loops.data import loaded, naming_loader_deaths
 from utils.process.errors import DataError
 
@@ -80,6 +80,6 @@ def test_death_while_a_checkpoint_is_written_is_no_full_disk(tmp_path: Path) -> 
     with (
         pytest.raises(DataError, match="fewer --num_workers"),
         naming_loader_deaths(),
-        storing(tmp_path / "opt000001.pt"),
+        naming_disk_errors(tmp_path / "opt000001.pt"),
     ):
         torch.save({"weight": torch.zeros(1000)}, _Interrupted())

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from utils.process.stop import StopFlag, StopRequested, first_stop_is_last, leave_stopping_to_parent
+from utils.process.stop import StopFlag, StopRequested, first_stop_is_last, leave_signals_to_parent
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
@@ -104,7 +104,7 @@ def test_without_a_budget_time_does_not_matter(
 
 
 def _help(say: Connection) -> None:
-    leave_stopping_to_parent()
+    leave_signals_to_parent()
     say.send("ready")
     time.sleep(60)
 

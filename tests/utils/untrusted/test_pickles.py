@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.golden_recipe import GOLDENS_DIR
+from utils.files.storage import problem_with_name
 from utils.process.errors import DataError
 from utils.untrusted.pickles import (
     UnsafePickleError,
@@ -21,7 +22,6 @@ from utils.untrusted.pickles import (
     load_array,
     load_pickle,
     loads_pickle,
-    problem_with_name,
 )
 
 PROTOCOLS = range(6)

@@ -80,7 +80,7 @@
       this.node = element("li", { class: "card", "aria-labelledby": `image-${index}` },
         element("div", { class: "head" }, title, this.sorted),
         element("div", { class: "body" }, element("div", {}, this.viewer, this.scale), this.readout),
-        this.figures());
+        this.metrics());
       this.listen();
     }
 
@@ -90,14 +90,14 @@
       return element("figure", {}, element("div", { class: "frame" }, picture, cross), element("figcaption", {}, title));
     }
 
-    figures() {
-      const rows = data.figure_labels.map((label, i) =>
-        element("tr", {}, element("th", { scope: "row" }, label), element("td", {}, format(this.image.figures[i]))));
-      const head = element("tr", {}, element("th", { scope: "col" }, "figure"), element("th", { scope: "col" }, "value"));
-      const table = element("table", {}, element("caption", {}, "Figures of ", element("bdi", {}, this.image.name)),
+    metrics() {
+      const rows = data.metric_labels.map((label, i) =>
+        element("tr", {}, element("th", { scope: "row" }, label), element("td", {}, format(this.image.metrics[i]))));
+      const head = element("tr", {}, element("th", { scope: "col" }, "metric"), element("th", { scope: "col" }, "value"));
+      const table = element("table", {}, element("caption", {}, "Metrics of ", element("bdi", {}, this.image.name)),
         element("thead", {}, head), element("tbody", {}, ...rows));
-      const region = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Figures of ${this.image.name}` }, table);
-      return element("details", {}, element("summary", {}, "All figures of this image"), region);
+      const region = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Metrics of ${this.image.name}` }, table);
+      return element("details", {}, element("summary", {}, "All metrics of this image"), region);
     }
 
     listen() {
@@ -266,14 +266,14 @@
   function sort() {
     const key = Number($("sort").value);
     const sign = isAscending ? 1 : -1;
-    const value = (card) => (key < 0 ? card.index : card.image.figures[key]);
+    const value = (card) => (key < 0 ? card.index : card.image.metrics[key]);
     const order = [...cards].sort((a, b) => {
       const [u, v] = [value(a), value(b)];
       if (u === null || v === null) return (u === null) - (v === null); // unknown ones last, either way
       return sign * (u - v) || a.index - b.index;
     });
     for (const card of order) {
-      card.sorted.textContent = key < 0 ? "" : `${data.figure_labels[key]}: ${format(card.image.figures[key])}`;
+      card.sorted.textContent = key < 0 ? "" : `${data.metric_labels[key]}: ${format(card.image.metrics[key])}`;
     }
     list.replaceChildren(...order.map((card) => card.node));
     $("order").textContent = isAscending ? "Ascending ↑" : "Descending ↓";

@@ -28,7 +28,7 @@ def _flat(value: float) -> Array:
     return np.full((4, 4, 3), value)
 
 
-def test_figures_of_one_error_have_their_closed_forms() -> None:
+def test_metrics_of_one_error_have_their_closed_forms() -> None:
     """y − m = 6, v = 9: z² = 4, outside the 95 % interval of half-width 1.96 · 3 = 5.88."""
     means, _ = calibrate(_flat(106.0), _flat(100.0), _flat(9.0))
     half_width = NormalDist().inv_cdf(0.95) * 3

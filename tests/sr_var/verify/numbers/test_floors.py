@@ -11,19 +11,12 @@ from numpy.typing import NDArray
 from sr_var.verify.numbers.floors import (
     deviations_of_gamma,
     gamma_shape,
-    lower_incomplete_gamma,
     variance_floors,
 )
 from utils.metrics import Moments
 
 Array = NDArray[np.float64]
 SIZE = 64
-
-
-def test_incomplete_gamma_of_shape_one_and_one_half_has_its_closed_form() -> None:
-    for x in (0.1, 1.0, 2.5):
-        assert lower_incomplete_gamma(1.0, x) == pytest.approx(1 - math.exp(-x), rel=1e-12)
-        assert lower_incomplete_gamma(0.5, x) == pytest.approx(math.erf(math.sqrt(x)), rel=1e-12)
 
 
 def test_deviations_of_an_exponential_variable_have_their_closed_form() -> None:

@@ -43,7 +43,7 @@ def test_ratio_is_one_of_sums_and_not_a_mean_of_ratios() -> None:
     assert found["y"].std() > 1  # the sums themselves do scatter
 
 
-def test_images_are_drawn_together_for_all_figures() -> None:
+def test_images_are_drawn_together_for_all_metrics() -> None:
     x = np.random.default_rng(1).normal(0, 1, 30)
     found = bootstrap({"x": x, "y": -x}, _same, 0, 200)
     np.testing.assert_allclose(found["x"], -found["y"], rtol=1e-12)
@@ -91,15 +91,15 @@ def test_word_follows_from_interval_and_margin(interval: list[float] | None, wor
     assert equivalence(interval, 0.05) == word
 
 
-def _figures(value: float) -> dict[str, float]:
+def _metrics(value: float) -> dict[str, float]:
     names = ("mean.relative_mse", "var.relative_rms_error", "var.relative_bias")
     return dict.fromkeys(names, value)
 
 
 def test_verdict_uses_the_ninety_per_cent_interval() -> None:
     """Replicates even on [-0.052, 0.052]: their 90 % interval is within 5 %, the 95 % one not."""
-    replicates = dict.fromkeys(_figures(0), np.linspace(-0.052, 0.052, 1001))
-    found = verdict(_figures(0.0), replicates, 0.05)
+    replicates = dict.fromkeys(_metrics(0), np.linspace(-0.052, 0.052, 1001))
+    found = verdict(_metrics(0.0), replicates, 0.05)
     for part in ("mean", "variance", "bias"):
         assert found[part]["verdict"] == "equivalent"
         assert found[part]["interval"] == pytest.approx([-0.0468, 0.0468])
@@ -107,15 +107,15 @@ def test_verdict_uses_the_ninety_per_cent_interval() -> None:
 
 
 def test_margin_of_zero_gives_intervals_without_a_verdict() -> None:
-    replicates = dict.fromkeys(_figures(0), np.linspace(0.1, 0.2, 11))
-    found = verdict(_figures(0.15), replicates, 0.0)
+    replicates = dict.fromkeys(_metrics(0), np.linspace(0.1, 0.2, 11))
+    found = verdict(_metrics(0.15), replicates, 0.0)
     assert found["mean"]["verdict"] is None and found["mean"]["interval"] is not None
     assert "equivalent" not in found["text"] and "15 %" in found["text"]
 
 
-def test_single_image_leaves_it_undecided_and_an_unknown_figure_has_no_verdict() -> None:
-    assert verdict(_figures(0.0), {}, 0.05)["mean"]["verdict"] == "undecided"
-    assert verdict(_figures(math.nan), {}, 0.05)["bias"]["verdict"] is None
+def test_single_image_leaves_it_undecided_and_an_unknown_metric_has_no_verdict() -> None:
+    assert verdict(_metrics(0.0), {}, 0.05)["mean"]["verdict"] == "undecided"
+    assert verdict(_metrics(math.nan), {}, 0.05)["bias"]["verdict"] is None
 
 
 def _image(rng: np.random.Generator) -> Histograms:
@@ -148,12 +148,12 @@ def test_replicates_of_histograms_scatter_as_those_of_means() -> None:
     np.testing.assert_array_equal(found, replicates.replicates("samples", _ratio))
 
 
-@pytest.mark.parametrize("figure", [ence, ause])
-def test_replicates_of_equal_images_are_all_the_figure_itself(figure: Any) -> None:
-    """Whatever an image weighs; merged bins move the figure by less than 1 %."""
+@pytest.mark.parametrize("metric", [ence, ause])
+def test_replicates_of_equal_images_are_all_the_metric_itself(metric: Any) -> None:
+    """Whatever an image weighs; merged bins move the metric by less than 1 %."""
     image, replicates = _image(np.random.default_rng(5)), HistogramReplicates(seed=1)
     for _ in range(3):
         replicates.add({"nets": image})
-    found = replicates.replicates("nets", figure)
+    found = replicates.replicates("nets", metric)
     assert 300 < len(found) < 400  # e⁻³ of the replicates have drawn nothing
-    np.testing.assert_allclose(found, figure(image), rtol=0.01)
+    np.testing.assert_allclose(found, metric(image), rtol=0.01)

@@ -1,4 +1,4 @@
-"""The figures of one image against closed forms, and the noise floors against known laws."""
+"""The metrics of one image against closed forms, and the noise floors against known laws."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def _full(value: float) -> Array:
 
 
 def _data(samples: list[float], mean: float, variance: float, **changes: Any) -> ImageData:
-    """Flat images: every figure follows from a few numbers."""
+    """Flat images: every metric follows from a few numbers."""
     moments = Moments.from_samples(np.stack([_full(value) for value in samples]))
     data = ImageData(_full(mean), _full(variance), moments, _full(100.0), _full(90.0))
     return dataclasses.replace(data, **changes)
 
 
-def test_figures_of_the_mean_have_their_closed_forms() -> None:
+def test_metrics_of_the_mean_have_their_closed_forms() -> None:
     """Samples 10, 20, 30: mean 20, unbiased variance 100, floor 100/3."""
-    figures = compare_mean(_data([10, 20, 30], mean=23.0, variance=64.0))
-    assert figures == pytest.approx(
+    metrics = compare_mean(_data([10, 20, 30], mean=23.0, variance=64.0))
+    assert metrics == pytest.approx(
         {
             "mse": 9.0,
             "psnr": 10 * math.log10(255**2 / 9),
@@ -53,15 +53,15 @@ def test_figures_of_the_mean_have_their_closed_forms() -> None:
 
 def test_squared_error_does_not_wrap_around_and_psnr_has_a_fixed_range() -> None:
     """On bytes (10 - 30)² would be 144, and a dark image would lend its maximum as range."""
-    figures = compare_mean(_data([29, 31], mean=10.0, variance=0.0))
-    assert figures["mse"] == pytest.approx(400.0)
-    assert figures["psnr"] == pytest.approx(10 * math.log10(255**2 / 400))
+    metrics = compare_mean(_data([29, 31], mean=10.0, variance=0.0))
+    assert metrics["mse"] == pytest.approx(400.0)
+    assert metrics["psnr"] == pytest.approx(10 * math.log10(255**2 / 400))
 
 
-def test_figures_of_the_variance_have_their_closed_forms() -> None:
+def test_metrics_of_the_variance_have_their_closed_forms() -> None:
     """Samples 10, 20, 30, 40: unbiased variance 500/3, k4 = -6 · (500/3)²/5 for n = 4."""
     data = _data([10, 20, 30, 40], mean=25.0, variance=64.0)
-    figures = compare_variance(data)
+    metrics = compare_variance(data)
     k2, m4 = 500 / 3, 2 * 15**4 + 2 * 5**4
     k4 = (4 * 5 * m4 - 3 * 3 * 500.0**2) / (3 * 2 * 1)
     scatter = (2 * 4 * k2**2 + 3 * k4) / (4 * 5)
@@ -71,7 +71,7 @@ def test_figures_of_the_variance_have_their_closed_forms() -> None:
     x = np.linspace(0, 20, 2_000_001)[1:]
     density = np.exp((a - 1) * np.log(a * x) - a * x - math.lgamma(a)) * a * (x[1] - x[0])
     of_std = (np.abs(np.sqrt(x) - 1) * density).sum() / (np.sqrt(x) * density).sum()
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
         {
             "var_error": k2 - 64,
             "std_error": math.sqrt(k2) - 8,
@@ -90,20 +90,20 @@ def test_negative_variances_count_as_zero_and_are_counted() -> None:
     variance = _full(100.0)
     variance[0, 0] = -50.0
     data = _data([10, 20, 30], mean=20.0, variance=0.0)
-    figures = compare_variance(dataclasses.replace(data, variance=variance))
+    metrics = compare_variance(dataclasses.replace(data, variance=variance))
     share = 3 / variance.size
-    assert figures["num_negative"] == 3
-    assert figures["var_error"] == pytest.approx(100 * share)
-    assert figures["std_error"] == pytest.approx(10 * share)
-    assert figures["mean_std_net"] == pytest.approx(10 * (1 - share))
+    assert metrics["num_negative"] == 3
+    assert metrics["var_error"] == pytest.approx(100 * share)
+    assert metrics["std_error"] == pytest.approx(10 * share)
+    assert metrics["mean_std_net"] == pytest.approx(10 * (1 - share))
     assert variance[0, 0, 0] == -50.0  # the argument is not written into
 
 
 def test_variance_of_the_samples_is_unbiased() -> None:
     """n − 1: for samples 0 and 2 it is 2, not 1."""
-    figures = compare_variance(_data([0, 2], mean=1.0, variance=2.0))
-    assert figures["var_error"] == pytest.approx(0.0)
-    assert figures["mean_std_samples"] == pytest.approx(math.sqrt(2))
+    metrics = compare_variance(_data([0, 2], mean=1.0, variance=2.0))
+    assert metrics["var_error"] == pytest.approx(0.0)
+    assert metrics["mean_std_samples"] == pytest.approx(math.sqrt(2))
 
 
 def test_floors_of_the_variance_need_four_samples() -> None:
@@ -112,10 +112,10 @@ def test_floors_of_the_variance_need_four_samples() -> None:
     assert math.isfinite(four["floor_var_error"])
 
 
-def test_samples_without_spread_give_finite_figures() -> None:
-    figures = compare_variance(_data([7.0] * 5, mean=7.0, variance=0.0))
-    assert all(math.isfinite(value) for value in figures.values())
-    assert figures["var_error"] == figures["floor_std_error"] == 0.0
+def test_samples_without_spread_give_finite_metrics() -> None:
+    metrics = compare_variance(_data([7.0] * 5, mean=7.0, variance=0.0))
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["var_error"] == metrics["floor_std_error"] == 0.0
     assert compare_mean(_data([7.0] * 5, mean=7.0, variance=0.0))["psnr"] == math.inf
 
 
@@ -133,8 +133,8 @@ def test_correlation_is_that_of_the_two_std_maps() -> None:
 
 
 def test_comparison_with_the_real_image_covers_net_samples_and_baseline() -> None:
-    figures = compare_with_truth(_data([104, 108], mean=103.0, variance=1.0))
-    assert figures == pytest.approx(
+    metrics = compare_with_truth(_data([104, 108], mean=103.0, variance=1.0))
+    assert metrics == pytest.approx(
         {
             "psnr_net": 10 * math.log10(255**2 / 9),
             "psnr_samples": 10 * math.log10(255**2 / 36),
@@ -150,10 +150,10 @@ def test_std_at_edges_is_told_from_std_on_flat_ground() -> None:
     variance = np.full((20, 20, 3), 4.0)
     variance[:, 9:11] = 81.0
     moments = Moments.from_samples(np.stack([high_res, high_res]))
-    figures = edge_contrast(ImageData(high_res, variance, moments, high_res, high_res))
-    assert figures["std_at_edges"] == pytest.approx(9.0)
-    assert figures["std_on_flat"] == pytest.approx(2.0, abs=7 * 0.11)  # flat includes the ties
-    assert figures["std_on_flat"] < figures["std_at_edges"]
+    metrics = edge_contrast(ImageData(high_res, variance, moments, high_res, high_res))
+    assert metrics["std_at_edges"] == pytest.approx(9.0)
+    assert metrics["std_on_flat"] == pytest.approx(2.0, abs=7 * 0.11)  # flat includes the ties
+    assert metrics["std_on_flat"] < metrics["std_at_edges"]
 
 
 def test_averages_are_over_images_and_counts_are_summed() -> None:
@@ -176,36 +176,36 @@ def _from_known_law(n: int, seed: int, size: int = 48) -> tuple[ImageData, Array
 def test_exact_mean_has_no_error_above_the_noise_floor(n: int, seed: int) -> None:
     """E[(x̄ − μ)² − k2/n] = 0, within 3 standard errors over pixels and channels."""
     data, _ = _from_known_law(n, seed)
-    figures = compare_mean(data)
+    metrics = compare_mean(data)
     per_value = (data.samples.mean - data.mean) ** 2 - data.samples.variance / n
     standard_error = per_value.std() / math.sqrt(per_value.size)
-    assert figures["corrected_mse"] == pytest.approx(per_value.mean(), rel=1e-9)
-    assert abs(figures["corrected_mse"]) < 3 * standard_error
-    assert figures["mse"] > 10 * standard_error  # the raw error is far from zero
+    assert metrics["corrected_mse"] == pytest.approx(per_value.mean(), rel=1e-9)
+    assert abs(metrics["corrected_mse"]) < 3 * standard_error
+    assert metrics["mse"] > 10 * standard_error  # the raw error is far from zero
 
 
 def test_wrong_mean_shows_its_own_squared_error_above_the_floor() -> None:
     data, _ = _from_known_law(20, seed=3)
-    figures = compare_mean(dataclasses.replace(data, mean=data.mean + 4.0))
+    metrics = compare_mean(dataclasses.replace(data, mean=data.mean + 4.0))
     per_value = (data.samples.mean - data.mean - 4) ** 2 - data.samples.variance / 20
     standard_error = per_value.std() / math.sqrt(per_value.size)
-    assert abs(figures["corrected_mse"] - 16.0) < 3 * standard_error
+    assert abs(metrics["corrected_mse"] - 16.0) < 3 * standard_error
     expected = 16.0 / float(np.mean(data.variance))
-    assert figures["relative_mse"] == pytest.approx(expected, rel=0.05)
+    assert metrics["relative_mse"] == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize(("n", "bound"), [(4, 0.08), (8, 0.03), (20, 0.02), (100, 0.02)])
 def test_exact_variance_shows_the_error_of_its_floor(n: int, bound: float) -> None:
     """For normal samples the law of k2 behind the floor is exact; only its shape is estimated."""
-    figures = compare_variance(_from_known_law(n, seed=4)[0])
+    metrics = compare_variance(_from_known_law(n, seed=4)[0])
     for name in ("var_error", "std_error"):
-        assert figures[name] / figures[f"floor_{name}"] == pytest.approx(1.0, abs=bound)
+        assert metrics[name] / metrics[f"floor_{name}"] == pytest.approx(1.0, abs=bound)
 
 
 def test_exact_std_error_at_100_samples_is_what_the_theory_says() -> None:
     """A perfect net still shows E|s − σ|/σ ≈ √(2/π) / √(2·99) = 5.7 %."""
     data, std = _from_known_law(100, seed=5)
-    figures = compare_variance(data)
+    metrics = compare_variance(data)
     expected = math.sqrt(2 / math.pi) / math.sqrt(2 * 99)
     assert expected == pytest.approx(0.057, abs=5e-4)
-    assert figures["std_error"] / std.mean() == pytest.approx(expected, rel=0.02)
+    assert metrics["std_error"] / std.mean() == pytest.approx(expected, rel=0.02)

@@ -40,7 +40,7 @@ def _known_law(n: int, seed: int = 0) -> tuple[ImageData, Array]:
     return data, std
 
 
-def _figures(data: ImageData) -> dict[str, float]:
+def _metrics(data: ImageData) -> dict[str, float]:
     return {name: float(value) for name, value in pooled_metrics(image_means(data)[0]).items()}
 
 
@@ -48,33 +48,33 @@ def _figures(data: ImageData) -> dict[str, float]:
 def test_exact_variance_has_no_squared_error_above_its_floor(n: int) -> None:
     """E[(k2 − σ²)² − V̂] = 0, within 4 standard errors."""
     data, std = _known_law(n)
-    figures = _figures(data)
+    metrics = _metrics(data)
     k2 = data.samples.variance
     per_value = (k2 - std**2) ** 2 - data.samples.variance_of_variance
     standard_error = per_value.std() / math.sqrt(per_value.size)
-    assert figures["var.corrected_squared_error"] == pytest.approx(per_value.mean(), rel=1e-9)
-    assert abs(figures["var.corrected_squared_error"]) < 4 * standard_error
-    assert figures["var.squared_error"] > 20 * standard_error
+    assert metrics["var.corrected_squared_error"] == pytest.approx(per_value.mean(), rel=1e-9)
+    assert abs(metrics["var.corrected_squared_error"]) < 4 * standard_error
+    assert metrics["var.squared_error"] > 20 * standard_error
 
 
 @pytest.mark.parametrize("n", [20, 100])
 def test_relative_floor_of_normal_samples_is_two_over_n_minus_one(n: int) -> None:
-    figures = _figures(_known_law(n)[0])
-    assert figures["var.relative_floor_squared_error"] == pytest.approx(2 / (n - 1), rel=0.05)
-    assert figures["mean.relative_floor"] == pytest.approx(1 / n, rel=1e-12)
+    metrics = _metrics(_known_law(n)[0])
+    assert metrics["var.relative_floor_squared_error"] == pytest.approx(2 / (n - 1), rel=0.05)
+    assert metrics["mean.relative_floor"] == pytest.approx(1 / n, rel=1e-12)
 
 
 def test_errors_of_the_nets_are_recovered_from_a_noisy_reference() -> None:
     """m off by 0.3 σ, v by 20 %: relative squared errors 0.09 and 0.04, rms 0.2, bias 0.2."""
     data, std = _known_law(20)
     wrong = dataclasses.replace(data, mean=data.mean + 0.3 * std, variance=1.2 * std**2)
-    figures = _figures(wrong)
-    assert figures["mean.relative_mse"] == pytest.approx(0.09, abs=0.005)
-    assert figures["mean.relative_raw_mse"] == pytest.approx(0.14, abs=0.006)
-    assert figures["var.relative_squared_error"] == pytest.approx(0.04, abs=0.008)
-    assert figures["var.relative_rms_error"] == pytest.approx(0.2, abs=0.02)
-    assert figures["var.relative_bias"] == pytest.approx(0.2, abs=0.01)
-    raw = figures["var.relative_raw_squared_error"]
+    metrics = _metrics(wrong)
+    assert metrics["mean.relative_mse"] == pytest.approx(0.09, abs=0.005)
+    assert metrics["mean.relative_raw_mse"] == pytest.approx(0.14, abs=0.006)
+    assert metrics["var.relative_squared_error"] == pytest.approx(0.04, abs=0.008)
+    assert metrics["var.relative_rms_error"] == pytest.approx(0.2, abs=0.02)
+    assert metrics["var.relative_bias"] == pytest.approx(0.2, abs=0.01)
+    raw = metrics["var.relative_raw_squared_error"]
     assert raw == pytest.approx(0.04 + 2 / 19, abs=0.015)
 
 
@@ -82,32 +82,32 @@ def test_ceiling_of_an_exact_variance_net_is_the_root_of_the_reliability() -> No
     """ρ = Var(σ²)/(Var(σ²) + E 2σ⁴/(n − 1)); corr(σ², k2) = √ρ, so 1 disattenuated."""
     n = 20
     data, std = _known_law(n, seed=1)
-    figures = _figures(data)
+    metrics = _metrics(data)
     signal, noise = (std**2).var(), np.mean(2 * std**4 / (n - 1))
     rho = signal / (signal + noise)
-    assert figures["ceiling.reliability"] == pytest.approx(rho, abs=0.02)
-    assert figures["ceiling.correlation"] == pytest.approx(math.sqrt(rho), abs=0.01)
-    assert figures["ceiling.disattenuated"] == pytest.approx(1, abs=0.015)
+    assert metrics["ceiling.reliability"] == pytest.approx(rho, abs=0.02)
+    assert metrics["ceiling.correlation"] == pytest.approx(math.sqrt(rho), abs=0.01)
+    assert metrics["ceiling.disattenuated"] == pytest.approx(1, abs=0.015)
 
 
 def test_ceiling_without_halves_and_floors_without_four_samples_are_unknown() -> None:
     data, _ = _known_law(4)
     three = Moments.from_samples(np.stack([data.mean, data.mean + 1, data.mean + 5]))
-    figures = _figures(dataclasses.replace(data, samples=three, half_variances=None))
-    assert math.isnan(figures["ceiling.reliability"]) and math.isfinite(
-        figures["var.relative_bias"]
+    metrics = _metrics(dataclasses.replace(data, samples=three, half_variances=None))
+    assert math.isnan(metrics["ceiling.reliability"]) and math.isfinite(
+        metrics["var.relative_bias"]
     )
-    assert math.isnan(figures["ceiling.disattenuated"])
-    assert math.isnan(figures["var.floor_squared_error"])
-    assert math.isnan(figures["consistency.nets.mean_rms"])  # no low-res image
+    assert math.isnan(metrics["ceiling.disattenuated"])
+    assert math.isnan(metrics["var.floor_squared_error"])
+    assert math.isnan(metrics["consistency.nets.mean_rms"])  # no low-res image
 
 
 def test_samples_predict_one_more_draw_with_the_spread_of_their_mean() -> None:
     """z² = (y − x̄)²/(k2 (1 + 1/n)) is a squared t: E = (n − 1)/(n − 3). That of exact nets is 1."""
     n = 10
-    figures = _figures(_known_law(n, seed=2)[0])
-    assert figures["calibration.nets.z2"] == pytest.approx(1, abs=0.05)
-    assert figures["calibration.samples.z2"] == pytest.approx((n - 1) / (n - 3), abs=0.08)
+    metrics = _metrics(_known_law(n, seed=2)[0])
+    assert metrics["calibration.nets.z2"] == pytest.approx(1, abs=0.05)
+    assert metrics["calibration.samples.z2"] == pytest.approx((n - 1) / (n - 3), abs=0.08)
 
 
 def test_consistency_is_the_rms_of_the_block_means_residual() -> None:
@@ -120,10 +120,10 @@ def test_consistency_is_the_rms_of_the_block_means_residual() -> None:
     net[:4, :4] += 3.0
     data = ImageData(net, np.ones_like(mean), samples, mean, mean, low_res=low_res)
     data = dataclasses.replace(data, block_variance=np.full((2, 2, 3), 9.0))
-    figures = _figures(data)
-    assert figures["consistency.nets.mean_rms"] == pytest.approx(math.sqrt(9 / 4))
-    assert figures["consistency.samples.mean_rms"] == pytest.approx(2.0)
-    assert figures["consistency.samples.block_mean_std"] == pytest.approx(3.0)
+    metrics = _metrics(data)
+    assert metrics["consistency.nets.mean_rms"] == pytest.approx(math.sqrt(9 / 4))
+    assert metrics["consistency.samples.mean_rms"] == pytest.approx(2.0)
+    assert metrics["consistency.samples.block_mean_std"] == pytest.approx(3.0)
 
 
 def test_correlation_of_means_is_pearsons() -> None:
@@ -138,7 +138,7 @@ def test_negative_square_keeps_its_sign_in_the_root() -> None:
     np.testing.assert_allclose(signed_root(np.array([-4.0, 0.0, 9.0])), [-2, 0, 3])
 
 
-def test_figures_of_replicates_are_those_of_each() -> None:
+def test_metrics_of_replicates_are_those_of_each() -> None:
     rows = [image_means(_known_law(8, seed)[0])[0] for seed in range(3)]
     stacked = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     together = pooled_metrics(stacked)
@@ -151,6 +151,6 @@ def test_images_without_spread_give_no_warning_and_nothing_infinite() -> None:
     flat = np.full((8, 8, 3), 7.0)
     samples = Moments.from_samples(np.stack([flat] * 5))
     data = ImageData(flat, 0 * flat, samples, flat, flat, low_res=np.full((2, 2, 3), 7.0))
-    figures = _figures(data)
-    assert not any(math.isinf(value) for value in figures.values())
-    assert figures["calibration.nets.z2"] == 0.0
+    metrics = _metrics(data)
+    assert not any(math.isinf(value) for value in metrics.values())
+    assert metrics["calibration.nets.z2"] == 0.0

@@ -75,7 +75,7 @@ def test_results_hold_every_section_with_its_keys(results: Results) -> None:
     assert "truth" not in found
 
 
-def test_intervals_enclose_the_figures_and_have_dotted_names(results: Results) -> None:
+def test_intervals_enclose_the_metrics_and_have_dotted_names(results: Results) -> None:
     found, _ = _verify(results)
     intervals = found["intervals"]
     assert {"mean.mse", "mean.relative_mse", "var.std_error", "var.relative_bias"} <= set(intervals)
@@ -87,12 +87,12 @@ def test_intervals_enclose_the_figures_and_have_dotted_names(results: Results) -
         if interval is None:
             assert value is None or name == "var.relative_rms_error", name
         else:
-            # the point lies among the replicates unless the figure is curved in the means
+            # the point lies among the replicates unless the metric is curved in the means
             width = interval[1] - interval[0]
             assert interval[0] - 0.3 * width <= value <= interval[1] + 0.3 * width, name
 
 
-def test_relative_figures_are_ratios_of_sums_over_images(results: Results) -> None:
+def test_relative_metrics_are_ratios_of_sums_over_images(results: Results) -> None:
     found, _ = _verify(results)
     mean_k2 = found["mean"]["floor_mse"] * NUM_SAMPLES
     expected = found["mean"]["corrected_mse"] / mean_k2
@@ -108,7 +108,7 @@ def test_bytes_do_not_depend_on_threads_or_on_running_again(results: Results) ->
     assert contents[0] == contents[1] == contents[2]
 
 
-def test_seed_moves_intervals_and_scatter_but_no_figure(results: Results) -> None:
+def test_seed_moves_intervals_and_scatter_but_no_metric(results: Results) -> None:
     one, two = (_verify(results, seed=seed)[0] for seed in (0, 1))
     assert one["mean"] == two["mean"] and one["calibration"] == two["calibration"]
     assert one["intervals"] != two["intervals"] and one["scatter"] != two["scatter"]
@@ -170,8 +170,8 @@ def test_table_is_short_narrow_and_ends_in_the_verdict(results: Results) -> None
     for i in range(NUM_IMAGES):
         _add_truth(results, f"image{i}.png")
     lines = _verify(results)[1].strip().splitlines()
-    end = next(i for i, line in enumerate(lines) if line.startswith("figures:"))
-    assert end <= 42 and max(map(len, lines[:end])) <= 100
+    end = next(i for i, line in enumerate(lines) if line.startswith("metrics:"))
+    assert end <= 52 and max(map(len, lines[:end])) <= 100
     assert (
         lines[0].split()[-5:] == ["nets", "samples", "floor", "nets,", "95"] or "nets" in lines[0]
     )

@@ -1,4 +1,4 @@
-"""Both routes against the oracle's exact moments: figures in closed form."""
+"""Both routes against the oracle's exact moments: metrics in closed form."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SIZE = 8
 SHAPE = (SIZE, SIZE, 3)
 
 
-def test_figures_against_the_exact_law_have_their_closed_forms() -> None:
+def test_metrics_against_the_exact_law_have_their_closed_forms() -> None:
     """μ = 100, v = 16; nets 102 and 25 (or −1), samples 101 and 9."""
     v = np.full(SHAPE, 16.0)
     truth = Truth(np.full(SHAPE, 100.0), v, 3 * v**2)
     variance = np.full(SHAPE, 25.0)
     variance[:4] = -1.0
     samples = np.full(SHAPE, 101.0), np.full(SHAPE, 9.0)
-    figures = truth_metrics(truth_means(truth, (np.full(SHAPE, 102.0), variance), samples, 100))
-    found = {name.removeprefix("truth."): float(value) for name, value in figures.items()}
+    metrics = truth_metrics(truth_means(truth, (np.full(SHAPE, 102.0), variance), samples, 100))
+    found = {name.removeprefix("truth."): float(value) for name, value in metrics.items()}
     assert found["nets.relative_mse"] == pytest.approx(4 / 16)
     assert found["nets.relative_var_error"] == pytest.approx((16 + 9) / 2 / 16)
     assert found["nets.relative_rms_error"] == pytest.approx(math.sqrt((256 + 81) / 2) / 16)
@@ -57,10 +57,10 @@ def test_exact_samples_show_what_is_expected_of_them(p: float) -> None:
     drawn = Moments.from_samples(sign + s * rng.standard_normal((n, *shape)))
     truth = Truth(*(np.full(shape, value) for value in (mean, v, fourth)))
     samples = drawn.mean, drawn.variance
-    figures = truth_metrics(truth_means(truth, samples, samples, n))
+    metrics = truth_metrics(truth_means(truth, samples, samples, n))
     keys = ("relative_mse", "relative_var_error", "relative_rms_error", "var_error", "std_error")
     for key in keys:
-        found, expected = (float(figures[f"truth.{r}.{key}"]) for r in ("samples", "expected"))
+        found, expected = (float(metrics[f"truth.{r}.{key}"]) for r in ("samples", "expected"))
         assert found == pytest.approx(expected, rel=0.03), key
 
 
@@ -70,9 +70,9 @@ def test_pixels_without_spread_have_no_relative_error() -> None:
     truth = Truth(np.zeros(SHAPE), v, 3 * v**2)
     variance = np.full(SHAPE, 20.0)
     nets = np.zeros(SHAPE), variance
-    figures = truth_metrics(truth_means(truth, nets, nets, 10))
-    assert float(figures["truth.nets.relative_var_error"]) == pytest.approx(0.25)
-    assert all(math.isfinite(float(value)) for value in figures.values())
+    metrics = truth_metrics(truth_means(truth, nets, nets, 10))
+    assert float(metrics["truth.nets.relative_var_error"]) == pytest.approx(0.25)
+    assert all(math.isfinite(float(value)) for value in metrics.values())
 
 
 def test_sentence_says_which_route_is_closer() -> None:

@@ -42,7 +42,7 @@ def reference_moments(folder: str, num_samples: int, side: int) -> tuple[Moments
 
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
-    """Three images whose figures are known."""
+    """Three images whose metrics are known."""
     return make_results(tmp_path)
 
 
@@ -160,22 +160,22 @@ def test_rounded_mean_and_float_variance_are_written_beside_the_samples(tmp_path
     np.testing.assert_array_equal(variance, pickle.loads(content))
 
 
-def test_figures_of_hand_made_results_have_their_closed_forms(results: Results) -> None:
+def test_metrics_of_hand_made_results_have_their_closed_forms(results: Results) -> None:
     flags = results.flags(num_samples=4)
     found = list(verify_images([A, Entry("folder/b.png", 0), Entry("c.png", 0)], flags, num_kept=1))
     assert [result.name for result in found] == ["a.png", "folder/b.png", "c.png"]
     assert [result.is_float for result in found] == [True, True, False]
     assert [result.data is not None for result in found] == [True, False, False]
     k2 = 500 / 3
-    figures = [result.metrics for result in found]
-    assert [f["mean.mse"] for f in figures] == pytest.approx([0.0, 4.0, 36.0], abs=1e-9)
-    assert [f["var.var_error"] for f in figures] == pytest.approx([k2 - 64, k2, 0], abs=2e-5)
-    assert [f["var.std_error"] for f in figures] == pytest.approx(
+    metrics = [result.metrics for result in found]
+    assert [f["mean.mse"] for f in metrics] == pytest.approx([0.0, 4.0, 36.0], abs=1e-9)
+    assert [f["var.var_error"] for f in metrics] == pytest.approx([k2 - 64, k2, 0], abs=2e-5)
+    assert [f["var.std_error"] for f in metrics] == pytest.approx(
         [math.sqrt(k2) - 8, math.sqrt(k2), 0], abs=1e-5
     )
-    assert [f["var.num_negative"] for f in figures] == [0, 192, 0]
-    assert figures[1]["high_res.psnr_net"] == pytest.approx(10 * math.log10(255**2 / 73**2))
-    assert figures[1]["high_res.psnr_bilinear"] > 100  # a flat photograph
+    assert [f["var.num_negative"] for f in metrics] == [0, 192, 0]
+    assert metrics[1]["high_res.psnr_net"] == pytest.approx(10 * math.log10(255**2 / 73**2))
+    assert metrics[1]["high_res.psnr_bilinear"] > 100  # a flat photograph
 
 
 def test_float_mean_is_preferred_to_its_picture(results: Results) -> None:

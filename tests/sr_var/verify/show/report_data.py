@@ -1,6 +1,6 @@
 """A verification as the report gets it, of made-up images: pages without a network or a sampler.
 
-Not for figures that are right: they only have the shape and size of real ones.
+Not for metrics that are right: they only have the shape and size of real ones.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sr_var.verify.show.page import report_page, write_report
+from sr_var.verify.show.tables import METRIC_LABELS
 from tests.sr_var.verify.show.report_data import (
     HOSTILE,
     UNPRINTABLE,
@@ -35,7 +36,7 @@ def _data(text: str) -> dict[str, Any]:
     return found
 
 
-def test_page_without_law_and_budget_has_figures_and_gallery(parts: Any, tmp_path: Path) -> None:
+def test_page_without_law_and_budget_has_metrics_and_gallery(parts: Any, tmp_path: Path) -> None:
     summary, rows, gallery = parts
     path = write_report(str(tmp_path), summary, rows, gallery)
     text = Path(path).read_text("utf-8")
@@ -79,11 +80,11 @@ def test_metrics_may_be_unknown_in_every_place(parts: Any) -> None:
     assert "nan" not in re.sub("<script.*?</script>", "", text, flags=re.DOTALL).split()
 
 
-def test_gallery_holds_the_figures_of_each_image_to_sort_by(parts: Any) -> None:
+def test_gallery_holds_the_metrics_of_each_image_to_sort_by(parts: Any) -> None:
     summary, rows, gallery = parts
     data = _data(report_page(summary, rows, gallery).render())
-    place = data["figure_labels"].index("correlation of the std maps")
-    found = [image["figures"][place] for image in data["images"]]
+    place = data["metric_labels"].index(METRIC_LABELS["var.correlation"])
+    found = [image["metrics"][place] for image in data["images"]]
     assert found == pytest.approx([row.metrics["var.correlation"] for row in rows])
     assert [image["name"] for image in data["images"]] == [
         row.name.replace("\udcff", "\ufffd") for row in rows
@@ -112,9 +113,9 @@ def test_same_results_give_the_same_page(parts: Any) -> None:
     assert pages[0] == pages[1]
 
 
-def test_rows_with_infinite_figures_are_written_as_unknown(parts: Any) -> None:
+def test_rows_with_infinite_metrics_are_written_as_unknown(parts: Any) -> None:
     summary, rows, gallery = parts
     metrics = {**rows[0].metrics, "mean.psnr": float("inf")}
     changed = [NamedMetrics(rows[0].name, metrics), *rows[1:]]
     data = _data(report_page(summary, changed, gallery).render())
-    assert None in data["images"][0]["figures"]
+    assert None in data["images"][0]["metrics"]

@@ -30,11 +30,10 @@ from benchmarks.truth_routes import ROUTES, Bench, Recipe, Row, Trial  # noqa: E
 from oracle.law import BICUBIC, BILINEAR  # noqa: E402
 from sr_var.flags.scripts import SUBPIXEL, UNET, MeanModelFlags  # noqa: E402
 from utils.files.atomic import write_json_atomic  # noqa: E402
-from utils.files.records import differences, read_record  # noqa: E402
+from utils.files.records import differences, read_record, versions  # noqa: E402
 from utils.flags.training import TrainFlags  # noqa: E402
 from utils.machine.threads import num_cores, tune_allocator  # noqa: E402
 from utils.process.errors import EXIT_DONE, DataError, run_main  # noqa: E402
-from utils.runs.start import versions  # noqa: E402
 from utils.script_util import (  # noqa: E402
     FlagParser,
     flag,
@@ -184,12 +183,13 @@ class FinishedRows:
         self._rows: list[Row] = []
         if path.exists():
             remedy = "delete it, or give another --name"
-            stored = read_record(path, remedy)
-            others = differences(stored["settings"], settings, {})
+            made, self._rows = read_record(
+                path, remedy, lambda content: (dict(content["settings"]), list(content["rows"]))
+            )
+            others = differences(made, settings, {})
             if others:
                 told = ", ".join(map(str, others))
                 raise DataError(f"{path} holds rows made with other settings: {told}; {remedy}")
-            self._rows = stored["rows"]
 
     def find(self, trial: Trial) -> Row | None:
         """The row of a trial, if it is done."""

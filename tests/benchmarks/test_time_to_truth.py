@@ -265,6 +265,13 @@ def test_rows_of_other_settings_are_refused(folder: Path) -> None:
     assert run(folder, *words, "--lr", "1e-3", "--name", "other") == 0
 
 
+def test_a_damaged_file_of_rows_is_named(folder: Path) -> None:
+    (folder / "rows").mkdir()
+    (folder / "rows" / "time_to_truth_rows.json").write_text('{"rows": []}')
+    with pytest.raises(DataError, match=r"time_to_truth_rows.json.*settings.*delete it"):
+        run(folder, "--budgets", "1")
+
+
 def test_two_seeds_differ_and_one_does_not(folder: Path) -> None:
     words = ("--routes", "subpixel_consistent", "--budgets", "1", "--base", "bilinear")
     assert run(folder, *words, "--seeds", "0,1") == 0

@@ -26,6 +26,7 @@ _EDGE_HEIGHT = 0.25
 _POLARITY_SLOPE = 4.0
 _TINY_GRADIENT = 1e-3
 _BISECTIONS = 60
+BILINEAR, BICUBIC = "bilinear", "bicubic"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class OracleLaw:
         return p * (1.0 - p)
 
 
-def oracle_law(low_res: Tensor, factor: int) -> OracleLaw:
+def oracle_law(low_res: Tensor, factor: int, *, base: str = BILINEAR) -> OracleLaw:
     """The law of Y given the low-res images; everything is computed in their dtype.
 
     With lum the channel mean, g its gradient (central differences, replicated border) and
@@ -137,9 +138,11 @@ def oracle_law(low_res: Tensor, factor: int) -> OracleLaw:
     Args:
         low_res: (N, C, h, w), about [-0.5, 0.5]: `PHOTO_SCALE` times a photograph in [-1, 1].
         factor: f ≥ 2. A block of odd side has a middle row and column of zeros.
+        base: what the smooth image is made by, `bilinear` or `bicubic` (`smooth_base`).
 
     Raises:
-        ValueError: for a factor below 2, where area(Y) = x leaves nothing to be random.
+        ValueError: for a factor below 2, where area(Y) = x leaves nothing to be random, or for
+            another base.
     """
     if factor < 2:
         raise ValueError(f"the oracle needs a factor of 2 or more between the sizes, got {factor}")
@@ -153,18 +156,24 @@ def oracle_law(low_res: Tensor, factor: int) -> OracleLaw:
     edge = repeat_blocks(height * share, factor) * columns
     edge = edge + repeat_blocks(height * (1.0 - share), factor) * rows
     return OracleLaw(
-        base=smooth_base(low_res, factor),
+        base=smooth_base(low_res, factor, base),
         edge=edge,
         sigma=repeat_blocks(_SIGMA_FLAT + _SIGMA_EDGE * strength, factor),
         probability=torch.sigmoid(_POLARITY_SLOPE * luminance),
     )
 
 
-def smooth_base(low_res: Tensor, factor: int) -> Tensor:
-    """base(x) = bilinear(x) + up(x − area(bilinear(x))), (N, C, H, W): area(base(x)) = x."""
-    upsampled = F.interpolate(
-        low_res, scale_factor=float(factor), mode="bilinear", align_corners=False
-    )
+def smooth_base(low_res: Tensor, factor: int, base: str = BILINEAR) -> Tensor:
+    """base(x) = up(x) + repeat(x − area(up(x))), (N, C, H, W): area(base(x)) = x.
+
+    up is bilinear, or bicubic (Keys' kernel with a = −0.75), border pixels replicated.
+
+    Raises:
+        ValueError: for another base.
+    """
+    if base not in (BILINEAR, BICUBIC):
+        raise ValueError(f"the oracle's base is {BILINEAR} or {BICUBIC}, not {base!r}")
+    upsampled = F.interpolate(low_res, scale_factor=float(factor), mode=base, align_corners=False)
     return upsampled + repeat_blocks(low_res - F.avg_pool2d(upsampled, factor), factor)
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oracle.law import (
+    BICUBIC,
+    BILINEAR,
     OracleLaw,
     block_sums,
     oracle_law,
@@ -17,7 +19,7 @@ from oracle.law import (
     repeat_blocks,
     smooth_base,
 )
-from sr_var.degradation import area_downsample, bilinear_upsample
+from sr_var.degradation import area_downsample
 from tests.oracle.photos import low_res_images
 
 NUM_DRAWS = 100_000
@@ -35,9 +37,9 @@ def _draws(law: OracleLaw, num: int, chunk: int = 1000) -> Tensor:
     return sums / num
 
 
-@pytest.fixture(scope="module")
-def law() -> OracleLaw:
-    return oracle_law(low_res_images(1, 4), 4)
+@pytest.fixture(scope="module", params=[BILINEAR, BICUBIC])
+def law(request: pytest.FixtureRequest) -> OracleLaw:
+    return oracle_law(low_res_images(1, 4), 4, base=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +69,37 @@ def test_third_and_fourth_moments_are_those_of_the_draws(law: OracleLaw, drawn: 
     assert ((drawn[3] - normal_fourth) / fourth_error).abs().max() > 5
 
 
+BASES = pytest.mark.parametrize("kind", [BILINEAR, BICUBIC])
+
+
+@BASES
 @FACTORS
-def test_the_area_of_every_draw_is_the_low_res_image(factor: int) -> None:
+def test_the_area_of_every_draw_is_the_low_res_image(factor: int, kind: str) -> None:
     low_res = low_res_images(2, 6)
-    law = oracle_law(low_res, factor)
+    law = oracle_law(low_res, factor, base=kind)
     for seed in range(3):
         draw = law.sample(torch.Generator().manual_seed(seed))
         assert (area_downsample(draw, 6) - low_res).abs().max() < 1e-14
 
 
+@BASES
 @FACTORS
-def test_base_is_bilinear_but_for_the_block_means(factor: int) -> None:
+def test_base_is_the_upsampling_but_for_the_block_means(factor: int, kind: str) -> None:
     low_res = low_res_images(2, 6)
-    base = smooth_base(low_res, factor)
+    base = smooth_base(low_res, factor, kind)
     assert torch.allclose(F.avg_pool2d(base, factor), low_res, atol=1e-15)
-    change = base - bilinear_upsample(low_res, base.shape[2:])
+    change = base - F.interpolate(low_res, tuple(base.shape[2:]), mode=kind, align_corners=False)
     assert torch.allclose(remove_block_means(change, factor), torch.zeros_like(change), atol=1e-15)
+
+
+def test_another_base_changes_the_mean_and_nothing_else() -> None:
+    low_res = low_res_images(2, 6)
+    usual, other = oracle_law(low_res, 4), oracle_law(low_res, 4, base=BICUBIC)
+    assert torch.equal(usual.base, smooth_base(low_res, 4))
+    for name in ("variance", "third_central_moment", "fourth_central_moment"):
+        assert torch.equal(getattr(usual, name), getattr(other, name)), name
+    assert torch.allclose(other.mean - usual.mean, other.base - usual.base, atol=1e-15)
+    assert (other.base - usual.base).abs().max() > 0.01
 
 
 def test_base_of_an_image_that_is_linear_is_the_same_line_inside() -> None:
@@ -161,5 +178,7 @@ def test_spread_of_photographs_is_five_to_twenty_one_grey_levels_and_stays_in_ra
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="factor of 2"):
         oracle_law(low_res_images(1, 4), 1)
+    with pytest.raises(ValueError, match="nearest"):
+        oracle_law(low_res_images(1, 4), 4, base="nearest")
     with pytest.raises(ValueError, match="between 0 and 1"):
         oracle_law(low_res_images(1, 4), 4).quantile(1.0)

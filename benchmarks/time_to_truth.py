@@ -26,7 +26,7 @@ import torch  # noqa: E402
 from benchmarks.record import hardware, own_command  # noqa: E402
 from benchmarks.truth_data import errors_of_samples, load_photos  # noqa: E402
 from benchmarks.truth_report import COUNTS, draw, format_tables  # noqa: E402
-from benchmarks.truth_routes import ROUTES, Bench, Recipe, Row, Trial  # noqa: E402
+from benchmarks.truth_routes import MEAN, ROUTES, VARIANCE, Bench, Recipe, Row, Trial  # noqa: E402
 from oracle.law import BICUBIC, BILINEAR  # noqa: E402
 from sr_var.flags.scripts import SUBPIXEL, UNET, MeanModelFlags  # noqa: E402
 from utils.files.atomic import write_json_atomic  # noqa: E402
@@ -103,6 +103,8 @@ class HowFlags:
     num_res_blocks: int = flag(3, "residual blocks of the sub-pixel nets")
     batch_size: int = flag(16, "images of a step of the sub-pixel nets")
     lr: float = flag(2e-3, "learning rate of the sub-pixel nets; it falls to 0 as a cosine")
+    muon_lr: float = flag(2.5e-3, "the same, of the mean net where Muon trains")
+    muon_var_lr: float = flag(5e-3, "the same, of the variance net where Muon trains")
     unet_width: int = flag(32, "channels of the U-Nets")
     unet_channel_mult: str = flag("0.5,1,2", "channel multipliers of the U-Nets")
     unet_batch_size: int = flag(4, "images of a step of the U-Nets")
@@ -137,7 +139,11 @@ class HowFlags:
         for network, flags in ((SUBPIXEL, of_subpixel), (UNET, of_unet)):
             MeanModelFlags(network=network, **flags)
         return {
-            SUBPIXEL: Recipe(of_subpixel, self._train(self.batch_size, self.lr)),
+            SUBPIXEL: Recipe(
+                of_subpixel,
+                self._train(self.batch_size, self.lr),
+                {MEAN: self.muon_lr, VARIANCE: self.muon_var_lr},
+            ),
             UNET: Recipe(of_unet, self._train(self.unet_batch_size, self.unet_lr)),
         }
 

@@ -22,7 +22,16 @@ _LABELS = {
     "relative_var_error": "variance: mean relative error",
 }
 _LEAST = 1e-12  # of an error, in a logarithm
-_COLOURS = ("black", "tab:gray", "tab:orange", "tab:green", "tab:blue", "tab:purple", "tab:red")
+_COLOURS = (
+    "black",
+    "tab:gray",
+    "tab:orange",
+    "tab:green",
+    "tab:blue",
+    "tab:cyan",
+    "tab:purple",
+    "tab:red",
+)
 Errors = Mapping[str, float]
 Row = Mapping[str, Any]
 

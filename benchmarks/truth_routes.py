@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from sr_var.losses import start_at_usual_spread
 from sr_var.mean_utils import SRMeanTrainLoop
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model
 from sr_var.var_utils import SRVarTrainLoop
-from utils.flags.training import TrainFlags
+from utils.flags.training import ADAMW, MUON, TrainFlags
 from utils.loops.networks import new_network
 from utils.process.stop import StopRequested, stop_line
 from utils.seeds import stable_seed
@@ -61,6 +61,7 @@ class Route:
         loss: of the variance net; `nll` where one network does both.
         last_layer_type: what keeps the variance positive.
         is_consistent: whether the mean is projected.
+        optimizer: of all its networks.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Route:
     loss: str
     last_layer_type: str = "softplus"
     is_consistent: bool = False
+    optimizer: str = ADAMW
 
 
 ROUTES = (
@@ -83,6 +85,14 @@ ROUTES = (
         ITAKURA_SAITO,
         is_consistent=True,
     ),
+    Route(
+        "subpixel_muon",
+        "sub-pixel, Itakura–Saito, consistent mean, Muon",
+        SUBPIXEL,
+        ITAKURA_SAITO,
+        is_consistent=True,
+        optimizer=MUON,
+    ),
     Route("unet_nll", "one U-Net, normal likelihood", UNET, NLL),
     Route("subpixel_nll", "one sub-pixel net, normal likelihood", SUBPIXEL, NLL),
 )
@@ -94,11 +104,13 @@ class Recipe:
 
     Attributes:
         model_flags: of `MeanModelFlags`, without the sizes.
-        train: flags of every training; steps and seed are set for each.
+        train: flags of every training; steps, seed and optimizer are set for each.
+        muon_lrs: learning rates of its nets with Muon, by `MEAN` and `VARIANCE`.
     """
 
     model_flags: Mapping[str, Any]
     train: TrainFlags
+    muon_lrs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,8 +198,8 @@ class Bench:
     def _mean(self, trial: Trial) -> Trained:
         """The mean net, which routes of the same budget, seed and base may share."""
         run = trial.key[1:]
-        key = (trial.route.network, trial.route.is_consistent, *run)
-        self._means = {k: trained for k, trained in self._means.items() if k[2:] == run}
+        key = (trial.route.network, trial.route.is_consistent, trial.route.optimizer, *run)
+        self._means = {k: trained for k, trained in self._means.items() if k[3:] == run}
         if key not in self._means:
             own = {"consistent": trial.route.is_consistent}
             flags = self._model_flags(trial, MeanModelFlags, **own)
@@ -220,7 +232,10 @@ class Bench:
             flags: of the network.
             own: keywords of the loop beside those that all have.
         """
-        train = self.recipes[trial.route.network].train
+        recipe = self.recipes[trial.route.network]
+        train = recipe.train
+        if trial.route.optimizer == MUON:
+            train = replace(train, optimizer=MUON, lr=recipe.muon_lrs[net])
         seed = stable_seed(trial.seed, net) % 2**31
         data = FreshDraws(self.train_photos, self.size, train.batch_size, trial.base, seed)
 

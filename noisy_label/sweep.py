@@ -45,7 +45,15 @@ from utils.untrusted.arrays import read_npz
 
 CLEAN, RESULT_FILE, SETTINGS_FILE = "clean", "run.json", "settings.json"
 # what all runs of a sweep have in common
-_TRAINING = ("max_step", "lr", "lr_anneal_steps", "weight_decay", "batch_size", "max_shift")
+_TRAINING = (
+    "max_step",
+    "lr",
+    "lr_anneal_steps",
+    "weight_decay",
+    "optimizer",
+    "batch_size",
+    "max_shift",
+)
 SHARED = ("data_dir", *_TRAINING, "input_dim", "hidden_dims")
 _SECONDS_BETWEEN_LOOKS = 0.5
 _PREDICTIONS = "log_probabilities.npz"

@@ -37,6 +37,7 @@ _FLAGS: Mapping[tuple[str, ...], str] = MappingProxyType(
         ("lr_warmup_steps",): "warmup warmup_steps num_warmup_steps lr_warmup warmup_iters",
         ("lr",): "learning_rate base_lr lrate",
         ("weight_decay",): "wd",
+        ("optimizer",): "optim optimizer opt",
         ("ema_rate",): "ema ema_decay use_ema ema_rates ema_beta",
         ("batch_size",): """batch bs batch_sz train_batch_size eval_batch_size batch_gpu
             sample_batch_size batch_size_per_gpu per_device_train_batch_size""",
@@ -132,7 +133,6 @@ _REMARKS: Mapping[str, str] = MappingProxyType(
             n_gpus ngpu nproc nproc_per_node ddp multi_gpu""",
         "there is no validation while a network trains": """val_data_dir val_dir val_data
             eval_interval eval_every validation_steps""",
-        "the optimizer is AdamW": "optim optimizer opt",
     }
 )
 

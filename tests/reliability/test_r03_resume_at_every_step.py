@@ -14,26 +14,30 @@ from tests.reliability.extent import extent
 from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, words
 from tests.utils.training_loops import differences, saved_run, trained
+from utils.flags.training import ADAMW, MUON
 
 NUM_STEPS = extent(6, 20)
 NUM_STEPS_OF_SCRIPTS = extent(3, 8)
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_resumed_run_equals_the_uninterrupted_one_wherever_it_was_cut(
-    tmp_path: Path, figure: Callable[[str], None], dtype: torch.dtype
+    tmp_path: Path, figure: Callable[[str], None], dtype: torch.dtype, optimizer: str
 ) -> None:
-    whole = trained(tmp_path / "whole", NUM_STEPS, dtype=dtype)
+    what: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer}
+    whole = trained(tmp_path / "whole", NUM_STEPS, **what)
     truth = saved_run(tmp_path / "whole", NUM_STEPS)
     assert {"model", "opt", "ema_0.5", "ema_0.9"} <= {name.split("/")[0] for name in truth}
     for k in range(1, NUM_STEPS):
         folder = tmp_path / f"cut{k}"
-        first = trained(folder, k, dtype=dtype)
-        second = trained(folder, NUM_STEPS, dtype=dtype, resume_checkpoint="auto")
+        first = trained(folder, k, **what)
+        second = trained(folder, NUM_STEPS, **what, resume_checkpoint="auto")
         assert differences(saved_run(folder, NUM_STEPS), truth) == []
         assert first.data.seen + second.data.seen == whole.data.seen
-    figure(f"{str(dtype).removeprefix('torch.')} equal for {NUM_STEPS - 1} of {NUM_STEPS - 1} k")
+    name = f"{str(dtype).removeprefix('torch.')} {optimizer}"
+    figure(f"{name} equal for {NUM_STEPS - 1} of {NUM_STEPS - 1} k")
 
 
 def test_run_cut_at_every_step_equals_the_uninterrupted_one(

@@ -21,6 +21,7 @@ from tests.utils.training_loops import (
     training_loop,
 )
 from utils import dist_util
+from utils.flags.training import ADAMW, MUON
 
 pytestmark = pytest.mark.dist
 
@@ -39,15 +40,20 @@ def resume_everywhere(say: Say, folder: Path, flags: dict[str, Any]) -> None:
         training_loop(folder / f"cut{k}", **resumed).run_loop()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "optimizer"),
+    [(torch.float32, ADAMW), (torch.float16, ADAMW), (torch.float32, MUON)],
+    ids=str,
+)
 def test_resumed_run_on_two_ranks_equals_the_uninterrupted_one(
-    tmp_path: Path, figure: Callable[[str], None], dtype: torch.dtype
+    tmp_path: Path, figure: Callable[[str], None], dtype: torch.dtype, optimizer: str
 ) -> None:
-    run_ranks(resume_everywhere, tmp_path, {**EVERYTHING, "dtype": dtype})
+    flags = {**EVERYTHING, "dtype": dtype, "optimizer": optimizer}
+    run_ranks(resume_everywhere, tmp_path, flags)
     truth = saved_run(tmp_path / "whole", NUM_STEPS)
     for k in range(1, NUM_STEPS):
         assert differences(saved_run(tmp_path / f"cut{k}", NUM_STEPS), truth) == []
-    name = str(dtype).removeprefix("torch.")
+    name = f"{str(dtype).removeprefix('torch.')} {optimizer}"
     figure(f"two ranks, {name}: equal for {NUM_STEPS - 1} of {NUM_STEPS - 1} k")
 
 

@@ -68,6 +68,7 @@ def _said(script: str, flag: str) -> str:
         ("image_sample", "--num_inference_steps", "--timestep_respacing"),
         ("image_sample", "--steps", "--timestep_respacing"),
         ("image_train", "--steps", "--max_step"),
+        ("image_train", "--optim", "--optimizer"),
         ("image_train", "--no_random_flip", "--random_flip False"),
     ],
 )
@@ -81,7 +82,6 @@ def test_the_flag_that_is_meant_is_named(script: str, flag: str, ours: str) -> N
         ("--val_data_dir", "no validation"),
         ("--use_gpu", "CUDA_VISIBLE_DEVICES"),
         ("--world_size", "torchrun"),
-        ("--optim", "AdamW"),
     ],
 )
 def test_what_has_no_flag_is_said(flag: str, words: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.utils.training_loops import ConvNet, batch_of, relative_error
+from utils.flags.training import ADAMW, MUON
 from utils.fp16_util import (
     INITIAL_LG_LOSS_SCALE,
     MIN_LG_LOSS_SCALE,
@@ -106,9 +107,12 @@ def test_global_norm_is_that_of_one_long_vector() -> None:
 # ---- steps
 
 
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON])
 @pytest.mark.parametrize("dtype", LOW, ids=str)
-def test_model_parameters_are_the_rounded_masters_after_a_step(dtype: torch.dtype) -> None:
-    trainer = _trainer(dtype)
+def test_model_parameters_are_the_rounded_masters_after_a_step(
+    dtype: torch.dtype, optimizer: str
+) -> None:
+    trainer = _trainer(dtype, optimizer=optimizer)
     for _ in range(3):
         _step(trainer)
         for param, master in zip(trainer.model.parameters(), trainer.masters, strict=True):
@@ -125,12 +129,13 @@ def test_steps_too_small_for_the_low_precision_add_up_in_the_masters() -> None:
     assert relative_error(trainer.masters, before["masters"]) < 1e-3
 
 
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 @pytest.mark.parametrize("num_good", [0, 2])
 def test_overflow_changes_nothing_and_lowers_the_scale_by_1(
-    num_good: int, weight_decay: float
+    num_good: int, weight_decay: float, optimizer: str
 ) -> None:
-    trainer = _trainer(torch.float16, weight_decay=weight_decay)
+    trainer = _trainer(torch.float16, weight_decay=weight_decay, optimizer=optimizer)
     for _ in range(num_good):
         _step(trainer)
     before, scale = _snapshot(trainer), float(trainer.lg_loss_scale)
@@ -147,8 +152,9 @@ def test_overflow_changes_nothing_and_lowers_the_scale_by_1(
         _assert_equal({**after, "optimizer": {}}, before)
 
 
-def test_step_after_an_overflow_is_as_if_it_had_not_happened() -> None:
-    disturbed, truth = _trainer(torch.float16), _trainer(torch.float16)
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON])
+def test_step_after_an_overflow_is_as_if_it_had_not_happened(optimizer: str) -> None:
+    disturbed, truth = (_trainer(torch.float16, optimizer=optimizer) for _ in range(2))
     _step(disturbed, factor=1e6)
     disturbed.lg_loss_scale.fill_(SCALE)
     _step(disturbed)
@@ -183,14 +189,101 @@ def test_scale_is_for_fp16_alone(dtype: torch.dtype) -> None:
     assert "lg_loss_scale" not in trainer.scale_state()
 
 
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_nan_gradient_changes_nothing_in_other_precisions_either(dtype: torch.dtype) -> None:
-    trainer = _trainer(dtype)
+def test_nan_gradient_changes_nothing_in_other_precisions_either(
+    dtype: torch.dtype, optimizer: str
+) -> None:
+    trainer = _trainer(dtype, optimizer=optimizer)
     _step(trainer)
     before = _snapshot(trainer)
     _step(trainer, factor=float("nan"))
     _assert_equal(_snapshot(trainer), before)
     assert trainer.num_skipped == 1
+
+
+# ---- Muon
+
+
+class _Mixed(torch.nn.Module):
+    """Parameters of every kind: 4, 4, 2, 2 and 1 axes, a bias and a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = torch.nn.Conv2d(2, 4, 3)
+        self.upwards = torch.nn.ConvTranspose2d(4, 2, 3)
+        self.linear = torch.nn.Linear(4, 6, bias=False)
+        self.table = torch.nn.Embedding(5, 4)
+        self.norm = torch.nn.GroupNorm(2, 4)
+
+
+def _with_gradients(optimizer: str, order: torch.memory_format) -> MixedPrecisionTrainer:
+    model = _Mixed()
+    model.to(memory_format=order)  # type: ignore[call-overload]
+    trainer = MixedPrecisionTrainer(model, lr=1e-2, weight_decay=0.1, optimizer=optimizer)
+    for i in range(2):
+        torch.manual_seed(i)
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
+        trainer.step(1e-2 / (i + 1))
+    return trainer
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_muon_has_convolutions_and_linear_layers_and_adamw_the_rest(
+    order: torch.memory_format,
+) -> None:
+    found, adamw = (_with_gradients(optimizer, order) for optimizer in (MUON, ADAMW))
+    expected = dict(_Mixed().named_parameters())
+    flat = [
+        torch.nn.Parameter(expected[name].detach().flatten(1).clone())
+        for name in ("conv.weight", "linear.weight")
+    ]
+    muon = torch.optim.Muon(flat, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for i in range(2):
+        torch.manual_seed(i)
+        grads = {name: torch.randn(parameter.shape) for name, parameter in expected.items()}
+        flat[0].grad, flat[1].grad = grads["conv.weight"].flatten(1), grads["linear.weight"]
+        muon.param_groups[0]["lr"] = 1e-2 / (i + 1)
+        muon.step()  # type: ignore[no-untyped-call]
+    wanted = {name: value.detach() for name, value in adamw.model.named_parameters()}
+    wanted["conv.weight"] = flat[0].detach().view_as(expected["conv.weight"])
+    wanted["linear.weight"] = flat[1].detach()
+    for name, parameter in found.model.named_parameters():
+        assert torch.equal(parameter, wanted[name]), name
+
+
+def test_state_of_both_is_one_by_position() -> None:
+    first = _with_gradients(MUON, torch.contiguous_format)
+    content = copy.deepcopy(first.optimizer.state_dict())
+    shapes = [{k: v.shape for k, v in entry.items()} for entry in content["state"].values()]
+    assert list(content["state"]) == list(range(len(first.masters)))
+    assert shapes == first.state_shapes()
+    second = MixedPrecisionTrainer(_Mixed(), lr=1e-2, optimizer=MUON)
+    second.optimizer.load_state_dict(content)
+    again = second.optimizer.state_dict()["state"]
+    for key, entry in content["state"].items():
+        assert all(torch.equal(value, again[key][name]) for name, value in entry.items())
+    assert {group["weight_decay"] for group in second.optimizer.param_groups} == {0.0}
+
+
+@pytest.mark.parametrize("is_matrix", [True, False])
+def test_muon_trains_a_net_with_matrices_alone_or_without_any(is_matrix: bool) -> None:
+    model = torch.nn.Linear(3, 2, bias=False) if is_matrix else torch.nn.LayerNorm(3)
+    trainer = MixedPrecisionTrainer(model, lr=1e-2, optimizer=MUON)
+    before = model.weight.clone()
+    trainer.backward((model(torch.randn(4, 3)) ** 2).sum())
+    trainer.step(1e-2)
+    assert not torch.equal(model.weight, before)
+    trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())
+
+
+def test_torch_without_muon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    MixedPrecisionTrainer(ConvNet(), lr=1e-2)
+    with pytest.raises(ValueError, match=r"--optimizer muon .*torch \d"):
+        MixedPrecisionTrainer(ConvNet(), lr=1e-2, optimizer=MUON)
 
 
 # ---- what a checkpoint holds

@@ -9,14 +9,20 @@ from utils.flags.groups import Batch, Compute, PrecisionFlags, ScriptFlags, Stri
 from utils.script_util import FlagValues, flag, require_at_least
 
 UNLIMITED_STEPS = int(1e8)
+ADAMW, MUON = "adamw", "muon"
 
 
 @dataclass(frozen=True)
 class OptimizerFlags(Batch):
     """How far each step goes, and how many there are."""
 
-    lr: float = flag(1e-4, "learning rate of AdamW")
-    weight_decay: float = flag(0.0, "decoupled weight decay of AdamW")
+    lr: float = flag(1e-4, "learning rate of the optimizer")
+    weight_decay: float = flag(0.0, "decoupled weight decay of the optimizer")
+    optimizer: str = flag(
+        ADAMW,
+        "what moves the weights; muon: Muon for convolutions and linear layers, AdamW for the rest",
+        (ADAMW, MUON),
+    )
     lr_anneal_steps: int = flag(
         0,
         "steps over which lr falls to 0, where a training without max_step ends; 0: constant",

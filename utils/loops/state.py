@@ -16,12 +16,15 @@ import torch
 from utils import dist_util
 from utils.files.atomic import JsonObject, sha256_of
 from utils.files.records import Identity, versions
-from utils.flags.training import TrainFlags
+from utils.flags.training import ADAMW, MUON, TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import num_bytes
 from utils.process.errors import CheckpointError, DataError, StorageError
 from utils.untrusted.state_dict import load_state_dict, read_torch_file
+
+# what an optimizer's state has only where Muon is at work
+_OF_MUON = "momentum_buffer"
 
 
 class WeightAverages:
@@ -83,6 +86,7 @@ class TrainState:
             lr=flags.lr,
             weight_decay=flags.weight_decay,
             fp16_scale_growth=flags.fp16_scale_growth,
+            optimizer=flags.optimizer,
         )
         self._averages = WeightAverages(flags.ema_rates, self.mp_trainer.masters)
         self._flags, self._log, self._saved_step = flags, log, -1
@@ -269,15 +273,31 @@ class TrainState:
         optimizer = self.mp_trainer.optimizer
         content = read_torch_file(path)
         try:
-            moments = _checked_moments(content["state"], self.mp_trainer.masters)
+            self._refuse_other_optimizer(path, content["state"])
+            moments = _checked_moments(content["state"], self.mp_trainer.state_shapes())
             # the options in the file stay behind: those of the command line count
             options = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": options})
+        except CheckpointError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(
                 f"{path} is no optimizer state of this model ({error}); "
                 "move it away to go on with a fresh one"
             ) from None
+
+    def _refuse_other_optimizer(self, path: str, state: Mapping[int, JsonObject]) -> None:
+        """Raise CheckpointError where a state is one of Muon and should not be, or the reverse."""
+        entries = [entry for entry in state.values() if isinstance(entry, Mapping)]
+        has_muon = any(_OF_MUON in entry for entry in entries)
+        needs_muon = any(_OF_MUON in shapes for shapes in self.mp_trainer.state_shapes())
+        if entries and has_muon != needs_muon:
+            made = MUON if has_muon else ADAMW
+            raise CheckpointError(
+                f"{path} was written with --optimizer {made}: give --optimizer {made}, not "
+                f"{self._flags.optimizer}, or start a new run with --init_from and another "
+                "--model_save_dir"
+            )
 
     def _refuse_to_overwrite(self, store: CheckpointStore) -> None:
         steps = store.steps()
@@ -308,9 +328,9 @@ def _as_tensor(value: object) -> torch.Tensor:
 
 
 def _checked_moments(
-    state: Mapping[int, JsonObject], masters: Sequence[torch.Tensor]
+    state: Mapping[int, JsonObject], shapes_of: Sequence[Mapping[str, torch.Size]]
 ) -> dict[int, dict[str, torch.Tensor]]:
-    """AdamW's state by parameter; empty if the run had not made a step.
+    """The optimizer's state by parameter; empty if the run had not made a step.
 
     Raises:
         KeyError, TypeError, AttributeError: if it is no such state.
@@ -319,10 +339,9 @@ def _checked_moments(
     moments: dict[int, dict[str, torch.Tensor]] = {}
     if not state:
         return moments
-    if sorted(state) != list(range(len(masters))):
-        raise ValueError(f"it has {len(state)} parameters instead of {len(masters)}")
-    for i, master in enumerate(masters):
-        shapes = {"step": (), "exp_avg": master.shape, "exp_avg_sq": master.shape}
+    if sorted(state) != list(range(len(shapes_of))):
+        raise ValueError(f"it has {len(state)} parameters instead of {len(shapes_of)}")
+    for i, shapes in enumerate(shapes_of):
         moments[i] = {name: _as_tensor(state[i][name]) for name in shapes}
         for name, shape in shapes.items():
             if moments[i][name].shape != shape:

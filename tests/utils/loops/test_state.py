@@ -17,6 +17,7 @@ from tests.utils.training_loops import (
     trained,
     training_loop,
 )
+from utils.flags.training import ADAMW, MUON
 from utils.logger import RunLogger
 from utils.loops.checkpoint import model_file_name
 from utils.process.errors import CheckpointError
@@ -137,6 +138,37 @@ def test_optimizer_state_of_another_model_is_refused(tmp_path: Path, change: str
     torch.save(content, path)
     with pytest.raises(CheckpointError, match=r"opt000001\.pt .*(optimizer|tensor)"):
         training_loop(tmp_path, resume_checkpoint="1")
+
+
+@pytest.mark.parametrize("change", ["shape", "momentum", "nan", "entry"])
+def test_damaged_state_of_muon_is_refused(tmp_path: Path, change: str) -> None:
+    trained(tmp_path, 1, optimizer=MUON)
+    (tmp_path / "ckpt000001.json").unlink()
+    path = tmp_path / "opt000001.pt"
+    content: Any = torch.load(path, weights_only=True)
+    entry = content["state"][0]
+    if change == "shape":
+        entry["momentum_buffer"] = torch.zeros(2)
+    elif change == "momentum":
+        entry["exp_avg"] = entry.pop("momentum_buffer")
+    elif change == "nan":
+        entry["momentum_buffer"][0] = float("nan")
+    else:
+        content["state"][0] = 1
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"opt000001\.pt is no optimizer state"):
+        training_loop(tmp_path, resume_checkpoint="1", optimizer=MUON)
+
+
+@pytest.mark.parametrize(("first", "second"), [(ADAMW, MUON), (MUON, ADAMW)])
+def test_run_of_the_other_optimizer_is_refused(tmp_path: Path, first: str, second: str) -> None:
+    trained(tmp_path, 1, optimizer=first)
+    with pytest.raises(
+        CheckpointError, match=rf"opt000001\.pt .*--optimizer {first}, not {second}"
+    ):
+        training_loop(tmp_path, resume_checkpoint="auto", optimizer=second)
+    # its weights alone are as good as any
+    training_loop(tmp_path / "new", init_from=str(tmp_path / "model000001.pt"), optimizer=second)
 
 
 def test_options_in_a_foreign_optimizer_file_do_not_reach_the_optimizer(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ AUTHORS = {
     "2203.09168": ("Seitzer",),
     "2207.12598": ("Ho", "Salimans"),
     "2211.01095": ("Lu",),
+    "2502.16982": ("Liu",),
 }
 THE_PAPER = "2202.03674"
 TITLE = "Trained Model in Supervised Deep Learning is a Conditional Risk Minimizer"

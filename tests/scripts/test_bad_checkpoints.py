@@ -12,8 +12,8 @@ import torch
 from sr_var.script_util import create_mean_model
 from tests.pipeline import Pipeline
 from tests.scripts.runs import TRAININGS, assert_refused, flags_of
-from tests.tiny import REGRESSION_NET, run, save_weights, tree, words
-from utils.process.errors import EXIT_CHECKPOINT
+from tests.tiny import REGRESSION_NET, done, run, save_weights, tree, words
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE
 
 
 @pytest.mark.parametrize("script", ["sr_mean_test", "sr_var_test", "ddpm_sr_sample"])
@@ -217,3 +217,23 @@ def test_new_run_from_a_net_of_another_class_names_its_file(
     parts = (str(pipeline.mean_model), "does not fit")
     changes = {"init_from": pipeline.mean_model}
     assert_refused(pipeline, "sr_var_train", tmp_path, EXIT_CHECKPOINT, *parts, **changes)
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+def test_run_of_muon_goes_on_under_muon_alone(
+    pipeline: Pipeline, tmp_path: Path, script: str
+) -> None:
+    flags = {**flags_of(pipeline, script, tmp_path), "resume_checkpoint": "auto"}
+    done(script, words(flags, optimizer="muon"))
+    outcome = run(script, words(flags, max_step=2))
+    assert outcome.code == EXIT_CHECKPOINT
+    assert "opt000001.pt was written with --optimizer muon" in outcome.err
+    done(script, words(flags, max_step=2, optimizer="muon"))
+
+
+def test_torch_without_muon_is_a_usage_error(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    parts = ("--optimizer muon needs torch.optim.Muon",)
+    assert_refused(pipeline, "sr_mean_train", tmp_path, EXIT_USAGE, *parts, optimizer="muon")

@@ -15,8 +15,8 @@ from sr_var.demo import (
     QUICK,
     Preset,
     commands,
+    in_plain_words,
     oracle_commands,
-    oracle_experiment,
 )
 from utils.process.errors import EXIT_DONE, run_main
 from utils.runs.job import run_scripts
@@ -47,11 +47,11 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     if (code := run_scripts(steps)) != EXIT_DONE:
         return code
-    print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
-    print(f"photographs: logs/sr_compare/{preset.name}/report.html (open it in a browser)")
-    oracle_dir = oracle_experiment(preset).log_dir(ITAKURA_SAITO)
-    print(f"the truth:   {oracle_dir}/report.html, metrics above")
-    print(f"pictures:    logs/sr_compare/{preset.name}/overview.png and panels/")
+    print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min\n")
+    print(*in_plain_words(preset), sep="\n")
+    print(f"\nphotographs: {preset.log_dir}/report.html (open it in a browser)")
+    print(f"the truth:   {preset.oracle.log_dir(ITAKURA_SAITO)}/report.html")
+    print(f"pictures:    {preset.log_dir}/overview.png and panels/")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
     print("TensorBoard: tensorboard --logdir logs")
     return EXIT_DONE

@@ -28,6 +28,7 @@ if not __package__:
 from sr_var.demo import (  # noqa: E402
     NUM_EXACT_SAMPLES,
     ROUTES,
+    Nets,
     OracleExperiment,
     Route,
 )
@@ -72,8 +73,9 @@ class NetsFlags:
     @property
     def experiment(self) -> OracleExperiment:
         """The sizes."""
-        sizes = {k: v for k, v in vars(self).items() if k not in ("routes", "output_dir")}
-        return OracleExperiment(**sizes)
+        own = ("routes", "output_dir", "width", "channel_mult")
+        sizes = {name: value for name, value in vars(self).items() if name not in own}
+        return OracleExperiment(nets=Nets(self.width, channel_mult=self.channel_mult), **sizes)
 
 
 def create_parser() -> FlagParser:

@@ -1,13 +1,15 @@
 """The commands of `make demo`: the whole experiment on small tiles of real photographs, then the
-same two nets on the oracle.
+same two nets on the oracle; and what came of it, in plain words.
 
 Sizes only; every command is one that a user could type. No torch: the scripts import it themselves.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 Command = tuple[str, list[str]]
 
@@ -43,16 +45,42 @@ ROUTES = (
 
 
 @dataclass(frozen=True)
+class Nets:
+    """What mean, variance and baseline nets are: U-Nets, or sub-pixel networks without multipliers.
+
+    `channel_mult` is the U-Nets' alone.
+    """
+
+    width: int
+    num_res_blocks: int = 1
+    channel_mult: str = ""
+    large_size: int = 32
+    small_size: int = 8
+
+    def flags(self, task: str) -> str:
+        """Those of one net, by the first words of its scripts, as `sr_mean`."""
+        sizes = (
+            f"--large_size {self.large_size} --small_size {self.small_size} "
+            f"--model_channels {self.width} --num_res_blocks {self.num_res_blocks}"
+        )
+        if self.channel_mult:
+            unet = f"--channel_mult {self.channel_mult} --attention_resolutions= "
+            residual = "" if task == "sr_var" else " --predict_residual True"
+            return f"{sizes} {unet}--resblock_updown True{residual}"
+        projection = " --consistent True" if task == "sr_mean" else ""
+        return f"{sizes} --network subpixel{projection}"
+
+
+@dataclass(frozen=True)
 class OracleExperiment:
-    """Sizes of data, of every network and training; images of 32², given 8².
+    """Sizes of data, of every network and training.
 
     The learning rate falls to 0; of each of `num_crops` pieces of photographs there are four draws
     for training; a baseline trains for as many steps as both nets.
     """
 
     name: str
-    width: int
-    channel_mult: str
+    nets: Nets
     batch_size: int
     lr: float
     num_crops: int
@@ -64,8 +92,9 @@ class OracleExperiment:
         """Training and test images, exact samples and moments."""
         return _command(
             f"oracle_data.py --data_dir data/demo --test_folder test --output_dir data/{self.name} "
-            f"--sample_dir {self._exact} --log_dir logs/oracle_data/{self.name} --large_size 32 "
-            f"--small_size 8 --num_train_crops {self.num_crops} --num_draws 4 "
+            f"--sample_dir {self._exact} --log_dir logs/oracle_data/{self.name} "
+            f"--large_size {self.nets.large_size} --small_size {self.nets.small_size} "
+            f"--num_train_crops {self.num_crops} --num_draws 4 "
             f"--num_test_crops {self.num_test_crops} --num_samples {NUM_EXACT_SAMPLES}"
         )
 
@@ -106,7 +135,8 @@ class OracleExperiment:
         """The error budget and the verification."""
         mean, variance = self.steps(route)
         judged = (
-            f"{self._images} --large_size 32 --ddpm_sr_output_dir {self._exact} "
+            f"{self._images} --large_size {self.nets.large_size} "
+            f"--ddpm_sr_output_dir {self._exact} "
             f"--num_samples {NUM_EXACT_SAMPLES} "
             f"--sr_model_output_dir outputs/sr_var/{self._run(route)} --mean_model_step {mean} "
             f"--var_model_step {variance} --log_dir {self.log_dir(route)}"
@@ -146,12 +176,10 @@ class OracleExperiment:
         self, task: str, name: str, steps: int, *, before: str = "", after: str = ""
     ) -> Command:
         """One training; the flags of its own stand before and after those of all trainings."""
-        residual = "" if task == "sr_var" else "--predict_residual True"
-        net = _net(32, 8, self.width, self.channel_mult)
         images = self._images.replace("to_sample", "train")
         shared = _training(images, self.batch_size, self.lr)
-        schedule = _schedule(task, name, steps)
-        return _command(f"{task}_train.py {net} {residual} {before} {shared} {after} {schedule}")
+        net, schedule = self.nets.flags(task), _schedule(task, name, steps)
+        return _command(f"{task}_train.py {net} {before} {shared} {after} {schedule}")
 
     def _test(self, task: str, run: str, name: str, step: int, more: str = "") -> Command:
         return _command(
@@ -160,18 +188,10 @@ class OracleExperiment:
         )
 
 
-def _net(large_size: int, small_size: int, width: int, channel_mult: str) -> str:
-    return (
-        f"--large_size {large_size} --small_size {small_size} --model_channels {width} "
-        f"--channel_mult {channel_mult} --num_res_blocks 1 --attention_resolutions= "
-        "--resblock_updown True"
-    )
-
-
 def _training(images: str, batch_size: int, lr: float) -> str:
     return (
         f"{images} --batch_size {batch_size} --log_interval 50 --save_interval 300 "
-        f"--keep_last_k 1 --resume_checkpoint auto --lr {lr:g}"
+        f"--keep_last_k 1 --resume_checkpoint auto --lr {lr:g} --lr_warmup_steps 20"
     )
 
 
@@ -200,102 +220,135 @@ def _command(line: str) -> Command:
 
 @dataclass(frozen=True)
 class Preset:
-    """How large a demo is; the steps are of training."""
+    """How large a demo is; steps are of training, `denoiser` has the flags of a U-Net.
+
+    `train_tiles` and `test_tiles` are of each photograph; 0: all.
+    """
 
     name: str
-    large_size: int
-    small_size: int
-    width: int
-    channel_mult: str
+    nets: Nets
     batch_size: int
     lr: float
     mean_steps: int
     var_steps: int
+    denoiser: str
+    denoiser_lr: float
+    denoiser_batch_size: int
     diffusion_steps: int
     num_samples: int
     respacing: str
     sample_batch_size: int
+    train_tiles: int
+    test_tiles: int
     oracle_crops: int
     oracle_mean_steps: int
     oracle_var_steps: int
 
+    @property
+    def log_dir(self) -> str:
+        """Where the verification on photographs writes."""
+        return f"logs/sr_compare/{self.name}"
+
+    @property
+    def oracle(self) -> OracleExperiment:
+        """The small check against the truth: the same nets on the oracle."""
+        return OracleExperiment(
+            name=f"{self.name}_oracle",
+            nets=self.nets,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            num_crops=self.oracle_crops,
+            num_test_crops=24,
+            mean_steps=self.oracle_mean_steps,
+            var_steps=self.oracle_var_steps,
+        )
+
 
 CPU = Preset(
     name="demo",
-    large_size=64,
-    small_size=16,
-    width=32,
-    channel_mult="0.5,1,2",
-    batch_size=4,
+    nets=Nets(width=48, num_res_blocks=3, large_size=64, small_size=16),
+    batch_size=16,
     lr=2e-3,
-    mean_steps=800,
-    var_steps=600,
+    mean_steps=1500,
+    var_steps=1500,
+    denoiser="--num_channels 32 --channel_mult 0.5,1,2",
+    denoiser_lr=2e-3,
+    denoiser_batch_size=4,
     diffusion_steps=1300,
     num_samples=20,
     respacing="8,1,1,1,1",
-    sample_batch_size=32,
-    oracle_crops=1000,
-    oracle_mean_steps=300,
-    oracle_var_steps=300,
+    sample_batch_size=40,
+    train_tiles=0,
+    test_tiles=2,
+    oracle_crops=2000,
+    oracle_mean_steps=1500,
+    oracle_var_steps=1500,
 )
 QUICK = replace(
     CPU,
     name="demo_quick",
-    large_size=32,
-    small_size=8,
-    width=16,
-    channel_mult="1,2",
-    mean_steps=120,
-    var_steps=120,
-    diffusion_steps=120,
+    mean_steps=150,
+    var_steps=150,
+    denoiser="--num_channels 16 --channel_mult 1,2",
+    diffusion_steps=150,
     num_samples=8,
-    oracle_crops=100,
-    oracle_mean_steps=40,
-    oracle_var_steps=40,
+    train_tiles=20,
+    test_tiles=1,
+    oracle_crops=200,
+    oracle_mean_steps=100,
+    oracle_var_steps=100,
 )
 GPU = replace(
     CPU,
     name="demo_gpu",
-    width=64,
-    channel_mult="1,1,2",
+    nets=replace(CPU.nets, width=64, num_res_blocks=4),
     batch_size=32,
     lr=1e-3,
-    mean_steps=3000,
-    var_steps=3000,
+    mean_steps=6000,
+    var_steps=6000,
+    denoiser="--num_channels 64 --channel_mult 1,1,2",
+    denoiser_lr=1e-3,
+    denoiser_batch_size=32,
     diffusion_steps=6000,
     num_samples=50,
     respacing="30,5,3,2,2",
     sample_batch_size=400,
-    oracle_crops=4000,
-    oracle_mean_steps=4000,
-    oracle_var_steps=4000,
+    test_tiles=5,
+    oracle_crops=8000,
+    oracle_mean_steps=6000,
+    oracle_var_steps=6000,
 )
 
 
 def commands(preset: Preset) -> list[Command]:
     """(script, arguments) in order; run again, each goes on where it was."""
-    name, info = preset.name, f"data/{preset.name}_info"
-    net = _net(preset.large_size, preset.small_size, preset.width, preset.channel_mult)
-    denoiser = net.replace("--model_channels", "--num_channels") + (
-        " --noise_schedule cosine --predict_xstart True --predict_residual True"
+    name, nets, mean_net = preset.name, preset.nets, _mean(preset.name, preset.mean_steps)
+    tiles, info = f"data/{name}_tiles", f"data/{name}_info"
+    cut = f"data/demo/make_tiles.py --output_dir {tiles} --tile_size {nets.large_size}"
+    denoiser = (
+        f"--large_size {nets.large_size} --small_size {nets.small_size} {preset.denoiser} "
+        "--num_res_blocks 1 --attention_resolutions= --resblock_updown True "
+        "--noise_schedule cosine --predict_xstart True --predict_residual True"
     )
     images = (
-        f"--data_dir data/demo --data_info_dict_path {info}/train_data_info.pkl --random_flip True "
-        "--random_crop True"
+        f"--data_dir {tiles} --data_info_dict_path {info}/train_data_info.pkl --random_flip True"
     )
     train = _training(images, preset.batch_size, preset.lr)
-    test = f"--data_dir data/demo --data_info_dict_path {info}/to_sample_data_info.pkl"
-    mean_net = _mean(name, preset.mean_steps)
+    train_denoiser = _training(images, preset.denoiser_batch_size, preset.denoiser_lr)
+    test = f"--data_dir {tiles} --data_info_dict_path {info}/to_sample_data_info.pkl"
     lines = [
-        f"sr_data_info.py --data_dir data/demo --test_folder test --output_dir {info} "
-        f"--large_size {preset.large_size} --log_dir logs/sr_data_info/{name}",
-        f"sr_mean_train.py {net} --predict_residual True {train} "
+        f"{cut} --splits train --num_tiles {preset.train_tiles}",
+        f"{cut} --splits test --num_tiles {preset.test_tiles}",
+        f"sr_data_info.py --data_dir {tiles} --test_folder test --output_dir {info} "
+        f"--large_size {nets.large_size} --log_dir logs/sr_data_info/{name}",
+        f"sr_mean_train.py {nets.flags('sr_mean')} {train} "
         + _schedule("sr_mean", name, preset.mean_steps),
-        f"sr_var_train.py {net} {train} {mean_net} " + _schedule("sr_var", name, preset.var_steps),
-        f"ddpm_sr_train.py {denoiser} {train} --ema_rate 0.99 "
+        f"sr_var_train.py {nets.flags('sr_var')} {_ITAKURA_SAITO} {train} {mean_net} "
+        + _schedule("sr_var", name, preset.var_steps),
+        f"ddpm_sr_train.py {denoiser} {train_denoiser} --ema_rate 0.99 "
         + _schedule("ddpm_sr", name, preset.diffusion_steps),
         f"ddpm_sr_sample.py {denoiser} --timestep_respacing {preset.respacing} "
-        f"--data_dir data/demo --to_sample_images_dict_path {info}/to_sample_data_info.pkl "
+        f"--data_dir {tiles} --to_sample_images_dict_path {info}/to_sample_data_info.pkl "
         f"--model_path checkpoints/ddpm_sr/{name}/ema_0.99_{preset.diffusion_steps:06d}.pt "
         f"--log_dir logs/ddpm_sr/{name}_sample --output_dir outputs/ddpm_sr/{name} "
         f"--num_samples_per_image {preset.num_samples} --batch_size {preset.sample_batch_size}",
@@ -303,29 +356,49 @@ def commands(preset: Preset) -> list[Command]:
         f"--model_path {_model('sr_mean', name, preset.mean_steps)} --batch_size 16",
         f"sr_var_test.py {test} --log_dir logs/sr_var/{name} --output_dir outputs/sr_var/{name} "
         f"--model_path {_model('sr_var', name, preset.var_steps)} --batch_size 16 {mean_net}",
-        f"sr_var_verification.py {test} --large_size {preset.large_size} "
+        f"sr_var_verification.py {test} --large_size {nets.large_size} "
         f"--ddpm_sr_output_dir outputs/ddpm_sr/{name} --num_samples {preset.num_samples} "
         f"--sr_model_output_dir outputs/sr_var/{name} --mean_model_step {preset.mean_steps} "
-        f"--var_model_step {preset.var_steps} --log_dir logs/sr_compare/{name}",
+        f"--var_model_step {preset.var_steps} --log_dir {preset.log_dir}",
     ]
     return [_command(line) for line in lines]
 
 
 def oracle_commands(preset: Preset) -> list[Command]:
-    """The small check against the truth: both nets on the oracle, judged by its exact law."""
-    return oracle_experiment(preset).commands([ITAKURA_SAITO])
+    """The check against the truth: both nets on the oracle, judged by its exact law."""
+    return preset.oracle.commands([ITAKURA_SAITO])
 
 
-def oracle_experiment(preset: Preset) -> OracleExperiment:
-    """The sizes of that check."""
-    return OracleExperiment(
-        name=f"{preset.name}_oracle",
-        width=16,
-        channel_mult="1,1,2",
-        batch_size=16,
-        lr=3e-3,
-        num_crops=preset.oracle_crops,
-        num_test_crops=16,
-        mean_steps=preset.oracle_mean_steps,
-        var_steps=preset.oracle_var_steps,
-    )
+def in_plain_words(preset: Preset) -> list[str]:
+    """What the two verifications found, a sentence a line.
+
+    Raises:
+        OSError: their results are not there.
+    """
+    photos = _results(preset.log_dir)
+    nets, samples = (photos["calibration"][kind] for kind in ("nets", "samples"))
+    truth = _results(preset.oracle.log_dir(ITAKURA_SAITO))["truth"]
+    high_res, cost = photos["high_res"], photos["cost"]
+    gain = high_res["psnr_net"] - high_res["psnr_bilinear"]
+    beyond = high_res["psnr_net"] - high_res["psnr_samples"]
+    mean, exact_mean = (truth[kind]["relative_mse"] for kind in ("nets", "samples"))
+    variance, exact_variance = (truth[kind]["relative_var_error"] for kind in ("nets", "samples"))
+    return [
+        f"On {photos['num_images']} pieces of photographs that no network has seen:",
+        f"- {nets['coverage_95']:.1%} of the real pixels lie in the nets' 95 % intervals "
+        f"({samples['coverage_95']:.1%} in those of {photos['num_samples']} diffusion samples). "
+        f"error² / variance is {nets['z2']:.2f} ({samples['z2']:.2f}); 1 is right.",
+        f"- Their mean is {gain:+.1f} dB better than bilinear upsampling and {beyond:+.1f} dB than "
+        f"the mean of the samples, by {cost['nets']['evaluations_per_image']} network passes an "
+        f"image in place of {cost['samples']['evaluations_per_image']}.",
+        "Against the truth, on images whose law is known:",
+        f"- The mean is off by {mean:.2%} of the variance; that of {NUM_EXACT_SAMPLES} samples of "
+        f"a perfect sampler is off by {exact_mean:.2%}.",
+        f"- The variance is off by {variance:.1%}; theirs is off by {exact_variance:.1%}.",
+    ]
+
+
+def _results(folder: str) -> dict[str, Any]:
+    with open(f"{folder}/results.json", encoding="utf-8") as file:
+        results: dict[str, Any] = json.load(file)
+    return results

@@ -100,8 +100,8 @@ def write_tiles(output_dir: Path, split: str, size: int, num_tiles: int | None) 
     return len(tiles)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Cut, write, and print what each split gave."""
+def create_parser() -> argparse.ArgumentParser:
+    """The flags of this script."""
     parser = argparse.ArgumentParser(description="Cut the photographs into tiles.")
     parser.add_argument(
         "--output_dir",
@@ -114,6 +114,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--num_tiles", type=int, help="of each photograph at most; 0: all (default: 20 and 5)"
     )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Cut, write, and print what each split gave."""
+    parser = create_parser()
     flags = parser.parse_args(argv)
     splits = flags.splits.split(",")
     if unknown := set(splits) - set(SPLITS):

@@ -254,7 +254,10 @@ def _write_info(
 
 
 def _class_of_photo(photo: str, flags: OracleDataFlags) -> str:
-    return class_of(photo, has_split_folder=bool(flags.test_folder))
+    try:
+        return class_of(photo, has_split_folder=bool(flags.test_folder))
+    except DataError:  # no class is seen: each photograph is one
+        return os.path.splitext(os.path.basename(photo))[0]
 
 
 def _settings(flags: OracleDataFlags) -> dict[str, object]:

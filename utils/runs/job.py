@@ -60,7 +60,8 @@ def run_scripts(commands: Sequence[tuple[str, Sequence[str]]]) -> int:
     """
     for number, (script, words) in enumerate(commands, 1):
         print(f"\n[{number}/{len(commands)}] python {script} {' '.join(words)}", flush=True)
-        code: int = importlib.import_module(script.removesuffix(".py")).main(words)
+        module = script.removesuffix(".py").replace("/", ".")
+        code: int = importlib.import_module(module).main(words)
         if code != EXIT_DONE:
             return code
     return EXIT_DONE

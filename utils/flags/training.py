@@ -16,8 +16,8 @@ ADAMW, MUON = "adamw", "muon"
 class OptimizerFlags(Batch):
     """How far each step goes, and how many there are."""
 
-    lr: float = flag(1e-4, "learning rate of the optimizer")
-    weight_decay: float = flag(0.0, "decoupled weight decay of the optimizer")
+    lr: float = flag(1e-4, "learning rate; muon takes AdamW's, or up to three times as much")
+    weight_decay: float = flag(0.0, "decoupled weight decay")
     optimizer: str = flag(
         ADAMW,
         "what moves the weights; muon: Muon for convolutions and linear layers, AdamW for the rest",

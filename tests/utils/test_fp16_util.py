@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.utils.training_loops import ConvNet, batch_of, relative_error
 from utils.flags.training import ADAMW, MUON
@@ -277,6 +278,27 @@ def test_muon_trains_a_net_with_matrices_alone_or_without_any(is_matrix: bool) -
     trainer.step(1e-2)
     assert not torch.equal(model.weight, before)
     trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Refuses what reads a value back from the device."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        assert name != "_local_scalar_dense", f"{name} makes the host wait"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON])
+def test_a_step_does_not_wait_for_the_device(optimizer: str) -> None:
+    trainer = _trainer(torch.float16, weight_decay=0.1, optimizer=optimizer)
+    for factor in (1.0, 1e6):
+        _step(trainer)
+        trainer.backward(factor * trainer.model(batch_of(4)[0]).float().sum())
+        with _NoWaiting():
+            trainer.step(1e-2)
 
 
 def test_torch_without_muon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

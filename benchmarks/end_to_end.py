@@ -37,12 +37,13 @@ class ChainFlags(TimingFlags):
     rounds: int = flag(2, "rounds; each runs every script once")
     max_step: int = flag(8, "training steps of each net")
     num_samples: int = flag(8, "samples of an image")
-    width: int = flag(16, "channels of the networks")
+    width: int = flag(16, "channels of the mean and the variance net")
 
     def preset(self) -> Preset:
         """The quick demo, shorter."""
         steps = dict.fromkeys(("mean_steps", "var_steps", "diffusion_steps"), self.max_step)
-        return replace(QUICK, name="chain", num_samples=self.num_samples, width=self.width, **steps)
+        nets = replace(QUICK.nets, width=self.width)
+        return replace(QUICK, name="chain", num_samples=self.num_samples, nets=nets, **steps)
 
 
 class Chain:
@@ -124,8 +125,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{script}: {share:.0%} of its seconds outside of the networks")
     preset = flags.preset()
     title = (
-        f"{preset.large_size}² given {preset.small_size}², {flags.max_step} training steps, "
-        f"{flags.num_samples} samples; ratio: whole experiment over the script"
+        f"{preset.nets.large_size}² given {preset.nets.small_size}², {flags.max_step} training "
+        f"steps, {flags.num_samples} samples; ratio: whole experiment over the script"
     )
     cheaper = Target(
         f"{SAMPLES} over {PASSES}",

@@ -93,7 +93,7 @@ def first_steps(folder: Path) -> list[FirstStep]:
 
     tiles = [DEMO / "make_tiles.py", "--output_dir", folder / "tiles", "--splits", "train"]
     info = ["sr_data_info.py", "--data_dir", folder / "tiles" / "train", "--output_dir", folder]
-    for command in ([*tiles, "--num_tiles", 2], [*info, "--log_dir", folder / "log"]):
+    for command in ([*tiles, "--num_tiles", 4], [*info, "--log_dir", folder / "log"]):
         line = [sys.executable, *map(str, command)]
         subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     network = {"image_size": 16, "num_channels": 16, "num_res_blocks": 1, "channel_mult": "1,2"}

@@ -324,7 +324,6 @@ def commands(preset: Preset) -> list[Command]:
     """(script, arguments) in order; run again, each goes on where it was."""
     name, nets, mean_net = preset.name, preset.nets, _mean(preset.name, preset.mean_steps)
     tiles, info = f"data/{name}_tiles", f"data/{name}_info"
-    cut = f"data/demo/make_tiles.py --output_dir {tiles} --tile_size {nets.large_size}"
     denoiser = (
         f"--large_size {nets.large_size} --small_size {nets.small_size} {preset.denoiser} "
         "--num_res_blocks 1 --attention_resolutions= --resblock_updown True "
@@ -337,8 +336,8 @@ def commands(preset: Preset) -> list[Command]:
     train_denoiser = _training(images, preset.denoiser_batch_size, preset.denoiser_lr)
     test = f"--data_dir {tiles} --data_info_dict_path {info}/to_sample_data_info.pkl"
     lines = [
-        f"{cut} --splits train --num_tiles {preset.train_tiles}",
-        f"{cut} --splits test --num_tiles {preset.test_tiles}",
+        f"data/demo/make_tiles.py --output_dir {tiles} --splits train,test --tile_size "
+        f"{nets.large_size} --num_tiles {preset.train_tiles},{preset.test_tiles}",
         f"sr_data_info.py --data_dir {tiles} --test_folder test --output_dir {info} "
         f"--large_size {nets.large_size} --log_dir logs/sr_data_info/{name}",
         f"sr_mean_train.py {nets.flags('sr_mean')} {train} "

@@ -24,7 +24,7 @@ def _parse(steps: list[Command]) -> dict[str, dict[str, object]]:
 
 @PRESETS
 def test_the_parsers_take_every_command_of_the_demo(preset: Preset) -> None:
-    assert len(_parse(commands(preset))) == 9  # tiles are cut twice
+    assert len(_parse(commands(preset))) == 9
     assert len(_parse(oracle_commands(preset))) == 7
 
 

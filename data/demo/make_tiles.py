@@ -112,7 +112,9 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", default="train,test", help="which, with commas between")
     parser.add_argument("--tile_size", type=int, default=TILE_SIZE, help="side, pixels")
     parser.add_argument(
-        "--num_tiles", type=int, help="of each photograph at most; 0: all (default: 20 and 5)"
+        "--num_tiles",
+        default="",
+        help="of each photograph at most, a number a split or one for all; 0: all (20 and 5)",
     )
     return parser
 
@@ -124,11 +126,22 @@ def main(argv: list[str] | None = None) -> int:
     splits = flags.splits.split(",")
     if unknown := set(splits) - set(SPLITS):
         parser.error(f"--splits {flags.splits}: no split is called {min(unknown)}; {SPLITS} are")
-    if flags.tile_size < 8 or (flags.num_tiles or 0) < 0:
-        parser.error("--tile_size must be at least 8, --num_tiles at least 0")
-    for split in splits:
+    numbers = flags.num_tiles.split(",") if flags.num_tiles else []
+    if not all(number.isdecimal() for number in numbers) or len(numbers) not in (
+        0,
+        1,
+        len(splits),
+    ):
+        parser.error(
+            f"--num_tiles {flags.num_tiles}: give one whole number, or {len(splits)} with commas "
+            "between"
+        )
+    if flags.tile_size < 8:
+        parser.error(f"--tile_size {flags.tile_size} must be at least 8")
+    most = [int(number) for number in numbers] * (len(splits) if len(numbers) == 1 else 1)
+    for split, num_tiles in zip(splits, most or [None] * len(splits), strict=True):
         try:
-            number = write_tiles(flags.output_dir, split, flags.tile_size, flags.num_tiles)
+            number = write_tiles(flags.output_dir, split, flags.tile_size, num_tiles)
         except (ValueError, OSError) as error:
             parser.exit(3, f"error: {error}\n")
         print(f"{flags.output_dir / split}: {number} tiles")

@@ -28,7 +28,7 @@ from benchmarks import (
 from benchmarks.harness import Measurement, TimingFlags
 from tests.processes import run_script
 from tests.reliability.extent import extent, is_full
-from tests.tiny import run
+from tests.tiny import ROOT, run
 from tests.utils.processes import Child
 
 ONE = ["--rounds", "1"]
@@ -234,7 +234,8 @@ def test_whole_experiment_runs_through(tmp_path: Path, monkeypatch: pytest.Monke
     def run_here(command: Sequence[str], cwd: Path, **options: Any) -> Any:
         with monkeypatch.context() as patched:
             patched.chdir(cwd)
-            outcome = run(Path(command[1]).stem, command[2:])
+            module = Path(command[1]).relative_to(ROOT).with_suffix("")
+            outcome = run(".".join(module.parts), command[2:])
         return subprocess.CompletedProcess(command, outcome.code, outcome.out, outcome.err)
 
     if not is_full():
@@ -243,7 +244,7 @@ def test_whole_experiment_runs_through(tmp_path: Path, monkeypatch: pytest.Monke
     assert end_to_end.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
     record = _record(tmp_path, "end_to_end")
     scripts = [name for name in _rows(record) if name.endswith(".py")]
-    assert len(scripts) == 8 and "sr_var_verification.py" in scripts
+    assert len(scripts) == 9 and "sr_var_verification.py" in scripts
     assert all(0 < share < 1 for share in record["share_outside_networks"].values())
 
 

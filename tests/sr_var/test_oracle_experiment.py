@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from sr_var.demo import ROUTES, Command, OracleExperiment, Route
+from sr_var.demo import ROUTES, Command, Nets, OracleExperiment, Route
 
 EXPERIMENT = OracleExperiment(
     name="some",
-    width=16,
-    channel_mult="1,1,2",
+    nets=Nets(16, channel_mult="1,1,2"),
     batch_size=8,
     lr=1e-3,
     num_crops=20,

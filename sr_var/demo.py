@@ -394,17 +394,24 @@ def in_plain_words(preset: Preset) -> list[str]:
     variance, exact_variance = (truth[kind]["relative_var_error"] for kind in ("nets", "samples"))
     return [
         f"On {photos['num_images']} pieces of photographs that no network has seen:",
-        f"- {nets['coverage_95']:.1%} of the real pixels lie in the nets' 95 % intervals "
-        f"({samples['coverage_95']:.1%} in those of {photos['num_samples']} diffusion samples). "
-        f"error² / variance is {nets['z2']:.2f} ({samples['z2']:.2f}); 1 is right.",
+        f"- {_percent(nets['coverage_95'])} of the real pixels lie in the nets' 95 % intervals "
+        f"({_percent(samples['coverage_95'])} in those of {photos['num_samples']} diffusion "
+        "samples).",
+        f"  error² / variance is {nets['z2']:.2f} ({samples['z2']:.2f}); 1 is right.",
         f"- Their mean is {gain:+.1f} dB better than bilinear upsampling and {beyond:+.1f} dB than "
-        f"the mean of the samples, by {cost['nets']['evaluations_per_image']} network passes an "
-        f"image in place of {cost['samples']['evaluations_per_image']}.",
+        "the mean of the samples,",
+        f"  by {cost['nets']['evaluations_per_image']} network passes an image in place of "
+        f"{cost['samples']['evaluations_per_image']}.",
         "Against the truth, on images whose law is known:",
-        f"- The mean is off by {mean:.2%} of the variance; that of {NUM_EXACT_SAMPLES} samples of "
-        f"a perfect sampler is off by {exact_mean:.2%}.",
-        f"- The variance is off by {variance:.1%}; theirs is off by {exact_variance:.1%}.",
+        f"- The mean is off by {_percent(mean, 2)} of the variance; that of {NUM_EXACT_SAMPLES} "
+        f"samples of a perfect sampler is off by {_percent(exact_mean, 2)}.",
+        f"- The variance is off by {_percent(variance)}; theirs is off by "
+        f"{_percent(exact_variance)}.",
     ]
+
+
+def _percent(share: float, num_digits: int = 1) -> str:
+    return f"{100 * share:.{num_digits}f} %"
 
 
 def _results(folder: str) -> dict[str, Any]:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
 
-from sr_var.demo import CPU, GPU, QUICK, Command, Preset, commands, oracle_commands
+from sr_var.demo import (
+    CPU,
+    GPU,
+    ITAKURA_SAITO,
+    QUICK,
+    Command,
+    Preset,
+    commands,
+    in_plain_words,
+    oracle_commands,
+)
 from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
 
 PRESETS = pytest.mark.parametrize("preset", [CPU, QUICK, GPU], ids=lambda preset: preset.name)
@@ -80,3 +91,29 @@ def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> No
     groups = flags.SRDiffusionModelFlags, DiffusionFlags
     _, process = sr_create_model_and_diffusion(**take(parsed["ddpm_sr_sample.py"], *groups))
     assert process.num_timesteps == sum(int(part) for part in preset.respacing.split(","))
+
+
+def test_findings_are_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = {
+        "num_images": 3,
+        "num_samples": 8,
+        "calibration": {
+            "nets": {"coverage_95": 0.9512, "z2": 1.04},
+            "samples": {"coverage_95": 0.76, "z2": 8.0},
+        },
+        "high_res": {"psnr_net": 26.0, "psnr_bilinear": 24.6, "psnr_samples": 26.5},
+        "cost": {"nets": {"evaluations_per_image": 2}, "samples": {"evaluations_per_image": 96}},
+    }
+    routes = {"nets": (0.004, 0.05), "samples": (0.01, 0.11)}
+    truth = {
+        kind: dict(zip(("relative_mse", "relative_var_error"), pair, strict=True))
+        for kind, pair in routes.items()
+    }
+    folders = (QUICK.log_dir, QUICK.oracle.log_dir(ITAKURA_SAITO))
+    for folder, results in zip(folders, (photos, {"truth": truth}), strict=True):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "results.json").write_text(json.dumps(results))
+    said = "\n".join(in_plain_words(QUICK))
+    for part in ("95.1 %", "1.04", "+1.4 dB", "-0.5 dB", "0.40 %", "5.0 %", "11.0 %", "of 96"):
+        assert part in said

@@ -144,7 +144,7 @@ def text_table(summary: Summary) -> str:
 
 
 def _truth_lines(truth: TruthSection) -> list[str]:
-    lines = [f"{'against the exact law':<44}{'nets':>10}{'samples':>10}{'expected':>9}"]
+    lines = [f"{'against the exact law':<44}{'nets':>11}{'samples':>11}{'expected':>10}"]
     routes = (truth["nets"], truth["samples"], truth["expected"])
     for label, key in (
         ("  mean: squared error / variance", "relative_mse"),
@@ -152,7 +152,7 @@ def _truth_lines(truth: TruthSection) -> list[str]:
         ("  variance: relative bias", "var_bias"),
     ):
         cells = [f"{route[key]:.4g}" for route in routes]
-        lines.append(f"{label:<44}{cells[0]:>10}{cells[1]:>10}{cells[2]:>9}")
+        lines.append(f"{label:<44}{cells[0]:>11}{cells[1]:>11}{cells[2]:>10}")
     return [*lines, *textwrap.wrap(truth["text"], _WIDTH)]
 
 

@@ -168,6 +168,11 @@ def _factor(flags: Sizes) -> int:
         raise ValueError(f"--large_size {large} must be at least 1")
     if small < 1 or large % small:
         raise ValueError(f"--large_size {large} must be a multiple of --small_size {small}")
+    if large == small and getattr(flags, "consistent", False):
+        raise ValueError(
+            f"--consistent True: at --large_size {large} = --small_size {small} the mean would be "
+            "the input; leave it out"
+        )
     return large // small
 
 

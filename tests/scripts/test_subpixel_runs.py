@@ -196,6 +196,7 @@ def test_preset_is_a_network_and_what_is_given_beside_it_goes_first(
         ("sr_mean_train", {"num_res_blocks": 0}, "--num_res_blocks"),
         ("sr_mean_train", {"network": "vit"}, "--network"),
         ("sr_mean_train", {"small_size": 7}, "--small_size"),
+        ("sr_mean_train", {"small_size": LARGE, "consistent": True}, "--consistent"),
         ("sr_var_train", {"consistent": True}, "--consistent"),
         ("sr_baseline_train", {"objective": "quantile", "consistent": True}, "--consistent"),
     ],

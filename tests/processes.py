@@ -98,9 +98,13 @@ def run_script(
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, below those that the system gives to other sockets."""
+    """A TCP port that nobody listens on, below those that the system gives to other sockets.
+
+    The first thousand from 20000 on are left to the jobs of the tests' Slurm, which meet at 20000
+    and their number.
+    """
     while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(21_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

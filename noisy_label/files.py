@@ -304,7 +304,8 @@ def _rows_of_text(text: bytes, path: str) -> npt.NDArray[np.uint8]:
         if (found := line.count(b",") + 1) != width:
             raise DataError(f"{path}, line {i}: {found} numbers instead of {width}")
         numbers = line.rstrip(b"\r\n").split(b",")
-        if not all(0 < len(number) <= 3 and int(number) <= 255 for number in numbers):
+        # a carriage return may stand anywhere
+        if not all(n.isdigit() and len(n) <= 3 and int(n) <= 255 for n in numbers):
             raise DataError(f"{path}, line {i}: a number is missing or over 255")
         rows.append(np.array(numbers).astype(np.uint8))
     return np.stack(rows)

@@ -77,6 +77,8 @@ def test_the_split_is_that_of_its_seed(tmp_path: Path) -> None:
         (b"256" + CSV[CSV.index(b",") :], "line 1: .*255"),
         (b"9999" + CSV[CSV.index(b",") :], "line 1: .*255"),
         (CSV[CSV.index(b",") :], "line 1: .*missing"),
+        (b"\r" + CSV[CSV.index(b",") :], "line 1: .*missing"),
+        (b"\r" + CSV, "line 1: .*missing"),
         (b"".join(LINES[:15]), "two images"),
         (CSV + LINES[0][:-2] + b"10\n", "0 to 9"),
         (ZIPPED[:-9], "damaged"),

@@ -226,14 +226,26 @@ def run_all(runs: Sequence[SweepRun], flags: SweepFlags, job: Job) -> None:
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin,
     )
-    pending = {pool.submit(do_run, run, flags) for run in open_runs}
+    pending = {pool.submit(_do_next, run, flags) for run in open_runs}
     try:
         _collect(pending, job)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
-            process.terminate()  # a run that is under way saves and ends
-        pool.shutdown(wait=True)
+            process.terminate()  # a run that is under way saves and ends; no other begins
+        # waits: a pool that is let go before its thread has seen the shutdown goes on with all runs
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+# of a process of the pool: the runs that a signal has stopped
+_stopped: list[SweepRun] = []
+
+
+def _do_next(run: SweepRun, flags: SweepFlags) -> bool:
+    """As `do_run`; False too behind a stopped run, for one that this process already has."""
+    if _stopped or not do_run(run, flags):
+        _stopped.append(run)
+        return False
+    return True
 
 
 def _collect(pending: set[Future[bool]], job: Job) -> None:

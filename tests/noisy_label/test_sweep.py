@@ -21,10 +21,12 @@ from noisy_label import sweep as sweep_pool
 from noisy_label.files import load_split
 from noisy_label.flags import SweepFlags
 from noisy_label.report import over_seeds, summarise, text_table
-from noisy_label.sweep import SweepRun, clean_runs, do_run, noisy_runs, result_of
+from noisy_label.sweep import SweepRun, clean_runs, do_run, noisy_runs, result_of, run_all
 from tests.reliability.extent import is_full
 from tests.tiny import ROOT, done, run, tree, words
 from tests.utils.processes import preloaded_context
+from utils.process.stop import StopFlag, StopRequested
+from utils.runs.job import working
 
 SCRIPT = "noisy_label_sweep"
 
@@ -165,6 +167,31 @@ def test_signal_stops_all_runs_and_the_next_call_finishes_them(
     assert process.returncode == 75 and "run again" in said
     (saved,) = (tmp_path / "runs/clean/seed0/checkpoints").glob("model*.pt")
     assert 0 < int(saved.stem.removeprefix("model")) < 3000
+    assert not list(tmp_path.glob("runs/*/*/run.json"))
+
+
+def test_signal_ends_the_sweep_and_not_the_run_alone(data_dir: Path, tmp_path: Path) -> None:
+    """What was not begun stays undone: at most the runs that end as the signal comes are more."""
+    alphas = "0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2"
+    more = {"noise_types": "uniform", "alphas": alphas, "num_seeds": 1, "num_processes": 1}
+    argv = words(_flags(tmp_path, data_dir, **more))
+    command = [sys.executable, str(ROOT / f"{SCRIPT}.py"), *argv]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("runs/u*/*/run.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert 1 <= len(list(tmp_path.glob("runs/u*/*/run.json"))) <= 4
+
+
+def test_no_process_goes_on_behind_a_stopped_sweep(data_dir: Path, tmp_path: Path) -> None:
+    flags = SweepFlags(**_flags(tmp_path, data_dir, num_seeds=4, max_step=3000))
+    runs = clean_runs(flags)
+    with pytest.raises(StopRequested), working(4, "sweep", "run", stop=StopFlag(1e-9)) as job:
+        run_all(runs, flags, job)
+    assert multiprocessing.active_children() == []
     assert not list(tmp_path.glob("runs/*/*/run.json"))
 
 

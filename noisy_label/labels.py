@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from noisy_label.files import Log, Record, digest_of
-from noisy_label.flags import BIASED, EMNIST_SETS, IMAGE_SIDE, UNIFORM
+from noisy_label.flags import BIASED, UNIFORM
 from noisy_label.noise import NUM_CLASSES, Array, Labels, NoisyLabels, biased_law, uniform_law
 from utils.files.atomic import write_json_atomic
 from utils.files.records import differences, read_record
@@ -26,15 +25,6 @@ from utils.files.storage import make_folder
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
-TRAINING, TEST = "training", "test"
-SIDE = IMAGE_SIDE
-_IDX_STEMS = {TRAINING: "train", TEST: "t10k"}
-_EMNIST_ENDS = {TRAINING: "train", TEST: "test"}
-# Cohen et al., "EMNIST: an extension of MNIST to handwritten letters", 2017: classes, first label
-_EMNIST_CLASSES = dict(
-    zip(EMNIST_SETS, ((47, 0), (62, 0), (47, 0), (10, 0), (26, 1), (10, 0)), strict=True)
-)
-Split = tuple[torch.Tensor, torch.Tensor]
 _SUM_TOLERANCE = 1e-4
 _DRAWN_HOW = ("noise_type", "alpha", "seed", "net")
 _NAMED = re.compile(rf"({UNIFORM}|{BIASED})_noisy_label_([0-9.e-]+)(_test)?\.pkl")

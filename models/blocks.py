@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from models.config import UNetConfig
 from models.cpu import prefers_channels_last
-from models.hints import Shapes, explain_difference
+from models.hints import Shapes, explain_difference, shapes_of
 from models.layers import (
     GroupNorm32,
     SiLUInPlace,
     attention,
     avg_pool_nd,
     call_with_checkpoint,
-    cast_convolutions,
+    cast_all_but_head,
     conv_nd,
     project_tokens,
     timestep_embedding,
@@ -238,9 +238,7 @@ class Torso(nn.Module):
         leaves this to its caller because checkpoints hold float32: weights are loaded first and
         cast afterwards.
         """
-        for name, part in self.named_children():
-            if name != "out":
-                cast_convolutions(part, dtype)
+        cast_all_but_head(self, dtype)
 
     def explain_mismatch(self, shapes: Shapes) -> str:
         """Return which flags are wrong where a state_dict does not fit (`models.hints`).
@@ -248,8 +246,7 @@ class Torso(nn.Module):
         Args:
             shapes: name → shape, of the state_dict.
         """
-        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        return explain_difference(shapes, own, self.config)
+        return explain_difference(shapes, shapes_of(self.state_dict()), self.config)
 
     def notices(self) -> list[str]:
         """Return what the flags ask for and the network cannot have, a line each."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from models.config import UNetConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -45,6 +47,11 @@ class Structure:
     def num_levels(self) -> int:
         """Resolutions; 0 where they are not known."""
         return len(self.widths)
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a state_dict by name."""
+    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def read_structures(shapes: Shapes) -> list[Structure]:
@@ -235,13 +242,14 @@ def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
     if not is_subpixel(there):
         return _sentence([_other_kind(there)])
     causes = []
-    for flag, name, axis in (("--model_channels", "head.weight", 0), ("", "head.weight", 1)):
-        file, own = there[name][axis], here[name][axis]
-        if flag and file != own:
-            causes.append(f"{flag} {file}, here {own}")
-        elif file != own:
-            kinds = "mean and variance nets, sizes or --in_channels"
-            causes.append(f"{file} input channels, here {own}: {kinds} differ")
+    (width, inputs), (own_width, own_inputs) = (one["head.weight"][:2] for one in (there, here))
+    if width != own_width:
+        causes.append(f"--model_channels {width}, here {own_width}")
+    if inputs != own_inputs:
+        causes.append(
+            f"{inputs} input channels, here {own_inputs}: mean and variance nets, sizes or "
+            "--in_channels differ"
+        )
     blocks = [sum(name.endswith("conv1.weight") for name in one) for one in (there, here)]
     if blocks[0] != blocks[1]:
         causes.append(f"--num_res_blocks {blocks[0]}, here {blocks[1]}")

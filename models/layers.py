@@ -257,6 +257,13 @@ def call_with_checkpoint(
     return function(*inputs)
 
 
+def cast_all_but_head(network: nn.Module, dtype: torch.dtype) -> None:
+    """Cast, in place, every convolution of `network` but those of its head `out`."""
+    for name, part in network.named_children():
+        if name != "out":
+            cast_convolutions(part, dtype)
+
+
 def cast_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
     """Cast, in place, the parameters of every convolution below `module`, and nothing else."""
     for child in module.modules():

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import SubpixelConfig
-from models.hints import Shapes, explain_subpixel
+from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
-    cast_convolutions,
+    cast_all_but_head,
     last_layer,
     project,
     repeat_blocks,
@@ -58,9 +58,7 @@ class SubpixelBase(nn.Module):
 
     def convert_torso(self, dtype: torch.dtype) -> None:
         """Cast, in place, every convolution but the last (see `models.blocks.Torso`)."""
-        for name, part in self.named_children():
-            if name != "out":
-                cast_convolutions(part, dtype)
+        cast_all_but_head(self, dtype)
 
     def explain_mismatch(self, shapes: Shapes) -> str:
         """Return which flags are wrong where a state_dict does not fit (`models.hints`).
@@ -68,8 +66,7 @@ class SubpixelBase(nn.Module):
         Args:
             shapes: name → shape, of the state_dict.
         """
-        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        return explain_subpixel(shapes, own, self.config.factor)
+        return explain_subpixel(shapes, shapes_of(self.state_dict()), self.config.factor)
 
     @property
     def reach(self) -> int:

@@ -291,6 +291,11 @@ class _NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def test_reading_a_value_back_would_be_noticed() -> None:
+    with pytest.raises(AssertionError, match="makes the host wait"), _NoWaiting():
+        torch.ones(1).item()
+
+
 @pytest.mark.parametrize("optimizer", [ADAMW, MUON])
 def test_a_step_does_not_wait_for_the_device(optimizer: str) -> None:
     trainer = _trainer(torch.float16, weight_decay=0.1, optimizer=optimizer)

@@ -97,11 +97,24 @@ class VarModelFlags(MeanModelFlags):
 
 @dataclass(frozen=True)
 class SRDiffusionModelFlags(Sizes, DenoiserFlags):
-    """The denoising network of the diffusion model, OpenAI's upsampler."""
+    """The denoising network of the diffusion model: OpenAI's upsampler, or a smaller one."""
 
-    predict_residual: bool = flag(
-        False, "add the upsampled low-res image to the output (for predict_xstart)"
+    network: str = flag(
+        UNET,
+        "unet; subpixel: residual blocks at the low-res side (num_channels, num_res_blocks), with "
+        "predict_xstart True",
+        (UNET, SUBPIXEL),
     )
+    predict_residual: bool = flag(
+        False,
+        "add the upsampled low-res image to the output (for predict_xstart; a subpixel net always "
+        "does)",
+    )
+
+    @property
+    def network_class(self) -> str:
+        """Of what is built, as checkpoints name it."""
+        return "SubpixelDenoiser" if self.network == SUBPIXEL else "SuperResModel"
 
 
 @dataclass(frozen=True)

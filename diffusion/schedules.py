@@ -57,6 +57,7 @@ def cosine_beta_schedule(num_steps: int, shift: float = 1.0) -> Float64Array:
     u = np.arange(num_steps + 1, dtype=np.float64) / num_steps
     alpha_bar = np.cos((u + COSINE_OFFSET) / (1.0 + COSINE_OFFSET) * np.pi / 2.0) ** 2
     if shift != 1.0:
+        alpha_bar /= alpha_bar[0]  # the chain begins without noise
         alpha_bar = alpha_bar / (alpha_bar + shift**2 * (1.0 - alpha_bar))
     betas: Float64Array = np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], COSINE_MAX_BETA)
     return betas

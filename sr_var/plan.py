@@ -80,7 +80,7 @@ def _evaluation(
     """A pass over `size` random images of (large, small), conditioned once, where the model is."""
     (side, small), device = sizes, next(model.parameters()).device
     x = torch.randn(size, 3, side, side, device=device)
-    t = torch.full((size,), 500, device=device)
+    t = torch.zeros((size,), dtype=torch.int64, device=device)
     has_classes = model.config.num_classes is not None
     y = torch.zeros(size, dtype=torch.int64, device=device) if has_classes else None
     with torch.inference_mode():

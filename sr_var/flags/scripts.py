@@ -216,11 +216,18 @@ class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
     """What to compare."""
 
     large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")
+    small_size: int = flag(
+        0,
+        "side of the low-res images, pixels; 0: that of the samples' low_res.png, a quarter of "
+        "--large_size without one",
+    )
 
     ddpm_sr_output_dir: str = flag(
         "outputs/ddpm_sr/64_256_step_250", "folder of the samples (of ddpm_sr_sample.py)"
     )
-    num_samples: int = flag(100, "samples per image to use")
+    num_samples: int = flag(
+        100, "samples per image to use; 0: judge the nets against the real images alone"
+    )
     sr_model_output_dir: str = flag(
         "",
         "folder of the nets' results; empty: outputs/sr_var/128_512 for --large_size 512, else "
@@ -238,7 +245,12 @@ class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
+        require_at_least(self, large_size=1, small_size=0, num_panels=-1)
+        require_at_least(self, 0, num_samples=2)
+        if self.small_size and self.large_size % self.small_size:
+            raise ValueError(
+                f"--small_size {self.small_size} must divide --large_size {self.large_size}"
+            )
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
 
@@ -374,3 +386,7 @@ class BudgetFlags(VerificationFlags, ScheduleFlags):
     )
     timestep_respacing: str = "logsnr25"
     sampler: str = flag("dpmpp_2m", "how to integrate (docs/samplers.md)", SAMPLER_NAMES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, num_samples=2)

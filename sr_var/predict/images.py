@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from utils.files.atomic import is_remote, read_up_to
 from utils.images.files import (
@@ -108,7 +110,9 @@ def read_low_res(path: str, num_channels: int, *, apply_orientation: bool) -> Lo
         BadImageError: no whole image, too large, or of other channels.
     """
     data = _content(path)
-    image, facts = decode_image(data, path, _REMEDY, apply_orientation=apply_orientation)
+    with warnings.catch_warnings():  # of bombs, which are refused in one line
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image, facts = decode_image(data, path, _REMEDY, apply_orientation=apply_orientation)
     pixels = np.asarray(image)
     if pixels.shape[2] != num_channels:
         raise BadImageError(

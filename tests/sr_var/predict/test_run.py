@@ -84,7 +84,9 @@ def test_numbers_of_the_line_are_those_of_the_arrays(
     per_pixel = _arrays(tmp_path, "c")["std"].mean(axis=2)
     share = 100 * (per_pixel > 100).mean()
     assert f"std {per_pixel.mean():.2f} grey levels on average" in said
-    assert f"above 100 in {share:.1f} % of the pixels" in said and "unlike training: nothing" in said
+    assert (
+        f"above 100 in {share:.1f} % of the pixels" in said and "unlike training: nothing" in said
+    )
 
 
 def test_finished_images_are_not_computed_again(
@@ -181,9 +183,7 @@ def test_truth_adds_errors_and_metrics_without_predicting_again(
     assert f"PSNR {record['psnr']:.2f} dB" in said and "warning" not in said
 
 
-def test_truth_of_another_image_is_told(
-    tmp_path: Path, photos: Path, subpixel_nets: Nets
-) -> None:
+def test_truth_of_another_image_is_told(tmp_path: Path, photos: Path, subpixel_nets: Nets) -> None:
     Image.fromarray(255 - np.asarray(Image.open(tmp_path / "high" / "a.png"))).save(
         tmp_path / "other.png"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -86,14 +87,16 @@ def test_a_consistent_mean_stays_consistent_through_the_seams() -> None:
     np.testing.assert_allclose(blocks, IMAGE.pixels / 127.5 - 1, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("size", "tile", "shared"), [(37, 8, 2), (9, 8, 4), (64, 16, 0), (5, 8, 2)])
+@pytest.mark.parametrize(
+    ("size", "tile", "shared"), [(37, 8, 2), (9, 8, 4), (64, 16, 0), (5, 8, 2)]
+)
 def test_weights_add_up_to_one_and_tiles_reach_the_end(size: int, tile: int, shared: int) -> None:
     total, spans = np.zeros(size), list(fading(size, tile, shared))
     for span in spans:
         assert span.stop - span.start == min(tile, size) and (span.weight > 0).all()
         total[span.first : span.last] += span.weight
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    for one, two in zip(spans, spans[1:], strict=False):
+    for one, two in itertools.pairwise(spans):
         assert one.stop - two.start >= shared
 
 

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from sr_var.results.folder import sample_path, to_grey_bytes
+from sr_var.results.maps import colours
 from sr_var.results.moments import Array
 from sr_var.verify.read.images import ImageData
 from utils.images.files import open_image, safe_join
@@ -250,5 +250,4 @@ def _size(image: EncodedImage) -> int:
 
 def colour_map() -> str:
     """The 256 colours of the error and std maps, six hexadecimal digits each."""
-    colours = matplotlib.colormaps["inferno"](np.arange(256))[:, :3]
-    return bytes(np.rint(255 * colours).astype(np.uint8)).hex()
+    return colours().tobytes().hex()

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from sr_var.results.folder import to_grey_bytes
+from sr_var.results.maps import COLOUR_MAP, Picture, coloured
 from sr_var.results.moments import Array
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
@@ -19,9 +19,6 @@ from utils.files.atomic import atomic_write
 from utils.files.storage import flat_name, make_folder, tag_name
 from utils.images.files import write_png
 from utils.logger import RunLogger
-from utils.metrics import WHITE
-
-Picture = npt.NDArray[np.uint8]
 
 _PICTURES = ("high-res", "low-res", "mean of the net")
 _ERROR, _SAMPLES, _NET = "|error| of the mean", "std of the samples", "std of the net"
@@ -44,7 +41,7 @@ def write_overview(path: str, images: Sequence[ImageData]) -> None:
         for column, picture in enumerate((image.high_res, image.bilinear, image.mean)):
             axes[row, column].imshow(to_grey_bytes(picture))
         for column, values in enumerate(part, len(_PICTURES)):
-            shown = axes[row, column].imshow(values, cmap="inferno", vmin=0, vmax=top)
+            shown = axes[row, column].imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=top)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, title in zip(axes[0], titles, strict=True):
@@ -81,9 +78,7 @@ def mean_panel(data: ImageData) -> Picture:
 def uncertainty_panel(data: ImageData) -> Picture:
     """|high-res − mean| | std of the samples, if any | std of the net; one colour scale from 0."""
     maps = uncertainty_maps(data)
-    row = np.concatenate(maps, axis=1) / top_of_scale([maps])
-    colours = matplotlib.colormaps["inferno"](np.clip(row, 0, 1))[..., :3]
-    return to_grey_bytes(WHITE * colours)
+    return coloured(np.concatenate(maps, axis=1), top_of_scale([maps]))
 
 
 def write_panels(name: str, data: ImageData, log_dir: str, logger: RunLogger) -> None:

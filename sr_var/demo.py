@@ -349,7 +349,8 @@ def commands(preset: Preset) -> list[Command]:
         f"{preset.denoiser} --noise_schedule shifted_cosine --predict_xstart True"
     )
     images = (
-        f"--data_dir {tiles} --data_info_dict_path {info}/train_data_info.pkl --random_flip True"
+        f"--data_dir {tiles} --data_info_dict_path {info}/train_data_info.pkl "
+        "--random_flip True --random_turn True"
     )
     train_mean, train_var = (
         _training(images, preset.batch_size, nets.lr(task, preset.lr), preset.seed)

@@ -144,11 +144,14 @@ class TestDataFlags(DataFlags):
     data_info_dict_path: str = TEST_INFO
     random_crop: bool = flag(False, "not for tests: must stay False")
     random_flip: bool = flag(False, "not for tests: must stay False")
+    random_turn: bool = flag(False, "not for tests: must stay False")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.random_crop or self.random_flip:
-            raise ValueError("--random_crop and --random_flip are for training; leave them out")
+        if self.random_crop or self.random_flip or self.random_turn:
+            raise ValueError(
+                "--random_crop, --random_flip and --random_turn are for training; leave them out"
+            )
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,9 @@ class CropFlags(ImageFolder, ReadingFlags, DryRun):
         "centre of the image, its short side first scaled to the crop's",
     )
     random_flip: bool = flag(False, "mirror half of the images (training)")
+    random_turn: bool = flag(
+        False, "turn the images by 0, 90, 180 or 270 degrees at random (training)"
+    )
     fast_crop: bool = flag(
         False, "does nothing any more; --cache_dir saves the time", is_retired=True
     )
@@ -182,5 +185,6 @@ class CropFlags(ImageFolder, ReadingFlags, DryRun):
         if self.cache_dir and self.random_crop:
             raise ValueError(
                 f"--cache_dir {self.cache_dir} keeps centre crops and does not go with "
-                "--random_crop True; leave one of them out (--random_flip may stay)"
+                "--random_crop True; leave one of them out (--random_flip and "
+                "--random_turn may stay)"
             )

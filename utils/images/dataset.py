@@ -38,6 +38,7 @@ from utils.images.files import (
     in_channels,
     random_crop_arr,
     random_flip,
+    random_turn,
     read_crop,
     read_image,
     resolve_image_path,
@@ -331,7 +332,7 @@ class CropDataset(Dataset[CropItem]):
 
     def _read(self, place: int, key: tuple[int, int]) -> Crop:
         flags = self._flags
-        if not (flags.random_crop or flags.random_flip):
+        if not (flags.random_crop or flags.random_flip or flags.random_turn):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
         if flags.random_crop:
@@ -342,7 +343,8 @@ class CropDataset(Dataset[CropItem]):
             )
         else:
             crop, facts = self._source.read(place)
-        return Crop(random_flip(crop, rng) if flags.random_flip else crop, facts)
+        crop = random_flip(crop, rng) if flags.random_flip else crop
+        return Crop(random_turn(crop, rng) if flags.random_turn else crop, facts)
 
 
 def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:

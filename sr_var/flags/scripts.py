@@ -235,6 +235,9 @@ class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
     margin: float = flag(
         0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
     )
+    print_table: bool = flag(
+        True, "print the table of all metrics; False: its verdict, the table is in logs.txt"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -377,6 +380,7 @@ class BudgetFlags(VerificationFlags, ScheduleFlags):
     log_dir: str = flag("logs/sr_compare/oracle", "folder of budget.json and budget.png")
     num_panels: int = flag(50, "of the verification, whose flags fit here; no effect")
     margin: float = flag(0.05, "of the verification, whose flags fit here; no effect")
+    print_table: bool = flag(True, "of the verification, whose flags fit here; no effect")
     trained_output_dir: str = flag(
         "", "folder of samples of a trained denoiser (ddpm_sr_sample.py); empty: no such row"
     )

@@ -143,6 +143,11 @@ def text_table(summary: Summary) -> str:
     return "\n".join(lines)
 
 
+def short_text(summary: Summary) -> str:
+    """The verdicts of `text_table` without its metrics."""
+    return "\n".join(line for said in headline(summary) for line in textwrap.wrap(said, _WIDTH))
+
+
 def _truth_lines(truth: TruthSection) -> list[str]:
     lines = [f"{'against the exact law':<44}{'nets':>11}{'samples':>11}{'expected':>10}"]
     routes = (truth["nets"], truth["samples"], truth["expected"])

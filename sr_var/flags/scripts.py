@@ -261,6 +261,9 @@ class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
     margin: float = flag(
         0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
     )
+    print_table: bool = flag(
+        True, "print the table of all metrics; False: its verdict, the table is in logs.txt"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -387,6 +390,9 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     test_folder: str = flag(
         "test", "folder of data_dir whose photographs are for testing; empty: every tenth is"
     )
+    train_folder: str = flag(
+        "", "folder of data_dir whose photographs alone are for training; empty: all that are left"
+    )
     output_dir: str = flag("data/oracle", "folder of the images (images/) and of the info dicts")
     sample_dir: str = flag("outputs/oracle/default", "folder of exact samples and exact moments")
     log_dir: str = "logs/oracle_data"
@@ -401,6 +407,11 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
+        if self.train_folder and self.train_folder.strip("/") == self.test_folder.strip("/"):
+            raise ValueError(
+                f"--train_folder {self.train_folder} is --test_folder too; name another folder of "
+                "--data_dir, so that no photograph is in both sets"
+            )
         factor, rest = divmod(self.large_size, max(self.small_size, 1))
         if rest or factor < 2 or self.small_size < 1:
             raise ValueError(
@@ -429,6 +440,7 @@ class BudgetFlags(VerificationFlags, ScheduleFlags):
     log_dir: str = flag("logs/sr_compare/oracle", "folder of budget.json and budget.png")
     num_panels: int = flag(50, "of the verification, whose flags fit here; no effect")
     margin: float = flag(0.05, "of the verification, whose flags fit here; no effect")
+    print_table: bool = flag(True, "of the verification, whose flags fit here; no effect")
     trained_output_dir: str = flag(
         "", "folder of samples of a trained denoiser (ddpm_sr_sample.py); empty: no such row"
     )

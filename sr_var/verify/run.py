@@ -40,7 +40,7 @@ from sr_var.verify.read.records import (
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from sr_var.verify.show.pictures import draw_budget, write_overview, write_panels
-from sr_var.verify.show.tables import budget_text, text_table
+from sr_var.verify.show.tables import budget_text, short_text, text_table
 from utils.debug_util import describe_memory
 from utils.files.atomic import write_json_atomic, write_text_atomic
 from utils.images.dataset import Entry
@@ -75,7 +75,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
             rows.append(dataclasses.replace(result, data=None, histograms=None))
             job.done()
     summary = summarise(rows, totals, flags)
-    logger.info("\n" + text_table(summary))
+    _tell(summary, flags, logger)
     for line in _notices(rows):
         logger.info(line)
     if flags.dry_run:
@@ -86,6 +86,16 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     write_results(flags.log_dir, summary, rows)
     logger.info(f"metrics: {flags.log_dir}/results.json and results.csv")
     pictures.write(summary, rows)
+
+
+def _tell(summary: Summary, flags: VerificationFlags, logger: RunLogger) -> None:
+    """Print the table, or its verdict alone; the log has the table."""
+    table = "\n" + text_table(summary)
+    if flags.print_table:
+        logger.info(table)
+    else:
+        logger.note(table)
+        logger.info(short_text(summary))
 
 
 class _Pictures:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from noisy_label.flags import BIASED, GENERATED, UNIFORM
-from noisy_label.report import RATIOS, published_accuracy, report_page
+from noisy_label.report import report_page
+from noisy_label.summary import RATIOS, published_accuracy
 from tests.browser.driver import Browser
 from tests.browser.test_accessibility import CONTRAST
 
@@ -65,6 +66,22 @@ def test_narrow_window_needs_no_sideways_scrolling(browser: Browser, page: Path)
     browser.emulate(width=360, scheme="light")
     browser.open(page)
     assert browser.run("return document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_lines_of_the_theorem_have_the_colour_of_their_noise(
+    browser: Browser, page: Path, scheme: str
+) -> None:
+    browser.emulate(width=1200, scheme=scheme)
+    browser.open(page)
+    strokes = browser.run("""
+        const stroke = (query) => getComputedStyle(document.querySelector(query)).stroke;
+        return ['series-a', 'series-b', 'series-c'].map((kind) => [
+            stroke(`svg.plot .line.reference.${kind}`), stroke(`svg.plot .mark.${kind}`),
+            stroke(`.verdict .swatch .line.${kind}`)]);
+    """)
+    assert all(len(set(kind)) == 1 for kind in strokes)
+    assert len({kind[0] for kind in strokes}) == 3
 
 
 def test_trained_and_published_points_lie_at_their_accuracies(browser: Browser, page: Path) -> None:

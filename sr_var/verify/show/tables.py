@@ -183,6 +183,11 @@ def _of_nets(summary: Summary) -> dict[str, Sequence[_Row]]:
     }
 
 
+def short_text(summary: Summary) -> str:
+    """The verdicts of `text_table` without its metrics."""
+    return "\n".join(line for said in headline(summary) for line in textwrap.wrap(said, _WIDTH))
+
+
 def _truth_lines(truth: TruthSection) -> list[str]:
     lines = [f"{'against the exact law':<44}{'nets':>11}{'samples':>11}{'expected':>10}"]
     routes = (truth["nets"], truth["samples"], truth["expected"])

@@ -367,7 +367,7 @@ def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDA
 
 def random_turn(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """The image turned by 0, 1, 2 or 3 quarters, each as likely; HWC, a contiguous copy."""
-    return np.array(np.rot90(image_uint8, rng.integers(4)), order="C")
+    return np.array(np.rot90(image_uint8, int(rng.integers(4))), order="C")
 
 
 def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple[int, int]]:

@@ -29,6 +29,7 @@ from utils.flags.groups import (
     OnBadImage,
     OrientationFlags,
     ReadingFlags,
+    ScaleFlags,
     ScriptFlags,
     Seeded,
     Strict,
@@ -55,7 +56,7 @@ class Sizes:
     large_size: int = flag(
         256,
         "side of the high-res image, pixels; the short side of larger photographs is reduced to it "
-        "before they are cut",
+        "before they are cut (see --crop)",
     )
     small_size: int = flag(64, "side of the low-res image, pixels")
 
@@ -137,6 +138,11 @@ class TestDataFlags(DataFlags):
         if self.random_crop or self.random_flip:
             raise ValueError("--random_crop and --random_flip are for training; leave them out")
 
+    @property
+    def is_training(self) -> bool:
+        """Of tests the patches lie at the centre."""
+        return False
+
 
 @dataclass(frozen=True)
 class MeanTrainFlags(TrainFlags):
@@ -196,7 +202,7 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags):
+class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags, ScaleFlags):
     """How many samples of which images, and where to."""
 
     data_dir: str = DATA_DIR
@@ -215,7 +221,7 @@ class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags):
 
 
 @dataclass(frozen=True)
-class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
+class VerificationFlags(ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags):
     """What to compare."""
 
     large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")

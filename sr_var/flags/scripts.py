@@ -81,7 +81,9 @@ class MeanModelFlags(Sizes, UNetFlags):
     conv_resample: bool = flag(True, "learned convolutions where the resolution changes")
     dims: int = flag(2, "spatial dimensions of the data")
     predict_residual: bool = flag(
-        False, "add the output to the upsampled low-res image (a subpixel net always does)"
+        False,
+        "add the output to the upsampled low-res image: for every new unet, which then learns many "
+        "times faster (a subpixel net always does)",
     )
     consistent: bool = flag(
         False, "project the mean so that its block means are the low-res image (docs/theory.md)"

@@ -38,7 +38,8 @@ from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry, TestCrops
-from utils.images.files import BadImageError, safe_join
+from utils.images.files import BadImageError, CropSource, safe_join
+from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.machine.threads import encoding_threads, ordered_map
 from utils.process.errors import DataError
@@ -109,12 +110,10 @@ class SRSampler(Sampler[Row]):
         )
         self._model, self._flags, self._entries = model, flags, entries
         self._large_size, self._small_size = sizes
+        names, recipe = [entry.name for entry in entries], crop_recipe(flags, sizes[0])
+        source = CropSource(names, recipe)
         self._crops = TestCrops(
-            entries,
-            sizes[0],
-            flags.data_dir,
-            flags.on_bad_image,
-            apply_orientation=flags.apply_orientation,
+            entries, sizes[0], flags.data_dir, flags.on_bad_image, source=source
         )
         self._num_skipped = self._num_looked_at = 0
         self._claimed: list[tuple[ImageJob, IO[str]]] = []

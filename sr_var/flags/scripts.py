@@ -29,6 +29,7 @@ from utils.flags.groups import (
     OnBadImage,
     OrientationFlags,
     ReadingFlags,
+    ScaleFlags,
     ScriptFlags,
     Seeded,
     Strict,
@@ -55,7 +56,7 @@ class Sizes:
     large_size: int = flag(
         256,
         "side of the high-res image, pixels; the short side of larger photographs is reduced to it "
-        "before they are cut",
+        "before they are cut (see --crop)",
     )
     small_size: int = flag(64, "side of the low-res image, pixels")
 
@@ -80,7 +81,9 @@ class MeanModelFlags(Sizes, UNetFlags):
     conv_resample: bool = flag(True, "learned convolutions where the resolution changes")
     dims: int = flag(2, "spatial dimensions of the data")
     predict_residual: bool = flag(
-        False, "add the output to the upsampled low-res image (a subpixel net always does)"
+        False,
+        "add the output to the upsampled low-res image: for every new unet, which then learns many "
+        "times faster (a subpixel net always does)",
     )
     consistent: bool = flag(
         False, "project the mean so that its block means are the low-res image (docs/theory.md)"
@@ -153,6 +156,11 @@ class TestDataFlags(DataFlags):
                 "--random_crop, --random_flip and --random_turn are for training; leave them out"
             )
 
+    @property
+    def is_training(self) -> bool:
+        """Of tests the patches lie at the centre."""
+        return False
+
 
 @dataclass(frozen=True)
 class MeanTrainFlags(TrainFlags):
@@ -212,7 +220,7 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags):
+class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags, ScaleFlags):
     """How many samples of which images, and where to."""
 
     data_dir: str = DATA_DIR
@@ -231,7 +239,7 @@ class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags):
 
 
 @dataclass(frozen=True)
-class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
+class VerificationFlags(ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags):
     """What to compare."""
 
     large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")

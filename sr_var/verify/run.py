@@ -35,7 +35,7 @@ from sr_var.verify.read.records import (
     origins,
     read_budget,
     require_one_origin,
-    require_same_orientation,
+    require_same_reading,
 )
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
@@ -58,7 +58,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     """Compare all images, write metrics and pictures, print the table."""
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, logger.info)
-    require_same_orientation(flags)
+    require_same_reading(flags)
     if flags.dry_run:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels

@@ -32,12 +32,10 @@ from sr_var.verify.read.records import has_own_means
 from utils.images.dataset import Entry
 from utils.images.files import (
     BadImageError,
-    center_crop_arr,
     open_image,
-    read_crop,
-    resolve_image_path,
     safe_join,
 )
+from utils.images.patches import crop_recipe
 from utils.images.pixels import PowerSums, bytes_to_image, image_to_255, to_hwc
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments
@@ -94,11 +92,7 @@ def load_image_data(entry: Entry, flags: VerificationFlags, *, num_threads: int 
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
     _require(variance_path, "sr_var_test.py")
     variance = np.asarray(load_array(variance_path, shape=(size, size, 3)), np.float64)
-    picture, _ = read_crop(  # (H, H, 3) uint8
-        resolve_image_path(flags.data_dir, entry.name),
-        lambda image: center_crop_arr(image, size),
-        apply_orientation=flags.apply_orientation,
-    )
+    picture, _ = crop_recipe(flags, size).cut(entry.name)  # (H, H, 3) uint8
     high_res = picture.astype(np.float64)
     data = ImageData(
         mean=mean,

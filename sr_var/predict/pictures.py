@@ -1,6 +1,6 @@
 """The pictures of one image, drawn from its arrays: mean, std with its scale, overview, error.
 
-Arrays are memory-mapped and looked at in strips; an image of more pixels than the toolkit would
+Arrays are read in strips; an image of more pixels than the toolkit would
 open again (`MAX_PIXELS`) is drawn at a half, a third … of its size.
 """
 

@@ -242,8 +242,7 @@ class PredictRun:
                 "truth_sha256": real.digest,
             }
             error = truth.error_rows(target, real)
-            shape = target.array("mean").shape
-            pictures.draw_map(target, "error.png", error, shape)
+            pictures.draw_error(target, error)
         pictures.draw_overview(target, image.pixels, self._flags.level, error)
         return record
 

@@ -46,10 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\nphotographs: {preset.log_dir}/report.html (open it in a browser)")
     print(f"the truth:   {preset.oracle.log_dir(ITAKURA_SAITO)}/report.html")
     print(f"pictures:    {preset.log_dir}/overview.png and panels/")
-    print(
-        f"all metrics: {preset.log_dir}/logs.txt and results.json; seconds of each step: {record}"
-    )
+    print(f"all metrics: {preset.log_dir}/logs.txt and results.json")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
+    print(f"step times:  {record}")
     print("TensorBoard: tensorboard --logdir logs")
     return EXIT_DONE
 

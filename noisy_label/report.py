@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from noisy_label.files import TEST
 from noisy_label.flags import BIASED, GENERATED, UNIFORM
-from noisy_label.summary import Mean, Prediction, Row, Summary
+from noisy_label.summary import Mean, Prediction, Row, Summary, share_per_alpha
 from noisy_label.words import NAMES, all_in_words, by_kind, seen_in_words, theorem_in_words
 from utils.files.atomic import write_text_atomic
 from utils.report.html import (
@@ -54,6 +54,12 @@ def words_text(summary: Summary) -> str:
     """What is predicted and what was seen, of all runs and of each noise type, as text."""
     said = [theorem_in_words(), all_in_words(summary), *_seen(summary).values()]
     return "\n".join(line for part in said for line in textwrap.wrap(part, _WIDTH))
+
+
+def _repetitions(count: int) -> str:
+    if count == 1:
+        return "one repetition, so without intervals."
+    return f"{count} repetitions. Intervals are 95 %, over repetitions."
 
 
 def _seen(summary: Summary) -> dict[str, str]:
@@ -105,7 +111,7 @@ def report_page(summary: Summary) -> Page:
         "p",
         f"{settings['num_training_images']} training and {settings['num_test_images']} test "
         f"images; {settings['max_step']} steps of {settings['batch_size']} at {settings['lr']:g}; "
-        f"{len(settings['seeds'])} repetitions. Intervals are 95 %, over repetitions.",
+        + _repetitions(len(settings["seeds"])),
         class_="subtitle",
     )
     kinds = by_kind(summary)
@@ -130,15 +136,19 @@ def _accuracy_plot(kinds: _ByKind, theorem: Mapping[str, Prediction]) -> Html:
     series = []
     for kind, rows in kinds.items():
         name, colour, x = NAMES[kind], _COLOURS[kind], _ratios(rows)
-        law = theorem[kind]
+        law, scale = theorem[kind], share_per_alpha(rows)
+        shares = [scale * alpha for alpha in law["alpha"]]
         intervals = [row["test"]["accuracy"]["interval"] for row in rows]
         published = [row["published_accuracy"] for row in rows]
+        alphas = [row["alpha"] for row in rows]
         series += [
-            Series(f"{name}, theorem", law["alpha"], law["accuracy"], f"reference {colour}"),
+            Series(f"{name}, theorem", shares, law["accuracy"], f"reference {colour}"),
             Series(name, x, _values(rows, "accuracy"), colour, "points", intervals),
         ]
         if any(published):
-            series.append(Series(f"{name}, published (MNIST)", x, published, colour, "crosses"))
+            series.append(
+                Series(f"{name}, published (MNIST)", alphas, published, colour, "crosses")
+            )
     axis = Axis("accuracy on test images", 0.0, 1.0)
     note = (
         "Dotted, in the colour of its noise: the accuracy of a net that has learned the law "

@@ -108,6 +108,15 @@ def summarise(flags: SweepFlags, training_labels: Labels, test_labels: Labels) -
     }
 
 
+def share_per_alpha(rows: Sequence[Row]) -> float:
+    """The expected share of right labels at α, over α, of the runs of one noise type.
+
+    1 but for generated noise, where it is the mean of p(y) over the training images.
+    """
+    row = max(rows, key=lambda row: row["alpha"])
+    return row["noise"]["expected_ratio"]["mean"] / row["alpha"] if row["alpha"] else 1.0
+
+
 def over_seeds(results: Sequence[Figures], section: str, name: str) -> Mean:
     """Mean over seeds and its 95 % interval by Student's t; no interval of a single seed.
 

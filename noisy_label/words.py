@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from noisy_label.files import TEST
 from noisy_label.flags import BIASED, GENERATED, UNIFORM
-from noisy_label.summary import Prediction, Row, Summary
+from noisy_label.summary import Prediction, Row, Summary, share_per_alpha
 from utils.report.html import number
 
 NAMES = MappingProxyType({UNIFORM: "uniform", BIASED: "biased", GENERATED: "generated"})
@@ -64,9 +64,10 @@ def seen_in_words(kind: str, rows: Sequence[Row], theorem: Prediction) -> str:
 
 
 def _predicted(kind: str, rows: Sequence[Row], theorem: Prediction) -> str:
-    flip = number(theorem["flip"], 2)
+    scale = share_per_alpha(rows)
+    flip = number(scale * theorem["flip"], 2)
     if kind == GENERATED:
-        low, high = (number(end, 2) for end in theorem.get("flip_quantiles", (None, None)))
+        low, high = (number(scale * end, 2) for end in theorem["flip_quantiles"])
         return (
             f"image by image: at a share of {flip} right labels it is lost for half of them, "
             f"between {high} and {low} for nine in ten"

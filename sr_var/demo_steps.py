@@ -31,25 +31,25 @@ class _Work:
 _PHOTOGRAPHS: Mapping[str, _Work] = MappingProxyType(
     {
         "data/demo/make_tiles.py": _Work("cutting photographs into tiles", 6, 4),
-        "sr_data_info.py": _Work("listing the tiles, for training and for testing", 4, 3),
-        "sr_mean_train.py": _Work("training the net for the mean", 95, 11),
-        "sr_var_train.py": _Work("training the net for the variance", 115, 14),
-        "ddpm_sr_train.py": _Work("training the diffusion model to compare with", 120, 25),
-        "ddpm_sr_sample.py": _Work("drawing its samples of every test image", 60, 25),
-        "sr_mean_test.py": _Work("the mean of every test image, by one pass", 2, 2),
-        "sr_var_test.py": _Work("the variance of every test image, by one pass", 2, 2),
-        _VERIFICATION: _Work("comparing nets, samples and the real images", 8, 5),
+        "sr_data_info.py": _Work("listing the tiles, for training and for testing", 4, 2),
+        "sr_mean_train.py": _Work("training the net for the mean", 95, 10),
+        "sr_var_train.py": _Work("training the net for the variance", 115, 12),
+        "ddpm_sr_train.py": _Work("training the diffusion model to compare with", 120, 15),
+        "ddpm_sr_sample.py": _Work("drawing its samples of every test image", 60, 15),
+        "sr_mean_test.py": _Work("the mean of every test image, by one pass", 2, 1),
+        "sr_var_test.py": _Work("the variance of every test image, by one pass", 2, 1),
+        _VERIFICATION: _Work("comparing nets, samples and the real images", 8, 4),
     }
 )
 _ORACLE: Mapping[str, _Work] = MappingProxyType(
     {
-        "oracle_data.py": _Work("drawing images from a law that is known", 25, 12),
-        "sr_mean_train.py": _Work("training the net for the mean on them", 75, 7),
-        "sr_var_train.py": _Work("training the net for the variance on them", 95, 9),
-        "sr_mean_test.py": _Work("the mean of every test image of theirs", 2, 2),
-        "sr_var_test.py": _Work("the variance of every test image of theirs", 2, 2),
-        "oracle_budget.py": _Work("telling whose error it is", 15, 10),
-        _VERIFICATION: _Work("comparing nets and exact samples with the truth", 12, 9),
+        "oracle_data.py": _Work("drawing images from a law that is known", 25, 8),
+        "sr_mean_train.py": _Work("training the net for the mean on them", 75, 6),
+        "sr_var_train.py": _Work("training the net for the variance on them", 95, 7),
+        "sr_mean_test.py": _Work("the mean of every test image of theirs", 2, 1),
+        "sr_var_test.py": _Work("the variance of every test image of theirs", 2, 1),
+        "oracle_budget.py": _Work("telling whose error it is", 15, 6),
+        _VERIFICATION: _Work("comparing nets and exact samples with the truth", 12, 6),
     }
 )
 _TRAINED: Mapping[str, str] = MappingProxyType(

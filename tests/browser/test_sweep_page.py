@@ -28,7 +28,11 @@ def _row(noise_type: str, alpha: float) -> dict[str, Any]:
     return {
         "noise_type": noise_type,
         "alpha": alpha,
-        "noise": {"ratio_of_correct_labels": _value(alpha), "largest_is_wrong": _value(0.0)},
+        "noise": {
+            "ratio_of_correct_labels": _value(alpha),
+            "expected_ratio": _value(alpha),
+            "largest_is_wrong": _value(0.0),
+        },
         "training": figures,
         "test": {**figures, "predicted_accuracy": _value(float(alpha > FLIPS[noise_type]))},
         "published_accuracy": published_accuracy(noise_type, alpha),
@@ -44,7 +48,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "clean": {name: {"accuracy": _value(0.97)} for name in ("training", "test")},
         "runs": [_row(kind, alpha) for kind in FLIPS for alpha in RATIOS],
         "theorem": {
-            kind: {"alpha": [0, flip, flip, 1], "accuracy": [0, 0, 1, 1], "flip": flip}
+            kind: {
+                "alpha": [0, flip, flip, 1],
+                "accuracy": [0, 0, 1, 1],
+                "flip": flip,
+                "flip_quantiles": [flip, flip],
+            }
             for kind, flip in FLIPS.items()
         },
     }

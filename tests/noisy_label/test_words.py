@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 
 from noisy_label.flags import BIASED, GENERATED, UNIFORM
+from noisy_label.summary import share_per_alpha
 from noisy_label.words import all_in_words, by_kind, half_at, seen_in_words
 
 
-def _row(kind: str, share: float, accuracy: float, predicted: float) -> Any:
+def _row(kind: str, share: float, accuracy: float, predicted: float, alpha: float = 0.0) -> Any:
     figures = {"accuracy": accuracy, "predicted_accuracy": predicted}
     return {
         "noise_type": kind,
-        "noise": {"ratio_of_correct_labels": {"mean": share, "interval": None}},
+        "alpha": alpha or share,
+        "noise": {
+            "ratio_of_correct_labels": {"mean": share, "interval": None},
+            "expected_ratio": {"mean": share, "interval": None},
+        },
         "test": {name: {"mean": value, "interval": None} for name, value in figures.items()},
     }
 
@@ -52,11 +57,12 @@ def test_a_noise_that_should_not_break_among_the_shares_says_so() -> None:
     assert "one half" not in said
 
 
-def test_generated_noise_breaks_image_by_image() -> None:
-    rows = [_row(GENERATED, 0.8, 0.9, 0.9)]
-    said = seen_in_words(GENERATED, rows, {"flip": 0.36, "flip_quantiles": [0.24, 0.47]})
-    assert "at a share of 0.36 right labels it is lost for half of them" in said
-    assert "between 0.47 and 0.24 for nine in ten" in said
+def test_generated_noise_breaks_image_by_image_at_shares_below_alpha() -> None:
+    rows = [_row(GENERATED, 0.8, 0.9, 0.9, alpha=0.9), _row(GENERATED, 0.5, 0.6, 0.7, alpha=0.55)]
+    assert share_per_alpha(rows) == pytest.approx(0.8 / 0.9)
+    said = seen_in_words(GENERATED, rows, {"flip": 0.45, "flip_quantiles": [0.27, 0.54]})
+    assert "at a share of 0.4 right labels it is lost for half of them" in said
+    assert "between 0.48 and 0.24 for nine in ten" in said
 
 
 def test_all_runs_together_are_their_mean_difference_from_the_prediction() -> None:

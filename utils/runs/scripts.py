@@ -19,7 +19,8 @@ from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import find_record, require_numbers
 from utils.files.storage import make_folder
 from utils.process.console import dimmed, show
-from utils.process.errors import EXIT_DONE
+from utils.process.errors import EXIT_DONE, EXIT_STOPPED
+from utils.process.stop import stop_line
 
 # script and its arguments, as in ("sr_plan.py", ["--seed", "1"])
 Command = tuple[str, Sequence[str]]
@@ -82,6 +83,8 @@ def run_steps(steps: Sequence[Step], record: str) -> int:
         finally:
             taken = _add(times.get(step.line), time.monotonic() - started, code == EXIT_DONE)
             _keep(record, steps, {**times, step.line: taken})
+        if code == EXIT_STOPPED:
+            show(stop_line(where=f"in step {place + 1} of {len(steps)}"), sys.stdout)
         if code != EXIT_DONE:
             return int(code)
     return EXIT_DONE
@@ -107,11 +110,15 @@ def seconds_left(steps: Sequence[Step], times: Times, place: int = 0) -> float:
 
 def _slowness(steps: Sequence[Step], times: Times) -> float:
     """Seconds that a guessed second takes here."""
-    done = [step for step in steps if step.line in times and times[step.line].is_done]
     trusted = _TRUST * sum(step.guess for step in steps)
-    seconds = sum(max(times[step.line].seconds, _LEAST * step.guess) for step in done)
-    guessed = sum(step.guess for step in done)
-    return (trusted + seconds) / (trusted + guessed) if trusted else 1.0
+    seconds = guessed = trusted
+    for step in steps:
+        taken = times.get(step.line)
+        # one that was stopped tells what it has taken at least
+        if taken is not None and (taken.is_done or taken.seconds > step.guess):
+            seconds += max(taken.seconds, _LEAST * step.guess)
+            guessed += step.guess
+    return seconds / guessed if guessed else 1.0
 
 
 def _left(step: Step, taken: Taken | None, slowness: float) -> float:

@@ -58,6 +58,7 @@ def test_steps_run_in_order_until_one_does_not_finish(
     assert said[1] == "step 1 of 3, doing a, about 4 min left"
     assert said[2] == "python some_script.py a"  # no terminal: not dimmed
     assert said[4].startswith("step 2 of 3, doing b, about ")
+    assert said[-1] == "stopped in step 2 of 3; run again to go on"
 
 
 def test_guesses_are_scaled_by_what_the_steps_before_took() -> None:
@@ -75,8 +76,9 @@ def test_guesses_are_scaled_by_what_the_steps_before_took() -> None:
 def test_a_step_that_was_stopped_counts_what_is_left_of_it() -> None:
     stopped = {A: Taken(10, True), B: Taken(60, False)}
     assert seconds_left(STEPS, stopped, 1) == pytest.approx(40 + 90)
+    # late already: all are as late at least, and it is not at its end
     late = {A: Taken(10, True), B: Taken(300, False)}
-    assert seconds_left(STEPS, late, 1) == pytest.approx(10 + 90)
+    assert seconds_left(STEPS, late, 1) == pytest.approx((10 + 90) * (10 + 310) / (10 + 110))
 
 
 def test_a_step_that_is_done_costs_a_look() -> None:

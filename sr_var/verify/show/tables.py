@@ -53,7 +53,8 @@ _COMPARISONS: dict[str, Sequence[_Row]] = {
         ),
         _Row("relative rms error less its noise floor", "var.relative_rms_error"),
         _Row("relative bias", "var.relative_bias"),
-        _Row("correlation of the std maps", "var.correlation"),
+        _Row("correlation of the std maps", "ceiling.std_correlation"),
+        _Row("the same without the samples' noise", "ceiling.std_disattenuated"),
         _Row("correlation of the variance maps", "ceiling.correlation"),
         _Row("reliability of the samples' variance", "ceiling.reliability"),
         _Row("correlation without the samples' noise", "ceiling.disattenuated"),
@@ -105,8 +106,8 @@ _CALIBRATED = (
 )
 _TILES = (
     ("mean.relative_mse", "error of the mean, over the variance", "0 is perfect"),
-    ("var.correlation", "correlation of the std maps", "1 is perfect, without noise"),
-    ("ceiling.disattenuated", "the same without the samples' noise", "1 is perfect"),
+    ("ceiling.std_correlation", "correlation of the std maps", "1 is perfect, without noise"),
+    ("ceiling.std_disattenuated", "the same without the samples' noise", "1 is perfect"),
     *_CALIBRATED,
 )
 _TILES_OF_NETS = (

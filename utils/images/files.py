@@ -36,7 +36,7 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What Pillow's decoders raise on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError)
 _DECODE_ERRORS = (*_BOMBS, *_DAMAGE, struct.error, zlib.error)
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _WEBP_HEADER = 30  # bytes: as far as the sizes of a WEBP file reach
 _PNG_DEPTH = 24  # place of the bit depth
 # Texts and colour profiles: no pixel depends on them here, and Pillow refuses those beyond 1 MB.
@@ -120,31 +120,36 @@ def decode_image(
     Raises:
         BadImageError: another format, truncated, damaged, or more than `MAX_PIXELS` pixels.
     """
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ValueError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
-        )
+    require_whole_images()
 
     def decode(image: Image.Image) -> Decoded:
         image.load()
         facts = _facts(image, data, apply_orientation)
-        turn = _TURNS.get(_orientation(image)) if apply_orientation else None
+        turn = _TURNS.get(orientation_of(image)) if apply_orientation else None
         rgb = _to_rgb(image)
         return Decoded(rgb if turn is None else rgb.transpose(turn), facts)
 
-    return _read(data, name, remedy, decode)
+    return with_pillow(data, name, remedy, decode)
+
+
+def require_whole_images() -> None:
+    """Raise ValueError where somebody told Pillow to fill truncated images with grey."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ValueError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
+        )
 
 
 def decode_facts(
     data: bytes, name: str, remedy: str, *, apply_orientation: bool = False
 ) -> ImageFacts:
     """What `decode_image` says of a file, off its first bytes; no pixel is decoded."""
-    return _read(data, name, remedy, lambda image: _facts(image, data, apply_orientation))
+    return with_pillow(data, name, remedy, lambda image: _facts(image, data, apply_orientation))
 
 
 def image_format(data: bytes, name: str, remedy: str) -> str:
     """One of `FORMATS`, off the first bytes of a file, or BadImageError."""
-    return _read(data, name, remedy, lambda image: image.format or "")
+    return with_pillow(data, name, remedy, lambda image: image.format or "")
 
 
 @contextlib.contextmanager
@@ -162,8 +167,11 @@ def check_pixels(width: int, height: int, what: str = "") -> None:
         raise BadImageError(f"{what}{width}x{height} is more than {MAX_PIXELS} pixels")
 
 
-def _read(data: bytes, name: str, remedy: str, use: Callable[[Image.Image], T]) -> T:
-    """What `use` makes of the image; a PNG is read again without its texts if that fails."""
+def with_pillow(data: bytes, name: str, remedy: str, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of the opened image; a PNG is read again without its texts if that fails.
+
+    BadImageError for whatever Pillow or `use` stumbles over; it shows `name` and `remedy`.
+    """
     cause = ""
     for content in itertools.chain([data], _without_texts(data)):
         try:
@@ -198,9 +206,9 @@ def _check_webp(data: bytes) -> None:
 
 def _without_texts(data: bytes) -> Iterator[bytes]:
     """A PNG without its texts and profile; nothing if it is no PNG, or has none."""
-    if not data.startswith(_PNG):
+    if not data.startswith(PNG_MAGIC):
         return
-    view, kept, start, place = memoryview(data), [], 0, len(_PNG)
+    view, kept, start, place = memoryview(data), [], 0, len(PNG_MAGIC)
     while place < len(data):
         end = place + 12 + int.from_bytes(view[place : place + 4], "big")
         if view[place + 4 : place + 8] in _PNG_TEXTS:
@@ -212,9 +220,9 @@ def _without_texts(data: bytes) -> Iterator[bytes]:
 
 
 def _facts(image: Image.Image, data: bytes, apply_orientation: bool) -> ImageFacts:
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     is_deep = image.mode.startswith("I") or (
-        data.startswith(_PNG) and data[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"
+        data.startswith(PNG_MAGIC) and data[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"
     )
     has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     found = {DEPTH: is_deep, ALPHA: has_alpha, ORIENTATION: orientation in _TURNS}
@@ -224,7 +232,7 @@ def _facts(image: Image.Image, data: bytes, apply_orientation: bool) -> ImageFac
     return ImageFacts(width, height, tuple(kind for kind, is_there in found.items() if is_there))
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """The EXIF tag, 1 (upright) to 8; 1 without a readable one, which is no damage to pixels."""
     if "exif" in image.info or "Raw profile type exif" in image.info:
         with contextlib.suppress(*_DECODE_ERRORS):
@@ -248,7 +256,7 @@ IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 DEFAULT_EXTENSION = ".JPEG"
 MAX_FILE_BYTES = 1 << 29
 _HEADER_BYTES = 1 << 16
-_REMEDY = "Get the file again, or take its name off the list of images"
+REMEDY = "Get the file again, or take its name off the list of images"
 
 
 def open_image(path: StrPath, *, apply_orientation: bool = False) -> Image.Image:
@@ -264,8 +272,8 @@ def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
         BadImageError: see `decode_image`; or there is a folder, a pipe or another special file, or
             a link to nothing.
     """
-    data = _content(path, MAX_FILE_BYTES)
-    return decode_image(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
+    data = read_content(path, MAX_FILE_BYTES)
+    return decode_image(data, os.fspath(path), REMEDY, apply_orientation=apply_orientation)
 
 
 class Crop(NamedTuple):
@@ -287,16 +295,17 @@ def read_crop(
         BadImageError: also for an image so narrow that it fills the memory before it is cut.
     """
     image, facts = read_image(path, apply_orientation=apply_orientation)
-    with naming(os.fspath(path), _REMEDY):
+    with naming(os.fspath(path), REMEDY):
         return Crop(cut(image), facts)
 
 
-def _content(path: StrPath, max_bytes: int) -> bytes:
+def read_content(path: StrPath, max_bytes: int) -> bytes:
+    """The first bytes of a file; FileNotFoundError or BadImageError as `read_image`."""
     name = os.fspath(path)
     try:
         return read_up_to(path, max_bytes)
     except SpecialFileError as error:
-        raise BadImageError(f"{error}. {_REMEDY}") from None
+        raise BadImageError(f"{error}. {REMEDY}") from None
     except IsADirectoryError:
         problem = "a folder, not an image"
     except FileNotFoundError as error:
@@ -305,15 +314,15 @@ def _content(path: StrPath, max_bytes: int) -> bytes:
                 f"{name}: no such image; check data_dir and the list of images"
             ) from error
         problem = "a link to nothing"
-    raise BadImageError(f"{name}: {problem}. {_REMEDY}")
+    raise BadImageError(f"{name}: {problem}. {REMEDY}")
 
 
 def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts:
     """What `read_image` says of a file, and raises, off its first bytes; no pixel is decoded."""
 
     def facts_in_first(num_bytes: int) -> ImageFacts:
-        data = _content(path, num_bytes)
-        return decode_facts(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
+        data = read_content(path, num_bytes)
+        return decode_facts(data, os.fspath(path), REMEDY, apply_orientation=apply_orientation)
 
     with contextlib.suppress(BadImageError):  # a header behind a long profile, say
         return facts_in_first(_HEADER_BYTES)

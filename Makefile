@@ -8,7 +8,7 @@ PACKAGES := $(filter-out tests benchmarks,$(patsubst %/__init__.py,%,$(wildcard 
 .PHONY: demo demo-labels demo-images check test test-short test-browser test-slurm test-reliability soak bench lint types docs doctor setup clean
 
 demo: setup
-	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True)
+	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True) $(if $(SEED),--seed $(SEED))
 
 demo-labels: setup
 	$(PY) mnist_data.py --output_dir data/digits

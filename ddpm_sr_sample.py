@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, sample, has_group=False) as run:
         log = run.logger.info
         create = partial(create_sr_model, **denoiser_flags(flags, process_flags))
-        identity = denoiser_identity("SuperResModel", flags, process_flags, is_training=False)
+        identity = denoiser_identity(flags.network_class, flags, process_flags, is_training=False)
         model = load_checked(create, sample.model_path, flags.precision, log, identity)
         diffusion = create_diffusion(process_flags)
         warn_of_lost_std(diffusion, log)

@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             schedule_sampler=sampler,
             data=data,
             class_names=class_names(data.dataset.entries) if flags.class_cond else [],
-            identity=denoiser_identity("SuperResModel", flags, process_flags, is_training=True),
+            identity=denoiser_identity(flags.network_class, flags, process_flags, is_training=True),
             logger=run.logger,
             **train.common(),
         )

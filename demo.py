@@ -20,7 +20,7 @@ from sr_var.demo import (
 )
 from utils.process.errors import EXIT_DONE, run_main
 from utils.runs.job import run_scripts
-from utils.script_util import flag, from_args, make_parser
+from utils.script_util import flag, from_args, make_parser, require_at_least
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,19 @@ class DemoFlags:
     """How much of it."""
 
     quick: bool = flag(False, "about a minute, for a first look and for continuous integration")
+    seed: int = flag(0, "of weights, data and noise; others than 0 have folders of their own")
+
+    def __post_init__(self) -> None:
+        require_at_least(self, seed=0)
 
 
 def pick_preset(flags: DemoFlags) -> Preset:
     """By device: larger where a GPU is."""
     if flags.quick:
-        return QUICK
+        return QUICK.with_seed(flags.seed)
     import torch
 
-    return GPU if torch.cuda.is_available() else CPU
+    return (GPU if torch.cuda.is_available() else CPU).with_seed(flags.seed)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,13 @@
 """Scans a folder of images and writes the info dicts that say what to train and to test on.
 
-    python sr_data_info.py --data_dir ../datasets/imagenet/train --output_dir data/sr_imagenet
+    ImageNet:     python sr_data_info.py --data_dir ../datasets/imagenet/train \
+                      --output_dir data/sr_imagenet
+    photographs:  python sr_data_info.py --data_dir photos --test_share 0.2 --output_dir data/photos
 
-Takes ImageNet-named files (n01440764_10026.JPEG) or class folders; the classes sorted by name give
-the labels. Writes data_info.pkl, train_data_info.pkl and to_sample_data_info.pkl; another split is
+Takes ImageNet-named files (n01440764_10026.JPEG), class folders, or photographs without a class;
+the classes sorted by name give the labels. Test images are two of each class, or --test_share of
+all images, drawn by the name of the file or its folder (--split_by), or those of --test_folder or
+--test_list. Writes data_info.pkl, train_data_info.pkl and to_sample_data_info.pkl; another split is
 replaced with --overwrite True alone.
 """
 

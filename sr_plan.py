@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with started(args, flags, has_group=False) as run:
         log = run.logger.info
-        rates = measure(network, process.learn_sigma, flags, run.device, log)
+        rates = measure(network, process, flags, run.device, log)
         rows, nets = plan_rows(rates, flags, network.large_size), net_hours(rates, flags)
         where = device_name(run.device)
         log("\n" + plan_text(rates, nets, rows, where))

@@ -1,6 +1,7 @@
-"""Compares the nets' mean and variance with those of the samples; needs no GPU.
+"""Compares the nets' mean and variance with samples and real images; needs no GPU.
 
     python sr_var_verification.py --ddpm_sr_output_dir S --sr_model_output_dir N --log_dir L
+    without samples:  python sr_var_verification.py --num_samples 0 --sr_model_output_dir N …
 
 Per image, in grey levels and float64, then averaged over images (m, v: mean and variance of the
 nets; x̄, k2: mean and unbiased variance of the samples; P: pixels and channels):
@@ -19,9 +20,11 @@ Over all pixels of all images, floors subtracted, as shares of the variance:
     var.relative_bias       mean v / mean k2 − 1
 
 --margin is what these three are held against: equivalent if the 90 % interval over images lies
-within, different if without. ceiling: how well k2 correlates with itself. calibration: the nets'
-law and the samples' against the real image y (z2: mean (y − m)²/v, 1 is right; ENCE, AUSE: 0 is
-right). consistency: area(m) − X and the samples' std of block means, both 0 for an exact law.
+within, different if without. ceiling: how well k2 correlates with itself. high_res: PSNR and SSIM
+of the means against the real image y. calibration: the nets' law and the samples' against y (z2:
+mean (y − m)²/v, 1 is right; CRPS, NLL: low is good; ENCE, AUSE: 0 is right). consistency: area(m)
+− X and the samples' std of block means, both 0 for an exact law. --num_samples 0 leaves out what
+needs samples: mean, ceiling, margin and most of var.
 Formulas: docs/theory.md; how to read them: docs/verification.md.
 """
 

@@ -52,7 +52,11 @@ class ScheduleFlags:
     """The noising process and the steps back."""
 
     diffusion_steps: int = flag(1000, "steps of the whole noising process")
-    noise_schedule: str = flag("linear", "how noise grows with t", ("linear", "cosine"))
+    noise_schedule: str = flag(
+        "linear",
+        "how noise grows with t; shifted_cosine: a fifth of cosine's noise, for details alone",
+        ("linear", "cosine", "shifted_cosine"),
+    )
     timestep_respacing: str = flag(
         "", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10", is_free=True
     )

@@ -373,6 +373,8 @@ class SubpixelConfig:
         ValueError: a field is out of range, or fields contradict each other.
     """
 
+    num_classes: ClassVar[None] = None  # as `UNetConfig` has them
+
     factor: int
     model_channels: int = 128
     num_res_blocks: int = 2

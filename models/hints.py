@@ -244,11 +244,11 @@ def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
     causes = []
     (width, inputs), (own_width, own_inputs) = (one["head.weight"][:2] for one in (there, here))
     if width != own_width:
-        causes.append(f"--model_channels {width}, here {own_width}")
+        causes.append(f"--model_channels (--num_channels) {width}, here {own_width}")
     if inputs != own_inputs:
         causes.append(
-            f"{inputs} input channels, here {own_inputs}: mean and variance nets, sizes or "
-            "--in_channels differ"
+            f"{inputs} input channels, here {own_inputs}: mean net, variance net or denoiser, "
+            "sizes or --in_channels differ"
         )
     blocks = [sum(name.endswith("conv1.weight") for name in one) for one in (there, here)]
     if blocks[0] != blocks[1]:

@@ -1,4 +1,4 @@
-"""The sub-pixel network: mean and variance nets whose work is done at the low-res side.
+"""The sub-pixel network: mean net, variance net and denoiser that work at the low-res side.
 
 A body of 3×3 residual blocks (EDSR: Lim et al. 2017, arXiv 1707.02921), and a convolution whose
 channels become the pixels of a block (Shi et al. 2016, arXiv 1609.05158). Borders are replicated
@@ -10,6 +10,9 @@ Attribute names and positions are the checkpoint format: `head`, `body.I.conv1/c
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +28,13 @@ from models.layers import (
     smooth_base,
     zero_module,
 )
+
+# std that the denoiser starts from for what the smooth base leaves, of images in [-1, 1]
+_STD = 0.1
+# above this noise, in units of _STD, the denoiser sees less and less of the noisy image
+_MOST_NOISE = 3.0
+# logarithm of the factor by which the std of a pixel may differ from _STD
+_MOST_LOG_STD = 5.0
 
 
 class PlainResBlock(nn.Module):
@@ -46,11 +56,12 @@ class SubpixelBase(nn.Module):
     A new net returns zero. Nothing is cast by the constructor: see `convert_torso`.
     """
 
-    def __init__(self, config: SubpixelConfig, in_channels: int) -> None:
-        """Build the net; `in_channels` enter it at the low-res side."""
+    def __init__(self, config: SubpixelConfig, in_channels: int, num_outputs: int = 1) -> None:
+        """Build the net; `in_channels` enter it, `num_outputs` images leave it."""
         super().__init__()
         self.config = config
-        width, out_channels = config.model_channels, config.out_channels * config.factor**2
+        width = config.model_channels
+        out_channels = num_outputs * config.out_channels * config.factor**2
         self.head = _conv3x3(in_channels, width)
         self.body = nn.ModuleList(PlainResBlock(width) for _ in range(config.num_res_blocks))
         self.body_end = _conv3x3(width, width)
@@ -74,7 +85,7 @@ class SubpixelBase(nn.Module):
         return 2 * self.config.num_res_blocks + 3
 
     def _run(self, x: Tensor) -> Tensor:
-        """Return (N, out_channels, f·h, f·w), in the dtype of `x`, for `x` (N, C, h, w)."""
+        """Return (N, num_outputs·out_channels, f·h, f·w), in the dtype of `x` (N, C, h, w)."""
         h = start = self.head(x.to(self.head.weight.dtype))
         for block in self.body:
             h = block(h)
@@ -133,6 +144,92 @@ class SubpixelVarianceModel(SubpixelBase):
             x, mean = x.chunk(2, dim=1)
         details = F.pixel_unshuffle(mean.to(x.dtype) - repeat_blocks(x, factor), factor)
         return last_layer(self._run(torch.cat([x, details], dim=1)), self.config.last_layer_type)
+
+
+class SubpixelDenoiser(SubpixelBase):
+    """The denoiser of the diffusion model given a low-res image; it predicts x_start.
+
+    With z = x_t / √alpha_bar = x_start + σ·noise, the smooth base b and r = z − b, it returns
+    the projection (`models.layers.project`) of
+
+        b + s²/(σ² + s²)·r + σ·s/√(σ² + s²)·F,        s = 0.1·exp(L)
+
+    EDM's preconditioning (Karras et al. 2022, arXiv 2206.00364, equation 7) of what the base
+    leaves, with a std s of each pixel that the net tells itself, since an edge leaves more than a
+    sky: F and L are what the body makes of low-res image, noisy image and noise level
+    (docs/theory.md, eq. 37). A new net has F = 0, L = 0: the Wiener filter of std 0.1.
+    """
+
+    _sigmas: Tensor
+
+    def __init__(self, config: SubpixelConfig, sigmas: Sequence[float]) -> None:
+        """Build the net of a chain whose noise is σ_t = √(1/alpha_bar_t − 1), (T,), at each t."""
+        super().__init__(config, config.in_channels * (1 + config.factor**2) + 4, num_outputs=2)
+        self.register_buffer("_sigmas", torch.tensor(sigmas), persistent=False)
+
+    def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
+        """Return the predicted x_start, (N, C, f·h, f·w), in the dtype of `x`.
+
+        Args:
+            x: (N, C, f·h, f·w), the noisy image x_t.
+            timesteps: (N,), whole ones of the chain that the net was made for.
+            low_res: (N, C, h, w) in [-1, 1].
+
+        Raises:
+            TypeError: for timesteps that are not whole.
+            ValueError: the sizes of `x` and `low_res` do not fit the factor.
+        """
+        factor = self.config.factor
+        if timesteps.is_floating_point():
+            raise TypeError("a sub-pixel denoiser knows whole timesteps: no rescale_timesteps")
+        if list(x.shape[2:]) != [factor * side for side in low_res.shape[2:]]:
+            raise ValueError(
+                f"x of {tuple(x.shape[2:])} pixels is not {factor} times as large as low_res of "
+                f"{tuple(low_res.shape[2:])}"
+            )
+        low_res = low_res.to(x.dtype)
+        sigma = self._sigmas[timesteps].to(x.dtype).view(-1, 1, 1, 1)
+        base = smooth_base(low_res, factor)
+        left = x * (1.0 + sigma**2).sqrt() - base  # r
+        shown = left / (sigma**2 + _STD**2).sqrt()
+        shown = shown / (1.0 + (sigma / (_MOST_NOISE * _STD)) ** 2).sqrt()
+        planes = _noise_features(sigma).expand(-1, -1, *low_res.shape[2:])
+        details = F.pixel_unshuffle(shown, factor)
+        change, log_std = self._run(torch.cat([low_res, planes, details], dim=1)).chunk(2, dim=1)
+        std = _STD * (_MOST_LOG_STD * torch.tanh(log_std / _MOST_LOG_STD)).exp()
+        both = (sigma**2 + std**2).sqrt()
+        return project(base + (std / both) ** 2 * left + sigma * std / both * change, low_res)
+
+    def condition(
+        self, low_res: Tensor, size: Sequence[int], y: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return what every step of a sampling loop is told, as `SuperResModel.condition` does.
+
+        Args:
+            low_res: (N, C, h, w) in [-1, 1].
+            size: spatial shape of the images to be sampled.
+            y: none, since these nets have no classes.
+
+        Raises:
+            ValueError: `y` is not None.
+        """
+        if y is not None:
+            raise ValueError("a sub-pixel denoiser has no classes: leave y out")
+        return {"low_res": low_res}
+
+
+def _noise_features(sigma: Tensor) -> Tensor:
+    """Cosine and sine of θ and 2θ, tan θ = σ/0.1: (N, 1, 1, 1) to (N, 4, 1, 1), in [-1, 1]."""
+    angle = torch.atan(sigma / _STD)
+    return torch.cat([angle.cos(), angle.sin(), (2 * angle).cos(), (2 * angle).sin()], dim=1)
+
+
+def noise_of(alphas_cumprod: Sequence[float]) -> list[float]:
+    """Return σ_t = √(1/alpha_bar_t − 1), the noise of x_t / √alpha_bar_t; (T,) to (T,).
+
+    In float64, where 1 − alpha_bar_t of the first timesteps still has all its digits.
+    """
+    return [math.sqrt((1.0 - share) / share) for share in alphas_cumprod]
 
 
 def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -25,7 +25,7 @@ from sr_var.flags.scripts import SUBPIXEL
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
 from sr_var.mean_utils import save_mean
 from sr_var.results.folder import LOW_RES_FILE, PICTURES_IN_STRIP, ResultFolder, save_array, strip
-from sr_var.var_utils import save_variance
+from sr_var.results.spread import save_spread, spread_files
 from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name
@@ -190,7 +190,7 @@ def baseline_result_folder(
     files = [LOW_RES_FILE]
     if flags.num_outputs > 1:
         files += [f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy"]
-        files.append(f"high_res_var_{step}.pkl")
+        files += spread_files(step)
     if flags.objective == QUANTILE:
         files += [quantile_file(level, step) for level in flags.levels]
         files.append(errors_file(test.truth, step))
@@ -235,8 +235,7 @@ class BaselineTestLoop(TestLoop):
             if variance is not None:
                 files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
                 save_mean(self._results, name, (files[0], files[1]), mean[i])
-                path = self._results.path(name, f"high_res_var_{self._step}.pkl")
-                save_variance(path, variance[i])
+                save_spread(self._results, name, spread_files(self._step), variance[i])
             if quantiles is not None:
                 self._write_quantiles(name, quantiles[i], batch_kwargs.high_res[i])
 

@@ -94,6 +94,7 @@ class OracleExperiment:
     num_test_crops: int
     mean_steps: int
     var_steps: int
+    seed: int = 0
 
     def data(self) -> Command:
         """Training and test images, exact samples and moments."""
@@ -103,6 +104,7 @@ class OracleExperiment:
             f"--large_size {self.nets.large_size} --small_size {self.nets.small_size} "
             f"--num_train_crops {self.num_crops} --num_draws 4 "
             f"--num_test_crops {self.num_test_crops} --num_samples {NUM_EXACT_SAMPLES}"
+            f"{_seed(self.seed)}"
         )
 
     def train_mean(self) -> Command:
@@ -184,7 +186,7 @@ class OracleExperiment:
     ) -> Command:
         """One training; the flags of its own stand before and after those of all trainings."""
         images = self._images.replace("to_sample", "train")
-        shared = _training(images, self.batch_size, self.nets.lr(task, self.lr))
+        shared = _training(images, self.batch_size, self.nets.lr(task, self.lr), self.seed)
         net, schedule = self.nets.flags(task), _schedule(task, name, steps)
         return _command(f"{task}_train.py {net} {before} {shared} {after} {schedule}")
 
@@ -195,11 +197,16 @@ class OracleExperiment:
         )
 
 
-def _training(images: str, batch_size: int, lr: float) -> str:
+def _training(images: str, batch_size: int, lr: float, seed: int) -> str:
     return (
         f"{images} --batch_size {batch_size} --log_interval 50 --save_interval 300 "
-        f"--keep_last_k 1 --resume_checkpoint auto --lr {lr:g} --lr_warmup_steps 20"
+        f"--keep_last_k 1 --resume_checkpoint auto --lr {lr:g} --lr_warmup_steps 20{_seed(seed)}"
     )
+
+
+def _seed(seed: int) -> str:
+    """The flag; left out where it has its default."""
+    return f" --seed {seed}" if seed else ""
 
 
 def _schedule(task: str, name: str, steps: int) -> str:
@@ -227,7 +234,7 @@ def _command(line: str) -> Command:
 
 @dataclass(frozen=True)
 class Preset:
-    """How large a demo is; steps are of training, `denoiser` has the flags of a U-Net.
+    """How large a demo is; steps are of training, `denoiser` has what its network is called with.
 
     `train_tiles` and `test_tiles` are of each photograph; 0: all.
     """
@@ -250,6 +257,11 @@ class Preset:
     oracle_crops: int
     oracle_mean_steps: int
     oracle_var_steps: int
+    seed: int = 0
+
+    def with_seed(self, seed: int) -> Preset:
+        """The same with another seed of weights, data and noise, and its own folders."""
+        return replace(self, name=f"{self.name}_seed{seed}", seed=seed) if seed else self
 
     @property
     def log_dir(self) -> str:
@@ -268,6 +280,7 @@ class Preset:
             num_test_crops=24,
             mean_steps=self.oracle_mean_steps,
             var_steps=self.oracle_var_steps,
+            seed=self.seed,
         )
 
 
@@ -278,26 +291,26 @@ CPU = Preset(
     lr=2.5e-3,
     mean_steps=1500,
     var_steps=1500,
-    denoiser="--num_channels 32 --channel_mult 0.5,1,2",
-    denoiser_lr=2e-3,
-    denoiser_batch_size=4,
-    diffusion_steps=1300,
+    denoiser="--num_channels 64 --num_res_blocks 4",
+    denoiser_lr=4e-3,
+    denoiser_batch_size=8,
+    diffusion_steps=3500,
     num_samples=20,
-    respacing="8,1,1,1,1",
+    respacing="16",
     sample_batch_size=40,
     train_tiles=0,
     test_tiles=2,
     oracle_crops=2000,
-    oracle_mean_steps=1500,
-    oracle_var_steps=1500,
+    oracle_mean_steps=800,
+    oracle_var_steps=800,
 )
 QUICK = replace(
     CPU,
     name="demo_quick",
     mean_steps=150,
     var_steps=150,
-    denoiser="--num_channels 16 --channel_mult 1,2",
-    diffusion_steps=150,
+    denoiser="--num_channels 32 --num_res_blocks 3",
+    diffusion_steps=400,
     num_samples=8,
     train_tiles=20,
     test_tiles=1,
@@ -313,12 +326,12 @@ GPU = replace(
     lr=1e-3,
     mean_steps=6000,
     var_steps=6000,
-    denoiser="--num_channels 64 --channel_mult 1,1,2",
-    denoiser_lr=1e-3,
+    denoiser="--num_channels 96 --num_res_blocks 6",
+    denoiser_lr=3e-3,
     denoiser_batch_size=32,
-    diffusion_steps=6000,
+    diffusion_steps=8000,
     num_samples=50,
-    respacing="30,5,3,2,2",
+    respacing="24",
     sample_batch_size=400,
     test_tiles=5,
     oracle_crops=8000,
@@ -332,18 +345,17 @@ def commands(preset: Preset) -> list[Command]:
     name, nets, mean_net = preset.name, preset.nets, _mean(preset.name, preset.mean_steps)
     tiles, info = f"data/{name}_tiles", f"data/{name}_info"
     denoiser = (
-        f"--large_size {nets.large_size} --small_size {nets.small_size} {preset.denoiser} "
-        "--num_res_blocks 1 --attention_resolutions= --resblock_updown True "
-        "--noise_schedule cosine --predict_xstart True --predict_residual True"
+        f"--large_size {nets.large_size} --small_size {nets.small_size} --network subpixel "
+        f"{preset.denoiser} --noise_schedule shifted_cosine --predict_xstart True"
     )
     images = (
         f"--data_dir {tiles} --data_info_dict_path {info}/train_data_info.pkl --random_flip True"
     )
     train_mean, train_var = (
-        _training(images, preset.batch_size, nets.lr(task, preset.lr))
+        _training(images, preset.batch_size, nets.lr(task, preset.lr), preset.seed)
         for task in ("sr_mean", "sr_var")
     )
-    train_denoiser = _training(images, preset.denoiser_batch_size, preset.denoiser_lr)
+    train_denoiser = _training(images, preset.denoiser_batch_size, preset.denoiser_lr, preset.seed)
     test = f"--data_dir {tiles} --data_info_dict_path {info}/to_sample_data_info.pkl"
     lines = [
         f"data/demo/make_tiles.py --output_dir {tiles} --splits train,test --tile_size "
@@ -354,13 +366,15 @@ def commands(preset: Preset) -> list[Command]:
         + _schedule("sr_mean", name, preset.mean_steps),
         f"sr_var_train.py {nets.flags('sr_var')} {_ITAKURA_SAITO} {train_var} {mean_net} "
         + _schedule("sr_var", name, preset.var_steps),
-        f"ddpm_sr_train.py {denoiser} {train_denoiser} --ema_rate 0.99 "
-        + _schedule("ddpm_sr", name, preset.diffusion_steps),
-        f"ddpm_sr_sample.py {denoiser} --timestep_respacing {preset.respacing} "
+        f"ddpm_sr_train.py {denoiser} {train_denoiser} --optimizer muon --lr_schedule cosine "
+        "--ema_rate 0.99 " + _schedule("ddpm_sr", name, preset.diffusion_steps),
+        f"ddpm_sr_sample.py {denoiser} --sampler dpmpp_2m_sde "
+        f"--timestep_respacing {preset.respacing} "
         f"--data_dir {tiles} --to_sample_images_dict_path {info}/to_sample_data_info.pkl "
         f"--model_path checkpoints/ddpm_sr/{name}/ema_0.99_{preset.diffusion_steps:06d}.pt "
         f"--log_dir logs/ddpm_sr/{name}_sample --output_dir outputs/ddpm_sr/{name} "
-        f"--num_samples_per_image {preset.num_samples} --batch_size {preset.sample_batch_size}",
+        f"--num_samples_per_image {preset.num_samples} --batch_size {preset.sample_batch_size}"
+        f"{_seed(preset.seed)}",
         f"sr_mean_test.py {test} --log_dir logs/sr_mean/{name} --output_dir outputs/sr_var/{name} "
         f"--model_path {_model('sr_mean', name, preset.mean_steps)} --batch_size 16",
         f"sr_var_test.py {test} --log_dir logs/sr_var/{name} --output_dir outputs/sr_var/{name} "

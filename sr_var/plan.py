@@ -19,13 +19,20 @@ import torch
 
 from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.scripts import UNET, PlanFlags, SRDiffusionModelFlags
-from sr_var.script_util import create_mean_model, create_sr_model, create_var_model
+from sr_var.script_util import (
+    create_mean_model,
+    create_sr_model,
+    create_var_model,
+    denoiser_flags,
+)
 from utils.flags.groups import Precision
 from utils.loops.networks import cast_to, usable_precision
 from utils.machine.cost import find_batch_size
 from utils.script_util import AUTO
 
 if TYPE_CHECKING:
+    from ddpm.flags import DiffusionFlags
+    from models.subpixel import SubpixelDenoiser
     from models.unet import SuperResModel
 
 _GB, _BYTES_OF_FLOAT = 1e9, 4
@@ -48,7 +55,7 @@ class Rates:
 
 def measure(
     network: SRDiffusionModelFlags,
-    learn_sigma: bool,
+    process: DiffusionFlags,
     flags: PlanFlags,
     device: torch.device,
     say: Callable[[str], None],
@@ -56,27 +63,30 @@ def measure(
     """Times the three networks on random images, in the precisions that they would have here."""
     used = usable_precision(network.precision, say)
     trained = usable_precision(network.precision, say, is_trained=True)
-    model = create_sr_model(**{**vars(network), "learn_sigma": learn_sigma}).to(device).eval()
+    model = create_sr_model(**denoiser_flags(network, process)).to(device).eval()
     cast_to(model, used)
     if flags.batch_size == AUTO:
-        found = find_batch_size(lambda size: _evaluation(model, size)(), device, say)
+        found = find_batch_size(lambda size: _evaluation(model, network.sizes, size)(), device, say)
         flags = replace(flags, batch_size=found)
     say(f"timing the upsampler, {flags.batch_size} images a pass")
-    evaluation = _median(_evaluation(model, flags.batch_size), flags, device)
+    evaluation = _median(_evaluation(model, network.sizes, flags.batch_size), flags, device)
     say("timing the mean and the variance net")
     return Rates(evaluation, *_time_nets(network, flags, device, used, trained))
 
 
-def _evaluation(model: SuperResModel, size: int) -> Callable[[], object]:
-    """A pass over `size` random images, conditioned once, on the device of the model."""
-    side, device = model.config.image_size, next(model.parameters()).device
+def _evaluation(
+    model: SuperResModel | SubpixelDenoiser, sizes: tuple[int, int], size: int
+) -> Callable[[], object]:
+    """A pass over `size` random images of (large, small), conditioned once, where the model is."""
+    (side, small), device = sizes, next(model.parameters()).device
     x = torch.randn(size, 3, side, side, device=device)
-    t = torch.full((size,), 500, device=device)
+    t = torch.zeros((size,), dtype=torch.int64, device=device)
     has_classes = model.config.num_classes is not None
     y = torch.zeros(size, dtype=torch.int64, device=device) if has_classes else None
     with torch.inference_mode():
-        # at the size of x already, as a sampling loop has it
-        condition = model.condition(torch.randn_like(x), (side, side), y)
+        # once, as a sampling loop has it
+        low_res = torch.randn(size, 3, small, small, device=device)
+        condition = model.condition(low_res, (side, side), y)
 
     @torch.inference_mode()
     def evaluate() -> object:

@@ -47,6 +47,7 @@ from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
+    from models.subpixel import SubpixelDenoiser
     from models.unet import SuperResModel
 
 
@@ -88,7 +89,7 @@ class SRSampler(Sampler[Row]):
     def __init__(
         self,
         *,
-        model: SuperResModel,
+        model: SuperResModel | SubpixelDenoiser,
         diffusion: GaussianDiffusion,
         entries: Sequence[Entry],
         sizes: tuple[int, int],

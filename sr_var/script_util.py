@@ -25,7 +25,7 @@ from models.config import (
     parse_attention_resolutions,
     parse_channel_mult,
 )
-from models.subpixel import SubpixelModel, SubpixelVarianceModel
+from models.subpixel import SubpixelDenoiser, SubpixelModel, SubpixelVarianceModel, noise_of
 from models.unet import SuperResModel, UNetModel, VarianceModel
 from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
 from sr_var.flags.scripts import (
@@ -59,7 +59,8 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], None]
 _OF_UNETS = sorted(
-    {"conv_resample", *defaults(UNetFlags)} - {"num_res_blocks", *defaults(PrecisionFlags)}
+    {"conv_resample", "class_cond", "use_scale_shift_norm", *defaults(UNetFlags)}
+    - {"num_res_blocks", *defaults(PrecisionFlags)}
 )
 
 
@@ -115,26 +116,60 @@ def create_baseline_model(**flags: Any) -> UNetModel | SubpixelModel:
     return UNetModel(_config(parsed, default_regression_channel_mult, **own))
 
 
-def sr_create_model_and_diffusion(**flags: Any) -> tuple[SuperResModel, GaussianDiffusion]:
+def sr_create_model_and_diffusion(
+    **flags: Any,
+) -> tuple[SuperResModel | SubpixelDenoiser, GaussianDiffusion]:
     """The denoiser and the process of the flags."""
     names = [field.name for field in dataclasses.fields(DiffusionFlags) if field.name in flags]
     process = DiffusionFlags(**{name: flags.pop(name) for name in names})
-    return create_sr_model(learn_sigma=process.learn_sigma, **flags), create_diffusion(process)
+    keywords = denoiser_flags(SRDiffusionModelFlags(**flags), process)
+    return create_sr_model(**keywords), create_diffusion(process)
 
 
 def denoiser_flags(flags: SRDiffusionModelFlags, process: DiffusionFlags) -> FlagValues:
-    """The keywords of `create_sr_model`; a residual of a network of noise is a ValueError."""
+    """The keywords of `create_sr_model`.
+
+    Raises:
+        ValueError: what the network predicts does not fit the process.
+    """
     if flags.predict_residual and not process.predict_xstart:
         raise ValueError(
             "--predict_residual True adds the low-res image to a predicted image; give "
             "--predict_xstart True with it"
         )
-    return {**vars(flags), "learn_sigma": process.learn_sigma}
+    keywords = {**vars(flags), "learn_sigma": process.learn_sigma}
+    if flags.network == SUBPIXEL:
+        keywords["sigmas"] = _noise_of_chain(process)
+    return keywords
 
 
-def create_sr_model(*, learn_sigma: bool, **flags: Any) -> SuperResModel:
-    """The denoiser of `SRDiffusionModelFlags`; twice the channels with `learn_sigma`."""
+def _noise_of_chain(process: DiffusionFlags) -> list[float]:
+    """The noise at each timestep that a sub-pixel denoiser of the process is told."""
+    for name, needed in (
+        ("predict_xstart", True),
+        ("learn_sigma", False),
+        ("rescale_timesteps", False),
+    ):
+        if getattr(process, name) is not needed:
+            raise ValueError(
+                f"--{name} {not needed} does not fit --network {SUBPIXEL}, which predicts the "
+                f"image at whole timesteps: give --{name} {needed}"
+            )
+    chain = create_diffusion(dataclasses.replace(process, timestep_respacing=""))
+    return noise_of(chain.coefficients.alphas_cumprod.tolist())
+
+
+def create_sr_model(
+    *, learn_sigma: bool, sigmas: Sequence[float] = (), **flags: Any
+) -> SuperResModel | SubpixelDenoiser:
+    """The denoiser of `SRDiffusionModelFlags`; twice the channels with `learn_sigma`.
+
+    A sub-pixel one needs the noise of each timestep, `sigmas` (`denoiser_flags` has both).
+    """
     parsed = SRDiffusionModelFlags(**flags)
+    if parsed.network == SUBPIXEL:
+        config = _subpixel_config(parsed, model_channels=parsed.num_channels)
+        return SubpixelDenoiser(config, sigmas)
     own = {
         "model_channels": parsed.num_channels,
         "out_channels": 6 if learn_sigma else 3,
@@ -176,10 +211,10 @@ def _factor(flags: Sizes) -> int:
     return large // small
 
 
-def _subpixel_config(flags: MeanModelFlags, **more: Any) -> SubpixelConfig:
+def _subpixel_config(flags: MeanModelFlags | SRDiffusionModelFlags, **more: Any) -> SubpixelConfig:
     """The sizes of a sub-pixel net; flags that only a U-Net has must keep their defaults."""
     known = defaults(type(flags))
-    for name in _OF_UNETS:
+    for name in known.keys() & set(_OF_UNETS):
         if getattr(flags, name) != known[name]:
             raise ValueError(
                 f"--{name} {getattr(flags, name)} means nothing to --network {SUBPIXEL}: leave it "

@@ -152,7 +152,7 @@ def flags_of_checkpoint(
     Those in the manifest; of an earlier version's or another tool's checkpoint those in the file
     of model flags at `path`. `path_flag` named that file or its folder; where it is empty, nobody
     did, and the file may be that of another run. With `must_exist` a missing file is an error also
-    where the manifest has the flags.
+    where the manifest has the flags; with an empty `path` they are those of the manifest alone.
 
     Raises:
         CheckpointError: as `load_model_args`, or if manifest and file tell of two networks.
@@ -161,6 +161,8 @@ def flags_of_checkpoint(
     if not made:
         return load_model_args(path, flags_class, log)
     flags = _checked(made, flags_class, f"the manifest of {start.path}", log)
+    if not path:
+        return flags
     try:
         stored = load_model_args(path, flags_class, log)
     except CheckpointError:

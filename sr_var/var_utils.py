@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,15 +18,13 @@ from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
+from sr_var.results.spread import save_spread, spread_files
 from sr_var.stored_flags import refuse_other_setting
 from utils.files.atomic import JsonObject
-from utils.images.pixels import require_finite, to_hwc
 from utils.loops.data import batch_slice
-from utils.metrics import HALF_RANGE_255
 from utils.process.errors import CheckpointError
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
-from utils.untrusted.pickles import dump_pickle
 
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
@@ -135,12 +132,6 @@ class SRVarTrainLoop(TrainLoop):
             self.logger.image("low_res | std | abs_error", picture, self.step)
 
 
-def save_variance(path: str, variance: torch.Tensor) -> None:
-    """Write (3, H, H) in units of [-1, 1] squared as float32 squared grey levels, HWC."""
-    require_finite(variance, path)
-    dump_pickle(to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32), path)
-
-
 def var_result_folder(
     output_dir: str,
     step: int,
@@ -148,14 +139,13 @@ def var_result_folder(
     *mean_model_paths: str,
     apply_orientation: bool = False,
 ) -> ResultFolder:
-    """The variance net's file."""
-    files = (f"high_res_var_{step}.pkl",)
+    """The variance net's files; the variance comes last and makes an image done."""
     paths = [model_path, *mean_model_paths]
-    return ResultFolder(output_dir, "var", step, files, paths, apply_orientation)
+    return ResultFolder(output_dir, "var", step, spread_files(step), paths, apply_orientation)
 
 
 class SRVarTestLoop(TestLoop):
-    """Writes the variance of every image: float32 squared grey levels, HWC, not clipped."""
+    """Writes the variance of every image, and its std; see `sr_var.results.spread.save_spread`."""
 
     def __init__(self, *, mean_model: torch.nn.Module, results: ResultFolder, **rest: Any) -> None:
         super().__init__(**rest)
@@ -170,4 +160,5 @@ class SRVarTestLoop(TestLoop):
     def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, batch[i], output.shape[2:])
-            save_variance(self._results.path(name, self._results.file_names[0]), output[i])
+            png_file, npy_file, pkl_file = self._results.file_names
+            save_spread(self._results, name, (png_file, npy_file, pkl_file), output[i])

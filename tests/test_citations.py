@@ -12,6 +12,8 @@ from tests.tiny import ROOT
 
 # arXiv number → its authors' family names, the first ones
 AUTHORS = {
+    "2206.00364": ("Karras",),
+    "2301.11093": ("Hoogeboom",),
     "1509.09308": ("Lavin", "Gray"),
     "1606.08415": ("Hendrycks", "Gimpel"),
     "1706.08500": ("Heusel",),

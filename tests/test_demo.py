@@ -75,6 +75,28 @@ def test_a_command_reads_what_an_earlier_one_wrote(preset: Preset) -> None:
 
 
 @PRESETS
+def test_another_seed_has_its_own_folders_and_the_same_sizes(preset: Preset) -> None:
+    other = preset.with_seed(3)
+    assert preset.with_seed(0) == preset
+    for make in (commands, oracle_commands):
+        first, second = _parse(make(preset)), _parse(make(other))
+        for script, args in first.items():
+            theirs = second[script]
+            for name, value in args.items():
+                if (
+                    name.endswith(("_dir", "_path"))
+                    and f"/{preset.name}" in str(value)
+                    and str(value) != "data/demo"
+                ):
+                    own = f"/{other.name}".join(str(value).rsplit(f"/{preset.name}", 1))
+                    assert str(theirs[name]) == own
+                elif name not in ("given_flags", "seed"):
+                    assert theirs[name] == value, (script, name)
+            if "sr_" in script and ("train" in script or "sample" in script):
+                assert (args["seed"], theirs["seed"]) == (0, 3)
+
+
+@PRESETS
 def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> None:
     from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""Writes which images of a folder have which label and which are for testing.
+"""Writes which images of a folder have which label and which are for testing (`split`).
 
 Reading the dicts is the business of `base_dataset`.
 """
@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import numpy as np
-
 from ddpm.info_dict import ClassInfo, load_info_dict, make_info
+from sr_var.data.split import NO_CLASS, classes, split
 from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import write_through
 from utils.files.storage import make_folder
-from utils.flags.groups import AUTO, ERROR, FOLDER
+from utils.flags.groups import ENLARGE, ERROR
 from utils.images.cache import file_stamps
 from utils.images.dataset import say_sizes, without_small
 from utils.images.files import BadImageError, ImageFacts, read_image, resolve_image_path
-from utils.images.folder import class_of, other_reading, scan
+from utils.images.folder import scan
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working
-from utils.seeds import stable_seed
-from utils.untrusted.pickles import dump_pickle
+from utils.untrusted.pickles import dump_pickle, load_pickle
 
 Info = dict[str, ClassInfo]
 ALL_FILE, TRAIN_FILE, TEST_FILE = (
@@ -45,14 +44,8 @@ def write_split(
     Files of another split, a DataError without `overwrite`, go before the first one is written, so
     that a kill leaves no two splits beside each other.
     """
-    there = [file for file in parts if os.path.lexists(os.path.join(folder, file))]
-    changes = _changes(folder, there, parts)
-    if changes and not overwrite:
-        raise DataError(
-            f"--output_dir {folder} holds another split: {changes}; give another --output_dir, or "
-            "--overwrite True to replace it (nets that were trained on it have seen its training "
-            "images)"
-        )
+    changes = require_replaceable(folder, parts, overwrite=overwrite)
+    there = _there(folder, parts)
     if changes:
         log(f"replacing another split: {changes}")
         for file in there:
@@ -64,7 +57,34 @@ def write_split(
             log(f"{path}: the same list is there already")
             continue
         dump_pickle(info, path)
-        log(f"wrote {path}")
+        num_images = sum(len(entry["file_names"]) for entry in info.values())
+        log(f"wrote {path}: {num_images} images")
+
+
+def require_replaceable(folder: str, parts: Mapping[str, Info], *, overwrite: bool) -> str:
+    """Refuse, without `overwrite`, to replace another split; return what would change, or ""."""
+    changes = _changes(folder, _there(folder, parts), parts)
+    if changes and not overwrite:
+        raise DataError(
+            f"--output_dir {folder} holds another split: {changes}; give another --output_dir, or "
+            "--overwrite True to replace it (nets that were trained on it have seen its training "
+            "images)"
+        )
+    return changes
+
+
+def _there(folder: str, files: Iterable[str]) -> list[str]:
+    return [file for file in files if os.path.lexists(os.path.join(folder, file))]
+
+
+def _stored(path: str) -> Info:
+    """A list that is there; also one without any image, as a folder for testing only has."""
+    try:
+        return load_info_dict(path)
+    except DataError:
+        if load_pickle(path) == {}:
+            return {}
+        raise
 
 
 def _changes(folder: str, there: list[str], parts: Mapping[str, Info]) -> str:
@@ -72,7 +92,7 @@ def _changes(folder: str, there: list[str], parts: Mapping[str, Info]) -> str:
     stored = {}
     for file in there:
         try:
-            stored[file] = load_info_dict(os.path.join(folder, file))
+            stored[file] = _stored(os.path.join(folder, file))
         except (DataError, OSError):
             return f"{file} cannot be read"
     if all(dict(info) == parts[file] for file, info in stored.items()):
@@ -103,36 +123,6 @@ def _sides(dicts: Mapping[str, Info]) -> tuple[dict[str, int], set[str], set[str
 
 
 _CHECKED_FILE = ".checked.txt"
-
-
-def split(class_by_name: Mapping[str, str], flags: DataInfoFlags) -> tuple[list[str], list[str]]:
-    """(training names, test names).
-
-    Test images are those below `test_folder`, or `num_test_per_class` of each class, drawn from
-    (seed, class) so that more images in one class do not change the choice in another. Nothing
-    left to train or to test on is a DataError.
-    """
-    if flags.test_folder:
-        prefix = flags.test_folder.strip("/") + "/"
-        test = {name for name in class_by_name if name.startswith(prefix)}
-    else:
-        by_class: dict[str, list[str]] = {}
-        for name, key in class_by_name.items():
-            by_class.setdefault(key, []).append(name)
-        test = {
-            members[i]
-            for key, members in by_class.items()
-            for i in np.random.default_rng(stable_seed(flags.seed, key)).permutation(len(members))[
-                : flags.num_test_per_class
-            ]
-        }
-    train = [name for name in class_by_name if name not in test]
-    if not train or not test:
-        raise DataError(
-            f"{len(train)} images would be left for training and {len(test)} for testing; "
-            "see --num_test_per_class and --test_folder"
-        )
-    return train, sorted(test)
 
 
 def look_at_all(
@@ -233,45 +223,77 @@ def _usable(
         raise DataError(f"--data_dir {flags.data_dir}: all {len(names)} images are damaged")
     log(f"{len(facts)} images open, {len(names) - len(facts)} were left out")
     say_sizes(facts.values(), flags.large_size, len(facts), log)
+    sides = sorted(one.short_side for one in facts.values())
+    num_small = sum(side < flags.large_size for side in sides)
+    log(
+        f"short sides from {sides[0]} to {sides[-1]} pixels, median "
+        f"{statistics.median_low(sides)}; {num_small} of {len(sides)} images are smaller than "
+        f"--large_size {flags.large_size}"
+    )
     small = without_small(facts, flags.large_size, flags, log)
     return [name for name in facts if name not in small]
 
 
-def _classes(
-    names: Sequence[str], flags: DataInfoFlags, log: Callable[[str], None]
-) -> dict[str, str]:
-    """Image → class; says what another reading of the names would give."""
-    is_split, source = bool(flags.test_folder), flags.label_from
-    found = {name: class_of(name, source, has_split_folder=is_split) for name in names}
-    if source == AUTO:
-        below = [name.partition("/")[2] or name if is_split else name for name in names]
-        for line in other_reading(below, list(found.values()), FOLDER):
-            log(line)
-    return found
-
-
 def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> None:
-    """Scan, check, split, write the three pickles.
+    """Scan, split, check, write the three pickles.
+
+    What names and flags make impossible is an error before an image is decoded.
 
     Raises:
         StopRequested: if a signal came during the check.
         DataError: for damaged images, or if another split is there.
     """
     names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
+    class_by_name = classes(names, flags, log)
+    parts = _parts(class_by_name, flags)
+    is_known = flags.on_bad_image == ERROR and flags.small_images in (ENLARGE, ERROR)
+    if is_known or not flags.check_images:
+        require_replaceable(flags.output_dir, parts, overwrite=flags.overwrite)
     if not flags.dry_run:
         make_folder(flags.output_dir, "--output_dir")
     if flags.check_images:
-        names = _usable(names, look_at_all(names, flags, log), flags, log)
-    class_by_name = _classes(names, flags, log)
-    train, test = split(class_by_name, flags)
-    counts = Counter(class_by_name.values())
-    log(f"{len(counts)} classes: {len(train)} training and {len(test)} test images")
-    log("largest classes: " + ", ".join(f"{key} {n}" for key, n in counts.most_common(3)))
+        usable = _usable(names, look_at_all(names, flags, log), flags, log)
+        left_out = set(names).difference(usable)
+        class_by_name = {name: class_by_name[name] for name in usable}
+        parts = _parts(class_by_name, flags, left_out)
+    _say_parts(parts, class_by_name, flags, log)
     if flags.dry_run:
         return
-    members = {ALL_FILE: names, TRAIN_FILE: train, TEST_FILE: test}
-    parts = {file: make_info(part, class_by_name) for file, part in members.items()}
     write_split(flags.output_dir, parts, overwrite=flags.overwrite, log=log)
     # a finished job is done anew when asked for again: the images may have changed
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(flags.output_dir, _CHECKED_FILE))
+
+
+def _parts(
+    class_by_name: Mapping[str, str], flags: DataInfoFlags, left_out: Collection[str] = ()
+) -> dict[str, Info]:
+    """The three dicts by file name."""
+    train, test = split(class_by_name, flags, left_out)
+    members = {ALL_FILE: list(class_by_name), TRAIN_FILE: train, TEST_FILE: test}
+    return {file: make_info(part, class_by_name) for file, part in members.items()}
+
+
+def _say_parts(
+    parts: Mapping[str, Info],
+    class_by_name: Mapping[str, str],
+    flags: DataInfoFlags,
+    log: Callable[[str], None],
+) -> None:
+    counts = Counter(class_by_name.values())
+    num_train, num_test = (
+        sum(len(entry["file_names"]) for entry in parts[file].values())
+        for file in (TRAIN_FILE, TEST_FILE)
+    )
+    has_classes = set(counts) != {NO_CLASS}
+    head = f"{len(counts)} classes" if has_classes else "no classes"
+    log(f"{head}: {num_train} training and {num_test} test images")
+    if has_classes:
+        log("largest classes: " + ", ".join(f"{key} {n}" for key, n in counts.most_common(3)))
+    elif not (flags.test_share or flags.test_folder or flags.test_list):
+        log(
+            f"notice: --num_test_per_class {flags.num_test_per_class} takes images of each class, "
+            "of which there is none here; --test_share 0.2 tests on a fifth"
+        )
+    if not num_train:
+        log("notice: nothing is left to train on (--test_share 1); the list for it is empty")

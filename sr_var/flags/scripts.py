@@ -20,6 +20,7 @@ from utils.flags.groups import (
     ENLARGE,
     FOLDER,
     NAME,
+    NONE,
     Batch,
     Compute,
     CropFlags,
@@ -42,6 +43,8 @@ TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
 # what a mean, a variance or a baseline net may be: models.unet, models.subpixel
 UNET, SUBPIXEL = "unet", "subpixel"
 MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
+# what is on one side of a split as a whole
+BY_FILE, BY_FOLDER, BY_LIST = "file", "folder", "list"
 NET_LOG = "folder of logs.txt, TensorBoard events, args.json and the model flags"
 
 
@@ -97,11 +100,24 @@ class VarModelFlags(MeanModelFlags):
 
 @dataclass(frozen=True)
 class SRDiffusionModelFlags(Sizes, DenoiserFlags):
-    """The denoising network of the diffusion model, OpenAI's upsampler."""
+    """The denoising network of the diffusion model: OpenAI's upsampler, or a smaller one."""
 
-    predict_residual: bool = flag(
-        False, "add the upsampled low-res image to the output (for predict_xstart)"
+    network: str = flag(
+        UNET,
+        "unet; subpixel: residual blocks at the low-res side (num_channels, num_res_blocks), with "
+        "predict_xstart True",
+        (UNET, SUBPIXEL),
     )
+    predict_residual: bool = flag(
+        False,
+        "add the upsampled low-res image to the output (for predict_xstart; a subpixel net always "
+        "does)",
+    )
+
+    @property
+    def network_class(self) -> str:
+        """Of what is built, as checkpoints name it."""
+        return "SubpixelDenoiser" if self.network == SUBPIXEL else "SuperResModel"
 
 
 @dataclass(frozen=True)
@@ -216,11 +232,18 @@ class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
     """What to compare."""
 
     large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")
+    small_size: int = flag(
+        0,
+        "side of the low-res images, pixels; 0: that of the samples' low_res.png, a quarter of "
+        "--large_size without one",
+    )
 
     ddpm_sr_output_dir: str = flag(
         "outputs/ddpm_sr/64_256_step_250", "folder of the samples (of ddpm_sr_sample.py)"
     )
-    num_samples: int = flag(100, "samples per image to use")
+    num_samples: int = flag(
+        100, "samples per image to use; 0: judge the nets against the real images alone"
+    )
     sr_model_output_dir: str = flag(
         "",
         "folder of the nets' results; empty: outputs/sr_var/128_512 for --large_size 512, else "
@@ -238,7 +261,12 @@ class VerificationFlags(ListedImages, OrientationFlags, Threads, ScriptFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, large_size=1, num_samples=2, num_panels=-1)
+        require_at_least(self, large_size=1, small_size=0, num_panels=-1)
+        require_at_least(self, 0, num_samples=2)
+        if self.small_size and self.large_size % self.small_size:
+            raise ValueError(
+                f"--small_size {self.small_size} must divide --large_size {self.large_size}"
+            )
         if not 0 <= self.margin < 1:
             raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
 
@@ -257,7 +285,19 @@ class DataInfoFlags(ImageFolder, ReadingFlags, Threads, ScriptFlags):
     output_dir: str = flag("data/sr_imagenet", "folder of the three info dicts")
     overwrite: bool = flag(False, "replace the info dicts of another split")
     log_dir: str = "logs/sr_data_info"
-    num_test_per_class: int = flag(2, "test images per class")
+    num_test_per_class: int = flag(2, "test images per class, without --test_share")
+    test_share: float = flag(
+        0.0,
+        "share of the images to test on, drawn by name: 0.2 is a fifth; 1: all of them, as of a "
+        "folder that is for testing only; 0: --num_test_per_class",
+    )
+    split_by: str = flag(
+        BY_FILE,
+        "what --test_share draws: file by file, or whole folders (images of one scene or patient "
+        "stay together); list: test on the images that --test_list names",
+        (BY_FILE, BY_FOLDER, BY_LIST),
+    )
+    test_list: str = flag("", "text file with the name of a test image a line (--split_by list)")
     test_folder: str = flag("", "take all images under this folder of data_dir as test images")
     check_images: bool = flag(True, "decode every image")
     large_size: int = flag(
@@ -265,20 +305,37 @@ class DataInfoFlags(ImageFolder, ReadingFlags, Threads, ScriptFlags):
     )
     label_from: str = flag(
         AUTO,
-        "class of an image: its folder, or its file name up to the first underscore; auto: the "
-        "folder, the name in a flat folder",
-        (AUTO, NAME, FOLDER),
+        "class of an image: its folder, or its file name up to the first underscore; none: there "
+        "are no classes; auto: the folder; in a flat folder the name, or none if a name shows none",
+        (AUTO, NAME, FOLDER, NONE),
     )
     dry_run: bool = flag(False, "count and check, write nothing")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, num_test_per_class=0, large_size=1)
+        self._check_split()
         if self.small_images != ENLARGE and not self.check_images:
             raise ValueError(
                 f"--small_images {self.small_images} needs images to be opened; leave "
                 "--check_images False out"
             )
+
+    def _check_split(self) -> None:
+        if not 0 <= self.test_share <= 1:
+            raise ValueError(f"--test_share {self.test_share} must be from 0 to 1, as 0.2")
+        if self.split_by == BY_FOLDER and not self.test_share:
+            raise ValueError(f"--split_by {BY_FOLDER} needs a --test_share, as 0.2")
+        if (self.split_by == BY_LIST) != bool(self.test_list):
+            raise ValueError(
+                f"--split_by {self.split_by} with --test_list {self.test_list!r}: --split_by "
+                f"{BY_LIST} and --test_list FILE belong together"
+            )
+        ways = {"test_folder": self.test_folder, "test_list": self.test_list}
+        given = [f"--{name} {value}" for name, value in ways.items() if value]
+        given += [f"--test_share {self.test_share}"] if self.test_share else []
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} say both what to test on; give one of them")
 
 
 @dataclass(frozen=True)
@@ -374,3 +431,7 @@ class BudgetFlags(VerificationFlags, ScheduleFlags):
     )
     timestep_respacing: str = "logsnr25"
     sampler: str = flag("dpmpp_2m", "how to integrate (docs/samplers.md)", SAMPLER_NAMES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, num_samples=2)

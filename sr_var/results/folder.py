@@ -280,7 +280,7 @@ def seconds_path(output_dir: str, kind: str, step: int) -> str:
     return os.path.join(output_dir, f".seconds_{kind}_{step}.json")
 
 
-def to_grey_bytes(image_255: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+def to_grey_bytes(image_255: Array) -> npt.NDArray[np.uint8]:
     """Grey levels in float to the nearest uint8 level, clipped."""
     return np.clip(np.rint(image_255), 0, WHITE).astype(np.uint8)
 

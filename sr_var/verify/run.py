@@ -119,7 +119,7 @@ class _Pictures:
 def _notices(rows: Sequence[ImageResult]) -> list[str]:
     """Which metrics are missing, and why."""
     lines = []
-    num_whole = sum(math.isfinite(row.metrics["ceiling.reliability"]) for row in rows)
+    num_whole = sum(math.isfinite(row.metrics.get("ceiling.reliability", 0.0)) for row in rows)
     if num_whole < len(rows):
         lines.append(
             f"notice: no ceiling: of {len(rows) - num_whole} images the moments file keeps no "
@@ -141,13 +141,13 @@ def verify_image(
     num_scatter: int = 0,
     num_threads: int = 1,
 ) -> ImageResult:
-    """Compute the metrics of one image; write the samples' mean and variance beside them.
+    """Compute the metrics of one image; write the samples', if any, mean and variance beside them.
 
     With `keeps_data` the result has the arrays for pictures; both stds of `num_scatter` pixels are
     kept; `num_threads` samples are decoded at a time.
     """
     data = load_image_data(entry, flags, num_threads=num_threads)
-    if not flags.dry_run:
+    if data.samples is not None and not flags.dry_run:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
         rounded = to_grey_bytes(data.samples.mean)
         write_png(os.path.join(folder, "high_res_mean.png"), rounded)

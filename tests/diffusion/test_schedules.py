@@ -36,6 +36,17 @@ def test_cosine_schedule_leaves_a_squared_cosine_of_the_signal(num_steps: int) -
     assert np.prod(1 - betas[:i]) == pytest.approx(signal, rel=1e-9)
 
 
+@pytest.mark.parametrize("num_steps", [2, 50, 1000])
+def test_shifted_cosine_has_a_fifth_of_the_noise(num_steps: int) -> None:
+    plain, shifted = (
+        np.cumprod(1 - get_named_beta_schedule(name, num_steps))
+        for name in ("cosine", "shifted_cosine")
+    )
+    noise = [np.sqrt((1 - share) / share)[:-1] for share in (plain, shifted)]
+    np.testing.assert_allclose(noise[1], noise[0] / 5, rtol=1e-9)
+    assert shifted[-1] <= shifted[0] * 0.0011  # next to nothing is left at the end
+
+
 @pytest.mark.parametrize("num_steps", [0, -5])
 def test_schedule_without_steps_is_refused(num_steps: int) -> None:
     with pytest.raises(ValueError, match=f"got {num_steps}"):
@@ -43,5 +54,5 @@ def test_schedule_without_steps_is_refused(num_steps: int) -> None:
 
 
 def test_unknown_schedule_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'cosin'.*'linear' or 'cosine'"):
+    with pytest.raises(ValueError, match=r"'cosin'.*'linear', 'cosine' or 'shifted_cosine'"):
         get_named_beta_schedule("cosin", 100)

@@ -8,7 +8,13 @@ import torch.nn.functional as F
 
 from models.config import SubpixelConfig
 from models.layers import project, smooth_base
-from models.subpixel import SubpixelBase, SubpixelModel, SubpixelVarianceModel
+from models.subpixel import (
+    SubpixelBase,
+    SubpixelDenoiser,
+    SubpixelModel,
+    SubpixelVarianceModel,
+    noise_of,
+)
 
 
 def _image(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -121,6 +127,83 @@ def test_every_parameter_has_a_gradient() -> None:
     for net in (mean_net, variance_net):
         for name, parameter in net.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+SIGMAS = (1e-3, 0.05, 0.1, 2.0, 1e4)
+
+
+def _denoiser(factor: int = 4, sigmas: tuple[float, ...] = SIGMAS) -> SubpixelDenoiser:
+    config = SubpixelConfig(factor=factor, model_channels=8, num_res_blocks=1)
+    return SubpixelDenoiser(config, sigmas)
+
+
+def test_noise_is_that_of_the_chain_down_to_its_first_step() -> None:
+    (found,) = noise_of([1 / (1 + 1e-12)])
+    assert found == pytest.approx(1e-6, rel=1e-3)
+    assert noise_of([0.5, 1e-8]) == pytest.approx([1.0, 1e4])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_new_denoiser_is_the_wiener_filter_around_the_smooth_base(factor: int) -> None:
+    """docs/theory.md, eq. 37, with the std of 0.1 that a new net tells itself."""
+    net = _denoiser(factor)
+    low_res, sigma = _image(5, 3, 4, 6), torch.tensor(SIGMAS).view(-1, 1, 1, 1)
+    base = smooth_base(low_res, factor)
+    details = 0.1 * torch.randn(base.shape, generator=torch.Generator().manual_seed(0))
+    clean = project(base + details, low_res)
+    noise = torch.randn(base.shape, generator=torch.Generator().manual_seed(1))
+    share = 1 / (1 + sigma**2)
+    x_t = share.sqrt() * clean + (1 - share).sqrt() * noise
+    left = clean + sigma * noise - base
+    expected = project(base + 0.01 / (0.01 + sigma**2) * left, low_res)
+    found = net(x_t, torch.arange(5), low_res)
+    # float32 leaves 1 − share of the smallest noise two digits
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
+    torch.testing.assert_close(F.avg_pool2d(found, factor), low_res, atol=1e-5, rtol=0)
+
+
+def test_denoiser_keeps_what_has_no_noise_and_forgets_what_has_no_signal() -> None:
+    net = _denoiser(sigmas=(1e-6, 1e4))
+    _filled(net)
+    low_res = _image(1, 3, 6, 5)
+    clean = project(_image(1, 3, 24, 20, seed=1), low_res)
+    torch.testing.assert_close(net(clean, torch.tensor([0]), low_res), clean, atol=1e-4, rtol=0)
+    noises = [torch.randn(1, 3, 24, 20, generator=torch.Generator().manual_seed(s)) for s in (1, 2)]
+    one, other = (net(noise, torch.tensor([1]), low_res) for noise in noises)
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+    assert (one - smooth_base(low_res, 4)).abs().max() > 0.01
+
+
+def test_std_that_the_denoiser_tells_itself_is_bounded() -> None:
+    net = _denoiser()
+    _filled(net)
+    with torch.no_grad():
+        net.out[0].bias.fill_(1e4)
+    assert net(_image(5, 3, 16, 16), torch.arange(5), _image(5, 3, 4, 4)).isfinite().all()
+
+
+def test_denoiser_takes_the_noise_of_each_row_and_learns() -> None:
+    net = _denoiser()
+    _filled(net)
+    x_t, low_res, t = _image(3, 3, 16, 24), _image(3, 3, 4, 6, seed=1), torch.tensor([3, 0, 2])
+    together = net(x_t, t, **net.condition(low_res, (16, 24)))
+    for i in range(3):
+        alone = net(x_t[i : i + 1], t[i : i + 1], low_res[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-5)
+    together.square().mean().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    assert not any("sigma" in name for name in net.state_dict())
+
+
+def test_denoiser_refuses_what_it_does_not_know() -> None:
+    net, low_res = _denoiser(), _image(1, 3, 4, 4)
+    with pytest.raises(TypeError, match="rescale_timesteps"):
+        net(_image(1, 3, 16, 16), torch.tensor([0.5]), low_res)
+    with pytest.raises(ValueError, match=r"\(16, 12\).*4 times"):
+        net(_image(1, 3, 16, 12), torch.tensor([0]), low_res)
+    with pytest.raises(ValueError, match="no classes"):
+        net.condition(low_res, (16, 16), torch.tensor([0]))
 
 
 def test_half_precision_casts_all_but_the_last_convolution() -> None:

@@ -112,6 +112,8 @@ def test_results_of_the_nets_have_the_contracts_names_shapes_and_dtypes(
         f"high_res_mean_{MEAN_STEPS}.png",
         f"high_res_mean_{MEAN_STEPS}.npy",
         f"high_res_var_{VAR_STEPS}.pkl",
+        f"high_res_std_{VAR_STEPS}.npy",
+        f"high_res_std_{VAR_STEPS}.png",
     }
     mean = np.load(folder / f"high_res_mean_{MEAN_STEPS}.npy", allow_pickle=False)
     variance = _read_pickle(folder / f"high_res_var_{VAR_STEPS}.pkl")

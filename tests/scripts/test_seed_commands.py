@@ -165,6 +165,8 @@ def _assert_outputs(run_name: str) -> None:
             "high_res_mean_90000.png",
             "high_res_mean_90000.npy",
             "high_res_var_50000.pkl",
+            "high_res_std_50000.npy",
+            "high_res_std_50000.png",
         }
 
 

@@ -188,6 +188,89 @@ def test_preset_is_a_network_and_what_is_given_beside_it_goes_first(
     assert manifest["state"]["loss"] == "itakura_saito"
 
 
+DENOISER: dict[str, Any] = {
+    "network": "subpixel",
+    "large_size": LARGE,
+    "small_size": SMALL,
+    "num_channels": 8,
+    "num_res_blocks": 1,
+    "predict_xstart": True,
+    "noise_schedule": "shifted_cosine",
+    "diffusion_steps": 20,
+}
+
+
+def _train_denoiser(pipeline: Pipeline, root: Path, **changes: Any) -> list[str]:
+    folders = {"log_dir": root / "log_ddpm", "model_save_dir": root / "ddpm"}
+    flags = {**DENOISER, **pipeline.data.train_flags, **TRAINING, **folders, "max_step": 3}
+    return words(flags, **changes)
+
+
+@pytest.mark.parametrize("more", [{}, {"use_bf16": True}, {"optimizer": "muon"}])
+def test_denoiser_from_training_to_samples(
+    pipeline: Pipeline, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """Stopped and resumed it ends with the same weights; the checkpoint tells the sampler all."""
+    done("ddpm_sr_train", _train_denoiser(pipeline, tmp_path, lr=0.01, **more))
+    parts = {"log_dir": tmp_path / "log_parts", "model_save_dir": tmp_path / "parts", **more}
+    for max_step in (1, 3):
+        changes = {**parts, "max_step": max_step, "lr": 0.01, "resume_checkpoint": "auto"}
+        done("ddpm_sr_train", _train_denoiser(pipeline, tmp_path, **changes))
+    model = tmp_path / "ddpm" / "model000003.pt"
+    assert model.read_bytes() == (tmp_path / "parts" / "model000003.pt").read_bytes()
+    sample = {**pipeline.data.sample_flags, "model_path": model, "num_samples_per_image": 2}
+    folders = {"log_dir": tmp_path / "log", "output_dir": tmp_path / "samples"}
+    how = {"sampler": "dpmpp_2m_sde", "timestep_respacing": "5"}
+    done("ddpm_sr_sample", words(sample, folders, how))
+    for name in TEST_NAMES:
+        moments = np.load(tmp_path / "samples" / name / "moments.npz")
+        blocks = moments["mean"].reshape(SMALL, LARGE // SMALL, SMALL, LARGE // SMALL, 3)
+        means, truth = blocks.mean(axis=(1, 3)), _low_res(pipeline, name)
+        # clipping to [0, 255] apart, every sample is an image of this low-res image
+        assert np.abs(means - truth).max() < (0.5 if truth.max() < 250 and truth.min() > 5 else 9)
+
+
+def test_denoiser_is_planned_and_tried(pipeline: Pipeline, tmp_path: Path) -> None:
+    said = done("ddpm_sr_train", _train_denoiser(pipeline, tmp_path, dry_run=True)).out
+    assert "parameters" in said and not (tmp_path / "ddpm").exists()
+    nets = {"net_kind": "subpixel", "net_channels": 8, "num_rounds": 1, "batch_size": "auto"}
+    said = done("sr_plan", words(DENOISER, nets, log_dir=tmp_path / "plan")).out
+    assert "s an evaluation of the upsampler" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"predict_xstart": False}, "--predict_xstart True"),
+        ({"learn_sigma": True}, "--learn_sigma False"),
+        ({"rescale_timesteps": True}, "--rescale_timesteps False"),
+        ({"class_cond": True}, "--class_cond"),
+        ({"channel_mult": "1,2"}, "--channel_mult"),
+        ({"use_scale_shift_norm": False}, "--use_scale_shift_norm"),
+        ({"small_size": 7}, "--small_size"),
+        ({"noise_schedule": "shifted"}, "--noise_schedule"),
+    ],
+)
+def test_flags_that_make_no_denoiser_are_refused(
+    pipeline: Pipeline, tmp_path: Path, changes: dict[str, Any], part: str
+) -> None:
+    outcome = run("ddpm_sr_train", _train_denoiser(pipeline, tmp_path, **changes))
+    assert outcome.code == EXIT_USAGE and part in outcome.err
+    assert "Traceback" not in outcome.err and not (tmp_path / "ddpm").exists()
+
+
+def test_denoisers_of_two_kinds_are_not_mixed(pipeline: Pipeline, tmp_path: Path) -> None:
+    done("ddpm_sr_train", _train_denoiser(pipeline, tmp_path, max_step=1))
+    model = tmp_path / "ddpm" / "model000001.pt"
+    sample = {**pipeline.data.sample_flags, "num_samples_per_image": 1}
+    folders = {"log_dir": tmp_path / "log", "output_dir": tmp_path / "samples"}
+    for path, network in ((model, "unet"), (pipeline.ddpm_model, "subpixel")):
+        argv = words(sample, folders, model_path=path, network=network)
+        outcome = run("ddpm_sr_sample", argv)
+        assert outcome.code == EXIT_CHECKPOINT and "network" in outcome.err, outcome.err
+        assert not list((tmp_path / "samples").rglob("*.png"))
+
+
 @pytest.mark.parametrize(
     ("script", "changes", "part"),
     [
@@ -225,7 +308,7 @@ def test_run_of_another_kind_is_not_resumed(pipeline: Pipeline, tmp_path: Path) 
     ("changes", "parts"),
     [
         ({"network": "unet", "channel_mult": "1,2"}, ["--network subpixel"]),
-        ({"model_channels": 16}, ["--model_channels 8"]),
+        ({"model_channels": 16}, ["--model_channels (--num_channels) 8"]),
         ({"num_res_blocks": 2}, ["--num_res_blocks 1"]),
         ({"small_size": 16}, ["--small_size"]),
     ],

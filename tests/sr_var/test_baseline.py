@@ -193,6 +193,8 @@ def test_gaussian_results_have_the_names_and_units_of_the_two_nets(tmp_path: Pat
     assert sorted(path.name for path in folder.iterdir()) == [
         "high_res_mean_9.npy",
         "high_res_mean_9.png",
+        "high_res_std_9.npy",
+        "high_res_std_9.png",
         "high_res_var_9.pkl",
         "low_res.png",
     ]

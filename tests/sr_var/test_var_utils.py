@@ -185,19 +185,23 @@ def test_result_is_squared_grey_levels_and_not_clipped(tmp_path: Path, sign: flo
     loop.run_loop()
     path = tmp_path / "out" / "a" / "high_res_var_9.pkl"
     names = sorted(entry.name for entry in path.parent.iterdir())
-    assert names == ["high_res_var_9.pkl", "low_res.png"]
+    std_names = ["high_res_std_9.npy", "high_res_std_9.png"]
+    assert names == [*std_names, "high_res_var_9.pkl", "low_res.png"]
     assert path.read_bytes()[:2] == b"\x80\x04"  # protocol 4
     variance = load_array(path)
     assert variance.dtype == np.float32 and variance.shape == (LARGE, LARGE, 3)
     expected = value.double().permute(1, 2, 0).numpy() * 127.5**2
     np.testing.assert_allclose(variance, expected, rtol=1e-6)
+    std = np.load(path.parent / "high_res_std_9.npy")
+    assert std.dtype == np.float32
+    np.testing.assert_allclose(std, np.sqrt(expected.clip(0)), rtol=1e-6)
 
 
 def test_variance_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     loop = _loop(tmp_path, torch.full(SHAPE, float("inf")))
     with pytest.raises(CheckpointError, match=r"high_res_var_9\.pkl.*not finite"):
         loop.run_loop()
-    assert not list(tmp_path.rglob("*.pkl"))
+    assert not [*tmp_path.rglob("*.pkl"), *tmp_path.rglob("high_res_std*")]
 
 
 def _loop(root: Path, value: Tensor) -> SRVarTestLoop:

@@ -126,7 +126,7 @@ class ImageFolder:
 
 ERROR, SKIP, ENLARGE = "error", "skip", "enlarge"
 # where a label is read from
-AUTO, NAME, FOLDER = "auto", "name", "folder"
+AUTO, NAME, FOLDER, NONE = "auto", "name", "folder", "none"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 Array = npt.NDArray[np.float64]
 # kind of curve → what is along it → values
@@ -64,7 +65,8 @@ def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, 
     With z² = (y − m)²/v: `z2` its mean; `nll` the mean of ½ (ln 2πv + z²); `coverage_p` the
     share with |z| ≤ Φ⁻¹(½ + p/200); `interval_score_90` the mean of
     2 z₉₀ √v + 20 max(|y − m| − z₉₀ √v, 0) (Gneiting and Raftery, "Strictly proper scoring rules",
-    2007, eq. 43); `sharpness_mean_std` the mean of √v; `mean_variance` that of v.
+    2007, eq. 43); `crps` that of `crps_of_normal`; `sharpness_mean_std` the mean of √v;
+    `mean_variance` that of v.
     y, m and v have one shape; values of v below 1/12 are raised to it and counted
     (`num_floored`).
     """
@@ -84,6 +86,7 @@ def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, 
         **{f"coverage_{p}": covered[_CURVE.index(p)] / v.size for p in COVERAGES},
         "sharpness_mean_std": std.mean(),
         "mean_variance": v.mean(),
+        "crps": crps_of_normal(error, std).mean(),
         "interval_score_90": (2 * half_width + 20 * np.maximum(error - half_width, 0)).mean(),
         "num_floored": np.count_nonzero(is_low),
     }
@@ -99,6 +102,24 @@ def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, 
         covered=covered,
     )
     return {name: float(value) for name, value in means.items()}, histograms
+
+
+def crps_of_normal(error: Array, std: Array) -> Array:
+    """Continuous ranked probability score of N(m, σ²), in the units of the error; 0 is perfect.
+
+    ∫ (F(t) − 1{t ≥ y})² dt = σ (z (2Φ(z) − 1) + 2φ(z) − 1/√π), z = (y − m)/σ. It is |y − m| for a
+    law without spread, so scores of images are comparable with their mean absolute error.
+    Source: Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation", 2007,
+    section 4.2, eq. 21 (there with the other sign).
+
+    Args:
+        error: |y − m| or y − m (the law is symmetric), any shape.
+        std: σ > 0, the same shape.
+    """
+    z = error / std
+    density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+    score: Array = std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+    return score
 
 
 def ence(sums: Histograms) -> float:

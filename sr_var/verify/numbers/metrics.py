@@ -5,6 +5,7 @@ All in grey levels and float64, on HWC arrays, by dotted name (`mean.mse`). Two 
 pixels (`image_means`), whether of one image, of all of them, or of a bootstrap replicate: a ratio
 is then always a ratio of sums, never a mean of ratios. Definitions: `sr_var_verification.py`, and
 docs/theory.md, eq. 6 to 30. m, v are mean and variance of the nets, x̄, k2 those of n samples.
+Where there are no samples, metrics that need them have no name at all.
 """
 
 from __future__ import annotations
@@ -24,21 +25,24 @@ from sr_var.verify.numbers.floors import (
     variance_floors,
 )
 from sr_var.verify.read.images import ImageData
-from utils.metrics import mean_abs_error, mse, nmse, psnr
+from utils.metrics import MIN_SSIM_SIDE, Moments, mean_abs_error, mse, nmse, psnr, ssim
 from utils.seeds import stable_seed
 
 Metrics: TypeAlias = dict[str, float]
 ROUTES = ("nets", "samples")
-_PLAIN = ("z2", "nll", "coverage_50", "coverage_68", "coverage_90", "coverage_95")
+_PLAIN = ("z2", "nll", "crps", "coverage_50", "coverage_68", "coverage_90", "coverage_95")
 
 
 def compare_mean(data: ImageData) -> Metrics:
-    """The mean net against the samples, with the part that is the samples' own noise.
+    """The mean net against the samples, if any, with the part that is the samples' own noise.
 
     `floor_mse` = mean k2/n is what the true mean would show against n samples.
     """
-    reference, mean_k2 = data.samples.mean, float(np.mean(data.samples.variance))
-    floor = mean_k2 / data.samples.count
+    samples = data.samples
+    if samples is None:
+        return {}
+    reference, mean_k2 = samples.mean, float(np.mean(samples.variance))
+    floor = mean_k2 / samples.count
     error = mse(reference, data.mean)
     return {
         "mse": error,
@@ -51,33 +55,47 @@ def compare_mean(data: ImageData) -> Metrics:
 
 
 def compare_variance(data: ImageData) -> Metrics:
-    """The variance net against the samples' unbiased variance.
+    """The variance net against the samples' unbiased variance; without samples on its own.
 
     The floors are what the true variance would show against n samples
     (`floors.variance_floors`); nan below 4 samples.
     """
-    k2 = data.samples.variance
-    variance = np.maximum(data.variance, 0)
-    floor, std_floor = variance_floors(data.samples)
+    samples, variance = data.samples, np.maximum(data.variance, 0)
+    mean_std = float(np.mean(np.sqrt(variance)))
+    num_negative = float(np.count_nonzero(data.variance < 0))
+    if samples is None:
+        return {"mean_std_net": mean_std, "num_negative": num_negative}
+    k2 = samples.variance
+    floor, std_floor = variance_floors(samples)
     std = np.sqrt(k2)
     return {
         "var_error": mean_abs_error(k2, variance),
         "std_error": mean_abs_error(std, np.sqrt(variance)),
         "floor_var_error": float(np.mean(floor)),
         "floor_std_error": float(np.mean(std_floor)),
-        "mean_std_net": float(np.mean(np.sqrt(variance))),
+        "mean_std_net": mean_std,
         "mean_std_samples": float(np.mean(std)),
         "correlation": _correlation(np.sqrt(variance), std),
-        "num_negative": float(np.count_nonzero(data.variance < 0)),
+        "num_negative": num_negative,
     }
 
 
 def compare_with_truth(data: ImageData) -> Metrics:
-    """Nets, samples and bilinear upsampling against the real high-res image."""
+    """Nets, samples (their mean) and bilinear upsampling against the real high-res image.
+
+    `psnr_…` in dB and `ssim_…` (`utils.metrics.ssim`; nan where its window does not fit in), of
+    the mean as it is, neither rounded nor clipped.
+    """
+    images = {"net": data.mean, "bilinear": data.bilinear}
+    if data.samples is not None:
+        images = {"net": data.mean, "samples": data.samples.mean, "bilinear": data.bilinear}
+    has_room = min(data.high_res.shape[:2]) >= MIN_SSIM_SIDE
     return {
-        "psnr_net": psnr(data.high_res, data.mean),
-        "psnr_samples": psnr(data.high_res, data.samples.mean),
-        "psnr_bilinear": psnr(data.high_res, data.bilinear),
+        **{f"psnr_{which}": psnr(data.high_res, image) for which, image in images.items()},
+        **{
+            f"ssim_{which}": ssim(data.high_res, image) if has_room else np.nan
+            for which, image in images.items()
+        },
         "mean_abs_error_net": mean_abs_error(data.high_res, data.mean),
     }
 
@@ -117,12 +135,30 @@ def averages(rows: Sequence[Metrics]) -> Metrics:
 
 
 def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
-    """Means over the pixels and channels of one image, and the histograms of both routes.
+    """Means over the pixels and channels of one image, and the histograms of each route.
 
     What is not known (fewer than four samples, no halves, no block means) is nan; names that begin
-    with `truth` are there only where the exact law is.
+    with `truth` are there only where the exact law is, names about samples only where these are.
     """
-    samples, v, k2 = data.samples, np.maximum(data.variance, 0), data.samples.variance
+    samples, means = data.samples, {} if data.samples is None else _of_samples(data, data.samples)
+    predictive = {"nets": (data.mean, data.variance)}
+    if samples is not None:
+        # the predictive law of one more draw: its own spread, and that of the mean of n
+        predictive["samples"] = samples.mean, samples.variance * (1 + 1 / samples.count)
+    histograms = {}
+    for route, (mean, variance) in predictive.items():
+        found, histograms[route] = calibrate(data.high_res, mean, variance)
+        means |= {f"{route}.{name}": value for name, value in found.items()}
+    means |= _consistency(data)
+    if data.truth is not None and samples is not None:
+        nets, reference = (data.mean, data.variance), (samples.mean, samples.variance)
+        means |= truth_means(data.truth, nets, reference, samples.count)
+    return means, histograms
+
+
+def _of_samples(data: ImageData, samples: Moments) -> Metrics:
+    """Means of what compares the nets with the samples."""
+    v, k2 = np.maximum(data.variance, 0), samples.variance
     scatter = np.full_like(k2, np.nan)
     if samples.count >= COUNT_FOR_FLOOR:
         scatter = samples.variance_of_variance
@@ -134,21 +170,7 @@ def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
     }
     if data.half_variances is not None:
         arrays |= _cross("even", data.half_variances[0], "odd", data.half_variances[1])
-    means = {name: float(array.mean()) for name, array in arrays.items()}
-    # the predictive law of one more draw: its own spread, and that of the mean of n
-    predictive = {
-        "nets": (data.mean, data.variance),
-        "samples": (samples.mean, k2 * (1 + 1 / samples.count)),
-    }
-    histograms = {}
-    for route, (mean, variance) in predictive.items():
-        found, histograms[route] = calibrate(data.high_res, mean, variance)
-        means |= {f"{route}.{name}": value for name, value in found.items()}
-    means |= _consistency(data)
-    if data.truth is not None:
-        nets, reference = (data.mean, data.variance), (samples.mean, k2)
-        means |= truth_means(data.truth, nets, reference, samples.count)
-    return means, histograms
+    return {name: float(array.mean()) for name, array in arrays.items()}
 
 
 def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
@@ -166,15 +188,17 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
     """
     full = {name: np.asarray(value, np.float64) for name, value in means.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = _errors(full) | _ceiling(full)
-        for route in ROUTES:
+        has_samples = "k2" in full
+        found = _errors(full) | _ceiling(full) if has_samples else {}
+        for route in ROUTES if has_samples else ROUTES[:1]:
             prefix = f"calibration.{route}."
             found |= {prefix + name: full[f"{route}.{name}"] for name in _PLAIN}
             found[prefix + "sharpness_mean_std"] = full[f"{route}.sharpness_mean_std"]
             found[prefix + "sharpness_rms_std"] = np.sqrt(full[f"{route}.mean_variance"])
             found[prefix + "interval_score_90"] = full[f"{route}.interval_score_90"]
             found[f"consistency.{route}.mean_rms"] = np.sqrt(full[f"{route}.area"])
-        found["consistency.samples.block_mean_std"] = np.sqrt(full["block_variance"])
+        if has_samples:
+            found["consistency.samples.block_mean_std"] = np.sqrt(full["block_variance"])
         if "truth.v" in full:
             found |= truth_metrics(full)
     return found
@@ -196,7 +220,7 @@ class ImageResult:
     """One image: its metrics, what adds up over images, and the arrays for pictures.
 
     `data` is None where nobody wants the arrays, `histograms` (of both routes) once they are added
-    up. `scatter` is (2, k): √max(v, 0) and √k₂ of k pixels drawn at random.
+    up. `scatter` is (2, k): √max(v, 0) and √k₂ of k pixels drawn at random, none without samples.
     """
 
     name: str
@@ -216,10 +240,12 @@ def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> 
     sections = list(dict.fromkeys(name.partition(".")[0] for name in found))
     in_order = sorted(found, key=lambda name: sections.index(name.partition(".")[0]))
     metrics = {name: found[name] for name in in_order}
-    rng = np.random.default_rng(stable_seed(seed, "scatter", name))
-    places = rng.integers(0, data.variance.size, num_scatter)
-    pairs = [np.maximum(data.variance, 0), data.samples.variance]
-    scatter = np.sqrt(np.stack([values.ravel()[places] for values in pairs]))  # (2, num_scatter)
+    scatter = np.zeros((2, 0))
+    if data.samples is not None:
+        rng = np.random.default_rng(stable_seed(seed, "scatter", name))
+        places = rng.integers(0, data.variance.size, num_scatter)
+        pairs = [np.maximum(data.variance, 0), data.samples.variance]
+        scatter = np.sqrt(np.stack([values.ravel()[places] for values in pairs]))  # (2, k)
     return ImageResult(name, metrics, data, data.is_float, means, histograms, scatter)
 
 
@@ -272,13 +298,16 @@ def _cross(first: str, x: Array, second: str, y: Array) -> dict[str, Array]:
 
 
 def _consistency(data: ImageData) -> Metrics:
-    found = dict.fromkeys(("nets.area", "samples.area", "block_variance"), np.nan)
+    means, found = {"nets": data.mean}, {"nets.area": np.nan}
+    if data.samples is not None:
+        means["samples"] = data.samples.mean
+        found |= {"samples.area": np.nan, "block_variance": np.nan}
+        found["mean_floor"] = float(data.samples.variance.mean()) / data.samples.count
     if data.low_res is not None:
         side = data.low_res.shape[0]
-        for route, mean in (("nets", data.mean), ("samples", data.samples.mean)):
+        for route, mean in means.items():
             residual = block_means(mean, side) - data.low_res
             found[f"{route}.area"] = float((residual**2).mean())
     if data.block_variance is not None:
         found["block_variance"] = float(data.block_variance.mean())
-    found["mean_floor"] = float(data.samples.variance.mean()) / data.samples.count
     return found

@@ -24,7 +24,6 @@ from sr_var.verify.numbers.intervals import (
     verdict,
 )
 from sr_var.verify.numbers.metrics import (
-    ROUTES,
     ImageResult,
     Metrics,
     averages,
@@ -41,6 +40,10 @@ ByRoute: TypeAlias = dict[str, Metrics]
 
 
 class _OfSome(TypedDict, total=False):
+    mean: Metrics  # this and the next three: where there are samples
+    ceiling: Metrics
+    verdict: Verdict
+    scatter: dict[str, list[float]]
     truth: TruthSection
     budget: list[BudgetRow]  # the page's alone, from budget.json
 
@@ -51,18 +54,14 @@ class Summary(_OfSome):
     num_images: int
     num_samples: int
     num_images_with_float_moments: int
-    mean: Metrics
     var: Metrics
     high_res: Metrics
     edges: Metrics
-    ceiling: Metrics
     calibration: ByRoute
     consistency: ByRoute
     intervals: dict[str, list[float] | None]
-    verdict: Verdict
     cost: Cost
     curves: dict[str, Curves]
-    scatter: dict[str, list[float]]
 
 
 class Totals:
@@ -70,14 +69,14 @@ class Totals:
 
     def __init__(self, seed: int) -> None:
         self._replicates = HistogramReplicates(seed)
-        self.histograms = {route: Histograms() for route in ROUTES}
+        self.histograms: dict[str, Histograms] = {}
         self._scatter: list[Array] = []
 
     def add(self, result: ImageResult) -> None:
         """Take in one image."""
         assert result.histograms is not None
         for route, histograms in result.histograms.items():
-            self.histograms[route].add(histograms)
+            self.histograms.setdefault(route, Histograms()).add(histograms)
         self._replicates.add(result.histograms)
         self._scatter.append(result.scatter)
 
@@ -87,7 +86,7 @@ class Totals:
             f"calibration.{route}.{name}": percentile_interval(
                 self._replicates.replicates(route, metric), 0.95
             )
-            for route in ROUTES
+            for route in self.histograms
             for name, metric in _OF_HISTOGRAMS
         }
 
@@ -127,11 +126,13 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
         "num_images_with_float_moments": sum(row.is_float for row in rows),
         **sections,
         "intervals": {**intervals, **totals.intervals()} if replicates else {},
-        "verdict": verdict(pooled, replicates, flags.margin),
-        "cost": cost(flags),
-        "curves": {route: curves(sums) for route, sums in totals.histograms.items()},
-        "scatter": totals.scatter(),
     }
+    if flags.num_samples:
+        result["verdict"] = verdict(pooled, replicates, flags.margin)
+    result["cost"] = cost(flags)
+    result["curves"] = {route: curves(sums) for route, sums in totals.histograms.items()}
+    if flags.num_samples:
+        result["scatter"] = totals.scatter()
     return cast(Summary, result)
 
 

@@ -1,4 +1,4 @@
-"""Everything about one image: the real picture, what the nets say, what the samples say.
+"""Everything about one image: the real picture, what the nets say, what samples say if any do.
 
 What the samples say is read from `moments.npz` or from the pictures. Memory does not grow with
 their number: each picture is decoded, added to exact sums of powers and forgotten.
@@ -55,16 +55,17 @@ _ROUNDING_255 = 0.51
 class ImageData:
     """Everything about one image, HWC float64 grey levels.
 
-    `mean` and `variance` are the nets', `samples` the reference; `bilinear` is the low-res image
-    upsampled, the baseline that a mean net must beat. What need not be known is None: X (the block
-    means of `high_res`, (h, w, 3)); the unbiased variances of the samples of even and of odd index;
-    the samples' unbiased variance of their block means, (h, w, 3); the exact law. `is_float`:
-    whether the samples' moments are in float, not those of 8-bit pictures.
+    `mean` and `variance` are the nets', `samples` the reference, None where the nets are judged
+    without one; `bilinear` is the low-res image upsampled, the baseline that a mean net must beat.
+    What need not be known is None: X (the block means of `high_res`, (h, w, 3)); the unbiased
+    variances of the samples of even and of odd index; the samples' unbiased variance of their block
+    means, (h, w, 3); the exact law. `is_float`: whether the samples' moments are in float, not
+    those of 8-bit pictures.
     """
 
     mean: Array
     variance: Array
-    samples: Moments
+    samples: Moments | None
     high_res: Array
     bilinear: Array
     low_res: Array | None = None
@@ -75,13 +76,19 @@ class ImageData:
 
 
 def load_image_data(entry: Entry, flags: VerificationFlags, *, num_threads: int = 1) -> ImageData:
-    """Read everything about one image; `num_threads` samples are decoded at a time."""
+    """Read everything about one image; `num_threads` samples are decoded at a time.
+
+    With `--num_samples 0` the folder of the samples is not looked at.
+    """
     size = flags.large_size
     sample_folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
-    small_size = _small_size(sample_folder, size)
-    reference = load_reference(
-        sample_folder, flags.num_samples, size, small_size, num_threads=num_threads
-    )
+    reference: Reference | None = None
+    small_size = flags.small_size or size // 4
+    if flags.num_samples:
+        small_size = flags.small_size or _small_size(sample_folder, size)
+        reference = load_reference(
+            sample_folder, flags.num_samples, size, small_size, num_threads=num_threads
+        )
     net_folder = safe_join(flags.nets_dir, entry.name)
     mean = _read_mean(net_folder, flags.mean_model_step, size)
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
@@ -96,14 +103,14 @@ def load_image_data(entry: Entry, flags: VerificationFlags, *, num_threads: int 
     data = ImageData(
         mean=mean,
         variance=variance,
-        samples=reference.moments,
+        samples=None if reference is None else reference.moments,
         high_res=high_res,
         bilinear=_bilinear(picture, small_size),
         low_res=block_means(high_res, small_size),
-        half_variances=reference.half_variances,
-        block_variance=reference.block_variance,
-        truth=load_truth(sample_folder, size),
-        is_float=reference.is_float,
+        half_variances=None if reference is None else reference.half_variances,
+        block_variance=None if reference is None else reference.block_variance,
+        truth=load_truth(sample_folder, size) if reference else None,
+        is_float=reference is not None and reference.is_float,
     )
     _require_same_image(data, flags, sample_folder, net_folder)
     return data
@@ -139,7 +146,7 @@ def _require_same_image(
     is_own = os.path.exists(os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE))
     if data.is_float and is_own:
         is_known_input(of_samples, data.low_res)
-    # the size that it was upsampled from is that of the samples
+    # the size that it was upsampled from is that of the samples, or --small_size
     if os.path.exists(of_samples) and has_own_means(flags):
         is_known_input(of_nets, data.bilinear)
 
@@ -252,7 +259,7 @@ def _from_pictures(
     if missing:
         raise DataError(
             f"{len(missing)} of {num_samples} samples are missing, the first is {missing[0]}; run "
-            "ddpm_sr_sample.py again, or lower --num_samples"
+            "ddpm_sr_sample.py again, or lower --num_samples (0: judge the nets without samples)"
         )
     first = read_picture(paths[0], size)
     even, odd, first_blocks = PowerSums(first), PowerSums(first), block_means(first, small_size)

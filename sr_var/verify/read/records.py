@@ -41,10 +41,13 @@ class SamplesCost(RouteCost):
     steps: int | None
 
 
-class Cost(TypedDict):
-    """Section `cost` of `results.json`."""
-
+class _CostOfNets(TypedDict):
     nets: RouteCost
+
+
+class Cost(_CostOfNets, total=False):
+    """Section `cost` of `results.json`; what samples cost is left out where there are none."""
+
     samples: SamplesCost
 
 
@@ -125,7 +128,9 @@ def require_same_orientation(flags: VerificationFlags) -> None:
     mean_step, var_step = flags.mean_model_step, flags.var_model_step
     kinds = (("mean", mean_step), ("var", var_step), ("baseline", mean_step))
     records = [stamp_path(flags.nets_dir, kind, step) for kind, step in kinds]
-    for path in (*records, os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)):
+    if flags.num_samples:
+        records.append(os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE))
+    for path in records:
         record = find_record(path, dict)  # whether it is whole does not matter here
         if record is None or not {"models", "model_sha256"} & record.keys():
             continue  # no network's
@@ -141,24 +146,27 @@ def cost(flags: VerificationFlags) -> Cost:
     """Section `cost` of `results.json`.
 
     Nets: one evaluation of the mean net and one of the variance net, or one of a baseline; the
-    seconds are those of the variance test, which runs both. Samples: times samples, times steps.
+    seconds are those of the variance test, which runs both. Samples, if any: times samples, times
+    steps.
     """
-    steps = num_steps(flags.ddpm_sr_output_dir)
-    a_sample = seconds_per_item(os.path.join(flags.ddpm_sr_output_dir, SECONDS_FILE))
     of = flags.nets_dir, flags.var_model_step
     is_baseline = os.path.exists(stamp_path(of[0], "baseline", of[1]))
     seconds = seconds_path(of[0], "baseline" if is_baseline else "var", of[1])
-    return {
+    found: Cost = {
         "nets": {
             "evaluations_per_image": 1 if is_baseline else 2,
             "seconds_per_image": seconds_per_item(seconds),
-        },
-        "samples": {
+        }
+    }
+    if flags.num_samples:
+        steps = num_steps(flags.ddpm_sr_output_dir)
+        a_sample = seconds_per_item(os.path.join(flags.ddpm_sr_output_dir, SECONDS_FILE))
+        found["samples"] = {
             "steps": steps,
             "evaluations_per_image": None if steps is None else flags.num_samples * steps,
             "seconds_per_image": None if a_sample is None else flags.num_samples * a_sample,
-        },
-    }
+        }
+    return found
 
 
 def num_steps(samples_dir: str) -> int | None:

@@ -2,7 +2,8 @@
 
 Of an image stay a few hundred kB: three pictures in colour as WebP; and per colour channel two
 lossless pictures whose "colours" are maps (real value, mean of the nets, mean of the samples; std
-of the nets, std of the samples, coded by `std_codes`) and one that holds the histograms.
+of the nets, std of the samples, coded by `std_codes`) and one that holds the histograms. Without
+samples the maps of theirs are 0.
 Large images keep the maps of the green channel only, and histograms at a stride.
 """
 
@@ -16,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from sr_var.results.folder import sample_path, to_grey_bytes
+from sr_var.results.maps import colours
 from sr_var.results.moments import Array
 from sr_var.verify.read.images import ImageData
 from utils.images.files import open_image, safe_join
@@ -125,7 +126,9 @@ class Gallery:
         }
 
     def _samples(self, name: str, shape: Layout) -> Bytes | None:
-        """(n, rows, columns, channels) of the kept pixels; None where pictures are missing."""
+        """(n, rows, columns, channels) of the kept pixels; None without them."""
+        if not self.num_samples:
+            return None
         folder, kept = safe_join(self.samples_dir, name), []
         side, stride = shape["size"], shape["histogram_stride"]
         for index in range(self.num_samples):
@@ -174,11 +177,16 @@ def _encode_channel(
     data: ImageData, samples: Bytes | None, shape: Layout, channel: int
 ) -> EncodedChannel:
     stride = shape["stride"]
+    nothing = np.zeros_like(data.mean)
+    of_samples = data.samples
+    sample_mean, sample_variance = (
+        (nothing, nothing) if of_samples is None else (of_samples.mean, of_samples.variance)
+    )
     means = [
         to_grey_bytes(image[::stride, ::stride, channel])
-        for image in (data.high_res, data.mean, data.samples.mean)
+        for image in (data.high_res, data.mean, sample_mean)
     ]
-    variances = (data.variance, data.samples.variance)
+    variances = (data.variance, sample_variance)
     stds = [np.sqrt(np.maximum(v[::stride, ::stride, channel], 0)) for v in variances]
     largest = float(np.max(stds))
     codes = [std_codes(std, largest) for std in stds]
@@ -193,7 +201,7 @@ def _encode_channel(
         "values": _webp(np.stack(means, axis=-1), True),
         "stds": _webp(np.stack([*codes, np.zeros_like(codes[0])], axis=-1), True),
         "largest_std": largest,
-        "top": max(float(np.quantile(stds, _TOP_QUANTILE)), 1e-6),
+        "top": max(float(np.quantile(stds[: 2 if of_samples else 1], _TOP_QUANTILE)), 1e-6),
         "histograms": histograms,
     }
 
@@ -242,5 +250,4 @@ def _size(image: EncodedImage) -> int:
 
 def colour_map() -> str:
     """The 256 colours of the error and std maps, six hexadecimal digits each."""
-    colours = matplotlib.colormaps["inferno"](np.arange(256))[:, :3]
-    return bytes(np.rint(255 * colours).astype(np.uint8)).hex()
+    return colours().tobytes().hex()

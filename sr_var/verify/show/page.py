@@ -13,6 +13,7 @@ from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
     METRIC_LABELS,
     comparison_table,
+    counts,
     headline,
     routes_table,
     tiles,
@@ -20,7 +21,7 @@ from sr_var.verify.show.tables import (
     verdict_table,
 )
 from utils.files.atomic import write_text_atomic
-from utils.report.html import Html, Page, Section, join, number, tag
+from utils.report.html import Html, Page, Section, join, tag
 
 REPORT_FILE = "report.html"
 _ASSETS = Path(__file__).with_name("page_assets")
@@ -56,8 +57,9 @@ def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery)
         content = _with_metrics(gallery.content(), rows)
         data["gallery-data"] = content
         sections.append(Section("gallery", "Images", _gallery(content, gallery)))
+    against = "samples" if summary["num_samples"] else "the real images"
     return Page(
-        title="Super-resolution: nets against samples",
+        title=f"Super-resolution: nets against {against}",
         lead=_lead(summary),
         sections=sections,
         styles=[(_ASSETS / "report.css").read_text("utf-8")],
@@ -67,16 +69,15 @@ def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery)
 
 
 def _lead(summary: Summary) -> Html:
-    counts = (
-        f"{number(summary['num_images'])} images, {number(summary['num_samples'])} samples each. "
-        "Grey levels run from 0 to 255."
-    )
+    subtitle = f"{counts(summary)}. Grey levels run from 0 to 255."
     sentences = [tag("p", sentence) for sentence in headline(summary)]
     box = tag("div", *sentences, class_="verdict", role="note", aria_label="Verdict")
-    return join(tag("p", counts, class_="subtitle"), box, tiles(summary))
+    return join(tag("p", subtitle, class_="subtitle"), box, tiles(summary))
 
 
 def _tables(summary: Summary) -> Html:
+    if not summary["num_samples"]:
+        return tag("div", routes_table(summary), class_="tables")
     note = (
         "The noise floor is what the exact mean and variance would show against this many samples: "
         "no net can be expected below it."

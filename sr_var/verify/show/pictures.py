@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from sr_var.results.folder import to_grey_bytes
+from sr_var.results.maps import COLOUR_MAP, Picture, coloured
 from sr_var.results.moments import Array
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
@@ -19,37 +19,32 @@ from utils.files.atomic import atomic_write
 from utils.files.storage import flat_name, make_folder, tag_name
 from utils.images.files import write_png
 from utils.logger import RunLogger
-from utils.metrics import WHITE
 
-Picture = npt.NDArray[np.uint8]
-
-_TITLES = (
-    "high-res",
-    "low-res",
-    "mean of the net",
-    "|error| of the mean",
-    "std of the samples",
-    "std of the net",
-)
+_PICTURES = ("high-res", "low-res", "mean of the net")
+_ERROR, _SAMPLES, _NET = "|error| of the mean", "std of the samples", "std of the net"
 _INCHES = 1.6
 
 
 def write_overview(path: str, images: Sequence[ImageData]) -> None:
-    """A row an image, at least one; the last three columns share one scale in grey levels."""
+    """A row an image, at least one; the maps behind the pictures share one scale in grey levels."""
+    # without samples, no std of theirs
+    has_samples = images[0].samples is not None
+    titles = [*_PICTURES, _ERROR, *([_SAMPLES] if has_samples else []), _NET]
     # a figure of its own, not pyplot's: no global state, no display
-    figure = Figure(figsize=(6 * _INCHES + 0.9, len(images) * _INCHES + 0.3), layout="constrained")
-    axes = figure.subplots(len(images), len(_TITLES), squeeze=False)
+    inches = (len(titles) * _INCHES + 0.9, len(images) * _INCHES + 0.3)
+    figure = Figure(figsize=inches, layout="constrained")
+    axes = figure.subplots(len(images), len(titles), squeeze=False)
     maps = [uncertainty_maps(image) for image in images]
     top = top_of_scale(maps)
     shown: AxesImage | None = None
     for row, (image, part) in enumerate(zip(images, maps, strict=True)):
         for column, picture in enumerate((image.high_res, image.bilinear, image.mean)):
             axes[row, column].imshow(to_grey_bytes(picture))
-        for column, values in enumerate(part, 3):
-            shown = axes[row, column].imshow(values, cmap="inferno", vmin=0, vmax=top)
+        for column, values in enumerate(part, len(_PICTURES)):
+            shown = axes[row, column].imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=top)
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, title in zip(axes[0], _TITLES, strict=True):
+    for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
     assert shown is not None
     figure.colorbar(shown, ax=axes[:, -1], label="grey levels", shrink=0.9)
@@ -63,14 +58,16 @@ def top_of_scale(maps: Sequence[Array]) -> float:
 
 
 def uncertainty_maps(image: ImageData) -> Array:
-    """(3, H, H): |error|, std of the samples, std of the net, averaged over the channels."""
-    return np.stack(
-        [
-            np.abs(image.high_res - image.mean).mean(axis=2),
-            np.sqrt(np.maximum(image.samples.variance, 0)).mean(axis=2),
-            np.sqrt(np.maximum(image.variance, 0)).mean(axis=2),
-        ]
-    )
+    """|error|, std of the samples, std of the net, averaged over the channels.
+
+    (3, H, H); without samples (2, H, H), of the nets alone.
+    """
+    variances = [image.variance]
+    if image.samples is not None:
+        variances = [image.samples.variance, image.variance]
+    stds = (np.sqrt(np.maximum(variance, 0)) for variance in variances)
+    maps = (np.abs(image.high_res - image.mean), *stds)
+    return np.stack([values.mean(axis=2) for values in maps])
 
 
 def mean_panel(data: ImageData) -> Picture:
@@ -79,21 +76,24 @@ def mean_panel(data: ImageData) -> Picture:
 
 
 def uncertainty_panel(data: ImageData) -> Picture:
-    """|high-res − mean| | std of the samples | std of the net, on one colour scale from 0."""
+    """|high-res − mean| | std of the samples, if any | std of the net; one colour scale from 0."""
     maps = uncertainty_maps(data)
-    row = np.concatenate(maps, axis=1) / top_of_scale([maps])
-    colours = matplotlib.colormaps["inferno"](np.clip(row, 0, 1))[..., :3]
-    return to_grey_bytes(WHITE * colours)
+    return coloured(np.concatenate(maps, axis=1), top_of_scale([maps]))
 
 
 def write_panels(name: str, data: ImageData, log_dir: str, logger: RunLogger) -> None:
-    """Both panels of one image, as a PNG under `panels/` and in TensorBoard."""
+    """Both panels of one image, as a PNG under `panels/` and in TensorBoard.
+
+    One above the other; without samples, where the second is narrower, in one row.
+    """
     upper, lower = mean_panel(data), uncertainty_panel(data)
+    has_samples = data.samples is not None
+    shown = "abs_error | std_samples | std_net" if has_samples else "abs_error | std_net"
     logger.image(f"high_res | low_res | mean/{tag_name(name)}", upper, 0)
-    logger.image(f"abs_error | std_samples | std_net/{tag_name(name)}", lower, 0)
+    logger.image(f"{shown}/{tag_name(name)}", lower, 0)
     path = os.path.join(log_dir, "panels", flat_name(name, ".png"))
     make_folder(os.path.dirname(path))
-    write_png(path, np.concatenate([upper, lower], axis=0))
+    write_png(path, np.concatenate([upper, lower], axis=0 if has_samples else 1))
 
 
 def draw_budget(path: str, rows: Sequence[BudgetRow]) -> None:

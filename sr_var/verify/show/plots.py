@@ -29,15 +29,16 @@ def plots(summary: Summary, rows: Sequence[Metrics]) -> Html:
         _reliability(_pairs(curves, "reliability", "predicted_std", "rmse")),
         _coverage(_pairs(curves, "coverage", "nominal", "observed")),
         _sparsification(curves),
-        _scatter(summary["scatter"]),
-        _floors(rows),
+        _scatter(summary["scatter"]) if "scatter" in summary else None,
+        _floors(rows) if "mean" in summary else None,
         _budget(summary.get("budget", [])),
     )
     return tag("div", *drawn, class_="plots")
 
 
 def _pairs(curves: Mapping[str, Curves], kind: str, x: str, y: str) -> _Pairs:
-    return {route: (curves[route][kind][x], curves[route][kind][y]) for route in _COLOURS}
+    routes = [route for route in _COLOURS if route in curves]
+    return {route: (curves[route][kind][x], curves[route][kind][y]) for route in routes}
 
 
 def _series(pairs: _Pairs, kind: Literal["line", "points"]) -> list[Series]:

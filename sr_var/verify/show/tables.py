@@ -32,6 +32,7 @@ def _both(label: str, name: str, wanted: str = "") -> _Row:
     return _Row(label, f"{section}.nets.{key}", f"{section}.samples.{key}", "", wanted)
 
 
+_NEGATIVE = _Row("negative variances, set to 0", "var.num_negative")
 _COMPARISONS: dict[str, Sequence[_Row]] = {
     "mean of the nets against that of the samples": (
         _Row("mean squared error (mse), grey levels²", "mean.mse", "", "mean.floor_mse"),
@@ -56,16 +57,19 @@ _COMPARISONS: dict[str, Sequence[_Row]] = {
         _Row("correlation of the variance maps", "ceiling.correlation"),
         _Row("reliability of the samples' variance", "ceiling.reliability"),
         _Row("correlation without the samples' noise", "ceiling.disattenuated"),
-        _Row("negative variances, set to 0", "var.num_negative"),
+        _NEGATIVE,
     ),
 }
+_SPREAD = "how much std is predicted"
 _OF_ROUTES: dict[str, Sequence[_Row]] = {
     "against the real image": (
         _Row("PSNR, dB", "high_res.psnr_net", "high_res.psnr_samples", "", "above bilinear"),
         _Row("PSNR of bilinear upsampling, dB", "high_res.psnr_bilinear"),
+        _Row("SSIM", "high_res.ssim_net", "high_res.ssim_samples", "", "above bilinear"),
+        _Row("SSIM of bilinear upsampling", "high_res.ssim_bilinear"),
         _Row("mean |error|, grey levels", "high_res.mean_abs_error_net", "", "", "low"),
     ),
-    "how much std is predicted": (
+    _SPREAD: (
         _Row("mean std, grey levels", "var.mean_std_net", "var.mean_std_samples", "", "alike"),
         _Row("std at edges, grey levels", "edges.std_at_edges"),
         _Row("std on flat ground, grey levels", "edges.std_on_flat"),
@@ -73,6 +77,7 @@ _OF_ROUTES: dict[str, Sequence[_Row]] = {
     "calibration against the real image": (
         _both("mean squared z-score", "calibration.z2", "1"),
         _both("negative log-likelihood, nats", "calibration.nll", "low"),
+        _both("CRPS, grey levels", "calibration.crps", "low"),
         *(
             _both(f"coverage of the {p} % interval", f"calibration.coverage_{p}", f"0.{p}")
             for p in (50, 68, 90, 95)
@@ -94,12 +99,21 @@ _OF_ROUTES: dict[str, Sequence[_Row]] = {
     ),
 }
 _SECTIONS = {**_COMPARISONS, **_OF_ROUTES}
+_CALIBRATED = (
+    ("calibration.nets.z2", "mean squared z-score of the nets", "1 is calibrated"),
+    ("calibration.nets.coverage_90", "real pixels in the nets' 90 % interval", "0.90 wanted"),
+)
 _TILES = (
     ("mean.relative_mse", "error of the mean, over the variance", "0 is perfect"),
     ("var.correlation", "correlation of the std maps", "1 is perfect, without noise"),
     ("ceiling.disattenuated", "the same without the samples' noise", "1 is perfect"),
-    ("calibration.nets.z2", "mean squared z-score of the nets", "1 is calibrated"),
-    ("calibration.nets.coverage_90", "real pixels in the nets' 90 % interval", "0.90 wanted"),
+    *_CALIBRATED,
+)
+_TILES_OF_NETS = (
+    ("high_res.psnr_net", "PSNR of the mean, dB", "above bilinear upsampling"),
+    ("high_res.ssim_net", "SSIM of the mean", "above bilinear upsampling"),
+    *_CALIBRATED,
+    ("calibration.nets.crps", "CRPS, grey levels", "low"),
 )
 # what a sorted gallery can be sorted by; other metrics of an image go by their dotted name
 METRIC_LABELS = {
@@ -126,21 +140,47 @@ def text_table(summary: Summary) -> str:
     """The headline metrics as text, at most 100 columns wide, and the verdicts below.
 
     The noise floor is what perfect nets would show against this many samples; the interval is the
-    95 % bootstrap interval over images of the first column.
+    95 % bootstrap interval over images of the first column. Without samples their columns are left
+    out, and so are the rows that need them.
     """
-    head = f"{summary['num_images']} images, {summary['num_samples']} samples each"
-    lines = [f"{head:<46}{'nets':>10}{'samples':>9}{'floor':>9}  {'nets, 95 %'}"]
-    for heading, rows in _SECTIONS.items():
+    head = counts(summary)
+    has_samples = summary["num_samples"] > 0
+    columns = ["nets", "samples", "floor"] if has_samples else ["nets"]
+    widths = (10, 9, 9)
+    titles = "".join(f"{title:>{width}}" for title, width in zip(columns, widths, strict=False))
+    lines = [f"{head:<46}{titles}  nets, 95 %"]
+    for heading, rows in (_SECTIONS if has_samples else _of_nets(summary)).items():
         lines.append(heading)
         for row in rows:
-            nets, samples, floor = (_shown(summary, name) for name in row[1:4])
+            cells = (_shown(summary, name) for name in row[1 : 1 + len(columns)])
+            shown = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
             interval = summary["intervals"].get(row.nets)
-            shown = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
-            lines.append(f"  {row.label:<44}{nets:>10}{samples:>9}{floor:>9}  {shown}".rstrip())
-    lines += textwrap.wrap(summary["verdict"]["text"], _WIDTH)
+            said = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+            lines.append(f"  {row.label:<44}{shown}  {said}".rstrip())
+    for sentence in headline(summary)[:1]:
+        lines += textwrap.wrap(sentence, _WIDTH)
     if "truth" in summary:
         lines += _truth_lines(summary["truth"])
     return "\n".join(lines)
+
+
+def counts(summary: Summary) -> str:
+    """How many images, and how many samples of each."""
+    images, samples = summary["num_images"], summary["num_samples"]
+    return f"{number(images)} images, " + (
+        f"{number(samples)} samples each" if samples else "no samples"
+    )
+
+
+def _of_nets(summary: Summary) -> dict[str, Sequence[_Row]]:
+    """The sections that need no samples, without the rows that the summary knows nothing of."""
+    found = {**_OF_ROUTES}
+    # there is nothing that it should be like
+    found[_SPREAD] = [*(row._replace(wanted="") for row in found[_SPREAD]), _NEGATIVE]
+    return {
+        heading: [row for row in rows if look_up(summary, row.nets) is not None]
+        for heading, rows in found.items()
+    }
 
 
 def _truth_lines(truth: TruthSection) -> list[str]:
@@ -178,15 +218,28 @@ def budget_text(rows: Sequence[BudgetRow]) -> str:
 
 
 def headline(summary: Summary) -> list[str]:
-    """The verdict in words."""
+    """The verdict in words; without samples, what the real images say of the nets."""
+    if "verdict" not in summary:
+        return [_calibration_text(summary)]
     said = [summary["verdict"]["text"]]
     return [*said, summary["truth"]["text"]] if "truth" in summary else said
+
+
+def _calibration_text(summary: Summary) -> str:
+    found = summary["calibration"]["nets"]
+    gain = summary["high_res"]["psnr_net"] - summary["high_res"]["psnr_bilinear"]
+    return (
+        f"{100 * found['coverage_90']:.1f} % of the real pixels lie in the nets' 90 % intervals; "
+        f"error² / variance is {found['z2']:.3g} (1 is right). The mean is {gain:+.2f} dB against "
+        "bilinear upsampling."
+    )
 
 
 def tiles(summary: Summary) -> Html:
     """The few metrics that say most, in large."""
     samples = look_up(summary, "cost.samples.evaluations_per_image")
     remark = "" if samples is None else f"samples: {number(samples)}"
+    shown = _TILES if summary["num_samples"] else _TILES_OF_NETS
     cost = ("cost.nets.evaluations_per_image", "evaluations per image, nets", remark)
     items = [
         tag(
@@ -194,13 +247,15 @@ def tiles(summary: Summary) -> Html:
             tag("dt", label),
             tag("dd", number(look_up(summary, name), 3), tag("small", said)),
         )
-        for name, label, said in (*_TILES, cost)
+        for name, label, said in (*shown, cost)
     ]
     return tag("dl", *items, class_="tiles")
 
 
-def verdict_table(summary: Summary) -> Html:
+def verdict_table(summary: Summary) -> Html | None:
     """Verdict, value and interval of mean, variance and bias (90 %: of a test of equivalence)."""
+    if "verdict" not in summary:
+        return None
     verdict = summary["verdict"]
     parts = {"mean": verdict["mean"], "variance": verdict["variance"], "bias": verdict["bias"]}
     rows = [
@@ -246,17 +301,18 @@ def comparison_table(summary: Summary) -> Html:
 
 def routes_table(summary: Summary) -> Html:
     """What each route says on its own: the two nets, and the moments of the samples."""
+    routes = ["nets", "samples"] if summary["num_samples"] else ["nets"]
     groups = []
-    for heading, rows in _OF_ROUTES.items():
+    for heading, rows in (_OF_ROUTES if len(routes) > 1 else _of_nets(summary)).items():
         lines = [
-            [row.label, *_cells(summary, row[1:3]), row.wanted]
+            [row.label, *_cells(summary, row[1 : 1 + len(routes)]), row.wanted]
             for row in rows
             if any(look_up(summary, name) is not None for name in row[1:3])
         ]
         groups.append(Rows(heading, lines))
-    head = ["metric", "nets", "samples", "wanted"]
     small = " (small: 95 % intervals)" if summary["intervals"] else ""
-    return html.table(f"The two routes to mean and variance{small}", head, groups)
+    caption = "The two routes to mean and variance" if len(routes) > 1 else "The nets"
+    return html.table(caption + small, ["metric", *routes, "wanted"], groups)
 
 
 def _cells(summary: Summary, names: Sequence[str]) -> Iterator[Html | None]:

@@ -16,7 +16,8 @@ from PIL import Image
 import sr_var.data.info
 from ddpm.info_dict import make_info
 from sr_var.base_dataset import load_entries
-from sr_var.data.info import split, write_info
+from sr_var.data.info import write_info
+from sr_var.data.split import split
 from sr_var.flags.scripts import DataInfoFlags
 from tests.reliability.disks import file_size_limit
 from tests.tiny import CLASSES, TinyData, tree, write_photos

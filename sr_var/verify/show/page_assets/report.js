@@ -5,7 +5,9 @@
   const data = JSON.parse(document.getElementById("gallery-data").textContent);
   const $ = (id) => document.getElementById(id);
   const PICTURES = ["high-res", "low-res", "mean of the net"];
-  const MAPS = ["|error| of the mean", "std of the net", "std of the samples"];
+  // without samples there are the nets alone
+  const ROUTES = data.num_samples > 0 ? ["nets", "samples"] : ["nets"];
+  const MAPS = ["|error| of the mean", "std of the net", "std of the samples"].slice(0, 1 + ROUTES.length);
   const SIDE = data.map_size;
   const COLOURS = Array.from({ length: 256 }, (_, i) =>
     [0, 2, 4].map((k) => parseInt(data.colours.substr(6 * i + k, 2), 16)));
@@ -178,7 +180,7 @@
   function describe(maps, x, y) {
     const place = y * SIDE + x;
     const route = (name) => `${name} ${maps.mean[name](place)} ± ${format(maps.std[name](place), 3)}`;
-    return `row ${y * data.stride}, column ${x * data.stride}: real ${maps.real(place)}, ${route("nets")}, ${route("samples")}`;
+    return [`row ${y * data.stride}, column ${x * data.stride}: real ${maps.real(place)}`, ...ROUTES.map(route)].join(", ");
   }
 
   function readout(maps, x, y) {
@@ -189,7 +191,8 @@
     const where = element("p", { class: "where" }, `Row ${y * data.stride}, column ${x * data.stride}`,
       element("small", {}, ` ${data.channels[channel]} channel, grey levels`));
     const list = element("dl", {}, line("real image", String(maps.real(place)), "series-c"),
-      line("nets", route("nets"), "series-a"), line("samples", route("samples"), "series-b"));
+      ...ROUTES.map((name, i) => line(name, route(name), ["series-a", "series-b"][i])));
+    if (ROUTES.length === 1) return [where, list];
     if (!maps.histograms) {
       return [where, list, element("p", { class: "note" }, "No sample pictures were found: no histogram.")];
     }

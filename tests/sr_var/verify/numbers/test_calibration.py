@@ -16,6 +16,7 @@ from sr_var.verify.numbers.calibration import (
     Histograms,
     ause,
     calibrate,
+    crps_of_normal,
     curves,
     ence,
 )
@@ -36,6 +37,8 @@ def test_metrics_of_one_error_have_their_closed_forms() -> None:
         {
             "z2": 4.0,
             "nll": 0.5 * (math.log(2 * math.pi * 9) + 4),
+            # z (2Φ(z) − 1) + 2φ(z) − 1/√π at z = 2: 1.909 + 0.10798 − 0.56419, times σ = 3
+            "crps": 4.3583795,
             "coverage_50": 0.0,
             "coverage_68": 0.0,
             "coverage_90": 0.0,
@@ -46,6 +49,35 @@ def test_metrics_of_one_error_have_their_closed_forms() -> None:
             "num_floored": 0,
         }
     )
+
+
+@pytest.mark.parametrize(("error", "std"), [(0.0, 1.0), (3.0, 2.0), (-3.0, 2.0), (40.0, 5.0)])
+def test_crps_is_the_integral_that_defines_it(error: float, std: float) -> None:
+    """∫ (F(t) − 1{t ≥ y})² dt of N(0, σ²) at y = error, on a fine grid."""
+    t = np.linspace(-80, 120, 2_000_001)
+    law = NormalDist(0, std)
+    below = np.array([law.cdf(value) for value in t[::200]])
+    cdf = np.interp(t, t[::200], below)
+    expected = float(np.sum((cdf - (t >= error)) ** 2) * (t[1] - t[0]))
+    found = float(crps_of_normal(np.array(error), np.array(std)))
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_crps_of_a_law_without_spread_is_the_absolute_error_and_scales_with_the_unit() -> None:
+    error = np.array([0.0, 0.5, 7.0])
+    np.testing.assert_allclose(crps_of_normal(error, np.full(3, 1e-9)), error, atol=1e-8)
+    one, ten = (crps_of_normal(c * error, np.full(3, c * 2.0)) for c in (1.0, 10.0))
+    np.testing.assert_allclose(ten, 10 * one, rtol=1e-12)
+
+
+def test_right_law_has_the_lowest_crps() -> None:
+    """A proper score: too wide, too narrow and shifted laws score higher on draws of the law."""
+    y, mean, v = _calibrated()
+    scores = [
+        calibrate(y, mean + shift, v * width)[0]["crps"]
+        for shift, width in ((0, 1), (0, 1.5), (0, 0.6), (2.0, 1))
+    ]
+    assert min(scores) == scores[0]
 
 
 def test_interval_that_covers_scores_its_width() -> None:

@@ -140,8 +140,25 @@ def test_comparison_with_the_real_image_covers_net_samples_and_baseline() -> Non
             "psnr_samples": 10 * math.log10(255**2 / 36),
             "psnr_bilinear": 10 * math.log10(255**2 / 100),
             "mean_abs_error_net": 3.0,
-        }
+            # the window of SSIM does not fit into 6×6 pixels
+            "ssim_net": math.nan,
+            "ssim_samples": math.nan,
+            "ssim_bilinear": math.nan,
+        },
+        nan_ok=True,
     )
+
+
+def test_ssim_of_flat_images_has_its_closed_form() -> None:
+    """No variance and no covariance: (2ab + C₁) / (a² + b² + C₁), C₁ = 2.55²."""
+    full = [np.full((12, 12, 3), value) for value in (103.0, 100.0, 90.0)]
+    data = ImageData(full[0], full[0], None, full[1], full[2])
+    metrics = compare_with_truth(data)
+    for name, other in (("ssim_net", 103.0), ("ssim_bilinear", 90.0)):
+        c1 = 2.55**2
+        expected = (2 * 100 * other + c1) / (100**2 + other**2 + c1)
+        assert metrics[name] == pytest.approx(expected, rel=1e-9)
+    assert "ssim_samples" not in metrics
 
 
 def test_std_at_edges_is_told_from_std_on_flat_ground() -> None:

@@ -1,0 +1,78 @@
+"""The flags of sr_predict.py: which images, which networks, in which parts; no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.flags.groups import Batch, Compute, OnBadImage, PrecisionFlags, ScriptFlags
+from utils.script_util import AUTO, flag, require_at_least
+
+
+@dataclass(frozen=True)
+class NetPairFlags(PrecisionFlags, Compute):
+    """The two networks, as their trainings left them."""
+
+    mean_model_path: str = flag("", "checkpoint of the mean net, modelNNNNNN.pt")
+    var_model_path: str = flag("", "checkpoint of the variance net that was trained on it")
+    mean_model_args_path: str = flag(
+        "", "file of the mean net's model flags, for a checkpoint without a manifest beside it"
+    )
+    var_model_args_path: str = flag("", "the same of the variance net")
+    compile: str = "off"
+
+
+@dataclass(frozen=True)
+class TileFlags(Batch):
+    """How much of an image the networks see at a time; a pixel here is one of the low-res image."""
+
+    tile: int = flag(
+        AUTO,
+        "side of a tile, pixels. Of a U-Net: all that it sees at a time; auto: the side that it "
+        "was trained on. Of sub-pixel networks: what is computed at a time, with the same result "
+        "for any tile; auto: 256",
+        is_auto=True,
+    )
+    overlap: int = flag(
+        -1,
+        "pixels. Of a U-Net: what neighbouring tiles share, where one fades into the other; -1: a "
+        "quarter of the tile. Of sub-pixel networks: what they see around a tile; -1: as far as "
+        "an output pixel depends on",
+    )
+    batch_size: int = flag(1, "tiles of each process per forward pass")
+
+    def __post_init__(self) -> None:
+        require_at_least(self, -1, overlap=0)
+        require_at_least(self, batch_size=1)
+
+
+@dataclass(frozen=True)
+class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
+    """What to predict and where to write."""
+
+    input: str = flag(
+        "", "an image or a folder of them; each is the low-res image itself", is_path=True
+    )
+    output_dir: str = flag("outputs/sr_predict", "folder of pictures, arrays and predict.csv")
+    log_dir: str = "logs/sr_predict"
+    level: float = flag(0.9, "of the intervals: the share of the law that they hold, 0 to 1")
+    std_threshold: float = flag(
+        20.0, "std in grey levels; the share of pixels above it is told of each image"
+    )
+    truth: str = flag(
+        "",
+        "high-res image, or folder of them under the names of the inputs, to compare with",
+        is_path=True,
+    )
+    apply_orientation: bool = flag(
+        True, "turn photographs as their EXIF tag says; off: pixels as they are stored"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.level < 1:
+            raise ValueError(f"--level {self.level} must lie between 0 and 1, as 0.9")
+        if not self.std_threshold >= 0:
+            raise ValueError(f"--std_threshold {self.std_threshold} must be at least 0")
+        for name in ("input",):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} is empty; name an image or a folder of images")

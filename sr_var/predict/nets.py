@@ -1,0 +1,230 @@
+"""The two networks from their checkpoints, as one thing that turns low-res images into moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm.stored_flags import start_of_file
+from models.subpixel import SubpixelBase
+from sr_var.degradation import mean_of, variance_of
+from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
+from sr_var.script_util import create_mean_model, create_var_model
+from sr_var.stored_flags import flags_of_checkpoint, identity_of
+from sr_var.var_utils import require_same_mean
+from utils import dist_util
+from utils.files.atomic import sha256_of
+from utils.files.records import made_with
+from utils.flags.groups import Precision
+from utils.loops.checkpoint import CheckpointStore
+from utils.loops.networks import compiled_for, load_checked
+from utils.process.errors import CheckpointError
+
+Log = Callable[[str], None]
+FlagsT = TypeVar("FlagsT", bound=MeanModelFlags)
+
+
+def load_mean_net(
+    path: str,
+    *,
+    args_path: str = "",
+    device: str | torch.device | None = None,
+    log: Log = print,
+) -> nn.Module:
+    """The frozen mean net of a checkpoint, in evaluation mode, with fp32 weights.
+
+    `net(x, (H, W))` is the mean, (N, C, H, W), for the low-res images x, (N, C, h, w) in [-1, 1].
+
+    Args:
+        path: `modelNNNNNN.pt` of sr_mean_train.py.
+        args_path: file of its model flags, for a checkpoint without a manifest beside it.
+        device: where to; None: the GPU if there is one, else the CPU.
+        log: receives the sha256 of the file, and notices.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another network.
+    """
+    flags = _mean_flags(path, args_path, log)
+    return _loaded(flags, path, Precision.FP32, log).to(_device(device))
+
+
+def load_var_net(
+    path: str,
+    *,
+    args_path: str = "",
+    device: str | torch.device | None = None,
+    log: Log = print,
+) -> nn.Module:
+    """The frozen variance net of a checkpoint; arguments and errors as `load_mean_net`.
+
+    `net(x, mean)` is the variance, (N, C, H, W), in squares of the unit of images in [-1, 1].
+    """
+    flags = _var_flags(path, args_path, log)
+    return _loaded(flags, path, Precision.FP32, log).to(_device(device))
+
+
+@dataclass(frozen=True, eq=False)
+class NetPair:
+    """A mean net and the variance net that was trained on it, on one device.
+
+    Attributes:
+        factor: pixels of the result along the side of a low-res one.
+        num_channels: of an image.
+        train_size: side of the low-res images of the training, pixels.
+        reach: low-res pixels in each direction that a pixel of the result depends on; None where
+            it is the whole image, as with a U-Net's norms and attention.
+        multiple: low-res sides are padded to a multiple of it (replicated), for a U-Net's levels.
+        digests: sha256 of both files.
+    """
+
+    mean_net: nn.Module
+    var_net: nn.Module
+    device: torch.device
+    factor: int
+    num_channels: int
+    train_size: int
+    reach: int | None
+    multiple: int
+    digests: tuple[str, str]
+    precision: Precision
+
+    def __call__(self, low_res: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance, each (N, C, f·h, f·w) in fp32, of (N, C, h, w) in [-1, 1]."""
+        height, width = low_res.shape[2:]
+        x = low_res.to(self.device)
+        missing = (-width % self.multiple, -height % self.multiple)
+        if any(missing):
+            x = F.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
+        size = [self.factor * side for side in x.shape[2:]]
+        with torch.inference_mode():
+            mean = mean_of(self.mean_net, x, size).to(x.dtype)
+            variance = variance_of(self.var_net, x, mean)
+        end = (..., slice(self.factor * height), slice(self.factor * width))
+        return mean[end].float(), variance[end].float()
+
+
+def load_pair(
+    mean_path: str,
+    var_path: str,
+    *,
+    mean_args_path: str = "",
+    var_args_path: str = "",
+    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+    compile: str = "off",
+    log: Log = print,
+) -> NetPair:
+    """Both networks, built from what their checkpoints say of themselves.
+
+    Args:
+        precision: of the convolutions; None: as each was trained, where the device is fast in it.
+        compile: as `--compile`.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another kind of network; the two are for
+            other sizes; or the variance net was trained on another mean net.
+    """
+    for path, flag in ((mean_path, "--mean_model_path"), (var_path, "--var_model_path")):
+        if not path:
+            raise CheckpointError(f"{flag} is empty; give the checkpoint of its training")
+    flags = _mean_flags(mean_path, mean_args_path, log)
+    var_flags = _var_flags(var_path, var_args_path, log)
+    _require_fit(flags, mean_path, var_flags, var_path)
+    digests = sha256_of(mean_path), sha256_of(var_path)
+    require_same_mean(start_of_file(var_path).manifest.get("state", {}), digests[:1], var_path)
+    place = _device(device)
+    nets = [
+        _loaded(one, path, precision or one.precision, log).to(place)
+        for one, path in ((flags, mean_path), (var_flags, var_path))
+    ]
+    mean_net, var_net = (compiled_for(net, compile, place, log, is_trained=False) for net in nets)
+    factor = flags.large_size // flags.small_size
+    return NetPair(
+        mean_net,
+        var_net,
+        device=place,
+        factor=factor,
+        num_channels=flags.in_channels,
+        train_size=flags.small_size,
+        reach=_reach(nets),
+        multiple=_multiple(nets, factor),
+        digests=digests,
+        precision=precision or flags.precision,
+    )
+
+
+def _loaded(flags: MeanModelFlags, path: str, precision: Precision, log: Log) -> nn.Module:
+    """The frozen network of a checkpoint, made with the flags."""
+    create: Callable[..., nn.Module] = create_mean_model
+    if isinstance(flags, VarModelFlags):
+        create = create_var_model
+    return load_checked(partial(create, **vars(flags)), path, precision, log, identity_of(flags))
+
+
+def _mean_flags(path: str, args_path: str, log: Log) -> MeanModelFlags:
+    return _stored(path, args_path, MeanModelFlags, "--mean_model_args_path", log)
+
+
+def _var_flags(path: str, args_path: str, log: Log) -> VarModelFlags:
+    return _stored(path, args_path, VarModelFlags, "--var_model_args_path", log)
+
+
+def _stored(
+    path: str, args_path: str, flags_class: type[FlagsT], args_flag: str, log: Log
+) -> FlagsT:
+    """What the network of a checkpoint was made with."""
+    start = start_of_file(path)
+    made = start.manifest.get("network")
+    kind = str(made.get("class", "")) if isinstance(made, dict) else ""
+    is_var = issubclass(flags_class, VarModelFlags)
+    if kind and is_var != ("Variance" in kind):
+        asked = "variance" if is_var else "mean"
+        raise CheckpointError(
+            f"{path} is of a {kind}, no {asked} net; were --mean_model_path and --var_model_path "
+            "exchanged?"
+        )
+    if not args_path and not made_with(start.manifest):
+        CheckpointStore("").resolve(path)  # a missing or damaged file is another matter
+        raise CheckpointError(
+            f"{path} has no manifest beside it, which says what the network is; give the "
+            f"{args_flag} of its training"
+        )
+    flags = flags_of_checkpoint(
+        start, args_path, flags_class, log, path_flag=args_flag, must_exist=bool(args_path)
+    )
+    return flags_class(**flags)
+
+
+def _require_fit(mean: MeanModelFlags, mean_path: str, var: VarModelFlags, var_path: str) -> None:
+    if mean.sizes != var.sizes or mean.in_channels != var.in_channels:
+        raise CheckpointError(
+            f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels and "
+            f"{mean.in_channels} channels, {var_path} for {var.small_size} → {var.large_size} and "
+            f"{var.in_channels}; name two networks of one task"
+        )
+
+
+def _reach(nets: list[nn.Module]) -> int | None:
+    """How far a result depends on its input: through the variance net, and its mean's own."""
+    if not all(isinstance(net, SubpixelBase) for net in nets):
+        return None
+    return sum(net.reach for net in nets if isinstance(net, SubpixelBase))
+
+
+def _multiple(nets: list[nn.Module], factor: int) -> int:
+    """Low-res sides must be multiples of it, so that every level halves the result's sides."""
+    deepest = 1
+    for net in nets:
+        deepest = max(deepest, int(getattr(net.config, "downsample_factor", 1)))
+    return deepest // math.gcd(deepest, factor)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    return dist_util.current_device() if device is None else torch.device(device)

@@ -1,0 +1,175 @@
+"""The pictures of one image, drawn from its arrays: mean, std with its scale, overview, error.
+
+Arrays are memory-mapped and looked at in strips; an image of more pixels than the toolkit would
+open again (`MAX_PIXELS`) is drawn at a half, a third … of its size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from sr_var.predict.results import Target, strips
+from sr_var.results.folder import to_grey_bytes
+from sr_var.results.maps import COLOUR_MAP, Picture, coloured, top_of_scale
+from utils.files.atomic import atomic_write
+from utils.images.files import MAX_PIXELS, write_png
+from utils.metrics import WHITE
+
+Floats = npt.NDArray[np.float32]
+# some rows of an array → what is drawn of them
+Rows = Callable[[slice], npt.NDArray[Any]]
+
+UNIT = "grey levels"
+PICTURES = ("mean.png", "std.png", "overview.png")
+# sides of a panel of the overview, pixels; of the scale beside a map
+_PANEL, _BAR_MIN, _BAR_MAX = 560, 180, 8192
+_BAR_INCHES = (0.85, 3.2)
+_DPI = 110
+_PER_ROW = 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of the overview: RGB in uint8, or a map of floats with a scale of its own."""
+
+    title: str
+    pixels: npt.NDArray[Any]
+
+
+def draw_mean(target: Target) -> None:
+    """`_mean.png`: the mean in 8 bits, rounded and clipped."""
+    mean = target.array("mean")
+    write_png(target.path("mean.png"), _reduced(mean.shape, lambda rows: to_grey_bytes(mean[rows])))
+
+
+def draw_map(target: Target, ending: str, values: Rows, shape: Sequence[int]) -> None:
+    """A map (H, W) in colours, with its scale in grey levels at its right."""
+    level = _reduced(shape, values, np.float32)
+    top = top_of_scale(level)
+    picture = np.empty((*level.shape, 3), np.uint8)
+    for rows in strips(len(level)):
+        picture[rows] = coloured(level[rows], top)
+    write_png(target.path(ending), _with_scale(picture, top))
+
+
+def draw_std(target: Target) -> None:
+    """`_std.png`: the std, averaged over the channels."""
+    std = target.array("std")
+    draw_map(target, "std.png", lambda rows: std[rows].mean(axis=2), std.shape)
+
+
+def draw_overview(
+    target: Target, low_res: npt.NDArray[Any], level: float, error: Rows | None
+) -> None:
+    """`_overview.png`: input, mean, std and width of the interval; the error, where it is known.
+
+    Args:
+        low_res: (h, w, C), in grey levels.
+        level: of the intervals.
+        error: rows (r, W) of |mean − truth|.
+    """
+    mean, std = target.array("mean"), target.array("std")
+    lower, upper = target.array("lower"), target.array("upper")
+    small = _small(low_res.shape, lambda rows: low_res[rows].astype(np.float32))
+    panels = [
+        Panel(f"input, {_size(low_res.shape)}", to_grey_bytes(small)),
+        Panel(f"mean, {_size(mean.shape)}", to_grey_bytes(_small(mean.shape, lambda r: mean[r]))),
+        Panel("std", _small(mean.shape, lambda rows: std[rows].mean(axis=2))),
+        Panel(
+            f"width of the {100 * level:g} % interval",
+            _small(mean.shape, lambda rows: (upper[rows] - lower[rows]).mean(axis=2)),
+        ),
+    ]
+    if error is not None:
+        panels.append(Panel("|mean − truth|", _small(mean.shape, error)))
+    _draw_panels(target.path("overview.png"), panels)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]}×{shape[0]}"
+
+
+def _draw_panels(path: str, panels: Sequence[Panel]) -> None:
+    height, width = panels[1].pixels.shape[:2]
+    num_columns = 2 if len(panels) <= 4 else _PER_ROW
+    num_rows = math.ceil(len(panels) / num_columns)
+    shape = min(max(height / width, 0.25), 4.0)
+    inches = _PANEL / _DPI if shape <= 1 else _PANEL / _DPI / shape
+    size = (num_columns * (inches + 0.7), num_rows * (inches * shape + 0.45))
+    # a figure of its own, not pyplot's: no global state, no display
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    for place, panel in enumerate(panels, 1):
+        axis = figure.add_subplot(num_rows, num_columns, place)
+        axis.set_title(panel.title, fontsize=9)
+        axis.set_axis_off()
+        if panel.pixels.ndim == 3:
+            axis.imshow(panel.pixels, interpolation="nearest")
+            continue
+        top = top_of_scale(panel.pixels)
+        shown = axis.imshow(panel.pixels, cmap=COLOUR_MAP, vmin=0, vmax=top)
+        bar = figure.colorbar(shown, ax=axis, shrink=0.9)
+        bar.set_label(UNIT, fontsize=8)
+        bar.ax.tick_params(labelsize=8)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
+
+
+def _with_scale(picture: Picture, top: float) -> Picture:
+    """The map with a bar at its right, as high as itself within bounds."""
+    height, width, _ = picture.shape
+    bar = _scale(top, min(max(height, _BAR_MIN), _BAR_MAX))
+    shape = (max(height, len(bar)), width + bar.shape[1], 3)
+    page = np.full(shape, WHITE, np.uint8)
+    page[:height, :width] = picture
+    page[: len(bar), width:] = bar
+    return page
+
+
+def _scale(top: float, height: int) -> Picture:
+    """The bar of the colours from 0 to `top` with its numbers; they grow with its height."""
+    figure = Figure(figsize=_BAR_INCHES, dpi=height / _BAR_INCHES[1])
+    canvas = FigureCanvasAgg(figure)
+    axis = figure.add_axes((0.08, 0.04, 0.2, 0.92))
+    bar = figure.colorbar(ScalarMappable(Normalize(0, top), COLOUR_MAP), cax=axis)
+    bar.set_label(UNIT, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    drawn: Picture = np.asarray(canvas.buffer_rgba())[:height, :, :3]  # type: ignore[no-untyped-call]
+    return drawn
+
+
+def _reduced(
+    shape: Sequence[int], values: Rows, dtype: npt.DTypeLike = np.uint8, step: int = 0
+) -> npt.NDArray[Any]:
+    """All rows of what `values` draws, every `step`-th pixel; 0: so few as may be in a file."""
+    step = step or max(1, math.ceil(math.sqrt(shape[0] * shape[1] / MAX_PIXELS)))
+    parts = []
+    for rows in strips(shape[0]):
+        first = -rows.start % step
+        parts.append(np.asarray(values(rows)[first::step, ::step], dtype))
+    return np.concatenate(parts)
+
+
+def _small(shape: Sequence[int], values: Rows) -> npt.NDArray[Any]:
+    """What `values` draws, at the size of a panel: means of blocks of pixels."""
+    step = max(1, math.ceil(max(shape[:2]) / (2 * _PANEL)))
+    height, width = shape[0] // step, shape[1] // step
+    if step == 1 or not (height and width):
+        return _reduced(shape, values, np.float32, step)
+    parts = []
+    for top in range(0, height * step, 64 * step):
+        rows = slice(top, min(top + 64 * step, height * step))
+        part = np.asarray(values(rows), np.float32)[:, : width * step]
+        blocks = part.reshape(len(part) // step, step, width, step, *part.shape[2:])
+        parts.append(blocks.mean(axis=(1, 3)))
+    return np.concatenate(parts)

@@ -1,0 +1,225 @@
+"""The networks as a function of an image in memory: `Predictor`.
+
+`sr_predict.py` does the same with files (`run`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Generic, TypeVar, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sr_var.predict.images import LowRes
+from sr_var.predict.nets import NetPair, load_pair
+from sr_var.predict.tiles import AUTO_OVERLAP, Plan, finished_rows, make_plan, tile_sizes
+from utils.flags.groups import Precision
+from utils.metrics import WHITE
+from utils.script_util import AUTO
+
+FloatArray = npt.NDArray[np.float32]
+ImageT = TypeVar("ImageT", FloatArray, Tensor)
+
+
+@dataclass(frozen=True)
+class Prediction(Generic[ImageT]):
+    """What the networks say of one image, in the unit and the layout of the image they were given.
+
+    Attributes:
+        mean: E[Y | X], neither clipped nor rounded.
+        std: √Var[Y | X]; where the network says less than 0 it is 0.
+        lower: lower end of the interval of the level that was asked for, of a normal law.
+        upper: its upper end.
+    """
+
+    mean: ImageT
+    std: ImageT
+    lower: ImageT
+    upper: ImageT
+
+
+class Predictor:
+    """Mean, std and intervals of the high-res image of any low-res image, in two passes.
+
+    Args:
+        pair: the networks.
+        level: of the intervals, in (0, 1).
+        tile: side of a tile, low-res pixels; -1: as `sr_predict.py --tile auto`.
+        overlap: of the tiles, likewise.
+        batch_size: tiles per forward pass.
+    """
+
+    def __init__(
+        self,
+        pair: NetPair,
+        *,
+        level: float = 0.9,
+        tile: int = AUTO,
+        overlap: int = AUTO_OVERLAP,
+        batch_size: int = 1,
+    ) -> None:
+        self.pair, self.level, self.batch_size = pair, level, batch_size
+        self.tile, self.overlap = tile_sizes(pair, tile, overlap)
+        self._width = interval_half_width(level)
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        mean: str,
+        var: str,
+        device: str | torch.device | None = None,
+        *,
+        precision: Precision | None = None,
+        log: Callable[[str], None] = lambda line: None,
+        **rest: Any,
+    ) -> Predictor:
+        """Build it from `modelNNNNNN.pt` of sr_mean_train.py and of sr_var_train.py.
+
+        Args:
+            mean: path of the mean net.
+            var: path of the variance net that was trained on it.
+            device: where to compute; None: the GPU if there is one, else the CPU.
+            precision: of the convolutions; None: as the networks were trained.
+            log: receives notices, and the sha256 of both files.
+            rest: as the constructor's.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or the two do not belong together.
+        """
+        return cls(load_pair(mean, var, device=device, precision=precision, log=log), **rest)
+
+    @property
+    def factor(self) -> int:
+        """Pixels of the result along the side of one of the image."""
+        return self.pair.factor
+
+    @overload
+    def __call__(self, image: npt.NDArray[Any]) -> Prediction[FloatArray]: ...
+
+    @overload
+    def __call__(self, image: Tensor) -> Prediction[Tensor]: ...
+
+    def __call__(
+        self, image: npt.NDArray[Any] | Tensor
+    ) -> Prediction[FloatArray] | Prediction[Tensor]:
+        """Predict the high-res image of a low-res one, of any size.
+
+        Args:
+            image: a numpy array (h, w, C) or (h, w), or a tensor (C, h, w); grey levels 0 to 255
+                in uint8, or floats in [0, 1]. Grey images are shown to each of the C channels.
+
+        Returns:
+            float32, (f·h, f·w, C) or (C, f·h, f·w), in grey levels or in the unit of [0, 1], as
+            the image; a tensor on its device.
+
+        Raises:
+            ValueError: another shape or type, values that are not finite, or outside of [0, 1].
+        """
+        parts = [part for _, part in self._rows(_to_low_res(image, self.pair.num_channels))]
+        whole = {
+            one.name: np.concatenate([getattr(part, one.name) for part in parts])
+            for one in dataclasses.fields(Prediction)
+        }
+        return _as_given(Prediction(**whole), image)
+
+    @overload
+    def tiles(self, image: npt.NDArray[Any]) -> Iterator[tuple[int, Prediction[FloatArray]]]: ...
+
+    @overload
+    def tiles(self, image: Tensor) -> Iterator[tuple[int, Prediction[Tensor]]]: ...
+
+    def tiles(
+        self, image: npt.NDArray[Any] | Tensor
+    ) -> Iterator[tuple[int, Prediction[FloatArray]] | tuple[int, Prediction[Tensor]]]:
+        """Yield the same result in parts from top to bottom, for what is too large for the memory.
+
+        Each is (row, part): the part's first row in the result, and a `Prediction` of all columns.
+        The rows of one row of tiles are in memory at a time.
+        """
+        for row, part in self._rows(_to_low_res(image, self.pair.num_channels)):
+            yield row, _as_given(part, image)  # type: ignore[misc]
+
+    def plan(self, image: LowRes) -> Plan:
+        """The tiles of an image."""
+        height, width, _ = image.pixels.shape
+        return make_plan(self.pair, height, width, self.tile, self.overlap)
+
+    def rows(self, image: LowRes) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Mean and variance, some rows (r, f·w, C) at a time (`tiles.finished_rows`)."""
+        return finished_rows(self.pair, image, self.plan(image), self.batch_size)
+
+    def _rows(self, image: LowRes) -> Iterator[tuple[int, Prediction[FloatArray]]]:
+        top = 0
+        for mean, variance in self.rows(image):
+            std = std_of(variance)
+            yield top, Prediction(mean, std, mean - self._width * std, mean + self._width * std)
+            top += len(mean)
+
+
+def interval_half_width(level: float) -> float:
+    """Half of a central interval of a normal law in stds: Φ⁻¹(½ + level/2)."""
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} must lie between 0 and 1, as 0.9")
+    return NormalDist().inv_cdf(0.5 + level / 2)
+
+
+def std_of(variance: FloatArray) -> FloatArray:
+    """√v, and 0 where v is negative."""
+    std: FloatArray = np.sqrt(np.maximum(variance, 0))
+    return std
+
+
+def _to_low_res(image: npt.NDArray[Any] | Tensor, num_channels: int) -> LowRes:
+    """An image of the memory; a ValueError says what it should be."""
+    wanted = f"({num_channels}, h, w)" if isinstance(image, Tensor) else f"(h, w, {num_channels})"
+    if isinstance(image, Tensor):
+        pixels = image.detach().cpu().numpy()
+        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+    else:
+        pixels = np.asarray(image)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim == 3 and pixels.shape[2] == 1 < num_channels:
+        pixels = np.broadcast_to(pixels, (*pixels.shape[:2], num_channels))
+    if pixels.ndim != 3 or pixels.shape[2] != num_channels or not pixels.size:
+        raise ValueError(
+            f"an image of shape {tuple(image.shape)}: the networks take one of {wanted}, or (h, w)"
+        )
+    if pixels.dtype == np.uint8:
+        return LowRes(pixels)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"an image of {pixels.dtype}: give uint8, or floats in [0, 1]")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):  # nan is neither
+        raise ValueError(
+            f"an image of floats from {low:g} to {high:g}: they must lie in [0, 1]; divide grey "
+            f"levels by {WHITE}"
+        )
+    return LowRes(pixels, low=0.0, high=1.0)
+
+
+@overload
+def _as_given(part: Prediction[FloatArray], image: npt.NDArray[Any]) -> Prediction[FloatArray]: ...
+
+
+@overload
+def _as_given(part: Prediction[FloatArray], image: Tensor) -> Prediction[Tensor]: ...
+
+
+def _as_given(
+    part: Prediction[FloatArray], image: npt.NDArray[Any] | Tensor
+) -> Prediction[FloatArray] | Prediction[Tensor]:
+    """The results as the image came: arrays, or tensors (C, H, W) on its device."""
+    if not isinstance(image, Tensor):
+        return part
+    arrays = {one.name: getattr(part, one.name) for one in dataclasses.fields(Prediction)}
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).to(image.device)
+        for name, array in arrays.items()
+    }
+    return cast("Prediction[Tensor]", Prediction(**tensors))

@@ -1,0 +1,320 @@
+"""The run of sr_predict.py: every image once, by any number of processes, stoppable at any time.
+
+Images are claimed one by one by file locks. A finished one has a record beside its results, with
+the digest of its file: it is passed by as long as the file is the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sr_var.flags.predict import PredictFlags
+from sr_var.predict import pictures, truth
+from sr_var.predict.images import InputFile, LowRes, digest_of, find_inputs, read_low_res
+from sr_var.predict.predictor import Prediction, Predictor, interval_half_width, std_of
+from sr_var.predict.results import ARRAYS, Target, array_writer
+from sr_var.predict.tiles import Plan
+from utils.debug_util import report_cost
+from utils.files.atomic import (
+    JsonObject,
+    remove_stale_temp_files,
+    write_json_atomic,
+    write_text_atomic,
+)
+from utils.files.lock import try_lock
+from utils.files.records import require_same_settings
+from utils.flags.groups import SKIP
+from utils.images.files import BadImageError
+from utils.process.errors import DataError
+from utils.process.stop import go_on_with
+from utils.runs.job import Job, working
+
+Log = Callable[[str], None]
+SETTINGS_FILE, SUMMARY, TABLE = ".predict.json", "predict.json", "predict.csv"
+_ENDINGS = (*(f"{kind}.npy" for kind in ARRAYS), *pictures.PICTURES)
+_COLUMNS = (
+    "name",
+    "width",
+    "height",
+    "mean_std",
+    "share_above",
+    "share_negative",
+    "seconds",
+    "extrapolated",
+    "psnr",
+    "psnr_bilinear",
+    "coverage",
+    "z2",
+    "low_res_rms",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the rows of a result have added up to."""
+
+    mean_std: float
+    share_above: float
+    share_negative: float
+
+
+class PredictRun:
+    """All images of `--input`.
+
+    `log` is told a line of each image. Results of other settings in the output folder are a
+    DataError.
+    """
+
+    def __init__(self, predictor: Predictor, flags: PredictFlags, log: Log) -> None:
+        self._predictor, self._flags, self._log = predictor, flags, log
+        self._inputs = find_inputs(flags.input, log)
+        _require_apart(flags)
+        self._truth_of: Callable[[str], str | None] = lambda name: None
+        if flags.truth:
+            self._truth_of = truth.find_truths(flags.truth, log)
+            if len(self._inputs) > 1 and not os.path.isdir(flags.truth):
+                raise DataError(
+                    f"--truth {flags.truth} is one image, --input {flags.input} has "
+                    f"{len(self._inputs)}; name a folder of images of the same names"
+                )
+        self._say_what_is_new()
+
+    def dry_run(self) -> None:
+        """Predict the first tile of the first image, and write nothing."""
+        pair, one = self._predictor.pair, self._inputs[0]
+        image = self._read(one)
+        plan = self._predictor.plan(image)
+        started = time.perf_counter()
+        next(self._predictor.rows(image))
+        seconds = (time.perf_counter() - started) * len(plan.rows)
+        report_cost(pair.mean_net, pair.device, self._log)
+        height, width = (pair.factor * side for side in image.pixels.shape[:2])
+        self._log(
+            f"{len(self._inputs)} images; {one.name} to {width}×{height} in "
+            f"{len(plan.rows) * len(plan.columns)} tiles of {plan.tile}: about {seconds:.1f} s"
+        )
+
+    def run(self, rank: int = 0, world_size: int = 1) -> None:
+        """Predict what is missing, then write the summary.
+
+        Raises:
+            StopRequested: a signal came; finished images stay.
+            BadImageError: an image cannot be used, unless `--on_bad_image skip`.
+        """
+        folder = self._flags.output_dir
+        settings = self.settings()
+        require_same_settings(os.path.join(folder, SETTINGS_FILE), settings, defaults={})
+        offset, remedy = (
+            rank * len(self._inputs) // world_size,
+            go_on_with(f"--output_dir {folder}"),
+        )
+        num_skipped = 0
+        with working(
+            len(self._inputs), "predicting", "image", is_shown=rank == 0, remedy=remedy
+        ) as job:
+            # processes begin at different places of the list, so that they seldom meet
+            for one in [*self._inputs[offset:], *self._inputs[:offset]]:
+                try:
+                    self._claim(one, job)
+                except BadImageError as error:
+                    if self._flags.on_bad_image != SKIP:
+                        raise
+                    self._log(f"warning: left out: {error}")
+                    num_skipped += 1
+                    job.done()
+        if num_skipped == len(self._inputs):
+            raise DataError(f"--on_bad_image skip leaves no image: all {num_skipped} are damaged")
+        self.summarise(settings)
+
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on beside the images."""
+        pair, flags = self._predictor.pair, self._flags
+        return {
+            "mean_model_sha256": pair.digests[0],
+            "var_model_sha256": pair.digests[1],
+            "precision": str(pair.precision),
+            "tile": self._predictor.tile,
+            "overlap": self._predictor.overlap,
+            "level": flags.level,
+            "std_threshold": flags.std_threshold,
+            "apply_orientation": flags.apply_orientation,
+        }
+
+    def summarise(self, settings: dict[str, Any]) -> None:
+        """Write predict.json and predict.csv of all images that are finished, by any process."""
+        records = {one.name: self._target(one).record() for one in self._inputs}
+        records = {name: record for name, record in records.items() if record}
+        folder = self._flags.output_dir
+        content = {"settings": settings, "num_images": len(records), "images": records}
+        write_json_atomic(os.path.join(folder, SUMMARY), content)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, _COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for name, record in records.items():
+            row = {"name": name, **record, **record.get("truth", {})}
+            writer.writerow({key: row[key] for key in _COLUMNS if key in row})
+        write_text_atomic(os.path.join(folder, TABLE), table.getvalue())
+        self._log(f"{len(records)} images in {os.path.join(folder, TABLE)}")
+
+    # ---- one image
+
+    def _claim(self, one: InputFile, job: Job) -> None:
+        """Predict an image unless it is done or another process is busy with it."""
+        digest = hashlib.sha256(one.name.encode()).hexdigest()[:20]
+        lock = try_lock(os.path.join(self._flags.output_dir, ".claims", f"{digest}.lock"))
+        if lock is None:
+            job.bar.skip(1)
+            return
+        with lock:
+            target, path = self._target(one), self._truth_of(one.name)
+            record = target.record()
+            is_known = record.get("input_sha256") == digest_of(one.path)
+            has_truth = path is None or record.get("truth_sha256") == digest_of(path)
+            if is_known and has_truth and target.is_whole(_ENDINGS):
+                job.bar.skip(1)
+                return
+            image = self._read(one)
+            if not (is_known and target.is_whole(_ENDINGS)):
+                remove_stale_temp_files(os.path.dirname(target.path("mean.npy")))
+                record = self._predict(one, target, image, job)
+            record = self._judge(target, image, path, record)
+            target.finish(record)
+        self._say(one.name, record)
+        job.done(note=one.name)
+
+    def _predict(self, one: InputFile, target: Target, image: LowRes, job: Job) -> JsonObject:
+        """Write the arrays and the pictures; what is told of the image."""
+        started = time.perf_counter()
+        plan, factor = self._predictor.plan(image), self._predictor.factor
+        height, width, channels = image.pixels.shape
+        shape = (factor * height, factor * width, channels)
+        half, num_rows = interval_half_width(self._flags.level), 0
+        sums = np.zeros(3)
+        with array_writer(target, shape) as write:
+            for mean, variance in self._predictor.rows(image):
+                std = std_of(variance)
+                write(Prediction(mean, std, mean - half * std, mean + half * std))
+                per_pixel = std.mean(axis=2)
+                is_above = per_pixel > self._flags.std_threshold
+                is_negative = (variance < 0).mean(axis=2)
+                for i, found in enumerate((per_pixel, is_above, is_negative)):
+                    sums[i] += found.sum(dtype=np.float64)
+                num_rows += len(mean)
+                job.bar.update(0, f"{one.name} {100 * num_rows / shape[0]:.0f} %")
+                job.check()
+        means = (sums / (shape[0] * shape[1])).tolist()
+        pictures.draw_mean(target)
+        pictures.draw_std(target)
+        return {
+            "input": os.path.basename(one.path),
+            "input_sha256": image.digest,
+            "width": shape[1],
+            "height": shape[0],
+            **vars(Found(*means)),
+            "seconds": round(time.perf_counter() - started, 3),
+            "extrapolated": self._extrapolated(plan),
+            "notices": list(image.notices),
+        }
+
+    def _judge(
+        self, target: Target, image: LowRes, path: str | None, record: JsonObject
+    ) -> JsonObject:
+        """Draw the overview and, where there is a truth, compare with it."""
+        record = {key: value for key, value in record.items() if not key.startswith("truth")}
+        error = None
+        if self._flags.truth and path is None:
+            self._log(f"warning: --truth {self._flags.truth} has no image named {target.name}")
+        if path is not None:
+            pair, turned = self._predictor.pair, self._flags.apply_orientation
+            real = read_low_res(path, pair.num_channels, apply_orientation=turned)
+            truth.require_size(real, image, pair.factor, path)
+            record |= {
+                "truth": truth.compare(target, image, real, pair.factor),
+                "truth_sha256": real.digest,
+            }
+            error = truth.error_rows(target, real)
+            shape = target.array("mean").shape
+            pictures.draw_map(target, "error.png", error, shape)
+        pictures.draw_overview(target, image.pixels, self._flags.level, error)
+        return record
+
+    def _read(self, one: InputFile) -> LowRes:
+        pair, turned = self._predictor.pair, self._flags.apply_orientation
+        image = read_low_res(one.path, pair.num_channels, apply_orientation=turned)
+        for notice in image.notices:
+            self._log(f"notice: {one.path}: {notice}")
+        return image
+
+    def _target(self, one: InputFile) -> Target:
+        return Target(self._flags.output_dir, one.name)
+
+    # ---- what is said
+
+    def _extrapolated(self, plan: Plan) -> str:
+        """What of an image is unlike the training; empty if nothing is."""
+        pair, (height, width) = self._predictor.pair, plan.seen
+        if pair.reach is not None:
+            return "" if plan.is_exact else f"overlap {plan.overlap} of {pair.reach}"
+        size = pair.train_size
+        return "" if (height, width) == (size, size) else f"size {width}×{height}"
+
+    def _say(self, name: str, record: JsonObject) -> None:
+        """The line of a finished image."""
+        flags = self._flags
+        parts = [
+            f"{name}: {record['width']}×{record['height']}, std {record['mean_std']:.2f} grey "
+            f"levels on average, above {flags.std_threshold:g} in "
+            f"{100 * record['share_above']:.1f} % of the pixels"
+        ]
+        if record["share_negative"]:
+            parts.append(f"variance below 0 in {100 * record['share_negative']:.2g} %")
+        parts.append(f"unlike training: {record['extrapolated'] or 'nothing'}")
+        if judged := record.get("truth"):
+            parts.append(
+                f"PSNR {judged['psnr']:.2f} dB (bilinear {judged['psnr_bilinear']:.2f}), "
+                f"{100 * judged['coverage']:.1f} % in the {100 * flags.level:g} % interval, "
+                f"z² {judged['z2']:.2f}"
+            )
+        parts.append(f"{record['seconds']:.1f} s")
+        self._log("; ".join(parts))
+        if judged and judged["low_res_rms"] > truth.LARGEST_DIFFERENCE:
+            self._log(
+                f"warning: {name}: the block means of the truth differ from the input by "
+                f"{judged['low_res_rms']:.1f} grey levels (root mean square); the networks were "
+                "trained on block means, so metrics of another reduction say less"
+            )
+
+    def _say_what_is_new(self) -> None:
+        """Notices of all images: how the networks see them."""
+        pair, tile = self._predictor.pair, self._predictor.tile
+        if pair.reach is None and tile != pair.train_size:
+            self._log(
+                f"notice: a U-Net's norms and attention see a whole tile, of {tile} pixels here; "
+                f"it was trained on {pair.train_size} (--tile auto)"
+            )
+        if pair.reach is not None and self._predictor.overlap < pair.reach:
+            self._log(
+                f"notice: --overlap {self._predictor.overlap} is less than the {pair.reach} pixels "
+                "that a result depends on; seams may be seen"
+            )
+
+
+def _require_apart(flags: PredictFlags) -> None:
+    """Refuse an output folder whose pictures the next run would take for inputs."""
+    if not os.path.isdir(flags.input):
+        return
+    inner, outer = (os.path.realpath(one) for one in (flags.output_dir, flags.input))
+    if os.path.commonpath([inner, outer]) == outer:
+        raise DataError(
+            f"--output_dir {flags.output_dir} lies in --input {flags.input}: the next run would "
+            "take its pictures for images; name a folder outside of it"
+        )

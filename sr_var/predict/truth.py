@@ -1,0 +1,130 @@
+"""What the truth says of a prediction: errors, coverage and z², in strips of its rows.
+
+Grey levels, float64. docs/theory.md defines the metrics; here the interval is that of `--level`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sr_var.degradation import bilinear_upsample
+from sr_var.predict.images import LowRes, find_inputs
+from sr_var.predict.results import Target
+from sr_var.verify.numbers.calibration import VARIANCE_FLOOR
+from utils.metrics import WHITE
+from utils.process.errors import DataError
+
+Log = Callable[[str], None]
+# low-res rows at a time
+_ROWS = 64
+# grey levels, root mean square: rounding makes 0.3, a JPEG file some 2
+LARGEST_DIFFERENCE = 4.0
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the values of an image."""
+
+    count: int = 0
+    square: float = 0.0
+    bilinear: float = 0.0
+    z2: float = 0.0
+    covered: float = 0.0
+    low_res: float = 0.0
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
+
+
+def find_truths(place: str, log: Log) -> Callable[[str], str | None]:
+    """Which file is the truth of the image of a name; None where there is none.
+
+    A file is that of every name: there is one image.
+    """
+    found = find_inputs(place, log, "--truth")
+    if len(found) == 1 and found[0].path == place:
+        return lambda name: place
+    by_name = {one.name: one.path for one in found}
+    return by_name.get
+
+
+def require_size(truth: LowRes, low_res: LowRes, factor: int, path: str) -> None:
+    """Refuse (DataError) a truth that is not `factor` times as large as the input."""
+    (height, width), (h, w) = truth.pixels.shape[:2], low_res.pixels.shape[:2]
+    if (height, width) != (factor * h, factor * w):
+        raise DataError(
+            f"{path} is {width}×{height}, the truth of an input of {w}×{h} is {factor * w}×"
+            f"{factor * h} at the networks' factor of {factor}; give the image that the input was "
+            "made from, cut to a multiple of the factor"
+        )
+
+
+def compare(target: Target, low_res: LowRes, truth: LowRes, factor: int) -> dict[str, float]:
+    """The metrics of one image, from its arrays.
+
+    `psnr` of the mean and `psnr_bilinear` of the upsampled input, dB at a range of 255;
+    `coverage`: share of the values within the interval; `z2`: mean of (y − m)²/v, v at least 1/12;
+    `low_res_rms`: root mean square of area(truth) − input.
+    """
+    total = Sums()
+    for top in range(0, len(low_res.pixels), _ROWS):
+        total += _strip(target, low_res, truth, factor, top)
+    count = total.count
+    return {
+        "psnr": _psnr(total.square / count),
+        "psnr_bilinear": _psnr(total.bilinear / count),
+        "coverage": total.covered / count,
+        "z2": total.z2 / count,
+        "low_res_rms": math.sqrt(total.low_res / count),
+    }
+
+
+def error_rows(target: Target, truth: LowRes) -> Callable[[slice], npt.NDArray[Any]]:
+    """What gives rows (r, W) of |mean − truth|, averaged over the channels."""
+    mean = target.array("mean")
+    return lambda rows: np.abs(mean[rows] - truth.pixels[rows].astype(np.float32)).mean(axis=2)
+
+
+def _strip(target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int) -> Sums:
+    """The sums over the results of some low-res rows."""
+    bottom = min(top + _ROWS, len(low_res.pixels))
+    rows = slice(top * factor, bottom * factor)
+    y = truth.pixels[rows].astype(np.float64)
+    mean, std = (target.array(kind)[rows].astype(np.float64) for kind in ("mean", "std"))
+    is_in = (target.array("lower")[rows] <= y) & (y <= target.array("upper")[rows])
+    square = (y - mean) ** 2
+    # as far as a pixel's bilinear neighbours
+    first, last = max(0, top - 1), min(len(low_res.pixels), bottom + 1)
+    around = torch.from_numpy(low_res.pixels[first:last].astype(np.float32)).permute(2, 0, 1)[None]
+    size = [factor * side for side in around.shape[2:]]
+    upsampled = bilinear_upsample(around, size)[0].permute(1, 2, 0).numpy()
+    bilinear = upsampled[(top - first) * factor :][: len(y)]
+    low = _means(y, factor)
+    return Sums(
+        y.size,
+        float(square.sum()),
+        float(((y - bilinear) ** 2).sum()),
+        float((square / np.maximum(std**2, VARIANCE_FLOOR)).sum()),
+        float(is_in.sum()),
+        float(((low - low_res.pixels[top:bottom]) ** 2).sum()) * factor**2,
+    )
+
+
+def _means(image: npt.NDArray[np.float64], factor: int) -> npt.NDArray[np.float64]:
+    """Means of blocks of factor × factor pixels of (f·h, f·w, C)."""
+    height, width = (side // factor for side in image.shape[:2])
+    means: npt.NDArray[np.float64] = image.reshape(height, factor, width, factor, -1).mean((1, 3))
+    return means
+
+
+def _psnr(mse: float) -> float:
+    return math.inf if mse == 0 else 10 * math.log10(WHITE**2 / mse)

@@ -1,0 +1,89 @@
+"""The files of a predicted variance: the documented pickle, and its std as an array and a picture.
+
+The picture is for people: the std averaged over the channels, in colours, with its scale beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from sr_var.results.folder import ResultFolder, save_array
+from utils.images.files import write_png
+from utils.images.pixels import require_finite, to_hwc
+from utils.metrics import HALF_RANGE_255, WHITE
+from utils.untrusted.pickles import dump_pickle
+
+Picture = npt.NDArray[np.uint8]
+
+# a few pixels at edges would darken all others
+_TOP_QUANTILE = 0.995
+# smaller maps are shown with each pixel as a block, so that the scale beside them can be read
+_LEAST_SIDE = 96
+_GAP, _BAR_WIDTH, _LABEL_WIDTH, _FONT_SIZE = 8, 12, 48, 12
+
+
+def spread_files(step: int) -> tuple[str, str, str]:
+    """The files of a variance, in writing order; the last one is that of the contract."""
+    return f"high_res_std_{step}.png", f"high_res_std_{step}.npy", f"high_res_var_{step}.pkl"
+
+
+def save_spread(
+    results: ResultFolder, name: str, file_names: tuple[str, str, str], variance: torch.Tensor
+) -> None:
+    """Write the variance (3, H, H), in units of [-1, 1] squared, of one image.
+
+    As a pickle of float32 squared grey levels, HWC, not clipped; and its std, √max(v, 0), as HWC
+    float32 grey levels and as a picture (`std_picture`).
+
+    Raises:
+        CheckpointError: it is not finite; nothing is written.
+    """
+    png_path, npy_path, pkl_path = (results.path(name, file_name) for file_name in file_names)
+    require_finite(variance, pkl_path)
+    variance_255 = to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32)
+    std = np.sqrt(np.maximum(variance_255, 0))
+    write_png(png_path, std_picture(std))
+    save_array(npy_path, std)
+    dump_pickle(variance_255, pkl_path)
+
+
+def std_picture(std_255: npt.NDArray[np.floating[Any]]) -> Picture:
+    """A std map (H, W, C) in grey levels as an RGB picture, with its scale to the right.
+
+    Shown is the mean over the channels, from 0 to the 99.5 % quantile of the map. The map stands in
+    the upper left corner, pixel by pixel; one with a side below 96 pixels is enlarged by the
+    smallest whole factor that gives it as many, each pixel a block.
+    """
+    values = std_255.mean(axis=2)
+    top = max(float(np.quantile(values, _TOP_QUANTILE)), 1e-6)
+    factor = -(-_LEAST_SIDE // min(values.shape))
+    shown = np.kron(_coloured(values / top), np.ones((factor, factor, 1), np.uint8))
+    height, width = shown.shape[:2]
+    left = width + _GAP
+    canvas = np.full((height, left + _BAR_WIDTH + _LABEL_WIDTH, 3), WHITE, np.uint8)
+    canvas[:, :width] = shown
+    scale = np.linspace(1, 0, height)[:, None].repeat(_BAR_WIDTH, axis=1)
+    canvas[:, left : left + _BAR_WIDTH] = _coloured(scale)
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(_FONT_SIZE)
+    place = left + _BAR_WIDTH + _GAP / 2
+    # the labels of the ends stay inside the picture
+    draw.text((place, 0), f"{top:.3g}", "black", font, anchor="la")
+    draw.text((place, height / 2), f"{top / 2:.3g}", "black", font, anchor="lm")
+    draw.text((place, height), "0", "black", font, anchor="ld")
+    return np.asarray(picture)
+
+
+def _coloured(shares: npt.NDArray[np.floating[Any]]) -> Picture:
+    """Shares from 0 to 1, (H, W), in the colours of the maps, (H, W, 3)."""
+    import matplotlib  # a training imports this module, and draws nothing
+
+    colours = matplotlib.colormaps["inferno"](np.clip(shares, 0, 1))[..., :3]
+    picture: Picture = np.rint(WHITE * colours).astype(np.uint8)
+    return picture

@@ -1,0 +1,52 @@
+"""Pairs of tiny networks with weights that are not zero, as `NetPair` has them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from models.subpixel import SubpixelBase
+from sr_var.predict.nets import NetPair, _multiple, _reach
+from sr_var.script_util import create_mean_model, create_var_model
+from tests.tiny import LARGE, REGRESSION_NET, SMALL, shake
+from utils.flags.groups import Precision
+
+FACTOR = LARGE // SMALL
+SUBPIXEL = {
+    "network": "subpixel",
+    "large_size": LARGE,
+    "small_size": SMALL,
+    "model_channels": 8,
+    "num_res_blocks": 1,
+}
+
+
+def subpixel_pair(**mean_flags: object) -> NetPair:
+    """Sub-pixel networks of factor 4, whose results depend on 10 pixels in each direction."""
+    mean = create_mean_model(**SUBPIXEL, **mean_flags)
+    return as_pair(mean, create_var_model(**SUBPIXEL, last_layer_type="softplus"))
+
+
+def unet_pair(**mean_flags: object) -> NetPair:
+    """U-Nets of two levels that were made for 8 → 32 pixels."""
+    flags = {**REGRESSION_NET, **mean_flags}
+    return as_pair(create_mean_model(**flags), create_var_model(**REGRESSION_NET))
+
+
+def as_pair(mean: nn.Module, var: nn.Module) -> NetPair:
+    """Networks with shaken weights, on the CPU."""
+    nets = [shake(net, seed).eval().requires_grad_(False) for seed, net in enumerate((mean, var))]
+    for net in nets:  # a shaken body is far larger than what it is added to
+        if isinstance(net, SubpixelBase):
+            net.out[0].weight.mul_(0.1)
+    return NetPair(
+        *nets,  # type: ignore[misc]
+        device=torch.device("cpu"),
+        factor=FACTOR,
+        num_channels=3,
+        train_size=SMALL,
+        reach=_reach(nets),
+        multiple=_multiple(nets, FACTOR),
+        digests=("m", "v"),
+        precision=Precision.FP32,
+    )

@@ -1,0 +1,39 @@
+"""The examples of docs/python.md run as they stand, one after the other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.sr_var.predict.conftest import STEPS, Nets
+from tests.tiny import ROOT, photo
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, subpixel_nets: Nets, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the four commands leave it, with a photograph; the current one."""
+    for task, path in (("sr_mean", subpixel_nets.mean), ("sr_var", subpixel_nets.var)):
+        shutil.copytree(path.parent, tmp_path / "checkpoints" / task / "mine")
+    Image.fromarray(photo(2, (12, 17))).save(tmp_path / "cat.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_blocks(blocks: list[str], names: dict[str, Any]) -> None:
+    """Run pieces of code in one namespace; checkpoints are of the tests' last step."""
+    for block in blocks:
+        code = block.replace("model000400", f"model{STEPS:06d}")
+        exec(compile(code, "example", "exec"), names)
+
+
+def test_examples_of_the_page(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    run_blocks(blocks, {})
+    assert "grey levels of std on average" in capsys.readouterr().out

@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     test = from_args(BaselineTestFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
+    from sr_var.data.values import Units
     from sr_var.script_util import run_test, tested_model
     from utils.dist_util import is_main
     from utils.loops.checkpoint import step_of
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         model = tested_model(model_flags, test, is_turned, log)
         sizes, step = model_flags.sizes, step_of(test.model_path)
         entries = load_test_entries(data_flags, sizes, log)
-        results = baseline_result_folder(model_flags, test, step, apply_orientation=is_turned)
+        read_as = {"apply_orientation": is_turned, "units": Units.of(model_flags)}
+        results = baseline_result_folder(model_flags, test, step, **read_as)
         make_loop = partial(
             BaselineTestLoop,
             model=model,

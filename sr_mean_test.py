@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
+    from sr_var.data.values import Units
     from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder
     from sr_var.script_util import run_test, tested_model
     from utils.loops.checkpoint import step_of
@@ -42,7 +43,11 @@ def main(argv: list[str] | None = None) -> int:
         sizes, step = model_flags.sizes, step_of(test.model_path)
         entries = load_test_entries(data_flags, sizes, log)
         results = mean_result_folder(
-            test.output_dir, step, test.model_path, apply_orientation=is_turned
+            test.output_dir,
+            step,
+            test.model_path,
+            apply_orientation=is_turned,
+            units=Units.of(model_flags),
         )
         make_loop = partial(SRMeanTestLoop, model=model)
         run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)

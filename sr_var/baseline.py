@@ -19,6 +19,7 @@ from torch import Tensor
 
 from models.layers import project, smooth_base
 from sr_var.data.pairs import Photographs
+from sr_var.data.values import GREY_LEVELS, Units
 from sr_var.degradation import area_downsample, bilinear_upsample, mean_of
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import SUBPIXEL
@@ -185,6 +186,7 @@ def baseline_result_folder(
     step: int,
     *,
     apply_orientation: bool = False,
+    units: Units = GREY_LEVELS,
 ) -> ResultFolder:
     """The files of a baseline; the last one makes an image done."""
     files = [LOW_RES_FILE]
@@ -195,7 +197,7 @@ def baseline_result_folder(
         files += [quantile_file(level, step) for level in flags.levels]
         files.append(errors_file(test.truth, step))
     paths = [test.model_path]
-    return ResultFolder(test.output_dir, "baseline", step, files, paths, apply_orientation)
+    return ResultFolder(test.output_dir, "baseline", step, files, paths, apply_orientation, units)
 
 
 class BaselineTestLoop(TestLoop):
@@ -249,7 +251,7 @@ class BaselineTestLoop(TestLoop):
             path = self._results.path(name, quantile_file(level, self._step))
             require_finite(quantile, path)
             quantile_255 = to_hwc(image_to_255(quantile))
-            save_array(path, quantile_255)
+            save_array(path, self._results.units.from_255(quantile_255))
             exact_255 = None if true is None else to_hwc(image_to_255(true))
             errors[number_name(level)] = quantile_errors(quantile_255, label_255, exact_255)
         write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)

@@ -24,6 +24,7 @@ import torch
 from ddpm.sampling import Sampler
 from ddpm.stored_flags import check_labels, require_known_labels
 from diffusion.samplers import SamplerOptions
+from sr_var.data.values import Units
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import SampleFlags
 from sr_var.results.folder import (
@@ -38,7 +39,7 @@ from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry, TestCrops
-from utils.images.files import BadImageError, safe_join
+from utils.images.files import BadImageError, CropSource, safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.machine.threads import encoding_threads, ordered_map
 from utils.process.errors import DataError
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 class ImageJob:
     """One image: what is missing, and what its samples have added up to.
 
-    `low_res` is (3, h, h). `moments` is None where the folder holds samples of another tool,
+    `low_res` is (C, h, h). `moments` is None where the folder holds samples of another tool,
     which cannot be counted in float any more. `num_open` counts samples that are not written yet.
     """
 
@@ -101,7 +102,7 @@ class SRSampler(Sampler[Row]):
         super().__init__(
             model=model,
             diffusion=diffusion,
-            shape=(3, sizes[0], sizes[0]),
+            shape=(flags.in_channels, sizes[0], sizes[0]),
             num_samples=len(entries) * flags.num_samples_per_image,
             flags=flags,
             device=device,
@@ -109,12 +110,16 @@ class SRSampler(Sampler[Row]):
         )
         self._model, self._flags, self._entries = model, flags, entries
         self._large_size, self._small_size = sizes
+        recipe = Units.of(flags).recipe(
+            flags.data_dir, sizes[0], apply_orientation=flags.apply_orientation
+        )
         self._crops = TestCrops(
             entries,
             sizes[0],
             flags.data_dir,
             flags.on_bad_image,
-            apply_orientation=flags.apply_orientation,
+            flags.in_channels,
+            CropSource([entry.name for entry in entries], recipe),
         )
         self._num_skipped = self._num_looked_at = 0
         self._claimed: list[tuple[ImageJob, IO[str]]] = []
@@ -212,7 +217,7 @@ class SRSampler(Sampler[Row]):
 
     def _low_res(self, high_res_uint8: torch.Tensor) -> torch.Tensor:
         image = bytes_to_image(high_res_uint8.to(self._device))[None]
-        return area_downsample(image, self._small_size)[0]  # (3, h, h)
+        return area_downsample(image, self._small_size)[0]  # (C, h, h)
 
     # ---- where they go
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.pairs import Photographs
+from sr_var.data.values import GREY_LEVELS, Units
 from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
@@ -138,10 +139,12 @@ def var_result_folder(
     model_path: str,
     *mean_model_paths: str,
     apply_orientation: bool = False,
+    units: Units = GREY_LEVELS,
 ) -> ResultFolder:
     """The variance net's files; the variance comes last and makes an image done."""
     paths = [model_path, *mean_model_paths]
-    return ResultFolder(output_dir, "var", step, spread_files(step), paths, apply_orientation)
+    files = spread_files(step)
+    return ResultFolder(output_dir, "var", step, files, paths, apply_orientation, units)
 
 
 class SRVarTestLoop(TestLoop):

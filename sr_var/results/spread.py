@@ -35,10 +35,10 @@ def spread_files(step: int) -> tuple[str, str, str]:
 def save_spread(
     results: ResultFolder, name: str, file_names: tuple[str, str, str], variance: torch.Tensor
 ) -> None:
-    """Write the variance (3, H, H), in units of [-1, 1] squared, of one image.
+    """Write the variance (C, H, H), in units of [-1, 1] squared, of one image.
 
-    As a pickle of float32 squared grey levels, HWC, not clipped; and its std, √max(v, 0), as HWC
-    float32 grey levels and as a picture (`std_picture`).
+    As a pickle of float32, HWC, not clipped, in the square of the images' unit (grey levels of 8
+    bits); and its std, √max(v, 0), as HWC float32 in that unit and as a picture (`std_picture`).
 
     Raises:
         CheckpointError: it is not finite; nothing is written.
@@ -46,10 +46,11 @@ def save_spread(
     png_path, npy_path, pkl_path = (results.path(name, file_name) for file_name in file_names)
     require_finite(variance, pkl_path)
     variance_255 = to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32)
-    std = np.sqrt(np.maximum(variance_255, 0))
+    std, units = np.sqrt(np.maximum(variance_255, 0)), results.units
+    std = units.spread_from_255(std, 1)
     write_png(png_path, std_picture(std))
     save_array(npy_path, std)
-    dump_pickle(variance_255, pkl_path)
+    dump_pickle(units.spread_from_255(variance_255, 2), pkl_path)
 
 
 def std_picture(std_255: npt.NDArray[np.floating[Any]]) -> Picture:

@@ -1,4 +1,6 @@
-"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order).
+"""Images on disk → crops, for training (shuffled, augmented) and for tests (in order).
+
+They are uint8, or float in 255ths of a range of values (`utils.images.native_crops`).
 
 Also says what becomes of images on their way: scaled, enlarged, alpha dropped, not turned.
 Decoding processes hand a line an image to the main process, which counts.
@@ -34,14 +36,11 @@ from utils.images.files import (
     Crop,
     CropSource,
     ImageFacts,
-    image_facts,
     in_channels,
-    random_crop_arr,
     random_flip,
-    read_crop,
-    read_image,
     resolve_image_path,
 )
+from utils.images.native_crops import cut_at_random, facts_of, recipe_of
 from utils.loops.data import ItemKey, Pair, TrainData
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError
@@ -73,7 +72,9 @@ def small_image_error(name: str, facts: ImageFacts, size: int) -> DataError:
 
 def note_of(name: str, facts: ImageFacts, size: int, flags: OrientationFlags) -> str:
     """What is to be said of an image that is used: a line each, empty if there is nothing."""
-    kinds = [kind for kind in facts.changes if kind != ORIENTATION or not flags.apply_orientation]
+    told = {ORIENTATION} if flags.apply_orientation else set()
+    told |= {DEPTH} if flags.values_range else set()
+    kinds = [kind for kind in facts.changes if kind not in told]
     if facts.short_side < size:
         kinds.append(SMALL)
     return "\n".join(f"{kind}\t{_described(name, facts)}" for kind in kinds)
@@ -138,9 +139,7 @@ def look_at(
     def look(name: str) -> ImageFacts | None:
         path, is_turned = resolve_image_path(data_dir, name), flags.apply_orientation
         with contextlib.suppress(OSError, BadImageError):
-            if is_decoding:
-                return read_image(path, apply_orientation=is_turned).facts
-            return image_facts(path, apply_orientation=is_turned)
+            return facts_of(path, apply_orientation=is_turned, is_decoding=is_decoding)
         return None
 
     # a network file system answers slowly, but many at a time
@@ -219,7 +218,7 @@ class CropItem(NamedTuple):
     """One image as a data set hands it out.
 
     Attributes:
-        image: (C, size, size) uint8.
+        image: (C, size, size) uint8, or float32 with `CropFlags.values_range`.
         label: of its entry.
         name: of its entry.
         place: of its entry in the list.
@@ -272,7 +271,7 @@ class CropDataset(Dataset[CropItem]):
 
     Args:
         size: side of the crop, pixels.
-        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
+        num_channels: 3, or 1 for grey levels (ITU-R 601 luma); any with `flags.values_range`.
     """
 
     def __init__(
@@ -286,6 +285,7 @@ class CropDataset(Dataset[CropItem]):
         self._entries, self._size, self._flags, self._seed = entries, size, flags, seed
         self._num_channels = num_channels
         self._source = _source(entries, size, flags, num_channels)
+        self._recipe = _recipe(size, flags, num_channels)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -335,19 +335,21 @@ class CropDataset(Dataset[CropItem]):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
         if flags.random_crop:
-            crop, facts = read_crop(
-                resolve_image_path(flags.data_dir, self._entries[place].name),
-                lambda image: random_crop_arr(image, self._size, rng),
-                apply_orientation=flags.apply_orientation,
-            )
+            crop, facts = cut_at_random(self._recipe, self._entries[place].name, rng)
         else:
             crop, facts = self._source.read(place)
         return Crop(random_flip(crop, rng) if flags.random_flip else crop, facts)
 
 
+def _recipe(size: int, flags: CropFlags, num_channels: int) -> CenterCrop:
+    return recipe_of(
+        flags.data_dir, size, num_channels, flags.apply_orientation, flags.values_range
+    )
+
+
 def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
-    recipe = CenterCrop(flags.data_dir, size, num_channels, flags.apply_orientation)
-    return crop_source([entry.name for entry in entries], recipe, flags)
+    names = [entry.name for entry in entries]
+    return crop_source(names, _recipe(size, flags, num_channels), flags)
 
 
 class TestCrops(Dataset[CropItem | None]):

@@ -253,6 +253,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
+# read in their own numbers alone (utils.images.native)
+NATIVE_ONLY = (".tif", ".tiff", ".npy")
+ALL_EXTENSIONS = IMAGE_EXTENSIONS + NATIVE_ONLY
 DEFAULT_EXTENSION = ".JPEG"
 MAX_FILE_BYTES = 1 << 29
 _HEADER_BYTES = 1 << 16
@@ -277,15 +280,15 @@ def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
 
 
 class Crop(NamedTuple):
-    """A crop, HWC uint8, and what the file that it is cut of says."""
+    """A crop, HWC (uint8, or float32 of `NativeCrop`), and what the file it is cut of says."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     facts: ImageFacts
 
 
 def read_crop(
     path: StrPath,
-    cut: Callable[[Image.Image], NDArray[np.uint8]],
+    cut: Callable[[Image.Image], NDArray[Any]],
     *,
     apply_orientation: bool = False,
 ) -> Crop:
@@ -329,12 +332,12 @@ def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts
     return facts_in_first(MAX_FILE_BYTES)
 
 
-def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
+def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[Any]:
     """The centre square of an image, scaled so that its short side is `size`.
 
     Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
     the pre-processing that the published models were trained with. The result is HWC uint8,
-    (size, size, 3).
+    (size, size, 3); of an image in float (mode F) it is float32, (size, size).
     """
     halved, (width, height) = _halved(pil_image, size)
     return _crop(halved, (width, height), ((width - size) // 2, (height - size) // 2), size)
@@ -347,14 +350,14 @@ def random_crop_arr(
     *,
     min_crop_frac: float = 0.8,
     max_crop_frac: float = 1.0,
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     """A random square of an image at a random scale; a function of the image and `rng` alone.
 
     The short side is scaled to a uniform integer between size / max_crop_frac and
     size / min_crop_frac, both rounded up, and the square's place is uniform.
 
     The fractions are the smallest and largest share of the short side that the crop covers; the
-    state of `rng` advances by three draws. The result is HWC uint8, (size, size, 3).
+    state of `rng` advances by three draws. The result is that of `center_crop_arr`.
     """
     if not 0.0 < min_crop_frac <= max_crop_frac <= 1.0:
         raise ValueError(
@@ -368,17 +371,17 @@ def random_crop_arr(
     return _crop(halved, (width, height), (left, top), size)
 
 
-def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def random_flip(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """The image or, with probability 1/2, its mirror image (left-right); HWC, a contiguous copy."""
     is_flipped = rng.random() < 0.5
-    return np.array(image_uint8[:, ::-1] if is_flipped else image_uint8, order="C")
+    return np.array(image[:, ::-1] if is_flipped else image, order="C")
 
 
 def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
     """The image after the box halvings, and the (width, height) that it is to be resized to."""
     if short_side < 1:
         raise ValueError(f"image size {short_side}: give at least 1 pixel")
-    if pil_image.mode != "RGB":
+    if pil_image.mode not in ("RGB", "F"):
         raise ValueError(f"image mode {pil_image.mode!r}: convert to RGB first (see open_image)")
     whole = pil_image.size
     while min(pil_image.size) >= 2 * short_side:
@@ -392,10 +395,10 @@ def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple
 
 def _crop(
     halved: Image.Image, full_size: tuple[int, int], corner: tuple[int, int], size: int
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     left, top = corner
     scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
-    return np.array(scaled.crop((left, top, left + size, top + size)), dtype=np.uint8)
+    return np.array(scaled.crop((left, top, left + size, top + size)))
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
@@ -419,7 +422,7 @@ def check_uint8(image: NDArray[Any]) -> None:
 def resolve_image_path(data_dir: StrPath, name: str) -> str:
     """The path of the image that a list calls `name`.
 
-    `.JPEG` is appended unless the name ends in one of `IMAGE_EXTENSIONS`, in any case. Symbolic
+    `.JPEG` is appended unless the name ends in one of `ALL_EXTENSIONS`, in any case. Symbolic
     links below `data_dir` may point elsewhere, as data sets made of links do. A name that is not
     relative, or could lead out of `data_dir`, is a DataError.
     """
@@ -431,7 +434,7 @@ def resolve_image_path(data_dir: StrPath, name: str) -> str:
 
 def with_extension(name: str) -> str:
     """The name of a file whose `.JPEG` may have been left off."""
-    return name if name.lower().endswith(IMAGE_EXTENSIONS) else name + DEFAULT_EXTENSION
+    return name if name.lower().endswith(ALL_EXTENSIONS) else name + DEFAULT_EXTENSION
 
 
 def safe_join(root: StrPath, name: str) -> str:
@@ -478,7 +481,7 @@ class CenterCrop:
         return Crop(in_channels(pixels, self.num_channels), facts)
 
 
-def in_channels(crop: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
+def in_channels(crop: NDArray[Any], num_channels: int) -> NDArray[Any]:
     """Return an RGB crop (H, W, 3) with 3 channels or 1; one that has them stays as it is."""
     if crop.shape[2] == num_channels:
         return crop

@@ -1,0 +1,157 @@
+"""Centre crops of images in their own numbers: any number of channels, no rounding to 8 bits.
+
+A crop is float32 in 255ths of the range of values: `low` is 0 and `high` is 255, so that whatever
+works on grey levels works on it. It is scaled as `utils.images.files.center_crop_arr` scales,
+channel by channel and in float.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from utils.files.atomic import StrPath
+from utils.images.files import (
+    NATIVE_ONLY,
+    REMEDY,
+    BadImageError,
+    CenterCrop,
+    Crop,
+    ImageFacts,
+    center_crop_arr,
+    image_facts,
+    naming,
+    random_crop_arr,
+    read_crop,
+    read_image,
+    resolve_image_path,
+)
+from utils.images.native import NativeImage, read_native
+from utils.metrics import WHITE
+
+_LUMA = np.array([299, 587, 114]) / 1000  # ITU-R 601, as Pillow makes grey levels of colours
+# values so many ranges outside of a range are of another unit
+_MOST_OUTSIDE = 1.0
+
+
+@dataclass(frozen=True)
+class NativeCrop(CenterCrop):
+    """How a centre crop is made of a file, float32 in 255ths of a range.
+
+    Attributes:
+        low: the value that becomes 0, in units of the files.
+        high: the value that becomes 255.
+    """
+
+    low: float = 0.0
+    high: float = float(WHITE)
+
+    def cut(self, name: str) -> Crop:
+        """Cut the crop of an image; raises as `read_native`, and for other channels or values."""
+        return self.cut_by(name, lambda channel: center_crop_arr(channel, self.size))
+
+    def cut_by(self, name: str, cut: Callable[[Image.Image], NDArray[Any]]) -> Crop:
+        """The same by another cut of a channel, a picture in float (mode F)."""
+        path = resolve_image_path(self.data_dir, name)
+        image = read_native(
+            path, apply_orientation=self.apply_orientation, num_channels=self.num_channels
+        )
+        with naming(path, REMEDY):
+            values = values_255(image, self.num_channels, self.low, self.high)
+            channels = [cut(Image.fromarray(values[..., c])) for c in range(self.num_channels)]
+            return Crop(np.stack(channels, axis=2), image.facts)
+
+
+def values_255(image: NativeImage, num_channels: int, low: float, high: float) -> NDArray[Any]:
+    """The image (H, W, C) in 255ths of a range, float32, neither rounded nor clipped.
+
+    One channel becomes three equal ones, three become the luma of ITU-R 601.
+
+    Raises:
+        BadImageError: of other channels, or of values that no image of this range has; without the
+            name of the file.
+    """
+    pixels = image.pixels.astype(np.float32)
+    if image.num_channels == 3 and num_channels == 1:
+        pixels = (pixels @ _LUMA.astype(np.float32))[..., None]
+    elif image.num_channels == 1 and num_channels == 3:
+        pixels = np.repeat(pixels, 3, axis=2)
+    if pixels.shape[2] != num_channels:
+        raise BadImageError(
+            f"it has {image.num_channels} channels, --in_channels is {num_channels}: give images "
+            "of as many, or another --in_channels"
+        )
+    least, most, span = float(pixels.min()), float(pixels.max()), high - low
+    is_of_smaller_type = image.type_range is not None and image.type_range[1] < high
+    if is_of_smaller_type or least < low - _MOST_OUTSIDE * span or most > high + span:
+        raise BadImageError(
+            f"its values are {image.pixels.dtype} from {least:g} to {most:g}, --value_range is "
+            f"{low:g},{high:g}: give images of one unit, or another --value_range"
+        )
+    scaled: NDArray[Any] = (pixels - np.float32(low)) * np.float32(WHITE / span)
+    return scaled
+
+
+def recipe_of(
+    data_dir: str,
+    size: int,
+    num_channels: int,
+    apply_orientation: bool,
+    value_range: tuple[float, float] | None,
+) -> CenterCrop:
+    """How crops are made: of 8-bit grey levels or RGB (no range), or in the files' own numbers."""
+    common = data_dir, size, num_channels, apply_orientation
+    return CenterCrop(*common) if value_range is None else NativeCrop(*common, *value_range)
+
+
+def cut_at_random(recipe: CenterCrop, name: str, rng: np.random.Generator) -> Crop:
+    """A crop at a random place and scale (`random_crop_arr`) as a recipe makes centre crops.
+
+    Of 8-bit images it is RGB.
+    """
+    if isinstance(recipe, NativeCrop):  # each channel at the same place
+        return recipe.cut_by(
+            name, lambda channel: random_crop_arr(channel, recipe.size, copy.deepcopy(rng))
+        )
+    return read_crop(
+        resolve_image_path(recipe.data_dir, name),
+        lambda image: random_crop_arr(image, recipe.size, rng),
+        apply_orientation=recipe.apply_orientation,
+    )
+
+
+def stored_as(recipe: CenterCrop) -> tuple[str, np.dtype[Any], dict[str, float]]:
+    """How a cache keeps its crops: name of the file, type, and what else the values depend on."""
+    if isinstance(recipe, NativeCrop):
+        return "crops.f4", np.dtype(np.float32), {"low": recipe.low, "high": recipe.high}
+    return "crops.u8", np.dtype(np.uint8), {}
+
+
+def facts_of(
+    path: StrPath, *, apply_orientation: bool = False, is_decoding: bool = False
+) -> ImageFacts:
+    """What `read_native` or `read_image` says of a file, and raises.
+
+    Without `is_decoding` the first bytes are enough where Pillow opens the file.
+    """
+    if is_native_only(str(path)):
+        return read_native(path, apply_orientation=apply_orientation).facts
+    if is_decoding:
+        return read_image(path, apply_orientation=apply_orientation).facts
+    return image_facts(path, apply_orientation=apply_orientation)
+
+
+def is_native_only(name: str) -> bool:
+    """Whether a name is that of a file which is read in its own numbers alone."""
+    return name.lower().endswith(NATIVE_ONLY)
+
+
+def is_any_native_only(names: Iterable[str]) -> bool:
+    """Whether one of the names is."""
+    return any(map(is_native_only, names))

@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     test = from_args(BaselineTestFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
-    from sr_var.data.values import Units
     from sr_var.script_util import run_test, tested_model
+    from sr_var.values import Units
     from utils.dist_util import is_main
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started

@@ -31,9 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
-    from sr_var.data.values import Units
     from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder
     from sr_var.script_util import run_test, tested_model
+    from sr_var.values import Units
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 

@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     fold_flags = from_args(CrossFitFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.data.folds import CrossFit
-    from sr_var.data.values import Units
     from sr_var.script_util import frozen_means, mean_net_paths, run_test, tested_model
+    from sr_var.values import Units
     from sr_var.var_utils import SRVarTestLoop, require_same_mean, var_result_folder
     from utils.files.atomic import sha256_of
     from utils.loops.checkpoint import manifest_beside, step_of

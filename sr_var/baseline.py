@@ -19,7 +19,6 @@ from torch import Tensor
 
 from models.layers import project, smooth_base
 from sr_var.data.pairs import Photographs
-from sr_var.data.values import GREY_LEVELS, Units
 from sr_var.degradation import area_downsample, bilinear_upsample, mean_of
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import SUBPIXEL
@@ -27,6 +26,7 @@ from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
 from sr_var.mean_utils import save_mean
 from sr_var.results.folder import LOW_RES_FILE, PICTURES_IN_STRIP, ResultFolder, save_array, strip
 from sr_var.results.spread import save_spread, spread_files
+from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sr_var.data.folds import CrossFit
 from sr_var.data.pairs import Photographs, crop_batches, rank_batches, regression_pair
-from sr_var.data.values import GREY_LEVELS, Units
 from sr_var.degradation import bilinear_upsample, mean_of
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
@@ -25,6 +24,7 @@ from sr_var.results.folder import (
     strip,
 )
 from sr_var.stored_flags import refuse_other_setting
+from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
 from utils.images.dataset import Entry, TestCrops
 from utils.images.files import BadImageError

@@ -24,7 +24,6 @@ import torch
 from ddpm.sampling import Sampler
 from ddpm.stored_flags import check_labels, require_known_labels
 from diffusion.samplers import SamplerOptions
-from sr_var.data.values import Units
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import SampleFlags
 from sr_var.results.folder import (
@@ -35,6 +34,7 @@ from sr_var.results.folder import (
     sample_path,
 )
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments, load_moments
+from sr_var.values import Units
 from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder

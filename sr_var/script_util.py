@@ -27,7 +27,6 @@ from models.config import (
 )
 from models.subpixel import SubpixelDenoiser, SubpixelModel, SubpixelVarianceModel, noise_of
 from models.unet import SuperResModel, UNetModel, VarianceModel
-from sr_var.data.values import require_same_values
 from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
 from sr_var.flags.scripts import (
     SUBPIXEL,
@@ -42,6 +41,7 @@ from sr_var.flags.scripts import (
 )
 from sr_var.mean_utils import batches_to_do, regression_test_data
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
+from sr_var.values import require_same_values
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.flags.groups import Compute, PrecisionFlags

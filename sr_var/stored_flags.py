@@ -19,7 +19,6 @@ from ddpm.flags import DiffusionFlags
 from ddpm.process import TRAINING_ONLY
 from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
 from sr_var.base_dataset import existing_path
-from sr_var.data.values import require_same_values, settle_values
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import (
     SUBPIXEL,
@@ -29,6 +28,7 @@ from sr_var.flags.scripts import (
     ValueFlags,
     VarModelFlags,
 )
+from sr_var.values import require_same_values, settle_values
 from utils.files.atomic import JsonObject, StrPath, write_text_atomic
 from utils.files.records import Identity, differences, made_with, stored_value
 from utils.files.storage import is_file

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.pairs import Photographs
-from sr_var.data.values import GREY_LEVELS, Units
 from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
 from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
 from sr_var.results.spread import save_spread, spread_files
 from sr_var.stored_flags import refuse_other_setting
+from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
 from utils.loops.data import batch_slice
 from utils.process.errors import CheckpointError

@@ -21,9 +21,16 @@ from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
 from utils.images.cache import file_stamps
 from utils.images.dataset import say_sizes, without_small
-from utils.images.files import ALL_EXTENSIONS, BadImageError, ImageFacts, resolve_image_path
+from utils.images.files import (
+    ALL_EXTENSIONS,
+    BadImageError,
+    ImageFacts,
+    read_image,
+    resolve_image_path,
+)
 from utils.images.folder import scan
-from utils.images.native_crops import facts_of
+from utils.images.native import read_native
+from utils.images.native_crops import is_native_only
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working
@@ -173,7 +180,9 @@ def look_at_all(
 def _look(name: str, flags: DataInfoFlags) -> ImageFacts | BadImageError:
     path = resolve_image_path(flags.data_dir, name)
     try:
-        return facts_of(path, apply_orientation=flags.apply_orientation, is_decoding=True)
+        if is_native_only(path):
+            return read_native(path, apply_orientation=flags.apply_orientation).facts
+        return read_image(path, apply_orientation=flags.apply_orientation).facts
     except BadImageError as error:
         return error
 

@@ -74,7 +74,7 @@ class ValueFlags:
     value_range: str = flag(
         "",
         "lowest and highest value of the images, as 0,65535: -1 and 1 to the networks; left out: "
-        "those of the integers in the first image",
+        "those of their integers",
     )
 
     @property

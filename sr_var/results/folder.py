@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sr_var.data.values import GREY_LEVELS, Units, as_rgb
 from sr_var.degradation import bilinear_upsample
+from sr_var.values import GREY_LEVELS, Units, as_rgb
 from utils import dist_util
 from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record

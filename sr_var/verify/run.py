@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from sr_var.base_dataset import load_entries
-from sr_var.data.values import GREY_LEVELS, Units, as_rgb
 from sr_var.flags.scripts import BudgetFlags, VerificationFlags
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.moments import TRUTH_FILE
+from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.numbers.metrics import ImageResult, image_result
 from sr_var.verify.numbers.summary import (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from sr_var.values import settle_values
 from tests import tiny
-from tests.native_files import tiff_of
+from tests.native_files import png16_of, tiff_of
 from tests.pipeline import MEAN_STEPS, TRAINING, VAR_STEPS
 from tests.tiny import done, run, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
@@ -152,6 +156,57 @@ def test_16_bit_grey_tiff_goes_from_the_list_to_the_report(deep_grey: Data) -> N
     assert list((deep_grey.root / "compare" / "panels").glob("*.png"))
 
 
+def test_samples_of_16_bit_grey_images_are_compared(deep_grey: Data) -> None:
+    """The denoiser, its samples, and the verdict against them."""
+    root, flags = deep_grey.root, tiny.PROCESS
+    net = {**tiny.NET, "num_channels": 8, "learn_sigma": True, **deep_grey.flags}
+    folders = {"log_dir": root / "ddpm", "model_save_dir": root / "ddpm", "max_step": 2}
+    process = {**flags, "timestep_respacing": ""}
+    done("ddpm_sr_train", words(net, process, deep_grey.part("train"), TRAINING, folders))
+    sampling = {
+        "data_dir": deep_grey.images,
+        "to_sample_images_dict_path": root / "info" / "to_sample_data_info.pkl",
+        "model_path": root / "ddpm" / "model000002.pt",
+        "output_dir": root / "samples",
+        "log_dir": root / "ddpm",
+    }
+    # all flags of the network are those of the checkpoint
+    few = {"num_samples_per_image": 4, "batch_size": 4, "timestep_respacing": "4"}
+    done("ddpm_sr_sample", words(sampling, few))
+    with np.load(next(root.glob("samples/*/moments.npz"))) as moments:
+        assert moments["mean"].shape == (tiny.LARGE, tiny.LARGE, 1)
+    compared = {"num_samples": 4, "ddpm_sr_output_dir": root / "samples"}
+    log_dir = {"log_dir": root / "compare_samples"}
+    done("sr_var_verification", words(deep_grey.verification, compared, log_dir))
+    found = json.loads((root / "compare_samples" / "results.json").read_text())
+    assert found["mean"]["mse"] > 0 and found["ceiling"]["reliability"] is not None
+    # the reference variance is in the images' unit, as the nets' is
+    samples = load_array(str(next(root.glob("samples/*/high_res_var.pkl"))))
+    mean_std = found["calibration"]["samples"]["sharpness_rms_std"] * 257
+    assert samples.shape == (tiny.LARGE, tiny.LARGE, 1)
+    assert 0.2 < np.sqrt(samples.mean()) / mean_std < 5
+    # pictures alone are enough for one channel
+    for path in root.glob("samples/*/moments.npz"):
+        path.unlink()
+    done("sr_var_verification", words(deep_grey.verification, compared, log_dir))
+
+
+@pytest.mark.parametrize("more", [{"cache_dir": "cache"}, {"random_crop": True, "num_workers": 0}])
+def test_caches_and_random_crops_take_16_bit_images(
+    deep_grey: Data, tmp_path: Path, more: Mapping[str, Any]
+) -> None:
+    folders = {"log_dir": tmp_path / "run", "model_save_dir": tmp_path / "run"}
+    if "cache_dir" in more:
+        more = {"cache_dir": tmp_path / "cache"}
+    for _ in range(2):
+        started = {**folders, "resume_checkpoint": "auto", "random_flip": True}
+        done("sr_mean_train", words(deep_grey.mean_train, deep_grey.flags, started, more))
+    if "cache_dir" in more:
+        (path,) = (tmp_path / "cache").glob("*/crops.f4")
+        crops = np.fromfile(path, np.float32).reshape(-1, tiny.LARGE, tiny.LARGE, 1)
+        assert 0 < crops.mean() < 255 and (crops != np.rint(crops)).any()
+
+
 def test_precision_of_16_bits_reaches_the_nets(deep_grey: Data) -> None:
     """Values that differ in their low bytes alone: 8 bits would make them one."""
     from utils.images.native_crops import NativeCrop
@@ -202,6 +257,15 @@ def test_other_values_than_those_of_the_checkpoint_are_refused(
     assert found.code == code and all(part in found.err for part in parts), found.err
 
 
+def test_prediction_that_reads_8_bits_refuses_nets_of_another_range(
+    deep_grey: Data, tmp_path: Path
+) -> None:
+    nets = {**deep_grey.mean_net, "var_model_path": deep_grey.model("var", VAR_STEPS)}
+    found = run("sr_predict", words(nets, input=deep_grey.images, output_dir=tmp_path / "out"))
+    assert found.code == EXIT_CHECKPOINT and "--value_range 0,65535" in found.err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.npy"))
+
+
 def test_variance_net_takes_no_mean_net_of_other_values(deep_grey: Data, tmp_path: Path) -> None:
     folders = {"log_dir": tmp_path, "model_save_dir": tmp_path}
     found = run("sr_var_train", words(deep_grey.var_train, folders, value_range="0,60000"))
@@ -239,3 +303,49 @@ def test_images_and_flags_that_do_not_fit_are_refused_in_a_line(
     found = run("sr_mean_train", words(data.mean_train, listed, flags))
     assert found.code == code and part in found.err, found.err
     assert not list(tmp_path.glob("mean/model*"))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "num_channels", "wanted"),
+    [
+        (["8", "8"], 3, ""),
+        (["8", "8"], 1, ""),
+        (["8", "8"], 4, "0,255"),
+        (["16", "16"], 3, "0,65535"),
+        (["16", "8"], 3, ""),
+        (["8", "16"], 3, ""),
+        (["tif", "tif"], 1, "0,65535"),
+        (["gone", "8"], 3, ""),
+    ],
+)
+def test_range_that_was_left_out_is_that_of_the_images(
+    tmp_path: Path, kinds: list[str], num_channels: int, wanted: str
+) -> None:
+    photo = tiny.photo(0)
+    contents = {
+        "8": tiny_png(photo),
+        "16": png16_of(photo.astype(np.uint16), (0,)),
+        "tif": tiff_of(photo[..., 0].astype(np.uint16)),
+    }
+    names = [f"{i}.{'tif' if kind == 'tif' else 'png'}" for i, kind in enumerate(kinds)]
+    for name, kind in zip(names, kinds, strict=True):
+        if kind in contents:
+            (tmp_path / name).write_bytes(contents[kind])
+    tiny.dump_pickle({"a": {"y": 0, "file_names": names}}, str(tmp_path / "info.pkl"))
+    args = argparse.Namespace(
+        data_dir=str(tmp_path),
+        data_info_dict_path=str(tmp_path / "info.pkl"),
+        in_channels=num_channels,
+        out_channels=3,
+        value_range="",
+        given_flags=frozenset({"in_channels"}),
+    )
+    found = settle_values(args)
+    assert (found.value_range, found.out_channels) == (wanted, num_channels)
+
+
+def tiny_png(pixels: Any) -> bytes:
+    """A PNG of 8 bits."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -36,11 +36,14 @@ from utils.images.files import (
     Crop,
     CropSource,
     ImageFacts,
+    image_facts,
     in_channels,
     random_flip,
+    read_image,
     resolve_image_path,
 )
-from utils.images.native_crops import cut_at_random, facts_of, recipe_of
+from utils.images.native import read_native
+from utils.images.native_crops import cut_at_random, is_native_only, recipe_of
 from utils.loops.data import ItemKey, Pair, TrainData
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError
@@ -139,7 +142,11 @@ def look_at(
     def look(name: str) -> ImageFacts | None:
         path, is_turned = resolve_image_path(data_dir, name), flags.apply_orientation
         with contextlib.suppress(OSError, BadImageError):
-            return facts_of(path, apply_orientation=is_turned, is_decoding=is_decoding)
+            if is_native_only(path):
+                return read_native(path, apply_orientation=is_turned).facts
+            if is_decoding:
+                return read_image(path, apply_orientation=is_turned).facts
+            return image_facts(path, apply_orientation=is_turned)
         return None
 
     # a network file system answers slowly, but many at a time

@@ -8,7 +8,7 @@ channel by channel and in float.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from utils.files.atomic import StrPath
 from utils.images.files import (
     NATIVE_ONLY,
     REMEDY,
     BadImageError,
     CenterCrop,
     Crop,
-    ImageFacts,
     center_crop_arr,
-    image_facts,
     naming,
     random_crop_arr,
     read_crop,
-    read_image,
     resolve_image_path,
 )
 from utils.images.native import NativeImage, read_native
@@ -133,25 +129,6 @@ def stored_as(recipe: CenterCrop) -> tuple[str, np.dtype[Any], dict[str, float]]
     return "crops.u8", np.dtype(np.uint8), {}
 
 
-def facts_of(
-    path: StrPath, *, apply_orientation: bool = False, is_decoding: bool = False
-) -> ImageFacts:
-    """What `read_native` or `read_image` says of a file, and raises.
-
-    Without `is_decoding` the first bytes are enough where Pillow opens the file.
-    """
-    if is_native_only(str(path)):
-        return read_native(path, apply_orientation=apply_orientation).facts
-    if is_decoding:
-        return read_image(path, apply_orientation=apply_orientation).facts
-    return image_facts(path, apply_orientation=apply_orientation)
-
-
 def is_native_only(name: str) -> bool:
     """Whether a name is that of a file which is read in its own numbers alone."""
     return name.lower().endswith(NATIVE_ONLY)
-
-
-def is_any_native_only(names: Iterable[str]) -> bool:
-    """Whether one of the names is."""
-    return any(map(is_native_only, names))

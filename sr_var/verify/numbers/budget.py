@@ -139,7 +139,7 @@ def image_budget(
             assert data.low_res is not None
             is_known_input(os.path.join(trained, LOW_RES_FILE), data.low_res)
         side, num_threads = flags.large_size, chosen_threads(flags.num_threads)
-        found = load_reference(trained, flags.num_samples, (side, side), num_threads=num_threads)
+        found = load_reference(trained, flags.num_samples, side, side, num_threads=num_threads)
         rows[TRAINED_SAMPLER] = sampler_errors(found.moments, truth)
     rows[MONTE_CARLO.format(flags.num_samples)] = monte_carlo_errors(truth, flags.num_samples)
     return rows

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 
 from ddpm.sampling import SETTINGS_FILE
-from sr_var.data.values import GREY_LEVELS, Units, as_rgb
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import LOW_RES_FILE, is_known_input, sample_path
@@ -30,6 +29,7 @@ from sr_var.results.moments import (
     load_moments,
     load_truth,
 )
+from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.read.records import has_own_means
 from utils.images.dataset import Entry
 from utils.images.files import (
@@ -93,9 +93,8 @@ def load_image_data(
     small_size = flags.small_size or size // 4
     if flags.num_samples:
         small_size = flags.small_size or _small_size(sample_folder, size)
-        reference = load_reference(
-            sample_folder, flags.num_samples, (size, small_size), units, num_threads=num_threads
-        )
+        of = sample_folder, flags.num_samples, size, small_size
+        reference = load_reference(*of, num_threads=num_threads, units=units)
     net_folder = safe_join(flags.nets_dir, entry.name)
     mean = _read_mean(net_folder, flags.mean_model_step, size, units)
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
@@ -203,10 +202,11 @@ class Reference:
 def load_reference(
     folder: str,
     num_samples: int,
-    sizes: tuple[int, int],
-    units: Units = GREY_LEVELS,
+    size: int,
+    small_size: int,
     *,
     num_threads: int = 1,
+    units: Units = GREY_LEVELS,
 ) -> Reference:
     """The first `num_samples` samples of one image; float moments are preferred to pictures.
 
@@ -216,8 +216,9 @@ def load_reference(
     Raises:
         DataError: if samples are missing or of another size, or the moments those of others.
     """
-    (size, small_size), path = sizes, os.path.join(folder, MOMENTS_FILE)
-    pictures = functools.partial(_from_pictures, folder, num_samples, sizes, units, num_threads)
+    path = os.path.join(folder, MOMENTS_FILE)
+    of = folder, num_samples, size, small_size, num_threads, units
+    pictures = functools.partial(_from_pictures, *of)
     stored = load_moments(path)
     wanted = set(range(num_samples))
     if stored is None or stored.moments is None or set(stored.indices) != wanted:
@@ -279,10 +280,8 @@ def _other_size(path: str, shape: tuple[int, ...], size: int) -> DataError:
 
 
 def _from_pictures(
-    folder: str, num_samples: int, sizes: tuple[int, int], units: Units, num_threads: int
+    folder: str, num_samples: int, size: int, small_size: int, num_threads: int, units: Units
 ) -> Reference:
-    size, small_size = sizes
-
     def read(path: str) -> npt.NDArray[np.uint8]:
         picture: npt.NDArray[np.uint8] = of_picture(read_picture(path, size), units)
         return picture

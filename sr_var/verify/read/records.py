@@ -10,9 +10,9 @@ from ddpm.sampling import SECONDS_FILE, SETTINGS_FILE
 from diffusion.schedules import get_named_beta_schedule
 from diffusion.spacing import space_timesteps
 from sr_var.base_dataset import load_entries
-from sr_var.data.values import GREY_LEVELS, Units
 from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import read_stamp, seconds_path, short, stamp_path
+from sr_var.values import GREY_LEVELS, Units
 from utils.files.records import find_record, is_number, list_digest
 from utils.machine.cost import seconds_per_item
 from utils.process.errors import DataError

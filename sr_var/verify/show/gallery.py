@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sr_var.data.values import as_rgb
 from sr_var.results.folder import sample_path, to_grey_bytes
 from sr_var.results.maps import colours
 from sr_var.results.moments import Array
+from sr_var.values import as_rgb
 from sr_var.verify.read.images import ImageData
 from utils.images.files import open_image, safe_join
 from utils.process.errors import DataError

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_var.data.values import GREY_LEVELS
+from sr_var.values import GREY_LEVELS
 from sr_var.verify.numbers.metrics import ImageResult
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from sr_var.data.values import as_rgb
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import COLOUR_MAP, Picture, coloured
 from sr_var.results.moments import Array
+from sr_var.values import as_rgb
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
 from utils.files.atomic import atomic_write

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from utils.metrics import WHITE
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import from_args, with_values
 
+_NUM_LOOKED_AT = 17
 _OF_8_BITS, _OF_16_BITS = "0,255", "0,65535"
 
 
@@ -132,8 +134,8 @@ def as_rgb(image: NDArray[Any]) -> NDArray[Any]:
 def settle_values(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments of a new training with as many channels out as in, and a range of values.
 
-    A range that was left out is that of the integers in the first image of the list: none for
-    8-bit pictures, which are read as grey levels or RGB.
+    A range that was left out is that of the integers in the images, of which a few are looked at:
+    none for 8-bit pictures, which are read as grey levels or RGB.
 
     Raises:
         ValueError: floats, and no range is given; or a range that is none.
@@ -146,15 +148,20 @@ def settle_values(args: argparse.Namespace) -> argparse.Namespace:
         return args
     try:
         entries = load_entries(existing_path(args.data_info_dict_path), args.data_dir)
-        value_range = _range_of(resolve_image_path(args.data_dir, entries[0].name), args)
+        step = max(1, len(entries) // _NUM_LOOKED_AT)
+        names = [entry.name for entry in entries[::step]][:_NUM_LOOKED_AT]
+        paths = [resolve_image_path(args.data_dir, name) for name in names]
+        value_range = _range_of(paths, args)
     except (DataError, OSError):
         return args  # whoever reads the images tells what is wrong
     return with_values(args, value_range=value_range)
 
 
-def _range_of(path: str, args: argparse.Namespace) -> str:
+def _range_of(paths: Sequence[str], args: argparse.Namespace) -> str:
+    path = paths[0]
     if not is_native_only(path):
-        if DEPTH in image_facts(path).changes:
+        # 16-bit pictures among those of 8 bits are read as these
+        if all(not is_native_only(one) and DEPTH in image_facts(one).changes for one in paths):
             return _OF_16_BITS
         return "" if args.in_channels in (1, 3) else _OF_8_BITS
     found = read_native(path, num_channels=args.in_channels).type_range

@@ -288,7 +288,8 @@ def _ceiling(means: Mapping[str, Array], of: str = "") -> dict[str, Array]:
     return {
         f"ceiling.{of}correlation": found,
         f"ceiling.{of}reliability": reliability,
-        f"ceiling.{of}disattenuated": found / np.sqrt(np.where(reliability > 0, reliability, np.nan)),
+        f"ceiling.{of}disattenuated": found
+        / np.sqrt(np.where(reliability > 0, reliability, np.nan)),
     }
 
 

@@ -158,7 +158,14 @@ def _noise_of_chain(process: DiffusionFlags) -> list[float]:
                 f"image at whole timesteps: give --{name} {needed}"
             )
     chain = create_diffusion(dataclasses.replace(process, timestep_respacing=""))
-    return noise_of(chain.coefficients.alphas_cumprod.tolist())
+    shares = chain.coefficients.alphas_cumprod.tolist()
+    if not all(shares):
+        raise ValueError(
+            f"--diffusion_steps {process.diffusion_steps} with --noise_schedule "
+            f"{process.noise_schedule} leaves nothing of the image in the last one, which "
+            f"--network {SUBPIXEL} divides by: give more steps"
+        )
+    return noise_of(shares)
 
 
 def create_sr_model(

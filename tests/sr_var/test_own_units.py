@@ -6,7 +6,7 @@ import argparse
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.tiny import done, run, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
 from utils.untrusted.pickles import load_array
 
-pytest.importorskip("tifffile")
+tifffile = pytest.importorskip("tifffile")
 NUM_IMAGES = 8
 
 
@@ -34,10 +34,11 @@ def image(seed: int, num_channels: int, low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class Data:
-    """A folder of images, which a script is told of by `flags`."""
+    """A folder of images, which a script is told of by `flags`, and how to read them."""
 
     root: Path
     flags: Mapping[str, Any]
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def images(self) -> Path:
@@ -65,7 +66,7 @@ class Data:
     def part(self, name: str) -> dict[str, Any]:
         """The list of training or of test images."""
         path = self.root / "info" / f"{name}_data_info.pkl"
-        return {"data_dir": self.images, "data_info_dict_path": path}
+        return {"data_dir": self.images, "data_info_dict_path": path, **self.reading}
 
     @property
     def mean_train(self) -> dict[str, Any]:
@@ -115,6 +116,7 @@ def make(root: Path, kind: str, flags: Mapping[str, Any]) -> Data:
     """Images of a kind: their number type, and how many channels."""
     dtype, num_channels, low, high = {
         "16-bit grey": (np.uint16, 1, 1000, 60000),
+        "16-bit of 4 channels": (np.uint16, 4, 1000, 60000),
         "floats of 2 channels": (np.float32, 2, -3, 5),
         "8-bit grey": (np.uint8, 1, 0, 255),
     }[kind]
@@ -230,10 +232,62 @@ def test_floats_of_two_channels_go_to_the_report_in_their_unit(tmp_path: Path) -
     assert found["units"]["low"] == -3 and found["units"]["high"] == 5
 
 
+SUBPIXEL = {"network": "subpixel", "num_res_blocks": 1, "large_size": tiny.LARGE}
+# of tiny.REGRESSION_NET, which a sub-pixel net does not have
+OF_NO_UNET = {"attention_resolutions": "16,8", "channel_mult": "", "num_heads": 4}
+
+
+def test_subpixel_nets_see_patches_of_four_channels_of_16_bits(tmp_path: Path) -> None:
+    """Mean, variance and samples at the images' own resolution, trained on turned patches."""
+    flags = {**SUBPIXEL, **OF_NO_UNET, "in_channels": 4}
+    data = make(tmp_path, "16-bit of 4 channels", {**flags, "random_turn": True})
+    data = Data(data.root, data.flags, {"crop": "native"})
+    data.run_all()
+    mean, variance = data.results()
+    assert mean.shape == variance.shape == (tiny.LARGE, tiny.LARGE, 4)
+    denoiser = {
+        **SUBPIXEL,
+        "small_size": tiny.SMALL,
+        "num_channels": 8,
+        "in_channels": 4,
+        "predict_xstart": True,
+        "noise_schedule": "shifted_cosine",
+        "diffusion_steps": 20,
+        "random_turn": True,
+    }
+    folders = {"log_dir": tmp_path / "ddpm", "model_save_dir": tmp_path / "ddpm", "max_step": 2}
+    done("ddpm_sr_train", words(denoiser, data.part("train"), TRAINING, folders))
+    sampling = {
+        "data_dir": data.images,
+        "to_sample_images_dict_path": tmp_path / "info" / "to_sample_data_info.pkl",
+        "model_path": tmp_path / "ddpm" / "model000002.pt",
+        "output_dir": tmp_path / "samples",
+        "log_dir": tmp_path / "ddpm",
+        "num_samples_per_image": 2,
+        "timestep_respacing": "4",
+    }
+    done("ddpm_sr_sample", words(sampling, data.reading))
+    compared = {"num_samples": 2, "ddpm_sr_output_dir": tmp_path / "samples"}
+    done("sr_var_verification", words(data.verification, compared))
+    # the sub-pixel denoiser keeps the block means of the patch in the middle of the file
+    for path in tmp_path.glob("samples/*/moments.npz"):
+        name = path.parent.name
+        pixels = tifffile.imread(data.images / name).astype(np.float64) / 257
+        top, left = ((side - tiny.LARGE) // 2 for side in pixels.shape[:2])
+        patch = pixels[top : top + tiny.LARGE, left : left + tiny.LARGE]
+        means = [_block_means(image) for image in (patch, np.load(path)["mean"])]
+        # but for blocks with pixels that are clipped to the range
+        assert np.median(np.abs(means[0] - means[1])) < 1e-3
+
+
+def _block_means(image: Any) -> Any:
+    factor = tiny.LARGE // tiny.SMALL
+    return image.reshape(tiny.SMALL, factor, tiny.SMALL, factor, -1).mean(axis=(1, 3))
+
+
 def test_8_bit_grey_keeps_grey_levels_and_their_words(tmp_path: Path) -> None:
     data = make(tmp_path, "8-bit grey", {"in_channels": 1, "network": "subpixel"})
-    own = {"attention_resolutions": "16,8", "channel_mult": "", "num_heads": 4}
-    data = Data(data.root, {**data.flags, **own})
+    data = Data(data.root, {**data.flags, **OF_NO_UNET})
     data.run_all()
     mean, _ = data.results()
     assert 20 < mean.mean() < 235

@@ -403,3 +403,18 @@ def tiny_png(pixels: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def test_pages_and_alpha_of_tiff_files_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    deep = tiny.photo(0).astype(np.uint16)
+    stack = tiff_of(np.stack([deep[..., 0]] * 2), photometric="minisblack")
+    clear = tiff_of(
+        np.dstack([deep, deep[..., :1]]), photometric="rgb", extrasamples=["unassalpha"]
+    )
+    for name, content in (("a", stack), ("b", clear)):
+        (tmp_path / "images" / f"{name}.tif").write_bytes(content)
+    flags = {"data_dir": tmp_path / "images", "large_size": 32, "log_dir": tmp_path}
+    found = done("sr_data_info", words(flags, output_dir=tmp_path / "info", test_share=0.5))
+    assert "1 of 2 images have several pages, of which the first is read; the first: a" in found.out
+    assert "1 of 2 images have an alpha channel" in found.out

@@ -40,6 +40,7 @@ from utils.images.files import (
     ALPHA,
     DEPTH,
     ORIENTATION,
+    PAGES,
     BadImageError,
     CenterCrop,
     Crop,
@@ -69,6 +70,7 @@ _WORDS = MappingProxyType(
         LEFT_OUT: "are smaller than {size} pixels on their short side and left out",
         DEPTH: "have 16 bits a channel, of which 8 are kept",
         ALPHA: "have an alpha channel, which is dropped",
+        PAGES: "have several pages, of which the first is read",
         ORIENTATION: "have an EXIF orientation that is not applied (see --apply_orientation)",
     }
 )

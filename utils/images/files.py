@@ -31,7 +31,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # A quarter GiB of RGB: where Pillow starts to warn of a decompression bomb.
 MAX_PIXELS = (1 << 28) // 3
 # What of a file does not reach its RGB pixels; an orientation does where it is asked for.
-DEPTH, ALPHA, ORIENTATION = "16-bit", "alpha", "orientation"
+DEPTH, ALPHA, ORIENTATION, PAGES = "16-bit", "alpha", "orientation", "pages"
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What Pillow's decoders raise on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError)
@@ -68,7 +68,7 @@ class ImageFacts:
     Attributes:
         width: pixels, after the orientation where that is applied.
         height: likewise.
-        changes: some of `DEPTH`, `ALPHA`, `ORIENTATION`; the last also where it is applied.
+        changes: some of `DEPTH`, `ALPHA`, `PAGES`, `ORIENTATION`; this also where it is applied.
     """
 
     width: int
@@ -94,7 +94,7 @@ class ImageFacts:
         """The facts in a line; ValueError if there are none."""
         size, *changes = text.split(" ")
         width, height = map(int, size.split("x"))
-        if not set(changes) <= {DEPTH, ALPHA, ORIENTATION}:
+        if not set(changes) <= {DEPTH, ALPHA, ORIENTATION, PAGES}:
             raise ValueError(f"{text!r} says nothing of an image")
         return cls(width, height, tuple(changes))
 

@@ -7,7 +7,7 @@ Which kind of file it is its first bytes say: PNG (8 and 16 bits), JPEG, WEBP, B
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from utils.files.atomic import StrPath
 from utils.images.files import (
     ALPHA,
     ORIENTATION,
+    PAGES,
     REMEDY,
     BadImageError,
     ImageFacts,
@@ -46,7 +47,7 @@ class NativeImage:
     Attributes:
         pixels: (H, W, C), uint8, uint16 or float32 (of any floats), finite.
         alpha: (H, W) of the same type, or None. Premultiplied colours stay so.
-        facts: sizes as in `pixels`; of `changes` only alpha and orientation.
+        facts: sizes as in `pixels`; of `changes` all but the depth, which is kept.
         page: which of `num_pages` images of the file it is, from 0 on.
         num_pages: likewise.
     """
@@ -135,7 +136,9 @@ def _decoded(
     if is_tiff(data):
         found = decode_tiff(data, MAX_NATIVE_BYTES, page, num_channels)
         one = _of_parts(found.pixels, found.alpha, found.orientation, apply_orientation)
-        return NativeImage(one.pixels, one.alpha, one.facts, page, found.num_pages)
+        more = (PAGES,) if found.num_pages > 1 else ()
+        facts = replace(one.facts, changes=one.facts.changes + more)
+        return replace(one, facts=facts, page=page, num_pages=found.num_pages)
     if data.startswith(_NPY):
         return _of_parts(_of_array(data), None, 1, apply_orientation)
     return None

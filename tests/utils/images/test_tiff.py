@@ -131,6 +131,7 @@ def test_pages_are_images_unless_they_are_channels(tmp_path: Path) -> None:
     first, third = _read(tmp_path, data), _read(tmp_path, data, page=2)
     np.testing.assert_array_equal(first.pixels[..., 0], values[0])
     np.testing.assert_array_equal(third.pixels[..., 0], values[2])
+    assert first.facts.changes == ("pages",)
     assert first.num_pages == 4 and "4 pages, of which page 2" in third.notices()[0]
     wanted = _read(tmp_path, data, num_channels=4)
     np.testing.assert_array_equal(wanted.pixels, np.moveaxis(values, 0, 2))

@@ -80,6 +80,12 @@ class Target:
         """Write the record: the last file of an image."""
         write_json_atomic(self.path("result.json"), dict(record))
 
+    def remove(self, endings: tuple[str, ...]) -> None:
+        """Remove files of these endings, those that are there."""
+        for ending in endings:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.path(ending))
+
     def is_whole(self, endings: tuple[str, ...]) -> bool:
         """Whether all files of these endings are there."""
         return all(os.path.exists(self.path(ending)) for ending in endings)

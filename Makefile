@@ -10,9 +10,12 @@ PACKAGES := $(filter-out tests benchmarks,$(patsubst %/__init__.py,%,$(wildcard 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True) $(if $(SEED),--seed $(SEED))
 
+# scikit-learn's digits; MNIST_5K=FILE: 5000 images of MNIST out of that file, three times as many steps
+LABELS := $(if $(MNIST_5K),mnist_5k,digits)
+LABEL_STEPS := $(if $(MNIST_5K),800,260)
 demo-labels: setup
-	$(PY) mnist_data.py --output_dir data/digits
-	$(PY) noisy_label_sweep.py --data_dir data/digits --max_step 260 --lr 4e-3 --lr_anneal_steps 260 --max_shift 2 --output_dir outputs/noisy_label_sweep/digits --log_dir logs/noisy_label_sweep/digits
+	$(PY) mnist_data.py $(if $(MNIST_5K),--source mnist_5k --mnist_5k_file '$(MNIST_5K)') --output_dir data/$(LABELS)
+	$(PY) noisy_label_sweep.py --data_dir data/$(LABELS) --max_step $(LABEL_STEPS) --lr 4e-3 --lr_anneal_steps $(LABEL_STEPS) --max_shift 2 --output_dir outputs/noisy_label_sweep/$(LABELS) --log_dir logs/noisy_label_sweep/$(LABELS)
 
 demo-images: setup
 	$(PY) demo_images.py $(if $(filter-out 0,$(QUICK)),--quick True)

@@ -14,6 +14,7 @@ from functools import partial
 from ddpm.flags import DiffusionFlags
 from sr_var.flags.nets import PresetFlags, apply_presets
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
+from utils.flags.groups import Reading
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
         else:
-            own = {"apply_orientation": sample.apply_orientation}
+            own = vars(Reading.of(sample))
             require_same_law(flags, process_flags, sample, own, {})
             run.is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
     return run.exit_code

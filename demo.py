@@ -1,25 +1,17 @@
 """The whole experiment in minutes on real photographs: ``make demo``, or ``make demo QUICK=1``.
 
-Prints each command before it runs it. Stop it at any time; run again, it goes on where it was.
+Before each step it says what the step does and what is left of all of them, and prints the command.
+Stop it at any time; run again, it goes on where it was.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
-from sr_var.demo import (
-    CPU,
-    GPU,
-    ITAKURA_SAITO,
-    QUICK,
-    Preset,
-    commands,
-    in_plain_words,
-    oracle_commands,
-)
+from sr_var.demo import CPU, GPU, ITAKURA_SAITO, QUICK, Preset, in_plain_words
+from sr_var.demo_steps import demo_steps, record_path, what_was_trained
 from utils.process.errors import EXIT_DONE, run_main
-from utils.runs.job import run_scripts
+from utils.runs.scripts import read_times, run_steps
 from utils.script_util import flag, from_args, make_parser, require_at_least
 
 
@@ -47,16 +39,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run all commands of the preset; return the exit code of the one that did not finish."""
     args = make_parser(__doc__, demo=DemoFlags).parse_args(argv)
     preset = pick_preset(from_args(DemoFlags, args))
-    steps = commands(preset) + oracle_commands(preset)
-    started = time.monotonic()
-    if (code := run_scripts(steps)) != EXIT_DONE:
+    record = record_path(preset)
+    if (code := run_steps(demo_steps(preset), record)) != EXIT_DONE:
         return code
-    print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min\n")
-    print(*in_plain_words(preset), sep="\n")
+    print("", *what_was_trained(preset, read_times(record)), *in_plain_words(preset), sep="\n")
     print(f"\nphotographs: {preset.log_dir}/report.html (open it in a browser)")
     print(f"the truth:   {preset.oracle.log_dir(ITAKURA_SAITO)}/report.html")
     print(f"pictures:    {preset.log_dir}/overview.png and panels/")
+    print(f"all metrics: {preset.log_dir}/logs.txt and results.json")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
+    print(f"step times:  {record}")
     print("TensorBoard: tensorboard --logdir logs")
     return EXIT_DONE
 

@@ -1,16 +1,16 @@
 """Digits from a diffusion model in minutes: ``make demo-images``; trains, samples, judges, reports.
 
-Prints each command before it runs it. Stop it at any time; run again, it goes on where it was.
+Before each step it says what the step does and what is left of all of them, and prints the command.
+Stop it at any time; run again, it goes on where it was.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
-from image_ddpm.demo import FULL, QUICK, commands, write_report
+from image_ddpm.demo import FULL, QUICK, demo_steps, record_path, write_report
 from utils.process.errors import EXIT_DONE, run_main
-from utils.runs.job import run_scripts
+from utils.runs.scripts import read_times, run_steps
 from utils.script_util import FlagParser, flag, from_args, make_parser
 
 
@@ -30,11 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run all commands of the preset; return the exit code of the one that did not finish."""
     flags = from_args(DemoFlags, create_parser().parse_args(argv))
     preset = QUICK if flags.quick else FULL
-    steps, started = commands(preset), time.monotonic()
-    if (code := run_scripts(steps)) != EXIT_DONE:
+    record = record_path(preset)
+    if (code := run_steps(demo_steps(preset), record)) != EXIT_DONE:
         return code
     path = write_report(preset)
-    print(f"\ndone in {(time.monotonic() - started) / 60:.1f} min")
+    minutes = sum(taken.seconds for taken in read_times(record).values()) / 60
+    print(f"\nThe demo took {minutes:.1f} min in all.")
     print(f"report:   {path} (open it in a browser)")
     print(f"samples:  outputs/image_ddpm/{preset.name}/")
     return EXIT_DONE

@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from noisy_label.files import TEST, TRAINING, load_split
     from noisy_label.noise import count_classes
-    from noisy_label.report import summarise, text_table, write_report
+    from noisy_label.report import text_table, words_text, write_report
+    from noisy_label.summary import summarise
     from noisy_label.sweep import clean_runs, noisy_runs, require_same_sweep, run_all
     from utils.files.atomic import write_json_atomic
     from utils.runs.job import working
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             for stage in stages:
                 run_all(stage, flags, job)
         summary = summarise(flags, *(labels.numpy() for _, labels in splits.values()))
-        run.logger.info("\n" + text_table(summary))
+        run.logger.info(f"\n{text_table(summary)}\n\n{words_text(summary)}\n")
         write_json_atomic(os.path.join(flags.log_dir, "results.json"), summary)
         run.logger.info(f"report: {write_report(flags.log_dir, summary)}")
     return run.exit_code

@@ -14,6 +14,7 @@ from functools import partial
 
 from sr_var.flags.nets import QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import TestDataFlags
+from utils.flags.groups import Reading
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -42,11 +43,11 @@ def main(argv: list[str] | None = None) -> int:
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log, is_turned = run.logger.info, data_flags.apply_orientation
-        model = tested_model(model_flags, test, is_turned, log)
+        log, reading = run.logger.info, Reading.of(data_flags)
+        model = tested_model(model_flags, test, reading, log)
         sizes, step = model_flags.sizes, step_of(test.model_path)
         entries = load_test_entries(data_flags, sizes, log)
-        read_as = {"apply_orientation": is_turned, "units": Units.of(model_flags)}
+        read_as = {"reading": reading, "units": Units.of(model_flags)}
         results = baseline_result_folder(model_flags, test, step, **read_as)
         make_loop = partial(
             BaselineTestLoop,

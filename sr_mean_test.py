@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 
 from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestDataFlags, TestFlags
+from utils.flags.groups import Reading
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -38,17 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log, is_turned = run.logger.info, data_flags.apply_orientation
-        model = tested_model(model_flags, test, is_turned, log)
+        log, reading = run.logger.info, Reading.of(data_flags)
+        model = tested_model(model_flags, test, reading, log)
         sizes, step = model_flags.sizes, step_of(test.model_path)
         entries = load_test_entries(data_flags, sizes, log)
-        results = mean_result_folder(
-            test.output_dir,
-            step,
-            test.model_path,
-            apply_orientation=is_turned,
-            units=Units.of(model_flags),
-        )
+        read_as = {"reading": reading, "units": Units.of(model_flags)}
+        results = mean_result_folder(test.output_dir, step, test.model_path, **read_as)
         make_loop = partial(SRMeanTestLoop, model=model)
         run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)
     return run.exit_code

@@ -14,6 +14,7 @@ from functools import partial
 
 from sr_var.flags.nets import CrossFitFlags
 from sr_var.flags.scripts import MeanNetFlags, TestDataFlags, VarModelFlags, VarTestFlags
+from utils.flags.groups import Reading
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -49,8 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     from utils.runs.start import started
 
     with started(args, test) as run:
-        log, is_turned = run.logger.info, data_flags.apply_orientation
-        model = tested_model(model_flags, test, is_turned, log)
+        log, reading = run.logger.info, Reading.of(data_flags)
+        model = tested_model(model_flags, test, reading, log)
         sizes, step = model_flags.sizes, step_of(test.model_path)
         cross_fit = CrossFit.from_flags(fold_flags)
         mean_paths = mean_net_paths(mean_flags, cross_fit)
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         require_same_mean(state, list(map(sha256_of, mean_paths)), test.model_path)
         entries = load_test_entries(data_flags, sizes, log)
         paths = test.model_path, *mean_paths
-        read_as = {"apply_orientation": is_turned, "units": Units.of(model_flags)}
+        read_as = {"reading": reading, "units": Units.of(model_flags)}
         results = var_result_folder(test.output_dir, step, *paths, **read_as)
         make_loop = partial(SRVarTestLoop, model=model, mean_model=mean_net)
         run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)

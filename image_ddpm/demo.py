@@ -17,8 +17,7 @@ from typing import Any
 from utils.files.atomic import write_text_atomic
 from utils.files.records import read_record, require_numbers
 from utils.report.html import Html, Page, Rows, Section, bars, figure, join, number, table, tag
-
-Command = tuple[str, list[str]]
+from utils.runs.scripts import Command, Step
 
 # solver → how it is asked for, given its number of steps
 SOLVERS = MappingProxyType(
@@ -131,6 +130,34 @@ def commands(preset: Preset) -> list[Command]:
             f"--log_dir {preset.eval_dir(solver)}",
         ]
     return [(words[0], words[1:]) for words in (line.split() for line in lines)]
+
+
+# what a script does, and the seconds of `make demo-images` and of its short form (`steps.json`)
+_WORKS = MappingProxyType(
+    {
+        "image_data.py": ("writing scikit-learn's digits as pictures", 6, 6),
+        "mnist_data.py": ("writing them for a classifier", 2, 2),
+        "mnist_classification.py": ("training the classifier that judges", 15, 3),
+        "image_train.py": ("training the denoiser", 90, 6),
+        "image_sample.py": ("drawing digits", 30, 4),
+        "image_eval.py": ("judging them by the classifier's features", 6, 4),
+    }
+)
+
+
+def demo_steps(preset: Preset) -> list[Step]:
+    """The commands with what they do in plain words, and how long they may take."""
+    steps = []
+    for script, words in commands(preset):
+        what, seconds, quick = _WORKS[script]
+        guess = quick if preset.name == QUICK.name else seconds
+        steps.append(Step((script, words), what, guess))
+    return steps
+
+
+def record_path(preset: Preset) -> str:
+    """Where the seconds of the steps are kept."""
+    return f"logs/demo/{preset.name}/steps.json"
 
 
 @dataclass(frozen=True)

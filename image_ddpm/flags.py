@@ -39,6 +39,7 @@ from utils.flags.groups import (
     Precision,
     PrecisionFlags,
     ReadingFlags,
+    ScaleFlags,
     ScriptFlags,
 )
 from utils.flags.training import TrainFlags
@@ -96,7 +97,7 @@ class ImageDiffusionFlags(DiffusionFlags):
 
 
 @dataclass(frozen=True)
-class LabelFlags(ImageFolder, ReadingFlags):
+class LabelFlags(ImageFolder, ReadingFlags, ScaleFlags):
     """Which images, and where their labels come from."""
 
     data_info_dict_path: str = flag(

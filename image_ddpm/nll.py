@@ -30,9 +30,16 @@ from image_ddpm.parts import PartStore, read_part
 from utils.debug_util import report_cost
 from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import require_same_settings
-from utils.flags.groups import ENLARGE, ERROR, SKIP
+from utils.flags.groups import ENLARGE, ERROR, SKIP, Reading
 from utils.images.dataset import CropItem, Entry, TestCrops, look_at, say_sizes, without_small
-from utils.images.files import BadImageError, ImageFacts, read_image, resolve_image_path
+from utils.images.files import (
+    BadImageError,
+    CropSource,
+    ImageFacts,
+    read_image,
+    resolve_image_path,
+)
+from utils.images.native_crops import crop_recipe
 from utils.images.pixels import bytes_to_image
 from utils.metrics import standard_error
 from utils.process.errors import DataError
@@ -218,13 +225,14 @@ def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeas
     listed = load_entries(data, num_classes, log, known)
     side, channels = network.image_size, network.in_channels
     num_wanted = len(listed) if nll.num_samples == -1 else nll.num_samples
-    entries, is_turned = first_usable(listed, num_wanted, side, data, log), data.apply_orientation
+    entries = first_usable(listed, num_wanted, side, data, log)
+    source = CropSource([entry.name for entry in entries], crop_recipe(data, side, channels))
     return LikelihoodMeasure(
         model=model.to(device),
         diffusion=create_diffusion(process),
         listed=listed,
         entries=entries,
-        crops=TestCrops(entries, side, data.data_dir, ERROR, channels, apply_orientation=is_turned),
+        crops=TestCrops(entries, side, data.data_dir, ERROR, channels, source),
         network=network,
         flags=nll,
         device=device,
@@ -257,7 +265,7 @@ def first_usable(
             elif one is None or one.short_side >= size or flags.small_images != SKIP:
                 kept.append(entry)
     if facts:
-        say_sizes(facts.values(), size, len(facts), log)
+        say_sizes(facts.values(), size, len(facts), log, flags.crop)
         without_small(facts, size, flags, log)
     if not kept:
         raise DataError(f"--data_dir {flags.data_dir}: all {len(listed)} images are left out")
@@ -283,7 +291,7 @@ def require_settings(flags: Flags, entries: Sequence[Entry]) -> None:
         "data_dir": data.data_dir,
         "on_bad_image": data.on_bad_image,
         "small_images": SKIP if data.small_images == SKIP else ENLARGE,
-        "apply_orientation": data.apply_orientation,
+        **vars(Reading.of(data)),
         "images": hashlib.sha256(names.encode()).hexdigest(),
     }
     found = setting_defaults(type(network), type(process), LabelFlags, NLLFlags)

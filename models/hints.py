@@ -250,7 +250,10 @@ def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
             f"{inputs} input channels, here {own_inputs}: mean net, variance net or denoiser, "
             "sizes or --in_channels differ"
         )
-    blocks = [sum(name.endswith("conv1.weight") for name in one) for one in (there, here)]
+    blocks = [
+        sum(name.startswith("body.") and name.endswith("conv1.weight") for name in one)
+        for one in (there, here)
+    ]
     if blocks[0] != blocks[1]:
         causes.append(f"--num_res_blocks {blocks[0]}, here {blocks[1]}")
     outputs = [one["out.0.weight"][0] for one in (there, here)]

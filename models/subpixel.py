@@ -6,13 +6,14 @@ and nothing is averaged over the image, so that an output pixel depends on a win
 alone and any size will do.
 
 Attribute names and positions are the checkpoint format: `head`, `body.I.conv1/conv2`, `body_end`,
-`out.0`. Do not renumber, reorder or rename them.
+`out.0`, and `std.…` of the same in a denoiser. Do not renumber, reorder or rename them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from models.config import SubpixelConfig
 from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
-    cast_all_but_head,
+    cast_convolutions,
     last_layer,
     project,
     repeat_blocks,
@@ -35,6 +36,8 @@ _STD = 0.1
 _MOST_NOISE = 3.0
 # logarithm of the factor by which the std of a pixel may differ from _STD
 _MOST_LOG_STD = 5.0
+# residual blocks of the net that tells it
+_STD_BLOCKS = 2
 
 
 class PlainResBlock(nn.Module):
@@ -56,12 +59,11 @@ class SubpixelBase(nn.Module):
     A new net returns zero. Nothing is cast by the constructor: see `convert_torso`.
     """
 
-    def __init__(self, config: SubpixelConfig, in_channels: int, num_outputs: int = 1) -> None:
-        """Build the net; `in_channels` enter it, `num_outputs` images leave it."""
+    def __init__(self, config: SubpixelConfig, in_channels: int) -> None:
+        """Build the net; `in_channels` enter it at the low-res side."""
         super().__init__()
         self.config = config
-        width = config.model_channels
-        out_channels = num_outputs * config.out_channels * config.factor**2
+        width, out_channels = config.model_channels, config.out_channels * config.factor**2
         self.head = _conv3x3(in_channels, width)
         self.body = nn.ModuleList(PlainResBlock(width) for _ in range(config.num_res_blocks))
         self.body_end = _conv3x3(width, width)
@@ -69,7 +71,11 @@ class SubpixelBase(nn.Module):
 
     def convert_torso(self, dtype: torch.dtype) -> None:
         """Cast, in place, every convolution but the last (see `models.blocks.Torso`)."""
-        cast_all_but_head(self, dtype)
+        for name, part in self.named_children():
+            if isinstance(part, SubpixelBase):
+                part.convert_torso(dtype)
+            elif name != "out":
+                cast_convolutions(part, dtype)
 
     def explain_mismatch(self, shapes: Shapes) -> str:
         """Return which flags are wrong where a state_dict does not fit (`models.hints`).
@@ -85,7 +91,7 @@ class SubpixelBase(nn.Module):
         return 2 * self.config.num_res_blocks + 3
 
     def _run(self, x: Tensor) -> Tensor:
-        """Return (N, num_outputs·out_channels, f·h, f·w), in the dtype of `x` (N, C, h, w)."""
+        """Return (N, out_channels, f·h, f·w), in the dtype of `x`, for `x` (N, C, h, w)."""
         h = start = self.head(x.to(self.head.weight.dtype))
         for block in self.body:
             h = block(h)
@@ -155,16 +161,20 @@ class SubpixelDenoiser(SubpixelBase):
         b + s²/(σ² + s²)·r + σ·s/√(σ² + s²)·F,        s = 0.1·exp(L)
 
     EDM's preconditioning (Karras et al. 2022, arXiv 2206.00364, equation 7) of what the base
-    leaves, with a std s of each pixel that the net tells itself, since an edge leaves more than a
-    sky: F and L are what the body makes of low-res image, noisy image and noise level
-    (docs/theory.md, eq. 37). A new net has F = 0, L = 0: the Wiener filter of std 0.1.
+    leaves, with a std s of each pixel, since an edge leaves more than a sky (docs/theory.md, eq.
+    37). F is what the body makes of low-res image, noisy image and noise level, and L what a
+    smaller net, `std`, makes of the low-res image alone. A new net has F = 0, L = 0: the Wiener
+    filter of std 0.1.
     """
 
     _sigmas: Tensor
 
     def __init__(self, config: SubpixelConfig, sigmas: Sequence[float]) -> None:
         """Build the net of a chain whose noise is σ_t = √(1/alpha_bar_t − 1), (T,), at each t."""
-        super().__init__(config, config.in_channels * (1 + config.factor**2) + 4, num_outputs=2)
+        super().__init__(config, config.in_channels * (1 + config.factor**2) + 4)
+        width = max(config.model_channels // 2, 1)
+        smaller = replace(config, model_channels=width, num_res_blocks=_STD_BLOCKS)
+        self.std = SubpixelBase(smaller, config.in_channels)
         self.register_buffer("_sigmas", torch.tensor(sigmas), persistent=False)
 
     def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
@@ -195,7 +205,8 @@ class SubpixelDenoiser(SubpixelBase):
         shown = shown / (1.0 + (sigma / (_MOST_NOISE * _STD)) ** 2).sqrt()
         planes = _noise_features(sigma).expand(-1, -1, *low_res.shape[2:])
         details = F.pixel_unshuffle(shown, factor)
-        change, log_std = self._run(torch.cat([low_res, planes, details], dim=1)).chunk(2, dim=1)
+        change = self._run(torch.cat([low_res, planes, details], dim=1))
+        log_std = self.std._run(low_res)
         std = _STD * (_MOST_LOG_STD * torch.tanh(log_std / _MOST_LOG_STD)).exp()
         both = (sigma**2 + std**2).sqrt()
         return project(base + (std / both) ** 2 * left + sigma * std / both * change, low_res)

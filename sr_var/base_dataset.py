@@ -63,7 +63,7 @@ def load_test_entries(
     facts = look_at([entry.name for entry in entries], flags.data_dir, flags)
     if not facts:
         return entries  # whoever reads them tells what is wrong
-    say_sizes(facts.values(), sizes[0], len(facts), log)
+    say_sizes(facts.values(), sizes[0], len(facts), log, flags.crop)
     low = [name for name, one in facts.items() if one.short_side <= sizes[1]]
     if low:
         shown = ", ".join(f"{name} {facts[name].width}×{facts[name].height}" for name in low[:5])

@@ -24,12 +24,20 @@ from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTe
 from sr_var.flags.scripts import SUBPIXEL
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
 from sr_var.mean_utils import save_mean
-from sr_var.results.folder import LOW_RES_FILE, PICTURES_IN_STRIP, ResultFolder, save_array, strip
+from sr_var.results.folder import (
+    AS_BEFORE,
+    LOW_RES_FILE,
+    PICTURES_IN_STRIP,
+    ResultFolder,
+    save_array,
+    strip,
+)
 from sr_var.results.spread import save_spread, spread_files
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name
+from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.pixels import image_to_255, require_finite, to_hwc
 from utils.process.errors import DataError
@@ -185,7 +193,7 @@ def baseline_result_folder(
     test: BaselineTestFlags,
     step: int,
     *,
-    apply_orientation: bool = False,
+    reading: Reading = AS_BEFORE,
     units: Units = GREY_LEVELS,
 ) -> ResultFolder:
     """The files of a baseline; the last one makes an image done."""
@@ -197,7 +205,7 @@ def baseline_result_folder(
         files += [quantile_file(level, step) for level in flags.levels]
         files.append(errors_file(test.truth, step))
     paths = [test.model_path]
-    return ResultFolder(test.output_dir, "baseline", step, files, paths, apply_orientation, units)
+    return ResultFolder(test.output_dir, "baseline", step, files, paths, reading, units)
 
 
 class BaselineTestLoop(TestLoop):

@@ -299,7 +299,7 @@ CPU = Preset(
     respacing="16",
     sample_batch_size=40,
     train_tiles=0,
-    test_tiles=2,
+    test_tiles=5,
     oracle_crops=2000,
     oracle_mean_steps=800,
     oracle_var_steps=800,
@@ -349,7 +349,8 @@ def commands(preset: Preset) -> list[Command]:
         f"{preset.denoiser} --noise_schedule shifted_cosine --predict_xstart True"
     )
     images = (
-        f"--data_dir {tiles} --data_info_dict_path {info}/train_data_info.pkl --random_flip True"
+        f"--data_dir {tiles} --data_info_dict_path {info}/train_data_info.pkl "
+        "--random_flip True --random_turn True"
     )
     train_mean, train_var = (
         _training(images, preset.batch_size, nets.lr(task, preset.lr), preset.seed)
@@ -359,7 +360,8 @@ def commands(preset: Preset) -> list[Command]:
     test = f"--data_dir {tiles} --data_info_dict_path {info}/to_sample_data_info.pkl"
     lines = [
         f"data/demo/make_tiles.py --output_dir {tiles} --splits train,test --tile_size "
-        f"{nets.large_size} --num_tiles {preset.train_tiles},{preset.test_tiles}",
+        f"{nets.large_size} --num_tiles {preset.train_tiles},{preset.test_tiles} --strides "
+        f"{nets.large_size // 2},0",
         f"sr_data_info.py --data_dir {tiles} --test_folder test --output_dir {info} "
         f"--large_size {nets.large_size} --log_dir logs/sr_data_info/{name}",
         f"sr_mean_train.py {nets.flags('sr_mean')} {train_mean} "

@@ -16,6 +16,7 @@ from sr_var.data.pairs import Photographs, crop_batches, rank_batches, regressio
 from sr_var.degradation import bilinear_upsample, mean_of
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
+    AS_BEFORE,
     LOW_RES_FILE,
     PICTURES_IN_STRIP,
     ResultFolder,
@@ -26,6 +27,7 @@ from sr_var.results.folder import (
 from sr_var.stored_flags import refuse_other_setting
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
+from utils.flags.groups import Reading
 from utils.images.dataset import Entry, TestCrops
 from utils.images.files import BadImageError
 from utils.images.pixels import image_to_255, save_image, to_hwc
@@ -86,7 +88,7 @@ def batches_to_do(
     """
     if flags.dry_run:
         return rank_batches(entries, batch_size)
-    results.require_same_orientation()  # a clearer word than that the images differ
+    results.require_same_reading()  # a clearer word than that the images differ
     if results.has_own_inputs:
         _require_same_inputs(results, spread(entries), flags, sizes)
     return rank_batches(entries, batch_size, results.pending(entries, log))
@@ -129,12 +131,12 @@ def mean_result_folder(
     step: int,
     model_path: str,
     *,
-    apply_orientation: bool = False,
+    reading: Reading = AS_BEFORE,
     units: Units = GREY_LEVELS,
 ) -> ResultFolder:
     """The mean net's files; the float array comes last and makes an image done."""
     files = (LOW_RES_FILE, f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
-    return ResultFolder(output_dir, "mean", step, files, [model_path], apply_orientation, units)
+    return ResultFolder(output_dir, "mean", step, files, [model_path], reading, units)
 
 
 class SRMeanTestLoop(TestLoop):

@@ -34,12 +34,12 @@ from sr_var.results.folder import (
     sample_path,
 )
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments, load_moments
-from sr_var.values import Units
 from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry, TestCrops
 from utils.images.files import BadImageError, CropSource, safe_join
+from utils.images.native_crops import crop_recipe
 from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
 from utils.machine.threads import encoding_threads, ordered_map
 from utils.process.errors import DataError
@@ -110,16 +110,13 @@ class SRSampler(Sampler[Row]):
         )
         self._model, self._flags, self._entries = model, flags, entries
         self._large_size, self._small_size = sizes
-        recipe = Units.of(flags).recipe(
-            flags.data_dir, sizes[0], apply_orientation=flags.apply_orientation
+        names, recipe = (
+            [entry.name for entry in entries],
+            crop_recipe(flags, sizes[0], flags.in_channels),
         )
+        source, channels = CropSource(names, recipe), flags.in_channels
         self._crops = TestCrops(
-            entries,
-            sizes[0],
-            flags.data_dir,
-            flags.on_bad_image,
-            flags.in_channels,
-            CropSource([entry.name for entry in entries], recipe),
+            entries, sizes[0], flags.data_dir, flags.on_bad_image, channels, source
         )
         self._num_skipped = self._num_looked_at = 0
         self._claimed: list[tuple[ImageJob, IO[str]]] = []

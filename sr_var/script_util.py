@@ -44,7 +44,7 @@ from sr_var.stored_flags import flags_of_checkpoint, identity_of
 from sr_var.values import require_same_values
 from utils import dist_util
 from utils.debug_util import report_cost
-from utils.flags.groups import Compute, PrecisionFlags
+from utils.flags.groups import Compute, PrecisionFlags, Reading
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
 from utils.loops.networks import compiled_for, load_checked
@@ -236,14 +236,21 @@ _CREATE: dict[type[MeanModelFlags], Callable[..., torch.nn.Module]] = {
 }
 
 
-def _say_other_orientation(path: str, is_applied: bool, log: Log) -> None:
-    """Say so where a network was trained on images that were read another way up."""
+def _say_other_reading(path: str, asked: Reading, log: Log) -> None:
+    """Say so where a network was trained on images that were read another way."""
     made = manifest_beside(path).get("data")
-    stored = made.get("apply_orientation") if isinstance(made, dict) else None
-    if stored not in (None, is_applied):
+    if not isinstance(made, dict) or "apply_orientation" not in made:
+        return  # of a list that is not known, or a version that did not say
+    stored = Reading.parse(made)
+    news = []
+    if stored.apply_orientation != asked.apply_orientation:
+        news.append("photographs that lie on their side there and not here")
+    if stored.crop != asked.crop:
+        news.append("images at this scale")
+    if news:
         log(
-            f"notice: {path} was trained with --apply_orientation {stored}, here it is "
-            f"{is_applied}; photographs that lie on their side there and not here are new to it"
+            f"notice: {path} was trained with {stored}, here it is {asked}; "
+            f"{' and '.join(news)} are new to it"
         )
 
 
@@ -317,7 +324,7 @@ def frozen_means(
     paths = mean_net_paths(flags, cross_fit)
     args_flag = "--mean_model_args_path" if "mean_model_args_path" in args.given_flags else ""
     for path in paths:
-        _say_other_orientation(path, args.apply_orientation, log)
+        _say_other_reading(path, Reading.of(args), log)
     values = from_args(ValueFlags, args)
     load = partial(frozen_mean_net, sizes=sizes, compile=compute.compile, log=log, values=values)
     if cross_fit is None:
@@ -355,10 +362,10 @@ def report_leakage(
 
 
 def tested_model(
-    flags: MeanModelFlags, test: TestFlags, apply_orientation: bool, log: Log
+    flags: MeanModelFlags, test: TestFlags, reading: Reading, log: Log
 ) -> torch.nn.Module:
     """The network to test; `flags` are those of its checkpoint (`stored_flags.follow_net`)."""
-    _say_other_orientation(test.model_path, apply_orientation, log)
+    _say_other_reading(test.model_path, reading, log)
     create, identity = partial(_CREATE[type(flags)], **vars(flags)), identity_of(flags)
     network = load_checked(create, test.model_path, flags.precision, log, identity)
     device = dist_util.current_device()

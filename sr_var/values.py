@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_var.base_dataset import existing_path, load_entries
-from sr_var.flags.scripts import ValueFlags
+from sr_var.flags.scripts import ValueFlags, VerificationFlags
 from utils.files.atomic import JsonObject
 from utils.files.records import shown
 from utils.images.files import DEPTH, CenterCrop, image_facts, resolve_image_path
@@ -71,10 +71,11 @@ class Units:
         values = "" if self.is_8_bit else f"{self.low!r},{self.high!r}"
         return {"values": {"in_channels": self.num_channels, "value_range": values}}
 
-    def recipe(self, data_dir: str, size: int, *, apply_orientation: bool = False) -> CenterCrop:
+    def recipe(self, flags: VerificationFlags, size: int) -> CenterCrop:
         """How the centre crops of these images are made."""
-        values = None if self.is_8_bit else (self.low, self.high)
-        return recipe_of(data_dir, size, self.num_channels, apply_orientation, values)
+        return recipe_of(
+            flags, size, self.num_channels, None if self.is_8_bit else (self.low, self.high)
+        )
 
     @property
     def scale(self) -> float:

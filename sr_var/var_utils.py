@@ -17,11 +17,12 @@ from sr_var.data.pairs import Photographs
 from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
-from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, strip
+from sr_var.results.folder import AS_BEFORE, PICTURES_IN_STRIP, ResultFolder, strip
 from sr_var.results.spread import save_spread, spread_files
 from sr_var.stored_flags import refuse_other_setting
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
+from utils.flags.groups import Reading
 from utils.loops.data import batch_slice
 from utils.process.errors import CheckpointError
 from utils.test_util import TestLoop
@@ -138,13 +139,12 @@ def var_result_folder(
     step: int,
     model_path: str,
     *mean_model_paths: str,
-    apply_orientation: bool = False,
+    reading: Reading = AS_BEFORE,
     units: Units = GREY_LEVELS,
 ) -> ResultFolder:
     """The variance net's files; the variance comes last and makes an image done."""
-    paths = [model_path, *mean_model_paths]
-    files = spread_files(step)
-    return ResultFolder(output_dir, "var", step, files, paths, apply_orientation, units)
+    paths, files = [model_path, *mean_model_paths], spread_files(step)
+    return ResultFolder(output_dir, "var", step, files, paths, reading, units)
 
 
 class SRVarTestLoop(TestLoop):

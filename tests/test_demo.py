@@ -19,7 +19,9 @@ from sr_var.demo import (
     in_plain_words,
     oracle_commands,
 )
+from sr_var.demo_steps import demo_steps, record_path, what_was_trained
 from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
+from utils.runs.scripts import Taken
 
 PRESETS = pytest.mark.parametrize("preset", [CPU, QUICK, GPU], ids=lambda preset: preset.name)
 
@@ -113,6 +115,36 @@ def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> No
     groups = flags.SRDiffusionModelFlags, DiffusionFlags
     _, process = sr_create_model_and_diffusion(**take(parsed["ddpm_sr_sample.py"], *groups))
     assert process.num_timesteps == sum(int(part) for part in preset.respacing.split(","))
+
+
+@PRESETS
+def test_the_steps_are_the_commands_in_order_each_in_words_of_its_own(preset: Preset) -> None:
+    steps, plain = demo_steps(preset), commands(preset) + oracle_commands(preset)
+    assert [step.command[0] for step in steps] == [script for script, _ in plain]
+    assert len({step.what for step in steps}) == len({step.line for step in steps}) == len(plain)
+    assert all(step.guess > 0 for step in steps)
+    for step, (script, words) in zip(steps, plain, strict=True):
+        is_verification = script == "sr_var_verification.py"
+        more = ["--print_table", "False"] if is_verification else []
+        assert list(step.command[1]) == [*words, *more]
+    _parse([(script, list(words)) for script, words in (step.command for step in steps)])
+    assert record_path(preset).startswith("logs/demo/demo")  # as make clean removes it
+
+
+def test_what_was_trained_is_told_with_steps_and_seconds() -> None:
+    steps = demo_steps(CPU)
+    seconds = dict.fromkeys((step.line for step in steps), 6.0)
+    mean = next(step for step in steps if step.command[0] == "sr_mean_train.py")
+    seconds[mean.line] = 95.4
+    times = {line: Taken(value, True) for line, value in seconds.items()}
+    trained, whole = what_was_trained(CPU, times)
+    assert trained == (
+        f"Trained: mean net {CPU.mean_steps} steps, 95 s; variance net {CPU.var_steps} steps, 6 s; "
+        f"diffusion model {CPU.diffusion_steps} steps, 6 s."
+    )
+    assert whole == f"The demo took {(95.4 + 6 * 15) / 60:.1f} min in all."
+    del times[steps[3].line]
+    assert what_was_trained(CPU, times) == []
 
 
 def test_findings_are_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,17 @@ def test_tiles_are_the_photographs_pixels_and_do_not_overlap(tmp_path: Path) -> 
         np.testing.assert_array_equal(np.asarray(tile), photo[y : y + 64, x : x + 64])
 
 
+def test_tiles_of_a_smaller_stride_overlap(tmp_path: Path) -> None:
+    photo = _noise(100, 140)
+    _photos(tmp_path, "train", one=photo)
+    tiles = [tile for _, tile in make_tiles.cut_tiles("train", 64, 0, tmp_path, 32)]
+    assert len(tiles) == 2 * 3
+    top, left = (100 - 96) // 2, (140 - 128) // 2
+    for i, tile in enumerate(tiles):
+        y, x = top + 32 * (i // 3), left + 32 * (i % 3)
+        np.testing.assert_array_equal(np.asarray(tile), photo[y : y + 64, x : x + 64])
+
+
 def test_fewer_tiles_are_spread_over_the_photograph(tmp_path: Path) -> None:
     _photos(tmp_path, "train", one=_noise(64, 64 * 10), two=_noise(64, 128, 1))
     names = [name for name, _ in make_tiles.cut_tiles("train", 64, 5, tmp_path)]
@@ -121,6 +132,7 @@ def test_info_dicts_are_written_for_tiles(tmp_path: Path) -> None:
         (["--splits", "train,valid"], 2, "valid"),
         (["--tile_size", "4"], 2, "--tile_size"),
         (["--num_tiles", "-1"], 2, "--num_tiles"),
+        (["--strides", "8,8,8"], 2, "--strides"),
         (["--splits", "test", "--tile_size", "2000"], 3, "smaller --tile_size"),
     ],
 )

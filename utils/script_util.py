@@ -80,7 +80,8 @@ _FLAGS: Mapping[tuple[str, ...], str] = MappingProxyType(
             r_resolution""",
         ("small_size",): "lr_size low_res_size l_resolution",
         ("random_flip",): "flip hflip horizontal_flip mirror xflip",
-        ("random_crop",): "crop center_crop",
+        ("random_turn",): "rotate rotation random_rotate random_rotation random_rot rot90 use_rot",
+        ("random_crop",): "center_crop",
         ("seed",): "random_seed manual_seed",
         # networks
         ("num_channels", "model_channels", "classifier_width"): """num_channels model_channels

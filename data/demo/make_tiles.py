@@ -26,15 +26,17 @@ NUM_TILES = {"train": 20, "calibration": 5, "test": 5}
 MIN_LUMINANCE_STD = 6.0
 
 
-def grid_corners(width: int, height: int, size: int) -> list[tuple[int, int]]:
-    """Corners (left, top) of all whole tiles that do not overlap, row by row.
+def grid_corners(width: int, height: int, size: int, stride: int = 0) -> list[tuple[int, int]]:
+    """Corners (left, top) of all whole tiles, `stride` pixels apart (0: `size`), row by row.
 
     The unused margin is shared evenly.
     """
-    num_columns, num_rows = width // size, height // size
-    left, top = (width - num_columns * size) // 2, (height - num_rows * size) // 2
+    stride = stride or size
+    num_columns, num_rows = ((side - size) // stride + 1 for side in (width, height))
+    left = (width - size - (num_columns - 1) * stride) // 2
+    top = (height - size - (num_rows - 1) * stride) // 2
     return [
-        (left + column * size, top + row * size)
+        (left + column * stride, top + row * stride)
         for row in range(num_rows)
         for column in range(num_columns)
     ]
@@ -46,9 +48,13 @@ def is_flat(tile: Image.Image) -> bool:
 
 
 def cut_tiles(
-    split: str, size: int = TILE_SIZE, num_tiles: int | None = None, folder: Path = FOLDER
+    split: str,
+    size: int = TILE_SIZE,
+    num_tiles: int | None = None,
+    folder: Path = FOLDER,
+    stride: int = 0,
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Cut the photographs of one split into tiles that do not overlap.
+    """Cut the photographs of one split into tiles.
 
     Args:
         split: `train`, `calibration` or `test`.
@@ -56,6 +62,7 @@ def cut_tiles(
         num_tiles: at most so many of each photograph, spread evenly over those of its grid that are
             not flat; 0: all; None: `NUM_TILES` of the split.
         folder: holds the folders of the splits.
+        stride: pixels from one tile to the next; 0: as many as a side has, so that none overlap.
 
     Yields:
         Name, as `chelsea_004`, whose number counts the places of the grid; and the tile, RGB.
@@ -70,7 +77,7 @@ def cut_tiles(
     for path in paths:
         with Image.open(path) as photograph:
             image = photograph.convert("RGB")
-        corners = enumerate(grid_corners(image.width, image.height, size))
+        corners = enumerate(grid_corners(image.width, image.height, size, stride))
         tiles = [(i, image.crop((x, y, x + size, y + size))) for i, (x, y) in corners]
         tiles = [(i, tile) for i, tile in tiles if not is_flat(tile)]
         if not tiles:
@@ -81,13 +88,16 @@ def cut_tiles(
             yield f"{path.stem}_{i:03d}", tile
 
 
-def write_tiles(output_dir: Path, split: str, size: int, num_tiles: int | None) -> int:
+def write_tiles(
+    output_dir: Path, split: str, size: int, num_tiles: int | None, stride: int = 0
+) -> int:
     """Write the tiles of one split; return their number.
 
     Raises:
         ValueError: if its folder holds other tiles, which would be trained on.
     """
-    tiles = {f"{name}.png": tile for name, tile in cut_tiles(split, size, num_tiles)}
+    cut = cut_tiles(split, size, num_tiles, stride=stride)
+    tiles = {f"{name}.png": tile for name, tile in cut}
     folder = output_dir / split
     folder.mkdir(parents=True, exist_ok=True)
     if stale := sorted({path.name for path in folder.glob("*.png")} - set(tiles)):
@@ -116,7 +126,20 @@ def create_parser() -> argparse.ArgumentParser:
         default="",
         help="of each photograph at most, a number a split or one for all; 0: all (20 and 5)",
     )
+    parser.add_argument(
+        "--strides",
+        default="",
+        help="pixels from a tile to the next, likewise; 0: the side, so that none overlap (0)",
+    )
     return parser
+
+
+def _per_split(parser: argparse.ArgumentParser, name: str, text: str, count: int) -> list[int]:
+    """The numbers of a flag, one for each split; none if it was left out."""
+    numbers = text.split(",") if text else []
+    if not all(number.isdecimal() for number in numbers) or len(numbers) not in (0, 1, count):
+        parser.error(f"--{name} {text}: give one whole number, or {count} with commas between")
+    return [int(number) for number in numbers] * (count if len(numbers) == 1 else 1)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,22 +149,13 @@ def main(argv: list[str] | None = None) -> int:
     splits = flags.splits.split(",")
     if unknown := set(splits) - set(SPLITS):
         parser.error(f"--splits {flags.splits}: no split is called {min(unknown)}; {SPLITS} are")
-    numbers = flags.num_tiles.split(",") if flags.num_tiles else []
-    if not all(number.isdecimal() for number in numbers) or len(numbers) not in (
-        0,
-        1,
-        len(splits),
-    ):
-        parser.error(
-            f"--num_tiles {flags.num_tiles}: give one whole number, or {len(splits)} with commas "
-            "between"
-        )
+    most = _per_split(parser, "num_tiles", flags.num_tiles, len(splits)) or [None] * len(splits)
+    strides = _per_split(parser, "strides", flags.strides, len(splits)) or [0] * len(splits)
     if flags.tile_size < 8:
         parser.error(f"--tile_size {flags.tile_size} must be at least 8")
-    most = [int(number) for number in numbers] * (len(splits) if len(numbers) == 1 else 1)
-    for split, num_tiles in zip(splits, most or [None] * len(splits), strict=True):
+    for split, num_tiles, stride in zip(splits, most, strides, strict=True):
         try:
-            number = write_tiles(flags.output_dir, split, flags.tile_size, num_tiles)
+            number = write_tiles(flags.output_dir, split, flags.tile_size, num_tiles, stride)
         except (ValueError, OSError) as error:
             parser.exit(3, f"error: {error}\n")
         print(f"{flags.output_dir / split}: {number} tiles")

@@ -72,20 +72,32 @@ def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> l
 
 
 def split_photos(flags: OracleDataFlags, log: Callable[[str], None]) -> tuple[list[str], list[str]]:
-    """(training, test) photographs of `data_dir`; a DataError if one of the two would be empty."""
+    """(training, test) photographs of `data_dir`; none is in both.
+
+    Raises:
+        DataError: if one of the two would be empty.
+    """
     photos = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
-    if flags.test_folder:
-        prefix = flags.test_folder.strip("/") + "/"
-        test = [name for name in photos if name.startswith(prefix)]
-    else:
-        test = photos[::_EVERY_TENTH]
-    train = sorted(set(photos) - set(test))
+    has_folder = bool(flags.test_folder)
+    test = _below(flags.test_folder, photos) if has_folder else photos[::_EVERY_TENTH]
+    train = sorted(set(_below(flags.train_folder, photos)) - set(test))
+    if flags.train_folder and not train:
+        raise DataError(
+            f"--train_folder {flags.train_folder} of --data_dir {flags.data_dir} holds no "
+            "photograph for training; name a folder of --data_dir that does"
+        )
     if not train or not test:
         raise DataError(
             f"{len(train)} photographs of --data_dir {flags.data_dir} would be left for training "
             f"and {len(test)} for testing; see --test_folder {flags.test_folder!r}"
         )
     return train, test
+
+
+def _below(folder: str, photos: list[str]) -> list[str]:
+    """The photographs below a folder; all of them if it is empty."""
+    prefix = folder.strip("/") + "/" if folder else ""
+    return [name for name in photos if name.startswith(prefix)]
 
 
 def cut_low_res(crop: OracleCrop, flags: OracleDataFlags) -> Uint8Array:
@@ -254,8 +266,9 @@ def _write_info(
 
 
 def _class_of_photo(photo: str, flags: OracleDataFlags) -> str:
+    has_split = bool(flags.test_folder or flags.train_folder)
     try:
-        return class_of(photo, has_split_folder=bool(flags.test_folder))
+        return class_of(photo, has_split_folder=has_split)
     except DataError:  # no class is seen: each photograph is one
         return os.path.splitext(os.path.basename(photo))[0]
 
@@ -263,5 +276,5 @@ def _class_of_photo(photo: str, flags: OracleDataFlags) -> str:
 def _settings(flags: OracleDataFlags) -> dict[str, object]:
     """What decides the content of the files, so that two data sets never share a folder."""
     own = ("large_size", "small_size", "num_draws", "num_samples", "sample_pictures", "seed")
-    read = ("data_dir", "test_folder", "apply_orientation")
+    read = ("data_dir", "test_folder", "train_folder", "apply_orientation")
     return {"law": "oracle", **{name: getattr(flags, name) for name in (*own, *read)}}

@@ -63,6 +63,11 @@ class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
         "high-res image, or folder of them under the names of the inputs, to compare with",
         is_path=True,
     )
+    save_arrays: bool = flag(
+        True,
+        "keep mean, std and both ends of the interval as .npy, 48 bytes a pixel of the result; "
+        "off: pictures and numbers alone",
+    )
     apply_orientation: bool = flag(
         True, "turn photographs as their EXIF tag says; off: pixels as they are stored"
     )
@@ -73,6 +78,5 @@ class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
             raise ValueError(f"--level {self.level} must lie between 0 and 1, as 0.9")
         if not self.std_threshold >= 0:
             raise ValueError(f"--std_threshold {self.std_threshold} must be at least 0")
-        for name in ("input",):
-            if not getattr(self, name):
-                raise ValueError(f"--{name} is empty; name an image or a folder of images")
+        if not self.input:
+            raise ValueError("--input is empty; name an image or a folder of images")

@@ -30,6 +30,7 @@ from utils.flags.groups import (
     OnBadImage,
     OrientationFlags,
     ReadingFlags,
+    ScaleFlags,
     ScriptFlags,
     Seeded,
     Strict,
@@ -56,7 +57,7 @@ class Sizes:
     large_size: int = flag(
         256,
         "side of the high-res image, pixels; the short side of larger photographs is reduced to it "
-        "before they are cut",
+        "before they are cut (see --crop)",
     )
     small_size: int = flag(64, "side of the low-res image, pixels")
 
@@ -112,7 +113,9 @@ class MeanModelFlags(ValueFlags, Sizes, UNetFlags):
     conv_resample: bool = flag(True, "learned convolutions where the resolution changes")
     dims: int = flag(2, "spatial dimensions of the data")
     predict_residual: bool = flag(
-        False, "add the output to the upsampled low-res image (a subpixel net always does)"
+        False,
+        "add the output to the upsampled low-res image: for every new unet, which then learns many "
+        "times faster (a subpixel net always does)",
     )
     consistent: bool = flag(
         False, "project the mean so that its block means are the low-res image (docs/theory.md)"
@@ -176,11 +179,19 @@ class TestDataFlags(DataFlags):
     data_info_dict_path: str = TEST_INFO
     random_crop: bool = flag(False, "not for tests: must stay False")
     random_flip: bool = flag(False, "not for tests: must stay False")
+    random_turn: bool = flag(False, "not for tests: must stay False")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.random_crop or self.random_flip:
-            raise ValueError("--random_crop and --random_flip are for training; leave them out")
+        if self.random_crop or self.random_flip or self.random_turn:
+            raise ValueError(
+                "--random_crop, --random_flip and --random_turn are for training; leave them out"
+            )
+
+    @property
+    def is_training(self) -> bool:
+        """Of tests the patches lie at the centre."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -241,7 +252,7 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags):
+class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags, ScaleFlags):
     """How many samples of which images, and where to."""
 
     data_dir: str = DATA_DIR
@@ -260,7 +271,9 @@ class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags):
 
 
 @dataclass(frozen=True)
-class VerificationFlags(ValueFlags, ListedImages, OrientationFlags, Threads, ScriptFlags):
+class VerificationFlags(
+    ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags
+):
     """What to compare."""
 
     large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")
@@ -289,6 +302,9 @@ class VerificationFlags(ValueFlags, ListedImages, OrientationFlags, Threads, Scr
     num_panels: int = flag(50, "images to draw panels of, and to show in the report; -1: all")
     margin: float = flag(
         0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
+    )
+    print_table: bool = flag(
+        True, "print the table of all metrics; False: its verdict, the table is in logs.txt"
     )
 
     def __post_init__(self) -> None:
@@ -416,6 +432,9 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     test_folder: str = flag(
         "test", "folder of data_dir whose photographs are for testing; empty: every tenth is"
     )
+    train_folder: str = flag(
+        "", "folder of data_dir whose photographs alone are for training; empty: all that are left"
+    )
     output_dir: str = flag("data/oracle", "folder of the images (images/) and of the info dicts")
     sample_dir: str = flag("outputs/oracle/default", "folder of exact samples and exact moments")
     log_dir: str = "logs/oracle_data"
@@ -430,6 +449,11 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
+        if self.train_folder and self.train_folder.strip("/") == self.test_folder.strip("/"):
+            raise ValueError(
+                f"--train_folder {self.train_folder} is --test_folder too; name another folder of "
+                "--data_dir, so that no photograph is in both sets"
+            )
         factor, rest = divmod(self.large_size, max(self.small_size, 1))
         if rest or factor < 2 or self.small_size < 1:
             raise ValueError(
@@ -458,6 +482,7 @@ class BudgetFlags(VerificationFlags, ScheduleFlags):
     log_dir: str = flag("logs/sr_compare/oracle", "folder of budget.json and budget.png")
     num_panels: int = flag(50, "of the verification, whose flags fit here; no effect")
     margin: float = flag(0.05, "of the verification, whose flags fit here; no effect")
+    print_table: bool = flag(True, "of the verification, whose flags fit here; no effect")
     trained_output_dir: str = flag(
         "", "folder of samples of a trained denoiser (ddpm_sr_sample.py); empty: no such row"
     )

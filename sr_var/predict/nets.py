@@ -81,7 +81,8 @@ class NetPair:
         train_size: side of the low-res images of the training, pixels.
         reach: low-res pixels in each direction that a pixel of the result depends on; None where
             it is the whole image, as with a U-Net's norms and attention.
-        multiple: low-res sides are padded to a multiple of it (replicated), for a U-Net's levels.
+        multiple: low-res sides are padded (by replication) to a multiple of it, for the levels of
+            U-Nets, whose deepest one has two pixels or more.
         digests: sha256 of both files.
     """
 
@@ -100,9 +101,11 @@ class NetPair:
         """Return mean and variance, each (N, C, f·h, f·w) in fp32, of (N, C, h, w) in [-1, 1]."""
         height, width = low_res.shape[2:]
         x = low_res.to(self.device)
-        missing = (-width % self.multiple, -height % self.multiple)
-        if any(missing):
-            x = F.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
+        # a group norm of single pixels would have nothing to compare
+        least = 1 if self.reach is not None else 2 * self.multiple
+        right, below = (max(-side % self.multiple, least - side) for side in (width, height))
+        if right or below:
+            x = F.pad(x, (0, right, 0, below), mode="replicate")
         size = [self.factor * side for side in x.shape[2:]]
         with torch.inference_mode():
             mean = mean_of(self.mean_net, x, size).to(x.dtype)

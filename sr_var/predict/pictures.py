@@ -1,6 +1,6 @@
 """The pictures of one image, drawn from its arrays: mean, std with its scale, overview, error.
 
-Arrays are memory-mapped and looked at in strips; an image of more pixels than the toolkit would
+Arrays are read in strips; an image of more pixels than the toolkit would
 open again (`MAX_PIXELS`) is drawn at a half, a third … of its size.
 """
 
@@ -40,10 +40,14 @@ _PER_ROW = 3
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the overview: RGB in uint8, or a map of floats with a scale of its own."""
+    """One picture of the overview: RGB in uint8, or a map of floats.
+
+    The map's scale ends at `top`; 0: where it suits the map.
+    """
 
     title: str
     pixels: npt.NDArray[Any]
+    top: float = 0.0
 
 
 def draw_mean(target: Target) -> None:
@@ -52,20 +56,31 @@ def draw_mean(target: Target) -> None:
     write_png(target.path("mean.png"), _reduced(mean.shape, lambda rows: to_grey_bytes(mean[rows])))
 
 
-def draw_map(target: Target, ending: str, values: Rows, shape: Sequence[int]) -> None:
-    """A map (H, W) in colours, with its scale in grey levels at its right."""
-    level = _reduced(shape, values, np.float32)
-    top = top_of_scale(level)
-    picture = np.empty((*level.shape, 3), np.uint8)
-    for rows in strips(len(level)):
-        picture[rows] = coloured(level[rows], top)
-    write_png(target.path(ending), _with_scale(picture, top))
-
-
 def draw_std(target: Target) -> None:
-    """`_std.png`: the std, averaged over the channels."""
+    """`_std.png`: the std, averaged over the channels, with its scale at its right."""
+    values = _reduced(target.array("std").shape, std_rows(target), np.float32)
+    _draw_map(target.path("std.png"), values, top_of_scale(values))
+
+
+def draw_error(target: Target, error: Rows) -> None:
+    """`_error.png`: rows (r, W) of |mean − truth|, on the scale of the std."""
+    shape = target.array("std").shape
+    top = top_of_scale(_reduced(shape, std_rows(target), np.float32))
+    _draw_map(target.path("error.png"), _reduced(shape, error, np.float32), top)
+
+
+def std_rows(target: Target) -> Rows:
+    """What gives rows (r, W) of the std, averaged over the channels."""
     std = target.array("std")
-    draw_map(target, "std.png", lambda rows: std[rows].mean(axis=2), std.shape)
+    return lambda rows: std[rows].mean(axis=2)
+
+
+def _draw_map(path: str, values: Floats, top: float) -> None:
+    """A map (H, W) in colours, with its scale in grey levels at its right."""
+    picture = np.empty((*values.shape, 3), np.uint8)
+    for rows in strips(len(values)):
+        picture[rows] = coloured(values[rows], top)
+    write_png(path, _with_scale(picture, top))
 
 
 def draw_overview(
@@ -78,20 +93,22 @@ def draw_overview(
         level: of the intervals.
         error: rows (r, W) of |mean − truth|.
     """
-    mean, std = target.array("mean"), target.array("std")
+    mean = target.array("mean")
     lower, upper = target.array("lower"), target.array("upper")
+    std = _small(mean.shape, std_rows(target))
     small = _small(low_res.shape, lambda rows: low_res[rows].astype(np.float32))
     panels = [
         Panel(f"input, {_size(low_res.shape)}", to_grey_bytes(small)),
         Panel(f"mean, {_size(mean.shape)}", to_grey_bytes(_small(mean.shape, lambda r: mean[r]))),
-        Panel("std", _small(mean.shape, lambda rows: std[rows].mean(axis=2))),
+        Panel("std", std),
         Panel(
             f"width of the {100 * level:g} % interval",
             _small(mean.shape, lambda rows: (upper[rows] - lower[rows]).mean(axis=2)),
         ),
     ]
     if error is not None:
-        panels.append(Panel("|mean − truth|", _small(mean.shape, error)))
+        shown = _small(mean.shape, error)
+        panels.append(Panel("|mean − truth|, on the scale of the std", shown, top_of_scale(std)))
     _draw_panels(target.path("overview.png"), panels)
 
 
@@ -115,7 +132,7 @@ def _draw_panels(path: str, panels: Sequence[Panel]) -> None:
         if panel.pixels.ndim == 3:
             axis.imshow(panel.pixels, interpolation="nearest")
             continue
-        top = top_of_scale(panel.pixels)
+        top = panel.top or top_of_scale(panel.pixels)
         shown = axis.imshow(panel.pixels, cmap=COLOUR_MAP, vmin=0, vmax=top)
         bar = figure.colorbar(shown, ax=axis, shrink=0.9)
         bar.set_label(UNIT, fontsize=8)

@@ -26,8 +26,29 @@ from utils.process.errors import StorageError
 
 Floats = npt.NDArray[np.float32]
 ARRAYS = ("mean", "std", "lower", "upper")
-# rows of a memory-mapped array to look at at a time
+# rows of an array to look at at a time
 STRIP_ROWS = 256
+
+
+class StoredArray:
+    """An array of `array_writer` in a file, (H, W, C), of which only the rows asked for are read.
+
+    A memory map would do, but its pages count as this process's memory.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.shape: tuple[int, ...] = mapped.shape
+        self._offset: int = mapped.offset
+
+    def __getitem__(self, rows: slice) -> Floats:
+        """Read rows (r, W, C)."""
+        first, last, _ = rows.indices(self.shape[0])
+        row = int(np.prod(self.shape[1:]))
+        count = max(0, last - first) * row
+        values = np.fromfile(self._path, "<f4", count, offset=self._offset + 4 * first * row)
+        return values.reshape(-1, *self.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -47,10 +68,9 @@ class Target:
         make_folder(os.path.dirname(path), "--output_dir")
         return path
 
-    def array(self, kind: str) -> Floats:
-        """One of `ARRAYS`, (H, W, C), memory-mapped."""
-        array: Floats = np.load(self.path(f"{kind}.npy"), mmap_mode="r", allow_pickle=False)
-        return array
+    def array(self, kind: str) -> StoredArray:
+        """One of `ARRAYS`."""
+        return StoredArray(self.path(f"{kind}.npy"))
 
     def record(self) -> JsonObject:
         """What is known of a finished image; empty of another one."""
@@ -59,6 +79,12 @@ class Target:
     def finish(self, record: Mapping[str, Any]) -> None:
         """Write the record: the last file of an image."""
         write_json_atomic(self.path("result.json"), dict(record))
+
+    def remove(self, endings: tuple[str, ...]) -> None:
+        """Remove files of these endings, those that are there."""
+        for ending in endings:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.path(ending))
 
     def is_whole(self, endings: tuple[str, ...]) -> bool:
         """Whether all files of these endings are there."""

@@ -40,7 +40,7 @@ from utils.runs.job import Job, working
 
 Log = Callable[[str], None]
 SETTINGS_FILE, SUMMARY, TABLE = ".predict.json", "predict.json", "predict.csv"
-_ENDINGS = (*(f"{kind}.npy" for kind in ARRAYS), *pictures.PICTURES)
+_ARRAYS = tuple(f"{kind}.npy" for kind in ARRAYS)
 _COLUMNS = (
     "name",
     "width",
@@ -179,15 +179,18 @@ class PredictRun:
             record = target.record()
             is_known = record.get("input_sha256") == digest_of(one.path)
             has_truth = path is None or record.get("truth_sha256") == digest_of(path)
-            if is_known and has_truth and target.is_whole(_ENDINGS):
+            kept = (*pictures.PICTURES, *(_ARRAYS if self._flags.save_arrays else ()))
+            if is_known and has_truth and target.is_whole(kept):
                 job.bar.skip(1)
                 return
             image = self._read(one)
-            if not (is_known and target.is_whole(_ENDINGS)):
+            if not (is_known and target.is_whole((*pictures.PICTURES, *_ARRAYS))):
                 remove_stale_temp_files(os.path.dirname(target.path("mean.npy")))
                 record = self._predict(one, target, image, job)
             record = self._judge(target, image, path, record)
             target.finish(record)
+            if not self._flags.save_arrays:
+                target.remove(_ARRAYS)
         self._say(one.name, record)
         job.done(note=one.name)
 
@@ -242,8 +245,7 @@ class PredictRun:
                 "truth_sha256": real.digest,
             }
             error = truth.error_rows(target, real)
-            shape = target.array("mean").shape
-            pictures.draw_map(target, "error.png", error, shape)
+            pictures.draw_error(target, error)
         pictures.draw_overview(target, image.pixels, self._flags.level, error)
         return record
 

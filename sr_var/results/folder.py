@@ -23,6 +23,7 @@ from utils import dist_util
 from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record
 from utils.files.storage import make_folder
+from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.files import BadImageError, open_image, safe_join
 from utils.images.pixels import image_to_255, image_to_bytes, pictured, save_image, to_hwc
@@ -88,6 +89,8 @@ _SAME_NAMES = MappingProxyType(
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
 _SHOWN_DIGITS = 12
+# of results whose record does not say how images were read
+AS_BEFORE = Reading()
 _REMEDY = "give another --output_dir, or delete it to have them removed and made again"
 
 
@@ -109,7 +112,7 @@ class ResultFolder:
         step: int,
         file_names: Sequence[str],
         model_paths: Sequence[str],
-        apply_orientation: bool = False,
+        reading: Reading = AS_BEFORE,
         units: Units = GREY_LEVELS,
     ) -> None:
         self.output_dir, self.file_names = output_dir, tuple(file_names)
@@ -124,7 +127,7 @@ class ResultFolder:
         # as the run finds it; low-res images of other tools are not looked at
         stamps = (stamp_path(glob.escape(output_dir), one, "*") for one in _SAME_NAMES)
         self.has_own_inputs = any(map(glob.glob, stamps))
-        self._apply_orientation = apply_orientation
+        self._reading = reading
 
     def path(self, name: str, file_name: str) -> str:
         """Path of a result; its folder is made. A name that leads out of it is a ValueError."""
@@ -139,8 +142,8 @@ class ResultFolder:
 
         Raises:
             DataError: if the folder holds another kind of network's results of the same names, or
-                those of images that were read another way up, or its stamp cannot be read; nothing
-                is removed.
+                those of images that were read another way, or its stamp cannot be read; nothing is
+                removed.
             StorageError: if no folder can be there.
         """
         for path in self._other_stamps:
@@ -150,8 +153,8 @@ class ResultFolder:
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
         models = [sha256_of(path) for path in self._model_paths]
-        stored = self.require_same_orientation()
-        is_same = stored.models == models and stored.apply_orientation == self._apply_orientation
+        stored = self.require_same_reading()
+        is_same = stored.models == models and stored.reading == self._reading
 
         def is_done(name: str) -> bool:
             paths = (os.path.join(safe_join(self.output_dir, name), f) for f in self.file_names)
@@ -162,20 +165,18 @@ class ResultFolder:
         if not is_same and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
             self._remove_results(stored.models, models, log)
-            orientation = {"apply_orientation": True} if self._apply_orientation else {}
-            record = {"models": models, **orientation, **self.units.record()}
+            record = {"models": models, **self._reading.record(), **self.units.record()}
             write_json_atomic(self._stamp_path, record)
         dist_util.barrier()
         return pending
 
-    def require_same_orientation(self) -> Stamp:
-        """Refuse results of images that were read another way up; return what the folder says."""
+    def require_same_reading(self) -> Stamp:
+        """Refuse results of images that were read another way; return what the folder says."""
         stored = read_stamp(self._stamp_path, _REMEDY)
-        if stored.models and stored.apply_orientation != self._apply_orientation:
+        if stored.models and stored.reading != self._reading:
             raise DataError(
                 f"--output_dir {self.output_dir} holds results of images that were read with "
-                f"--apply_orientation {not self._apply_orientation}; give the same, or another "
-                "folder"
+                f"{stored.reading}, here it is {self._reading}; give the same, or another folder"
             )
         return stored
 
@@ -243,12 +244,12 @@ class Stamp:
 
     Attributes:
         models: the sha256 of each checkpoint; empty if the folder does not say.
-        apply_orientation: whether photographs were turned as their EXIF tag says.
+        reading: how the images were read.
         values: what `Units.of_record` reads.
     """
 
     models: list[str]
-    apply_orientation: bool = False
+    reading: Reading = AS_BEFORE
     values: object = None
 
 
@@ -269,7 +270,7 @@ def _stamp(content: Mapping[str, object]) -> Stamp:
     models = content["models"]
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         raise ValueError("no record of checkpoints")
-    return Stamp(models, bool(content.get("apply_orientation")), content.get("values"))
+    return Stamp(models, Reading.parse(content), content.get("values"))
 
 
 def short(models: Sequence[str]) -> str:

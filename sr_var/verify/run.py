@@ -36,13 +36,13 @@ from sr_var.verify.read.records import (
     origins,
     read_budget,
     require_one_origin,
-    require_same_orientation,
+    require_same_reading,
     units_of,
 )
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from sr_var.verify.show.pictures import draw_budget, write_overview, write_panels
-from sr_var.verify.show.tables import budget_text, text_table
+from sr_var.verify.show.tables import budget_text, short_text, text_table
 from utils.debug_util import describe_memory
 from utils.files.atomic import write_json_atomic, write_text_atomic
 from utils.images.dataset import Entry
@@ -60,7 +60,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     """Compare all images, write metrics and pictures, print the table."""
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, logger.info)
-    require_same_orientation(flags)
+    require_same_reading(flags)
     units = units_of(flags)
     if flags.dry_run:
         entries = entries[:1]
@@ -89,7 +89,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
             "grey_level": units.scale,
             "text": str(units),
         }
-    logger.info("\n" + text_table(summary))
+    _tell(summary, flags, logger)
     if "units" in summary:
         logger.info(str(units))
     for line in _notices(rows):
@@ -102,6 +102,16 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     write_results(flags.log_dir, summary, rows)
     logger.info(f"metrics: {flags.log_dir}/results.json and results.csv")
     pictures.write(summary, rows)
+
+
+def _tell(summary: Summary, flags: VerificationFlags, logger: RunLogger) -> None:
+    """Print the table, or its verdict alone; the log has the table."""
+    table = "\n" + text_table(summary)
+    if flags.print_table:
+        logger.info(table)
+    else:
+        logger.note(table)
+        logger.info(short_text(summary))
 
 
 class _Pictures:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from noisy_label.flags import BIASED, GENERATED, UNIFORM
-from noisy_label.report import RATIOS, published_accuracy, report_page
+from noisy_label.report import report_page
+from noisy_label.summary import RATIOS, published_accuracy
 from tests.browser.driver import Browser
 from tests.browser.test_accessibility import CONTRAST
 
@@ -27,7 +28,11 @@ def _row(noise_type: str, alpha: float) -> dict[str, Any]:
     return {
         "noise_type": noise_type,
         "alpha": alpha,
-        "noise": {"ratio_of_correct_labels": _value(alpha), "largest_is_wrong": _value(0.0)},
+        "noise": {
+            "ratio_of_correct_labels": _value(alpha),
+            "expected_ratio": _value(alpha),
+            "largest_is_wrong": _value(0.0),
+        },
         "training": figures,
         "test": {**figures, "predicted_accuracy": _value(float(alpha > FLIPS[noise_type]))},
         "published_accuracy": published_accuracy(noise_type, alpha),
@@ -43,7 +48,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "clean": {name: {"accuracy": _value(0.97)} for name in ("training", "test")},
         "runs": [_row(kind, alpha) for kind in FLIPS for alpha in RATIOS],
         "theorem": {
-            kind: {"alpha": [0, flip, flip, 1], "accuracy": [0, 0, 1, 1], "flip": flip}
+            kind: {
+                "alpha": [0, flip, flip, 1],
+                "accuracy": [0, 0, 1, 1],
+                "flip": flip,
+                "flip_quantiles": [flip, flip],
+            }
             for kind, flip in FLIPS.items()
         },
     }
@@ -65,6 +75,22 @@ def test_narrow_window_needs_no_sideways_scrolling(browser: Browser, page: Path)
     browser.emulate(width=360, scheme="light")
     browser.open(page)
     assert browser.run("return document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_lines_of_the_theorem_have_the_colour_of_their_noise(
+    browser: Browser, page: Path, scheme: str
+) -> None:
+    browser.emulate(width=1200, scheme=scheme)
+    browser.open(page)
+    strokes = browser.run("""
+        const stroke = (query) => getComputedStyle(document.querySelector(query)).stroke;
+        return ['series-a', 'series-b', 'series-c'].map((kind) => [
+            stroke(`svg.plot .line.reference.${kind}`), stroke(`svg.plot .mark.${kind}`),
+            stroke(`.verdict .swatch .line.${kind}`)]);
+    """)
+    assert all(len(set(kind)) == 1 for kind in strokes)
+    assert len({kind[0] for kind in strokes}) == 3
 
 
 def test_trained_and_published_points_lie_at_their_accuracies(browser: Browser, page: Path) -> None:

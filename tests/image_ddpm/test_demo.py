@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from image_ddpm.demo import FULL, QUICK, SOLVERS, Preset, commands, write_report
+from image_ddpm.demo import FULL, QUICK, SOLVERS, Preset, commands, demo_steps, write_report
 from tests.tiny import done
 from utils.process.errors import DataError
 
@@ -43,11 +43,14 @@ def test_short_demo_runs_to_its_page_and_again_does_little(
     monkeypatch.chdir(tmp_path)
     said = done("demo_images", ["--quick", "True"]).out
     page = (tmp_path / QUICK.report_dir / "report.html").read_text(encoding="utf-8")
+    count = len(demo_steps(QUICK))
+    assert f"step {count} of {count}, judging them" in said and "The demo took " in said
     assert "report.html" in said and page.count("data:image/png") == len(SOLVERS)
     assert all(f"<h3>{solver}</h3>" in page for solver in SOLVERS)
     weights = next((tmp_path / "checkpoints/image_ddpm").rglob("model*.pt"))
     before = weights.stat().st_mtime_ns
-    done("demo_images", ["--quick", "True"])
+    again = done("demo_images", ["--quick", "True"]).out
+    assert again.count("(done by an earlier run)") == count
     assert weights.stat().st_mtime_ns == before
 
 

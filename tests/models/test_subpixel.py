@@ -174,11 +174,25 @@ def test_denoiser_keeps_what_has_no_noise_and_forgets_what_has_no_signal() -> No
     assert (one - smooth_base(low_res, 4)).abs().max() > 0.01
 
 
+def test_std_of_the_denoiser_is_told_by_the_low_res_image_alone() -> None:
+    """Else a sample that is smooth by chance would tell the next step that it has no details."""
+    net = _denoiser()
+    _filled(net)
+    for parameter in net.out.parameters():
+        torch.nn.init.zeros_(parameter)  # F = 0: what is left is linear in the noisy image
+    low_res, t = _image(1, 3, 4, 4), torch.tensor([2])
+    one, other = _image(1, 3, 16, 16, seed=1), _image(1, 3, 16, 16, seed=2)
+    middle = net(0.5 * one + 0.5 * other, t, low_res)
+    mean = 0.5 * net(one, t, low_res) + 0.5 * net(other, t, low_res)
+    torch.testing.assert_close(middle, mean, atol=1e-5, rtol=0)
+    assert net.std._run(low_res).abs().max() > 0.1
+
+
 def test_std_that_the_denoiser_tells_itself_is_bounded() -> None:
     net = _denoiser()
     _filled(net)
     with torch.no_grad():
-        net.out[0].bias.fill_(1e4)
+        net.std.out[0].bias.fill_(1e4)
     assert net(_image(5, 3, 16, 16), torch.arange(5), _image(5, 3, 4, 4)).isfinite().all()
 
 

@@ -20,7 +20,8 @@ import noisy_label.sweep as sweep
 from noisy_label import sweep as sweep_pool
 from noisy_label.files import load_split
 from noisy_label.flags import SweepFlags
-from noisy_label.report import over_seeds, summarise, text_table
+from noisy_label.report import text_table
+from noisy_label.summary import over_seeds, summarise
 from noisy_label.sweep import SweepRun, clean_runs, do_run, noisy_runs, result_of, run_all
 from tests.reliability.extent import is_full
 from tests.tiny import ROOT, done, run, tree, words
@@ -57,6 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
             monkeypatch.setattr(sweep_pool, "multiprocessing", contexts)
         said = done(SCRIPT, words(_flags(root, data_dir)))
     assert "report.html" in said.out and "clean labels" in said.out
+    assert "The theorem predicts: " in said.out and "Biased noise (" in said.out
     return root
 
 
@@ -111,6 +113,7 @@ def test_report_is_one_file_with_both_plots(finished: Path) -> None:
     assert page.count('class="cross') == 2 * 3  # published figures of each type, and their legend
     assert page.count("<svg") >= 2 and "Content-Security-Policy" in page
     assert "biased" in page and "published (MNIST)" in page
+    assert "The theorem predicts: " in page and "Generated noise (" in page
     paths = re.findall(r'd="([^"]*)" class="line series-', page)
     assert sum(path.count("V") for path in paths) == 2 * 3  # an interval for each accuracy
 

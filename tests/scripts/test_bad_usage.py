@@ -57,6 +57,7 @@ def test_bad_channel_mult_is_a_usage_error(
         ("sr_var_train", {"predict_residual": True}, "for the mean net"),
         ("sr_mean_test", {"batch_size": 0}, "--batch_size 0"),
         ("sr_mean_test", {"random_flip": True}, "for training"),
+        ("sr_var_test", {"random_turn": True}, "for training"),
         ("sr_mean_train", {"cache_dir": "x", "random_crop": True}, "--random_crop True"),
         ("sr_mean_train", {"num_workers": -2}, "--num_workers -2 must be -1 or at least 0"),
         ("sr_mean_test", {"num_workers": -2}, "--num_workers -2"),

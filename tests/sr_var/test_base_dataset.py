@@ -96,7 +96,7 @@ def test_training_crop_is_the_centre_crop_unless_asked_otherwise(tiny_data: Tiny
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(tiny_data: TinyData) -> None:
-    flags = _flags(tiny_data, random_crop=True, random_flip=True)
+    flags = _flags(tiny_data, random_crop=True, random_flip=True, random_turn=True)
     dataset = CropDataset(ENTRIES, LARGE, flags, seed=1)
     first = [dataset[(0, 0, i)].image for i in range(4)]
     again = [dataset[(7, 0, i)].image for i in reversed(range(4))]
@@ -116,6 +116,19 @@ def test_flip_mirrors_about_half_of_the_images(tiny_data: TinyData) -> None:
         assert is_flipped or torch.equal(crop, plain)
         num_flipped += is_flipped
     assert 10 <= num_flipped <= 30  # 20 expected, standard deviation 3.2
+
+
+def test_turns_are_drawn_beside_the_mirror_and_leave_it_as_it_is(tiny_data: TinyData) -> None:
+    flips, both = (
+        CropDataset(ENTRIES, LARGE, _flags(tiny_data, random_flip=True, random_turn=turn), seed=0)
+        for turn in (False, True)
+    )
+    counts = [0] * 4
+    for epoch in range(80):
+        plain, turned = (dataset[(0, epoch, 0)].image for dataset in (flips, both))
+        (quarters,) = (k for k in range(4) if torch.equal(turned, plain.rot90(k, (1, 2))))
+        counts[quarters] += 1
+    assert min(counts) >= 10 and max(counts) <= 32  # 20 expected, standard deviation 3.9
 
 
 def test_damaged_training_image_is_an_error_that_names_it(damaged_data: TinyData) -> None:
@@ -212,6 +225,6 @@ def test_damaged_test_image_is_an_error_that_names_it(damaged_data: TinyData) ->
 
 
 def test_augmentation_of_test_images_is_refused() -> None:
-    for name in ("random_crop", "random_flip"):
+    for name in ("random_crop", "random_flip", "random_turn"):
         with pytest.raises(ValueError, match="for training"):
             TestDataFlags(**{name: True})

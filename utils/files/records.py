@@ -121,6 +121,8 @@ def require_same_settings(
 _NUM_SHOWN = 80
 # what tells a list of images from others; the rest of a manifest's data is how they are read
 _OF_LIST = ("digest", "num_images")
+# how images were read before there was a choice, where that is not False
+_READ_BEFORE = {"crop": "resized"}
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,8 @@ class Identity:
         if not made or not self.data:
             return
         reading = {name: value for name, value in self.data.items() if name not in _OF_LIST}
-        found = differences(made, reading, dict.fromkeys(reading, False))
+        before: JsonObject = {**dict.fromkeys(reading, False), **_READ_BEFORE}
+        found = differences(made, reading, before)
         if found:
             raise DataError(
                 f"{path} was trained on images that were read otherwise: "

@@ -7,7 +7,9 @@ default, as in `log_dir: str = "logs/x"` (`script_util.flags_of`).
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from utils.script_util import flag, require_at_least
 
@@ -125,6 +127,7 @@ class ImageFolder:
 
 
 ERROR, SKIP, ENLARGE = "error", "skip", "enlarge"
+RESIZED, NATIVE = "resized", "native"
 # where a label is read from
 AUTO, NAME, FOLDER, NONE = "auto", "name", "folder", "none"
 
@@ -141,6 +144,56 @@ class OrientationFlags:
     def values_range(self) -> tuple[float, float] | None:
         """What the values of images go from and to; None: 8-bit grey levels, whatever they are."""
         return None
+
+
+@dataclass(frozen=True)
+class ScaleFlags:
+    """At which scale images are cut."""
+
+    crop: str = flag(
+        RESIZED,
+        "resized: the short side is first scaled to the crop's; native: patches at the image's own "
+        "resolution, at random places in training, else the centre",
+        (RESIZED, NATIVE),
+    )
+
+
+@dataclass(frozen=True)
+class Reading(OrientationFlags, ScaleFlags):
+    """How files become crops: results of two readings must never mix."""
+
+    @classmethod
+    def of(cls, flags: HasReading) -> Reading:
+        """The reading of a script's flags."""
+        return cls(crop=flags.crop, apply_orientation=flags.apply_orientation)
+
+    @classmethod
+    def parse(cls, record: Mapping[str, object]) -> Reading:
+        """What a record says; one of an earlier version says nothing, and is of the defaults."""
+        crop = NATIVE if record.get("crop") == NATIVE else RESIZED
+        return cls(crop=crop, apply_orientation=bool(record.get("apply_orientation")))
+
+    def record(self) -> dict[str, bool | str]:
+        """What is not as by default, for a record in JSON."""
+        return {name: value for name, value in vars(self).items() if value not in (False, RESIZED)}
+
+    def __str__(self) -> str:
+        """Return the flags."""
+        return f"--apply_orientation {self.apply_orientation} --crop {self.crop}"
+
+
+class HasReading(Protocol):
+    """Flags that say how images are read."""
+
+    @property
+    def apply_orientation(self) -> bool:
+        """See `OrientationFlags`."""
+        ...
+
+    @property
+    def crop(self) -> str:
+        """See `ScaleFlags`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -164,15 +217,18 @@ class ReadingFlags(OnBadImage, OrientationFlags):
 
 
 @dataclass(frozen=True)
-class CropFlags(ImageFolder, ReadingFlags, DryRun):
+class CropFlags(ImageFolder, ReadingFlags, ScaleFlags, DryRun):
     """Where the images are and how they are cut."""
 
     random_crop: bool = flag(
         False,
         "cut at a random place and scale (80 to 100 % of the short side; training); default: the "
-        "centre of the image, its short side first scaled to the crop's",
+        "centre of the image, its short side first scaled to the crop's (see --crop)",
     )
     random_flip: bool = flag(False, "mirror half of the images (training)")
+    random_turn: bool = flag(
+        False, "turn the images by 0, 90, 180 or 270 degrees at random (training)"
+    )
     fast_crop: bool = flag(
         False, "does nothing any more; --cache_dir saves the time", is_retired=True
     )
@@ -187,5 +243,16 @@ class CropFlags(ImageFolder, ReadingFlags, DryRun):
         if self.cache_dir and self.random_crop:
             raise ValueError(
                 f"--cache_dir {self.cache_dir} keeps centre crops and does not go with "
-                "--random_crop True; leave one of them out (--random_flip may stay)"
+                "--random_crop True; leave one of them out (--random_flip and "
+                "--random_turn may stay)"
             )
+        if self.cache_dir and self.crop == NATIVE and self.is_training:
+            raise ValueError(
+                f"--cache_dir {self.cache_dir} keeps patches of the centre and does not go with "
+                f"--crop {NATIVE}, which trains on patches at random places; leave one of them out"
+            )
+
+    @property
+    def is_training(self) -> bool:
+        """Whether `--crop native` cuts at random places."""
+        return True

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from utils.files.atomic import is_remote, naming_disk_errors, write_through
 from utils.files.lock import try_lock
 from utils.files.records import parse_json, require_same_settings
-from utils.flags.groups import ERROR, CropFlags
+from utils.flags.groups import ERROR, NATIVE, CropFlags
 from utils.images.files import (
     BadImageError,
     CenterCrop,
@@ -37,7 +37,7 @@ from utils.images.files import (
     ImageFacts,
     resolve_image_path,
 )
-from utils.images.native_crops import stored_as
+from utils.images.native_crops import is_patch, stored_as
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopFlag
@@ -58,7 +58,9 @@ _NO_STAMP: Stamp = (-1, -1)
 def _settings(recipe: CenterCrop) -> dict[str, str | int | float]:
     """What the values of a crop depend on, beside the file."""
     folder = recipe.data_dir
-    return {
+    # caches of earlier versions, which do not name it, stay in use
+    scale: dict[str, str | int | float] = {"crop": NATIVE} if is_patch(recipe) else {}
+    return scale | {
         "format": _FORMAT,
         "data_dir": folder if is_remote(folder) else os.path.realpath(folder),
         "size": recipe.size,

@@ -24,7 +24,16 @@ from torch.utils.data import Dataset, default_collate
 from utils import dist_util
 from utils.files.atomic import JsonObject
 from utils.files.records import list_digest
-from utils.flags.groups import ENLARGE, ERROR, CropFlags, OrientationFlags, ReadingFlags
+from utils.flags.groups import (
+    ENLARGE,
+    ERROR,
+    NATIVE,
+    RESIZED,
+    CropFlags,
+    OrientationFlags,
+    Reading,
+    ReadingFlags,
+)
 from utils.flags.training import TrainFlags
 from utils.images.cache import crop_source
 from utils.images.files import (
@@ -40,11 +49,12 @@ from utils.images.files import (
     image_facts,
     in_channels,
     random_flip,
+    random_turn,
     read_image,
     resolve_image_path,
 )
 from utils.images.native import read_native
-from utils.images.native_crops import cut_at_random, is_native_only, recipe_of
+from utils.images.native_crops import crop_recipe, cut_at_random, is_native_only
 from utils.loops.data import ItemKey, Pair, TrainData
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError
@@ -163,10 +173,12 @@ def note_changes(names: Sequence[str], data_dir: str, flags: OrientationFlags, l
     ImageNotes(log, 0, len(facts)).add(note_of(name, one, 0, flags) for name, one in facts.items())
 
 
-def say_sizes(facts: Iterable[ImageFacts], size: int, num_images: int, log: Log) -> None:
+def say_sizes(
+    facts: Iterable[ImageFacts], size: int, num_images: int, log: Log, crop: str = RESIZED
+) -> None:
     """Log how large images are, and what a crop of `size` pixels makes of the middle one.
 
-    Nothing if all are squares of `size` pixels.
+    Nothing if all are squares of `size` pixels. `crop` is that of `ScaleFlags`.
     """
     known = list(facts)
     if all(one.size == (size, size) for one in known):
@@ -176,6 +188,8 @@ def say_sizes(facts: Iterable[ImageFacts], size: int, num_images: int, log: Log)
     seen = "" if len(known) == num_images else f" of {len(known)} looked at"
     verb = "reduced" if short > size else "enlarged" if short < size else "left"
     fate = f"the short side is {verb} to {size} before the crop" if short != size else "not scaled"
+    if crop == NATIVE and short >= size:
+        fate = f"patches of {size}×{size} pixels at their own resolution"
     log(f"{num_images} images, median{seen} {sides[0]}×{sides[1]}: {fate}")
 
 
@@ -275,8 +289,8 @@ class CropDataset(Dataset[CropItem]):
     """Square uint8 crops by stream key; bad images raise, or are replaced by the next good one.
 
     So are images smaller than the crop, unless they are enlarged. The augmentation is a function of
-    (seed, epoch, index). With `flags.cache_dir` it raises what `utils.images.cache.crop_source`
-    does.
+    (seed, epoch, index), and with `--crop native` so is the place of a patch. With
+    `flags.cache_dir` it raises what `utils.images.cache.crop_source` does.
 
     Args:
         size: side of the crop, pixels.
@@ -294,7 +308,7 @@ class CropDataset(Dataset[CropItem]):
         self._entries, self._size, self._flags, self._seed = entries, size, flags, seed
         self._num_channels = num_channels
         self._source = _source(entries, size, flags, num_channels)
-        self._recipe = _recipe(size, flags, num_channels)
+        self._recipe = crop_recipe(flags, size, num_channels)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -305,9 +319,9 @@ class CropDataset(Dataset[CropItem]):
         return self._entries
 
     def listing(self) -> JsonObject:
-        """What tells these images and labels from others, or from the same another way up."""
+        """What tells these images and labels from others, or from the same read otherwise."""
         found = list_digest([(entry.name, entry.y) for entry in self._entries])
-        return found | {"apply_orientation": self._flags.apply_orientation}
+        return found | vars(Reading.of(self._flags))
 
     def __getitem__(self, key: ItemKey) -> CropItem:
         """The crop of the key's image, or of the next one that can be used."""
@@ -339,26 +353,21 @@ class CropDataset(Dataset[CropItem]):
         )
 
     def _read(self, place: int, key: tuple[int, int]) -> Crop:
-        flags = self._flags
-        if not (flags.random_crop or flags.random_flip):
+        flags, is_native = self._flags, self._flags.crop == NATIVE
+        if not (flags.random_crop or flags.random_flip or flags.random_turn or is_native):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
-        if flags.random_crop:
+        if flags.random_crop or is_native:
             crop, facts = cut_at_random(self._recipe, self._entries[place].name, rng)
         else:
             crop, facts = self._source.read(place)
-        return Crop(random_flip(crop, rng) if flags.random_flip else crop, facts)
-
-
-def _recipe(size: int, flags: CropFlags, num_channels: int) -> CenterCrop:
-    return recipe_of(
-        flags.data_dir, size, num_channels, flags.apply_orientation, flags.values_range
-    )
+        crop = random_flip(crop, rng) if flags.random_flip else crop
+        return Crop(random_turn(crop, rng) if flags.random_turn else crop, facts)
 
 
 def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
-    names = [entry.name for entry in entries]
-    return crop_source(names, _recipe(size, flags, num_channels), flags)
+    recipe = crop_recipe(flags, size, num_channels)
+    return crop_source([entry.name for entry in entries], recipe, flags)
 
 
 class TestCrops(Dataset[CropItem | None]):
@@ -430,7 +439,8 @@ def train_crops(
     """
     names = [entry.name for entry in entries]
     chosen = names[:: max(1, -(-len(names) // _NUM_SAMPLED))]
-    say_sizes(look_at(chosen, flags.data_dir, flags).values(), size, len(names), log)
+    sizes = look_at(chosen, flags.data_dir, flags).values()
+    say_sizes(sizes, size, len(names), log, flags.crop)
     counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
     told: set[str] = set()
 

@@ -120,7 +120,6 @@ def decode_image(
     Raises:
         BadImageError: another format, truncated, damaged, or more than `MAX_PIXELS` pixels.
     """
-    require_whole_images()
 
     def decode(image: Image.Image) -> Decoded:
         image.load()
@@ -130,14 +129,6 @@ def decode_image(
         return Decoded(rgb if turn is None else rgb.transpose(turn), facts)
 
     return with_pillow(data, name, remedy, decode)
-
-
-def require_whole_images() -> None:
-    """Raise ValueError where somebody told Pillow to fill truncated images with grey."""
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ValueError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
-        )
 
 
 def decode_facts(
@@ -172,6 +163,10 @@ def with_pillow(data: bytes, name: str, remedy: str, use: Callable[[Image.Image]
 
     BadImageError for whatever Pillow or `use` stumbles over; it shows `name` and `remedy`.
     """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ValueError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
+        )
     cause = ""
     for content in itertools.chain([data], _without_texts(data)):
         try:
@@ -375,6 +370,11 @@ def random_flip(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """The image or, with probability 1/2, its mirror image (left-right); HWC, a contiguous copy."""
     is_flipped = rng.random() < 0.5
     return np.array(image[:, ::-1] if is_flipped else image, order="C")
+
+
+def random_turn(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The image turned by 0, 1, 2 or 3 quarters, each as likely; HWC, a contiguous copy."""
+    return np.array(np.rot90(image_uint8, int(rng.integers(4))), order="C")
 
 
 def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple[int, int]]:

@@ -26,7 +26,6 @@ from utils.images.files import (
     naming,
     orientation_of,
     read_content,
-    require_whole_images,
     with_pillow,
 )
 from utils.images.png16 import decode_png16, is_png16
@@ -106,7 +105,6 @@ def read_native(
     """
     name = os.fspath(path)
     data = read_content(path, MAX_NATIVE_BYTES + _HEADER_BYTES)
-    require_whole_images()
     with naming(name, REMEDY):
         found = _decoded(data, apply_orientation, page, num_channels)
         if found is not None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from utils.flags.groups import NATIVE, HasReading
 from utils.images.files import (
     NATIVE_ONLY,
     REMEDY,
@@ -29,6 +30,7 @@ from utils.images.files import (
     resolve_image_path,
 )
 from utils.images.native import NativeImage, read_native
+from utils.images.patches import CenterPatch, center_patch, random_patch
 from utils.metrics import WHITE
 
 _LUMA = np.array([299, 587, 114]) / 1000  # ITU-R 601, as Pillow makes grey levels of colours
@@ -43,14 +45,17 @@ class NativeCrop(CenterCrop):
     Attributes:
         low: the value that becomes 0, in units of the files.
         high: the value that becomes 255.
+        is_patch: cut at the image's own resolution, as `utils.images.patches` does.
     """
 
     low: float = 0.0
     high: float = float(WHITE)
+    is_patch: bool = False
 
     def cut(self, name: str) -> Crop:
         """Cut the crop of an image; raises as `read_native`, and for other channels or values."""
-        return self.cut_by(name, lambda channel: center_crop_arr(channel, self.size))
+        cut = center_patch if self.is_patch else center_crop_arr
+        return self.cut_by(name, lambda channel: cut(channel, self.size))
 
     def cut_by(self, name: str, cut: Callable[[Image.Image], NDArray[Any]]) -> Crop:
         """The same by another cut of a channel, a picture in float (mode F)."""
@@ -94,30 +99,45 @@ def values_255(image: NativeImage, num_channels: int, low: float, high: float) -
     return scaled
 
 
+class _InFolder(HasReading, Protocol):
+    @property
+    def data_dir(self) -> str: ...
+
+    @property
+    def values_range(self) -> tuple[float, float] | None: ...
+
+
+def crop_recipe(flags: _InFolder, size: int, num_channels: int = 3) -> CenterCrop:
+    """How the flags want a crop of `size` pixels without chance to be made of a file."""
+    return recipe_of(flags, size, num_channels, flags.values_range)
+
+
 def recipe_of(
-    data_dir: str,
-    size: int,
-    num_channels: int,
-    apply_orientation: bool,
-    value_range: tuple[float, float] | None,
+    flags: _InFolder, size: int, num_channels: int, value_range: tuple[float, float] | None
 ) -> CenterCrop:
-    """How crops are made: of 8-bit grey levels or RGB (no range), or in the files' own numbers."""
-    common = data_dir, size, num_channels, apply_orientation
-    return CenterCrop(*common) if value_range is None else NativeCrop(*common, *value_range)
+    """The same of 8-bit grey levels or RGB (no range), or in the files' own numbers."""
+    common = flags.data_dir, size, num_channels, flags.apply_orientation
+    if value_range is not None:
+        return NativeCrop(*common, *value_range, flags.crop == NATIVE)
+    return CenterPatch(*common) if flags.crop == NATIVE else CenterCrop(*common)
+
+
+def is_patch(recipe: CenterCrop) -> bool:
+    """Whether its crops have the image's own resolution."""
+    return isinstance(recipe, CenterPatch) or (isinstance(recipe, NativeCrop) and recipe.is_patch)
 
 
 def cut_at_random(recipe: CenterCrop, name: str, rng: np.random.Generator) -> Crop:
-    """A crop at a random place and scale (`random_crop_arr`) as a recipe makes centre crops.
+    """A crop at a random place as a recipe makes centre crops; of 8-bit images it is RGB.
 
-    Of 8-bit images it is RGB.
+    Also at a random scale (`random_crop_arr`), unless it is a patch (`random_patch`).
     """
+    cut = random_patch if is_patch(recipe) else random_crop_arr
     if isinstance(recipe, NativeCrop):  # each channel at the same place
-        return recipe.cut_by(
-            name, lambda channel: random_crop_arr(channel, recipe.size, copy.deepcopy(rng))
-        )
+        return recipe.cut_by(name, lambda channel: cut(channel, recipe.size, copy.deepcopy(rng)))
     return read_crop(
         resolve_image_path(recipe.data_dir, name),
-        lambda image: random_crop_arr(image, recipe.size, rng),
+        lambda image: cut(image, recipe.size, rng),
         apply_orientation=recipe.apply_orientation,
     )
 

@@ -51,6 +51,12 @@ def show(line: str, stream: TextIO | None, write: Callable[..., Any] = print) ->
             write(line.encode("ascii", _ESCAPED).decode("ascii"), file=stream)
 
 
+def dimmed(line: str, stream: TextIO | None) -> str:
+    """A line that stands back on a terminal; as it is elsewhere, or where `NO_COLOR` is set."""
+    is_plain = stream is None or not stream.isatty() or bool(os.environ.get("NO_COLOR"))
+    return line if is_plain else f"\033[2m{line}\033[0m"
+
+
 @contextlib.contextmanager
 def output_that_may_fail(stream: TextIO) -> Iterator[None]:
     """Print inside a `with` block are not worth an error.

@@ -395,9 +395,17 @@ def _legend(series: Sequence[Series]) -> Html | None:
             swatch = tag("path", d="M6 9h0M13 5h0M21 8h0", class_=f"dots large {part.colour}")
         elif part.kind == "crosses":
             swatch = _crosses([(14, 7)], part.colour)
-        picture = tag("svg", swatch, viewBox="0 0 28 14", class_="swatch", aria_hidden="true")
-        items.append(tag("li", picture, part.label))
+        items.append(tag("li", _swatch(swatch), part.label))
     return tag("ul", *items, class_="legend") if items else None
+
+
+def key(colour: str) -> Html:
+    """A line in the colour of a series, for words about it that stand beside the plot."""
+    return _swatch(tag("path", d="M2 7H26", class_=f"line {colour}"))
+
+
+def _swatch(picture: Html) -> Html:
+    return tag("svg", picture, viewBox="0 0 28 14", class_="swatch", aria_hidden="true")
 
 
 def bars(alt: str, labels: Sequence[str], values: Sequence[float | None], colour: str) -> Html:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from utils.process.errors import EXIT_DONE
 from utils.process.progress import Progress
 from utils.process.stop import GO_ON, StopFlag
 
@@ -50,18 +48,3 @@ def working(
     bar = Progress(total, label, unit=unit, done=done, is_shown=is_shown)
     with stop.listening(), bar:
         yield Job(bar, stop, remedy)
-
-
-def run_scripts(commands: Sequence[tuple[str, Sequence[str]]]) -> int:
-    """Run scripts in this process one after the other, as in `("sr_plan.py", ["--seed", "1"])`.
-
-    Prints each command before it runs it. Returns the exit code of the first that did not finish,
-    or `EXIT_DONE`.
-    """
-    for number, (script, words) in enumerate(commands, 1):
-        print(f"\n[{number}/{len(commands)}] python {script} {' '.join(words)}", flush=True)
-        module = script.removesuffix(".py").replace("/", ".")
-        code: int = importlib.import_module(module).main(words)
-        if code != EXIT_DONE:
-            return code
-    return EXIT_DONE

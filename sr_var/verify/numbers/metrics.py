@@ -167,9 +167,12 @@ def _of_samples(data: ImageData, samples: Moments) -> Metrics:
         "square": (v - k2) ** 2,
         "scatter": scatter,
         **_cross("v", v, "k2", k2),
+        **_cross("std_v", np.sqrt(v), "std_k2", np.sqrt(k2)),
     }
     if data.half_variances is not None:
-        arrays |= _cross("even", data.half_variances[0], "odd", data.half_variances[1])
+        even, odd = data.half_variances
+        arrays |= _cross("even", even, "odd", odd)
+        arrays |= _cross("std_even", np.sqrt(even), "std_odd", np.sqrt(odd))
     return {name: float(array.mean()) for name, array in arrays.items()}
 
 
@@ -182,6 +185,7 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
     var.relative_rms_error   root of the last, with its sign
     var.relative_bias    mean max(v, 0) / mean k₂ − 1
     ceiling.…            corr(v, k₂); ρ = 2r/(1 + r) of the halves' correlation r; corr/√ρ
+    ceiling.std_…        the same of the stds, √max(v, 0) and √k₂
     calibration.<route>.…    see `calibration.calibrate`
     consistency.<route>.mean_rms         √ mean (area(m) − X)², grey levels
     consistency.samples.block_mean_std   √ mean over blocks of the variance of the block mean
@@ -189,7 +193,7 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
     full = {name: np.asarray(value, np.float64) for name, value in means.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         has_samples = "k2" in full
-        found = _errors(full) | _ceiling(full) if has_samples else {}
+        found = _errors(full) | _ceiling(full) | _ceiling(full, "std_") if has_samples else {}
         for route in ROUTES if has_samples else ROUTES[:1]:
             prefix = f"calibration.{route}."
             found |= {prefix + name: full[f"{route}.{name}"] for name in _PLAIN}
@@ -274,27 +278,28 @@ def _errors(means: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-def _ceiling(means: Mapping[str, Array]) -> dict[str, Array]:
-    found = correlation(*(means[name] for name in ("v", "k2", "v_v", "k2_k2", "v_k2")))
-    half_names = ("even", "odd", "even_even", "odd_odd", "even_odd")
+def _ceiling(means: Mapping[str, Array], of: str = "") -> dict[str, Array]:
+    """Of the variances, or of the stds."""
+    found = correlation(*(means[name] for name in _names_of_cross(f"{of}v", f"{of}k2")))
     nan = np.full_like(found, np.nan)
-    half = correlation(*(means.get(name, nan) for name in half_names))
+    halves = _names_of_cross(f"{of}even", f"{of}odd")
+    half = correlation(*(means.get(name, nan) for name in halves))
     reliability = 2 * half / (1 + half)
     return {
-        "ceiling.correlation": found,
-        "ceiling.reliability": reliability,
-        "ceiling.disattenuated": found / np.sqrt(np.where(reliability > 0, reliability, np.nan)),
+        f"ceiling.{of}correlation": found,
+        f"ceiling.{of}reliability": reliability,
+        f"ceiling.{of}disattenuated": found
+        / np.sqrt(np.where(reliability > 0, reliability, np.nan)),
     }
 
 
 def _cross(first: str, x: Array, second: str, y: Array) -> dict[str, Array]:
-    return {
-        first: x,
-        second: y,
-        f"{first}_{first}": x * x,
-        f"{second}_{second}": y * y,
-        f"{first}_{second}": x * y,
-    }
+    return dict(zip(_names_of_cross(first, second), (x, y, x * x, y * y, x * y), strict=True))
+
+
+def _names_of_cross(first: str, second: str) -> tuple[str, ...]:
+    pairs = ((first, first), (second, second), (first, second))
+    return (first, second, *("_".join(pair) for pair in pairs))
 
 
 def _consistency(data: ImageData) -> Metrics:

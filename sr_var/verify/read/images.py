@@ -101,8 +101,7 @@ def load_image_data(
     _require(variance_path, "sr_var_test.py")
     shape = (size, size, units.num_channels)
     variance = np.asarray(load_array(variance_path, shape=shape), np.float64) / units.scale**2
-    recipe = units.recipe(flags.data_dir, size, apply_orientation=flags.apply_orientation)
-    picture = recipe.cut(entry.name).pixels  # (H, H, C) uint8, or 255ths
+    picture = units.recipe(flags, size).cut(entry.name).pixels  # (H, H, C) uint8, or 255ths
     high_res = picture.astype(np.float64)
     data = ImageData(
         mean=mean,

@@ -14,6 +14,7 @@ from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import read_stamp, seconds_path, short, stamp_path
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.records import find_record, is_number, list_digest
+from utils.flags.groups import Reading
 from utils.machine.cost import seconds_per_item
 from utils.process.errors import DataError
 
@@ -124,8 +125,8 @@ def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
     return None
 
 
-def require_same_orientation(flags: VerificationFlags) -> None:
-    """Refuse results and samples of images that were read another way up than these are."""
+def require_same_reading(flags: VerificationFlags) -> None:
+    """Refuse results and samples of images that were read another way than these are."""
     mean_step, var_step = flags.mean_model_step, flags.var_model_step
     kinds = (("mean", mean_step), ("var", var_step), ("baseline", mean_step))
     records = [stamp_path(flags.nets_dir, kind, step) for kind, step in kinds]
@@ -135,11 +136,11 @@ def require_same_orientation(flags: VerificationFlags) -> None:
         record = find_record(path, dict)  # whether it is whole does not matter here
         if record is None or not {"models", "model_sha256"} & record.keys():
             continue  # no network's
-        made = bool(record.get("apply_orientation"))
-        if made != flags.apply_orientation:
+        made, asked = Reading.parse(record), Reading.of(flags)
+        if made != asked:
             raise DataError(
-                f"{path}: what lies there was made with --apply_orientation {made}, not "
-                f"{flags.apply_orientation}; give the same here, or name other folders"
+                f"{path}: what lies there was made with {made}, here it is {asked}; give the same "
+                "here, or name other folders"
             )
 
 

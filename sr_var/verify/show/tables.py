@@ -54,9 +54,10 @@ _COMPARISONS: dict[str, Sequence[_Row]] = {
         _Row("relative rms error less its noise floor", "var.relative_rms_error"),
         _Row("relative bias", "var.relative_bias"),
         _Row("correlation of the std maps", "var.correlation"),
+        _Row("correlation of stds without the noise", "ceiling.std_disattenuated"),
         _Row("correlation of the variance maps", "ceiling.correlation"),
         _Row("reliability of the samples' variance", "ceiling.reliability"),
-        _Row("correlation without the samples' noise", "ceiling.disattenuated"),
+        _Row("correlation of variances without the noise", "ceiling.disattenuated"),
         _NEGATIVE,
     ),
 }
@@ -105,8 +106,8 @@ _CALIBRATED = (
 )
 _TILES = (
     ("mean.relative_mse", "error of the mean, over the variance", "0 is perfect"),
-    ("var.correlation", "correlation of the std maps", "1 is perfect, without noise"),
-    ("ceiling.disattenuated", "the same without the samples' noise", "1 is perfect"),
+    ("ceiling.std_correlation", "correlation of the std maps", "1 is perfect, without noise"),
+    ("ceiling.std_disattenuated", "the same without the samples' noise", "1 is perfect"),
     *_CALIBRATED,
 )
 _TILES_OF_NETS = (
@@ -181,6 +182,11 @@ def _of_nets(summary: Summary) -> dict[str, Sequence[_Row]]:
         heading: [row for row in rows if look_up(summary, row.nets) is not None]
         for heading, rows in found.items()
     }
+
+
+def short_text(summary: Summary) -> str:
+    """The verdicts of `text_table` without its metrics."""
+    return "\n".join(line for said in headline(summary) for line in textwrap.wrap(said, _WIDTH))
 
 
 def _truth_lines(truth: TruthSection) -> list[str]:

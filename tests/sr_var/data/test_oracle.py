@@ -181,6 +181,39 @@ def test_every_tenth_photograph_is_for_testing_without_a_test_folder(tmp_path: P
     assert test == ["a_00", "a_10"] and len(train) == 10
 
 
+@pytest.mark.parametrize("train_folder", ["train", "train/"])
+def test_a_train_folder_leaves_out_the_photographs_beside_it(
+    tmp_path: Path, train_folder: str
+) -> None:
+    write_photos(_photos(tmp_path / "photos"), ["calibration/d_1", "training/e_1"])
+    assert len(split_photos(_flags(tmp_path), print)[0]) == 5
+    flags = _flags(tmp_path, train_folder=train_folder)
+    write_oracle(flags, lambda line: None)
+    everything = load_entries(f"{flags.output_dir}/data_info.pkl", f"{flags.output_dir}/images")
+    photos = {entry.name.rpartition("/")[2].split("_0")[0] for entry in everything}
+    assert photos == {"a_1", "a_2", "b_1", "c_1"}
+    with pytest.raises(DataError, match="--train_folder ''"):
+        write_oracle(_flags(tmp_path), lambda line: None)
+
+
+def test_a_train_folder_without_test_folder_keeps_every_tenth_apart(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", [f"some/a_{i:02d}" for i in range(12)])
+    write_photos(tmp_path / "photos", ["other/b_1"])
+    train, test = split_photos(_flags(tmp_path, test_folder="", train_folder="some"), print)
+    assert test == ["other/b_1", "some/a_09"]
+    assert len(train) == 11 and all(name.startswith("some/") for name in train)
+
+
+@pytest.mark.parametrize("folder", ["trai", "photos/train", "test/c"])
+def test_a_train_folder_that_is_not_there_is_a_data_error_that_names_it(
+    tmp_path: Path, folder: str
+) -> None:
+    _photos(tmp_path / "photos")
+    with pytest.raises(DataError, match=rf"--train_folder {folder} of --data_dir .*photos "):
+        write_oracle(_flags(tmp_path, train_folder=folder), lambda line: None)
+    assert not (tmp_path / "data").exists()
+
+
 def test_bad_photographs_are_named(tmp_path: Path) -> None:
     photos = _photos(tmp_path / "photos")
     Image.new("RGB", (3, 40)).save(photos / "train" / "tiny_1.png")
@@ -207,6 +240,8 @@ def test_a_split_without_test_photographs_is_refused(tmp_path: Path) -> None:
     [
         ({"num_draws": 0}, "--num_draws 0"),
         ({"num_samples": 1}, "--num_samples 1"),
+        ({"train_folder": "test"}, "--train_folder test is --test_folder too"),
+        ({"train_folder": "a/", "test_folder": "/a"}, "--train_folder a/ is --test_folder too"),
         ({"large_size": 30, "small_size": 8}, "--large_size 30"),
         ({"large_size": 8, "small_size": 8}, "--large_size 8"),
     ],

@@ -1,7 +1,8 @@
-"""The examples of docs/python.md run as they stand, one after the other."""
+"""The examples of docs/python.md and the notebook run as they stand, one after the other."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -37,3 +38,21 @@ def test_examples_of_the_page(workplace: Path, capsys: pytest.CaptureFixture[str
     assert len(blocks) == 4
     run_blocks(blocks, {})
     assert "grey levels of std on average" in capsys.readouterr().out
+
+
+def test_cells_of_the_notebook(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    photograph = workplace / "data" / "demo" / "test" / "gibbon.jpg"
+    photograph.parent.mkdir(parents=True)
+    Image.fromarray(photo(7, (61, 83))).save(photograph)
+    path = ROOT / "examples" / "your_own_images.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) == 6
+    # nothing of a run is kept with it
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    run_blocks(["".join(cell["source"]) for cell in cells], {})
+    said = capsys.readouterr().out
+    assert "20×15 pixels become 80×60" in said and "in the 90 % interval" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ import torch
 
 import sr_var
 from sr_var import Prediction, Predictor, load_mean_net, load_var_net
+from sr_var.flags.scripts import VarModelFlags
+from sr_var.predict.nets import load_pair
+from sr_var.script_util import create_var_model
+from sr_var.stored_flags import save_model_args
 from tests.sr_var.predict.conftest import Nets
-from tests.sr_var.predict.pairs import subpixel_pair
-from tests.tiny import ROOT, photo
+from tests.sr_var.predict.pairs import SUBPIXEL, subpixel_pair, unet_pair
+from tests.tiny import ROOT, photo, save_weights
 from utils.process.errors import CheckpointError
 
 IMAGE = photo(5, (11, 14))
@@ -143,3 +148,18 @@ def test_every_public_name_is_there() -> None:
         assert getattr(sr_var, name).__name__ == name and name in dir(sr_var)
     with pytest.raises(AttributeError, match="Predictr"):
         _ = sr_var.Predictr
+
+
+def test_networks_of_two_tasks_are_refused(subpixel_nets: Nets, tmp_path: Path) -> None:
+    other = {**SUBPIXEL, "small_size": 16}
+    path = save_weights(create_var_model(**other), tmp_path / "var" / "model000001.pt")
+    save_model_args(str(tmp_path), VarModelFlags(**other))
+    with pytest.raises(CheckpointError, match=r"8 → 32 .* 16 → 32"):
+        load_pair(
+            str(subpixel_nets.mean), str(path), var_args_path=str(tmp_path / "var_model_args.pkl")
+        )
+
+
+def test_one_pixel_is_an_image() -> None:
+    for pair in (subpixel_pair(), unet_pair(channel_mult="1,1,1,2", attention_resolutions="4")):
+        assert Predictor(pair)(IMAGE[:1, :1]).mean.shape == (4, 4, 3)

@@ -183,6 +183,21 @@ def test_truth_adds_errors_and_metrics_without_predicting_again(
     assert f"PSNR {record['psnr']:.2f} dB" in said and "warning" not in said
 
 
+def test_arrays_may_be_left_out(tmp_path: Path, photos: Path, subpixel_nets: Nets) -> None:
+    argv = _argv(subpixel_nets, tmp_path, photos / "a.png", save_arrays=False)
+    done("sr_predict", argv)
+    names = {path.name for path in (tmp_path / "out").glob("a_*")}
+    assert names == {"a_mean.png", "a_std.png", "a_overview.png", "a_result.json"}
+    before = tree(tmp_path / "out")
+    done("sr_predict", argv)
+    assert tree(tmp_path / "out") == before
+    truth = {"truth": tmp_path / "high" / "a.png"}
+    said = done("sr_predict", argv + words(truth)).out  # what it is compared with is made again
+    assert "PSNR" in said and not list((tmp_path / "out").glob("*.npy"))
+    assert "a: 36×52" in done("sr_predict", argv + words(truth, save_arrays=True)).out
+    assert len(list((tmp_path / "out").glob("*.npy"))) == 4
+
+
 def test_truth_of_another_image_is_told(tmp_path: Path, photos: Path, subpixel_nets: Nets) -> None:
     Image.fromarray(255 - np.asarray(Image.open(tmp_path / "high" / "a.png"))).save(
         tmp_path / "other.png"

@@ -17,6 +17,7 @@ from PIL import Image
 from sr_var.results.folder import ResultFolder, save_array, strip
 from tests.tiny import tree
 from utils.files import records as json_file
+from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.pixels import save_image, to_hwc
 from utils.process.errors import CheckpointError, DataError
@@ -126,11 +127,15 @@ def test_results_of_images_that_were_read_another_way_up_are_refused_and_kept(
     results.pending(ENTRIES)
     _finish(results, "a")
     before, path = tree(tmp_path / "out"), str(tmp_path / "model000007.pt")
-    turned = ResultFolder(str(tmp_path / "out"), "mean", 7, FILES, [path], apply_orientation=True)
+    turned = ResultFolder(
+        str(tmp_path / "out"), "mean", 7, FILES, [path], Reading(apply_orientation=True)
+    )
     with pytest.raises(DataError, match=r"--output_dir .*--apply_orientation False"):
         turned.pending(ENTRIES)
     assert tree(tmp_path / "out") == before
-    other = ResultFolder(str(tmp_path / "other"), "mean", 7, FILES, [path], apply_orientation=True)
+    other = ResultFolder(
+        str(tmp_path / "other"), "mean", 7, FILES, [path], Reading(apply_orientation=True)
+    )
     other.pending(ENTRIES)
     _finish(other, "a")
     assert other.pending(ENTRIES) == ENTRIES[1:]

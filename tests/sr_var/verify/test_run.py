@@ -54,6 +54,15 @@ def test_results_json_holds_the_averages_nested_by_the_dots(results: Results) ->
     assert found["var"]["num_negative"] == 192
 
 
+def test_the_table_goes_to_the_log_alone_on_request(results: Results) -> None:
+    log = results.root / "log" / "logs.txt"
+    rows = ("mean squared error (mse)", "mean squared z-score")
+    said = _verify(results, print_table=False)
+    assert not any(row in said for row in rows) and "Nets and samples, margin " in said
+    assert all(row in log.read_text(encoding="utf-8") for row in rows)
+    assert all(row in _verify(results) for row in rows)
+
+
 def test_results_csv_has_a_row_an_image(results: Results) -> None:
     _verify(results)
     with open(results.root / "log" / "results.csv", newline="", encoding="utf-8") as file:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from utils.flags.groups import Logged, ScriptFlags
 from utils.process.errors import EXIT_DONE, EXIT_STOPPED
 from utils.process.stop import ANEW, StopFlag, StopRequested, go_on_with, stop_line
-from utils.runs.job import run_scripts, working
+from utils.runs.job import working
 from utils.runs.start import started
 
 
@@ -58,21 +56,3 @@ def test_a_run_that_ends_well_says_what_its_flags_ask_for(
     assert run.exit_code == EXIT_DONE
     *_, memory, last = capsys.readouterr().out.splitlines()
     assert "memory" in memory and last == "dry run: nothing was written"
-
-
-def test_scripts_run_in_order_until_one_does_not_finish(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    called = []
-
-    def main(argv: list[str]) -> int:
-        called.append(argv)
-        return EXIT_STOPPED if argv == ["b"] else EXIT_DONE
-
-    module = types.ModuleType("some_script")
-    module.main = main  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "some_script", module)
-    words = [["a"], ["b"], ["c"]]
-    assert run_scripts([("some_script.py", argv) for argv in words]) == EXIT_STOPPED
-    assert called == words[:2]
-    assert "[2/3] python some_script.py b" in capsys.readouterr().out

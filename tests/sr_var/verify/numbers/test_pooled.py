@@ -88,6 +88,11 @@ def test_ceiling_of_an_exact_variance_net_is_the_root_of_the_reliability() -> No
     assert metrics["ceiling.reliability"] == pytest.approx(rho, abs=0.02)
     assert metrics["ceiling.correlation"] == pytest.approx(math.sqrt(rho), abs=0.01)
     assert metrics["ceiling.disattenuated"] == pytest.approx(1, abs=0.015)
+    # √k₂ of an image is σ times one noise, so that its scale correlates as that of k₂ does
+    assert metrics["ceiling.std_disattenuated"] == pytest.approx(1, abs=0.015)
+    even, odd = (np.sqrt(half) for half in data.half_variances or ())
+    half = np.corrcoef(even.ravel(), odd.ravel())[0, 1]
+    assert metrics["ceiling.std_reliability"] == pytest.approx(2 * half / (1 + half), rel=1e-9)
 
 
 def test_ceiling_without_halves_and_floors_without_four_samples_are_unknown() -> None:

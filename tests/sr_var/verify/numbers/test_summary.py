@@ -61,7 +61,9 @@ def test_results_hold_every_section_with_its_keys(results: Results) -> None:
     assert {"relative_floor", "relative_mse", "floor_mse"} <= set(found["mean"])
     errors = {"squared_error", "floor_squared_error", "corrected_squared_error"}
     assert errors | {"relative_squared_error", "relative_bias"} <= set(found["var"])
-    assert set(found["ceiling"]) == {"correlation", "reliability", "disattenuated"}
+    assert set(found["ceiling"]) == {
+        of + name for of in ("", "std_") for name in ("correlation", "reliability", "disattenuated")
+    }
     keys = {"z2", "nll", "coverage_50", "coverage_68", "coverage_90", "coverage_95", "ence"}
     keys |= {"sharpness_mean_std", "interval_score_90", "ause", "num_floored"}
     for route in ("nets", "samples"):

@@ -193,7 +193,10 @@ def test_samples_of_16_bit_grey_images_are_compared(deep_grey: Data) -> None:
     done("sr_var_verification", words(deep_grey.verification, compared, log_dir))
 
 
-@pytest.mark.parametrize("more", [{"cache_dir": "cache"}, {"random_crop": True, "num_workers": 0}])
+@pytest.mark.parametrize(
+    "more",
+    [{"cache_dir": "cache"}, {"random_crop": True, "num_workers": 0}, {"crop": "native"}],
+)
 def test_caches_and_random_crops_take_16_bit_images(
     deep_grey: Data, tmp_path: Path, more: Mapping[str, Any]
 ) -> None:

@@ -17,10 +17,12 @@ else:
     for i in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(i).total_memory / 2**30
         print(f"GPU {i}        {torch.cuda.get_device_name(i)}, {memory:.0f} GiB")
-for package in ("numpy", "PIL", "blobfile", "tensorboardX", "pynvml", "tqdm", "matplotlib", "mpi4py"):
+OPTIONAL = {"mpi4py": "mpi", "tifffile": "tiff"}
+for package in ("numpy", "PIL", "blobfile", "tensorboardX", "pynvml", "tqdm", "matplotlib", "mpi4py",
+                "tifffile"):
     import importlib.util
     if importlib.util.find_spec(package) is None:
-        print(f"missing      {package}" + (" (optional: ./setup.sh mpi)" if package == "mpi4py" else ""))
+        print(f"missing      {package}" + (f" (optional: ./setup.sh {group})" if (group := OPTIONAL.get(package)) else ""))
 PY
 MPIEXEC=$(command -v mpiexec) && echo "MPI          $MPIEXEC" || echo "MPI          no mpiexec (only needed to start under MPI)"
 command -v sbatch >/dev/null && echo "Slurm        $(sbatch --version)" || echo "Slurm        no sbatch (only needed for slurms/)"

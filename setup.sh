@@ -4,6 +4,7 @@
 #   ./setup.sh mpi      mpi4py on top (needs an MPI library)
 #   ./setup.sh browser  what the tests of the report's page need on top, Chromium included (Debian, as root)
 #   ./setup.sh slurm    what the tests of the job scripts need on top: Slurm and munge (Debian, as root)
+#   ./setup.sh tiff     tifffile on top, which reads TIFF images
 #   ./setup.sh docs     what the API pages need on top
 # PYTHON      interpreter to build on                  (python3)
 # TORCH_SPEC  what to install when it has no torch     (torch==2.13.0)
@@ -21,10 +22,11 @@ case "$GROUP" in
   base) FILES=(requirements.txt) ;;
   dev)  FILES=(requirements.txt requirements-dev.txt) ;;
   mpi)  FILES=(requirements.txt requirements-mpi.txt) ;;
+  tiff) FILES=(requirements.txt requirements-tiff.txt) ;;
   browser) FILES=(requirements.txt requirements-dev.txt requirements-browser.txt) ;;
   slurm) FILES=(requirements.txt requirements-dev.txt) ;;
   docs) FILES=(requirements.txt requirements-docs.txt) ;;
-  *)    fail "unknown group '$GROUP': give base, dev, mpi, browser, slurm or docs" ;;
+  *)    fail "unknown group '$GROUP': give base, dev, mpi, tiff, browser, slurm or docs" ;;
 esac
 
 has_all() {

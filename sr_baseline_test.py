@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_test_entries
     from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
     from sr_var.script_util import run_test, tested_model
+    from sr_var.values import Units
     from utils.dist_util import is_main
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
@@ -46,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         model = tested_model(model_flags, test, reading, log)
         sizes, step = model_flags.sizes, step_of(test.model_path)
         entries = load_test_entries(data_flags, sizes, log)
-        results = baseline_result_folder(model_flags, test, step, reading=reading)
+        read_as = {"reading": reading, "units": Units.of(model_flags)}
+        results = baseline_result_folder(model_flags, test, step, **read_as)
         make_loop = partial(
             BaselineTestLoop,
             model=model,

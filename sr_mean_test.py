@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.base_dataset import load_test_entries
     from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder
     from sr_var.script_util import run_test, tested_model
+    from sr_var.values import Units
     from utils.loops.checkpoint import step_of
     from utils.runs.start import started
 
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         model = tested_model(model_flags, test, reading, log)
         sizes, step = model_flags.sizes, step_of(test.model_path)
         entries = load_test_entries(data_flags, sizes, log)
-        results = mean_result_folder(test.output_dir, step, test.model_path, reading=reading)
+        read_as = {"reading": reading, "units": Units.of(model_flags)}
+        results = mean_result_folder(test.output_dir, step, test.model_path, **read_as)
         make_loop = partial(SRMeanTestLoop, model=model)
         run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)
     return run.exit_code

@@ -33,6 +33,7 @@ from sr_var.results.folder import (
     strip,
 )
 from sr_var.results.spread import save_spread, spread_files
+from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name
@@ -193,6 +194,7 @@ def baseline_result_folder(
     step: int,
     *,
     reading: Reading = AS_BEFORE,
+    units: Units = GREY_LEVELS,
 ) -> ResultFolder:
     """The files of a baseline; the last one makes an image done."""
     files = [LOW_RES_FILE]
@@ -203,7 +205,7 @@ def baseline_result_folder(
         files += [quantile_file(level, step) for level in flags.levels]
         files.append(errors_file(test.truth, step))
     paths = [test.model_path]
-    return ResultFolder(test.output_dir, "baseline", step, files, paths, reading)
+    return ResultFolder(test.output_dir, "baseline", step, files, paths, reading, units)
 
 
 class BaselineTestLoop(TestLoop):
@@ -257,7 +259,7 @@ class BaselineTestLoop(TestLoop):
             path = self._results.path(name, quantile_file(level, self._step))
             require_finite(quantile, path)
             quantile_255 = to_hwc(image_to_255(quantile))
-            save_array(path, quantile_255)
+            save_array(path, self._results.units.from_255(quantile_255))
             exact_255 = None if true is None else to_hwc(image_to_255(true))
             errors[number_name(level)] = quantile_errors(quantile_255, label_255, exact_255)
         write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)

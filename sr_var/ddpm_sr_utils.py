@@ -65,4 +65,4 @@ def load_diffusion_data(
         noised = noising(schedule_sampler, train.seed, batch.position, high_res, **condition)
         return noised, high_res
 
-    return train_crops(entries, large_size, flags, train, prepare, log)
+    return train_crops(entries, large_size, flags, train, prepare, log, flags.in_channels)

@@ -25,6 +25,7 @@ from sr_var.results.folder import (
     strip,
 )
 from sr_var.stored_flags import refuse_other_setting
+from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
 from utils.flags.groups import Reading
 from utils.images.dataset import Entry, TestCrops
@@ -97,7 +98,7 @@ def _require_same_inputs(
     results: ResultFolder, entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int]
 ) -> None:
     flags = dataclasses.replace(flags, cache_dir="", on_bad_image="error")
-    crops = TestCrops.from_flags(entries, sizes[0], flags)
+    crops = TestCrops.from_flags(entries, sizes[0], flags, flags.in_channels)
     for i, entry in enumerate(entries):
         with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
             if item := crops[i]:
@@ -119,18 +120,23 @@ def regression_test_data(
 def save_mean(
     results: ResultFolder, name: str, file_names: tuple[str, str], mean: torch.Tensor
 ) -> None:
-    """Write (3, H, H) in [-1, 1] as an 8-bit picture and as float32 grey levels, unclipped."""
+    """Write (C, H, H) in [-1, 1] as an 8-bit picture and, unclipped, as float32 in its unit."""
     png_path, npy_path = (results.path(name, file_name) for file_name in file_names)
     save_image(png_path, mean)
-    save_array(npy_path, to_hwc(image_to_255(mean)))
+    save_array(npy_path, results.units.from_255(to_hwc(image_to_255(mean))))
 
 
 def mean_result_folder(
-    output_dir: str, step: int, model_path: str, *, reading: Reading = AS_BEFORE
+    output_dir: str,
+    step: int,
+    model_path: str,
+    *,
+    reading: Reading = AS_BEFORE,
+    units: Units = GREY_LEVELS,
 ) -> ResultFolder:
     """The mean net's files; the float array comes last and makes an image done."""
     files = (LOW_RES_FILE, f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
-    return ResultFolder(output_dir, "mean", step, files, [model_path], reading)
+    return ResultFolder(output_dir, "mean", step, files, [model_path], reading, units)
 
 
 class SRMeanTestLoop(TestLoop):

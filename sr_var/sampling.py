@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 class ImageJob:
     """One image: what is missing, and what its samples have added up to.
 
-    `low_res` is (3, h, h). `moments` is None where the folder holds samples of another tool,
+    `low_res` is (C, h, h). `moments` is None where the folder holds samples of another tool,
     which cannot be counted in float any more. `num_open` counts samples that are not written yet.
     """
 
@@ -102,7 +102,7 @@ class SRSampler(Sampler[Row]):
         super().__init__(
             model=model,
             diffusion=diffusion,
-            shape=(3, sizes[0], sizes[0]),
+            shape=(flags.in_channels, sizes[0], sizes[0]),
             num_samples=len(entries) * flags.num_samples_per_image,
             flags=flags,
             device=device,
@@ -110,10 +110,14 @@ class SRSampler(Sampler[Row]):
         )
         self._model, self._flags, self._entries = model, flags, entries
         self._large_size, self._small_size = sizes
-        names, recipe = [entry.name for entry in entries], crop_recipe(flags, sizes[0])
-        source = CropSource(names, recipe)
+        recipe = crop_recipe(flags, sizes[0], flags.in_channels)
         self._crops = TestCrops(
-            entries, sizes[0], flags.data_dir, flags.on_bad_image, source=source
+            entries,
+            sizes[0],
+            flags.data_dir,
+            flags.on_bad_image,
+            flags.in_channels,
+            CropSource([entry.name for entry in entries], recipe),
         )
         self._num_skipped = self._num_looked_at = 0
         self._claimed: list[tuple[ImageJob, IO[str]]] = []
@@ -211,7 +215,7 @@ class SRSampler(Sampler[Row]):
 
     def _low_res(self, high_res_uint8: torch.Tensor) -> torch.Tensor:
         image = bytes_to_image(high_res_uint8.to(self._device))[None]
-        return area_downsample(image, self._small_size)[0]  # (3, h, h)
+        return area_downsample(image, self._small_size)[0]  # (C, h, h)
 
     # ---- where they go
 

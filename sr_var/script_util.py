@@ -36,10 +36,12 @@ from sr_var.flags.scripts import (
     Sizes,
     SRDiffusionModelFlags,
     TestFlags,
+    ValueFlags,
     VarModelFlags,
 )
 from sr_var.mean_utils import batches_to_do, regression_test_data
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
+from sr_var.values import require_same_values
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.flags.groups import Compute, PrecisionFlags, Reading
@@ -47,7 +49,7 @@ from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
 from utils.loops.networks import compiled_for, load_checked
 from utils.process.errors import CheckpointError
-from utils.script_util import FlagValues, defaults
+from utils.script_util import FlagValues, defaults, from_args
 from utils.test_util import TestLoop
 
 if TYPE_CHECKING:
@@ -156,7 +158,14 @@ def _noise_of_chain(process: DiffusionFlags) -> list[float]:
                 f"image at whole timesteps: give --{name} {needed}"
             )
     chain = create_diffusion(dataclasses.replace(process, timestep_respacing=""))
-    return noise_of(chain.coefficients.alphas_cumprod.tolist())
+    shares = chain.coefficients.alphas_cumprod.tolist()
+    if not all(shares):
+        raise ValueError(
+            f"--diffusion_steps {process.diffusion_steps} with --noise_schedule "
+            f"{process.noise_schedule} leaves nothing of the image in the last one, which "
+            f"--network {SUBPIXEL} divides by: give more steps"
+        )
+    return noise_of(shares)
 
 
 def create_sr_model(
@@ -168,11 +177,13 @@ def create_sr_model(
     """
     parsed = SRDiffusionModelFlags(**flags)
     if parsed.network == SUBPIXEL:
-        config = _subpixel_config(parsed, model_channels=parsed.num_channels)
+        config = _subpixel_config(
+            parsed, model_channels=parsed.num_channels, out_channels=parsed.in_channels
+        )
         return SubpixelDenoiser(config, sigmas)
     own = {
         "model_channels": parsed.num_channels,
-        "out_channels": 6 if learn_sigma else 3,
+        "out_channels": parsed.in_channels * (2 if learn_sigma else 1),
         "num_classes": parsed.num_classes if parsed.class_cond else None,
     }
     return SuperResModel(_config(parsed, default_diffusion_channel_mult, **own))
@@ -258,11 +269,13 @@ def frozen_mean_net(
     log: Log,
     *,
     args_flag: str = "--mean_model_args_path",
+    values: ValueFlags | None = None,
 ) -> torch.nn.Module:
     """The mean net that the variance task stands on, built from its own stored flags.
 
     `args_file` has them for a checkpoint whose manifest does not tell them; `args_flag` named it,
-    and is empty if nobody did. `sizes` are (large, small) of the task.
+    and is empty if nobody did. `sizes` are (large, small) of the task, `values` what its images
+    hold.
 
     Raises:
         CheckpointError: if a file is missing or does not fit, or the net is for other sizes.
@@ -279,6 +292,8 @@ def frozen_mean_net(
             f"the mean net {path} is for {net.small_size} → {net.large_size}, this run "
             f"for {sizes[1]} → {sizes[0]}; name a mean net of these sizes"
         )
+    if values is not None:
+        require_same_values(path, net, values)
     create = partial(create_mean_model, **flags)
     model = load_checked(create, path, net.precision, log, identity_of(net))
     return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
@@ -317,7 +332,8 @@ def frozen_means(
     args_flag = "--mean_model_args_path" if "mean_model_args_path" in args.given_flags else ""
     for path in paths:
         _say_other_reading(path, Reading.of(args), log)
-    load = partial(frozen_mean_net, sizes=sizes, compile=compute.compile, log=log)
+    values = from_args(ValueFlags, args)
+    load = partial(frozen_mean_net, sizes=sizes, compile=compute.compile, log=log, values=values)
     if cross_fit is None:
         return load(paths[0], flags.mean_model_args_path, args_flag=args_flag)
     from sr_var.data.folds import FoldedMean

@@ -25,8 +25,10 @@ from sr_var.flags.scripts import (
     UNET,
     MeanModelFlags,
     SRDiffusionModelFlags,
+    ValueFlags,
     VarModelFlags,
 )
+from sr_var.values import require_same_values, settle_values
 from utils.files.atomic import JsonObject, StrPath, write_text_atomic
 from utils.files.records import Identity, differences, made_with, stored_value
 from utils.files.storage import is_file
@@ -36,15 +38,15 @@ from utils.untrusted.pickle_machine import short_repr
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
 Log = Callable[[str], None]
+_VALUES = frozenset(defaults(ValueFlags))
+_OTHER_VALUES = "leave --in_channels and --value_range out, the checkpoint has them"
 _FILE_NAMES = {
     MeanModelFlags: "mean_model_args.pkl",
     VarModelFlags: "var_model_args.pkl",
     BaselineModelFlags: "baseline_model_args.pkl",
 }
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
-_ADDED = frozenset({"use_bf16", "predict_residual", "network", "consistent"})
-# what the images, low-res and high-res, ask of every network here
-_OF_IMAGES = (("in_channels", 3), ("out_channels", 3), ("dims", 2))
+_ADDED = frozenset({"use_bf16", "predict_residual", "network", "consistent", "value_range"})
 _FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
 _IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
 
@@ -128,12 +130,15 @@ def _checked(
 
 
 def problem_with_images(flags: Mapping[str, object]) -> str:
-    """What a network of the flags could not do with RGB images; empty if nothing."""
-    for name, needed in _OF_IMAGES:
+    """What a network of the flags could not do with images; empty if nothing."""
+    channels, least = flags["in_channels"], 1
+    if not isinstance(channels, int) or channels < least:
+        return f"in_channels {channels} is no number of channels: use {least} or more"
+    for name, needed in (("out_channels", channels), ("dims", 2)):
         if flags[name] != needed:
             return (
-                f"{name} {flags[name]} does not fit the images, which are RGB in two dimensions: "
-                f"use {needed}"
+                f"{name} {flags[name]} does not fit the images, of {channels} channels in two "
+                f"dimensions: use {needed}"
             )
     return ""
 
@@ -221,7 +226,9 @@ def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
 
 def follow_run(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments of a training of the denoiser, which follow the checkpoint it starts from."""
-    return follow_checkpoint(args, start_of_run(args, args.model_save_dir), _FLAGS)
+    start = start_of_run(args, args.model_save_dir)
+    args = follow_checkpoint(args, start, _FLAGS)
+    return args if start.is_resumed else settle_values(args)
 
 
 def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
@@ -238,7 +245,7 @@ def follow_net_run(
 
     Raises:
         CheckpointError: if that run has no stored flags, or others with `--strict_flags True`.
-        ValueError: if the command line asks for a network of other data than RGB images.
+        ValueError: if the command line asks for a network of other data than images.
     """
     start = start_of_run(args, args.model_save_dir)
     if start.is_resumed:
@@ -249,6 +256,7 @@ def follow_net_run(
         _class_of(flags_class, kind) for kind in (UNET, SUBPIXEL)
     ]:  # else who loads it says that it does not fit
         args = follow_checkpoint(args, start, flags_of(flags_class))
+    args = settle_values(args)
     problem = problem_with_images(vars(args))
     if problem:
         raise ValueError(f"--{problem}")
@@ -273,6 +281,9 @@ def _follow_net(
         notices.append,
         path_flag="--log_dir" if "log_dir" in args.given_flags else "",
     )
+    asked = {name: getattr(args, name) for name in _VALUES & args.given_flags}
+    own = {name: flags[name] for name in defaults(ValueFlags)}
+    require_same_values(start.path, ValueFlags(**own), ValueFlags(**own | asked), _OTHER_VALUES)
     made = made_with(start.manifest)
     is_of_manifest = made and made.items() <= flags.items()  # else a free flag is the file's
     source = f"the manifest of {start.path}" if is_of_manifest else path

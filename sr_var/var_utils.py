@@ -20,6 +20,7 @@ from sr_var.losses import itakura_saito
 from sr_var.results.folder import AS_BEFORE, PICTURES_IN_STRIP, ResultFolder, strip
 from sr_var.results.spread import save_spread, spread_files
 from sr_var.stored_flags import refuse_other_setting
+from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
 from utils.flags.groups import Reading
 from utils.loops.data import batch_slice
@@ -139,10 +140,11 @@ def var_result_folder(
     model_path: str,
     *mean_model_paths: str,
     reading: Reading = AS_BEFORE,
+    units: Units = GREY_LEVELS,
 ) -> ResultFolder:
     """The variance net's files; the variance comes last and makes an image done."""
     paths = [model_path, *mean_model_paths]
-    return ResultFolder(output_dir, "var", step, spread_files(step), paths, reading)
+    return ResultFolder(output_dir, "var", step, spread_files(step), paths, reading, units)
 
 
 class SRVarTestLoop(TestLoop):

@@ -62,7 +62,10 @@ def test_the_wheel_needs_what_setup_installs(wheel: zipfile.ZipFile) -> None:
     listed = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     names = re.findall(r"^([\w-]+)", listed, re.MULTILINE)
     assert "torch" in names
-    assert re.findall(r"^Requires-Dist: ([\w-]+)", text, re.MULTILINE) == names
+    needed = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", text, re.MULTILINE)
+    assert [name for name, rest in needed if "extra ==" not in rest] == names
+    assert [name for name, rest in needed if "extra ==" in rest] == ["tifffile"]
+    assert "Provides-Extra: tiff\n" in text
     assert re.findall(r"^Version: (.*)$", text, re.MULTILINE) == [__version__]
 
 

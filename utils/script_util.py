@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -176,6 +177,7 @@ AUTO = -1
 _PATH_ENDS = ("_dir", "_path", "_file", "_checkpoint")
 # numbers of 64 bits: larger ones end in tracebacks of torch and numpy
 _MOST = 1 << 63
+_NEGATIVE_LIST = re.compile(r"-[\d.][^=]*,.*")
 
 
 def str2bool(text: str | bool) -> bool:
@@ -335,7 +337,7 @@ class FlagParser(argparse.ArgumentParser):
         """Parses; an unknown flag ends the program with exit code 2 and a suggestion."""
         known = {a.dest: a.default for a in self._actions if a.default is not argparse.SUPPRESS}
         marked = argparse.Namespace(**dict.fromkeys(known, _NOT_GIVEN))
-        parsed, unknown = self.parse_known_args(args, marked)
+        parsed, unknown = self.parse_known_args(_joined(args), marked)
         if unknown:
             self._refuse(unknown)
         given = {name for name in known if getattr(parsed, name) is not _NOT_GIVEN}
@@ -357,6 +359,17 @@ class FlagParser(argparse.ArgumentParser):
                 hint = f"did you mean {near[0]}?"
             parts.append(f"unknown flag {name}" + (f" ({hint})" if hint else ""))
         self.error("; ".join(parts) or f"unexpected words: {' '.join(unknown)}")
+
+
+def _joined(words: Sequence[str] | None) -> list[str]:
+    """The words with `--range -1,1` as `--range=-1,1`: argparse takes `-1,1` for a flag."""
+    found: list[str] = []
+    for word in sys.argv[1:] if words is None else words:
+        if found and found[-1].startswith("--") and _NEGATIVE_LIST.fullmatch(word):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:

@@ -21,8 +21,16 @@ from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
 from utils.images.cache import file_stamps
 from utils.images.dataset import say_sizes, without_small
-from utils.images.files import BadImageError, ImageFacts, read_image, resolve_image_path
+from utils.images.files import (
+    ALL_EXTENSIONS,
+    BadImageError,
+    ImageFacts,
+    read_image,
+    resolve_image_path,
+)
 from utils.images.folder import scan
+from utils.images.native import read_native
+from utils.images.native_crops import is_native_only
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working
@@ -172,6 +180,8 @@ def look_at_all(
 def _look(name: str, flags: DataInfoFlags) -> ImageFacts | BadImageError:
     path = resolve_image_path(flags.data_dir, name)
     try:
+        if is_native_only(path):
+            return read_native(path, apply_orientation=flags.apply_orientation).facts
         return read_image(path, apply_orientation=flags.apply_orientation).facts
     except BadImageError as error:
         return error
@@ -243,7 +253,7 @@ def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> None:
         StopRequested: if a signal came during the check.
         DataError: for damaged images, or if another split is there.
     """
-    names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
+    names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image, endings=ALL_EXTENSIONS)
     class_by_name = classes(names, flags, log)
     parts = _parts(class_by_name, flags)
     is_known = flags.on_bad_image == ERROR and flags.small_images in (ENLARGE, ERROR)

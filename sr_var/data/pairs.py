@@ -33,7 +33,7 @@ class Photographs(NamedTuple):
 def regression_pair(
     high_res_uint8: torch.Tensor, small_size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(low-res image, high-res image) on the device, of (N, 3, H, H) bytes."""
+    """(low-res image, high-res image) on the device, of (N, C, H, H) bytes or 255ths."""
     high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
     return area_downsample(high_res, small_size), high_res
 
@@ -70,7 +70,7 @@ def load_regression_data(
             return low_res, high_res
         return FoldedInput(low_res, folds[batch.place].to(device)), high_res
 
-    return train_crops(entries, large_size, flags, train, prepare, log)
+    return train_crops(entries, large_size, flags, train, prepare, log, flags.in_channels)
 
 
 def rank_batches(
@@ -95,7 +95,8 @@ def crop_batches(
 
     Skipped images are left out, and counted and listed at the end.
     """
-    crops = TestCrops.from_flags([entry for batch in batches for entry in batch], large_size, flags)
+    listed = [entry for batch in batches for entry in batch]
+    crops = TestCrops.from_flags(listed, large_size, flags, flags.in_channels)
     num_workers = default_num_workers() if flags.num_workers < 0 else flags.num_workers
     ends = list(itertools.accumulate(map(len, batches)))
     indices = [list(range(end - len(b), end)) for b, end in zip(batches, ends, strict=True)]

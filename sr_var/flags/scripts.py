@@ -5,6 +5,7 @@ Training flags that every task has are in `utils.flags.training`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ddpm.flags import (
@@ -67,7 +68,39 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class MeanModelFlags(Sizes, UNetFlags):
+class ValueFlags:
+    """What the numbers of an image are."""
+
+    in_channels: int = flag(3, "channels of an image: 3, 1 for grey levels, or those of its file")
+    value_range: str = flag(
+        "",
+        "lowest and highest value of the images, as 0,65535: -1 and 1 to the networks; left out: "
+        "those of their integers",
+    )
+
+    @property
+    def values_range(self) -> tuple[float, float] | None:
+        """The parsed `value_range`; None for 8-bit grey levels, whatever the files hold.
+
+        Raises:
+            ValueError: it is not two numbers, the lower one first.
+        """
+        if not self.value_range:
+            return None
+        try:
+            low, high = (float(part) for part in self.value_range.split(","))
+        except ValueError:
+            low = high = math.nan
+        if not (low < high and math.isfinite(high - low)):
+            raise ValueError(
+                f"--value_range {self.value_range!r}: give two numbers, the lower one first, as in "
+                "0,65535"
+            )
+        return low, high
+
+
+@dataclass(frozen=True)
+class MeanModelFlags(ValueFlags, Sizes, UNetFlags):
     """The network that estimates the conditional mean."""
 
     network: str = flag(
@@ -75,7 +108,6 @@ class MeanModelFlags(Sizes, UNetFlags):
         "unet; subpixel: residual blocks at the low-res side (model_channels, num_res_blocks)",
         (UNET, SUBPIXEL),
     )
-    in_channels: int = flag(3, "channels of one input image")
     model_channels: int = flag(128, "base width of the network")
     out_channels: int = flag(3, "channels of the output")
     conv_resample: bool = flag(True, "learned convolutions where the resolution changes")
@@ -102,7 +134,7 @@ class VarModelFlags(MeanModelFlags):
 
 
 @dataclass(frozen=True)
-class SRDiffusionModelFlags(Sizes, DenoiserFlags):
+class SRDiffusionModelFlags(ValueFlags, Sizes, DenoiserFlags):
     """The denoising network of the diffusion model: OpenAI's upsampler, or a smaller one."""
 
     network: str = flag(
@@ -132,7 +164,7 @@ class ListedImages(ImageFolder):
 
 
 @dataclass(frozen=True)
-class DataFlags(ListedImages, CropFlags):
+class DataFlags(ValueFlags, ListedImages, CropFlags):
     """Where the images are and how they are cut."""
 
     data_info_dict_path: str = TRAIN_INFO
@@ -220,7 +252,7 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags, ScaleFlags):
+class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags, ScaleFlags):
     """How many samples of which images, and where to."""
 
     data_dir: str = DATA_DIR
@@ -239,7 +271,9 @@ class SampleFlags(SamplerFlags, ImageFolder, ReadingFlags, ScaleFlags):
 
 
 @dataclass(frozen=True)
-class VerificationFlags(ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags):
+class VerificationFlags(
+    ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags
+):
     """What to compare."""
 
     large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")

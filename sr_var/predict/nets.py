@@ -18,6 +18,7 @@ from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
+from sr_var.values import require_same_values
 from sr_var.var_utils import require_same_mean
 from utils import dist_util
 from utils.files.atomic import sha256_of
@@ -206,6 +207,12 @@ def _stored(
 
 
 def _require_fit(mean: MeanModelFlags, mean_path: str, var: VarModelFlags, var_path: str) -> None:
+    require_same_values(var_path, var, mean)
+    if mean.values_range is not None:
+        raise CheckpointError(
+            f"{mean_path} was trained with --value_range {mean.value_range}, and images are read "
+            "in 8 bits here: sr_mean_test.py and sr_var_test.py read them in their own numbers"
+        )
     if mean.sizes != var.sizes or mean.in_channels != var.in_channels:
         raise CheckpointError(
             f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels and "

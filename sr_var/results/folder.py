@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from sr_var.degradation import bilinear_upsample
+from sr_var.values import GREY_LEVELS, Units, as_rgb
 from utils import dist_util
 from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
 from utils.files.records import read_record
@@ -25,7 +26,7 @@ from utils.files.storage import make_folder
 from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.files import BadImageError, open_image, safe_join
-from utils.images.pixels import image_to_255, image_to_bytes, save_image, to_hwc
+from utils.images.pixels import image_to_255, image_to_bytes, pictured, save_image, to_hwc
 from utils.metrics import WHITE
 from utils.process.errors import DataError
 
@@ -44,13 +45,14 @@ def sample_path(folder: str, index: int) -> str:
 
 
 def is_known_input(path: str, low_res_255: Array) -> bool:
-    """Whether the low-res image beside results is there; then it must be today's (h, w, 3).
+    """Whether the low-res image beside results is there; then it must be today's (h, w, C).
 
     Raises:
         DataError: if it is of another image or crop; names the picture, both sides, the remedy.
     """
     try:
         stored = np.asarray(open_image(path), np.float64)
+        low_res_255 = as_rgb(low_res_255)
     except (FileNotFoundError, NotADirectoryError, BadImageError):
         return False
     problem = difference(stored, low_res_255)
@@ -111,8 +113,10 @@ class ResultFolder:
         file_names: Sequence[str],
         model_paths: Sequence[str],
         reading: Reading = AS_BEFORE,
+        units: Units = GREY_LEVELS,
     ) -> None:
         self.output_dir, self.file_names = output_dir, tuple(file_names)
+        self.units = units
         self._kind = kind
         # the others (the low-res image) are the same for every checkpoint
         self._own_files = frozenset(file for file in file_names if f"_{step}." in file)
@@ -150,7 +154,7 @@ class ResultFolder:
                 )
         models = [sha256_of(path) for path in self._model_paths]
         stored = self.require_same_reading()
-        is_same = stored == Stamp(models, self._reading)
+        is_same = stored.models == models and stored.reading == self._reading
 
         def is_done(name: str) -> bool:
             paths = (os.path.join(safe_join(self.output_dir, name), f) for f in self.file_names)
@@ -161,7 +165,8 @@ class ResultFolder:
         if not is_same and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
             self._remove_results(stored.models, models, log)
-            write_json_atomic(self._stamp_path, {"models": models, **self._reading.record()})
+            record = {"models": models, **self._reading.record(), **self.units.record()}
+            write_json_atomic(self._stamp_path, record)
         dist_util.barrier()
         return pending
 
@@ -240,10 +245,12 @@ class Stamp:
     Attributes:
         models: the sha256 of each checkpoint; empty if the folder does not say.
         reading: how the images were read.
+        values: what `Units.of_record` reads.
     """
 
     models: list[str]
     reading: Reading = AS_BEFORE
+    values: object = None
 
 
 def read_stamp(path: str, remedy: str) -> Stamp:
@@ -263,7 +270,7 @@ def _stamp(content: Mapping[str, object]) -> Stamp:
     models = content["models"]
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         raise ValueError("no record of checkpoints")
-    return Stamp(models, Reading.parse(content))
+    return Stamp(models, Reading.parse(content), content.get("values"))
 
 
 def short(models: Sequence[str]) -> str:
@@ -297,6 +304,7 @@ def strip(*images: torch.Tensor) -> npt.NDArray[np.uint8]:
 
     Smaller images are upsampled bilinearly to the size of the last argument.
     """
-    images = tuple(bilinear_upsample(image, images[-1].shape[2:]) for image in images)
+    size = images[-1].shape[2:]
+    images = tuple(pictured(bilinear_upsample(image, size), 1) for image in images)
     rows = [torch.cat([image[i] for image in images], dim=2) for i in range(len(images[0]))]
     return to_hwc(image_to_bytes(torch.cat(rows, dim=1)))

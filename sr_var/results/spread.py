@@ -5,6 +5,7 @@ The picture is for people: the std averaged over the channels, in colours, with 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,10 @@ def spread_files(step: int) -> tuple[str, str, str]:
 def save_spread(
     results: ResultFolder, name: str, file_names: tuple[str, str, str], variance: torch.Tensor
 ) -> None:
-    """Write the variance (3, H, H), in units of [-1, 1] squared, of one image.
+    """Write the variance (C, H, H), in units of [-1, 1] squared, of one image.
 
-    As a pickle of float32 squared grey levels, HWC, not clipped; and its std, √max(v, 0), as HWC
-    float32 grey levels and as a picture (`std_picture`).
+    As a pickle of float32, HWC, not clipped, in the square of the images' unit (grey levels of 8
+    bits); and its std, √max(v, 0), as HWC float32 in that unit and as a picture (`std_picture`).
 
     Raises:
         CheckpointError: it is not finite; nothing is written.
@@ -46,14 +47,15 @@ def save_spread(
     png_path, npy_path, pkl_path = (results.path(name, file_name) for file_name in file_names)
     require_finite(variance, pkl_path)
     variance_255 = to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32)
-    std = np.sqrt(np.maximum(variance_255, 0))
+    std, units = np.sqrt(np.maximum(variance_255, 0)), results.units
+    std = units.spread_from_255(std, 1)
     write_png(png_path, std_picture(std))
     save_array(npy_path, std)
-    dump_pickle(variance_255, pkl_path)
+    dump_pickle(units.spread_from_255(variance_255, 2), pkl_path)
 
 
 def std_picture(std_255: npt.NDArray[np.floating[Any]]) -> Picture:
-    """A std map (H, W, C) in grey levels as an RGB picture, with its scale to the right.
+    """A std map (H, W, C) in any unit as an RGB picture, with its scale to the right.
 
     Shown is the mean over the channels, from 0 to the 99.5 % quantile of the map. The map stands in
     the upper left corner, pixel by pixel; one with a side below 96 pixels is enlarged by the
@@ -65,19 +67,26 @@ def std_picture(std_255: npt.NDArray[np.floating[Any]]) -> Picture:
     shown = np.kron(_coloured(values / top), np.ones((factor, factor, 1), np.uint8))
     height, width = shown.shape[:2]
     left = width + _GAP
-    canvas = np.full((height, left + _BAR_WIDTH + _LABEL_WIDTH, 3), WHITE, np.uint8)
+    font = ImageFont.load_default(_FONT_SIZE)
+    labels = [_label(top), _label(top / 2), "0"]
+    # in the unit of the images a number may be long
+    room = max(_LABEL_WIDTH, *(math.ceil(font.getlength(label)) + _GAP for label in labels))
+    canvas = np.full((height, left + _BAR_WIDTH + room, 3), WHITE, np.uint8)
     canvas[:, :width] = shown
     scale = np.linspace(1, 0, height)[:, None].repeat(_BAR_WIDTH, axis=1)
     canvas[:, left : left + _BAR_WIDTH] = _coloured(scale)
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(_FONT_SIZE)
     place = left + _BAR_WIDTH + _GAP / 2
     # the labels of the ends stay inside the picture
-    draw.text((place, 0), f"{top:.3g}", "black", font, anchor="la")
-    draw.text((place, height / 2), f"{top / 2:.3g}", "black", font, anchor="lm")
-    draw.text((place, height), "0", "black", font, anchor="ld")
+    draw.text((place, 0), labels[0], "black", font, anchor="la")
+    draw.text((place, height / 2), labels[1], "black", font, anchor="lm")
+    draw.text((place, height), labels[2], "black", font, anchor="ld")
     return np.asarray(picture)
+
+
+def _label(value: float) -> str:
+    return f"{value:.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"
 
 
 def _coloured(shares: npt.NDArray[np.floating[Any]]) -> Picture:

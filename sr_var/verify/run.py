@@ -20,6 +20,7 @@ from sr_var.base_dataset import load_entries
 from sr_var.flags.scripts import BudgetFlags, VerificationFlags
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.moments import TRUTH_FILE
+from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.numbers.metrics import ImageResult, image_result
 from sr_var.verify.numbers.summary import (
@@ -36,6 +37,7 @@ from sr_var.verify.read.records import (
     read_budget,
     require_one_origin,
     require_same_reading,
+    units_of,
 )
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
@@ -59,6 +61,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, logger.info)
     require_same_reading(flags)
+    units = units_of(flags)
     if flags.dry_run:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
@@ -68,14 +71,27 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     started = time.monotonic()
     with working(len(entries), "verifying", "image", remedy=ANEW) as job:
         for result in verify_images(
-            entries, flags, num_kept=num_panels, num_scatter=scatter_per_image(len(entries))
+            entries,
+            flags,
+            num_kept=num_panels,
+            num_scatter=scatter_per_image(len(entries)),
+            units=units,
         ):
             totals.add(result)
             pictures.add(result)
             rows.append(dataclasses.replace(result, data=None, histograms=None))
             job.done()
     summary = summarise(rows, totals, flags)
+    if not units.is_grey_levels:
+        summary["units"] = {
+            "low": units.low,
+            "high": units.high,
+            "grey_level": units.scale,
+            "text": str(units),
+        }
     _tell(summary, flags, logger)
+    if "units" in summary:
+        logger.info(str(units))
     for line in _notices(rows):
         logger.info(line)
     if flags.dry_run:
@@ -155,24 +171,31 @@ def verify_image(
     keeps_data: bool,
     num_scatter: int = 0,
     num_threads: int = 1,
+    units: Units = GREY_LEVELS,
 ) -> ImageResult:
     """Compute the metrics of one image; write the samples', if any, mean and variance beside them.
 
     With `keeps_data` the result has the arrays for pictures; both stds of `num_scatter` pixels are
     kept; `num_threads` samples are decoded at a time.
     """
-    data = load_image_data(entry, flags, num_threads=num_threads)
+    data = load_image_data(entry, flags, num_threads=num_threads, units=units)
     if data.samples is not None and not flags.dry_run:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
-        rounded = to_grey_bytes(data.samples.mean)
+        rounded = to_grey_bytes(as_rgb(data.samples.mean))
         write_png(os.path.join(folder, "high_res_mean.png"), rounded)
-        dump_pickle(data.samples.variance, os.path.join(folder, "high_res_var.pkl"))
+        variance = units.spread_from_255(data.samples.variance, 2)
+        dump_pickle(variance, os.path.join(folder, "high_res_var.pkl"))
     result = image_result(entry.name, data, num_scatter=num_scatter, seed=flags.seed)
     return result if keeps_data else dataclasses.replace(result, data=None)
 
 
 def verify_images(
-    entries: Sequence[Entry], flags: VerificationFlags, *, num_kept: int, num_scatter: int = 0
+    entries: Sequence[Entry],
+    flags: VerificationFlags,
+    *,
+    num_kept: int,
+    num_scatter: int = 0,
+    units: Units = GREY_LEVELS,
 ) -> Iterator[ImageResult]:
     """Yield results in the order of the entries; a few images are worked on at a time.
 
@@ -183,7 +206,8 @@ def verify_images(
     more = {"num_scatter": num_scatter, "num_threads": max(1, num_threads // len(entries))}
 
     def verify(place: int) -> ImageResult:
-        return verify_image(entries[place], flags, keeps_data=place < num_kept, **more)
+        is_kept = place < num_kept
+        return verify_image(entries[place], flags, keeps_data=is_kept, units=units, **more)
 
     return ordered_map(verify, range(len(entries)), num_threads)
 

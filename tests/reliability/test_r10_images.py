@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.layering import sources
+from tests.native_files import NATIVE, native_seeds
 from tests.pipeline import Pipeline
 from tests.reliability.confined import assert_all_well, outcomes, slowest
 from tests.reliability.extent import extent
@@ -17,6 +18,7 @@ from tests.reliability.mutations import mutations
 from tests.scripts.runs import SCRIPTS, flags_of
 from tests.tiny import ROOT, TinyData, photo, run, words
 from utils.images.files import FORMATS, MAX_PIXELS, image_facts, open_image
+from utils.images.native import read_native
 from utils.process.errors import EXIT_DATA
 
 WITH_INFO = [script for script in SCRIPTS if script != "sr_data_info"]
@@ -36,6 +38,14 @@ def _reading(path: Path) -> Callable[[bytes], object]:
     return read
 
 
+def _reading_natively(path: Path) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return read_native(path)
+
+    return read
+
+
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_image_cut_off_anywhere_is_refused_by_name(
     tmp_path: Path, image_format: str, figure: Callable[[str], None]
@@ -48,6 +58,27 @@ def test_image_cut_off_anywhere_is_refused_by_name(
     num_refused = assert_all_well(found, payloads, "n01_1.JPEG")
     assert num_refused == len(payloads)
     figure(f"{num_refused}/{len(payloads)} truncated {image_format} files refused by name")
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_image_in_its_own_numbers_cut_off_anywhere_is_refused_by_name(
+    tmp_path: Path, kind: str, figure: Callable[[str], None]
+) -> None:
+    data = native_seeds()[kind]
+    lengths = range(0, len(data) - 32, max(1, len(data) // extent(60, 2000)))
+    payloads = [data[:length] for length in lengths]
+    found = outcomes(_reading_natively(tmp_path / "x.tif"), payloads)
+    assert assert_all_well(found, payloads, "x.tif") == len(payloads)
+    figure(f"{len(payloads)}/{len(payloads)} truncated files ({kind}) refused by name")
+
+
+def test_random_mutation_of_an_image_in_its_own_numbers_is_read_or_refused_by_name(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    payloads = mutations([*native_seeds().values()], extent(400, 10000), seed=8)
+    found = outcomes(_reading_natively(tmp_path / "x.tif"), payloads)
+    num_refused = assert_all_well(found, payloads, "x.tif", most=8 * MAX_PIXELS)
+    figure(f"{len(found)}/{len(found)} mutations refused ({num_refused}) or read, {slowest(found)}")
 
 
 def test_random_mutation_of_an_image_is_read_or_refused_by_name(

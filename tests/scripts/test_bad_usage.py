@@ -51,7 +51,7 @@ def test_bad_channel_mult_is_a_usage_error(
         ("sr_mean_train", {"large_size": 96, "channel_mult": ""}, "pass --channel_mult"),
         ("sr_mean_train", {"use_fp16": True, "use_bf16": True}, "exclude"),
         ("sr_mean_train", {"out_channels": 1}, "--out_channels 1"),
-        ("sr_var_train", {"in_channels": 1}, "--in_channels 1"),
+        ("sr_var_train", {"in_channels": 0}, "--in_channels 0"),
         ("sr_mean_train", {"dims": 3}, "use 2"),
         ("sr_var_train", {"last_layer_type": "relu"}, "'relu'"),
         ("sr_var_train", {"predict_residual": True}, "for the mean net"),

@@ -249,6 +249,7 @@ def test_denoiser_is_planned_and_tried(pipeline: Pipeline, tmp_path: Path) -> No
         ({"use_scale_shift_norm": False}, "--use_scale_shift_norm"),
         ({"small_size": 7}, "--small_size"),
         ({"noise_schedule": "shifted"}, "--noise_schedule"),
+        ({"noise_schedule": "linear"}, "give more steps"),
     ],
 )
 def test_flags_that_make_no_denoiser_are_refused(

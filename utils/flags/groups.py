@@ -140,6 +140,11 @@ class OrientationFlags:
         False, "turn photographs as their EXIF tag says; off: pixels as they are stored"
     )
 
+    @property
+    def values_range(self) -> tuple[float, float] | None:
+        """What the values of images go from and to; None: 8-bit grey levels, whatever they are."""
+        return None
+
 
 @dataclass(frozen=True)
 class ScaleFlags:

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -37,13 +37,14 @@ from utils.images.files import (
     ImageFacts,
     resolve_image_path,
 )
-from utils.images.patches import CenterPatch
+from utils.images.native_crops import stored_as
+from utils.images.patches import is_patch
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopFlag
 from utils.runs.job import working
 
-DATA_FILE, INDEX_FILE = "crops.u8", "index.jsonl"
+INDEX_FILE = "index.jsonl"
 _REMEDY = "run again to go on with the crop cache"
 _FORMAT = 2
 # between two looks at the stop flag; also what is lost when the process is killed
@@ -55,11 +56,11 @@ Stamp = tuple[int, int]
 _NO_STAMP: Stamp = (-1, -1)
 
 
-def _settings(recipe: CenterCrop) -> dict[str, str | int]:
+def _settings(recipe: CenterCrop) -> dict[str, str | int | float]:
     """What the values of a crop depend on, beside the file."""
     folder = recipe.data_dir
     # caches of earlier versions, which do not name it, stay in use
-    scale: dict[str, str | int] = {"crop": NATIVE} if isinstance(recipe, CenterPatch) else {}
+    scale: dict[str, str | int | float] = {"crop": NATIVE} if is_patch(recipe) else {}
     return scale | {
         "format": _FORMAT,
         "data_dir": folder if is_remote(folder) else os.path.realpath(folder),
@@ -68,6 +69,7 @@ def _settings(recipe: CenterCrop) -> dict[str, str | int]:
         "fast_crop": False,  # of earlier versions, whose caches stay in use
         "apply_orientation": recipe.apply_orientation,
         "pillow": PIL.__version__,
+        **stored_as(recipe)[2],
     }
 
 
@@ -92,7 +94,8 @@ class CachedCrops(CropSource):
         self._facts = np.array([record.facts for record in records], np.bytes_)  # (N,)
         self._is_checked = np.zeros(len(records), np.bool_)  # (N,)
         self._folder, self._num_rows = cache.folder, cache.num_rows
-        self._map: NDArray[np.uint8] | None = None
+        self._file, self._dtype, _ = stored_as(recipe)
+        self._map: NDArray[Any] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Without the map, which pickles as its whole content."""
@@ -106,17 +109,17 @@ class CachedCrops(CropSource):
         crop = np.array(self._crops()[row])
         if not self._is_checked[index]:
             if zlib.crc32(crop.data) != self._crcs[index]:
-                raise _damaged(self._folder, f"row {row} of {DATA_FILE}: checksum")
+                raise _damaged(self._folder, f"row {row} of {self._file}: checksum")
             self._is_checked[index] = True
         return Crop(crop, ImageFacts.parse(self._facts[index].decode()))
 
-    def _crops(self) -> NDArray[np.uint8]:
+    def _crops(self) -> NDArray[Any]:
         if self._map is None:
-            path, shape = os.path.join(self._folder, DATA_FILE), self._recipe.shape
+            path, shape = os.path.join(self._folder, self._file), self._recipe.shape
             try:
-                self._map = np.memmap(path, np.uint8, "r", shape=(self._num_rows, *shape))
+                self._map = np.memmap(path, self._dtype, "r", shape=(self._num_rows, *shape))
             except (ValueError, FileNotFoundError) as error:
-                raise _damaged(self._folder, f"{DATA_FILE}: {error}") from None
+                raise _damaged(self._folder, f"{self._file}: {error}") from None
         return self._map
 
 
@@ -170,8 +173,10 @@ class CropCache:
     """
 
     def __init__(self, recipe: CenterCrop, folder: str) -> None:
-        self.folder, self._recipe, self._crop_bytes = folder, recipe, math.prod(recipe.shape)
-        self._paths = [os.path.join(folder, name) for name in (DATA_FILE, INDEX_FILE)]
+        self.folder, self._recipe = folder, recipe
+        self._file, dtype, _ = stored_as(recipe)
+        self._crop_bytes = math.prod(recipe.shape) * dtype.itemsize
+        self._paths = [os.path.join(folder, name) for name in (self._file, INDEX_FILE)]
         self._read()
 
     def missing(self, stamps: Mapping[str, Stamp], on_bad_image: str) -> list[str]:
@@ -245,7 +250,7 @@ class CropCache:
         size = os.path.getsize(data_file) if os.path.exists(data_file) else 0
         expected = self.num_rows * self._crop_bytes
         if size < expected:
-            raise _damaged(self.folder, f"{DATA_FILE} has {size} bytes of {expected}")
+            raise _damaged(self.folder, f"{self._file} has {size} bytes of {expected}")
 
     def _require_same_settings(self) -> None:
         path, settings = os.path.join(self.folder, "settings.json"), _settings(self._recipe)

@@ -1,4 +1,6 @@
-"""Images on disk → uint8 crops, for training (shuffled, augmented) and for tests (in order).
+"""Images on disk → crops, for training (shuffled, augmented) and for tests (in order).
+
+They are uint8, or float in 255ths of a range of values (`utils.images.native_crops`).
 
 Also says what becomes of images on their way: scaled, enlarged, alpha dropped, not turned.
 Decoding processes hand a line an image to the main process, which counts.
@@ -38,6 +40,7 @@ from utils.images.files import (
     ALPHA,
     DEPTH,
     ORIENTATION,
+    PAGES,
     BadImageError,
     CenterCrop,
     Crop,
@@ -45,14 +48,12 @@ from utils.images.files import (
     ImageFacts,
     image_facts,
     in_channels,
-    random_crop_arr,
-    random_flip,
-    random_turn,
-    read_crop,
     read_image,
     resolve_image_path,
 )
-from utils.images.patches import crop_recipe, random_patch
+from utils.images.native import read_native
+from utils.images.native_crops import is_native_only
+from utils.images.patches import crop_recipe, cut_at_random, random_flip, random_turn
 from utils.loops.data import ItemKey, Pair, TrainData
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError
@@ -69,6 +70,7 @@ _WORDS = MappingProxyType(
         LEFT_OUT: "are smaller than {size} pixels on their short side and left out",
         DEPTH: "have 16 bits a channel, of which 8 are kept",
         ALPHA: "have an alpha channel, which is dropped",
+        PAGES: "have several pages, of which the first is read",
         ORIENTATION: "have an EXIF orientation that is not applied (see --apply_orientation)",
     }
 )
@@ -84,7 +86,9 @@ def small_image_error(name: str, facts: ImageFacts, size: int) -> DataError:
 
 def note_of(name: str, facts: ImageFacts, size: int, flags: OrientationFlags) -> str:
     """What is to be said of an image that is used: a line each, empty if there is nothing."""
-    kinds = [kind for kind in facts.changes if kind != ORIENTATION or not flags.apply_orientation]
+    told = {ORIENTATION} if flags.apply_orientation else set()
+    told |= {DEPTH} if flags.values_range else set()
+    kinds = [kind for kind in facts.changes if kind not in told]
     if facts.short_side < size:
         kinds.append(SMALL)
     return "\n".join(f"{kind}\t{_described(name, facts)}" for kind in kinds)
@@ -149,6 +153,8 @@ def look_at(
     def look(name: str) -> ImageFacts | None:
         path, is_turned = resolve_image_path(data_dir, name), flags.apply_orientation
         with contextlib.suppress(OSError, BadImageError):
+            if is_native_only(path):
+                return read_native(path, apply_orientation=is_turned).facts
             if is_decoding:
                 return read_image(path, apply_orientation=is_turned).facts
             return image_facts(path, apply_orientation=is_turned)
@@ -234,7 +240,7 @@ class CropItem(NamedTuple):
     """One image as a data set hands it out.
 
     Attributes:
-        image: (C, size, size) uint8.
+        image: (C, size, size) uint8, or float32 with `CropFlags.values_range`.
         label: of its entry.
         name: of its entry.
         place: of its entry in the list.
@@ -287,7 +293,7 @@ class CropDataset(Dataset[CropItem]):
 
     Args:
         size: side of the crop, pixels.
-        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
+        num_channels: 3, or 1 for grey levels (ITU-R 601 luma); any with `flags.values_range`.
     """
 
     def __init__(
@@ -301,6 +307,7 @@ class CropDataset(Dataset[CropItem]):
         self._entries, self._size, self._flags, self._seed = entries, size, flags, seed
         self._num_channels = num_channels
         self._source = _source(entries, size, flags, num_channels)
+        self._recipe = crop_recipe(flags, size, num_channels)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -350,12 +357,7 @@ class CropDataset(Dataset[CropItem]):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
         if flags.random_crop or is_native:
-            cut = random_patch if is_native else random_crop_arr
-            crop, facts = read_crop(
-                resolve_image_path(flags.data_dir, self._entries[place].name),
-                lambda image: cut(image, self._size, rng),
-                apply_orientation=flags.apply_orientation,
-            )
+            crop, facts = cut_at_random(self._recipe, self._entries[place].name, rng)
         else:
             crop, facts = self._source.read(place)
         crop = random_flip(crop, rng) if flags.random_flip else crop
@@ -363,8 +365,8 @@ class CropDataset(Dataset[CropItem]):
 
 
 def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
-    recipe = crop_recipe(flags, size, num_channels)
-    return crop_source([entry.name for entry in entries], recipe, flags)
+    names = [entry.name for entry in entries]
+    return crop_source(names, crop_recipe(flags, size, num_channels), flags)
 
 
 class TestCrops(Dataset[CropItem | None]):

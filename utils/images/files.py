@@ -31,12 +31,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # A quarter GiB of RGB: where Pillow starts to warn of a decompression bomb.
 MAX_PIXELS = (1 << 28) // 3
 # What of a file does not reach its RGB pixels; an orientation does where it is asked for.
-DEPTH, ALPHA, ORIENTATION = "16-bit", "alpha", "orientation"
+DEPTH, ALPHA, ORIENTATION, PAGES = "16-bit", "alpha", "orientation", "pages"
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What Pillow's decoders raise on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError)
 _DECODE_ERRORS = (*_BOMBS, *_DAMAGE, struct.error, zlib.error)
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _WEBP_HEADER = 30  # bytes: as far as the sizes of a WEBP file reach
 _PNG_DEPTH = 24  # place of the bit depth
 # Texts and colour profiles: no pixel depends on them here, and Pillow refuses those beyond 1 MB.
@@ -68,7 +68,7 @@ class ImageFacts:
     Attributes:
         width: pixels, after the orientation where that is applied.
         height: likewise.
-        changes: some of `DEPTH`, `ALPHA`, `ORIENTATION`; the last also where it is applied.
+        changes: some of `DEPTH`, `ALPHA`, `PAGES`, `ORIENTATION`; this also where it is applied.
     """
 
     width: int
@@ -94,7 +94,7 @@ class ImageFacts:
         """The facts in a line; ValueError if there are none."""
         size, *changes = text.split(" ")
         width, height = map(int, size.split("x"))
-        if not set(changes) <= {DEPTH, ALPHA, ORIENTATION}:
+        if not set(changes) <= {DEPTH, ALPHA, ORIENTATION, PAGES}:
             raise ValueError(f"{text!r} says nothing of an image")
         return cls(width, height, tuple(changes))
 
@@ -120,31 +120,36 @@ def decode_image(
     Raises:
         BadImageError: another format, truncated, damaged, or more than `MAX_PIXELS` pixels.
     """
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ValueError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
-        )
+    require_whole_images()
 
     def decode(image: Image.Image) -> Decoded:
         image.load()
         facts = _facts(image, data, apply_orientation)
-        turn = _TURNS.get(_orientation(image)) if apply_orientation else None
+        turn = _TURNS.get(orientation_of(image)) if apply_orientation else None
         rgb = _to_rgb(image)
         return Decoded(rgb if turn is None else rgb.transpose(turn), facts)
 
-    return _read(data, name, remedy, decode)
+    return with_pillow(data, name, remedy, decode)
+
+
+def require_whole_images() -> None:
+    """Raise ValueError where somebody told Pillow to fill truncated images with grey."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ValueError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated images load half grey; unset it"
+        )
 
 
 def decode_facts(
     data: bytes, name: str, remedy: str, *, apply_orientation: bool = False
 ) -> ImageFacts:
     """What `decode_image` says of a file, off its first bytes; no pixel is decoded."""
-    return _read(data, name, remedy, lambda image: _facts(image, data, apply_orientation))
+    return with_pillow(data, name, remedy, lambda image: _facts(image, data, apply_orientation))
 
 
 def image_format(data: bytes, name: str, remedy: str) -> str:
     """One of `FORMATS`, off the first bytes of a file, or BadImageError."""
-    return _read(data, name, remedy, lambda image: image.format or "")
+    return with_pillow(data, name, remedy, lambda image: image.format or "")
 
 
 @contextlib.contextmanager
@@ -162,8 +167,11 @@ def check_pixels(width: int, height: int, what: str = "") -> None:
         raise BadImageError(f"{what}{width}x{height} is more than {MAX_PIXELS} pixels")
 
 
-def _read(data: bytes, name: str, remedy: str, use: Callable[[Image.Image], T]) -> T:
-    """What `use` makes of the image; a PNG is read again without its texts if that fails."""
+def with_pillow(data: bytes, name: str, remedy: str, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of the opened image; a PNG is read again without its texts if that fails.
+
+    BadImageError for whatever Pillow or `use` stumbles over; it shows `name` and `remedy`.
+    """
     cause = ""
     for content in itertools.chain([data], _without_texts(data)):
         try:
@@ -198,9 +206,9 @@ def _check_webp(data: bytes) -> None:
 
 def _without_texts(data: bytes) -> Iterator[bytes]:
     """A PNG without its texts and profile; nothing if it is no PNG, or has none."""
-    if not data.startswith(_PNG):
+    if not data.startswith(PNG_MAGIC):
         return
-    view, kept, start, place = memoryview(data), [], 0, len(_PNG)
+    view, kept, start, place = memoryview(data), [], 0, len(PNG_MAGIC)
     while place < len(data):
         end = place + 12 + int.from_bytes(view[place : place + 4], "big")
         if view[place + 4 : place + 8] in _PNG_TEXTS:
@@ -212,9 +220,9 @@ def _without_texts(data: bytes) -> Iterator[bytes]:
 
 
 def _facts(image: Image.Image, data: bytes, apply_orientation: bool) -> ImageFacts:
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     is_deep = image.mode.startswith("I") or (
-        data.startswith(_PNG) and data[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"
+        data.startswith(PNG_MAGIC) and data[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"
     )
     has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     found = {DEPTH: is_deep, ALPHA: has_alpha, ORIENTATION: orientation in _TURNS}
@@ -224,7 +232,7 @@ def _facts(image: Image.Image, data: bytes, apply_orientation: bool) -> ImageFac
     return ImageFacts(width, height, tuple(kind for kind, is_there in found.items() if is_there))
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """The EXIF tag, 1 (upright) to 8; 1 without a readable one, which is no damage to pixels."""
     if "exif" in image.info or "Raw profile type exif" in image.info:
         with contextlib.suppress(*_DECODE_ERRORS):
@@ -245,10 +253,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
+# read in their own numbers alone (utils.images.native)
+NATIVE_ONLY = (".tif", ".tiff", ".npy")
+ALL_EXTENSIONS = IMAGE_EXTENSIONS + NATIVE_ONLY
 DEFAULT_EXTENSION = ".JPEG"
 MAX_FILE_BYTES = 1 << 29
 _HEADER_BYTES = 1 << 16
-_REMEDY = "Get the file again, or take its name off the list of images"
+REMEDY = "Get the file again, or take its name off the list of images"
 
 
 def open_image(path: StrPath, *, apply_orientation: bool = False) -> Image.Image:
@@ -264,20 +275,20 @@ def read_image(path: StrPath, *, apply_orientation: bool = False) -> Decoded:
         BadImageError: see `decode_image`; or there is a folder, a pipe or another special file, or
             a link to nothing.
     """
-    data = _content(path, MAX_FILE_BYTES)
-    return decode_image(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
+    data = read_content(path, MAX_FILE_BYTES)
+    return decode_image(data, os.fspath(path), REMEDY, apply_orientation=apply_orientation)
 
 
 class Crop(NamedTuple):
-    """A crop, HWC uint8, and what the file that it is cut of says."""
+    """A crop, HWC (uint8, or float32 of `NativeCrop`), and what the file it is cut of says."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     facts: ImageFacts
 
 
 def read_crop(
     path: StrPath,
-    cut: Callable[[Image.Image], NDArray[np.uint8]],
+    cut: Callable[[Image.Image], NDArray[Any]],
     *,
     apply_orientation: bool = False,
 ) -> Crop:
@@ -287,16 +298,17 @@ def read_crop(
         BadImageError: also for an image so narrow that it fills the memory before it is cut.
     """
     image, facts = read_image(path, apply_orientation=apply_orientation)
-    with naming(os.fspath(path), _REMEDY):
+    with naming(os.fspath(path), REMEDY):
         return Crop(cut(image), facts)
 
 
-def _content(path: StrPath, max_bytes: int) -> bytes:
+def read_content(path: StrPath, max_bytes: int) -> bytes:
+    """The first bytes of a file; FileNotFoundError or BadImageError as `read_image`."""
     name = os.fspath(path)
     try:
         return read_up_to(path, max_bytes)
     except SpecialFileError as error:
-        raise BadImageError(f"{error}. {_REMEDY}") from None
+        raise BadImageError(f"{error}. {REMEDY}") from None
     except IsADirectoryError:
         problem = "a folder, not an image"
     except FileNotFoundError as error:
@@ -305,27 +317,27 @@ def _content(path: StrPath, max_bytes: int) -> bytes:
                 f"{name}: no such image; check data_dir and the list of images"
             ) from error
         problem = "a link to nothing"
-    raise BadImageError(f"{name}: {problem}. {_REMEDY}")
+    raise BadImageError(f"{name}: {problem}. {REMEDY}")
 
 
 def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts:
     """What `read_image` says of a file, and raises, off its first bytes; no pixel is decoded."""
 
     def facts_in_first(num_bytes: int) -> ImageFacts:
-        data = _content(path, num_bytes)
-        return decode_facts(data, os.fspath(path), _REMEDY, apply_orientation=apply_orientation)
+        data = read_content(path, num_bytes)
+        return decode_facts(data, os.fspath(path), REMEDY, apply_orientation=apply_orientation)
 
     with contextlib.suppress(BadImageError):  # a header behind a long profile, say
         return facts_in_first(_HEADER_BYTES)
     return facts_in_first(MAX_FILE_BYTES)
 
 
-def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[np.uint8]:
+def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[Any]:
     """The centre square of an image, scaled so that its short side is `size`.
 
     Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
     the pre-processing that the published models were trained with. The result is HWC uint8,
-    (size, size, 3).
+    (size, size, 3); of an image in float (mode F) it is float32, (size, size).
     """
     halved, (width, height) = _halved(pil_image, size)
     return _crop(halved, (width, height), ((width - size) // 2, (height - size) // 2), size)
@@ -338,14 +350,14 @@ def random_crop_arr(
     *,
     min_crop_frac: float = 0.8,
     max_crop_frac: float = 1.0,
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     """A random square of an image at a random scale; a function of the image and `rng` alone.
 
     The short side is scaled to a uniform integer between size / max_crop_frac and
     size / min_crop_frac, both rounded up, and the square's place is uniform.
 
     The fractions are the smallest and largest share of the short side that the crop covers; the
-    state of `rng` advances by three draws. The result is HWC uint8, (size, size, 3).
+    state of `rng` advances by three draws. The result is that of `center_crop_arr`.
     """
     if not 0.0 < min_crop_frac <= max_crop_frac <= 1.0:
         raise ValueError(
@@ -359,22 +371,11 @@ def random_crop_arr(
     return _crop(halved, (width, height), (left, top), size)
 
 
-def random_flip(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The image or, with probability 1/2, its mirror image (left-right); HWC, a contiguous copy."""
-    is_flipped = rng.random() < 0.5
-    return np.array(image_uint8[:, ::-1] if is_flipped else image_uint8, order="C")
-
-
-def random_turn(image_uint8: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The image turned by 0, 1, 2 or 3 quarters, each as likely; HWC, a contiguous copy."""
-    return np.array(np.rot90(image_uint8, int(rng.integers(4))), order="C")
-
-
 def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
     """The image after the box halvings, and the (width, height) that it is to be resized to."""
     if short_side < 1:
         raise ValueError(f"image size {short_side}: give at least 1 pixel")
-    if pil_image.mode != "RGB":
+    if pil_image.mode not in ("RGB", "F"):
         raise ValueError(f"image mode {pil_image.mode!r}: convert to RGB first (see open_image)")
     whole = pil_image.size
     while min(pil_image.size) >= 2 * short_side:
@@ -388,10 +389,10 @@ def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple
 
 def _crop(
     halved: Image.Image, full_size: tuple[int, int], corner: tuple[int, int], size: int
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     left, top = corner
     scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
-    return np.array(scaled.crop((left, top, left + size, top + size)), dtype=np.uint8)
+    return np.array(scaled.crop((left, top, left + size, top + size)))
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
@@ -415,7 +416,7 @@ def check_uint8(image: NDArray[Any]) -> None:
 def resolve_image_path(data_dir: StrPath, name: str) -> str:
     """The path of the image that a list calls `name`.
 
-    `.JPEG` is appended unless the name ends in one of `IMAGE_EXTENSIONS`, in any case. Symbolic
+    `.JPEG` is appended unless the name ends in one of `ALL_EXTENSIONS`, in any case. Symbolic
     links below `data_dir` may point elsewhere, as data sets made of links do. A name that is not
     relative, or could lead out of `data_dir`, is a DataError.
     """
@@ -427,7 +428,7 @@ def resolve_image_path(data_dir: StrPath, name: str) -> str:
 
 def with_extension(name: str) -> str:
     """The name of a file whose `.JPEG` may have been left off."""
-    return name if name.lower().endswith(IMAGE_EXTENSIONS) else name + DEFAULT_EXTENSION
+    return name if name.lower().endswith(ALL_EXTENSIONS) else name + DEFAULT_EXTENSION
 
 
 def safe_join(root: StrPath, name: str) -> str:
@@ -466,15 +467,16 @@ class CenterCrop:
 
     def cut(self, name: str) -> Crop:
         """Cut the crop of an image; raises as `read_crop`."""
-        pixels, facts = read_crop(
-            resolve_image_path(self.data_dir, name),
-            lambda image: center_crop_arr(image, self.size),
-            apply_orientation=self.apply_orientation,
-        )
+        return self.cut_by(name, lambda image: center_crop_arr(image, self.size))
+
+    def cut_by(self, name: str, cut: Callable[[Image.Image], NDArray[Any]]) -> Crop:
+        """The same by another cut of the RGB image."""
+        path, is_turned = resolve_image_path(self.data_dir, name), self.apply_orientation
+        pixels, facts = read_crop(path, cut, apply_orientation=is_turned)
         return Crop(in_channels(pixels, self.num_channels), facts)
 
 
-def in_channels(crop: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
+def in_channels(crop: NDArray[Any], num_channels: int) -> NDArray[Any]:
     """Return an RGB crop (H, W, 3) with 3 channels or 1; one that has them stays as it is."""
     if crop.shape[2] == num_channels:
         return crop

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from utils.files.atomic import is_remote
 from utils.files.storage import problem_with_name
 from utils.flags.groups import AUTO, FOLDER, NAME, SKIP
-from utils.images.files import DEFAULT_EXTENSION, IMAGE_EXTENSIONS
+from utils.images.files import ALL_EXTENSIONS, DEFAULT_EXTENSION, IMAGE_EXTENSIONS
 from utils.process.errors import DataError
 
 Log = Callable[[str], None]
@@ -33,19 +33,23 @@ def scan(
     flag: str = "--data_dir",
     on_bad_image: str = "",
     problem_with: Callable[[str], str | None] = problem_with_name,
+    *,
+    endings: tuple[str, ...] = IMAGE_EXTENSIONS,
 ) -> list[str]:
     """Names of all images below a folder, sorted; `/` separates, `.JPEG` is left off.
 
     See `list_files`.
     """
-    names = list_files(data_dir, log, flag, on_bad_image, problem_with=problem_with)
+    names = list_files(
+        data_dir, log, flag, on_bad_image, endings=endings, problem_with=problem_with
+    )
     return sorted(map(_short, names))
 
 
 def _short(name: str) -> str:
     short = name.removesuffix(DEFAULT_EXTENSION)
     # x.png.JPEG would be looked for as x.png
-    return name if short.lower().endswith(IMAGE_EXTENSIONS) else short
+    return name if short.lower().endswith(ALL_EXTENSIONS) else short
 
 
 def list_files(
@@ -87,7 +91,7 @@ def list_files(
     names = [name for name in found.names if name not in unfit]
     if not names:
         left_out = "".join(f"; {line}" for line in found.left_out())
-        raise DataError(f"{flag} {folder} holds no image ({', '.join(IMAGE_EXTENSIONS)}){left_out}")
+        raise DataError(f"{flag} {folder} holds no image ({', '.join(endings)}){left_out}")
     return sorted(names)
 
 

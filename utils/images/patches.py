@@ -2,39 +2,37 @@
 
 By default the short side of an image is first scaled to the crop's (`files.center_crop_arr`), so
 that a photograph is seen whole and small. A microscope or satellite image has a scale of its own:
-`--crop native` takes its pixels as they are.
+`--crop native` takes its pixels as they are. Both ways go with 8-bit pictures and with images in
+their own numbers (`native_crops`). What training adds by chance is here, too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from utils.flags.groups import NATIVE, HasReading
-from utils.images.files import (
-    CenterCrop,
-    Crop,
-    center_crop_arr,
-    in_channels,
-    read_crop,
-    resolve_image_path,
-)
+from utils.images.files import CenterCrop, Crop, center_crop_arr, random_crop_arr
+from utils.images.native_crops import NativeCrop
 
 
 class _InFolder(HasReading, Protocol):
     @property
     def data_dir(self) -> str: ...
+    @property
+    def values_range(self) -> tuple[float, float] | None: ...
 
 
-def center_patch(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The size × size pixels around the centre, (size, size, 3) uint8, none of them scaled.
+def center_patch(image: Image.Image, size: int) -> NDArray[Any]:
+    """The size × size pixels around the centre, none of them scaled; (size, size, 3) uint8.
 
-    An image with a shorter side than that is enlarged as `center_crop_arr` does: whether it is used
-    at all is for `--small_images` to say.
+    Of an image in float (mode F) they are float32, (size, size). An image with a shorter side than
+    that is enlarged as `center_crop_arr` does: whether it is used at all is for `--small_images` to
+    say.
     """
     width, height = image.size
     if min(width, height) < size:
@@ -42,7 +40,7 @@ def center_patch(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return _cut(image, ((width - size) // 2, (height - size) // 2), size)
 
 
-def random_patch(image: Image.Image, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def random_patch(image: Image.Image, size: int, rng: np.random.Generator) -> NDArray[Any]:
     """Likewise at a place that is uniform over all whole ones; a function of image and `rng`.
 
     The state of `rng` advances by two draws, whatever the size of the image.
@@ -53,9 +51,9 @@ def random_patch(image: Image.Image, size: int, rng: np.random.Generator) -> NDA
     return _cut(image, (left, top), size)
 
 
-def _cut(image: Image.Image, corner: tuple[int, int], size: int) -> NDArray[np.uint8]:
+def _cut(image: Image.Image, corner: tuple[int, int], size: int) -> NDArray[Any]:
     left, top = corner
-    return np.array(image.crop((left, top, left + size, top + size)), dtype=np.uint8)
+    return np.array(image.crop((left, top, left + size, top + size)))
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,69 @@ class CenterPatch(CenterCrop):
     """How a patch at the centre is made of a file; see `center_patch`."""
 
     def cut(self, name: str) -> Crop:
-        """Cut the patch of an image; raises as `read_crop`."""
-        pixels, facts = read_crop(
-            resolve_image_path(self.data_dir, name),
-            lambda image: center_patch(image, self.size),
-            apply_orientation=self.apply_orientation,
-        )
-        return Crop(in_channels(pixels, self.num_channels), facts)
+        """Cut the patch of an image; raises as `CenterCrop.cut`."""
+        return self.cut_by(name, lambda image: center_patch(image, self.size))
+
+
+@dataclass(frozen=True)
+class NativePatch(NativeCrop):
+    """Likewise in the numbers of the file; see `NativeCrop`."""
+
+    def cut(self, name: str) -> Crop:
+        """Cut the patch of an image; raises as `NativeCrop.cut_by`."""
+        return self.cut_by(name, lambda channel: center_patch(channel, self.size))
+
+
+def is_patch(recipe: CenterCrop) -> bool:
+    """Whether crops are made by `--crop native`."""
+    return isinstance(recipe, (CenterPatch, NativePatch))
+
+
+def recipe_of(
+    data_dir: str,
+    size: int,
+    num_channels: int,
+    reading: HasReading,
+    value_range: tuple[float, float] | None,
+) -> CenterCrop:
+    """How crops without chance are made of files, in 255ths of a range.
+
+    Without a range of 8-bit grey levels or RGB.
+    """
+    common = data_dir, size, num_channels, reading.apply_orientation
+    is_native = reading.crop == NATIVE
+    if value_range is None:
+        return CenterPatch(*common) if is_native else CenterCrop(*common)
+    return (NativePatch if is_native else NativeCrop)(*common, *value_range)
 
 
 def crop_recipe(flags: _InFolder, size: int, num_channels: int = 3) -> CenterCrop:
     """How the flags want a crop of `size` pixels without chance to be made of a file."""
-    kind = CenterPatch if flags.crop == NATIVE else CenterCrop
-    return kind(flags.data_dir, size, num_channels, flags.apply_orientation)
+    return recipe_of(flags.data_dir, size, num_channels, flags, flags.values_range)
+
+
+def cut_at_random(recipe: CenterCrop, name: str, rng: np.random.Generator) -> Crop:
+    """A crop at a random place as a recipe makes centre crops; a function of image and `rng`.
+
+    A patch (`random_patch`), or a crop at a random scale, too (`random_crop_arr`). The state of
+    `rng` advances as for one channel, however many there are.
+    """
+    at_random = random_patch if is_patch(recipe) else random_crop_arr
+    state = rng.bit_generator.state
+
+    def cut(image: Image.Image) -> NDArray[Any]:
+        rng.bit_generator.state = state  # each channel at the same place
+        return at_random(image, recipe.size, rng)
+
+    return recipe.cut_by(name, cut)
+
+
+def random_flip(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """The image or, with probability 1/2, its mirror image (left-right); HWC, a contiguous copy."""
+    is_flipped = rng.random() < 0.5
+    return np.array(image[:, ::-1] if is_flipped else image, order="C")
+
+
+def random_turn(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """The image turned by 0, 1, 2 or 3 quarters, each as likely; HWC, a contiguous copy."""
+    return np.array(np.rot90(image, int(rng.integers(4))), order="C")

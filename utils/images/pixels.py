@@ -46,9 +46,19 @@ def require_finite(output: torch.Tensor, path: str) -> None:
 
 
 def save_image(path: str, image: torch.Tensor) -> None:
-    """Write one CHW image in [-1, 1] as an 8-bit PNG, rounded; see `require_finite`."""
+    """Write one CHW image in [-1, 1] as an 8-bit RGB PNG, rounded; see `require_finite`.
+
+    Of other channels than three it shows the mean (`pictured`).
+    """
     require_finite(image, path)
-    write_png(path, to_hwc(image_to_bytes(image)))
+    write_png(path, to_hwc(image_to_bytes(pictured(image))))
+
+
+def pictured(image: Tensor, axis: int = 0) -> Tensor:
+    """Three channels along an axis, to be looked at: those there are, or their mean thrice."""
+    if image.shape[axis] == 3:
+        return image
+    return image.mean(dim=axis, keepdim=True).repeat_interleave(3, dim=axis)
 
 
 def make_grid(

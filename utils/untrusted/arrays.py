@@ -6,6 +6,7 @@ Nothing is unpickled, and a header that claims more than its file can hold makes
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import struct
@@ -102,12 +103,24 @@ def read_npz_rows(
 def read_npy(path: str, *, remedy: str = _MAKE_AGAIN) -> NDArray[Any]:
     """The array of a `.npy` file; raises as `read_npz`."""
     with _naming_damage(f"{path} is no whole .npy file", remedy), open_binary(path) as file:
-        size = _claimed_bytes(file)
-        room = os.fstat(file.fileno()).st_size - file.tell()
-        if size != room:
-            raise ValueError(f"it claims {size} bytes and holds {room}")
-        file.seek(0)
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        return _array(file, os.fstat(file.fileno()).st_size)
+
+
+def parse_npy(data: bytes) -> NDArray[Any]:
+    """The array of the bytes of a `.npy` file; ValueError, without its name, for damage."""
+    try:
+        return _array(io.BytesIO(data), len(data))
+    except _DAMAGE as error:
+        raise ValueError(_reason(error)) from None
+
+
+def _array(file: IO[bytes], num_bytes: int) -> NDArray[Any]:
+    size = _claimed_bytes(file)
+    room = num_bytes - file.tell()
+    if size != room:
+        raise ValueError(f"it claims {size} bytes and holds {room}")
+    file.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 
@@ -118,8 +131,11 @@ def _naming_damage(what: str, remedy: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
-        reason = str(error).split("\n")[0][:200] or type(error).__name__
-        raise DataError(f"{what} ({reason}); {remedy}") from None
+        raise DataError(f"{what} ({_reason(error)}); {remedy}") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split("\n")[0][:200] or type(error).__name__
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[Any]:

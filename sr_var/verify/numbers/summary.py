@@ -39,12 +39,22 @@ _OWN_SECTIONS = ("mean.", "var.", "high_res.", "edges.")
 ByRoute: TypeAlias = dict[str, Metrics]
 
 
+class UnitsSection(TypedDict):
+    """What a grey level, a 255th of the range of values, is in units of the images."""
+
+    low: float
+    high: float
+    grey_level: float
+    text: str
+
+
 class _OfSome(TypedDict, total=False):
     mean: Metrics  # this and the next three: where there are samples
     ceiling: Metrics
     verdict: Verdict
     scatter: dict[str, list[float]]
     truth: TruthSection
+    units: UnitsSection  # of images with another range of values than grey levels
     budget: list[BudgetRow]  # the page's alone, from budget.json
 
 

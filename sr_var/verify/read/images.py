@@ -11,6 +11,7 @@ import itertools
 import math
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +29,15 @@ from sr_var.results.moments import (
     load_moments,
     load_truth,
 )
+from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.read.records import has_own_means
+from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.files import (
     BadImageError,
     open_image,
     safe_join,
 )
-from utils.images.patches import crop_recipe
 from utils.images.pixels import PowerSums, bytes_to_image, image_to_255, to_hwc
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments
@@ -51,7 +53,7 @@ _ROUNDING_255 = 0.51
 
 @dataclass(frozen=True)
 class ImageData:
-    """Everything about one image, HWC float64 grey levels.
+    """Everything about one image, HWC float64 grey levels, or 255ths of its range of values.
 
     `mean` and `variance` are the nets', `samples` the reference, None where the nets are judged
     without one; `bilinear` is the low-res image upsampled, the baseline that a mean net must beat.
@@ -73,8 +75,16 @@ class ImageData:
     is_float: bool = False
 
 
-def load_image_data(entry: Entry, flags: VerificationFlags, *, num_threads: int = 1) -> ImageData:
+def load_image_data(
+    entry: Entry,
+    flags: VerificationFlags,
+    *,
+    num_threads: int = 1,
+    units: Units = GREY_LEVELS,
+) -> ImageData:
     """Read everything about one image; `num_threads` samples are decoded at a time.
+
+    `units` are those of the files (`records.units_of`).
 
     With `--num_samples 0` the folder of the samples is not looked at.
     """
@@ -84,15 +94,16 @@ def load_image_data(entry: Entry, flags: VerificationFlags, *, num_threads: int 
     small_size = flags.small_size or size // 4
     if flags.num_samples:
         small_size = flags.small_size or _small_size(sample_folder, size)
-        reference = load_reference(
-            sample_folder, flags.num_samples, size, small_size, num_threads=num_threads
-        )
+        of = sample_folder, flags.num_samples, size, small_size
+        reference = load_reference(*of, num_threads=num_threads, units=units)
     net_folder = safe_join(flags.nets_dir, entry.name)
-    mean = _read_mean(net_folder, flags.mean_model_step, size)
+    mean = _read_mean(net_folder, flags.mean_model_step, size, units)
     variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
     _require(variance_path, "sr_var_test.py")
-    variance = np.asarray(load_array(variance_path, shape=(size, size, 3)), np.float64)
-    picture, _ = crop_recipe(flags, size).cut(entry.name)  # (H, H, 3) uint8
+    shape = (size, size, units.num_channels)
+    variance = np.asarray(load_array(variance_path, shape=shape), np.float64) / units.scale**2
+    recipe = units.recipe(flags.data_dir, size, Reading.of(flags))
+    picture = recipe.cut(entry.name).pixels  # (H, H, C) uint8, or 255ths
     high_res = picture.astype(np.float64)
     data = ImageData(
         mean=mean,
@@ -110,22 +121,34 @@ def load_image_data(entry: Entry, flags: VerificationFlags, *, num_threads: int 
     return data
 
 
-def _read_mean(folder: str, step: int, size: int) -> Array:
+def _read_mean(folder: str, step: int, size: int, units: Units = GREY_LEVELS) -> Array:
     """The mean net's image: the float array where it is there, else the 8-bit picture."""
     array_path = os.path.join(folder, f"high_res_mean_{step}.npy")
     if not os.path.exists(array_path):
         picture_path = os.path.join(folder, f"high_res_mean_{step}.png")
         _require(picture_path, "sr_mean_test.py")
-        return read_picture(picture_path, size).astype(np.float64)
+        return of_picture(read_picture(picture_path, size), units).astype(np.float64)
     mean = read_npy(array_path, remedy="run sr_mean_test.py again")
-    if mean.shape != (size, size, 3) or mean.dtype.kind != "f":
+    if mean.shape != (size, size, units.num_channels) or mean.dtype.kind != "f":
         raise DataError(
             f"{array_path} has shape {mean.shape}, not that of --large_size {size}; give the size "
             "of the nets' images, or another --sr_model_output_dir"
         )
     if not np.isfinite(mean).all():
         raise DataError(f"{array_path} is not finite everywhere; run sr_mean_test.py again")
-    return np.asarray(mean, np.float64)
+    return units.to_255(np.asarray(mean, np.float64))
+
+
+def of_picture(picture: npt.NDArray[Any], units: Units) -> npt.NDArray[Any]:
+    """The channels of an image off its picture (…, 3), which shows no other than one or three."""
+    if units.num_channels == 3:
+        return picture
+    if units.num_channels != 1:
+        raise DataError(
+            f"a picture does not tell {units.num_channels} channels: give a folder with the arrays "
+            "that sr_mean_test.py and ddpm_sr_sample.py write"
+        )
+    return picture[..., :1]
 
 
 def _require_same_image(
@@ -158,8 +181,8 @@ def _small_size(sample_folder: str, large_size: int) -> int:
     return open_image(path).size[0] if os.path.exists(path) else large_size // 4
 
 
-def _bilinear(high_res_uint8: npt.NDArray[np.uint8], small_size: int) -> Array:
-    image = bytes_to_image(torch.from_numpy(high_res_uint8.transpose(2, 0, 1).copy())[None])
+def _bilinear(high_res_255: npt.NDArray[Any], small_size: int) -> Array:
+    image = bytes_to_image(torch.from_numpy(high_res_255.transpose(2, 0, 1).copy())[None])
     upsampled = bilinear_upsample(area_downsample(image, small_size), image.shape[2:])
     return to_hwc(image_to_255(upsampled[0])).astype(np.float64)
 
@@ -178,7 +201,13 @@ class Reference:
 
 
 def load_reference(
-    folder: str, num_samples: int, size: int, small_size: int, *, num_threads: int = 1
+    folder: str,
+    num_samples: int,
+    size: int,
+    small_size: int,
+    *,
+    num_threads: int = 1,
+    units: Units = GREY_LEVELS,
 ) -> Reference:
     """The first `num_samples` samples of one image; float moments are preferred to pictures.
 
@@ -189,11 +218,13 @@ def load_reference(
         DataError: if samples are missing or of another size, or the moments those of others.
     """
     path = os.path.join(folder, MOMENTS_FILE)
+    of = folder, num_samples, size, small_size, num_threads, units
+    pictures = functools.partial(_from_pictures, *of)
     stored = load_moments(path)
     wanted = set(range(num_samples))
     if stored is None or stored.moments is None or set(stored.indices) != wanted:
-        return _from_pictures(folder, num_samples, size, small_size, num_threads)
-    if stored.moments.mean.shape[:2] != (size, size):
+        return pictures()
+    if stored.moments.mean.shape != (size, size, units.num_channels):
         raise _other_size(path, stored.moments.mean.shape, size)
     for index in (0, num_samples - 1):
         _require_counted(folder, index, stored.moments)
@@ -202,10 +233,11 @@ def load_reference(
     is_fit = block and block.count > 1 and block.mean.shape[:2] == (small_size, small_size)
     blocks = block.variance if block and is_fit else None
     has_pictures = all(os.path.exists(sample_path(folder, i)) for i in range(num_samples))
+    has_pictures &= units.num_channels in (1, 3)
     if (halves is None or blocks is None) and num_samples >= 4 and has_pictures:
-        pictures = _from_pictures(folder, num_samples, size, small_size, num_threads)
-        halves = pictures.half_variances if halves is None else halves
-        blocks = pictures.block_variance if blocks is None else blocks
+        decoded = pictures()
+        halves = decoded.half_variances if halves is None else halves
+        blocks = decoded.block_variance if blocks is None else blocks
     return Reference(stored.moments, halves, blocks, True)
 
 
@@ -228,8 +260,11 @@ def _require_counted(folder: str, index: int, moments: Moments) -> None:
         picture = read_picture(path, len(moments.mean))
     except (FileNotFoundError, NotADirectoryError, BadImageError):
         return
-    deviation = np.abs(picture - np.clip(moments.mean, 0, WHITE))
-    largest = np.sqrt(moments.variance) * (moments.count - 1) / math.sqrt(moments.count)
+    if moments.mean.shape[2] not in (1, 3):
+        return  # the mean of channels, of whose spread the moments say nothing
+    deviation = np.abs(picture - np.clip(as_rgb(moments.mean), 0, WHITE))
+    spread = as_rgb(np.sqrt(moments.variance))
+    largest = spread * (moments.count - 1) / math.sqrt(moments.count)
     if (deviation > largest + _ROUNDING_255).any():
         raise DataError(
             f"{os.path.join(folder, MOMENTS_FILE)} is of other samples than the pictures beside "
@@ -246,8 +281,12 @@ def _other_size(path: str, shape: tuple[int, ...], size: int) -> DataError:
 
 
 def _from_pictures(
-    folder: str, num_samples: int, size: int, small_size: int, num_threads: int
+    folder: str, num_samples: int, size: int, small_size: int, num_threads: int, units: Units
 ) -> Reference:
+    def read(path: str) -> npt.NDArray[np.uint8]:
+        picture: npt.NDArray[np.uint8] = of_picture(read_picture(path, size), units)
+        return picture
+
     paths = [sample_path(folder, i) for i in range(num_samples)]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
@@ -255,10 +294,10 @@ def _from_pictures(
             f"{len(missing)} of {num_samples} samples are missing, the first is {missing[0]}; run "
             "ddpm_sr_sample.py again, or lower --num_samples (0: judge the nets without samples)"
         )
-    first = read_picture(paths[0], size)
+    first = read(paths[0])
     even, odd, first_blocks = PowerSums(first), PowerSums(first), block_means(first, small_size)
     total, squares = np.zeros_like(first_blocks), np.zeros_like(first_blocks)
-    pictures = ordered_map(functools.partial(read_picture, size=size), paths, num_threads)
+    pictures = ordered_map(read, paths, num_threads)
     while group := list(itertools.islice(pictures, _PICTURES_AT_A_TIME)):
         even.add(group[::2])
         odd.add(group[1::2])

@@ -12,6 +12,7 @@ from diffusion.spacing import space_timesteps
 from sr_var.base_dataset import load_entries
 from sr_var.flags.scripts import VerificationFlags
 from sr_var.results.folder import read_stamp, seconds_path, short, stamp_path
+from sr_var.values import GREY_LEVELS, Units
 from utils.files.records import find_record, is_number, list_digest
 from utils.flags.groups import Reading
 from utils.machine.cost import seconds_per_item
@@ -141,6 +142,37 @@ def require_same_reading(flags: VerificationFlags) -> None:
                 f"{path}: what lies there was made with {made}, here it is {asked}; give the same "
                 "here, or name other folders"
             )
+
+
+def units_of(flags: VerificationFlags) -> Units:
+    """The unit of the results: what the tests kept beside them; else what the flags say.
+
+    Raises:
+        DataError: mean and variance are in two units, or the flags say another one.
+    """
+    kinds = (("mean", flags.mean_model_step), ("var", flags.var_model_step))
+    paths = [stamp_path(flags.nets_dir, kind, step) for kind, step in kinds]
+    paths += [stamp_path(flags.nets_dir, "baseline", step) for _, step in kinds]
+    found = {}
+    for path in filter(os.path.exists, paths):
+        stamp = read_stamp(path, "delete it and run the test that wrote it again")
+        found[Units.of_record(stamp.values, path)] = path
+    asked = Units.of(flags)
+    if not found:
+        return asked
+    if len(found) > 1:
+        raise DataError(
+            f"{' and '.join(found.values())} are of images with other channels or ranges; give the "
+            "--mean_model_step and --var_model_step of results that belong together"
+        )
+    ((units, path),) = found.items()
+    # flags that were left out are those of grey levels
+    if asked not in (units, GREY_LEVELS):
+        raise DataError(
+            f"{path} is of images of {units.num_channels} channels from {units.low:g} to "
+            f"{units.high:g}; leave --in_channels and --value_range out"
+        )
+    return units
 
 
 def cost(flags: VerificationFlags) -> Cost:

@@ -24,6 +24,7 @@ from PIL import Image
 from sr_var.results.folder import sample_path, to_grey_bytes
 from sr_var.results.maps import colours
 from sr_var.results.moments import Array
+from sr_var.values import as_rgb
 from sr_var.verify.read.images import ImageData
 from utils.images.files import open_image, safe_join
 from utils.process.errors import DataError
@@ -37,7 +38,6 @@ MAX_BYTES = 19_000_000
 MAX_MAP_SIDE = 256
 # up to this side every pixel has its histogram, and every channel its maps
 SMALL_SIDE = 96
-_GREEN = 1
 _CHANNELS = ("red", "green", "blue")
 _TOP_QUANTILE = 0.995
 
@@ -103,7 +103,7 @@ class Gallery:
     def add(self, name: str, data: ImageData) -> None:
         """Encode one image, unless there is no room left."""
         if self._shape is None:
-            self._shape = layout(data.mean.shape[0])
+            self._shape = layout(data.mean.shape[0], data.mean.shape[2])
         if not self.num_left_out:
             image = encode_image(name, data, self._samples(name, self._shape), self._shape)
             self._num_bytes += _size(image)
@@ -146,9 +146,19 @@ class Gallery:
         return np.stack(kept)
 
 
-def layout(side: int) -> Layout:
+def channel_names(num_channels: int) -> tuple[str, ...]:
+    """What the channels of an image are called on the page."""
+    if num_channels == 3:
+        return _CHANNELS
+    if num_channels == 1:
+        return ("grey",)
+    return tuple(f"channel {k}" for k in range(num_channels))
+
+
+def layout(side: int, num_channels: int = 3) -> Layout:
     """Size, strides and channels of all images of a page, by the budget of a large one."""
-    is_small = side <= SMALL_SIDE
+    is_small, names = side <= SMALL_SIDE, channel_names(num_channels)
+    middle = num_channels // 2
     stride = math.ceil(side / MAX_MAP_SIDE)
     # a map's pixel always belongs to a block of whole map pixels
     per_block = 1 if is_small else math.ceil(side / stride / 64)
@@ -157,7 +167,7 @@ def layout(side: int) -> Layout:
         "stride": stride,
         "map_size": math.ceil(side / stride),
         "histogram_stride": stride * per_block,
-        "channels": list(_CHANNELS if is_small else _CHANNELS[_GREEN : _GREEN + 1]),
+        "channels": list(names if is_small else names[middle : middle + 1]),
     }
 
 
@@ -165,10 +175,10 @@ def encode_image(name: str, data: ImageData, samples: Bytes | None, shape: Layou
     """One image as the page's script reads it; `samples` are those of the kept pixels."""
     is_lossless = shape["size"] <= SMALL_SIDE
     pictures = (data.high_res, data.bilinear, data.mean)
-    channels = map(_CHANNELS.index, shape["channels"])
+    channels = map(channel_names(data.mean.shape[2]).index, shape["channels"])
     return {
         "name": name,
-        "pictures": [_webp(to_grey_bytes(picture), is_lossless) for picture in pictures],
+        "pictures": [_webp(to_grey_bytes(as_rgb(picture)), is_lossless) for picture in pictures],
         "channels": [_encode_channel(data, samples, shape, channel) for channel in channels],
     }
 
@@ -191,7 +201,7 @@ def _encode_channel(
     largest = float(np.max(stds))
     codes = [std_codes(std, largest) for std in stds]
     histograms = None
-    if samples is not None:
+    if samples is not None and channel < samples.shape[-1]:
         step = shape["histogram_stride"] // stride
         centre, spread = means[2][::step, ::step], codes[1][::step, ::step]
         found = histogram_counts(samples[..., channel], centre, spread, largest)

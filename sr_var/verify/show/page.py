@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from sr_var.values import GREY_LEVELS
 from sr_var.verify.numbers.metrics import ImageResult
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
@@ -69,7 +70,8 @@ def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery)
 
 
 def _lead(summary: Summary) -> Html:
-    subtitle = f"{counts(summary)}. Grey levels run from 0 to 255."
+    units = summary["units"]["text"] if "units" in summary else str(GREY_LEVELS)
+    subtitle = f"{counts(summary)}. {units}"
     sentences = [tag("p", sentence) for sentence in headline(summary)]
     box = tag("div", *sentences, class_="verdict", role="note", aria_label="Verdict")
     return join(tag("p", subtitle, class_="subtitle"), box, tiles(summary))

@@ -13,6 +13,7 @@ from matplotlib.image import AxesImage
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import COLOUR_MAP, Picture, coloured
 from sr_var.results.moments import Array
+from sr_var.values import as_rgb
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
 from utils.files.atomic import atomic_write
@@ -39,7 +40,7 @@ def write_overview(path: str, images: Sequence[ImageData]) -> None:
     shown: AxesImage | None = None
     for row, (image, part) in enumerate(zip(images, maps, strict=True)):
         for column, picture in enumerate((image.high_res, image.bilinear, image.mean)):
-            axes[row, column].imshow(to_grey_bytes(picture))
+            axes[row, column].imshow(to_grey_bytes(as_rgb(picture)))
         for column, values in enumerate(part, len(_PICTURES)):
             shown = axes[row, column].imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=top)
     for axis in axes.flat:
@@ -72,7 +73,8 @@ def uncertainty_maps(image: ImageData) -> Array:
 
 def mean_panel(data: ImageData) -> Picture:
     """high-res | bilinear low-res | mean of the net, side by side."""
-    return to_grey_bytes(np.concatenate([data.high_res, data.bilinear, data.mean], axis=1))
+    row = np.concatenate([data.high_res, data.bilinear, data.mean], axis=1)
+    return to_grey_bytes(as_rgb(row))
 
 
 def uncertainty_panel(data: ImageData) -> Picture:

@@ -19,13 +19,14 @@ from PIL import Image
 from tests.tiny import photo, tree
 from utils.flags.groups import CropFlags
 from utils.images import cache as crop_cache
-from utils.images.cache import DATA_FILE, INDEX_FILE
+from utils.images.cache import INDEX_FILE
 from utils.images.dataset import CropBatch, CropDataset, Entry, TestCrops
 from utils.images.files import BadImageError, CenterCrop
 from utils.loops.data import make_loader
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopRequested
 
+DATA_FILE = "crops.u8"
 SIDE = 16
 NAMES = [f"class_{k}/{i}.png" for k in range(3) for i in range(3)]
 ENTRIES = [Entry(name, i) for i, name in enumerate(NAMES)]

@@ -18,8 +18,8 @@ from utils.images.files import (
     center_crop_arr,
     open_image,
     random_crop_arr,
-    random_flip,
 )
+from utils.images.patches import random_flip
 
 PICTURE_PATH = GOLDENS_DIR / "synthetic_500x375.png"
 

@@ -15,9 +15,10 @@ from PIL import Image
 from tests.tiny import photo
 from utils.flags.groups import NATIVE, CropFlags, Reading
 from utils.images.dataset import CropDataset, Entry, TestCrops
-from utils.images.files import center_crop_arr
+from utils.images.files import center_crop_arr, random_crop_arr
 from utils.images.patches import center_patch, random_patch
 from utils.process.errors import DataError
+from utils.seeds import item_rng
 
 SIZE = 16
 NAMES = ["a.png", "b.png"]
@@ -143,6 +144,89 @@ def test_cache_keeps_patches_apart_from_crops(images: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(found[NATIVE], center_patch(image, SIZE))
     np.testing.assert_array_equal(found["resized"], center_crop_arr(image, SIZE))
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+class Deep(CropFlags):
+    """Images in their own numbers, from 0 to 65535."""
+
+    values_range = (0.0, 65535.0)
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    """Two images of 16 bits and four channels, all of whose values differ."""
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    for name, (height, width) in zip(["a.npy", "b.npy"], [(20, 23), (31, 18)], strict=True):
+        values = np.random.default_rng(0).permutation(65536)[: height * width * 4]
+        np.save(folder / name, values.reshape(height, width, 4).astype(np.uint16))
+    return folder
+
+
+DEEP_ENTRIES = [Entry("a.npy", 0), Entry("b.npy", 1)]
+
+
+def _deep(image: torch.Tensor) -> NDArray[np.uint16]:
+    """The values of the file, (H, W, C), of a crop in 255ths of its range."""
+    values = image.numpy().transpose(1, 2, 0).astype(np.float64) * 257
+    np.testing.assert_allclose(values, np.rint(values), atol=0.01)
+    return np.rint(values).astype(np.uint16)
+
+
+def test_patches_of_four_channels_of_16_bits_are_the_values_of_the_file(
+    arrays: Path, tmp_path: Path
+) -> None:
+    pixels = np.load(arrays / "a.npy")
+    for cache_dir in ("", str(tmp_path / "cache"), str(tmp_path / "cache")):  # made, and found
+
+        class Tested(Deep):
+            is_training = False
+
+        flags = Tested(data_dir=str(arrays), crop=NATIVE, cache_dir=cache_dir)
+        item = TestCrops.from_flags(DEEP_ENTRIES, SIZE, flags, 4)[0]
+        assert item is not None
+        np.testing.assert_array_equal(_deep(item.image), pixels[2:18, 3:19])
+    resized = Tested(data_dir=str(arrays), cache_dir=cache_dir)
+    item = TestCrops.from_flags(DEEP_ENTRIES, SIZE, resized, 4)[0]
+    assert item is not None and item.image.shape == (4, SIZE, SIZE)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_training_patches_of_16_bits_are_cut_and_turned_as_one_in_all_channels(
+    arrays: Path,
+) -> None:
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.load(arrays / "a.npy"), (SIZE, SIZE), axis=(0, 1)
+    ).transpose(0, 1, 3, 4, 2)  # (rows, columns, H, W, C)
+    flags = Deep(data_dir=str(arrays), crop=NATIVE, random_turn=True)
+    data = CropDataset(DEEP_ENTRIES, SIZE, flags, 0, 4)
+    found = Counter[tuple[int, ...]]()
+    for epoch in range(40):
+        patch = _deep(data[0, epoch, 0].image)
+        for turns in range(4):
+            is_there = (windows == np.rot90(patch, -turns)).all(axis=(2, 3, 4))
+            found.update((turns, *place) for place in np.argwhere(is_there).tolist())
+    assert sum(found.values()) == 40  # each at one place, turned in one way
+    assert {turns for turns, _, _ in found} == set(range(4))
+    assert len({(top, left) for _, top, left in found}) > 10
+
+
+def test_flip_of_deep_crops_is_not_tied_to_their_scale(arrays: Path) -> None:
+    """As for 8 bits, the draws of the crop are spent once, not by channel or not at all."""
+    flags = {"data_dir": str(arrays), "random_crop": True}
+    plain = CropDataset(DEEP_ENTRIES, SIZE, Deep(**flags), 0, 4)
+    flipped = CropDataset(DEEP_ENTRIES, SIZE, Deep(**flags, random_flip=True), 0, 4)
+    for epoch in range(12):
+        rng = _after_crop(arrays / "a.npy", item_rng(0, epoch, 0))
+        image = plain[0, epoch, 0].image
+        expected = image.flip(-1) if rng.random() < 0.5 else image
+        assert torch.equal(flipped[0, epoch, 0].image, expected)
+
+
+def _after_crop(path: Path, rng: np.random.Generator) -> np.random.Generator:
+    channel = np.load(path)[..., 0].astype(np.float32)
+    random_crop_arr(Image.fromarray(channel), SIZE, rng)
+    return rng
 
 
 def test_training_on_patches_from_a_cache_is_refused(images: Path) -> None:

@@ -65,7 +65,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     if flags.dry_run:
         entries = entries[:1]
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
-    pictures = _Pictures(flags, logger)
+    pictures = _Pictures(flags, logger, min(num_panels, len(entries)))
     rows: list[ImageResult] = []
     totals = Totals(flags.seed)
     started = time.monotonic()
@@ -117,8 +117,12 @@ def _tell(summary: Summary, flags: VerificationFlags, logger: RunLogger) -> None
 class _Pictures:
     """What people look at: panels as the images pass by, overview and report at the end."""
 
-    def __init__(self, flags: VerificationFlags, logger: RunLogger) -> None:
+    def __init__(self, flags: VerificationFlags, logger: RunLogger, num_images: int) -> None:
         self._flags, self._logger = flags, logger
+        # spread over the images, whose neighbours are often pieces of one photograph
+        thirds = range(1, 2 * _NUM_IN_OVERVIEW, 2)
+        self._places = {part * num_images // (2 * _NUM_IN_OVERVIEW) for part in thirds}
+        self._num_added = 0
         self._shown: list[ImageData] = []
         self._gallery = Gallery(flags.ddpm_sr_output_dir, flags.num_samples, logger.info)
 
@@ -128,8 +132,9 @@ class _Pictures:
             return
         write_panels(result.name, result.data, self._flags.log_dir, self._logger)
         self._gallery.add(result.name, result.data)
-        if len(self._shown) < _NUM_IN_OVERVIEW:
+        if self._num_added in self._places:
             self._shown.append(result.data)
+        self._num_added += 1
 
     def write(self, summary: Summary, rows: Sequence[ImageResult]) -> None:
         """Write the overview and the report, with the error budget where one was drawn up."""

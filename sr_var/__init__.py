@@ -10,11 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sr_var.predict.nets import load_mean_net, load_var_net
-    from sr_var.predict.predictor import Prediction, Predictor
+    from sr_var.predict.nets import load_mean_net as load_mean_net
+    from sr_var.predict.nets import load_var_net as load_var_net
+    from sr_var.predict.predictor import Prediction as Prediction
+    from sr_var.predict.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
-__all__ = ["Prediction", "Predictor", "load_mean_net", "load_var_net"]
 
 _MODULES = {
     "Prediction": "sr_var.predict.predictor",

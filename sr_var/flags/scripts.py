@@ -345,7 +345,9 @@ class DataInfoFlags(ImageFolder, ReadingFlags, Threads, ScriptFlags):
         "stay together); list: test on the images that --test_list names",
         (BY_FILE, BY_FOLDER, BY_LIST),
     )
-    test_list: str = flag("", "text file with the name of a test image a line (--split_by list)")
+    test_list: str = flag(
+        "", "text file with the name of a test image a line (--split_by list)", is_path=True
+    )
     test_folder: str = flag("", "take all images under this folder of data_dir as test images")
     check_images: bool = flag(True, "decode every image")
     large_size: int = flag(

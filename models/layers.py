@@ -258,10 +258,13 @@ def call_with_checkpoint(
 
 
 def cast_all_but_head(network: nn.Module, dtype: torch.dtype) -> None:
-    """Cast, in place, every convolution of `network` but those of its head `out`."""
-    for name, part in network.named_children():
-        if name != "out":
-            cast_convolutions(part, dtype)
+    """Cast, in place, every convolution of `network` but those of its head `out`.
+
+    A network within it keeps its own head likewise.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, _CONVS) and "out" not in name.split("."):
+            module.to(dtype)
 
 
 def cast_convolutions(module: nn.Module, dtype: torch.dtype) -> None:

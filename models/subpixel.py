@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models.config import SubpixelConfig
 from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
-    cast_convolutions,
+    cast_all_but_head,
     last_layer,
     project,
     repeat_blocks,
@@ -71,11 +71,7 @@ class SubpixelBase(nn.Module):
 
     def convert_torso(self, dtype: torch.dtype) -> None:
         """Cast, in place, every convolution but the last (see `models.blocks.Torso`)."""
-        for name, part in self.named_children():
-            if isinstance(part, SubpixelBase):
-                part.convert_torso(dtype)
-            elif name != "out":
-                cast_convolutions(part, dtype)
+        cast_all_but_head(self, dtype)
 
     def explain_mismatch(self, shapes: Shapes) -> str:
         """Return which flags are wrong where a state_dict does not fit (`models.hints`).
@@ -177,13 +173,16 @@ class SubpixelDenoiser(SubpixelBase):
         self.std = SubpixelBase(smaller, config.in_channels)
         self.register_buffer("_sigmas", torch.tensor(sigmas), persistent=False)
 
-    def forward(self, x: Tensor, timesteps: Tensor, low_res: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, timesteps: Tensor, low_res: Tensor, std: Tensor | None = None
+    ) -> Tensor:
         """Return the predicted x_start, (N, C, f·h, f·w), in the dtype of `x`.
 
         Args:
             x: (N, C, f·h, f·w), the noisy image x_t.
             timesteps: (N,), whole ones of the chain that the net was made for.
             low_res: (N, C, h, w) in [-1, 1].
+            std: s of `condition`, (N, C, f·h, f·w); None: computed.
 
         Raises:
             TypeError: for timesteps that are not whole.
@@ -206,15 +205,16 @@ class SubpixelDenoiser(SubpixelBase):
         planes = _noise_features(sigma).expand(-1, -1, *low_res.shape[2:])
         details = F.pixel_unshuffle(shown, factor)
         change = self._run(torch.cat([low_res, planes, details], dim=1))
-        log_std = self.std._run(low_res)
-        std = _STD * (_MOST_LOG_STD * torch.tanh(log_std / _MOST_LOG_STD)).exp()
+        std = self._std_of(low_res) if std is None else std
         both = (sigma**2 + std**2).sqrt()
         return project(base + (std / both) ** 2 * left + sigma * std / both * change, low_res)
 
     def condition(
         self, low_res: Tensor, size: Sequence[int], y: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return what every step of a sampling loop is told, as `SuperResModel.condition` does.
+        """Compute once what every step of a sampling loop would compute again.
+
+        As `SuperResModel.condition`; here `low_res`, and `std`, the s that follows from it.
 
         Args:
             low_res: (N, C, h, w) in [-1, 1].
@@ -226,7 +226,11 @@ class SubpixelDenoiser(SubpixelBase):
         """
         if y is not None:
             raise ValueError("a sub-pixel denoiser has no classes: leave y out")
-        return {"low_res": low_res}
+        return {"low_res": low_res, "std": self._std_of(low_res)}
+
+    def _std_of(self, low_res: Tensor) -> Tensor:
+        log_std = self.std._run(low_res)
+        return _STD * (_MOST_LOG_STD * torch.tanh(log_std / _MOST_LOG_STD)).exp()
 
 
 def _noise_features(sigma: Tensor) -> Tensor:

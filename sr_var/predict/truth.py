@@ -17,6 +17,7 @@ import torch
 from sr_var.degradation import bilinear_upsample
 from sr_var.predict.images import LowRes, find_inputs
 from sr_var.predict.results import Target
+from sr_var.results.moments import block_means
 from sr_var.verify.numbers.calibration import VARIANCE_FLOOR
 from utils.metrics import WHITE
 from utils.process.errors import DataError
@@ -108,7 +109,7 @@ def _strip(target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int
     size = [factor * side for side in around.shape[2:]]
     upsampled = bilinear_upsample(around, size)[0].permute(1, 2, 0).numpy()
     bilinear = upsampled[(top - first) * factor :][: len(y)]
-    low = _means(y, factor)
+    low = block_means(y, low_res.pixels.shape[1])
     return Sums(
         y.size,
         float(square.sum()),
@@ -117,13 +118,6 @@ def _strip(target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int
         float(is_in.sum()),
         float(((low - low_res.pixels[top:bottom]) ** 2).sum()) * factor**2,
     )
-
-
-def _means(image: npt.NDArray[np.float64], factor: int) -> npt.NDArray[np.float64]:
-    """Means of blocks of factor × factor pixels of (f·h, f·w, C)."""
-    height, width = (side // factor for side in image.shape[:2])
-    means: npt.NDArray[np.float64] = image.reshape(height, factor, width, factor, -1).mean((1, 3))
-    return means
 
 
 def _psnr(mse: float) -> float:

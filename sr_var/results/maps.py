@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 
@@ -40,6 +39,8 @@ def coloured(values: npt.NDArray[np.floating[Any]], top: float) -> Picture:
 @functools.cache
 def colours() -> Picture:
     """The 256 colours of the scale, from its beginning to its end: (256, 3)."""
+    import matplotlib  # a training imports this module, and draws nothing
+
     found = matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]
     rounded: Picture = np.rint(WHITE * found).astype(np.uint8)
     return rounded

@@ -143,7 +143,10 @@ class SampleMoments:
 
 
 def block_means(images: npt.NDArray[Any], small_size: int) -> Array:
-    """(…, H, H, C) → (…, h, h, C): the mean of every block; H a multiple of `small_size`."""
+    """(…, H, W, C) → (…, h, w, C): the mean of every block, W / w pixels a side; w: `small_size`.
+
+    W is a multiple of w, and H of W / w.
+    """
     factor, num_channels = images.shape[-2] // small_size, images.shape[-1]
     dtype = np.uint32 if images.dtype == np.uint8 else np.float64
     # sums of slices: several times quicker than a mean over two short axes

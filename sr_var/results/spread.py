@@ -14,15 +14,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from sr_var.results.folder import ResultFolder, save_array
+from sr_var.results.maps import Picture, coloured, top_of_scale
 from utils.images.files import write_png
 from utils.images.pixels import require_finite, to_hwc
 from utils.metrics import HALF_RANGE_255, WHITE
 from utils.untrusted.pickles import dump_pickle
 
-Picture = npt.NDArray[np.uint8]
-
-# a few pixels at edges would darken all others
-_TOP_QUANTILE = 0.995
 # smaller maps are shown with each pixel as a block, so that the scale beside them can be read
 _LEAST_SIDE = 96
 _GAP, _BAR_WIDTH, _LABEL_WIDTH, _FONT_SIZE = 8, 12, 48, 12
@@ -62,9 +59,9 @@ def std_picture(std_255: npt.NDArray[np.floating[Any]]) -> Picture:
     smallest whole factor that gives it as many, each pixel a block.
     """
     values = std_255.mean(axis=2)
-    top = max(float(np.quantile(values, _TOP_QUANTILE)), 1e-6)
+    top = top_of_scale(values)
     factor = -(-_LEAST_SIDE // min(values.shape))
-    shown = np.kron(_coloured(values / top), np.ones((factor, factor, 1), np.uint8))
+    shown = np.kron(coloured(values, top), np.ones((factor, factor, 1), np.uint8))
     height, width = shown.shape[:2]
     left = width + _GAP
     font = ImageFont.load_default(_FONT_SIZE)
@@ -74,7 +71,7 @@ def std_picture(std_255: npt.NDArray[np.floating[Any]]) -> Picture:
     canvas = np.full((height, left + _BAR_WIDTH + room, 3), WHITE, np.uint8)
     canvas[:, :width] = shown
     scale = np.linspace(1, 0, height)[:, None].repeat(_BAR_WIDTH, axis=1)
-    canvas[:, left : left + _BAR_WIDTH] = _coloured(scale)
+    canvas[:, left : left + _BAR_WIDTH] = coloured(scale, 1)
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     place = left + _BAR_WIDTH + _GAP / 2
@@ -87,12 +84,3 @@ def std_picture(std_255: npt.NDArray[np.floating[Any]]) -> Picture:
 
 def _label(value: float) -> str:
     return f"{value:.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"
-
-
-def _coloured(shares: npt.NDArray[np.floating[Any]]) -> Picture:
-    """Shares from 0 to 1, (H, W), in the colours of the maps, (H, W, 3)."""
-    import matplotlib  # a training imports this module, and draws nothing
-
-    colours = matplotlib.colormaps["inferno"](np.clip(shares, 0, 1))[..., :3]
-    picture: Picture = np.rint(WHITE * colours).astype(np.uint8)
-    return picture

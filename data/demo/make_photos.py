@@ -198,17 +198,18 @@ def licences_page(photographs: list[Photograph]) -> str:
             "| photograph | author | licence | package: file | source | changed |",
             "|---|---|---|---|---|---|",
         ]
-        for one in photographs:
-            if one.split == split:
-                blocks = f"means of {one.shrink} × {one.shrink} pixels" if one.shrink > 1 else ""
-                changed = "; ".join(filter(None, [one.changed_before, blocks, "stored as JPEG"]))
-                is_link = one.source.startswith("https://")
-                source = f"<{one.source}>" if is_link else one.source
-                lines.append(
-                    f"| `{one.name}.jpg` | {one.author} | {one.licence} | "
-                    f"{one.package}: `{one.file.rpartition('/')[2]}` | {source} | {changed} |"
-                )
+        lines += [_licence_row(one) for one in photographs if one.split == split]
     return "\n".join(lines) + "\n"
+
+
+def _licence_row(one: Photograph) -> str:
+    blocks = f"means of {one.shrink} × {one.shrink} pixels" if one.shrink > 1 else ""
+    changed = "; ".join(filter(None, [one.changed_before, blocks, "stored as JPEG"]))
+    source = f"<{one.source}>" if one.source.startswith("https://") else one.source
+    return (
+        f"| `{one.name}.jpg` | {one.author} | {one.licence} | "
+        f"{one.package}: `{one.file.rpartition('/')[2]}` | {source} | {changed} |"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sr_var.results.folder import sample_path, to_grey_bytes
-from sr_var.results.maps import colours
+from sr_var.results.maps import colours, top_of_scale
 from sr_var.results.moments import Array
 from sr_var.values import as_rgb
 from sr_var.verify.read.images import ImageData
@@ -39,7 +39,6 @@ MAX_MAP_SIDE = 256
 # up to this side every pixel has its histogram, and every channel its maps
 SMALL_SIDE = 96
 _CHANNELS = ("red", "green", "blue")
-_TOP_QUANTILE = 0.995
 
 
 class Layout(TypedDict):
@@ -211,7 +210,7 @@ def _encode_channel(
         "values": _webp(np.stack(means, axis=-1), True),
         "stds": _webp(np.stack([*codes, np.zeros_like(codes[0])], axis=-1), True),
         "largest_std": largest,
-        "top": max(float(np.quantile(stds[: 2 if of_samples else 1], _TOP_QUANTILE)), 1e-6),
+        "top": top_of_scale(np.asarray(stds[: 2 if of_samples else 1])),
         "histograms": histograms,
     }
 

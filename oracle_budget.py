@@ -14,7 +14,7 @@ Against the exact mean μ and variance v, over the test images of oracle_data.py
 
 from __future__ import annotations
 
-from sr_var.flags.scripts import BudgetFlags
+from sr_var.flags.verify import BudgetFlags
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 

@@ -30,7 +30,7 @@ Formulas: docs/theory.md; how to read them: docs/verification.md.
 
 from __future__ import annotations
 
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.verify import VerificationFlags
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 

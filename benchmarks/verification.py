@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure
 from benchmarks.record import Table, Target, write_record
 from benchmarks.reference.verification import mean_and_variance
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.verify import VerificationFlags
 from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments
 from sr_var.verify.read.images import Reference, load_reference

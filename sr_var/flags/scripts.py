@@ -9,11 +9,9 @@ import math
 from dataclasses import dataclass
 
 from ddpm.flags import (
-    SAMPLER_NAMES,
     DenoiserFlags,
     DiffusionTrainFlags,
     SamplerFlags,
-    ScheduleFlags,
     UNetFlags,
 )
 from utils.flags.groups import (
@@ -271,61 +269,6 @@ class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags, ScaleFlag
 
 
 @dataclass(frozen=True)
-class VerificationFlags(
-    ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags
-):
-    """What to compare."""
-
-    large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")
-    small_size: int = flag(
-        0,
-        "side of the low-res images, pixels; 0: that of the samples' low_res.png, a quarter of "
-        "--large_size without one",
-    )
-
-    ddpm_sr_output_dir: str = flag(
-        "outputs/ddpm_sr/64_256_step_250", "folder of the samples (of ddpm_sr_sample.py)"
-    )
-    num_samples: int = flag(
-        100, "samples per image to use; 0: judge the nets against the real images alone"
-    )
-    sr_model_output_dir: str = flag(
-        "",
-        "folder of the nets' results; empty: outputs/sr_var/128_512 for --large_size 512, else "
-        "outputs/sr_var/64_256",
-    )
-    mean_model_step: int = flag(90000, "step of the mean net, as its results are named")
-    var_model_step: int = flag(50000, "step of the variance net, likewise")
-    log_dir: str = flag(
-        "logs/sr_compare/64_256", "folder of results.json, results.csv, report.html and pictures"
-    )
-    num_panels: int = flag(50, "images to draw panels of, and to show in the report; -1: all")
-    margin: float = flag(
-        0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
-    )
-    print_table: bool = flag(
-        True, "print the table of all metrics; False: its verdict, the table is in logs.txt"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(self, large_size=1, small_size=0, num_panels=-1)
-        require_at_least(self, 0, num_samples=2)
-        if self.small_size and self.large_size % self.small_size:
-            raise ValueError(
-                f"--small_size {self.small_size} must divide --large_size {self.large_size}"
-            )
-        if not 0 <= self.margin < 1:
-            raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
-
-    @property
-    def nets_dir(self) -> str:
-        """`--sr_model_output_dir`, or where the documented commands put the nets' results."""
-        name = "128_512" if self.large_size == 512 else "64_256"
-        return self.sr_model_output_dir or f"outputs/sr_var/{name}"
-
-
-@dataclass(frozen=True)
 class DataInfoFlags(ImageFolder, ReadingFlags, Threads, ScriptFlags):
     """Which images there are and which are for testing."""
 
@@ -467,30 +410,3 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     def factor(self) -> int:
         """High-res pixels along the side of a low-res one."""
         return self.large_size // self.small_size
-
-
-@dataclass(frozen=True)
-class BudgetFlags(VerificationFlags, ScheduleFlags):
-    """Whose error is to be told apart: nets and samplers on the oracle's test images."""
-
-    data_dir: str = flag("data/oracle/images", "folder of the images that oracle_data.py wrote")
-    data_info_dict_path: str = "data/oracle/to_sample_data_info.pkl"
-    large_size: int = 64
-    ddpm_sr_output_dir: str = flag(
-        "outputs/oracle/default", "folder of exact samples and exact moments (oracle_data.py)"
-    )
-    num_samples: int = flag(100, "samples per image, of the sampler with the exact denoiser, too")
-    sr_model_output_dir: str = flag("outputs/sr_var/oracle", "folder of the nets' results")
-    log_dir: str = flag("logs/sr_compare/oracle", "folder of budget.json and budget.png")
-    num_panels: int = flag(50, "of the verification, whose flags fit here; no effect")
-    margin: float = flag(0.05, "of the verification, whose flags fit here; no effect")
-    print_table: bool = flag(True, "of the verification, whose flags fit here; no effect")
-    trained_output_dir: str = flag(
-        "", "folder of samples of a trained denoiser (ddpm_sr_sample.py); empty: no such row"
-    )
-    timestep_respacing: str = "logsnr25"
-    sampler: str = flag("dpmpp_2m", "how to integrate (docs/samplers.md)", SAMPLER_NAMES)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(self, num_samples=2)

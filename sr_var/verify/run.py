@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from sr_var.base_dataset import load_entries
-from sr_var.flags.scripts import BudgetFlags, VerificationFlags
+from sr_var.flags.verify import BudgetFlags, VerificationFlags
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.moments import TRUTH_FILE
 from sr_var.values import GREY_LEVELS, Units, as_rgb

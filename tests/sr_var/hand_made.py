@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.verify import VerificationFlags
 from sr_var.results.moments import SampleMoments
 from utils.untrusted.pickles import dump_pickle
 

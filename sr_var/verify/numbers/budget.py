@@ -20,7 +20,7 @@ from ddpm.sampling import SETTINGS_FILE
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
-from sr_var.flags.scripts import BudgetFlags
+from sr_var.flags.verify import BudgetFlags
 from sr_var.results.folder import LOW_RES_FILE, is_known_input
 from sr_var.results.moments import TRUTH_FILE, Array, Truth
 from sr_var.verify.read.images import ImageData, load_image_data, load_reference

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
 
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.verify import VerificationFlags
 from sr_var.results.moments import Array
 from sr_var.verify.numbers.calibration import Curves, Histograms, ause, curves, ence
 from sr_var.verify.numbers.floors import TruthSection, truth_text

@@ -19,7 +19,7 @@ import torch
 
 from ddpm.sampling import SETTINGS_FILE
 from sr_var.degradation import area_downsample, bilinear_upsample
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.verify import VerificationFlags
 from sr_var.results.folder import LOW_RES_FILE, is_known_input, sample_path
 from sr_var.results.moments import (
     MOMENTS_FILE,

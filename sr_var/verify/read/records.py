@@ -10,7 +10,7 @@ from ddpm.sampling import SECONDS_FILE, SETTINGS_FILE
 from diffusion.schedules import get_named_beta_schedule
 from diffusion.spacing import space_timesteps
 from sr_var.base_dataset import load_entries
-from sr_var.flags.scripts import VerificationFlags
+from sr_var.flags.verify import NetResultFlags, VerificationFlags
 from sr_var.results.folder import read_stamp, seconds_path, short, stamp_path
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.records import find_record, is_number, list_digest
@@ -65,7 +65,7 @@ class BudgetRow(TypedDict, total=False):
 ErrorInBudget: TypeAlias = Literal["relative_mse", "relative_var_error"]
 
 
-def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> None:
+def require_one_origin(flags: NetResultFlags, log: Callable[[str], None]) -> None:
     """Refuse a mean that the variance beside it was not made on.
 
     A variance net sees a mean and is trained on its residuals, and a baseline gives both, so each
@@ -97,7 +97,7 @@ def require_one_origin(flags: VerificationFlags, log: Callable[[str], None]) -> 
     )
 
 
-def origins(flags: VerificationFlags) -> Origins:
+def origins(flags: NetResultFlags) -> Origins:
     """What metrics of nets' results are about: their checkpoints and the list of images."""
     mean = _stamp(flags.nets_dir, "mean", flags.mean_model_step)
     variance = _stamp(flags.nets_dir, "var", flags.var_model_step)
@@ -109,7 +109,7 @@ def origins(flags: VerificationFlags) -> Origins:
     }
 
 
-def has_own_means(flags: VerificationFlags) -> bool:
+def has_own_means(flags: NetResultFlags) -> bool:
     """Whether a test of this project wrote the means."""
     folder, step = flags.nets_dir, flags.mean_model_step
     return any(os.path.exists(stamp_path(folder, kind, step)) for kind in ("mean", "baseline"))
@@ -125,12 +125,12 @@ def _stamp(folder: str, kind: str, step: int) -> Stamp | None:
     return None
 
 
-def require_same_reading(flags: VerificationFlags) -> None:
+def require_same_reading(flags: NetResultFlags) -> None:
     """Refuse results and samples of images that were read another way than these are."""
     mean_step, var_step = flags.mean_model_step, flags.var_model_step
     kinds = (("mean", mean_step), ("var", var_step), ("baseline", mean_step))
     records = [stamp_path(flags.nets_dir, kind, step) for kind, step in kinds]
-    if flags.num_samples:
+    if isinstance(flags, VerificationFlags) and flags.num_samples:
         records.append(os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE))
     for path in records:
         record = find_record(path, dict)  # whether it is whole does not matter here
@@ -144,7 +144,7 @@ def require_same_reading(flags: VerificationFlags) -> None:
             )
 
 
-def units_of(flags: VerificationFlags) -> Units:
+def units_of(flags: NetResultFlags) -> Units:
     """The unit of the results: what the tests kept beside them; else what the flags say.
 
     Raises:

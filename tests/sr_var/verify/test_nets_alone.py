@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_var.flags.scripts import BudgetFlags
+from sr_var.flags.verify import BudgetFlags
 from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import MEAN_STEP, VAR_STEP, Results
 from tests.tiny import photo, run, tree

@@ -204,6 +204,6 @@ def test_a_dry_run_writes_nothing(files: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_defaults_of_the_budget_are_flags_of_the_verification_and_more() -> None:
-    from sr_var.flags.scripts import BudgetFlags, VerificationFlags
+    from sr_var.flags.verify import BudgetFlags, VerificationFlags
 
     assert set(defaults(VerificationFlags)) < set(defaults(BudgetFlags))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_var.flags.scripts import BudgetFlags, VerificationFlags
+from sr_var.flags.verify import BudgetFlags, VerificationFlags
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.read.images import load_image_data
 from sr_var.verify.read.records import cost, num_steps, read_budget

@@ -19,7 +19,7 @@ import torch
 
 from ddpm.sampling import SETTINGS_FILE
 from sr_var.degradation import area_downsample, bilinear_upsample
-from sr_var.flags.verify import VerificationFlags
+from sr_var.flags.verify import NetResultFlags, VerificationFlags
 from sr_var.results.folder import LOW_RES_FILE, is_known_input, sample_path
 from sr_var.results.moments import (
     MOMENTS_FILE,
@@ -96,14 +96,7 @@ def load_image_data(
         small_size = flags.small_size or _small_size(sample_folder, size)
         of = sample_folder, flags.num_samples, size, small_size
         reference = load_reference(*of, num_threads=num_threads, units=units)
-    net_folder = safe_join(flags.nets_dir, entry.name)
-    mean = _read_mean(net_folder, flags.mean_model_step, size, units)
-    variance_path = os.path.join(net_folder, f"high_res_var_{flags.var_model_step}.pkl")
-    _require(variance_path, "sr_var_test.py")
-    shape = (size, size, units.num_channels)
-    variance = np.asarray(load_array(variance_path, shape=shape), np.float64) / units.scale**2
-    recipe = units.recipe(flags.data_dir, size, Reading.of(flags))
-    picture = recipe.cut(entry.name).pixels  # (H, H, C) uint8, or 255ths
+    mean, variance, picture = _read_nets(entry, flags, units)
     high_res = picture.astype(np.float64)
     data = ImageData(
         mean=mean,
@@ -117,8 +110,44 @@ def load_image_data(
         truth=load_truth(sample_folder, size) if reference else None,
         is_float=reference is not None and reference.is_float,
     )
-    _require_same_image(data, flags, sample_folder, net_folder)
+    _require_same_image(data, flags, sample_folder, safe_join(flags.nets_dir, entry.name))
     return data
+
+
+@dataclass(frozen=True)
+class NetResult:
+    """What the nets say of an image, and the image: HWC float64, 255ths of its range of values."""
+
+    mean: Array
+    variance: Array
+    high_res: Array
+
+
+def load_net_result(entry: Entry, flags: NetResultFlags, units: Units = GREY_LEVELS) -> NetResult:
+    """Read the nets' results of one image, and the image.
+
+    Raises:
+        DataError: something is missing, damaged, or of another image.
+    """
+    mean, variance, picture = _read_nets(entry, flags, units)
+    if has_own_means(flags):
+        of_nets = os.path.join(safe_join(flags.nets_dir, entry.name), LOW_RES_FILE)
+        is_known_input(of_nets, _bilinear(picture, flags.small_size or flags.large_size // 4))
+    return NetResult(mean, variance, picture.astype(np.float64))
+
+
+def _read_nets(
+    entry: Entry, flags: NetResultFlags, units: Units
+) -> tuple[Array, Array, npt.NDArray[Any]]:
+    """Mean, variance, and the image as it is read: uint8 grey levels, or 255ths of its range."""
+    size, folder = flags.large_size, safe_join(flags.nets_dir, entry.name)
+    mean = _read_mean(folder, flags.mean_model_step, size, units)
+    variance_path = os.path.join(folder, f"high_res_var_{flags.var_model_step}.pkl")
+    _require(variance_path, "sr_var_test.py")
+    shape = (size, size, units.num_channels)
+    variance = np.asarray(load_array(variance_path, shape=shape), np.float64) / units.scale**2
+    recipe = units.recipe(flags.data_dir, size, Reading.of(flags))
+    return mean, variance, recipe.cut(entry.name).pixels
 
 
 def _read_mean(folder: str, step: int, size: int, units: Units = GREY_LEVELS) -> Array:

@@ -1,7 +1,7 @@
 """Task: conditional mean and variance of a high-res image given its low-res version.
 
-`Predictor`, `Prediction`, `load_mean_net` and `load_var_net` are imported when they are asked for,
-so that `import sr_var` needs no torch (docs/python.md).
+`Predictor`, `Prediction`, `load_mean_net`, `load_var_net` and `verify_results` are imported when
+they are asked for, so that `import sr_var` needs no torch (docs/python.md).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sr_var.predict.nets import load_var_net as load_var_net
     from sr_var.predict.predictor import Prediction as Prediction
     from sr_var.predict.predictor import Predictor as Predictor
+    from sr_var.verify.api import verify_results as verify_results
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ _MODULES = {
     "Predictor": "sr_var.predict.predictor",
     "load_mean_net": "sr_var.predict.nets",
     "load_var_net": "sr_var.predict.nets",
+    "verify_results": "sr_var.verify.api",
 }
 
 

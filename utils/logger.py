@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,18 @@ class RunLogger:
     """Writes lines, scalars and pictures of a run.
 
     Without a folder it writes no file; `is_quiet` prints nothing either (every rank but the first).
-    Where no folder can be it raises as `make_folder`.
+    `log` receives what else would be printed. Where no folder can be it raises as `make_folder`.
     """
 
-    def __init__(self, log_dir: str | None = None, *, is_quiet: bool = False) -> None:
+    def __init__(
+        self,
+        log_dir: str | None = None,
+        *,
+        is_quiet: bool = False,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
         self.log_dir = log_dir
-        self._is_quiet = is_quiet
+        self._is_quiet, self._log = is_quiet, log
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._events: Any = None
@@ -55,7 +61,9 @@ class RunLogger:
 
     def info(self, line: str) -> None:
         """Print a line and append it, with the time, to `logs.txt`."""
-        if not self._is_quiet:
+        if self._log is not None:
+            self._log(line)
+        elif not self._is_quiet:
             show(line, sys.stdout, tqdm.write)
         self.note(line)
 

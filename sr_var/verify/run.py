@@ -12,7 +12,8 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -57,30 +58,58 @@ _NUM_IN_OVERVIEW = 3
 
 
 def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
-    """Compare all images, write metrics and pictures, print the table."""
+    """Compare all images, write metrics and pictures, print the table.
+
+    Raises:
+        StopRequested: if a signal came; nothing but panels is left of what was done.
+    """
+    entries, units = inputs_of(flags, logger)
+    started = time.monotonic()
+    with working(len(entries), "verifying", "image", remedy=ANEW) as job:
+        found = compare(entries, units, flags, logger, job.done)
+    if flags.dry_run:
+        logger.info(describe_memory(torch.device("cpu")))
+        logger.info(f"one image, with warm-up: {time.monotonic() - started:.2f} s on one core")
+        return
+    found.write(flags.log_dir, logger)
+
+
+def inputs_of(flags: VerificationFlags, logger: RunLogger) -> tuple[list[Entry], Units]:
+    """The images to compare, one in a dry run; the unit of the results.
+
+    Raises:
+        DataError: the list cannot be read, or results, samples and images do not belong together.
+    """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, logger.info)
     require_same_reading(flags)
-    units = units_of(flags)
-    if flags.dry_run:
-        entries = entries[:1]
+    return (entries[:1] if flags.dry_run else entries), units_of(flags)
+
+
+def compare(
+    entries: Sequence[Entry],
+    units: Units,
+    flags: VerificationFlags,
+    logger: RunLogger,
+    done: Callable[[], None],
+) -> Comparison:
+    """Compare images, draw their panels and print the table; `done` is called after each image."""
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
+    num_panels = num_panels if flags.is_writing else 0
     pictures = _Pictures(flags, logger, min(num_panels, len(entries)))
     rows: list[ImageResult] = []
     totals = Totals(flags.seed)
-    started = time.monotonic()
-    with working(len(entries), "verifying", "image", remedy=ANEW) as job:
-        for result in verify_images(
-            entries,
-            flags,
-            num_kept=num_panels,
-            num_scatter=scatter_per_image(len(entries)),
-            units=units,
-        ):
-            totals.add(result)
-            pictures.add(result)
-            rows.append(dataclasses.replace(result, data=None, histograms=None))
-            job.done()
+    for result in verify_images(
+        entries,
+        flags,
+        num_kept=num_panels,
+        num_scatter=scatter_per_image(len(entries)),
+        units=units,
+    ):
+        totals.add(result)
+        pictures.add(result)
+        rows.append(dataclasses.replace(result, data=None, histograms=None))
+        done()
     summary = summarise(rows, totals, flags)
     if not units.is_grey_levels:
         summary["units"] = {
@@ -94,14 +123,23 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
         logger.info(str(units))
     for line in _notices(rows):
         logger.info(line)
-    if flags.dry_run:
-        logger.info(describe_memory(torch.device("cpu")))
-        logger.info(f"one image, with warm-up: {time.monotonic() - started:.2f} s on one core")
-        return
-    logger.scalars(flat_metrics(summary), 0)
-    write_results(flags.log_dir, summary, rows)
-    logger.info(f"metrics: {flags.log_dir}/results.json and results.csv")
-    pictures.write(summary, rows)
+    return Comparison(summary, rows, pictures)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All images, compared: the content of `results.json`, and what else is written."""
+
+    summary: Summary
+    rows: Sequence[ImageResult]
+    pictures: _Pictures
+
+    def write(self, log_dir: str, logger: RunLogger) -> None:
+        """Write metrics and pictures into the folder, and what TensorBoard shows."""
+        logger.scalars(flat_metrics(self.summary), 0)
+        write_results(log_dir, self.summary, self.rows)
+        logger.info(f"metrics: {log_dir}/results.json and results.csv")
+        self.pictures.write(self.summary, self.rows)
 
 
 def _tell(summary: Summary, flags: VerificationFlags, logger: RunLogger) -> None:
@@ -128,7 +166,7 @@ class _Pictures:
 
     def add(self, result: ImageResult) -> None:
         """Draw the panels of an image whose arrays are there."""
-        if result.data is None or self._flags.dry_run:
+        if result.data is None:
             return
         write_panels(result.name, result.data, self._flags.log_dir, self._logger)
         self._gallery.add(result.name, result.data)
@@ -179,7 +217,7 @@ def verify_image(
     kept; `num_threads` samples are decoded at a time.
     """
     data = load_image_data(entry, flags, num_threads=num_threads, units=units)
-    if data.samples is not None and not flags.dry_run:
+    if data.samples is not None and flags.is_writing:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
         rounded = to_grey_bytes(as_rgb(data.samples.mean))
         write_png(os.path.join(folder, "high_res_mean.png"), rounded)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.sr_var.predict.conftest import STEPS, Nets
-from tests.tiny import ROOT, photo
+from tests.tiny import ROOT, TinyData, done, photo, words
 
 
 @pytest.fixture
@@ -25,6 +25,19 @@ def workplace(tmp_path: Path, subpixel_nets: Nets, monkeypatch: pytest.MonkeyPat
     return tmp_path
 
 
+@pytest.fixture
+def tested_images(workplace: Path, tiny_data: TinyData, subpixel_nets: Nets) -> None:
+    """The photographs, their list, and what the two tests of the page leave."""
+    (workplace / "data").mkdir(exist_ok=True)
+    shutil.copytree(tiny_data.data_dir, workplace / "data" / "demo")
+    (workplace / "data" / "mine").mkdir()
+    shutil.copy(tiny_data.test_info, workplace / "data" / "mine" / "to_sample_data_info.pkl")
+    for task, more in (("sr_mean", {}), ("sr_var", {"mean_model_path": subpixel_nets.mean})):
+        net = subpixel_nets.mean if task == "sr_mean" else subpixel_nets.var
+        folders = {"log_dir": workplace / "logs" / task, "output_dir": "outputs/sr_var/mine"}
+        done(f"{task}_test", words(tiny_data.tested_flags, more, folders, model_path=net))
+
+
 def run_blocks(blocks: list[str], names: dict[str, Any]) -> None:
     """Run pieces of code in one namespace; checkpoints are of the tests' last step."""
     for block in blocks:
@@ -32,12 +45,15 @@ def run_blocks(blocks: list[str], names: dict[str, Any]) -> None:
         exec(compile(code, "example", "exec"), names)
 
 
-def test_examples_of_the_page(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("workplace", "tested_images")
+def test_examples_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     run_blocks(blocks, {})
-    assert "grey levels of std on average" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "grey levels of std on average" in said
+    assert "dB over bilinear upsampling" in said and "in the 90 % interval" in said
 
 
 def test_cells_of_the_notebook(

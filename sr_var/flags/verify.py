@@ -37,6 +37,11 @@ class NetResultFlags(ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Thr
             )
 
     @property
+    def is_writing(self) -> bool:
+        """Whether anything is written; an empty `log_dir`, which no script takes, says no."""
+        return bool(self.log_dir) and not self.dry_run
+
+    @property
     def nets_dir(self) -> str:
         """`--sr_model_output_dir`, or where the documented commands put the nets' results."""
         name = "128_512" if self.large_size == 512 else "64_256"

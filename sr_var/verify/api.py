@@ -15,6 +15,7 @@ from sr_var.verify.run import compare, inputs_of
 from utils.images.files import safe_join
 from utils.logger import RunLogger
 from utils.process.errors import DataError
+from utils.script_util import FlagValues
 from utils.untrusted.arrays import read_npy
 
 Log = Callable[[str], None]
@@ -58,8 +59,7 @@ def verify_results(
 
     Raises:
         DataError: a file is missing or damaged, or what is compared does not belong together.
-        ValueError: a flag is unknown, or its value impossible; or `num_samples` are asked for
-            without a folder of them.
+        ValueError: a flag is unknown or its value impossible, or several steps are there.
     """
     places = {
         "sr_model_output_dir": sr_model_output_dir,
@@ -93,7 +93,8 @@ def _settled(places: Mapping[str, str], flags: Mapping[str, Any]) -> Verificatio
         given["num_samples"] = 0
     entries = load_entries(places["data_info_dict_path"], places["data_dir"], "data_info_dict_path")
     found = _of_files(safe_join(places["sr_model_output_dir"], entries[0].name), given)
-    return VerificationFlags(**places, **{**found, **given})
+    values: FlagValues = {**places, **found, **given}
+    return VerificationFlags(**values)
 
 
 def _of_files(folder: str, flags: Mapping[str, Any]) -> dict[str, int]:

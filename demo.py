@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"all metrics: {preset.log_dir}/logs.txt and results.json")
     print(f"samples:     outputs/ddpm_sr/{preset.name}/")
     print(f"step times:  {record}")
-    print("TensorBoard: tensorboard --logdir logs")
+    print("TensorBoard: .venv/bin/tensorboard --logdir logs")
     return EXIT_DONE
 
 

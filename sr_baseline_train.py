@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     train = from_args(BaselineTrainFlags, args)
     from sr_var.baseline import BaselineTrainLoop
     from sr_var.data.pairs import load_regression_data
+    from sr_var.data.validation import load_validation
     from sr_var.losses import start_at_usual_spread
     from sr_var.script_util import create_baseline_model
     from sr_var.stored_flags import identity_of, save_model_args
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             model=model,
             model_flags=model_flags,
             data=data,
+            validation=load_validation(data_flags, sizes, train, run.device, log),
             identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     train, fold_flags = from_args(MeanTrainFlags, args), from_args(FoldFlags, args)
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
+    from sr_var.data.validation import load_validation
     from sr_var.mean_utils import SRMeanTrainLoop
     from sr_var.script_util import create_mean_model
     from sr_var.stored_flags import identity_of, save_model_args
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         loop = SRMeanTrainLoop(
             model=new_network(create, train.precision, log),
             data=data,
+            validation=load_validation(data_flags, sizes, train, run.device, log, cross_fit),
             cross_fit=cross_fit,
             identity=identity_of(model_flags),
             logger=run.logger,

@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var import script_util as build
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
+    from sr_var.data.validation import load_validation
     from sr_var.losses import start_at_usual_spread
-    from sr_var.script_util import create_var_model
     from sr_var.stored_flags import identity_of, save_model_args
     from sr_var.var_utils import SRVarTrainLoop, check_loss
     from utils.files.atomic import sha256_of
@@ -51,19 +51,19 @@ def main(argv: list[str] | None = None) -> int:
     from utils.runs.start import started
 
     with started(args, train) as run:
-        log = run.logger.info
+        log, sizes = run.logger.info, model_flags.sizes
         check_loss(residuals.loss, model_flags.last_layer_type)
-        sizes = model_flags.sizes
         cross_fit = CrossFit.from_flags(residuals)
         mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
         data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
-        create = partial(create_var_model, **vars(model_flags))
+        create = partial(build.create_var_model, **vars(model_flags))
         model = new_network(create, train.precision, log)
         start_at_usual_spread(model.out, model_flags)
         loop = SRVarTrainLoop(
             model=model,
             mean_model=mean_net,
             data=data,
+            validation=load_validation(data_flags, sizes, train, run.device, log, cross_fit),
             loss=residuals.loss,
             cross_fit=cross_fit,
             mean_digests=list(map(sha256_of, build.mean_net_paths(mean_flags, cross_fit))),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from models.layers import project, smooth_base
 from sr_var.data.pairs import Photographs
+from sr_var.data.validation import calibration_of, psnr_of
 from sr_var.degradation import area_downsample, bilinear_upsample, mean_of
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import SUBPIXEL
@@ -44,6 +45,8 @@ from utils.process.errors import DataError
 from utils.test_util import TestLoop
 from utils.train_util import TrainLoop
 
+# mean, variance, quantiles
+Outputs: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None]
 # level → coverage, and rms_error where the exact quantile is known
 Errors: TypeAlias = dict[str, dict[str, float]]
 
@@ -119,9 +122,7 @@ def summarise_errors(by_image: Sequence[Errors]) -> Errors:
     return summary
 
 
-def predict(
-    flags: BaselineModelFlags, raw: Tensor, low_res: Tensor
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def predict(flags: BaselineModelFlags, raw: Tensor, low_res: Tensor) -> Outputs:
     """What the network says: (mean, variance, quantiles as trained).
 
     Gaussian objectives have no quantiles. A quantile net's mean is its middle level; it has no
@@ -148,16 +149,36 @@ class BaselineTrainLoop(TrainLoop):
         self._model_flags = model_flags
         super().__init__(**rest)
 
+        # the β-weighted likelihood rises with the variance: as a score it is none
+        self.criterion = "nll" if model_flags.objective == BETA_NLL else "loss"
+
     def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of the objective (`sr_var.losses`)."""
-        flags, label = self._model_flags, micro_label.float()
+        label = micro_label.float()
         raw = mean_of(self.wrapped_model, micro_input, label.shape[2:])
-        mean, variance, quantiles = predict(flags, raw, micro_input)
+        return self._loss_of(predict(self._model_flags, raw, micro_input), label), raw
+
+    def _loss_of(self, outputs: Outputs, label: Tensor) -> Tensor:
+        flags, (mean, variance, quantiles) = self._model_flags, outputs
         if quantiles is not None:
-            return pinball(quantiles, label, flags.levels), raw
+            return pinball(quantiles, label, flags.levels)
         assert variance is not None
         beta = flags.beta if flags.objective == BETA_NLL else 0.0
-        return beta_nll(mean, variance, label, beta), raw
+        return beta_nll(mean, variance, label, beta)
+
+    def judge(self, batch: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The loss and the PSNR; of a likelihood `z2` and `nll`; of quantiles the `coverage`.
+
+        That is the share of real values between the outer levels.
+        """
+        raw = mean_of(self.wrapped_model, batch, label.shape[2:])
+        outputs = mean, variance, quantiles = predict(self._model_flags, raw, batch)
+        metrics = {"loss": self._loss_of(outputs, label), "psnr": psnr_of(mean, label)}
+        if variance is not None:
+            return metrics | calibration_of((label - mean).square(), variance)
+        assert quantiles is not None
+        is_inside = (quantiles[:, 0] <= label) & (label <= quantiles[:, -1])
+        return metrics | {"coverage": is_inside.double().mean()}
 
     def _post_process(
         self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sr_var.data.folds import CrossFit
 from sr_var.data.pairs import Photographs, crop_batches, rank_batches, regression_pair
+from sr_var.data.validation import psnr_of
 from sr_var.degradation import bilinear_upsample, mean_of
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
@@ -60,6 +61,11 @@ class SRMeanTrainLoop(TrainLoop):
         """Mean of (m(x) − y)² (docs/theory.md, eq. 2)."""
         output = mean_of(self.wrapped_model, micro_input, micro_label.shape[2:])
         return torch.nn.functional.mse_loss(output.float(), micro_label.float()), output
+
+    def judge(self, batch: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The loss, and the PSNR of the mean in dB."""
+        loss, mean = self.compute_loss(batch, label)
+        return {"loss": loss, "psnr": psnr_of(mean, label)}
 
     def _post_process(
         self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int

@@ -332,6 +332,8 @@ def frozen_means(
     args_flag = "--mean_model_args_path" if "mean_model_args_path" in args.given_flags else ""
     for path in paths:
         _say_other_reading(path, Reading.of(args), log)
+        if cross_fit is None:  # else the net of an image's fold has not seen it
+            _say_other_validation(path, getattr(args, "val_share", 0.0), log)
     values = from_args(ValueFlags, args)
     load = partial(frozen_mean_net, sizes=sizes, compile=compute.compile, log=log, values=values)
     if cross_fit is None:
@@ -344,6 +346,19 @@ def frozen_means(
         cross_fit.require_unseen(fold, path, manifest_beside(path).get("state", {}))
         nets.append(load(path, args_file, args_flag=args_flag))
     return FoldedMean(nets)
+
+
+def _say_other_validation(path: str, share: float, log: Log) -> None:
+    """Say where a mean net was trained on images that the variance net is validated on."""
+    state = manifest_beside(path).get("state", {})
+    validation = state.get("validation") if isinstance(state, dict) else None
+    made = validation.get("val_share", 0.0) if isinstance(validation, dict) else 0.0
+    if share and made != share:
+        log(
+            f"notice: {path} was trained with --val_share {made}, so it has seen images that this "
+            f"training is validated on (--val_share {share}): their residuals are too small, and "
+            "z2 looks better than it is"
+        )
 
 
 def report_leakage(

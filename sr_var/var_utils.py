@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.pairs import Photographs
+from sr_var.data.validation import calibration_of
 from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.losses import itakura_saito
@@ -103,11 +104,23 @@ class SRVarTrainLoop(TrainLoop):
         self, micro_input: Tensor | FoldedInput, micro_label: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean of (v(x, m̂(x)) − r²)², r = y − m̂(x); or of the Itakura–Saito loss of v and r²."""
-        low_res, mean = with_mean(self.mean_model, micro_input, micro_label.shape[2:])
-        residual = micro_label - mean
-        output = variance_of(self.wrapped_model, low_res, mean)
+        output, square = self._variance_and_square(micro_input, micro_label)
+        return self._loss_of(output, square), output
+
+    def _variance_and_square(
+        self, net_input: Tensor | FoldedInput, label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        low_res, mean = with_mean(self.mean_model, net_input, label.shape[2:])
+        return variance_of(self.wrapped_model, low_res, mean), (label - mean).square()
+
+    def _loss_of(self, output: Tensor, square: Tensor) -> Tensor:
         loss = itakura_saito if self._loss == ITAKURA_SAITO else torch.nn.functional.mse_loss
-        return loss(output.float(), residual.square()), output
+        return loss(output.float(), square)
+
+    def judge(self, batch: Tensor | FoldedInput, label: Tensor) -> dict[str, Tensor]:
+        """The loss, and `z2` and `nll` of the normal law with the mean net's mean."""
+        output, square = self._variance_and_square(batch, label)
+        return {"loss": self._loss_of(output, square), **calibration_of(square, output)}
 
     def extra_state(self) -> JsonObject:
         """What the weights depend on beside the flags of the network."""

@@ -51,6 +51,10 @@ _FLAGS: Mapping[tuple[str, ...], str] = MappingProxyType(
         ("log_interval",): "log_every log_freq log_steps logging_steps print_freq print_every",
         ("sample_interval",): "sample_every sample_freq save_images_epochs vis_freq",
         ("num_grid_samples",): "num_vis",
+        ("val_data_info_dict_path",): "val_data_dir val_dir val_data val_path valid_dir",
+        ("val_share",): "val_split validation_split val_ratio val_fraction",
+        ("val_interval",): """eval_interval eval_every eval_steps eval_freq validation_steps
+            validation_interval val_every val_freq val_steps val_check_interval""",
         ("run_time",): "time_limit max_time max_hours",
         ("resume_checkpoint",): """resume resume_from resume_path resume_from_checkpoint
             start_epoch continue_train load_checkpoint""",
@@ -133,8 +137,6 @@ _REMARKS: Mapping[str, str] = MappingProxyType(
             main_gpu cuda no_cuda""",
         "start several processes with torchrun or mpiexec": """distributed world_size num_gpus
             n_gpus ngpu nproc nproc_per_node ddp multi_gpu""",
-        "there is no validation while a network trains": """val_data_dir val_dir val_data
-            eval_interval eval_every validation_steps""",
     }
 )
 

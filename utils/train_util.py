@@ -14,7 +14,7 @@ import itertools
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -42,6 +42,13 @@ from utils.loops.data import (
 )
 from utils.loops.networks import compiled_for
 from utils.loops.state import TrainState
+from utils.loops.validation import (
+    BestCheckpoint,
+    Metrics,
+    Validation,
+    apart_from_training,
+    mean_metrics,
+)
 from utils.process.errors import CheckpointError
 from utils.process.progress import Progress
 from utils.process.stop import StopFlag, go_on_with, stop_line
@@ -59,6 +66,7 @@ class TrainLoop(ABC):
             again up to where it stopped.
         logger: where to report; silent if None.
         identity: what the checkpoints say of themselves, and what a run to resume must be.
+        validation: what the network is judged on meanwhile (`judge`); nothing if None.
         flags: fields of `TrainFlags`.
 
     Raises:
@@ -75,6 +83,7 @@ class TrainLoop(ABC):
         data: ResumableData | Iterable[Pair],
         logger: RunLogger | None = None,
         identity: Identity | None = None,
+        validation: Validation | None = None,
         **flags: Any,
     ) -> None:
         self.flags = TrainFlags(**flags)
@@ -89,6 +98,9 @@ class TrainLoop(ABC):
         self.mp_trainer = self.state.mp_trainer
         stored = self.state.resume()
         self.load_extra_state(stored)
+        self._validation, self._validation_seconds = validation, 0.0
+        self._best = BestCheckpoint(self.flags.model_save_dir, validation, self.logger.info)
+        self._best.resume(stored)
         if self.flags.resume_checkpoint:
             self.logger.forget_after(self.step)
         self._say_start(stored)
@@ -109,6 +121,16 @@ class TrainLoop(ABC):
         """
         output = self.wrapped_model(micro_input)
         return torch.nn.functional.mse_loss(output.float(), micro_label.float()), output
+
+    # by which of the metrics of `judge` a checkpoint is the best: the smallest
+    criterion = "loss"
+
+    def judge(self, batch: Any, label: Any) -> Mapping[str, torch.Tensor]:
+        """Metrics, scalars, of one item that is not trained on; in evaluation mode, no gradients.
+
+        Among them is the `criterion`.
+        """
+        return {"loss": self.compute_loss(batch, label)[0]}
 
     @abstractmethod
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
@@ -151,7 +173,9 @@ class TrainLoop(ABC):
                 progress.update()
                 if self.step % self.flags.log_interval == 0:
                     self._log()
-                if self.step % self.flags.save_interval == 0:
+                is_saved = self.step % self.flags.save_interval == 0
+                self._validate(is_saved=is_saved or self.step == self.flags.last_step)
+                if is_saved:
                     self.save()
                 if dist_util.any_rank(bool(stop.reason)):
                     self.save()
@@ -159,6 +183,8 @@ class TrainLoop(ABC):
                     self.logger.info(stop_line(reason, self._remedy, f"at step {self.step}"))
                     return False
             self.save()
+        if self._best.best is not None:
+            self.logger.info(f"best checkpoint: {self._best.best}")
         return True
 
     def run_step(self, batch: Any, label: Any) -> None:
@@ -227,6 +253,36 @@ class TrainLoop(ABC):
             return "nothing was saved, for --model_save_dir is empty: another run starts afresh"
         return go_on_with(f"--resume_checkpoint auto --model_save_dir {self.flags.model_save_dir}")
 
+    def _validate(self, *, is_saved: bool) -> None:
+        """Judge the network where that is due; one that is saved may be the best so far."""
+        if self._validation is None or not (is_saved or self._validation.is_due(self.step)):
+            return
+        metrics, seconds = self._judged(self._validation)
+        self._validation_seconds += seconds
+        self._log_time += seconds  # which is no training
+        if is_saved and self.flags.model_save_dir:
+            self._best.consider(self.step, self.criterion, metrics)
+        self.logger.scalars({f"val/{key}": value for key, value in metrics.items()}, self.step)
+        share = self._validation_seconds / max(time.monotonic() - self._start_time, 1e-9)
+        text = " | ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        best = f" | best saved: {self._best.best}" if self._best.best else ""
+        self.logger.info(
+            f"validation at step {self.step} | {text}{best} | {seconds:.2f} s, "
+            f"{100 * share:.1f} % of the time so far"
+        )
+
+    def _judged(self, validation: Validation) -> tuple[Metrics, float]:
+        """The mean metrics, and the seconds they took."""
+        started = time.monotonic()
+        # compiled for other sizes, and with processes that would wait for each other
+        trained, self.wrapped_model = self.wrapped_model, self.model
+        try:
+            with apart_from_training(self.model, self.device):
+                metrics = mean_metrics(validation, lambda pair: self.judge(*pair))
+        finally:
+            self.wrapped_model = trained
+        return metrics, time.monotonic() - started
+
     def _say_start(self, stored: JsonObject) -> None:
         """Say what of the flags the network cannot have, and how large the global batch is.
 
@@ -252,6 +308,7 @@ class TrainLoop(ABC):
         total = None if self.flags.is_endless else self.flags.last_step
         is_shown = dist_util.is_main()
         self._log_time, self._log_position = time.monotonic(), self.state.position
+        self._start_time = self._log_time
         return Progress(
             total, "training", unit="step", done=self.step, is_shown=is_shown, has_lines=False
         )
@@ -315,6 +372,10 @@ class TrainLoop(ABC):
         report_cost(self.model, self.device, self.logger.info)
         self.logger.info(f"one step (the first, with warm-up): {seconds:.3f} s")
         self.logger.info(f"whole run of {self.flags.last_step} steps: about {hours:.2f} h")
+        if self._validation is not None:
+            _, seconds = self._judged(self._validation)
+            every = self._validation.interval or self.flags.save_interval
+            self.logger.info(f"one validation, every {every} steps: {seconds:.2f} s")
         return True
 
     # ---- files
@@ -349,8 +410,10 @@ class TrainLoop(ABC):
         error = None
         if dist_util.is_main():
             try:
-                state = {"global_batch": self._global_batch, **self.extra_state()}
-                self.state.save(self.flags.model_save_dir, state)
+                state = {"global_batch": self._global_batch, **self._best.state()}
+                state |= self.extra_state()
+                self.state.save(self.flags.model_save_dir, state, self._best.steps)
+                self._best.write()
             except OSError as caught:
                 error = caught
         dist_util.raise_together(error)

@@ -17,10 +17,12 @@ from sr_var.base_dataset import load_entries
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import DataFlags
-from utils.flags.training import TrainFlags
+from sr_var.flags.validation import NetTrainFlags, ValidationFlags
 from utils.images.dataset import CropBatch, CropItem, Entry, TestCrops, train_crops
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData, default_num_workers, loaded, make_loader, shard_batches
+from utils.loops.validation import drawn
+from utils.process.errors import DataError
 
 
 class Photographs(NamedTuple):
@@ -41,21 +43,21 @@ def regression_pair(
 def load_regression_data(
     flags: DataFlags,
     sizes: tuple[int, int],
-    train: TrainFlags,
+    train: NetTrainFlags,
     device: torch.device,
     log: Callable[[str], None],
     cross_fit: CrossFit | None = None,
 ) -> TrainData:
     """Training batches for the mean and the variance net; `sizes` is (large, small).
 
-    With a `cross_fit` that leaves a fold out, the batches hold none of its images. With one that
-    leaves out nothing, the input is a `FoldedInput`.
+    A `--val_share` of the images is left out. With a `cross_fit` that leaves a fold out, the
+    batches hold none of its images. With one that leaves out nothing, the input is a `FoldedInput`.
 
     Raises:
         DataError: for missing data, or a batch larger than the data.
     """
     large_size, small_size = sizes
-    entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    entries, _ = split_off(load_entries(flags.data_info_dict_path, flags.data_dir), train)
     folds = None
     if cross_fit is not None:
         log(cross_fit.describe(entries))
@@ -71,6 +73,27 @@ def load_regression_data(
         return FoldedInput(low_res, folds[batch.place].to(device)), high_res
 
     return train_crops(entries, large_size, flags, train, prepare, log, flags.in_channels)
+
+
+def split_off(entries: Sequence[Entry], flags: ValidationFlags) -> tuple[list[Entry], list[Entry]]:
+    """(entries to train on, entries to validate on), each in its order, by `--val_share`.
+
+    Each name draws for itself, so the share is met on average; at least one is on each side.
+
+    Raises:
+        DataError: there are not two images.
+    """
+    if not flags.val_share:
+        return list(entries), []
+    names = {entry.name for entry in entries}
+    if len(names) < 2:
+        raise DataError(
+            f"--val_share {flags.val_share}: of one image none can be left out of the training; "
+            "list others with --val_data_info_dict_path"
+        )
+    out = {*(drawn(names, len(names) - 1, flags.val_share) or drawn(names, 1))}
+    kept = [entry for entry in entries if entry.name not in out]
+    return kept, [entry for entry in entries if entry.name in out]
 
 
 def rank_batches(

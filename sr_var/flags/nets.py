@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from ddpm.flags import Preset, apply_preset, make_preset
 from sr_var.flags.scripts import NET_LOG, SUBPIXEL, MeanModelFlags, TestFlags
-from utils.flags.training import TrainFlags
+from sr_var.flags.validation import NetTrainFlags
 from utils.script_util import FlagValues, flag, require_at_least
 
 FOLD_FIELD = "{fold}"
@@ -121,7 +121,7 @@ class BaselineModelFlags(MeanModelFlags):
 
 
 @dataclass(frozen=True)
-class BaselineTrainFlags(TrainFlags):
+class BaselineTrainFlags(NetTrainFlags):
     """Training of a baseline."""
 
     log_dir: str = flag("logs/sr_baseline/64_256", NET_LOG)

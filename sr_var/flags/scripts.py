@@ -14,6 +14,7 @@ from ddpm.flags import (
     SamplerFlags,
     UNetFlags,
 )
+from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import (
     AUTO,
     ENLARGE,
@@ -34,7 +35,6 @@ from utils.flags.groups import (
     Strict,
     Threads,
 )
-from utils.flags.training import TrainFlags
 from utils.script_util import flag, require_at_least
 
 DATA_DIR = "../datasets/imagenet/train"
@@ -193,7 +193,7 @@ class TestDataFlags(DataFlags):
 
 
 @dataclass(frozen=True)
-class MeanTrainFlags(TrainFlags):
+class MeanTrainFlags(NetTrainFlags):
     """Training of the mean net."""
 
     log_dir: str = flag("logs/sr_mean/64_256", NET_LOG)
@@ -201,7 +201,7 @@ class MeanTrainFlags(TrainFlags):
 
 
 @dataclass(frozen=True)
-class VarTrainFlags(TrainFlags):
+class VarTrainFlags(NetTrainFlags):
     """Training of the variance net."""
 
     log_dir: str = flag("logs/sr_var/64_256", NET_LOG)

@@ -70,6 +70,9 @@ def _said(script: str, flag: str) -> str:
         ("image_train", "--steps", "--max_step"),
         ("image_train", "--optim", "--optimizer"),
         ("image_train", "--no_random_flip", "--random_flip False"),
+        ("sr_mean_train", "--val_data_dir", "--val_data_info_dict_path"),
+        ("sr_var_train", "--validation_split", "--val_share"),
+        ("sr_baseline_train", "--eval_interval", "--val_interval"),
     ],
 )
 def test_the_flag_that_is_meant_is_named(script: str, flag: str, ours: str) -> None:
@@ -79,7 +82,6 @@ def test_the_flag_that_is_meant_is_named(script: str, flag: str, ours: str) -> N
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--val_data_dir", "no validation"),
         ("--use_gpu", "CUDA_VISIBLE_DEVICES"),
         ("--world_size", "torchrun"),
     ],

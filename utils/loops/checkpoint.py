@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -81,13 +81,19 @@ class CheckpointStore:
     Args:
         folder: local or remote.
         keep_last_k: delete older sets once a newer one has been verified; -1 keeps all.
+        kept: steps whose sets are not deleted.
         warn: receives one line whenever something is skipped or fallen back from.
     """
 
     def __init__(
-        self, folder: str, *, keep_last_k: int = -1, warn: Callable[[str], None] = print
+        self,
+        folder: str,
+        *,
+        keep_last_k: int = -1,
+        kept: Collection[int] = (),
+        warn: Callable[[str], None] = print,
     ) -> None:
-        self.folder, self._keep_last_k, self._warn = folder, keep_last_k, warn
+        self.folder, self._keep_last_k, self._kept, self._warn = folder, keep_last_k, kept, warn
 
     # ---- writing
 
@@ -150,6 +156,8 @@ class CheckpointStore:
         # a newer one may be there, damaged or of a branch that was left: it neither counts nor goes
         steps = [step for step in self._steps(_MANIFEST) if step <= newest]
         for step in steps[self._keep_last_k :]:
+            if step in self._kept:
+                continue
             with self._unfinished(step):
                 remove(self._manifest_path(step))  # first: from here on the set does not count
                 self._remove_parts(step, list_names(self.folder))

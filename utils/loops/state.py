@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,11 +100,15 @@ class TrainState:
         self.step += 1
         self.position += num_items
 
-    def save(self, folder: str, extra: JsonObject) -> None:
-        """Write the set of this step, unless that was done; StorageError if it cannot be."""
+    def save(self, folder: str, extra: JsonObject, kept: Collection[int] = ()) -> None:
+        """Write the set of this step, unless that was done; StorageError if it cannot be.
+
+        Sets of the steps `kept` stay, however old they are.
+        """
         if self._saved_step == self.step:
             return
-        store = CheckpointStore(folder, keep_last_k=self._flags.keep_last_k, warn=self._log)
+        keep = self._flags.keep_last_k
+        store = CheckpointStore(folder, keep_last_k=keep, kept=kept, warn=self._log)
         state = {"position": self.position, **self.mp_trainer.scale_state(), **extra}
         manifest = {
             "origin": self._origin,

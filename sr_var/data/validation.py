@@ -1,0 +1,144 @@
+"""The images that a net is judged on while it trains, and what is computed on them.
+
+They are decoded once and stay in memory as crops of the centre; no augmentation touches them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from sr_var.base_dataset import load_entries
+from sr_var.data.folds import CrossFit, FoldedInput
+from sr_var.data.pairs import regression_pair, split_off
+from sr_var.flags.scripts import DataFlags, TestDataFlags
+from sr_var.flags.validation import NetTrainFlags
+from utils import dist_util
+from utils.flags.groups import Reading
+from utils.images.dataset import CropItem, Entry, TestCrops, look_at, without_small
+from utils.images.files import with_extension
+from utils.loops.data import Pair, num_bytes
+from utils.loops.validation import Validation, drawn, share_of_rank
+from utils.metrics import HALF_RANGE_255
+from utils.process.errors import DataError
+
+Log = Callable[[str], None]
+# what the verification raises variances to (docs/theory.md, eq. 21): 1/12 grey level²
+_FLOOR_255 = 1 / 12
+
+
+def load_validation(
+    flags: DataFlags,
+    sizes: tuple[int, int],
+    train: NetTrainFlags,
+    device: torch.device,
+    log: Log,
+    cross_fit: CrossFit | None = None,
+) -> Validation | None:
+    """What a net is judged on while it trains, by the flags; None where they ask for nothing.
+
+    `sizes` are (large, small). Pairs are those of `load_regression_data`; with a cross-fit of all
+    folds an image meets the mean net of the fold that its name falls into. All processes call it.
+
+    Raises:
+        DataError: images are missing, damaged, or trained on.
+    """
+    if not train.has_validation:
+        return None
+    entries, source = _candidates(flags, train)
+    entries = _usable(entries, sizes[0], train.val_images, flags, log)
+    mine, error = {}, None
+    try:
+        mine = _decoded(entries, sizes[0], flags)
+    except (DataError, OSError) as caught:
+        error = caught
+    dist_util.raise_together(error)
+    every = f"every {train.val_interval} steps and " if train.val_interval else ""
+    log(
+        f"validation on {len(entries)} images of {source}, {every}where a checkpoint is saved; "
+        f"their crops take {num_bytes([i.image for i in mine.values()]) / 2**20:.1f} MiB"
+    )
+
+    def pairs() -> Iterator[tuple[int, Pair]]:
+        for place, item in mine.items():
+            low_res, high_res = regression_pair(item.image[None], sizes[1], device)
+            if cross_fit is None or cross_fit.left_out is not None:
+                yield place, (low_res, high_res)
+            else:
+                fold = torch.tensor([cross_fit.fold_of(entries[place])], device=device)
+                yield place, (FoldedInput(low_res, fold), high_res)
+
+    names = [with_extension(entry.name) for entry in entries]
+    record = {"val_share": train.val_share, **asdict(Reading.of(flags))}
+    return Validation(names, pairs, train.val_interval, record)
+
+
+def _candidates(flags: DataFlags, train: NetTrainFlags) -> tuple[list[Entry], str]:
+    """All images that may be judged, and what they are, in words."""
+    listed = load_entries(flags.data_info_dict_path, flags.data_dir)
+    if train.val_share:
+        _, held = split_off(listed, train)
+        return held, f"{len(held)} that are left out of the training (--val_share)"
+    path = train.val_data_info_dict_path
+    entries = load_entries(path, flags.data_dir, "--val_data_info_dict_path")
+    trained = {with_extension(entry.name) for entry in listed}
+    both = [entry.name for entry in entries if with_extension(entry.name) in trained]
+    if both:
+        raise DataError(
+            f"--val_data_info_dict_path {path}: {len(both)} of {len(entries)} images are trained "
+            f"on, as {both[0]}; list others, or leave a share of the training images out with "
+            "--val_share"
+        )
+    return entries, path
+
+
+def _usable(
+    entries: Sequence[Entry], size: int, number: int, flags: DataFlags, log: Log
+) -> list[Entry]:
+    """The drawn ones that are large enough; all by name, so that lists in another order agree."""
+    chosen = drawn({entry.name for entry in entries}, number or None)
+    small = without_small(look_at(chosen, flags.data_dir, flags), size, flags, log)
+    by_name = {entry.name: entry for entry in entries}
+    return [by_name[name] for name in chosen if name not in small]
+
+
+def _decoded(entries: Sequence[Entry], size: int, flags: DataFlags) -> dict[int, CropItem]:
+    """Place → crop of this process's images; a damaged one is always an error."""
+    mine = share_of_rank(len(entries))
+    plain = _for_tests(flags)
+    crops = TestCrops.from_flags([entries[i] for i in mine], size, plain, flags.in_channels)
+    found = {}
+    for i, place in enumerate(mine):
+        item = crops[i]
+        assert item is not None
+        found[place] = item
+    return found
+
+
+def _for_tests(flags: DataFlags) -> TestDataFlags:
+    """The same images as they are: the centre of each, from its file."""
+    values = {**vars(flags), "cache_dir": "", "on_bad_image": "error"}
+    augmentation = dict.fromkeys(("random_crop", "random_flip", "random_turn"), False)
+    return TestDataFlags(**values | augmentation)
+
+
+def psnr_of(mean: Tensor, label: Tensor) -> Tensor:
+    """PSNR in dB over all values, 10 log₁₀(4 / mse): images in [-1, 1] have the range 2."""
+    mse = (mean.double() - label.double()).square().mean()
+    return 10 * (4 / mse).log10()
+
+
+def calibration_of(squared_residual: Tensor, variance: Tensor) -> dict[str, Tensor]:
+    """`z2` and `nll` (nats, of grey levels) of a normal law; docs/theory.md, section 3.
+
+    Means over the values of z² = r²/v and ½ (ln 2πv + z²), v raised to 1/12 grey level² as in the
+    verification. Residuals and variances are those of images in [-1, 1], of one shape.
+    """
+    unit = HALF_RANGE_255**2
+    v = (variance.double() * unit).clamp(min=_FLOOR_255)
+    z2 = squared_residual.double() * unit / v
+    return {"z2": z2.mean(), "nll": 0.5 * ((2 * math.pi * v).log() + z2).mean()}

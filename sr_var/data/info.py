@@ -6,6 +6,7 @@ Reading the dicts is the business of `base_dataset`.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import statistics
 from collections import Counter
@@ -18,7 +19,7 @@ from sr_var.data.split import NO_CLASS, classes, split
 from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import write_through
 from utils.files.storage import make_folder
-from utils.flags.groups import ENLARGE, ERROR
+from utils.flags.groups import ENLARGE, ERROR, NATIVE
 from utils.images.cache import file_stamps
 from utils.images.dataset import say_sizes, without_small
 from utils.images.files import (
@@ -232,16 +233,30 @@ def _usable(
     if not facts:
         raise DataError(f"--data_dir {flags.data_dir}: all {len(names)} images are damaged")
     log(f"{len(facts)} images open, {len(names) - len(facts)} were left out")
-    say_sizes(facts.values(), flags.large_size, len(facts), log)
-    sides = sorted(one.short_side for one in facts.values())
-    num_small = sum(side < flags.large_size for side in sides)
+    _say_sides(list(facts.values()), flags, log)
+    small = without_small(facts, flags.large_size, flags, log)
+    return [name for name in facts if name not in small]
+
+
+def _say_sides(
+    facts: Sequence[ImageFacts], flags: DataInfoFlags, log: Callable[[str], None]
+) -> None:
+    """How large the images are, and what of them is used at the scale that `--crop` says."""
+    size = flags.large_size
+    say_sizes(facts, size, len(facts), log, flags.crop)
+    sides = sorted(one.short_side for one in facts)
+    num_small = sum(side < size for side in sides)
     log(
         f"short sides from {sides[0]} to {sides[-1]} pixels, median "
         f"{statistics.median_low(sides)}; {num_small} of {len(sides)} images are smaller than "
-        f"--large_size {flags.large_size}"
+        f"--large_size {size}"
     )
-    small = without_small(facts, flags.large_size, flags, log)
-    return [name for name in facts if name not in small]
+    if flags.crop == NATIVE:
+        num_patches = sum(math.prod(side // size for side in one.size) for one in facts)
+        log(
+            f"{num_patches} patches of {size}×{size} pixels lie side by side in "
+            f"{len(sides) - num_small} images; train and test with --crop {NATIVE}, too"
+        )
 
 
 def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> None:

@@ -42,7 +42,18 @@ def classes(
         source = _source_of_flat(below, log)
     if source == NONE:
         return dict.fromkeys(names, NO_CLASS)
-    found = {name: class_of(name, source, has_split_folder=is_split) for name in names}
+    found, nameless = {}, []
+    for name in names:
+        try:
+            found[name] = class_of(name, source, has_split_folder=is_split)
+        except DataError:
+            nameless.append(name)
+    if nameless:
+        raise DataError(
+            f"{len(nameless)} of {len(names)} images show no class ({_first(nameless)}; --label_from "
+            f"{source}): give --label_from {NONE} if no image is to have one; else put them into "
+            "class folders, or name files class_number.JPEG"
+        )
     if flags.label_from == AUTO:
         for line in other_reading(below, list(found.values()), FOLDER):
             log(line)

@@ -269,7 +269,7 @@ class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags, ScaleFlag
 
 
 @dataclass(frozen=True)
-class DataInfoFlags(ImageFolder, ReadingFlags, Threads, ScriptFlags):
+class DataInfoFlags(ImageFolder, ReadingFlags, ScaleFlags, Threads, ScriptFlags):
     """Which images there are and which are for testing."""
 
     data_dir: str = DATA_DIR

@@ -72,7 +72,9 @@ def test_stray_file_beside_imagenet_names_does_not_take_their_labels() -> None:
 
 @pytest.mark.parametrize("source", ["auto", "folder"])
 def test_stray_file_beside_class_folders_stays_an_error(source: str) -> None:
-    with pytest.raises(DataError, match="stray shows no class"):
+    with pytest.raises(
+        DataError, match=r"1 of 3 images show no class \('stray'.* give --label_from none"
+    ):
         classes(["cat/1", "dog/1", "stray"], _flags(label_from=source), print)
 
 
@@ -194,7 +196,7 @@ def test_flags_that_contradict_each_other_are_refused(argv: list[str], words: st
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"label_from": "name"}, "shows no class"),
+        ({"label_from": "name"}, "3 of 5 images show no class"),
         ({"label_from": "none", "num_test_per_class": 0}, "0 for testing"),
         ({"split_by": "list", "test_list": "missing.txt"}, "cannot be read"),
     ],
@@ -235,6 +237,18 @@ def test_summary_says_sizes_lists_and_how_many_images_are_small(tmp_path: Path) 
     for file in ("data_info.pkl", "train_data_info.pkl", "to_sample_data_info.pkl"):
         num = len(_listed(load_pickle(str(tmp_path / "out" / file))))  # type: ignore[arg-type]
         assert f"{file}: {num} images" in told
+
+
+def test_summary_of_patches_counts_those_that_the_images_hold(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for i, size in enumerate([(40, 30), (200, 100), (64, 64), (70, 300)]):
+        Image.new("RGB", size).save(tmp_path / "photos" / f"{i}.png")
+    _, said = _write(tmp_path, large_size=64, test_share=0.5, crop="native")
+    told = "\n".join(said)
+    assert "4 images, median 64×64: patches of 64×64 pixels at their own resolution" in told
+    assert "reduced" not in told and "1 of 4 images are smaller than" in told
+    assert "8 patches of 64×64 pixels lie side by side in 3 images" in told
+    assert "with --crop native, too" in told
 
 
 def test_photographs_without_a_share_are_told_of_it(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_cells_of_the_notebook(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MPLBACKEND", "agg")
-    photograph = workplace / "data" / "demo" / "test" / "gibbon.jpg"
+    photograph = workplace / "data" / "demo" / "test" / "giraffe.jpg"
     photograph.parent.mkdir(parents=True)
     Image.fromarray(photo(7, (61, 83))).save(photograph)
     path = ROOT / "examples" / "your_own_images.ipynb"

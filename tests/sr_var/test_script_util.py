@@ -12,6 +12,7 @@ import torch
 from diffusion.types import LossType, ModelMeanType, ModelVarType
 from models.unet import SuperResModel, UNetModel, VarianceModel
 from sr_var.flags import scripts as flag_module
+from sr_var.flags.verify import VerificationFlags
 from sr_var.script_util import (
     create_mean_model,
     create_sr_model,
@@ -216,31 +217,31 @@ def test_class_condition_decides_the_label_embedding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "flags"),
+    ("flags_class", "flags"),
     [
-        ("TestFlags", {"batch_size": 0}),
-        ("VarTestFlags", {"batch_size": -1}),
-        ("SampleFlags", {"batch_size": 0}),
-        ("SampleFlags", {"num_samples_per_image": 0}),
-        ("VerificationFlags", {"num_samples": 1}),
-        ("VerificationFlags", {"num_panels": -2}),
-        ("DataInfoFlags", {"num_test_per_class": -1}),
+        (flag_module.TestFlags, {"batch_size": 0}),
+        (flag_module.VarTestFlags, {"batch_size": -1}),
+        (flag_module.SampleFlags, {"batch_size": 0}),
+        (flag_module.SampleFlags, {"num_samples_per_image": 0}),
+        (VerificationFlags, {"num_samples": 1}),
+        (VerificationFlags, {"num_panels": -2}),
+        (flag_module.DataInfoFlags, {"num_test_per_class": -1}),
     ],
 )
 def test_count_that_no_run_could_use_is_refused_at_the_start(
-    name: str, flags: dict[str, int]
+    flags_class: type[Any], flags: dict[str, int]
 ) -> None:
     flag_name, value = next(iter(flags.items()))
     with pytest.raises(ValueError, match=f"--{flag_name} {value} "):
-        getattr(flag_module, name)(**flags)
+        flags_class(**flags)
 
 
 def test_verification_finds_the_results_of_either_documented_size() -> None:
     """Neither of the two documented commands says where the nets' results are."""
     for large_size, name in ((256, "64_256"), (512, "128_512")):
-        flags = flag_module.VerificationFlags(large_size=large_size)
+        flags = VerificationFlags(large_size=large_size)
         assert flags.nets_dir == f"outputs/sr_var/{name}"
-    assert flag_module.VerificationFlags(sr_model_output_dir="x").nets_dir == "x"
+    assert VerificationFlags(sr_model_output_dir="x").nets_dir == "x"
 
 
 def test_every_flag_has_a_help_text_and_a_default_of_its_type() -> None:

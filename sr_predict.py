@@ -43,8 +43,12 @@ def main(argv: list[str] | None = None) -> int:
             compile=nets.compile,
             log=run.logger.info,
         )
-        tiles = {name: getattr(flags, name) for name in ("level", "tile", "overlap", "batch_size")}
-        work = PredictRun(Predictor(pair, **tiles), flags, run.logger.info)
+        tiles = {name: getattr(flags, name) for name in ("tile", "overlap", "batch_size")}
+        # left out, it is that of the calibration
+        level = flags.level if "level" in args.given_flags else None
+        calibration = flags.calibration or None
+        predictor = Predictor(pair, level=level, calibration=calibration, **tiles)
+        work = PredictRun(predictor, flags, run.logger.info)
         if flags.dry_run:
             work.dry_run()
         else:

@@ -55,6 +55,11 @@ class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
     output_dir: str = flag("outputs/sr_predict", "folder of pictures, arrays and predict.csv")
     log_dir: str = "logs/sr_predict"
     level: float = flag(0.9, "of the intervals: the share of the law that they hold, 0 to 1")
+    calibration: str = flag(
+        "",
+        "calibration.json of sr_calibrate.py for these networks: intervals that hold its level",
+        is_path=True,
+    )
     std_threshold: float = flag(
         20.0, "std in grey levels; the share of pixels above it is told of each image"
     )

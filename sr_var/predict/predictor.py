@@ -16,9 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sr_var.calibrate.record import Calibration, read_calibration
 from sr_var.predict.images import LowRes
 from sr_var.predict.nets import NetPair, load_pair
 from sr_var.predict.tiles import AUTO_OVERLAP, Plan, finished_rows, make_plan, tile_sizes
+from utils.files.atomic import JsonObject
 from utils.flags.groups import Precision
 from utils.metrics import WHITE
 from utils.script_util import AUTO
@@ -34,7 +36,8 @@ class Prediction(Generic[ImageT]):
     Attributes:
         mean: E[Y | X], neither clipped nor rounded.
         std: √Var[Y | X]; where the network says less than 0 it is 0.
-        lower: lower end of the interval of the level that was asked for, of a normal law.
+        lower: lower end of the interval of the level that was asked for: of a normal law, or of a
+            calibration.
         upper: its upper end.
     """
 
@@ -49,24 +52,37 @@ class Predictor:
 
     Args:
         pair: the networks.
-        level: of the intervals, in (0, 1).
+        level: of the intervals, in (0, 1); None: that of the calibration, without one 0.9.
         tile: side of a tile, low-res pixels; -1: as `sr_predict.py --tile auto`.
         overlap: of the tiles, likewise.
         batch_size: tiles per forward pass.
+        calibration: calibration.json of sr_calibrate.py, or what it holds: the intervals are then
+            its own, and so is the std if it has been recalibrated (docs/calibration.md).
+
+    Raises:
+        ValueError: the level is another one than the calibration's, or none.
+        CheckpointError: the calibration is of other networks.
+        DataError: its file is missing or damaged.
     """
 
     def __init__(
         self,
         pair: NetPair,
         *,
-        level: float = 0.9,
+        level: float | None = None,
         tile: int = AUTO,
         overlap: int = AUTO_OVERLAP,
         batch_size: int = 1,
+        calibration: Calibration | str | None = None,
     ) -> None:
-        self.pair, self.level, self.batch_size = pair, level, batch_size
+        self.pair, self.batch_size = pair, batch_size
         self.tile, self.overlap = tile_sizes(pair, tile, overlap)
-        self._width = interval_half_width(level)
+        if isinstance(calibration, str):
+            calibration = read_calibration(calibration)
+        self.calibration, self.level = calibration, _level(level, calibration)
+        self._width = interval_half_width(self.level)
+        if calibration is not None:
+            calibration.require_nets(pair.digests[:1], pair.digests[1:], "these networks")
 
     @classmethod
     def from_checkpoints(
@@ -154,12 +170,43 @@ class Predictor:
         """Mean and variance, some rows (r, f·w, C) at a time (`tiles.finished_rows`)."""
         return finished_rows(self.pair, image, self.plan(image), self.batch_size)
 
+    def prediction(
+        self, mean: FloatArray, variance: FloatArray, image: LowRes
+    ) -> Prediction[FloatArray]:
+        """Std and interval of moments in the unit of the image, as `rows` yields them."""
+        std = std_of(variance)
+        half = self._width * std
+        if self.calibration is not None:
+            scale = np.float32(2 * image.half / WHITE)
+            std_255 = std / scale
+            half = self.calibration.half_width(std_255) * scale
+            if self.calibration.std_map is not None:
+                std = self.calibration.std(std_255) * scale
+        return Prediction(mean, std, mean - half, mean + half)
+
+    def intervals(self) -> JsonObject:
+        """What stands beside results: the intervals' level, factor, and where it comes from."""
+        if self.calibration is not None:
+            return {"is_calibrated": True, **self.calibration.record()}
+        factor = {"level": self.level, "factor": self._width}
+        return {"is_calibrated": False, "method": "normal", **factor}
+
     def _rows(self, image: LowRes) -> Iterator[tuple[int, Prediction[FloatArray]]]:
         top = 0
         for mean, variance in self.rows(image):
-            std = std_of(variance)
-            yield top, Prediction(mean, std, mean - self._width * std, mean + self._width * std)
+            yield top, self.prediction(mean, variance, image)
             top += len(mean)
+
+
+def _level(level: float | None, calibration: Calibration | None) -> float:
+    if calibration is None:
+        return 0.9 if level is None else level
+    if level not in (None, calibration.level):
+        raise ValueError(
+            f"--level {level:g} is not that of --calibration {calibration.path}, "
+            f"{calibration.level:g}; leave it out, or calibrate with this --level"
+        )
+    return calibration.level
 
 
 def interval_half_width(level: float) -> float:

@@ -20,13 +20,14 @@ import numpy as np
 from sr_var.flags.predict import PredictFlags
 from sr_var.predict import pictures, truth
 from sr_var.predict.images import InputFile, LowRes, digest_of, find_inputs, read_low_res
-from sr_var.predict.predictor import Prediction, Predictor, interval_half_width, std_of
+from sr_var.predict.predictor import Predictor
 from sr_var.predict.results import ARRAYS, Target, array_writer
 from sr_var.predict.tiles import Plan
 from utils.debug_util import report_cost
 from utils.files.atomic import (
     JsonObject,
     remove_stale_temp_files,
+    sha256_of,
     write_json_atomic,
     write_text_atomic,
 )
@@ -41,6 +42,8 @@ from utils.runs.job import Job, working
 Log = Callable[[str], None]
 SETTINGS_FILE, SUMMARY, TABLE = ".predict.json", "predict.json", "predict.csv"
 _ARRAYS = tuple(f"{kind}.npy" for kind in ARRAYS)
+# settings that earlier versions did not have
+_DEFAULTS = {"calibration": ""}
 _COLUMNS = (
     "name",
     "width",
@@ -112,7 +115,9 @@ class PredictRun:
         """
         folder = self._flags.output_dir
         settings = self.settings()
-        require_same_settings(os.path.join(folder, SETTINGS_FILE), settings, defaults={})
+        require_same_settings(
+            os.path.join(folder, SETTINGS_FILE), settings, defaults={"calibration": ""}
+        )
         offset, remedy = (
             rank * len(self._inputs) // world_size,
             go_on_with(f"--output_dir {folder}"),
@@ -144,7 +149,8 @@ class PredictRun:
             "precision": str(pair.precision),
             "tile": self._predictor.tile,
             "overlap": self._predictor.overlap,
-            "level": flags.level,
+            "level": self._predictor.level,
+            "calibration": sha256_of(flags.calibration) if flags.calibration else "",
             "std_threshold": flags.std_threshold,
             "apply_orientation": flags.apply_orientation,
         }
@@ -154,7 +160,9 @@ class PredictRun:
         records = {one.name: self._target(one).record() for one in self._inputs}
         records = {name: record for name, record in records.items() if record}
         folder = self._flags.output_dir
-        content = {"settings": settings, "num_images": len(records), "images": records}
+        intervals = self._predictor.intervals()
+        content = {"settings": settings, "intervals": intervals, "num_images": len(records)}
+        content["images"] = records
         write_json_atomic(os.path.join(folder, SUMMARY), content)
         table = io.StringIO()
         writer = csv.DictWriter(table, _COLUMNS, restval="", lineterminator="\n")
@@ -200,13 +208,13 @@ class PredictRun:
         plan, factor = self._predictor.plan(image), self._predictor.factor
         height, width, channels = image.pixels.shape
         shape = (factor * height, factor * width, channels)
-        half, num_rows = interval_half_width(self._flags.level), 0
+        num_rows = 0
         sums = np.zeros(3)
         with array_writer(target, shape) as write:
             for mean, variance in self._predictor.rows(image):
-                std = std_of(variance)
-                write(Prediction(mean, std, mean - half * std, mean + half * std))
-                per_pixel = std.mean(axis=2)
+                part = self._predictor.prediction(mean, variance, image)
+                write(part)
+                per_pixel = part.std.mean(axis=2)
                 is_above = per_pixel > self._flags.std_threshold
                 is_negative = (variance < 0).mean(axis=2)
                 for i, found in enumerate((per_pixel, is_above, is_negative)):
@@ -225,6 +233,7 @@ class PredictRun:
             **vars(Found(*means)),
             "seconds": round(time.perf_counter() - started, 3),
             "extrapolated": self._extrapolated(plan),
+            "intervals": self._predictor.intervals(),
             "notices": list(image.notices),
         }
 
@@ -244,9 +253,10 @@ class PredictRun:
                 "truth": truth.compare(target, image, real, pair.factor),
                 "truth_sha256": real.digest,
             }
+            self._warn_of_member(real.digest, path)
             error = truth.error_rows(target, real)
             pictures.draw_error(target, error)
-        pictures.draw_overview(target, image.pixels, self._flags.level, error)
+        pictures.draw_overview(target, image.pixels, self._predictor.level, error)
         return record
 
     def _read(self, one: InputFile) -> LowRes:
@@ -283,7 +293,7 @@ class PredictRun:
         if judged := record.get("truth"):
             parts.append(
                 f"PSNR {judged['psnr']:.2f} dB (bilinear {judged['psnr_bilinear']:.2f}), "
-                f"{100 * judged['coverage']:.1f} % in the {100 * flags.level:g} % interval, "
+                f"{100 * judged['coverage']:.1f} % in the {self._kind_of_interval()} interval, "
                 f"z² {judged['z2']:.2f}"
             )
         parts.append(f"{record['seconds']:.1f} s")
@@ -295,8 +305,23 @@ class PredictRun:
                 "trained on block means, so metrics of another reduction say less"
             )
 
+    def _kind_of_interval(self) -> str:
+        calibrated = "calibrated " if self._predictor.calibration else ""
+        return f"{calibrated}{100 * self._predictor.level:g} %"
+
+    def _warn_of_member(self, digest: str, path: str) -> None:
+        """Say of a truth that the intervals were calibrated on it."""
+        calibration = self._predictor.calibration
+        if calibration and any(one.sha256 == digest for one in calibration.images):
+            self._log(
+                f"warning: {path} took part in --calibration {calibration.path}: its coverage "
+                "says nothing of other images"
+            )
+
     def _say_what_is_new(self) -> None:
-        """Notices of all images: how the networks see them."""
+        """Notices of all images: how the networks see them, and what the intervals promise."""
+        if self._predictor.calibration:
+            self._log(f"intervals: {self._predictor.calibration.text()}")
         pair, tile = self._predictor.pair, self._predictor.tile
         if pair.reach is None and tile != pair.train_size:
             self._log(

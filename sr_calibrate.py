@@ -1,7 +1,8 @@
 """Finds the factor of the std with which intervals hold their level, on held-out images.
 
-    python sr_calibrate.py --data_dir D --data_info_dict_path I --sr_model_output_dir N \
-        --mean_model_step M --var_model_step V --output_dir C
+    python sr_calibrate.py --data_info_dict_path I --sr_model_output_dir N … --output_dir C
+    then:  python sr_predict.py --calibration C/calibration.json …
+    and:   python sr_var_verification.py --calibration C/calibration.json …
 
 The images are photographs with their truth that neither trained the nets nor will test them; their
 results (N) come from sr_mean_test.py and sr_var_test.py, or sr_baseline_test.py. The intervals are

@@ -24,7 +24,8 @@ within, different if without. ceiling: how well k2 correlates with itself. high_
 of the means against the real image y. calibration: the nets' law and the samples' against y (z2:
 mean (y − m)²/v, 1 is right; CRPS, NLL: low is good; ENCE, AUSE: 0 is right). consistency: area(m)
 − X and the samples' std of block means, both 0 for an exact law. --num_samples 0 leaves out what
-needs samples: mean, ceiling, margin and most of var.
+needs samples: mean, ceiling, margin and most of var. --calibration: the share of y in the
+intervals of sr_calibrate.py, beside that in those of a normal law.
 Formulas: docs/theory.md; how to read them: docs/verification.md.
 """
 

@@ -92,8 +92,10 @@ class Calibration:
 
     def std(self, std_255: Floats) -> Floats:
         """The std that the factor belongs to, of the predicted one; same dtype, 255ths."""
-        std = std_255 if self.std_map is None else self.std_map(std_255)
-        return np.asarray(np.maximum(std, STD_FLOOR), std.dtype)
+        std = np.maximum(std_255, STD_FLOOR)
+        if self.std_map is not None:
+            std = np.maximum(self.std_map(std), STD_FLOOR)
+        return np.asarray(std, std_255.dtype)
 
     def half_width(self, std_255: Floats) -> Floats:
         """Half of the interval of each pixel, 255ths of the range."""

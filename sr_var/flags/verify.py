@@ -68,6 +68,12 @@ class VerificationFlags(NetResultFlags):
     print_table: bool = flag(
         True, "print the table of all metrics; False: its verdict, the table is in logs.txt"
     )
+    calibration: str = flag(
+        "",
+        "calibration.json of sr_calibrate.py for these nets: coverage before and after it, on "
+        "images that took no part",
+        is_path=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,6 +99,9 @@ class BudgetFlags(VerificationFlags, ScheduleFlags):
     num_panels: int = flag(50, "of the verification, whose flags fit here; no effect")
     margin: float = flag(0.05, "of the verification, whose flags fit here; no effect")
     print_table: bool = flag(True, "of the verification, whose flags fit here; no effect")
+    calibration: str = flag(
+        "", "of the verification, whose flags fit here; no effect", is_path=True
+    )
     trained_output_dir: str = flag(
         "", "folder of samples of a trained denoiser (ddpm_sr_sample.py); empty: no such row"
     )

@@ -14,15 +14,22 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from sr_var.base_dataset import load_entries
+from sr_var.calibrate.record import Calibration
 from sr_var.flags.verify import BudgetFlags, VerificationFlags
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.moments import TRUTH_FILE
 from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.numbers.budget import error_budget
+from sr_var.verify.numbers.calibrated import (
+    calibrated_section,
+    calibration_for,
+    with_intervals,
+)
 from sr_var.verify.numbers.metrics import ImageResult, image_result
 from sr_var.verify.numbers.summary import (
     Summary,
@@ -94,6 +101,7 @@ def compare(
     done: Callable[[], None],
 ) -> Comparison:
     """Compare images, draw their panels and print the table; `done` is called after each image."""
+    calibration = calibration_for(flags, [entry.name for entry in entries], units)
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
     num_panels = num_panels if flags.is_writing else 0
     pictures = _Pictures(flags, logger, min(num_panels, len(entries)))
@@ -105,12 +113,16 @@ def compare(
         num_kept=num_panels,
         num_scatter=scatter_per_image(len(entries)),
         units=units,
+        calibration=calibration,
     ):
         totals.add(result)
         pictures.add(result)
         rows.append(dataclasses.replace(result, data=None, histograms=None))
         done()
     summary = summarise(rows, totals, flags)
+    if calibration is not None:
+        summary["calibrated"], intervals = calibrated_section(rows, calibration, flags.seed)
+        summary["intervals"] |= intervals
     if not units.is_grey_levels:
         summary["units"] = {
             "low": units.low,
@@ -210,6 +222,7 @@ def verify_image(
     num_scatter: int = 0,
     num_threads: int = 1,
     units: Units = GREY_LEVELS,
+    calibration: Calibration | None = None,
 ) -> ImageResult:
     """Compute the metrics of one image; write the samples', if any, mean and variance beside them.
 
@@ -224,6 +237,7 @@ def verify_image(
         variance = units.spread_from_255(data.samples.variance, 2)
         dump_pickle(variance, os.path.join(folder, "high_res_var.pkl"))
     result = image_result(entry.name, data, num_scatter=num_scatter, seed=flags.seed)
+    result = with_intervals(result, data, calibration)
     return result if keeps_data else dataclasses.replace(result, data=None)
 
 
@@ -234,6 +248,7 @@ def verify_images(
     num_kept: int,
     num_scatter: int = 0,
     units: Units = GREY_LEVELS,
+    calibration: Calibration | None = None,
 ) -> Iterator[ImageResult]:
     """Yield results in the order of the entries; a few images are worked on at a time.
 
@@ -241,11 +256,17 @@ def verify_images(
     """
     num_threads = chosen_threads(flags.num_threads)
     # where there are fewer images than threads, the rest decodes
-    more = {"num_scatter": num_scatter, "num_threads": max(1, num_threads // len(entries))}
+    a_share = max(1, num_threads // len(entries))
+    of = partial(
+        verify_image,
+        num_scatter=num_scatter,
+        num_threads=a_share,
+        units=units,
+        calibration=calibration,
+    )
 
     def verify(place: int) -> ImageResult:
-        is_kept = place < num_kept
-        return verify_image(entries[place], flags, keeps_data=is_kept, units=units, **more)
+        return of(entries[place], flags, keeps_data=place < num_kept)
 
     return ordered_map(verify, range(len(entries)), num_threads)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from sr_var.flags.verify import VerificationFlags
 from sr_var.results.moments import Array
+from sr_var.verify.numbers.calibrated import CalibratedSection
 from sr_var.verify.numbers.calibration import Curves, Histograms, ause, curves, ence
 from sr_var.verify.numbers.floors import TruthSection, truth_text
 from sr_var.verify.numbers.intervals import (
@@ -54,6 +55,7 @@ class _OfSome(TypedDict, total=False):
     verdict: Verdict
     scatter: dict[str, list[float]]
     truth: TruthSection
+    calibrated: CalibratedSection  # where a calibration was given
     units: UnitsSection  # of images with another range of values than grey levels
     budget: list[BudgetRow]  # the page's alone, from budget.json
 

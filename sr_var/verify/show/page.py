@@ -13,6 +13,7 @@ from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
 from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
     METRIC_LABELS,
+    calibrated_table,
     comparison_table,
     counts,
     headline,
@@ -79,13 +80,19 @@ def _lead(summary: Summary) -> Html:
 
 def _tables(summary: Summary) -> Html:
     if not summary["num_samples"]:
-        return tag("div", routes_table(summary), class_="tables")
+        return tag("div", calibrated_table(summary), routes_table(summary), class_="tables")
     note = (
         "The noise floor is what the exact mean and variance would show against this many samples: "
         "no net can be expected below it."
     )
     return join(
-        tag("div", verdict_table(summary), truth_table(summary), class_="tables"),
+        tag(
+            "div",
+            verdict_table(summary),
+            truth_table(summary),
+            calibrated_table(summary),
+            class_="tables",
+        ),
         tag("p", note, class_="note"),
         tag("div", comparison_table(summary), routes_table(summary), class_="tables"),
     )

@@ -160,9 +160,35 @@ def text_table(summary: Summary) -> str:
             lines.append(f"  {row.label:<44}{shown}  {said}".rstrip())
     for sentence in headline(summary)[:1]:
         lines += textwrap.wrap(sentence, _WIDTH)
+    if "calibrated" in summary:
+        lines += _calibrated_lines(summary)
     if "truth" in summary:
         lines += _truth_lines(summary["truth"])
     return "\n".join(lines)
+
+
+def _calibrated_lines(summary: Summary) -> list[str]:
+    found, title = summary["calibrated"], "intervals as they come, and calibrated"
+    lines = [f"{title:<46}{'before':>10}{'after':>10}  after, 95 %"]
+    for label, before, after in _calibrated_rows(summary):
+        cells = f"{_shown(summary, before):>10}{_shown(summary, after):>10}"
+        interval = summary["intervals"].get(after)
+        said = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+        lines.append(f"  {label:<44}{cells}  {said}".rstrip())
+    return [*lines, *textwrap.wrap(found["text"], _WIDTH)]
+
+
+def _calibrated_rows(summary: Summary) -> list[tuple[str, str, str]]:
+    """Label, and the names of the values before and after."""
+    level = 100 * summary["calibrated"]["level"]
+    return [
+        (
+            f"coverage of the {level:g} % interval",
+            "calibrated.raw_coverage",
+            "calibrated.coverage",
+        ),
+        ("mean width, grey levels", "calibrated.raw_mean_width", "calibrated.mean_width"),
+    ]
 
 
 def counts(summary: Summary) -> str:
@@ -225,10 +251,10 @@ def budget_text(rows: Sequence[BudgetRow]) -> str:
 
 def headline(summary: Summary) -> list[str]:
     """The verdict in words; without samples, what the real images say of the nets."""
-    if "verdict" not in summary:
-        return [_calibration_text(summary)]
-    said = [summary["verdict"]["text"]]
-    return [*said, summary["truth"]["text"]] if "truth" in summary else said
+    said = [summary["verdict"]["text"] if "verdict" in summary else _calibration_text(summary)]
+    if "truth" in summary:
+        said.append(summary["truth"]["text"])
+    return [*said, summary["calibrated"]["text"]] if "calibrated" in summary else said
 
 
 def _calibration_text(summary: Summary) -> str:
@@ -288,6 +314,20 @@ def truth_table(summary: Summary) -> Html | None:
         for key in truth["nets"]
     ]
     return html.table("Against the exact law", ["", *routes], [Rows("", rows)])
+
+
+def calibrated_table(summary: Summary) -> Html | None:
+    """Coverage and width of the intervals as they come, and calibrated."""
+    if "calibrated" not in summary:
+        return None
+    rows = [
+        [label, *_cells(summary, (before, after))]
+        for label, before, after in _calibrated_rows(summary)
+    ]
+    small = " (small: 95 % intervals over photographs)" if summary["intervals"] else ""
+    small = small.replace("photograph", summary["calibrated"]["cluster"])
+    head = ["", "as they come", "calibrated"]
+    return html.table(f"Intervals as they come, and calibrated{small}", head, [Rows("", rows)])
 
 
 def comparison_table(summary: Summary) -> Html:

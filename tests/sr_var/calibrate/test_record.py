@@ -85,7 +85,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_half_width_is_the_factor_times_the_mapped_std_with_a_floor() -> None:
     std = np.array([0.0, 0.5, 1.0, 2.5, 4.0, 8.0], np.float32)
-    expected = 2.5 * np.array([STD_FLOOR, 1.0, 2.0, 3.5, 5.0, 10.0])
+    expected = 2.5 * np.array([2 * STD_FLOOR, 1.0, 2.0, 3.5, 5.0, 10.0])
     found = CALIBRATION.half_width(std)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -26,7 +26,8 @@ _NEVER = {
     "shelve.open": "unpickles",
     "joblib.load": "unpickles",
     "dill.load": "unpickles",
-    "yaml.load": "builds objects",
+    "yaml.unsafe_load": "builds objects",
+    "yaml.full_load": "builds objects",
     "torch.jit.load": "runs a program",
     "torch.hub.load": "runs a repository",
     "torch.serialization.add_safe_globals": "lets files name functions",
@@ -57,6 +58,9 @@ def _faults(text: str) -> Iterator[str]:
                 yield f"{name} with {keyword}={value.value}"
             elif value is not None and not isinstance(value, ast.Constant):
                 yield f"{name} with a {keyword} that is not written out"
+        loader = given.get("Loader")
+        if name == "yaml.load" and (loader is None or ast.unparse(loader) != "yaml.BaseLoader"):
+            yield "yaml.load without Loader=yaml.BaseLoader, which makes text alone"
         if not _NEEDED.get(name, set()) <= given.keys():
             yield f"{name} without {', '.join(sorted(_NEEDED[name] - given.keys()))}"
 
@@ -90,6 +94,9 @@ def test_no_module_can_run_what_a_file_says() -> None:
         "torch.load(path, weights_only=True)",
         "subprocess.run(text, shell=True)",
         "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.load(text, Loader=loader)",
+        "yaml.unsafe_load(text)",
         "archive.extractall(path)",
         "torch.jit.load(path)",
     ],
@@ -100,4 +107,5 @@ def test_planted_call_is_found(line: str) -> None:
 
 def test_what_is_safe_is_let_through() -> None:
     safe = "torch.load(f, map_location='cpu', weights_only=True)\nmodel.eval()\nre.compile(text)\n"
+    safe += "yaml.load(text, Loader=yaml.BaseLoader)\n"
     assert list(_faults(safe + "np.load(path, allow_pickle=False)\npickle.dumps(value)")) == []

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from tests.tiny import ROOT, run
-from utils.script_util import _FLAGS, FlagParser, explain_foreign_flag
+from utils.process.foreign_flags import _FLAGS, explain_foreign_flag
+from utils.script_util import FlagParser
 
 SCRIPTS = [
     path.stem for path in sorted(ROOT.glob("*.py")) if "def create_parser" in path.read_text()

@@ -71,7 +71,7 @@ def test_no_scene_and_no_author_is_in_two_splits() -> None:
         splits.setdefault(one.author, set()).add(one.split)
     assert all(len(found) == 1 for found in splits.values())
     counts = {split: sum(one.split == split for one in LIST) for split in make_photos.SPLITS}
-    assert counts == {"train": 24, "calibration": 12, "test": 12}
+    assert counts == {"train": 45, "calibration": 12, "test": 12}
 
 
 def test_tiles_are_the_photographs_pixels_and_do_not_overlap(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_demo_gets_as_many_tiles_as_the_page_says(tmp_path: Path) -> None:
         assert make_tiles.main(argv) == 0
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     counts = {split: len(list((tmp_path / "a" / split).iterdir())) for split in make_tiles.SPLITS}
-    assert counts == {"train": 480, "calibration": 60, "test": 60}
+    assert counts == {"train": 900, "calibration": 60, "test": 60}
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(f"`{split}/`" in page and f"| {n} (" in page for split, n in counts.items())
 
@@ -123,7 +123,7 @@ def test_info_dicts_are_written_for_tiles(tmp_path: Path) -> None:
         ["--data_dir", str(tmp_path / "tiles"), "--test_folder", "test", "--large_size", "64"]
         + ["--output_dir", str(tmp_path / "info"), "--log_dir", str(tmp_path / "log")],
     ).out
-    assert "36 classes: 48 training and 24 test images" in said
+    assert "57 classes: 90 training and 24 test images" in said
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from PIL import Image, ImageStat
 FOLDER = Path(__file__).resolve().parent
 SPLITS = ("train", "calibration", "test")
 TILE_SIZE = 64
-# of a photograph; 24 photographs give 480 training tiles
+# of a photograph; 45 photographs give 900 training tiles
 NUM_TILES = {"train": 20, "calibration": 5, "test": 5}
 # Below this standard deviation of the luminance (grey levels) a tile teaches nothing: empty sky.
 MIN_LUMINANCE_STD = 6.0

@@ -34,7 +34,7 @@ _PHOTOGRAPHS: Mapping[str, _Work] = MappingProxyType(
         "sr_data_info.py": _Work("listing the tiles, for training and for testing", 4, 2),
         "sr_mean_train.py": _Work("training the net for the mean", 90, 11),
         "sr_var_train.py": _Work("training the net for the variance", 110, 13),
-        "ddpm_sr_train.py": _Work("training the diffusion model to compare with", 270, 25),
+        "ddpm_sr_train.py": _Work("training the diffusion model to compare with", 170, 25),
         "ddpm_sr_sample.py": _Work("drawing its samples of every test image", 50, 5),
         "sr_mean_test.py": _Work("the mean of every test image, by one pass", 2, 1),
         "sr_var_test.py": _Work("the variance of every test image, by one pass", 2, 1),

@@ -156,6 +156,7 @@ class FlagParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.retired: dict[str, str] = {}  # flag → what its help says
+        self.flag_of_words = ""  # which words without a flag are the value of, comma separated
         self._source = ""  # the file whose flags are being parsed
         self._has_config = has_config
         if has_config:
@@ -250,7 +251,11 @@ class FlagParser(argparse.ArgumentParser):
         marked = argparse.Namespace(**dict.fromkeys(self._known_defaults(), _NOT_GIVEN))
         self._source = source
         parsed, unknown = self.parse_known_args(words, marked)
-        if unknown:
+        if self.flag_of_words and unknown and not any(word[:1] == "-" for word in unknown):
+            there = getattr(parsed, self.flag_of_words)
+            values = unknown if there is _NOT_GIVEN else [there, *unknown]
+            setattr(parsed, self.flag_of_words, ",".join(values))
+        elif unknown:
             self._refuse(unknown)
         self._source = ""
         given = {name: value for name, value in vars(parsed).items() if value is not _NOT_GIVEN}

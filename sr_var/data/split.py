@@ -50,9 +50,9 @@ def classes(
             nameless.append(name)
     if nameless:
         raise DataError(
-            f"{len(nameless)} of {len(names)} images show no class ({_first(nameless)}; --label_from "
-            f"{source}): give --label_from {NONE} if no image is to have one; else put them into "
-            "class folders, or name files class_number.JPEG"
+            f"{len(nameless)} of {len(names)} images show no class ({_first(nameless)}; "
+            f"--label_from {source}): give --label_from {NONE} if no image is to have one; else "
+            "put them into class folders, or name files class_number.JPEG"
         )
     if flags.label_from == AUTO:
         for line in other_reading(below, list(found.values()), FOLDER):

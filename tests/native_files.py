@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from utils.images.float_tiff import start_float_tiff
+from utils.images.geotiff import Placement
+
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
@@ -20,6 +23,32 @@ def tiff_of(array: NDArray[Any], **options: Any) -> bytes:
 
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def geo_keys(raster_type: int) -> tuple[int, ...]:
+    """A GeoKeyDirectory: projected, raster of areas (1) or points (2), a citation, an axis."""
+    entries = (1024, 0, 1, 1), (1025, 0, 1, raster_type), (1026, 34737, 10, 0), (2057, 34736, 1, 0)
+    return (1, 1, 0, len(entries), *(value for entry in entries for value in entry))
+
+
+def geo_tiff(array: NDArray[Any], raster_type: int = 1, *, more: Any = (), **options: Any) -> bytes:
+    """A GeoTIFF of pixels of 10 × 20 m whose first one lies at (500, 900); `more` are tags."""
+    tags = [
+        (33550, "d", 3, (10.0, 20.0, 0.0), True),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 500.0, 900.0, 0.0), True),
+        (34735, "H", 20, geo_keys(raster_type), True),
+        (34736, "d", 1, (6378137.0,), True),
+        (34737, "s", 0, "somewhere|", True),
+    ]
+    return tiff_of(array, extratags=[*tags, *more], **options)
+
+
+def float_tiff() -> bytes:
+    """A float TIFF as `start_float_tiff` begins it."""
+    buffer = io.BytesIO()
+    start_float_tiff(buffer, (9, 7, 3), Placement(resolution=(30.0, 60.0, 2)), "std")
+    buffer.write(np.linspace(-1, 300, 9 * 7 * 3, dtype="<f4").tobytes())
     return buffer.getvalue()
 
 
@@ -77,7 +106,7 @@ def png16_of(
 
 NATIVE = (
     *("TIFF RGB", "TIFF deflate", "TIFF 16-bit", "TIFF tiles of floats", "TIFF pages"),
-    *("TIFF ImageJ", "TIFF OME", "BigTIFF", "TIFF LZW", "TIFF PackBits"),
+    *("TIFF ImageJ", "TIFF OME", "BigTIFF", "TIFF LZW", "TIFF PackBits", "GeoTIFF"),
     *("PNG 16-bit", "PNG 16-bit alpha", "npy"),
 )
 
@@ -103,6 +132,7 @@ def native_seeds() -> dict[str, bytes]:
         tiff_of(planes, ome=True, metadata={"axes": "CYX"}, **grey),
         tiff_of(deep[..., 0], bigtiff=True),
         *(_of_libtiff(rgb, compression) for compression in ("tiff_lzw", "packbits")),
+        geo_tiff(deep[..., 0], resolution=(30, 60)),
         png16_of(deep[..., :3]),
         png16_of(deep),
         array.getvalue(),

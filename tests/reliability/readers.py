@@ -37,7 +37,7 @@ from sr_var.stored_flags import load_args, load_model_args
 from sr_var.verify.read.images import _read_mean
 from sr_var.verify.read.records import num_steps, read_budget
 from sr_var.verify.show import plots
-from tests.native_files import native_seeds
+from tests.native_files import float_tiff, native_seeds
 from tests.noisy_label.test_mnist_5k import CSV, WHEEL, ZIPPED
 from tests.reliability.seed_files import (
     RNG,
@@ -54,6 +54,7 @@ from utils.files.lock import _is_dead
 from utils.files.records import read_record, require_same_settings
 from utils.images.cache import CropCache, Record
 from utils.images.files import CenterCrop, ImageFacts, image_facts, open_image
+from utils.images.float_tiff import float_tiff_layout
 from utils.images.native import read_native
 from utils.loops.checkpoint import CheckpointStore
 from utils.machine.cost import seconds_per_item
@@ -249,6 +250,7 @@ def _image_readers() -> dict[str, Reader]:
     return {
         "image": Reader("n0_1.JPEG", pictures, open_image),
         "native image": Reader("x.tif", [*native_seeds().values()], read_native),
+        "float TIFF": Reader("x.tif", [float_tiff()], float_tiff_layout),
         "image size": Reader("n0_1.JPEG", pictures, image_facts),
         "tar": Reader("x.tar", tars, partial(_all_items, read_imagenet)),
         "CIFAR-10": Reader(

@@ -18,6 +18,7 @@ from tests.reliability.mutations import mutations
 from tests.scripts.runs import SCRIPTS, flags_of
 from tests.tiny import ROOT, TinyData, photo, run, words
 from utils.images.files import FORMATS, MAX_PIXELS, image_facts, open_image
+from utils.images.float_tiff import start_float_tiff
 from utils.images.native import read_native
 from utils.process.errors import EXIT_DATA
 
@@ -79,6 +80,28 @@ def test_random_mutation_of_an_image_in_its_own_numbers_is_read_or_refused_by_na
     found = outcomes(_reading_natively(tmp_path / "x.tif"), payloads)
     num_refused = assert_all_well(found, payloads, "x.tif", most=8 * MAX_PIXELS)
     figure(f"{len(found)}/{len(found)} mutations refused ({num_refused}) or read, {slowest(found)}")
+
+
+def test_random_mutation_of_the_place_of_a_tiff_is_written_again_or_left_out(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    """What a file says of its place is divided and written as it was read."""
+    place = tmp_path / "x.tif"
+    payloads = mutations([native_seeds()["GeoTIFF"]], extent(400, 10000), seed=9)
+
+    def copy(data: bytes) -> object:
+        place.write_bytes(data)
+        found = read_native(place).placement.divided(4)
+        with open(tmp_path / "y.tif", "wb") as file:
+            start_float_tiff(file, (5, 4, 1), found)
+            file.write(bytes(80))
+        read_native(tmp_path / "y.tif")
+        return found
+
+    found = outcomes(copy, payloads)
+    num_refused = assert_all_well(found, payloads, "x.tif", most=8 * MAX_PIXELS)
+    assert num_refused < len(found)
+    figure(f"{len(found)}/{len(found)} mutations of a GeoTIFF refused ({num_refused}) or written")
 
 
 def test_random_mutation_of_an_image_is_read_or_refused_by_name(

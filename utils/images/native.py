@@ -7,7 +7,7 @@ Which kind of file it is its first bytes say: PNG (8 and 16 bits), JPEG, WEBP, B
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,15 @@ from utils.images.files import (
     require_whole_images,
     with_pillow,
 )
+from utils.images.geotiff import Placement
 from utils.images.png16 import decode_png16, is_png16
 from utils.images.tiff import check_bytes, decode_tiff, is_tiff
 from utils.untrusted.arrays import parse_npy
 
 # as float32, three channels of the largest photograph
 MAX_NATIVE_BYTES = 1 << 30
-_HEADER_BYTES = 1 << 20
+# with a header
+MAX_FILE_BYTES = MAX_NATIVE_BYTES + (1 << 20)
 _NPY = b"\x93NUMPY"
 _SWAPPING, _TURNING = range(5, 9), range(2, 9)
 
@@ -50,6 +52,7 @@ class NativeImage:
         facts: sizes as in `pixels`; of `changes` all but the depth, which is kept.
         page: which of `num_pages` images of the file it is, from 0 on.
         num_pages: likewise.
+        placement: where the pixels of a TIFF lie; empty if they were turned.
     """
 
     pixels: NDArray[Any]
@@ -57,6 +60,7 @@ class NativeImage:
     facts: ImageFacts
     page: int = 0
     num_pages: int = 1
+    placement: Placement = field(default_factory=Placement)
 
     @property
     def num_channels(self) -> int:
@@ -104,16 +108,31 @@ def read_native(
             of integers of other sizes; with NaN or infinite values; without such a page.
         DataError: a TIFF, and tifffile is not installed.
     """
-    name = os.fspath(path)
-    data = read_content(path, MAX_NATIVE_BYTES + _HEADER_BYTES)
+    options: dict[str, Any] = {"page": page, "num_channels": num_channels}
+    data = read_content(path, MAX_FILE_BYTES)
+    return decode_native(
+        data, os.fspath(path), REMEDY, apply_orientation=apply_orientation, **options
+    )
+
+
+def decode_native(
+    data: bytes,
+    name: str,
+    remedy: str,
+    *,
+    apply_orientation: bool = False,
+    page: int = 0,
+    num_channels: int | None = None,
+) -> NativeImage:
+    """The same of the bytes of a file; errors show `name` and `remedy`."""
     require_whole_images()
-    with naming(name, REMEDY):
+    with naming(name, remedy):
         found = _decoded(data, apply_orientation, page, num_channels)
         if found is not None:
             _require_finite(found.pixels)
             return found
     if page:
-        raise BadImageError(f"{name}: page {page}, and it is no TIFF file. {REMEDY}")
+        raise BadImageError(f"{name}: page {page}, and it is no TIFF file. {remedy}")
 
     def decode(image: Image.Image) -> NativeImage:
         is_deep = is_png16(data)
@@ -126,7 +145,12 @@ def read_native(
             pixels, alpha = _parts(image)
         return _of_parts(pixels, alpha, orientation_of(image), apply_orientation)
 
-    return with_pillow(data, name, REMEDY, decode)
+    return with_pillow(data, name, remedy, decode)
+
+
+def is_native_content(data: bytes) -> bool:
+    """Whether the first bytes are those of a file that is read in its own numbers alone."""
+    return is_tiff(data) or data.startswith(_NPY)
 
 
 def _decoded(
@@ -138,7 +162,12 @@ def _decoded(
         one = _of_parts(found.pixels, found.alpha, found.orientation, apply_orientation)
         more = (PAGES,) if found.num_pages > 1 else ()
         facts = replace(one.facts, changes=one.facts.changes + more)
-        return replace(one, facts=facts, page=page, num_pages=found.num_pages)
+        is_turned = apply_orientation and found.orientation in _TURNING
+        placement = found.placement
+        if is_turned:
+            is_lost = placement.has_geo_tags
+            placement = Placement(left_out=("its geo tags, since it is turned",) * is_lost)
+        return replace(one, facts=facts, page=page, num_pages=found.num_pages, placement=placement)
     if data.startswith(_NPY):
         return _of_parts(_of_array(data), None, 1, apply_orientation)
     return None

@@ -68,25 +68,58 @@ def values_255(image: NativeImage, num_channels: int, low: float, high: float) -
         BadImageError: of other channels, or of values that no image of this range has; without the
             name of the file.
     """
-    pixels = image.pixels.astype(np.float32)
-    if image.num_channels == 3 and num_channels == 1:
-        pixels = (pixels @ _LUMA.astype(np.float32))[..., None]
-    elif image.num_channels == 1 and num_channels == 3:
-        pixels = np.repeat(pixels, 3, axis=2)
-    if pixels.shape[2] != num_channels:
-        raise BadImageError(
-            f"it has {image.num_channels} channels, --in_channels is {num_channels}: give images "
-            "of as many, or another --in_channels"
-        )
-    least, most, span = float(pixels.min()), float(pixels.max()), high - low
-    is_of_smaller_type = image.type_range is not None and image.type_range[1] < high
-    if is_of_smaller_type or least < low - _MOST_OUTSIDE * span or most > high + span:
-        raise BadImageError(
-            f"its values are {image.pixels.dtype} from {least:g} to {most:g}, --value_range is "
-            f"{low:g},{high:g}: give images of one unit, or another --value_range"
-        )
-    scaled: NDArray[Any] = (pixels - np.float32(low)) * np.float32(WHITE / span)
+    pixels = in_wanted_channels(image.pixels, num_channels)
+    require_range(pixels, image.type_range, low, high)
+    scaled: NDArray[Any] = pixels.astype(np.float32)
+    scaled -= np.float32(low)
+    scaled *= np.float32(WHITE / (high - low))
     return scaled
+
+
+def in_wanted_channels(pixels: NDArray[Any], num_channels: int) -> NDArray[Any]:
+    """An image (H, W, C) with as many channels as wanted.
+
+    One channel becomes three equal ones (a view), three become the luma of ITU-R 601, in float32.
+
+    Raises:
+        BadImageError: of other channels; without the name of the file.
+    """
+    found = pixels.shape[2]
+    if found == 3 and num_channels == 1:
+        luma: NDArray[Any] = (pixels.astype(np.float32) @ _LUMA.astype(np.float32))[..., None]
+        return luma
+    if found == 1 and num_channels == 3:
+        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    if found != num_channels:
+        raise BadImageError(
+            f"it has {found} channels, --in_channels is {num_channels}: give images of as many, "
+            "or train with another --in_channels"
+        )
+    return pixels
+
+
+def require_range(
+    pixels: NDArray[Any], type_range: tuple[float, float] | None, low: float, high: float
+) -> None:
+    """Refuse values that no image of a range has.
+
+    Args:
+        pixels: of any shape, finite.
+        type_range: of the integers in the file (`NativeImage.type_range`).
+        low: the lowest value of the range; `high`: its highest.
+
+    Raises:
+        BadImageError: of a smaller type, or more than a whole range outside; without the name of
+            the file.
+    """
+    least, most, span = float(pixels.min()), float(pixels.max()), high - low
+    is_of_smaller_type = type_range is not None and type_range[1] < high
+    beyond = _MOST_OUTSIDE * span
+    if is_of_smaller_type or least < low - beyond or most > high + beyond:
+        raise BadImageError(
+            f"its values are {pixels.dtype} from {least:g} to {most:g}, --value_range is "
+            f"{low:g},{high:g}: give images of one unit, or train with another --value_range"
+        )
 
 
 def stored_as(recipe: CenterCrop) -> tuple[str, np.dtype[Any], dict[str, float]]:

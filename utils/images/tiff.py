@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.images.files import BadImageError, check_pixels
+from utils.images.float_tiff import tifffile_module
+from utils.images.geotiff import Placement, placement_of
 from utils.process.errors import DataError
 
 if TYPE_CHECKING:
@@ -57,12 +59,14 @@ class TiffImage:
         alpha: (H, W) of the same type, or None.
         orientation: 1 (upright) to 8, as in EXIF.
         num_pages: images in the file; smaller copies of them do not count.
+        placement: where the pixels lie.
     """
 
     pixels: NDArray[Any]
     alpha: NDArray[Any] | None
     orientation: int
     num_pages: int
+    placement: Placement
 
 
 def is_tiff(data: bytes) -> bool:
@@ -83,28 +87,25 @@ def decode_tiff(
             `max_bytes`, or without such a page; without the name of the file.
         DataError: tifffile is not installed.
     """
-    try:
-        from tifffile import TiffFile
-    except ImportError:
-        raise DataError(
-            "TIFF files need the package tifffile: ./setup.sh tiff, or pip install tifffile"
-        ) from None
+    tifffile = tifffile_module()
     try:
         # no code for the dialects of microscopes: they are read as what the standard says
         dialects: Any = dict.fromkeys(("is_lsm", "is_scanimage", "is_ndpi"), False)
-        with TiffFile(io.BytesIO(data), **dialects) as file:
+        with tifffile.TiffFile(io.BytesIO(data), **dialects) as file:
             order, pages = file.byteorder, _pages(file, data)
             if not 0 <= page < len(pages):
                 raise BadImageError(f"page {page} of {len(pages)}: there is none, count from 0")
             is_one = num_channels == len(pages) or _says_channels(pages)
             if len(pages) == 1 or not is_one or any(one.samplesperpixel > 1 for one in pages):
-                found = _read_page(pages[page], data, order, max_bytes)
-                return TiffImage(*found, _orientation(pages[page]), len(pages))
+                one = pages[page]
+                found = _read_page(one, data, order, max_bytes)
+                return TiffImage(*found, _orientation(one), len(pages), _placement(one))
             check_bytes(len(pages) * _num_bytes(pages[0]), max_bytes)
             layers = [_read_page(one, data, order, max_bytes)[0] for one in pages]
             if len({(layer.shape, layer.dtype) for layer in layers}) > 1:
                 raise BadImageError("its pages differ in size or type and are no channels")
-            return TiffImage(np.concatenate(layers, axis=2), None, _orientation(pages[0]), 1)
+            whole, first = np.concatenate(layers, axis=2), pages[0]
+            return TiffImage(whole, None, _orientation(first), 1, _placement(first))
     except DataError:
         raise
     except Exception as error:  # a damaged tag can ask tifffile, or us, for anything
@@ -148,6 +149,10 @@ def _says_channels(pages: Sequence[TiffPage]) -> bool:
 def _orientation(page: TiffPage) -> int:
     value = page.tags.valueof(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) else 1
+
+
+def _placement(page: TiffPage) -> Placement:
+    return placement_of(lambda code: page.tags.valueof(code))
 
 
 def _num_bytes(page: TiffPage) -> int:

@@ -84,6 +84,18 @@ class Units:
         return (self.high - self.low) / WHITE
 
     @property
+    def half(self) -> float:
+        """Half of the range: what a step of 1 of a network is in units of the images."""
+        return (self.high - self.low) / 2
+
+    @property
+    def name(self) -> str:
+        """What a number in the images' own unit is called."""
+        if self.is_grey_levels:
+            return "grey levels"
+        return f"units of the images ({self.low:g} to {self.high:g})"
+
+    @property
     def is_grey_levels(self) -> bool:
         """Whether the two units are one, so that numbers stay to the last bit."""
         return (self.low, self.high) == (0.0, float(WHITE))

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from utils.flags.groups import Batch, Compute, OnBadImage, PrecisionFlags, ScriptFlags
 from utils.script_util import AUTO, flag, require_at_least
 
+# --format
+NPY, TIFF = "npy", "tiff"
+
 
 @dataclass(frozen=True)
 class NetPairFlags(PrecisionFlags, Compute):
@@ -61,7 +64,9 @@ class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
         is_path=True,
     )
     std_threshold: float = flag(
-        20.0, "std in grey levels; the share of pixels above it is told of each image"
+        -1.0,
+        "std in the unit of the images; the share of pixels above it is told of each; -1: 20 of "
+        "255 parts of their range, which is 20 grey levels",
     )
     truth: str = flag(
         "",
@@ -70,9 +75,16 @@ class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
     )
     save_arrays: bool = flag(
         True,
-        "keep mean, std and both ends of the interval as .npy, 48 bytes a pixel of the result; "
-        "off: pictures and numbers alone",
+        "keep mean, std and both ends of the interval as arrays, 16 bytes a channel and pixel of "
+        "the result; off: pictures and numbers alone",
     )
+    format: str = flag(
+        NPY,
+        "of the arrays; tiff: float32 TIFF, which lies where a GeoTIFF of the input lies (needs "
+        "tifffile)",
+        (NPY, TIFF),
+    )
+    page: int = flag(0, "which image of a TIFF with several ones, from 0 on")
     apply_orientation: bool = flag(
         True, "turn photographs as their EXIF tag says; off: pixels as they are stored"
     )
@@ -81,7 +93,7 @@ class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
         super().__post_init__()
         if not 0 < self.level < 1:
             raise ValueError(f"--level {self.level} must lie between 0 and 1, as 0.9")
-        if not self.std_threshold >= 0:
-            raise ValueError(f"--std_threshold {self.std_threshold} must be at least 0")
+        require_at_least(self, -1, std_threshold=0)
+        require_at_least(self, page=0)
         if not self.input:
             raise ValueError("--input is empty; name an image or a folder of images")

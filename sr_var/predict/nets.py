@@ -18,7 +18,7 @@ from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
-from sr_var.values import require_same_values
+from sr_var.values import Units, require_same_values
 from sr_var.var_utils import require_same_mean
 from utils import dist_util
 from utils.files.atomic import sha256_of
@@ -77,7 +77,7 @@ class NetPair:
 
     Attributes:
         factor: pixels of the result along the side of a low-res one.
-        num_channels: of an image.
+        units: of the images of the training.
         train_size: side of the low-res images of the training, pixels.
         reach: low-res pixels in each direction that a pixel of the result depends on; None where
             it is the whole image, as with a U-Net's norms and attention.
@@ -90,12 +90,17 @@ class NetPair:
     var_net: nn.Module
     device: torch.device
     factor: int
-    num_channels: int
+    units: Units
     train_size: int
     reach: int | None
     multiple: int
     digests: tuple[str, str]
     precision: Precision
+
+    @property
+    def num_channels(self) -> int:
+        """Of an image."""
+        return self.units.num_channels
 
     def __call__(self, low_res: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance, each (N, C, f·h, f·w) in fp32, of (N, C, h, w) in [-1, 1]."""
@@ -155,7 +160,7 @@ def load_pair(
         var_net,
         device=place,
         factor=factor,
-        num_channels=flags.in_channels,
+        units=Units.of(flags),
         train_size=flags.small_size,
         reach=_reach(nets),
         multiple=_multiple(nets, factor),
@@ -208,16 +213,10 @@ def _stored(
 
 def _require_fit(mean: MeanModelFlags, mean_path: str, var: VarModelFlags, var_path: str) -> None:
     require_same_values(var_path, var, mean)
-    if mean.values_range is not None:
+    if mean.sizes != var.sizes:
         raise CheckpointError(
-            f"{mean_path} was trained with --value_range {mean.value_range}, and images are read "
-            "in 8 bits here: sr_mean_test.py and sr_var_test.py read them in their own numbers"
-        )
-    if mean.sizes != var.sizes or mean.in_channels != var.in_channels:
-        raise CheckpointError(
-            f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels and "
-            f"{mean.in_channels} channels, {var_path} for {var.small_size} → {var.large_size} and "
-            f"{var.in_channels}; name two networks of one task"
+            f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels, {var_path} for "
+            f"{var.small_size} → {var.large_size}; name two networks of one task"
         )
 
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from sr_var.predict.results import Target, strips
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import COLOUR_MAP, Picture, coloured, top_of_scale
+from sr_var.values import Units, as_rgb
 from utils.files.atomic import atomic_write
 from utils.images.files import MAX_PIXELS, write_png
 from utils.metrics import WHITE
@@ -29,7 +30,6 @@ Floats = npt.NDArray[np.float32]
 # some rows of an array → what is drawn of them
 Rows = Callable[[slice], npt.NDArray[Any]]
 
-UNIT = "grey levels"
 PICTURES = ("mean.png", "std.png", "overview.png")
 # sides of a panel of the overview, pixels; of the scale beside a map
 _PANEL, _BAR_MIN, _BAR_MAX = 560, 180, 8192
@@ -50,23 +50,30 @@ class Panel:
     top: float = 0.0
 
 
-def draw_mean(target: Target) -> None:
-    """`_mean.png`: the mean in 8 bits, rounded and clipped."""
+def draw_mean(target: Target, units: Units) -> None:
+    """`_mean.png`: the mean in 8 bits of the range, rounded and clipped."""
     mean = target.array("mean")
-    write_png(target.path("mean.png"), _reduced(mean.shape, lambda rows: to_grey_bytes(mean[rows])))
+    picture = _reduced(mean.shape, lambda rows: _in_8_bits(mean[rows], units))
+    write_png(target.path("mean.png"), picture)
 
 
-def draw_std(target: Target) -> None:
+def draw_std(target: Target, units: Units) -> None:
     """`_std.png`: the std, averaged over the channels, with its scale at its right."""
     values = _reduced(target.array("std").shape, std_rows(target), np.float32)
-    _draw_map(target.path("std.png"), values, top_of_scale(values))
+    _draw_map(target.path("std.png"), values, top_of_scale(values), units.name)
 
 
-def draw_error(target: Target, error: Rows) -> None:
+def draw_error(target: Target, error: Rows, units: Units) -> None:
     """`_error.png`: rows (r, W) of |mean − truth|, on the scale of the std."""
     shape = target.array("std").shape
     top = top_of_scale(_reduced(shape, std_rows(target), np.float32))
-    _draw_map(target.path("error.png"), _reduced(shape, error, np.float32), top)
+    values = _reduced(shape, error, np.float32)
+    _draw_map(target.path("error.png"), values, top, units.name)
+
+
+def _in_8_bits(image: npt.NDArray[Any], units: Units) -> Picture:
+    """An image (H, W, C) in its unit as a picture (H, W, 3)."""
+    return as_rgb(to_grey_bytes(units.to_255(image)))
 
 
 def std_rows(target: Target) -> Rows:
@@ -75,31 +82,35 @@ def std_rows(target: Target) -> Rows:
     return lambda rows: std[rows].mean(axis=2)
 
 
-def _draw_map(path: str, values: Floats, top: float) -> None:
-    """A map (H, W) in colours, with its scale in grey levels at its right."""
+def _draw_map(path: str, values: Floats, top: float, unit: str) -> None:
+    """A map (H, W) in colours, with its scale at its right."""
     picture = np.empty((*values.shape, 3), np.uint8)
     for rows in strips(len(values)):
         picture[rows] = coloured(values[rows], top)
-    write_png(path, _with_scale(picture, top))
+    write_png(path, _with_scale(picture, top, unit))
 
 
 def draw_overview(
-    target: Target, low_res: npt.NDArray[Any], level: float, error: Rows | None
+    target: Target, low_res: npt.NDArray[Any], level: float, error: Rows | None, units: Units
 ) -> None:
     """`_overview.png`: input, mean, std and width of the interval; the error, where it is known.
 
     Args:
-        low_res: (h, w, C), in grey levels.
+        low_res: (h, w, C), in the units.
         level: of the intervals.
         error: rows (r, W) of |mean − truth|.
+        units: of all of them.
     """
     mean = target.array("mean")
     lower, upper = target.array("lower"), target.array("upper")
     std = _small(mean.shape, std_rows(target))
     small = _small(low_res.shape, lambda rows: low_res[rows].astype(np.float32))
     panels = [
-        Panel(f"input, {_size(low_res.shape)}", to_grey_bytes(small)),
-        Panel(f"mean, {_size(mean.shape)}", to_grey_bytes(_small(mean.shape, lambda r: mean[r]))),
+        Panel(f"input, {_size(low_res.shape)}", _in_8_bits(small, units)),
+        Panel(
+            f"mean, {_size(mean.shape)}",
+            _in_8_bits(_small(mean.shape, lambda rows: mean[rows]), units),
+        ),
         Panel("std", std),
         Panel(
             f"width of the {100 * level:g} % interval",
@@ -109,14 +120,14 @@ def draw_overview(
     if error is not None:
         shown = _small(mean.shape, error)
         panels.append(Panel("|mean − truth|, on the scale of the std", shown, top_of_scale(std)))
-    _draw_panels(target.path("overview.png"), panels)
+    _draw_panels(target.path("overview.png"), panels, units.name)
 
 
 def _size(shape: Sequence[int]) -> str:
     return f"{shape[1]}×{shape[0]}"
 
 
-def _draw_panels(path: str, panels: Sequence[Panel]) -> None:
+def _draw_panels(path: str, panels: Sequence[Panel], unit: str) -> None:
     height, width = panels[1].pixels.shape[:2]
     num_columns = 2 if len(panels) <= 4 else _PER_ROW
     num_rows = math.ceil(len(panels) / num_columns)
@@ -135,16 +146,16 @@ def _draw_panels(path: str, panels: Sequence[Panel]) -> None:
         top = panel.top or top_of_scale(panel.pixels)
         shown = axis.imshow(panel.pixels, cmap=COLOUR_MAP, vmin=0, vmax=top)
         bar = figure.colorbar(shown, ax=axis, shrink=0.9)
-        bar.set_label(UNIT, fontsize=8)
+        bar.set_label(unit, fontsize=8)
         bar.ax.tick_params(labelsize=8)
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
 
 
-def _with_scale(picture: Picture, top: float) -> Picture:
+def _with_scale(picture: Picture, top: float, unit: str) -> Picture:
     """The map with a bar at its right, as high as itself within bounds."""
     height, width, _ = picture.shape
-    bar = _scale(top, min(max(height, _BAR_MIN), _BAR_MAX))
+    bar = _scale(top, min(max(height, _BAR_MIN), _BAR_MAX), unit)
     shape = (max(height, len(bar)), width + bar.shape[1], 3)
     page = np.full(shape, WHITE, np.uint8)
     page[:height, :width] = picture
@@ -152,13 +163,13 @@ def _with_scale(picture: Picture, top: float) -> Picture:
     return page
 
 
-def _scale(top: float, height: int) -> Picture:
+def _scale(top: float, height: int, unit: str) -> Picture:
     """The bar of the colours from 0 to `top` with its numbers; they grow with its height."""
     figure = Figure(figsize=_BAR_INCHES, dpi=height / _BAR_INCHES[1])
     canvas = FigureCanvasAgg(figure)
     axis = figure.add_axes((0.08, 0.04, 0.2, 0.92))
     bar = figure.colorbar(ScalarMappable(Normalize(0, top), COLOUR_MAP), cax=axis)
-    bar.set_label(UNIT, fontsize=9)
+    bar.set_label(unit, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     canvas.draw()  # type: ignore[no-untyped-call]
     drawn: Picture = np.asarray(canvas.buffer_rgba())[:height, :, :3]  # type: ignore[no-untyped-call]

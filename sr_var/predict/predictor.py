@@ -20,8 +20,11 @@ from sr_var.calibrate.record import Calibration, read_calibration
 from sr_var.predict.images import LowRes
 from sr_var.predict.nets import NetPair, load_pair
 from sr_var.predict.tiles import AUTO_OVERLAP, Plan, finished_rows, make_plan, tile_sizes
+from sr_var.values import Units
 from utils.files.atomic import JsonObject
 from utils.flags.groups import Precision
+from utils.images.files import BadImageError
+from utils.images.native_crops import require_range
 from utils.metrics import WHITE
 from utils.script_util import AUTO
 
@@ -127,17 +130,20 @@ class Predictor:
         """Predict the high-res image of a low-res one, of any size.
 
         Args:
-            image: a numpy array (h, w, C) or (h, w), or a tensor (C, h, w); grey levels 0 to 255
-                in uint8, or floats in [0, 1]. Grey images are shown to each of the C channels.
+            image: a numpy array (h, w, C) or (h, w), or a tensor (C, h, w) or (h, w). Networks of
+                8-bit pictures take grey levels 0 to 255 in uint8, or floats in [0, 1]; those of a
+                `--value_range` uint8, uint16 or floats in the unit of their training. Grey images
+                are shown to each of the C channels.
 
         Returns:
-            float32, (f·h, f·w, C) or (C, f·h, f·w), in grey levels or in the unit of [0, 1], as
-            the image; a tensor on its device.
+            float32, (f·h, f·w, C) or (C, f·h, f·w), in the unit of the image; a tensor on its
+            device.
 
         Raises:
-            ValueError: another shape or type, values that are not finite, or outside of [0, 1].
+            ValueError: another shape or type; values that are not finite, outside of [0, 1], or
+                more than a whole range outside of the training's.
         """
-        parts = [part for _, part in self._rows(_to_low_res(image, self.pair.num_channels))]
+        parts = [part for _, part in self._rows(_to_low_res(image, self.pair.units))]
         whole = {
             one.name: np.concatenate([getattr(part, one.name) for part in parts])
             for one in dataclasses.fields(Prediction)
@@ -158,7 +164,7 @@ class Predictor:
         Each is (row, part): the part's first row in the result, and a `Prediction` of all columns.
         The rows of one row of tiles are in memory at a time.
         """
-        for row, part in self._rows(_to_low_res(image, self.pair.num_channels)):
+        for row, part in self._rows(_to_low_res(image, self.pair.units)):
             yield row, _as_given(part, image)  # type: ignore[misc]
 
     def plan(self, image: LowRes) -> Plan:
@@ -222,11 +228,48 @@ def std_of(variance: FloatArray) -> FloatArray:
     return std
 
 
-def _to_low_res(image: npt.NDArray[Any] | Tensor, num_channels: int) -> LowRes:
+def _to_low_res(image: npt.NDArray[Any] | Tensor, units: Units) -> LowRes:
     """An image of the memory; a ValueError says what it should be."""
+    pixels = _pixels_of(image, units.num_channels)
+    if not units.is_8_bit:
+        return _in_units(pixels, units)
+    if pixels.dtype == np.uint8:
+        return LowRes(pixels)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        remedy = "; divide it by 65535" if pixels.dtype == np.uint16 else ""
+        raise ValueError(f"an image of {pixels.dtype}: give uint8, or floats in [0, 1]{remedy}")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):  # nan is neither
+        raise ValueError(
+            f"an image of floats from {low:g} to {high:g}: they must lie in [0, 1]; divide grey "
+            f"levels by {WHITE}"
+        )
+    return LowRes(pixels, low=0.0, high=1.0)
+
+
+def _in_units(pixels: npt.NDArray[Any], units: Units) -> LowRes:
+    """Pixels in the unit of the training's images."""
+    is_float = np.issubdtype(pixels.dtype, np.floating)
+    if not is_float and pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"an image of {pixels.dtype}: give uint8, uint16 or floats in {units.name}"
+        )
+    if is_float and not np.isfinite(pixels).all():
+        raise ValueError("an image with NaN or infinite values: fill them")
+    type_range = None if is_float else (0.0, float(np.iinfo(pixels.dtype).max))
+    try:
+        require_range(pixels, type_range, units.low, units.high)
+    except BadImageError as error:
+        raise ValueError(f"an image of other values: {error}") from None
+    return LowRes(pixels, units.low, units.high)
+
+
+def _pixels_of(image: npt.NDArray[Any] | Tensor, num_channels: int) -> npt.NDArray[Any]:
+    """(h, w, C) of an array or a tensor; ValueError for other shapes."""
     wanted = f"({num_channels}, h, w)" if isinstance(image, Tensor) else f"(h, w, {num_channels})"
     if isinstance(image, Tensor):
-        pixels = image.detach().cpu().numpy()
+        tensor = image.detach().cpu()
+        pixels = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
         pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
     else:
         pixels = np.asarray(image)
@@ -237,17 +280,7 @@ def _to_low_res(image: npt.NDArray[Any] | Tensor, num_channels: int) -> LowRes:
         raise ValueError(
             f"an image of shape {tuple(image.shape)}: the networks take one of {wanted}, or (h, w)"
         )
-    if pixels.dtype == np.uint8:
-        return LowRes(pixels)
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise ValueError(f"an image of {pixels.dtype}: give uint8, or floats in [0, 1]")
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # nan is neither
-        raise ValueError(
-            f"an image of floats from {low:g} to {high:g}: they must lie in [0, 1]; divide grey "
-            f"levels by {WHITE}"
-        )
-    return LowRes(pixels, low=0.0, high=1.0)
+    return pixels
 
 
 @overload

@@ -1,7 +1,8 @@
 """The files of one image: arrays written row by row, and the record that makes it done.
 
-`<output_dir>/<name>_mean.npy` and so on (docs/file_formats.md). Arrays are written as their rows
-come, so that an image never has to fit into the memory; they appear when all rows are there.
+`<output_dir>/<name>_mean.npy` (or `.tif`) and so on (docs/file_formats.md). Arrays are written as
+their rows come, so that an image never has to fit into the memory; they appear when all rows are
+there.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from sr_var.flags.predict import NPY, TIFF
 from sr_var.predict.predictor import Prediction
 from utils.files.atomic import JsonObject, atomic_write, write_json_atomic
 from utils.files.records import find_record
 from utils.files.storage import make_folder
 from utils.images.files import safe_join
+from utils.images.float_tiff import float_tiff_layout, start_float_tiff
+from utils.images.geotiff import Placement
 from utils.process.errors import StorageError
 
 Floats = npt.NDArray[np.float32]
 ARRAYS = ("mean", "std", "lower", "upper")
+_ENDINGS = {NPY: ".npy", TIFF: ".tif"}
 # rows of an array to look at at a time
 STRIP_ROWS = 256
 
@@ -33,14 +38,20 @@ STRIP_ROWS = 256
 class StoredArray:
     """An array of `array_writer` in a file, (H, W, C), of which only the rows asked for are read.
 
+    Both formats keep the rows one after the other.
+
     A memory map would do, but its pages count as this process's memory.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        self.shape: tuple[int, ...] = mapped.shape
-        self._offset: int = mapped.offset
+        self.shape: tuple[int, ...]
+        self._offset: int
+        if path.endswith(_ENDINGS[TIFF]):
+            self.shape, self._offset = float_tiff_layout(path)
+        else:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+            self.shape, self._offset = mapped.shape, mapped.offset
 
     def __getitem__(self, rows: slice) -> Floats:
         """Read rows (r, W, C)."""
@@ -53,10 +64,22 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Target:
-    """Where the results of one image go."""
+    """Where the results of one image go.
+
+    Attributes:
+        output_dir: `--output_dir`.
+        name: of the image.
+        format: of its arrays, `--format`.
+    """
 
     output_dir: str
     name: str
+    format: str = NPY
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The endings of the arrays, as of `ARRAYS`."""
+        return tuple(f"{kind}{_ENDINGS[self.format]}" for kind in ARRAYS)
 
     def path(self, ending: str) -> str:
         """The path of a result, as of `mean.png`; the folder is made.
@@ -70,7 +93,7 @@ class Target:
 
     def array(self, kind: str) -> StoredArray:
         """One of `ARRAYS`."""
-        return StoredArray(self.path(f"{kind}.npy"))
+        return StoredArray(self.path(f"{kind}{_ENDINGS[self.format]}"))
 
     def record(self) -> JsonObject:
         """What is known of a finished image; empty of another one."""
@@ -93,23 +116,27 @@ class Target:
 
 @contextlib.contextmanager
 def array_writer(
-    target: Target, shape: tuple[int, int, int]
+    target: Target, shape: tuple[int, int, int], placement: Placement | None = None, unit: str = ""
 ) -> Iterator[Callable[[Prediction[Floats]], None]]:
     """Yield what takes the rows of the four arrays, from top to bottom.
 
-    The files appear at the end of the block, none if it raises.
+    The files appear at the end of the block, none if it raises. A TIFF also says where its pixels
+    lie (`placement`) and what the numbers are.
 
     Raises:
         StorageError: the disk has no room for them; told before the first row.
         ValueError: other rows came than the shape (H, W, C) has.
     """
-    paths = [target.path(f"{kind}.npy") for kind in ARRAYS]
+    paths = [target.path(ending) for ending in target.arrays]
     _require_room(paths[0], len(ARRAYS) * 4 * int(np.prod(shape, dtype=np.int64)))
     with contextlib.ExitStack() as stack:
         files: list[IO[bytes]] = [stack.enter_context(atomic_write(path)) for path in paths]
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        for file in files:
-            np.lib.format.write_array_header_1_0(file, header)
+        for file, kind in zip(files, ARRAYS, strict=True):
+            if target.format == TIFF:
+                start_float_tiff(file, shape, placement or Placement(), f"{kind}, {unit}")
+            else:
+                np.lib.format.write_array_header_1_0(file, header)
         num_rows = 0
 
         def write(part: Prediction[Floats]) -> None:

@@ -12,16 +12,16 @@ import io
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from sr_var.flags.predict import PredictFlags
+from sr_var.flags.predict import NPY, TIFF, PredictFlags
 from sr_var.predict import pictures, truth
 from sr_var.predict.images import InputFile, LowRes, digest_of, find_inputs, read_low_res
 from sr_var.predict.predictor import Predictor
-from sr_var.predict.results import ARRAYS, Target, array_writer
+from sr_var.predict.results import Target, array_writer
 from sr_var.predict.tiles import Plan
 from utils.debug_util import report_cost
 from utils.files.atomic import (
@@ -35,15 +35,17 @@ from utils.files.lock import try_lock
 from utils.files.records import require_same_settings
 from utils.flags.groups import SKIP
 from utils.images.files import BadImageError
+from utils.images.float_tiff import tifffile_module
 from utils.process.errors import DataError
 from utils.process.stop import go_on_with
 from utils.runs.job import Job, working
 
 Log = Callable[[str], None]
 SETTINGS_FILE, SUMMARY, TABLE = ".predict.json", "predict.json", "predict.csv"
-_ARRAYS = tuple(f"{kind}.npy" for kind in ARRAYS)
+# --std_threshold that was left out, grey levels
+_STD_THRESHOLD = 20.0
 # settings that earlier versions did not have
-_DEFAULTS = {"calibration": ""}
+_DEFAULTS = {"calibration": "", "format": NPY, "page": 0}
 _COLUMNS = (
     "name",
     "width",
@@ -79,6 +81,12 @@ class PredictRun:
 
     def __init__(self, predictor: Predictor, flags: PredictFlags, log: Log) -> None:
         self._predictor, self._flags, self._log = predictor, flags, log
+        self._units = predictor.pair.units
+        self._threshold = flags.std_threshold
+        if self._threshold < 0:
+            self._threshold = _STD_THRESHOLD * self._units.scale
+        if flags.format == TIFF:
+            tifffile_module()
         self._inputs = find_inputs(flags.input, log)
         _require_apart(flags)
         self._truth_of: Callable[[str], str | None] = lambda name: None
@@ -115,9 +123,7 @@ class PredictRun:
         """
         folder = self._flags.output_dir
         settings = self.settings()
-        require_same_settings(
-            os.path.join(folder, SETTINGS_FILE), settings, defaults={"calibration": ""}
-        )
+        require_same_settings(os.path.join(folder, SETTINGS_FILE), settings, defaults=_DEFAULTS)
         offset, remedy = (
             rank * len(self._inputs) // world_size,
             go_on_with(f"--output_dir {folder}"),
@@ -151,8 +157,10 @@ class PredictRun:
             "overlap": self._predictor.overlap,
             "level": self._predictor.level,
             "calibration": sha256_of(flags.calibration) if flags.calibration else "",
-            "std_threshold": flags.std_threshold,
+            "std_threshold": self._threshold,
             "apply_orientation": flags.apply_orientation,
+            "format": flags.format,
+            "page": flags.page,
         }
 
     def summarise(self, settings: dict[str, Any]) -> None:
@@ -160,8 +168,12 @@ class PredictRun:
         records = {one.name: self._target(one).record() for one in self._inputs}
         records = {name: record for name, record in records.items() if record}
         folder = self._flags.output_dir
-        intervals = self._predictor.intervals()
-        content = {"settings": settings, "intervals": intervals, "num_images": len(records)}
+        content = {
+            "settings": settings,
+            **self._units.record(),
+            "intervals": self._predictor.intervals(),
+            "num_images": len(records),
+        }
         content["images"] = records
         write_json_atomic(os.path.join(folder, SUMMARY), content)
         table = io.StringIO()
@@ -187,18 +199,18 @@ class PredictRun:
             record = target.record()
             is_known = record.get("input_sha256") == digest_of(one.path)
             has_truth = path is None or record.get("truth_sha256") == digest_of(path)
-            kept = (*pictures.PICTURES, *(_ARRAYS if self._flags.save_arrays else ()))
+            kept = (*pictures.PICTURES, *(target.arrays if self._flags.save_arrays else ()))
             if is_known and has_truth and target.is_whole(kept):
                 job.bar.skip(1)
                 return
             image = self._read(one)
-            if not (is_known and target.is_whole((*pictures.PICTURES, *_ARRAYS))):
+            if not (is_known and target.is_whole((*pictures.PICTURES, *target.arrays))):
                 remove_stale_temp_files(os.path.dirname(target.path("mean.npy")))
                 record = self._predict(one, target, image, job)
             record = self._judge(target, image, path, record)
             target.finish(record)
             if not self._flags.save_arrays:
-                target.remove(_ARRAYS)
+                target.remove(target.arrays)
         self._say(one.name, record)
         job.done(note=one.name)
 
@@ -210,12 +222,13 @@ class PredictRun:
         shape = (factor * height, factor * width, channels)
         num_rows = 0
         sums = np.zeros(3)
-        with array_writer(target, shape) as write:
+        placement = image.placement.divided(factor)
+        with array_writer(target, shape, placement, self._units.name) as write:
             for mean, variance in self._predictor.rows(image):
                 part = self._predictor.prediction(mean, variance, image)
                 write(part)
                 per_pixel = part.std.mean(axis=2)
-                is_above = per_pixel > self._flags.std_threshold
+                is_above = per_pixel > self._threshold
                 is_negative = (variance < 0).mean(axis=2)
                 for i, found in enumerate((per_pixel, is_above, is_negative)):
                     sums[i] += found.sum(dtype=np.float64)
@@ -223,8 +236,8 @@ class PredictRun:
                 job.bar.update(0, f"{one.name} {100 * num_rows / shape[0]:.0f} %")
                 job.check()
         means = (sums / (shape[0] * shape[1])).tolist()
-        pictures.draw_mean(target)
-        pictures.draw_std(target)
+        pictures.draw_mean(target, self._units)
+        pictures.draw_std(target, self._units)
         return {
             "input": os.path.basename(one.path),
             "input_sha256": image.digest,
@@ -232,7 +245,7 @@ class PredictRun:
             "height": shape[0],
             **vars(Found(*means)),
             "seconds": round(time.perf_counter() - started, 3),
-            "extrapolated": self._extrapolated(plan),
+            "extrapolated": self._extrapolated(plan, image),
             "intervals": self._predictor.intervals(),
             "notices": list(image.notices),
         }
@@ -246,8 +259,8 @@ class PredictRun:
         if self._flags.truth and path is None:
             self._log(f"warning: --truth {self._flags.truth} has no image named {target.name}")
         if path is not None:
-            pair, turned = self._predictor.pair, self._flags.apply_orientation
-            real = read_low_res(path, pair.num_channels, apply_orientation=turned)
+            pair = self._predictor.pair
+            real = self._read_file(path)
             truth.require_size(real, image, pair.factor, path)
             record |= {
                 "truth": truth.compare(target, image, real, pair.factor),
@@ -255,37 +268,52 @@ class PredictRun:
             }
             self._warn_of_member(real.digest, path)
             error = truth.error_rows(target, real)
-            pictures.draw_error(target, error)
-        pictures.draw_overview(target, image.pixels, self._predictor.level, error)
+            pictures.draw_error(target, error, self._units)
+        level = self._predictor.level
+        pictures.draw_overview(target, image.pixels, level, error, self._units)
         return record
 
     def _read(self, one: InputFile) -> LowRes:
-        pair, turned = self._predictor.pair, self._flags.apply_orientation
-        image = read_low_res(one.path, pair.num_channels, apply_orientation=turned)
+        image = self._read_file(one.path)
+        if self._flags.format == TIFF:
+            lost = [f"the results lack {words}" for words in image.placement.left_out]
+            image = replace(image, notices=(*image.notices, *lost))
         for notice in image.notices:
             self._log(f"notice: {one.path}: {notice}")
         return image
 
+    def _read_file(self, path: str) -> LowRes:
+        flags = self._flags
+        turned = flags.apply_orientation
+        return read_low_res(path, self._units, apply_orientation=turned, page=flags.page)
+
     def _target(self, one: InputFile) -> Target:
-        return Target(self._flags.output_dir, one.name)
+        return Target(self._flags.output_dir, one.name, self._flags.format)
 
     # ---- what is said
 
-    def _extrapolated(self, plan: Plan) -> str:
+    def _extrapolated(self, plan: Plan, image: LowRes) -> str:
         """What of an image is unlike the training; empty if nothing is."""
         pair, (height, width) = self._predictor.pair, plan.seen
-        if pair.reach is not None:
-            return "" if plan.is_exact else f"overlap {plan.overlap} of {pair.reach}"
-        size = pair.train_size
-        return "" if (height, width) == (size, size) else f"size {width}×{height}"
+        found = []
+        if pair.reach is None and (height, width) != (pair.train_size, pair.train_size):
+            found.append(f"size {width}×{height}")
+        if pair.reach is not None and not plan.is_exact:
+            found.append(f"overlap {plan.overlap} of {pair.reach}")
+        if outside := image.share_outside():
+            found.append(
+                f"{100 * outside:.2g} % of the values, outside of {image.low:g} to {image.high:g}"
+            )
+        return ", ".join(found)
 
     def _say(self, name: str, record: JsonObject) -> None:
         """The line of a finished image."""
-        flags = self._flags
+        units = self._units
+        mean_std = f"{record['mean_std']:{'.2f' if units.is_grey_levels else '.4g'}}"
         parts = [
-            f"{name}: {record['width']}×{record['height']}, std {record['mean_std']:.2f} grey "
-            f"levels on average, above {flags.std_threshold:g} in "
-            f"{100 * record['share_above']:.1f} % of the pixels"
+            f"{name}: {record['width']}×{record['height']}, std {mean_std} {units.name} on "
+            f"average, above {self._threshold:g} in {100 * record['share_above']:.1f} % of the "
+            "pixels"
         ]
         if record["share_negative"]:
             parts.append(f"variance below 0 in {100 * record['share_negative']:.2g} %")
@@ -298,10 +326,10 @@ class PredictRun:
             )
         parts.append(f"{record['seconds']:.1f} s")
         self._log("; ".join(parts))
-        if judged and judged["low_res_rms"] > truth.LARGEST_DIFFERENCE:
+        if judged and judged["low_res_rms"] > truth.LARGEST_DIFFERENCE * units.scale:
             self._log(
                 f"warning: {name}: the block means of the truth differ from the input by "
-                f"{judged['low_res_rms']:.1f} grey levels (root mean square); the networks were "
+                f"{judged['low_res_rms']:.4g} {units.name} (root mean square); the networks were "
                 "trained on block means, so metrics of another reduction say less"
             )
 

@@ -1,6 +1,7 @@
 """What the truth says of a prediction: errors, coverage and z², in strips of its rows.
 
-Grey levels, float64. docs/theory.md defines the metrics; here the interval is that of `--level`.
+In the unit of the images, float64. docs/theory.md defines the metrics; here the interval is that of
+`--level`, and a grey level is a 255th of the range.
 """
 
 from __future__ import annotations
@@ -72,17 +73,17 @@ def require_size(truth: LowRes, low_res: LowRes, factor: int, path: str) -> None
 def compare(target: Target, low_res: LowRes, truth: LowRes, factor: int) -> dict[str, float]:
     """The metrics of one image, from its arrays.
 
-    `psnr` of the mean and `psnr_bilinear` of the upsampled input, dB at a range of 255;
-    `coverage`: share of the values within the interval; `z2`: mean of (y − m)²/v, v at least 1/12;
-    `low_res_rms`: root mean square of area(truth) − input.
+    `psnr` of the mean and `psnr_bilinear` of the upsampled input, dB at the range of the images;
+    `coverage`: share of the values within the interval; `z2`: mean of (y − m)²/v, v at least 1/12
+    of a grey level squared; `low_res_rms`: root mean square of area(truth) − input.
     """
     total = Sums()
     for top in range(0, len(low_res.pixels), _ROWS):
         total += _strip(target, low_res, truth, factor, top)
     count = total.count
     return {
-        "psnr": _psnr(total.square / count),
-        "psnr_bilinear": _psnr(total.bilinear / count),
+        "psnr": _psnr(total.square / count, low_res),
+        "psnr_bilinear": _psnr(total.bilinear / count, low_res),
         "coverage": total.covered / count,
         "z2": total.z2 / count,
         "low_res_rms": math.sqrt(total.low_res / count),
@@ -110,15 +111,21 @@ def _strip(target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int
     upsampled = bilinear_upsample(around, size)[0].permute(1, 2, 0).numpy()
     bilinear = upsampled[(top - first) * factor :][: len(y)]
     low = block_means(y, low_res.pixels.shape[1])
+    floor = VARIANCE_FLOOR * grey_level(low_res) ** 2
     return Sums(
         y.size,
         float(square.sum()),
         float(((y - bilinear) ** 2).sum()),
-        float((square / np.maximum(std**2, VARIANCE_FLOOR)).sum()),
+        float((square / np.maximum(std**2, floor)).sum()),
         float(is_in.sum()),
         float(((low - low_res.pixels[top:bottom]) ** 2).sum()) * factor**2,
     )
 
 
-def _psnr(mse: float) -> float:
-    return math.inf if mse == 0 else 10 * math.log10(WHITE**2 / mse)
+def grey_level(image: LowRes) -> float:
+    """A 255th of the range, in the unit of the image."""
+    return (image.high - image.low) / WHITE
+
+
+def _psnr(mse: float, image: LowRes) -> float:
+    return math.inf if mse == 0 else 10 * math.log10((image.high - image.low) ** 2 / mse)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sr_var.values import settle_values
 from tests import tiny
-from tests.native_files import png16_of, tiff_of
+from tests.native_files import geo_tiff, png16_of, tiff_of
 from tests.pipeline import MEAN_STEPS, TRAINING, VAR_STEPS
 from tests.tiny import done, run, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
@@ -314,13 +314,56 @@ def test_other_values_than_those_of_the_checkpoint_are_refused(
     assert found.code == code and all(part in found.err for part in parts), found.err
 
 
-def test_prediction_that_reads_8_bits_refuses_nets_of_another_range(
-    deep_grey: Data, tmp_path: Path
+@pytest.fixture(scope="module")
+def low_res(deep_grey: Data) -> Path:
+    """A folder with the low-res version of a test image, 16-bit grey TIFF, of a known place."""
+    path = deep_grey.root / "low" / "0.tif"
+    path.parent.mkdir()
+    high = tifffile.imread(deep_grey.images / "0.tif").astype(np.float64)
+    high = high[: high.shape[0] // 4 * 4, : high.shape[1] // 4 * 4]
+    low = high.reshape(len(high) // 4, 4, -1, 4).mean(axis=(1, 3))
+    path.write_bytes(geo_tiff(np.rint(low).astype(np.uint16)))
+    (deep_grey.root / "high").mkdir()
+    (deep_grey.root / "high" / "0.tif").write_bytes(tiff_of(high.astype(np.uint16)))
+    return path.parent
+
+
+def _prediction(data: Data, place: Path, tmp_path: Path, **more: Any) -> list[str]:
+    """The command line of sr_predict.py."""
+    nets = {**data.mean_net, "var_model_path": data.model("var", VAR_STEPS)}
+    folders = {"output_dir": tmp_path / "out", "log_dir": tmp_path / "log", "input": place}
+    return words(nets, folders, more)
+
+
+def test_nets_of_16_bit_grey_images_predict_them(
+    deep_grey: Data, low_res: Path, tmp_path: Path
 ) -> None:
-    nets = {**deep_grey.mean_net, "var_model_path": deep_grey.model("var", VAR_STEPS)}
-    found = run("sr_predict", words(nets, input=deep_grey.images, output_dir=tmp_path / "out"))
-    assert found.code == EXIT_CHECKPOINT and "--value_range 0,65535" in found.err
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.npy"))
+    truth = deep_grey.root / "high"
+    found = done(
+        "sr_predict", _prediction(deep_grey, low_res, tmp_path, format="tiff", truth=truth)
+    )
+    assert "units of the images (0 to 65535) on average" in found.out and "warning" not in found.out
+    low, mean = (
+        tifffile.imread(path) for path in (low_res / "0.tif", tmp_path / "out" / "0_mean.tif")
+    )
+    assert mean.dtype == np.float32 and mean.shape == tuple(4 * side for side in low.shape)
+    # a net that was hardly trained says what the low-res image says
+    assert abs(mean.mean() - low.mean()) < 9000
+    with tifffile.TiffFile(tmp_path / "out" / "0_std.tif") as file:
+        assert file.pages[0].tags[33550].value == (2.5, 5.0, 0.0)
+    record = json.loads((tmp_path / "out" / "0_result.json").read_text())
+    assert record["truth"]["low_res_rms"] < 1 and 5 < record["truth"]["psnr_bilinear"] < 60
+    for name in ("0_mean.png", "0_std.png", "0_overview.png", "0_error.png"):
+        assert (tmp_path / "out" / name).exists()
+
+
+def test_prediction_refuses_images_of_another_type(deep_grey: Data, tmp_path: Path) -> None:
+    """In one line, with the exit code of data, and nothing is written of them."""
+    Image.fromarray(tiny.photo(0)).save(tmp_path / "x.png")
+    found = run("sr_predict", _prediction(deep_grey, tmp_path / "x.png", tmp_path))
+    assert found.code == EXIT_DATA and "--value_range is 0,65535" in found.err
+    assert found.err.count("error:") == 1 and "x.png" in found.err
+    assert not list((tmp_path / "out").glob("x_*"))
 
 
 def test_variance_net_takes_no_mean_net_of_other_values(deep_grey: Data, tmp_path: Path) -> None:

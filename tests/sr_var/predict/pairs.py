@@ -8,6 +8,7 @@ from torch import nn
 from models.subpixel import SubpixelBase
 from sr_var.predict.nets import NetPair, _multiple, _reach
 from sr_var.script_util import create_mean_model, create_var_model
+from sr_var.values import GREY_LEVELS, Units
 from tests.tiny import LARGE, REGRESSION_NET, SMALL, shake
 from utils.flags.groups import Precision
 
@@ -21,10 +22,12 @@ SUBPIXEL = {
 }
 
 
-def subpixel_pair(**mean_flags: object) -> NetPair:
+def subpixel_pair(units: Units = GREY_LEVELS, **mean_flags: object) -> NetPair:
     """Sub-pixel networks of factor 4, whose results depend on 10 pixels in each direction."""
-    mean = create_mean_model(**SUBPIXEL, **mean_flags)
-    return as_pair(mean, create_var_model(**SUBPIXEL, last_layer_type="softplus"))
+    channels = {"in_channels": units.num_channels, "out_channels": units.num_channels}
+    mean = create_mean_model(**SUBPIXEL, **channels, **mean_flags)
+    var = create_var_model(**SUBPIXEL, **channels, last_layer_type="softplus")
+    return as_pair(mean, var, units)
 
 
 def unet_pair(**mean_flags: object) -> NetPair:
@@ -33,7 +36,7 @@ def unet_pair(**mean_flags: object) -> NetPair:
     return as_pair(create_mean_model(**flags), create_var_model(**REGRESSION_NET))
 
 
-def as_pair(mean: nn.Module, var: nn.Module) -> NetPair:
+def as_pair(mean: nn.Module, var: nn.Module, units: Units = GREY_LEVELS) -> NetPair:
     """Networks with shaken weights, on the CPU."""
     nets = [shake(net, seed).eval().requires_grad_(False) for seed, net in enumerate((mean, var))]
     for net in nets:  # a shaken body is far larger than what it is added to
@@ -43,7 +46,7 @@ def as_pair(mean: nn.Module, var: nn.Module) -> NetPair:
         *nets,  # type: ignore[misc]
         device=torch.device("cpu"),
         factor=FACTOR,
-        num_channels=3,
+        units=units,
         train_size=SMALL,
         reach=_reach(nets),
         multiple=_multiple(nets, FACTOR),

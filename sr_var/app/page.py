@@ -1,0 +1,194 @@
+"""The page itself, in Gradio: an image to its mean, std and intervals; samples on a second tab."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ddpm.flags import SAMPLER_NAMES
+from sr_var.app.results import Refused, Result, Results, as_picture
+from sr_var.app.samples import MOST_IMAGES, RANDOM, Sampling, Wish
+from sr_var.flags.app import AppFlags
+
+_TITLE = "Mean and std of an image"
+_CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
+# seconds between looks for files of the page that are old, and how old
+_CACHE = (600, 3600)
+_HINT = "Drop an image, then point at a pixel of any picture."
+_NO_MODEL = """This tab draws samples from a diffusion model, and none was given.
+
+Start the page with `--diffusion_model_path FILE`, a checkpoint of `image_train.py`;
+`make demo-images` trains one on handwritten digits, and `make app` then finds it."""
+_STYLE = "footer { display: none !important; }"
+
+
+def add_page(app: Any, results: Results, sampling: Sampling | None, flags: AppFlags) -> Any:
+    """Mount the page at the root of a FastAPI application, and return that."""
+    import gradio as gr
+
+    fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    theme = gr.themes.Default(font=fonts[0], font_mono=fonts[1])
+    with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_CACHE) as page:
+        gr.Markdown(f"# {_TITLE}\nTwo networks, one pass each.")
+        with gr.Tab("Your image"):
+            _add_image_tab(gr, results, flags)
+        with gr.Tab("Samples"):
+            if sampling is None:
+                gr.Markdown(_NO_MODEL)
+            else:
+                _add_sample_tab(gr, sampling, flags)
+    page.queue(max_size=flags.max_waiting, default_concurrency_limit=1, api_open=False)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        theme=theme,
+        css=_STYLE,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=flags.max_upload << 20,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+    )
+
+
+def _refusing(gr: Any, work: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with a refusal as a line that the page shows."""
+
+    def wrapped(*arguments: Any) -> Any:
+        try:
+            return work(*arguments)
+        except Refused as refusal:
+            raise gr.Error(str(refusal), print_exception=False) from None
+
+    return wrapped
+
+
+def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
+    """Input, mean and std side by side; level, pixel, both ends of the interval; download."""
+    shown = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
+    token, place = gr.State(None, delete_callback=results.forget, time_to_live=3600), gr.State(None)
+    with gr.Row():
+        upload = gr.Image(label="Input", sources=["upload", "clipboard"], type="filepath")
+        # the file as it came: Gradio would decode it, whatever its size
+        upload.preprocess = lambda payload: None if payload is None else payload.path
+        mean = gr.Image(label="Mean", **shown)
+        std = gr.Image(label="Std", **shown)
+    with gr.Row():
+        level = gr.Slider(
+            0.5, 0.99, flags.level, step=0.01, label="Level of the interval", interactive=True
+        )
+        download = gr.DownloadButton("Download everything", interactive=False)
+    values = gr.Markdown(_HINT)
+    with gr.Row():
+        lower = gr.Image(label="Lower end of the interval", **shown)
+        upper = gr.Image(label="Upper end of the interval", **shown)
+
+    def compute(path: str | None, wanted: float) -> list[Any]:
+        if path is None:
+            return [None] * 4 + [_HINT, None, None, gr.update(interactive=False)]
+        name = results.predict(results.read_own(path))
+        result = results.get(name)
+        picture, top = result.std_picture()
+        ends = map(as_picture, result.ends(wanted))
+        label = f"Std, from 0 (black) to {top:.1f} (yellow) grey levels"
+        coloured = gr.update(value=picture, label=label)
+        ready = gr.update(interactive=True)
+        return [name, None, as_picture(result.mean), coloured, _HINT, *ends, ready]
+
+    def move(name: str | None, at: Any, wanted: float) -> list[Any]:
+        if name is None:
+            return [_HINT, None, None]
+        result = results.get(name)
+        return [_table(result, at, wanted), *map(as_picture, result.ends(wanted))]
+
+    def point(name: str | None, wanted: float, event: Any, factor: int = 1) -> list[Any]:
+        if name is None:
+            return [None, _HINT]
+        at = [factor * int(one) + factor // 2 for one in event.index]
+        return [at, _table(results.get(name), at, wanted)]
+
+    def save(name: str | None, wanted: float) -> str | None:
+        return None if name is None else results.get(name).write_zip(wanted)
+
+    own = {"api_visibility": "private"}
+    outputs = [token, place, mean, std, values, lower, upper, download]
+    upload.input(_refusing(gr, compute), [upload, level], outputs, **own)
+    level.release(_refusing(gr, move), [token, place, level], [values, lower, upper], **own)
+    for picture, factor in (
+        *((one, 1) for one in (mean, std, lower, upper)),
+        (upload, results.predictor.factor),
+    ):
+
+        def select(name: Any, wanted: Any, event: gr.SelectData, factor: int = factor) -> Any:
+            return _refusing(gr, point)(name, wanted, event, factor)
+
+        select.__annotations__["event"] = gr.SelectData
+        picture.select(
+            select, [token, level], [place, values], show_progress="hidden", queue=False, **own
+        )
+    download.click(_refusing(gr, save), [token, level], [download], **own)
+
+
+def _table(result: Result, at: list[int] | None, level: float) -> str:
+    """What is known of a pixel, by channel."""
+    if at is None:
+        return _HINT
+    x, y = at
+    found = result.at(x, y, level)
+    names = _CHANNELS.get(len(found["mean"]), ())
+    rows = [
+        f"pixel {x}, {y} | mean | std | {100 * level:.0f} % interval",
+        ":-- | --: | --: | --:",
+    ]
+    for i, name in enumerate(names):
+        mean, std, lower, upper = (found[kind][i] for kind in ("mean", "std", "lower", "upper"))
+        rows.append(f"{name} | {mean:.1f} | {std:.1f} | {lower:.1f} to {upper:.1f}")
+    note = "Column and row of the result; values in grey levels, 0 to 255."
+    return "\n".join([*(f"| {row} |" for row in rows), "", note])
+
+
+def _add_sample_tab(gr: Any, sampling: Sampling, flags: AppFlags) -> None:
+    """What to draw, and what was drawn."""
+    model = sampling.model
+    gr.Markdown(f"Model: `{os.path.basename(model.path)}`, of {model.max_steps} steps.")
+    with gr.Row():
+        label = gr.Dropdown(
+            [RANDOM, *model.labels], value=RANDOM, label="Class", visible=bool(model.labels)
+        )
+        number = gr.Slider(1, MOST_IMAGES, 8, step=1, label="Images")
+        seed = gr.Number(flags.seed, label="Seed", precision=0, minimum=0)
+    with gr.Row():
+        sampler = gr.Dropdown(list(SAMPLER_NAMES), value="dpmpp_2m_sde", label="Sampler")
+        steps = gr.Slider(
+            1, model.max_steps, min(25, model.max_steps), step=1, label="Steps of a sample"
+        )
+        guidance = gr.Slider(
+            0, 10, 1, step=0.1, label="Guidance, 1: none", visible=model.has_guidance
+        )
+        strength = gr.Slider(
+            0, 20, 1, step=0.1, label="Classifier's scale", visible=bool(model.classifier_path)
+        )
+    with gr.Row():
+        start, stop = gr.Button("Draw", variant="primary"), gr.Button("Stop")
+    gallery = gr.Gallery(label="Samples", columns=4, height="auto", object_fit="scale-down")
+    download = gr.DownloadButton("Download everything", interactive=False)
+    command = gr.Markdown()
+
+    def draw(label: str, number: float, *rest: Any) -> list[Any]:
+        sampler, steps, guidance, strength, seed = rest
+        name = "" if label == RANDOM else label
+        drawing = sampling.draw(
+            Wish(name, int(number), sampler, int(steps), guidance, strength, int(seed or 0))
+        )
+        words = f"The same by hand:\n```\n{drawing.command}\n```"
+        archive = gr.update(value=drawing.archive, interactive=True)
+        return [list(drawing.pictures), archive, words]
+
+    inputs = [label, number, sampler, steps, guidance, strength, seed]
+    outputs, own = [gallery, download, command], {"api_visibility": "private"}
+    start.click(_refusing(gr, draw), inputs, outputs, **own)
+    stop.click(sampling.stop, None, None, queue=False, **own)

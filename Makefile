@@ -5,7 +5,7 @@ QUICK ?= 0
 WORKERS ?= 2
 PACKAGES := $(filter-out tests benchmarks,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 
-.PHONY: demo demo-labels demo-images check test test-short test-browser test-slurm test-reliability soak bench lint types docs doctor setup clean
+.PHONY: demo demo-labels demo-images app check test test-short test-browser test-app test-slurm test-reliability soak bench lint types docs doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True) $(if $(SEED),--seed $(SEED))
@@ -19,6 +19,12 @@ demo-labels: setup
 
 demo-images: setup
 	$(PY) demo_images.py $(if $(filter-out 0,$(QUICK)),--quick True)
+
+# a page to try the networks of the demo, in an environment of its own; samples, too, where make demo-images has trained a model
+DIGITS := $(lastword $(sort $(wildcard checkpoints/image_ddpm/demo_images/ema_*.pt)))
+app:
+	@./setup.sh app
+	.venv-app/bin/python sr_app.py $(addprefix --diffusion_model_path ,$(DIGITS))
 
 # what every change must pass, in minutes
 check: lint types docs test-short
@@ -34,6 +40,11 @@ test-short: setup-dev
 test-browser:
 	@./setup.sh browser
 	$(PY) -m pytest -m browser tests/browser
+
+# that page in a real browser and by HTTP, in its own environment
+test-app:
+	@./setup.sh app-test
+	.venv-app/bin/python -m pytest -m "" tests/app
 
 # the job scripts on a Slurm of two nodes, started here; fetches Slurm through apt-get if there is none
 test-slurm:

@@ -6,15 +6,21 @@
 #   ./setup.sh slurm    what the tests of the job scripts need on top: Slurm and munge (Debian, as root)
 #   ./setup.sh tiff     tifffile on top, which reads TIFF images
 #   ./setup.sh docs     what the API pages need on top
+#   ./setup.sh app      .venv-app instead, with Gradio, which needs an older Pillow: for the page sr_app.py
+#   ./setup.sh app-test .venv-app with what the tests of that page need on top, Chromium included (Debian, as root)
 # PYTHON      interpreter to build on                  (python3)
 # TORCH_SPEC  what to install when it has no torch     (torch==2.13.0)
-# LOCKED=1    exact versions of requirements.lock
+# LOCKED=1    exact versions of requirements.lock (of requirements-app.lock for .venv-app)
 set -euo pipefail
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python3}
 TORCH_SPEC=${TORCH_SPEC:-torch==2.13.0}
 LOCKED=${LOCKED:-0}
 GROUP=${1:-base}
+case "$GROUP" in
+  app|app-test) VENV=.venv-app LOCK=requirements-app.lock ;;
+  *) VENV=.venv LOCK=requirements.lock ;;
+esac
 
 fail() { echo "setup.sh: $*" >&2; exit 1; }
 
@@ -26,7 +32,9 @@ case "$GROUP" in
   browser) FILES=(requirements.txt requirements-dev.txt requirements-browser.txt) ;;
   slurm) FILES=(requirements.txt requirements-dev.txt) ;;
   docs) FILES=(requirements.txt requirements-docs.txt) ;;
-  *)    fail "unknown group '$GROUP': give base, dev, mpi, tiff, browser, slurm or docs" ;;
+  app) FILES=(requirements.txt requirements-app.txt) ;;
+  app-test) FILES=(requirements.txt requirements-dev.txt requirements-browser.txt requirements-app.txt) ;;
+  *)    fail "unknown group '$GROUP': give base, dev, mpi, tiff, browser, slurm, docs, app or app-test" ;;
 esac
 
 has_all() {
@@ -47,16 +55,16 @@ need() {
 }
 # Chromium's driver must be of the same build as the browser, so both come from the distribution
 case "$GROUP" in
-  browser) need "chromium chromedriver" "chromium chromium-driver fonts-dejavu-core" ;;
+  browser|app-test) need "chromium chromedriver" "chromium chromium-driver fonts-dejavu-core" ;;
   slurm)   need "slurmctld slurmd munged sbatch script" "slurm-wlm munge bsdutils" ;;
 esac
 command -v "$PYTHON" >/dev/null || fail "no '$PYTHON' found; install python3 >= 3.10 or set PYTHON"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
   || fail "$("$PYTHON" --version) is too old; python >= 3.10 is needed (set PYTHON)"
 
-STAMP=".venv/stamp-$GROUP"
-KEY=$( { cat setup.sh requirements.lock "${FILES[@]}"; echo "$LOCKED $TORCH_SPEC"; "$PYTHON" -VV; } | cksum)
-if [ -x .venv/bin/python ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$KEY" ]; then exit 0; fi
+STAMP="$VENV/stamp-$GROUP"
+KEY=$( { cat setup.sh "$LOCK" "${FILES[@]}"; echo "$LOCKED $TORCH_SPEC"; "$PYTHON" -VV; } | cksum)
+if [ -x $VENV/bin/python ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$KEY" ]; then exit 0; fi
 
 has_torch() { "$1" - <<'PY' 2>/dev/null
 import sys
@@ -66,33 +74,33 @@ sys.exit((major, minor) < (2, 10))
 PY
 }
 
-if [ ! -x .venv/bin/python ]; then
+if [ ! -x $VENV/bin/python ]; then
   SITE=()
   if has_torch "$PYTHON"; then
     echo "setup.sh: using the torch that $PYTHON already has"
     SITE=(--system-site-packages)
   fi
-  if ! "$PYTHON" -m venv ${SITE[@]+"${SITE[@]}"} .venv >/dev/null 2>&1; then
+  if ! "$PYTHON" -m venv ${SITE[@]+"${SITE[@]}"} "$VENV" >/dev/null 2>&1; then
     # Debian splits ensurepip off; the interpreter's own pip can fill the environment instead
-    rm -rf .venv
+    rm -rf "$VENV"
     "$PYTHON" -m pip --version >/dev/null 2>&1 || fail "cannot make a virtual environment: install python3-venv (or python3-pip)"
-    "$PYTHON" -m venv --without-pip ${SITE[@]+"${SITE[@]}"} .venv
-    "$PYTHON" -m pip --python .venv/bin/python install -q pip
+    "$PYTHON" -m venv --without-pip ${SITE[@]+"${SITE[@]}"} "$VENV"
+    "$PYTHON" -m pip --python $VENV/bin/python install -q pip
   fi
 fi
 
-PIP=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
-if ! has_torch .venv/bin/python; then
+PIP=($VENV/bin/python -m pip install --quiet --disable-pip-version-check)
+if ! has_torch $VENV/bin/python; then
   echo "setup.sh: installing $TORCH_SPEC (a few minutes the first time)"
   "${PIP[@]}" "$TORCH_SPEC"
 fi
-has_torch .venv/bin/python || fail "torch >= 2.10 is needed (older ones load hostile checkpoints, CVE-2026-24747); set TORCH_SPEC"
+has_torch $VENV/bin/python || fail "torch >= 2.10 is needed (older ones load hostile checkpoints, CVE-2026-24747); set TORCH_SPEC"
 # torch stays what it is, whatever the other packages ask for
-TORCH_VERSION=$(.venv/bin/python -c 'import importlib.metadata as m; print(m.version("torch"))')
-CONSTRAINTS=.venv/constraints.txt
+TORCH_VERSION=$($VENV/bin/python -c 'import importlib.metadata as m; print(m.version("torch"))')
+CONSTRAINTS=$VENV/constraints.txt
 echo "torch==$TORCH_VERSION" > "$CONSTRAINTS"
-[ "$LOCKED" = 0 ] || cat requirements.lock >> "$CONSTRAINTS"
+[ "$LOCKED" = 0 ] || cat "$LOCK" >> "$CONSTRAINTS"
 echo "setup.sh: installing ${FILES[*]}"
 "${PIP[@]}" -c "$CONSTRAINTS" $(printf -- '-r %s ' "${FILES[@]}")
 echo "$KEY" > "$STAMP"
-echo "setup.sh: ready (.venv)"
+echo "setup.sh: ready ($VENV)"

@@ -20,7 +20,12 @@ _NO_MODEL = """This tab draws samples from a diffusion model, and none was given
 
 Start the page with `--diffusion_model_path FILE`, a checkpoint of `image_train.py`;
 `make demo-images` trains one on handwritten digits, and `make app` then finds it."""
-_STYLE = "footer { display: none !important; }"
+_STYLE = """
+footer { display: none !important; }
+#input img { width: 100%; object-fit: contain; image-rendering: pixelated; }
+.prose th, .prose td { padding: 0.3em 0.6em !important; overflow-wrap: normal !important; }
+.prose td { white-space: nowrap; }
+"""
 
 
 def add_page(app: Any, results: Results, sampling: Sampling | None, flags: AppFlags) -> Any:
@@ -30,7 +35,7 @@ def add_page(app: Any, results: Results, sampling: Sampling | None, flags: AppFl
     fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     theme = gr.themes.Default(font=fonts[0], font_mono=fonts[1])
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_CACHE) as page:
-        gr.Markdown(f"# {_TITLE}\nTwo networks, one pass each.")
+        gr.Markdown(f"# {_TITLE}")
         with gr.Tab("Your image"):
             _add_image_tab(gr, results, flags)
         with gr.Tab("Samples"):
@@ -69,10 +74,17 @@ def _refusing(gr: Any, work: Callable[..., Any]) -> Callable[..., Any]:
 
 def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
     """Input, mean and std side by side; level, pixel, both ends of the interval; download."""
+    gr.Markdown(
+        f"The image is the low-res one as it is; the result has {results.predictor.factor} times "
+        f"its width. JPEG, PNG, WEBP or BMP, up to {flags.max_upload} MiB and "
+        f"{flags.max_pixels} pixels; they stay on the machine that shows this page."
+    )
     shown = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
     token, place = gr.State(None, delete_callback=results.forget, time_to_live=3600), gr.State(None)
     with gr.Row():
-        upload = gr.Image(label="Input", sources=["upload", "clipboard"], type="filepath")
+        upload = gr.Image(
+            label="Input", sources=["upload", "clipboard"], type="filepath", elem_id="input"
+        )
         # the file as it came: Gradio would decode it, whatever its size
         upload.preprocess = lambda payload: None if payload is None else payload.path
         mean = gr.Image(label="Mean", **shown)
@@ -94,7 +106,7 @@ def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
         result = results.get(name)
         picture, top = result.std_picture()
         ends = map(as_picture, result.ends(wanted))
-        label = f"Std, from 0 (black) to {top:.1f} (yellow) grey levels"
+        label = f"Std, 0 (black) to {top:.1f} (yellow)"
         coloured = gr.update(value=picture, label=label)
         ready = gr.update(interactive=True)
         return [name, None, as_picture(result.mean), coloured, _HINT, *ends, ready]

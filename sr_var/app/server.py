@@ -164,6 +164,7 @@ def _listening(flags: AppFlags) -> contextlib.AbstractContextManager[Any]:
     try:
         return socket.create_server((flags.host, flags.port), family=family)
     except OSError as error:
+        cause = os.strerror(error.errno) if error.errno else str(error)
         raise ValueError(
-            f"--host {flags.host} --port {flags.port}: {error.strerror or error}; give another one"
+            f"--host {flags.host} --port {flags.port}: {cause}; give another one"
         ) from None

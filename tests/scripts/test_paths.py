@@ -23,7 +23,7 @@ WORDS = {
     *("after", "alphas", "attention_resolutions", "channel_mult", "ema_rate", "hidden_dims"),
     *("classifier_attention_resolutions", "classifier_channel_mult", "labels", "noise_types"),
     *("net_channel_mult", "num_devices", "num_samples", "quantiles", "sampling_steps", "steps"),
-    *("test_folder", "timestep_respacing", "train_folder", "value_range"),
+    *("host", "test_folder", "timestep_respacing", "train_folder", "value_range"),
 }
 # no folder of anybody
 NOBODY = "~no body"

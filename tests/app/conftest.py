@@ -1,0 +1,144 @@
+"""A server of the page with tiny networks, as `make app` starts it, for `make test-app`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, TRAINING, named_images
+from tests.sr_var.predict.conftest import Nets, subpixel_nets  # noqa: F401 - a fixture
+from tests.tiny import ROOT, done, words
+
+if TYPE_CHECKING:
+    from tests.browser.driver import Browser
+
+MAX_PIXELS = 4000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [name for name in ("gradio", "selenium") if not importlib.util.find_spec(name)]
+    skip = pytest.mark.skip(reason=f"no {' and '.join(missing)} here; make test-app has them")
+    for item in items if missing else ():
+        if "tests/app/" in item.nodeid:
+            item.add_marker(skip)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running sr_app.py.
+
+    `folder` is where it may write; `said` are its lines so far.
+    """
+
+    url: str
+    folder: Path
+    said: list[str]
+
+    def ask(
+        self, path: str, data: bytes | None = None, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers of an answer; a body is sent by POST."""
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        request = urllib.request.Request(self.url + path, data, named)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return answer.status, answer.read(), dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), dict(error.headers)
+
+
+@pytest.fixture(scope="session")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of three named classes, trained for a step."""
+    root = tmp_path_factory.mktemp("denoiser")
+    folders = {"data_dir": named_images(root / "images"), "log_dir": root / "log"}
+    flags = {"sample_interval": 0, "max_step": 1, "model_save_dir": root / "save"}
+    done("image_train", words(NET, CLASSES, PROCESS, TRAINING, flags, folders, class_dropout=0.5))
+    return root / "save" / "ema_0.9_000001.pt"
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory,
+    subpixel_nets: Nets,  # noqa: F811
+    denoiser: Path,
+) -> Iterator[Server]:
+    """One server for all tests; it must end in order and leave nothing."""
+    root = tmp_path_factory.mktemp("app")
+    temp = root / "temp"
+    temp.mkdir()
+    flags = {
+        **subpixel_nets.flags,
+        "diffusion_model_path": denoiser,
+        "log_dir": root / "log",
+        "port": 0,
+        "max_upload": 1,
+        "max_pixels": MAX_PIXELS,
+    }
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "sr_app.py"), *words(flags)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=root,
+        env={**os.environ, "TMPDIR": str(temp), "OMP_NUM_THREADS": "1"},
+    )
+    said: list[str] = []
+    started = threading.Event()
+
+    def listen() -> None:
+        for line in process.stdout or ():
+            said.append(line.rstrip())
+            if line.startswith("open "):
+                started.set()
+        started.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    started.wait(120)
+    found = re.search(r"open (http://\S+)/", "\n".join(said))
+    assert found, said
+    try:
+        yield Server(found[1], temp, said)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+    assert code == 0 and said[-1] == "stopped; its files are removed", said
+    assert not any(temp.glob("sr_app_*"))
+    assert not any("Traceback" in line for line in said), said
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all tests."""
+    from tests.browser.driver import Browser
+
+    paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if paths[0] is None or paths[1] is None:
+        pytest.fail("chromium or chromedriver is missing: make test-app installs them")
+    made = Browser(paths[0], paths[1], tmp_path_factory.mktemp("profile"))
+    try:
+        yield made
+    finally:
+        made.quit()
+
+
+def foreign(browser: Any, server: Server) -> list[str]:
+    """What the page loaded from elsewhere."""
+    script = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    found: list[str] = browser.run(script)
+    return [name for name in found if not name.startswith((server.url, "blob:", "data:"))]

@@ -1,0 +1,159 @@
+"""The server by HTTP: results, every refusal, files that are none of its own, other pages."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_var.predict.predictor import Predictor
+from tests.app.conftest import MAX_PIXELS, Server
+from tests.sr_var.predict.conftest import Nets
+from tests.tiny import ROOT, photo
+
+PNG = {"Content_Type": "image/png"}
+
+
+def _png(height: int = 9, width: int = 12) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(photo(3, (height, width))).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_route_gives_what_the_predictor_says(server: Server, subpixel_nets: Nets) -> None:
+    status, body, _ = server.ask("/predict?level=0.5", _png(), **PNG)
+    assert status == 200
+    arrays = np.load(io.BytesIO(body), allow_pickle=False)
+    predictor = Predictor.from_checkpoints(
+        str(subpixel_nets.mean), str(subpixel_nets.var), "cpu", level=0.5
+    )
+    expected = predictor(photo(3, (9, 12)))
+    for kind in ("mean", "std", "lower", "upper"):
+        np.testing.assert_allclose(arrays[kind], getattr(expected, kind), rtol=0, atol=1e-2)
+    assert arrays["level"] == 0.5
+    status, body, _ = server.ask("/predict?format=zip", _png(), **PNG)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert status == 200 and json.loads(archive.read("result.json"))["level"] == 0.9
+
+
+def test_results_of_the_route_leave_no_file(server: Server) -> None:
+    before = sorted(server.folder.rglob("*.np[yz]"))
+    assert server.ask("/predict", _png(), **PNG)[0] == 200
+    assert sorted(server.folder.rglob("*.np[yz]")) == before
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_curl_line_of_the_page_works(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(_png())
+    found = re.search(r"^curl .*$", (ROOT / "docs/app.md").read_text("utf-8"), re.MULTILINE)
+    assert found is not None
+    line = found[0].replace("http://127.0.0.1:7860", server.url)
+    subprocess.run(["sh", "-c", f"{line} --fail --silent --noproxy '*'"], cwd=tmp_path, check=True)
+    assert np.load(tmp_path / "cat.npz", allow_pickle=False)["mean"].shape == (36, 48, 3)
+
+
+def test_every_refusal_is_one_line_with_its_status(server: Server) -> None:
+    whole = _png()
+    cases = [
+        (413, "--max_upload", "/predict", bytes((1 << 20) + 1), PNG),
+        (413, "--max_upload", "/predict", bytes(3 << 20), PNG),
+        (413, "--max_pixels", "/predict", _png(MAX_PIXELS // 50 + 1, 50), PNG),
+        (415, "JPEG", "/predict", b"GIF89a" + bytes(60), PNG),
+        (415, "Content-Type", "/predict", whole, {"Content_Type": "text/plain"}),
+        (415, "Content-Type", "/predict", whole, {}),
+        (422, "upload", "/predict", whole[:300], PNG),
+        (422, "level", "/predict?level=2", whole, PNG),
+        (422, "level", "/predict?level=nan", whole, PNG),
+        (422, "format", "/predict?format=../x", whole, PNG),
+        (400, "host", "/predict", whole, {**PNG, "Host": "evil.example"}),
+        (403, "origin", "/predict", whole, {**PNG, "Origin": "http://evil.example"}),
+        (403, "origin", "/gradio_api/queue/join", b"{}", {"Origin": "null"}),
+    ]
+    for status, part, path, body, headers in cases:
+        found, text, _ = server.ask(path, body, **headers)
+        assert found == status, (status, part, text[:200])
+        assert part in text.decode() and text.count(b"\n") == 1, text
+    assert server.ask("/predict")[0] == 405
+
+
+def test_requests_at_the_same_time_are_all_served(server: Server) -> None:
+    def ask(level: int) -> float:
+        status, body, _ = server.ask(f"/predict?level=0.{level}", _png(), **PNG)
+        assert status == 200
+        return float(np.load(io.BytesIO(body), allow_pickle=False)["level"])
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(ask, range(1, 7))) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+
+
+def test_no_file_but_its_own_is_sent(server: Server, subpixel_nets: Nets) -> None:
+    secret = server.folder / "secret.txt"
+    secret.write_text("the secret")
+    places = ["/etc/passwd", str(secret), str(subpixel_nets.mean), str(ROOT / "sr_app.py")]
+    places += ["../../../../../etc/passwd", "..%2f..%2f..%2f..%2fetc%2fpasswd", "README.md"]
+    inside = next(iter(server.folder.glob("sr_app_*")))
+    places += [f"{inside}/../secret.txt", f"{inside}/page/../../secret.txt"]
+    for place in places:
+        for route in ("/gradio_api/file=", "/file=", "/gradio_api/stream/", "/static/", "/assets/"):
+            status, body, _ = server.ask(f"{route}{place}")
+            assert status >= 400, (route, place)
+            assert b"root:" not in body and b"the secret" not in body and b"import" not in body
+    for url in ("http://127.0.0.1:9/x", "file:///etc/passwd"):
+        assert server.ask(f"/gradio_api/file={url}")[0] >= 300
+        assert server.ask(f"/gradio_api/proxy={url}")[0] >= 400
+
+
+def test_page_takes_no_path_for_an_upload(server: Server, subpixel_nets: Nets) -> None:
+    """What a hand-made request names as its image is not read."""
+    config = json.loads(server.ask("/config")[1])
+    first = next(one["id"] for one in config["dependencies"] if one["targets"][0][1] == "input")
+    for path in ("/etc/passwd", str(subpixel_nets.mean), "http://127.0.0.1:9/x.png"):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        call = {"data": [file, 0.9], "fn_index": first, "session_hash": "x"}
+        body = json.dumps(call).encode()
+        status, _, _ = server.ask("/gradio_api/queue/join", body, Content_Type="application/json")
+        stream = server.ask("/gradio_api/queue/data?session_hash=x")[1].decode()
+        assert status == 200 and '"success":false' in stream.replace(" ", ""), stream
+        assert "root:" not in stream
+
+
+def test_uploads_go_below_the_folder_under_names_of_the_server(server: Server) -> None:
+    edge = (
+        b"--x\r\nContent-Disposition: form-data; name=files; filename=%s\r\n\r\nhello\r\n--x--\r\n"
+    )
+    kind = {"Content_Type": "multipart/form-data; boundary=x"}
+    for name in (b'"../../../../evil.png"', b'"/tmp/evil.png"', b'"a\\..\\evil.png"'):
+        status, body, _ = server.ask("/gradio_api/upload", edge % name, **kind)
+        if status == 200:
+            (path,) = json.loads(body)
+            assert Path(path).resolve().is_relative_to(server.folder)
+        else:
+            assert 400 <= status < 500
+    assert not Path("/tmp/evil.png").exists()
+    large = b"--x\r\nContent-Disposition: form-data; name=files; filename=a\r\n\r\n" + bytes(
+        (1 << 20) + 100
+    )
+    assert server.ask("/gradio_api/upload", large + b"\r\n--x--\r\n", **kind)[0] == 413
+
+
+def test_headers_keep_the_page_to_itself(server: Server) -> None:
+    for path in ("/", "/openapi.json", "/none"):
+        headers = server.ask(path)[2]
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+    page = server.ask("/")[1].decode()
+    assert not re.findall(r"<(?:script|link)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
+    route = json.loads(server.ask("/openapi.json")[1])["paths"]["/predict"]["post"]
+    assert "curl" in route["description"] and {"413", "415", "422", "503"} <= set(
+        route["responses"]
+    )
+    assert server.ask("/docs")[0] == 404

@@ -1,0 +1,73 @@
+"""The page in Chromium, wide and narrow: an image, its pixels, samples, and what goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.app.conftest import Server, foreign
+from tests.browser.driver import Browser
+from tests.tiny import photo
+
+pytestmark = pytest.mark.browser
+
+_PICTURES = "return [...document.querySelectorAll('.image-frame img')].map((i) => i.naturalWidth)"
+
+
+def _open(browser: Browser, server: Server, width: int) -> None:
+    browser.emulate(width=width, scheme="light")
+    browser.driver.get(server.url)
+    browser.until("return document.querySelector('input[type=file]')")
+
+
+def _send(browser: Browser, path: Path) -> None:
+    browser.find("input[type=file]").send_keys(str(path))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_image_becomes_mean_and_std_with_values_of_pixels(
+    browser: Browser, server: Server, tmp_path: Path, width: int
+) -> None:
+    Image.fromarray(photo(1, (30, 40))).save(tmp_path / "in.png")
+    _open(browser, server, width)
+    _send(browser, tmp_path / "in.png")
+    browser.until(f"return JSON.stringify(({_PICTURES[7:]})) === '[40,160,160,160,160]'")
+    mean = browser.all(".image-frame img")[1]
+    browser.run("arguments[0].scrollIntoView({block: 'center'})", mean)
+    mean.click()
+    browser.until("return document.querySelectorAll('.prose td').length === 12")
+    cells = browser.texts(".prose table th, .prose table td")
+    assert cells[0] == "pixel 80, 60" and cells[3] == "90 % interval" and cells[4] == "red"
+    low, high = map(float, cells[7].split(" to "))
+    middle, std = map(float, cells[5:7])
+    assert low + high == pytest.approx(2 * middle, abs=0.2)
+    assert high - middle == pytest.approx(1.645 * std, abs=0.2)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert foreign(browser, server) == []
+
+
+def test_what_is_no_image_gets_one_line(browser: Browser, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"GIF89a" + bytes(50))
+    _open(browser, server, 1280)
+    _send(browser, tmp_path / "bad.png")
+    text = browser.until("return document.querySelector('.toast-body')?.textContent")
+    assert "none of JPEG, PNG, WEBP, BMP" in text and "Traceback" not in text
+
+
+def test_samples_are_drawn_and_their_command_is_shown(browser: Browser, server: Server) -> None:
+    _open(browser, server, 1280)
+    browser.run("document.querySelectorAll('button[role=tab]')[1].click()")
+    browser.until(
+        "return [...document.querySelectorAll('button')].some((b) => b.textContent === 'Draw')"
+    )
+    number = browser.until("return document.querySelectorAll('input[type=number]')[1]")
+    browser.run("arguments[0].focus(); arguments[0].select()", number)
+    browser.press("2", "\t")
+    browser.run(
+        "[...document.querySelectorAll('button')].find((b) => b.textContent === 'Draw').click()"
+    )
+    browser.until("return document.querySelectorAll('.prose code').length === 2")
+    assert "image_sample.py" in browser.texts(".prose code")[1]
+    browser.until("return document.querySelectorAll('.grid-container img').length > 0")

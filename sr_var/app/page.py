@@ -23,6 +23,7 @@ Start the page with `--diffusion_model_path FILE`, a checkpoint of `image_train.
 _STYLE = """
 footer { display: none !important; }
 #input img { width: 100%; object-fit: contain; image-rendering: pixelated; }
+#samples img { image-rendering: pixelated; }
 .prose th, .prose td { padding: 0.3em 0.6em !important; overflow-wrap: normal !important; }
 .prose td { white-space: nowrap; }
 """
@@ -72,6 +73,42 @@ def _refusing(gr: Any, work: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+class _ImageTab:
+    """What the first tab does: functions of what it shows, by the name of a result."""
+
+    def __init__(self, gr: Any, results: Results) -> None:
+        self._gr, self._results = gr, results
+
+    def compute(self, path: str | None, level: float) -> list[Any]:
+        """An upload → name, place, mean, std, words, lower, upper, download."""
+        if path is None:
+            return [None] * 4 + [_HINT, None, None, self._gr.update(interactive=False)]
+        name = self._results.predict(self._results.read_own(path))
+        result = self._results.get(name)
+        picture, top = result.std_picture()
+        std = self._gr.update(value=picture, label=f"Std, 0 (black) to {top:.1f} (yellow)")
+        ends, ready = map(as_picture, result.ends(level)), self._gr.update(interactive=True)
+        return [name, None, as_picture(result.mean), std, _HINT, *ends, ready]
+
+    def move(self, name: str | None, place: list[int] | None, level: float) -> list[Any]:
+        """Another level → words, lower, upper."""
+        if name is None:
+            return [_HINT, None, None]
+        result = self._results.get(name)
+        return [_table(result, place, level), *map(as_picture, result.ends(level))]
+
+    def point(self, name: str | None, level: float, at: list[float], scale: int) -> list[Any]:
+        """A place in a picture of which `scale` pixels of the result are one → place, words."""
+        if name is None:
+            return [None, _HINT]
+        place = [scale * int(one) + scale // 2 for one in at]
+        return [place, _table(self._results.get(name), place, level)]
+
+    def save(self, name: str | None, level: float) -> str | None:
+        """The path of the archive."""
+        return None if name is None else self._results.get(name).write_zip(level)
+
+
 def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
     """Input, mean and std side by side; level, pixel, both ends of the interval; download."""
     gr.Markdown(
@@ -80,69 +117,41 @@ def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
         f"{flags.max_pixels} pixels; they stay on the machine that shows this page."
     )
     shown = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
-    token, place = gr.State(None, delete_callback=results.forget, time_to_live=3600), gr.State(None)
     with gr.Row():
         upload = gr.Image(
             label="Input", sources=["upload", "clipboard"], type="filepath", elem_id="input"
         )
         # the file as it came: Gradio would decode it, whatever its size
         upload.preprocess = lambda payload: None if payload is None else payload.path
-        mean = gr.Image(label="Mean", **shown)
-        std = gr.Image(label="Std", **shown)
+        mean, std = gr.Image(label="Mean", **shown), gr.Image(label="Std", **shown)
     with gr.Row():
-        level = gr.Slider(
-            0.5, 0.99, flags.level, step=0.01, label="Level of the interval", interactive=True
-        )
+        level = gr.Slider(0.5, 0.99, flags.level, step=0.01, label="Level of the interval")
         download = gr.DownloadButton("Download everything", interactive=False)
     values = gr.Markdown(_HINT)
     with gr.Row():
         lower = gr.Image(label="Lower end of the interval", **shown)
         upper = gr.Image(label="Upper end of the interval", **shown)
 
-    def compute(path: str | None, wanted: float) -> list[Any]:
-        if path is None:
-            return [None] * 4 + [_HINT, None, None, gr.update(interactive=False)]
-        name = results.predict(results.read_own(path))
-        result = results.get(name)
-        picture, top = result.std_picture()
-        ends = map(as_picture, result.ends(wanted))
-        label = f"Std, 0 (black) to {top:.1f} (yellow)"
-        coloured = gr.update(value=picture, label=label)
-        ready = gr.update(interactive=True)
-        return [name, None, as_picture(result.mean), coloured, _HINT, *ends, ready]
+    name, place = gr.State(None, delete_callback=results.forget, time_to_live=3600), gr.State(None)
+    tab, own = _ImageTab(gr, results), {"api_visibility": "private"}
+    outputs = [name, place, mean, std, values, lower, upper, download]
+    upload.input(_refusing(gr, tab.compute), [upload, level], outputs, **own)
+    level.release(_refusing(gr, tab.move), [name, place, level], [values, lower, upper], **own)
+    download.click(_refusing(gr, tab.save), [name, level], [download], **own)
+    for picture in (upload, mean, std, lower, upper):
+        scale = results.predictor.factor if picture is upload else 1
+        select = _selecting(gr, _refusing(gr, tab.point), scale)
+        picture.select(select, [name, level], [place, values], show_progress="hidden", **own)
 
-    def move(name: str | None, at: Any, wanted: float) -> list[Any]:
-        if name is None:
-            return [_HINT, None, None]
-        result = results.get(name)
-        return [_table(result, at, wanted), *map(as_picture, result.ends(wanted))]
 
-    def point(name: str | None, wanted: float, event: Any, factor: int = 1) -> list[Any]:
-        if name is None:
-            return [None, _HINT]
-        at = [factor * int(one) + factor // 2 for one in event.index]
-        return [at, _table(results.get(name), at, wanted)]
+def _selecting(gr: Any, point: Callable[..., Any], scale: int) -> Callable[..., Any]:
+    """What Gradio calls with a place: it looks for the type of the last argument."""
 
-    def save(name: str | None, wanted: float) -> str | None:
-        return None if name is None else results.get(name).write_zip(wanted)
+    def select(name: Any, level: Any, event: Any) -> Any:
+        return point(name, level, event.index, scale)
 
-    own = {"api_visibility": "private"}
-    outputs = [token, place, mean, std, values, lower, upper, download]
-    upload.input(_refusing(gr, compute), [upload, level], outputs, **own)
-    level.release(_refusing(gr, move), [token, place, level], [values, lower, upper], **own)
-    for picture, factor in (
-        *((one, 1) for one in (mean, std, lower, upper)),
-        (upload, results.predictor.factor),
-    ):
-
-        def select(name: Any, wanted: Any, event: gr.SelectData, factor: int = factor) -> Any:
-            return _refusing(gr, point)(name, wanted, event, factor)
-
-        select.__annotations__["event"] = gr.SelectData
-        picture.select(
-            select, [token, level], [place, values], show_progress="hidden", queue=False, **own
-        )
-    download.click(_refusing(gr, save), [token, level], [download], **own)
+    select.__annotations__["event"] = gr.SelectData
+    return select
 
 
 def _table(result: Result, at: list[int] | None, level: float) -> str:
@@ -168,16 +177,14 @@ def _add_sample_tab(gr: Any, sampling: Sampling, flags: AppFlags) -> None:
     model = sampling.model
     gr.Markdown(f"Model: `{os.path.basename(model.path)}`, of {model.max_steps} steps.")
     with gr.Row():
-        label = gr.Dropdown(
-            [RANDOM, *model.labels], value=RANDOM, label="Class", visible=bool(model.labels)
-        )
+        labels = [RANDOM, *model.labels]
+        label = gr.Dropdown(labels, value=RANDOM, label="Class", visible=len(labels) > 1)
         number = gr.Slider(1, MOST_IMAGES, 8, step=1, label="Images")
         seed = gr.Number(flags.seed, label="Seed", precision=0, minimum=0)
     with gr.Row():
         sampler = gr.Dropdown(list(SAMPLER_NAMES), value="dpmpp_2m_sde", label="Sampler")
-        steps = gr.Slider(
-            1, model.max_steps, min(25, model.max_steps), step=1, label="Steps of a sample"
-        )
+        most = model.max_steps
+        steps = gr.Slider(1, most, min(25, most), step=1, label="Steps of a sample")
         guidance = gr.Slider(
             0, 10, 1, step=0.1, label="Guidance, 1: none", visible=model.has_guidance
         )
@@ -186,12 +193,14 @@ def _add_sample_tab(gr: Any, sampling: Sampling, flags: AppFlags) -> None:
         )
     with gr.Row():
         start, stop = gr.Button("Draw", variant="primary"), gr.Button("Stop")
-    gallery = gr.Gallery(label="Samples", columns=4, height="auto", object_fit="scale-down")
+    gallery = gr.Gallery(
+        label="Samples", columns=4, height="auto", object_fit="contain", elem_id="samples"
+    )
     download = gr.DownloadButton("Download everything", interactive=False)
     command = gr.Markdown()
 
-    def draw(label: str, number: float, *rest: Any) -> list[Any]:
-        sampler, steps, guidance, strength, seed = rest
+    def draw(label: str, *rest: Any) -> list[Any]:
+        number, sampler, steps, guidance, strength, seed = rest
         name = "" if label == RANDOM else label
         drawing = sampling.draw(
             Wish(name, int(number), sampler, int(steps), guidance, strength, int(seed or 0))
@@ -201,6 +210,6 @@ def _add_sample_tab(gr: Any, sampling: Sampling, flags: AppFlags) -> None:
         return [list(drawing.pictures), archive, words]
 
     inputs = [label, number, sampler, steps, guidance, strength, seed]
-    outputs, own = [gallery, download, command], {"api_visibility": "private"}
-    start.click(_refusing(gr, draw), inputs, outputs, **own)
+    own = {"api_visibility": "private"}
+    start.click(_refusing(gr, draw), inputs, [gallery, download, command], **own)
     stop.click(sampling.stop, None, None, queue=False, **own)

@@ -5,6 +5,7 @@ No `from __future__ import annotations`: FastAPI reads the annotations of the ro
 
 import contextlib
 import importlib.util
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -36,6 +37,16 @@ _DESCRIPTION = """Mean, std and interval of the image in the body (JPEG, PNG, WE
 
 `format=npz`: float32 arrays mean, std, lower and upper, (H, W, C) in grey levels, and the level.
 `format=zip`: the same file, result.json, and pictures. A refusal is one line of text."""
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {"required": True, "content": {"image/*": _BINARY, "application/octet-stream": _BINARY}}
+_RESPONSES = {
+    200: {"content": {"application/octet-stream": _BINARY}, "description": "the result"},
+    413: {"description": "too many bytes or pixels"},
+    415: {"description": "no image, or one of another format"},
+    422: {"description": "a damaged image, or an unfit parameter"},
+    503: {"description": "too many requests wait"},
+}
 
 
 def require_packages() -> None:
@@ -102,26 +113,14 @@ def _add_route(app: Any, results: Results, default_level: float) -> None:
             background=BackgroundTask(results.forget, name),
         )
 
-    binary = {"schema": {"type": "string", "format": "binary"}}
     app.add_api_route(
         "/predict",
         predict,
         methods=["POST"],
         response_model=None,
         description=_DESCRIPTION,
-        responses={
-            200: {"content": {"application/octet-stream": binary}, "description": "the result"},
-            413: {"description": "too many bytes or pixels"},
-            415: {"description": "no image, or one of another format"},
-            422: {"description": "a damaged image, or an unfit parameter"},
-            503: {"description": "too many requests wait"},
-        },
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"image/*": binary, "application/octet-stream": binary},
-            }
-        },
+        responses=_RESPONSES,
+        openapi_extra={"requestBody": _BODY},
     )
 
 
@@ -151,8 +150,12 @@ def serve(predictor: Predictor, flags: AppFlags, log: Log) -> None:
             log(f"open http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)")
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
             # the server hears the signals, and hands them on when it has ended
+            server = uvicorn.Server(config)
+            # pages that are open then lose their connection, which is no error
+            stopping = logging.getLogger("uvicorn.error")
+            stopping.addFilter(lambda record: not server.should_exit)
             with StopFlag().listening():
-                uvicorn.Server(config).run(sockets=[sock])
+                server.run(sockets=[sock])
     log("stopped; its files are removed")
 
 

@@ -33,6 +33,7 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         # the driver listens on this machine: a proxy has no business in between
         os.environ["NO_PROXY"] = "localhost,127.0.0.1"
+        self.patience = _PATIENCE_SECONDS
         self.driver = webdriver.Chrome(options=options, service=Service(driver_path))
 
     def quit(self) -> None:
@@ -67,7 +68,7 @@ class Browser:
 
     def until(self, script: str, *arguments: Any) -> Any:
         """Waits until the script gives something true."""
-        wait = WebDriverWait(self.driver, _PATIENCE_SECONDS, poll_frequency=0.05)
+        wait = WebDriverWait(self.driver, self.patience, poll_frequency=0.05)
         return wait.until(lambda _: self.run(script, *arguments), script)
 
     def click(self, selector: str) -> None:

@@ -269,6 +269,11 @@ class Preset:
         return f"logs/sr_compare/{self.name}"
 
     @property
+    def calibration_dir(self) -> str:
+        """Where the calibration is."""
+        return f"outputs/sr_calibrate/{self.name}"
+
+    @property
     def oracle(self) -> OracleExperiment:
         """The small check against the truth: the same nets on the oracle."""
         return OracleExperiment(
@@ -341,7 +346,10 @@ GPU = replace(
 
 
 def commands(preset: Preset) -> list[Command]:
-    """(script, arguments) in order; run again, each goes on where it was."""
+    """(script, arguments) in order; run again, each goes on where it was.
+
+    The last one, the verification, needs the calibration of `calibration_commands`.
+    """
     name, nets, mean_net = preset.name, preset.nets, _mean(preset.name, preset.mean_steps)
     tiles, info = f"data/{name}_tiles", f"data/{name}_info"
     denoiser = (
@@ -384,7 +392,34 @@ def commands(preset: Preset) -> list[Command]:
         f"sr_var_verification.py {test} --large_size {nets.large_size} "
         f"--ddpm_sr_output_dir outputs/ddpm_sr/{name} --num_samples {preset.num_samples} "
         f"--sr_model_output_dir outputs/sr_var/{name} --mean_model_step {preset.mean_steps} "
-        f"--var_model_step {preset.var_steps} --log_dir {preset.log_dir}",
+        f"--var_model_step {preset.var_steps} --log_dir {preset.log_dir} "
+        f"--calibration {preset.calibration_dir}/calibration.json",
+    ]
+    return [_command(line) for line in lines]
+
+
+def calibration_commands(preset: Preset) -> list[Command]:
+    """Tiles of photographs that neither train nor test, and the factor by which intervals hold."""
+    name, nets, mean_net = preset.name, preset.nets, _mean(preset.name, preset.mean_steps)
+    tiles, info, results = (
+        f"data/{name}_calibration",
+        f"data/{name}_calibration_info",
+        f"outputs/sr_var/{name}_calibration",
+    )
+    images = f"--data_dir {tiles} --data_info_dict_path {info}/to_sample_data_info.pkl"
+    lines = [
+        f"data/demo/make_tiles.py --output_dir {tiles} --splits calibration --tile_size "
+        f"{nets.large_size} --num_tiles {preset.test_tiles}",
+        f"sr_data_info.py --data_dir {tiles} --test_share 1 --output_dir {info} "
+        f"--large_size {nets.large_size} --log_dir logs/sr_data_info/{name}_calibration",
+        f"sr_mean_test.py {images} --log_dir logs/sr_mean/{name} --output_dir {results} "
+        f"--model_path {_model('sr_mean', name, preset.mean_steps)} --batch_size 16",
+        f"sr_var_test.py {images} --log_dir logs/sr_var/{name} --output_dir {results} "
+        f"--model_path {_model('sr_var', name, preset.var_steps)} --batch_size 16 {mean_net}",
+        f"sr_calibrate.py {images} --large_size {nets.large_size} --sr_model_output_dir {results} "
+        f"--mean_model_step {preset.mean_steps} --var_model_step {preset.var_steps} "
+        f"--output_dir {preset.calibration_dir} --log_dir logs/sr_calibrate/{name} "
+        "--cluster photograph",
     ]
     return [_command(line) for line in lines]
 
@@ -414,6 +449,7 @@ def in_plain_words(preset: Preset) -> list[str]:
         f"({_percent(samples['coverage_95'])} in those of {photos['num_samples']} diffusion "
         "samples).",
         f"  error² / variance is {nets['z2']:.2f} ({samples['z2']:.2f}); 1 is right.",
+        *_calibrated(photos),
         f"- Their mean is {gain:+.1f} dB better than bilinear upsampling and {beyond:+.1f} dB than "
         "the mean of the samples,",
         f"  by {cost['nets']['evaluations_per_image']} network passes an image in place of "
@@ -423,6 +459,17 @@ def in_plain_words(preset: Preset) -> list[str]:
         f"samples of a perfect sampler is off by {_percent(exact_mean, 2)}.",
         f"- The variance is off by {_percent(variance)}; theirs is off by "
         f"{_percent(exact_variance)}.",
+    ]
+
+
+def _calibrated(photos: dict[str, Any]) -> list[str]:
+    """What the calibration made of the intervals."""
+    found = photos["calibrated"]
+    level, of = f"{100 * found['level']:g} %", f"{found['cluster']}s"
+    return [
+        f"- Their {level} intervals hold {_percent(found['raw_coverage'])}; calibrated on "
+        f"{found['num_units']} other {of} {_percent(found['coverage'])}",
+        f"  of {found['num_test_units']} {of} ({level} or more are expected: docs/calibration.md).",
     ]
 
 

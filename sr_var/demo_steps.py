@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sr_var.demo import QUICK, Command, Preset, commands, oracle_commands
+from sr_var.demo import (
+    QUICK,
+    Command,
+    Preset,
+    calibration_commands,
+    commands,
+    oracle_commands,
+)
 from utils.runs.scripts import Step, Times
 
 _VERIFICATION = "sr_var_verification.py"
@@ -41,6 +48,15 @@ _PHOTOGRAPHS: Mapping[str, _Work] = MappingProxyType(
         _VERIFICATION: _Work("comparing nets, samples and the real images", 7, 4),
     }
 )
+_CALIBRATION: Mapping[str, _Work] = MappingProxyType(
+    {
+        "data/demo/make_tiles.py": _Work("cutting photographs to calibrate on into tiles", 2, 1),
+        "sr_data_info.py": _Work("listing these tiles", 2, 2),
+        "sr_mean_test.py": _Work("their means", 2, 1),
+        "sr_var_test.py": _Work("their variances", 2, 1),
+        "sr_calibrate.py": _Work("making the intervals hold their level", 2, 2),
+    }
+)
 _ORACLE: Mapping[str, _Work] = MappingProxyType(
     {
         "oracle_data.py": _Work("drawing images from a law that is known", 28, 8),
@@ -67,13 +83,16 @@ def record_path(preset: Preset) -> str:
 
 
 def demo_steps(preset: Preset) -> list[Step]:
-    """All steps of the demo in order: on photographs, then on the oracle.
+    """All steps of the demo in order: on photographs, with a calibration, then on the oracle.
 
     The tables of the verifications go to their logs alone: the demo ends in plain words.
     """
     is_quick = preset.name.startswith(QUICK.name)
+    *lines, verification = commands(preset)
     return [
-        *_steps(commands(preset), _PHOTOGRAPHS, is_quick=is_quick),
+        *_steps(lines, _PHOTOGRAPHS, is_quick=is_quick),
+        *_steps(calibration_commands(preset), _CALIBRATION, is_quick=is_quick),
+        *_steps([verification], _PHOTOGRAPHS, is_quick=is_quick),
         *_steps(oracle_commands(preset), _ORACLE, is_quick=is_quick),
     ]
 

@@ -15,6 +15,7 @@ from sr_var.demo import (
     QUICK,
     Command,
     Preset,
+    calibration_commands,
     commands,
     in_plain_words,
     oracle_commands,
@@ -38,6 +39,7 @@ def _parse(steps: list[Command]) -> dict[str, dict[str, object]]:
 @PRESETS
 def test_the_parsers_take_every_command_of_the_demo(preset: Preset) -> None:
     assert len(_parse(commands(preset))) == 9
+    assert len(_parse(calibration_commands(preset))) == 5
     assert len(_parse(oracle_commands(preset))) == 7
 
 
@@ -77,16 +79,30 @@ def test_a_command_reads_what_an_earlier_one_wrote(preset: Preset) -> None:
 
 
 @PRESETS
+def test_the_calibration_is_of_the_nets_and_of_other_photographs(preset: Preset) -> None:
+    parsed, demo = _parse(calibration_commands(preset)), _parse(commands(preset))
+    made, verification = parsed["sr_calibrate.py"], demo["sr_var_verification.py"]
+    assert verification["calibration"] == f"{made['output_dir']}/calibration.json"
+    for name in ("mean_model_step", "var_model_step", "large_size"):
+        assert made[name] == verification[name]
+    for script in ("sr_mean_test.py", "sr_var_test.py"):
+        assert parsed[script]["model_path"] == demo[script]["model_path"]
+        assert parsed[script]["output_dir"] == made["sr_model_output_dir"]
+        assert made["sr_model_output_dir"] != verification["sr_model_output_dir"]
+    assert parsed["data/demo/make_tiles.py"]["splits"] == "calibration"
+
+
+@PRESETS
 def test_another_seed_has_its_own_folders_and_the_same_sizes(preset: Preset) -> None:
     other = preset.with_seed(3)
     assert preset.with_seed(0) == preset
-    for make in (commands, oracle_commands):
+    for make in (commands, calibration_commands, oracle_commands):
         first, second = _parse(make(preset)), _parse(make(other))
         for script, args in first.items():
             theirs = second[script]
             for name, value in args.items():
                 if (
-                    name.endswith(("_dir", "_path"))
+                    name.endswith(("_dir", "_path", "calibration"))
                     and f"/{preset.name}" in str(value)
                     and str(value) != "data/demo"
                 ):
@@ -119,7 +135,9 @@ def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> No
 
 @PRESETS
 def test_the_steps_are_the_commands_in_order_each_in_words_of_its_own(preset: Preset) -> None:
-    steps, plain = demo_steps(preset), commands(preset) + oracle_commands(preset)
+    *lines, verification = commands(preset)
+    plain = [*lines, *calibration_commands(preset), verification, *oracle_commands(preset)]
+    steps = demo_steps(preset)
     assert [step.command[0] for step in steps] == [script for script, _ in plain]
     assert len({step.what for step in steps}) == len({step.line for step in steps}) == len(plain)
     assert all(step.guess > 0 for step in steps)
@@ -142,7 +160,7 @@ def test_what_was_trained_is_told_with_steps_and_seconds() -> None:
         f"Trained: mean net {CPU.mean_steps} steps, 95 s; variance net {CPU.var_steps} steps, 6 s; "
         f"diffusion model {CPU.diffusion_steps} steps, 6 s."
     )
-    assert whole == f"The demo took {(95.4 + 6 * 15) / 60:.1f} min in all."
+    assert whole == f"The demo took {(95.4 + 6 * 20) / 60:.1f} min in all."
     del times[steps[3].line]
     assert what_was_trained(CPU, times) == []
 
@@ -155,6 +173,14 @@ def test_findings_are_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.Mo
         "calibration": {
             "nets": {"coverage_95": 0.9512, "z2": 1.04},
             "samples": {"coverage_95": 0.76, "z2": 8.0},
+        },
+        "calibrated": {
+            "level": 0.9,
+            "cluster": "photograph",
+            "num_units": 12,
+            "num_test_units": 11,
+            "raw_coverage": 0.874,
+            "coverage": 0.953,
         },
         "high_res": {"psnr_net": 26.0, "psnr_bilinear": 24.6, "psnr_samples": 26.5},
         "cost": {"nets": {"evaluations_per_image": 2}, "samples": {"evaluations_per_image": 96}},
@@ -169,5 +195,7 @@ def test_findings_are_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.Mo
         Path(folder).mkdir(parents=True)
         Path(folder, "results.json").write_text(json.dumps(results))
     said = "\n".join(in_plain_words(QUICK))
+    for part in ("hold 87.4 %; calibrated on 12 other photographs 95.3 %", "of 11 photographs"):
+        assert part in said
     for part in ("95.1 %", "1.04", "+1.4 dB", "-0.5 dB", "0.40 %", "5.0 %", "11.0 %", "of 96"):
         assert part in said

@@ -21,6 +21,7 @@ from tests.sr_var.calibrate.made import (
 )
 from tests.sr_var.hand_made import MEAN_STEP, VAR_STEP, Results
 from tests.tiny import done, run, tree
+from utils.files.atomic import write_json_atomic
 from utils.process.errors import EXIT_DATA, EXIT_USAGE
 from utils.untrusted.pickles import load_array
 
@@ -115,6 +116,18 @@ def test_std_is_recalibrated_on_half_of_the_units(tmp_path: Path) -> None:
     std = np.linspace(2.5, 7.5, 20)
     np.testing.assert_allclose(calibration.std(std), 2 * std, rtol=0.25)
     assert 1.4 < calibration.factor < 2.8
+
+
+def test_results_of_one_network_are_calibrated_alike(tmp_path: Path) -> None:
+    """Of a likelihood or a quantile net: its stamp stands for both."""
+    made = make_held_out(tmp_path, NAMES)
+    done("sr_calibrate", calibrate_argv(made))
+    before = _found(made)
+    for kind, step in (("mean", MEAN_STEP), ("var", VAR_STEP)):
+        (made.root / "nets" / f".{kind}_{step}.json").unlink()
+        write_json_atomic(made.root / "nets" / f".baseline_{step}.json", {"models": [VAR_SHA]})
+    done("sr_calibrate", calibrate_argv(made))
+    assert _found(made) == {**before, "models": {"mean": [VAR_SHA], "var": [VAR_SHA]}}
 
 
 def test_running_again_gives_the_same_file_and_a_dry_run_none(tmp_path: Path) -> None:

@@ -346,10 +346,7 @@ GPU = replace(
 
 
 def commands(preset: Preset) -> list[Command]:
-    """(script, arguments) in order; run again, each goes on where it was.
-
-    The last one, the verification, needs the calibration of `calibration_commands`.
-    """
+    """(script, arguments) in order; before the last one come `calibration_commands`."""
     name, nets, mean_net = preset.name, preset.nets, _mean(preset.name, preset.mean_steps)
     tiles, info = f"data/{name}_tiles", f"data/{name}_info"
     denoiser = (

@@ -15,11 +15,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from utils.files.atomic import JsonObject, atomic_write
 from utils.files.records import find_record
@@ -27,6 +29,7 @@ from utils.process.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 LOSS, RATE, VALIDATION = "loss", "samples_per_second", "val/"
+_LOSSES = (LOSS, "val/loss")
 # metric of a validation → whether more of it is better; of the others 1, or a share, is right
 _IS_MORE_BETTER = {"val/loss": False, "val/nll": False, "val/psnr": True}
 _TITLES = {
@@ -64,12 +67,13 @@ class Curve:
         return int(self.steps[place]), float(self.values[place])
 
     def smoothed(self) -> Floats:
-        """Means over windows of a fiftieth of the points around each, shorter at the ends."""
-        half = len(self.values) // 100
+        """Means over the points around each, a tenth of all; at the ends over those on one side."""
+        half = len(self.values) // 20
         sums = np.concatenate([[0.0], np.cumsum(self.values)])
         places = np.arange(len(self.values))
-        reach = np.minimum(half, np.minimum(places, places[::-1]))
-        return np.asarray((sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1))
+        starts = np.maximum(places - half, 0)
+        stops = np.minimum(places + half + 1, len(self.values))
+        return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,11 @@ class Run:
     name: str
     curves: Mapping[str, Curve]
     flags: Mapping[str, object]
+
+    @property
+    def objective(self) -> str:
+        """What the training minimised, where its script has several; losses differ by it."""
+        return str(self.flags.get("objective") or self.flags.get("loss") or "")
 
     @property
     def steps(self) -> int:
@@ -225,20 +234,29 @@ def write_table(path: str, runs: Sequence[Run]) -> None:
 
 
 def draw_runs(path: str, runs: Sequence[Run]) -> None:
-    """A panel a metric: each run's curve, smoothed over the points behind it; dots are the best."""
-    tags = _tags(runs)
-    num_columns = min(2, len(tags))
-    num_rows = math.ceil(len(tags) / num_columns)
-    legend_rows = math.ceil(len(runs) / 2)
-    height = 3.4 * num_rows + 0.25 * legend_rows + 0.3
-    figure = Figure(figsize=(6.2 * num_columns, height), layout="constrained")
-    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axes, tag in itertools.zip_longest(panels, tags):
-        if tag is None:
+    """A panel a metric: each run's curve, smoothed over the points behind it; dots are the best.
+
+    Runs of different objectives have panels of their own for their losses.
+    """
+    panels = _panels(runs)
+    num_columns = min(2, len(panels))
+    num_rows, legend_rows = math.ceil(len(panels) / num_columns), math.ceil(len(runs) / 2)
+    size = (6.2 * num_columns, 3.4 * num_rows + 0.25 * legend_rows + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    looks: list[tuple[str, Any]] = [
+        (_COLOURS[i % len(_COLOURS)], _STYLES[i // len(_COLOURS) % len(_STYLES)])
+        for i in range(len(runs))
+    ]
+    for axes, panel in itertools.zip_longest(
+        figure.subplots(num_rows, num_columns, squeeze=False).flat, panels
+    ):
+        if panel is None:
             axes.set_visible(False)
         else:
-            _draw_panel(axes, tag, runs)
-    handles, names = panels[0].get_legend_handles_labels()
+            tag, objective = panel
+            _draw_panel(axes, tag, objective, list(zip(runs, looks, strict=True)))
+    handles = [Line2D([], [], color=colour, linestyle=style) for colour, style in looks]
+    names = [run.name for run in runs]
     figure.legend(
         handles, names, loc="outside lower center", ncols=min(2, len(runs)), frameon=False
     )
@@ -246,18 +264,31 @@ def draw_runs(path: str, runs: Sequence[Run]) -> None:
         figure.savefig(file, format="png", dpi=110)
 
 
-def _draw_panel(axes: Axes, tag: str, runs: Sequence[Run]) -> None:
+def _panels(runs: Sequence[Run]) -> list[tuple[str, str | None]]:
+    """(metric, objective of the runs to show; None: all) of each panel."""
+    objectives = list(dict.fromkeys(run.objective for run in runs))
+    rest: list[tuple[str, str | None]] = [(tag, None) for tag in _tags(runs)]
+    if len(objectives) == 1:
+        return rest
+    panels: list[tuple[str, str | None]] = []
+    for objective in objectives:
+        own = [run for run in runs if run.objective == objective]
+        panels += [(tag, objective) for tag in _LOSSES if any(tag in run.curves for run in own)]
+    return panels + [(tag, None) for tag, _ in rest if tag not in _LOSSES]
+
+
+def _draw_panel(
+    axes: Axes, tag: str, objective: str | None, looks: Sequence[tuple[Run, tuple[str, Any]]]
+) -> None:
     shown = []
-    for i, run in enumerate(runs):
+    for run, (colour, style) in looks:
         curve = run.curves.get(tag)
-        if curve is None:
+        if curve is None or objective not in (None, run.objective):
             continue
-        colour = _COLOURS[i % len(_COLOURS)]
-        style = _STYLES[i // len(_COLOURS) % len(_STYLES)]
         if tag == LOSS:
             axes.plot(curve.steps, curve.values, color=colour, alpha=0.25, linewidth=0.7)
         line = curve.smoothed() if tag == LOSS else curve.values
-        axes.plot(curve.steps, line, label=run.name, linewidth=1.5, color=colour, ls=style)
+        axes.plot(curve.steps, line, linewidth=1.5, color=colour, linestyle=style)
         if tag in _IS_MORE_BETTER:
             step, value = curve.best(is_more_better=_IS_MORE_BETTER[tag])
             axes.plot([step], [value], "o", color=colour, markersize=5)
@@ -267,7 +298,7 @@ def _draw_panel(axes: Axes, tag: str, runs: Sequence[Run]) -> None:
     axes.set_ylim(low - margin, high + margin)  # the first steps would flatten all others
     if tag == "val/z2" and low < 1 < high:
         axes.axhline(1.0, color="#999999", linewidth=0.8, zorder=0)
-    axes.set_title(_TITLES.get(tag, tag), fontsize=10)
+    axes.set_title(_TITLES.get(tag, tag) + (f" ({objective})" if objective else ""), fontsize=10)
     axes.set_xlabel("step", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25, linewidth=0.6)

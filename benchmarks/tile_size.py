@@ -37,9 +37,9 @@ class TileSizeFlags:
     """What to train and to compare."""
 
     mean_steps: int = flag(600, "steps of the mean net")
-    var_steps: int = flag(200, "steps of the variance net")
+    var_steps: int = flag(100, "steps of the variance net")
     tiles: str = flag("8,12,16,24,32,48", "--tile of each run, pixels, comma separated")
-    num_images: int = flag(12, "photographs to predict")
+    num_images: int = flag(8, "photographs to predict")
     sides: str = flag("64,80", "height and width of the low-res images, pixels")
     work_dir: str = flag(str(ROOT / "outputs/bench/tile_size"), "folder of the networks")
     output_dir: str = flag(str(ROOT / "benchmarks/results"), "folder of the two files")

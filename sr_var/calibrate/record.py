@@ -14,7 +14,7 @@ from sr_var.calibrate.risk import CONFORMAL, FACTORS, RISK_CONTROL
 from sr_var.calibrate.units import KINDS, unit_of
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject, sha256_of, write_json_atomic
-from utils.files.records import is_number, read_record
+from utils.files.records import is_number, read_record, shown
 from utils.process.errors import CheckpointError, DataError
 
 FILE = "calibration.json"
@@ -145,9 +145,9 @@ class Calibration:
         find = unit_of(self.cluster)
         shared = [name for name in names if find(name) in units or digest_of(name) in digests]
         if shared:
-            shown = ", ".join(shared[:_NUM_SHOWN]) + (", …" if len(shared) > _NUM_SHOWN else "")
+            first = ", ".join(shared[:_NUM_SHOWN]) + (", …" if len(shared) > _NUM_SHOWN else "")
             raise DataError(
-                f"--calibration {self.path}: {len(shared)} of these images ({shown}) took part in "
+                f"--calibration {self.path}: {len(shared)} of these images ({first}) took part in "
                 f"it, or are of a {self.cluster} that did; intervals are judged on others: leave "
                 "them out of --data_info_dict_path, or calibrate on other images"
             )
@@ -205,7 +205,7 @@ def _parse(content: JsonObject, path: str) -> Calibration:
     if not all(map(is_number, numbers)) or type(num_units) is not int:
         raise ValueError("its figures are no numbers")
     if method not in (CONFORMAL, RISK_CONTROL) or cluster not in KINDS[1:]:
-        raise ValueError(f"method {method!r} by {cluster!r} is not known")
+        raise ValueError(f"method {shown(method)} by {shown(cluster)} is not known")
     if not (0 < level < 1 and FACTORS[0] <= factor <= FACTORS[-1] and num_units > 0):
         raise ValueError("its level, factor or number of units is out of range")
     if (delta is not None) != (method == RISK_CONTROL) or not (
@@ -237,7 +237,7 @@ def _digests(values: list[str]) -> tuple[str, ...]:
 
 
 def _member(values: Mapping[str, str]) -> Member:
-    member = Member(**values)
+    member = Member(values["name"], values["unit"], values["sha256"])
     if not all(isinstance(one, str) for one in vars(member).values()):
         raise ValueError("its images are no names and digests")
     return member

@@ -31,7 +31,7 @@ from sr_var.calibrate.risk import (
     share_outside,
     smallest_factor,
 )
-from sr_var.calibrate.units import group, settled_kind, unit_of
+from sr_var.calibrate.units import IMAGE, group, settled_kind, unit_of
 from sr_var.flags.calibrate import CalibrateFlags
 from sr_var.values import Units
 from sr_var.verify.read.images import NetResult, load_net_result
@@ -159,13 +159,14 @@ def _require_enough(
     if num_units < needed:
         more = 2 * needed if flags.recalibrate_std else needed
         remedy = f"give {more} {kind}s or more, or a lower --level"
-        if kind != "image":
+        if kind != IMAGE:
             remedy += "; pieces of one are no further ones"
         raise DataError(
             f"--data_info_dict_path {flags.data_info_dict_path}: {there} are too few for {of} by "
             f"--method {flags.method}, which takes {needed}; {remedy}"
         )
-    said = f"{there}, {num_images} images; {of} by {flags.method} takes {needed}"
+    images = "" if kind == IMAGE else f", {num_images} images"
+    said = f"{there}{images}; {of} by {flags.method} takes {needed}"
     if delta is not None:
         half = alpha * _OUTSIDE_AT_LEAST
         said += (

@@ -91,13 +91,13 @@ def _draw_map(path: str, values: Floats, top: float, unit: str) -> None:
 
 
 def draw_overview(
-    target: Target, low_res: npt.NDArray[Any], level: float, error: Rows | None, units: Units
+    target: Target, low_res: npt.NDArray[Any], interval: str, error: Rows | None, units: Units
 ) -> None:
     """`_overview.png`: input, mean, std and width of the interval; the error, where it is known.
 
     Args:
         low_res: (h, w, C), in the units.
-        level: of the intervals.
+        interval: which one, as `90 %`.
         error: rows (r, W) of |mean − truth|.
         units: of all of them.
     """
@@ -113,7 +113,7 @@ def draw_overview(
         ),
         Panel("std", std),
         Panel(
-            f"width of the {100 * level:g} % interval",
+            f"width of the {interval} interval",
             _small(mean.shape, lambda rows: (upper[rows] - lower[rows]).mean(axis=2)),
         ),
     ]

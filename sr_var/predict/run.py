@@ -269,8 +269,8 @@ class PredictRun:
             self._warn_of_member(real.digest, path)
             error = truth.error_rows(target, real)
             pictures.draw_error(target, error, self._units)
-        level = self._predictor.level
-        pictures.draw_overview(target, image.pixels, level, error, self._units)
+        interval = self._kind_of_interval()
+        pictures.draw_overview(target, image.pixels, interval, error, self._units)
         return record
 
     def _read(self, one: InputFile) -> LowRes:

@@ -29,6 +29,7 @@ from noisy_label import sweep
 from noisy_label.files import load_split, read_idx, read_mnist_5k
 from noisy_label.labels import load_labels, require_one_draw
 from sr_var.baseline import _errors, summarise_errors
+from sr_var.calibrate.record import read_calibration
 from sr_var.data.info import _read_journal
 from sr_var.flags.scripts import MeanModelFlags
 from sr_var.results.folder import read_stamp
@@ -195,6 +196,20 @@ def _data_records() -> dict[str, Reader]:
     }
 
 
+_CALIBRATION = {
+    "method": "risk_control",
+    "level": 0.9,
+    "delta": 0.1,
+    "factor": 2.5,
+    "num_units": 30,
+    "cluster": "photograph",
+    "found": {"risk": 0.02},
+    "models": {"mean": ["0" * 64], "var": ["1" * 64, "0" * 64]},
+    "std_map": {"predicted": [1.0, 4.0], "recalibrated": [2.0, 5.0]},
+    "images": [{"name": "a_001.png", "unit": "a", "sha256": "2" * 64}],
+}
+
+
 def _record_readers(folder: Path) -> dict[str, Reader]:
     damaged = Record(-1, 0, (3, 4), "").line("b")
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
@@ -223,6 +238,7 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
         "seconds": Reader("seconds.json", json_of(seconds), seconds_per_item),
         "steps": Reader(".sampling.json", json_of(process), lambda path: num_steps(above(path))),
         "budget": Reader("budget.json", json_of({"budget": [budget]}), _budget),
+        "calibration": Reader("calibration.json", json_of(_CALIBRATION), read_calibration),
         "quantiles": Reader("a/quantile_errors_9.json", json_of(errors), _summary),
         "evaluation": Reader("eval/results.json", json_of(evaluation), _evaluation),
         "run": Reader(

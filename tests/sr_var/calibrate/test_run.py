@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sr_var.calibrate import run as calibrate_run
 from sr_var.calibrate.record import STD_FLOOR, read_calibration
 from tests.sr_var.calibrate.made import (
     MEAN_SHA,
@@ -22,7 +25,8 @@ from tests.sr_var.calibrate.made import (
 from tests.sr_var.hand_made import MEAN_STEP, VAR_STEP, Results
 from tests.tiny import done, run, tree
 from utils.files.atomic import write_json_atomic
-from utils.process.errors import EXIT_DATA, EXIT_USAGE
+from utils.images.dataset import Entry
+from utils.process.errors import EXIT_DATA, EXIT_STOPPED, EXIT_USAGE
 from utils.untrusted.pickles import load_array
 
 NAMES = [f"image{i}.png" for i in range(20)]
@@ -138,6 +142,26 @@ def test_running_again_gives_the_same_file_and_a_dry_run_none(tmp_path: Path) ->
     before = tree(tmp_path / "out")
     done("sr_calibrate", calibrate_argv(made, recalibrate_std=True, num_threads=2))
     assert tree(tmp_path / "out") == before
+
+
+def test_a_signal_stops_between_two_images_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, read = make_held_out(tmp_path, NAMES), calibrate_run.load_net_result
+    seen: list[str] = []
+
+    def load(entry: Entry, *of: Any) -> Any:
+        seen.append(entry.name)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(entry, *of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(calibrate_run, "load_net_result", load)
+        outcome = run("sr_calibrate", calibrate_argv(made))
+    assert outcome.code == EXIT_STOPPED and len(seen) < len(NAMES)
+    assert not (tmp_path / "out").exists()
+    done("sr_calibrate", calibrate_argv(made))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sr_var.calibrate.record import (
     write_calibration,
 )
 from sr_var.predict.predictor import Predictor, interval_half_width
+from sr_var.values import Units
 from tests.pipeline import Pipeline
 from tests.sr_var.predict.conftest import Nets
 from tests.sr_var.predict.pairs import FACTOR, subpixel_pair
@@ -68,6 +69,16 @@ def test_floats_and_grey_levels_get_one_interval() -> None:
     expected = mapped.std(plain.std)
     np.testing.assert_allclose(grey.std, expected, rtol=1e-5)
     np.testing.assert_allclose(grey.upper - grey.lower, 5 * expected, rtol=1e-3)
+
+
+def test_images_of_another_range_get_the_same_interval_in_their_unit() -> None:
+    wide = dataclasses.replace(subpixel_pair(), units=Units(0, 65535, 3, is_8_bit=False))
+    mapped = dataclasses.replace(CALIBRATION, std_map=StdMap((1.0, 20.0), (3.0, 30.0)))
+    grey = Predictor(subpixel_pair(), calibration=mapped)(IMAGE)
+    found = Predictor(wide, calibration=mapped)(IMAGE.astype(np.uint16) * 257)
+    for one in dataclasses.fields(grey):
+        a, b = getattr(grey, one.name), getattr(found, one.name)
+        np.testing.assert_allclose(a, b / 257, rtol=1e-4, atol=2e-3)
 
 
 def test_another_level_and_other_networks_are_refused() -> None:

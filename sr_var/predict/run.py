@@ -138,13 +138,19 @@ class PredictRun:
                     self._claim(one, job)
                 except BadImageError as error:
                     if self._flags.on_bad_image != SKIP:
-                        raise
+                        raise self._with_way_out(error) from None
                     self._log(f"warning: left out: {error}")
                     num_skipped += 1
                     job.done()
         if num_skipped == len(self._inputs):
             raise DataError(f"--on_bad_image skip leaves no image: all {num_skipped} are damaged")
         self.summarise(settings)
+
+    def _with_way_out(self, error: BadImageError) -> BadImageError:
+        """The error of one image of several, with the flag that leaves it out."""
+        if len(self._inputs) == 1:
+            return error
+        return BadImageError(f"{error} (--on_bad_image {SKIP} leaves it out)")
 
     def settings(self) -> dict[str, Any]:
         """What the results depend on beside the images."""

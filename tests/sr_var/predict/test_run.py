@@ -285,6 +285,7 @@ def test_bad_image_of_a_folder_is_left_out_where_asked(
     assert "warning: left out" in said and "3 images in" in said
     outcome = run("sr_predict", _argv(subpixel_nets, tmp_path, photos))
     assert outcome.code == EXIT_DATA and "bad.png" in outcome.err
+    assert "--on_bad_image skip leaves it out" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ddpm.stored_flags import start_of_file
 from models.subpixel import SubpixelBase
 from sr_var.degradation import mean_of, variance_of
+from sr_var.flags.nets import FOLD_FIELD
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
@@ -143,6 +144,11 @@ def load_pair(
     for path, flag in ((mean_path, "--mean_model_path"), (var_path, "--var_model_path")):
         if not path:
             raise CheckpointError(f"{flag} is empty; give the checkpoint of its training")
+    if FOLD_FIELD in mean_path:
+        raise CheckpointError(
+            f"--mean_model_path {mean_path}: nets of folds are for training a variance net; give "
+            "the mean net of all images, which stands in for them (docs/theory.md, section 4)"
+        )
     flags = _mean_flags(mean_path, mean_args_path, log)
     var_flags = _var_flags(var_path, var_args_path, log)
     _require_fit(flags, mean_path, var_flags, var_path)

@@ -296,6 +296,7 @@ def test_bad_image_of_a_folder_is_left_out_where_asked(
         ({"tile": 0}, EXIT_USAGE, "--tile"),
         ({"std_threshold": "nan"}, EXIT_USAGE, "--std_threshold"),
         ({"mean_model_path": ""}, EXIT_CHECKPOINT, "--mean_model_path"),
+        ({"mean_model_path": "{fold}/model000001.pt"}, EXIT_CHECKPOINT, "of all images"),
         ({"var_model_path": "nowhere/model000001.pt"}, EXIT_CHECKPOINT, "nowhere"),
     ],
 )

@@ -34,6 +34,8 @@ PICTURES = ("mean.png", "std.png", "overview.png")
 # sides of a panel of the overview, pixels; of the scale beside a map
 _PANEL, _BAR_MIN, _BAR_MAX = 560, 180, 8192
 _BAR_INCHES = (0.85, 3.2)
+_BAR_MARGIN = 0.04
+_PLAIN = (1e-3, 1e5)
 _DPI = 110
 _PER_ROW = 3
 
@@ -165,15 +167,30 @@ def _with_scale(picture: Picture, top: float, unit: str) -> Picture:
 
 def _scale(top: float, height: int, unit: str) -> Picture:
     """The bar of the colours from 0 to `top` with its numbers; they grow with its height."""
-    figure = Figure(figsize=_BAR_INCHES, dpi=height / _BAR_INCHES[1])
-    canvas = FigureCanvasAgg(figure)
-    axis = figure.add_axes((0.08, 0.04, 0.2, 0.92))
-    bar = figure.colorbar(ScalarMappable(Normalize(0, top), COLOUR_MAP), cax=axis)
-    bar.set_label(unit, fontsize=9)
-    bar.ax.tick_params(labelsize=8)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    least, inches = _BAR_INCHES
+    width = least
+    for _ in range(2):
+        figure = Figure(figsize=(width, inches), dpi=height / inches)
+        canvas = FigureCanvasAgg(figure)
+        axis = figure.add_axes((0.08 * least / width, 0.04, 0.2 * least / width, 0.92))
+        shown = ScalarMappable(Normalize(0, top), COLOUR_MAP)
+        bar = figure.colorbar(shown, cax=axis, format=_format_of(top))
+        bar.set_label(unit, fontsize=9)
+        bar.ax.tick_params(labelsize=8)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        # numbers of many digits move the words to the right
+        box = bar.ax.get_tightbbox()
+        right = 0.0 if box is None else box.x1 / figure.dpi
+        if right <= width:
+            break
+        width = right + _BAR_MARGIN
     drawn: Picture = np.asarray(canvas.buffer_rgba())[:height, :, :3]  # type: ignore[no-untyped-call]
     return drawn
+
+
+def _format_of(top: float) -> str | None:
+    """How the numbers of a scale are written: whole ones where a power of ten would stand apart."""
+    return None if _PLAIN[0] <= top < _PLAIN[1] else "%g"
 
 
 def _reduced(

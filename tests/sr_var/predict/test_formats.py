@@ -15,6 +15,7 @@ from PIL import Image
 
 from sr_var import Predictor
 from sr_var.flags.predict import PredictFlags
+from sr_var.predict import pictures
 from sr_var.predict.predictor import Prediction
 from sr_var.predict.run import PredictRun
 from sr_var.values import GREY_LEVELS, Units
@@ -184,6 +185,13 @@ def test_line_table_and_threshold_are_in_the_unit_of_the_data(tmp_path: Path) ->
     assert summary["images"]["a"]["mean_std"] == pytest.approx(std.mean())
     with pytest.raises(DataError, match="std_threshold"):
         predict(DEEP_1, tmp_path / "a.tif", std_threshold=100.0)
+
+
+@pytest.mark.parametrize("top", [1e-5, 0.25, 60.0, 29000.0, 3e9])
+@pytest.mark.parametrize("unit", ["grey levels", DEEP_1.name])
+def test_words_of_the_scale_are_whole(top: float, unit: str) -> None:
+    drawn = pictures._scale(top, 400, unit)
+    assert (drawn[:, -1] == 255).all() and (drawn[[0, -1]] == 255).all()
 
 
 def test_metrics_are_those_of_the_range(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def _scale(top: float, height: int, unit: str) -> Picture:
 
 
 def _format_of(top: float) -> str | None:
-    """How the numbers of a scale are written: whole ones where a power of ten would stand apart."""
+    """How numbers of a scale are written: with powers of ten of their own, none stands apart."""
     return None if _PLAIN[0] <= top < _PLAIN[1] else "%g"
 
 

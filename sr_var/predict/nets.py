@@ -141,14 +141,7 @@ def load_pair(
         CheckpointError: a file is missing, damaged or of another kind of network; the two are for
             other sizes; or the variance net was trained on another mean net.
     """
-    for path, flag in ((mean_path, "--mean_model_path"), (var_path, "--var_model_path")):
-        if not path:
-            raise CheckpointError(f"{flag} is empty; give the checkpoint of its training")
-    if FOLD_FIELD in mean_path:
-        raise CheckpointError(
-            f"--mean_model_path {mean_path}: nets of folds are for training a variance net; give "
-            "the mean net of all images, which stands in for them (docs/theory.md, section 4)"
-        )
+    _require_paths(mean_path, var_path)
     flags = _mean_flags(mean_path, mean_args_path, log)
     var_flags = _var_flags(var_path, var_args_path, log)
     _require_fit(flags, mean_path, var_flags, var_path)
@@ -173,6 +166,17 @@ def load_pair(
         digests=digests,
         precision=precision or flags.precision,
     )
+
+
+def _require_paths(mean_path: str, var_path: str) -> None:
+    for path, flag in ((mean_path, "--mean_model_path"), (var_path, "--var_model_path")):
+        if not path:
+            raise CheckpointError(f"{flag} is empty; give the checkpoint of its training")
+    if FOLD_FIELD in mean_path:
+        raise CheckpointError(
+            f"--mean_model_path {mean_path}: nets of folds are for training a variance net; give "
+            "the mean net of all images, which stands in for them (docs/theory.md, section 4)"
+        )
 
 
 def _loaded(flags: MeanModelFlags, path: str, precision: Precision, log: Log) -> nn.Module:

@@ -44,8 +44,12 @@ def main(argv: list[str] | None = None) -> int:
             compile=nets.compile,
             log=run.logger.info,
         )
-        tiles = {name: getattr(flags, name) for name in ("level", "tile", "overlap", "batch_size")}
-        serve(Predictor(pair, **tiles), flags, run.logger.info)
+        tiles = {name: getattr(flags, name) for name in ("tile", "overlap", "batch_size")}
+        # left out, it is that of the calibration
+        level = None if flags.calibration and "level" not in args.given_flags else flags.level
+        calibration = flags.calibration or None
+        predictor = Predictor(pair, level=level, calibration=calibration, **tiles)
+        serve(predictor, flags, run.logger.info)
     return run.exit_code
 
 

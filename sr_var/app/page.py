@@ -125,7 +125,7 @@ def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
         upload.preprocess = lambda payload: None if payload is None else payload.path
         mean, std = gr.Image(label="Mean", **shown), gr.Image(label="Std", **shown)
     with gr.Row():
-        level = gr.Slider(0.5, 0.99, flags.level, step=0.01, label="Level of the interval")
+        level = _level_slider(gr, results)
         download = gr.DownloadButton("Download everything", interactive=False)
     values = gr.Markdown(_HINT)
     with gr.Row():
@@ -142,6 +142,15 @@ def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
         scale = results.predictor.factor if picture is upload else 1
         select = _selecting(gr, _refusing(gr, tab.point), scale)
         picture.select(select, [name, level], [place, values], show_progress="hidden", **own)
+
+
+def _level_slider(gr: Any, results: Results) -> Any:
+    """The level of the intervals, which a calibration fixes."""
+    own, is_free = results.predictor.level, results.predictor.calibration is None
+    label = "Level of the interval" + ("" if is_free else ", calibrated")
+    # up to what was asked for at the start, however high
+    ends = min(0.5, own), max(0.99, own)
+    return gr.Slider(*ends, own, step=0.01, label=label, interactive=is_free)
 
 
 def _selecting(gr: Any, point: Callable[..., Any], scale: int) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from sr_var.predict.images import is_grey
 from sr_var.predict.predictor import Predictor, interval_half_width
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import Picture, coloured, top_of_scale
-from utils.files.atomic import read_up_to
+from utils.files.atomic import JsonObject, read_up_to
 from utils.images.files import (
     FORMATS,
     BadImageError,
@@ -124,19 +124,25 @@ class Result:
         folder: of this result alone.
         image: the upload, (h, w, 3).
         mean, std: (f·h, f·w, C), grey levels.
+        half: half of the calibrated interval, likewise; None: intervals of a normal law.
         factor: f.
+        intervals: what is known of the intervals (`Predictor.intervals`).
     """
 
     folder: str
     image: Picture
     mean: Floats
     std: Floats
+    half: Floats | None
     factor: int
+    intervals: JsonObject
 
     def ends(self, level: float) -> tuple[Floats, Floats]:
-        """Both ends of the interval of a level, of a normal law."""
-        half = np.float32(interval_half_width(level))
-        return self.mean - half * self.std, self.mean + half * self.std
+        """Both ends of the interval of a level; of a calibration, that is its own."""
+        half = self.half
+        if half is None:
+            half = np.float32(interval_half_width(level)) * self.std
+        return self.mean - half, self.mean + half
 
     def at(self, x: int, y: int, level: float) -> dict[str, list[float]]:
         """Mean, std, lower and upper of each channel, of the pixel in column x and row y.
@@ -148,8 +154,8 @@ class Result:
         if not (0 <= x < width and 0 <= y < height):
             raise Refused(_UNFIT, f"pixel ({x}, {y}) is outside of {width}×{height}")
         mean, std = self.mean[y, x].astype(float), self.std[y, x].astype(float)
-        half = interval_half_width(level)
-        found = {"mean": mean, "std": std, "lower": mean - half * std, "upper": mean + half * std}
+        half = interval_half_width(level) * std if self.half is None else self.half[y, x]
+        found = {"mean": mean, "std": std, "lower": mean - half, "upper": mean + half}
         return {name: values.tolist() for name, values in found.items()}
 
     def std_picture(self) -> tuple[Picture, float]:
@@ -176,7 +182,7 @@ class Result:
         """`result.zip` in the folder, with the npz, pictures and a record; its path."""
         path, (std, top) = os.path.join(self.folder, "result.zip"), self.std_picture()
         record = {
-            "level": level,
+            "intervals": {**self.intervals, "level": level},
             "unit": "grey levels",
             "factor": self.factor,
             "width": self.mean.shape[1],
@@ -226,12 +232,14 @@ class Results:
         with self.turns.take():
             os.mkdir(folder)
             try:
-                mean, std = self._compute(image, folder)
+                mean, std, half = self._compute(image, folder)
             except ValueError as error:  # of other channels than the networks'
                 shutil.rmtree(folder)
                 raise Refused(_UNFIT, str(error)) from error
         with self._guard:
-            self._kept[name] = Result(folder, image, mean, std, self.predictor.factor)
+            self._kept[name] = Result(
+                folder, image, mean, std, half, self.predictor.factor, self.predictor.intervals()
+            )
             old = list(self._kept)[:-KEPT]
         for one in old:
             self.forget(one)
@@ -248,20 +256,31 @@ class Results:
             raise Refused(403, "this file was not sent to this page")
         return read_up_to(inner, self.max_bytes + 1)
 
-    def _compute(self, image: Picture, folder: str) -> tuple[Floats, Floats]:
-        """Mean and std, as files of which only what is looked at is read."""
+    def _compute(self, image: Picture, folder: str) -> tuple[Floats, Floats, Floats | None]:
+        """Mean, std and half of a calibrated interval, in files that are read where looked at."""
         factor, channels = self.predictor.factor, self.predictor.pair.num_channels
         pixels = image[..., 0] if channels == 1 and is_grey(image) else image
         shape = (factor * image.shape[0], factor * image.shape[1], channels)
-        files = {}
-        for kind in ("mean", "std"):
-            path = os.path.join(folder, f"{kind}.npy")
-            files[kind] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        is_calibrated = self.predictor.calibration is not None
+        mean, std, *half = (
+            np.lib.format.open_memmap(os.path.join(folder, f"{kind}.npy"), "w+", np.float32, shape)
+            for kind in ("mean", "std", "half")[: 2 + is_calibrated]
+        )
         for row, part in self.predictor.tiles(pixels):
-            for kind, file in files.items():
-                rows = getattr(part, kind)
-                file[row : row + len(rows)] = rows
-        return files["mean"], files["std"]
+            rows = slice(row, row + len(part.mean))
+            mean[rows], std[rows] = part.mean, part.std
+            for file in half:
+                file[rows] = part.upper - part.mean
+        return mean, std, half[0] if half else None
+
+    def level(self, text: Any) -> float:
+        """A level that somebody asks for; Refused (422) if there are no intervals of it."""
+        level, own = checked_level(text), self.predictor.level
+        if self.predictor.calibration is not None and level != own:
+            raise Refused(
+                _UNFIT, f"level {level:g}: the intervals are calibrated for {own:g} alone"
+            )
+        return level
 
     def get(self, name: str) -> Result:
         """A result by its name; Refused (404) for one that is not kept."""

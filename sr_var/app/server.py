@@ -8,14 +8,16 @@ import importlib.util
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from sr_var.app.guard import Guard
-from sr_var.app.results import Refused, Results, Turns, checked_level
+from sr_var.app.results import Refused, Results, Turns
 from sr_var.app.samples import Model, Sampling
 from sr_var.flags.app import LOOPBACK, AppFlags
 from sr_var.predict.predictor import Predictor
+from utils.process.errors import CheckpointError
 from utils.process.stop import StopFlag
 
 Log = Callable[[str], None]
@@ -75,13 +77,13 @@ def make_server(
     sampling = Sampling(model, folder, turns, flags.max_seconds) if model else None
     # their pages take scripts from elsewhere
     app = fastapi.FastAPI(title="sr_app", docs_url=None, redoc_url=None)
-    _add_route(app, results, flags.level)
+    _add_route(app, results)
     hosts = frozenset(LOOPBACK) if flags.is_loopback else frozenset[str]()
     whole = add_page(app, results, sampling, flags)
     return Guard(whole, max_bytes=max_bytes + _AROUND_AN_UPLOAD, hosts=hosts)
 
 
-def _add_route(app: Any, results: Results, default_level: float) -> None:
+def _add_route(app: Any, results: Results) -> None:
     """`POST /predict`."""
     from fastapi import Request, Response
     from fastapi.concurrency import run_in_threadpool
@@ -89,10 +91,10 @@ def _add_route(app: Any, results: Results, default_level: float) -> None:
     from starlette.background import BackgroundTask
 
     async def predict(
-        request: Request, level: str = str(default_level), format: str = "npz"
+        request: Request, level: str = str(results.predictor.level), format: str = "npz"
     ) -> Response:
         try:
-            wanted = checked_level(level)
+            wanted = results.level(level)
             if format not in _FORMATS:
                 raise Refused(422, f"format {format!r}: give one of {', '.join(_FORMATS)}")
             if not request.headers.get("content-type", "").startswith(_TYPES):
@@ -128,11 +130,14 @@ def serve(predictor: Predictor, flags: AppFlags, log: Log) -> None:
     """Serve until a signal comes; then what was written for it is removed.
 
     Raises:
-        CheckpointError: the diffusion model cannot be used.
+        CheckpointError: the diffusion model cannot be used, or the networks are of no pictures.
         OSError: the port is taken.
     """
-    import uvicorn
-
+    if not predictor.pair.units.is_8_bit:
+        raise CheckpointError(
+            f"these networks are of images in {predictor.pair.units.name}, which are no pictures; "
+            "sr_predict.py takes them"
+        )
     paths = (flags.diffusion_model_path, flags.classifier_path)
     model = Model.read(*paths) if flags.diffusion_model_path else None
     log(
@@ -141,6 +146,11 @@ def serve(predictor: Predictor, flags: AppFlags, log: Log) -> None:
     )
     if flags.dry_run:
         return
+    import uvicorn
+    from PIL import Image
+
+    # of uploads, which are refused in one line
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with tempfile.TemporaryDirectory(prefix="sr_app_", ignore_cleanup_errors=True) as folder:
         app = make_server(predictor, flags, folder, model)
         with _listening(flags) as sock:

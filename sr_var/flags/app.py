@@ -24,6 +24,11 @@ class AppFlags(TileFlags, ScriptFlags):
     )
     port: int = flag(7860, "port to listen at")
     level: float = flag(0.9, "of the intervals until somebody asks for another, 0 to 1")
+    calibration: str = flag(
+        "",
+        "calibration.json of sr_calibrate.py for these networks: intervals of its level alone",
+        is_path=True,
+    )
     max_upload: int = flag(16, "MiB of an image; larger ones are refused (HTTP 413)")
     max_pixels: int = flag(1 << 20, "of an image; larger ones are refused (HTTP 413)")
     max_waiting: int = flag(8, "requests that may wait for a turn; further ones get HTTP 503")

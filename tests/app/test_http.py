@@ -43,7 +43,9 @@ def test_route_gives_what_the_predictor_says(server: Server, subpixel_nets: Nets
     assert arrays["level"] == 0.5
     status, body, _ = server.ask("/predict?format=zip", _png(), **PNG)
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
-        assert status == 200 and json.loads(archive.read("result.json"))["level"] == 0.9
+        assert (
+            status == 200 and json.loads(archive.read("result.json"))["intervals"]["level"] == 0.9
+        )
 
 
 def test_results_of_the_route_leave_no_file(server: Server) -> None:

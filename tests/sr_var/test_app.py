@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 import os
@@ -26,8 +27,10 @@ from sr_var.app.samples import Model, Sampling, Wish
 from sr_var.flags.app import AppFlags, with_demo_nets
 from sr_var.flags.predict import NetPairFlags
 from sr_var.predict.predictor import Predictor
+from sr_var.values import Units
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, TRAINING, named_images
 from tests.sr_var.predict.pairs import FACTOR, subpixel_pair
+from tests.sr_var.predict.test_calibrated import CALIBRATION
 from tests.tiny import done, photo, run, words
 from utils.images.files import MAX_PIXELS
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE, CheckpointError
@@ -138,10 +141,35 @@ def test_what_is_taken_home_holds_everything(tmp_path: Path) -> None:
         record = json.loads(archive.read("result.json"))
         arrays = np.load(io.BytesIO(archive.read("result.npz")), allow_pickle=False)
         mean = np.asarray(Image.open(io.BytesIO(archive.read("mean.png"))))
-    assert record["level"] == arrays["level"] == 0.8 and record["factor"] == FACTOR
+    assert record["intervals"]["level"] == arrays["level"] == 0.8 and record["factor"] == FACTOR
     assert {arrays[kind].shape for kind in ("mean", "std", "lower", "upper")} == {(36, 48, 3)}
     np.testing.assert_array_equal(arrays["upper"], result.ends(0.8)[1])
     np.testing.assert_array_equal(mean, np.clip(np.rint(arrays["mean"]), 0, 255))
+
+
+def test_calibrated_intervals_are_those_of_the_predictor_and_of_one_level(tmp_path: Path) -> None:
+    predictor = Predictor(subpixel_pair(), tile=8, calibration=CALIBRATION)
+    limits = {"max_bytes": 1 << 16, "max_pixels": 1000, "turns": Turns(1)}
+    results = Results(predictor, str(tmp_path), **limits)  # type: ignore[arg-type]
+    result = results.get(results.predict(_encoded(photo(3, (9, 12)))))
+    expected = predictor(photo(3, (9, 12)))
+    for found, end in zip(result.ends(0.8), (expected.lower, expected.upper), strict=True):
+        np.testing.assert_allclose(found, end, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result.at(7, 30, 0.8)["upper"], expected.upper[30, 7], rtol=1e-5)
+    assert results.level("0.8") == 0.8 and result.intervals["is_calibrated"]
+    assert _status(lambda: results.level("0.9")) == (
+        422,
+        "level 0.9: the intervals are calibrated for 0.8 alone",
+    )
+    assert _results(tmp_path).level("0.9") == 0.9
+
+
+def test_networks_of_no_pictures_are_refused(tmp_path: Path) -> None:
+    from sr_var.app.server import serve
+
+    pair = dataclasses.replace(subpixel_pair(), units=Units(0.0, 1.0, 3, is_8_bit=False))
+    with pytest.raises(CheckpointError, match=r"sr_predict\.py"):
+        serve(Predictor(pair), AppFlags(), print)
 
 
 def test_the_oldest_results_go_and_leave_nothing(

@@ -22,10 +22,16 @@ Start the page with `--diffusion_model_path FILE`, a checkpoint of `image_train.
 `make demo-images` trains one on handwritten digits, and `make app` then finds it."""
 _STYLE = """
 footer { display: none !important; }
-#input img { width: 100%; object-fit: contain; image-rendering: pixelated; }
+#input .image-container, #input .upload-container, #input .image-frame { width: 100% !important; }
+#input img { width: 100% !important; height: auto !important; image-rendering: pixelated; }
 #samples img { image-rendering: pixelated; }
-.prose th, .prose td { padding: 0.3em 0.6em !important; overflow-wrap: normal !important; }
+#samples .grid-wrap { max-height: none !important; }
+@media (max-width: 600px) {
+  #samples .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; }
+}
+.prose table * { padding: 0.3em 0.5em; overflow-wrap: normal !important; word-break: normal; }
 .prose td { white-space: nowrap; }
+.prose pre code { white-space: pre-wrap !important; }
 """
 
 
@@ -114,7 +120,7 @@ def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
     gr.Markdown(
         f"The image is the low-res one as it is; the result has {results.predictor.factor} times "
         f"its width. JPEG, PNG, WEBP or BMP, up to {flags.max_upload} MiB and "
-        f"{flags.max_pixels} pixels; they stay on the machine that shows this page."
+        f"{flags.max_pixels / 1e6:.3g} megapixels."
     )
     shown = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
     with gr.Row():
@@ -183,22 +189,28 @@ def _table(result: Result, at: list[int] | None, level: float) -> str:
 
 def _add_sample_tab(gr: Any, sampling: Sampling, flags: AppFlags) -> None:
     """What to draw, and what was drawn."""
-    model = sampling.model
+    model, wide = sampling.model, {"min_width": 240}
     gr.Markdown(f"Model: `{os.path.basename(model.path)}`, of {model.max_steps} steps.")
     with gr.Row():
         labels = [RANDOM, *model.labels]
-        label = gr.Dropdown(labels, value=RANDOM, label="Class", visible=len(labels) > 1)
-        number = gr.Slider(1, MOST_IMAGES, 8, step=1, label="Images")
-        seed = gr.Number(flags.seed, label="Seed", precision=0, minimum=0)
+        label = gr.Dropdown(labels, value=RANDOM, label="Class", visible=len(labels) > 1, **wide)
+        number = gr.Slider(1, MOST_IMAGES, 8, step=1, label="Images", **wide)
+        seed = gr.Number(flags.seed, label="Seed", precision=0, minimum=0, **wide)
     with gr.Row():
-        sampler = gr.Dropdown(list(SAMPLER_NAMES), value="dpmpp_2m_sde", label="Sampler")
+        sampler = gr.Dropdown(list(SAMPLER_NAMES), value="dpmpp_2m_sde", label="Sampler", **wide)
         most = model.max_steps
-        steps = gr.Slider(1, most, min(25, most), step=1, label="Steps of a sample")
+        steps = gr.Slider(1, most, min(25, most), step=1, label="Steps of a sample", **wide)
         guidance = gr.Slider(
-            0, 10, 1, step=0.1, label="Guidance, 1: none", visible=model.has_guidance
+            0, 10, 1, step=0.1, label="Guidance, 1: none", visible=model.has_guidance, **wide
         )
         strength = gr.Slider(
-            0, 20, 1, step=0.1, label="Classifier's scale", visible=bool(model.classifier_path)
+            0,
+            20,
+            1,
+            step=0.1,
+            label="Classifier's scale",
+            visible=bool(model.classifier_path),
+            **wide,
         )
     with gr.Row():
         start, stop = gr.Button("Draw", variant="primary"), gr.Button("Stop")

@@ -15,7 +15,7 @@ _TITLE = "Mean and std of an image"
 _CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 # seconds between looks for files of the page that are old, and how old
 _CACHE = (600, 3600)
-_HINT = "Drop an image, then point at a pixel of any picture."
+_HINT = "Drop an image, then point at a pixel of its mean or std."
 _NO_MODEL = """This tab draws samples from a diffusion model, and none was given.
 
 Start the page with `--diffusion_model_path FILE`, a checkpoint of `image_train.py`;
@@ -23,7 +23,8 @@ Start the page with `--diffusion_model_path FILE`, a checkpoint of `image_train.
 _STYLE = """
 footer { display: none !important; }
 #input .image-container, #input .upload-container, #input .image-frame { width: 100% !important; }
-#input img { width: 100% !important; height: auto !important; image-rendering: pixelated; }
+#input img { object-fit: contain !important; image-rendering: pixelated; }
+#input img { width: 100% !important; height: auto !important; }
 #samples img { image-rendering: pixelated; }
 #samples .grid-wrap { max-height: none !important; }
 @media (max-width: 600px) {
@@ -103,11 +104,11 @@ class _ImageTab:
         result = self._results.get(name)
         return [_table(result, place, level), *map(as_picture, result.ends(level))]
 
-    def point(self, name: str | None, level: float, at: list[float], scale: int) -> list[Any]:
-        """A place in a picture of which `scale` pixels of the result are one → place, words."""
+    def point(self, name: str | None, level: float, at: list[float]) -> list[Any]:
+        """A place in the result → place, words."""
         if name is None:
             return [None, _HINT]
-        place = [scale * int(one) + scale // 2 for one in at]
+        place = [int(one) for one in at]
         return [place, _table(self._results.get(name), place, level)]
 
     def save(self, name: str | None, level: float) -> str | None:
@@ -144,9 +145,9 @@ def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
     upload.input(_refusing(gr, tab.compute), [upload, level], outputs, **own)
     level.release(_refusing(gr, tab.move), [name, place, level], [values, lower, upper], **own)
     download.click(_refusing(gr, tab.save), [name, level], [download], **own)
-    for picture in (upload, mean, std, lower, upper):
-        scale = results.predictor.factor if picture is upload else 1
-        select = _selecting(gr, _refusing(gr, tab.point), scale)
+    # not the input: Gradio tells wrong places of what is shown enlarged
+    for picture in (mean, std, lower, upper):
+        select = _selecting(gr, _refusing(gr, tab.point))
         picture.select(select, [name, level], [place, values], show_progress="hidden", **own)
 
 
@@ -159,11 +160,11 @@ def _level_slider(gr: Any, results: Results) -> Any:
     return gr.Slider(*ends, own, step=0.01, label=label, interactive=is_free)
 
 
-def _selecting(gr: Any, point: Callable[..., Any], scale: int) -> Callable[..., Any]:
+def _selecting(gr: Any, point: Callable[..., Any]) -> Callable[..., Any]:
     """What Gradio calls with a place: it looks for the type of the last argument."""
 
     def select(name: Any, level: Any, event: Any) -> Any:
-        return point(name, level, event.index, scale)
+        return point(name, level, event.index)
 
     select.__annotations__["event"] = gr.SelectData
     return select

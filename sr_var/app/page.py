@@ -87,15 +87,15 @@ class _ImageTab:
         self._gr, self._results = gr, results
 
     def compute(self, path: str | None, level: float) -> list[Any]:
-        """An upload → name, place, mean, std, words, lower, upper, download."""
+        """An upload → name, place, mean, std, words, lower, upper."""
         if path is None:
-            return [None] * 4 + [_HINT, None, None, self._gr.update(interactive=False)]
+            return [None] * 4 + [_HINT, None, None]
         name = self._results.predict(self._results.read_own(path))
         result = self._results.get(name)
         picture, top = result.std_picture()
         std = self._gr.update(value=picture, label=f"Std, 0 (black) to {top:.1f} (yellow)")
-        ends, ready = map(as_picture, result.ends(level)), self._gr.update(interactive=True)
-        return [name, None, as_picture(result.mean), std, _HINT, *ends, ready]
+        ends = map(as_picture, result.ends(level))
+        return [name, None, as_picture(result.mean), std, _HINT, *ends]
 
     def move(self, name: str | None, place: list[int] | None, level: float) -> list[Any]:
         """Another level → words, lower, upper."""
@@ -111,9 +111,10 @@ class _ImageTab:
         place = [int(one) for one in at]
         return [place, _table(self._results.get(name), place, level)]
 
-    def save(self, name: str | None, level: float) -> str | None:
-        """The path of the archive."""
-        return None if name is None else self._results.get(name).write_zip(level)
+    def save(self, name: str | None, level: float) -> Any:
+        """The archive, ready before somebody asks: a click takes what is there."""
+        path = None if name is None else self._results.get(name).write_zip(level)
+        return self._gr.update(value=path, interactive=path is not None)
 
 
 def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
@@ -141,10 +142,11 @@ def _add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
 
     name, place = gr.State(None, delete_callback=results.forget, time_to_live=3600), gr.State(None)
     tab, own = _ImageTab(gr, results), {"api_visibility": "private"}
-    outputs = [name, place, mean, std, values, lower, upper, download]
-    upload.input(_refusing(gr, tab.compute), [upload, level], outputs, **own)
-    level.release(_refusing(gr, tab.move), [name, place, level], [values, lower, upper], **own)
-    download.click(_refusing(gr, tab.save), [name, level], [download], **own)
+    outputs, ends = [name, place, mean, std, values, lower, upper], [values, lower, upper]
+    computed = upload.input(_refusing(gr, tab.compute), [upload, level], outputs, **own)
+    moved = level.release(_refusing(gr, tab.move), [name, place, level], ends, **own)
+    for event in (computed, moved):
+        event.success(_refusing(gr, tab.save), [name, level], [download], **own)
     # not the input: Gradio tells wrong places of what is shown enlarged
     for picture in (mean, std, lower, upper):
         select = _selecting(gr, _refusing(gr, tab.point))

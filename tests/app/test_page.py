@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 _PICTURES = "return [...document.querySelectorAll('.image-frame img')].map((i) => i.naturalWidth)"
+
+# the button of these words, once it can be pressed
+_BUTTON = (
+    "return [...document.querySelectorAll('button')]"
+    ".find((b) => b.innerText.trim() === '%s' && !b.disabled)"
+)
 
 
 def _open(browser: Browser, server: Server, width: int) -> None:
@@ -55,6 +63,15 @@ def test_image_becomes_mean_and_std_with_values_of_pixels(
     middle, std = map(float, cells[5:7])
     assert low + high == pytest.approx(2 * middle, abs=0.2)
     assert high - middle == pytest.approx(1.645 * std, abs=0.2)
+    where = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+    browser.run("arguments[0].click()", browser.until(_BUTTON % "Download everything"))
+    for _ in range(300):
+        if (tmp_path / "result.zip").exists():
+            break
+        time.sleep(0.1)
+    with zipfile.ZipFile(tmp_path / "result.zip") as archive:
+        assert {"result.npz", "result.json", "std.png"} <= set(archive.namelist())
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert foreign(browser, server) == []
 
@@ -70,10 +87,7 @@ def test_what_is_no_image_gets_one_line(browser: Browser, server: Server, tmp_pa
 def test_samples_are_drawn_and_their_command_is_shown(browser: Browser, server: Server) -> None:
     _open(browser, server, 1280)
     browser.run("document.querySelectorAll('button[role=tab]')[1].click()")
-    found = (
-        "return [...document.querySelectorAll('button')].find((b) => b.innerText.trim() === 'Draw')"
-    )
-    browser.run("arguments[0].click()", browser.until(found))
+    browser.run("arguments[0].click()", browser.until(_BUTTON % "Draw"))
     browser.until("return document.querySelectorAll('.grid-container img').length === 8")
     assert any("image_sample.py" in text for text in browser.texts(".prose code"))
     assert foreign(browser, server) == []

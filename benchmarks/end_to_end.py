@@ -3,8 +3,9 @@
     python -m benchmarks.end_to_end
 
 The commands of `make demo` with fewer steps, each in a process of its own, in an empty folder every
-round; there is no warm-up. A script's seconds have its start in them. "two passes" and "samples"
-are the seconds that the networks took for one image, by the records that the scripts leave.
+round; there is no warm-up. A script's seconds have its start in them, and all that it does: what
+tests or cuts tiles does so twice, the second time to calibrate. "two passes" and "samples" are the
+seconds that the networks took for one image, by the records that the scripts leave.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from benchmarks.harness import Measurement, TimingFlags, Variant, quartiles
 from benchmarks.record import Table, Target, write_record
 from benchmarks.startup import DEMO, ROOT
-from sr_var.demo import QUICK, Preset, commands
+from sr_var.demo import QUICK, Preset, photograph_commands
 from utils.process.errors import EXIT_DONE, run_main
 from utils.process.progress import Progress
 from utils.script_util import flag, from_args, make_parser
@@ -56,7 +57,7 @@ class Chain:
 
     def __init__(self, folder: Path, flags: ChainFlags) -> None:
         self._folder, self._preset = folder, flags.preset()
-        self._commands = commands(self._preset)
+        self._commands = photograph_commands(self._preset)
         names = [script for script, _ in self._commands]
         self.seconds: dict[str, list[float]] = {n: [] for n in (*names, PASSES, SAMPLES)}
         self.outside: dict[str, list[float]] = {SAMPLING: [], TESTS: []}
@@ -71,6 +72,7 @@ class Chain:
             shutil.rmtree(entry)
         (self._folder / "data").mkdir()
         (self._folder / "data" / "demo").symlink_to(DEMO)
+        taken: dict[str, list[float]] = {script: [] for script, _ in self._commands}
         for script, words in self._commands:
             started = time.perf_counter()
             done = subprocess.run(
@@ -79,13 +81,16 @@ class Chain:
                 capture_output=True,
                 text=True,
             )
-            self.seconds[script].append(time.perf_counter() - started)
+            taken[script].append(time.perf_counter() - started)
             if done.returncode != EXIT_DONE:
                 said = done.stderr[-500:]
                 raise ValueError(f"{script} ended with {done.returncode}: {said}")
-        self._read_costs()
+        for script, seconds in taken.items():
+            self.seconds[script].append(sum(seconds))
+        # the calibration's tests come after those of the images that are judged
+        self._read_costs({script: seconds[0] for script, seconds in taken.items()})
 
-    def _read_costs(self) -> None:
+    def _read_costs(self, first_seconds: dict[str, float]) -> None:
         log = self._folder / "logs" / "sr_compare" / self._preset.name / "results.json"
         results = json.loads(log.read_text(encoding="utf-8"))
         num_images = int(results["num_images"])
@@ -93,7 +98,7 @@ class Chain:
         for name, section, script in parts:
             seconds = float(results["cost"][section]["seconds_per_image"])
             self.seconds[name].append(seconds)
-            self.outside[script].append(1 - seconds * num_images / self.seconds[script][-1])
+            self.outside[script].append(1 - seconds * num_images / first_seconds[script])
 
 
 def measure_chain(flags: ChainFlags) -> tuple[Measurement, dict[str, float]]:

@@ -346,7 +346,7 @@ GPU = replace(
 
 
 def commands(preset: Preset) -> list[Command]:
-    """(script, arguments) in order; before the last one come `calibration_commands`."""
+    """(script, arguments) in order; `photograph_commands` has what stands before the last one."""
     name, nets, mean_net = preset.name, preset.nets, _mean(preset.name, preset.mean_steps)
     tiles, info = f"data/{name}_tiles", f"data/{name}_info"
     denoiser = (
@@ -419,6 +419,12 @@ def calibration_commands(preset: Preset) -> list[Command]:
         "--cluster photograph",
     ]
     return [_command(line) for line in lines]
+
+
+def photograph_commands(preset: Preset) -> list[Command]:
+    """All on photographs, as they run: what the verification reads is made before it."""
+    *lines, verification = commands(preset)
+    return [*lines, *calibration_commands(preset), verification]
 
 
 def oracle_commands(preset: Preset) -> list[Command]:

@@ -19,6 +19,7 @@ from sr_var.demo import (
     commands,
     in_plain_words,
     oracle_commands,
+    photograph_commands,
 )
 from sr_var.demo_steps import demo_steps, record_path, what_was_trained
 from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
@@ -135,8 +136,7 @@ def test_the_flags_of_the_demo_make_networks_and_a_process(preset: Preset) -> No
 
 @PRESETS
 def test_the_steps_are_the_commands_in_order_each_in_words_of_its_own(preset: Preset) -> None:
-    *lines, verification = commands(preset)
-    plain = [*lines, *calibration_commands(preset), verification, *oracle_commands(preset)]
+    plain = [*photograph_commands(preset), *oracle_commands(preset)]
     steps = demo_steps(preset)
     assert [step.command[0] for step in steps] == [script for script, _ in plain]
     assert len({step.what for step in steps}) == len({step.line for step in steps}) == len(plain)

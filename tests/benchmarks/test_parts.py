@@ -244,7 +244,7 @@ def test_whole_experiment_runs_through(tmp_path: Path, monkeypatch: pytest.Monke
     assert end_to_end.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
     record = _record(tmp_path, "end_to_end")
     scripts = [name for name in _rows(record) if name.endswith(".py")]
-    assert len(scripts) == 9 and "sr_var_verification.py" in scripts
+    assert len(scripts) == 10 and "sr_var_verification.py" in scripts
     assert all(0 < share < 1 for share in record["share_outside_networks"].values())
 
 

@@ -39,10 +39,10 @@ _PHOTOGRAPHS: Mapping[str, _Work] = MappingProxyType(
     {
         "data/demo/make_tiles.py": _Work("cutting photographs into tiles", 8, 5),
         "sr_data_info.py": _Work("listing the tiles, for training and for testing", 4, 2),
-        "sr_mean_train.py": _Work("training the net for the mean", 90, 11),
-        "sr_var_train.py": _Work("training the net for the variance", 110, 13),
-        "ddpm_sr_train.py": _Work("training the diffusion model to compare with", 170, 25),
-        "ddpm_sr_sample.py": _Work("drawing its samples of every test image", 50, 5),
+        "sr_mean_train.py": _Work("training the net for the mean", 80, 11),
+        "sr_var_train.py": _Work("training the net for the variance", 95, 13),
+        "ddpm_sr_train.py": _Work("training the diffusion model to compare with", 140, 25),
+        "ddpm_sr_sample.py": _Work("drawing its samples of every test image", 35, 5),
         "sr_mean_test.py": _Work("the mean of every test image, by one pass", 2, 1),
         "sr_var_test.py": _Work("the variance of every test image, by one pass", 2, 1),
         _VERIFICATION: _Work("comparing nets, samples and the real images", 7, 4),
@@ -59,12 +59,12 @@ _CALIBRATION: Mapping[str, _Work] = MappingProxyType(
 )
 _ORACLE: Mapping[str, _Work] = MappingProxyType(
     {
-        "oracle_data.py": _Work("drawing images from a law that is known", 28, 8),
-        "sr_mean_train.py": _Work("training the net for the mean on them", 52, 7),
-        "sr_var_train.py": _Work("training the net for the variance on them", 62, 8),
+        "oracle_data.py": _Work("drawing images from a law that is known", 22, 8),
+        "sr_mean_train.py": _Work("training the net for the mean on them", 38, 7),
+        "sr_var_train.py": _Work("training the net for the variance on them", 50, 8),
         "sr_mean_test.py": _Work("the mean of every test image of theirs", 2, 1),
         "sr_var_test.py": _Work("the variance of every test image of theirs", 2, 1),
-        "oracle_budget.py": _Work("telling whose error it is", 9, 6),
+        "oracle_budget.py": _Work("telling whose error it is", 6, 6),
         _VERIFICATION: _Work("comparing nets and exact samples with the truth", 6, 4),
     }
 )

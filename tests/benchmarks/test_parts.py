@@ -202,7 +202,8 @@ def _fake_scripts(root: Path, monkeypatch: pytest.MonkeyPatch, last_code: int) -
     for name, line in lines.items():
         (root / name).write_text(f"import os, shutil, sys\n{line}\n", encoding="utf-8")
     monkeypatch.setattr(end_to_end, "ROOT", root)
-    monkeypatch.setattr(end_to_end, "photograph_commands", lambda preset: [(name, []) for name in lines])
+    commands = [(name, []) for name in lines]
+    monkeypatch.setattr(end_to_end, "photograph_commands", lambda preset: commands)
 
 
 def test_chain_times_every_script_and_starts_each_round_in_an_empty_folder(

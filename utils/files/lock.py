@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import socket
@@ -20,6 +21,24 @@ _MAX_SECONDS_OF_ORPHANS = 20.0
 _MAX_OWNER = 500
 
 
+class _LockFile(io.TextIOWrapper):
+    """A file whose lock goes when the process that opened it closes it.
+
+    Processes forked meanwhile have inherited the file: closing it in one alone would not let go,
+    and one of them that closes its own must not.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(open(path, "a+b"), encoding="utf-8")  # noqa: SIM115 - close() is its own
+        self._owner = os.getpid()
+
+    def close(self) -> None:
+        """Let go, if this process has it, and close."""
+        if not self.closed and os.getpid() == self._owner:
+            fcntl.flock(self, fcntl.LOCK_UN)
+        super().close()
+
+
 def try_lock(path: str) -> IO[str] | None:
     """Take the lock file, or return None if a living process holds it.
 
@@ -27,7 +46,7 @@ def try_lock(path: str) -> IO[str] | None:
     """
     make_folder(os.path.dirname(path) or ".")
     with naming_disk_errors(path):
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - open while the lock is held
+        file = _LockFile(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -89,5 +108,3 @@ def sole_writer(folder: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
-            # loader processes have inherited the file: closing it here alone would not let go
-            fcntl.flock(file, fcntl.LOCK_UN)

@@ -151,6 +151,29 @@ def test_lock_can_be_taken_once(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_forked_process_neither_keeps_the_lock_nor_lets_it_go(tmp_path: Path) -> None:
+    path, has_closed, release = (tmp_path / name for name in ("image.lock", "closed", "release"))
+    first = try_lock(str(path))
+    assert first is not None
+
+    def inherit() -> None:
+        first.close()
+        has_closed.touch()
+        _wait_for(release)
+
+    closer = _fork(inherit)
+    keeper = _fork(lambda: _wait_for(release))
+    _wait_for(has_closed)
+    assert try_lock(str(path)) is None
+    first.close()
+    second = try_lock(str(path))
+    release.touch()
+    for child in (closer, keeper):
+        os.waitpid(child, 0)
+    assert second is not None
+    second.close()
+
+
 def test_disk_without_room_for_the_owner_is_named_and_the_folder_not_held(tmp_path: Path) -> None:
     with (
         file_size_limit(10),

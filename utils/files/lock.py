@@ -18,6 +18,7 @@ from utils.files.storage import make_folder
 from utils.process.errors import CheckpointError
 
 _MAX_SECONDS_OF_ORPHANS = 20.0
+_MAX_SECONDS_OF_SILENCE = 2.0
 _MAX_OWNER = 500
 
 
@@ -56,18 +57,20 @@ def try_lock(path: str) -> IO[str] | None:
 
 
 def _lock_or_owner(path: str) -> IO[str] | str:
-    """The lock, or who holds it; waits for it if that process is dead.
+    """The lock, or who holds it; waits if that process is dead, or has not yet said who it is.
 
     The loader processes of a killed run inherit its lock and need seconds to notice its death.
+    A process that has just taken the lock writes its name next.
     """
-    deadline = time.monotonic() + _MAX_SECONDS_OF_ORPHANS
+    started = time.monotonic()
     while True:
         file = try_lock(path)
         if file is not None:
             return file
         with open(path, encoding="utf-8", errors="replace") as held:
             owner = held.read(_MAX_OWNER)
-        if not _is_dead(owner) or time.monotonic() > deadline:
+        patience = _MAX_SECONDS_OF_ORPHANS if owner else _MAX_SECONDS_OF_SILENCE
+        if (owner and not _is_dead(owner)) or time.monotonic() - started > patience:
             return owner or "an unknown process"
         time.sleep(0.1)
 

@@ -131,6 +131,22 @@ def test_unreadable_owner_counts_as_alive(tmp_path: Path, owner: str) -> None:
             pass
 
 
+def test_an_owner_that_has_not_yet_said_who_it_is_is_waited_for(tmp_path: Path) -> None:
+    file = try_lock(str(tmp_path / ".writer.lock"))
+    assert file is not None
+
+    def tell() -> None:
+        file.write('{"host": "elsewhere", "pid": 1}')
+        file.flush()
+
+    timer = threading.Timer(0.5, tell)
+    timer.start()
+    with file:
+        with pytest.raises(CheckpointError, match="elsewhere"), sole_writer(str(tmp_path)):
+            pass
+        timer.join()
+
+
 def test_owner_on_another_machine_counts_as_alive(tmp_path: Path) -> None:
     file = try_lock(str(tmp_path / ".writer.lock"))
     assert file is not None

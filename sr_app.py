@@ -25,31 +25,14 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, loads the networks, serves until it is stopped; returns the exit code."""
     args = create_parser().parse_args(argv)
     nets, flags = with_demo_nets(from_args(NetPairFlags, args)), from_args(AppFlags, args)
-    has_precision = {"use_fp16", "use_bf16"} & args.given_flags
-    precision = nets.precision if has_precision else None
     from sr_var.app.server import require_packages, serve
-    from sr_var.predict.nets import load_pair
     from sr_var.predict.predictor import Predictor
     from utils.runs.start import started
 
     require_packages()
     with started(args, flags, has_group=False) as run:
-        pair = load_pair(
-            nets.mean_model_path,
-            nets.var_model_path,
-            mean_args_path=nets.mean_model_args_path,
-            var_args_path=nets.var_model_args_path,
-            device=run.device,
-            precision=precision,
-            compile=nets.compile,
-            log=run.logger.info,
-        )
-        tiles = {name: getattr(flags, name) for name in ("tile", "overlap", "batch_size")}
-        # left out, it is that of the calibration
-        level = None if flags.calibration and "level" not in args.given_flags else flags.level
-        calibration = flags.calibration or None
-        predictor = Predictor(pair, level=level, calibration=calibration, **tiles)
-        serve(predictor, flags, run.logger.info)
+        log = run.logger.info
+        serve(Predictor.from_flags(nets, flags, args.given_flags, run.device, log), flags, log)
     return run.exit_code
 
 

@@ -25,30 +25,14 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, builds, predicts; returns the exit code."""
     args = create_parser().parse_args(argv)
     nets, flags = from_args(NetPairFlags, args), from_args(PredictFlags, args)
-    has_precision = {"use_fp16", "use_bf16"} & args.given_flags
-    precision = nets.precision if has_precision else None
-    from sr_var.predict.nets import load_pair
     from sr_var.predict.predictor import Predictor
     from sr_var.predict.run import PredictRun
     from utils.runs.start import started
 
     with started(args, flags, has_group=False) as run:
-        pair = load_pair(
-            nets.mean_model_path,
-            nets.var_model_path,
-            mean_args_path=nets.mean_model_args_path,
-            var_args_path=nets.var_model_args_path,
-            device=run.device,
-            precision=precision,
-            compile=nets.compile,
-            log=run.logger.info,
-        )
-        tiles = {name: getattr(flags, name) for name in ("tile", "overlap", "batch_size")}
-        # left out, it is that of the calibration
-        level = flags.level if "level" in args.given_flags else None
-        calibration = flags.calibration or None
-        predictor = Predictor(pair, level=level, calibration=calibration, **tiles)
-        work = PredictRun(predictor, flags, run.logger.info)
+        log = run.logger.info
+        predictor = Predictor.from_flags(nets, flags, args.given_flags, run.device, log)
+        work = PredictRun(predictor, flags, log)
         if flags.dry_run:
             work.dry_run()
         else:

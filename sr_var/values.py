@@ -84,11 +84,6 @@ class Units:
         return (self.high - self.low) / WHITE
 
     @property
-    def half(self) -> float:
-        """Half of the range: what a step of 1 of a network is in units of the images."""
-        return (self.high - self.low) / 2
-
-    @property
     def name(self) -> str:
         """What a number in the images' own unit is called."""
         if self.is_grey_levels:

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 # 8-bit grey levels run from 0 to WHITE; half of that is a step of 1 of an image in [-1, 1].
 WHITE = 255
 HALF_RANGE_255 = WHITE / 2
+# grey levels²: values are whole levels, so no prediction can have a variance below that of rounding
+VARIANCE_FLOOR = 1 / 12
 
 Float64Array = NDArray[np.float64]
 
@@ -46,7 +48,11 @@ def psnr(reference: ArrayLike, estimate: ArrayLike, *, data_range: float = WHITE
         ValueError: a range that is not positive.
     """
     _require_range(data_range)
-    error = mse(reference, estimate)
+    return psnr_of_mse(mse(reference, estimate), data_range)
+
+
+def psnr_of_mse(error: float, data_range: float = WHITE) -> float:
+    """The same of a mean squared error in squared units of the range."""
     return math.inf if error == 0.0 else 10.0 * math.log10(data_range**2 / error)
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sr_var.calibrate.record import interval_half_width
 from sr_var.predict.images import is_grey
-from sr_var.predict.predictor import Predictor, interval_half_width
+from sr_var.predict.predictor import Predictor
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import Picture, coloured, top_of_scale
 from utils.files.atomic import JsonObject, read_up_to

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,29 @@ from sr_var.calibrate.units import KINDS, unit_of
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject, sha256_of, write_json_atomic
 from utils.files.records import is_number, read_record, shown
+from utils.metrics import VARIANCE_FLOOR
 from utils.process.errors import CheckpointError, DataError
 
 FILE = "calibration.json"
 # grey levels: pixels are whole levels, so no std says less than that of rounding
-STD_FLOOR = (1 / 12) ** 0.5
+STD_FLOOR: float = VARIANCE_FLOOR**0.5
 _REMEDY = "give a calibration.json of sr_calibrate.py, or make it again"
 _SHOWN_DIGITS = 12
 _NUM_SHOWN = 3
 _SHA256 = 64
 
 Floats = npt.NDArray[Any]
+
+
+def interval_half_width(level: float) -> float:
+    """Half of a central interval of a normal law in stds: Φ⁻¹(½ + level/2).
+
+    Raises:
+        ValueError: a level that is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} must lie between 0 and 1, as 0.9")
+    return NormalDist().inv_cdf(0.5 + level / 2)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from sr_var.calibrate.record import (
     Member,
     StdMap,
     digest_of_file,
+    interval_half_width,
     write_calibration,
 )
 from sr_var.calibrate.risk import (
@@ -126,7 +126,7 @@ def _blank(flags: CalibrateFlags, kind: str, num_units: int, std_map: StdMap | N
     return Calibration(
         method=flags.method,
         level=flags.level,
-        factor=NormalDist().inv_cdf(0.5 + flags.level / 2),
+        factor=interval_half_width(flags.level),
         num_units=num_units,
         cluster=kind,
         delta=_delta(flags),

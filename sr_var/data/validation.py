@@ -23,12 +23,10 @@ from utils.images.dataset import CropItem, Entry, TestCrops, look_at, without_sm
 from utils.images.files import with_extension
 from utils.loops.data import Pair, num_bytes
 from utils.loops.validation import Validation, drawn, share_of_rank
-from utils.metrics import HALF_RANGE_255
+from utils.metrics import HALF_RANGE_255, VARIANCE_FLOOR
 from utils.process.errors import DataError
 
 Log = Callable[[str], None]
-# what the verification raises variances to (docs/theory.md, eq. 21): 1/12 grey level²
-_FLOOR_255 = 1 / 12
 
 
 def load_validation(
@@ -139,6 +137,6 @@ def calibration_of(squared_residual: Tensor, variance: Tensor) -> dict[str, Tens
     verification. Residuals and variances are those of images in [-1, 1], of one shape.
     """
     unit = HALF_RANGE_255**2
-    v = (variance.double() * unit).clamp(min=_FLOOR_255)
+    v = (variance.double() * unit).clamp(min=VARIANCE_FLOOR)
     z2 = squared_residual.double() * unit / v
     return {"z2": z2.mean(), "nll": 0.5 * ((2 * math.pi * v).log() + z2).mean()}

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 
 from sr_var.demo import CPU, GPU, QUICK
-from sr_var.flags.predict import NetPairFlags, TileFlags
+from sr_var.flags.predict import NetPairFlags, PredictorFlags
 from utils.flags.groups import ScriptFlags
 from utils.process.errors import CheckpointError
 from utils.script_util import flag, require_at_least
@@ -15,7 +15,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
-class AppFlags(TileFlags, ScriptFlags):
+class AppFlags(PredictorFlags, ScriptFlags):
     """Where the page is, and what it takes."""
 
     log_dir: str = "logs/sr_app"
@@ -47,8 +47,6 @@ class AppFlags(TileFlags, ScriptFlags):
             raise ValueError(f"--port {self.port} must be at most 65535")
         if not self.host:
             raise ValueError("--host is empty; give an address, as 127.0.0.1")
-        if not 0 < self.level < 1:
-            raise ValueError(f"--level {self.level} must lie between 0 and 1, as 0.9")
         if self.classifier_path and not self.diffusion_model_path:
             raise ValueError(
                 f"--classifier_path {self.classifier_path} guides a diffusion model; give "

@@ -25,8 +25,8 @@ class NetPairFlags(PrecisionFlags, Compute):
 
 
 @dataclass(frozen=True)
-class TileFlags(Batch):
-    """How much of an image the networks see at a time; a pixel here is one of the low-res image."""
+class PredictorFlags(Batch):
+    """Tiles, whose pixels are those of the low-res image, and intervals of a `Predictor`."""
 
     tile: int = flag(
         AUTO,
@@ -42,14 +42,22 @@ class TileFlags(Batch):
         "an output pixel depends on",
     )
     batch_size: int = flag(1, "tiles of each process per forward pass")
+    level: float = flag(0.9, "of the intervals: the share of the law that they hold, 0 to 1")
+    calibration: str = flag(
+        "",
+        "calibration.json of sr_calibrate.py for these networks: intervals that hold its level",
+        is_path=True,
+    )
 
     def __post_init__(self) -> None:
         require_at_least(self, -1, overlap=0)
         require_at_least(self, batch_size=1)
+        if not 0 < self.level < 1:
+            raise ValueError(f"--level {self.level} must lie between 0 and 1, as 0.9")
 
 
 @dataclass(frozen=True)
-class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
+class PredictFlags(PredictorFlags, OnBadImage, ScriptFlags):
     """What to predict and where to write."""
 
     input: str = flag(
@@ -57,12 +65,6 @@ class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
     )
     output_dir: str = flag("outputs/sr_predict", "folder of pictures, arrays and predict.csv")
     log_dir: str = "logs/sr_predict"
-    level: float = flag(0.9, "of the intervals: the share of the law that they hold, 0 to 1")
-    calibration: str = flag(
-        "",
-        "calibration.json of sr_calibrate.py for these networks: intervals that hold its level",
-        is_path=True,
-    )
     std_threshold: float = flag(
         -1.0,
         "std in the unit of the images; the share of pixels above it is told of each; -1: 20 of "
@@ -91,8 +93,6 @@ class PredictFlags(TileFlags, OnBadImage, ScriptFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.level < 1:
-            raise ValueError(f"--level {self.level} must lie between 0 and 1, as 0.9")
         require_at_least(self, -1, std_threshold=0)
         require_at_least(self, page=0)
         if not self.input:

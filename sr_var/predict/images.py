@@ -69,6 +69,11 @@ class LowRes:
         """Half of the range: what a step of 1 of a network is in units of the image."""
         return (self.high - self.low) / 2
 
+    @property
+    def grey_level(self) -> float:
+        """A 255th of the range, in the unit of the image."""
+        return (self.high - self.low) / WHITE
+
     def share_outside(self) -> float:
         """The share of the values that lie outside of the range."""
         count = sum(

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Generic, TypeVar, cast, overload
 
 import numpy as np
@@ -16,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sr_var.calibrate.record import Calibration, read_calibration
+from sr_var.calibrate.record import Calibration, interval_half_width, read_calibration
+from sr_var.flags.predict import NetPairFlags, PredictorFlags
 from sr_var.predict.images import LowRes
 from sr_var.predict.nets import NetPair, load_pair
 from sr_var.predict.tiles import AUTO_OVERLAP, Plan, finished_rows, make_plan, tile_sizes
@@ -113,6 +113,41 @@ class Predictor:
         """
         return cls(load_pair(mean, var, device=device, precision=precision, log=log), **rest)
 
+    @classmethod
+    def from_flags(
+        cls,
+        nets: NetPairFlags,
+        flags: PredictorFlags,
+        given: Collection[str],
+        device: torch.device,
+        log: Callable[[str], None],
+    ) -> Predictor:
+        """Build it as a script's flags say; `given` are those that do not have their default.
+
+        A level that was left out is that of the calibration; a precision, that of the training.
+
+        Raises:
+            CheckpointError, DataError, ValueError: as `from_checkpoints` and the constructor.
+        """
+        pair = load_pair(
+            nets.mean_model_path,
+            nets.var_model_path,
+            mean_args_path=nets.mean_model_args_path,
+            var_args_path=nets.var_model_args_path,
+            device=device,
+            precision=nets.precision if {"use_fp16", "use_bf16"} & {*given} else None,
+            compile=nets.compile,
+            log=log,
+        )
+        return cls(
+            pair,
+            level=flags.level if "level" in given else None,
+            tile=flags.tile,
+            overlap=flags.overlap,
+            batch_size=flags.batch_size,
+            calibration=flags.calibration or None,
+        )
+
     @property
     def factor(self) -> int:
         """Pixels of the result along the side of one of the image."""
@@ -183,7 +218,7 @@ class Predictor:
         std = std_of(variance)
         half = self._width * std
         if self.calibration is not None:
-            scale = np.float32(2 * image.half / WHITE)
+            scale = np.float32(image.grey_level)
             std_255 = std / scale
             half = self.calibration.half_width(std_255) * scale
             if self.calibration.std_map is not None:
@@ -213,13 +248,6 @@ def _level(level: float | None, calibration: Calibration | None) -> float:
             f"{calibration.level:g}; leave it out, or calibrate with this --level"
         )
     return calibration.level
-
-
-def interval_half_width(level: float) -> float:
-    """Half of a central interval of a normal law in stds: Φ⁻¹(½ + level/2)."""
-    if not 0 < level < 1:
-        raise ValueError(f"level {level} must lie between 0 and 1, as 0.9")
-    return NormalDist().inv_cdf(0.5 + level / 2)
 
 
 def std_of(variance: FloatArray) -> FloatArray:

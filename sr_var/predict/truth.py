@@ -19,8 +19,7 @@ from sr_var.degradation import bilinear_upsample
 from sr_var.predict.images import LowRes, find_inputs
 from sr_var.predict.results import Target
 from sr_var.results.moments import block_means
-from sr_var.verify.numbers.calibration import VARIANCE_FLOOR
-from utils.metrics import WHITE
+from utils.metrics import VARIANCE_FLOOR, psnr_of_mse
 from utils.process.errors import DataError
 
 Log = Callable[[str], None]
@@ -82,8 +81,8 @@ def compare(target: Target, low_res: LowRes, truth: LowRes, factor: int) -> dict
         total += _strip(target, low_res, truth, factor, top)
     count = total.count
     return {
-        "psnr": _psnr(total.square / count, low_res),
-        "psnr_bilinear": _psnr(total.bilinear / count, low_res),
+        "psnr": psnr_of_mse(total.square / count, 2 * low_res.half),
+        "psnr_bilinear": psnr_of_mse(total.bilinear / count, 2 * low_res.half),
         "coverage": total.covered / count,
         "z2": total.z2 / count,
         "low_res_rms": math.sqrt(total.low_res / count),
@@ -111,7 +110,7 @@ def _strip(target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int
     upsampled = bilinear_upsample(around, size)[0].permute(1, 2, 0).numpy()
     bilinear = upsampled[(top - first) * factor :][: len(y)]
     low = block_means(y, low_res.pixels.shape[1])
-    floor = VARIANCE_FLOOR * grey_level(low_res) ** 2
+    floor = VARIANCE_FLOOR * low_res.grey_level**2
     return Sums(
         y.size,
         float(square.sum()),
@@ -120,12 +119,3 @@ def _strip(target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int
         float(is_in.sum()),
         float(((low - low_res.pixels[top:bottom]) ** 2).sum()) * factor**2,
     )
-
-
-def grey_level(image: LowRes) -> float:
-    """A 255th of the range, in the unit of the image."""
-    return (image.high - image.low) / WHITE
-
-
-def _psnr(mse: float, image: LowRes) -> float:
-    return math.inf if mse == 0 else 10 * math.log10((image.high - image.low) ** 2 / mse)

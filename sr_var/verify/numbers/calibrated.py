@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import NormalDist
 from typing import TypedDict
 
 import numpy as np
@@ -17,6 +16,7 @@ from sr_var.calibrate.record import (
     STD_FLOOR,
     Calibration,
     digest_of_file,
+    interval_half_width,
     read_calibration,
 )
 from sr_var.calibrate.units import unit_of
@@ -78,7 +78,7 @@ def with_intervals(
         return result
     error = np.abs(data.high_res - data.mean)
     std = np.sqrt(np.maximum(data.variance, STD_FLOOR**2))
-    raw, half = _normal_factor(calibration.level) * std, calibration.half_width(std)
+    raw, half = interval_half_width(calibration.level) * std, calibration.half_width(std)
     values = ((error <= half).mean(), (error <= raw).mean(), 2 * half.mean(), 2 * raw.mean())
     found = {f"calibrated.{name}": float(v) for name, v in zip(_NAMES, values, strict=True)}
     return replace(result, metrics={**result.metrics, **found})
@@ -122,10 +122,6 @@ def calibrated_section(
     }
     section["text"] = _text(section, intervals.get("calibrated.coverage"))
     return section, intervals
-
-
-def _normal_factor(level: float) -> float:
-    return NormalDist().inv_cdf(0.5 + level / 2)
 
 
 def _text(section: CalibratedSection, interval: list[float] | None) -> str:

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
+from utils.metrics import VARIANCE_FLOOR
+
 Array = npt.NDArray[np.float64]
 # kind of curve → what is along it → values
 Curves: TypeAlias = dict[str, dict[str, list[float]]]
 
-# y is rounded to whole grey levels, so no prediction can have a variance below 1/12 grey level²
-VARIANCE_FLOOR = 1 / 12
 NUM_BINS = 4096
 _LOWEST_STD, _HIGHEST_STD = 0.25, 256.0
 _ERROR_BINS_PER_LEVEL = 16

@@ -15,10 +15,11 @@ from sr_var.calibrate.record import (
     Calibration,
     Member,
     StdMap,
+    interval_half_width,
     read_calibration,
     write_calibration,
 )
-from sr_var.predict.predictor import Predictor, interval_half_width
+from sr_var.predict.predictor import Predictor
 from sr_var.values import Units
 from tests.pipeline import Pipeline
 from tests.sr_var.predict.conftest import Nets

@@ -10,8 +10,6 @@ of `data/demo`, repeated to the size.
 
 from __future__ import annotations
 
-import datetime
-import json
 import math
 import os
 import subprocess
@@ -161,17 +159,10 @@ def format_table(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Measure, write, print; return the exit code."""
     flags = from_args(PredictionFlags, create_parser().parse_args(argv))
-    from benchmarks.record import hardware
-    from utils.files.records import versions
+    from benchmarks.record import write_rows
 
-    rows, today = measure(flags), datetime.date.today().isoformat()
-    path = Path(flags.output_dir, f"prediction_{today}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    own = {name: value for name, value in vars(flags).items() if name != "output_dir"}
-    record = {"date": today, "flags": own, "hardware": hardware(), "versions": versions()}
-    path.write_text(json.dumps({**record, "results": rows}, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(format_table(rows), encoding="utf-8")
-    print(f"\n{format_table(rows)}\nwritten: {path} and its .md")
+    rows = measure(flags)
+    write_rows("prediction", Path(flags.output_dir), vars(flags), rows, format_table(rows))
     return EXIT_DONE
 
 

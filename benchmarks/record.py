@@ -112,6 +112,20 @@ def peer_version(package: str) -> str:
         return "not installed"
 
 
+def write_rows(
+    part: str, folder: Path, flags: Mapping[str, Any], rows: Sequence[Any], text: str
+) -> None:
+    """Write `rows` as JSON and their table `text` as Markdown, and print the latter."""
+    today = datetime.date.today().isoformat()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{part}_{today}.json"
+    own = {name: value for name, value in flags.items() if not name.endswith("_dir")}
+    record = {"date": today, "flags": own, "hardware": hardware(), "versions": versions()}
+    path.write_text(json.dumps({**record, "results": rows}, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\nwritten: {path} and its .md")
+
+
 def write_record(
     part: str,
     flags: TimingFlags,

@@ -9,8 +9,6 @@ which neighbours share a quarter. Run again, it takes the networks of `--work_di
 
 from __future__ import annotations
 
-import datetime
-import json
 import subprocess
 import sys
 import time
@@ -146,9 +144,9 @@ def _corner(flags: TileSizeFlags, predictor: Any, wholes: Sequence[Any]) -> dict
 def _compare(prediction: Any, truth: Any, whole: Any) -> dict[str, float]:
     import numpy as np
 
-    from utils.metrics import psnr
+    from utils.metrics import VARIANCE_FLOOR, psnr
 
-    variance = np.maximum(prediction.std.astype(np.float64) ** 2, 1 / 12)
+    variance = np.maximum(prediction.std.astype(np.float64) ** 2, VARIANCE_FLOOR)
     is_in = (prediction.lower <= truth) & (truth <= prediction.upper)
     apart = prediction.mean - whole
     return {
@@ -187,17 +185,10 @@ def _in_words(corner: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Train, measure, write, print; return the exit code."""
     flags = from_args(TileSizeFlags, create_parser().parse_args(argv))
-    from benchmarks.record import hardware
-    from utils.files.records import versions
+    from benchmarks.record import write_rows
 
-    rows, today = measure(flags, *train(flags)), datetime.date.today().isoformat()
-    path = Path(flags.output_dir, f"tile_size_{today}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    own = {name: value for name, value in vars(flags).items() if not name.endswith("_dir")}
-    record = {"date": today, "flags": own, "hardware": hardware(), "versions": versions()}
-    path.write_text(json.dumps({**record, "results": rows}, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(format_table(rows), encoding="utf-8")
-    print(f"\n{format_table(rows)}\nwritten: {path} and its .md")
+    rows = measure(flags, *train(flags))
+    write_rows("tile_size", Path(flags.output_dir), vars(flags), rows, format_table(rows))
     return EXIT_DONE
 
 

@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from utils.files.atomic import JsonObject, atomic_write
+from utils.files.atomic import JsonObject, atomic_write, write_text_atomic
 from utils.files.records import find_record
 from utils.process.errors import DataError
 
@@ -229,8 +229,7 @@ def write_table(path: str, runs: Sequence[Run]) -> None:
     heads, rows = table(runs)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([heads, *rows])
-    with atomic_write(path, "w") as file:
-        file.write(text.getvalue())
+    write_text_atomic(path, text.getvalue())
 
 
 def draw_runs(path: str, runs: Sequence[Run]) -> None:

@@ -5,7 +5,7 @@ The commands themselves are in `sr_var.demo`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -14,8 +14,8 @@ from sr_var.demo import (
     Command,
     Preset,
     calibration_commands,
-    commands,
     oracle_commands,
+    photograph_commands,
 )
 from utils.runs.scripts import Step, Times
 
@@ -88,23 +88,19 @@ def demo_steps(preset: Preset) -> list[Step]:
     The tables of the verifications go to their logs alone: the demo ends in plain words.
     """
     is_quick = preset.name.startswith(QUICK.name)
-    *lines, verification = commands(preset)
-    return [
-        *_steps(lines, _PHOTOGRAPHS, is_quick=is_quick),
-        *_steps(calibration_commands(preset), _CALIBRATION, is_quick=is_quick),
-        *_steps([verification], _PHOTOGRAPHS, is_quick=is_quick),
-        *_steps(oracle_commands(preset), _ORACLE, is_quick=is_quick),
-    ]
+    calibration = calibration_commands(preset)
+    photographs = photograph_commands(preset)
+    works = [_CALIBRATION if line in calibration else _PHOTOGRAPHS for line in photographs]
+    oracle = oracle_commands(preset)
+    of_oracle = [_ORACLE] * len(oracle)
+    lines = zip([*photographs, *oracle], [*works, *of_oracle], strict=True)
+    return [_step(line, table[line[0]], is_quick=is_quick) for line, table in lines]
 
 
-def _steps(
-    lines: Sequence[Command], works: Mapping[str, _Work], *, is_quick: bool
-) -> Iterator[Step]:
-    for script, words in lines:
-        more = ["--print_table", "False"] if script == _VERIFICATION else []
-        work = works[script]
-        guess = work.quick if is_quick else work.seconds
-        yield Step((script, [*words, *more]), work.what, guess)
+def _step(line: Command, work: _Work, *, is_quick: bool) -> Step:
+    script, words = line
+    more = ["--print_table", "False"] if script == _VERIFICATION else []
+    return Step((script, [*words, *more]), work.what, work.quick if is_quick else work.seconds)
 
 
 def what_was_trained(preset: Preset, times: Times) -> list[str]:

@@ -13,19 +13,19 @@ nets; x̄, k2: mean and unbiased variance of the samples; P: pixels and channels
     var.std_error  mean over P of |√max(v, 0) − √k2|
 
 A metric's noise floor is what the exact mean and variance would show against this many samples.
-Over all pixels of all images, floors subtracted, as shares of the variance:
+Over all pixels of all images, floors subtracted, as shares of the std and of the variance:
 
-    mean.relative_mse       (mse − mean k2/n) / mean k2
+    mean.relative_rms_error root of (mse − mean k2/n) / mean k2
     var.relative_rms_error  root of (mean (v − k2)² − mean V̂) / mean (k2² − V̂), V̂ that of k2
     var.relative_bias       mean v / mean k2 − 1
 
 --margin is what these three are held against: equivalent if the 90 % interval over images lies
-within, different if without. ceiling: how well k2 correlates with itself. high_res: PSNR and SSIM
-of the means against the real image y. calibration: the nets' law and the samples' against y (z2:
-mean (y − m)²/v, 1 is right; CRPS, NLL: low is good; ENCE, AUSE: 0 is right). consistency: area(m)
-− X and the samples' std of block means, both 0 for an exact law. --num_samples 0 leaves out what
-needs samples: mean, ceiling, margin and most of var. --calibration: the share of y in the
-intervals of sr_calibrate.py, beside that in those of a normal law.
+within, different if above (the bias also if below). ceiling: how well k2 correlates with itself.
+high_res: PSNR and SSIM of the means against the real image y. calibration: the nets' law and the
+samples' against y (z2: mean (y − m)²/v, 1 is right; CRPS, NLL: low is good; ENCE, AUSE: 0 is
+right). consistency: area(m) − X and the samples' std of block means, both 0 for an exact law.
+--num_samples 0 leaves out what needs samples: mean, ceiling, margin and most of var.
+--calibration: the share of y in the intervals of sr_calibrate.py, beside that of a normal law.
 Formulas: docs/theory.md; how to read them: docs/verification.md.
 """
 

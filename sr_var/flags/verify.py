@@ -63,7 +63,9 @@ class VerificationFlags(NetResultFlags):
     )
     num_panels: int = flag(50, "images to draw panels of, and to show in the report; -1: all")
     margin: float = flag(
-        0.05, "of equivalence, share of the variance: 0.05 is 5 %; 0: intervals without a verdict"
+        0.05,
+        "of equivalence, 0.05 is 5 %: rms error of the mean over the std, rms error and bias of "
+        "the variance over the variance; 0: intervals without a verdict",
     )
     print_table: bool = flag(
         True, "print the table of all metrics; False: its verdict, the table is in logs.txt"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -20,10 +20,24 @@ _AT_A_TIME = 100
 _NUM_OF_HISTOGRAMS = 400
 # bins of a histogram that replicates take together: 0.7 % of a std, 1/4 grey level of an error
 _MERGED_BINS = 4
-_VERDICTS = {
-    "mean": "mean.relative_mse",
-    "variance": "var.relative_rms_error",
-    "bias": "var.relative_bias",
+
+
+class _Part(NamedTuple):
+    """A metric that is held against the margin: its name, and how it is said.
+
+    `is_square`: what it estimates is the root of a square, which cannot be negative.
+    """
+
+    metric: str
+    label: str
+    of: str
+    is_square: bool
+
+
+_PARTS = {
+    "mean": _Part("mean.relative_rms_error", "mean", " of a std (rms)", True),
+    "variance": _Part("var.relative_rms_error", "variance", " of itself (rms)", True),
+    "bias": _Part("var.relative_bias", "bias of the variance", "", False),
 }
 
 
@@ -112,45 +126,52 @@ def percentile_interval(replicates: Array, coverage: float) -> list[float] | Non
     return [float(low), float(high)]
 
 
-def equivalence(interval: list[float] | None, margin: float) -> str:
+def equivalence(interval: list[float] | None, margin: float, *, is_square: bool) -> str:
     """Two one-sided tests at 5 %: the 90 % interval against ±margin.
 
     `equivalent` if it lies within, `different` if it lies without, else `undecided`. Source:
-    Schuirmann, "A comparison of the two one-sided tests procedure …", 1987.
+    Schuirmann, "A comparison of the two one-sided tests procedure …", 1987. The root of a square
+    is never below 0 (`is_square`), however far the noise takes its estimate there: it differs only
+    above the margin.
     """
     if interval is None:
         return "undecided"
     low, high = interval
-    if -margin < low and high < margin:
+    if high < margin and (is_square or low > -margin):
         return "equivalent"
-    return "different" if low > margin or high < -margin else "undecided"
+    return "different" if low > margin or (high < -margin and not is_square) else "undecided"
 
 
 def verdict(
     metrics: Mapping[str, float], replicates: Mapping[str, Array], margin: float
 ) -> Verdict:
-    """Section `verdict`: mean, variance and bias of the variance, as shares of the variance.
+    """Section `verdict`: mean, variance and bias of the variance, all as linear shares.
 
     A margin of 0 gives the intervals and no verdict. `replicates` is empty for a single image.
     """
     parts: dict[str, VerdictOfPart] = {}
     words = []
-    for part, name in _VERDICTS.items():
+    for key, part in _PARTS.items():
+        value, name = metrics[part.metric], part.metric
         interval = percentile_interval(replicates[name], 0.90) if name in replicates else None
         # a metric that is not known has no verdict
-        is_known = margin > 0 and math.isfinite(metrics[name])
-        word = equivalence(interval, margin) if is_known else None
-        parts[part] = {"verdict": word, "value": metrics[name], "interval": interval}
-        label = "bias of the variance" if part == "bias" else part
-        shown = f"{100 * metrics[name]:.2g} %"
-        if interval is not None:
-            shown += f" [{100 * interval[0]:.2g}, {100 * interval[1]:.2g}]"
-        words.append(f"{label} {word + ', ' if word else ''}{shown}")
+        is_known = margin > 0 and math.isfinite(value)
+        word = equivalence(interval, margin, is_square=part.is_square) if is_known else None
+        parts[key] = {"verdict": word, "value": value, "interval": interval}
+        words.append(f"{part.label} {word + ', ' if word else ''}{_said(value, interval, part)}")
     head = f"Nets and samples, margin ±{100 * margin:g} %: " if margin > 0 else "Errors: "
     return {
         "margin": margin,
         "mean": parts["mean"],
         "variance": parts["variance"],
         "bias": parts["bias"],
-        "text": head + "; ".join(words) + " (shares of the variance, 90 % intervals).",
+        "text": head + "; ".join(words) + " (90 % intervals, the samples' noise subtracted).",
     }
+
+
+def _said(value: float, interval: list[float] | None, part: _Part) -> str:
+    """`off by 4.1 % of a std (rms) [3.2, 5]`; what cannot be negative is said from 0 on."""
+    ends = [value, *(interval or [])]
+    shown = [f"{100 * (max(end, 0.0) if part.is_square else end):.2g}" for end in ends]
+    brackets = f" [{shown[1]}, {shown[2]}]" if interval else ""
+    return f"{'off by ' if part.is_square else ''}{shown[0]} %{part.of}{brackets}"

@@ -180,6 +180,7 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
     """Dotted name → metric, from means over pixels; values may be arrays, one entry a replicate.
 
     mean.relative_…      squared error, its floor and the difference, over mean k₂
+    mean.relative_rms_error  root of the difference, with its sign: a share of the std
     var.squared_error    mean (max(v, 0) − k₂)², its floor mean V̂, the difference, and each over
                          mean (k₂² − V̂), the unbiased mean of σ⁴
     var.relative_rms_error   root of the last, with its sign
@@ -263,10 +264,12 @@ def _errors(means: Mapping[str, Array]) -> dict[str, Array]:
     n_floor, k2 = means["mean_floor"], means["k2"]
     raw, floor = means["square"], means["scatter"]
     fourth = means["k2_k2"] - floor  # E k₂² = σ⁴ + Var(k₂)
+    relative_mse = (means["mean_square"] - n_floor) / k2
     return {
         "mean.relative_raw_mse": means["mean_square"] / k2,
         "mean.relative_floor": n_floor / k2,
-        "mean.relative_mse": (means["mean_square"] - n_floor) / k2,
+        "mean.relative_mse": relative_mse,
+        "mean.relative_rms_error": signed_root(relative_mse),
         "var.squared_error": raw,
         "var.floor_squared_error": floor,
         "var.corrected_squared_error": raw - floor,

@@ -88,11 +88,24 @@ def test_what_is_not_finite_has_no_interval(bad: float) -> None:
     ],
 )
 def test_word_follows_from_interval_and_margin(interval: list[float] | None, word: str) -> None:
-    assert equivalence(interval, 0.05) == word
+    assert equivalence(interval, 0.05, is_square=False) == word
+
+
+@pytest.mark.parametrize(
+    ("interval", "word"),
+    [
+        ([-0.2, -0.06], "equivalent"),  # noise alone takes the estimate of a square there
+        ([-0.2, 0.04], "equivalent"),
+        ([-0.2, 0.06], "undecided"),
+        ([0.06, 0.09], "different"),
+    ],
+)
+def test_square_differs_only_above_the_margin(interval: list[float], word: str) -> None:
+    assert equivalence(interval, 0.05, is_square=True) == word
 
 
 def _metrics(value: float) -> dict[str, float]:
-    names = ("mean.relative_mse", "var.relative_rms_error", "var.relative_bias")
+    names = ("mean.relative_rms_error", "var.relative_rms_error", "var.relative_bias")
     return dict.fromkeys(names, value)
 
 
@@ -103,7 +116,9 @@ def test_verdict_uses_the_ninety_per_cent_interval() -> None:
     for part in ("mean", "variance", "bias"):
         assert found[part]["verdict"] == "equivalent"
         assert found[part]["interval"] == pytest.approx([-0.0468, 0.0468])
-    assert found["margin"] == 0.05 and "equivalent" in found["text"]
+    assert found["margin"] == 0.05
+    assert "mean equivalent, off by 0 % of a std (rms) [0, 4.7]" in found["text"]
+    assert "bias of the variance equivalent, 0 % [-4.7, 4.7]" in found["text"]
 
 
 def test_margin_of_zero_gives_intervals_without_a_verdict() -> None:

@@ -70,6 +70,7 @@ def test_errors_of_the_nets_are_recovered_from_a_noisy_reference() -> None:
     wrong = dataclasses.replace(data, mean=data.mean + 0.3 * std, variance=1.2 * std**2)
     metrics = _metrics(wrong)
     assert metrics["mean.relative_mse"] == pytest.approx(0.09, abs=0.005)
+    assert metrics["mean.relative_rms_error"] == pytest.approx(0.3, abs=0.01)
     assert metrics["mean.relative_raw_mse"] == pytest.approx(0.14, abs=0.006)
     assert metrics["var.relative_squared_error"] == pytest.approx(0.04, abs=0.008)
     assert metrics["var.relative_rms_error"] == pytest.approx(0.2, abs=0.02)

@@ -33,9 +33,10 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = apply_preset(create_parser().parse_args(argv), VAR_PRESETS, "")
-    from sr_var.stored_flags import follow_net_run
+    from sr_var.functionals import Functional, settle_functional
+    from sr_var.stored_flags import follow_net_run, identity_of, save_model_args
 
-    args = follow_net_run(args, VarModelFlags)
+    args = follow_net_run(settle_functional(args), VarModelFlags)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
     residuals = from_args(ResidualFlags, args)
@@ -44,9 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.data.pairs import load_regression_data
     from sr_var.data.validation import load_validation
     from sr_var.losses import start_at_usual_spread
-    from sr_var.stored_flags import identity_of, save_model_args
     from sr_var.var_utils import SRVarTrainLoop, check_loss
-    from utils.files.atomic import sha256_of
     from utils.loops.networks import new_network
     from utils.runs.start import started
 
@@ -65,8 +64,9 @@ def main(argv: list[str] | None = None) -> int:
             data=data,
             validation=load_validation(data_flags, sizes, train, run.device, log, cross_fit),
             loss=residuals.loss,
+            functional=Functional.parse(model_flags.functional),
             cross_fit=cross_fit,
-            mean_digests=list(map(sha256_of, build.mean_net_paths(mean_flags, cross_fit))),
+            mean_digests=build.mean_net_digests(mean_flags, cross_fit),
             identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),

@@ -39,11 +39,13 @@ from sr_var.flags.scripts import (
     ValueFlags,
     VarModelFlags,
 )
+from sr_var.functionals import Functional
 from sr_var.mean_utils import batches_to_do, regression_test_data
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
 from sr_var.values import require_same_values
 from utils import dist_util
 from utils.debug_util import report_cost
+from utils.files.atomic import sha256_of
 from utils.flags.groups import Compute, PrecisionFlags, Reading
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
@@ -95,6 +97,7 @@ def create_var_model(**flags: Any) -> VarianceModel | SubpixelVarianceModel:
     for name in ("predict_residual", "consistent"):
         if getattr(parsed, name):
             raise ValueError(f"--{name} is for the mean net; leave it out for the variance")
+    Functional.parse(parsed.functional).require_fit(parsed.large_size)
     if parsed.network == SUBPIXEL:
         return SubpixelVarianceModel(_subpixel_config(parsed))
     return VarianceModel(_config(parsed, default_regression_channel_mult))
@@ -313,6 +316,11 @@ def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]
         )
     folds = map(str, range(cross_fit.num_folds))
     return [flags.mean_model_path.replace(FOLD_FIELD, fold) for fold in folds]
+
+
+def mean_net_digests(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]:
+    """The sha256 of these checkpoints."""
+    return [sha256_of(path) for path in mean_net_paths(flags, cross_fit)]
 
 
 def frozen_means(

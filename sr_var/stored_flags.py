@@ -46,7 +46,9 @@ _FILE_NAMES = {
     BaselineModelFlags: "baseline_model_args.pkl",
 }
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
-_ADDED = frozenset({"use_bf16", "predict_residual", "network", "consistent", "value_range"})
+_ADDED = frozenset(
+    {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional"}
+)
 _FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
 _IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
 

@@ -1,7 +1,8 @@
 """The conditional variance: training and testing of v(x) ≈ Var[Y | X = x].
 
 The target is the squared residual (Y − m̂(X))² of a frozen mean net; its conditional mean is the
-variance plus the squared error of m̂ (docs/theory.md, eq. 4).
+variance plus the squared error of m̂ (docs/theory.md, eq. 4). The same holds of any linear
+functional of the image, whose residual is that functional of Y − m̂(X) (eq. 54).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sr_var.data.pairs import Photographs
 from sr_var.data.validation import calibration_of
 from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
+from sr_var.functionals import PIXELS, Functional
 from sr_var.losses import itakura_saito
 from sr_var.results.folder import AS_BEFORE, PICTURES_IN_STRIP, ResultFolder, strip
 from sr_var.results.spread import save_spread, spread_files
@@ -81,9 +83,10 @@ class SRVarTrainLoop(TrainLoop):
     """Squared error, or another loss with its minimiser, against the mean net's squared residual.
 
     `mean_model` is frozen here, in evaluation mode; `loss` is `squared_error` or, for a positive
-    model, `itakura_saito`. Stored with the checkpoints: `cross_fit`, whose residuals the data ask
-    for, and `mean_digests`, the sha256 of the mean net's file (of each fold's), since the variance
-    is that of this mean's residuals. Batch and label as for the mean net.
+    model, `itakura_saito`; the variance is that of the `functional`, by default of the pixels.
+    Stored with the checkpoints: `cross_fit`, whose residuals the data ask for, and `mean_digests`,
+    the sha256 of the mean net's file (of each fold's), since the variance is that of this mean's
+    residuals. Batch and label as for the mean net.
     """
 
     def __init__(
@@ -91,11 +94,13 @@ class SRVarTrainLoop(TrainLoop):
         *,
         mean_model: torch.nn.Module,
         loss: str = SQUARED_ERROR,
+        functional: Functional = PIXELS,
         cross_fit: CrossFit | None = None,
         mean_digests: Sequence[str] = (),
         **rest: Any,
     ) -> None:
         self._loss, self._cross_fit = loss, cross_fit.record() if cross_fit else None
+        self.functional = functional
         self._mean_digests = list(mean_digests)
         super().__init__(**rest)
         self.mean_model = mean_model.to(self.device).eval().requires_grad_(False)
@@ -103,7 +108,7 @@ class SRVarTrainLoop(TrainLoop):
     def compute_loss(
         self, micro_input: Tensor | FoldedInput, micro_label: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mean of (v(x, m̂(x)) − r²)², r = y − m̂(x); or of the Itakura–Saito loss of v and r²."""
+        """Mean of (v(x, m̂(x)) − r²)², r = A(y − m̂(x)); or of the Itakura–Saito loss of v and r²."""
         output, square = self._variance_and_square(micro_input, micro_label)
         return self._loss_of(output, square), output
 
@@ -111,7 +116,8 @@ class SRVarTrainLoop(TrainLoop):
         self, net_input: Tensor | FoldedInput, label: Tensor
     ) -> tuple[Tensor, Tensor]:
         low_res, mean = with_mean(self.mean_model, net_input, label.shape[2:])
-        return variance_of(self.wrapped_model, low_res, mean), (label - mean).square()
+        variance = variance_of(self.wrapped_model, low_res, mean)
+        return self.functional.at_places(variance), self.functional(label - mean).square()
 
     def _loss_of(self, output: Tensor, square: Tensor) -> Tensor:
         loss = itakura_saito if self._loss == ITAKURA_SAITO else torch.nn.functional.mse_loss
@@ -140,7 +146,7 @@ class SRVarTrainLoop(TrainLoop):
             label = micro_label[:PICTURES_IN_STRIP]
             shown = batch_slice(micro_input, 0, PICTURES_IN_STRIP)
             low_res, mean = with_mean(self.mean_model, shown, label.shape[2:])
-            error = (label - mean).abs()
+            error = self.functional(label - mean).abs()
             std = micro_output[:PICTURES_IN_STRIP].float().clamp(min=0).sqrt()
             scale = torch.maximum(error.max(), std.max()).clamp(min=1e-6) / 2
             picture = strip(low_res, std / scale - 1, error / scale - 1)
@@ -154,27 +160,42 @@ def var_result_folder(
     *mean_model_paths: str,
     reading: Reading = AS_BEFORE,
     units: Units = GREY_LEVELS,
+    functional: Functional = PIXELS,
 ) -> ResultFolder:
-    """The variance net's files; the variance comes last and makes an image done."""
+    """The variance net's files; the variance comes last and makes an image done.
+
+    That of a functional has other names, with it in them, as pixels' variances have theirs.
+    """
     paths = [model_path, *mean_model_paths]
-    return ResultFolder(output_dir, "var", step, spread_files(step), paths, reading, units)
+    kind, of = (
+        ("var", "high_res") if not functional.text else (f"functional_{functional.slug}",) * 2
+    )
+    return ResultFolder(output_dir, kind, step, spread_files(step, of), paths, reading, units)
 
 
 class SRVarTestLoop(TestLoop):
     """Writes the variance of every image, and its std; see `sr_var.results.spread.save_spread`."""
 
-    def __init__(self, *, mean_model: torch.nn.Module, results: ResultFolder, **rest: Any) -> None:
+    def __init__(
+        self,
+        *,
+        mean_model: torch.nn.Module,
+        results: ResultFolder,
+        functional: Functional = PIXELS,
+        **rest: Any,
+    ) -> None:
         super().__init__(**rest)
         self.mean_model = mean_model.to(self.device).eval()
-        self._results = results
+        self._results, self.functional = results, functional
 
     def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
-        """The variance in units of [-1, 1] squared, (N, 3, H, H)."""
+        """The variance in units of [-1, 1] squared, (N, 3, H, H), or one a functional's value."""
         size = batch_kwargs.high_res.shape[2:]
-        return variance_of(self.model, *with_mean(self.mean_model, batch, size))
+        variance = variance_of(self.model, *with_mean(self.mean_model, batch, size))
+        return self.functional.at_places(variance)
 
     def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
         for i, name in enumerate(batch_kwargs.name):
-            self._results.save_low_res(name, batch[i], output.shape[2:])
+            self._results.save_low_res(name, batch[i], batch_kwargs.high_res.shape[2:])
             png_file, npy_file, pkl_file = self._results.file_names
             save_spread(self._results, name, (png_file, npy_file, pkl_file), output[i])

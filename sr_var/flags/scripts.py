@@ -129,6 +129,12 @@ class VarModelFlags(MeanModelFlags):
     last_layer_type: str = flag(
         "none", "what keeps the variance positive", ("none", "exp", "sigmoid", "softplus")
     )
+    functional: str = flag(
+        "",
+        "linear map of the image whose variance is estimated in place of that of pixels: block:4 "
+        "for means of 4×4 pixels, block:4+2,2 for blocks moved by 2,2, filter:-1,1 for a kernel, "
+        "filter:K.npy for that of a file, …@2 for every 2nd place",
+    )
 
 
 @dataclass(frozen=True)

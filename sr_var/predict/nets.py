@@ -192,7 +192,13 @@ def _mean_flags(path: str, args_path: str, log: Log) -> MeanModelFlags:
 
 
 def _var_flags(path: str, args_path: str, log: Log) -> VarModelFlags:
-    return _stored(path, args_path, VarModelFlags, "--var_model_args_path", log)
+    flags = _stored(path, args_path, VarModelFlags, "--var_model_args_path", log)
+    if flags.functional:
+        raise CheckpointError(
+            f"{path} knows the variances of --functional {flags.functional}, not those of pixels; "
+            "name a variance net that was trained without it"
+        )
+    return flags
 
 
 def _stored(

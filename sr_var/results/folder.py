@@ -84,7 +84,7 @@ def spread(items: Sequence[Item]) -> list[Item]:
 
 # kinds of networks whose results have the same names
 _SAME_NAMES = MappingProxyType(
-    {"mean": ("baseline",), "var": ("baseline",), "baseline": ("mean", "var")}
+    {"mean": ("baseline",), "var": ("baseline",), "baseline": ("mean", "var"), "functional": ()}
 )
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
@@ -100,9 +100,10 @@ class ResultFolder:
     A stamp remembers the checkpoint that they come from: results of the same checkpoint are kept
     and not computed again, results of another one are removed at the start, which is said.
 
-    `kind` is `mean`, `var` or `baseline`. `file_names` make an image done, in writing order; those
-    of this network contain `step`. The results depend on the checkpoints `model_paths`.
-    `has_own_inputs`: whether a test of this project has been here before.
+    `kind` is `mean`, `var`, `baseline`, or `functional_` and which. `file_names` make an image
+    done, in writing order; those of this network contain `step`. The results depend on the
+    checkpoints `model_paths`. `has_own_inputs`: whether a test of this project has been here
+    before.
     """
 
     def __init__(
@@ -122,7 +123,9 @@ class ResultFolder:
         self._own_files = frozenset(file for file in file_names if f"_{step}." in file)
         self._stamp_path = stamp_path(output_dir, kind, step)
         self.seconds_path = seconds_path(output_dir, kind, step)
-        self._other_stamps = [stamp_path(output_dir, other, step) for other in _SAME_NAMES[kind]]
+        self._other_stamps = [
+            stamp_path(output_dir, other, step) for other in _SAME_NAMES.get(kind, ())
+        ]
         self._model_paths = model_paths
         # as the run finds it; low-res images of other tools are not looked at
         stamps = (stamp_path(glob.escape(output_dir), one, "*") for one in _SAME_NAMES)

@@ -25,9 +25,9 @@ _LEAST_SIDE = 96
 _GAP, _BAR_WIDTH, _LABEL_WIDTH, _FONT_SIZE = 8, 12, 48, 12
 
 
-def spread_files(step: int) -> tuple[str, str, str]:
+def spread_files(step: int, of: str = "high_res") -> tuple[str, str, str]:
     """The files of a variance, in writing order; the last one is that of the contract."""
-    return f"high_res_std_{step}.png", f"high_res_std_{step}.npy", f"high_res_var_{step}.pkl"
+    return f"{of}_std_{step}.png", f"{of}_std_{step}.npy", f"{of}_var_{step}.pkl"
 
 
 def save_spread(

@@ -64,14 +64,10 @@ def test_file_is_a_plain_dict_with_a_readable_twin(
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(content)}
     assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE"}
     stored = pickle.loads(content)
-    added = (
-        "use_bf16",
-        "predict_residual",
-        "network",
-        "consistent",
-        "value_range",
-    )  # at their defaults
-    assert dataclasses.asdict(flags) == stored | {name: getattr(flags, name) for name in added}
+    added = {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional"}
+    values = dataclasses.asdict(flags)
+    at_defaults = {name: values[name] for name in added & values.keys()}
+    assert values == stored | at_defaults
     assert json.loads((tmp_path / f"{name}.json").read_text()) == stored
     assert load_model_args(path, type(flags)) == dataclasses.asdict(flags)
 

@@ -57,7 +57,7 @@ class WhatFlags:
         "block:2 block:4+2,2 filter:-1,1 block:4",
         "values of --functional, separated by spaces; the pixels come first anyway",
     )
-    steps: int = flag(1500, "of training, each network")
+    steps: int = flag(1200, "of training, each network")
     seed: int = flag(0, "of weights and data")
     output_dir: str = flag(str(ROOT / "benchmarks/results"), "folder of the files")
 
@@ -71,6 +71,14 @@ class WhatFlags:
     def texts(self) -> list[str]:
         """Every functional once, the pixels first."""
         return list(dict.fromkeys(["", *self.functionals.split()]))
+
+
+@dataclass(frozen=True)
+class RecipeFlags(HowFlags):
+    """How networks are trained and judged; smaller ones than there, since there are more."""
+
+    width: int = 32
+    num_res_blocks: int = 2
 
 
 class FunctionalBench(Bench):
@@ -101,7 +109,7 @@ class FunctionalBench(Bench):
 
 def create_parser() -> FlagParser:
     """The flags of this script."""
-    return make_parser(__doc__, what=WhatFlags, how=HowFlags)
+    return make_parser(__doc__, what=WhatFlags, how=RecipeFlags)
 
 
 def sample_variance(law: OracleLaw, functional: Functional, num_samples: int) -> Tensor:
@@ -179,7 +187,7 @@ def _percent(found: Mapping[str, float], name: str, sign: str = "") -> str:
 def main(argv: list[str] | None = None) -> int:
     """Trains, judges, writes, prints; returns the exit code."""
     args = create_parser().parse_args(argv)
-    what, how = from_args(WhatFlags, args), from_args(HowFlags, args)
+    what, how = from_args(WhatFlags, args), from_args(RecipeFlags, args)
     torch.set_num_threads(how.threads or num_cores())
     tune_allocator()
     bench = FunctionalBench(

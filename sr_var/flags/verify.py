@@ -112,4 +112,4 @@ class BudgetFlags(VerificationFlags, ScheduleFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, num_samples=2)
+        require_at_least(self, num_samples=4)  # of a variance the noise is taken off

@@ -409,15 +409,18 @@ def _swatch(picture: Html) -> Html:
 
 
 def bars(alt: str, labels: Sequence[str], values: Sequence[float | None], colour: str) -> Html:
-    """Horizontal bars from 0 with their labels above and their values behind."""
-    known = [abs(v) for v in values if v is not None and math.isfinite(v)]
-    top = max(known, default=0.0) or 1.0
+    """Horizontal bars from 0 with their labels above and their values behind.
+
+    A value below 0 has no bar.
+    """
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    top = max(*known, 0.0, 0.0) or 1.0
     room, line = _WIDTH - 70.0, 38.0
     parts = []
     for row, (label, value) in enumerate(zip(labels, values, strict=True)):
         y = row * line
         is_known = value is not None and math.isfinite(value)
-        length = max(abs(value or 0.0) / top * room, 1.0) if is_known else 0.0
+        length = max((value or 0.0) / top * room, 1.0) if is_known else 0.0
         parts.append(tag("text", label, x=0, y=y + 13, class_="bar-label"))
         parts.append(
             tag("rect", x=0, y=y + 18, width=round(length, 1), height=13, class_=f"bar {colour}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -23,8 +23,10 @@ from sr_var.base_dataset import load_entries
 from sr_var.flags.verify import BudgetFlags
 from sr_var.results.folder import LOW_RES_FILE, is_known_input
 from sr_var.results.moments import TRUTH_FILE, Array, Truth
+from sr_var.verify.numbers.intervals import bootstrap, percentile_interval
+from sr_var.verify.numbers.metrics import signed_root
 from sr_var.verify.read.images import ImageData, load_image_data, load_reference
-from sr_var.verify.read.records import BudgetRow, require_one_origin
+from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, require_one_origin
 from utils.images.dataset import Entry
 from utils.images.files import open_image, safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
@@ -45,43 +47,56 @@ MONTE_CARLO = "Monte-Carlo noise of {} exact samples"
 
 @dataclass(frozen=True)
 class Errors:
-    """Sums over pixels of one estimate's errors; nan for a part that it has not.
+    """Sums over pixels of one estimate's errors; nan for what it has not.
 
-    Σ (m − μ)² and Σ (v̂ − v)², less what Monte-Carlo noise adds; Σ v̂.
+    Σ (m − μ)² and Σ (v̂ − t)², less what Monte-Carlo noise adds; Σ v̂; Σ t, of what v̂ is compared
+    with.
     """
 
     mean_square: float
     var_square: float
     var_sum: float
+    target_sum: float
 
-    def __add__(self, other: Errors) -> Errors:
-        sums = (a + b for a, b in zip(astuple(self), astuple(other), strict=True))
-        return Errors(*sums)
+
+@dataclass(frozen=True)
+class Law:
+    """Sums over the pixels of an image whose law is known: Σ v and Σ v²."""
+
+    variance: float
+    square: float
+
+    @classmethod
+    def of(cls, truth: Truth) -> Law:
+        """Of the law's moments."""
+        return cls(float(truth.variance.sum()), float((truth.variance**2).sum()))
 
 
 def mean_net_errors(mean: Array, truth: Truth) -> Errors:
     """Of m̂ alone."""
-    return Errors(float(((mean - truth.mean) ** 2).sum()), math.nan, math.nan)
+    return Errors(float(((mean - truth.mean) ** 2).sum()), math.nan, math.nan, math.nan)
 
 
 def var_net_errors(variance: Array, target: Array) -> Errors:
     """Of v̂, negative values set to 0, against a target variance."""
     v = np.maximum(variance, 0)
-    return Errors(math.nan, float(((v - target) ** 2).sum()), float(v.sum()))
+    return Errors(math.nan, float(((v - target) ** 2).sum()), float(v.sum()), float(target.sum()))
 
 
 def sampler_errors(moments: Moments, truth: Truth) -> Errors:
     """Of a sampler's own law: x̄ and k₂ without the noise k₂/n and Var(k₂) of n samples."""
     mean_square = (moments.mean - truth.mean) ** 2 - moments.variance / moments.count
     var_square = (moments.variance - truth.variance) ** 2 - moments.variance_of_variance
-    return Errors(float(mean_square.sum()), float(var_square.sum()), float(moments.variance.sum()))
+    sums = (mean_square, var_square, moments.variance, truth.variance)
+    return Errors(*(float(part.sum()) for part in sums))
 
 
 def monte_carlo_errors(truth: Truth, num_samples: int) -> Errors:
     """Of the moments of n exact samples, expected: v/n and μ₄/n − v²(n − 3)/(n(n − 1))."""
     n, v = num_samples, truth.variance
     scatter = truth.fourth / n - v**2 * ((n - 3) / (n * (n - 1)))
-    return Errors(float(v.sum()) / n, float(scatter.sum()), float(v.sum()))
+    total = float(v.sum())
+    return Errors(total / n, float(scatter.sum()), total, total)
 
 
 class ExactSampler:
@@ -148,16 +163,17 @@ def image_budget(
 def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetRow]:
     """The rows of all images together.
 
-    Of each: `relative_mse` mean (m − μ)² / mean v, `relative_var_error` √(mean (v̂ − v)² / mean
-    v²) and `var_bias` mean v̂ / mean v − 1; None where a row has no such error.
+    Of each: `relative_mse` mean (m − μ)² / mean v, `relative_var_error` √(mean (v̂ − t)² / mean
+    v²) and `var_bias` mean v̂ / mean t − 1, t what the row is compared with; None where a row has
+    no such error. Estimates of squares may be below 0, and then their root is minus that of −x.
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, log)
     if flags.dry_run:
         entries = entries[:1]
     sampler: ExactSampler | None = None
-    totals: dict[str, Errors] = {}
-    v = v_square = 0.0
+    found: list[dict[str, Errors]] = []
+    laws: list[Law] = []
     with working(len(entries), "sampling", "image", remedy=ANEW) as job:
         for entry in entries:
             data = load_image_data(entry, flags)
@@ -165,19 +181,59 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
                 assert data.low_res is not None
                 sampler = ExactSampler(flags, data.mean.shape[0] // data.low_res.shape[0])
                 log(f"{sampler.process.num_timesteps} steps of {flags.sampler} a sample")
-            for name, errors in image_budget(entry, data, sampler, flags).items():
-                totals[name] = totals[name] + errors if name in totals else errors
+            found.append(image_budget(entry, data, sampler, flags))
             assert data.truth is not None
-            v += float(data.truth.variance.sum())
-            v_square += float((data.truth.variance**2).sum())
+            laws.append(Law.of(data.truth))
             job.done()
-    return [_row(name, errors, v, v_square) for name, errors in totals.items()]
+    return budget_rows(found, laws, flags.seed)
 
 
-def _row(name: str, errors: Errors, v: float, v_square: float) -> BudgetRow:
-    square = errors.var_square / v_square
-    # an unbiased estimate of a square may come out below 0; nan stays
-    rms = math.sqrt(0.0 if square < 0 else square)
-    found = (errors.mean_square / v, rms, errors.var_sum / v - 1)
-    mse, rms_error, bias = (value if math.isfinite(value) else None for value in found)
-    return {"row": name, "relative_mse": mse, "relative_var_error": rms_error, "var_bias": bias}
+def budget_rows(
+    found: Sequence[Mapping[str, Errors]], laws: Sequence[Law], seed: int
+) -> list[BudgetRow]:
+    """The rows of all images together, of the errors and the law of each.
+
+    The intervals hold 95 % of `bootstrap` replicates over images; None of a single image.
+    """
+    parts = [field.name for field in fields(Errors)]
+    sums = {
+        f"{name}.{part}": np.array([getattr(image[name], part) for image in found])
+        for name in found[0]
+        for part in parts
+    }
+    for part in ("variance", "square"):
+        sums[part] = np.array([getattr(law, part) for law in laws])
+    values = _metrics({name: image.mean(keepdims=True) for name, image in sums.items()})
+    replicates = bootstrap(sums, _metrics, seed) if len(found) > 1 else {}
+    return [_row(name, values, replicates) for name in found[0]]
+
+
+def _metrics(sums: Mapping[str, Array]) -> dict[str, Array]:
+    """By row and metric, from sums over pixels; an estimate of a square below 0 stays negative."""
+    metrics: dict[str, Array] = {}
+    for name in {dotted.rpartition(".")[0] for dotted in sums if "." in dotted}:
+        square, bias = sums[f"{name}.var_square"], sums[f"{name}.var_sum"]
+        metrics |= {
+            f"{name}.relative_mse": sums[f"{name}.mean_square"] / sums["variance"],
+            f"{name}.relative_var_error": signed_root(square / sums["square"]),
+            f"{name}.var_bias": bias / sums[f"{name}.target_sum"] - 1,
+        }
+    return metrics
+
+
+def _row(name: str, values: Mapping[str, Array], replicates: Mapping[str, Array]) -> BudgetRow:
+    def value(key: str) -> float | None:
+        found = float(values[f"{name}.{key}"][0])
+        return found if math.isfinite(found) else None
+
+    def interval(key: str) -> list[float] | None:
+        dotted = f"{name}.{key}"
+        return percentile_interval(replicates[dotted], 0.95) if dotted in replicates else None
+
+    return {
+        "row": name,
+        "relative_mse": value("relative_mse"),
+        "relative_var_error": value("relative_var_error"),
+        "var_bias": value("var_bias"),
+        "intervals": {key: interval(key) for key in BUDGET_ERRORS},
+    }

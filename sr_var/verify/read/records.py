@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, TypedDict, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 from ddpm.sampling import SECONDS_FILE, SETTINGS_FILE
 from diffusion.schedules import get_named_beta_schedule
@@ -53,16 +53,18 @@ class Cost(_CostOfNets, total=False):
     samples: SamplesCost
 
 
+ErrorInBudget: TypeAlias = Literal["relative_mse", "relative_var_error", "var_bias"]
+BUDGET_ERRORS: tuple[ErrorInBudget, ...] = get_args(ErrorInBudget)
+
+
 class BudgetRow(TypedDict, total=False):
-    """A row of `budget.json`; None where a row has no such error."""
+    """A row of `budget.json`; None where a row has no such error, or an error no interval."""
 
     row: str
     relative_mse: float | None
     relative_var_error: float | None
     var_bias: float | None
-
-
-ErrorInBudget: TypeAlias = Literal["relative_mse", "relative_var_error"]
+    intervals: Mapping[ErrorInBudget, list[float] | None]  # 95 %; not in older files
 
 
 def require_one_origin(flags: NetResultFlags, log: Callable[[str], None]) -> None:
@@ -237,7 +239,17 @@ def _budget(content: dict[str, Any]) -> tuple[object, list[BudgetRow]]:
     return content.get("of"), cast(list[BudgetRow], rows)
 
 
-def _is_row(row: object = None, **errors: object) -> bool:
-    return isinstance(row, str) and all(
-        value is None or is_number(value) for value in errors.values()
+def _is_row(row: object = None, intervals: object = None, **errors: object) -> bool:
+    return (
+        isinstance(row, str)
+        and all(value is None or is_number(value) for value in errors.values())
+        and (intervals is None or (isinstance(intervals, dict) and _are_intervals(intervals)))
+    )
+
+
+def _are_intervals(intervals: dict[str, object]) -> bool:
+    return all(
+        value is None
+        or (isinstance(value, list) and len(value) == 2 and all(map(is_number, value)))
+        for value in intervals.values()
     )

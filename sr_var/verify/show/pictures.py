@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -16,6 +17,7 @@ from sr_var.results.moments import Array
 from sr_var.values import as_rgb
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
+from sr_var.verify.show.tables import percent
 from utils.files.atomic import atomic_write
 from utils.files.storage import flat_name, make_folder, tag_name
 from utils.images.files import write_png
@@ -110,15 +112,25 @@ def draw_budget(path: str, rows: Sequence[BudgetRow]) -> None:
         names = [row["row"] for row in rows]
         for ax, (key, title) in zip(axes, parts, strict=True):
             values = [100 * max(row[key] or 0.0, 0.0) for row in rows]
-            labels = [
-                "" if row[key] is None else f"{value:.2g}"
-                for row, value in zip(rows, values, strict=True)
-            ]
-            ax.bar_label(ax.barh(names, values, color="#3b6fb6"), labels, padding=3)
+            ax.barh(names, values, height=0.6, color="#7aa5dc")
+            ends = [_draw_interval(ax, place, row, key) for place, row in enumerate(rows)]
+            for place, (value, end, row) in enumerate(zip(values, ends, rows, strict=True)):
+                label = "" if (error := row[key]) is None else percent(error)
+                at = (max(value, end), place)
+                ax.annotate(label, at, (4, 0), textcoords="offset points", va="center")
             ax.set_xscale("symlog", linthresh=0.1)
-            ax.set_xlim(0, 4 * max(*values, 0.1))
+            ax.set_xlim(0, 4 * max(*values, *ends, 0.1))
             ax.set_title(title, fontsize=9)
             ax.spines[["top", "right"]].set_visible(False)
         axes[0].invert_yaxis()
         with atomic_write(path) as file:
             figure.savefig(file, format="png", dpi=120)
+
+
+def _draw_interval(ax: Axes, place: int, row: BudgetRow, key: ErrorInBudget) -> float:
+    """A line from end to end, in per cent; where it ends, 0 where there is none."""
+    low, high = (row.get("intervals") or {}).get(key) or (0.0, 0.0)
+    low, high = 100 * max(low, 0.0), 100 * max(high, 0.0)
+    if high > low:
+        ax.hlines(place, low, high, color="#1d2128", linewidth=1.5)
+    return high

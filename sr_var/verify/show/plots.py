@@ -11,7 +11,7 @@ from sr_var.verify.numbers.calibration import Curves
 from sr_var.verify.numbers.metrics import Metrics
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
-from sr_var.verify.show.tables import budget_table
+from sr_var.verify.show.tables import BELOW_NOISE, budget_table
 from utils.report.html import Axis, Html, Rows, Series, bars, figure, join, number, plot, table, tag
 
 _COLOURS = {"nets": "series-a", "samples": "series-b"}
@@ -159,13 +159,19 @@ def _budget(rows: Sequence[BudgetRow]) -> Html | None:
     labels = [row["row"] for row in rows]
     drawn: list[Html] = []
     parts: tuple[tuple[ErrorInBudget, str, str], ...] = (
-        ("relative_mse", "error of the mean, over the variance", "series-a"),
-        ("relative_var_error", "relative error of the variance", "series-b"),
+        ("relative_mse", "error of the mean, % of the variance", "series-a"),
+        ("relative_var_error", "relative error of the variance, %", "series-b"),
     )
+    found: list[float | None] = []
     for key, what, colour in parts:
-        values = [row.get(key) for row in rows]
-        if any(value is not None for value in values):
+        errors = [row.get(key) for row in rows]
+        if any(error is not None for error in errors):
+            values = [None if error is None else 100 * error for error in errors]
             said = ", ".join(f"{a} {number(b, 3)}" for a, b in zip(labels, values, strict=True))
             drawn.append(tag("p", what, class_="note"))
             drawn.append(bars(f"Error budget, {what}: {said}", labels, values, colour))
-    return figure("Error budget", join(*drawn), "Where the error comes from.", budget_table(rows))
+            found += values
+    note = "Where the error comes from."
+    if any(value is not None and value < 0 for value in found):
+        note += f" {BELOW_NOISE}"
+    return figure("Error budget", join(*drawn), note, budget_table(rows))

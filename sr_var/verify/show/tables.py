@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from sr_var.verify.numbers.floors import TruthSection
 from sr_var.verify.numbers.summary import Summary
-from sr_var.verify.read.records import BudgetRow
+from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, ErrorInBudget
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
 _WIDTH = 100
+BELOW_NOISE = "Below 0: with the samples' own noise taken off, no error is left to be seen."
 
 
 class _Row(NamedTuple):
@@ -238,15 +239,32 @@ def _shown(summary: Summary, name: str) -> str:
 
 
 def budget_text(rows: Sequence[BudgetRow]) -> str:
-    """The rows of an error budget as text."""
-    head = f"{'':<42}{'mean: error²':>14}{'variance: error':>17}{'bias':>9}"
-    units = f"{'':<42}{'/ mean var':>14}{'rms, relative':>17}"
-    lines = [head, units]
+    """The rows of an error budget as text, at most 100 columns wide."""
+    heads = ("mean: error²", "variance: error"), ("/ mean variance", "rms, relative")
+    lines = [f"{'in %, [95 % intervals]':<38}" + "".join(f"{head:>21}" for head in heads[0])]
+    lines[0] += f"{'bias':>20}"
+    lines.append(" " * 38 + "".join(f"{head:>21}" for head in heads[1]))
     for row in rows:
-        errors = (row["relative_mse"], row["relative_var_error"], row["var_bias"])
-        cells = ["" if error is None else f"{100 * error:.2f} %" for error in errors]
-        lines.append(f"{row['row']:<42}{cells[0]:>14}{cells[1]:>17}{cells[2]:>9}".rstrip())
+        cells = [_budget_cell(row, key) for key in BUDGET_ERRORS]
+        lines.append(f"{row['row']:<38}{cells[0]:>21}{cells[1]:>21}{cells[2]:>20}".rstrip())
+    if any((row.get(key) or 0) < 0 for row in rows for key in BUDGET_ERRORS[:2]):
+        lines += textwrap.wrap(BELOW_NOISE, _WIDTH)
     return "\n".join(lines)
+
+
+def _budget_cell(row: BudgetRow, key: ErrorInBudget) -> str:
+    """Value and interval in per cent, as `2.74 [2.1, 3.4]`."""
+    value, interval = row.get(key), (row.get("intervals") or {}).get(key)
+    if value is None:
+        return ""
+    ends = ", ".join(map(percent, interval)) if interval else ""
+    return percent(value) + (f" [{ends}]" if ends else "")
+
+
+def percent(share: float) -> str:
+    """A share in per cent, without the sign, in three digits: `2.74`, `142`."""
+    value = 100 * share
+    return f"{value:.{max(0, 2 - sum(abs(value) >= 10**k for k in (1, 2)))}f}"
 
 
 def headline(summary: Summary) -> list[str]:
@@ -376,9 +394,11 @@ def _interval(interval: Sequence[float] | None) -> str:
 
 def budget_table(rows: Sequence[BudgetRow]) -> Html:
     """Where the error comes from, cause by cause."""
-    lines = [
-        [row["row"], number(row.get("relative_mse")), number(row.get("relative_var_error"))]
-        for row in rows
+    lines = [[row["row"], *(_budget_cell(row, key) for key in BUDGET_ERRORS)] for row in rows]
+    head = [
+        "cause",
+        "error of the mean, % of the variance",
+        "relative error of the variance, %",
+        "its bias, %",
     ]
-    head = ["cause", "error of the mean, over the variance", "relative error of the variance"]
-    return html.table("Error budget", head, [Rows("", lines)])
+    return html.table("Error budget, with 95 % intervals", head, [Rows("", lines)])

@@ -158,7 +158,7 @@ def test_small_size_makes_the_baseline_and_must_divide_the_large_one(results: Re
 
 
 def test_error_budget_needs_samples() -> None:
-    with pytest.raises(ValueError, match="num_samples 0 must be at least 2"):
+    with pytest.raises(ValueError, match="num_samples 0 must be at least 4"):
         BudgetFlags(num_samples=0)
 
 

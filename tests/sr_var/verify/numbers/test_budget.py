@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -19,12 +20,16 @@ from sr_var.verify.numbers.budget import (
     VAR_NET,
     VAR_NET_EXACT,
     Errors,
+    Law,
+    budget_rows,
     mean_net_errors,
     monte_carlo_errors,
     sampler_errors,
     var_net_errors,
 )
-from sr_var.verify.read.records import read_budget
+from sr_var.verify.read.records import BudgetRow, read_budget
+from sr_var.verify.show.pictures import draw_budget
+from sr_var.verify.show.plots import _budget
 from sr_var.verify.show.tables import budget_text
 from tests.tiny import done, run, words, write_photos
 from utils.metrics import Moments
@@ -42,17 +47,16 @@ def _normal_truth(std: float, shape: tuple[int, ...] = (20, 20, 3)) -> Truth:
 
 def test_a_sampler_of_the_right_law_has_no_error_but_noise() -> None:
     truth, rng = _normal_truth(5.0), np.random.default_rng(0)
-    total = Errors(0.0, 0.0, 0.0)
-    repeats, n = 40, 12
+    repeats, n, size = 40, 12, truth.mean.size
+    found = []
     for _ in range(repeats):
         samples = truth.mean + 5.0 * rng.standard_normal((n, *truth.mean.shape))
-        total = total + sampler_errors(Moments.from_samples(samples), truth)
-    num = repeats * truth.mean.size
+        found.append(sampler_errors(Moments.from_samples(samples), truth))
     noise = monte_carlo_errors(truth, n)
     # the raw errors are noise alone; corrected, a fiftieth of it is left
-    assert abs(total.mean_square / num) < 0.02 * noise.mean_square / truth.mean.size
-    assert abs(total.var_square / num) < 0.02 * noise.var_square / truth.mean.size
-    assert total.var_sum / num == pytest.approx(25, rel=0.01)
+    assert abs(np.mean([errors.mean_square for errors in found])) < 0.02 * noise.mean_square
+    assert abs(np.mean([errors.var_square for errors in found])) < 0.02 * noise.var_square
+    assert np.mean([errors.var_sum for errors in found]) / size == pytest.approx(25, rel=0.01)
 
 
 def test_a_sampler_that_is_off_shows_by_how_much() -> None:
@@ -78,6 +82,55 @@ def test_the_variance_net_is_not_blamed_for_the_mean_net() -> None:
     assert own.var_square == 0 and math.isnan(own.mean_square)
     assert var_net_errors(learned, truth.variance).var_square == pytest.approx(81 * mean.size)
     assert var_net_errors(-learned, truth.variance).var_sum == 0
+
+
+def test_each_row_has_its_bias_against_its_own_target() -> None:
+    truth = _normal_truth(5.0, (4, 4, 3))
+    target = truth.variance + 9  # a mean net that is off by 3 grey levels
+    found = {
+        "own": var_net_errors(1.5 * target, target),
+        "truth": var_net_errors(1.5 * target, truth.variance),
+    }
+    rows = {row["row"]: row for row in budget_rows([found] * 3, [Law.of(truth)] * 3, seed=0)}
+    assert rows["own"]["var_bias"] == pytest.approx(0.5)
+    assert rows["truth"]["var_bias"] == pytest.approx(1.5 * (25 + 9) / 25 - 1)
+
+
+def test_an_error_below_the_noise_keeps_its_sign_and_has_an_interval() -> None:
+    truth, rng = _normal_truth(5.0, (4, 4, 3)), np.random.default_rng(0)
+    size, laws = truth.mean.size, [Law.of(truth)] * 40
+    squares = rng.normal(-1.0, 2.0, len(laws))  # of an estimate whose noise was taken off
+    found = [{"net": Errors(size * x, size * x, size * 25, size * 25)} for x in squares]
+    (row,) = budget_rows(found, laws, seed=0)
+    assert row["relative_mse"] == pytest.approx(squares.mean() / 25)
+    assert row["relative_var_error"] == pytest.approx(-math.sqrt(-squares.mean() / 25**2))
+    low, high = row["intervals"]["relative_mse"]
+    error = squares.std(ddof=1) / math.sqrt(len(squares)) / 25
+    # 2000 replicates: an end of the percentile interval is known to about a twentieth of it
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.12)
+    (line,) = budget_text([row]).splitlines()[2:3]
+    shown = squares.mean() / 25 * 100
+    assert f"{shown:.2f} [{100 * low:.2f}, {100 * high:.2f}]" in line and "0.00 %" not in line
+
+
+def test_a_single_image_has_no_interval_in_the_budget() -> None:
+    truth = _normal_truth(5.0, (4, 4, 3))
+    (row,) = budget_rows([{"net": mean_net_errors(truth.mean + 1, truth)}], [Law.of(truth)], seed=0)
+    assert row["relative_mse"] == pytest.approx(1 / 25) and row["var_bias"] is None
+    assert row["intervals"] == {"relative_mse": None, "relative_var_error": None, "var_bias": None}
+    assert "[" not in budget_text([row]).splitlines()[2]
+
+
+def test_bars_of_negative_errors_have_no_length(tmp_path: Path) -> None:
+    rows: list[BudgetRow] = [
+        {"row": "a", "relative_mse": -0.5, "relative_var_error": -0.2, "var_bias": None},
+        {"row": "b", "relative_mse": 0.25, "relative_var_error": 0.1, "var_bias": None},
+    ]
+    page = _budget(rows)
+    assert page is not None and "−50" in page.markup
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', page.markup)]
+    assert widths[0] <= 1 < widths[1] and widths[2] <= 1 < widths[3]
+    draw_budget(str(tmp_path / "budget.png"), rows)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +188,8 @@ def test_the_script_prints_and_draws_the_rows(files: dict[str, Path], tmp_path: 
         row["row"] for row in json.loads((tmp_path / "budget.json").read_text())["budget"]
     ]
     assert len(rows) == 6
+    low, high = rows[EXACT_SAMPLER]["intervals"]["var_bias"]
+    assert low < rows[EXACT_SAMPLER]["var_bias"] < high
     assert rows[MEAN_NET]["relative_mse"] < 1e-9 and rows[MEAN_NET]["var_bias"] is None
     assert rows[VAR_NET]["relative_var_error"] == pytest.approx(
         rows[VAR_NET_EXACT]["relative_var_error"], rel=1e-4
@@ -195,6 +250,13 @@ def test_no_exact_moments_is_an_error_that_says_where_they_come_from(
     next((tmp_path / "exact").rglob("exact_moments.npz")).unlink()
     outcome = run("oracle_budget", _words(files, tmp_path, ddpm_sr_output_dir=tmp_path / "exact"))
     assert outcome.code == 3 and "oracle_data.py" in outcome.err
+
+
+def test_fewer_samples_than_a_variance_of_variances_needs_are_refused(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    outcome = run("oracle_budget", _words(files, tmp_path, num_samples=3))
+    assert outcome.code == 2 and "--num_samples 3" in outcome.err and "4" in outcome.err
 
 
 def test_a_dry_run_writes_nothing(files: dict[str, Path], tmp_path: Path) -> None:

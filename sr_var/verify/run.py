@@ -50,7 +50,7 @@ from sr_var.verify.read.records import (
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from sr_var.verify.show.pictures import draw_budget, write_overview, write_panels
-from sr_var.verify.show.tables import budget_text, short_text, text_table
+from sr_var.verify.show.tables import budget_text, left_out_text, short_text, text_table
 from utils.debug_util import describe_memory
 from utils.files.atomic import write_json_atomic, write_text_atomic
 from utils.images.dataset import Entry
@@ -133,7 +133,7 @@ def compare(
     _tell(summary, flags, logger)
     if "units" in summary:
         logger.info(str(units))
-    for line in _notices(rows):
+    for line in _notices(rows, summary):
         logger.info(line)
     return Comparison(summary, rows, pictures)
 
@@ -197,9 +197,9 @@ class _Pictures:
         self._logger.info(f"report: {write_report(log_dir, page, rows, self._gallery)}")
 
 
-def _notices(rows: Sequence[ImageResult]) -> list[str]:
-    """Which metrics are missing, and why."""
-    lines = []
+def _notices(rows: Sequence[ImageResult], summary: Summary) -> list[str]:
+    """Which metrics are missing, and why; of which images."""
+    lines = [f"notice: {said}"] if (said := left_out_text(summary)) else []
     num_whole = sum(math.isfinite(row.metrics.get("ceiling.reliability", 0.0)) for row in rows)
     if num_whole < len(rows):
         lines.append(

@@ -10,16 +10,19 @@ Where there are no samples, metrics that need them have no name at all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from sr_var.results.moments import Array, block_means
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.floors import (
     COUNT_FOR_FLOOR,
+    std_of_samples,
     truth_means,
     truth_metrics,
     variance_floors,
@@ -29,6 +32,7 @@ from utils.metrics import MIN_SSIM_SIDE, Moments, mean_abs_error, mse, nmse, psn
 from utils.seeds import stable_seed
 
 Metrics: TypeAlias = dict[str, float]
+Known: TypeAlias = npt.NDArray[np.bool_]
 ROUTES = ("nets", "samples")
 _PLAIN = ("z2", "nll", "crps", "coverage_50", "coverage_68", "coverage_90", "coverage_95")
 
@@ -58,13 +62,17 @@ def compare_variance(data: ImageData) -> Metrics:
     """The variance net against the samples' unbiased variance; without samples on its own.
 
     The floors are what the true variance would show against n samples
-    (`floors.variance_floors`); nan below 4 samples.
+    (`floors.variance_floors`); nan below 4 samples. `mean_std_samples` is without the bias of √k₂
+    (`floors.std_of_samples`), `correlation` nan where a map has no spread.
     """
     samples, variance = data.samples, np.maximum(data.variance, 0)
     mean_std = float(np.mean(np.sqrt(variance)))
-    num_negative = float(np.count_nonzero(data.variance < 0))
+    counts = {
+        "num_negative": float(np.count_nonzero(data.variance < 0)),
+        "num_values": float(data.variance.size),
+    }
     if samples is None:
-        return {"mean_std_net": mean_std, "num_negative": num_negative}
+        return {"mean_std_net": mean_std, **counts}
     k2 = samples.variance
     floor, std_floor = variance_floors(samples)
     std = np.sqrt(k2)
@@ -74,9 +82,9 @@ def compare_variance(data: ImageData) -> Metrics:
         "floor_var_error": float(np.mean(floor)),
         "floor_std_error": float(np.mean(std_floor)),
         "mean_std_net": mean_std,
-        "mean_std_samples": float(np.mean(std)),
+        "mean_std_samples": float(np.mean(std_of_samples(samples))),
         "correlation": _correlation(np.sqrt(variance), std),
-        "num_negative": num_negative,
+        **counts,
     }
 
 
@@ -126,12 +134,27 @@ def image_metrics(data: ImageData) -> Metrics:
 
 
 def averages(rows: Sequence[Metrics]) -> Metrics:
-    """Mean over images of every metric; counts (`num_…`) are summed."""
-    result = {}
-    for name in rows[0]:
-        values = np.array([row[name] for row in rows], np.float64)
+    """Mean over images of every metric, of those that have one (`known`); counts are summed."""
+    seen, result = known(rows), {}
+    for name, is_known in seen.items():
+        values = np.array([row[name] for row in rows], np.float64)[is_known]
         result[name] = float(values.sum() if ".num_" in name else values.mean())
     return result
+
+
+def known(rows: Sequence[Metrics]) -> dict[str, Known]:
+    """Of every metric, which images its average is over, (num_images,).
+
+    An image has no finite PSNR where both images are equal, and no correlation where a map has no
+    spread. One without a finite PSNR by one route is left out of that of all routes, and so with
+    SSIM: their averages are of the same images. Where no image has a finite value, all count.
+    """
+    finite = {name: np.isfinite([row[name] for row in rows]) for name in rows[0]}
+    for start in ("high_res.psnr_", "high_res.ssim_"):
+        group = [name for name in finite if name.startswith(start)]
+        together = [np.logical_and.reduce([finite[name] for name in group])] * len(group)
+        finite |= dict(zip(group, together, strict=True))
+    return {name: found if found.any() else np.ones_like(found) for name, found in finite.items()}
 
 
 def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
@@ -225,7 +248,8 @@ class ImageResult:
     """One image: its metrics, what adds up over images, and the arrays for pictures.
 
     `data` is None where nobody wants the arrays, `histograms` (of both routes) once they are added
-    up. `scatter` is (2, k): √max(v, 0) and √k₂ of k pixels drawn at random, none without samples.
+    up. `scatter` is (2, k): √max(v, 0) and the samples' std of k pixels drawn at random, none
+    without samples.
     """
 
     name: str
@@ -249,15 +273,15 @@ def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> 
     if data.samples is not None:
         rng = np.random.default_rng(stable_seed(seed, "scatter", name))
         places = rng.integers(0, data.variance.size, num_scatter)
-        pairs = [np.maximum(data.variance, 0), data.samples.variance]
-        scatter = np.sqrt(np.stack([values.ravel()[places] for values in pairs]))  # (2, k)
+        pairs = [np.sqrt(np.maximum(data.variance, 0)), std_of_samples(data.samples)]
+        scatter = np.stack([values.ravel()[places] for values in pairs])  # (2, k)
     return ImageResult(name, metrics, data, data.is_float, means, histograms, scatter)
 
 
 def _correlation(a: Array, b: Array) -> float:
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale > 0 else 0.0
+    return float((a * b).sum()) / scale if scale > 0 else math.nan
 
 
 def _errors(means: Mapping[str, Array]) -> dict[str, Array]:

@@ -28,6 +28,7 @@ from sr_var.verify.numbers.metrics import (
     ImageResult,
     Metrics,
     averages,
+    known,
     pooled_metrics,
 )
 from sr_var.verify.read.records import BudgetRow, Cost, cost
@@ -66,6 +67,7 @@ class Summary(_OfSome):
     num_images: int
     num_samples: int
     num_images_with_float_moments: int
+    left_out: dict[str, int]
     var: Metrics
     high_res: Metrics
     edges: Metrics
@@ -136,6 +138,7 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
         "num_images": len(rows),
         "num_samples": flags.num_samples,
         "num_images_with_float_moments": sum(row.is_float for row in rows),
+        "left_out": left_out(own),
         **sections,
         "intervals": {**intervals, **totals.intervals()} if replicates else {},
     }
@@ -161,22 +164,31 @@ def _of_all_pixels(rows: Sequence[ImageResult], totals: Totals) -> Metrics:
 
 def _replicates(rows: Sequence[Metrics], means: Mapping[str, Array], seed: int) -> dict[str, Array]:
     """Bootstrap replicates of averages and pooled metrics by dotted name."""
-    own = {
-        f"own.{name}": np.array([row[name] for row in rows])
-        for name in rows[0]
-        if ".num_" not in name
-    }
+    own, counted = {}, {}
+    for name, is_known in known(rows).items():
+        if ".num_" not in name:
+            values = np.array([row[name] for row in rows])
+            own[f"own.{name}"] = np.where(is_known, values, 0.0)
+            counted[f"counted.{name}"] = is_known.astype(np.float64)
 
     def metrics_of(part: Mapping[str, Array]) -> Mapping[str, Array]:
-        kept = {name.removeprefix("own."): part[name] for name in own}
+        names = [name.removeprefix("own.") for name in own]
+        with np.errstate(invalid="ignore"):  # a replicate may have drawn no image that is known
+            kept = {name: part[f"own.{name}"] / part[f"counted.{name}"] for name in names}
         return {**kept, **pooled_metrics({name: part[name] for name in means})}
 
-    return bootstrap({**means, **own}, metrics_of, seed)
+    return bootstrap({**means, **own, **counted}, metrics_of, seed)
+
+
+def left_out(rows: Sequence[Metrics]) -> dict[str, int]:
+    """Metric → images without a finite value, which its average is without; none where 0."""
+    found = {name: int(np.count_nonzero(~is_known)) for name, is_known in known(rows).items()}
+    return {name: count for name, count in found.items() if count}
 
 
 def flat_metrics(summary: Mapping[str, object]) -> Metrics:
     """Dotted name → value, for TensorBoard, which has no place for infinity, lists and words."""
-    skipped = ("intervals", "curves", "scatter", "verdict")
+    skipped = ("intervals", "curves", "scatter", "verdict", "left_out")
     return {
         name: value
         for section, part in summary.items()

@@ -25,6 +25,7 @@ from sr_var.results.folder import sample_path, to_grey_bytes
 from sr_var.results.maps import colours, top_of_scale
 from sr_var.results.moments import Array
 from sr_var.values import as_rgb
+from sr_var.verify.numbers.floors import std_of_samples
 from sr_var.verify.read.images import ImageData
 from utils.images.files import open_image, safe_join
 from utils.process.errors import DataError
@@ -188,15 +189,15 @@ def _encode_channel(
     stride = shape["stride"]
     nothing = np.zeros_like(data.mean)
     of_samples = data.samples
-    sample_mean, sample_variance = (
-        (nothing, nothing) if of_samples is None else (of_samples.mean, of_samples.variance)
+    sample_mean, sample_std = (
+        (nothing, nothing) if of_samples is None else (of_samples.mean, std_of_samples(of_samples))
     )
     means = [
         to_grey_bytes(image[::stride, ::stride, channel])
         for image in (data.high_res, data.mean, sample_mean)
     ]
-    variances = (data.variance, sample_variance)
-    stds = [np.sqrt(np.maximum(v[::stride, ::stride, channel], 0)) for v in variances]
+    of_both = (np.sqrt(np.maximum(data.variance, 0)), sample_std)
+    stds = [std[::stride, ::stride, channel] for std in of_both]
     largest = float(np.max(stds))
     codes = [std_codes(std, largest) for std in stds]
     histograms = None

@@ -17,6 +17,7 @@ from sr_var.verify.show.tables import (
     comparison_table,
     counts,
     headline,
+    left_out_text,
     routes_table,
     tiles,
     truth_table,
@@ -79,8 +80,11 @@ def _lead(summary: Summary) -> Html:
 
 
 def _tables(summary: Summary) -> Html:
+    said = left_out_text(summary)
+    missing = tag("p", said, class_="note") if said else None
     if not summary["num_samples"]:
-        return tag("div", calibrated_table(summary), routes_table(summary), class_="tables")
+        tables = tag("div", calibrated_table(summary), routes_table(summary), class_="tables")
+        return join(tables, missing)
     note = (
         "The noise floor is what the exact mean and variance would show against this many samples: "
         "no net can be expected below it."
@@ -95,6 +99,7 @@ def _tables(summary: Summary) -> Html:
         ),
         tag("p", note, class_="note"),
         tag("div", comparison_table(summary), routes_table(summary), class_="tables"),
+        missing,
     )
 
 

@@ -15,6 +15,7 @@ from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import COLOUR_MAP, Picture, coloured
 from sr_var.results.moments import Array
 from sr_var.values import as_rgb
+from sr_var.verify.numbers.floors import std_of_samples
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
 from sr_var.verify.show.tables import percent
@@ -65,11 +66,9 @@ def uncertainty_maps(image: ImageData) -> Array:
 
     (3, H, H); without samples (2, H, H), of the nets alone.
     """
-    variances = [image.variance]
-    if image.samples is not None:
-        variances = [image.samples.variance, image.variance]
-    stds = (np.sqrt(np.maximum(variance, 0)) for variance in variances)
-    maps = (np.abs(image.high_res - image.mean), *stds)
+    of_samples = [] if image.samples is None else [std_of_samples(image.samples)]
+    of_net = np.sqrt(np.maximum(image.variance, 0))
+    maps = (np.abs(image.high_res - image.mean), *of_samples, of_net)
     return np.stack([values.mean(axis=2) for values in maps])
 
 

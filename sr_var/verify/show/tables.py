@@ -33,7 +33,7 @@ def _both(label: str, name: str, wanted: str = "") -> _Row:
     return _Row(label, f"{section}.nets.{key}", f"{section}.samples.{key}", "", wanted)
 
 
-_NEGATIVE = _Row("negative variances, set to 0", "var.num_negative")
+_NEGATIVE = _Row("negative variances of {}, set to 0", "var.num_negative")
 _COMPARISONS: dict[str, Sequence[_Row]] = {
     "mean of the nets against that of the samples": (
         _Row("mean squared error (mse), grey levels²", "mean.mse", "", "mean.floor_mse"),
@@ -119,7 +119,7 @@ _TILES_OF_NETS = (
 )
 # what a sorted gallery can be sorted by; other metrics of an image go by their dotted name
 METRIC_LABELS = {
-    name: f"{heading}: {row.label}{which}"
+    name: f"{heading}: {row.label.replace(' of {}', '')}{which}"
     for heading, rows in _SECTIONS.items()
     for row in rows
     for name, which in (
@@ -158,7 +158,7 @@ def text_table(summary: Summary) -> str:
             shown = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
             interval = summary["intervals"].get(row.nets)
             said = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
-            lines.append(f"  {row.label:<44}{shown}  {said}".rstrip())
+            lines.append(f"  {_label(row, summary):<44}{shown}  {said}".rstrip())
     for sentence in headline(summary)[:1]:
         lines += textwrap.wrap(sentence, _WIDTH)
     if "calibrated" in summary:
@@ -190,6 +190,25 @@ def _calibrated_rows(summary: Summary) -> list[tuple[str, str, str]]:
         ),
         ("mean width, grey levels", "calibrated.raw_mean_width", "calibrated.mean_width"),
     ]
+
+
+def left_out_text(summary: Summary) -> str:
+    """Which averages are without how many images; empty where all are of all of them."""
+    by_count: dict[int, list[str]] = {}
+    for name, count in summary["left_out"].items():
+        label = METRIC_LABELS.get(name, name)
+        by_count.setdefault(count, []).append(label.partition(": ")[2] or label)
+    images = number(summary["num_images"])
+    return " ".join(
+        f"{number(count)} of {images} images have no finite value and are left out of: "
+        f"{'; '.join(labels)}."
+        for count, labels in by_count.items()
+    )
+
+
+def _label(row: _Row, summary: Summary) -> str:
+    """In words, with the number of values that a count is of."""
+    return row.label.format(number(look_up(summary, "var.num_values")))
 
 
 def counts(summary: Summary) -> str:
@@ -357,7 +376,9 @@ def comparison_table(summary: Summary) -> Html:
         for row in rows:
             interval = [_interval(intervals.get(row.nets))] if intervals else []
             floor = number(look_up(summary, row.floor)) if row.floor else ""
-            lines.append([row.label, number(look_up(summary, row.nets)), *interval, floor])
+            lines.append(
+                [_label(row, summary), number(look_up(summary, row.nets)), *interval, floor]
+            )
         groups.append(Rows(heading, lines))
     head = ["metric", "value", *(["95 % interval"] if intervals else []), "noise floor"]
     return html.table("Nets against samples", head, groups)
@@ -369,7 +390,7 @@ def routes_table(summary: Summary) -> Html:
     groups = []
     for heading, rows in (_OF_ROUTES if len(routes) > 1 else _of_nets(summary)).items():
         lines = [
-            [row.label, *_cells(summary, row[1 : 1 + len(routes)]), row.wanted]
+            [_label(row, summary), *_cells(summary, row[1 : 1 + len(routes)]), row.wanted]
             for row in rows
             if any(look_up(summary, name) is not None for name in row[1:3])
         ]

@@ -20,7 +20,7 @@ from utils.untrusted.pickles import dump_pickle
 
 SIDE, NUM_IMAGES = 16, 4
 # what needs no samples, by section
-VAR_KEYS = {"mean_std_net", "num_negative"}
+VAR_KEYS = {"mean_std_net", "num_negative", "num_values"}
 HIGH_RES_KEYS = {"psnr_net", "psnr_bilinear", "ssim_net", "ssim_bilinear", "mean_abs_error_net"}
 
 

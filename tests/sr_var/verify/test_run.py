@@ -48,10 +48,12 @@ def test_results_json_holds_the_averages_nested_by_the_dots(results: Results) ->
     assert found["num_images_with_float_moments"] == 2
     assert found["mean"]["mse"] == pytest.approx(40 / 3)
     assert found["mean"]["nmse"] == pytest.approx(40 / 3 / 625)
-    assert found["mean"]["psnr"] is None  # infinite for the first image
+    # infinite for the first image
+    expected = np.mean([10 * math.log10(255**2 / error) for error in (4, 36)])
+    assert found["mean"]["psnr"] == pytest.approx(expected) and found["left_out"]["mean.psnr"] == 1
     assert found["var"]["var_error"] == pytest.approx((2 * k2 - 64) / 3, rel=1e-6)
     assert found["var"]["std_error"] == pytest.approx((2 * math.sqrt(k2) - 8) / 3, rel=1e-6)
-    assert found["var"]["num_negative"] == 192
+    assert found["var"]["num_negative"] == 192 and found["var"]["num_values"] == 3 * 192
 
 
 def test_the_table_goes_to_the_log_alone_on_request(results: Results) -> None:
@@ -78,6 +80,17 @@ def test_table_shows_every_metric_of_the_contract(results: Results) -> None:
     for part in ("3 images, 4 samples", "mse", "psnr", "nmse", "var error", "std error", "192"):
         assert part in said.lower()
     assert "13.33" in said  # the mean squared error
+
+
+def test_what_averages_leave_out_and_counts_are_of_is_said(results: Results) -> None:
+    said = " ".join(_verify(results).split())
+    assert "notice: 1 of 3 images have no finite value and are left out of: PSNR, dB." in said
+    assert "negative variances of 576, set to 0 192" in said
+    page = (results.root / "log" / "report.html").read_text("utf-8")
+    assert (
+        "1 of 3 images have no finite value" in page
+        and "negative variances of 576" in page.replace("\u202f", "")
+    )
 
 
 def test_panels_are_pictures_and_as_many_as_asked_for(results: Results) -> None:
@@ -171,7 +184,8 @@ def test_mean_panel_is_high_res_low_res_and_mean_side_by_side() -> None:
 def test_error_panel_does_not_wrap_around() -> None:
     """|10 − 30| is 20 on either side, and lies on the scale of the std maps."""
     panels = [
-        uncertainty_panel(_image_data(high_res, mean, 400.0, [0.0, 40 / math.sqrt(2)]))
+        # √k₂ of two samples is √(2/π) of the std on average
+        uncertainty_panel(_image_data(high_res, mean, 400.0, [0.0, 40 / math.sqrt(math.pi)]))
         for high_res, mean in ((10.0, 30.0), (30.0, 10.0))
     ]
     np.testing.assert_array_equal(panels[0], panels[1])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sr_var.verify.numbers.floors import std_of_samples
 from sr_var.verify.numbers.metrics import (
     averages,
     compare_mean,
@@ -17,6 +18,7 @@ from sr_var.verify.numbers.metrics import (
     compare_with_truth,
     edge_contrast,
     image_metrics,
+    known,
 )
 from sr_var.verify.read.images import ImageData
 from utils.metrics import Moments
@@ -78,11 +80,13 @@ def test_metrics_of_the_variance_have_their_closed_forms() -> None:
             "floor_var_error": k2 * of_variance,
             "floor_std_error": math.sqrt(k2) * of_std,
             "mean_std_net": 8.0,
-            "mean_std_samples": math.sqrt(k2),
-            "correlation": 0.0,
+            "mean_std_samples": math.sqrt(k2) / (np.sqrt(x) * density).sum(),
+            "correlation": math.nan,  # neither map has a spread
             "num_negative": 0.0,
+            "num_values": SHAPE[0] * SHAPE[1] * 3,
         },
         rel=1e-4,
+        nan_ok=True,
     )
 
 
@@ -92,7 +96,7 @@ def test_negative_variances_count_as_zero_and_are_counted() -> None:
     data = _data([10, 20, 30], mean=20.0, variance=0.0)
     metrics = compare_variance(dataclasses.replace(data, variance=variance))
     share = 3 / variance.size
-    assert metrics["num_negative"] == 3
+    assert metrics["num_negative"] == 3 and metrics["num_values"] == variance.size
     assert metrics["var_error"] == pytest.approx(100 * share)
     assert metrics["std_error"] == pytest.approx(10 * share)
     assert metrics["mean_std_net"] == pytest.approx(10 * (1 - share))
@@ -103,7 +107,20 @@ def test_variance_of_the_samples_is_unbiased() -> None:
     """n − 1: for samples 0 and 2 it is 2, not 1."""
     metrics = compare_variance(_data([0, 2], mean=1.0, variance=2.0))
     assert metrics["var_error"] == pytest.approx(0.0)
-    assert metrics["mean_std_samples"] == pytest.approx(math.sqrt(2))
+    # E√k₂ of two normal samples is √(2/π) σ; c(a) is read off a table
+    assert metrics["mean_std_samples"] == pytest.approx(math.sqrt(math.pi), rel=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 20])
+def test_std_of_the_samples_is_unbiased_at_few_of_them(n: int) -> None:
+    """√k₂ of normal samples is low by c(n) = 0.798, 0.886, 0.987 on average."""
+    data, std = _from_known_law(n, seed=6, size=96)
+    found, raw = std_of_samples(data.samples), np.sqrt(data.samples.variance)
+    c = math.sqrt(2 / (n - 1)) * math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2))
+    assert raw.mean() / std.mean() == pytest.approx(c, abs=0.01)
+    # 27648 values of √k₂ with a relative std of at most 0.76 each
+    assert found.mean() / std.mean() == pytest.approx(1.0, abs=3 * 0.76 / math.sqrt(27648) + 0.001)
+    assert compare_variance(data)["mean_std_samples"] == pytest.approx(found.mean())
 
 
 def test_floors_of_the_variance_need_four_samples() -> None:
@@ -114,6 +131,7 @@ def test_floors_of_the_variance_need_four_samples() -> None:
 
 def test_samples_without_spread_give_finite_metrics() -> None:
     metrics = compare_variance(_data([7.0] * 5, mean=7.0, variance=0.0))
+    assert math.isnan(metrics.pop("correlation"))
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["var_error"] == metrics["floor_std_error"] == 0.0
     assert compare_mean(_data([7.0] * 5, mean=7.0, variance=0.0))["psnr"] == math.inf
@@ -179,6 +197,23 @@ def test_averages_are_over_images_and_counts_are_summed() -> None:
     assert summary["mean.mse"] == pytest.approx((0 + 4 + 36) / 3)
     assert summary["var.num_negative"] == 3 * 6 * 6 * 3
     assert {name.partition(".")[0] for name in summary} == {"mean", "var", "high_res", "edges"}
+
+
+def test_an_image_without_a_finite_value_is_left_out_of_its_average() -> None:
+    def row(psnr_net: float, psnr_bilinear: float, correlation: float) -> dict[str, float]:
+        values = (psnr_net, psnr_bilinear, correlation)
+        names = ("high_res.psnr_net", "high_res.psnr_bilinear", "var.correlation")
+        return dict(zip(names, values, strict=True))
+
+    rows = [row(30.0, math.inf, math.nan), row(32.0, 28.0, 0.8), row(34.0, 30.0, 0.6)]
+    found = averages(rows)
+    # the white image is left out of both, so that they are of the same images
+    assert found == pytest.approx(row(33.0, 29.0, 0.7))
+    assert {name: int((~seen).sum()) for name, seen in known(rows).items()} == dict.fromkeys(
+        found, 1
+    )
+    # where no image has a finite value the average is as they are
+    assert averages([row(math.inf, math.inf, math.nan)] * 2)["high_res.psnr_net"] == math.inf
 
 
 def _from_known_law(n: int, seed: int, size: int = 48) -> tuple[ImageData, Array]:

@@ -92,7 +92,8 @@ def summary_of(rows: list[NamedMetrics], num_samples: int) -> dict[str, Any]:
     """A summary with what every verification has: neither an exact law nor an error budget."""
     found = nested(averages([row.metrics for row in rows]))
     further = {k: v for k, v in further_sections().items() if k not in ("truth", "budget")}
-    return {"num_images": len(rows), "num_samples": num_samples, **found, **further}
+    head = {"num_images": len(rows), "num_samples": num_samples, "left_out": {}}
+    return {**head, **found, **further}
 
 
 def _curves(bias: float) -> dict[str, Any]:

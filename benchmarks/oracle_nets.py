@@ -36,6 +36,7 @@ from utils.process.errors import EXIT_DONE, run_main  # noqa: E402
 from utils.script_util import FlagParser, flag, from_args, make_parser  # noqa: E402
 
 _FIGURES = ("relative_mse", "relative_var_error", "relative_rms_error", "var_bias")
+_INTERVALS = ("raw_coverage", "coverage", "raw_mean_width", "mean_width")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class NetsFlags:
     lr: float = flag(3e-3, "learning rate at the start; it falls to 0")
     num_crops: int = flag(4000, "pieces of photographs for training, four draws of each")
     num_test_crops: int = flag(64, "pieces of the test photographs")
+    num_calibration_crops: int = flag(0, "further pieces of them, to calibrate intervals on")
     mean_steps: int = flag(400, "steps of a mean net")
     var_steps: int = flag(400, "steps of a variance net; a baseline trains for as many as both")
     output_dir: str = flag(str(ROOT / "benchmarks/results"), "folder of the two files")
@@ -98,6 +100,7 @@ def rows(experiment: OracleExperiment, routes: Sequence[Route]) -> list[dict[str
                 "training_images": steps * experiment.batch_size,
                 "evaluations": results["cost"]["nets"]["evaluations_per_image"],
                 **{name: truth["nets"][name] for name in _FIGURES},
+                **{name: results["calibrated"][name] for name in _intervals(results)},
             }
         )
     title = f"{NUM_EXACT_SAMPLES} exact samples"
@@ -105,12 +108,18 @@ def rows(experiment: OracleExperiment, routes: Sequence[Route]) -> list[dict[str
     return [*found, {"route": "samples", "title": title, **exact}]
 
 
+def _intervals(results: Mapping[str, Any]) -> tuple[str, ...]:
+    return _INTERVALS if "calibrated" in results else ()
+
+
 def format_table(found: Sequence[Mapping[str, Any]]) -> str:
     """The rows in Markdown, per cent."""
+    is_calibrated = any("coverage" in row for row in found)
+    of_intervals = " 90 % intervals hold | calibrated | times as wide |"
     lines = [
         "| route | training images | evaluations | mean: squared error / variance | variance: "
-        "mean relative error | relative rms error | relative bias |",
-        "|---|---|---|---|---|---|---|",
+        f"mean relative error | relative rms error | relative bias |{is_calibrated * of_intervals}",
+        f"|---|---|---|---|---|---|---|{is_calibrated * '---|---|---|'}",
     ]
     for row in found:
         cells = [
@@ -120,6 +129,11 @@ def format_table(found: Sequence[Mapping[str, Any]]) -> str:
         ]
         cells += [f"{100 * row[name]:.3g} %" for name in _FIGURES[:-1]]
         cells.append(f"{100 * row['var_bias']:+.2g} %")
+        if "coverage" in row:
+            cells += [f"{100 * row[name]:.1f} %" for name in ("raw_coverage", "coverage")]
+            cells.append(f"{row['mean_width'] / row['raw_mean_width']:.2f}")
+        elif is_calibrated:
+            cells += ["–"] * 3
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

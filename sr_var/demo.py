@@ -1,15 +1,13 @@
 """The commands of `make demo`: the whole experiment on small tiles of real photographs, then the
-same two nets on the oracle; and what came of it, in plain words.
+same two nets on the oracle.
 
 Sizes only; every command is one that a user could type. No torch: the scripts import it themselves.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 Command = tuple[str, list[str]]
 
@@ -83,7 +81,8 @@ class OracleExperiment:
     """Sizes of data, of every network and training.
 
     The learning rate falls to 0; of each of `num_crops` pieces of photographs there are four draws
-    for training; a baseline trains for as many steps as both nets.
+    for training; a baseline trains for as many steps as both nets. With `num_calibration_crops`
+    further pieces the nets' intervals are calibrated, by risk control.
     """
 
     name: str
@@ -95,6 +94,7 @@ class OracleExperiment:
     mean_steps: int
     var_steps: int
     seed: int = 0
+    num_calibration_crops: int = 0
 
     def data(self) -> Command:
         """Training and test images, exact samples and moments."""
@@ -104,6 +104,7 @@ class OracleExperiment:
             f"--large_size {self.nets.large_size} --small_size {self.nets.small_size} "
             f"--num_train_crops {self.num_crops} --num_draws 4 "
             f"--num_test_crops {self.num_test_crops} --num_samples {NUM_EXACT_SAMPLES}"
+            f"{self._calibrated(f' --num_calibration_crops {self.num_calibration_crops}')}"
             f"{_seed(self.seed)}"
         )
 
@@ -130,34 +131,53 @@ class OracleExperiment:
         variance = self._train("sr_var", name, self.var_steps, before=route.flags, after=mean)
         return [*folds, variance]
 
-    def test(self, route: Route) -> list[Command]:
-        """Mean and variance of every test image."""
+    def test(self, route: Route, images: str = "to_sample") -> list[Command]:
+        """Mean and variance of every test image, or of the images of another list."""
         name, (mean, variance) = self._run(route), self.steps(route)
         if route.is_baseline:
-            return [self._test("sr_baseline", name, name, mean)]
+            return [self._test("sr_baseline", name, mean, route, images)]
+        of_mean = f" {_mean(self.name, mean)}"
         return [
-            self._test("sr_mean", name, self.name, mean),
-            self._test("sr_var", name, name, variance, f" {_mean(self.name, mean)}"),
+            self._test("sr_mean", self.name, mean, route, images),
+            self._test("sr_var", name, variance, route, images, of_mean),
         ]
+
+    def calibrate(self, route: Route) -> list[Command]:
+        """Intervals that hold with a stated probability; nothing without images for it."""
+        if not self.num_calibration_crops:
+            return []
+        mean, variance = self.steps(route)
+        line = (
+            f"sr_calibrate.py {self._list('calibration')} --large_size {self.nets.large_size} "
+            f"--sr_model_output_dir {self._results(route, 'calibration')} "
+            f"--mean_model_step {mean} --var_model_step {variance} --method risk_control "
+            f"--output_dir {self._calibration(route)} "
+            f"--log_dir logs/sr_calibrate/{self._run(route)}"
+        )
+        return [*self.test(route, "calibration"), _command(line)]
 
     def judge(self, route: Route) -> list[Command]:
         """The error budget and the verification."""
         mean, variance = self.steps(route)
         judged = (
-            f"{self._images} --large_size {self.nets.large_size} "
+            f"{self._list('to_sample')} --large_size {self.nets.large_size} "
             f"--ddpm_sr_output_dir {self._exact} "
             f"--num_samples {NUM_EXACT_SAMPLES} "
-            f"--sr_model_output_dir outputs/sr_var/{self._run(route)} --mean_model_step {mean} "
+            f"--sr_model_output_dir {self._results(route)} --mean_model_step {mean} "
             f"--var_model_step {variance} --log_dir {self.log_dir(route)}"
         )
-        scripts = ("oracle_budget.py", "sr_var_verification.py")
-        return [_command(f"{script} {judged}") for script in scripts]
+        intervals = self._calibrated(f" --calibration {self._calibration(route)}/calibration.json")
+        return [
+            _command(f"oracle_budget.py {judged}"),
+            _command(f"sr_var_verification.py {judged}{intervals}"),
+        ]
 
     def commands(self, routes: Sequence[Route]) -> list[Command]:
         """All of it in order; run again, each goes on where it was."""
         lines = [self.data(), self.train_mean()]
         for route in routes:
-            lines += self.train(route) + self.test(route) + self.judge(route)
+            lines += self.train(route) + self.test(route)
+            lines += self.calibrate(route) + self.judge(route)
         return lines
 
     def steps(self, route: Route) -> tuple[int, int]:
@@ -176,24 +196,36 @@ class OracleExperiment:
     def _exact(self) -> str:
         return f"outputs/oracle/{self.name}"
 
-    @property
-    def _images(self) -> str:
+    def _results(self, route: Route, images: str = "to_sample") -> str:
+        ending = "" if images == "to_sample" else f"_{images}"
+        return f"outputs/sr_var/{self._run(route)}{ending}"
+
+    def _calibration(self, route: Route) -> str:
+        return f"outputs/sr_calibrate/{self._run(route)}"
+
+    def _calibrated(self, flags: str) -> str:
+        return flags if self.num_calibration_crops else ""
+
+    def _list(self, images: str) -> str:
         data = f"data/{self.name}"
-        return f"--data_dir {data}/images --data_info_dict_path {data}/to_sample_data_info.pkl"
+        return f"--data_dir {data}/images --data_info_dict_path {data}/{images}_data_info.pkl"
 
     def _train(
         self, task: str, name: str, steps: int, *, before: str = "", after: str = ""
     ) -> Command:
         """One training; the flags of its own stand before and after those of all trainings."""
-        images = self._images.replace("to_sample", "train")
-        shared = _training(images, self.batch_size, self.nets.lr(task, self.lr), self.seed)
+        lr = self.nets.lr(task, self.lr)
+        shared = _training(self._list("train"), self.batch_size, lr, self.seed)
         net, schedule = self.nets.flags(task), _schedule(task, name, steps)
         return _command(f"{task}_train.py {net} {before} {shared} {after} {schedule}")
 
-    def _test(self, task: str, run: str, name: str, step: int, more: str = "") -> Command:
+    def _test(
+        self, task: str, name: str, step: int, route: Route, images: str, more: str = ""
+    ) -> Command:
         return _command(
-            f"{task}_test.py {self._images} --output_dir outputs/sr_var/{run} --batch_size 16 "
-            f"--log_dir logs/{task}/{name} --model_path {_model(task, name, step)}{more}"
+            f"{task}_test.py {self._list(images)} --output_dir {self._results(route, images)} "
+            f"--batch_size 16 --log_dir logs/{task}/{name} "
+            f"--model_path {_model(task, name, step)}{more}"
         )
 
 
@@ -283,6 +315,7 @@ class Preset:
             lr=self.lr,
             num_crops=self.oracle_crops,
             num_test_crops=24,
+            num_calibration_crops=400,
             mean_steps=self.oracle_mean_steps,
             var_steps=self.oracle_var_steps,
             seed=self.seed,
@@ -430,57 +463,3 @@ def photograph_commands(preset: Preset) -> list[Command]:
 def oracle_commands(preset: Preset) -> list[Command]:
     """The check against the truth: both nets on the oracle, judged by its exact law."""
     return preset.oracle.commands([ITAKURA_SAITO])
-
-
-def in_plain_words(preset: Preset) -> list[str]:
-    """What the two verifications found, a sentence a line.
-
-    Raises:
-        OSError: their results are not there.
-    """
-    photos = _results(preset.log_dir)
-    nets, samples = (photos["calibration"][kind] for kind in ("nets", "samples"))
-    truth = _results(preset.oracle.log_dir(ITAKURA_SAITO))["truth"]
-    high_res, cost = photos["high_res"], photos["cost"]
-    gain = high_res["psnr_net"] - high_res["psnr_bilinear"]
-    beyond = high_res["psnr_net"] - high_res["psnr_samples"]
-    mean, exact_mean = (truth[kind]["relative_mse"] for kind in ("nets", "samples"))
-    variance, exact_variance = (truth[kind]["relative_var_error"] for kind in ("nets", "samples"))
-    return [
-        f"On {photos['num_images']} pieces of photographs that no network has seen:",
-        f"- {_percent(nets['coverage_95'])} of the real pixels lie in the nets' 95 % intervals "
-        f"({_percent(samples['coverage_95'])} in those of {photos['num_samples']} diffusion "
-        "samples).",
-        f"  error² / variance is {nets['z2']:.2f} ({samples['z2']:.2f}); 1 is right.",
-        *_calibrated(photos),
-        f"- Their mean is {gain:+.1f} dB better than bilinear upsampling and {beyond:+.1f} dB than "
-        "the mean of the samples,",
-        f"  by {cost['nets']['evaluations_per_image']} network passes an image in place of "
-        f"{cost['samples']['evaluations_per_image']}.",
-        "Against the truth, on images whose law is known:",
-        f"- The mean is off by {_percent(mean, 2)} of the variance; that of {NUM_EXACT_SAMPLES} "
-        f"samples of a perfect sampler is off by {_percent(exact_mean, 2)}.",
-        f"- The variance is off by {_percent(variance)}; theirs is off by "
-        f"{_percent(exact_variance)}.",
-    ]
-
-
-def _calibrated(photos: dict[str, Any]) -> list[str]:
-    """What the calibration made of the intervals."""
-    found = photos["calibrated"]
-    level, of = f"{100 * found['level']:g} %", f"{found['cluster']}s"
-    return [
-        f"- Their {level} intervals hold {_percent(found['raw_coverage'])}; calibrated on "
-        f"{found['num_units']} other {of} {_percent(found['coverage'])}",
-        f"  of {found['num_test_units']} {of} ({level} or more are expected: docs/calibration.md).",
-    ]
-
-
-def _percent(share: float, num_digits: int = 1) -> str:
-    return f"{100 * share:.{num_digits}f} %"
-
-
-def _results(folder: str) -> dict[str, Any]:
-    with open(f"{folder}/results.json", encoding="utf-8") as file:
-        results: dict[str, Any] = json.load(file)
-    return results

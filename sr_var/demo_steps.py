@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sr_var.demo import (
+    ITAKURA_SAITO,
     QUICK,
     Command,
     Preset,
@@ -68,6 +69,13 @@ _ORACLE: Mapping[str, _Work] = MappingProxyType(
         _VERIFICATION: _Work("comparing nets and exact samples with the truth", 6, 4),
     }
 )
+_ORACLE_CALIBRATION: Mapping[str, _Work] = MappingProxyType(
+    {
+        "sr_mean_test.py": _Work("the means of further images of theirs", 5, 3),
+        "sr_var_test.py": _Work("the variances of these", 5, 3),
+        "sr_calibrate.py": _Work("making intervals hold with a stated probability", 4, 4),
+    }
+)
 _TRAINED: Mapping[str, str] = MappingProxyType(
     {
         "sr_mean_train.py": "mean net",
@@ -91,9 +99,9 @@ def demo_steps(preset: Preset) -> list[Step]:
     calibration = calibration_commands(preset)
     photographs = photograph_commands(preset)
     works = [_CALIBRATION if line in calibration else _PHOTOGRAPHS for line in photographs]
-    oracle = oracle_commands(preset)
-    of_oracle = [_ORACLE] * len(oracle)
-    lines = zip([*photographs, *oracle], [*works, *of_oracle], strict=True)
+    oracle, further = oracle_commands(preset), preset.oracle.calibrate(ITAKURA_SAITO)
+    works += [_ORACLE_CALIBRATION if line in further else _ORACLE for line in oracle]
+    lines = zip([*photographs, *oracle], works, strict=True)
     return [_step(line, table[line[0]], is_quick=is_quick) for line, table in lines]
 
 

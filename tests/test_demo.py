@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sr_var.data.oracle import CALIBRATION_FILE
 from sr_var.demo import (
     CPU,
     GPU,
@@ -17,11 +18,11 @@ from sr_var.demo import (
     Preset,
     calibration_commands,
     commands,
-    in_plain_words,
     oracle_commands,
     photograph_commands,
 )
 from sr_var.demo_steps import demo_steps, record_path, what_was_trained
+from sr_var.demo_words import in_plain_words
 from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
 from utils.runs.scripts import Taken
 
@@ -37,18 +38,24 @@ def _parse(steps: list[Command]) -> dict[str, dict[str, object]]:
     return parsed
 
 
+def _of_oracle(preset: Preset) -> list[Command]:
+    """Those that neither calibrate nor test for it."""
+    further = preset.oracle.calibrate(ITAKURA_SAITO)
+    return [line for line in oracle_commands(preset) if line not in further]
+
+
 @PRESETS
 def test_the_parsers_take_every_command_of_the_demo(preset: Preset) -> None:
     assert len(_parse(commands(preset))) == 9
     assert len(_parse(calibration_commands(preset))) == 5
-    assert len(_parse(oracle_commands(preset))) == 7
+    assert len(_parse(oracle_commands(preset))) == 8
 
 
 @PRESETS
 def test_the_oracle_check_reads_what_it_wrote_and_nothing_of_the_photographs(
     preset: Preset,
 ) -> None:
-    parsed = _parse(oracle_commands(preset))
+    parsed = _parse(_of_oracle(preset))
     data, verification = parsed["oracle_data.py"], parsed["sr_var_verification.py"]
     assert verification["ddpm_sr_output_dir"] == data["sample_dir"]
     assert verification["num_samples"] == data["num_samples"]
@@ -91,6 +98,23 @@ def test_the_calibration_is_of_the_nets_and_of_other_photographs(preset: Preset)
         assert parsed[script]["output_dir"] == made["sr_model_output_dir"]
         assert made["sr_model_output_dir"] != verification["sr_model_output_dir"]
     assert parsed["data/demo/make_tiles.py"]["splits"] == "calibration"
+
+
+@PRESETS
+def test_the_oracle_is_calibrated_on_further_images_of_its_own(preset: Preset) -> None:
+    demo = _parse(_of_oracle(preset))
+    parsed, data = _parse(preset.oracle.calibrate(ITAKURA_SAITO)), demo["oracle_data.py"]
+    made, verification = parsed["sr_calibrate.py"], demo["sr_var_verification.py"]
+    assert made["method"] == "risk_control" and data["num_calibration_crops"] == 400
+    assert verification["calibration"] == f"{made['output_dir']}/calibration.json"
+    for name in ("mean_model_step", "var_model_step", "large_size", "data_dir"):
+        assert made[name] == verification[name]
+    for script in ("sr_mean_test.py", "sr_var_test.py"):
+        assert parsed[script]["model_path"] == demo[script]["model_path"]
+        assert parsed[script]["output_dir"] == made["sr_model_output_dir"]
+        assert made["sr_model_output_dir"] != verification["sr_model_output_dir"]
+        images = f"{data['output_dir']}/{CALIBRATION_FILE}"
+        assert parsed[script]["data_info_dict_path"] == made["data_info_dict_path"] == images
 
 
 @PRESETS
@@ -160,7 +184,7 @@ def test_what_was_trained_is_told_with_steps_and_seconds() -> None:
         f"Trained: mean net {CPU.mean_steps} steps, 95 s; variance net {CPU.var_steps} steps, 6 s; "
         f"diffusion model {CPU.diffusion_steps} steps, 6 s."
     )
-    assert whole == f"The demo took {(95.4 + 6 * 20) / 60:.1f} min in all."
+    assert whole == f"The demo took {(95.4 + 6 * 23) / 60:.1f} min in all."
     del times[steps[3].line]
     assert what_was_trained(CPU, times) == []
 
@@ -190,12 +214,22 @@ def test_findings_are_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.Mo
         kind: dict(zip(("relative_mse", "relative_var_error"), pair, strict=True))
         for kind, pair in routes.items()
     }
+    with_probability = {
+        "level": 0.9,
+        "delta": 0.1,
+        "num_units": 400,
+        "raw_coverage": 0.893,
+        "coverage": 0.931,
+    }
+    oracle = {"truth": truth, "calibrated": with_probability}
     folders = (QUICK.log_dir, QUICK.oracle.log_dir(ITAKURA_SAITO))
-    for folder, results in zip(folders, (photos, {"truth": truth}), strict=True):
+    for folder, results in zip(folders, (photos, oracle), strict=True):
         Path(folder).mkdir(parents=True)
         Path(folder, "results.json").write_text(json.dumps(results))
     said = "\n".join(in_plain_words(QUICK))
-    for part in ("hold 87.4 %; calibrated on 12 other photographs 95.3 %", "of 11 photographs"):
+    for part in ("hold 87.4 %; calibrated on 12 other photographs, 95.3 %", "of 11 photographs"):
+        assert part in said
+    for part in ("hold 89.3 %; calibrated on 400 further images, 93.1 %", "probability of 90 %"):
         assert part in said
     for part in ("95.1 %", "1.04", "+1.4 dB", "-0.5 dB", "0.40 %", "5.0 %", "11.0 %", "of 96"):
         assert part in said

@@ -39,35 +39,43 @@ from utils.seeds import stable_seed
 from utils.untrusted.pickles import dump_pickle
 
 IMAGE_FOLDER = "images"
+CALIBRATION_FILE = "calibration_data_info.pkl"
+TRAIN, TEST, CALIBRATION = "train", "test", "calibration"
 _EVERY_TENTH = 10
 Uint8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class OracleCrop:
-    """One low-res image: the photograph that it is cut from, and the names of what it becomes."""
+    """One low-res image: the photograph that it is cut from, and the names of what it becomes.
+
+    `side` is `train`, `test` or `calibration`; test images alone have exact samples and moments.
+    """
 
     photo: str
     index: int
-    is_test: bool
+    side: str
     names: tuple[str, ...]
 
+    @property
+    def is_test(self) -> bool:
+        """Whether networks are judged on it."""
+        return self.side == TEST
 
-def plan_crops(photos: list[str], flags: OracleDataFlags, *, is_test: bool) -> list[OracleCrop]:
+
+def plan_crops(photos: list[str], flags: OracleDataFlags, side: str) -> list[OracleCrop]:
     """Which low-res images there will be: the photographs in turn, each at another place.
 
-    Test images have one draw each, training images `num_draws`.
+    Training images have `num_draws` draws each, others one.
     """
-    side = "test" if is_test else "train"
-    num_crops = flags.num_test_crops if is_test else flags.num_train_crops
-    num_draws = 1 if is_test else flags.num_draws
+    num_draws = flags.num_draws if side == TRAIN else 1
     crops = []
-    for index in range(num_crops):
+    for index in range(getattr(flags, f"num_{side}_crops")):
         photo = photos[index % len(photos)]
         stem = os.path.splitext(photo.rpartition("/")[2])[0]
         prefix = f"{side}/{_class_of_photo(photo, flags)}/{stem}_{index:06d}"
         names = tuple(f"{prefix}_{draw}.png" for draw in range(num_draws))
-        crops.append(OracleCrop(photo, index, is_test, names))
+        crops.append(OracleCrop(photo, index, side, names))
     return crops
 
 
@@ -182,10 +190,12 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:
     """
     train, test = split_photos(flags, log)
     log(f"{len(train)} photographs for training, {len(test)} for testing")
-    crops = plan_crops(train, flags, is_test=False) + plan_crops(test, flags, is_test=True)
+    crops = plan_crops(train, flags, TRAIN)
+    for side in (TEST, CALIBRATION):
+        crops += plan_crops(test, flags, side)
     note_changes(sorted({crop.photo for crop in crops}), flags.data_dir, flags, log)
     if flags.dry_run:
-        crops = [crops[0], crops[-1]]
+        crops = [crops[0], next(crop for crop in crops if crop.is_test)]
         for crop in crops:
             law = law_of(cut_low_res(crop, flags), flags.factor)
             std = law.variance.sqrt() * HALF_RANGE_255
@@ -207,7 +217,7 @@ def _refuse_other_lists(folder: str) -> None:
     """Refuse to replace info dicts that this script has not written."""
     if os.path.exists(os.path.join(folder, SETTINGS_FILE)):
         return
-    for file in (ALL_FILE, TRAIN_FILE, TEST_FILE):
+    for file in (ALL_FILE, TRAIN_FILE, TEST_FILE, CALIBRATION_FILE):
         if os.path.lexists(path := os.path.join(folder, file)):
             raise DataError(f"{path} is of another data set; give another --output_dir")
 
@@ -254,11 +264,12 @@ def _write_info(
     class_by_name = {
         name: _class_of_photo(crop.photo, flags) for crop in crops for name in crop.names
     }
-    parts = {
-        ALL_FILE: list(class_by_name),
-        TRAIN_FILE: [name for crop in crops if not crop.is_test for name in crop.names],
-        TEST_FILE: [name for crop in crops if crop.is_test for name in crop.names],
-    }
+    files = {TRAIN: TRAIN_FILE, TEST: TEST_FILE, CALIBRATION: CALIBRATION_FILE}
+    parts = {ALL_FILE: list(class_by_name)}
+    for side, file_name in files.items():
+        members = [name for crop in crops if crop.side == side for name in crop.names]
+        if members or side != CALIBRATION:
+            parts[file_name] = members
     for file_name, members in parts.items():
         path = os.path.join(flags.output_dir, file_name)
         dump_pickle(make_info(members, class_by_name), path)

@@ -394,12 +394,16 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     num_train_crops: int = flag(2000, "low-res images to train on, cut at random places")
     num_draws: int = flag(4, "high-res images drawn for each of them")
     num_test_crops: int = flag(32, "low-res images to test on")
+    num_calibration_crops: int = flag(
+        0, "low-res images to calibrate on, of the photographs for testing, at other places"
+    )
     num_samples: int = flag(100, "exact samples of each test image")
     sample_pictures: bool = flag(True, "write the samples as pictures too, not only their moments")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
+        require_at_least(self, num_calibration_crops=0)
         if self.train_folder and self.train_folder.strip("/") == self.test_folder.strip("/"):
             raise ValueError(
                 f"--train_folder {self.train_folder} is --test_folder too; name another folder of "

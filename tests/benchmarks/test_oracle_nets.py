@@ -44,6 +44,16 @@ def test_rows_are_what_the_verifications_found(
     assert path.with_suffix(".md").read_text(encoding="utf-8") == table
 
 
+def test_intervals_have_columns_where_they_were_calibrated() -> None:
+    row = {"title": "one net", "training_images": 8, "evaluations": 1, **_truth(0.01)}
+    widths = {"raw_mean_width": 20.0, "mean_width": 25.0}
+    calibrated = {**row, "raw_coverage": 0.861, "coverage": 0.927, **widths}
+    lines = format_table([calibrated, {"title": "samples", **_truth(0.001)}]).splitlines()
+    assert lines[2].endswith("| +4 % | 86.1 % | 92.7 % | 1.25 |")
+    assert lines[3].endswith("| – | – | – |")
+    assert len({line.count("|") for line in lines}) == 1
+
+
 def test_unknown_route_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--routes", "best,nll"])

@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from sr_var.base_dataset import load_entries
+from sr_var.flags.calibrate import CalibrateFlags
 from sr_var.stored_flags import load_args
+from sr_var.values import GREY_LEVELS
+from sr_var.verify.read.images import load_net_result
 from tests.pipeline import TRAINING, Pipeline
 from tests.tiny import REGRESSION_NET, TEST_NAMES, done, run, tree, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_USAGE
@@ -53,6 +57,31 @@ def test_baseline_trains_and_its_results_are_verified_like_those_of_the_nets(
     done("sr_var_verification", words(flags))
     results = json.loads((tmp_path / "compare" / "results.json").read_text(encoding="utf-8"))
     assert results["num_images"] == 3 and results["var"]["std_error"] > 0
+
+
+@pytest.mark.parametrize("objective", ["nll", "quantile"])
+def test_intervals_of_a_baseline_are_calibrated(
+    pipeline: Pipeline, tmp_path: Path, objective: str
+) -> None:
+    done("sr_baseline_train", words(_train(pipeline, tmp_path, objective=objective)))
+    done("sr_baseline_test", words(_test(pipeline, tmp_path)))
+    verification = pipeline.verification_flags
+    names = ("data_dir", "data_info_dict_path", "large_size")
+    flags: dict[str, Any] = {name: str(verification[name]) for name in names}
+    flags["large_size"] = int(flags["large_size"])
+    flags |= {"sr_model_output_dir": tmp_path / "out", "mean_model_step": 3, "var_model_step": 3}
+    flags |= {"output_dir": tmp_path / "made", "log_dir": tmp_path / "log_calibrate"}
+    done("sr_calibrate", words({**flags, "level": 0.5}))
+    made = json.loads((tmp_path / "made" / "calibration.json").read_text(encoding="utf-8"))
+    of_results = CalibrateFlags(**{**flags, "sr_model_output_dir": str(tmp_path / "out")})
+    outside = []
+    for entry in load_entries(flags["data_info_dict_path"], flags["data_dir"]):
+        result = load_net_result(entry, of_results, GREY_LEVELS)
+        std = np.sqrt(np.maximum(result.variance, 1 / 12))
+        outside.append((np.abs(result.high_res - result.mean) > made["factor"] * std).mean())
+    # three images at 50 %: (3 R + 1) / 4 is at most a half
+    assert np.mean(outside) == pytest.approx(made["found"]["risk"], abs=1e-6)
+    assert 0 < made["found"]["risk"] <= 1 / 3
 
 
 def test_exact_quantiles_are_figures_of_their_own(pipeline: Pipeline, tmp_path: Path) -> None:

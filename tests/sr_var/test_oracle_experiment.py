@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,22 @@ def test_what_is_tested_and_judged_was_trained(route: Route) -> None:
     steps = (verification["mean_model_step"], verification["var_model_step"])
     assert steps == (70 if route.is_baseline else 30, 70 if route.is_baseline else 40)
     assert verification["log_dir"] == EXPERIMENT.log_dir(route)
+
+
+@EVERY_ROUTE
+def test_intervals_of_every_route_are_calibrated_on_images_that_are_not_judged(
+    route: Route,
+) -> None:
+    parsed = _parse(replace(EXPERIMENT, num_calibration_crops=22).commands([route]))
+    by_script = dict(parsed)
+    made, judged = by_script["sr_calibrate.py"], by_script["sr_var_verification.py"]
+    assert judged["calibration"] == f"{made['output_dir']}/calibration.json"
+    assert made["data_info_dict_path"] != judged["data_info_dict_path"]
+    assert made["mean_model_step"] == judged["mean_model_step"]
+    tests = [args for script, args in parsed if script.endswith("_test.py")]
+    results = [made["sr_model_output_dir"], judged["sr_model_output_dir"]]
+    assert len({*results}) == 2 and {args["output_dir"] for args in tests} == {*results}
+    assert len(_parse(EXPERIMENT.commands([route]))) == len(parsed) - 1 - len(tests) // 2
 
 
 @EVERY_ROUTE

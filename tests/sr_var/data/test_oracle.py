@@ -71,6 +71,24 @@ def test_the_info_dicts_list_every_draw_and_split_by_photograph(written: OracleD
     assert {entry.name for entry in everything} == {entry.name for entry in train + test}
 
 
+def test_images_to_calibrate_on_are_further_ones_of_the_test_photographs(tmp_path: Path) -> None:
+    _photos(tmp_path / "photos")
+    flags = _flags(tmp_path, num_calibration_crops=3)
+    write_oracle(flags, lambda line: None)
+    images = f"{flags.output_dir}/images"
+    test, further = (
+        load_entries(f"{flags.output_dir}/{name}_data_info.pkl", images)
+        for name in ("to_sample", "calibration")
+    )
+    assert len(further) == 3 and {entry.name.split("/")[1] for entry in further} == {"c"}
+    assert not {entry.name for entry in further} & {entry.name for entry in test}
+    places = {_read(Path(images) / entry.name).tobytes() for entry in [*further, *test]}
+    assert len(places) == 5
+    assert not any((Path(flags.sample_dir) / entry.name).exists() for entry in further)
+    everything = load_entries(f"{flags.output_dir}/data_info.pkl", images)
+    assert {entry.name for entry in further} < {entry.name for entry in everything}
+
+
 def test_area_of_a_picture_is_the_low_res_image_within_rounding(written: OracleDataFlags) -> None:
     test = load_entries(f"{written.output_dir}/to_sample_data_info.pkl", written.data_dir)
     for entry in test:
@@ -84,7 +102,7 @@ def test_area_of_a_picture_is_the_low_res_image_within_rounding(written: OracleD
 def test_the_low_res_image_is_a_piece_of_the_photograph_at_half_contrast(
     written: OracleDataFlags,
 ) -> None:
-    crop = plan_crops(split_photos(written, print)[1], written, is_test=True)[1]
+    crop = plan_crops(split_photos(written, print)[1], written, "test")[1]
     low_res = cut_low_res(crop, written)
     photo = _read(Path(written.data_dir) / "test" / "c_1.JPEG")
     pieces = [
@@ -274,5 +292,5 @@ def test_photographs_are_turned_on_request_into_folders_of_their_own(tmp_path: P
     turned = replace(flags, apply_orientation=True)
     with pytest.raises(DataError, match="--apply_orientation"):
         write_oracle(turned, lines.append)
-    crop = plan_crops(["test/c_1"], flags, is_test=True)[0]
+    crop = plan_crops(["test/c_1"], flags, "test")[0]
     assert not np.array_equal(cut_low_res(crop, flags), cut_low_res(crop, turned))

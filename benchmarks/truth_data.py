@@ -110,7 +110,8 @@ def _truth(
     def array(values: Tensor, power: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         return np.asarray((values.double() * HALF_RANGE_255**power).cpu().numpy())
 
-    truth = Truth(array(law.mean, 1), array(law.variance, 2), array(law.fourth_central_moment, 4))
+    moments = law.mean, law.variance, law.third_central_moment, law.fourth_central_moment
+    truth = Truth(*(array(values, power + 1) for power, values in enumerate(moments)))
     nets = (array(mean, 1), array(variance, 2))
     means = truth_means(truth, nets, (truth.mean, truth.variance), num_samples)
     metrics = truth_metrics({name: np.float64(value) for name, value in means.items()})

@@ -219,10 +219,11 @@ def _read_part(file: Mapping[str, Any], name: str, count: int) -> MeanVariance |
 
 @dataclass(frozen=True)
 class Truth:
-    """Exact mean μ, variance v and fourth central moment μ₄ of every pixel, HWC grey levels."""
+    """Exact mean μ, variance v and central moments μ₃, μ₄ of every pixel, HWC grey levels."""
 
     mean: Array
     variance: Array
+    third: Array
     fourth: Array
 
 
@@ -251,7 +252,7 @@ def load_truth(folder: str, size: int) -> Truth | None:
             raise DataError(f"{path}: {key} is not finite everywhere; write the data set again")
     if (arrays["variance"] < 0).any() or (arrays["fourth_central_moment"] < 0).any():
         raise DataError(f"{path} holds negative even moments; write the data set again")
-    return Truth(arrays["mean"], arrays["variance"], arrays["fourth_central_moment"])
+    return Truth(*(arrays[key] for key in _KEYS))
 
 
 def save_truth(folder: str, law: OracleLaw) -> None:

@@ -117,7 +117,7 @@ def compare(
     ):
         totals.add(result)
         pictures.add(result)
-        rows.append(dataclasses.replace(result, data=None, histograms=None))
+        rows.append(dataclasses.replace(result, data=None, histograms=None, expected=None))
         done()
     summary = summarise(rows, totals, flags)
     if calibration is not None:

@@ -25,14 +25,14 @@ Array = npt.NDArray[np.float64]
 Curves: TypeAlias = dict[str, dict[str, list[float]]]
 
 NUM_BINS = 4096
-_LOWEST_STD, _HIGHEST_STD = 0.25, 256.0
-_ERROR_BINS_PER_LEVEL = 16
+LOWEST_STD, HIGHEST_STD = 0.25, 256.0
+ERROR_BINS_PER_LEVEL = 16
 NUM_RELIABILITY_BINS = 20
 # shares of the pixels that are taken out, most uncertain first
 FRACTIONS = np.arange(100) / 100
 # central intervals, in per cent; the first four are metrics, all of them make the curve
 COVERAGES = (50, 68, 90, 95)
-_CURVE = tuple(sorted({*COVERAGES, *range(5, 100, 5)}))
+CURVE = tuple(sorted({*COVERAGES, *range(5, 100, 5)}))
 _Z90 = NormalDist().inv_cdf(0.95)
 
 
@@ -51,7 +51,7 @@ class Histograms:
     square: Array = field(default_factory=lambda: np.zeros(NUM_BINS))
     error_count: Array = field(default_factory=lambda: np.zeros(NUM_BINS))
     error_square: Array = field(default_factory=lambda: np.zeros(NUM_BINS))
-    covered: Array = field(default_factory=lambda: np.zeros(len(_CURVE)))
+    covered: Array = field(default_factory=lambda: np.zeros(len(CURVE)))
 
     def add(self, other: Histograms) -> None:
         """Take in the sums of more pixels."""
@@ -76,23 +76,22 @@ def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, 
     std, square = np.sqrt(v), error * error
     z = error / std
     z2 = z * z
-    bounds = [NormalDist().inv_cdf(0.5 + p / 200) for p in _CURVE]
+    bounds = [NormalDist().inv_cdf(0.5 + p / 200) for p in CURVE]
     place = np.searchsorted(bounds, z, side="left")
-    covered = np.cumsum(np.bincount(place, minlength=len(_CURVE) + 1))[:-1].astype(np.float64)
+    covered = np.cumsum(np.bincount(place, minlength=len(CURVE) + 1))[:-1].astype(np.float64)
     half_width = _Z90 * std
     means = {
         "z2": z2.mean(),
         "nll": 0.5 * (np.log(2 * np.pi * v) + z2).mean(),
-        **{f"coverage_{p}": covered[_CURVE.index(p)] / v.size for p in COVERAGES},
+        **{f"coverage_{p}": covered[CURVE.index(p)] / v.size for p in COVERAGES},
         "sharpness_mean_std": std.mean(),
         "mean_variance": v.mean(),
         "crps": crps_of_normal(error, std).mean(),
         "interval_score_90": (2 * half_width + 20 * np.maximum(error - half_width, 0)).mean(),
         "num_floored": np.count_nonzero(is_low),
     }
-    scale = NUM_BINS / np.log(_HIGHEST_STD / _LOWEST_STD)
-    by_std = np.clip((np.log(std / _LOWEST_STD) * scale).astype(np.int64), 0, NUM_BINS - 1)
-    by_error = np.minimum((error * _ERROR_BINS_PER_LEVEL).astype(np.int64), NUM_BINS - 1)
+    by_std = place_of_std(std)
+    by_error = np.minimum((error * ERROR_BINS_PER_LEVEL).astype(np.int64), NUM_BINS - 1)
     histograms = Histograms(
         count=_binned(by_std),
         variance=_binned(by_std, v),
@@ -102,6 +101,13 @@ def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, 
         covered=covered,
     )
     return {name: float(value) for name, value in means.items()}, histograms
+
+
+def place_of_std(std: Array) -> npt.NDArray[np.int64]:
+    """The bin of a predicted std, 0 to 4095; those beyond the histogram fall into its ends."""
+    scale = NUM_BINS / np.log(HIGHEST_STD / LOWEST_STD)
+    place = (np.log(std / LOWEST_STD) * scale).astype(np.int64)
+    return np.asarray(np.clip(place, 0, NUM_BINS - 1))
 
 
 def crps_of_normal(error: Array, std: Array) -> Array:
@@ -128,7 +134,7 @@ def ence(sums: Histograms) -> float:
     Mean over the bins of |√(mean v) − √(mean (y − m)²)| / √(mean v). Source: Levi et al.,
     "Evaluating and calibrating uncertainty prediction in regression tasks", arXiv 1905.11659.
     """
-    predicted, observed, _ = _reliability(sums)
+    predicted, observed, _ = reliability(sums)
     return float(np.mean(np.abs(predicted - observed) / predicted))
 
 
@@ -147,7 +153,7 @@ def ause(sums: Histograms) -> float:
 
 def curves(sums: Histograms) -> Curves:
     """Reliability, coverage and sparsification, as lists for drawing."""
-    predicted, observed, count = _reliability(sums)
+    predicted, observed, count = reliability(sums)
     rmse, oracle = _sparsification(sums)
     return {
         "reliability": {
@@ -156,7 +162,7 @@ def curves(sums: Histograms) -> Curves:
             "count": count.tolist(),
         },
         "coverage": {
-            "nominal": [p / 100 for p in _CURVE],
+            "nominal": [p / 100 for p in CURVE],
             "observed": (sums.covered / sums.count.sum()).tolist(),
         },
         "sparsification": {
@@ -167,7 +173,7 @@ def curves(sums: Histograms) -> Curves:
     }
 
 
-def _reliability(sums: Histograms) -> tuple[Array, Array, Array]:
+def reliability(sums: Histograms) -> tuple[Array, Array, Array]:
     """√(mean v), √(mean (y − m)²) and pixels of the 20 bins, by increasing predicted std."""
     total = sums.count.sum()
     edges = total * np.arange(NUM_RELIABILITY_BINS + 1) / NUM_RELIABILITY_BINS

@@ -27,6 +27,7 @@ from sr_var.verify.numbers.floors import (
     truth_metrics,
     variance_floors,
 )
+from sr_var.verify.numbers.known_law import Expected, expected_of_image
 from sr_var.verify.read.images import ImageData
 from utils.metrics import MIN_SSIM_SIDE, Moments, mean_abs_error, mse, nmse, psnr, ssim
 from utils.seeds import stable_seed
@@ -247,9 +248,9 @@ def signed_root(values: Array) -> Array:
 class ImageResult:
     """One image: its metrics, what adds up over images, and the arrays for pictures.
 
-    `data` is None where nobody wants the arrays, `histograms` (of both routes) once they are added
-    up. `scatter` is (2, k): √max(v, 0) and the samples' std of k pixels drawn at random, none
-    without samples.
+    `data` is None where nobody wants the arrays, `histograms` (of both routes) and `expected` (of
+    a law that is known) once they are added up. `scatter` is (2, k): √max(v, 0) and the samples'
+    std of k pixels drawn at random, none without samples.
     """
 
     name: str
@@ -259,6 +260,7 @@ class ImageResult:
     means: Metrics
     histograms: dict[str, Histograms] | None
     scatter: Array
+    expected: dict[str, Expected] | None = None
 
 
 def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> ImageResult:
@@ -275,7 +277,10 @@ def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> 
         places = rng.integers(0, data.variance.size, num_scatter)
         pairs = [np.sqrt(np.maximum(data.variance, 0)), std_of_samples(data.samples)]
         scatter = np.stack([values.ravel()[places] for values in pairs])  # (2, k)
-    return ImageResult(name, metrics, data, data.is_float, means, histograms, scatter)
+    expected = None
+    if data.truth is not None and data.samples is not None:
+        expected = expected_of_image(name, data.truth, data.samples.count, seed)
+    return ImageResult(name, metrics, data, data.is_float, means, histograms, scatter, expected)
 
 
 def _correlation(a: Array, b: Array) -> float:

@@ -24,12 +24,18 @@ from sr_var.verify.numbers.intervals import (
     percentile_interval,
     verdict,
 )
+from sr_var.verify.numbers.known_law import Expected
 from sr_var.verify.numbers.metrics import (
     ImageResult,
     Metrics,
     averages,
     known,
     pooled_metrics,
+)
+from sr_var.verify.numbers.reference import (
+    ReferenceSection,
+    expected_of_normal,
+    expected_of_order,
 )
 from sr_var.verify.read.records import BudgetRow, Cost, cost
 
@@ -72,6 +78,7 @@ class Summary(_OfSome):
     high_res: Metrics
     edges: Metrics
     calibration: ByRoute
+    reference: ReferenceSection
     consistency: ByRoute
     intervals: dict[str, list[float] | None]
     cost: Cost
@@ -85,6 +92,8 @@ class Totals:
         self._replicates = HistogramReplicates(seed)
         self.histograms: dict[str, Histograms] = {}
         self._scatter: list[Array] = []
+        self._expected: dict[str, Expected] = {}
+        self._num_images = self._num_known = 0
 
     def add(self, result: ImageResult) -> None:
         """Take in one image."""
@@ -93,6 +102,18 @@ class Totals:
             self.histograms.setdefault(route, Histograms()).add(histograms)
         self._replicates.add(result.histograms)
         self._scatter.append(result.scatter)
+        self._num_images += 1
+        self._num_known += result.expected is not None
+        for route, expected in (result.expected or {}).items():
+            if route in self._expected:
+                self._expected[route].add(expected)
+            else:
+                self._expected[route] = expected
+
+    @property
+    def expected(self) -> dict[str, Expected]:
+        """What the known law would show, by route; empty unless every image has one."""
+        return self._expected if self._num_known == self._num_images else {}
 
     def intervals(self) -> dict[str, list[float] | None]:
         """95 % intervals of the metrics that are read off histograms."""
@@ -146,9 +167,27 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
         result["verdict"] = verdict(pooled, replicates, flags.margin)
     result["cost"] = cost(flags)
     result["curves"] = {route: curves(sums) for route, sums in totals.histograms.items()}
+    result["reference"] = _reference(result["calibration"], totals, flags.num_samples)
     if flags.num_samples:
         result["scatter"] = totals.scatter()
     return cast(Summary, result)
+
+
+def _reference(calibration: ByRoute, totals: Totals, num_samples: int) -> ReferenceSection:
+    """What exact laws would show in the place of both routes."""
+    found: ReferenceSection = {"curves": {}}
+    for route, sums in totals.histograms.items():
+        n = num_samples if route == "samples" else None
+        of_order, found["curves"][route] = expected_of_order(sums, n)
+        of_route = {**expected_of_normal(calibration[route], n), **of_order}
+        if route == "samples":
+            found["samples"] = of_route
+        else:
+            found["nets"] = of_route
+    for route, expected in totals.expected.items():
+        metrics, found["curves"][route] = expected.metrics()
+        found.setdefault("known_law", {})[route] = metrics
+    return found
 
 
 def _of_all_pixels(rows: Sequence[ImageResult], totals: Totals) -> Metrics:

@@ -9,6 +9,7 @@ from pathlib import Path
 from sr_var.values import GREY_LEVELS
 from sr_var.verify.numbers.metrics import ImageResult
 from sr_var.verify.numbers.summary import Summary
+from sr_var.verify.show.calibration import calibration_table
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
 from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
@@ -83,8 +84,8 @@ def _tables(summary: Summary) -> Html:
     said = left_out_text(summary)
     missing = tag("p", said, class_="note") if said else None
     if not summary["num_samples"]:
-        tables = tag("div", calibrated_table(summary), routes_table(summary), class_="tables")
-        return join(tables, missing)
+        shown = calibrated_table(summary), calibration_table(summary), routes_table(summary)
+        return join(tag("div", *shown, class_="tables"), missing)
     note = (
         "The noise floor is what the exact mean and variance would show against this many samples: "
         "no net can be expected below it."
@@ -98,7 +99,13 @@ def _tables(summary: Summary) -> Html:
             class_="tables",
         ),
         tag("p", note, class_="note"),
-        tag("div", comparison_table(summary), routes_table(summary), class_="tables"),
+        tag(
+            "div",
+            comparison_table(summary),
+            calibration_table(summary),
+            routes_table(summary),
+            class_="tables",
+        ),
         missing,
     )
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sr_var.verify.numbers.floors import TruthSection
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, ErrorInBudget
+from sr_var.verify.show.calibration import CALIBRATION, HEADING, calibration_lines
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
@@ -76,19 +77,7 @@ _OF_ROUTES: dict[str, Sequence[_Row]] = {
         _Row("std at edges, grey levels", "edges.std_at_edges"),
         _Row("std on flat ground, grey levels", "edges.std_on_flat"),
     ),
-    "calibration against the real image": (
-        _both("mean squared z-score", "calibration.z2", "1"),
-        _both("negative log-likelihood, nats", "calibration.nll", "low"),
-        _both("CRPS, grey levels", "calibration.crps", "low"),
-        *(
-            _both(f"coverage of the {p} % interval", f"calibration.coverage_{p}", f"0.{p}")
-            for p in (50, 68, 90, 95)
-        ),
-        _both("expected normalised calibration error", "calibration.ence", "0"),
-        _both("sharpness: mean std, grey levels", "calibration.sharpness_mean_std", "low"),
-        _both("interval score at 90 %, grey levels", "calibration.interval_score_90", "low"),
-        _both("area under the sparsification error", "calibration.ause", "0"),
-    ),
+    HEADING: [_both(label, f"calibration.{key}") for key, label in CALIBRATION.items()],
     "consistency with the low-res image": (
         _both("rms of the block means, grey levels", "consistency.mean_rms", "0"),
         _Row(
@@ -152,6 +141,9 @@ def text_table(summary: Summary) -> str:
     titles = "".join(f"{title:>{width}}" for title, width in zip(columns, widths, strict=False))
     lines = [f"{head:<46}{titles}  nets, 95 %"]
     for heading, rows in (_SECTIONS if has_samples else _of_nets(summary)).items():
+        if heading == HEADING:
+            lines += calibration_lines(summary)
+            continue
         lines.append(heading)
         for row in rows:
             cells = (_shown(summary, name) for name in row[1 : 1 + len(columns)])
@@ -389,6 +381,8 @@ def routes_table(summary: Summary) -> Html:
     routes = ["nets", "samples"] if summary["num_samples"] else ["nets"]
     groups = []
     for heading, rows in (_OF_ROUTES if len(routes) > 1 else _of_nets(summary)).items():
+        if heading == HEADING:
+            continue  # in a table of its own
         lines = [
             [_label(row, summary), *_cells(summary, row[1 : 1 + len(routes)]), row.wanted]
             for row in rows

@@ -42,7 +42,7 @@ SHAPE = (LARGE, LARGE, 3)
 
 def _normal_truth(std: float, shape: tuple[int, ...] = (20, 20, 3)) -> Truth:
     ones = np.ones(shape)
-    return Truth(128 * ones, std**2 * ones, 3 * std**4 * ones)
+    return Truth(128 * ones, std**2 * ones, 0 * ones, 3 * std**4 * ones)
 
 
 def test_a_sampler_of_the_right_law_has_no_error_but_noise() -> None:

@@ -20,7 +20,7 @@ SHAPE = (SIZE, SIZE, 3)
 def test_metrics_against_the_exact_law_have_their_closed_forms() -> None:
     """μ = 100, v = 16; nets 102 and 25 (or −1), samples 101 and 9."""
     v = np.full(SHAPE, 16.0)
-    truth = Truth(np.full(SHAPE, 100.0), v, 3 * v**2)
+    truth = Truth(np.full(SHAPE, 100.0), v, 0 * v, 3 * v**2)
     variance = np.full(SHAPE, 25.0)
     variance[:4] = -1.0
     samples = np.full(SHAPE, 101.0), np.full(SHAPE, 9.0)
@@ -51,11 +51,12 @@ def test_exact_samples_show_what_is_expected_of_them(p: float) -> None:
     q = 4 * p * (1 - p) * a**2  # variance of ±a
     fourth_of_sign = 16 * p * (1 - p) * (1 - 3 * p * (1 - p)) * a**4
     v = q + s**2
+    third = 8 * p * (1 - p) * (1 - 2 * p) * a**3
     fourth = fourth_of_sign + 6 * q * s**2 + 3 * s**4
     mean = (2 * p - 1) * a
     sign = np.where(rng.random((n, *shape)) < p, a, -a)
     drawn = Moments.from_samples(sign + s * rng.standard_normal((n, *shape)))
-    truth = Truth(*(np.full(shape, value) for value in (mean, v, fourth)))
+    truth = Truth(*(np.full(shape, value) for value in (mean, v, third, fourth)))
     samples = drawn.mean, drawn.variance
     metrics = truth_metrics(truth_means(truth, samples, samples, n))
     keys = ("relative_mse", "relative_var_error", "relative_rms_error", "var_error", "std_error")
@@ -67,7 +68,7 @@ def test_exact_samples_show_what_is_expected_of_them(p: float) -> None:
 def test_pixels_without_spread_have_no_relative_error() -> None:
     v = np.full(SHAPE, 16.0)
     v[0] = 0.0
-    truth = Truth(np.zeros(SHAPE), v, 3 * v**2)
+    truth = Truth(np.zeros(SHAPE), v, 0 * v, 3 * v**2)
     variance = np.full(SHAPE, 20.0)
     nets = np.zeros(SHAPE), variance
     metrics = truth_metrics(truth_means(truth, nets, nets, 10))

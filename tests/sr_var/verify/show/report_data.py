@@ -144,6 +144,7 @@ def further_sections() -> dict[str, Any]:
     return {
         "ceiling": {"correlation": 0.91, "reliability": 0.93, "disattenuated": 0.944},
         "calibration": {"nets": _calibration(1.0), "samples": _calibration(1.04)},
+        "reference": {"nets": _calibration(0.95), "samples": _calibration(1.01)},
         "consistency": {
             "nets": {"mean_rms": 0.62},
             "samples": {"mean_rms": 0.98, "block_mean_std": 0.71},

@@ -51,7 +51,7 @@ def test_every_section_is_shown(parts: Any) -> None:
     summary, rows, gallery = parts
     text = report_page({**summary, **further_sections()}, rows, gallery).render()
     shown = {
-        "calibration": "calibration against the real image",
+        "calibration": "Calibration against the real image: exact is",
         "consistency": "consistency with the low-res image",
         "cost": "network evaluations per image",
         "curves": "Sparsification",

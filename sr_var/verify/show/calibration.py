@@ -1,0 +1,79 @@
+"""The calibration metrics, printed and on the page, each beside what an exact law would show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from sr_var.verify.numbers.calibration import COVERAGES
+from sr_var.verify.numbers.summary import Summary
+from utils.report import html
+from utils.report.html import Html, Rows, join, number, tag
+
+HEADING = "calibration against the real image"
+# metric of a route → in words
+CALIBRATION = {
+    "z2": "mean squared z-score",
+    "nll": "negative log-likelihood, nats",
+    "crps": "CRPS, grey levels",
+    **{f"coverage_{p}": f"coverage of the {p} % interval" for p in COVERAGES},
+    "ence": "expected normalised calibration error",
+    "sharpness_mean_std": "sharpness: mean std, grey levels",
+    "interval_score_90": "interval score at 90 %, grey levels",
+    "ause": "area under the sparsification error",
+}
+
+
+def calibration_lines(summary: Summary) -> list[str]:
+    """The printed rows, at most 100 columns wide."""
+    routes = list(summary["calibration"])
+    head = "".join(f"{route:>10}{'exact':>9}" for route in routes)
+    lines = [f"{HEADING:<42}{head}  nets, 95 %"]
+    for key, label in CALIBRATION.items():
+        cells = "".join(
+            f"{_shown(value):>10}{'' if exact is None else _shown(exact):>9}"
+            for value, exact in _pairs(summary, key)
+        )
+        interval = summary["intervals"].get(f"calibration.nets.{key}")
+        said = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+        lines.append(f"  {label:<40}{cells}  {said}".rstrip())
+    return lines
+
+
+def calibration_table(summary: Summary) -> Html:
+    """The same on the page, with the intervals of all values in small."""
+    routes = list(summary["calibration"])
+    rows = []
+    for key, label in CALIBRATION.items():
+        cells: list[Html | str | None] = []
+        for route, (value, exact) in zip(routes, _pairs(summary, key), strict=True):
+            interval = summary["intervals"].get(f"calibration.{route}.{key}")
+            said = interval and f" {number(interval[0], 3)} to {number(interval[1], 3)}"
+            cells += [join(number(value), tag("small", said) if said else None)]
+            cells.append("" if exact is None else number(exact))
+        rows.append([label, *cells])
+    exact_of = {"nets": "exact nets", "samples": "exact samples"}
+    head = ["metric", *(name for route in routes for name in (route, exact_of[route]))]
+    return html.table(f"{HEADING.capitalize()}: {_said(summary)}", head, [Rows("", rows)])
+
+
+def _pairs(summary: Summary, key: str) -> Iterator[tuple[float | None, float | None]]:
+    """Value and what an exact law would show (None: it does not tell), of each route.
+
+    The known law goes before the normal one.
+    """
+    reference = summary["reference"]
+    for route, found in summary["calibration"].items():
+        of_normal = reference["samples"] if route == "samples" else reference["nets"]
+        of_law = reference.get("known_law", {}).get(route, of_normal)
+        yield found.get(key), of_law.get(key)
+
+
+def _said(summary: Summary) -> str:
+    law = "the known law" if "known_law" in summary["reference"] else "a normal law"
+    n = summary["num_samples"]
+    return f"exact is what {law} shows" + (f", and {n} samples of it" if n else "")
+
+
+def _shown(value: float | None) -> str:
+    return "?" if value is None or math.isnan(value) else f"{value:.4g}"

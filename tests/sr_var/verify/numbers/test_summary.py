@@ -18,6 +18,8 @@ from utils.logger import RunLogger
 from utils.untrusted.pickles import load_array
 
 NUM_IMAGES, NUM_SAMPLES = 5, 6
+CALIBRATED = {"z2", "nll", "crps", "interval_score_90", "ence", "ause"}
+CALIBRATED |= {f"coverage_{p}" for p in (50, 68, 90, 95)}
 
 
 @pytest.fixture
@@ -219,3 +221,36 @@ def test_tensorboard_gets_scalars_only() -> None:
     }
     expected = {"mean.mse": 1.0, "calibration.nets.z2": 2.0, "truth.nets.var_bias": 0.1}
     assert flat_metrics(summary) == expected
+
+
+def test_calibration_stands_beside_that_of_exact_laws(results: Results) -> None:
+    found, said = _verify(results)
+    reference = found["reference"]
+    assert set(reference) == {"nets", "samples", "curves"}
+    for route in ("nets", "samples"):
+        assert set(reference[route]) == CALIBRATED
+        assert set(reference["curves"][route]) == {"reliability", "coverage", "sparsification"}
+    assert reference["nets"]["z2"] == 1 and reference["nets"]["coverage_95"] == pytest.approx(0.95)
+    assert reference["samples"]["z2"] == pytest.approx(5 / 3)  # (n − 1)/(n − 3) of 6 samples
+    row = next(line for line in said.splitlines() if "mean squared z-score" in line)
+    z2 = {route: found["calibration"][route]["z2"] for route in ("nets", "samples")}
+    assert row.split()[3:7] == [f"{z2['nets']:.4g}", "1", f"{z2['samples']:.4g}", "1.667"]
+
+
+def test_where_the_law_is_known_its_own_reference_is_shown(results: Results) -> None:
+    for i in range(NUM_IMAGES):
+        _add_truth(results, f"image{i}.png")
+    found, said = _verify(results)
+    known = found["reference"]["known_law"]
+    assert set(known) == {"nets", "samples"}
+    assert all(set(known[route]) == CALIBRATED for route in known)
+    # N(100, 25): a normal law, of which no draw is needed
+    assert known["nets"]["z2"] == pytest.approx(1)
+    assert known["nets"]["crps"] == pytest.approx(5 / math.sqrt(math.pi))
+    row = next(line for line in said.splitlines() if "CRPS" in line)
+    assert row.split()[4] == "2.821"
+
+
+def test_a_law_that_is_known_for_some_images_is_no_reference(results: Results) -> None:
+    _add_truth(results, "image0.png")
+    assert "known_law" not in _verify(results)[0]["reference"]

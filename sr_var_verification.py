@@ -23,7 +23,8 @@ Over all pixels of all images, floors subtracted, as shares of the std and of th
 within, different if above (the bias also if below). ceiling: how well k2 correlates with itself.
 high_res: PSNR and SSIM of the means against the real image y. calibration: the nets' law and the
 samples' against y (z2: mean (y − m)²/v; CRPS, NLL: low is good); reference: the same of an exact
-law, and of so many exact samples of it. consistency: area(m) − X and the samples' std of block means, both 0 for an exact law.
+law, and of so many exact samples of it. consistency: area(m) − X and the samples' std of block
+means, both 0 for an exact law.
 --num_samples 0 leaves out what needs samples: mean, ceiling, margin and most of var.
 --calibration: the share of y in the intervals of sr_calibrate.py, beside that of a normal law.
 Formulas: docs/theory.md; how to read them: docs/verification.md.

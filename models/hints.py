@@ -260,7 +260,7 @@ def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
     if outputs[0] != outputs[1]:
         causes.append(
             f"{outputs[0]} output channels, here {outputs[1]}: a factor of {factor} between "
-            "--large_size and --small_size, or the number of outputs, is not the file's"
+            "high-res and low-res side, or the number of outputs, is not the file's"
         )
     return _sentence(causes)
 

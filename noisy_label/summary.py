@@ -11,7 +11,14 @@ from scipy import stats
 
 from noisy_label.files import TEST, TRAINING
 from noisy_label.flags import BIASED, GENERATED, UNIFORM, SweepFlags
-from noisy_label.noise import Labels, count_classes, flip_points
+from noisy_label.noise import (
+    Labels,
+    biased_law,
+    count_classes,
+    flip_points,
+    predicted_accuracy,
+    uniform_law,
+)
 from noisy_label.sweep import (
     SHARED,
     Figures,
@@ -161,13 +168,16 @@ def _prediction(
     alphas = np.array(_GRID)
     if noise_type != GENERATED:
         flip = 1 / num_classes if noise_type == UNIFORM else 0.5
-        accuracy = np.where(alphas > flip, 1.0, 0.0)
-        return {"alpha": _GRID, "accuracy": accuracy.tolist(), "flip": flip}
+        law_of, right = (uniform_law if noise_type == UNIFORM else biased_law), np.zeros(1, int)
+        accuracy = [predicted_accuracy(law_of(right, alpha, num_classes), right) for alpha in _GRID]
+        return {"alpha": _GRID, "accuracy": accuracy, "flip": flip}
     clean = [clean_predictions(seed, flags.output_dir)[1] for seed in seeds(flags)]
     points = np.concatenate([flip_points(found, test_labels) for found in clean])
+    # at its flip point the right class is one of two that are equally likely
+    accuracy = np.mean(np.heaviside(alphas[:, None] - points, 0.5), axis=1)
     return {
         "alpha": _GRID,
-        "accuracy": np.mean(alphas[:, None] > points, axis=1).tolist(),
+        "accuracy": accuracy.tolist(),
         "flip": float(np.median(points)),
         "flip_quantiles": [float(q) for q in np.quantile(points, [0.05, 0.95])],
     }

@@ -17,7 +17,7 @@ def area_downsample(high_res: Tensor, small_size: int) -> Tensor:
     factor, rest = divmod(high_res.shape[-1], small_size)
     if rest or high_res.shape[-2] != high_res.shape[-1]:
         raise ValueError(
-            f"--small_size {small_size} does not divide the side of the image "
+            f"a low-res side of {small_size} pixels does not divide the high-res image "
             f"{tuple(high_res.shape[-2:])}; choose sizes with a whole factor"
         )
     return F.avg_pool2d(high_res, factor)  # (N, C, small_size, small_size)

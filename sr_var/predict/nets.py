@@ -30,6 +30,7 @@ from utils.loops.networks import compiled_for, load_checked
 from utils.process.errors import CheckpointError
 
 Log = Callable[[str], None]
+_MEAN_ARGS_FLAG, _VAR_ARGS_FLAG = "--mean_model_args_path", "--var_model_args_path"
 FlagsT = TypeVar("FlagsT", bound=MeanModelFlags)
 
 
@@ -180,19 +181,32 @@ def _require_paths(mean_path: str, var_path: str) -> None:
 
 
 def _loaded(flags: MeanModelFlags, path: str, precision: Precision, log: Log) -> nn.Module:
-    """The frozen network of a checkpoint, made with the flags."""
+    """The frozen network of a checkpoint, made with the flags.
+
+    Raises:
+        CheckpointError: they make no network, or not that of the checkpoint; says whose flags they
+            are, since who predicts gives none of them.
+    """
     create: Callable[..., nn.Module] = create_mean_model
     if isinstance(flags, VarModelFlags):
         create = create_var_model
-    return load_checked(partial(create, **vars(flags)), path, precision, log, identity_of(flags))
+    build = partial(create, **vars(flags))
+    try:
+        return load_checked(build, path, precision, log, identity_of(flags))
+    except ValueError as error:
+        args_flag = _VAR_ARGS_FLAG if isinstance(flags, VarModelFlags) else _MEAN_ARGS_FLAG
+        raise CheckpointError(
+            f"{error}\n  Flags of a network are those of the training of {path}: what its manifest "
+            f"says of it or, without one, the {args_flag}; give that of this training"
+        ) from error
 
 
 def _mean_flags(path: str, args_path: str, log: Log) -> MeanModelFlags:
-    return _stored(path, args_path, MeanModelFlags, "--mean_model_args_path", log)
+    return _stored(path, args_path, MeanModelFlags, _MEAN_ARGS_FLAG, log)
 
 
 def _var_flags(path: str, args_path: str, log: Log) -> VarModelFlags:
-    flags = _stored(path, args_path, VarModelFlags, "--var_model_args_path", log)
+    flags = _stored(path, args_path, VarModelFlags, _VAR_ARGS_FLAG, log)
     if flags.functional:
         raise CheckpointError(
             f"{path} knows the variances of --functional {flags.functional}, not those of pixels; "

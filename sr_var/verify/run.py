@@ -22,7 +22,7 @@ from sr_var.base_dataset import load_entries
 from sr_var.calibrate.record import Calibration
 from sr_var.flags.verify import BudgetFlags, VerificationFlags
 from sr_var.results.folder import to_grey_bytes
-from sr_var.results.moments import TRUTH_FILE
+from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE
 from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.numbers.calibrated import (
@@ -205,6 +205,15 @@ def _notices(rows: Sequence[ImageResult], summary: Summary) -> list[str]:
         lines.append(
             f"notice: no ceiling: of {len(rows) - num_whole} images the moments file keeps no "
             "halves and the pictures are not there, or there are fewer than 4 samples, or no spread"
+        )
+    others = [row.num_stored for row in rows if row.num_stored]
+    if others:
+        most = max(others)
+        lines.append(
+            f"notice: {MOMENTS_FILE} of {len(others)} images counts {most} samples, not the first "
+            f"{summary['num_samples']}: their moments are those of the 8-bit pictures, whose "
+            "rounding adds 1/12 of a squared grey level to a variance; give --num_samples "
+            f"{most} for the float ones"
         )
     num_exact = sum("truth.nets.relative_mse" in row.metrics for row in rows)
     if 0 < num_exact < len(rows):

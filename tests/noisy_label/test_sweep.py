@@ -105,6 +105,11 @@ def test_summary_has_theorem_floor_and_intervals(finished: Path) -> None:
     assert by_place["uniform", 0.3]["predicted_accuracy"]["mean"] == 1
     assert found["theorem"]["uniform"]["flip"] == pytest.approx(0.1)
     assert found["theorem"]["fix"]["flip"] == 0.5
+    # where k classes are equally likely, the right one is predicted for 1/k of the images
+    for kind, flip, at_flip in (("uniform", 0.1, 0.1), ("fix", 0.5, 0.5)):
+        curve = found["theorem"][kind]
+        place = curve["alpha"].index(flip)
+        assert curve["accuracy"][place - 1 : place + 2] == pytest.approx([0.0, at_flip, 1.0])
     assert 0 < found["theorem"]["model"]["flip"] < 1
 
 

@@ -171,6 +171,8 @@ def verdict(
 
 def _said(value: float, interval: list[float] | None, part: _Part) -> str:
     """`off by 4.1 % of a std (rms) [3.2, 5]`; what cannot be negative is said from 0 on."""
+    if not math.isfinite(value):
+        return "not known"
     ends = [value, *(interval or [])]
     shown = [f"{100 * (max(end, 0.0) if part.is_square else end):.2g}" for end in ends]
     brackets = f" [{shown[1]}, {shown[2]}]" if interval else ""

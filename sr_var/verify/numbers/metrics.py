@@ -251,6 +251,7 @@ class ImageResult:
     `data` is None where nobody wants the arrays, `histograms` (of both routes) and `expected` (of
     a law that is known) once they are added up. `scatter` is (2, k): √max(v, 0) and the samples'
     std of k pixels drawn at random, none without samples.
+    `is_float`, `num_stored`: of the data.
     """
 
     name: str
@@ -261,6 +262,7 @@ class ImageResult:
     histograms: dict[str, Histograms] | None
     scatter: Array
     expected: dict[str, Expected] | None = None
+    num_stored: int = 0
 
 
 def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> ImageResult:
@@ -280,7 +282,8 @@ def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> 
     expected = None
     if data.truth is not None and data.samples is not None:
         expected = expected_of_image(name, data.truth, data.samples.count, seed)
-    return ImageResult(name, metrics, data, data.is_float, means, histograms, scatter, expected)
+    of_data = data.is_float, means, histograms, scatter, expected, data.num_stored
+    return ImageResult(name, metrics, data, *of_data)
 
 
 def _correlation(a: Array, b: Array) -> float:

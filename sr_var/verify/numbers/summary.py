@@ -154,7 +154,7 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
     # pooled ones behind averages: a ratio of sums takes the place of a mean of ratios
     sections = nested({**averages(own), **pooled, **_of_all_pixels(rows, totals)})
     if "truth" in sections:
-        sections["truth"]["text"] = truth_text(sections["truth"], flags.num_samples)
+        sections["truth"]["text"] = truth_text(sections["truth"], replicates, flags.num_samples)
     result = {
         "num_images": len(rows),
         "num_samples": flags.num_samples,

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,8 @@ class ImageData:
     What need not be known is None: X (the block means of `high_res`, (h, w, 3)); the unbiased
     variances of the samples of even and of odd index; the samples' unbiased variance of their block
     means, (h, w, 3); the exact law. `is_float`: whether the samples' moments are in float, not
-    those of 8-bit pictures.
+    those of 8-bit pictures; `num_stored`: how many samples a moments file counts that could not be
+    used, since it counts others than were asked for, else 0.
     """
 
     mean: Array
@@ -73,6 +74,7 @@ class ImageData:
     block_variance: Array | None = None
     truth: Truth | None = None
     is_float: bool = False
+    num_stored: int = 0
 
 
 def load_image_data(
@@ -109,6 +111,7 @@ def load_image_data(
         block_variance=None if reference is None else reference.block_variance,
         truth=load_truth(sample_folder, size) if reference else None,
         is_float=reference is not None and reference.is_float,
+        num_stored=0 if reference is None else reference.num_stored,
     )
     _require_same_image(data, flags, sample_folder, safe_join(flags.nets_dir, entry.name))
     return data
@@ -211,6 +214,12 @@ def _small_size(sample_folder: str, large_size: int) -> int:
 
 
 def _bilinear(high_res_255: npt.NDArray[Any], small_size: int) -> Array:
+    if (side := high_res_255.shape[0]) % max(small_size, 1):
+        raise DataError(
+            f"a low-res side of {small_size} pixels (that of the samples' {LOW_RES_FILE}, else a "
+            f"quarter of --large_size) does not divide --large_size {side}; give the --small_size "
+            "that the networks were made for"
+        )
     image = bytes_to_image(torch.from_numpy(high_res_255.transpose(2, 0, 1).copy())[None])
     upsampled = bilinear_upsample(area_downsample(image, small_size), image.shape[2:])
     return to_hwc(image_to_255(upsampled[0])).astype(np.float64)
@@ -220,13 +229,15 @@ def _bilinear(high_res_255: npt.NDArray[Any], small_size: int) -> Array:
 class Reference:
     """What the samples of one image say, grey levels, as in `ImageData`.
 
-    `is_float`: whether the moments come from `moments.npz` rather than from 8-bit pictures.
+    `is_float`: whether the moments come from `moments.npz` rather than from 8-bit pictures;
+    `num_stored` as in `ImageData`.
     """
 
     moments: Moments
     half_variances: tuple[Array, Array] | None
     block_variance: Array | None
     is_float: bool
+    num_stored: int = 0
 
 
 def load_reference(
@@ -251,8 +262,10 @@ def load_reference(
     pictures = functools.partial(_from_pictures, *of)
     stored = load_moments(path)
     wanted = set(range(num_samples))
-    if stored is None or stored.moments is None or set(stored.indices) != wanted:
+    if stored is None or stored.moments is None:
         return pictures()
+    if set(stored.indices) != wanted:
+        return replace(pictures(), num_stored=len(stored.indices))
     if stored.moments.mean.shape != (size, size, units.num_channels):
         raise _other_size(path, stored.moments.mean.shape, size)
     for index in (0, num_samples - 1):

@@ -180,16 +180,17 @@ def units_of(flags: NetResultFlags) -> Units:
 def cost(flags: VerificationFlags) -> Cost:
     """Section `cost` of `results.json`.
 
-    Nets: one evaluation of the mean net and one of the variance net, or one of a baseline; the
-    seconds are those of the variance test, which runs both. Samples, if any: times samples, times
-    steps.
+    Nets: one evaluation of each net that the variance test runs, as its stamp lists them (two
+    without one): the variance net, and the mean net or those of all folds; of a baseline one. The
+    seconds are those of that test. Samples, if any: times samples, times steps.
     """
     of = flags.nets_dir, flags.var_model_step
     is_baseline = os.path.exists(stamp_path(of[0], "baseline", of[1]))
     seconds = seconds_path(of[0], "baseline" if is_baseline else "var", of[1])
+    stamp = None if is_baseline else _stamp(flags.nets_dir, "var", flags.var_model_step)
     found: Cost = {
         "nets": {
-            "evaluations_per_image": 1 if is_baseline else 2,
+            "evaluations_per_image": 1 if is_baseline else len(stamp[1]) if stamp else 2,
             "seconds_per_image": seconds_per_item(seconds),
         }
     }

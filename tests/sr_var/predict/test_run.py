@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.predict import run as predict_run
+from sr_var.stored_flags import save_model_args
 from tests.sr_var.predict.conftest import Nets
-from tests.sr_var.predict.pairs import FACTOR
+from tests.sr_var.predict.pairs import FACTOR, SUBPIXEL
 from tests.tiny import done, photo, run, tree, words
 from utils.files.lock import try_lock
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_STOPPED, EXIT_USAGE
@@ -349,6 +351,24 @@ def test_bare_weights_need_the_flags_of_their_training(
         "var_model_args_path": root / "log_sr_var" / "var_model_args.pkl",
     }
     done("sr_predict", _argv(Nets(mean, var), tmp_path, photos, **args))
+
+
+@pytest.mark.parametrize("small_size", [4, 9])
+def test_flags_that_make_no_network_are_not_said_to_be_those_of_the_prediction(
+    tmp_path: Path, photos: Path, subpixel_nets: Nets, small_size: int
+) -> None:
+    """Of another factor, and none at all: sr_predict.py has no flag of a size."""
+    paths, args = [], {}
+    for path, kind in ((subpixel_nets.mean, MeanModelFlags), (subpixel_nets.var, VarModelFlags)):
+        name = "mean" if kind is MeanModelFlags else "var"
+        paths.append(tmp_path / name / "model000002.pt")
+        paths[-1].parent.mkdir()
+        shutil.copy(path, paths[-1])
+        save_model_args(str(tmp_path), kind(**{**SUBPIXEL, "small_size": small_size}))
+        args[f"{name}_model_args_path"] = tmp_path / f"{name}_model_args.pkl"
+    outcome = run("sr_predict", _argv(Nets(*paths), tmp_path, photos, **args))
+    assert outcome.code == EXIT_CHECKPOINT and "the training of" in outcome.err
+    assert "--mean_model_args_path; give that of this training" in outcome.err
 
 
 def test_full_disk_leaves_no_array(

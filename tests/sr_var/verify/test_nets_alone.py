@@ -157,6 +157,17 @@ def test_small_size_makes_the_baseline_and_must_divide_the_large_one(results: Re
     assert said.code == 2 and "--small_size 5 must divide --large_size 16" in said.err
 
 
+def test_a_side_that_four_does_not_divide_asks_for_the_small_size(tmp_path: Path) -> None:
+    side, made = 18, Results(tmp_path)
+    made.add_image("a.png")
+    Image.fromarray(np.full((side, side, 3), 9, np.uint8)).save(tmp_path / "images" / "a.png")
+    made.add_nets("a.png", np.full((side, side, 3), 9.0), np.ones((side, side, 3)))
+    argv = _argv(made, large_size=side)
+    said = run("sr_var_verification", argv)
+    assert said.code == 3 and "does not divide --large_size 18; give the --small_size" in said.err
+    assert run("sr_var_verification", [*argv, "--small_size", "6"]).code == 0
+
+
 def test_error_budget_needs_samples() -> None:
     with pytest.raises(ValueError, match="num_samples 0 must be at least 4"):
         BudgetFlags(num_samples=0)

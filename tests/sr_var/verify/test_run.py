@@ -29,7 +29,7 @@ def results(tmp_path: Path) -> Results:
 
 
 def _verify(results: Results, **changes: Any) -> str:
-    flags = results.flags(num_samples=4, **changes)
+    flags = results.flags(**{"num_samples": 4, **changes})
     logger = RunLogger(None if flags.dry_run else flags.log_dir)
     lines: list[str] = []
     logger.info = lines.append  # type: ignore[method-assign]
@@ -91,6 +91,16 @@ def test_what_averages_leave_out_and_counts_are_of_is_said(results: Results) -> 
         "1 of 3 images have no finite value" in page
         and "negative variances of 576" in page.replace("\u202f", "")
     )
+
+
+def test_fewer_samples_than_the_moments_count_are_taken_from_the_pictures_aloud(
+    results: Results,
+) -> None:
+    """Two of the three images have a moments file, of four samples each."""
+    assert "moments.npz" not in _verify(results)
+    said = " ".join(_verify(results, num_samples=3).split())
+    assert "notice: moments.npz of 2 images counts 4 samples, not the first 3" in said
+    assert "8-bit" in said and "--num_samples 4" in said
 
 
 def test_panels_are_pictures_and_as_many_as_asked_for(results: Results) -> None:

@@ -172,3 +172,11 @@ def test_replicates_of_equal_images_are_all_the_metric_itself(metric: Any) -> No
     found = replicates.replicates("nets", metric)
     assert 300 < len(found) < 400  # e⁻³ of the replicates have drawn nothing
     np.testing.assert_allclose(found, metric(image), rtol=0.01)
+
+
+def test_what_is_not_known_is_said_in_words() -> None:
+    """Two or three samples do not tell how noisy their variance is."""
+    metrics = {"mean.relative_rms_error": 0.02, "var.relative_rms_error": math.nan}
+    metrics["var.relative_bias"] = 0.1
+    said = verdict(metrics, {}, 0.05)["text"]
+    assert "nan" not in said and "variance not known" in said

@@ -76,12 +76,27 @@ def test_pixels_without_spread_have_no_relative_error() -> None:
     assert all(math.isfinite(float(value)) for value in metrics.values())
 
 
-def test_sentence_says_which_route_is_closer() -> None:
+def test_sentence_says_which_route_is_closer_only_where_the_images_can_tell() -> None:
     truth = {
         "nets": {"relative_mse": 0.004, "relative_rms_error": 0.2},
         "expected": {"relative_mse": 0.01, "relative_rms_error": 0.14},
     }
-    said = truth_text(truth, 100)
+    noise = np.random.default_rng(0).normal(0, 1, 500)
+
+    def said(spread: float) -> str:
+        replicates = {
+            f"truth.{route}.{key}": np.full(500, value)
+            for route, values in truth.items()
+            for key, value in values.items()
+        }
+        for key in truth["nets"]:
+            replicates[f"truth.nets.{key}"] = truth["nets"][key] + spread * noise
+        return truth_text(truth, replicates, 100)
+
     # the sentence is held on purpose: it is the result, in words
-    assert "passes beat 100 exact samples for the mean" in said
-    assert "do not beat them for the variance" in said
+    assert "passes beat 100 exact samples for the mean" in said(0.001)
+    assert "0.004 [0.00" in said(0.001) and "do not beat them for the variance" in said(0.001)
+    # a difference of 0.006 and of 0.06, with standard errors of 0.05
+    assert "passes may or may not beat 100 exact" in said(0.05)
+    assert "may or may not beat them for the variance" in said(0.05)
+    assert "may or may not beat 100" in truth_text(truth, {}, 100)  # a single image

@@ -173,6 +173,15 @@ def test_cost_in_seconds_is_what_the_runs_left(tmp_path: Path) -> None:
     assert cost(flags)["nets"] == {"evaluations_per_image": 1, "seconds_per_image": 0.0625}
 
 
+def test_evaluations_are_those_of_all_nets_that_the_variance_test_runs(results: Results) -> None:
+    """K mean nets and the variance net with --cross_fit K."""
+    flags = results.flags(num_samples=0)
+    assert cost(flags)["nets"]["evaluations_per_image"] == 2  # no stamp
+    for folds in (1, 2, 5):
+        _stamp(results, "var", VAR_STEP, VAR, *(f"{k}" * 64 for k in range(folds)))
+        assert cost(flags)["nets"]["evaluations_per_image"] == folds + 1
+
+
 def test_row_of_a_budget_without_a_name_is_left_out(tmp_path: Path) -> None:
     rows = [{"row": 0.5, "relative_mse": 0.1}, {"row": "mean net", "relative_mse": 0.1}]
     (tmp_path / "budget.json").write_text(json.dumps({"budget": rows}))

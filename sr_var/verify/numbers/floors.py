@@ -111,6 +111,7 @@ def truth_means(
     means = {
         "truth.v": v.mean(),
         "truth.v_square": (v**2).mean(),
+        "truth.fourth": truth.fourth.mean(),
         "truth.expected.square": v.mean() / n,
         "truth.expected.scatter": scatter.mean(),
         "truth.expected.relative": (of_variance * has_spread).sum() / max(has_spread.sum(), 1),

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from sr_var.results.moments import Array, block_means
 from sr_var.verify.numbers.calibration import Histograms, calibrate
+from sr_var.verify.numbers.equivalent import equivalent_samples, paired_differences
 from sr_var.verify.numbers.floors import (
     COUNT_FOR_FLOOR,
     std_of_samples,
@@ -173,6 +174,8 @@ def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
     for route, (mean, variance) in predictive.items():
         found, histograms[route] = calibrate(data.high_res, mean, variance)
         means |= {f"{route}.{name}": value for name, value in found.items()}
+    if samples is not None:
+        means["samples.count"] = samples.count
     means |= _consistency(data)
     if data.truth is not None and samples is not None:
         nets, reference = (data.mean, data.variance), (samples.mean, samples.variance)
@@ -213,6 +216,7 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
     ceiling.std_…        the same of the stds, √max(v, 0) and √k₂
     calibration.<route>.…    see `calibration.calibrate`
     consistency.<route>.mean_rms         √ mean (area(m) − X)², grey levels
+    paired.…, truth.….equivalent_samples_…   see `equivalent`
     consistency.samples.block_mean_std   √ mean over blocks of the variance of the block mean
     """
     full = {name: np.asarray(value, np.float64) for name, value in means.items()}
@@ -228,8 +232,9 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
             found[f"consistency.{route}.mean_rms"] = np.sqrt(full[f"{route}.area"])
         if has_samples:
             found["consistency.samples.block_mean_std"] = np.sqrt(full["block_variance"])
+            found |= paired_differences(full)
         if "truth.v" in full:
-            found |= truth_metrics(full)
+            found |= truth_metrics(full) | equivalent_samples(full)
     return found
 
 

@@ -16,6 +16,7 @@ from sr_var.flags.verify import VerificationFlags
 from sr_var.results.moments import Array
 from sr_var.verify.numbers.calibrated import CalibratedSection
 from sr_var.verify.numbers.calibration import Curves, Histograms, ause, curves, ence
+from sr_var.verify.numbers.equivalent import equivalent_text
 from sr_var.verify.numbers.floors import TruthSection, truth_text
 from sr_var.verify.numbers.intervals import (
     HistogramReplicates,
@@ -60,6 +61,7 @@ class _OfSome(TypedDict, total=False):
     mean: Metrics  # this and the next three: where there are samples
     ceiling: Metrics
     verdict: Verdict
+    paired: Metrics
     scatter: dict[str, list[float]]
     truth: TruthSection
     calibrated: CalibratedSection  # where a calibration was given
@@ -154,7 +156,9 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
     # pooled ones behind averages: a ratio of sums takes the place of a mean of ratios
     sections = nested({**averages(own), **pooled, **_of_all_pixels(rows, totals)})
     if "truth" in sections:
-        sections["truth"]["text"] = truth_text(sections["truth"], replicates, flags.num_samples)
+        worth = equivalent_text(sections["truth"]["nets"], intervals, flags.num_samples)
+        said = truth_text(sections["truth"], replicates, flags.num_samples)
+        sections["truth"]["text"] = f"{worth} {said}"
     result = {
         "num_images": len(rows),
         "num_samples": flags.num_samples,

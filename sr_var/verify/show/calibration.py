@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator
 
 from sr_var.verify.numbers.calibration import COVERAGES
+from sr_var.verify.numbers.equivalent import PAIRED
 from sr_var.verify.numbers.summary import Summary
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
+_FAIR = "fair_"
 HEADING = "calibration against the real image"
 # metric of a route → in words
 CALIBRATION = {
@@ -40,6 +42,40 @@ def calibration_lines(summary: Summary) -> list[str]:
     return lines
 
 
+def paired_lines(summary: Summary) -> list[str]:
+    """Nets less samples, as measured and against infinitely many samples; none without samples."""
+    if "paired" not in summary:
+        return []
+    head = "nets less samples (below 0: the nets are better)"
+    lines = [f"{head:<52}{'as is':>9}{'fair':>9}  fair, 95 %"]
+    for key in PAIRED:
+        values = "".join(f"{_shown(summary['paired'][name]):>9}" for name in (key, f"{_FAIR}{key}"))
+        interval = summary["intervals"].get(f"paired.{_FAIR}{key}")
+        said = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+        lines.append(f"  {CALIBRATION[key]:<50}{values}  {said}".rstrip())
+    return lines
+
+
+def paired_table(summary: Summary) -> Html | None:
+    """The same on the page."""
+    if "paired" not in summary:
+        return None
+    rows: list[list[Html | str | None]] = []
+    for key in PAIRED:
+        names = key, f"{_FAIR}{key}"
+        cells = [_with_interval(summary, f"paired.{of}", summary["paired"][of]) for of in names]
+        rows.append([CALIBRATION[key], *cells])
+    caption = "Nets less samples: below 0 the nets predict the real image better"
+    head = ["score", "as measured", "fair: without what so few samples lose"]
+    return html.table(caption, head, [Rows("", rows)])
+
+
+def _with_interval(summary: Summary, name: str, value: float | None) -> Html:
+    interval = summary["intervals"].get(name)
+    said = interval and f" {number(interval[0], 3)} to {number(interval[1], 3)}"
+    return join(number(value), tag("small", said) if said else None)
+
+
 def calibration_table(summary: Summary) -> Html:
     """The same on the page, with the intervals of all values in small."""
     routes = list(summary["calibration"])
@@ -47,9 +83,7 @@ def calibration_table(summary: Summary) -> Html:
     for key, label in CALIBRATION.items():
         cells: list[Html | str | None] = []
         for route, (value, exact) in zip(routes, _pairs(summary, key), strict=True):
-            interval = summary["intervals"].get(f"calibration.{route}.{key}")
-            said = interval and f" {number(interval[0], 3)} to {number(interval[1], 3)}"
-            cells += [join(number(value), tag("small", said) if said else None)]
+            cells.append(_with_interval(summary, f"calibration.{route}.{key}", value))
             cells.append("" if exact is None else number(exact))
         rows.append([label, *cells])
     exact_of = {"nets": "exact nets", "samples": "exact samples"}

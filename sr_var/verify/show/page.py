@@ -9,7 +9,7 @@ from pathlib import Path
 from sr_var.values import GREY_LEVELS
 from sr_var.verify.numbers.metrics import ImageResult
 from sr_var.verify.numbers.summary import Summary
-from sr_var.verify.show.calibration import calibration_table
+from sr_var.verify.show.calibration import calibration_table, paired_table
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
 from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
@@ -103,6 +103,7 @@ def _tables(summary: Summary) -> Html:
             "div",
             comparison_table(summary),
             calibration_table(summary),
+            paired_table(summary),
             routes_table(summary),
             class_="tables",
         ),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sr_var.verify.numbers.floors import TruthSection
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, ErrorInBudget
-from sr_var.verify.show.calibration import CALIBRATION, HEADING, calibration_lines
+from sr_var.verify.show.calibration import CALIBRATION, HEADING, calibration_lines, paired_lines
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
@@ -142,7 +142,7 @@ def text_table(summary: Summary) -> str:
     lines = [f"{head:<46}{titles}  nets, 95 %"]
     for heading, rows in (_SECTIONS if has_samples else _of_nets(summary)).items():
         if heading == HEADING:
-            lines += calibration_lines(summary)
+            lines += calibration_lines(summary) + paired_lines(summary)
             continue
         lines.append(heading)
         for row in rows:
@@ -234,6 +234,8 @@ def _truth_lines(truth: TruthSection) -> list[str]:
         ("  mean: squared error / variance", "relative_mse"),
         ("  variance: mean relative error", "relative_var_error"),
         ("  variance: relative bias", "var_bias"),
+        ("  mean: worth in exact samples", "equivalent_samples_mean"),
+        ("  variance: worth in exact samples", "equivalent_samples_variance"),
     ):
         cells = [f"{route[key]:.4g}" for route in routes]
         lines.append(f"{label:<44}{cells[0]:>11}{cells[1]:>11}{cells[2]:>10}")

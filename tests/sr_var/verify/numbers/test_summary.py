@@ -175,7 +175,7 @@ def test_table_is_short_narrow_and_ends_in_the_verdict(results: Results) -> None
         _add_truth(results, f"image{i}.png")
     lines = _verify(results)[1].strip().splitlines()
     end = next(i for i, line in enumerate(lines) if line.startswith("metrics:"))
-    assert end <= 56 and max(map(len, lines[:end])) <= 100
+    assert end <= 64 and max(map(len, lines[:end])) <= 100
     assert (
         lines[0].split()[-5:] == ["nets", "samples", "floor", "nets,", "95"] or "nets" in lines[0]
     )
@@ -194,7 +194,12 @@ def test_truth_is_used_when_every_image_has_it(results: Results) -> None:
     truth = found["truth"]
     assert set(truth) == {"nets", "samples", "expected", "text"}
     assert truth["expected"]["relative_mse"] == pytest.approx(1 / NUM_SAMPLES)
-    assert truth["text"].split()[0] == "Two" and "exact samples" in said
+    assert "Two forward passes" in truth["text"] and "exact samples" in said
+    for part in ("mean", "variance"):
+        name = f"equivalent_samples_{part}"
+        assert truth["expected"][name] == pytest.approx(NUM_SAMPLES)
+        low, high = found["intervals"][f"truth.nets.{name}"]
+        assert low <= truth["nets"][name] <= high
     assert "truth.nets.relative_mse" in found["intervals"]
     low, high = found["intervals"]["calibration.nets.ence"]
     assert 0 < low <= high and "calibration.samples.ause" in found["intervals"]

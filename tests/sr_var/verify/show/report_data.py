@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sr_var.verify.numbers.equivalent import PAIRED
 from sr_var.verify.numbers.metrics import averages, image_metrics
 from sr_var.verify.numbers.summary import nested
 from sr_var.verify.read.images import ImageData
@@ -145,6 +146,7 @@ def further_sections() -> dict[str, Any]:
         "ceiling": {"correlation": 0.91, "reliability": 0.93, "disattenuated": 0.944},
         "calibration": {"nets": _calibration(1.0), "samples": _calibration(1.04)},
         "reference": {"nets": _calibration(0.95), "samples": _calibration(1.01)},
+        "paired": {f"{of}{key}": -0.02 for of in ("", "fair_") for key in PAIRED},
         "consistency": {
             "nets": {"mean_rms": 0.62},
             "samples": {"mean_rms": 0.98, "block_mean_std": 0.71},

@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     data_flags, test = from_args(TestDataFlags, args), from_args(VarTestFlags, args)
     fold_flags = from_args(CrossFitFlags, args)
     from sr_var.base_dataset import load_test_entries
+    from sr_var.components import tested_loop_of
     from sr_var.data.folds import CrossFit
-    from sr_var.functionals import Functional
     from sr_var.script_util import frozen_means, mean_net_paths, run_test, tested_model
     from sr_var.values import Units
-    from sr_var.var_utils import SRVarTestLoop, require_same_mean, var_result_folder
+    from sr_var.var_utils import require_same_mean
     from utils.files.atomic import sha256_of
     from utils.loops.checkpoint import manifest_beside, step_of
     from utils.runs.start import started
@@ -61,10 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         require_same_mean(state, list(map(sha256_of, mean_paths)), test.model_path)
         entries = load_test_entries(data_flags, sizes, log)
         paths = test.model_path, *mean_paths
-        functional = Functional.parse(model_flags.functional)
-        read_as = {"reading": reading, "units": Units.of(model_flags), "functional": functional}
-        results = var_result_folder(test.output_dir, step, *paths, **read_as)
-        make_loop = partial(SRVarTestLoop, model=model, mean_model=mean_net, functional=functional)
+        read_as = {"reading": reading, "units": Units.of(model_flags)}
+        loop_class, make_folder = tested_loop_of(model_flags)
+        results = make_folder(test.output_dir, step, *paths, **read_as)
+        make_loop = partial(loop_class, model=model, mean_model=mean_net)
         run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)
     return run.exit_code
 

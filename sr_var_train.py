@@ -33,7 +33,7 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = apply_preset(create_parser().parse_args(argv), VAR_PRESETS, "")
-    from sr_var.functionals import Functional, settle_functional
+    from sr_var.functionals import settle_functional
     from sr_var.stored_flags import follow_net_run, identity_of, save_model_args
 
     args = follow_net_run(settle_functional(args), VarModelFlags)
@@ -41,30 +41,28 @@ def main(argv: list[str] | None = None) -> int:
     data_flags, train = from_args(DataFlags, args), from_args(VarTrainFlags, args)
     residuals = from_args(ResidualFlags, args)
     from sr_var import script_util as build
+    from sr_var.components import train_loop_of
     from sr_var.data.folds import CrossFit
     from sr_var.data.pairs import load_regression_data
     from sr_var.data.validation import load_validation
     from sr_var.losses import start_at_usual_spread
-    from sr_var.var_utils import SRVarTrainLoop, check_loss
     from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, train) as run:
         log, sizes = run.logger.info, model_flags.sizes
-        check_loss(residuals.loss, model_flags.last_layer_type)
+        make_loop = train_loop_of(model_flags, residuals.loss)
         cross_fit = CrossFit.from_flags(residuals)
         mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
         data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
         create = partial(build.create_var_model, **vars(model_flags))
         model = new_network(create, train.precision, log)
         start_at_usual_spread(model.out, model_flags)
-        loop = SRVarTrainLoop(
+        loop = make_loop(
             model=model,
             mean_model=mean_net,
             data=data,
             validation=load_validation(data_flags, sizes, train, run.device, log, cross_fit),
-            loss=residuals.loss,
-            functional=Functional.parse(model_flags.functional),
             cross_fit=cross_fit,
             mean_digests=build.mean_net_digests(mean_flags, cross_fit),
             identity=identity_of(model_flags),

@@ -1,10 +1,11 @@
-"""Variances of linear functionals, learned by the same loss, against the oracle's exact ones.
+"""Variances of linear functionals, and components of blocks, against the oracle's exact ones.
 
     python benchmarks/beyond_pixels.py                 (15 minutes on a core that is free)
 
 Every network trains for as many steps on fresh draws of the law, and all variance nets
 stand on one mean net. Beside them stand 100 exact samples, and what the exact variances of the
-pixels would say if pixels were independent. Writes `<name>_<date>.json` and `.md`.
+pixels would say if pixels were independent. Writes `<name>_<date>.json`, `.md` and, of
+components, `.png`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,34 @@ if not __package__:
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from benchmarks.block_components import (  # noqa: E402
+    components_row,
+    format_components,
+    of_net,
+    of_samples,
+    pictured,
+)
 from benchmarks.record import hardware, own_command  # noqa: E402
 from benchmarks.time_to_truth import HowFlags  # noqa: E402
 from benchmarks.truth_data import FACTOR, judged_images, load_photos  # noqa: E402
-from benchmarks.truth_routes import ROUTES, VARIANCE, Bench, Trained, Trial  # noqa: E402
+from benchmarks.truth_routes import (  # noqa: E402
+    COMPONENTS,
+    ROUTES,
+    VARIANCE,
+    Bench,
+    Recipe,
+    Trained,
+    Trial,
+)
 from oracle.functionals import variance_of_functional  # noqa: E402
 from oracle.law import BILINEAR, OracleLaw  # noqa: E402
 from sr_var.degradation import mean_of, variance_of  # noqa: E402
 from sr_var.flags.scripts import VarModelFlags  # noqa: E402
-from sr_var.functionals import Functional  # noqa: E402
+from sr_var.functionals import Functional, num_components  # noqa: E402
 from sr_var.script_util import create_var_model  # noqa: E402
 from utils.files.atomic import write_json_atomic, write_text_atomic  # noqa: E402
 from utils.files.records import versions  # noqa: E402
+from utils.images.files import write_png  # noqa: E402
 from utils.machine.threads import num_cores, tune_allocator  # noqa: E402
 from utils.metrics import HALF_RANGE_255  # noqa: E402
 from utils.process.errors import EXIT_DONE, run_main  # noqa: E402
@@ -54,10 +71,10 @@ class WhatFlags:
 
     name: str = flag("beyond_pixels", "of the files")
     functionals: str = flag(
-        "block:2 block:4+2,2 filter:-1,1 block:4",
+        "block:2 block:4+2,2 filter:-1,1 block:4 pc:2",
         "values of --functional, separated by spaces; the pixels come first anyway",
     )
-    steps: int = flag(1200, "of training, each network")
+    steps: int = flag(1000, "of training, each network")
     seed: int = flag(0, "of weights and data")
     output_dir: str = flag(str(ROOT / "benchmarks/results"), "folder of the files")
 
@@ -65,7 +82,7 @@ class WhatFlags:
         """Refuse what are no functionals, or no steps."""
         require_at_least(self, steps=1)
         for text in self.texts:
-            Functional.parse(text)
+            _ = num_components(text) or Functional.parse(text)
 
     @property
     def texts(self) -> list[str]:
@@ -79,6 +96,15 @@ class RecipeFlags(HowFlags):
 
     width: int = 32
     num_res_blocks: int = 2
+    components_lr: float = flag(1e-2, "learning rate of the net of components, with Muon")
+
+    @property
+    def recipes(self) -> dict[str, Recipe]:
+        """As there, with the components' learning rate."""
+        return {
+            network: replace(recipe, muon_lrs={**recipe.muon_lrs, COMPONENTS: self.components_lr})
+            for network, recipe in super().recipes.items()
+        }
 
 
 class FunctionalBench(Bench):
@@ -90,17 +116,26 @@ class FunctionalBench(Bench):
         with torch.inference_mode():
             return mean, mean_of(mean.model, self._images, [FACTOR * self.size] * 2)
 
-    def variance(
-        self, trial: Trial, functional: Functional, mean: Trained, means: Tensor
+    def output_of(
+        self, trial: Trial, text: str, mean: Trained, means: Tensor
     ) -> tuple[Trained, Tensor]:
-        """A variance net of the functional, and its variances of the test images."""
-        own = {"predict_residual": False, "last_layer_type": trial.route.last_layer_type}
-        flags = self._model_flags(trial, VarModelFlags, functional=functional.text, **own)
-        keywords = {"mean_model": mean.model, "loss": trial.route.loss, "functional": functional}
-        make = self._loops(trial, VARIANCE, create_var_model, flags, **keywords)
+        """A network for a `--functional`, and its output for the test images."""
+        net, last_layer, own = VARIANCE, trial.route.last_layer_type, {"mean_model": mean.model}
+        if num_components(text):
+            net, last_layer = COMPONENTS, "none"
+        else:
+            own |= {"loss": trial.route.loss, "functional": Functional.parse(text)}
+        flags = self._model_flags(
+            trial,
+            VarModelFlags,
+            predict_residual=False,
+            last_layer_type=last_layer,
+            functional=text,
+        )
+        make = self._loops(trial, net, create_var_model, flags, **own)
         trained = self._train(trial, make, (1 - self.mean_share) * trial.budget)
         with torch.inference_mode():
-            return trained, functional.at_places(variance_of(trained.model, self._images, means))
+            return trained, variance_of(trained.model, self._images, means)
 
     @property
     def _images(self) -> Tensor:
@@ -140,27 +175,37 @@ def errors(estimate: Tensor, exact: Tensor) -> Row:
     }
 
 
-def rows_of(bench: FunctionalBench, what: WhatFlags) -> list[Row]:
-    """Train and judge: a row each functional, with what it took."""
+def functional_row(law: OracleLaw, text: str, output: Tensor) -> Row:
+    """The errors of the variances of a linear functional: the network's, and those beside it."""
+    functional = Functional.parse(text)
+    exact = variance_of_functional(law, functional)
+    return {
+        "exact": errors(exact, exact),
+        "net": errors(functional.at_places(output), exact),
+        "samples": errors(sample_variance(law, functional, NUM_SAMPLES), exact),
+        "independent": errors(functional(law.variance, 2), exact),
+    }
+
+
+def rows_of(bench: FunctionalBench, what: WhatFlags, picture: Path) -> list[Row]:
+    """Train and judge: a row each functional, with what it took; those of components draw them."""
     trial = Trial(_ROUTE, what.steps / (1 - bench.mean_share), what.seed, BILINEAR)
     law = bench.law(BILINEAR)
     mean, means = bench.means_of(trial)
-    rows = []
+    rows: list[Row] = []
+    pixels = law.variance  # until the network of pixels, the first one, is there
     for text in what.texts:
-        functional = Functional.parse(text)
-        trained, variance = bench.variance(trial, functional, mean, means)
-        exact = variance_of_functional(law, functional)
-        row = {
-            "functional": text,
-            "seconds": trained.seconds,
-            "steps": trained.steps,
-            "exact": errors(exact, exact),
-            "net": errors(variance, exact),
-            "samples": errors(sample_variance(law, functional, NUM_SAMPLES), exact),
-            "independent": errors(functional(law.variance, 2), exact),
-        }
+        trained, output = bench.output_of(trial, text, mean, means)
+        took = {"functional": text, "seconds": trained.seconds, "steps": trained.steps}
+        pixels = pixels if text else output
+        if num_components(text):
+            found = of_net(output, FACTOR, pixels)
+            row = components_row(law, found, of_samples(law, NUM_SAMPLES))
+            write_png(str(picture), pictured(law, means, found))
+        else:
+            row = functional_row(law, text, output)
         print(f"{text or 'pixels'}: {row['net']}", flush=True)
-        rows.append(row)
+        rows.append(took | row)
     return rows
 
 
@@ -199,22 +244,23 @@ def main(argv: list[str] | None = None) -> int:
         1.0,  # a budget is one of steps
         how.mean_share,
     )
-    rows = rows_of(bench, what)
     today = datetime.date.today().isoformat()
+    path = Path(what.output_dir, f"{what.name}_{today}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = rows_of(bench, what, path.with_suffix(".png"))
     record = {
         "date": today,
         "command": own_command("benchmarks.beyond_pixels"),
         "settings": how.settings,
         "hardware": hardware(),
         "versions": versions(),
-        "functionals": rows,
+        "rows": rows,
     }
-    path = Path(what.output_dir, f"{what.name}_{today}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(path, record)
-    table = format_table(rows)
+    table = format_table([row for row in rows if "exact" in row])
+    table += "".join(f"\n{format_components(row)}" for row in rows if "exact" not in row)
     write_text_atomic(path.with_suffix(".md"), table)
-    print(f"\n{table}\nwritten: {path} and its .md")
+    print(f"\n{table}\nwritten: {path}, its .md, and of components its .png")
     return EXIT_DONE
 
 

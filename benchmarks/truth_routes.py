@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks.truth_data import FACTOR, FreshDraws, errors_of, judged_images
 from oracle.law import OracleLaw, oracle_law
 from sr_var.baseline import BaselineTrainLoop, predict
+from sr_var.components import SRComponentsTrainLoop
 from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, NLL, SQUARED_ERROR, BaselineModelFlags
 from sr_var.flags.scripts import SUBPIXEL, UNET, MeanModelFlags, VarModelFlags
@@ -39,11 +40,12 @@ _WARM_UP_STEPS, _TIMED_STEPS, _TIMED_SHARE = 2, 8, 0.05
 # at most this part of a training is the warm-up of its learning rate
 _WARM_UP_PART = 5
 _TEST_BATCH = 16
-MEAN, VARIANCE, BOTH = "mean", "variance", "both"
+MEAN, VARIANCE, BOTH, COMPONENTS = "mean", "variance", "both", "components"
 _LOOPS: Mapping[str, type[TrainLoop]] = {
     MEAN: SRMeanTrainLoop,
     VARIANCE: SRVarTrainLoop,
     BOTH: BaselineTrainLoop,
+    COMPONENTS: SRComponentsTrainLoop,
 }
 Row = dict[str, Any]
 # makes a loop for so many steps
@@ -105,7 +107,7 @@ class Recipe:
     Attributes:
         model_flags: of `MeanModelFlags`, without the sizes.
         train: flags of every training; steps, seed and optimizer are set for each.
-        muon_lrs: learning rates of its nets with Muon, by `MEAN` and `VARIANCE`.
+        muon_lrs: learning rates of its nets with Muon, by `MEAN`, `VARIANCE`, `COMPONENTS`.
     """
 
     model_flags: Mapping[str, Any]
@@ -227,7 +229,7 @@ class Bench:
 
         Args:
             trial: whose it is.
-            net: `MEAN`, `VARIANCE` or `BOTH`.
+            net: `MEAN`, `VARIANCE`, `BOTH` or `COMPONENTS`.
             create: makes the network of `flags`.
             flags: of the network.
             own: keywords of the loop beside those that all have.

@@ -30,8 +30,9 @@ from utils.script_util import with_values
 from utils.untrusted.arrays import read_npy
 
 BLOCK, FILTER = "block", "filter"
+COMPONENTS = "pc:"
 _FORM = re.compile(r"(block|filter):(.+?)(?:@(\d+))?(?:\+(\d+),(\d+))?")
-_EXAMPLES = "block:4, block:4+2,2, filter:-1,1 or filter:KERNEL.npy"
+_EXAMPLES = "block:4, block:4+2,2, filter:-1,1, filter:KERNEL.npy or pc:2"
 _SLUG_DIGITS = 8
 
 
@@ -117,6 +118,20 @@ class Functional:
     def _shape(self, *size: int) -> tuple[int, ...]:
         parts = zip(size, self.start, self.kernel.shape, strict=True)
         return tuple((side - first - length) // self.stride + 1 for side, first, length in parts)
+
+
+def num_components(text: str) -> int:
+    """K of the flag's `pc:K`, the leading components of blocks (`sr_var.components`); 0: no such.
+
+    Raises:
+        ValueError: K is no number from 1 on.
+    """
+    if not text.startswith(COMPONENTS):
+        return 0
+    number = text.removeprefix(COMPONENTS)
+    if not number.isdecimal() or int(number) < 1:
+        raise ValueError(f"--functional {text!r}: give a number of components, as pc:2")
+    return int(number)
 
 
 PIXELS = Functional("", torch.ones(1, 1), 1, (0, 0))

@@ -39,7 +39,7 @@ from sr_var.flags.scripts import (
     ValueFlags,
     VarModelFlags,
 )
-from sr_var.functionals import Functional
+from sr_var.functionals import Functional, num_components
 from sr_var.mean_utils import batches_to_do, regression_test_data
 from sr_var.stored_flags import flags_of_checkpoint, identity_of
 from sr_var.values import require_same_values
@@ -97,10 +97,34 @@ def create_var_model(**flags: Any) -> VarianceModel | SubpixelVarianceModel:
     for name in ("predict_residual", "consistent"):
         if getattr(parsed, name):
             raise ValueError(f"--{name} is for the mean net; leave it out for the variance")
+    number = num_components(parsed.functional)
+    if number:
+        return _components_model(parsed, number)
     Functional.parse(parsed.functional).require_fit(parsed.large_size)
     if parsed.network == SUBPIXEL:
         return SubpixelVarianceModel(_subpixel_config(parsed))
     return VarianceModel(_config(parsed, default_regression_channel_mult))
+
+
+def _components_model(flags: VarModelFlags, number: int) -> SubpixelVarianceModel:
+    """The network of `sr_var.components`; its last layer is not 0, which has no direction."""
+    values = flags.in_channels * _factor(flags) ** 2
+    needed = {"network": SUBPIXEL, "last_layer_type": "none"}
+    for name, value in needed.items():
+        if getattr(flags, name) != value:
+            raise ValueError(
+                f"--functional {flags.functional} needs --{name} {value}, not "
+                f"{getattr(flags, name)}"
+            )
+    if number > values:
+        raise ValueError(
+            f"--functional {flags.functional}: a block of {values} values has no more components"
+        )
+    config = _subpixel_config(flags, out_channels=number * flags.out_channels)
+    model = SubpixelVarianceModel(config)
+    for convolution in model.out.children():
+        convolution.reset_parameters()  # type: ignore[operator]
+    return model
 
 
 def create_baseline_model(**flags: Any) -> UNetModel | SubpixelModel:

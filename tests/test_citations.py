@@ -37,6 +37,8 @@ AUTHORS = {
     "2207.12598": ("Ho", "Salimans"),
     "2208.02814": ("Angelopoulos", "Bates", "Fisch", "Lei", "Schuster"),
     "2211.01095": ("Lu",),
+    "2309.13598": ("Manor", "Michaeli"),
+    "2309.15533": ("Nehme",),
     "2502.16982": ("Liu",),
 }
 THE_PAPER = "2202.03674"

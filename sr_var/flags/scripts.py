@@ -133,7 +133,8 @@ class VarModelFlags(MeanModelFlags):
         "",
         "linear map of the image whose variance is estimated in place of that of pixels: block:4 "
         "for means of 4×4 pixels, block:4+2,2 for blocks moved by 2,2, filter:-1,1 for a kernel, "
-        "filter:K.npy for that of a file, …@2 for every 2nd place",
+        "filter:K.npy for that of a file, …@2 for every 2nd place; pc:2: the 2 leading principal "
+        "components of each low-res pixel's block (subpixel nets)",
     )
 
 

@@ -1,0 +1,182 @@
+"""The leading principal components of each low-res pixel's block, and their variances.
+
+A block is what a low-res pixel becomes: its f×f pixels in C channels, as a vector of D = C·f²
+values. Its covariance given the low-res image has the leading eigenvectors w_1, w_2, … and
+eigenvalues λ_1 ≥ λ_2 ≥ …; with e the block of the residual Y − m̂(X), for k = 1, 2, …
+
+    w_k(x) = argmax E[ (w·e)² | X = x ]   over w of length 1, orthogonal to those before it
+    λ_k(x) = E[ (w_k(x)·e)² | X = x ]                                (docs/theory.md, eq. 56, 57)
+
+Both minimise a conditional risk, as in Nehme et al. 2023 (arXiv 2309.15533), who do it for whole
+images. The network, a sub-pixel variance net of K·C output channels, returns K images whose blocks,
+made orthogonal one after the other, point along w_k and have the length √λ_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sr_var.data.folds import FoldedInput
+from sr_var.data.pairs import Photographs
+from sr_var.degradation import variance_of
+from sr_var.flags.nets import SQUARED_ERROR
+from sr_var.flags.scripts import VarModelFlags
+from sr_var.functionals import Functional, num_components
+from sr_var.losses import VARIANCE_FLOOR, itakura_saito
+from sr_var.results.folder import PICTURES_IN_STRIP, ResultFolder, save_array, strip
+from sr_var.values import Units
+from sr_var.var_utils import (
+    SRVarTestLoop,
+    SRVarTrainLoop,
+    check_loss,
+    var_result_folder,
+    with_mean,
+)
+from utils.flags.groups import Reading
+from utils.images.files import write_png
+from utils.images.pixels import require_finite
+from utils.loops.data import batch_slice
+from utils.metrics import HALF_RANGE_255
+
+_TINY = 1e-12
+
+
+def blocks_of(images: Tensor, factor: int) -> Tensor:
+    """(…, C, f·h, f·w) to (…, C·f², h, w): the vector of each low-res pixel's block."""
+    return F.pixel_unshuffle(images, factor)
+
+
+def components_of(output: Tensor, factor: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Directions and variances of a network's output, (N, K·C, f·h, f·w), by Gram and Schmidt.
+
+    Those before are constants to the gradient of the ones that are made orthogonal to them.
+
+    Args:
+        output: of the network.
+        factor: f, pixels along the side of a block.
+        channels: C.
+
+    Returns:
+        (N, K, C·f², h, w) of length 1, and (N, K, h, w), the squared lengths that were left, in
+        the unit of images in [-1, 1] squared.
+    """
+    directions: list[Tensor] = []
+    variances = []
+    size = output.shape[2:]
+    images = output.float().reshape(len(output), -1, channels, *size)
+    for block in blocks_of(images, factor).unbind(dim=1):
+        for before in directions:
+            fixed = before.detach()
+            block = block - (block * fixed).sum(dim=1, keepdim=True) * fixed
+        square = block.square().sum(dim=1, keepdim=True)
+        directions.append(block / (square + _TINY).sqrt())
+        variances.append(square[:, 0])
+    return torch.stack(directions, dim=1), torch.stack(variances, dim=1)
+
+
+def component_losses(
+    directions: Tensor, variances: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What directions and variances minimise; residual (N, C·f², h, w), the rest as above.
+
+    Minus the energy (w_k·e)² that the directions capture, over the smallest of the variances, a
+    weight that does not depend on the residual; and the Itakura–Saito loss of the variances against
+    that energy. Weight and energy there are constants to the gradient. Means over items and blocks.
+    """
+    energy = (directions * residual[:, None]).sum(dim=2).square()
+    weight = 1.0 / (variances[:, -1:].detach() + VARIANCE_FLOOR)
+    return -(weight * energy).mean(), itakura_saito(variances, energy.detach())
+
+
+class SRComponentsTrainLoop(SRVarTrainLoop):
+    """The sum of both losses (`component_losses`) against the mean net's residual."""
+
+    def compute_loss(
+        self, micro_input: Tensor | FoldedInput, micro_label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Minus the captured energy, and the loss of the variances; with the network's output."""
+        low_res, mean = with_mean(self.mean_model, micro_input, micro_label.shape[2:])
+        output = variance_of(self.wrapped_model, low_res, mean)
+        factor = mean.shape[-1] // low_res.shape[-1]
+        parts = components_of(output, factor, mean.shape[1])
+        captured, spread = component_losses(*parts, blocks_of(micro_label - mean, factor))
+        return captured + spread, output
+
+    def judge(self, batch: Tensor | FoldedInput, label: Tensor) -> dict[str, Tensor]:
+        """The loss alone: components are no law of a pixel."""
+        return {"loss": self.compute_loss(batch, label)[0]}
+
+    def _post_process(
+        self, micro_input: Tensor | FoldedInput, micro_label: Tensor, micro_output: Tensor, i: int
+    ) -> None:
+        if i == 0 and self.is_image_step:
+            shown = batch_slice(micro_input, 0, PICTURES_IN_STRIP)
+            low_res, mean = with_mean(self.mean_model, shown, micro_label.shape[2:])
+            leading = micro_output[:PICTURES_IN_STRIP, : mean.shape[1]].float()
+            error = micro_label[:PICTURES_IN_STRIP] - mean
+            scale = torch.maximum(error.abs().max(), leading.abs().max()).clamp(min=_TINY)
+            picture = strip(low_res, leading / scale, error / scale)
+            self.logger.image("low_res | leading component | error", picture, self.step)
+
+
+class SRComponentsTestLoop(SRVarTestLoop):
+    """Writes the components of every image, each as long as its std, and shows what they do."""
+
+    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+        """The mean and √λ_k w_k, (N, K + 1, C, H, W), of images in [-1, 1]."""
+        low_res, mean = with_mean(self.mean_model, batch, batch_kwargs.high_res.shape[2:])
+        output = variance_of(self.model, low_res, mean)
+        factor = mean.shape[-1] // low_res.shape[-1]
+        directions, variances = components_of(output, factor, mean.shape[1])
+        images = F.pixel_shuffle(directions * variances.sqrt()[:, :, None], factor)
+        return torch.cat([mean[:, None].float(), images], dim=1)
+
+    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
+        png_file, npy_file = self._results.file_names
+        for i, name in enumerate(batch_kwargs.name):
+            mean, components = output[i, :1], output[i, 1:]
+            npy_path = self._results.path(name, npy_file)
+            require_finite(components, npy_path)
+            self._results.save_low_res(name, batch[i], output.shape[3:])
+            rows = strip(*((mean + by * components).clamp(-1, 1) for by in (-1, 0, 1)))
+            write_png(self._results.path(name, png_file), rows)
+            values_255 = components.permute(0, 2, 3, 1).cpu().numpy() * HALF_RANGE_255
+            save_array(npy_path, self._results.units.spread_from_255(values_255, 1))
+
+
+def train_loop_of(flags: VarModelFlags, loss: str) -> Callable[..., SRVarTrainLoop]:
+    """What makes the loop of a network for the `--functional` of its flags, with that `--loss`.
+
+    Raises:
+        ValueError: the loss does not fit the last layer or the functional.
+    """
+    if not num_components(flags.functional):
+        check_loss(loss, flags.last_layer_type)
+        return partial(SRVarTrainLoop, loss=loss, functional=Functional.parse(flags.functional))
+    if loss != SQUARED_ERROR:
+        raise ValueError(f"--functional {flags.functional} has losses of its own: leave --loss out")
+    return SRComponentsTrainLoop
+
+
+def tested_loop_of(
+    flags: VarModelFlags,
+) -> tuple[Callable[..., SRVarTestLoop], Callable[..., ResultFolder]]:
+    """What makes the loop of its test, and the folder of its results (`var_result_folder`)."""
+    number = num_components(flags.functional)
+    if number:
+        return SRComponentsTestLoop, partial(_result_folder, f"functional_pc_{number}")
+    functional = Functional.parse(flags.functional)
+    make_folder = partial(var_result_folder, functional=functional)
+    return partial(SRVarTestLoop, functional=functional), make_folder
+
+
+def _result_folder(
+    kind: str, output_dir: str, step: int, *paths: str, reading: Reading, units: Units
+) -> ResultFolder:
+    files = (f"{kind}_{step}.png", f"{kind}_{step}.npy")
+    return ResultFolder(output_dir, kind, step, files, paths, reading, units)

@@ -269,13 +269,13 @@ def write_results(
     return path, tables
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Trains, judges, writes, prints; returns the exit code."""
-    args = create_parser().parse_args(argv)
-    what, how = from_args(WhatFlags, args), from_args(HowFlags, args)
-    torch.set_num_threads(how.threads or num_cores())
-    tune_allocator()
-    bench = Bench(
+def bench_of(how: HowFlags) -> Bench:
+    """What trains and judges, by the flags.
+
+    Raises:
+        DataError: photographs are missing or too small.
+    """
+    return Bench(
         how.recipes,
         load_photos(how.data_dir, how.small_size, "--data_dir"),
         load_photos(how.test_dir, how.small_size, "--test_dir"),
@@ -284,6 +284,15 @@ def main(argv: list[str] | None = None) -> int:
         how.steps_per_second,
         how.mean_share,
     )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains, judges, writes, prints; returns the exit code."""
+    args = create_parser().parse_args(argv)
+    what, how = from_args(WhatFlags, args), from_args(HowFlags, args)
+    torch.set_num_threads(how.threads or num_cores())
+    tune_allocator()
+    bench = bench_of(how)
     finished = FinishedRows(Path(what.rows_dir, f"{what.name}_rows.json"), how.settings)
     rows = train_all(what.trials, bench, finished)
     path, tables = write_results(what, how, rows, bench)

@@ -34,20 +34,31 @@ class FreshDraws:
         batch_size: pieces of a batch.
         base: of the law.
         seed: of places, mirrors and draws.
+        label_noise: std of normal noise that is added to y, grey levels.
     """
 
     def __init__(
-        self, photos: Sequence[Tensor], size: int, batch_size: int, base: str, seed: int
+        self,
+        photos: Sequence[Tensor],
+        size: int,
+        batch_size: int,
+        base: str,
+        seed: int,
+        label_noise: float = 0.0,
     ) -> None:
         self._photos, self._size, self._batch_size = photos, size, batch_size
         self._base, self._seed = base, seed
+        self._noise_std = label_noise / HALF_RANGE_255
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield x (N, 3, h, w) and y (N, 3, f·h, f·w)."""
         generator = torch.Generator().manual_seed(self._seed)
         while True:
             low_res = cut(self._photos, self._batch_size, self._size, generator)
-            yield low_res, oracle_law(low_res, FACTOR, base=self._base).sample(generator)
+            label = oracle_law(low_res, FACTOR, base=self._base).sample(generator)
+            if self._noise_std:
+                label += self._noise_std * torch.randn(label.shape, generator=generator)
+            yield low_res, label
 
 
 def load_photos(folder: str, size: int, flag: str) -> list[Tensor]:
@@ -90,13 +101,15 @@ def judged_images(photos: Sequence[Tensor], num: int, size: int) -> Tensor:
     return cut(photos, num, size, torch.Generator().manual_seed(0))
 
 
-def errors_of(law: OracleLaw, mean: Tensor, variance: Tensor) -> dict[str, float]:
+def errors_of(
+    law: OracleLaw, mean: Tensor, variance: Tensor, added: float = 0.0
+) -> dict[str, float]:
     """`relative_mse`, `relative_var_error`, `relative_rms_error` and `var_bias` of two nets.
 
     As section `truth` of a verification has them (`floors.truth_metrics`); images in [-1, 1],
-    variances in that unit squared, (N, C, H, W).
+    variances in that unit squared, (N, C, H, W). The exact variance is the law's plus `added`.
     """
-    return _truth(law, 2, mean, variance)["nets"]
+    return _truth(law, 2, mean, variance, added)["nets"]
 
 
 def errors_of_samples(law: OracleLaw, num_samples: int) -> dict[str, float]:
@@ -105,12 +118,13 @@ def errors_of_samples(law: OracleLaw, num_samples: int) -> dict[str, float]:
 
 
 def _truth(
-    law: OracleLaw, num_samples: int, mean: Tensor, variance: Tensor
+    law: OracleLaw, num_samples: int, mean: Tensor, variance: Tensor, added: float = 0.0
 ) -> dict[str, dict[str, float]]:
     def array(values: Tensor, power: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         return np.asarray((values.double() * HALF_RANGE_255**power).cpu().numpy())
 
-    moments = law.mean, law.variance, law.third_central_moment, law.fourth_central_moment
+    spread = law.variance + added
+    moments = law.mean, spread, law.third_central_moment, law.fourth_central_moment
     truth = Truth(*(array(values, power + 1) for power, values in enumerate(moments)))
     nets = (array(mean, 1), array(variance, 2))
     means = truth_means(truth, nets, (truth.mean, truth.variance), num_samples)

@@ -31,6 +31,7 @@ from sr_var.script_util import create_baseline_model, create_mean_model, create_
 from sr_var.var_utils import SRVarTrainLoop
 from utils.flags.training import ADAMW, MUON, TrainFlags
 from utils.loops.networks import new_network
+from utils.metrics import HALF_RANGE_255
 from utils.process.stop import StopRequested, stop_line
 from utils.seeds import stable_seed
 from utils.train_util import TrainLoop
@@ -150,6 +151,8 @@ class Bench:
         size: side of the low-res images, pixels.
         steps_per_second: of training, in place of what is measured; 0: measured.
         mean_share: of a budget, for the mean net where there are two.
+        label_noise: std of normal noise that is added to the labels, grey levels; the variance is
+            then that of such labels.
     """
 
     recipes: Mapping[str, Recipe]
@@ -159,6 +162,7 @@ class Bench:
     size: int
     steps_per_second: float = 0.0
     mean_share: float = 0.5
+    label_noise: float = 0.0
 
     def __post_init__(self) -> None:
         """No mean net is there yet."""
@@ -239,7 +243,8 @@ class Bench:
         if trial.route.optimizer == MUON:
             train = replace(train, optimizer=MUON, lr=recipe.muon_lrs[net])
         seed = stable_seed(trial.seed, net) % 2**31
-        data = FreshDraws(self.train_photos, self.size, train.batch_size, trial.base, seed)
+        draws = (self.size, train.batch_size, trial.base, seed, self.label_noise)
+        data = FreshDraws(self.train_photos, *draws)
 
         def make(steps: int) -> TrainLoop:
             model = new_network(partial(create, **vars(flags)), train.precision, _say)
@@ -270,7 +275,8 @@ class Bench:
                     variance = variance_of(models[1], low_res, mean)
                 means.append(mean.cpu())
                 variances.append(variance.float().cpu())
-        return errors_of(law, torch.cat(means), torch.cat(variances))
+        added = (self.label_noise / HALF_RANGE_255) ** 2
+        return errors_of(law, torch.cat(means), torch.cat(variances), added)
 
     def _model_flags(self, trial: Trial, flags_class: type[Any], **own: Any) -> Any:
         sizes = {"small_size": self.size, "large_size": FACTOR * self.size}

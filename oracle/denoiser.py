@@ -56,6 +56,18 @@ def _posterior_parts(
     return scale, tau, edge_mean
 
 
+def score_of(denoised: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
+    """∇ log p(x_t | x) by Tweedie's formula, (√ᾱ E[Y | x_t, x] − x_t) / (1 − ᾱ), (N, C, H, W).
+
+    Exact for the exact E[Y | x_t, x] (`posterior_mean_of_y`), whatever the law of Y (Robbins 1956;
+    Efron, "Tweedie's formula and selection bias", 2011); with a network's prediction it is the
+    score that the network stands for (docs/theory.md, eq. 64). `alpha_bar` is ᾱ_t < 1, (N,) or a
+    scalar.
+    """
+    alpha_bar = torch.as_tensor(alpha_bar, dtype=x_t.dtype, device=x_t.device).reshape(-1, 1, 1, 1)
+    return (alpha_bar.sqrt() * denoised - x_t) / (1.0 - alpha_bar)
+
+
 class ExactDenoiser:
     """`model(x_t, t, low_res=…)` that returns E[Y | x_t, x]: a perfect x_start prediction.
 

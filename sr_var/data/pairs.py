@@ -15,6 +15,7 @@ import torch
 
 from sr_var.base_dataset import load_entries
 from sr_var.data.folds import CrossFit, FoldedInput
+from sr_var.data.label_noise import LabelNoise, with_label_noise
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags, ValidationFlags
@@ -50,8 +51,9 @@ def load_regression_data(
 ) -> TrainData:
     """Training batches for the mean and the variance net; `sizes` is (large, small).
 
-    A `--val_share` of the images is left out. With a `cross_fit` that leaves a fold out, the
-    batches hold none of its images. With one that leaves out nothing, the input is a `FoldedInput`.
+    A `--val_share` of the images is left out; labels have the noise of `--label_noise`, X has not.
+    With a `cross_fit` that leaves a fold out, the batches hold none of its images. With one that
+    leaves out nothing, the input is a `FoldedInput`.
 
     Raises:
         DataError: for missing data, or a batch larger than the data.
@@ -65,12 +67,14 @@ def load_regression_data(
         if cross_fit.left_out is None:
             folds = torch.tensor([cross_fit.fold_of(entry) for entry in entries])
     log(f"{len(entries)} training images from {flags.data_info_dict_path}")
+    noise = LabelNoise.of(train)
 
     def prepare(batch: CropBatch) -> tuple[torch.Tensor | FoldedInput, torch.Tensor]:
         low_res, high_res = regression_pair(batch.image, small_size, device)
+        label = with_label_noise(noise, high_res, batch.position.tolist())
         if folds is None:
-            return low_res, high_res
-        return FoldedInput(low_res, folds[batch.place].to(device)), high_res
+            return low_res, label
+        return FoldedInput(low_res, folds[batch.place].to(device)), label
 
     return train_crops(entries, large_size, flags, train, prepare, log, flags.in_channels)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sr_var.base_dataset import load_entries
 from sr_var.data.folds import CrossFit, FoldedInput
+from sr_var.data.label_noise import LabelNoise, with_label_noise
 from sr_var.data.pairs import regression_pair, split_off
 from sr_var.flags.scripts import DataFlags, TestDataFlags
 from sr_var.flags.validation import NetTrainFlags
@@ -61,14 +62,17 @@ def load_validation(
         f"their crops take {num_bytes([i.image for i in mine.values()]) / 2**20:.1f} MiB"
     )
 
+    noise = LabelNoise.of(train)
+
     def pairs() -> Iterator[tuple[int, Pair]]:
         for place, item in mine.items():
             low_res, high_res = regression_pair(item.image[None], sizes[1], device)
+            label = with_label_noise(noise, high_res, [item.name])
             if cross_fit is None or cross_fit.left_out is not None:
-                yield place, (low_res, high_res)
+                yield place, (low_res, label)
             else:
                 fold = torch.tensor([cross_fit.fold_of(entries[place])], device=device)
-                yield place, (FoldedInput(low_res, fold), high_res)
+                yield place, (FoldedInput(low_res, fold), label)
 
     names = [with_extension(entry.name) for entry in entries]
     record = {"val_share": train.val_share, **asdict(Reading.of(flags))}

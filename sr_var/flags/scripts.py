@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ddpm.flags import (
     DenoiserFlags,
@@ -35,7 +36,7 @@ from utils.flags.groups import (
     Strict,
     Threads,
 )
-from utils.script_util import flag, require_at_least
+from utils.script_util import FlagValues, flag, require_at_least
 
 DATA_DIR = "../datasets/imagenet/train"
 TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
@@ -200,16 +201,44 @@ class TestDataFlags(DataFlags):
 
 
 @dataclass(frozen=True)
-class MeanTrainFlags(NetTrainFlags):
+class NoisyTrainFlags(NetTrainFlags):
+    """Training of a net whose labels may have noise."""
+
+    net: ClassVar[str] = ""
+
+    label_noise: float = flag(
+        0.0,
+        "std of normal noise that is added to the high-res images as labels, grey levels: the mean "
+        "stays, the variance rises by its square; 0: none",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_noise < math.inf:
+            raise ValueError(
+                f"--label_noise {self.label_noise} must be 0 or a finite number of grey levels"
+            )
+
+    def common(self) -> FlagValues:
+        """As of every training, and what the loops of these nets have beside it."""
+        return {**super().common(), "label_noise": self.label_noise}
+
+
+@dataclass(frozen=True)
+class MeanTrainFlags(NoisyTrainFlags):
     """Training of the mean net."""
+
+    net: ClassVar[str] = "mean"
 
     log_dir: str = flag("logs/sr_mean/64_256", NET_LOG)
     model_save_dir: str = "checkpoints/sr_mean/64_256"
 
 
 @dataclass(frozen=True)
-class VarTrainFlags(NetTrainFlags):
+class VarTrainFlags(NoisyTrainFlags):
     """Training of the variance net."""
+
+    net: ClassVar[str] = "variance"
 
     log_dir: str = flag("logs/sr_var/64_256", NET_LOG)
     model_save_dir: str = "checkpoints/sr_var/64_256"

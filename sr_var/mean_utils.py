@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sr_var.data.folds import CrossFit
+from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
 from sr_var.data.pairs import Photographs, crop_batches, rank_batches, regression_pair
 from sr_var.data.validation import psnr_of
 from sr_var.degradation import bilinear_upsample, mean_of
@@ -21,6 +22,7 @@ from sr_var.results.folder import (
     LOW_RES_FILE,
     PICTURES_IN_STRIP,
     ResultFolder,
+    epistemic_files,
     save_array,
     spread,
     strip,
@@ -42,20 +44,24 @@ class SRMeanTrainLoop(TrainLoop):
     Batch: the low-res image, upsampled or not; label: the high-res image; NCHW in [-1, 1].
 
     `cross_fit` is what the data leave out; stored with the checkpoints, for the variance training
-    to rely on.
+    to rely on. So is `label_noise`, the std of the labels' noise in grey levels.
     """
 
-    def __init__(self, *, cross_fit: CrossFit | None = None, **rest: Any) -> None:
+    def __init__(
+        self, *, cross_fit: CrossFit | None = None, label_noise: float = 0.0, **rest: Any
+    ) -> None:
         self._cross_fit = cross_fit.record() if cross_fit else None
+        self._label_noise = label_noise
         super().__init__(**rest)
 
     def extra_state(self) -> JsonObject:
-        """The images that this net does not see."""
-        return {"cross_fit": self._cross_fit}
+        """The images that this net does not see, and the noise of those that it does."""
+        return {"cross_fit": self._cross_fit, **label_noise_state(self._label_noise)}
 
     def load_extra_state(self, state: JsonObject) -> None:
-        """Refuse to go on with other images."""
+        """Refuse to go on with other images or labels."""
         refuse_other_setting(state, "cross_fit", self._cross_fit)
+        refuse_other_setting(state, LABEL_NOISE_KEY, self._label_noise, before=0.0)
 
     def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of (m(x) − y)² (docs/theory.md, eq. 2)."""
@@ -135,14 +141,17 @@ def save_mean(
 def mean_result_folder(
     output_dir: str,
     step: int,
-    model_path: str,
-    *,
+    *model_paths: str,
     reading: Reading = AS_BEFORE,
     units: Units = GREY_LEVELS,
 ) -> ResultFolder:
-    """The mean net's files; the float array comes last and makes an image done."""
-    files = (LOW_RES_FILE, f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
-    return ResultFolder(output_dir, "mean", step, files, [model_path], reading, units)
+    """The mean net's files; the float array comes last and makes an image done.
+
+    Of several nets (`sr_var.ensemble`) the variance between them is among the files.
+    """
+    between = epistemic_files(step) if len(model_paths) > 1 else ()
+    files = (LOW_RES_FILE, *between, f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy")
+    return ResultFolder(output_dir, "mean", step, files, model_paths, reading, units)
 
 
 class SRMeanTestLoop(TestLoop):
@@ -157,7 +166,7 @@ class SRMeanTestLoop(TestLoop):
         return mean_of(self.model, batch, batch_kwargs.high_res.shape[2:])
 
     def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
-        _, png_file, npy_file = self._results.file_names
+        *_, png_file, npy_file = self._results.file_names
         for i, name in enumerate(batch_kwargs.name):
             mean = output[i].float()  # (3, H, H)
             self._results.save_low_res(name, batch[i], mean.shape[1:])

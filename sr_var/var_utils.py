@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sr_var.data.folds import CrossFit, FoldedInput
+from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
 from sr_var.data.pairs import Photographs
 from sr_var.data.validation import calibration_of
 from sr_var.degradation import mean_of, variance_of
@@ -84,9 +85,10 @@ class SRVarTrainLoop(TrainLoop):
 
     `mean_model` is frozen here, in evaluation mode; `loss` is `squared_error` or, for a positive
     model, `itakura_saito`; the variance is that of the `functional`, by default of the pixels.
-    Stored with the checkpoints: `cross_fit`, whose residuals the data ask for, and `mean_digests`,
-    the sha256 of the mean net's file (of each fold's), since the variance is that of this mean's
-    residuals. Batch and label as for the mean net.
+    Stored with the checkpoints: `cross_fit`, whose residuals the data ask for, `label_noise`, the
+    std of the labels' noise in grey levels, and `mean_digests`, the sha256 of the mean net's file
+    (of each fold's), since the variance is that of this mean's residuals. Batch and label as for
+    the mean net.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class SRVarTrainLoop(TrainLoop):
         functional: Functional = PIXELS,
         cross_fit: CrossFit | None = None,
         mean_digests: Sequence[str] = (),
+        label_noise: float = 0.0,
         **rest: Any,
     ) -> None:
+        self._label_noise = label_noise
         self._loss, self._cross_fit = loss, cross_fit.record() if cross_fit else None
         self.functional = functional
         self._mean_digests = list(mean_digests)
@@ -130,13 +134,14 @@ class SRVarTrainLoop(TrainLoop):
 
     def extra_state(self) -> JsonObject:
         """What the weights depend on beside the flags of the network."""
-        own = {"loss": self._loss, "cross_fit": self._cross_fit}
-        return {**own, MEAN_KEY: self._mean_digests}
+        own = {"loss": self._loss, "cross_fit": self._cross_fit, MEAN_KEY: self._mean_digests}
+        return {**own, **label_noise_state(self._label_noise)}
 
     def load_extra_state(self, state: JsonObject) -> None:
         """Refuse to go on with another loss or other residuals."""
         refuse_other_setting(state, "loss", self._loss, before=SQUARED_ERROR)
         refuse_other_setting(state, "cross_fit", self._cross_fit)
+        refuse_other_setting(state, LABEL_NOISE_KEY, self._label_noise, before=0.0)
         require_same_mean(state, self._mean_digests, "the run to resume")
 
     def _post_process(
@@ -156,17 +161,16 @@ class SRVarTrainLoop(TrainLoop):
 def var_result_folder(
     output_dir: str,
     step: int,
-    model_path: str,
-    *mean_model_paths: str,
+    *paths: str,
     reading: Reading = AS_BEFORE,
     units: Units = GREY_LEVELS,
     functional: Functional = PIXELS,
 ) -> ResultFolder:
     """The variance net's files; the variance comes last and makes an image done.
 
-    That of a functional has other names, with it in them, as pixels' variances have theirs.
+    `paths` are its checkpoint (those of an ensemble) and then those of the mean nets. That of a
+    functional has other names, with it in them, as pixels' variances have theirs.
     """
-    paths = [model_path, *mean_model_paths]
     kind, of = (
         ("var", "high_res") if not functional.text else (f"functional_{functional.slug}",) * 2
     )

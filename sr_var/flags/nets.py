@@ -18,7 +18,7 @@ from sr_var.flags.scripts import NET_LOG, SUBPIXEL, MeanModelFlags, TestFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils.script_util import FlagValues, flag, require_at_least
 
-FOLD_FIELD = "{fold}"
+FOLD_FIELD, RUN_FIELD = "{fold}", "{run}"
 SQUARED_ERROR, ITAKURA_SAITO = "squared_error", "itakura_saito"
 NLL, BETA_NLL, QUANTILE = "nll", "beta_nll", "quantile"
 
@@ -38,6 +38,59 @@ class CrossFitFlags:
         require_at_least(self, 0, cross_fit=2)
         if self.cross_fit == 0 and self.fold_by != "image":
             raise ValueError(f"--fold_by {self.fold_by} is about folds; give --cross_fit K, too")
+
+
+@dataclass(frozen=True)
+class EnsembleFlags(CrossFitFlags):
+    """Several nets that are tested as one."""
+
+    ensemble: str = flag(
+        "",
+        "names of at least two runs, comma separated, as 0,1,2: {run} stands for each in "
+        "--model_path (of the variance test in --mean_model_path, too), and the average of their "
+        "nets is tested; empty: a single net, or those of --cross_fit",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        runs = self.runs
+        if self.ensemble and (len(runs) < 2 or not all(runs) or len({*runs}) < len(runs)):
+            raise ValueError(
+                f"--ensemble {self.ensemble} must name at least two different runs, as 0,1,2: one "
+                "net has no variance between nets"
+            )
+        if self.ensemble and self.cross_fit:
+            raise ValueError(
+                f"--ensemble {self.ensemble} and --cross_fit {self.cross_fit} both say which nets "
+                "there are; give one of them"
+            )
+
+    @property
+    def runs(self) -> list[str]:
+        """The parsed `ensemble`; empty without one."""
+        return self.ensemble.split(",") if self.ensemble else []
+
+    def members(self, path: str, name: str) -> list[str]:
+        """The mean nets that the path of a flag stands for: of all folds, of all runs, or one.
+
+        Raises:
+            ValueError: {fold} or {run} is missing in it, or there without its flag.
+        """
+        if not self.cross_fit and FOLD_FIELD in path:
+            raise ValueError(f"--{name} {path}: give --cross_fit K with it")
+        if not self.cross_fit:
+            return self.runs_of(path, name)
+        if FOLD_FIELD not in path:
+            raise ValueError(f"--{name} {path!r} must contain {FOLD_FIELD} with --cross_fit")
+        return [path.replace(FOLD_FIELD, str(fold)) for fold in range(self.cross_fit)]
+
+    def runs_of(self, path: str, name: str) -> list[str]:
+        """The same of {run} alone."""
+        if not self.runs and RUN_FIELD in path:
+            raise ValueError(f"--{name} {path}: give --ensemble with the names of the runs")
+        if self.runs and RUN_FIELD not in path:
+            raise ValueError(f"--{name} {path!r} must contain {RUN_FIELD} with --ensemble")
+        return [path.replace(RUN_FIELD, run) for run in self.runs] or [path]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,12 @@ def sample_path(folder: str, index: int) -> str:
     return os.path.join(folder, SAMPLES_FOLDER, f"sample_{index}.png")
 
 
+def epistemic_files(step: int) -> tuple[str, str, str]:
+    """The files of the variance between the mean nets of an ensemble, in writing order."""
+    of_std = f"high_res_epistemic_std_{step}"
+    return f"{of_std}.png", f"{of_std}.npy", f"high_res_epistemic_var_{step}.pkl"
+
+
 def is_known_input(path: str, low_res_255: Array) -> bool:
     """Whether the low-res image beside results is there; then it must be today's (h, w, C).
 
@@ -103,7 +109,7 @@ class ResultFolder:
     `kind` is `mean`, `var`, `baseline`, or `functional_` and which. `file_names` make an image
     done, in writing order; those of this network contain `step`. The results depend on the
     checkpoints `model_paths`. `has_own_inputs`: whether a test of this project has been here
-    before.
+    before; `step` as it was given.
     """
 
     def __init__(
@@ -120,7 +126,10 @@ class ResultFolder:
         self.units = units
         self._kind = kind
         # the others (the low-res image) are the same for every checkpoint
-        self._own_files = frozenset(file for file in file_names if f"_{step}." in file)
+        own = [file for file in file_names if f"_{step}." in file]
+        # a single net's results shall not stand beside what an ensemble has left
+        self._own_files = frozenset([*own, *(epistemic_files(step) if kind == "mean" else ())])
+        self.step = step
         self._stamp_path = stamp_path(output_dir, kind, step)
         self.seconds_path = seconds_path(output_dir, kind, step)
         self._other_stamps = [

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from sr_var.results.moments import Array, block_means
 from sr_var.verify.numbers.calibration import Histograms, calibrate
+from sr_var.verify.numbers.epistemic import epistemic_means, epistemic_metrics
 from sr_var.verify.numbers.equivalent import equivalent_samples, paired_differences
 from sr_var.verify.numbers.floors import (
     COUNT_FOR_FLOOR,
@@ -163,7 +164,8 @@ def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
     """Means over the pixels and channels of one image, and the histograms of each route.
 
     What is not known (fewer than four samples, no halves, no block means) is nan; names that begin
-    with `truth` are there only where the exact law is, names about samples only where these are.
+    with `truth` are there only where the exact law is, names about samples only where these are,
+    `epistemic` where there are several mean nets.
     """
     samples, means = data.samples, {} if data.samples is None else _of_samples(data, data.samples)
     predictive = {"nets": (data.mean, data.variance)}
@@ -180,6 +182,9 @@ def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
     if data.truth is not None and samples is not None:
         nets, reference = (data.mean, data.variance), (samples.mean, samples.variance)
         means |= truth_means(data.truth, nets, reference, samples.count)
+    if data.epistemic is not None:
+        of = data.epistemic, (data.mean, data.variance), data.high_res, data.num_nets, data.truth
+        means |= epistemic_means(*of)
     return means, histograms
 
 
@@ -218,6 +223,7 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
     consistency.<route>.mean_rms         √ mean (area(m) − X)², grey levels
     paired.…, truth.….equivalent_samples_…   see `equivalent`
     consistency.samples.block_mean_std   √ mean over blocks of the variance of the block mean
+    truth.…, epistemic.…     see `floors.truth_metrics`, `epistemic.epistemic_metrics`
     """
     full = {name: np.asarray(value, np.float64) for name, value in means.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -235,6 +241,8 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
             found |= paired_differences(full)
         if "truth.v" in full:
             found |= truth_metrics(full) | equivalent_samples(full)
+        if "epistemic.variance" in full:
+            found |= epistemic_metrics(full)
     return found
 
 

@@ -16,6 +16,7 @@ from sr_var.flags.verify import VerificationFlags
 from sr_var.results.moments import Array
 from sr_var.verify.numbers.calibrated import CalibratedSection
 from sr_var.verify.numbers.calibration import Curves, Histograms, ause, curves, ence
+from sr_var.verify.numbers.epistemic import NUM_NETS
 from sr_var.verify.numbers.equivalent import equivalent_text
 from sr_var.verify.numbers.floors import TruthSection, truth_text
 from sr_var.verify.numbers.intervals import (
@@ -64,6 +65,7 @@ class _OfSome(TypedDict, total=False):
     paired: Metrics
     scatter: dict[str, list[float]]
     truth: TruthSection
+    epistemic: Metrics  # of several mean nets
     calibrated: CalibratedSection  # where a calibration was given
     units: UnitsSection  # of images with another range of values than grey levels
     budget: list[BudgetRow]  # the page's alone, from budget.json
@@ -159,6 +161,8 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
         worth = equivalent_text(sections["truth"]["nets"], intervals, flags.num_samples)
         said = truth_text(sections["truth"], replicates, flags.num_samples)
         sections["truth"]["text"] = f"{worth} {said}"
+    if "epistemic" in sections:
+        sections["epistemic"]["num_nets"] = int(rows[0].means[NUM_NETS])
     result = {
         "num_images": len(rows),
         "num_samples": flags.num_samples,

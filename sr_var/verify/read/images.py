@@ -20,7 +20,7 @@ import torch
 from ddpm.sampling import SETTINGS_FILE
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.verify import NetResultFlags, VerificationFlags
-from sr_var.results.folder import LOW_RES_FILE, is_known_input, sample_path
+from sr_var.results.folder import LOW_RES_FILE, epistemic_files, is_known_input, sample_path
 from sr_var.results.moments import (
     MOMENTS_FILE,
     Array,
@@ -30,7 +30,7 @@ from sr_var.results.moments import (
     load_truth,
 )
 from sr_var.values import GREY_LEVELS, Units, as_rgb
-from sr_var.verify.read.records import has_own_means
+from sr_var.verify.read.records import has_own_means, num_mean_nets
 from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.files import (
@@ -73,6 +73,8 @@ class ImageData:
     half_variances: tuple[Array, Array] | None = None
     block_variance: Array | None = None
     truth: Truth | None = None
+    epistemic: Array | None = None
+    num_nets: int = 0
     is_float: bool = False
     num_stored: int = 0
 
@@ -110,6 +112,8 @@ def load_image_data(
         half_variances=None if reference is None else reference.half_variances,
         block_variance=None if reference is None else reference.block_variance,
         truth=load_truth(sample_folder, size) if reference else None,
+        epistemic=_read_between(entry, flags, units),
+        num_nets=num_mean_nets(flags),
         is_float=reference is not None and reference.is_float,
         num_stored=0 if reference is None else reference.num_stored,
     )
@@ -151,6 +155,19 @@ def _read_nets(
     variance = np.asarray(load_array(variance_path, shape=shape), np.float64) / units.scale**2
     recipe = units.recipe(flags.data_dir, size, Reading.of(flags))
     return mean, variance, recipe.cut(entry.name).pixels
+
+
+def _read_between(entry: Entry, flags: NetResultFlags, units: Units) -> Array | None:
+    """The variance between the mean nets, where several were tested as one."""
+    *_, file = epistemic_files(flags.mean_model_step)
+    path = os.path.join(safe_join(flags.nets_dir, entry.name), file)
+    if not os.path.exists(path):
+        return None
+    shape = (flags.large_size, flags.large_size, units.num_channels)
+    variance = np.asarray(load_array(path, shape=shape), np.float64)
+    if (variance < 0).any():
+        raise DataError(f"{path} holds what is no variance; run sr_mean_test.py again")
+    return variance / units.scale**2
 
 
 def _read_mean(folder: str, step: int, size: int, units: Units = GREY_LEVELS) -> Array:

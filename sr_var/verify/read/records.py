@@ -111,6 +111,12 @@ def origins(flags: NetResultFlags) -> Origins:
     }
 
 
+def num_mean_nets(flags: NetResultFlags) -> int:
+    """How many mean nets the means are the average of; 0 where no test of this project says it."""
+    found = _stamp(flags.nets_dir, "mean", flags.mean_model_step)
+    return 0 if found is None else len(found[1])
+
+
 def has_own_means(flags: NetResultFlags) -> bool:
     """Whether a test of this project wrote the means."""
     folder, step = flags.nets_dir, flags.mean_model_step

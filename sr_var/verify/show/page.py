@@ -10,6 +10,7 @@ from sr_var.values import GREY_LEVELS
 from sr_var.verify.numbers.metrics import ImageResult
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.show.calibration import calibration_table, paired_table
+from sr_var.verify.show.epistemic import epistemic_table
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
 from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
@@ -84,7 +85,12 @@ def _tables(summary: Summary) -> Html:
     said = left_out_text(summary)
     missing = tag("p", said, class_="note") if said else None
     if not summary["num_samples"]:
-        shown = calibrated_table(summary), calibration_table(summary), routes_table(summary)
+        shown = (
+            calibrated_table(summary),
+            epistemic_table(summary),
+            calibration_table(summary),
+            routes_table(summary),
+        )
         return join(tag("div", *shown, class_="tables"), missing)
     note = (
         "The noise floor is what the exact mean and variance would show against this many samples: "
@@ -96,6 +102,7 @@ def _tables(summary: Summary) -> Html:
             verdict_table(summary),
             truth_table(summary),
             calibrated_table(summary),
+            epistemic_table(summary),
             class_="tables",
         ),
         tag("p", note, class_="note"),

@@ -23,6 +23,7 @@ from utils.files.atomic import atomic_write
 from utils.files.storage import flat_name, make_folder, tag_name
 from utils.images.files import write_png
 from utils.logger import RunLogger
+from utils.metrics import WHITE
 
 _PICTURES = ("high-res", "low-res", "mean of the net")
 _ERROR, _SAMPLES, _NET = "|error| of the mean", "std of the samples", "std of the net"
@@ -79,9 +80,15 @@ def mean_panel(data: ImageData) -> Picture:
 
 
 def uncertainty_panel(data: ImageData) -> Picture:
-    """|high-res − mean| | std of the samples, if any | std of the net; one colour scale from 0."""
+    """|high-res − mean| | std of the samples, if any | std of the net; one colour scale from 0.
+
+    Of several mean nets the std between them comes last.
+    """
     maps = uncertainty_maps(data)
-    return coloured(np.concatenate(maps, axis=1), top_of_scale([maps]))
+    shown = [*maps]
+    if data.epistemic is not None:
+        shown.append(np.sqrt(data.epistemic).mean(axis=2))
+    return coloured(np.concatenate(shown, axis=1), top_of_scale([maps]))
 
 
 def write_panels(name: str, data: ImageData, log_dir: str, logger: RunLogger) -> None:
@@ -92,10 +99,15 @@ def write_panels(name: str, data: ImageData, log_dir: str, logger: RunLogger) ->
     upper, lower = mean_panel(data), uncertainty_panel(data)
     has_samples = data.samples is not None
     shown = "abs_error | std_samples | std_net" if has_samples else "abs_error | std_net"
+    if data.epistemic is not None:
+        shown += " | std_between_nets"
     logger.image(f"high_res | low_res | mean/{tag_name(name)}", upper, 0)
     logger.image(f"{shown}/{tag_name(name)}", lower, 0)
     path = os.path.join(log_dir, "panels", flat_name(name, ".png"))
     make_folder(os.path.dirname(path))
+    if has_samples and lower.shape[1] > upper.shape[1]:
+        room = ((0, 0), (0, lower.shape[1] - upper.shape[1]), (0, 0))
+        upper = np.pad(upper, room, constant_values=WHITE)
     write_png(path, np.concatenate([upper, lower], axis=0 if has_samples else 1))
 
 

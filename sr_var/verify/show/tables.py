@@ -11,6 +11,7 @@ from sr_var.verify.numbers.floors import TruthSection
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, ErrorInBudget
 from sr_var.verify.show.calibration import CALIBRATION, HEADING, calibration_lines, paired_lines
+from sr_var.verify.show.epistemic import epistemic_lines
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
@@ -151,6 +152,7 @@ def text_table(summary: Summary) -> str:
             interval = summary["intervals"].get(row.nets)
             said = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
             lines.append(f"  {_label(row, summary):<44}{shown}  {said}".rstrip())
+    lines += epistemic_lines(summary)
     for sentence in headline(summary)[:1]:
         lines += textwrap.wrap(sentence, _WIDTH)
     if "calibrated" in summary:

@@ -14,6 +14,7 @@ Do not renumber, reorder or rename them.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +111,17 @@ class EncoderUNet(Torso):
         num_last = 2 if self.encoder_config.pool == "adaptive" else 1  # a layer and its flattening
         pooled: Tensor = self.out[:-num_last](h)
         return pooled.flatten(1)
+
+    def logits_of(self, features: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of `features` (N, F), without another forward pass."""
+        if self.encoder_config.pool == "attention":
+            pool = self.out[2]
+            assert isinstance(pool, AttentionPool)
+            return project_tokens(pool.c_proj, features)
+        if self.encoder_config.pool == "adaptive":
+            features = features.reshape(*features.shape, *[1] * self.config.dims)
+            return cast(Tensor, self.out[-2:](features))
+        return cast(Tensor, self.out[-1](features))
 
     def _make_head(self) -> nn.Sequential:
         config, dims = self.encoder_config, self.config.dims

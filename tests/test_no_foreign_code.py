@@ -69,13 +69,14 @@ def _own_sources() -> list[Path]:
     return [path for path in sources(ROOT) if path.relative_to(ROOT).parts[0] != "tests"]
 
 
-def test_no_module_can_run_what_a_file_says() -> None:
+def test_no_module_can_run_what_a_file_says_but_where_it_is_trusted() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {fault}"
         for path in _own_sources()
         for fault in _faults(path.read_text(encoding="utf-8"))
     ]
-    assert found == []
+    # only with --trust_features True (SECURITY.md; tests/image_ddpm/quality/test_published.py)
+    assert found == ["image_ddpm/quality/features.py: torch.jit.load runs a program"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ _TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Mean (D,), unbiased covariance (D, D) (zeros for one vector) and number of vectors."""
+    """Mean (D,), unbiased covariance (D, D) (zeros for one vector) and number of vectors.
+
+    A number of 0 is one that nobody knows, as of published statistics.
+    """
 
     mean: Float64Array
     covariance: Float64Array
@@ -38,7 +41,7 @@ def feature_statistics(features: ArrayLike) -> FeatureStatistics:
 
     Raises ValueError for another shape, no vector, or values that are not finite.
     """
-    values = _matrix(features)
+    values = feature_matrix(features)
     mean = values.mean(axis=0)
     deviation = values - mean
     covariance = deviation.T @ deviation / max(len(values) - 1, 1)
@@ -118,13 +121,21 @@ def halves_distance(features: ArrayLike, seed: int) -> float:
     Both halves follow one law, so the exact distance is 0. With an odd number one is left out;
     ValueError for fewer than 4 vectors.
     """
+    a, b = map(feature_statistics, random_halves(features, seed))
+    return frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+
+
+def random_halves(features: ArrayLike, seed: int) -> tuple[Float64Array, Float64Array]:
+    """Two disjoint random halves of features (N, D); one is left out of an odd number.
+
+    ValueError for fewer than 4 vectors.
+    """
     values = np.asarray(features)
     half = len(values) // 2
     if half < 2:
         raise ValueError(f"{len(values)} vectors: two halves need 4 or more")
     order = np.random.default_rng(seed).permutation(len(values))
-    a, b = (feature_statistics(values[part]) for part in (order[:half], order[half : 2 * half]))
-    return frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+    return values[order[:half]], values[order[half : 2 * half]]
 
 
 def gaussian_floor(covariance: ArrayLike, count1: int, count2: int) -> float:
@@ -204,7 +215,7 @@ def squared_mmd(features1: ArrayLike, features2: ArrayLike) -> float:
     Raises:
         ValueError: other shapes than (m, D) and (n, D), or fewer than 2 vectors in one.
     """
-    x, y = _matrix(features1), _matrix(features2)
+    x, y = feature_matrix(features1), feature_matrix(features2)
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(f"features of shapes {x.shape} and {y.shape}: need 2 or more, one D")
     return _mean_off_diagonal(x) + _mean_off_diagonal(y) - 2.0 * float(_kernel(x, y).mean())
@@ -220,7 +231,12 @@ def _kernel(x: Float64Array, y: Float64Array) -> Float64Array:
     return base * base * base
 
 
-def _matrix(features: ArrayLike) -> Float64Array:
+def feature_matrix(features: ArrayLike) -> Float64Array:
+    """Features (N, D) in float64.
+
+    Raises:
+        ValueError: another shape, no vector, or values that are not finite.
+    """
     values = np.asarray(features, dtype=np.float64)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"features of shape {values.shape}: need (N, D), one vector or more")

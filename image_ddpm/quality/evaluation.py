@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TypedDict
+from dataclasses import replace
 
 import numpy as np
 
 from image_ddpm.classifier import classifier_keywords
 from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
+from image_ddpm.quality.coverage import inception_score, precision_and_recall
 from image_ddpm.quality.distances import (
     frechet_distance,
     gaussian_floor,
     halves_distance,
     kernel_distance,
+    random_halves,
 )
 from image_ddpm.quality.features import FeatureMaker, feature_maker
-from image_ddpm.quality.flags import MAX_SUBSET_SIZE, PIXELS, EvalFlags
+from image_ddpm.quality.flags import MAX_SUBSET_SIZE, PIXELS, TORCHSCRIPT, EvalFlags
 from image_ddpm.quality.inputs import (
     FeatureSet,
     ImageSet,
@@ -29,6 +31,7 @@ from image_ddpm.quality.inputs import (
     save_features,
     statistics_of,
 )
+from image_ddpm.quality.results import Figures, Results, notices, table
 from utils import dist_util
 from utils.files.atomic import write_json_atomic
 from utils.logger import RunLogger
@@ -39,29 +42,8 @@ from utils.process.stop import ANEW, StopFlag
 from utils.runs.job import Job, working
 from utils.seeds import stable_seed
 
-LEAST_FOR_KERNEL, LEAST_FOR_FLOOR = 3, 4
+LEAST_FOR_KERNEL, LEAST_FOR_FLOOR, NEIGHBOURS = 3, 4, 3
 Input = ImageSet | FeatureSet
-Figures = dict[str, float | None]
-
-
-class SetRecord(TypedDict):
-    """One of the two sets, in `results.json`."""
-
-    path: str
-    count: int
-
-
-class Results(TypedDict):
-    """The content of `results.json`; None for what cannot be computed or was not asked for."""
-
-    features: str | None
-    is_same_kind_checked: bool
-    dimension: int
-    reference: SetRecord
-    samples: SetRecord
-    frechet: Figures
-    kernel: Figures | None
-    paired: Figures | None
 
 
 def evaluate(
@@ -79,64 +61,12 @@ def evaluate(
         results = _Comparison(flags, classifier, image, stop, logger).results()
     if results is None:
         return
-    logger.info("\n" + _table(results))
-    for line in _notices(results):
+    logger.info("\n" + table(results))
+    for line in notices(results):
         logger.info(line)
     path = os.path.join(flags.log_dir, "results.json")
     write_json_atomic(path, results)
     logger.info(f"figures: {path}")
-
-
-def _table(results: Results) -> str:
-    """The figures as lines: name, value, what it is to be held against."""
-    frechet, kernel, paired = results["frechet"], results["kernel"], results["paired"]
-    counts = f"{results['reference']['count']} reference, {results['samples']['count']} samples"
-    rows = [
-        ("features", f"{results['features'] or 'of an unknown kind'}, {results['dimension']} dim."),
-        ("images", counts),
-        ("Fréchet distance", _number(frechet["distance"])),
-    ]
-    if frechet["floor"] is not None:
-        std, count = _number(frechet["floor_of_halves_std"]), frechet["count_of_half"]
-        halves = f"{_number(frechet['floor_of_halves'])} (std {std}) of halves, {count} + {count}"
-        rows.append(("  its floor", f"{_number(frechet['floor'])}, from {halves}"))
-    rows.append(("  floor of a normal law", _number(frechet["gaussian_floor"])))
-    if kernel is not None:
-        value = f"{_number(kernel['distance'])} ± {_number(kernel['standard_error'])}"
-        drawn = f"{kernel['num_subsets']} subsets of {kernel['subset_size']}"
-        rows.append(("kernel distance", f"{value} ({drawn}, std {_number(kernel['subset_std'])})"))
-    if paired is not None:
-        for key, name, unit in (("psnr", "PSNR", " dB"), ("ssim", "SSIM", "")):
-            error = _number(paired[f"{key}_standard_error"])
-            rows.append((name, f"{_number(paired[key])}{unit} ± {error}"))
-        rows.append(("pairs", f"{paired['count']}, {paired['num_identical']} identical"))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
-
-
-def _notices(results: Results) -> Iterator[str]:
-    """What a reader should know before quoting a figure."""
-    fewest = min(results["reference"]["count"], results["samples"]["count"])
-    if fewest <= results["dimension"]:
-        yield (
-            f"notice: {fewest} images span fewer than the {results['dimension']} dimensions: "
-            "the Fréchet distance is far too large and its floors are rough; use more images"
-        )
-    if not results["is_same_kind_checked"]:
-        yield (
-            "notice: an .npz does not say what made its features; that both are of one kind was "
-            "not checked beyond their dimension"
-        )
-    if results["frechet"]["floor"] is None:
-        yield "notice: no floor from halves: the reference has no features, or fewer than 4"
-    if results["kernel"] is None:
-        yield "notice: no kernel distance: one set has no features, or fewer than 3"
-    if results["paired"] is not None and results["paired"]["num_identical"]:
-        yield "notice: identical pairs have no finite PSNR; its mean is over the others"
 
 
 class _Comparison:
@@ -162,6 +92,7 @@ class _Comparison:
             )
             for name in ("reference", "samples")
         ]
+        self._take_published()
         self._maker: FeatureMaker | None = None
         self._require_use_of_flags()
         if flags.paired:
@@ -195,15 +126,32 @@ class _Comparison:
             "features": reference.name or samples.name or None,
             "is_same_kind_checked": bool(reference.name and samples.name),
             "dimension": len(reference.statistics.mean),
-            "reference": {"path": reference.path, "count": reference.statistics.count},
-            "samples": {"path": samples.path, "count": samples.statistics.count},
+            "reference": {"path": reference.path, "count": reference.statistics.count or None},
+            "samples": {"path": samples.path, "count": samples.statistics.count or None},
             "frechet": self._frechet_figures(reference, samples),
+            "spatial_frechet": self._spatial_figures(reference, samples),
             "kernel": self._kernel_figures(reference, samples),
+            "precision_recall": self._shares(reference, samples),
+            "inception_score": _scores(reference, samples),
             "paired": paired,
         }
 
     def _stage(self, total: int, label: str, unit: str) -> AbstractContextManager[Job]:
         return working(total, label, unit, stop=self._stop, remedy=ANEW)
+
+    def _take_published(self) -> None:
+        """Where both sets have published statistics or features, images are not looked at."""
+        are_ready = [
+            isinstance(part, FeatureSet) or part.published is not None for part in self._inputs
+        ]
+        if self._flags.features != PIXELS or not all(are_ready) or self._flags.paired:
+            return
+        if all(isinstance(part, ImageSet) for part in self._inputs):
+            return
+        self._reference, self._samples = self._inputs = [
+            part.published if isinstance(part, ImageSet) and part.published else part
+            for part in self._inputs
+        ]
 
     def _require_use_of_flags(self) -> None:
         """Refuse flags that would have no effect (ValueError), and sets that are too small."""
@@ -256,7 +204,8 @@ class _Comparison:
             else:
                 assert self._maker is not None
                 names.append(self._maker.name)
-                dimensions.append(self._maker.make([part.picture(0)]).shape[1])
+                found = self._maker.make([part.picture(0)]).features
+                dimensions.append(found.shape[1])
             kind = names[-1] or "features of an unknown kind"
             said.append(f"{part.flag} {part.path}: {kind}, {dimensions[-1]} dimensions")
         if (all(names) and names[0] != names[1]) or dimensions[0] != dimensions[1]:
@@ -272,7 +221,7 @@ class _Comparison:
                 continue
             assert self._maker is not None
             started = time.monotonic()
-            features = self._maker.make(next(part.batches(self._flags.batch_size)))
+            features = self._maker.make(next(part.batches(self._flags.batch_size))).features
             seconds = (time.monotonic() - started) / len(features)
             self._log(
                 f"{part.flag}: {len(part)} images; {self._maker.name}, {features.shape[1]} "
@@ -290,15 +239,90 @@ class _Comparison:
             for pictures in part.batches(self._flags.batch_size, self._log):
                 found.append(self._maker.make(pictures))
                 job.done(len(pictures))
-        features, name = np.concatenate(found), self._maker.name
-        if not np.isfinite(features).all():
-            raise DataError(f"{part.flag} {part.path}: {name} gives features that are not finite")
-        return FeatureSet(part.flag, part.path, statistics_of(features), features, name)
+        name, arrays = self._maker.name, []
+        for pieces in zip(*found, strict=True):
+            array = None if pieces[0] is None else np.concatenate(pieces)
+            if array is not None and not np.isfinite(array).all():
+                raise DataError(f"{part.flag} {part.path}: {name} gives values that are not finite")
+            arrays.append(array)
+        features, spatial, probabilities = arrays
+        assert features is not None
+        beside = None
+        if spatial is not None:
+            beside = FeatureSet(part.flag, part.path, statistics_of(spatial), spatial, name)
+        made = FeatureSet(
+            part.flag, part.path, statistics_of(features), features, name, beside, probabilities
+        )
+        return self._with_published(made, part)
+
+    def _with_published(self, made: FeatureSet, part: ImageSet) -> FeatureSet:
+        """The statistics that came with the images in place of theirs, if the network may be it."""
+        published = part.published
+        if published is None:
+            return made
+        if self._flags.features_network != TORCHSCRIPT:
+            self._log(
+                f"notice: mu and sigma of {part.flag} {part.path} are not looked at: they are of "
+                "an Inception network, the features are of another"
+            )
+            return made
+        dimensions = [len(one.statistics.mean) for one in (made, published)]
+        if dimensions[0] != dimensions[1]:
+            raise DataError(
+                f"{part.flag} {part.path}: mu has {dimensions[1]} numbers, --features "
+                f"{self._flags.features} gives {dimensions[0]}; give the network that it is of"
+            )
+        self._log(
+            f"notice: mean and covariance of {part.flag} are mu and sigma of {part.path}; its "
+            f"{len(part)} images serve for all else"
+        )
+        spatial = made.spatial
+        if spatial is not None and published.spatial is not None:
+            spatial = replace(spatial, statistics=published.spatial.statistics)
+        return replace(made, statistics=published.statistics, spatial=spatial)
+
+    def _spatial_figures(self, reference: FeatureSet, samples: FeatureSet) -> Figures | None:
+        """The same distance of features that keep the place; None where one set has none."""
+        real, drawn = reference.spatial, samples.spatial
+        if real is None or drawn is None:
+            return None
+        lengths = [len(part.statistics.mean) for part in (real, drawn)]
+        if lengths[0] != lengths[1]:
+            raise DataError(
+                f"spatial features of {lengths[0]} and {lengths[1]} dimensions cannot be compared; "
+                "make both by the same network"
+            )
+        return self._frechet_figures(real, drawn)
+
+    def _shares(self, reference: FeatureSet, samples: FeatureSet) -> Figures | None:
+        """Precision and recall, and those of halves of the reference, which no samples pass by."""
+        x, y = reference.features, samples.features
+        if x is None or y is None or min(len(x), len(y)) <= NEIGHBOURS:
+            return None
+        with self._stage(2 * (len(x) + len(y)), "precision and recall", "vector") as job:
+            found = precision_and_recall(x, y, NEIGHBOURS, job.done)
+        half, halves = len(x) // 2, []
+        if half > NEIGHBOURS:
+            with self._stage(
+                4 * half * self._flags.num_splits, "the same of halves", "vector"
+            ) as job:
+                for k in range(self._flags.num_splits):
+                    parts = random_halves(x, stable_seed(self._flags.seed, "halves", k))
+                    halves.append(precision_and_recall(*parts, NEIGHBOURS, job.done))
+        figures: Figures = {"neighbours": NEIGHBOURS, "count_of_half": half if halves else None}
+        for key, count in (("precision", len(y)), ("recall", len(x))):
+            share = getattr(found, key)
+            figures[key] = share
+            figures[f"{key}_standard_error"] = math.sqrt(share * (1 - share) / count)
+            of_halves = [getattr(one, key) for one in halves]
+            figures[f"{key}_of_halves"] = float(np.mean(of_halves)) if of_halves else None
+        return figures
 
     def _frechet_figures(self, reference: FeatureSet, samples: FeatureSet) -> Figures:
         """The Fréchet distance and its floors: halves of the reference, and a normal law's."""
         a, b = reference.statistics, samples.statistics
-        half, num_splits = a.count // 2, self._flags.num_splits
+        num_vectors = a.count if reference.features is None else len(reference.features)
+        half, num_splits = num_vectors // 2, self._flags.num_splits
         halves = []
         if reference.features is not None and len(reference.features) >= LEAST_FOR_FLOOR:
             with self._stage(num_splits, "halves of the reference", "split") as job:
@@ -307,14 +331,19 @@ class _Comparison:
                     halves.append(halves_distance(reference.features, seed))
                     job.done()
         mean = float(np.mean(halves)) if halves else None
+        is_counted = a.count > 0 and b.count > 0
         return {
             "distance": frechet_distance(a.mean, a.covariance, b.mean, b.covariance),
             # to first order a floor goes with 1/n₁ + 1/n₂ (distances.gaussian_floor)
-            "floor": mean and mean * (1 / a.count + 1 / b.count) / (2 / half),
+            "floor": mean * (1 / a.count + 1 / b.count) / (2 / half)
+            if mean is not None and is_counted
+            else None,
             "floor_of_halves": mean,
             "floor_of_halves_std": float(np.std(halves, ddof=1)) if len(halves) > 1 else None,
             "count_of_half": half if halves else None,
-            "gaussian_floor": gaussian_floor(a.covariance, a.count, b.count),
+            "gaussian_floor": gaussian_floor(a.covariance, a.count, b.count)
+            if is_counted
+            else None,
             "gaussian_floor_of_halves": gaussian_floor(a.covariance, half, half)
             if halves
             else None,
@@ -354,6 +383,21 @@ class _Comparison:
             "ssim": float(np.mean(similarities)),
             "ssim_standard_error": standard_error(similarities),
         }
+
+
+def _scores(reference: FeatureSet, samples: FeatureSet) -> Figures | None:
+    """The inception score of the samples, and that of the reference beside it."""
+    if samples.probabilities is None:
+        return None
+    figures: Figures = {"reference": None, "reference_standard_error": None}
+    for name, part in (("samples", samples), ("reference", reference)):
+        if part.probabilities is not None:
+            try:
+                score, error = inception_score(part.probabilities)
+            except ValueError as wrong:
+                raise DataError(f"{part.flag} {part.path}: {wrong}") from None
+            figures |= {name: score, f"{name}_standard_error": error}
+    return figures
 
 
 def _num_vectors(part: Input) -> int | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from image_ddpm.classifier import create_classifier
-from image_ddpm.quality.flags import ENCODER, PIXELS
+from image_ddpm.quality.flags import ENCODER, PIXELS, TORCHSCRIPT
 from image_ddpm.quality.inputs import Picture
 from models.cnn import SmallCNN
 from models.encoder import EncoderUNet
@@ -27,7 +27,7 @@ from utils.flags.groups import Precision
 from utils.images.pixels import bytes_to_image
 from utils.loops.networks import cast_to
 from utils.metrics import WHITE
-from utils.process.errors import CheckpointError
+from utils.process.errors import CheckpointError, DataError
 from utils.untrusted.state_dict import check_state_dict, read_state_dict, without_prefix
 
 Features = NDArray[np.float32]
@@ -48,14 +48,27 @@ class FeatureNetwork:
     `build` makes an untrained network of a state_dict and keywords, on the device `meta`: of the
     sizes that the shapes show, or of those that the keywords say. It raises CheckpointError if the
     shapes, ValueError if the keywords make none. `prepare` turns pictures (H, W, 3) of any sizes
-    into its input (N, …), `activations` that into features (N, D). `unseen` keywords change the
-    features of one file, whatever its shapes: they belong to the name of the features.
+    into its input (N, …), `activations` that into features (N, D) and logits (N, K). `unseen`
+    keywords change the features of one file, whatever its shapes: they belong to the name of the
+    features.
     """
 
     build: Callable[[Mapping[str, Tensor], Mapping[str, Any]], nn.Module]
     prepare: Callable[[nn.Module, Sequence[Picture]], Tensor]
-    activations: Callable[[nn.Module, Tensor], Tensor]
+    activations: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
     unseen: Sequence[str] = ()
+
+
+class Activations(NamedTuple):
+    """What is known of N pictures: features (N, D) and, if a network has them, two things more.
+
+    `spatial` (N, S) are features that keep the place in the picture, for the sFID;
+    `probabilities` (N, K) are of the classes, for the inception score.
+    """
+
+    features: Features
+    spatial: Features | None = None
+    probabilities: Features | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ class FeatureMaker:
     """Turns pictures into features; `name` says which, so that none are mixed up."""
 
     name: str
-    make: Callable[[Sequence[Picture]], Features]
+    make: Callable[[Sequence[Picture]], Activations]
 
 
 def feature_maker(
@@ -83,7 +96,9 @@ def feature_maker(
         ValueError: keywords that make no network; names the flag.
     """
     if features == PIXELS:
-        return FeatureMaker(PIXELS, pixel_features)
+        return FeatureMaker(PIXELS, lambda pictures: Activations(pixel_features(pictures)))
+    if network_name == TORCHSCRIPT:
+        return FeatureMaker(_name(network_name, features), program(features, device))
     kind = NETWORKS[network_name]
     try:
         network = cast_to(_load(kind, features, keywords), precision).to(device).eval()
@@ -92,13 +107,87 @@ def feature_maker(
             f"--features {features} as --features_network {network_name}: {error}"
         ) from None
 
-    def make(pictures: Sequence[Picture]) -> Features:
+    def make(pictures: Sequence[Picture]) -> Activations:
         with torch.inference_mode():
-            found = kind.activations(network, kind.prepare(network, pictures).to(device))
-            return found.float().cpu().numpy()
+            found, logits = kind.activations(network, kind.prepare(network, pictures).to(device))
+            probabilities = torch.softmax(logits.float(), dim=1)
+            return Activations(_array(found), probabilities=_array(probabilities))
 
     unseen = "".join(f",{name}={keywords[name]}" for name in kind.unseen)
-    return FeatureMaker(f"{network_name}:{sha256_of(features)[:16]}{unseen}", make)
+    return FeatureMaker(_name(network_name, features) + unseen, make)
+
+
+def program(path: str, device: torch.device) -> Callable[[Sequence[Picture]], Activations]:
+    """What a TorchScript file makes of pictures of one size; loading it runs what is in it.
+
+    It is called with uint8 (N, 3, H, W) and returns features (N, D), or a tuple of these, spatial
+    features (N, S) and class probabilities (N, K), the last one or two left out or None. One whose
+    `forward` takes `return_features` is called with it for features, and without for probabilities,
+    as Inception networks are published.
+
+    Raises:
+        CheckpointError: it is no TorchScript file; in use: it returns something else.
+        DataError: in use: pictures of several sizes.
+    """
+    try:
+        # only with --trust_features True
+        network = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"--features {path} is no TorchScript file: {str(error).splitlines()[0]}"
+        ) from None
+    takes = {argument.name for argument in network.forward.schema.arguments}
+
+    def make(pictures: Sequence[Picture]) -> Activations:
+        sizes = {picture.shape[:2] for picture in pictures}
+        if len(sizes) > 1:
+            raise DataError(
+                f"--features {path} takes pictures of one size, these are of {len(sizes)} sizes; "
+                "resize them, or give --batch_size 1"
+            )
+        stacked = np.stack(pictures).transpose(0, 3, 1, 2)
+        images = torch.from_numpy(np.ascontiguousarray(stacked)).to(device)
+        try:
+            with torch.inference_mode():
+                if "return_features" in takes:
+                    found = network(images, return_features=True), None, network(images)
+                else:
+                    found = network(images)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"--features {path} fails on uint8 {tuple(images.shape)}: "
+                f"{str(error).strip().splitlines()[-1]}"
+            ) from None
+        return _checked(path, found, len(images))
+
+    return make
+
+
+def _checked(path: str, found: object, count: int) -> Activations:
+    parts = [*found] if isinstance(found, (tuple, list)) else [found]
+    arrays = [
+        _array(part) if isinstance(part, Tensor) and part.shape[:-1] == (count,) else None
+        for part in parts
+    ]
+    is_lacking = any(
+        array is None and part is not None for array, part in zip(arrays, parts, strict=True)
+    )
+    if not 1 <= len(parts) <= 3 or arrays[0] is None or is_lacking:
+        shapes = [getattr(part, "shape", type(part).__name__) for part in parts]
+        raise CheckpointError(
+            f"--features {path} must return features (N, D), or a tuple of features, spatial "
+            f"features (N, S) and probabilities (N, K); of {count} images it returns {shapes}"
+        )
+    return Activations(arrays[0], *arrays[1:])
+
+
+def _name(network_name: str, path: str) -> str:
+    return f"{network_name}:{sha256_of(path)[:16]}"
+
+
+def _array(values: Tensor) -> Features:
+    found: Features = values.float().cpu().numpy()
+    return found
 
 
 def _load(kind: FeatureNetwork, path: str, keywords: Mapping[str, Any]) -> nn.Module:
@@ -164,10 +253,10 @@ def _resized(pictures: Sequence[Picture], side: int, mode: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
 
 
-def _before_last_linear(network: nn.Module, x: Tensor) -> Tensor:
+def _before_last_linear(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     assert isinstance(network, SmallCNN)
     hidden: Tensor = network.classifier[:-1](network.features(x))
-    return hidden
+    return hidden, network.classifier[-1](hidden)
 
 
 def _as_trained(network: nn.Module, pictures: Sequence[Picture]) -> Tensor:
@@ -177,10 +266,11 @@ def _as_trained(network: nn.Module, pictures: Sequence[Picture]) -> Tensor:
     return bytes_to_image(_resized(pictures, network.config.image_size, mode))
 
 
-def _clean_features(network: nn.Module, x: Tensor) -> Tensor:
+def _clean_features(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Of images without noise: timestep 0."""
     assert isinstance(network, EncoderUNet)
-    return network.features(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+    found = network.features(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+    return found, network.logits_of(found)
 
 
 NETWORKS: Mapping[str, FeatureNetwork] = MappingProxyType(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from image_ddpm.flags import ClassifierFlags, ClassifierImageFlags
 from utils.flags.groups import Batch, OrientationFlags, ScriptFlags
-from utils.script_util import defaults, flag, require_at_least
+from utils.script_util import defaults, flag, require_at_least, with_values
 
 PIXELS = "pixels"
 # the keys of image_ddpm.quality.features.NETWORKS, which needs torch
 ENCODER = "encoder_unet"
-NETWORK_NAMES = ("small_cnn", ENCODER)
+TORCHSCRIPT = "torchscript"
+NETWORK_NAMES = ("small_cnn", ENCODER, TORCHSCRIPT)
 MAX_SUBSET_SIZE = 1000
 
 
@@ -25,6 +27,11 @@ class EvalFlags(OrientationFlags, Batch, ScriptFlags):
         "real images: a folder, an .npz of images, or an .npz of features or statistics",
         is_path=True,
     )
+    batch: str = flag(
+        "",
+        "both at once, as two words: --batch REFERENCE SAMPLES; or the two words alone",
+        is_path=True,
+    )
     samples: str = flag("", "generated images, in the same forms", is_path=True)
     features: str = flag(
         PIXELS,
@@ -32,6 +39,9 @@ class EvalFlags(OrientationFlags, Batch, ScriptFlags):
         is_path=True,
     )
     features_network: str = flag("", "which network --features holds", NETWORK_NAMES)
+    trust_features: bool = flag(
+        False, "run the program in --features; of a TorchScript file of somebody you trust"
+    )
     save_reference_stats: str = flag(
         "",
         ".npz to keep the features and statistics of --reference in, a later --reference",
@@ -64,8 +74,32 @@ class EvalFlags(OrientationFlags, Batch, ScriptFlags):
                 f"--features {self.features} needs --features_network, one of "
                 f"{', '.join(NETWORK_NAMES)}"
             )
+        if (self.features_network == TORCHSCRIPT) != self.trust_features:
+            raise ValueError(
+                f"--features_network {self.features_network or PIXELS} with --trust_features "
+                f"{self.trust_features}: a TorchScript file is a program, which may do anything "
+                f"that you may; give --features_network {TORCHSCRIPT} --trust_features True for "
+                "one of somebody you trust, and leave both out else"
+            )
         if self.save_reference_stats and not self.save_reference_stats.endswith(".npz"):
             raise ValueError(f"--save_reference_stats {self.save_reference_stats} must end in .npz")
+
+
+def with_batch(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with `--batch A B` as `--reference A --samples B`.
+
+    Raises:
+        ValueError: other than two words, or beside one of these flags.
+    """
+    if not args.batch:
+        return args
+    parts = [part for part in args.batch.split(",") if part]
+    if len(parts) != 2 or args.reference or args.samples:
+        raise ValueError(
+            f"--batch {args.batch}: give the reference and the samples, as --batch ref.npz "
+            "sample.npz, in place of --reference and --samples"
+        )
+    return with_values(args, reference=parts[0], samples=parts[1])
 
 
 def require_use_of_classifier_flags(flags: EvalFlags, given: Collection[str]) -> None:

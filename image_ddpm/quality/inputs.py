@@ -1,7 +1,9 @@
 """What is compared: sets of images, features or their statistics, checked whoever wrote them.
 
 `arr_0` (N, D) of an .npz alone is features; `mean`, `covariance` and `count` are statistics, with
-`features` (count, D) if the kernel distance and the floor from halves are wanted, too.
+`features` (count, D) if the kernel distance and the floor from halves are wanted, too. With either,
+`spatial` (N, S) are spatial features and `probabilities` (N, K) those of classes. `mu` and `sigma`,
+`mu_s` and `sigma_s` are published statistics, with images of the same law in `arr_0`.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,7 @@ class ImageSet:
     """Images in a fixed order; `flag` and `path` name them in messages.
 
     A folder has `names`, relative to it; an `array`, (N, H, W, C) uint8, C 1 or 3, has none.
-    `indices` are those that count, ascending.
+    `indices` are those that count, ascending; `published` are statistics that came with an array.
     """
 
     flag: str
@@ -49,6 +51,7 @@ class ImageSet:
     array: Picture | None
     indices: NDArray[np.int64]
     apply_orientation: bool = False
+    published: FeatureSet | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -151,7 +154,11 @@ def require_pairs(reference: ImageSet, samples: ImageSet) -> None:
         )
 
 
-ARRAYS = ("arr_0", "mean", "covariance", "count", "features", "features_name")
+_PUBLISHED = ("mu", "sigma")
+ARRAYS = (
+    *("arr_0", "mean", "covariance", "count", "features", "features_name"),
+    *("spatial", "probabilities", *_PUBLISHED, "mu_s", "sigma_s"),
+)
 _STATISTICS = ("mean", "covariance", "count")
 _CHUNK = 4096
 _AGREEMENT = 1e-4
@@ -164,7 +171,8 @@ class FeatureSet:
     """One of the two sets that are compared, named by `flag` and `path` in messages.
 
     `features` (N, D) are None if only their statistics are known; `name` says what made them, or
-    is empty.
+    is empty. `spatial` are features (N, S) of the same images that keep the place, `probabilities`
+    (N, K) those of their classes; None: unknown.
     """
 
     flag: str
@@ -172,6 +180,8 @@ class FeatureSet:
     statistics: FeatureStatistics
     features: NDArray[Any] | None
     name: str
+    spatial: FeatureSet | None = None
+    probabilities: NDArray[Any] | None = None
 
 
 def read_input(
@@ -193,22 +203,29 @@ def read_input(
     arrays = read_npz(path, where, ARRAYS)
     if any(key in arrays for key in _STATISTICS):
         statistics, features = _stored_statistics(where, arrays)
-        return FeatureSet(flag, path, statistics, features, _name_in(where, arrays))
+        more = _more(flag, path, arrays, np.arange(statistics.count))
+        return FeatureSet(flag, path, statistics, features, _name_in(where, arrays), *more)
+    published = _published(flag, path, arrays)
     if "arr_0" not in arrays:
+        if published is not None:
+            return published
         raise DataError(
-            f"{where} holds neither arr_0 (images or features) nor mean, covariance and count"
+            f"{where} holds neither arr_0 (images or features) nor mean, covariance and count nor "
+            "mu and sigma"
         )
     array = arrays["arr_0"]
     if np.issubdtype(array.dtype, np.floating):
         _require_features(where, "arr_0", array)
-        chosen = array[choose(len(array), num_images, seed)]
-        return FeatureSet(flag, path, statistics_of(chosen), chosen, _name_in(where, arrays))
+        indices = choose(len(array), num_images, seed)
+        chosen, more = array[indices], _more(flag, path, arrays, indices, len(array))
+        return FeatureSet(flag, path, statistics_of(chosen), chosen, _name_in(where, arrays), *more)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or not array.size:
         raise DataError(
             f"{where}: arr_0 is {array.dtype} {array.shape}; samples are uint8 (N, H, W, 3) "
             "or (N, H, W, 1) grey levels, features are float (N, D)"
         )
-    return ImageSet(flag, path, None, array, choose(len(array), num_images, seed))
+    indices = choose(len(array), num_images, seed)
+    return ImageSet(flag, path, None, array, indices, published=published)
 
 
 def statistics_of(features: NDArray[Any]) -> FeatureStatistics:
@@ -223,6 +240,8 @@ def statistics_of(features: NDArray[Any]) -> FeatureStatistics:
 def save_features(path: str, found: FeatureSet) -> None:
     """Write features and statistics for `read_input`."""
     assert found.features is not None
+    spatial = found.spatial.features if found.spatial else None
+    more: dict[str, Any] = {"spatial": spatial, "probabilities": found.probabilities}
     make_folder(os.path.dirname(path) or ".")
     with atomic_write(path) as file:
         np.savez(
@@ -232,6 +251,7 @@ def save_features(path: str, found: FeatureSet) -> None:
             count=np.int64(found.statistics.count),
             features=found.features,
             features_name=np.array(found.name),
+            **{name: array for name, array in more.items() if array is not None},
         )
 
 
@@ -244,22 +264,67 @@ def _stored_statistics(
     count, mean, covariance = (arrays[key] for key in ("count", "mean", "covariance"))
     if count.shape != () or not np.issubdtype(count.dtype, np.integer) or int(count) < 2:
         raise DataError(f"{where}: count must be one whole number of at least 2")
-    for key, array in (("mean", mean), ("covariance", covariance)):
-        if not np.issubdtype(array.dtype, np.floating) or not (np.abs(array) < _LARGEST**2).all():
-            raise DataError(f"{where}: {key} must be float and finite; compute it again")
-    if mean.ndim != 1 or not mean.size:
-        raise DataError(f"{where}: mean has shape {mean.shape}, not (D,)")
-    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
-    try:
-        covariance_root(covariance, len(mean))
-    except ValueError as error:
-        raise DataError(f"{where}: {error}; compute it again") from None
-    statistics = FeatureStatistics(mean, covariance, int(count))
+    statistics = _moments(where, {"mean": mean, "covariance": covariance}, int(count))
     features = arrays.get("features")
     if features is not None:
         _require_features(where, "features", features)
         _require_agreement(where, statistics, features)
     return statistics, features
+
+
+def _moments(where: str, arrays: dict[str, NDArray[Any]], count: int) -> FeatureStatistics:
+    """Mean and covariance, under the names that the file has for them."""
+    for key, array in arrays.items():
+        is_float = np.issubdtype(array.dtype, np.floating)
+        if not is_float or not (np.abs(array.astype(np.float64)) < _LARGEST**2).all():
+            raise DataError(f"{where}: {key} must be float and finite; compute it again")
+    (name, mean), (_, covariance) = arrays.items()
+    if mean.ndim != 1 or not mean.size:
+        raise DataError(f"{where}: {name} has shape {mean.shape}, not (D,)")
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    try:
+        covariance_root(covariance, len(mean))
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; compute it again") from None
+    return FeatureStatistics(mean, covariance, count)
+
+
+def _published(flag: str, path: str, arrays: dict[str, NDArray[Any]]) -> FeatureSet | None:
+    """Statistics as others publish them, of an unknown number of images; None without them."""
+    where, found = f"{flag} {path}", []
+    for ending in ("", "_s"):
+        names = [name + ending for name in _PUBLISHED]
+        held = {name: arrays[name] for name in names if name in arrays}
+        if len(held) == 1:
+            raise DataError(f"{where} holds {' '.join(held)} alone of {' and '.join(names)}")
+        statistics = _moments(where, held, 0) if held else None
+        found.append(FeatureSet(flag, path, statistics, None, "") if statistics else None)
+    pooled, spatial = found
+    if pooled is None and spatial is not None:
+        raise DataError(f"{where} holds mu_s and sigma_s, but no mu and sigma")
+    return None if pooled is None else replace(pooled, spatial=spatial)
+
+
+def _more(
+    flag: str,
+    path: str,
+    arrays: dict[str, NDArray[Any]],
+    indices: NDArray[np.int64],
+    count: int | None = None,
+) -> tuple[FeatureSet | None, NDArray[Any] | None]:
+    """Spatial features and probabilities beside features of `count` images; those that count."""
+    where, count, kept = f"{flag} {path}", count or len(indices), []
+    for key in ("spatial", "probabilities"):
+        array = arrays.get(key)
+        if array is not None:
+            _require_features(where, key, array)
+            if len(array) != count:
+                raise DataError(f"{where}: {key} is of {len(array)} images, features of {count}")
+        kept.append(None if array is None else array[indices])
+    spatial, probabilities = kept
+    if spatial is None:
+        return None, probabilities
+    return FeatureSet(flag, path, statistics_of(spatial), spatial, ""), probabilities
 
 
 def _require_features(where: str, key: str, array: NDArray[Any]) -> None:

@@ -61,17 +61,17 @@ def test_features_are_those_of_the_network_at_timestep_0(
     with torch.no_grad():
         expected = network.features(x, torch.zeros(4, dtype=torch.int64))
         noisy = network.features(x, torch.full((4,), 500))
-    torch.testing.assert_close(torch.from_numpy(maker.make(list(images))), expected)
+    torch.testing.assert_close(torch.from_numpy(maker.make(list(images)).features), expected)
     assert not torch.allclose(noisy, expected, atol=1e-4)
     mixed = [pictures(1, shape=shape)[0] for shape in ((40, 33, 3), (9, 9, 3), (16, 16, 3))]
-    assert maker.make(mixed).shape == (3, expected.shape[1])
+    assert maker.make(mixed).features.shape == (3, expected.shape[1])
 
 
 def test_another_size_is_resized_as_a_whole(tmp_path: Path) -> None:
     path = save_weights(_classifier(), tmp_path / "net.pt")
     maker = feature_maker(str(path), "encoder_unet", CPU, _keywords())
     flat = [np.full((*side, 3), 90, dtype=np.uint8) for side in ((16, 16), (31, 50), (5, 7))]
-    rows = maker.make(flat)
+    rows = maker.make(flat).features
     np.testing.assert_allclose(rows, rows[[0, 0, 0]], rtol=1e-4, atol=1e-6)
 
 
@@ -88,16 +88,30 @@ def test_what_no_shape_shows_is_part_of_the_name(tmp_path: Path) -> None:
     ):
         maker = feature_maker(str(path), "encoder_unet", CPU, _keywords(**pool, **more))
         names.add(maker.name)
-        rows.append(maker.make(list(pictures(1))))
+        rows.append(maker.make(list(pictures(1))).features)
     assert len(names) == 3 and not np.allclose(rows[0], rows[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_probabilities_are_those_of_the_whole_network(tmp_path: Path, pool: str) -> None:
+    network = _classifier(classifier_pool=pool)
+    path = save_weights(network, tmp_path / "net.pt")
+    maker = feature_maker(str(path), "encoder_unet", CPU, _keywords(classifier_pool=pool))
+    found = maker.make(list(pictures(3, shape=(16, 16, 3))))
+    images = torch.from_numpy(pictures(3, shape=(16, 16, 3)).transpose(0, 3, 1, 2).copy())
+    with torch.inference_mode():
+        logits = network(images.float() / 127.5 - 1, torch.zeros(3, dtype=torch.int64))
+    expected = torch.softmax(logits, dim=1).numpy()
+    assert found.probabilities is not None and expected.std() > 0
+    np.testing.assert_allclose(found.probabilities, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_half_precision_stays_near_the_features_of_full_precision(tmp_path: Path) -> None:
     path = save_weights(_classifier(), tmp_path / "net.pt")
     rows = [
-        feature_maker(str(path), "encoder_unet", CPU, _keywords(), precision).make(
-            list(pictures(3))
-        )
+        feature_maker(str(path), "encoder_unet", CPU, _keywords(), precision)
+        .make(list(pictures(3)))
+        .features
         for precision in (Precision.FP32, Precision.BF16)
     ]
     assert 0 < np.abs(rows[0] - rows[1]).max() < 0.05 * np.abs(rows[0]).max()

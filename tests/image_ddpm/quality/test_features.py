@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_ddpm.quality.features import NETWORKS, area_weights, feature_maker, pixel_features
-from image_ddpm.quality.flags import NETWORK_NAMES
+from image_ddpm.quality.flags import NETWORK_NAMES, TORCHSCRIPT
 from models.cnn import SmallCNN
 from tests.image_ddpm.quality.sets import pictures
 from tests.tiny import save_weights
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_flags_and_the_registry_name_the_same_networks() -> None:
-    assert set(NETWORK_NAMES) == set(NETWORKS)
+    assert set(NETWORK_NAMES) == {*NETWORKS, TORCHSCRIPT}
 
 
 def test_pixel_features_are_means_of_blocks() -> None:
@@ -52,7 +52,7 @@ def test_the_file_tells_the_sizes_and_features_come_before_the_last_layer(
     path = save_weights(network, tmp_path / "net.pt")
     maker = feature_maker(str(path), "small_cnn", CPU)
     grey = np.repeat(pictures(5, shape=(28, 28, 1)), 3, axis=3)
-    features = maker.make(list(grey))
+    features = maker.make(list(grey)).features
     assert features.shape == (5, widths[-1]) and features.dtype == np.float32
     last = network.classifier[-1]
     x = torch.from_numpy(grey[:, None, ..., 0]).float() / 255
@@ -65,9 +65,9 @@ def test_pictures_of_any_size_and_colour_become_grey_28(tmp_path: Path) -> None:
     path = save_weights(SmallCNN(32, (6,)), tmp_path / "net.pt")
     maker = feature_maker(str(path), "small_cnn", CPU)
     mixed = [pictures(1, shape=shape)[0] for shape in ((40, 33, 3), (9, 9, 3))]
-    assert maker.make(mixed).shape == (2, 6)
+    assert maker.make(mixed).features.shape == (2, 6)
     flat = [np.full((size, size, 3), 90, dtype=np.uint8) for size in (28, 56, 11)]
-    rows = maker.make(flat)
+    rows = maker.make(flat).features
     np.testing.assert_allclose(rows, rows[[0, 0, 0]], rtol=1e-5, atol=1e-7)
 
 
@@ -127,7 +127,7 @@ def test_a_file_of_a_wrapped_network_makes_the_same_features(tmp_path: Path) -> 
     torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "ddp.pt")
     grey = list(np.repeat(pictures(3, shape=(28, 28, 1)), 3, axis=3))
     plain, wrapped = (
-        feature_maker(str(tmp_path / name), "small_cnn", CPU).make(grey)
+        feature_maker(str(tmp_path / name), "small_cnn", CPU).make(grey).features
         for name in ("net.pt", "ddp.pt")
     )
     assert np.array_equal(plain, wrapped)

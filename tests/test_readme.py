@@ -58,7 +58,12 @@ COMMANDS = [(page, *command) for page in PAGES for command in _script_commands(p
 def test_the_parsers_take_every_command(page: str, script: str, words: list[str]) -> None:
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     taken = vars(module.create_parser().parse_args(words))
-    given = {word[2:]: value for word, value in pairwise(words) if word.startswith("--")}
+    places = [place for place, word in enumerate(words) if word.startswith("--")]
+    # a flag of several words keeps them with commas between
+    given = {
+        words[place][2:]: ",".join(words[place + 1 : end])
+        for place, end in pairwise([*places, len(words)])
+    }
     kinds = {name: type(taken[name]) for name in given}
     assert {name: taken[name] for name in given} == {
         name: value in ("True", "yes") if kinds[name] is bool else kinds[name](value)

@@ -68,8 +68,9 @@ class VerificationFlags(NetResultFlags):
         "the variance over the variance; 0: intervals without a verdict",
     )
     print_table: bool = flag(
-        True, "print the table of all metrics; False: its verdict, the table is in logs.txt"
+        True, "print a table of metrics; False: what was found in words, the table is in logs.txt"
     )
+    full_table: bool = flag(False, "print all metrics, not only the lines that say most")
     calibration: str = flag(
         "",
         "calibration.json of sr_calibrate.py for these nets: coverage before and after it, on "
@@ -101,6 +102,7 @@ class BudgetFlags(VerificationFlags, ScheduleFlags):
     num_panels: int = flag(50, "of the verification, whose flags fit here; no effect")
     margin: float = flag(0.05, "of the verification, whose flags fit here; no effect")
     print_table: bool = flag(True, "of the verification, whose flags fit here; no effect")
+    full_table: bool = flag(False, "of the verification, whose flags fit here; no effect")
     calibration: str = flag(
         "", "of the verification, whose flags fit here; no effect", is_path=True
     )

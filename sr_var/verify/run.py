@@ -50,7 +50,8 @@ from sr_var.verify.read.records import (
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from sr_var.verify.show.pictures import draw_budget, write_overview, write_panels
-from sr_var.verify.show.tables import budget_text, left_out_text, short_text, text_table
+from sr_var.verify.show.short import findings, short_table
+from sr_var.verify.show.tables import budget_text, left_out_text, text_table
 from utils.debug_util import describe_memory
 from utils.files.atomic import write_json_atomic, write_text_atomic
 from utils.images.dataset import Entry
@@ -155,13 +156,16 @@ class Comparison:
 
 
 def _tell(summary: Summary, flags: VerificationFlags, logger: RunLogger) -> None:
-    """Print the table, or its verdict alone; the log has the table."""
-    table = "\n" + text_table(summary)
+    """Print the table, short or in full, or its findings alone; the log has it in full."""
+    full = f"\n{text_table(summary)}"
+    if not (flags.print_table and flags.full_table):
+        logger.note(full)
     if flags.print_table:
-        logger.info(table)
+        logger.info(
+            f"{full}\n{findings(summary)}" if flags.full_table else f"\n{short_table(summary)}"
+        )
     else:
-        logger.note(table)
-        logger.info(short_text(summary))
+        logger.info(findings(summary))
 
 
 class _Pictures:

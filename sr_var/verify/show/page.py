@@ -12,13 +12,12 @@ from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.show.calibration import calibration_table, paired_table
 from sr_var.verify.show.epistemic import epistemic_table
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
+from sr_var.verify.show.headline import counts, headline
 from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
     METRIC_LABELS,
     calibrated_table,
     comparison_table,
-    counts,
-    headline,
     left_out_text,
     routes_table,
     tiles,

@@ -18,7 +18,7 @@ from sr_var.values import as_rgb
 from sr_var.verify.numbers.floors import std_of_samples
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
-from sr_var.verify.show.tables import percent
+from sr_var.verify.show.headline import percent
 from utils.files.atomic import atomic_write
 from utils.files.storage import flat_name, make_folder, tag_name
 from utils.images.files import write_png

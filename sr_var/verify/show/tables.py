@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sr_var.verify.numbers.floors import TruthSection
@@ -12,10 +12,15 @@ from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, ErrorInBudget
 from sr_var.verify.show.calibration import CALIBRATION, HEADING, calibration_lines, paired_lines
 from sr_var.verify.show.epistemic import epistemic_lines
+from sr_var.verify.show.headline import counts, look_up, percent
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
 _WIDTH = 100
+_FLOOR = (
+    "good: what exact nets show, since so few samples are noisy themselves (the noise floor), or "
+    "what a metric should be like."
+)
 BELOW_NOISE = "Below 0: with the samples' own noise taken off, no error is left to be seen."
 
 
@@ -35,14 +40,14 @@ def _both(label: str, name: str, wanted: str = "") -> _Row:
     return _Row(label, f"{section}.nets.{key}", f"{section}.samples.{key}", "", wanted)
 
 
-_NEGATIVE = _Row("negative variances of {}, set to 0", "var.num_negative")
+_NEGATIVE = _Row("negative variances of {}, set to 0", "var.num_negative", wanted="0")
 _COMPARISONS: dict[str, Sequence[_Row]] = {
     "mean of the nets against that of the samples": (
         _Row("mean squared error (mse), grey levels²", "mean.mse", "", "mean.floor_mse"),
-        _Row("mse less its noise floor, grey levels²", "mean.corrected_mse"),
-        _Row("mse over variance, noise floor subtracted", "mean.relative_mse"),
-        _Row("PSNR, dB", "mean.psnr"),
-        _Row("normalised squared error (nmse)", "mean.nmse"),
+        _Row("mse less its noise floor, grey levels²", "mean.corrected_mse", wanted="0"),
+        _Row("mse over variance, noise floor subtracted", "mean.relative_mse", wanted="0"),
+        _Row("PSNR, dB", "mean.psnr", wanted="high"),
+        _Row("normalised squared error (nmse)", "mean.nmse", wanted="0"),
     ),
     "variance of the nets against that of the samples": (
         _Row(
@@ -54,29 +59,29 @@ _COMPARISONS: dict[str, Sequence[_Row]] = {
         _Row(
             "the same of stds (std error), grey levels", "var.std_error", "", "var.floor_std_error"
         ),
-        _Row("relative rms error less its noise floor", "var.relative_rms_error"),
-        _Row("relative bias", "var.relative_bias"),
-        _Row("correlation of the std maps", "var.correlation"),
-        _Row("correlation of stds without the noise", "ceiling.std_disattenuated"),
-        _Row("correlation of the variance maps", "ceiling.correlation"),
-        _Row("reliability of the samples' variance", "ceiling.reliability"),
-        _Row("correlation of variances without the noise", "ceiling.disattenuated"),
+        _Row("relative rms error less its noise floor", "var.relative_rms_error", wanted="0"),
+        _Row("relative bias", "var.relative_bias", wanted="0"),
+        _Row("correlation of the std maps", "var.correlation", wanted="high"),
+        _Row("correlation of stds without the noise", "ceiling.std_disattenuated", wanted="1"),
+        _Row("correlation of the variance maps", "ceiling.correlation", wanted="high"),
+        _Row("reliability of the samples' variance", "ceiling.reliability", wanted="1"),
+        _Row("correlation of variances without the noise", "ceiling.disattenuated", wanted="1"),
         _NEGATIVE,
     ),
 }
 _SPREAD = "how much std is predicted"
 _OF_ROUTES: dict[str, Sequence[_Row]] = {
     "against the real image": (
-        _Row("PSNR, dB", "high_res.psnr_net", "high_res.psnr_samples", "", "above bilinear"),
-        _Row("PSNR of bilinear upsampling, dB", "high_res.psnr_bilinear"),
-        _Row("SSIM", "high_res.ssim_net", "high_res.ssim_samples", "", "above bilinear"),
-        _Row("SSIM of bilinear upsampling", "high_res.ssim_bilinear"),
+        _Row("PSNR, dB", "high_res.psnr_net", "high_res.psnr_samples", "", "high"),
+        _Row("PSNR of bilinear upsampling, dB", "high_res.psnr_bilinear", wanted="below"),
+        _Row("SSIM", "high_res.ssim_net", "high_res.ssim_samples", "", "high"),
+        _Row("SSIM of bilinear upsampling", "high_res.ssim_bilinear", wanted="below"),
         _Row("mean |error|, grey levels", "high_res.mean_abs_error_net", "", "", "low"),
     ),
     _SPREAD: (
         _Row("mean std, grey levels", "var.mean_std_net", "var.mean_std_samples", "", "alike"),
-        _Row("std at edges, grey levels", "edges.std_at_edges"),
-        _Row("std on flat ground, grey levels", "edges.std_on_flat"),
+        _Row("std at edges, grey levels", "edges.std_at_edges", wanted="higher"),
+        _Row("std on flat ground, grey levels", "edges.std_on_flat", wanted="lower"),
     ),
     HEADING: [_both(label, f"calibration.{key}") for key, label in CALIBRATION.items()],
     "consistency with the low-res image": (
@@ -86,8 +91,8 @@ _OF_ROUTES: dict[str, Sequence[_Row]] = {
         ),
     ),
     "cost": (
-        _both("network evaluations per image", "cost.evaluations_per_image"),
-        _both("seconds per image", "cost.seconds_per_image"),
+        _both("network evaluations per image", "cost.evaluations_per_image", "low"),
+        _both("seconds per image", "cost.seconds_per_image", "low"),
     ),
 }
 _SECTIONS = {**_COMPARISONS, **_OF_ROUTES}
@@ -120,24 +125,16 @@ METRIC_LABELS = {
 }
 
 
-def look_up(summary: Summary, name: str) -> object:
-    """What has a dotted name; None where a part of the path is missing."""
-    value: object = summary
-    for key in name.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
 def text_table(summary: Summary) -> str:
     """The headline metrics as text, at most 100 columns wide, and the verdicts below.
 
-    The noise floor is what perfect nets would show against this many samples; the interval is the
-    95 % bootstrap interval over images of the first column. Without samples their columns are left
+    Good is the noise floor, what exact nets show against this many samples, where there is one; the
+    interval is the 95 % interval of the first column. Without samples their columns are left
     out, and so are the rows that need them.
     """
     head = counts(summary)
     has_samples = summary["num_samples"] > 0
-    columns = ["nets", "samples", "floor"] if has_samples else ["nets"]
+    columns = ["nets", "samples", "good"] if has_samples else ["nets", "good"]
     widths = (10, 9, 9)
     titles = "".join(f"{title:>{width}}" for title, width in zip(columns, widths, strict=False))
     lines = [f"{head:<46}{titles}  nets, 95 %"]
@@ -147,14 +144,14 @@ def text_table(summary: Summary) -> str:
             continue
         lines.append(heading)
         for row in rows:
-            cells = (_shown(summary, name) for name in row[1 : 1 + len(columns)])
+            cells = [_shown(summary, name) for name in row[1 : len(columns)]]
+            cells.append(_shown(summary, row.floor) if row.floor else row.wanted)
             shown = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
             interval = summary["intervals"].get(row.nets)
             said = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
             lines.append(f"  {_label(row, summary):<44}{shown}  {said}".rstrip())
     lines += epistemic_lines(summary)
-    for sentence in headline(summary)[:1]:
-        lines += textwrap.wrap(sentence, _WIDTH)
+    lines += textwrap.wrap(_FLOOR if has_samples else "", _WIDTH)
     if "calibrated" in summary:
         lines += _calibrated_lines(summary)
     if "truth" in summary:
@@ -163,14 +160,14 @@ def text_table(summary: Summary) -> str:
 
 
 def _calibrated_lines(summary: Summary) -> list[str]:
-    found, title = summary["calibrated"], "intervals as they come, and calibrated"
+    title = "intervals as they come, and calibrated"
     lines = [f"{title:<46}{'before':>10}{'after':>10}  after, 95 %"]
     for label, before, after in _calibrated_rows(summary):
         cells = f"{_shown(summary, before):>10}{_shown(summary, after):>10}"
         interval = summary["intervals"].get(after)
         said = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
         lines.append(f"  {label:<44}{cells}  {said}".rstrip())
-    return [*lines, *textwrap.wrap(found["text"], _WIDTH)]
+    return lines
 
 
 def _calibrated_rows(summary: Summary) -> list[tuple[str, str, str]]:
@@ -205,28 +202,15 @@ def _label(row: _Row, summary: Summary) -> str:
     return row.label.format(number(look_up(summary, "var.num_values")))
 
 
-def counts(summary: Summary) -> str:
-    """How many images, and how many samples of each."""
-    images, samples = summary["num_images"], summary["num_samples"]
-    return f"{number(images)} images, " + (
-        f"{number(samples)} samples each" if samples else "no samples"
-    )
-
-
 def _of_nets(summary: Summary) -> dict[str, Sequence[_Row]]:
     """The sections that need no samples, without the rows that the summary knows nothing of."""
     found = {**_OF_ROUTES}
-    # there is nothing that it should be like
-    found[_SPREAD] = [*(row._replace(wanted="") for row in found[_SPREAD]), _NEGATIVE]
+    mean_std, *others = found[_SPREAD]  # there is nothing that it should be like
+    found[_SPREAD] = [mean_std._replace(wanted="low"), *others, _NEGATIVE]
     return {
         heading: [row for row in rows if look_up(summary, row.nets) is not None]
         for heading, rows in found.items()
     }
-
-
-def short_text(summary: Summary) -> str:
-    """The verdicts of `text_table` without its metrics."""
-    return "\n".join(line for said in headline(summary) for line in textwrap.wrap(said, _WIDTH))
 
 
 def _truth_lines(truth: TruthSection) -> list[str]:
@@ -241,7 +225,7 @@ def _truth_lines(truth: TruthSection) -> list[str]:
     ):
         cells = [f"{route[key]:.4g}" for route in routes]
         lines.append(f"{label:<44}{cells[0]:>11}{cells[1]:>11}{cells[2]:>10}")
-    return [*lines, *textwrap.wrap(truth["text"], _WIDTH)]
+    return lines
 
 
 def _shown(summary: Summary, name: str) -> str:
@@ -274,30 +258,6 @@ def _budget_cell(row: BudgetRow, key: ErrorInBudget) -> str:
         return ""
     ends = ", ".join(map(percent, interval)) if interval else ""
     return percent(value) + (f" [{ends}]" if ends else "")
-
-
-def percent(share: float) -> str:
-    """A share in per cent, without the sign, in three digits: `2.74`, `142`."""
-    value = 100 * share
-    return f"{value:.{max(0, 2 - sum(abs(value) >= 10**k for k in (1, 2)))}f}"
-
-
-def headline(summary: Summary) -> list[str]:
-    """The verdict in words; without samples, what the real images say of the nets."""
-    said = [summary["verdict"]["text"] if "verdict" in summary else _calibration_text(summary)]
-    if "truth" in summary:
-        said.append(summary["truth"]["text"])
-    return [*said, summary["calibrated"]["text"]] if "calibrated" in summary else said
-
-
-def _calibration_text(summary: Summary) -> str:
-    found = summary["calibration"]["nets"]
-    gain = summary["high_res"]["psnr_net"] - summary["high_res"]["psnr_bilinear"]
-    return (
-        f"{100 * found['coverage_90']:.1f} % of the real pixels lie in the nets' 90 % intervals; "
-        f"error² / variance is {found['z2']:.3g} (1 is right). The mean is {gain:+.2f} dB against "
-        "bilinear upsampling."
-    )
 
 
 def tiles(summary: Summary) -> Html:

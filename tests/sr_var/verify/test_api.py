@@ -45,7 +45,7 @@ def test_metrics_are_those_of_the_script(pipeline: Pipeline, tmp_path: Path) -> 
         assert one.pop("cost")["nets"]["evaluations_per_image"] == 2
     assert written == script and (log / "report.html").is_file()
     assert found["mean"]["mse"] == script["mean"]["mse"]
-    assert any("mean squared error" in line for line in lines)
+    assert any("squared error over variance" in line for line in lines)
 
 
 def test_nothing_is_written_without_a_folder_for_it(results: Results) -> None:

@@ -41,7 +41,7 @@ def _argv(made: Results, calibration: Path, **changes: Any) -> list[str]:
 
 
 def test_coverage_stands_side_by_side_before_and_after(tested: Results, calibration: Path) -> None:
-    said = done("sr_var_verification", _argv(tested, calibration)).out
+    said = done("sr_var_verification", _argv(tested, calibration, full_table=True)).out
     summary = json.loads((tested.root / "log" / "results.json").read_text(encoding="utf-8"))
     found, made = summary["calibrated"], json.loads(calibration.read_text(encoding="utf-8"))
     # 90 % of a normal law at half the std, and what the calibration makes of it

@@ -113,7 +113,7 @@ def test_metrics_do_not_depend_on_whether_there_are_samples(results: Results) ->
 
 def test_page_pictures_and_table_speak_of_the_nets_only(results: Results) -> None:
     _, said = _verify(results)
-    assert "4 images, no samples" in said and "of the real pixels lie in the nets'" in said
+    assert "4 images, no samples" in said and "of the real pixels lie in the 95 %" in said
     assert "floor" not in said and "Nets and samples" not in said and "CRPS" in said
     page = (results.root / "log" / "report.html").read_text("utf-8")
     assert "nets against the real images" in page and "4 images, no samples" in page

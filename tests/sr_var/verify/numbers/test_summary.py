@@ -175,11 +175,25 @@ def test_table_is_short_narrow_and_ends_in_the_verdict(results: Results) -> None
         _add_truth(results, f"image{i}.png")
     lines = _verify(results)[1].strip().splitlines()
     end = next(i for i, line in enumerate(lines) if line.startswith("metrics:"))
-    assert end <= 64 and max(map(len, lines[:end])) <= 100
-    assert (
-        lines[0].split()[-5:] == ["nets", "samples", "floor", "nets,", "95"] or "nets" in lines[0]
-    )
+    assert max(map(len, lines[:end])) <= 100
+    assert lines[0].split()[-6:] == ["nets", "samples", "good", "nets,", "95", "%"]
+    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("good: "))]
+    assert len(table) <= 25
+    rows = [line for line in table[1:] if line.startswith("  ")]
+    # label, value, maybe that of the samples, what is good, maybe an interval
+    assert len(rows) >= 15 and all(row[67:76].strip() for row in rows), rows
+    assert any(line.startswith("The nets' intervals are too ") for line in lines)
     assert any(line.startswith("Nets and samples, margin") for line in lines)
+
+
+def test_the_full_table_holds_all_metrics_of_the_short_one_and_more(results: Results) -> None:
+    short, full = (_verify(results, full_table=is_full)[1] for is_full in (False, True))
+    log = (results.root / "log" / "logs.txt").read_text(encoding="utf-8")
+    for row in ("normalised squared error", "reliability of the samples' variance", "(std error)"):
+        assert row in full and row not in short and row in log
+    table = full.partition("metrics:")[0].splitlines()
+    assert max(map(len, table)) <= 100
+    assert "The nets' intervals are too " in full and "The nets' intervals are too " in short
 
 
 def test_truth_is_used_when_every_image_has_it(results: Results) -> None:
@@ -229,7 +243,7 @@ def test_tensorboard_gets_scalars_only() -> None:
 
 
 def test_calibration_stands_beside_that_of_exact_laws(results: Results) -> None:
-    found, said = _verify(results)
+    found, said = _verify(results, full_table=True)
     reference = found["reference"]
     assert set(reference) == {"nets", "samples", "curves"}
     for route in ("nets", "samples"):
@@ -245,7 +259,7 @@ def test_calibration_stands_beside_that_of_exact_laws(results: Results) -> None:
 def test_where_the_law_is_known_its_own_reference_is_shown(results: Results) -> None:
     for i in range(NUM_IMAGES):
         _add_truth(results, f"image{i}.png")
-    found, said = _verify(results)
+    found, said = _verify(results, full_table=True)
     known = found["reference"]["known_law"]
     assert set(known) == {"nets", "samples"}
     assert all(set(known[route]) == CALIBRATED for route in known)

@@ -1,0 +1,113 @@
+"""What a verification found, in plain words: the first thing that page and terminal say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from sr_var.verify.numbers.summary import Summary
+from utils.report.html import number
+
+# a share of real pixels that is this near to that of an exact law is as wanted
+_NEAR = 0.015
+
+
+def look_up(summary: Mapping[str, object], name: str) -> object:
+    """What has a dotted name; None where a part of the path is missing."""
+    value: object = summary
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def known_number(summary: Mapping[str, object], name: str) -> float | None:
+    """The number of a dotted name; None where there is none, or it is not finite."""
+    value = look_up(summary, name)
+    is_known = isinstance(value, (int, float)) and math.isfinite(value)
+    return float(value) if is_known and isinstance(value, (int, float)) else None
+
+
+def exact_value(summary: Mapping[str, object], metric: str) -> float | None:
+    """What exact nets show of a calibration metric: of the known law, else of a normal one."""
+    for where in ("reference.known_law.nets", "reference.nets"):
+        if (value := known_number(summary, f"{where}.{metric}")) is not None:
+            return value
+    return None
+
+
+def counts(summary: Summary) -> str:
+    """How many images, and how many samples of each."""
+    images, samples = summary["num_images"], summary["num_samples"]
+    return f"{number(images)} images, " + (
+        f"{number(samples)} samples each" if samples else "no samples"
+    )
+
+
+def percent(share: float) -> str:
+    """A share in per cent, without the sign, in three digits: `2.74`, `142`."""
+    value = 100 * share
+    return f"{value:.{max(0, 2 - sum(abs(value) >= 10**k for k in (1, 2)))}f}"
+
+
+def headline(summary: Summary) -> list[str]:
+    """A few sentences: do the intervals hold, how good is the mean, do nets and samples agree."""
+    said = [_intervals(summary), _gain(summary), *_agreement(summary)]
+    return [sentence for sentence in said if sentence]
+
+
+def details(summary: Summary) -> list[str]:
+    """The verdicts with their numbers."""
+    sections = ("verdict", "truth", "calibrated", "clusters")
+    texts = [look_up(summary, f"{section}.text") for section in sections]
+    return [text for text in texts if isinstance(text, str) and text]
+
+
+def _intervals(summary: Summary) -> str:
+    share = known_number(summary, "calibration.nets.coverage_95")
+    if share is None:
+        return ""
+    wanted = exact_value(summary, "coverage_95") or 0.95
+    gap = share - wanted
+    hold = "hold" if abs(gap) <= _NEAR else "are too narrow" if gap < 0 else "are too wide"
+    of_exact = f"; those of exact nets would hold {100 * wanted:.1f} %"
+    return (
+        f"The nets' intervals {hold}: {100 * share:.1f} % of the real pixels lie in the 95 % "
+        f"interval{of_exact if abs(wanted - 0.95) > 5e-4 else ''}."
+    )
+
+
+def _gain(summary: Summary) -> str:
+    net, bilinear = (known_number(summary, f"high_res.psnr_{of}") for of in ("net", "bilinear"))
+    if net is None or bilinear is None:
+        return ""
+    word = "better" if net >= bilinear else "worse"
+    return (
+        f"Their mean is {abs(net - bilinear):.2f} dB {word} than bilinear upsampling (PSNR "
+        f"{net:.2f} dB)."
+    )
+
+
+def _agreement(summary: Summary) -> list[str]:
+    """Of mean and variance, against those of the samples."""
+    if "verdict" not in summary:
+        return []
+    samples = number(summary["num_samples"])
+    margin = summary["verdict"]["margin"]
+    unit = {"mean": "of a std", "variance": "of itself"}
+    said = []
+    for key, subject in (("mean", "Their mean"), ("variance", "Their variance")):
+        part = look_up(summary, f"verdict.{key}")
+        value = known_number(summary, f"verdict.{key}.value")
+        if not isinstance(part, Mapping) or value is None:
+            continue
+        off = f"{percent(max(value, 0.0))} %"
+        found = {
+            "equivalent": f"equals that of {samples} samples within {100 * margin:g} % {unit[key]}",
+            "different": f"differs from that of {samples} samples by {off} {unit[key]}",
+        }.get(
+            str(part.get("verdict")),
+            f"is about {off} {unit[key]} off that of {samples} samples"
+            + (f"; whether that is below {100 * margin:g} % is undecided" if margin else ""),
+        )
+        said.append(f"{subject} {found}.")
+    return said

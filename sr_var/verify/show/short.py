@@ -1,4 +1,7 @@
-"""The printed table: the metrics that say most, each with what is good, in 25 lines at most."""
+"""The printed table: the metrics that say most, each with what is good, in 25 lines at most.
+
+Of several mean nets there is one more.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,7 @@ _LINES: dict[str, Sequence[_Line]] = {
         _calibration("squared error over variance (z2)", "z2"),
         _calibration("error of mean and std together (CRPS)", "crps"),
         _Line("mean std, grey levels", "var.mean_std_net", "var.mean_std_samples", "alike"),
+        _Line("mean std between the mean nets", "epistemic.mean_std"),
         _calibration("does the std sort the errors? (AUSE)", "ause"),
         _Line("variances below 0, set to 0, of {}", "var.num_negative", "", "0"),
         _Line("calibrated: real pixels in the {:g} % interval", "calibrated.coverage"),
@@ -86,7 +90,7 @@ _LINES: dict[str, Sequence[_Line]] = {
 def short_table(summary: Summary) -> str:
     """At most 25 lines of metrics, 100 columns wide, and the findings in words below.
 
-    What a summary knows nothing of has no line.
+    Of several mean nets there is one line more. What a summary knows nothing of has no line.
     """
     columns = ["nets", "samples", "good"] if summary["num_samples"] else ["nets", "good"]
     titles = "".join(f"{title:>{_WIDTHS[i]}}" for i, title in enumerate(columns))

@@ -118,7 +118,7 @@ def compare(
     ):
         totals.add(result)
         pictures.add(result)
-        rows.append(dataclasses.replace(result, data=None, histograms=None, expected=None))
+        rows.append(without_arrays(result))
         done()
     summary = summarise(rows, totals, flags)
     if calibration is not None:
@@ -227,6 +227,11 @@ def _notices(rows: Sequence[ImageResult], summary: Summary) -> list[str]:
     return lines
 
 
+def without_arrays(result: ImageResult) -> ImageResult:
+    """The result of an image whose arrays have been drawn, and whose sums have been added up."""
+    return dataclasses.replace(result, data=None, histograms=None, expected=None, sums=None)
+
+
 def verify_image(
     entry: Entry,
     flags: VerificationFlags,
@@ -250,6 +255,7 @@ def verify_image(
         variance = units.spread_from_255(data.samples.variance, 2)
         dump_pickle(variance, os.path.join(folder, "high_res_var.pkl"))
     result = image_result(entry.name, data, num_scatter=num_scatter, seed=flags.seed)
+    result = dataclasses.replace(result, group=entry.group)
     result = with_intervals(result, data, calibration)
     return result if keeps_data else dataclasses.replace(result, data=None)
 

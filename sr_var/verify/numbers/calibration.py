@@ -151,6 +151,30 @@ def ause(sums: Histograms) -> float:
     return float(np.sum((gap[1:] + gap[:-1]) / 2) * (FRACTIONS[1] - FRACTIONS[0]))
 
 
+def spread_skill_ratio(sums: Histograms) -> float:
+    """Rms predicted std over the rms error of all pixels: 1 for an exact law, below it too little.
+
+    Source: Fortin et al., "Why should ensemble spread match the RMSE of the ensemble mean?", 2014.
+    """
+    square = float(sums.square.sum())
+    return float(np.sqrt(sums.variance.sum() / square)) if square > 0 else np.inf
+
+
+def spread_skill_slope(sums: Histograms) -> float:
+    """Least-squares slope of ln rmse over ln predicted std in the 20 bins: 1 for an exact law.
+
+    Below 1 large stds are too large, or small ones too small; nan where all are alike or a bin has
+    no error.
+    """
+    predicted, observed, _ = reliability(sums)
+    if not (observed > 0).all():
+        return float(np.nan)
+    x, y = np.log(predicted), np.log(observed)
+    x = x - x.mean()
+    spread = float(x @ x)
+    return float(x @ y) / spread if spread > 1e-12 else float(np.nan)
+
+
 def curves(sums: Histograms) -> Curves:
     """Reliability, coverage and sparsification, as lists for drawing."""
     predicted, observed, count = reliability(sums)
@@ -178,20 +202,20 @@ def reliability(sums: Histograms) -> tuple[Array, Array, Array]:
     total = sums.count.sum()
     edges = total * np.arange(NUM_RELIABILITY_BINS + 1) / NUM_RELIABILITY_BINS
     count = np.diff(edges)
-    variance = np.diff(_up_to(edges, sums.count, sums.variance))
-    square = np.diff(_up_to(edges, sums.count, sums.square))
+    variance = np.diff(up_to(edges, sums.count, sums.variance))
+    square = np.diff(up_to(edges, sums.count, sums.square))
     return np.sqrt(variance / count), np.sqrt(np.maximum(square, 0) / count), count
 
 
 def _sparsification(sums: Histograms) -> tuple[Array, Array]:
     """Rmse of what is left once each share is taken out: by predicted std, and by |error|."""
     kept = sums.count.sum() * (1 - FRACTIONS)
-    square = _up_to(kept, sums.count, sums.square)
-    best = _up_to(kept, sums.error_count, sums.error_square)
+    square = up_to(kept, sums.count, sums.square)
+    best = up_to(kept, sums.error_count, sums.error_square)
     return np.sqrt(square / kept), np.sqrt(best / kept)
 
 
-def _up_to(counts: Array, count: Array, values: Array) -> Array:
+def up_to(counts: Array, count: Array, values: Array) -> Array:
     """Σ values of the first `counts` pixels; a bin that is cut gives its share."""
     used = count > 0
     ends = np.concatenate([[0.0], np.cumsum(count[used])])

@@ -23,12 +23,12 @@ from sr_var.verify.numbers.calibration import (
     NUM_BINS,
     Curves,
     Histograms,
-    ause,
     calibrate,
     curves,
     place_of_std,
 )
-from sr_var.verify.numbers.reference import REFERENCED, expected_ence, mean_abs_of_normal
+from sr_var.verify.numbers.ranks import NUM_PIT_BINS, pit_bins
+from sr_var.verify.numbers.reference import REFERENCED, mean_abs_of_normal, metrics_of_order
 from utils.metrics import VARIANCE_FLOOR
 from utils.seeds import stable_seed
 
@@ -114,12 +114,14 @@ class Expected:
         means: metric → values, one an image.
         sums: the histograms of one draw of y; `square` and `fourth` are the expectations over y of
             Σ (y − m)² and Σ (y − m)⁴ by predicted std, (4096,).
+        pit: the shares of the 20 bins of the PIT, over images.
     """
 
     means: dict[str, list[float]]
     sums: Histograms
     square: Array
     fourth: Array
+    pit: Array
 
     def add(self, other: Expected) -> None:
         """Take in more images."""
@@ -128,16 +130,14 @@ class Expected:
         self.sums.add(other.sums)
         self.square = self.square + other.square
         self.fourth = self.fourth + other.fourth
+        self.pit = self.pit + other.pit
 
     def metrics(self) -> tuple[Metrics, Curves]:
         """What all images together would show, with their curves."""
         means = {name: float(np.mean(values)) for name, values in self.means.items()}
         exact = Histograms(self.sums.count, self.sums.variance, self.square)
-        return {
-            **means,
-            "ence": expected_ence(exact, self.fourth),
-            "ause": ause(self.sums),
-        }, curves(self.sums)
+        of_order = metrics_of_order(self.sums, exact, self.fourth)
+        return {**means, **of_order}, curves(self.sums)
 
 
 def expected_of_image(name: str, truth: Truth, num_samples: int, seed: int) -> dict[str, Expected]:
@@ -177,7 +177,9 @@ def _expected(truth: Truth, y: Array, mean: Array, variance: Array, weight: floa
         np.asarray(weight * np.bincount(place, values, minlength=NUM_BINS), np.float64)
         for values in (square, fourth)
     )
-    return Expected({name: [means[name]] for name in REFERENCED}, sums, of_square, of_fourth)
+    pit = np.bincount(pit_bins((y - mean) / np.sqrt(variance)), minlength=NUM_PIT_BINS) / y.size
+    kept = {name: [means[name]] for name in REFERENCED}
+    return Expected(kept, sums, of_square, of_fourth, pit)
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_var.results.moments import Array, block_means
+from sr_var.verify.numbers.breakdown import Sums, image_sums
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.epistemic import epistemic_means, epistemic_metrics
 from sr_var.verify.numbers.equivalent import equivalent_samples, paired_differences
@@ -261,10 +262,10 @@ def signed_root(values: Array) -> Array:
 class ImageResult:
     """One image: its metrics, what adds up over images, and the arrays for pictures.
 
-    `data` is None where nobody wants the arrays, `histograms` (of both routes) and `expected` (of
-    a law that is known) once they are added up. `scatter` is (2, k): √max(v, 0) and the samples'
-    std of k pixels drawn at random, none without samples.
-    `is_float`, `num_stored`: of the data.
+    `data` is None where nobody wants the arrays; `histograms` (of both routes), `expected` (of a
+    law that is known) and `sums` (`breakdown`) are None once they are added up. `scatter` is
+    (2, k): √max(v, 0) and the samples' std of k pixels drawn at random, none without samples.
+    `is_float`, `num_stored`: of the data; `group`: the name of its class.
     """
 
     name: str
@@ -275,7 +276,9 @@ class ImageResult:
     histograms: dict[str, Histograms] | None
     scatter: Array
     expected: dict[str, Expected] | None = None
+    sums: Sums | None = None
     num_stored: int = 0
+    group: str = ""
 
 
 def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> ImageResult:
@@ -295,7 +298,8 @@ def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> 
     expected = None
     if data.truth is not None and data.samples is not None:
         expected = expected_of_image(name, data.truth, data.samples.count, seed)
-    of_data = data.is_float, means, histograms, scatter, expected, data.num_stored
+    sums = image_sums(name, data, seed)
+    of_data = data.is_float, means, histograms, scatter, expected, sums, data.num_stored
     return ImageResult(name, metrics, data, *of_data)
 
 

@@ -32,6 +32,8 @@ from sr_var.verify.numbers.calibration import (
     ause,
     curves,
     reliability,
+    spread_skill_ratio,
+    spread_skill_slope,
 )
 
 Metrics: TypeAlias = dict[str, float]
@@ -147,7 +149,17 @@ def expected_histograms(sums: Histograms, num_samples: int | None) -> tuple[Hist
 def expected_of_order(sums: Histograms, num_samples: int | None) -> tuple[Metrics, Curves]:
     """ENCE and AUSE of a normal law with the stds that were predicted, and its curves."""
     exact, fourth = expected_histograms(sums, num_samples)
-    return {"ence": expected_ence(exact, fourth), "ause": ause(exact)}, curves(exact)
+    return metrics_of_order(exact, exact, fourth), curves(exact)
+
+
+def metrics_of_order(drawn: Histograms, exact: Histograms, fourth: Array) -> Metrics:
+    """ENCE, AUSE, spread and skill of a law; AUSE is that of `drawn`, where errors were drawn."""
+    return {
+        "ence": expected_ence(exact, fourth),
+        "ause": ause(drawn),
+        "spread_skill_ratio": spread_skill_ratio(exact),
+        "spread_skill_slope": spread_skill_slope(exact),
+    }
 
 
 def expected_ence(exact: Histograms, fourth: Array) -> float:

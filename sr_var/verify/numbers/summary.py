@@ -14,8 +14,18 @@ import numpy as np
 
 from sr_var.flags.verify import VerificationFlags
 from sr_var.results.moments import Array
+from sr_var.verify.numbers.breakdown import Breakdown
+from sr_var.verify.numbers.by_image import class_rows, worst_images
 from sr_var.verify.numbers.calibrated import CalibratedSection
-from sr_var.verify.numbers.calibration import Curves, Histograms, ause, curves, ence
+from sr_var.verify.numbers.calibration import (
+    Curves,
+    Histograms,
+    ause,
+    curves,
+    ence,
+    spread_skill_ratio,
+    spread_skill_slope,
+)
 from sr_var.verify.numbers.epistemic import NUM_NETS
 from sr_var.verify.numbers.equivalent import equivalent_text
 from sr_var.verify.numbers.floors import TruthSection, truth_text
@@ -42,7 +52,12 @@ from sr_var.verify.numbers.reference import (
 from sr_var.verify.read.records import BudgetRow, Cost, cost
 
 MAX_SCATTER = 4000
-_OF_HISTOGRAMS = (("ence", ence), ("ause", ause))
+_OF_HISTOGRAMS = (
+    ("ence", ence),
+    ("ause", ause),
+    ("spread_skill_ratio", spread_skill_ratio),
+    ("spread_skill_slope", spread_skill_slope),
+)
 # metrics of these sections are averaged over images as they are, where pooled ones do not go first
 _OWN_SECTIONS = ("mean.", "var.", "high_res.", "edges.")
 
@@ -63,6 +78,7 @@ class _OfSome(TypedDict, total=False):
     ceiling: Metrics
     verdict: Verdict
     paired: Metrics
+    ranks: dict[str, Any]
     scatter: dict[str, list[float]]
     truth: TruthSection
     epistemic: Metrics  # of several mean nets
@@ -87,6 +103,9 @@ class Summary(_OfSome):
     intervals: dict[str, list[float] | None]
     cost: Cost
     curves: dict[str, Curves]
+    pit: dict[str, Any]
+    groups: dict[str, Any]
+    worst: dict[str, list[dict[str, Any]]]
 
 
 class Totals:
@@ -97,11 +116,13 @@ class Totals:
         self.histograms: dict[str, Histograms] = {}
         self._scatter: list[Array] = []
         self._expected: dict[str, Expected] = {}
+        self.breakdown = Breakdown()
         self._num_images = self._num_known = 0
 
     def add(self, result: ImageResult) -> None:
         """Take in one image."""
-        assert result.histograms is not None
+        assert result.histograms is not None and result.sums is not None
+        self.breakdown.add(result.sums)
         for route, histograms in result.histograms.items():
             self.histograms.setdefault(route, Histograms()).add(histograms)
         self._replicates.add(result.histograms)
@@ -176,6 +197,10 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
     result["cost"] = cost(flags)
     result["curves"] = {route: curves(sums) for route, sums in totals.histograms.items()}
     result["reference"] = _reference(result["calibration"], totals, flags.num_samples)
+    known_pit = {route: part.pit / part.pit.sum() for route, part in totals.expected.items()}
+    result |= totals.breakdown.sections(flags.num_samples, known_pit)
+    result["groups"]["class"] = class_rows(rows)
+    result["worst"] = worst_images(rows)
     if flags.num_samples:
         result["scatter"] = totals.scatter()
     return cast(Summary, result)
@@ -235,7 +260,7 @@ def left_out(rows: Sequence[Metrics]) -> dict[str, int]:
 
 def flat_metrics(summary: Mapping[str, object]) -> Metrics:
     """Dotted name → value, for TensorBoard, which has no place for infinity, lists and words."""
-    skipped = ("intervals", "curves", "scatter", "verdict", "left_out")
+    skipped = ("intervals", "curves", "scatter", "verdict", "left_out", "groups", "worst")
     return {
         name: value
         for section, part in summary.items()

@@ -47,6 +47,8 @@ from utils.untrusted.pickles import load_array
 
 # even, so that a group begins with a sample of even index
 _PICTURES_AT_A_TIME = 14
+# samples that are kept as pictures, for ranks among them: 20 ranks, and no more memory for more
+NUM_MEMBERS = 19
 # of a picture, and of moments in float32
 _ROUNDING_255 = 0.51
 
@@ -61,7 +63,8 @@ class ImageData:
     variances of the samples of even and of odd index; the samples' unbiased variance of their block
     means, (h, w, 3); the exact law. `is_float`: whether the samples' moments are in float, not
     those of 8-bit pictures; `num_stored`: how many samples a moments file counts that could not be
-    used, since it counts others than were asked for, else 0.
+    used, since it counts others than were asked for, else 0; `members`: the first samples as
+    pictures, (k, H, W, C).
     """
 
     mean: Array
@@ -77,6 +80,7 @@ class ImageData:
     num_nets: int = 0
     is_float: bool = False
     num_stored: int = 0
+    members: npt.NDArray[np.uint8] | None = None
 
 
 def load_image_data(
@@ -115,6 +119,7 @@ def load_image_data(
         epistemic=_read_between(entry, flags, units),
         num_nets=num_mean_nets(flags),
         is_float=reference is not None and reference.is_float,
+        members=_members(sample_folder, flags, num_threads, units) if reference else None,
         num_stored=0 if reference is None else reference.num_stored,
     )
     _require_same_image(data, flags, sample_folder, safe_join(flags.nets_dir, entry.name))
@@ -298,6 +303,20 @@ def load_reference(
         halves = decoded.half_variances if halves is None else halves
         blocks = decoded.block_variance if blocks is None else blocks
     return Reference(stored.moments, halves, blocks, True)
+
+
+def _members(
+    folder: str, flags: VerificationFlags, num_threads: int, units: Units
+) -> npt.NDArray[np.uint8] | None:
+    """The first samples of an image, (k, H, W, C); None where their pictures do not tell them."""
+    paths = [sample_path(folder, i) for i in range(min(flags.num_samples, NUM_MEMBERS))]
+    if units.num_channels not in (1, 3) or not all(map(os.path.exists, paths)):
+        return None
+
+    def read(path: str) -> npt.NDArray[np.uint8]:
+        return np.asarray(of_picture(read_picture(path, flags.large_size), units))
+
+    return np.stack(list(ordered_map(read, paths, num_threads)))
 
 
 def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:

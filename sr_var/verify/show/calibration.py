@@ -23,6 +23,8 @@ CALIBRATION = {
     "sharpness_mean_std": "sharpness: mean std, grey levels",
     "interval_score_90": "interval score at 90 %, grey levels",
     "ause": "area under the sparsification error",
+    "spread_skill_ratio": "spread and skill: rms std / rmse",
+    "spread_skill_slope": "slope of ln rmse over ln std",
 }
 
 

@@ -12,6 +12,7 @@ from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.show.calibration import calibration_table, paired_table
 from sr_var.verify.show.epistemic import epistemic_table
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
+from sr_var.verify.show.groups import groups_section
 from sr_var.verify.show.headline import counts, headline
 from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
@@ -55,6 +56,7 @@ def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery)
     sections = [
         Section("metrics", "Metrics", _tables(summary)),
         Section("plots", "Plots", plots(summary, [row.metrics for row in rows])),
+        Section("groups", "Where", groups_section(summary)),
     ]
     data: dict[str, _Content] = {}
     if gallery.images:

@@ -28,7 +28,7 @@ def plots(summary: Summary, rows: Sequence[Metrics]) -> Html:
     drawn = (
         _reliability(_pairs(curves, "reliability", "predicted_std", "rmse")),
         _coverage(_pairs(curves, "coverage", "nominal", "observed")),
-        _sparsification(curves),
+        _sparsification(curves, summary["reference"]["curves"]["nets"]),
         _scatter(summary["scatter"]) if "scatter" in summary else None,
         _floors(rows) if "mean" in summary else None,
         _budget(summary.get("budget", [])),
@@ -91,14 +91,18 @@ def _coverage(pairs: _Pairs) -> Html:
     return figure("Coverage", plot(alt, x_axis, y_axis, lines), note, data)
 
 
-def _sparsification(curves: Mapping[str, Curves]) -> Html:
+def _sparsification(curves: Mapping[str, Curves], exact: Curves) -> Html:
     pairs = _pairs(curves, "sparsification", "fraction", "rmse")
     oracle = _pairs(curves, "sparsification", "fraction", "oracle_rmse")
     flat = [value for part in (pairs, oracle) for pair in part.values() for value in pair[1]]
     x_axis = Axis("share of pixels removed, most uncertain first", 0.0, 1.0)
     y_axis = Axis.over("rms error of the rest, grey levels", flat)
     reference = Series("removed by true error", *oracle["nets"], "reference")
-    lines = [reference, *_series(pairs, "line")]
+    of_exact = exact["sparsification"]
+    best = Series(
+        "exact nets", of_exact["fraction"][::10], of_exact["rmse"][::10], "reference", "crosses"
+    )
+    lines = [reference, best, *_series(pairs, "line")]
     alt = f"Rms error of the remaining pixels as the most uncertain are removed: {_said(pairs)}"
     note = "The faster it falls, the better the std tells where the errors are."
     data = _numbers("Rms error of the rest", ["share removed", "rms error"], pairs)

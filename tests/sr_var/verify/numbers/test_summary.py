@@ -19,6 +19,7 @@ from utils.untrusted.pickles import load_array
 
 NUM_IMAGES, NUM_SAMPLES = 5, 6
 CALIBRATED = {"z2", "nll", "crps", "interval_score_90", "ence", "ause"}
+CALIBRATED |= {"spread_skill_ratio", "spread_skill_slope"}
 CALIBRATED |= {f"coverage_{p}" for p in (50, 68, 90, 95)}
 
 

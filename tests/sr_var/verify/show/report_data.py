@@ -130,6 +130,30 @@ def _calibration(bias: float) -> dict[str, float | None]:
     }
 
 
+def _groups() -> dict[str, Any]:
+    shape = {
+        "share": [0.05] * 20,
+        "expected": [0.05] * 20,
+        "distance": 0.0,
+        "by_std": [{"std": 2.0 + i, "share": [0.05] * 20} for i in range(5)],
+    }
+    scores = {"num_pixels": 99, "std": 2.0, "rmse": 2.1, "z2": 1.1, "nll": 2.0, "crps": 1.0}
+    row = {**scores, "coverage_90": 0.9}
+    of_class = {"class": HOSTILE, "num_images": 2, "z2": 1.1, "nll": 2.0, "crps": 1.0}
+    routes = ("nets", "samples")
+    return {
+        "pit": dict.fromkeys(routes, shape),
+        "ranks": {**shape, "num_members": 19, "fair_crps": 4.5},
+        "groups": {
+            "std": {route: [row] * 5 for route in routes},
+            "range": {route: [{"label": "inside", **row}] for route in routes},
+            "frequency": {"nets_error": [3.0] * 8, "samples_spread": [2.0] * 8},
+            "class": [{**of_class, "coverage_90": 0.9}],
+        },
+        "worst": {"calibration.nets.z2": [{"name": HOSTILE, "value": 1.7}]},
+    }
+
+
 _VERDICT = (
     "The nets' mean agrees with the samples' within 10 % of the variance (2.1 %, 95 % interval 1.4 "
     "to 3.0 %). For the variance 9 % were found, and 100 samples cannot tell whether that is below "
@@ -145,7 +169,12 @@ def further_sections() -> dict[str, Any]:
     return {
         "ceiling": {"correlation": 0.91, "reliability": 0.93, "disattenuated": 0.944},
         "calibration": {"nets": _calibration(1.0), "samples": _calibration(1.04)},
-        "reference": {"nets": _calibration(0.95), "samples": _calibration(1.01)},
+        "reference": {
+            "nets": _calibration(0.95),
+            "samples": _calibration(1.01),
+            "curves": {"nets": _curves(1.0), "samples": _curves(1.0)},
+        },
+        **_groups(),
         "paired": {f"{of}{key}": -0.02 for of in ("", "fair_") for key in PAIRED},
         "consistency": {
             "nets": {"mean_rms": 0.62},

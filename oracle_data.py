@@ -6,6 +6,11 @@ Photographs of --data_dir are cut into low-res images; the high-res images are d
 docs/oracle.md. Train and test the nets on it as on any other data (--data_dir data/oracle/images,
 info dicts in data/oracle); then sr_var_verification.py --ddpm_sr_output_dir outputs/oracle/default
 compares them with exact samples and with the exact mean and variance.
+
+    python oracle_data.py --num_classes 2 …
+
+draws from the class law: images have labels, for nets with --class_cond True --num_classes 2, and
+there are two folders of samples and moments, given X alone and given X and the label.
 """
 
 from __future__ import annotations

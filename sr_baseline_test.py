@@ -56,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
             step=step,
             small_size=sizes[1] if test.truth == "oracle" else None,
         )
-        run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)
+        run.is_done = run_test(
+            make_loop, results, entries, model_flags, data_flags, test, run.logger
+        )
         has_quantiles = run.is_done and model_flags.objective == QUANTILE and not test.dry_run
         if has_quantiles and is_main():
             report_quantiles(results, entries, step, log)

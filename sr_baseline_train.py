@@ -32,25 +32,19 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(DataFlags, args)
     train = from_args(BaselineTrainFlags, args)
     from sr_var.baseline import BaselineTrainLoop
-    from sr_var.data.pairs import load_regression_data
-    from sr_var.data.validation import load_validation
-    from sr_var.losses import start_at_usual_spread
-    from sr_var.script_util import create_baseline_model
+    from sr_var.data.validation import load_training
+    from sr_var.script_util import new_net
     from sr_var.stored_flags import identity_of, save_model_args
-    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, train) as run:
-        log, sizes = run.logger.info, model_flags.sizes
-        data = load_regression_data(data_flags, sizes, train, run.device, log)
-        create = partial(create_baseline_model, **vars(model_flags))
-        model = new_network(create, train.precision, log)
-        start_at_usual_spread(model.out, model_flags)
+        log, num_labels = run.logger.info, model_flags.num_labels
+        what = data_flags, model_flags.sizes, train, run.device, log
+        images = load_training(*what, num_labels=num_labels)
         loop = BaselineTrainLoop(
-            model=model,
+            model=new_net(model_flags, train, log),
             model_flags=model_flags,
-            data=data,
-            validation=load_validation(data_flags, sizes, train, run.device, log),
+            **images._asdict(),
             identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),

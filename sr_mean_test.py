@@ -62,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         make_loop = partial(SRMeanTestLoop, model=nets[0])
         if len(nets) > 1:
             make_loop = partial(SRMeanEnsembleTestLoop, model=FoldedMean(nets))
-        run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)
+        run.is_done = run_test(
+            make_loop, results, entries, model_flags, data_flags, test, run.logger
+        )
     return run.exit_code
 
 

@@ -38,23 +38,20 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, data_flags = from_args(MeanModelFlags, args), from_args(DataFlags, args)
     train, fold_flags = from_args(MeanTrainFlags, args), from_args(FoldFlags, args)
     from sr_var.data.folds import CrossFit
-    from sr_var.data.pairs import load_regression_data
-    from sr_var.data.validation import load_validation
+    from sr_var.data.validation import load_training
     from sr_var.mean_utils import SRMeanTrainLoop
-    from sr_var.script_util import create_mean_model
+    from sr_var.script_util import new_net
     from sr_var.stored_flags import identity_of, save_model_args
-    from utils.loops.networks import new_network
     from utils.runs.start import started
 
     with started(args, train) as run:
-        log, sizes = run.logger.info, model_flags.sizes
-        cross_fit = CrossFit.from_flags(fold_flags)
-        data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
-        create = partial(create_mean_model, **vars(model_flags))
+        log, num_labels = run.logger.info, model_flags.num_labels
+        cross_fit = CrossFit.from_flags(fold_flags, num_labels)
+        what = data_flags, model_flags.sizes, train, run.device, log, cross_fit
+        images = load_training(*what, num_labels)
         loop = SRMeanTrainLoop(
-            model=new_network(create, train.precision, log),
-            data=data,
-            validation=load_validation(data_flags, sizes, train, run.device, log, cross_fit),
+            model=new_net(model_flags, train, log),
+            **images._asdict(),
             cross_fit=cross_fit,
             identity=identity_of(model_flags),
             logger=run.logger,

@@ -60,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
         _, make_folder = tested_loop_of(model_flags)
         results = make_folder(test.output_dir, step, *tested.paths, **read_as)
         make_loop = partial(tested.make_loop, model_flags)
-        run.is_done = run_test(make_loop, results, entries, sizes, data_flags, test, run.logger)
+        run.is_done = run_test(
+            make_loop, results, entries, model_flags, data_flags, test, run.logger
+        )
     return run.exit_code
 
 

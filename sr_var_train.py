@@ -34,7 +34,12 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = apply_preset(create_parser().parse_args(argv), VAR_PRESETS, "")
     from sr_var.functionals import settle_functional
-    from sr_var.stored_flags import follow_net_run, identity_of, save_model_args
+    from sr_var.stored_flags import (
+        follow_net_run,
+        identity_of,
+        require_known_classes,
+        save_model_args,
+    )
 
     args = follow_net_run(settle_functional(args), VarModelFlags)
     model_flags, mean_flags = from_args(VarModelFlags, args), from_args(MeanNetFlags, args)
@@ -43,33 +48,29 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var import script_util as build
     from sr_var.components import train_loop_of
     from sr_var.data.folds import CrossFit
-    from sr_var.data.pairs import load_regression_data
-    from sr_var.data.validation import load_validation
-    from sr_var.losses import start_at_usual_spread
-    from utils.loops.networks import new_network
+    from sr_var.data.validation import load_training
     from utils.runs.start import started
 
     with started(args, train) as run:
-        log, sizes = run.logger.info, model_flags.sizes
+        log, num_labels = run.logger.info, model_flags.num_labels
         make_loop = train_loop_of(model_flags, residuals.loss)
-        cross_fit = CrossFit.from_flags(residuals)
-        mean_net = build.frozen_means(mean_flags, cross_fit, sizes, train, log, args)
-        data = load_regression_data(data_flags, sizes, train, run.device, log, cross_fit)
-        create = partial(build.create_var_model, **vars(model_flags))
-        model = new_network(create, train.precision, log)
-        start_at_usual_spread(model.out, model_flags)
+        cross_fit = CrossFit.from_flags(residuals, num_labels)
+        mean_net = build.frozen_means(mean_flags, cross_fit, model_flags, train, log, args)
+        of = data_flags, model_flags.sizes, train, run.device, log, cross_fit, num_labels
+        images = load_training(*of)
+        means = build.mean_net_paths(mean_flags, cross_fit)
+        require_known_classes(means, images.entries, data_flags)
         loop = make_loop(
-            model=model,
+            model=build.new_net(model_flags, train, log),
             mean_model=mean_net,
-            data=data,
-            validation=load_validation(data_flags, sizes, train, run.device, log, cross_fit),
+            **images._asdict(),
             cross_fit=cross_fit,
             mean_digests=build.mean_net_digests(mean_flags, cross_fit),
             identity=identity_of(model_flags),
             logger=run.logger,
             **train.common(),
         )
-        build.report_leakage(mean_net, data, residuals.leakage_images, run.logger, loop.step)
+        build.report_leakage(mean_net, images.data, residuals.leakage_images, run.logger, loop.step)
         run.is_done = loop.run_loop(on_start=partial(save_model_args, train.log_dir, model_flags))
     return run.exit_code
 

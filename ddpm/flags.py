@@ -38,12 +38,23 @@ class UNetFlags(PrecisionFlags):
 
 
 @dataclass(frozen=True)
-class DenoiserFlags(UNetFlags):
+class ClassFlags:
+    """Whether a network is told the class of an image."""
+
+    class_cond: bool = flag(False, "condition on the class label")
+    num_classes: int = flag(1000, "number of class labels (with class_cond)")
+
+    @property
+    def num_labels(self) -> int | None:
+        """Labels that the network knows; None for one without classes."""
+        return self.num_classes if self.class_cond else None
+
+
+@dataclass(frozen=True)
+class DenoiserFlags(ClassFlags, UNetFlags):
     """The denoising U-Net, whatever its images are conditioned on."""
 
     num_channels: int = flag(128, "base width of the network")
-    class_cond: bool = flag(False, "condition on the class label")
-    num_classes: int = flag(1000, "number of class labels (with class_cond)")
     use_scale_shift_norm: bool = flag(True, "the embedding scales and shifts normalised features")
 
 

@@ -24,6 +24,7 @@ from models.layers import (
     avg_pool_nd,
     call_with_checkpoint,
     cast_all_but_head,
+    check_labels,
     conv_nd,
     project_tokens,
     timestep_embedding,
@@ -213,15 +214,15 @@ class Torso(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.emb_channels = config.time_embed_dim if self.is_time_conditioned else None
-        if self.emb_channels is not None:
+        has_embedding = self.is_time_conditioned or config.num_classes is not None
+        self.emb_channels = config.time_embed_dim if has_embedding else None
+        if self.is_time_conditioned:
+            width = config.time_embed_dim
             self.time_embed = nn.Sequential(
-                nn.Linear(config.model_channels, self.emb_channels),
-                nn.SiLU(),
-                nn.Linear(self.emb_channels, self.emb_channels),
+                nn.Linear(config.model_channels, width), nn.SiLU(), nn.Linear(width, width)
             )
-            if config.num_classes is not None:
-                self.label_emb = nn.Embedding(config.num_classes, self.emb_channels)
+        if config.num_classes is not None:
+            self.label_emb = nn.Embedding(config.num_classes, config.time_embed_dim)
         input_blocks, self.input_widths = self._make_input_blocks()
         self.input_blocks = nn.ModuleList(input_blocks)
         bottom = config.widths[-1]
@@ -230,6 +231,19 @@ class Torso(nn.Module):
             AttentionBlock(config, bottom),
             self._make_res_block(bottom, bottom),
         )
+
+    def embed_labels(self, y: Tensor) -> Tensor:
+        """Return the embeddings (N, 4 * model_channels) of the labels `y` (N,).
+
+        A denoiser's `forward` takes them in the place of labels, so that a sampling loop may
+        compute them once.
+
+        Raises:
+            ValueError: the net has no classes, or `y` is not a vector of labels in range.
+        """
+        check_labels(y, self.config.num_classes)
+        embedding: Tensor = self.label_emb(y)
+        return embedding
 
     def convert_torso(self, dtype: torch.dtype) -> None:
         """Cast, in place, every convolution but those of the head `out`.

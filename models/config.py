@@ -368,12 +368,11 @@ class SubpixelConfig:
         out_channels: channels of the output.
         consistent: the mean is projected so that its block means are the low-res image.
         last_layer_type: map applied to the variance net's output.
+        num_classes: number of class labels, or None for a net without class condition.
 
     Raises:
         ValueError: a field is out of range, or fields contradict each other.
     """
-
-    num_classes: ClassVar[None] = None  # as `UNetConfig` has them
 
     factor: int
     model_channels: int = 128
@@ -382,10 +381,12 @@ class SubpixelConfig:
     out_channels: int = 3
     consistent: bool = False
     last_layer_type: str = "none"
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        for name in ("model_channels", "num_res_blocks", "in_channels", "out_channels"):
+        counts = ("model_channels", "num_res_blocks", "in_channels", "out_channels")
+        for name in (*counts, *(("num_classes",) if self.num_classes is not None else ())):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: give a positive integer")
         if self.factor < 1:
@@ -398,12 +399,13 @@ class SubpixelConfig:
                 f"and a factor of {self.factor}: give at most {_MOST_CHANNELS} channels in a layer "
                 f"and {_MOST_RES_BLOCKS} blocks"
             )
-        about = 18 * self.num_res_blocks * self.model_channels**2
+        in_classes = self.model_channels * (self.num_classes or 0)
+        about = 18 * self.num_res_blocks * self.model_channels**2 + in_classes
         if about > _MOST_PARAMETERS:
             raise ValueError(
                 f"--num_res_blocks {self.num_res_blocks} and --model_channels "
-                f"{self.model_channels} make about {about:.0e} parameters, more than "
-                f"{_MOST_PARAMETERS:.0e}: lower one of them"
+                f"{self.model_channels} and {self.num_classes or 0} classes make about {about:.0e} "
+                f"parameters, more than {_MOST_PARAMETERS:.0e}: lower one of them"
             )
 
 

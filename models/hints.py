@@ -14,6 +14,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 Depth = tuple[int, int, str | None]
 
 _MOST_DIGITS = 6
+# the embedding of labels, of every kind of network
+_LABELS = "label_emb.weight"
 # what only the head of a pool, or of one further down, has; the pool; its last layer
 _HEADS = (
     ("out.2.positional_embedding", "attention", "out.2.c_proj.weight"),
@@ -67,7 +69,7 @@ def read_structures(shapes: Shapes) -> list[Structure]:
         return []
     depth = _depth_of_unet(shapes, inputs, outputs)
     depths = [depth] if depth or outputs else _depths_of_classifier(shapes, max(inputs) + 1)
-    num_labels = _size(shapes, "label_emb.weight", 0) or 0
+    num_labels = _size(shapes, _LABELS, 0) or 0
     head = {"out_channels": _size(shapes, "out.2.weight", 0)} if outputs else _read_head(shapes)
     plain = Structure(
         is_whole=bool(outputs),
@@ -256,6 +258,7 @@ def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
     ]
     if blocks[0] != blocks[1]:
         causes.append(f"--num_res_blocks {blocks[0]}, here {blocks[1]}")
+    causes += _wrong_classes(*(_size(one, _LABELS, 0) or 0 for one in (there, here)))
     outputs = [one["out.0.weight"][0] for one in (there, here)]
     if outputs[0] != outputs[1]:
         causes.append(
@@ -356,15 +359,21 @@ def _wrong_head(
             f"{config.image_size}: see --image_size"
         )
     count, own = file.num_classes, network.num_classes
-    if count is None or own is None or count == own:
+    if count is not None and own is not None:
+        may_add_one = network.is_whole and network.is_time_conditioned
+        yield from _wrong_classes(count, own, may_add_one=may_add_one)
+
+
+def _wrong_classes(count: int, own: int, *, may_add_one: bool = False) -> Iterator[str]:
+    """Of the labels that are embedded, 0 without; an image model may add one of its own."""
+    if count == own:
         return
     if not own:
         yield f"the file is class-conditional, of {count} classes: give --class_cond True"
     elif not count:
         yield "the file knows no classes: give --class_cond False"
     else:
-        is_near = network.is_whole and abs(count - own) == 1
-        also = " (--class_dropout adds one)" if is_near else ""
+        also = " (--class_dropout adds one)" if may_add_one and abs(count - own) == 1 else ""
         yield f"the file knows {count} classes, not {own}: see --num_classes{also}"
 
 

@@ -193,6 +193,38 @@ def zero_module(module: ModuleT) -> ModuleT:
     return module
 
 
+def require_labels(y: Tensor | None, num_classes: int | None, batch_size: int) -> None:
+    """Refuse labels, or their embeddings, that are missing or not one per image.
+
+    A net without classes (`num_classes` None) may be given None.
+
+    Raises:
+        ValueError: says what is wanted.
+    """
+    if y is None and num_classes is not None:
+        raise ValueError(f"y is missing: a net of {num_classes} classes needs a label per image")
+    if y is not None and y.shape[0] != batch_size:
+        raise ValueError(f"y of shape {tuple(y.shape)}: give one label per image, {batch_size}")
+
+
+def check_labels(y: Tensor, num_classes: int | None) -> None:
+    """Refuse what is no vector of labels in [0, num_classes); a net without classes has None.
+
+    The range is checked for labels on the CPU only: elsewhere it would wait for the device.
+
+    Raises:
+        ValueError: says what is wanted.
+    """
+    if num_classes is None:
+        raise ValueError("y was given to a net without classes: set num_classes, or leave y out")
+    if y.ndim != 1 or y.is_floating_point():
+        raise ValueError(f"y {tuple(y.shape)} of {y.dtype}: give a vector of integer labels")
+    if y.device.type == "cpu" and not torch.compiler.is_compiling():
+        wrong = y[(y < 0) | (y >= num_classes)]
+        if wrong.numel() > 0:
+            raise ValueError(f"label {int(wrong[0])}: the net knows 0 to {num_classes - 1}")
+
+
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """Return sinusoidal embeddings of time.
 

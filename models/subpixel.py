@@ -6,7 +6,8 @@ and nothing is averaged over the image, so that an output pixel depends on a win
 alone and any size will do.
 
 Attribute names and positions are the checkpoint format: `head`, `body.I.conv1/conv2`, `body_end`,
-`out.0`, and `std.…` of the same in a denoiser. Do not renumber, reorder or rename them.
+`out.0`, and `std.…` of the same in a denoiser; with classes `label_emb` and `body.I.label`. Do not
+renumber, reorder or rename them.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from models.config import SubpixelConfig
 from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
     cast_all_but_head,
+    check_labels,
     last_layer,
     project,
     repeat_blocks,
+    require_labels,
     smooth_base,
     zero_module,
 )
@@ -41,22 +44,34 @@ _STD_BLOCKS = 2
 
 
 class PlainResBlock(nn.Module):
-    """x + conv(relu(conv(x))): 3×3 convolutions with replicated borders, and no norm."""
+    """x + conv(relu(conv(x))): 3×3 convolutions with replicated borders, and no norm.
 
-    def __init__(self, channels: int) -> None:
+    With classes x + conv(relu((1 + scale)·conv(x) + shift)), (scale, shift) linear in the embedding
+    of the label (Perez et al. 2018, "FiLM: visual reasoning with a general conditioning layer").
+    """
+
+    def __init__(self, channels: int, *, has_classes: bool = False) -> None:
         super().__init__()
         self.conv1, self.conv2 = _conv3x3(channels, channels), _conv3x3(channels, channels)
+        if has_classes:
+            self.label = nn.Linear(channels, 2 * channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, h, w) for `x` of the same shape."""
-        output: Tensor = x + self.conv2(F.relu(self.conv1(x)))
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        """Return (N, C, h, w) for `x` of the same shape; with classes `emb` is (N, C)."""
+        h = self.conv1(x)
+        if emb is not None:
+            scale, shift = self.label(emb).to(h.dtype)[..., None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        output: Tensor = x + self.conv2(F.relu(h))
         return output
 
 
 class SubpixelBase(nn.Module):
     """The owner of every parameter; subclasses say what enters and what leaves it.
 
-    A new net returns zero. Nothing is cast by the constructor: see `convert_torso`.
+    A new net returns zero. Nothing is cast by the constructor: see `convert_torso`. The embedding
+    of the labels is zero in a new net, too: with the weights of a net without classes it computes
+    the same as that, for every label.
     """
 
     def __init__(self, config: SubpixelConfig, in_channels: int) -> None:
@@ -65,9 +80,14 @@ class SubpixelBase(nn.Module):
         self.config = config
         width, out_channels = config.model_channels, config.out_channels * config.factor**2
         self.head = _conv3x3(in_channels, width)
-        self.body = nn.ModuleList(PlainResBlock(width) for _ in range(config.num_res_blocks))
+        has_classes = config.num_classes is not None
+        self.body = nn.ModuleList(
+            PlainResBlock(width, has_classes=has_classes) for _ in range(config.num_res_blocks)
+        )
         self.body_end = _conv3x3(width, width)
         self.out = nn.Sequential(zero_module(_conv3x3(width, out_channels)))
+        if config.num_classes is not None:
+            self.label_emb = zero_module(nn.Embedding(config.num_classes, width))
 
     def convert_torso(self, dtype: torch.dtype) -> None:
         """Cast, in place, every convolution but the last (see `models.blocks.Torso`)."""
@@ -86,13 +106,29 @@ class SubpixelBase(nn.Module):
         """Low-res pixels in each direction that an output pixel depends on."""
         return 2 * self.config.num_res_blocks + 3
 
-    def _run(self, x: Tensor) -> Tensor:
-        """Return (N, out_channels, f·h, f·w), in the dtype of `x`, for `x` (N, C, h, w)."""
+    def is_neutral_when_new(self, name: str) -> bool:
+        """Whether a net of a file without this parameter computes the same with a new one."""
+        return name == "label_emb.weight" or name.endswith(".label.weight")
+
+    def _run(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return (N, out_channels, f·h, f·w), in the dtype of `x`, for `x` (N, C, h, w).
+
+        `y` are labels (N,), None exactly for a net without classes.
+        """
+        emb = self._embed(x.shape[0], y)
         h = start = self.head(x.to(self.head.weight.dtype))
         for block in self.body:
-            h = block(h)
+            h = block(h, emb)
         pixels = self.out((start + self.body_end(h)).to(self.out[0].weight.dtype))
         return F.pixel_shuffle(pixels.to(x.dtype), self.config.factor)
+
+    def _embed(self, batch_size: int, y: Tensor | None) -> Tensor | None:
+        require_labels(y, self.config.num_classes, batch_size)
+        if y is None:
+            return None
+        check_labels(y, self.config.num_classes)
+        emb: Tensor = self.label_emb(y)
+        return emb
 
 
 class SubpixelModel(SubpixelBase):
@@ -104,15 +140,18 @@ class SubpixelModel(SubpixelBase):
     def __init__(self, config: SubpixelConfig) -> None:
         super().__init__(config, config.in_channels)
 
-    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, size: tuple[int, int] | None = None, y: Tensor | None = None
+    ) -> Tensor:
         """Return (N, out_channels, f·h, f·w).
 
         Args:
             x: (N, in_channels, h, w), the low-res image in [-1, 1].
             size: what is expected, as networks of other kinds need to be told.
+            y: (N,) labels in [0, num_classes); None exactly for a net without classes.
 
         Raises:
-            ValueError: `size` is another one.
+            ValueError: `size` is another one; or labels are missing, or not in range.
         """
         factor = self.config.factor
         if size is not None and list(size) != [factor * side for side in x.shape[2:]]:
@@ -120,7 +159,7 @@ class SubpixelModel(SubpixelBase):
                 f"a sub-pixel net of factor {factor} makes {tuple(x.shape[2:])} pixels "
                 f"{factor} times as large, not {tuple(size)}: give it the low-res image"
             )
-        output = self._run(x)
+        output = self._run(x, y)
         if self.config.out_channels != self.config.in_channels:
             return output
         output = smooth_base(x, factor) + output
@@ -133,19 +172,21 @@ class SubpixelVarianceModel(SubpixelBase):
     def __init__(self, config: SubpixelConfig) -> None:
         super().__init__(config, config.in_channels * (1 + config.factor**2))
 
-    def forward(self, x: Tensor, mean: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mean: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """Return variances (N, out_channels, f·h, f·w), in the squared unit of the images.
 
         Args:
             x: (N, in_channels, h, w), the low-res image in [-1, 1]; at a factor of 1 it may have
                 the mean beside it in the channels.
             mean: (N, in_channels, f·h, f·w), the predicted mean.
+            y: as for `SubpixelModel`.
         """
         factor = self.config.factor
         if mean is None:
             x, mean = x.chunk(2, dim=1)
         details = F.pixel_unshuffle(mean.to(x.dtype) - repeat_blocks(x, factor), factor)
-        return last_layer(self._run(torch.cat([x, details], dim=1)), self.config.last_layer_type)
+        output = self._run(torch.cat([x, details], dim=1), y)
+        return last_layer(output, self.config.last_layer_type)
 
 
 class SubpixelDenoiser(SubpixelBase):

@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import AttentionBlock, BlockSequential, Torso, Upsample, dtype_of
+from models.blocks import (
+    AttentionBlock,
+    BlockSequential,
+    Torso,
+    Upsample,
+    dtype_of,
+)
 from models.config import UNetConfig
 from models.layers import (
     GroupNorm32,
@@ -21,6 +27,7 @@ from models.layers import (
     conv_nd,
     last_layer,
     project,
+    require_labels,
     resize_linear,
     zero_module,
 )
@@ -55,11 +62,8 @@ class UNetBase(Torso):
 
     def _check_options(self, config: UNetConfig) -> None:
         name = type(self).__name__
-        if not self.is_time_conditioned and config.num_classes is not None:
-            raise ValueError(
-                f"{name} takes no labels: leave num_classes {config.num_classes} at None"
-            )
-        if not self.is_time_conditioned and config.use_scale_shift_norm:
+        has_embedding = self.is_time_conditioned or config.num_classes is not None
+        if not has_embedding and config.use_scale_shift_norm:
             raise ValueError(f"{name} has no embedding: --use_scale_shift_norm must be False")
         if not self.has_last_layer and config.last_layer_type != "none":
             raise ValueError(
@@ -112,7 +116,33 @@ class UNetBase(Torso):
         return output.to(x.dtype)
 
 
-class UNetModel(UNetBase):
+class TimeFreeBase(UNetBase):
+    """What mean and variance net share: of an embedding, where there is one, it is the class's.
+
+    A new net has a zero embedding, and nothing is added to it on its way into the blocks. So a net
+    that takes the weights of one without classes computes the same at first, for every label.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
+        if config.num_classes is None:
+            return
+        zero_module(self.label_emb)
+        for name, parameter in self.named_parameters():
+            if name.endswith(".emb_layers.1.bias"):
+                nn.init.zeros_(parameter)
+
+    def _embed(self, batch_size: int, y: Tensor | None) -> Tensor | None:
+        """Return the embedding of the classes, (N, 4 * model_channels); None without classes."""
+        require_labels(y, self.config.num_classes, batch_size)
+        return None if y is None else self.embed_labels(y)
+
+    def is_neutral_when_new(self, name: str) -> bool:
+        """Whether a net of a file without this parameter computes the same with a new one."""
+        return name.startswith("label_emb.") or ".emb_layers." in name
+
+
+class UNetModel(TimeFreeBase):
     """The time-free net that maps an image to an image, such as the mean net.
 
     With `predict_residual` it returns x + net(x): a new net is then the identity.
@@ -128,24 +158,28 @@ class UNetModel(UNetBase):
             )
         super().__init__(config)
 
-    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, size: tuple[int, int] | None = None, y: Tensor | None = None
+    ) -> Tensor:
         """Return an image (N, out_channels, *size).
 
         Args:
             x: (N, in_channels, h, w) in [-1, 1].
             size: to which `x` is upsampled bilinearly before all else; None: `x` has it already.
+            y: (N,) labels in [0, num_classes); None exactly for a net without classes.
 
         Raises:
-            ValueError: the net is `consistent`, and `size` is no multiple of that of `x`.
+            ValueError: the net is `consistent`, and `size` is no multiple of that of `x`; or labels
+                are missing, or not in range.
         """
         upsampled = x if size is None else resize_linear(x, size)
-        output = self._run(upsampled)
+        output = self._run(upsampled, self._embed(x.shape[0], y))
         if self.config.predict_residual:
             output = upsampled + output
         return project(output, x) if self.config.consistent else output
 
 
-class VarianceModel(UNetBase):
+class VarianceModel(TimeFreeBase):
     """The time-free net that maps two images, side by side in the channels, to a variance.
 
     `last_layer_type` makes the output positive: exp, sigmoid (hence at most 1) or softplus; with
@@ -155,20 +189,21 @@ class VarianceModel(UNetBase):
     num_input_images = 2
     has_last_layer = True
 
-    def forward(self, x: Tensor, mean: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mean: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """Return variances.
 
         Args:
             x: (N, in_channels, h, w), the low-res image in [-1, 1]; at the size of `mean` it is
                 used as it is. Without `mean` the two side by side, (N, 2 * in_channels, H, W).
             mean: (N, in_channels, H, W), the predicted mean.
+            y: as for `UNetModel`.
 
         Returns:
             (N, out_channels, H, W), in the squared unit of the images.
         """
         if mean is not None:
             x = torch.cat([resize_linear(x, tuple(mean.shape[2:])), mean.to(x.dtype)], dim=1)
-        return last_layer(self._run(x), self.config.last_layer_type)
+        return last_layer(self._run(x, self._embed(x.shape[0], y)), self.config.last_layer_type)
 
 
 class TimeConditionedBase(UNetBase):
@@ -176,41 +211,12 @@ class TimeConditionedBase(UNetBase):
 
     is_time_conditioned = True
 
-    def embed_labels(self, y: Tensor) -> Tensor:
-        """Return the embeddings (N, 4 * model_channels) of the labels `y` (N,).
-
-        `forward` takes them in the place of labels, so that a sampling loop may compute them
-        once. The range is checked for labels on the CPU only: elsewhere it would wait for the
-        device.
-
-        Raises:
-            ValueError: the net has no classes, or `y` is not a vector of labels in range.
-        """
-        num_classes = self.config.num_classes
-        if num_classes is None:
-            raise ValueError(
-                "y was given to a net without classes: set num_classes, or leave y out"
-            )
-        if y.ndim != 1 or y.is_floating_point():
-            raise ValueError(f"y {tuple(y.shape)} of {y.dtype}: give a vector of integer labels")
-        if y.device.type == "cpu" and not torch.compiler.is_compiling():
-            wrong = y[(y < 0) | (y >= num_classes)]
-            if wrong.numel() > 0:
-                raise ValueError(f"label {int(wrong[0])}: the net knows 0 to {num_classes - 1}")
-        embedding: Tensor = self.label_emb(y)
-        return embedding
-
     def _embed(self, batch_size: int, timesteps: Tensor, y: Tensor | None) -> Tensor:
         """Return the sum (N, 4 * model_channels) of the embeddings of time and class."""
         emb = self._embed_time(batch_size, timesteps)
-        if y is None and self.config.num_classes is not None:
-            raise ValueError(
-                f"y is missing: a net of {self.config.num_classes} classes needs a label per image"
-            )
+        require_labels(y, self.config.num_classes, batch_size)
         if y is None:
             return emb
-        if y.shape[0] != batch_size:
-            raise ValueError(f"y of shape {tuple(y.shape)}: give one label per image, {batch_size}")
         is_embedded = y.is_floating_point() and y.shape == emb.shape
         if is_embedded and self.config.num_classes is not None:
             return emb + y

@@ -11,7 +11,7 @@ bimodal at edges, its spread depends on the place, and all of its moments are kn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ _EDGE_HEIGHT = 0.25
 _POLARITY_SLOPE = 4.0
 _TINY_GRADIENT = 1e-3
 _BISECTIONS = 60
+# κ: how far a class moves the polarity's probability, as a share of min(p, 1 − p)
+_CLASS_SHIFT = 0.8
 BILINEAR, BICUBIC = "bilinear", "bicubic"
 
 
@@ -78,6 +80,35 @@ class OracleLaw:
         """E[(Y − EY)⁴ | x] = 3 Var² + κ₄, κ₄ = 16p(1 − p)(1 − 6p(1 − p))B⁴, (N, C, H, W)."""
         cumulant: Tensor = 16.0 * self._pq * (1.0 - 6.0 * self._pq) * self.edge**4
         return 3.0 * self.variance.square() + cumulant
+
+    def given_class(self, label: int, num_classes: int) -> OracleLaw:
+        """p(Y | X = x, c) of the class law, all of whose parts but p are those of this law.
+
+        p_c = p + κ t_c min(p, 1 − p) with κ = 0.8 and t_c from −1 to 1 in equal steps, so that the
+        classes, of equal share, have the mean p: without the class Y has this law
+        (docs/theory.md, eq. 51).
+
+        Args:
+            label: c, 0 to k − 1.
+            num_classes: k ≥ 2.
+
+        Raises:
+            ValueError: there are fewer classes, or there is no such label.
+        """
+        if num_classes < 2 or not 0 <= label < num_classes:
+            raise ValueError(f"label {label} of {num_classes} classes: give 2 or more, from 0 on")
+        shift = _CLASS_SHIFT * (2.0 * label / (num_classes - 1) - 1.0)
+        p = self.probability
+        return replace(self, probability=p + shift * torch.minimum(p, 1.0 - p))
+
+    def class_gap(self, num_classes: int) -> Tensor:
+        """Var[E[Y | x, c] | x] of the class law, (N, 1, H, W): Var[Y | x] − mean of Var[Y | x, c].
+
+        4κ² (k + 1)/(3(k − 1)) min(p, 1 − p)² B² (docs/theory.md, eq. 52).
+        """
+        spread = (num_classes + 1) / (3 * (num_classes - 1))  # of t_c
+        p = self._p
+        return 4.0 * _CLASS_SHIFT**2 * spread * (torch.minimum(p, 1.0 - p) * self.edge).square()
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(Y ≤ value | x) pixel by pixel, (N, C, H, W): a mixture of two normal laws."""

@@ -28,6 +28,8 @@ SCRIPT_FLAGS="$DATA_FLAGS --to_sample_images_dict_path data/sr_imagenet/to_sampl
 SAMPLE_FLAGS="$MODEL_FLAGS $GD_FLAGS $SCRIPT_FLAGS"
 
 # ---- mean_train, mean_test, var_train, var_test: batch sizes are per process
+# (nets that know the class, as the sampler above does: add --class_cond True to MODEL_FLAGS below;
+# the tests follow the checkpoints)
 MODEL_FLAGS="--attention_resolutions 16 $SIZE_FLAGS \
 --model_channels 128 --num_heads 4 --num_res_blocks 2 --resblock_updown True \
 --use_fp16 True --channel_mult 1,1,2,2,4"

@@ -17,10 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddpm.train_loop import NamesClasses
 from models.layers import project, smooth_base
 from sr_var.data.pairs import Photographs
 from sr_var.data.validation import calibration_of, psnr_of
-from sr_var.degradation import area_downsample, bilinear_upsample, mean_of
+from sr_var.degradation import (
+    NetInput,
+    area_downsample,
+    bilinear_upsample,
+    low_res_of,
+    mean_of,
+)
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import SUBPIXEL
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
@@ -43,7 +50,6 @@ from utils.images.dataset import Entry
 from utils.images.pixels import image_to_255, require_finite, to_hwc
 from utils.process.errors import DataError
 from utils.test_util import TestLoop
-from utils.train_util import TrainLoop
 
 # mean, variance, quantiles
 Outputs: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None]
@@ -139,7 +145,7 @@ def predict(flags: BaselineModelFlags, raw: Tensor, low_res: Tensor) -> Outputs:
     return quantiles[:, len(flags.levels) // 2], None, quantiles
 
 
-class BaselineTrainLoop(TrainLoop):
+class BaselineTrainLoop(NamesClasses):
     """The likelihood of a normal law, its β-weighted form, or the pinball loss.
 
     The objective is one of `model_flags`; `rest` is that of `TrainLoop`.
@@ -152,11 +158,12 @@ class BaselineTrainLoop(TrainLoop):
         # the β-weighted likelihood rises with the variance: as a score it is none
         self.criterion = "nll" if model_flags.objective == BETA_NLL else "loss"
 
-    def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_loss(self, micro_input: NetInput, micro_label: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of the objective (`sr_var.losses`)."""
         label = micro_label.float()
         raw = mean_of(self.wrapped_model, micro_input, label.shape[2:])
-        return self._loss_of(predict(self._model_flags, raw, micro_input), label), raw
+        outputs = predict(self._model_flags, raw, low_res_of(micro_input))
+        return self._loss_of(outputs, label), raw
 
     def _loss_of(self, outputs: Outputs, label: Tensor) -> Tensor:
         flags, (mean, variance, quantiles) = self._model_flags, outputs
@@ -166,13 +173,14 @@ class BaselineTrainLoop(TrainLoop):
         beta = flags.beta if flags.objective == BETA_NLL else 0.0
         return beta_nll(mean, variance, label, beta)
 
-    def judge(self, batch: Tensor, label: Tensor) -> dict[str, Tensor]:
+    def judge(self, batch: NetInput, label: Tensor) -> dict[str, Tensor]:
         """The loss and the PSNR; of a likelihood `z2` and `nll`; of quantiles the `coverage`.
 
         That is the share of real values between the outer levels.
         """
         raw = mean_of(self.wrapped_model, batch, label.shape[2:])
-        outputs = mean, variance, quantiles = predict(self._model_flags, raw, batch)
+        outputs = predict(self._model_flags, raw, low_res_of(batch))
+        mean, variance, quantiles = outputs
         metrics = {"loss": self._loss_of(outputs, label), "psnr": psnr_of(mean, label)}
         if variance is not None:
             return metrics | calibration_of((label - mean).square(), variance)
@@ -181,10 +189,13 @@ class BaselineTrainLoop(TrainLoop):
         return metrics | {"coverage": is_inside.double().mean()}
 
     def _post_process(
-        self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int
+        self, micro_input: NetInput, micro_label: Tensor, micro_output: Tensor, i: int
     ) -> None:
         if i == 0 and self.is_image_step:
-            shown, raw = micro_input[:PICTURES_IN_STRIP], micro_output[:PICTURES_IN_STRIP]
+            shown, raw = (
+                low_res_of(micro_input)[:PICTURES_IN_STRIP],
+                micro_output[:PICTURES_IN_STRIP],
+            )
             mean, variance, quantiles = predict(self._model_flags, raw, shown)
             if variance is not None:
                 spread = variance.sqrt()
@@ -217,7 +228,16 @@ def baseline_result_folder(
     reading: Reading = AS_BEFORE,
     units: Units = GREY_LEVELS,
 ) -> ResultFolder:
-    """The files of a baseline; the last one makes an image done."""
+    """The files of a baseline; the last one makes an image done.
+
+    Raises:
+        ValueError: exact quantiles are asked for that the network does not estimate.
+    """
+    if test.truth == "oracle" and flags.class_cond:
+        raise ValueError(
+            "--truth oracle has the quantiles of Y given X, the network of "
+            f"{test.model_path} estimates those given X and the class: leave it out"
+        )
     files = [LOW_RES_FILE]
     if flags.num_outputs > 1:
         files += [f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy"]
@@ -249,20 +269,20 @@ class BaselineTestLoop(TestLoop):
         self._model_flags, self._results, self._step = model_flags, results, step
         self._small_size = small_size
 
-    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+    def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
         """All outputs of the network, side by side in the channels."""
         return mean_of(self.model, batch, batch_kwargs.high_res.shape[2:])
 
-    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
-        flags = self._model_flags
-        mean, variance, quantiles = predict(flags, output, batch)
+    def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
+        flags, low_res = self._model_flags, low_res_of(batch)
+        mean, variance, quantiles = predict(flags, output, low_res)
         if quantiles is not None:
             quantiles, crossed = rearranged(quantiles)
             self.logger.add("crossed_levels", crossed)
             if flags.num_outputs > 1:
                 mean, variance = normal_moments(quantiles, flags.levels)
         for i, name in enumerate(batch_kwargs.name):
-            self._results.save_low_res(name, batch[i], output.shape[2:])
+            self._results.save_low_res(name, low_res[i], output.shape[2:])
             if variance is not None:
                 files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
                 save_mean(self._results, name, (files[0], files[1]), mean[i])

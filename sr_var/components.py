@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sr_var.data.folds import FoldedInput
 from sr_var.data.pairs import Photographs
-from sr_var.degradation import variance_of
+from sr_var.degradation import NetInput, low_res_of, variance_of
 from sr_var.flags.nets import SQUARED_ERROR
 from sr_var.flags.scripts import VarModelFlags
 from sr_var.functionals import Functional, num_components
@@ -97,52 +97,57 @@ class SRComponentsTrainLoop(SRVarTrainLoop):
     """The sum of both losses (`component_losses`) against the mean net's residual."""
 
     def compute_loss(
-        self, micro_input: Tensor | FoldedInput, micro_label: Tensor
+        self, micro_input: NetInput | FoldedInput, micro_label: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Minus the captured energy, and the loss of the variances; with the network's output."""
-        low_res, mean = with_mean(self.mean_model, micro_input, micro_label.shape[2:])
-        output = variance_of(self.wrapped_model, low_res, mean)
-        factor = mean.shape[-1] // low_res.shape[-1]
+        shown, mean = with_mean(self.mean_model, micro_input, micro_label.shape[2:])
+        output = variance_of(self.wrapped_model, shown, mean)
+        factor = mean.shape[-1] // low_res_of(shown).shape[-1]
         parts = components_of(output, factor, mean.shape[1])
         captured, spread = component_losses(*parts, blocks_of(micro_label - mean, factor))
         return captured + spread, output
 
-    def judge(self, batch: Tensor | FoldedInput, label: Tensor) -> dict[str, Tensor]:
+    def judge(self, batch: NetInput | FoldedInput, label: Tensor) -> dict[str, Tensor]:
         """The loss alone: components are no law of a pixel."""
         return {"loss": self.compute_loss(batch, label)[0]}
 
     def _post_process(
-        self, micro_input: Tensor | FoldedInput, micro_label: Tensor, micro_output: Tensor, i: int
+        self,
+        micro_input: NetInput | FoldedInput,
+        micro_label: Tensor,
+        micro_output: Tensor,
+        i: int,
     ) -> None:
         if i == 0 and self.is_image_step:
             shown = batch_slice(micro_input, 0, PICTURES_IN_STRIP)
-            low_res, mean = with_mean(self.mean_model, shown, micro_label.shape[2:])
+            shown, mean = with_mean(self.mean_model, shown, micro_label.shape[2:])
             leading = micro_output[:PICTURES_IN_STRIP, : mean.shape[1]].float()
             error = micro_label[:PICTURES_IN_STRIP] - mean
             scale = torch.maximum(error.abs().max(), leading.abs().max()).clamp(min=_TINY)
-            picture = strip(low_res, leading / scale, error / scale)
+            picture = strip(low_res_of(shown), leading / scale, error / scale)
             self.logger.image("low_res | leading component | error", picture, self.step)
 
 
 class SRComponentsTestLoop(SRVarTestLoop):
     """Writes the components of every image, each as long as its std, and shows what they do."""
 
-    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+    def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
         """The mean and √λ_k w_k, (N, K + 1, C, H, W), of images in [-1, 1]."""
-        low_res, mean = with_mean(self.mean_model, batch, batch_kwargs.high_res.shape[2:])
-        output = variance_of(self.model, low_res, mean)
-        factor = mean.shape[-1] // low_res.shape[-1]
+        shown, mean = with_mean(self.mean_model, batch, batch_kwargs.high_res.shape[2:])
+        output = variance_of(self.model, shown, mean)
+        factor = mean.shape[-1] // low_res_of(shown).shape[-1]
         directions, variances = components_of(output, factor, mean.shape[1])
         images = F.pixel_shuffle(directions * variances.sqrt()[:, :, None], factor)
         return torch.cat([mean[:, None].float(), images], dim=1)
 
-    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
+    def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
         png_file, npy_file = self._results.file_names
+        low_res = low_res_of(batch)
         for i, name in enumerate(batch_kwargs.name):
             mean, components = output[i, :1], output[i, 1:]
             npy_path = self._results.path(name, npy_file)
             require_finite(components, npy_path)
-            self._results.save_low_res(name, batch[i], output.shape[3:])
+            self._results.save_low_res(name, low_res[i], output.shape[3:])
             rows = strip(*((mean + by * components).clamp(-1, 1) for by in (-1, 0, 1)))
             write_png(self._results.path(name, png_file), rows)
             values_255 = components.permute(0, 2, 3, 1).cpu().numpy() * HALF_RANGE_255

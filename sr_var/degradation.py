@@ -6,10 +6,37 @@ Images are NCHW float in [-1, 1].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class Labelled(NamedTuple):
+    """What a class-conditional network is given: low-res images (N, 3, h, w) and labels (N,)."""
+
+    low_res: Tensor
+    y: Tensor
+
+
+# of a mean or a variance net: low-res images, with their labels where the net knows classes
+NetInput: TypeAlias = Tensor | Labelled
+
+
+def with_labels(low_res: Tensor, y: Tensor | None) -> NetInput:
+    """The images with their labels, if any."""
+    return low_res if y is None else Labelled(low_res, y)
+
+
+def low_res_of(net_input: NetInput) -> Tensor:
+    """The images alone."""
+    return net_input.low_res if isinstance(net_input, Labelled) else net_input
+
+
+def labels_of(net_input: NetInput) -> Tensor | None:
+    """Their labels; None without."""
+    return net_input.y if isinstance(net_input, Labelled) else None
 
 
 def area_downsample(high_res: Tensor, small_size: int) -> Tensor:
@@ -33,23 +60,32 @@ def bilinear_upsample(low_res: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(low_res, tuple(size), mode="bilinear", align_corners=False)
 
 
-def mean_of(net: nn.Module, low_res: Tensor, size: Sequence[int]) -> Tensor:
+def mean_of(net: nn.Module, net_input: NetInput, size: Sequence[int]) -> Tensor:
     """m̂(x), (N, C, *size), of a net (`models.unet`, `models.subpixel`) for x (N, 3, h, w).
 
     An x of that size already is all that the net is given: any module that maps images to images
-    will do.
+    will do. With labels c it is m̂(x, c), of a net that knows classes.
     """
+    low_res, condition = _with_condition(net_input)
     is_large = tuple(low_res.shape[2:]) == tuple(size)
-    mean: Tensor = net(low_res) if is_large else net(low_res, tuple(size))
+    inputs = (low_res,) if is_large else (low_res, tuple(size))
+    mean: Tensor = net(*inputs, **condition)
     return mean
 
 
-def variance_of(net: nn.Module, low_res: Tensor, mean: Tensor) -> Tensor:
+def variance_of(net: nn.Module, net_input: NetInput, mean: Tensor) -> Tensor:
     """v̂(x, m̂(x)), (N, 3, H, W), of a net for x (N, 3, h, w) and the mean, (N, 3, H, W).
 
-    An x of the size of the mean is given to the net beside it in the channels.
+    An x of the size of the mean is given to the net beside it in the channels. Labels are as in
+    `mean_of`.
     """
+    low_res, condition = _with_condition(net_input)
     is_large = low_res.shape == mean.shape
     inputs = (torch.cat([low_res, mean], dim=1),) if is_large else (low_res, mean)
-    variance: Tensor = net(*inputs)
+    variance: Tensor = net(*inputs, **condition)
     return variance
+
+
+def _with_condition(net_input: NetInput) -> tuple[Tensor, dict[str, Tensor]]:
+    y = labels_of(net_input)
+    return low_res_of(net_input), {} if y is None else {"y": y}

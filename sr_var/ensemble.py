@@ -21,7 +21,7 @@ from sr_var.components import tested_loop_of
 from sr_var.data.folds import CrossFit, FoldedMean
 from sr_var.data.label_noise import say_label_noise
 from sr_var.data.pairs import Photographs
-from sr_var.degradation import mean_of, variance_of
+from sr_var.degradation import NetInput, mean_of, variance_of
 from sr_var.flags.nets import RUN_FIELD, EnsembleFlags
 from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
 from sr_var.functionals import Functional, num_components
@@ -36,7 +36,7 @@ from utils.loops.checkpoint import manifest_beside
 
 
 def mean_and_between(
-    nets: Sequence[nn.Module] | nn.ModuleList, low_res: Tensor, size: Sequence[int]
+    nets: Sequence[nn.Module] | nn.ModuleList, net_input: NetInput, size: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """m̄ = Σ m_k / K and Σ (m_k − m̄)² / (K − 1), (N, C, *size) each, for x (N, C, h, w).
 
@@ -47,7 +47,7 @@ def mean_and_between(
     """
     if len(nets) < 2:
         raise ValueError(f"a variance between nets needs at least two nets, got {len(nets)}")
-    means = torch.stack([mean_of(net, low_res, size).float() for net in nets])
+    means = torch.stack([mean_of(net, net_input, size).float() for net in nets])
     return means.mean(dim=0), means.var(dim=0)
 
 
@@ -125,7 +125,7 @@ def tested_variance(
         of_means = [MeanNetFlags(*pair) for pair in zip(*pairs, strict=True)]
     means, mean_paths = [], []
     for own in of_means:
-        means.append(frozen_means(own, cross_fit, flags.sizes, test, log, args))
+        means.append(frozen_means(own, cross_fit, flags, test, log, args))
         mean_paths.append(mean_net_paths(own, cross_fit))
     if len(means) == 1:  # one for all variance nets
         means, mean_paths = means * len(nets), mean_paths * len(nets)
@@ -142,12 +142,12 @@ class SRMeanEnsembleTestLoop(SRMeanTestLoop):
 
     model: FoldedMean
 
-    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+    def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
         """Average and between-net variance, (N, 2, C, H, W), of [-1, 1] and of its square."""
         size = batch_kwargs.high_res.shape[2:]
         return torch.stack(mean_and_between(self.model.nets, batch, size), dim=1)
 
-    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
+    def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
         for i, name in enumerate(batch_kwargs.name):
             files = epistemic_files(self._results.step)
             save_spread(self._results, name, files, output[i, 1])
@@ -163,7 +163,7 @@ class SRVarEnsembleTestLoop(SRVarTestLoop):
     model: nn.ModuleList
     mean_model: nn.ModuleList
 
-    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+    def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
         """The variance in units of [-1, 1] squared, (N, C, H, W), or one a functional's value."""
         size = batch_kwargs.high_res.shape[2:]
         found = [

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm.train_loop import NamesClasses
 from sr_var.data.folds import CrossFit
 from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
 from sr_var.data.pairs import Photographs, crop_batches, rank_batches, regression_pair
 from sr_var.data.validation import psnr_of
-from sr_var.degradation import bilinear_upsample, mean_of
+from sr_var.degradation import NetInput, bilinear_upsample, low_res_of, mean_of, with_labels
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
     AS_BEFORE,
@@ -35,13 +36,13 @@ from utils.images.dataset import Entry, TestCrops
 from utils.images.files import BadImageError
 from utils.images.pixels import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
-from utils.train_util import TrainLoop
 
 
-class SRMeanTrainLoop(TrainLoop):
+class SRMeanTrainLoop(NamesClasses):
     """Squared error against the high-res image, the default of `TrainLoop`: nothing to add.
 
-    Batch: the low-res image, upsampled or not; label: the high-res image; NCHW in [-1, 1].
+    Batch: the low-res image, upsampled or not, with its label where the net knows classes; label:
+    the high-res image; NCHW in [-1, 1].
 
     `cross_fit` is what the data leave out; stored with the checkpoints, for the variance training
     to rely on. So is `label_noise`, the std of the labels' noise in grey levels.
@@ -56,28 +57,30 @@ class SRMeanTrainLoop(TrainLoop):
 
     def extra_state(self) -> JsonObject:
         """The images that this net does not see, and the noise of those that it does."""
-        return {"cross_fit": self._cross_fit, **label_noise_state(self._label_noise)}
+        own = {"cross_fit": self._cross_fit, **label_noise_state(self._label_noise)}
+        return {**super().extra_state(), **own}
 
     def load_extra_state(self, state: JsonObject) -> None:
-        """Refuse to go on with other images or labels."""
+        """Refuse to go on with other images, labels or classes."""
+        super().load_extra_state(state)
         refuse_other_setting(state, "cross_fit", self._cross_fit)
         refuse_other_setting(state, LABEL_NOISE_KEY, self._label_noise, before=0.0)
 
-    def compute_loss(self, micro_input: Tensor, micro_label: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_loss(self, micro_input: NetInput, micro_label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of (m(x) − y)² (docs/theory.md, eq. 2)."""
         output = mean_of(self.wrapped_model, micro_input, micro_label.shape[2:])
         return torch.nn.functional.mse_loss(output.float(), micro_label.float()), output
 
-    def judge(self, batch: Tensor, label: Tensor) -> dict[str, Tensor]:
+    def judge(self, batch: NetInput, label: Tensor) -> dict[str, Tensor]:
         """The loss, and the PSNR of the mean in dB."""
         loss, mean = self.compute_loss(batch, label)
         return {"loss": loss, "psnr": psnr_of(mean, label)}
 
     def _post_process(
-        self, micro_input: Tensor, micro_label: Tensor, micro_output: Tensor, i: int
+        self, micro_input: NetInput, micro_label: Tensor, micro_output: Tensor, i: int
     ) -> None:
         if i == 0 and self.is_image_step:
-            images = (micro_input, micro_output, micro_label)
+            images = (low_res_of(micro_input), micro_output, micro_label)
             picture = strip(*(image[:PICTURES_IN_STRIP].float() for image in images))
             self.logger.image("low_res | output | target", picture, self.step)
 
@@ -120,13 +123,18 @@ def _require_same_inputs(
 
 
 def regression_test_data(
-    batches: Sequence[Sequence[Entry]], flags: DataFlags, sizes: tuple[int, int]
-) -> Iterator[tuple[Tensor, Photographs]]:
-    """(low-res images, what they are of) a batch; sizes: large, small."""
+    batches: Sequence[Sequence[Entry]],
+    flags: DataFlags,
+    sizes: tuple[int, int],
+    *,
+    has_labels: bool = False,
+) -> Iterator[tuple[NetInput, Photographs]]:
+    """(low-res images, what they are of) a batch; sizes: large, small; with labels if asked for."""
     for batch in crop_batches(batches, flags, sizes[0]):
         # the degradation is computed where the crops are; the loop moves its result
         low_res, high_res = regression_pair(batch.image, sizes[1], torch.device("cpu"))
-        yield low_res, Photographs(batch.name, high_res)
+        net_input = with_labels(low_res, batch.label if has_labels else None)
+        yield net_input, Photographs(batch.name, high_res)
 
 
 def save_mean(
@@ -161,19 +169,20 @@ class SRMeanTestLoop(TestLoop):
         super().__init__(**rest)
         self._results, self._num_pictures = results, 50  # still to come, in TensorBoard
 
-    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+    def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
         """The mean, (N, 3, H, H) in [-1, 1]."""
         return mean_of(self.model, batch, batch_kwargs.high_res.shape[2:])
 
-    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
+    def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
         *_, png_file, npy_file = self._results.file_names
+        low_res = low_res_of(batch)
         for i, name in enumerate(batch_kwargs.name):
             mean = output[i].float()  # (3, H, H)
-            self._results.save_low_res(name, batch[i], mean.shape[1:])
+            self._results.save_low_res(name, low_res[i], mean.shape[1:])
             save_mean(self._results, name, (png_file, npy_file), mean)
             if self._num_pictures > 0:
                 self._num_pictures -= 1
-                images = (batch[i].cpu(), mean.cpu(), batch_kwargs.high_res[i])
+                images = (low_res[i].cpu(), mean.cpu(), batch_kwargs.high_res[i])
                 picture = strip(*(image[None] for image in images))
                 tag = f"low_res | mean | high_res/{os.path.basename(name)}"
                 self.logger.image(tag, picture, 0)

@@ -16,7 +16,7 @@ import torch
 
 from ddpm.flags import DiffusionFlags, UNetFlags
 from ddpm.process import create_diffusion
-from ddpm.stored_flags import start_of_file
+from ddpm.stored_flags import check_labels, start_of_file
 from models.config import (
     SubpixelConfig,
     UNetConfig,
@@ -36,22 +36,28 @@ from sr_var.flags.scripts import (
     Sizes,
     SRDiffusionModelFlags,
     TestFlags,
-    ValueFlags,
     VarModelFlags,
 )
 from sr_var.functionals import Functional, num_components
+from sr_var.losses import start_at_usual_spread
 from sr_var.mean_utils import batches_to_do, regression_test_data
-from sr_var.stored_flags import flags_of_checkpoint, identity_of
+from sr_var.stored_flags import (
+    flags_of_checkpoint,
+    identity_of,
+    require_known_classes,
+    require_same_classes,
+)
 from sr_var.values import require_same_values
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.files.atomic import sha256_of
 from utils.flags.groups import Compute, PrecisionFlags, Reading
+from utils.flags.training import TrainFlags
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
-from utils.loops.networks import compiled_for, load_checked
+from utils.loops.networks import compiled_for, load_checked, new_network
 from utils.process.errors import CheckpointError
-from utils.script_util import FlagValues, defaults, from_args
+from utils.script_util import FlagValues, defaults
 from utils.test_util import TestLoop
 
 if TYPE_CHECKING:
@@ -63,7 +69,7 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], None]
 _OF_UNETS = sorted(
-    {"conv_resample", "class_cond", "use_scale_shift_norm", *defaults(UNetFlags)}
+    {"conv_resample", "use_scale_shift_norm", *defaults(UNetFlags)}
     - {"num_res_blocks", *defaults(PrecisionFlags)}
 )
 
@@ -207,11 +213,15 @@ def create_sr_model(
         config = _subpixel_config(
             parsed, model_channels=parsed.num_channels, out_channels=parsed.in_channels
         )
+        if parsed.class_cond:
+            raise ValueError(
+                f"--class_cond True: a denoiser of --network {SUBPIXEL} knows no classes: leave it "
+                "out"
+            )
         return SubpixelDenoiser(config, sigmas)
     own = {
         "model_channels": parsed.num_channels,
         "out_channels": parsed.in_channels * (2 if learn_sigma else 1),
-        "num_classes": parsed.num_classes if parsed.class_cond else None,
     }
     return SuperResModel(_config(parsed, default_diffusion_channel_mult, **own))
 
@@ -227,6 +237,7 @@ def _config(
     shared = {name: value for name, value in vars(flags).items() if name in own}
     shared |= {
         "image_size": large,
+        "num_classes": flags.num_labels,
         "attention_resolutions": parse_attention_resolutions(flags.attention_resolutions),
         "channel_mult": parse_channel_mult(flags.channel_mult)
         if flags.channel_mult
@@ -260,7 +271,8 @@ def _subpixel_config(flags: MeanModelFlags | SRDiffusionModelFlags, **more: Any)
             )
     own = {field.name for field in dataclasses.fields(SubpixelConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
-    return SubpixelConfig(**{**shared, "factor": _factor(flags), **more})
+    shared |= {"factor": _factor(flags), "num_classes": flags.num_labels}
+    return SubpixelConfig(**{**shared, **more})
 
 
 _CREATE: dict[type[MeanModelFlags], Callable[..., torch.nn.Module]] = {
@@ -268,6 +280,15 @@ _CREATE: dict[type[MeanModelFlags], Callable[..., torch.nn.Module]] = {
     VarModelFlags: create_var_model,
     BaselineModelFlags: create_baseline_model,
 }
+
+
+def new_net(flags: MeanModelFlags, train: TrainFlags, log: Log) -> torch.nn.Module:
+    """A fresh network for a training; a variance begins at a usual spread, if it is positive."""
+    model = new_network(partial(_CREATE[type(flags)], **vars(flags)), train.precision, log)
+    if isinstance(flags, (VarModelFlags, BaselineModelFlags)):
+        assert isinstance(model.out, torch.nn.Module)
+        start_at_usual_spread(model.out, flags)
+    return model
 
 
 def _say_other_reading(path: str, asked: Reading, log: Log) -> None:
@@ -291,21 +312,20 @@ def _say_other_reading(path: str, asked: Reading, log: Log) -> None:
 def frozen_mean_net(
     path: str,
     args_file: str,
-    sizes: tuple[int, int],
+    task: MeanModelFlags,
     compile: str,
     log: Log,
     *,
     args_flag: str = "--mean_model_args_path",
-    values: ValueFlags | None = None,
 ) -> torch.nn.Module:
     """The mean net that the variance task stands on, built from its own stored flags.
 
     `args_file` has them for a checkpoint whose manifest does not tell them; `args_flag` named it,
-    and is empty if nobody did. `sizes` are (large, small) of the task, `values` what its images
-    hold.
+    and is empty if nobody did. `task` are the flags of the variance net.
 
     Raises:
-        CheckpointError: if a file is missing or does not fit, or the net is for other sizes.
+        CheckpointError: if a file is missing or does not fit, or the net is for other sizes, values
+            or classes.
     """
     if not path:
         raise CheckpointError("--mean_model_path is empty; give the checkpoint of the mean net")
@@ -314,13 +334,13 @@ def frozen_mean_net(
         start, args_file, MeanModelFlags, log, path_flag=args_flag, must_exist=bool(args_flag)
     )
     net = MeanModelFlags(**flags)
-    if net.sizes != sizes:
+    if net.sizes != task.sizes:
         raise CheckpointError(
             f"the mean net {path} is for {net.small_size} → {net.large_size}, this run "
-            f"for {sizes[1]} → {sizes[0]}; name a mean net of these sizes"
+            f"for {task.small_size} → {task.large_size}; name a mean net of these sizes"
         )
-    if values is not None:
-        require_same_values(path, net, values)
+    require_same_values(path, net, task)
+    require_same_classes(path, net, task)
     create = partial(create_mean_model, **flags)
     model = load_checked(create, path, net.precision, log, identity_of(net))
     return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
@@ -350,12 +370,14 @@ def mean_net_digests(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[st
 def frozen_means(
     flags: MeanNetFlags,
     cross_fit: CrossFit | None,
-    sizes: tuple[int, int],
+    task: VarModelFlags,
     compute: Compute,
     log: Log,
     args: argparse.Namespace,
 ) -> torch.nn.Module:
     """The frozen mean net; with a cross-fit, the nets of all folds as one (`FoldedMean`).
+
+    `task` are the flags of the variance net, `args` all those of the script.
 
     Raises:
         CheckpointError: if a net is missing, does not fit, or has seen the fold it is for.
@@ -366,8 +388,7 @@ def frozen_means(
         _say_other_reading(path, Reading.of(args), log)
         if cross_fit is None:  # else the net of an image's fold has not seen it
             _say_other_validation(path, getattr(args, "val_share", 0.0), log)
-    values = from_args(ValueFlags, args)
-    load = partial(frozen_mean_net, sizes=sizes, compile=compute.compile, log=log, values=values)
+    load = partial(frozen_mean_net, task=task, compile=compute.compile, log=log)
     if cross_fit is None:
         return load(paths[0], flags.mean_model_args_path, args_flag=args_flag)
     from sr_var.data.folds import FoldedMean
@@ -430,21 +451,26 @@ def run_test(
     make_loop: Callable[..., TestLoop],
     results: ResultFolder,
     entries: Sequence[Entry],
-    sizes: tuple[int, int],
+    model_flags: MeanModelFlags,
     data_flags: DataFlags,
     test: TestFlags,
     logger: RunLogger,
 ) -> bool:
     """Test a network, or try it only, as the flags say; False if a signal stopped it.
 
-    Those of `entries` that have `results` are left out; `sizes` are (large, small).
+    Those of `entries` that have `results` are left out; `model_flags` are the network's.
 
     Raises:
-        DataError: if the results that are there are of other images.
+        DataError: if the results that are there are of other images, or images have labels that
+            the networks do not know.
     """
+    sizes, has_labels = model_flags.sizes, model_flags.class_cond
+    check_labels(entries, model_flags.num_labels)
+    results.class_cond = has_labels
+    require_known_classes(results.model_paths, entries, data_flags)
     batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, logger.info)
     loop = make_loop(
-        data=regression_test_data(batches, data_flags, sizes),
+        data=regression_test_data(batches, data_flags, sizes, has_labels=has_labels),
         results=results,
         logger=logger,
         num_items=sum(map(len, batches)),

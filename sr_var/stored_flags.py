@@ -10,19 +10,27 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpm.flags import DiffusionFlags
+from ddpm.flags import ClassFlags, DiffusionFlags
 from ddpm.process import TRAINING_ONLY
-from ddpm.stored_flags import Start, follow_checkpoint, start_of_file, start_of_run
+from ddpm.stored_flags import (
+    Start,
+    follow_checkpoint,
+    require_known_labels,
+    start_of_file,
+    start_of_run,
+)
 from sr_var.base_dataset import existing_path
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import (
     SUBPIXEL,
     UNET,
+    DataFlags,
     MeanModelFlags,
     SRDiffusionModelFlags,
     ValueFlags,
@@ -37,6 +45,9 @@ from utils.script_util import FlagValues, defaults, flags_of, free_flags, with_v
 from utils.untrusted.pickle_machine import short_repr
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
+if TYPE_CHECKING:
+    from utils.images.dataset import Entry
+
 Log = Callable[[str], None]
 _VALUES = frozenset(defaults(ValueFlags))
 _OTHER_VALUES = "leave --in_channels and --value_range out, the checkpoint has them"
@@ -48,6 +59,7 @@ _FILE_NAMES = {
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
 _ADDED = frozenset(
     {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional"}
+    | defaults(ClassFlags).keys()
 )
 _FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
 _IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
@@ -56,7 +68,13 @@ _IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
 def identity_of(flags: MeanModelFlags) -> Identity:
     """What the checkpoints of a network are: its class and flags."""
     name = _class_of(type(flags), flags.network)
-    return Identity(name, dict(vars(flags)), free=free_flags(type(flags)))
+    return Identity(name, _own_flags(flags), free=free_flags(type(flags)))
+
+
+def _own_flags(flags: MeanModelFlags) -> FlagValues:
+    """All flags but those that mean nothing to the network."""
+    unused = set() if flags.class_cond else {"num_classes"}
+    return {name: value for name, value in vars(flags).items() if name not in unused}
 
 
 def _class_of(flags_class: type[MeanModelFlags], network: str) -> str:
@@ -78,12 +96,11 @@ def save_model_args(log_dir: str, flags: MeanModelFlags) -> None:
     another model that are there already get a new name, so that its run can be rescued.
     """
     path, known = args_path(log_dir, type(flags)), defaults(type(flags))
-    if os.path.exists(path) and {**known, **load_args(path)} != vars(flags):
+    own = _own_flags(flags)
+    if os.path.exists(path) and {**known, **load_args(path)} != {**known, **own}:
         os.replace(path, f"{os.path.splitext(path)[0]}_until_{time.strftime('%Y%m%d_%H%M%S')}.pkl")
     stored = {
-        name: value
-        for name, value in vars(flags).items()
-        if name not in _ADDED or value != known[name]
+        name: value for name, value in own.items() if name not in _ADDED or value != known[name]
     }
     dump_pickle(stored, path)
     write_text_atomic(os.path.splitext(path)[0] + ".json", json.dumps(stored, indent=1))
@@ -204,6 +221,40 @@ def refuse_other_setting(
             f"the run to resume has {name} {state.get(name, before)!r}, the flags say {value!r}; "
             "give the same flags, or another --model_save_dir to start afresh"
         )
+
+
+def require_same_classes(path: str, mean: ClassFlags, variance: ClassFlags) -> None:
+    """Refuse the mean net of `path` beside a variance net that is told other classes.
+
+    The residuals of a mean that does not know the class contain the gap between the classes'
+    means, and those of one that does lack it: such a pair has neither Var[Y|X] nor Var[Y|X, class]
+    (docs/theory.md, eq. 50).
+
+    Raises:
+        CheckpointError: says which flag to change.
+    """
+    if mean.num_labels == variance.num_labels:
+        return
+    told = "no class" if mean.num_labels is None else f"one of {mean.num_classes} classes"
+    here = "none" if variance.num_labels is None else f"one of {variance.num_classes}"
+    raise CheckpointError(
+        f"the mean net {path} is told {told}, the variance net {here}: together they would have "
+        f"the variance of neither; give --class_cond {mean.class_cond} (and --num_classes) as for "
+        "the mean net, or name another mean net"
+    )
+
+
+def require_known_classes(paths: Sequence[str], entries: Sequence[Entry], flags: DataFlags) -> None:
+    """Refuse images of classes that the networks of these checkpoints know otherwise, or not.
+
+    Nothing is refused for a network without classes.
+
+    Raises:
+        OtherClasses: names the class.
+    """
+    for path in paths:
+        known = start_of_file(path).class_names
+        require_known_labels(entries, known, flags.data_info_dict_path)
 
 
 def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sr_var.data.folds import CrossFit, FoldedInput
+from ddpm.train_loop import NamesClasses
+from sr_var.data.folds import CrossFit, FoldedInput, FoldedMean
 from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
 from sr_var.data.pairs import Photographs
 from sr_var.data.validation import calibration_of
-from sr_var.degradation import mean_of, variance_of
+from sr_var.degradation import NetInput, low_res_of, mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.functionals import PIXELS, Functional
 from sr_var.losses import itakura_saito
@@ -30,7 +31,6 @@ from utils.flags.groups import Reading
 from utils.loops.data import batch_slice
 from utils.process.errors import CheckpointError
 from utils.test_util import TestLoop
-from utils.train_util import TrainLoop
 
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
@@ -46,19 +46,20 @@ def check_loss(loss: str, last_layer_type: str) -> None:
 
 
 def with_mean(
-    mean_model: torch.nn.Module, net_input: Tensor | FoldedInput, size: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+    mean_model: torch.nn.Module, net_input: NetInput | FoldedInput, size: Sequence[int]
+) -> tuple[NetInput, Tensor]:
     """What the variance net sees: the low-res image and the frozen net's mean, (N, 3, *size).
 
-    `net_input`: (N, 3, h, w) low-res images; with their folds, each meets its net (`FoldedMean`).
+    `net_input`: (N, 3, h, w) low-res images, with labels where the nets know classes; with their
+    folds, each meets its net (`FoldedMean`).
     """
     with torch.inference_mode():
         if isinstance(net_input, FoldedInput):
-            low_res, fold = net_input
-            mean = mean_model(low_res, size, fold)
+            assert isinstance(mean_model, FoldedMean)
+            mean, net_input = mean_model.of_folds(net_input, size), net_input.low_res
         else:
-            low_res, mean = net_input, mean_of(mean_model, net_input, size)
-    return low_res, mean.to(low_res.dtype)
+            mean = mean_of(mean_model, net_input, size)
+    return net_input, mean.to(low_res_of(net_input).dtype)
 
 
 def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str) -> None:
@@ -80,7 +81,7 @@ def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str)
     )
 
 
-class SRVarTrainLoop(TrainLoop):
+class SRVarTrainLoop(NamesClasses):
     """Squared error, or another loss with its minimiser, against the mean net's squared residual.
 
     `mean_model` is frozen here, in evaluation mode; `loss` is `squared_error` or, for a positive
@@ -110,24 +111,24 @@ class SRVarTrainLoop(TrainLoop):
         self.mean_model = mean_model.to(self.device).eval().requires_grad_(False)
 
     def compute_loss(
-        self, micro_input: Tensor | FoldedInput, micro_label: Tensor
+        self, micro_input: NetInput | FoldedInput, micro_label: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean of (v(x, m̂(x)) − r²)², r = A(y − m̂(x)); or of the Itakura–Saito loss of v and r²."""
         output, square = self._variance_and_square(micro_input, micro_label)
         return self._loss_of(output, square), output
 
     def _variance_and_square(
-        self, net_input: Tensor | FoldedInput, label: Tensor
+        self, net_input: NetInput | FoldedInput, label: Tensor
     ) -> tuple[Tensor, Tensor]:
-        low_res, mean = with_mean(self.mean_model, net_input, label.shape[2:])
-        variance = variance_of(self.wrapped_model, low_res, mean)
+        shown, mean = with_mean(self.mean_model, net_input, label.shape[2:])
+        variance = variance_of(self.wrapped_model, shown, mean)
         return self.functional.at_places(variance), self.functional(label - mean).square()
 
     def _loss_of(self, output: Tensor, square: Tensor) -> Tensor:
         loss = itakura_saito if self._loss == ITAKURA_SAITO else torch.nn.functional.mse_loss
         return loss(output.float(), square)
 
-    def judge(self, batch: Tensor | FoldedInput, label: Tensor) -> dict[str, Tensor]:
+    def judge(self, batch: NetInput | FoldedInput, label: Tensor) -> dict[str, Tensor]:
         """The loss, and `z2` and `nll` of the normal law with the mean net's mean."""
         output, square = self._variance_and_square(batch, label)
         return {"loss": self._loss_of(output, square), **calibration_of(square, output)}
@@ -135,26 +136,31 @@ class SRVarTrainLoop(TrainLoop):
     def extra_state(self) -> JsonObject:
         """What the weights depend on beside the flags of the network."""
         own = {"loss": self._loss, "cross_fit": self._cross_fit, MEAN_KEY: self._mean_digests}
-        return {**own, **label_noise_state(self._label_noise)}
+        return {**super().extra_state(), **own, **label_noise_state(self._label_noise)}
 
     def load_extra_state(self, state: JsonObject) -> None:
-        """Refuse to go on with another loss or other residuals."""
+        """Refuse to go on with another loss, other residuals or other classes."""
+        super().load_extra_state(state)
         refuse_other_setting(state, "loss", self._loss, before=SQUARED_ERROR)
         refuse_other_setting(state, "cross_fit", self._cross_fit)
         refuse_other_setting(state, LABEL_NOISE_KEY, self._label_noise, before=0.0)
         require_same_mean(state, self._mean_digests, "the run to resume")
 
     def _post_process(
-        self, micro_input: Tensor | FoldedInput, micro_label: Tensor, micro_output: Tensor, i: int
+        self,
+        micro_input: NetInput | FoldedInput,
+        micro_label: Tensor,
+        micro_output: Tensor,
+        i: int,
     ) -> None:
         if i == 0 and self.is_image_step:
             label = micro_label[:PICTURES_IN_STRIP]
             shown = batch_slice(micro_input, 0, PICTURES_IN_STRIP)
-            low_res, mean = with_mean(self.mean_model, shown, label.shape[2:])
+            shown, mean = with_mean(self.mean_model, shown, label.shape[2:])
             error = self.functional(label - mean).abs()
             std = micro_output[:PICTURES_IN_STRIP].float().clamp(min=0).sqrt()
             scale = torch.maximum(error.max(), std.max()).clamp(min=1e-6) / 2
-            picture = strip(low_res, std / scale - 1, error / scale - 1)
+            picture = strip(low_res_of(shown), std / scale - 1, error / scale - 1)
             self.logger.image("low_res | std | abs_error", picture, self.step)
 
 
@@ -192,14 +198,15 @@ class SRVarTestLoop(TestLoop):
         self.mean_model = mean_model.to(self.device).eval()
         self._results, self.functional = results, functional
 
-    def forward(self, batch: Tensor, batch_kwargs: Photographs) -> Tensor:
+    def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
         """The variance in units of [-1, 1] squared, (N, 3, H, H), or one a functional's value."""
         size = batch_kwargs.high_res.shape[2:]
         variance = variance_of(self.model, *with_mean(self.mean_model, batch, size))
         return self.functional.at_places(variance)
 
-    def _post_process(self, batch: Tensor, output: Tensor, batch_kwargs: Photographs) -> None:
+    def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
+        low_res = low_res_of(batch)
         for i, name in enumerate(batch_kwargs.name):
-            self._results.save_low_res(name, batch[i], batch_kwargs.high_res.shape[2:])
+            self._results.save_low_res(name, low_res[i], batch_kwargs.high_res.shape[2:])
             png_file, npy_file, pkl_file = self._results.file_names
             save_spread(self._results, name, (png_file, npy_file, pkl_file), output[i])

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sr_var.degradation import mean_of
+from sr_var.degradation import NetInput, labels_of, low_res_of, mean_of, with_labels
 from sr_var.flags.nets import CrossFitFlags, FoldFlags
 from utils import dist_util
 from utils.files.atomic import JsonObject
@@ -39,10 +39,21 @@ class CrossFit:
     left_out: int | None = None
 
     @classmethod
-    def from_flags(cls, flags: CrossFitFlags) -> CrossFit | None:
-        """The division that the flags ask for; None without `--cross_fit`."""
+    def from_flags(cls, flags: CrossFitFlags, num_labels: int | None = None) -> CrossFit | None:
+        """The division that the flags ask for; None without `--cross_fit`.
+
+        `num_labels` are those that the nets know, if any.
+
+        Raises:
+            ValueError: nets that know classes would not see some of them.
+        """
         if not flags.cross_fit:
             return None
+        if num_labels is not None and flags.fold_by == "class":
+            raise ValueError(
+                "--fold_by class leaves whole classes out, whose labels a mean net with "
+                "--class_cond True would not learn: give --fold_by image"
+            )
         left_out = flags.fold if isinstance(flags, FoldFlags) else None
         return cls(flags.cross_fit, flags.fold_by, left_out)
 
@@ -97,10 +108,11 @@ class CrossFit:
 class FoldedInput(NamedTuple):
     """A batch for the nets of its images' folds.
 
-    Low-res images (N, 3, h, w) in [-1, 1]; folds (N,), integers in [0, K).
+    Low-res images (N, 3, h, w) in [-1, 1], with their labels where the nets know classes; folds
+    (N,), integers in [0, K).
     """
 
-    low_res: Tensor
+    low_res: NetInput
     fold: Tensor
 
 
@@ -112,21 +124,32 @@ class FoldedMean(nn.Module):
         self.nets = nn.ModuleList(nets)
 
     def forward(
-        self, low_res: Tensor, size: Sequence[int] | None = None, fold: Tensor | None = None
+        self,
+        low_res: Tensor,
+        size: Sequence[int] | None = None,
+        fold: Tensor | None = None,
+        y: Tensor | None = None,
     ) -> Tensor:
         """The mean by the net of each image's fold; for images without a fold, the nets' average.
 
-        Images and folds are as in `FoldedInput`, `size` is that of the mean (None: of the images).
-        Waits for the device once a net: how many images a net gets is a shape.
+        Images and folds are as in `FoldedInput`, `size` is that of the mean (None: of the images),
+        `y` are labels (N,). Waits for the device once a net: how many images a net gets is a shape.
         """
         size = low_res.shape[2:] if size is None else size
         if fold is None:
-            return torch.stack([mean_of(net, low_res, size) for net in self.nets]).mean(dim=0)
+            whole = with_labels(low_res, y)
+            return torch.stack([mean_of(net, whole, size) for net in self.nets]).mean(dim=0)
         mean = low_res.new_empty((*low_res.shape[:2], *size))
         for k, net in enumerate(self.nets):
             (mine,) = torch.nonzero(fold == k, as_tuple=True)
             if len(mine):
-                mean[mine] = mean_of(net, low_res[mine], size).to(mean.dtype)
+                part = with_labels(low_res[mine], None if y is None else y[mine])
+                mean[mine] = mean_of(net, part, size).to(mean.dtype)
+        return mean
+
+    def of_folds(self, batch: FoldedInput, size: Sequence[int]) -> Tensor:
+        """`forward` of a batch whose images have folds."""
+        mean: Tensor = self(low_res_of(batch.low_res), size, batch.fold, labels_of(batch.low_res))
         return mean
 
 
@@ -147,7 +170,7 @@ class Leakage:
         return self.in_fold / self.out_of_fold
 
 
-def squared_residuals(model: FoldedMean, low_res: Tensor, high_res: Tensor) -> Tensor:
+def squared_residuals(model: FoldedMean, low_res: NetInput, high_res: Tensor) -> Tensor:
     """Mean of (y − m̂_k(x))² over channels and pixels, (N, K)."""
     size = high_res.shape[2:]
     residuals = [high_res - mean_of(net, low_res, size).float() for net in model.nets]

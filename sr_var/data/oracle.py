@@ -2,7 +2,8 @@
 
 Photographs are cut into low-res images; for each, high-res images are drawn from the oracle's law.
 Test images get exact samples and exact moments in the layout of a sampler's folder, so that
-`sr_var_verification.py` can compare with the truth. The law itself is `oracle.law`.
+`sr_var_verification.py` can compare with the truth. The law itself is `oracle.law`. On the class
+law there are two such folders: one given X alone, and one given X and the label of the image.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from ddpm.sampling import SETTINGS_FILE
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info import ALL_FILE, TEST_FILE, TRAIN_FILE
 from sr_var.flags.scripts import OracleDataFlags
-from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, difference, sample_path, spread
+from sr_var.results.folder import (
+    CLASS_KEY,
+    LOW_RES_FILE,
+    SAMPLES_FOLDER,
+    difference,
+    sample_path,
+    spread,
+)
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, block_means, save_truth
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
@@ -142,10 +150,10 @@ def _write_crop(crop: OracleCrop, flags: OracleDataFlags) -> str:
     """
     images = os.path.join(flags.output_dir, IMAGE_FOLDER)
     paths = [safe_join(images, name) for name in crop.names]
-    folder = safe_join(flags.sample_dir, crop.names[0])
+    folders = [safe_join(one, crop.names[0]) for one in _sample_dirs(flags) if crop.is_test]
     # written last, so it stands for the others
-    last = os.path.join(folder, TRUTH_FILE)
-    if all(os.path.exists(path) for path in [*paths, *([last] if crop.is_test else [])]):
+    last = [os.path.join(folder, TRUTH_FILE) for folder in folders]
+    if all(map(os.path.exists, [*paths, *last])):
         return ""
     try:
         low_res = cut_low_res(crop, flags)
@@ -155,22 +163,45 @@ def _write_crop(crop: OracleCrop, flags: OracleDataFlags) -> str:
         return str(error)
     law = law_of(low_res, flags.factor)
     for name, path in zip(crop.names, paths, strict=True):
+        own = _given_class(law, name, flags)
         make_folder(os.path.dirname(path))
-        write_png(path, to_hwc(image_to_bytes(_draw(law, flags.seed, name, "image")[0])))
-    if crop.is_test:
+        write_png(path, to_hwc(image_to_bytes(_draw(own, flags.seed, name, "image")[0])))
+    for is_given, folder in enumerate(folders):
+        own = _given_class(law, crop.names[0], flags) if is_given else law
         make_folder(os.path.join(folder, SAMPLES_FOLDER))
         write_png(os.path.join(folder, LOW_RES_FILE), low_res)
-        _write_samples(crop.names[0], folder, law, flags)
-        save_truth(folder, law)
+        _write_samples(crop.names[0], folder, own, flags, "given class " if is_given else "")
+        save_truth(folder, own)
     return ""
+
+
+def label_of(name: str, flags: OracleDataFlags) -> int:
+    """The label of an image on the class law, a function of its name; each as likely."""
+    return stable_seed(flags.seed, name, "label") % flags.num_classes
+
+
+def _given_class(law: OracleLaw, name: str, flags: OracleDataFlags) -> OracleLaw:
+    """The law that an image is drawn from: of its label, where there are labels."""
+    if not flags.num_classes:
+        return law
+    return law.given_class(label_of(name, flags), flags.num_classes)
+
+
+def _sample_dirs(flags: OracleDataFlags) -> list[str]:
+    """The folder of samples given X, and on the class law that of samples given the label, too."""
+    return [flags.sample_dir, *([flags.given_class_dir] if flags.num_classes else [])]
 
 
 def _draw(law: OracleLaw, seed: int, name: str, what: str | int) -> torch.Tensor:
     return law.sample(torch.Generator().manual_seed(stable_seed(seed, name, what)))
 
 
-def _write_samples(name: str, folder: str, law: OracleLaw, flags: OracleDataFlags) -> None:
-    draws = [_draw(law, flags.seed, name, i) for i in range(flags.num_samples)]
+def _write_samples(
+    name: str, folder: str, law: OracleLaw, flags: OracleDataFlags, what: str
+) -> None:
+    # `what` tells the draws of one folder from those of another
+    places = range(flags.num_samples)
+    draws = [_draw(law, flags.seed, name, f"{what}{i}" if what else i) for i in places]
     samples = torch.cat(draws)
     grey = np.stack([to_hwc(sample) for sample in image_to_255(samples)])
     moments = SampleMoments().add(grey, range(len(grey)), flags.small_size)
@@ -202,15 +233,19 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:
             log(f"{crop.names[0]}: std {std.min():.2f} to {std.max():.2f} grey levels")
         return
     _refuse_other_lists(flags.output_dir)
-    for folder in (flags.output_dir, flags.sample_dir):
+    for i, folder in enumerate((flags.output_dir, *_sample_dirs(flags))):
+        settings = _settings(flags)
+        if flags.num_classes and i:
+            settings[CLASS_KEY] = i > 1
         record = os.path.join(folder, SETTINGS_FILE)
-        require_same_settings(record, _settings(flags), defaults=defaults(OracleDataFlags))
+        require_same_settings(record, settings, defaults=defaults(OracleDataFlags))
     for crop in spread(crops):
         _require_same_photo(crop, flags)
     bad = _write_all(crops, flags, log)
     good = [crop for crop in crops if crop.photo not in bad]
     _write_info(good, flags, log)
-    log(f"images: {flags.output_dir}/{IMAGE_FOLDER}/; samples and moments: {flags.sample_dir}/")
+    places = " and, given the label, ".join(f"{folder}/" for folder in _sample_dirs(flags))
+    log(f"images: {flags.output_dir}/{IMAGE_FOLDER}/; samples and moments: {places}")
 
 
 def _refuse_other_lists(folder: str) -> None:
@@ -264,6 +299,8 @@ def _write_info(
     class_by_name = {
         name: _class_of_photo(crop.photo, flags) for crop in crops for name in crop.names
     }
+    if flags.num_classes:
+        class_by_name = {name: f"class_{label_of(name, flags)}" for name in class_by_name}
     files = {TRAIN: TRAIN_FILE, TEST: TEST_FILE, CALIBRATION: CALIBRATION_FILE}
     parts = {ALL_FILE: list(class_by_name)}
     for side, file_name in files.items():
@@ -272,7 +309,10 @@ def _write_info(
             parts[file_name] = members
     for file_name, members in parts.items():
         path = os.path.join(flags.output_dir, file_name)
-        dump_pickle(make_info(members, class_by_name), path)
+        info = make_info(members, class_by_name)
+        if flags.num_classes:  # also where some label has no image
+            info = {key: {**one, "y": int(key.partition("_")[2])} for key, one in info.items()}
+        dump_pickle(info, path)
         log(f"wrote {path}: {len(members)} images")
 
 
@@ -286,6 +326,7 @@ def _class_of_photo(photo: str, flags: OracleDataFlags) -> str:
 
 def _settings(flags: OracleDataFlags) -> dict[str, object]:
     """What decides the content of the files, so that two data sets never share a folder."""
-    own = ("large_size", "small_size", "num_draws", "num_samples", "sample_pictures", "seed")
+    sizes = ("large_size", "small_size", "num_draws", "num_samples")
+    own = (*sizes, "num_classes", "sample_pictures", "seed")
     read = ("data_dir", "test_folder", "train_folder", "apply_orientation")
     return {"law": "oracle", **{name: getattr(flags, name) for name in (*own, *read)}}

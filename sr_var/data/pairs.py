@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import torch
 
+from ddpm.stored_flags import check_labels
 from sr_var.base_dataset import load_entries
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.label_noise import LabelNoise, with_label_noise
-from sr_var.degradation import area_downsample
+from sr_var.degradation import NetInput, area_downsample, with_labels
 from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags, ValidationFlags
 from utils.images.dataset import CropBatch, CropItem, Entry, TestCrops, train_crops
@@ -48,18 +49,21 @@ def load_regression_data(
     device: torch.device,
     log: Callable[[str], None],
     cross_fit: CrossFit | None = None,
+    num_labels: int | None = None,
 ) -> TrainData:
     """Training batches for the mean and the variance net; `sizes` is (large, small).
 
     A `--val_share` of the images is left out; labels have the noise of `--label_noise`, X has not.
     With a `cross_fit` that leaves a fold out, the batches hold none of its images. With one that
-    leaves out nothing, the input is a `FoldedInput`.
+    leaves out nothing, the input is a `FoldedInput`. For a network that knows `num_labels` classes
+    images have that of theirs beside them (`Labelled`).
 
     Raises:
-        DataError: for missing data, or a batch larger than the data.
+        DataError: for missing data, a batch larger than the data, or a label that is not known.
     """
     large_size, small_size = sizes
     entries, _ = split_off(load_entries(flags.data_info_dict_path, flags.data_dir), train)
+    check_labels(entries, num_labels)
     folds = None
     if cross_fit is not None:
         log(cross_fit.describe(entries))
@@ -69,12 +73,13 @@ def load_regression_data(
     log(f"{len(entries)} training images from {flags.data_info_dict_path}")
     noise = LabelNoise.of(train)
 
-    def prepare(batch: CropBatch) -> tuple[torch.Tensor | FoldedInput, torch.Tensor]:
+    def prepare(batch: CropBatch) -> tuple[NetInput | FoldedInput, torch.Tensor]:
         low_res, high_res = regression_pair(batch.image, small_size, device)
         label = with_label_noise(noise, high_res, batch.position.tolist())
+        net_input = with_labels(low_res, None if num_labels is None else batch.label.to(device))
         if folds is None:
-            return low_res, label
-        return FoldedInput(low_res, folds[batch.place].to(device)), label
+            return net_input, label
+        return FoldedInput(net_input, folds[batch.place].to(device)), label
 
     return train_crops(entries, large_size, flags, train, prepare, log, flags.in_channels)
 

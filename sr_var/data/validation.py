@@ -8,26 +8,59 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddpm.stored_flags import check_labels, class_names
 from sr_var.base_dataset import load_entries
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.label_noise import LabelNoise, with_label_noise
-from sr_var.data.pairs import regression_pair, split_off
+from sr_var.data.pairs import load_regression_data, regression_pair, split_off
+from sr_var.degradation import with_labels
 from sr_var.flags.scripts import DataFlags, TestDataFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils import dist_util
 from utils.flags.groups import Reading
-from utils.images.dataset import CropItem, Entry, TestCrops, look_at, without_small
+from utils.images.dataset import CropDataset, CropItem, Entry, TestCrops, look_at, without_small
 from utils.images.files import with_extension
-from utils.loops.data import Pair, num_bytes
+from utils.loops.data import Pair, TrainData, num_bytes
 from utils.loops.validation import Validation, drawn, share_of_rank
 from utils.metrics import HALF_RANGE_255, VARIANCE_FLOOR
 from utils.process.errors import DataError
 
 Log = Callable[[str], None]
+
+
+class TrainingImages(NamedTuple):
+    """What a training of a mean, variance or baseline net is made with, by its loop's keywords."""
+
+    data: TrainData
+    validation: Validation | None
+    class_names: list[str]  # by label; empty of a net without classes
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The images that are trained on."""
+        assert isinstance(self.data.dataset, CropDataset)
+        return list(self.data.dataset.entries)
+
+
+def load_training(
+    flags: DataFlags,
+    sizes: tuple[int, int],
+    train: NetTrainFlags,
+    device: torch.device,
+    log: Log,
+    cross_fit: CrossFit | None = None,
+    num_labels: int | None = None,
+) -> TrainingImages:
+    """`load_regression_data` and `load_validation` of the same flags, and the classes' names."""
+    data = load_regression_data(flags, sizes, train, device, log, cross_fit, num_labels)
+    validation = load_validation(flags, sizes, train, device, log, cross_fit, num_labels)
+    found = TrainingImages(data, validation, [])
+    return found if num_labels is None else found._replace(class_names=class_names(found.entries))
 
 
 def load_validation(
@@ -37,18 +70,20 @@ def load_validation(
     device: torch.device,
     log: Log,
     cross_fit: CrossFit | None = None,
+    num_labels: int | None = None,
 ) -> Validation | None:
     """What a net is judged on while it trains, by the flags; None where they ask for nothing.
 
-    `sizes` are (large, small). Pairs are those of `load_regression_data`; with a cross-fit of all
-    folds an image meets the mean net of the fold that its name falls into. All processes call it.
+    `sizes` are (large, small). Pairs are those of `load_regression_data`, with labels, too; with a
+    cross-fit of all folds an image meets the net of its name's fold. All processes call it.
 
     Raises:
-        DataError: images are missing, damaged, or trained on.
+        DataError: images are missing, damaged, or trained on; or a label is not known.
     """
     if not train.has_validation:
         return None
     entries, source = _candidates(flags, train)
+    check_labels(entries, num_labels)
     entries = _usable(entries, sizes[0], train.val_images, flags, log)
     mine, error = {}, None
     try:
@@ -61,18 +96,19 @@ def load_validation(
         f"validation on {len(entries)} images of {source}, {every}where a checkpoint is saved; "
         f"their crops take {num_bytes([i.image for i in mine.values()]) / 2**20:.1f} MiB"
     )
-
     noise = LabelNoise.of(train)
 
     def pairs() -> Iterator[tuple[int, Pair]]:
         for place, item in mine.items():
             low_res, high_res = regression_pair(item.image[None], sizes[1], device)
             label = with_label_noise(noise, high_res, [item.name])
-            if cross_fit is None or cross_fit.left_out is not None:
-                yield place, (low_res, label)
-            else:
+            y = None if num_labels is None else torch.tensor([item.label], device=device)
+            net_input = with_labels(low_res, y)
+            if cross_fit is not None and cross_fit.left_out is None:
                 fold = torch.tensor([cross_fit.fold_of(entries[place])], device=device)
-                yield place, (FoldedInput(low_res, fold), label)
+                yield place, (FoldedInput(net_input, fold), label)
+            else:
+                yield place, (net_input, label)
 
     names = [with_extension(entry.name) for entry in entries]
     record = {"val_share": train.val_share, **asdict(Reading.of(flags))}

@@ -49,6 +49,12 @@ class PredictorFlags(Batch):
         is_path=True,
     )
 
+    label: str = flag(
+        "",
+        "class of the images, its label or its name, for networks with class_cond; all images are "
+        "of this class",
+    )
+
     def __post_init__(self) -> None:
         require_at_least(self, -1, overlap=0)
         require_at_least(self, batch_size=1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ddpm.flags import (
+    ClassFlags,
     DenoiserFlags,
     DiffusionTrainFlags,
     SamplerFlags,
@@ -99,7 +100,7 @@ class ValueFlags:
 
 
 @dataclass(frozen=True)
-class MeanModelFlags(ValueFlags, Sizes, UNetFlags):
+class MeanModelFlags(ClassFlags, ValueFlags, Sizes, UNetFlags):
     """The network that estimates the conditional mean."""
 
     network: str = flag(
@@ -429,11 +430,31 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     )
     num_samples: int = flag(100, "exact samples of each test image")
     sample_pictures: bool = flag(True, "write the samples as pictures too, not only their moments")
+    num_classes: int = flag(
+        0,
+        "draw from the class law of docs/oracle.md: each image has one of so many labels, which "
+        "the polarity of its edges depends on; 0: the law without labels",
+    )
+    class_sample_dir: str = flag(
+        "",
+        "folder of samples and moments given the image's label, too (with num_classes); left out: "
+        "sample_dir with _given_class behind its name",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, num_train_crops=1, num_draws=1, num_test_crops=1, num_samples=2)
         require_at_least(self, num_calibration_crops=0)
+        require_at_least(self, 0, num_classes=2)
+        if self.class_sample_dir and not self.num_classes:
+            raise ValueError(
+                f"--class_sample_dir {self.class_sample_dir} is for samples given a label; give "
+                "--num_classes 2, or leave it out"
+            )
+        if self.num_classes and self.given_class_dir.rstrip("/") == self.sample_dir.rstrip("/"):
+            raise ValueError(
+                f"--class_sample_dir {self.class_sample_dir} is --sample_dir, too; give another one"
+            )
         if self.train_folder and self.train_folder.strip("/") == self.test_folder.strip("/"):
             raise ValueError(
                 f"--train_folder {self.train_folder} is --test_folder too; name another folder of "
@@ -450,3 +471,8 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     def factor(self) -> int:
         """High-res pixels along the side of a low-res one."""
         return self.large_size // self.small_size
+
+    @property
+    def given_class_dir(self) -> str:
+        """The folder of samples and moments that are given the label, too."""
+        return self.class_sample_dir or f"{self.sample_dir.rstrip('/')}_given_class"

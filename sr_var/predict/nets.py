@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.stored_flags import start_of_file
+from ddpm.stored_flags import differing_classes, listed_classes, start_of_file, trained_labels
 from models.subpixel import SubpixelBase
-from sr_var.degradation import mean_of, variance_of
+from sr_var.degradation import mean_of, variance_of, with_labels
 from sr_var.flags.nets import FOLD_FIELD
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.script_util import create_mean_model, create_var_model
-from sr_var.stored_flags import flags_of_checkpoint, identity_of
+from sr_var.stored_flags import flags_of_checkpoint, identity_of, require_same_classes
 from sr_var.values import Units, require_same_values
 from sr_var.var_utils import require_same_mean
 from utils import dist_util
@@ -86,6 +86,9 @@ class NetPair:
         multiple: low-res sides are padded (by replication) to a multiple of it, for the levels of
             U-Nets, whose deepest one has two pixels or more.
         digests: sha256 of both files.
+        num_labels: classes that the networks know; None for networks without classes.
+        class_names: their names by label; empty where the checkpoints keep none.
+        label: of all images, for networks that know classes (`given`).
     """
 
     mean_net: nn.Module
@@ -98,11 +101,38 @@ class NetPair:
     multiple: int
     digests: tuple[str, str]
     precision: Precision
+    num_labels: int | None = None
+    class_names: tuple[str, ...] = ()
+    label: int | None = None
 
     @property
     def num_channels(self) -> int:
         """Of an image."""
         return self.units.num_channels
+
+    def given(self, label: int | str | None) -> NetPair:
+        """The networks for images of one class, by its label or its name; None or "": of none.
+
+        Raises:
+            ValueError: networks with classes need a label, those without take none; or the networks
+                were not trained on such a class.
+        """
+        text, count = "" if label is None else str(label), self.num_labels
+        if count is None:
+            if text:
+                raise ValueError(f"--label {text}: the networks know no classes; leave it out")
+            return self
+        known = f"0 to {count - 1}"
+        if any(self.class_names):
+            known = f"a label or a name: {listed_classes(self.class_names)}"
+        if not text:
+            raise ValueError(f"the networks know the class of an image: give its --label, {known}")
+        found = self.class_names.index(text) if text in self.class_names else -1
+        if found < 0 and text.isdecimal():
+            found = int(text)
+        if found not in trained_labels(self.class_names, count):
+            raise ValueError(f"--label {text}: the networks were not trained on it; give {known}")
+        return replace(self, label=found)
 
     def __call__(self, low_res: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance, each (N, C, f·h, f·w) in fp32, of (N, C, h, w) in [-1, 1]."""
@@ -114,9 +144,10 @@ class NetPair:
         if right or below:
             x = F.pad(x, (0, right, 0, below), mode="replicate")
         size = [self.factor * side for side in x.shape[2:]]
+        y = None if self.label is None else torch.full((len(x),), self.label, device=x.device)
         with torch.inference_mode():
-            mean = mean_of(self.mean_net, x, size).to(x.dtype)
-            variance = variance_of(self.var_net, x, mean)
+            mean = mean_of(self.mean_net, with_labels(x, y), size).to(x.dtype)
+            variance = variance_of(self.var_net, with_labels(x, y), mean)
         end = (..., slice(self.factor * height), slice(self.factor * width))
         return mean[end].float(), variance[end].float()
 
@@ -166,6 +197,8 @@ def load_pair(
         multiple=_multiple(nets, factor),
         digests=digests,
         precision=precision or flags.precision,
+        num_labels=flags.num_labels,
+        class_names=_class_names(mean_path, var_path),
     )
 
 
@@ -243,11 +276,23 @@ def _stored(
 
 def _require_fit(mean: MeanModelFlags, mean_path: str, var: VarModelFlags, var_path: str) -> None:
     require_same_values(var_path, var, mean)
+    require_same_classes(mean_path, mean, var)
     if mean.sizes != var.sizes:
         raise CheckpointError(
             f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels, {var_path} for "
             f"{var.small_size} → {var.large_size}; name two networks of one task"
         )
+
+
+def _class_names(mean_path: str, var_path: str) -> tuple[str, ...]:
+    mean, var = (start_of_file(path).class_names for path in (mean_path, var_path))
+    differing = differing_classes(mean, var) if mean and var else ""
+    if differing:
+        raise CheckpointError(
+            f"{mean_path} and {var_path} know other classes (label {differing}); name two networks "
+            "of one task"
+        )
+    return tuple(var or mean)
 
 
 def _reach(nets: list[nn.Module]) -> int | None:

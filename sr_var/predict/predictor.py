@@ -61,9 +61,11 @@ class Predictor:
         batch_size: tiles per forward pass.
         calibration: calibration.json of sr_calibrate.py, or what it holds: the intervals are then
             its own, and so is the std if it has been recalibrated (docs/calibration.md).
+        label: the class of the images, its label or its name, for networks that know classes.
 
     Raises:
-        ValueError: the level is another one than the calibration's, or none.
+        ValueError: the level is another one than the calibration's, or none; or the label is
+            missing, unknown, or given to networks without classes.
         CheckpointError: the calibration is of other networks.
         DataError: its file is missing or damaged.
     """
@@ -77,8 +79,9 @@ class Predictor:
         overlap: int = AUTO_OVERLAP,
         batch_size: int = 1,
         calibration: Calibration | str | None = None,
+        label: int | str | None = None,
     ) -> None:
-        self.pair, self.batch_size = pair, batch_size
+        self.pair, self.batch_size = pair.given(label), batch_size
         self.tile, self.overlap = tile_sizes(pair, tile, overlap)
         if isinstance(calibration, str):
             calibration = read_calibration(calibration)
@@ -146,6 +149,7 @@ class Predictor:
             overlap=flags.overlap,
             batch_size=flags.batch_size,
             calibration=flags.calibration or None,
+            label=flags.label,
         )
 
     @property

@@ -155,7 +155,9 @@ class PredictRun:
     def settings(self) -> dict[str, Any]:
         """What the results depend on beside the images."""
         pair, flags = self._predictor.pair, self._flags
+        of_class = {} if pair.label is None else {"label": pair.label}
         return {
+            **of_class,
             "mean_model_sha256": pair.digests[0],
             "var_model_sha256": pair.digests[1],
             "precision": str(pair.precision),

@@ -92,6 +92,8 @@ def spread(items: Sequence[Item]) -> list[Item]:
 _SAME_NAMES = MappingProxyType(
     {"mean": ("baseline",), "var": ("baseline",), "baseline": ("mean", "var"), "functional": ()}
 )
+# of a record of results: whether they are given the class, too; samplers call it the same
+CLASS_KEY = "class_cond"
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
 _SHOWN_DIGITS = 12
@@ -108,9 +110,12 @@ class ResultFolder:
 
     `kind` is `mean`, `var`, `baseline`, or `functional_` and which. `file_names` make an image
     done, in writing order; those of this network contain `step`. The results depend on the
-    checkpoints `model_paths`. `has_own_inputs`: whether a test of this project has been here
-    before; `step` as it was given.
+    checkpoints `model_paths`, that of the network first. `has_own_inputs`: whether a test of this
+    project has been here before; `step` as it was given. `class_cond`: whether the network is told
+    the class, which `pending` writes down.
     """
+
+    class_cond = False
 
     def __init__(
         self,
@@ -135,7 +140,7 @@ class ResultFolder:
         self._other_stamps = [
             stamp_path(output_dir, other, step) for other in _SAME_NAMES.get(kind, ())
         ]
-        self._model_paths = model_paths
+        self.model_paths = tuple(model_paths)
         # as the run finds it; low-res images of other tools are not looked at
         stamps = (stamp_path(glob.escape(output_dir), one, "*") for one in _SAME_NAMES)
         self.has_own_inputs = any(map(glob.glob, stamps))
@@ -164,7 +169,7 @@ class ResultFolder:
                     f"--output_dir {self.output_dir} holds results of the same names by another "
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
-        models = [sha256_of(path) for path in self._model_paths]
+        models = [sha256_of(path) for path in self.model_paths]
         stored = self.require_same_reading()
         is_same = stored.models == models and stored.reading == self._reading
 
@@ -178,6 +183,7 @@ class ResultFolder:
             make_folder(self.output_dir, "--output_dir")
             self._remove_results(stored.models, models, log)
             record = {"models": models, **self._reading.record(), **self.units.record()}
+            record |= {CLASS_KEY: True} if self.class_cond else {}
             write_json_atomic(self._stamp_path, record)
         dist_util.barrier()
         return pending
@@ -225,14 +231,14 @@ class ResultFolder:
         origin = f"of the checkpoint {short(old)}" if old else "of an unknown checkpoint"
         log(
             f"notice: removed the results of {len(folders)} images in {self.output_dir} that were "
-            f"{origin}; those of {self._model_paths[0]} ({short(new)}) take their place"
+            f"{origin}; those of {self.model_paths[0]} ({short(new)}) take their place"
         )
         steps = self._steps_made_on(old[0]) if old and self._kind == "mean" else []
         if steps:
             log(
                 f"warning: the variances of step {', '.join(steps)} in {self.output_dir} were made "
                 f"on the removed means; run sr_var_test.py again with --mean_model_path "
-                f"{self._model_paths[0]}, the verification refuses them as they are"
+                f"{self.model_paths[0]}, the verification refuses them as they are"
             )
 
     def _steps_made_on(self, mean_digest: str) -> list[str]:
@@ -258,11 +264,13 @@ class Stamp:
         models: the sha256 of each checkpoint; empty if the folder does not say.
         reading: how the images were read.
         values: what `Units.of_record` reads.
+        class_cond: whether the networks were told the class.
     """
 
     models: list[str]
     reading: Reading = AS_BEFORE
     values: object = None
+    class_cond: bool = False
 
 
 def read_stamp(path: str, remedy: str) -> Stamp:
@@ -282,7 +290,8 @@ def _stamp(content: Mapping[str, object]) -> Stamp:
     models = content["models"]
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         raise ValueError("no record of checkpoints")
-    return Stamp(models, Reading.parse(content), content.get("values"))
+    is_told = content.get(CLASS_KEY) is True
+    return Stamp(models, Reading.parse(content), content.get("values"), is_told)
 
 
 def short(models: Sequence[str]) -> str:

@@ -41,6 +41,7 @@ from sr_var.verify.numbers.summary import (
 from sr_var.verify.read.images import ImageData, load_image_data
 from sr_var.verify.read.records import (
     BUDGET_FILE,
+    given_class,
     origins,
     read_budget,
     require_one_origin,
@@ -102,6 +103,7 @@ def compare(
     done: Callable[[], None],
 ) -> Comparison:
     """Compare images, draw their panels and print the table; `done` is called after each image."""
+    told = given_class(flags, logger.info)
     calibration = calibration_for(flags, [entry.name for entry in entries], units)
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
     num_panels = num_panels if flags.is_writing else 0
@@ -124,6 +126,8 @@ def compare(
     if calibration is not None:
         summary["calibrated"], intervals = calibrated_section(rows, calibration, flags.seed)
         summary["intervals"] |= intervals
+    if told["nets"] or told["samples"]:
+        summary["class_cond"] = told
     if not units.is_grey_levels:
         summary["units"] = {
             "low": units.low,

@@ -223,7 +223,6 @@ def test_one_timestep_per_image_is_required() -> None:
 @pytest.mark.parametrize(
     ("net_class", "changes", "words"),
     [
-        (UNetModel, {"num_classes": 4}, "no labels"),
         (UNetModel, {"use_scale_shift_norm": True}, "use_scale_shift_norm"),
         (UNetModel, {"last_layer_type": "exp"}, "last_layer_type"),
         (UNetModel, {"predict_residual": True, "out_channels": 6}, "predict_residual"),

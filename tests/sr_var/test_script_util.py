@@ -113,8 +113,14 @@ def test_every_model_flag_reaches_the_network() -> None:
         "use_new_attention_order": True,
         "predict_residual": True,
         "consistent": True,
+        "num_classes": 7,
     }
-    more = {"small_size": 8, "channel_mult": "0.5,1", "attention_resolutions": "16, 32"}
+    more = {
+        "class_cond": True,
+        "small_size": 8,
+        "channel_mult": "0.5,1",
+        "attention_resolutions": "16, 32",
+    }
     config = create_mean_model(**values, **more).config
     assert config.image_size == values.pop("large_size")
     assert {name: getattr(config, name) for name in values} == values

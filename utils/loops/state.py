@@ -21,7 +21,13 @@ from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import num_bytes
 from utils.process.errors import CheckpointError, DataError, StorageError
-from utils.untrusted.state_dict import load_state_dict, read_torch_file
+from utils.untrusted.state_dict import (
+    check_state_dict,
+    load_state_dict,
+    read_state_dict,
+    read_torch_file,
+    without_prefix,
+)
 
 # what an optimizer's state has only where Muon is at work
 _OF_MUON = "momentum_buffer"
@@ -245,7 +251,9 @@ class TrainState:
         trainer = self.mp_trainer
         found = CheckpointStore("", warn=self._log).resolve(path)
         assert found is not None  # only an empty name finds nothing
-        trainer.take_masters_from(load_state_dict(trainer.model, found.model_path, self._log))
+        state = _completed(trainer.model, read_state_dict(found.model_path), self._log)
+        checked = check_state_dict(trainer.model, state, found.model_path, self._log)
+        trainer.take_masters_from(checked)
         self._averages = WeightAverages(self._flags.ema_rates, trainer.masters)
         self._log(f"a new run from the weights of {found.model_path}")
         differing = self._identity.flags_that_differ(found.manifest)
@@ -315,6 +323,23 @@ class TrainState:
                 f"{store.folder} already holds checkpoints up to step {steps[0]}; go on with "
                 "--resume_checkpoint auto, or give another --model_save_dir"
             )
+
+
+def _completed(
+    model: torch.nn.Module, state: Mapping[str, torch.Tensor], log: Callable[[str], None]
+) -> Mapping[str, torch.Tensor]:
+    """The state_dict with the model's new parameters for parts that the file's network has not.
+
+    Those that change nothing as they are, by the model's own word (`is_neutral_when_new`); a file
+    that has some of them must have them all.
+    """
+    is_neutral = getattr(model, "is_neutral_when_new", lambda name: False)
+    new = {name: value for name, value in model.state_dict().items() if is_neutral(name)}
+    known = without_prefix(state, model.state_dict())
+    if not new or new.keys() & known.keys():
+        return state
+    log(f"notice: they have no {', '.join(list(new)[:2])}, …: these {len(new)} begin as new ones")
+    return {**known, **new}
 
 
 def _origin_of(found: CheckpointSet) -> str:

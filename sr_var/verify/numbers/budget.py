@@ -26,7 +26,13 @@ from sr_var.results.moments import TRUTH_FILE, Array, Truth
 from sr_var.verify.numbers.intervals import bootstrap, percentile_interval
 from sr_var.verify.numbers.metrics import signed_root
 from sr_var.verify.read.images import ImageData, load_image_data, load_reference
-from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, require_one_origin
+from sr_var.verify.read.records import (
+    BUDGET_ERRORS,
+    BudgetRow,
+    classes_given,
+    given_class,
+    require_one_origin,
+)
 from utils.images.dataset import Entry
 from utils.images.files import open_image, safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
@@ -102,7 +108,8 @@ def monte_carlo_errors(truth: Truth, num_samples: int) -> Errors:
 class ExactSampler:
     """Draws from the oracle's law by the diffusion sampler with the exact denoiser.
 
-    `factor`: high-res pixels along the side of a low-res one.
+    `factor`: high-res pixels along the side of a low-res one. The law is that of the exact samples:
+    given the label of the image, too, where they are (`oracle_data.py --num_classes`).
     """
 
     def __init__(self, flags: BudgetFlags, factor: int) -> None:
@@ -111,12 +118,14 @@ class ExactSampler:
         self.process = create_diffusion(process_flags)
         longer = create_diffusion(replace(process_flags, timestep_respacing=""))
         self._denoiser = ExactDenoiser(torch.from_numpy(longer.coefficients.alphas_cumprod), factor)
-        self._flags = flags
+        self._flags, self._num_classes = flags, classes_given(flags.ddpm_sr_output_dir)
 
-    def moments(self, name: str, low_res: torch.Tensor) -> Moments:
+    def moments(self, entry: Entry, low_res: torch.Tensor) -> Moments:
         """Moments of the samples of one image (1, 3, h, h), HWC grey levels."""
-        flags, num = self._flags, self._flags.num_samples
+        flags, num, name = self._flags, self._flags.num_samples, entry.name
         law = self._denoiser.law(low_res)
+        if self._num_classes:
+            law = law.given_class(entry.y, self._num_classes)
         shape = (num, *law.base.shape[1:])
         seeds = [stable_seed(flags.seed, "budget", name, i) for i in range(num)]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -146,7 +155,7 @@ def image_budget(
         MEAN_NET: mean_net_errors(data.mean, truth),
         VAR_NET_EXACT: var_net_errors(data.variance, own_target),
         VAR_NET: var_net_errors(data.variance, truth.variance),
-        EXACT_SAMPLER: sampler_errors(sampler.moments(entry.name, low_res), truth),
+        EXACT_SAMPLER: sampler_errors(sampler.moments(entry, low_res), truth),
     }
     if flags.trained_output_dir:
         trained = safe_join(flags.trained_output_dir, entry.name)
@@ -169,6 +178,7 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
     """
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, log)
+    given_class(flags, log)
     if flags.dry_run:
         entries = entries[:1]
     sampler: ExactSampler | None = None

@@ -49,7 +49,7 @@ from sr_var.verify.numbers.reference import (
     expected_of_normal,
     expected_of_order,
 )
-from sr_var.verify.read.records import BudgetRow, Cost, cost
+from sr_var.verify.read.records import BudgetRow, Cost, GivenClass, cost
 
 MAX_SCATTER = 4000
 _OF_HISTOGRAMS = (
@@ -84,6 +84,7 @@ class _OfSome(TypedDict, total=False):
     epistemic: Metrics  # of several mean nets
     calibrated: CalibratedSection  # where a calibration was given
     units: UnitsSection  # of images with another range of values than grey levels
+    class_cond: GivenClass  # where nets or samples are given the class, too
     budget: list[BudgetRow]  # the page's alone, from budget.json
 
 

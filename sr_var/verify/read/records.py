@@ -11,7 +11,7 @@ from diffusion.schedules import get_named_beta_schedule
 from diffusion.spacing import space_timesteps
 from sr_var.base_dataset import load_entries
 from sr_var.flags.verify import NetResultFlags, VerificationFlags
-from sr_var.results.folder import read_stamp, seconds_path, short, stamp_path
+from sr_var.results.folder import CLASS_KEY, read_stamp, seconds_path, short, stamp_path
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.records import find_record, is_number, list_digest
 from utils.flags.groups import Reading
@@ -28,6 +28,13 @@ class Origins(TypedDict):
     mean_models: list[str] | None
     var_models: list[str] | None
     images: dict[str, object]
+
+
+class GivenClass(TypedDict):
+    """Whether moments are given the class of the image beside X; None where it is not known."""
+
+    nets: bool
+    samples: bool | None
 
 
 class RouteCost(TypedDict):
@@ -150,6 +157,38 @@ def require_same_reading(flags: NetResultFlags) -> None:
                 f"{path}: what lies there was made with {made}, here it is {asked}; give the same "
                 "here, or name other folders"
             )
+
+
+def given_class(flags: VerificationFlags, log: Callable[[str], None]) -> GivenClass:
+    """Whether the nets' results and the samples, if any, are given the class of the image, too.
+
+    `log` receives a notice where one of them is and the other is not: what is compared then are
+    moments of Y | X and of Y | X, class, which differ by the gap between the classes
+    (docs/theory.md, eq. 50).
+    """
+    paths = [
+        stamp_path(flags.nets_dir, kind, flags.mean_model_step) for kind in ("mean", "baseline")
+    ]
+    nets = any(read_stamp(path, "delete it").class_cond for path in paths)
+    samples = None
+    if flags.num_samples:
+        record = find_record(os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE), dict) or {}
+        samples = bool(record[CLASS_KEY]) if CLASS_KEY in record else None
+    if samples is not None and samples != nets:
+        of, given = ("nets", "samples") if samples else ("samples", "nets")
+        log(
+            f"notice: the {given} know the class of the image and the {of} do not: compared are "
+            f"moments of Y given X and the class ({given}) and of Y given X alone ({of}), whose "
+            "variances differ by the gap between the classes (docs/theory.md, eq. 50)"
+        )
+    return {"nets": nets, "samples": samples}
+
+
+def classes_given(sample_dir: str) -> int:
+    """Labels of the oracle's class law that exact samples are given; 0 of those given X alone."""
+    record = find_record(os.path.join(sample_dir, SETTINGS_FILE), dict) or {}
+    found = record.get("num_classes") if record.get(CLASS_KEY) is True else 0
+    return found if type(found) is int else 0
 
 
 def units_of(flags: NetResultFlags) -> Units:

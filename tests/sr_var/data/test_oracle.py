@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from oracle.law import block_sums, oracle_law
 from sr_var.base_dataset import load_entries
-from sr_var.data.oracle import cut_low_res, law_of, plan_crops, split_photos, write_oracle
+from sr_var.data.oracle import (
+    cut_low_res,
+    label_of,
+    law_of,
+    plan_crops,
+    split_photos,
+    write_oracle,
+)
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import OracleDataFlags
-from sr_var.results.moments import load_moments
+from sr_var.results.moments import load_moments, load_truth
 from tests.tiny import ROOT, run, tree, words, write_photos
 from utils.images.pixels import bytes_to_image
 from utils.process.errors import DataError
@@ -294,3 +303,83 @@ def test_photographs_are_turned_on_request_into_folders_of_their_own(tmp_path: P
         write_oracle(turned, lines.append)
     crop = plan_crops(["test/c_1"], flags, "test")[0]
     assert not np.array_equal(cut_low_res(crop, flags), cut_low_res(crop, turned))
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory: pytest.TempPathFactory) -> OracleDataFlags:
+    root = tmp_path_factory.mktemp("classes")
+    _photos(root / "photos")
+    flags = _flags(root, num_classes=3, num_train_crops=20, num_test_crops=6)
+    write_oracle(flags, lambda line: None)
+    return flags
+
+
+def test_images_of_the_class_law_have_labels_and_are_drawn_from_their_own_law(
+    of_classes: OracleDataFlags,
+) -> None:
+    images = f"{of_classes.output_dir}/images"
+    lists = [f"{of_classes.output_dir}/{name}_data_info.pkl" for name in ("train", "to_sample")]
+    entries = [entry for path in lists for entry in load_entries(path, images)]
+    counts = [sum(entry.y == y for entry in entries) for y in range(3)]
+    assert sum(counts) == 20 * 3 + 6 and min(counts) > 10  # binomial: 22 ± 3.8
+    assert all(
+        entry.group == f"class_{entry.y}" == f"class_{label_of(entry.name, of_classes)}"
+        for entry in entries
+    )
+    # edges up or down: the class with the larger p has more of them up
+    ups = []
+    for entry in entries:
+        image = bytes_to_image(
+            torch.from_numpy(
+                np.asarray(Image.open(f"{images}/{entry.name}")).transpose(2, 0, 1).copy()
+            )
+        ).double()[None]
+        law = oracle_law(area_downsample(image, SMALL), LARGE // SMALL)
+        polarity = block_sums(((image - law.base) * law.edge).sum(dim=1, keepdim=True), 4)
+        p = law.probability
+        ups.append((entry.y, float((polarity.gt(0).double() - p).mean() / p.minimum(1 - p).mean())))
+    means = [np.mean([up for y, up in ups if y == label]) for label in range(3)]
+    assert means[0] < -0.4 < means[1] < 0.4 < means[2]  # exactly ∓0.8 and 0 of min(p, 1 − p)
+
+
+def test_both_folders_of_the_class_law_hold_their_own_moments(
+    of_classes: OracleDataFlags,
+) -> None:
+    info = f"{of_classes.output_dir}/to_sample_data_info.pkl"
+    folders = (of_classes.sample_dir, f"{of_classes.sample_dir}_given_class")
+    for entry in load_entries(info, f"{of_classes.output_dir}/images"):
+        low_res = _read(Path(folders[0], entry.name, "low_res.png")).astype(np.uint8)
+        law = law_of(low_res, LARGE // SMALL)
+        for folder, own in zip(folders, (law, law.given_class(entry.y, 3)), strict=True):
+            truth = load_truth(f"{folder}/{entry.name}", LARGE)
+            assert truth is not None
+            exact = own.variance[0].numpy().transpose(1, 2, 0) * 127.5**2
+            np.testing.assert_allclose(truth.variance, exact, rtol=1e-12)
+            stored = load_moments(f"{folder}/{entry.name}/moments.npz")
+            assert stored is not None and stored.moments is not None
+            z = (stored.moments.mean - truth.mean) / np.sqrt(truth.variance / NUM_SAMPLES)
+            assert np.abs(z).max() < 5.5  # of 768 values
+    records = [json.loads(Path(one, ".sampling.json").read_text("utf-8")) for one in folders]
+    assert [record["class_cond"] for record in records] == [False, True]
+
+
+def test_the_class_law_needs_folders_of_its_own(of_classes: OracleDataFlags) -> None:
+    for changes in ({"num_classes": 0}, {"num_classes": 2}):
+        with pytest.raises(DataError, match="num_classes"):
+            write_oracle(replace(of_classes, **changes), lambda line: None)
+    with pytest.raises(DataError, match="class_cond"):
+        swapped = {"sample_dir": of_classes.given_class_dir, "class_sample_dir": "elsewhere"}
+        write_oracle(replace(of_classes, **swapped), lambda line: None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_classes": 1},
+        {"class_sample_dir": "x"},
+        {"num_classes": 2, "sample_dir": "x", "class_sample_dir": "x/"},
+    ],
+)
+def test_flags_that_make_no_class_law_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"--num_classes|--class_sample_dir"):
+        OracleDataFlags(**changes)  # type: ignore[arg-type]

@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
     train = with_folders(from_args(ClassifierTrainFlags, args))
+    from ddpm.entries import load_train_entries
     from ddpm.process import training_process
     from ddpm.stored_flags import class_names
     from image_ddpm.classifier import (
@@ -52,7 +53,6 @@ def main(argv: list[str] | None = None) -> int:
         create_classifier,
         load_noisy_images,
     )
-    from image_ddpm.data import load_train_entries
     from utils.loops.networks import new_network
     from utils.runs.start import started
 

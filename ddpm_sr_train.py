@@ -3,6 +3,7 @@
 one process:  python ddpm_sr_train.py $MODEL_FLAGS $DIFFUSION_FLAGS $SCRIPT_FLAGS
 4 GPUs:       torchrun --nproc_per_node 4 ddpm_sr_train.py (the same)
 go on:        the same command with --resume_checkpoint auto
+a folder:     --data_dir FOLDER alone trains on all images below it, without a list of them
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ def create_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Parses, builds, trains; returns the exit code."""
     args = apply_presets(create_parser().parse_args(argv))
+    from sr_var.base_dataset import without_info_dict
     from sr_var.stored_flags import follow_run
 
-    args = follow_run(args)
+    args = without_info_dict(follow_run(args))
     flags = from_args(SRDiffusionModelFlags, args)
     process_flags, data_flags = from_args(DiffusionFlags, args), from_args(DataFlags, args)
     train = from_args(DDPMTrainFlags, args)

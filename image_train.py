@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     data_flags = from_args(ImageDataFlags, args)
     train = with_folders(from_args(ImageTrainFlags, args))
+    from ddpm.entries import load_train_entries
     from ddpm.process import training_process
-    from image_ddpm.data import load_train_entries
     from image_ddpm.loops import ImageDiffusionTrainLoop
     from image_ddpm.networks import create_image_model, model_keywords
     from utils.loops.networks import new_network

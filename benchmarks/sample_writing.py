@@ -25,6 +25,7 @@ from benchmarks.harness import Measurement, TimingFlags, Variant, measure, quart
 from benchmarks.record import Table, Target, write_record
 from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
+from sr_var.data.low_res import ReducedCrops
 from sr_var.flags.scripts import SampleFlags
 from sr_var.results.folder import sample_path
 from sr_var.sampling import SRSampler
@@ -113,20 +114,22 @@ class Sampling:
     def run(self, place: str, how: str) -> Path:
         """Draw and write everything; the folder of the image."""
         flags, folder = self._flags, self._root / f"samples_{next(self._numbers)}"
+        sizes, device = (flags.large_size, flags.large_size // FACTOR), torch.device("cpu")
+        sample = SampleFlags(
+            data_dir=str(self._root),
+            output_dir=str(folder),
+            num_samples_per_image=self._count(place),
+            batch_size=flags.batch_size,
+        )
         sampler = SRSampler(
             model=self._models[place],  # type: ignore[arg-type]
             diffusion=create_diffusion(
                 DiffusionFlags(learn_sigma=True, timestep_respacing=str(NUM_STEPS))
             ),
-            entries=[Entry(NAME, 0)],
-            sizes=(flags.large_size, flags.large_size // FACTOR),
-            flags=SampleFlags(
-                data_dir=str(self._root),
-                output_dir=str(folder),
-                num_samples_per_image=self._count(place),
-                batch_size=flags.batch_size,
-            ),
-            device=torch.device("cpu"),
+            images=ReducedCrops([Entry(NAME, 0)], sample, sizes, device),
+            sizes=sizes,
+            flags=sample,
+            device=device,
             log=print,
         )
         writer = InLoopWriter() if how == IN_LOOP else BackgroundWriter()

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ddpm.entries import load_entries
 from ddpm.process import create_diffusion, model_settings, setting_defaults
 from ddpm.stored_flags import start_of_file
 from diffusion.bound import calc_bpd_loop
 from diffusion.types import StepOptions
-from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags, LabelFlags, NLLFlags
 from image_ddpm.networks import load_denoiser
 from image_ddpm.parts import PartStore, read_part

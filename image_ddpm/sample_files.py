@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_ddpm.parts import PartStore, read_part
-from utils.files.atomic import atomic_write, write_json_atomic
+from utils.files.atomic import write_json_atomic
 from utils.files.storage import make_folder
 from utils.images.files import write_png
 from utils.images.pixels import make_grid
+from utils.images.rows import Shape, write_rows
 from utils.machine.threads import chosen_threads, ordered_map
 from utils.process.errors import DataError
 from utils.process.stop import StopFlag, go_on_with
 from utils.runs.job import Job, working
 from utils.untrusted.arrays import read_npz, read_npz_rows
 
-Shape = tuple[int, int, int, int]
 CLASSES_FILE = "classes.json"
 # letters of a class in the name of a picture: four bytes each fit beside the numbers
 _MAX_NAME = 50
@@ -92,20 +91,17 @@ def write_samples(store: PartStore, path: str, shape: Shape, stop: StopFlag | No
     places, part = store.places(), functools.lru_cache(maxsize=_NUM_OPEN_PARTS)(read_part)
     has_labels = "labels" in part(places[0][0])
     labels = np.zeros(shape[0], np.int64)
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(member, header)
-            with _stage(path, shape, "putting together", "sample", stop) as job:
-                for index in range(shape[0]):
-                    name, row = places[index]
-                    arrays = part(name)
-                    member.write(arrays["samples"][row].tobytes())
-                    labels[index] = arrays["labels"][row] if has_labels else 0
-                    job.done()
-        if has_labels:
-            with archive.open("arr_1.npy", "w") as member:
-                np.lib.format.write_array(member, labels, allow_pickle=False)
+
+    def rows() -> Iterator[NDArray[np.uint8]]:
+        with _stage(path, shape, "putting together", "sample", stop) as job:
+            for index in range(shape[0]):
+                name, row = places[index]
+                arrays = part(name)
+                labels[index] = arrays["labels"][row] if has_labels else 0
+                yield arrays["samples"][row]
+                job.done()
+
+    write_rows(path, shape, rows(), labels if has_labels else None)
 
 
 def picture_name(index: int, label: int | None, class_names: Sequence[str] = ()) -> str:

@@ -5,15 +5,20 @@ Also the paths that the documented commands misspell.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Callable
 
+from ddpm.entries import FolderLabels
+from ddpm.entries import load_entries as entries_of_folder
 from ddpm.info_dict import listed_entries
+from ddpm.stored_flags import check_labels
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.groups import ERROR
 from utils.images.dataset import Entry, look_at, say_sizes, without_small
 from utils.process.errors import DataError
+from utils.script_util import with_values
 
 # what the documented commands misspell: the folder of the info dicts, a slash behind --log_dir
 _SLIPS = (
@@ -43,6 +48,39 @@ def load_entries(
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
     """
     return listed_entries(existing_path(data_info_dict_path), data_dir, flag)
+
+
+def without_info_dict(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments of a training on a whole folder, where no list of its images is named.
+
+    That is with a `--data_dir`, without `--data_info_dict_path` and without the file that this
+    stands for. A notice says so.
+    """
+    path, given = args.data_info_dict_path, args.given_flags
+    if "data_info_dict_path" in given or "data_dir" not in given or os.path.exists(path):
+        return args
+    print(
+        f"notice: no --data_info_dict_path, and no {path}: all images below --data_dir "
+        f"{args.data_dir} are for training"
+    )
+    return with_values(args, data_info_dict_path="")
+
+
+def load_training_entries(
+    flags: DataFlags, num_classes: int | None, log: Callable[[str], None]
+) -> list[Entry]:
+    """The images of the info dict, or without one all of the folder; labels are checked.
+
+    `num_classes` is that of a network with classes. Raises DataError: see `load_entries` and
+    `ddpm.entries.load_entries`.
+    """
+    if not flags.data_info_dict_path:
+        folder = FolderLabels(flags.data_dir, flags.on_bad_image)
+        return entries_of_folder(folder, num_classes, log)
+    entries = load_entries(flags.data_info_dict_path, flags.data_dir)
+    check_labels(entries, num_classes)
+    log(f"{len(entries)} training images from {flags.data_info_dict_path}")
+    return entries
 
 
 def load_test_entries(

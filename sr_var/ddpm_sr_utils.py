@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ddpm.stored_flags import check_labels
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, Noising, noising
-from sr_var.base_dataset import load_entries
+from sr_var.base_dataset import load_training_entries
 from sr_var.degradation import area_downsample
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import PICTURES_IN_STRIP, strip
@@ -53,9 +52,7 @@ def load_diffusion_data(
     and labels are checked at the start.
     """
     large_size, small_size = sizes
-    entries = load_entries(flags.data_info_dict_path, flags.data_dir)
-    check_labels(entries, num_classes)
-    log(f"{len(entries)} training images from {flags.data_info_dict_path}")
+    entries = load_training_entries(flags, num_classes, log)
 
     def prepare(batch: CropBatch) -> tuple[Noising, torch.Tensor]:
         high_res = bytes_to_image(batch.image.to(device, non_blocking=True))

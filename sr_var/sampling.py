@@ -16,16 +16,19 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from ddpm.flags import DiffusionFlags
+from ddpm.process import denoiser_identity
 from ddpm.sampling import Sampler
 from ddpm.stored_flags import check_labels, require_known_labels
 from diffusion.samplers import SamplerOptions
-from sr_var.degradation import area_downsample
-from sr_var.flags.scripts import SampleFlags
+from sr_var.data.low_res import LowResImages
+from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
 from sr_var.results.folder import (
     LOW_RES_FILE,
     NUM_LOOKED_AT,
@@ -34,13 +37,13 @@ from sr_var.results.folder import (
     sample_path,
 )
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments, load_moments
+from sr_var.script_util import create_sr_model, denoiser_flags
 from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import try_lock
 from utils.files.storage import make_folder
-from utils.images.dataset import Entry, TestCrops
-from utils.images.files import BadImageError, CropSource, safe_join
-from utils.images.patches import crop_recipe
-from utils.images.pixels import bytes_to_image, image_to_255, require_finite, save_image, to_hwc
+from utils.images.files import BadImageError, safe_join
+from utils.images.pixels import image_to_255, require_finite, save_image, to_hwc
+from utils.loops.networks import load_checked
 from utils.machine.threads import encoding_threads, ordered_map
 from utils.process.errors import DataError
 from utils.process.progress import Progress
@@ -92,13 +95,14 @@ class SRSampler(Sampler[Row]):
         *,
         model: SuperResModel | SubpixelDenoiser,
         diffusion: GaussianDiffusion,
-        entries: Sequence[Entry],
+        images: LowResImages,
         sizes: tuple[int, int],
         flags: SampleFlags,
         device: torch.device,
         log: Callable[[str], None],
         class_names: Sequence[str] = (),
     ) -> None:
+        entries = images.entries
         super().__init__(
             model=model,
             diffusion=diffusion,
@@ -108,22 +112,13 @@ class SRSampler(Sampler[Row]):
             device=device,
             log=log,
         )
-        self._model, self._flags, self._entries = model, flags, entries
+        self._model, self._flags, self._images, self._entries = model, flags, images, entries
         self._large_size, self._small_size = sizes
-        recipe = crop_recipe(flags, sizes[0], flags.in_channels)
-        self._crops = TestCrops(
-            entries,
-            sizes[0],
-            flags.data_dir,
-            flags.on_bad_image,
-            flags.in_channels,
-            CropSource([entry.name for entry in entries], recipe),
-        )
         self._num_skipped = self._num_looked_at = 0
         self._claimed: list[tuple[ImageJob, IO[str]]] = []
         check_labels(entries, model.config.num_classes)
         if model.config.num_classes is not None:
-            require_known_labels(entries, class_names, flags.to_sample_images_dict_path)
+            require_known_labels(entries, class_names, images.path)
 
     # ---- which are missing
 
@@ -177,30 +172,30 @@ class SRSampler(Sampler[Row]):
         # samples that this sampler has counted, of which others must be
         has_own = moments is not None and bool(moments.indices)
         if missing or not os.path.exists(path):
-            crop = self._crops[position]
-            if crop is None:
+            found = self._images.read(position)
+            if found is None:
                 self._num_skipped += 1
                 return None
-            low_res = self._low_res(crop.image)
+            low_res = found.image
             if not (has_own and is_known_input(path, to_hwc(image_to_255(low_res)))):
                 save_image(path, low_res)
         elif has_own and self._num_looked_at < NUM_LOOKED_AT:
             self._num_looked_at += 1
             with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
-                if (crop := self._crops[position]) is not None:
-                    is_known_input(path, to_hwc(image_to_255(self._low_res(crop.image))))
+                if (found := self._images.read(position)) is not None:
+                    is_known_input(path, to_hwc(image_to_255(found.image)))
         return ImageJob(entry.name, entry.y, low_res, missing, moments, num_wanted)
 
     # ---- what the network is told
 
     def _first_rows(self, size: int) -> Sequence[Row]:
-        crop = next(filter(None, map(self._crops.__getitem__, range(len(self._entries)))), None)
-        if crop is None:
+        images = map(self._images.read, range(len(self._entries)))
+        first = next(filter(None, images), None)
+        if first is None:
             raise DataError(
                 f"--on_bad_image skip leaves no image: all {len(self._entries)} are damaged"
             )
-        low_res = self._low_res(crop.image)
-        return [(ImageJob("dry run", crop.label, low_res, [0], None, 1), 0)] * size
+        return [(ImageJob("dry run", first.label, first.image, [0], None, 1), 0)] * size
 
     def _seed(self, row: Row) -> int:
         return stable_seed(self._flags.seed, row[0].name, row[1])
@@ -212,10 +207,6 @@ class SRSampler(Sampler[Row]):
         with torch.inference_mode():
             condition = self._model.condition(low_res, (self._large_size, self._large_size), y)
         return dataclasses.replace(self._options, model_kwargs=condition)
-
-    def _low_res(self, high_res_uint8: torch.Tensor) -> torch.Tensor:
-        image = bytes_to_image(high_res_uint8.to(self._device))[None]
-        return area_downsample(image, self._small_size)[0]  # (C, h, h)
 
     # ---- where they go
 
@@ -250,6 +241,15 @@ class SRSampler(Sampler[Row]):
 
     def _folder(self, job: ImageJob) -> str:
         return safe_join(self._flags.output_dir, job.name)
+
+
+def load_denoiser(
+    flags: SRDiffusionModelFlags, process: DiffusionFlags, path: str, log: Callable[[str], None]
+) -> SuperResModel | SubpixelDenoiser:
+    """The network of a checkpoint, by its flags; CheckpointError if it is of another."""
+    create = partial(create_sr_model, **denoiser_flags(flags, process))
+    identity = denoiser_identity(flags.network_class, flags, process, is_training=False)
+    return load_checked(create, path, flags.precision, log, identity)
 
 
 def missing_indices(folder: str, num_wanted: int, moments: SampleMoments | None) -> list[int]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.entries import load_entries
 from ddpm.stored_flags import class_names
-from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDataFlags
 from tests.image_ddpm.tiny import named_images, write_images
 from utils.images.dataset import CropDataset, Entry

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.entries import load_entries
 from diffusion.timesteps import UniformSampler
-from image_ddpm.data import load_entries
 from image_ddpm.flags import ImageDataFlags, ImageModelFlags, ImageTrainFlags, with_folders
 from image_ddpm.loops import load_train_images
 from tests.image_ddpm.tiny import (

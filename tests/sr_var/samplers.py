@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sr_var.data.low_res import ReducedCrops
 from sr_var.flags.scripts import SampleFlags
 from sr_var.results.moments import SampleMoments, load_moments
 from sr_var.sampling import SRSampler
@@ -37,13 +38,15 @@ def make_sampler(
     new_model, diffusion = sr_create_model_and_diffusion(**{**DENOISER, **PROCESS, **(net or {})})
     defaults = {"num_samples_per_image": NUM_SAMPLES, "batch_size": 4}
     merged = {**defaults, **flags, "data_dir": str(data.data_dir), "output_dir": str(output_dir)}
+    sample, device = SampleFlags(**merged), torch.device("cpu")
+    chosen = ENTRIES if entries is None else entries
     return SRSampler(
         model=(model or shake(new_model)).eval().requires_grad_(False),  # type: ignore[arg-type]
         diffusion=diffusion,
-        entries=ENTRIES if entries is None else entries,
+        images=ReducedCrops(chosen, sample, (LARGE, SMALL), device),
         sizes=(LARGE, SMALL),
-        flags=SampleFlags(**merged),
-        device=torch.device("cpu"),
+        flags=sample,
+        device=device,
         log=log,
     )
 

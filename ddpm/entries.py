@@ -1,8 +1,10 @@
-"""Which images to train on, and what their labels are."""
+"""Which images to train on, and what their labels are: of an info dict, or of a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from ddpm.info_dict import listed_entries
 from ddpm.stored_flags import (
@@ -12,7 +14,6 @@ from ddpm.stored_flags import (
     listed_classes,
     require_known_labels,
 )
-from image_ddpm.flags import LabelFlags
 from utils.files.records import shown
 from utils.flags.groups import AUTO, FOLDER, NAME
 from utils.images.dataset import Entry
@@ -20,6 +21,36 @@ from utils.images.folder import class_in_folder, class_in_name, other_reading, s
 from utils.process.errors import CheckpointError, DataError
 
 Log = Callable[[str], None]
+
+
+class LabelFlags(Protocol):
+    """Where images and their labels come from; an info dict of "" is the folder."""
+
+    @property
+    def data_dir(self) -> str:
+        """The folder of the images."""
+
+    @property
+    def data_info_dict_path(self) -> str:
+        """The info dict; empty: all images below the folder."""
+
+    @property
+    def label_from(self) -> str:
+        """`name`, `folder`, or `auto`."""
+
+    @property
+    def on_bad_image(self) -> str:
+        """`error` or `skip`."""
+
+
+@dataclass(frozen=True)
+class FolderLabels:
+    """All images below a folder, labelled as their names show."""
+
+    data_dir: str
+    on_bad_image: str
+    data_info_dict_path: str = ""
+    label_from: str = AUTO
 
 
 def load_entries(

@@ -1,0 +1,230 @@
+"""The low-res images that samples are drawn of: crops that are reduced, or files as they are.
+
+Both give the same: image number k of `entries`, or None for one that is damaged and skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm.entries import FolderLabels, load_entries
+from sr_var.base_dataset import load_test_entries
+from sr_var.degradation import area_downsample
+from sr_var.flags.base_samples import BaseSampleFlags
+from sr_var.flags.scripts import SampleFlags
+from utils.files.storage import is_folder
+from utils.images.dataset import Entry, TestCrops
+from utils.images.files import BadImageError, CropSource, image_facts, read_image, with_extension
+from utils.images.folder import class_in_name, scan
+from utils.images.patches import crop_recipe
+from utils.images.pixels import bytes_to_image
+from utils.process.errors import DataError
+from utils.untrusted.arrays import read_npz
+
+ARRAYS = ("arr_0", "arr_1")
+_NUM_SHOWN = 5
+
+
+class LowRes(NamedTuple):
+    """A low-res image, (C, h, h) in [-1, 1], and the label of its class."""
+
+    image: Tensor
+    label: int
+
+
+class LowResImages(Protocol):
+    """Low-res images in a fixed order; `path` is of what lists them, `entries` name each.
+
+    `entries` have labels and, where they are known, classes.
+    """
+
+    path: str
+    entries: Sequence[Entry]
+
+    def read(self, position: int) -> LowRes | None:
+        """That image; None if it is damaged and skipped."""
+
+
+class ReducedCrops:
+    """X = area(Y) of crops of high-res images; `sizes` are (large, small) sides."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        flags: SampleFlags,
+        sizes: tuple[int, int],
+        device: torch.device,
+    ) -> None:
+        self.path, self.entries = flags.to_sample_images_dict_path, entries
+        self._small_size, self._device = sizes[1], device
+        recipe = crop_recipe(flags, sizes[0], flags.in_channels)
+        self._crops = TestCrops(
+            entries,
+            sizes[0],
+            flags.data_dir,
+            flags.on_bad_image,
+            flags.in_channels,
+            CropSource([entry.name for entry in entries], recipe),
+        )
+
+    def read(self, position: int) -> LowRes | None:
+        """That image; None if it is damaged and skipped."""
+        crop = self._crops[position]
+        if crop is None:
+            return None
+        image = bytes_to_image(crop.image.to(self._device))[None]
+        return LowRes(area_downsample(image, self._small_size)[0], crop.label)
+
+
+class BaseSamples:
+    """Low-res images as they are: samples of another model, or pictures of a folder.
+
+    Args:
+        flags: `base_samples` is an .npz of `arr_0`, uint8 (N, h, h, C), and, for a network with
+            classes, `arr_1`, labels (N,); or a folder of pictures.
+        sample: the channels C, and what becomes of damaged pictures.
+        small_size: h.
+        class_names: of the network, by label, "" where unknown; None: it has no classes.
+
+    Raises:
+        DataError: the file is damaged or of another form, a picture of another size, or no label
+            is known to a network with classes.
+    """
+
+    def __init__(
+        self,
+        flags: BaseSampleFlags,
+        sample: SampleFlags,
+        small_size: int,
+        class_names: Sequence[str] | None,
+        device: torch.device,
+        log: Callable[[str], None],
+    ) -> None:
+        self.path = path = flags.base_samples
+        self._where, self._size, self._device = f"--base_samples {path}", small_size, device
+        self._num_channels, self._on_bad_image = sample.in_channels, sample.on_bad_image
+        self._array: NDArray[np.uint8] | None = None
+        if is_folder(path):
+            self.entries: Sequence[Entry] = self._of_folder(class_names, log)
+        elif os.path.exists(path):
+            self.entries = self._of_file(class_names)
+        else:
+            raise DataError(
+                f"{self._where} is missing: give an .npz of samples or a folder of pictures"
+            )
+
+    def read(self, position: int) -> LowRes | None:
+        """That image; None if it is damaged and skipped."""
+        entry = self.entries[position]
+        if self._array is not None:
+            pixels = self._array[position]
+        else:
+            try:
+                picture = read_image(self._file(entry.name)).image
+            except BadImageError as error:
+                if self._on_bad_image == "error":
+                    raise
+                print(f"warning: skipped {entry.name}: {error}")
+                return None
+            pixels = np.asarray(picture.convert("L" if self._num_channels == 1 else "RGB"))
+        whole = np.ascontiguousarray(pixels.reshape(self._size, self._size, -1).transpose(2, 0, 1))
+        return LowRes(bytes_to_image(torch.from_numpy(whole).to(self._device)), entry.y)
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.path, with_extension(name))
+
+    def _of_file(self, class_names: Sequence[str] | None) -> list[Entry]:
+        arrays = read_npz(self.path, self._where, ARRAYS)
+        array, side = arrays.get("arr_0"), self._size
+        wanted = f"uint8 (N, {side}, {side}, {self._num_channels})"
+        if array is None:
+            raise DataError(f"{self._where} holds no arr_0; low-res images are {wanted}")
+        if array.dtype != np.uint8 or array.shape[1:] != (side, side, self._num_channels):
+            raise DataError(
+                f"{self._where}: arr_0 is {array.dtype} {array.shape}, the network takes {wanted}; "
+                "see --small_size and --in_channels, or draw base samples of that size"
+            )
+        if not len(array):
+            raise DataError(f"{self._where} holds no image; draw some")
+        self._array = array
+        labels = self._labels(arrays, has_classes=class_names is not None)
+        names = dict(enumerate(class_names or ()))
+        strange = sorted(
+            {label for label in labels if any(names.values()) and not names.get(label)}
+        )
+        if strange:
+            raise DataError(
+                f"{self._where}: the network was not trained on the classes of the labels "
+                f"{', '.join(map(str, strange[:_NUM_SHOWN]))} (arr_1); draw base samples of others"
+            )
+        return [
+            Entry(f"{index:06d}", label, names.get(label, "")) for index, label in enumerate(labels)
+        ]
+
+    def _labels(self, arrays: dict[str, NDArray[np.generic]], *, has_classes: bool) -> list[int]:
+        labels, count = arrays.get("arr_1"), len(arrays["arr_0"])
+        if not has_classes:
+            return [0] * count
+        if labels is None:
+            raise DataError(
+                f"{self._where} holds no labels (arr_1), and the network needs the class of each "
+                "image; draw base samples by a network with classes, or use --class_cond False"
+            )
+        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"{self._where}: arr_1 is {labels.dtype} {labels.shape}; labels are whole numbers, "
+                f"({count},)"
+            )
+        return [int(label) for label in labels]
+
+    def _of_folder(
+        self, class_names: Sequence[str] | None, log: Callable[[str], None]
+    ) -> list[Entry]:
+        names = scan(self.path, log, "--base_samples", on_bad_image=self._on_bad_image)
+        wrong = []
+        for name in names:
+            try:
+                size = image_facts(self._file(name)).size
+            except BadImageError:
+                continue  # whoever reads it tells what is wrong
+            if size != (self._size, self._size):
+                wrong.append(f"{name} {size[0]}×{size[1]}")
+        if wrong:
+            shown = ", ".join(wrong[:_NUM_SHOWN]) + (", …" if len(wrong) > _NUM_SHOWN else "")
+            raise DataError(
+                f"{self._where}: {len(wrong)} of {len(names)} pictures are not of --small_size "
+                f"{self._size} ({shown}); they are taken as they are: cut them to that size, or "
+                "give high-res ones as --data_dir"
+            )
+        if class_names is None:
+            return [Entry(name, 0) for name in names]
+        labels = {name: class_in_name(name) for name in names}
+        if all(label.isdecimal() for label in labels.values()):  # pictures of image_sample.py
+            known = dict(enumerate(class_names))
+            return [Entry(name, int(y), known.get(int(y), "")) for name, y in labels.items()]
+        folder = FolderLabels(self.path, self._on_bad_image)
+        return load_entries(folder, len(class_names), log, class_names if any(class_names) else ())
+
+
+def load_low_res(
+    flags: BaseSampleFlags,
+    sample: SampleFlags,
+    sizes: tuple[int, int],
+    class_names: Sequence[str] | None,
+    device: torch.device,
+    log: Callable[[str], None],
+) -> LowResImages:
+    """The images that the flags name; `sizes` are (large, small) sides.
+
+    `class_names` are the network's, by label, "" where unknown; None: it has no classes.
+    """
+    if flags.base_samples:
+        return BaseSamples(flags, sample, sizes[1], class_names, device, log)
+    return ReducedCrops(load_test_entries(sample, sizes, log), sample, sizes, device)

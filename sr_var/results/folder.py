@@ -9,7 +9,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -93,7 +93,7 @@ _SAME_NAMES = MappingProxyType(
     {"mean": ("baseline",), "var": ("baseline",), "baseline": ("mean", "var"), "functional": ()}
 )
 # of a record of results: whether they are given the class, too; samplers call it the same
-CLASS_KEY = "class_cond"
+CLASS_KEY, LABELS_KEY = "class_cond", "labels"
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
 _SHOWN_DIGITS = 12
@@ -177,16 +177,25 @@ class ResultFolder:
             paths = (os.path.join(safe_join(self.output_dir, name), f) for f in self.file_names)
             return all(map(os.path.exists, paths))
 
-        pending = [entry for entry in entries if not (is_same and is_done(entry.name))]
+        # results of a net that is told the class are of a label, too
+        labels = {entry.name: entry.y for entry in entries} if self.class_cond else {}
+        known = stored.labels if is_same else {}
+        relabelled = [name for name, y in labels.items() if known.get(name, y) != y]
+        done = {name for name in (e.name for e in entries) if is_same and is_done(name)}
+        done -= {*relabelled}
         dist_util.barrier()  # nobody writes before everybody has looked
-        if not is_same and dist_util.is_main():
+        if (not is_same or labels.items() - known.items()) and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
-            self._remove_results(stored.models, models, log)
+            if is_same:
+                self._remove_relabelled(relabelled, log)
+            else:
+                self._remove_results(stored.models, models, log)
             record = {"models": models, **self._reading.record(), **self.units.record()}
-            record |= {CLASS_KEY: True} if self.class_cond else {}
+            if self.class_cond:
+                record |= {CLASS_KEY: True, LABELS_KEY: {**known, **labels}}
             write_json_atomic(self._stamp_path, record)
         dist_util.barrier()
-        return pending
+        return [entry for entry in entries if entry.name not in done]
 
     def require_same_reading(self) -> Stamp:
         """Refuse results of images that were read another way; return what the folder says."""
@@ -213,6 +222,15 @@ class ResultFolder:
         path = os.path.join(safe_join(self.output_dir, name), LOW_RES_FILE)
         low_res_255 = to_hwc(image_to_255(low_res_up))
         return self.has_own_inputs and is_known_input(path, low_res_255)
+
+    def _remove_relabelled(self, names: Sequence[str], log: Callable[[str], None]) -> None:
+        """Remove this network's results of images that had another label."""
+        for name in names:
+            for file in self._own_files:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(os.path.join(safe_join(self.output_dir, name), file))
+        if names:
+            log(f"notice: {len(names)} images have another label than before, as {names[0]}")
 
     def _remove_results(
         self, old: Sequence[str], new: Sequence[str], log: Callable[[str], None]
@@ -265,12 +283,14 @@ class Stamp:
         reading: how the images were read.
         values: what `Units.of_record` reads.
         class_cond: whether the networks were told the class.
+        labels: of the images, where they were.
     """
 
     models: list[str]
     reading: Reading = AS_BEFORE
     values: object = None
     class_cond: bool = False
+    labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_stamp(path: str, remedy: str) -> Stamp:
@@ -290,8 +310,10 @@ def _stamp(content: Mapping[str, object]) -> Stamp:
     models = content["models"]
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         raise ValueError("no record of checkpoints")
-    is_told = content.get(CLASS_KEY) is True
-    return Stamp(models, Reading.parse(content), content.get("values"), is_told)
+    is_told, labels = content.get(CLASS_KEY) is True, content.get(LABELS_KEY, {})
+    if not isinstance(labels, dict) or not all(type(y) is int for y in labels.values()):
+        raise ValueError("no record of labels")
+    return Stamp(models, Reading.parse(content), content.get("values"), is_told, labels)
 
 
 def short(models: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from tests.tiny import (
     done,
     photo,
     run,
+    tree,
     words,
 )
 from utils.loops.checkpoint import manifest_beside
@@ -88,6 +89,7 @@ def test_what_the_files_keep_says_that_the_class_is_known(trained: Path) -> None
         assert manifest["state"]["classes"] == [*list(CLASSES)[:2], "", "", "n01484850"]
         stamp = json.loads((trained / "out" / f".{kind}_{STEPS}.json").read_text())
         assert stamp["class_cond"] is True
+        assert stamp["labels"] == dict(zip(TEST_NAMES, (0, 1, 4), strict=True))
 
 
 def test_another_label_gives_another_mean_and_variance(
@@ -108,6 +110,27 @@ def test_another_label_gives_another_mean_and_variance(
         assert not np.array_equal(*means)
         variances = [load_array(folder / f"high_res_var_{STEPS}.pkl") for folder in folders]
         assert not np.array_equal(*variances)
+
+
+def test_an_image_whose_label_has_changed_is_done_anew(
+    trained: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    test = [*_test(trained, pipeline, "sr_mean"), *words(output_dir=tmp_path / "out")]
+    done("sr_mean_test", test)
+    before = tree(tmp_path / "out")
+    info = {key: {"y": CLASSES[key][0], "file_names": []} for key in CLASSES}
+    for name, key in zip(TEST_NAMES, ("n01443537", "n01443537", "n01484850"), strict=True):
+        info[key]["file_names"].append(name)
+    dump_pickle(info, tmp_path / "info.pkl")
+    said = done("sr_mean_test", [*test, *words(data_info_dict_path=tmp_path / "info.pkl")]).out
+    assert f"1 images have another label than before, as {TEST_NAMES[0]}" in said
+    after = tree(tmp_path / "out")
+    changed = {path for path in after if path.endswith(".npy") and after[path] != before[path]}
+    assert changed == {f"{TEST_NAMES[0]}/high_res_mean_{STEPS}.npy"}
+    done("sr_mean_test", test)  # and back
+    assert {path: tree(tmp_path / "out")[path] for path in changed} == {
+        path: before[path] for path in changed
+    }
 
 
 def test_the_verification_says_what_is_compared(

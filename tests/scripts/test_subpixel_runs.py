@@ -311,7 +311,7 @@ def test_run_of_another_kind_is_not_resumed(pipeline: Pipeline, tmp_path: Path) 
         ({"network": "unet", "channel_mult": "1,2"}, ["--network subpixel"]),
         ({"model_channels": 16}, ["--model_channels (--num_channels) 8"]),
         ({"num_res_blocks": 2}, ["--num_res_blocks 1"]),
-        ({"small_size": 16}, ["--small_size"]),
+        ({"small_size": 16}, ["a factor of 2 between high-res and low-res side"]),
     ],
 )
 def test_bare_weights_that_do_not_fit_are_explained(

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from models.unet import SuperResModel
 
 _GB, _BYTES_OF_FLOAT = 1e9, 4
-# of a moments.npz (docs/file_formats.md): mean, variance, two central moments, two of even indices
-_NUM_MOMENT_MAPS = 6
+# of a moments.npz (docs/file_formats.md): mean, variance, two central moments
+_NUM_MOMENT_MAPS = 4
 
 
 @dataclass(frozen=True)

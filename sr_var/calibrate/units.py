@@ -15,14 +15,16 @@ from utils.process.errors import DataError
 
 AUTO, IMAGE, PHOTOGRAPH, FOLDER = "auto", "image", "photograph", "folder"
 KINDS = (AUTO, IMAGE, PHOTOGRAPH, FOLDER)
-# koala_012: place 12 of the photograph koala
-_TILE, _NUMBERED = re.compile(r"_\d{3}$"), re.compile(r"_\d+$")
+# koala_012: place 12 of the photograph koala; koala_000012_0: draw 0 there, of oracle_data.py
+_TILE = re.compile(r"_(\d{3}|\d{6}_\d{1,2})$")
+_NUMBERED = re.compile(r"_(\d{6}_\d{1,2}|\d+)$")
 
 
 def settled_kind(kind: str, names: Sequence[str]) -> str:
     """`photograph` for `auto` if all names are as NAME_004 and some differ in the number alone.
 
-    Else `auto` is `image`; other kinds stay.
+    Names of `oracle_data.py`, as NAME_000012_0, count likewise. Else `auto` is `image`; other kinds
+    stay.
     """
     if kind != AUTO:
         return kind

@@ -67,6 +67,13 @@ class VerificationFlags(NetResultFlags):
         "of equivalence, 0.05 is 5 %: rms error of the mean over the std, rms error and bias of "
         "the variance over the variance; 0: intervals without a verdict",
     )
+    cluster: str = flag(
+        "auto",
+        "what is independent, for intervals and verdict: image; photograph: images that differ in "
+        "the number at the end of their names alone; class, of the info dict; folder; auto: "
+        "photograph if names are as NAME_004 or those of oracle_data.py, else image",
+        ("auto", "image", "photograph", "class", "folder"),
+    )
     print_table: bool = flag(
         True, "print a table of metrics; False: what was found in words, the table is in logs.txt"
     )

@@ -2,9 +2,8 @@
 
 8-bit pictures lose what the moments need (1/12 of a squared grey level, the tails). The file knows
 which samples it counts, so that a sample drawn again after a stop is not counted twice. Besides the
-moments of all samples it keeps mean and variance of those with an even index (the other half
-follows by subtraction) and of the samples' block means: what the verification's ceiling and
-consistency need. Files without them stay readable, and stay without them.
+moments of all samples it keeps mean and variance of the samples' block means, which the
+verification's consistency needs. Files without them stay readable, and stay without them.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class MeanVariance:
     """Count, mean and Σ (x − x̄)² of some samples, element by element; mergeable.
 
     Source of `merge`: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for
-    computing sample variances", 1979; `without` is its inverse.
+    computing sample variances", 1979.
     """
 
     count: int
@@ -59,17 +58,6 @@ class MeanVariance:
         m2 = a.m2 + b.m2 + delta**2 * (a.count * b.count / n)
         return MeanVariance(n, a.mean + delta * (b.count / n), m2)
 
-    @staticmethod
-    def without(whole: Moments, part: MeanVariance) -> MeanVariance:
-        """The rest of `whole` once `part` of its samples is taken out; at least one is left.
-
-        Means that were stored in float32 leave about 10⁻⁴ grey level² of rounding in the variance.
-        """
-        n = whole.count - part.count
-        mean = (whole.count * whole.mean - part.count * part.mean) / n
-        between = (mean - part.mean) ** 2 * (n * part.count / whole.count)
-        return MeanVariance(n, mean, np.maximum(whole.m2 - part.m2 - between, 0.0))
-
     @property
     def variance(self) -> Array:
         """Unbiased (n − 1); needs two samples."""
@@ -80,13 +68,12 @@ class MeanVariance:
 class SampleMoments:
     """Moments of the samples `indices` of one image, HWC, grey levels; None for no samples.
 
-    `even` are the samples with an even index, `blocks` the means of all samples over the blocks
-    that one low-res pixel stands for, (h, w, 3); None where they are not known, or not there yet.
+    `blocks` are the means of all samples over the blocks that one low-res pixel stands for, (h, w,
+    3); None where they are not known, or not there yet.
     """
 
     moments: Moments | None = None
     indices: tuple[int, ...] = ()
-    even: MeanVariance | None = None
     blocks: MeanVariance | None = None
 
     def add(
@@ -105,20 +92,8 @@ class SampleMoments:
         blocks = None
         if small_size is not None and (self.moments is None or self.blocks is not None):
             blocks = _merged(self.blocks, block_means(new, small_size))
-        even = self.even
-        if even is not None or not _evens(self.indices):
-            even = _merged(even, new[[index % 2 == 0 for _, index in fresh]])
         all_indices = self.indices + tuple(index for _, index in fresh)
-        return SampleMoments(merged, all_indices, even, blocks)
-
-    @property
-    def halves(self) -> tuple[MeanVariance, MeanVariance] | None:
-        """Samples of even and of odd index; None unless both are known and have a variance."""
-        if self.moments is None or self.even is None:
-            return None
-        if self.even.count < 2 or self.moments.count - self.even.count < 2:
-            return None
-        return self.even, MeanVariance.without(self.moments, self.even)
+        return SampleMoments(merged, all_indices, blocks)
 
     def save(self, path: str, *, is_final: bool) -> None:
         """Write the file: float64 while samples are missing, float32 when complete."""
@@ -134,10 +109,10 @@ class SampleMoments:
             "fourth_central_moment": moments.fourth_central_moment.astype(dtype),
             "indices": np.asarray(sorted(self.indices), np.int64),
         }
-        for name, part in (("even", self.even), ("block", self.blocks)):
-            if part is not None:
-                arrays[f"{name}_mean"] = part.mean.astype(dtype)
-                arrays[f"{name}_variance"] = (part.m2 / max(part.count - 1, 1)).astype(dtype)
+        if self.blocks is not None:
+            spread = self.blocks.m2 / max(self.blocks.count - 1, 1)
+            arrays["block_mean"] = self.blocks.mean.astype(dtype)
+            arrays["block_variance"] = spread.astype(dtype)
         with atomic_write(path) as file:
             np.savez(file, **arrays)
 
@@ -175,11 +150,10 @@ def load_moments(path: str) -> SampleMoments | None:
             raise ValueError(f"it counts {n} samples and lists {len(known)}")
         mean, variance, third, fourth = (_as_floats(file[key]) for key in _KEYS)
         indices = tuple(int(index) for index in known)
-        even = _read_part(file, "even", len(_evens(indices)))
-        blocks = _read_part(file, "block", n)
+        blocks = _read_blocks(file, n)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from None
-    arrays = (mean, variance, third, fourth, *((even.mean, even.m2) if even else ()))
+    arrays = (mean, variance, third, fourth)
     is_whole = n >= 1 and len(indices) == n == len(set(indices))
     if not is_whole or len({array.shape for array in arrays}) != 1:
         raise DataError(f"{path} does not hold the moments of {n} samples; delete it and them")
@@ -189,7 +163,7 @@ def load_moments(path: str) -> SampleMoments | None:
     if not all(np.isfinite(array).all() for array in (*arrays, *of_blocks)):
         raise DataError(f"{path} holds values that are not finite; delete it and the samples")
     moments = Moments.from_central_moments(n, mean, variance, third, fourth)
-    return SampleMoments(moments, indices, even, blocks)
+    return SampleMoments(moments, indices, blocks)
 
 
 def _as_floats(array: npt.NDArray[Any]) -> Array:
@@ -199,21 +173,15 @@ def _as_floats(array: npt.NDArray[Any]) -> Array:
     return array.astype(np.float64)
 
 
-def _evens(indices: Iterable[int]) -> list[int]:
-    return [index for index in indices if index % 2 == 0]
-
-
 def _merged(known: MeanVariance | None, samples: Array) -> MeanVariance | None:
-    if not len(samples):
-        return known
     new = MeanVariance.from_samples(samples)
     return new if known is None else MeanVariance.merge(known, new)
 
 
-def _read_part(file: Mapping[str, Any], name: str, count: int) -> MeanVariance | None:
-    if f"{name}_mean" not in file or count < 1:
+def _read_blocks(file: Mapping[str, Any], count: int) -> MeanVariance | None:
+    if "block_mean" not in file or count < 1:
         return None
-    mean, variance = (_as_floats(file[f"{name}_{key}"]) for key in ("mean", "variance"))
+    mean, variance = (_as_floats(file[f"block_{key}"]) for key in ("mean", "variance"))
     return MeanVariance(count, mean, variance * (count - 1))
 
 

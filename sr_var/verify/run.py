@@ -30,6 +30,7 @@ from sr_var.verify.numbers.calibrated import (
     calibration_for,
     with_intervals,
 )
+from sr_var.verify.numbers.intervals import clusters_of
 from sr_var.verify.numbers.metrics import ImageResult, image_result
 from sr_var.verify.numbers.summary import (
     Summary,
@@ -109,7 +110,7 @@ def compare(
     num_panels = num_panels if flags.is_writing else 0
     pictures = _Pictures(flags, logger, min(num_panels, len(entries)))
     rows: list[ImageResult] = []
-    totals = Totals(flags.seed)
+    totals = Totals(clusters_of(entries, flags.cluster))
     for result in verify_images(
         entries,
         flags,
@@ -124,7 +125,7 @@ def compare(
         done()
     summary = summarise(rows, totals, flags)
     if calibration is not None:
-        summary["calibrated"], intervals = calibrated_section(rows, calibration, flags.seed)
+        summary["calibrated"], intervals = calibrated_section(rows, calibration)
         summary["intervals"] |= intervals
     if told["nets"] or told["samples"]:
         summary["class_cond"] = told
@@ -211,8 +212,8 @@ def _notices(rows: Sequence[ImageResult], summary: Summary) -> list[str]:
     num_whole = sum(math.isfinite(row.metrics.get("ceiling.reliability", 0.0)) for row in rows)
     if num_whole < len(rows):
         lines.append(
-            f"notice: no ceiling: of {len(rows) - num_whole} images the moments file keeps no "
-            "halves and the pictures are not there, or there are fewer than 4 samples, or no spread"
+            f"notice: no ceiling: {len(rows) - num_whole} images have fewer than 4 samples, or no "
+            "spread from pixel to pixel"
         )
     others = [row.num_stored for row in rows if row.num_stored]
     if others:

@@ -140,26 +140,11 @@ class PowerSums:
                 sums[3] += square
             self._sums[:, strip] += sums
 
-    def absorb(self, other: PowerSums) -> None:
-        """Count the samples of another one, too; the pivot stays."""
-        self._sums += other._sums
-        self.count += other.count
-
-    @property
-    def variance(self) -> Float64Array:
-        """Unbiased (n - 1); needs two samples."""
-        assert self.count > 1
-        variance = np.empty(self._pivot.size)
-        for strip in self._strips():
-            s1, s2 = self._around_pivot(strip, 2)
-            variance[strip] = np.maximum(s2 - s1 / self.count * s1, 0) / (self.count - 1)
-        return variance.reshape(self._shape)
-
     def moments(self) -> Moments:
         """The sums of central powers: the binomial expansion of Σ (d − d̄)ᵏ."""
         fields = np.empty((4, self._pivot.size))
         for strip in self._strips():
-            s1, s2, s3, s4 = self._around_pivot(strip, 4)
+            s1, s2, s3, s4 = self._around_pivot(strip)
             mean = s1 / self.count
             square = mean * mean
             fields[0, strip] = self._pivot[strip] + mean
@@ -170,11 +155,11 @@ class PowerSums:
             fields[3, strip] = np.maximum(m4, 0)
         return Moments(self.count, *(field.reshape(self._shape) for field in fields))
 
-    def _around_pivot(self, strip: slice, max_power: int) -> list[Float64Array]:
+    def _around_pivot(self, strip: slice) -> list[Float64Array]:
         """Σ dᵏ of d = x − pivot, whole numbers below 2⁵³: of the size of the samples' spread."""
         p = self._pivot[strip].astype(np.int64) - _MIDDLE
         shifted = []
-        for k in range(1, max_power + 1):
+        for k in range(1, 5):
             # Σ (e − p)ᵏ expanded, from the highest power of p downwards
             total: NDArray[np.int64] | int = self.count
             for j in range(1, k + 1):

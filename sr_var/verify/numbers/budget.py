@@ -23,7 +23,7 @@ from sr_var.base_dataset import load_entries
 from sr_var.flags.verify import BudgetFlags
 from sr_var.results.folder import LOW_RES_FILE, is_known_input
 from sr_var.results.moments import TRUTH_FILE, Array, Truth
-from sr_var.verify.numbers.intervals import bootstrap, percentile_interval
+from sr_var.verify.numbers.intervals import Clusters, clusters_of, jackknife_interval, leave_one_out
 from sr_var.verify.numbers.metrics import signed_root
 from sr_var.verify.read.images import ImageData, load_image_data, load_reference
 from sr_var.verify.read.records import (
@@ -195,15 +195,17 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
             assert data.truth is not None
             laws.append(Law.of(data.truth))
             job.done()
-    return budget_rows(found, laws, flags.seed)
+    clusters = clusters_of(entries, flags.cluster)
+    log(clusters.section()["text"])
+    return budget_rows(found, laws, clusters)
 
 
 def budget_rows(
-    found: Sequence[Mapping[str, Errors]], laws: Sequence[Law], seed: int
+    found: Sequence[Mapping[str, Errors]], laws: Sequence[Law], clusters: Clusters
 ) -> list[BudgetRow]:
     """The rows of all images together, of the errors and the law of each.
 
-    The intervals hold 95 % of `bootstrap` replicates over images; None of a single image.
+    The 95 % intervals are over the units of `clusters`; None where these are too few.
     """
     parts = [field.name for field in fields(Errors)]
     sums = {
@@ -214,31 +216,40 @@ def budget_rows(
     for part in ("variance", "square"):
         sums[part] = np.array([getattr(law, part) for law in laws])
     values = _metrics({name: image.mean(keepdims=True) for name, image in sums.items()})
-    replicates = bootstrap(sums, _metrics, seed) if len(found) > 1 else {}
+    replicates = leave_one_out(sums, _metrics, clusters) if clusters.is_enough else {}
     return [_row(name, values, replicates) for name in found[0]]
 
 
 def _metrics(sums: Mapping[str, Array]) -> dict[str, Array]:
-    """By row and metric, from sums over pixels; an estimate of a square below 0 stays negative."""
+    """By row and metric, from sums over pixels; `relative_var_error` before its root is taken."""
     metrics: dict[str, Array] = {}
     for name in {dotted.rpartition(".")[0] for dotted in sums if "." in dotted}:
         square, bias = sums[f"{name}.var_square"], sums[f"{name}.var_sum"]
         metrics |= {
             f"{name}.relative_mse": sums[f"{name}.mean_square"] / sums["variance"],
-            f"{name}.relative_var_error": signed_root(square / sums["square"]),
+            f"{name}.relative_var_error": square / sums["square"],
             f"{name}.var_bias": bias / sums[f"{name}.target_sum"] - 1,
         }
     return metrics
 
 
 def _row(name: str, values: Mapping[str, Array], replicates: Mapping[str, Array]) -> BudgetRow:
+    def rooted(key: str, ends: Sequence[float]) -> list[float]:
+        """An estimate of a square below 0 stays negative."""
+        return [
+            float(signed_root(np.float64(e))) if key == "relative_var_error" else e for e in ends
+        ]
+
     def value(key: str) -> float | None:
-        found = float(values[f"{name}.{key}"][0])
+        found = rooted(key, [float(values[f"{name}.{key}"][0])])[0]
         return found if math.isfinite(found) else None
 
     def interval(key: str) -> list[float] | None:
         dotted = f"{name}.{key}"
-        return percentile_interval(replicates[dotted], 0.95) if dotted in replicates else None
+        if dotted not in replicates:
+            return None
+        found = jackknife_interval(float(values[dotted][0]), replicates[dotted], 0.95)
+        return found and rooted(key, found)
 
     return {
         "row": name,

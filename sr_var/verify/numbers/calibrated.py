@@ -23,7 +23,7 @@ from sr_var.calibrate.units import unit_of
 from sr_var.flags.verify import VerificationFlags
 from sr_var.results.moments import Array
 from sr_var.values import Units
-from sr_var.verify.numbers.intervals import bootstrap, percentile_interval
+from sr_var.verify.numbers.intervals import every_one, jackknife_interval, leave_one_out
 from sr_var.verify.numbers.metrics import ImageResult
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import origins
@@ -85,11 +85,11 @@ def with_intervals(
 
 
 def calibrated_section(
-    rows: Sequence[ImageResult], calibration: Calibration, seed: int
+    rows: Sequence[ImageResult], calibration: Calibration
 ) -> tuple[CalibratedSection, dict[str, list[float] | None]]:
-    """All images together, and the 95 % bootstrap intervals over units by dotted name.
+    """All images together, and the 95 % intervals over units by dotted name.
 
-    Without intervals where there is one unit.
+    Without intervals where there are fewer than `intervals.MIN_UNITS` units.
     """
     find = unit_of(calibration.cluster)
     by_unit: dict[str, list[Mapping[str, float]]] = {}
@@ -103,9 +103,13 @@ def calibrated_section(
     }
     means = {name.split(".")[1]: float(of_units.mean()) for name, of_units in values.items()}
     intervals: dict[str, list[float] | None] = {}
-    if len(by_unit) > 1:
-        drawn = bootstrap(values, lambda part: part, seed)
-        intervals = {name: percentile_interval(part, 0.95) for name, part in drawn.items()}
+    clusters = every_one(len(by_unit), calibration.cluster)
+    if clusters.is_enough:
+        left_out = leave_one_out(values, lambda part: part, clusters)
+        intervals = {
+            name: jackknife_interval(float(values[name].mean()), part, 0.95)
+            for name, part in left_out.items()
+        }
     section: CalibratedSection = {
         "method": calibration.method,
         "level": calibration.level,

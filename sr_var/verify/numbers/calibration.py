@@ -58,6 +58,10 @@ class Histograms:
         for name, values in vars(other).items():
             getattr(self, name).__iadd__(values)
 
+    def without(self, part: Histograms) -> Histograms:
+        """The sums of the pixels that are not in `part`."""
+        return Histograms(**{name: sums - getattr(part, name) for name, sums in vars(self).items()})
+
 
 def calibrate(high_res: Array, mean: Array, variance: Array) -> tuple[dict[str, float], Histograms]:
     """Means over the pixels of one image, and its histograms.

@@ -10,16 +10,15 @@ Where the conditional law is known, the two routes need not be judged against ea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from scipy.special import gammainc, gammaln
 
 from sr_var.results.moments import Array, Truth
-from sr_var.verify.numbers.intervals import percentile_interval
+from sr_var.verify.numbers.intervals import Clusters, jackknife_interval
 from utils.metrics import Moments
 
 # the fourth cumulant needs four samples
@@ -42,30 +41,47 @@ class TruthSection(TypedDict):
     text: str
 
 
-def variance_floors(samples: Moments) -> tuple[Array, Array]:
-    """E|k₂ − σ²| and E|√k₂ − σ| of every pixel (HWC); nan below four samples.
+class Noise(NamedTuple):
+    """What n samples leave open of every pixel, HWC; all but `std` nan below four samples.
 
-    With a = σ⁴/Var(k₂) pooled over squares of 8×8 pixels and the channels, and c, g as in
-    `deviations_of_gamma`: k₂ · d(a), and √k₂/c(a) · g(a). The first is linear in the unbiased
-    k₂, the second in √k₂, whose expectation is c(a) σ: neither is biased by their noise.
+    Attributes:
+        variance_floor, std_floor: E|k₂ − σ²| and E|√k₂ − σ|.
+        scatter, std_scatter: Var(k₂) and Var(√k₂).
+        std: the samples' std, without the bias of √k₂.
     """
-    k2 = samples.variance
-    if samples.count < COUNT_FOR_FLOOR:
-        return np.full_like(k2, np.nan), np.full_like(k2, np.nan)
-    shape = gamma_shape(samples)
+
+    variance_floor: Array
+    std_floor: Array
+    scatter: Array
+    std_scatter: Array
+    std: Array
+
+
+def noise_of(samples: Moments) -> Noise:
+    """Noise of k₂ and √k₂.
+
+    With a = σ⁴/Var(k₂) pooled over squares of 8×8 pixels and the channels, and c, d, g as in
+    `deviations_of_gamma`: the floors are k₂ · d(a) and √k₂/c(a) · g(a), Var(√k₂) = E k₂ − (E√k₂)²
+    is k₂ (1 − c(a)²), and the std √k₂/c(a), since E√k₂ = c(a) σ: √k₂ itself is low on average, by
+    1.3 % at 20 normal samples. All are linear in the unbiased k₂ or in √k₂/c, so none is biased by
+    their noise. Var(k₂) is V̂, pixel by pixel. Below four samples a is that of a normal law,
+    (n − 1)/2.
+    """
+    k2, n = samples.variance, samples.count
+    is_known = n >= COUNT_FOR_FLOOR
+    shape = gamma_shape(samples) if is_known else np.full_like(k2, (n - 1) / 2)
     of_variance, of_std, mean_root = deviations_of_gamma(shape)
-    return k2 * of_variance, np.sqrt(k2) / mean_root * of_std
+    std = np.sqrt(k2) / mean_root
+    if not is_known:
+        unknown = np.full_like(k2, np.nan)
+        return Noise(unknown, unknown, unknown, unknown, std)
+    scatter = samples.variance_of_variance
+    return Noise(k2 * of_variance, std * of_std, scatter, k2 * (1 - mean_root**2), std)
 
 
 def std_of_samples(samples: Moments) -> Array:
-    """√k₂ / c(a) of every pixel (HWC): the samples' std, whose expectation is σ.
-
-    √k₂ itself is low on average, by 1.3 % at 20 normal samples. c(a) as in `deviations_of_gamma`; a
-    is `gamma_shape`, and below four samples that of a normal law, (n − 1)/2.
-    """
-    k2, n = samples.variance, samples.count
-    shape = gamma_shape(samples) if n >= COUNT_FOR_FLOOR else np.full_like(k2, (n - 1) / 2)
-    return np.asarray(np.sqrt(k2) / deviations_of_gamma(shape)[2])
+    """The samples' std of every pixel (HWC) without the bias of √k₂ (`noise_of`)."""
+    return noise_of(samples).std
 
 
 def gamma_shape(samples: Moments) -> Array:
@@ -154,30 +170,39 @@ def truth_metrics(means: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-def truth_text(truth: TruthSection, replicates: Mapping[str, Array], num_samples: int) -> str:
+def truth_text(
+    truth: TruthSection, replicates: Mapping[str, Array], num_samples: int, clusters: Clusters
+) -> str:
     """One sentence: do two forward passes beat n exact samples?
 
-    Only where the 95 % interval over images of the difference says so: both errors are of the same
-    images, so their difference is taken replicate by replicate. `replicates` of a single image are
-    empty, and nothing is decided then.
+    Only where the 95 % interval of the difference says so: both errors are of the same images, so
+    their difference is taken replicate by replicate (`intervals.leave_one_out`). Where there are
+    too few units for that, `replicates` are empty, and the sentence is of these images alone.
     """
     said = []
     for key in ("relative_mse", "relative_rms_error"):
         net, exact = truth["nets"][key], truth["expected"][key]
         names = [f"truth.{route}.{key}" for route in ("nets", "expected")]
         of_nets, of_exact = (replicates.get(name) for name in names)
-        word, interval = "may or may not beat", None
+        word, interval = "beat" if net < exact else "do not beat", None
         if of_nets is not None and of_exact is not None:
-            interval = percentile_interval(of_nets, 0.95)
-            gap = percentile_interval(of_nets - of_exact, 0.95) or [-math.inf, math.inf]
-            word = "beat" if gap[1] < 0 else "do not beat" if gap[0] > 0 else word
+            interval = jackknife_interval(net, of_nets, 0.95)
+            gap = jackknife_interval(net - exact, of_nets - of_exact, 0.95) or [-1.0, 1.0]
+            if gap[0] <= 0 <= gap[1]:
+                word = "may or may not beat"
         ends = f" [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""
         said.append((word, f"{net:.3g}{ends} against {exact:.3g}"))
     (mean_word, mean_errors), (var_word, var_errors) = said
+    end = f"95 % intervals over {clusters.count} {clusters.noun}"
+    if not clusters.is_enough:
+        end = (
+            f"this is of these {clusters.count} {clusters.noun}, and takes {clusters.needed} to "
+            "be said of others"
+        )
     return (
         f"Two forward passes {mean_word} {num_samples} exact samples for the mean (squared error / "
         f"variance {mean_errors}) and {var_word} them for the variance (relative rms error "
-        f"{var_errors}); 95 % intervals over images."
+        f"{var_errors}); {end}."
     )
 
 

@@ -1,179 +1,200 @@
-"""Bootstrap intervals over images, and the verdict of equivalence.
+"""Confidence intervals over what is independent: images, or all tiles of a photograph together.
 
-The image is the cluster: its pixels are drawn together, since they are not independent. Works on
-means over the pixels of each image, so a replicate costs one weighted average; or, for metrics that
-need the order of all pixels, on the histograms of each image as it passes by.
+Pixels of an image are not independent, nor are tiles of a photograph, so a whole unit is left out
+at a time (the jackknife). It works on means over the pixels of each image, so that it costs a few
+additions; or, for metrics that need the order of all pixels, on the sums of histograms as the
+images pass by. `benchmarks.inference` measures how often the intervals hold, and from how many
+units on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
+from scipy import stats
 
-from sr_var.verify.numbers.calibration import NUM_BINS, Array, Histograms
+from sr_var.calibrate.units import group, settled_kind
+from sr_var.verify.numbers.calibration import Array, Histograms
+from utils.images.dataset import Entry
 
-NUM_REPLICATES = 2000
-_AT_A_TIME = 100
-_NUM_OF_HISTOGRAMS = 400
-# bins of a histogram that replicates take together: 0.7 % of a std, 1/4 grey level of an error
-_MERGED_BINS = 4
-
-
-class _Part(NamedTuple):
-    """A metric that is held against the margin: its name, and how it is said.
-
-    `is_square`: what it estimates is the root of a square, which cannot be negative.
-    """
-
-    metric: str
-    label: str
-    of: str
-    is_square: bool
+# from so many units on, 95 % intervals cover 93 to 97 % (docs/verification.md)
+MIN_UNITS = 100
+CLASS = "class"
+# sums of histograms that are kept beside those of all images
+_MAX_PARTS = 64
+# of a value on a logarithmic scale
+_LEAST_ERRORS = 8.0
 
 
-_PARTS = {
-    "mean": _Part("mean.relative_rms_error", "mean", " of a std (rms)", True),
-    "variance": _Part("var.relative_rms_error", "variance", " of itself (rms)", True),
-    "bias": _Part("var.relative_bias", "bias of the variance", "", False),
-}
+class ClustersSection(TypedDict):
+    """Section `clusters` of `results.json`: what is independent, and how much of it there is."""
 
-
-class VerdictOfPart(TypedDict):
-    """What is said of the mean, the variance or the bias; None for what is not known."""
-
-    verdict: str | None
-    value: float
-    interval: list[float] | None
-
-
-class Verdict(TypedDict):
-    """Section `verdict` of `results.json`."""
-
-    margin: float
-    mean: VerdictOfPart
-    variance: VerdictOfPart
-    bias: VerdictOfPart
+    kind: str
+    count: int
+    needed: int
     text: str
 
 
-def bootstrap(
+@dataclass(frozen=True)
+class Clusters:
+    """Which images belong together.
+
+    Attributes:
+        kind: what a unit is: image, photograph, class or folder.
+        of: number of the unit of each image, (num_images,), from 0 to count − 1.
+    """
+
+    kind: str
+    of: npt.NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """Units."""
+        return int(self.of.max()) + 1
+
+    @property
+    def needed(self) -> int:
+        """Units from which on intervals hold their level."""
+        return MIN_UNITS
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether intervals hold their level."""
+        return self.count >= self.needed
+
+    @property
+    def noun(self) -> str:
+        """The kind in the plural."""
+        return "classes" if self.kind == CLASS else f"{self.kind}s"
+
+    def section(self) -> ClustersSection:
+        """What `results.json` says of it."""
+        text = f"The 95 % intervals are over {self.count} {self.noun}."
+        if not self.is_enough:
+            text = f"95 % intervals take {self.needed} {self.noun}; here are {self.count}."
+        return {"kind": self.kind, "count": self.count, "needed": self.needed, "text": text}
+
+
+def every_one(num_units: int, kind: str) -> Clusters:
+    """Clusters of one row each."""
+    return Clusters(kind, np.arange(num_units))
+
+
+def clusters_of(entries: Sequence[Entry], kind: str) -> Clusters:
+    """Which images are one unit: by `--cluster`, their names and, for `class`, the info dict.
+
+    Raises:
+        DataError: `photograph`, and no name ends in a number.
+    """
+    if kind == CLASS:
+        numbers = {name: i for i, name in enumerate(dict.fromkeys(e.group for e in entries))}
+        return Clusters(kind, np.array([numbers[entry.group] for entry in entries]))
+    names = [entry.name for entry in entries]
+    kind = settled_kind(kind, names)
+    units = enumerate(group(names, kind).values())
+    number_of = {name: number for number, unit in units for name in unit}
+    return Clusters(kind, np.array([number_of[name] for name in names]))
+
+
+def leave_one_out(
     rows: Mapping[str, Array],
     metrics_of: Callable[[Mapping[str, Array]], Mapping[str, Array]],
-    seed: int,
-    num_replicates: int = NUM_REPLICATES,
+    clusters: Clusters,
 ) -> dict[str, Array]:
-    """Replicate of every metric, (num_replicates,): images drawn with replacement.
+    """Every metric of all images without those of a unit, (num_units,), for each unit in turn.
 
-    Source: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8
-    (whole clusters are resampled, nothing within them). `rows`: name → one mean over pixels per
-    image, (num_images,); images count alike. `metrics_of` makes metrics of means, entry by entry.
+    `rows`: name → one mean over pixels per image, (num_images,); images count alike. `metrics_of`
+    makes metrics of means, entry by entry.
     """
     names = list(rows)
     table = np.stack([rows[name] for name in names], axis=1)  # (num_images, num_names)
-    num_images, rng = len(table), np.random.default_rng(seed)
-    parts = []
-    for start in range(0, num_replicates, _AT_A_TIME):
-        num = min(_AT_A_TIME, num_replicates - start)
-        drawn = rng.integers(0, num_images, (num, num_images))
-        drawn += num_images * np.arange(num)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=num * num_images)
-        with np.errstate(invalid="ignore"):  # 0 · inf, of the psnr of equal images
-            parts.append(counts.reshape(num, num_images) @ table / num_images)
-    means = np.concatenate(parts)  # (num_replicates, num_names)
+    sums = np.zeros((clusters.count, len(names)))
+    np.add.at(sums, clusters.of, table)
+    num_left = len(table) - np.bincount(clusters.of)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞, of the psnr of equal images
+        means = (sums.sum(axis=0) - sums) / num_left[:, None]
     found = metrics_of({name: means[:, i] for i, name in enumerate(names)})
     return {name: np.asarray(values, np.float64) for name, values in found.items()}
 
 
-class HistogramReplicates:
-    """Replicates of the sums of histograms: each image counts Poisson(1) times in each of them.
+def jackknife_interval(value: float, left_out: Array, coverage: float) -> list[float] | None:
+    """The metric ± Student's t times its jackknife standard error; None where not finite.
 
-    One pass, and a size that the number of images does not change. Source: Chamandy et al.,
-    "Estimating uncertainty for massive data streams", 2012.
+    Source: Tukey, "Bias and confidence in not-quite large samples", 1958; Efron and Tibshirani, "An
+    introduction to the bootstrap", 1993, eq. 11.5. Of a plain mean it is the interval of Student.
+
+    Args:
+        value: the metric of all units.
+        left_out: the same without each unit, (num_units,).
+        coverage: of the interval, as 0.95.
+    """
+    error = jackknife_error(value, left_out)
+    if error is None:
+        return None
+    half = _quantile(coverage, len(left_out) - 1) * error
+    return [value - half, value + half]
+
+
+def interval_of_square(value: float, left_out: Array, coverage: float) -> list[float] | None:
+    """The interval of a squared error less its noise: `jackknife_interval` of log(value + κ).
+
+    κ ≥ 0 makes value + κ at least eight standard errors. So it is nearly Student's interval where
+    noise decides, and reaches further up where errors do, which a few images make most of; there
+    Student's is too low (docs/verification.md).
+    """
+    error = jackknife_error(value, left_out)
+    if not error:
+        return jackknife_interval(value, left_out, coverage)
+    shift = max(_LEAST_ERRORS * error - value, 0.0)
+    half = _quantile(coverage, len(left_out) - 1) * error / (value + shift)
+    return [(value + shift) * math.exp(sign * half) - shift for sign in (-1, 1)]
+
+
+def jackknife_error(value: float, left_out: Array) -> float | None:
+    """The standard error of a metric of all units by what it is without each; None: not known."""
+    num = len(left_out)
+    if num < 2 or not math.isfinite(value) or not np.isfinite(left_out).all():
+        return None
+    return math.sqrt((num - 1) * float(left_out.var()))
+
+
+@lru_cache(maxsize=64)
+def _quantile(coverage: float, num_degrees: int) -> float:
+    """Half of the central interval of Student's t."""
+    return float(stats.t.ppf(0.5 + coverage / 2, num_degrees))
+
+
+class HistogramParts:
+    """Sums of histograms without a few units each, of at most 64 groups of units.
+
+    So their size does not grow with the number of images. Nothing is kept where there are too few
+    units for an interval.
     """
 
-    def __init__(self, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._sums: dict[str, dict[str, Array]] = {}
+    def __init__(self, clusters: Clusters) -> None:
+        num_a_part = math.ceil(clusters.count / _MAX_PARTS)
+        self._num_parts = math.ceil(clusters.count / num_a_part)
+        self._clusters, self._num_added = clusters, 0
+        self._parts: dict[str, list[Histograms]] = {}
 
     def add(self, by_route: Mapping[str, Histograms]) -> None:
-        """Take in one image."""
-        weights = self._rng.poisson(1.0, _NUM_OF_HISTOGRAMS).astype(np.float64)
+        """Take in one image, in the order of the clusters."""
+        part = int(self._clusters.of[self._num_added]) % self._num_parts
+        self._num_added += 1
+        if not self._clusters.is_enough:
+            return
         for route, histograms in by_route.items():
-            sums = self._sums.setdefault(route, {})
-            for name, values in vars(histograms).items():
-                if len(values) == NUM_BINS:
-                    values = values.reshape(-1, _MERGED_BINS).sum(axis=1)
-                share = np.outer(weights, values)
-                sums[name] = sums[name] + share if name in sums else share
+            parts = self._parts.setdefault(route, [Histograms() for _ in range(self._num_parts)])
+            parts[part].add(histograms)
 
-    def replicates(self, route: str, metric: Callable[[Histograms], float]) -> Array:
-        """The metric of every replicate that has a pixel, (k,) with k ≤ 400."""
-        sums = self._sums[route]
-        places = np.flatnonzero(sums["count"].sum(axis=1) > 0)
-        replicates = [{name: values[i] for name, values in sums.items()} for i in places]
-        return np.array([metric(Histograms(**replicate)) for replicate in replicates])
-
-
-def percentile_interval(replicates: Array, coverage: float) -> list[float] | None:
-    """The central `coverage` of the replicates; None where they are not finite."""
-    if not np.isfinite(replicates).all():
-        return None
-    tail = (1 - coverage) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail])
-    return [float(low), float(high)]
-
-
-def equivalence(interval: list[float] | None, margin: float, *, is_square: bool) -> str:
-    """Two one-sided tests at 5 %: the 90 % interval against ±margin.
-
-    `equivalent` if it lies within, `different` if it lies without, else `undecided`. Source:
-    Schuirmann, "A comparison of the two one-sided tests procedure …", 1987. The root of a square
-    is never below 0 (`is_square`), however far the noise takes its estimate there: it differs only
-    above the margin.
-    """
-    if interval is None:
-        return "undecided"
-    low, high = interval
-    if high < margin and (is_square or low > -margin):
-        return "equivalent"
-    return "different" if low > margin or (high < -margin and not is_square) else "undecided"
-
-
-def verdict(
-    metrics: Mapping[str, float], replicates: Mapping[str, Array], margin: float
-) -> Verdict:
-    """Section `verdict`: mean, variance and bias of the variance, all as linear shares.
-
-    A margin of 0 gives the intervals and no verdict. `replicates` is empty for a single image.
-    """
-    parts: dict[str, VerdictOfPart] = {}
-    words = []
-    for key, part in _PARTS.items():
-        value, name = metrics[part.metric], part.metric
-        interval = percentile_interval(replicates[name], 0.90) if name in replicates else None
-        # a metric that is not known has no verdict
-        is_known = margin > 0 and math.isfinite(value)
-        word = equivalence(interval, margin, is_square=part.is_square) if is_known else None
-        parts[key] = {"verdict": word, "value": value, "interval": interval}
-        words.append(f"{part.label} {word + ', ' if word else ''}{_said(value, interval, part)}")
-    head = f"Nets and samples, margin ±{100 * margin:g} %: " if margin > 0 else "Errors: "
-    return {
-        "margin": margin,
-        "mean": parts["mean"],
-        "variance": parts["variance"],
-        "bias": parts["bias"],
-        "text": head + "; ".join(words) + " (90 % intervals, the samples' noise subtracted).",
-    }
-
-
-def _said(value: float, interval: list[float] | None, part: _Part) -> str:
-    """`off by 4.1 % of a std (rms) [3.2, 5]`; what cannot be negative is said from 0 on."""
-    if not math.isfinite(value):
-        return "not known"
-    ends = [value, *(interval or [])]
-    shown = [f"{100 * (max(end, 0.0) if part.is_square else end):.2g}" for end in ends]
-    brackets = f" [{shown[1]}, {shown[2]}]" if interval else ""
-    return f"{'off by ' if part.is_square else ''}{shown[0]} %{part.of}{brackets}"
+    def left_out(
+        self, route: str, total: Histograms, metric: Callable[[Histograms], float]
+    ) -> Array:
+        """The metric without each group of units, (num_groups,)."""
+        return np.array([metric(total.without(part)) for part in self._parts[route]])

@@ -23,13 +23,7 @@ from sr_var.verify.numbers.breakdown import Sums, image_sums
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.epistemic import epistemic_means, epistemic_metrics
 from sr_var.verify.numbers.equivalent import equivalent_samples, paired_differences
-from sr_var.verify.numbers.floors import (
-    COUNT_FOR_FLOOR,
-    std_of_samples,
-    truth_means,
-    truth_metrics,
-    variance_floors,
-)
+from sr_var.verify.numbers.floors import Noise, noise_of, truth_means, truth_metrics
 from sr_var.verify.numbers.known_law import Expected, expected_of_image
 from sr_var.verify.read.images import ImageData
 from utils.metrics import MIN_SSIM_SIDE, Moments, mean_abs_error, mse, nmse, psnr, ssim
@@ -62,12 +56,12 @@ def compare_mean(data: ImageData) -> Metrics:
     }
 
 
-def compare_variance(data: ImageData) -> Metrics:
+def compare_variance(data: ImageData, noise: Noise | None = None) -> Metrics:
     """The variance net against the samples' unbiased variance; without samples on its own.
 
-    The floors are what the true variance would show against n samples
-    (`floors.variance_floors`); nan below 4 samples. `mean_std_samples` is without the bias of √k₂
-    (`floors.std_of_samples`), `correlation` nan where a map has no spread.
+    The floors are what the true variance would show against n samples; nan below 4 samples.
+    `mean_std_samples` is without the bias of √k₂, `correlation` nan where a map has no spread.
+    `noise` is `floors.noise_of` the samples, where it is there already.
     """
     samples, variance = data.samples, np.maximum(data.variance, 0)
     mean_std = float(np.mean(np.sqrt(variance)))
@@ -78,15 +72,15 @@ def compare_variance(data: ImageData) -> Metrics:
     if samples is None:
         return {"mean_std_net": mean_std, **counts}
     k2 = samples.variance
-    floor, std_floor = variance_floors(samples)
+    noise = noise or noise_of(samples)
     std = np.sqrt(k2)
     return {
         "var_error": mean_abs_error(k2, variance),
         "std_error": mean_abs_error(std, np.sqrt(variance)),
-        "floor_var_error": float(np.mean(floor)),
-        "floor_std_error": float(np.mean(std_floor)),
+        "floor_var_error": float(np.mean(noise.variance_floor)),
+        "floor_std_error": float(np.mean(noise.std_floor)),
         "mean_std_net": mean_std,
-        "mean_std_samples": float(np.mean(std_of_samples(samples))),
+        "mean_std_samples": float(np.mean(noise.std)),
         "correlation": _correlation(np.sqrt(variance), std),
         **counts,
     }
@@ -126,11 +120,11 @@ def edge_contrast(data: ImageData) -> Metrics:
     return {"std_at_edges": float(std[is_edge].mean()), "std_on_flat": float(std[is_flat].mean())}
 
 
-def image_metrics(data: ImageData) -> Metrics:
-    """All metrics that an image has of its own, by dotted name."""
+def image_metrics(data: ImageData, noise: Noise | None = None) -> Metrics:
+    """All metrics that an image has of its own, by dotted name; `noise` as `compare_variance`."""
     sections = {
         "mean": compare_mean(data),
-        "var": compare_variance(data),
+        "var": compare_variance(data, noise),
         "high_res": compare_with_truth(data),
         "edges": edge_contrast(data),
     }
@@ -161,14 +155,18 @@ def known(rows: Sequence[Metrics]) -> dict[str, Known]:
     return {name: found if found.any() else np.ones_like(found) for name, found in finite.items()}
 
 
-def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
+def image_means(
+    data: ImageData, noise: Noise | None = None
+) -> tuple[Metrics, dict[str, Histograms]]:
     """Means over the pixels and channels of one image, and the histograms of each route.
 
-    What is not known (fewer than four samples, no halves, no block means) is nan; names that begin
-    with `truth` are there only where the exact law is, names about samples only where these are,
-    `epistemic` where there are several mean nets.
+    What is not known (fewer than four samples, no block means) is nan; names that begin with
+    `truth` are there only where the exact law is, names about samples only where these are,
+    `epistemic` where there are several mean nets. `noise` as `compare_variance`.
     """
-    samples, means = data.samples, {} if data.samples is None else _of_samples(data, data.samples)
+    samples, means = data.samples, dict[str, float]()
+    if samples is not None:
+        means = _of_samples(data, samples, noise or noise_of(samples))
     predictive = {"nets": (data.mean, data.variance)}
     if samples is not None:
         # the predictive law of one more draw: its own spread, and that of the mean of n
@@ -189,23 +187,17 @@ def image_means(data: ImageData) -> tuple[Metrics, dict[str, Histograms]]:
     return means, histograms
 
 
-def _of_samples(data: ImageData, samples: Moments) -> Metrics:
+def _of_samples(data: ImageData, samples: Moments, noise: Noise) -> Metrics:
     """Means of what compares the nets with the samples."""
     v, k2 = np.maximum(data.variance, 0), samples.variance
-    scatter = np.full_like(k2, np.nan)
-    if samples.count >= COUNT_FOR_FLOOR:
-        scatter = samples.variance_of_variance
     arrays = {
         "mean_square": (data.mean - samples.mean) ** 2,
         "square": (v - k2) ** 2,
-        "scatter": scatter,
+        "scatter": noise.scatter,
+        "std_scatter": noise.std_scatter,
         **_cross("v", v, "k2", k2),
         **_cross("std_v", np.sqrt(v), "std_k2", np.sqrt(k2)),
     }
-    if data.half_variances is not None:
-        even, odd = data.half_variances
-        arrays |= _cross("even", even, "odd", odd)
-        arrays |= _cross("std_even", np.sqrt(even), "std_odd", np.sqrt(odd))
     return {name: float(array.mean()) for name, array in arrays.items()}
 
 
@@ -218,7 +210,8 @@ def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
                          mean (k₂² − V̂), the unbiased mean of σ⁴
     var.relative_rms_error   root of the last, with its sign
     var.relative_bias    mean max(v, 0) / mean k₂ − 1
-    ceiling.…            corr(v, k₂); ρ = 2r/(1 + r) of the halves' correlation r; corr/√ρ
+    ceiling.…            corr(v, k₂); its reliability ρ, 1 − mean V̂ over the variance of k₂ across
+                         pixels; corr/√ρ
     ceiling.std_…        the same of the stds, √max(v, 0) and √k₂
     calibration.<route>.…    see `calibration.calibrate`
     consistency.<route>.mean_rms         √ mean (area(m) − X)², grey levels
@@ -283,17 +276,18 @@ class ImageResult:
 
 def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> ImageResult:
     """Compute all metrics of one image; `seed` chooses the pixels whose stds are kept."""
-    means, histograms = image_means(data)
-    found = image_metrics(data)
+    noise = None if data.samples is None else noise_of(data.samples)
+    means, histograms = image_means(data, noise)
+    found = image_metrics(data, noise)
     found |= {name: float(value) for name, value in pooled_metrics(means).items()}
     sections = list(dict.fromkeys(name.partition(".")[0] for name in found))
     in_order = sorted(found, key=lambda name: sections.index(name.partition(".")[0]))
     metrics = {name: found[name] for name in in_order}
     scatter = np.zeros((2, 0))
-    if data.samples is not None:
+    if noise is not None:
         rng = np.random.default_rng(stable_seed(seed, "scatter", name))
         places = rng.integers(0, data.variance.size, num_scatter)
-        pairs = [np.sqrt(np.maximum(data.variance, 0)), std_of_samples(data.samples)]
+        pairs = [np.sqrt(np.maximum(data.variance, 0)), noise.std]
         scatter = np.stack([values.ravel()[places] for values in pairs])  # (2, k)
     expected = None
     if data.truth is not None and data.samples is not None:
@@ -333,10 +327,9 @@ def _errors(means: Mapping[str, Array]) -> dict[str, Array]:
 def _ceiling(means: Mapping[str, Array], of: str = "") -> dict[str, Array]:
     """Of the variances, or of the stds."""
     found = correlation(*(means[name] for name in _names_of_cross(f"{of}v", f"{of}k2")))
-    nan = np.full_like(found, np.nan)
-    halves = _names_of_cross(f"{of}even", f"{of}odd")
-    half = correlation(*(means.get(name, nan) for name in halves))
-    reliability = 2 * half / (1 + half)
+    reference = f"{of}k2"
+    spread = means[f"{reference}_{reference}"] - means[reference] ** 2
+    reliability = 1 - means[f"{of}scatter"] / np.where(spread > 0, spread, np.nan)
     return {
         f"ceiling.{of}correlation": found,
         f"ceiling.{of}reliability": reliability,

@@ -30,11 +30,12 @@ from sr_var.verify.numbers.epistemic import NUM_NETS
 from sr_var.verify.numbers.equivalent import equivalent_text
 from sr_var.verify.numbers.floors import TruthSection, truth_text
 from sr_var.verify.numbers.intervals import (
-    HistogramReplicates,
-    Verdict,
-    bootstrap,
-    percentile_interval,
-    verdict,
+    Clusters,
+    ClustersSection,
+    HistogramParts,
+    interval_of_square,
+    jackknife_interval,
+    leave_one_out,
 )
 from sr_var.verify.numbers.known_law import Expected
 from sr_var.verify.numbers.metrics import (
@@ -43,12 +44,14 @@ from sr_var.verify.numbers.metrics import (
     averages,
     known,
     pooled_metrics,
+    signed_root,
 )
 from sr_var.verify.numbers.reference import (
     ReferenceSection,
     expected_of_normal,
     expected_of_order,
 )
+from sr_var.verify.numbers.verdict import VERDICT_LEVEL, VERDICT_METRICS, Verdict, verdict
 from sr_var.verify.read.records import BudgetRow, Cost, GivenClass, cost
 
 MAX_SCATTER = 4000
@@ -60,6 +63,21 @@ _OF_HISTOGRAMS = (
 )
 # metrics of these sections are averaged over images as they are, where pooled ones do not go first
 _OWN_SECTIONS = ("mean.", "var.", "high_res.", "edges.")
+# roots of what may be negative: the interval is that of the square, whose law has no kink at 0
+_SQUARES = {
+    "mean.relative_rms_error": "mean.relative_mse",
+    "var.relative_rms_error": "var.relative_squared_error",
+}
+# squared errors, and what is one over such an error
+_SKEWED = (
+    ".relative_mse",
+    ".relative_raw_mse",
+    ".relative_raw_squared_error",
+    ".relative_squared_error",
+    ".equivalent_samples_mean",
+    ".equivalent_samples_variance",
+)
+Intervals: TypeAlias = dict[str, list[float] | None]
 
 ByRoute: TypeAlias = dict[str, Metrics]
 
@@ -101,7 +119,8 @@ class Summary(_OfSome):
     calibration: ByRoute
     reference: ReferenceSection
     consistency: ByRoute
-    intervals: dict[str, list[float] | None]
+    clusters: ClustersSection
+    intervals: Intervals
     cost: Cost
     curves: dict[str, Curves]
     pit: dict[str, Any]
@@ -112,8 +131,8 @@ class Summary(_OfSome):
 class Totals:
     """Add up what does not belong to one image, in the order of the images."""
 
-    def __init__(self, seed: int) -> None:
-        self._replicates = HistogramReplicates(seed)
+    def __init__(self, clusters: Clusters) -> None:
+        self.clusters, self._parts = clusters, HistogramParts(clusters)
         self.histograms: dict[str, Histograms] = {}
         self._scatter: list[Array] = []
         self._expected: dict[str, Expected] = {}
@@ -126,7 +145,7 @@ class Totals:
         self.breakdown.add(result.sums)
         for route, histograms in result.histograms.items():
             self.histograms.setdefault(route, Histograms()).add(histograms)
-        self._replicates.add(result.histograms)
+        self._parts.add(result.histograms)
         self._scatter.append(result.scatter)
         self._num_images += 1
         self._num_known += result.expected is not None
@@ -141,14 +160,15 @@ class Totals:
         """What the known law would show, by route; empty unless every image has one."""
         return self._expected if self._num_known == self._num_images else {}
 
-    def intervals(self) -> dict[str, list[float] | None]:
-        """95 % intervals of the metrics that are read off histograms."""
+    def intervals(self) -> Intervals:
+        """95 % intervals of all but ENCE: a mean of absolute values has none that would hold."""
         return {
-            f"calibration.{route}.{name}": percentile_interval(
-                self._replicates.replicates(route, metric), 0.95
+            f"calibration.{route}.{name}": jackknife_interval(
+                metric(sums), self._parts.left_out(route, sums, metric), 0.95
             )
-            for route in self.histograms
+            for route, sums in self.histograms.items()
             for name, metric in _OF_HISTOGRAMS
+            if metric is not ence
         }
 
     def scatter(self) -> dict[str, list[float]]:
@@ -167,22 +187,20 @@ def scatter_per_image(num_images: int) -> int:
 
 def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFlags) -> Summary:
     """All sections; docs/file_formats.md lists them."""
-    names = [name for name in rows[0].means if all(name in row.means for row in rows)]
-    means = {name: np.array([row.means[name] for row in rows]) for name in names}
-    found = pooled_metrics({name: values.mean() for name, values in means.items()})
-    pooled = {name: float(value) for name, value in found.items()}
     own = [
         {name: row.metrics[name] for name in rows[0].metrics if name.startswith(_OWN_SECTIONS)}
         for row in rows
     ]
-    replicates = _replicates(own, means, flags.seed) if len(rows) > 1 else {}
-    intervals = {name: percentile_interval(values, 0.95) for name, values in replicates.items()}
-    # pooled ones behind averages: a ratio of sums takes the place of a mean of ratios
-    sections = nested({**averages(own), **pooled, **_of_all_pixels(rows, totals)})
+    clusters = totals.clusters
+    found, replicates = estimates(*arrays_of(rows), clusters)
+    replicates = replicates if clusters.is_enough else {}
+    intervals = intervals_of(found, replicates)
+    counted = {name: value for name, value in averages(own).items() if ".num_" in name}
+    sections = nested({**found, **counted, **_of_all_pixels(rows, totals)})
     if "truth" in sections:
-        worth = equivalent_text(sections["truth"]["nets"], intervals, flags.num_samples)
-        said = truth_text(sections["truth"], replicates, flags.num_samples)
-        sections["truth"]["text"] = f"{worth} {said}"
+        of_nets = sections["truth"]["nets"], intervals, flags.num_samples
+        of_truth = sections["truth"], replicates, flags.num_samples, clusters
+        sections["truth"]["text"] = f"{equivalent_text(*of_nets)} {truth_text(*of_truth)}"
     if "epistemic" in sections:
         sections["epistemic"]["num_nets"] = int(rows[0].means[NUM_NETS])
     result = {
@@ -191,10 +209,13 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
         "num_images_with_float_moments": sum(row.is_float for row in rows),
         "left_out": left_out(own),
         **sections,
-        "intervals": {**intervals, **totals.intervals()} if replicates else {},
+        "clusters": clusters.section(),
+        "intervals": intervals | (totals.intervals() if replicates else {}),
     }
     if flags.num_samples:
-        result["verdict"] = verdict(pooled, replicates, flags.margin)
+        kept = {name: replicates[name] for name in _of_verdict(replicates)}
+        of_verdict = intervals_of(found, kept, VERDICT_LEVEL)
+        result["verdict"] = verdict(found, of_verdict, flags.margin, clusters)
     result["cost"] = cost(flags)
     result["curves"] = {route: curves(sums) for route, sums in totals.histograms.items()}
     result["reference"] = _reference(result["calibration"], totals, flags.num_samples)
@@ -224,6 +245,68 @@ def _reference(calibration: ByRoute, totals: Totals, num_samples: int) -> Refere
     return found
 
 
+def estimates(
+    own: Mapping[str, Array], means: Mapping[str, Array], clusters: Clusters
+) -> tuple[Metrics, dict[str, Array]]:
+    """All metrics by dotted name, and each without every unit in turn, (num_units,).
+
+    The latter is empty where there is one unit. `own`: metrics of each image that are averaged as
+    they are, over the images where they are finite, if any; `means`: what `pooled_metrics` takes;
+    both (num_images,).
+    """
+    rows = dict(means)
+    for name, values in own.items():
+        is_known = np.isfinite(values)
+        is_known = is_known if is_known.any() else np.ones_like(is_known)
+        rows[f"own.{name}"] = np.where(is_known, values, 0.0)
+        rows[f"counted.{name}"] = is_known.astype(np.float64)
+
+    def metrics_of(part: Mapping[str, Array]) -> Mapping[str, Array]:
+        with np.errstate(invalid="ignore"):  # no image that is known may be left
+            kept = {name: part[f"own.{name}"] / part[f"counted.{name}"] for name in own}
+        # pooled ones behind averages: a ratio of sums takes the place of a mean of ratios
+        return {**kept, **pooled_metrics({name: part[name] for name in means})}
+
+    found = metrics_of({name: np.asarray(values.mean()) for name, values in rows.items()})
+    replicates = leave_one_out(rows, metrics_of, clusters) if clusters.count > 1 else {}
+    return {name: float(value) for name, value in found.items()}, replicates
+
+
+def intervals_of(
+    values: Mapping[str, float], replicates: Mapping[str, Array], level: float = 0.95
+) -> Intervals:
+    """Interval of every metric by dotted name; a root has that of its square, and then the root."""
+    found: Intervals = {}
+    for name, part in replicates.items():
+        interval = interval_of_square if name.endswith(_SKEWED) else jackknife_interval
+        found[name] = interval(values[name], part, level)
+    for root, square in _SQUARES.items():
+        if square in found:
+            ends = found[square]
+            found[root] = ends and [float(end) for end in signed_root(np.array(ends))]
+    return found
+
+
+def _of_verdict(replicates: Mapping[str, Array]) -> list[str]:
+    """The metrics of the verdict and their squares."""
+    return [name for name in (*VERDICT_METRICS, *_SQUARES.values()) if name in replicates]
+
+
+def arrays_of(rows: Sequence[ImageResult]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Metrics that are averaged over images as they are, and means over pixels, (num_images,).
+
+    The former are nan where they do not count (`metrics.known`).
+    """
+    named = [name for name in rows[0].metrics if name.startswith(_OWN_SECTIONS)]
+    own = {}
+    for name, is_known in known([{n: row.metrics[n] for n in named} for row in rows]).items():
+        if ".num_" not in name:
+            values = np.array([row.metrics[name] for row in rows], np.float64)
+            own[name] = np.where(is_known, values, np.nan)
+    names = [name for name in rows[0].means if all(name in row.means for row in rows)]
+    return own, {name: np.array([row.means[name] for row in rows], np.float64) for name in names}
+
+
 def _of_all_pixels(rows: Sequence[ImageResult], totals: Totals) -> Metrics:
     """Of the histograms of all images."""
     found: Metrics = {}
@@ -235,24 +318,6 @@ def _of_all_pixels(rows: Sequence[ImageResult], totals: Totals) -> Metrics:
     return found
 
 
-def _replicates(rows: Sequence[Metrics], means: Mapping[str, Array], seed: int) -> dict[str, Array]:
-    """Bootstrap replicates of averages and pooled metrics by dotted name."""
-    own, counted = {}, {}
-    for name, is_known in known(rows).items():
-        if ".num_" not in name:
-            values = np.array([row[name] for row in rows])
-            own[f"own.{name}"] = np.where(is_known, values, 0.0)
-            counted[f"counted.{name}"] = is_known.astype(np.float64)
-
-    def metrics_of(part: Mapping[str, Array]) -> Mapping[str, Array]:
-        names = [name.removeprefix("own.") for name in own]
-        with np.errstate(invalid="ignore"):  # a replicate may have drawn no image that is known
-            kept = {name: part[f"own.{name}"] / part[f"counted.{name}"] for name in names}
-        return {**kept, **pooled_metrics({name: part[name] for name in means})}
-
-    return bootstrap({**means, **own, **counted}, metrics_of, seed)
-
-
 def left_out(rows: Sequence[Metrics]) -> dict[str, int]:
     """Metric → images without a finite value, which its average is without; none where 0."""
     found = {name: int(np.count_nonzero(~is_known)) for name, is_known in known(rows).items()}
@@ -261,7 +326,8 @@ def left_out(rows: Sequence[Metrics]) -> dict[str, int]:
 
 def flat_metrics(summary: Mapping[str, object]) -> Metrics:
     """Dotted name → value, for TensorBoard, which has no place for infinity, lists and words."""
-    skipped = ("intervals", "curves", "scatter", "verdict", "left_out", "groups", "worst")
+    of_all = {"intervals", "curves", "scatter", "verdict", "left_out"}
+    skipped = of_all | {"clusters", "groups", "worst"}
     return {
         name: value
         for section, part in summary.items()

@@ -45,7 +45,6 @@ from utils.process.errors import DataError
 from utils.untrusted.arrays import read_npy
 from utils.untrusted.pickles import load_array
 
-# even, so that a group begins with a sample of even index
 _PICTURES_AT_A_TIME = 14
 # samples that are kept as pictures, for ranks among them: 20 ranks, and no more memory for more
 NUM_MEMBERS = 19
@@ -59,12 +58,11 @@ class ImageData:
 
     `mean` and `variance` are the nets', `samples` the reference, None where the nets are judged
     without one; `bilinear` is the low-res image upsampled, the baseline that a mean net must beat.
-    What need not be known is None: X (the block means of `high_res`, (h, w, 3)); the unbiased
-    variances of the samples of even and of odd index; the samples' unbiased variance of their block
-    means, (h, w, 3); the exact law. `is_float`: whether the samples' moments are in float, not
-    those of 8-bit pictures; `num_stored`: how many samples a moments file counts that could not be
-    used, since it counts others than were asked for, else 0; `members`: the first samples as
-    pictures, (k, H, W, C).
+    What need not be known is None: X (the block means of `high_res`, (h, w, 3)); the samples'
+    unbiased variance of their block means, (h, w, 3); the exact law. `is_float`: whether the
+    samples' moments are in float, not those of 8-bit pictures; `num_stored`: how many samples a
+    moments file counts that could not be used, since it counts others than were asked for, else 0;
+    `members`: the first samples as pictures, (k, H, W, C).
     """
 
     mean: Array
@@ -73,7 +71,6 @@ class ImageData:
     high_res: Array
     bilinear: Array
     low_res: Array | None = None
-    half_variances: tuple[Array, Array] | None = None
     block_variance: Array | None = None
     truth: Truth | None = None
     epistemic: Array | None = None
@@ -113,7 +110,6 @@ def load_image_data(
         high_res=high_res,
         bilinear=_bilinear(picture, small_size),
         low_res=block_means(high_res, small_size),
-        half_variances=None if reference is None else reference.half_variances,
         block_variance=None if reference is None else reference.block_variance,
         truth=load_truth(sample_folder, size) if reference else None,
         epistemic=_read_between(entry, flags, units),
@@ -256,7 +252,6 @@ class Reference:
     """
 
     moments: Moments
-    half_variances: tuple[Array, Array] | None
     block_variance: Array | None
     is_float: bool
     num_stored: int = 0
@@ -273,7 +268,7 @@ def load_reference(
 ) -> Reference:
     """The first `num_samples` samples of one image; float moments are preferred to pictures.
 
-    A moments file without halves is completed from the pictures where all of them are there.
+    A moments file without block means is completed from the pictures where all of them are there.
     `num_threads` pictures are decoded at a time.
 
     Raises:
@@ -292,17 +287,14 @@ def load_reference(
         raise _other_size(path, stored.moments.mean.shape, size)
     for index in (0, num_samples - 1):
         _require_counted(folder, index, stored.moments)
-    parts, block = stored.halves, stored.blocks
-    halves = parts and (parts[0].variance, parts[1].variance)
+    block = stored.blocks
     is_fit = block and block.count > 1 and block.mean.shape[:2] == (small_size, small_size)
     blocks = block.variance if block and is_fit else None
     has_pictures = all(os.path.exists(sample_path(folder, i)) for i in range(num_samples))
     has_pictures &= units.num_channels in (1, 3)
-    if (halves is None or blocks is None) and num_samples >= 4 and has_pictures:
-        decoded = pictures()
-        halves = decoded.half_variances if halves is None else halves
-        blocks = decoded.block_variance if blocks is None else blocks
-    return Reference(stored.moments, halves, blocks, True)
+    if blocks is None and num_samples >= 4 and has_pictures:
+        blocks = pictures().block_variance
+    return Reference(stored.moments, blocks, True)
 
 
 def _members(
@@ -373,18 +365,14 @@ def _from_pictures(
             "ddpm_sr_sample.py again, or lower --num_samples (0: judge the nets without samples)"
         )
     first = read(paths[0])
-    even, odd, first_blocks = PowerSums(first), PowerSums(first), block_means(first, small_size)
+    sums, first_blocks = PowerSums(first), block_means(first, small_size)
     total, squares = np.zeros_like(first_blocks), np.zeros_like(first_blocks)
     pictures = ordered_map(read, paths, num_threads)
     while group := list(itertools.islice(pictures, _PICTURES_AT_A_TIME)):
-        even.add(group[::2])
-        odd.add(group[1::2])
+        sums.add(group)
         for picture in group:
             block = block_means(picture, small_size) - first_blocks
             total += block
             squares += block * block
     block_variance = np.maximum(squares - total**2 / num_samples, 0) / (num_samples - 1)
-    half_variances = (even.variance, odd.variance) if odd.count > 1 else None
-    even.absorb(odd)
-    del odd
-    return Reference(even.moments(), half_variances, block_variance, False)
+    return Reference(sums.moments(), block_variance, False)

@@ -32,7 +32,8 @@ def calibration_lines(summary: Summary) -> list[str]:
     """The printed rows, at most 100 columns wide."""
     routes = list(summary["calibration"])
     head = "".join(f"{route:>10}{'exact':>9}" for route in routes)
-    lines = [f"{HEADING:<42}{head}  nets, 95 %"]
+    title = "  nets, 95 %" if summary["intervals"] else ""
+    lines = [f"{HEADING:<42}{head}{title}"]
     for key, label in CALIBRATION.items():
         cells = "".join(
             f"{_shown(value):>10}{'' if exact is None else _shown(exact):>9}"
@@ -49,7 +50,8 @@ def paired_lines(summary: Summary) -> list[str]:
     if "paired" not in summary:
         return []
     head = "nets less samples (below 0: the nets are better)"
-    lines = [f"{head:<52}{'as is':>9}{'fair':>9}  fair, 95 %"]
+    title = "  fair, 95 %" if summary["intervals"] else ""
+    lines = [f"{head:<52}{'as is':>9}{'fair':>9}{title}"]
     for key in PAIRED:
         values = "".join(f"{_shown(summary['paired'][name]):>9}" for name in (key, f"{_FAIR}{key}"))
         interval = summary["intervals"].get(f"paired.{_FAIR}{key}")

@@ -101,13 +101,15 @@ def _agreement(summary: Summary) -> list[str]:
         if not isinstance(part, Mapping) or value is None:
             continue
         off = f"{percent(max(value, 0.0))} %"
+        word = str(part.get("verdict"))
+        is_open = f"; whether that is below {100 * margin:g} % is undecided"
         found = {
             "equivalent": f"equals that of {samples} samples within {100 * margin:g} % {unit[key]}",
             "different": f"differs from that of {samples} samples by {off} {unit[key]}",
         }.get(
-            str(part.get("verdict")),
+            word,
             f"is about {off} {unit[key]} off that of {samples} samples"
-            + (f"; whether that is below {100 * margin:g} % is undecided" if margin else ""),
+            + (is_open if word == "undecided" else ""),
         )
         said.append(f"{subject} {found}.")
     return said

@@ -94,7 +94,8 @@ def short_table(summary: Summary) -> str:
     """
     columns = ["nets", "samples", "good"] if summary["num_samples"] else ["nets", "good"]
     titles = "".join(f"{title:>{_WIDTHS[i]}}" for i, title in enumerate(columns))
-    lines = [f"{counts(summary):<{_LABEL_WIDTH}}{titles}  nets, 95 %"]
+    interval = "  nets, 95 %" if summary["intervals"] else ""
+    lines = [f"{counts(summary):<{_LABEL_WIDTH}}{titles}{interval}"]
     for heading, rows in _LINES.items():
         shown = [row for row in rows if known_number(summary, row.nets) is not None]
         if shown:

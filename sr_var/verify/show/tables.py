@@ -129,15 +129,16 @@ def text_table(summary: Summary) -> str:
     """The headline metrics as text, at most 100 columns wide, and the verdicts below.
 
     Good is the noise floor, what exact nets show against this many samples, where there is one; the
-    interval is the 95 % interval of the first column. Without samples their columns are left
-    out, and so are the rows that need them.
+    interval is the 95 % interval of the first column, over independent images or photographs
+    (`clusters`), where there are enough of them. Without samples their columns are left out, and so
+    are the rows that need them.
     """
     head = counts(summary)
     has_samples = summary["num_samples"] > 0
     columns = ["nets", "samples", "good"] if has_samples else ["nets", "good"]
     widths = (10, 9, 9)
     titles = "".join(f"{title:>{width}}" for title, width in zip(columns, widths, strict=False))
-    lines = [f"{head:<46}{titles}  nets, 95 %"]
+    lines = [f"{head:<46}{titles}{'  nets, 95 %' if summary['intervals'] else ''}"]
     for heading, rows in (_SECTIONS if has_samples else _of_nets(summary)).items():
         if heading == HEADING:
             lines += calibration_lines(summary) + paired_lines(summary)
@@ -161,7 +162,8 @@ def text_table(summary: Summary) -> str:
 
 def _calibrated_lines(summary: Summary) -> list[str]:
     title = "intervals as they come, and calibrated"
-    lines = [f"{title:<46}{'before':>10}{'after':>10}  after, 95 %"]
+    said = "  after, 95 %" if "calibrated.coverage" in summary["intervals"] else ""
+    lines = [f"{title:<46}{'before':>10}{'after':>10}{said}"]
     for label, before, after in _calibrated_rows(summary):
         cells = f"{_shown(summary, before):>10}{_shown(summary, after):>10}"
         interval = summary["intervals"].get(after)
@@ -278,7 +280,7 @@ def tiles(summary: Summary) -> Html:
 
 
 def verdict_table(summary: Summary) -> Html | None:
-    """Verdict, value and interval of mean, variance and bias (90 %: of a test of equivalence)."""
+    """Verdict, value and interval of mean, variance and bias (of a test of equivalence)."""
     if "verdict" not in summary:
         return None
     verdict = summary["verdict"]
@@ -292,8 +294,11 @@ def verdict_table(summary: Summary) -> Html | None:
         ]
         for label, part in parts.items()
     ]
-    caption = f"Verdict, within a margin of {number(verdict['margin'])}"
-    return html.table(caption, ["", "verdict", "value", "90 % interval"], [Rows("", rows)])
+    level = number(verdict["level"], 3)
+    caption = (
+        f"Verdict, within a margin of {number(verdict['margin'])} (intervals of level {level})"
+    )
+    return html.table(caption, ["", "verdict", "value", "interval"], [Rows("", rows)])
 
 
 def truth_table(summary: Summary) -> Html | None:
@@ -317,7 +322,8 @@ def calibrated_table(summary: Summary) -> Html | None:
         [label, *_cells(summary, (before, after))]
         for label, before, after in _calibrated_rows(summary)
     ]
-    small = " (small: 95 % intervals over photographs)" if summary["intervals"] else ""
+    has_intervals = "calibrated.coverage" in summary["intervals"]
+    small = " (small: 95 % intervals over photographs)" if has_intervals else ""
     small = small.replace("photograph", summary["calibrated"]["cluster"])
     head = ["", "as they come", "calibrated"]
     return html.table(f"Intervals as they come, and calibrated{small}", head, [Rows("", rows)])

@@ -40,7 +40,10 @@ def _argv(made: Results, calibration: Path, **changes: Any) -> list[str]:
     return argv(made, num_samples=0, calibration=calibration, **changes)
 
 
-def test_coverage_stands_side_by_side_before_and_after(tested: Results, calibration: Path) -> None:
+def test_coverage_stands_side_by_side_before_and_after(
+    tested: Results, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sr_var.verify.numbers.intervals.MIN_UNITS", 6)
     said = done("sr_var_verification", _argv(tested, calibration, full_table=True)).out
     summary = json.loads((tested.root / "log" / "results.json").read_text(encoding="utf-8"))
     found, made = summary["calibrated"], json.loads(calibration.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from sr_var.base_dataset import load_entries
 from sr_var.results.moments import Truth
@@ -27,6 +28,7 @@ from sr_var.verify.numbers.budget import (
     sampler_errors,
     var_net_errors,
 )
+from sr_var.verify.numbers.intervals import MIN_UNITS, every_one
 from sr_var.verify.read.records import BudgetRow, read_budget
 from sr_var.verify.show.pictures import draw_budget
 from sr_var.verify.show.plots import _budget
@@ -91,31 +93,38 @@ def test_each_row_has_its_bias_against_its_own_target() -> None:
         "own": var_net_errors(1.5 * target, target),
         "truth": var_net_errors(1.5 * target, truth.variance),
     }
-    rows = {row["row"]: row for row in budget_rows([found] * 3, [Law.of(truth)] * 3, seed=0)}
+    rows = {
+        row["row"]: row
+        for row in budget_rows([found] * 3, [Law.of(truth)] * 3, every_one(3, "image"))
+    }
     assert rows["own"]["var_bias"] == pytest.approx(0.5)
     assert rows["truth"]["var_bias"] == pytest.approx(1.5 * (25 + 9) / 25 - 1)
 
 
 def test_an_error_below_the_noise_keeps_its_sign_and_has_an_interval() -> None:
     truth, rng = _normal_truth(5.0, (4, 4, 3)), np.random.default_rng(0)
-    size, laws = truth.mean.size, [Law.of(truth)] * 40
+    size, laws = truth.mean.size, [Law.of(truth)] * MIN_UNITS
     squares = rng.normal(-1.0, 2.0, len(laws))  # of an estimate whose noise was taken off
     found = [{"net": Errors(size * x, size * x, size * 25, size * 25)} for x in squares]
-    (row,) = budget_rows(found, laws, seed=0)
+    (row,) = budget_rows(found, laws, every_one(len(laws), "image"))
     assert row["relative_mse"] == pytest.approx(squares.mean() / 25)
     assert row["relative_var_error"] == pytest.approx(-math.sqrt(-squares.mean() / 25**2))
     low, high = row["intervals"]["relative_mse"]
     error = squares.std(ddof=1) / math.sqrt(len(squares)) / 25
-    # 2000 replicates: an end of the percentile interval is known to about a twentieth of it
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.12)
+    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, len(laws) - 1) * error)
+    root_low, root_high = row["intervals"]["relative_var_error"]
+    assert root_low == pytest.approx(-math.sqrt(-low / 25)) and root_high == pytest.approx(
+        math.copysign(math.sqrt(abs(high) / 25), high)
+    )
     (line,) = budget_text([row]).splitlines()[2:3]
     shown = squares.mean() / 25 * 100
     assert f"{shown:.2f} [{100 * low:.2f}, {100 * high:.2f}]" in line and "0.00 %" not in line
 
 
-def test_a_single_image_has_no_interval_in_the_budget() -> None:
-    truth = _normal_truth(5.0, (4, 4, 3))
-    (row,) = budget_rows([{"net": mean_net_errors(truth.mean + 1, truth)}], [Law.of(truth)], seed=0)
+def test_too_few_images_have_no_interval_in_the_budget() -> None:
+    truth, num = _normal_truth(5.0, (4, 4, 3)), MIN_UNITS - 1
+    found = [{"net": mean_net_errors(truth.mean + 1, truth)}] * num
+    (row,) = budget_rows(found, [Law.of(truth)] * num, every_one(num, "image"))
     assert row["relative_mse"] == pytest.approx(1 / 25) and row["var_bias"] is None
     assert row["intervals"] == {"relative_mse": None, "relative_var_error": None, "var_bias": None}
     assert "[" not in budget_text([row]).splitlines()[2]
@@ -188,8 +197,8 @@ def test_the_script_prints_and_draws_the_rows(files: dict[str, Path], tmp_path: 
         row["row"] for row in json.loads((tmp_path / "budget.json").read_text())["budget"]
     ]
     assert len(rows) == 6
-    low, high = rows[EXACT_SAMPLER]["intervals"]["var_bias"]
-    assert low < rows[EXACT_SAMPLER]["var_bias"] < high
+    assert rows[EXACT_SAMPLER]["intervals"]["var_bias"] is None
+    assert "95 % intervals take" in outcome.out
     assert rows[MEAN_NET]["relative_mse"] < 1e-9 and rows[MEAN_NET]["var_bias"] is None
     assert rows[VAR_NET]["relative_var_error"] == pytest.approx(
         rows[VAR_NET_EXACT]["relative_var_error"], rel=1e-4

@@ -111,7 +111,10 @@ def test_of_an_unknown_number_of_nets_the_error_of_one_is_not_known() -> None:
     assert np.isfinite(found["epistemic.squared_error"])
 
 
-def test_the_verification_reads_and_tells_it(tmp_path: Path) -> None:
+def test_the_verification_reads_and_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sr_var.verify.numbers.intervals.MIN_UNITS", 3)
     results = make_results(tmp_path)
     names = ("a.png", "folder/b.png", "c.png")
     flags = results.flags(num_samples=4)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sr_var.verify.numbers.floors import (
     deviations_of_gamma,
     gamma_shape,
-    variance_floors,
+    noise_of,
 )
 from utils.metrics import Moments
 
@@ -79,7 +79,7 @@ def test_exact_variance_shows_its_floor_at_any_number_of_samples(
 ) -> None:
     rng = np.random.default_rng(10 + n)
     samples = Moments.from_samples(5 * _standard(law, rng, n))
-    floors = [float(floor.mean()) for floor in variance_floors(samples)]
+    floors = [float(floor.mean()) for floor in noise_of(samples)[:2]]
     k2 = samples.variance
     assert np.abs(k2 - 25).mean() / floors[0] == pytest.approx(1, abs=bound)
     assert np.abs(np.sqrt(k2) - 5).mean() / floors[1] == pytest.approx(1, abs=bound)
@@ -89,7 +89,7 @@ def test_heavy_tails_leave_the_floor_at_most_a_sixth_too_high() -> None:
     """The exponential's k2 is not gamma: the measured ratio is 0.86 to 0.96."""
     for n in (8, 20, 100):
         samples = Moments.from_samples(5 * _standard("exponential", np.random.default_rng(n), n))
-        floors = [float(floor.mean()) for floor in variance_floors(samples)]
+        floors = [float(floor.mean()) for floor in noise_of(samples)[:2]]
         k2 = samples.variance
         assert 0.83 < np.abs(k2 - 25).mean() / floors[0] < 1
         assert 0.83 < np.abs(np.sqrt(k2) - 5).mean() / floors[1] < 1
@@ -100,4 +100,4 @@ def test_sides_that_eight_does_not_divide_are_pooled_too() -> None:
     shape = gamma_shape(samples)
     assert shape.shape == (11, 9, 3)
     assert len(np.unique(shape)) == 4  # 2 × 2 squares, the last ones narrower
-    assert np.isfinite(np.stack(variance_floors(samples))).all()
+    assert np.isfinite(np.stack(noise_of(samples))).all()

@@ -1,4 +1,4 @@
-"""The bootstrap over images against closed forms, and the words of the verdict."""
+"""Jackknife intervals against closed forms, what is independent, and sums of histograms."""
 
 from __future__ import annotations
 
@@ -8,129 +8,149 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from sr_var.verify.numbers.calibration import Histograms, ause, calibrate, ence
+from sr_var.verify.numbers import intervals
+from sr_var.verify.numbers.calibration import Histograms, ause, calibrate
 from sr_var.verify.numbers.intervals import (
-    HistogramReplicates,
-    bootstrap,
-    equivalence,
-    percentile_interval,
-    verdict,
+    MIN_UNITS,
+    Clusters,
+    HistogramParts,
+    clusters_of,
+    every_one,
+    interval_of_square,
+    jackknife_interval,
+    leave_one_out,
 )
+from utils.images.dataset import Entry
+from utils.process.errors import DataError
 
 
 def _same(means: Mapping[str, Any]) -> Mapping[str, Any]:
     return means
 
 
-def test_replicates_of_a_mean_scatter_by_its_standard_error() -> None:
-    """Var* of a bootstrapped mean is Σ (x − x̄)²/N², exactly, over the draws."""
+def test_interval_of_a_mean_is_students() -> None:
     values = np.random.default_rng(0).gamma(2, 3, 40)
-    found = bootstrap({"x": values}, _same, seed=0, num_replicates=20_000)["x"]
-    expected = values.std() / math.sqrt(40)
-    assert found.mean() == pytest.approx(values.mean(), abs=4 * expected / math.sqrt(20_000))
-    assert found.std() == pytest.approx(expected, rel=0.03)
-    low, high = percentile_interval(found, 0.95) or (0, 0)
-    assert high - low == pytest.approx(2 * 1.96 * expected, rel=0.05)
+    left_out = leave_one_out({"x": values}, _same, every_one(40, "image"))["x"]
+    found = jackknife_interval(float(values.mean()), left_out, 0.95)
+    expected = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_ratio_is_one_of_sums_and_not_a_mean_of_ratios() -> None:
-    """With y = 2x in every image each replicate of Σy/Σx is 2, whatever the images weigh."""
+    """With y = 2x in every image Σy/Σx is 2, whichever is left out."""
     x = np.array([1.0, 10.0, 100.0])
     rows = {"x": x, "y": 2 * x}
-    found = bootstrap(rows, lambda m: {"ratio": m["y"] / m["x"], "y": m["y"]}, 0, 500)
+    found = leave_one_out(
+        rows, lambda m: {"ratio": m["y"] / m["x"], "y": m["y"]}, every_one(3, "image")
+    )
     np.testing.assert_allclose(found["ratio"], 2, rtol=1e-12)
-    assert found["y"].std() > 1  # the sums themselves do scatter
+    np.testing.assert_allclose(found["y"], [110, 101, 11])
 
 
-def test_images_are_drawn_together_for_all_metrics() -> None:
-    x = np.random.default_rng(1).normal(0, 1, 30)
-    found = bootstrap({"x": x, "y": -x}, _same, 0, 200)
-    np.testing.assert_allclose(found["x"], -found["y"], rtol=1e-12)
+def test_standard_error_of_a_ratio_is_that_of_the_delta_method() -> None:
+    """√(Σ (y − r x)²/(N (N − 1)))/x̄ (Cochran 1977, section 6.4), to 1 % at N = 400."""
+    rng = np.random.default_rng(1)
+    x = rng.gamma(4, 1, 400)
+    y = x * rng.uniform(0.5, 1.5, 400)
+    left_out = leave_one_out(
+        {"x": x, "y": y}, lambda m: {"r": m["y"] / m["x"]}, every_one(400, "image")
+    )["r"]
+    ratio = y.mean() / x.mean()
+    low, high = jackknife_interval(ratio, left_out, 0.95) or (0, 0)
+    error = math.sqrt(((y - ratio * x) ** 2).sum() / (400 * 399)) / x.mean()
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 399) * error, rel=0.01)
 
 
-def test_replicates_follow_from_the_seed() -> None:
-    rows = {"x": np.arange(10.0)}
-    one, two, other = (bootstrap(rows, _same, seed, 250)["x"] for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one, two)
-    assert (one != other).any()
-    assert len(one) == 250
+@pytest.mark.parametrize("mean", [0.0, 0.5, 40.0])
+def test_interval_of_a_square_is_longer_upwards_the_larger_it_is(mean: float) -> None:
+    """log(value + κ): Student's ends to first order, κ = 0 from eight standard errors on."""
+    values = np.random.default_rng(3).normal(0, 1, 100)
+    values += mean - values.mean()
+    left_out = leave_one_out({"x": values}, _same, every_one(100, "image"))["x"]
+    low, high = interval_of_square(float(values.mean()), left_out, 0.95) or (0, 0)
+    error, quantile = stats.sem(values), stats.t.ppf(0.975, 99)
+    whole = max(mean, 8 * error)  # value + κ
+    assert high - mean == pytest.approx(whole * math.expm1(quantile * error / whole))
+    assert low - mean == pytest.approx(whole * math.expm1(-quantile * error / whole))
+    assert low < mean < high and (low < 0) == (mean == 0)
 
 
-def test_interval_covers_the_mean_as_often_as_it_says() -> None:
-    """95 % in 300 experiments of 50 images: 3 standard errors are 3.8 %."""
+def test_unit_is_left_out_as_a_whole() -> None:
+    clusters = Clusters("photograph", np.array([0, 1, 0, 2]))
+    found = leave_one_out({"x": np.array([1.0, 2.0, 3.0, 7.0])}, _same, clusters)["x"]
+    np.testing.assert_allclose(found, [4.5, 11 / 3, 2])
+
+
+@pytest.mark.parametrize(("by_photograph", "coverage"), [(True, 0.95), (False, 0.6)])
+def test_tiles_of_a_photograph_count_once(by_photograph: bool, coverage: float) -> None:
+    """60 photographs of 8 tiles, which share all but a twentieth of the variance.
+
+    Taken one by one their interval is √8 too narrow: 2Φ(1.96/√(8 · 0.95 + 0.05)) − 1 = 0.52. Of 400
+    runs three standard errors are 3 %, and 8 % of the latter.
+    """
     rng, hits = np.random.default_rng(2), 0
-    for seed in range(300):
-        replicates = bootstrap({"x": rng.normal(5, 2, 50)}, _same, seed, 400)["x"]
-        low, high = percentile_interval(replicates, 0.95) or (0, 0)
+    of = np.arange(60).repeat(8)
+    clusters = Clusters("photograph", of) if by_photograph else every_one(480, "image")
+    for _ in range(400):
+        x = rng.normal(5, math.sqrt(0.95), 60)[of] + rng.normal(0, math.sqrt(0.05), 480)
+        left_out = leave_one_out({"x": x}, _same, clusters)["x"]
+        low, high = jackknife_interval(float(x.mean()), left_out, 0.95) or (0, 0)
         hits += low < 5 < high
-    assert hits / 300 == pytest.approx(0.94, abs=0.04)
+    if by_photograph:
+        assert hits / 400 == pytest.approx(coverage, abs=0.033)
+    else:
+        assert hits / 400 < coverage
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_has_no_interval(bad: float) -> None:
     rows = {"x": np.array([1.0, bad, 3.0]), "y": np.arange(3.0)}
-    found = bootstrap(rows, _same, 0, 50)
-    assert percentile_interval(found["x"], 0.95) is None
-    assert percentile_interval(found["y"], 0.95) is not None
+    found = leave_one_out(rows, _same, every_one(3, "image"))
+    assert jackknife_interval(bad, found["x"], 0.95) is None
+    assert jackknife_interval(1.0, found["y"], 0.95) is not None
+
+
+def _entries(*names: str) -> list[Entry]:
+    return [Entry(name, 0, group=name[0]) for name in names]
 
 
 @pytest.mark.parametrize(
-    ("interval", "word"),
+    ("names", "kind", "settled", "of"),
     [
-        ([-0.04, 0.04], "equivalent"),
-        ([0.01, 0.03], "equivalent"),
-        ([0.06, 0.09], "different"),
-        ([-0.2, -0.06], "different"),
-        ([0.04, 0.06], "undecided"),
-        ([-0.3, 0.3], "undecided"),
-        (None, "undecided"),
+        (
+            ["a/koala_000.png", "a/moose_000.png", "a/koala_001.png"],
+            "auto",
+            "photograph",
+            [0, 1, 0],
+        ),
+        (["a/koala_000000_0.png", "a/koala_000012_0.png"], "auto", "photograph", [0, 0]),
+        (["a/koala.png", "a/moose.png"], "auto", "image", [0, 1]),
+        (["a/koala_000.png", "a/koala_001.png"], "image", "image", [0, 1]),
+        (["a/x.png", "b/x.png", "a/y.png"], "folder", "folder", [0, 1, 0]),
+        (["b/x.png", "a/x.png", "b/y.png"], "class", "class", [0, 1, 0]),
     ],
 )
-def test_word_follows_from_interval_and_margin(interval: list[float] | None, word: str) -> None:
-    assert equivalence(interval, 0.05, is_square=False) == word
+def test_units_are_what_the_flag_says(
+    names: list[str], kind: str, settled: str, of: list[int]
+) -> None:
+    found = clusters_of(_entries(*names), kind)
+    assert found.kind == settled and found.of.tolist() == of
+    assert found.count == max(of) + 1
 
 
-@pytest.mark.parametrize(
-    ("interval", "word"),
-    [
-        ([-0.2, -0.06], "equivalent"),  # noise alone takes the estimate of a square there
-        ([-0.2, 0.04], "equivalent"),
-        ([-0.2, 0.06], "undecided"),
-        ([0.06, 0.09], "different"),
-    ],
-)
-def test_square_differs_only_above_the_margin(interval: list[float], word: str) -> None:
-    assert equivalence(interval, 0.05, is_square=True) == word
+def test_photographs_that_no_name_tells_are_refused() -> None:
+    with pytest.raises(DataError, match="--cluster photograph"):
+        clusters_of(_entries("a.png", "b.png"), "photograph")
 
 
-def _metrics(value: float) -> dict[str, float]:
-    names = ("mean.relative_rms_error", "var.relative_rms_error", "var.relative_bias")
-    return dict.fromkeys(names, value)
-
-
-def test_verdict_uses_the_ninety_per_cent_interval() -> None:
-    """Replicates even on [-0.052, 0.052]: their 90 % interval is within 5 %, the 95 % one not."""
-    replicates = dict.fromkeys(_metrics(0), np.linspace(-0.052, 0.052, 1001))
-    found = verdict(_metrics(0.0), replicates, 0.05)
-    for part in ("mean", "variance", "bias"):
-        assert found[part]["verdict"] == "equivalent"
-        assert found[part]["interval"] == pytest.approx([-0.0468, 0.0468])
-    assert found["margin"] == 0.05
-    assert "mean equivalent, off by 0 % of a std (rms) [0, 4.7]" in found["text"]
-    assert "bias of the variance equivalent, 0 % [-4.7, 4.7]" in found["text"]
-
-
-def test_margin_of_zero_gives_intervals_without_a_verdict() -> None:
-    replicates = dict.fromkeys(_metrics(0), np.linspace(0.1, 0.2, 11))
-    found = verdict(_metrics(0.15), replicates, 0.0)
-    assert found["mean"]["verdict"] is None and found["mean"]["interval"] is not None
-    assert "equivalent" not in found["text"] and "15 %" in found["text"]
-
-
-def test_single_image_leaves_it_undecided_and_an_unknown_metric_has_no_verdict() -> None:
-    assert verdict(_metrics(0.0), {}, 0.05)["mean"]["verdict"] == "undecided"
-    assert verdict(_metrics(math.nan), {}, 0.05)["bias"]["verdict"] is None
+def test_section_says_how_many_units_an_interval_takes() -> None:
+    few = every_one(12, "photograph").section()
+    assert few["text"] == f"95 % intervals take {MIN_UNITS} photographs; here are 12."
+    assert few["count"] == 12 and few["needed"] == MIN_UNITS
+    assert "over 190 classes" in every_one(190, "class").section()["text"]
+    assert every_one(MIN_UNITS, "image").is_enough and not every_one(MIN_UNITS - 1, "x").is_enough
 
 
 def _image(rng: np.random.Generator) -> Histograms:
@@ -144,39 +164,37 @@ def _ratio(sums: Histograms) -> float:
     return float(sums.square.sum() / sums.variance.sum())
 
 
-def test_replicates_of_histograms_scatter_as_those_of_means() -> None:
-    """Of Σ error² / Σ v, which both ways can compute."""
-    rng, replicates = np.random.default_rng(4), HistogramReplicates(seed=0)
-    images = [_image(rng) for _ in range(40)]
+@pytest.mark.parametrize("num_images", [60, 130])
+def test_histograms_give_the_interval_of_means(
+    num_images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Σ error² / Σ v, which both ways can compute; 130 images are 44 groups of three."""
+    monkeypatch.setattr(intervals, "MIN_UNITS", 60)
+    rng, clusters = np.random.default_rng(4), every_one(num_images, "image")
+    images, parts, total = [_image(rng) for _ in range(num_images)], HistogramParts(clusters), None
+    total = Histograms()
     for image in images:
-        replicates.add({"nets": image, "samples": image})
-    found = replicates.replicates("nets", _ratio)
+        parts.add({"nets": image, "samples": image})
+        total.add(image)
+    left_out = parts.left_out("nets", total, _ratio)
+    assert len(left_out) == (60 if num_images == 60 else 44)
     rows = {
         "square": np.array([image.square.sum() for image in images]),
         "variance": np.array([image.variance.sum() for image in images]),
     }
-    expected = bootstrap(rows, lambda m: {"r": m["square"] / m["variance"]}, 0)["r"]
-    assert len(found) == 400
-    # the std of 400 replicates has a standard error of 3.5 %
-    assert found.std() == pytest.approx(expected.std(), rel=0.12)
-    assert found.mean() == pytest.approx(expected.mean(), abs=0.3 * expected.std())
-    np.testing.assert_array_equal(found, replicates.replicates("samples", _ratio))
+    expected = leave_one_out(rows, lambda m: {"r": m["square"] / m["variance"]}, clusters)["r"]
+    found = jackknife_interval(_ratio(total), left_out, 0.95) or [0, 0]
+    wanted = jackknife_interval(_ratio(total), expected, 0.95) or [0, 0]
+    if num_images == 60:
+        assert found == pytest.approx(wanted, rel=1e-9)
+    # the std of 44 groups has a standard error of 11 %
+    assert found[1] - found[0] == pytest.approx(wanted[1] - wanted[0], rel=0.3)
 
 
-@pytest.mark.parametrize("metric", [ence, ause])
-def test_replicates_of_equal_images_are_all_the_metric_itself(metric: Any) -> None:
-    """Whatever an image weighs; merged bins move the metric by less than 1 %."""
-    image, replicates = _image(np.random.default_rng(5)), HistogramReplicates(seed=1)
-    for _ in range(3):
-        replicates.add({"nets": image})
-    found = replicates.replicates("nets", metric)
-    assert 300 < len(found) < 400  # e⁻³ of the replicates have drawn nothing
-    np.testing.assert_allclose(found, metric(image), rtol=0.01)
-
-
-def test_what_is_not_known_is_said_in_words() -> None:
-    """Two or three samples do not tell how noisy their variance is."""
-    metrics = {"mean.relative_rms_error": 0.02, "var.relative_rms_error": math.nan}
-    metrics["var.relative_bias"] = 0.1
-    said = verdict(metrics, {}, 0.05)["text"]
-    assert "nan" not in said and "variance not known" in said
+def test_histograms_of_equal_images_have_an_interval_without_width() -> None:
+    image, parts, total = _image(np.random.default_rng(5)), None, Histograms()
+    parts = HistogramParts(every_one(MIN_UNITS, "image"))
+    for _ in range(MIN_UNITS):
+        parts.add({"nets": image})
+        total.add(image)
+    np.testing.assert_allclose(parts.left_out("nets", total, ause), ause(image), rtol=1e-9)

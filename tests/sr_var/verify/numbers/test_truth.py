@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sr_var.results.moments import Truth
 from sr_var.verify.numbers.floors import truth_means, truth_metrics, truth_text
+from sr_var.verify.numbers.intervals import every_one
 from utils.metrics import Moments
 
 Array = NDArray[np.float64]
@@ -90,8 +91,10 @@ def test_sentence_says_which_route_is_closer_only_where_the_images_can_tell() ->
             for key, value in values.items()
         }
         for key in truth["nets"]:
-            replicates[f"truth.nets.{key}"] = truth["nets"][key] + spread * noise
-        return truth_text(truth, replicates, 100)
+            # the jackknife multiplies the std of the replicates with √(N − 1)
+            error = spread * noise / math.sqrt(499)
+            replicates[f"truth.nets.{key}"] = truth["nets"][key] + error
+        return truth_text(truth, replicates, 100, every_one(500, "image"))
 
     # the sentence is held on purpose: it is the result, in words
     assert "passes beat 100 exact samples for the mean" in said(0.001)
@@ -99,4 +102,5 @@ def test_sentence_says_which_route_is_closer_only_where_the_images_can_tell() ->
     # a difference of 0.006 and of 0.06, with standard errors of 0.05
     assert "passes may or may not beat 100 exact" in said(0.05)
     assert "may or may not beat them for the variance" in said(0.05)
-    assert "may or may not beat 100" in truth_text(truth, {}, 100)  # a single image
+    few = truth_text(truth, {}, 100, every_one(12, "photograph"))
+    assert "passes beat 100 exact" in few and "of these 12 photographs, and takes 100 to be" in few

@@ -1,4 +1,4 @@
-"""The reference of an image: its moments, halves and block means, from either source."""
+"""The reference of an image: its moments and block means, from either source."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sr_var.results.moments import MeanVariance, SampleMoments, block_means, load_moments
+from sr_var.results.moments import SampleMoments, block_means, load_moments
 from sr_var.verify.read.images import load_reference
 from tests.sr_var.hand_made import SHAPE, SIZE, Results
-from utils.metrics import Moments
 from utils.process.errors import DataError
 
 Array = NDArray[np.float64]
@@ -37,8 +36,6 @@ def test_reference_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> N
     one, three = (load_reference(folder, n, SIZE, SMALL, num_threads=k) for k in (1, 3))
     for name in ("mean", "m2", "m3", "m4"):
         np.testing.assert_array_equal(getattr(one.moments, name), getattr(three.moments, name))
-    assert one.half_variances is not None and three.half_variances is not None
-    np.testing.assert_array_equal(one.half_variances, three.half_variances)
     assert one.block_variance is not None and three.block_variance is not None
     np.testing.assert_array_equal(one.block_variance, three.block_variance)
 
@@ -59,7 +56,7 @@ def test_block_means_of_bytes_are_those_of_floats_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("has_moments", [True, False])
-def test_halves_and_block_means_are_those_of_the_samples(tmp_path: Path, has_moments: bool) -> None:
+def test_block_means_are_those_of_the_samples(tmp_path: Path, has_moments: bool) -> None:
     n = 9
     samples = _samples(n)
     folder = Results(tmp_path).add_samples("a", samples, has_moments=False)
@@ -71,49 +68,40 @@ def test_halves_and_block_means_are_those_of_the_samples(tmp_path: Path, has_mom
     else:
         samples = np.rint(samples)
     found = load_reference(str(folder), n, SIZE, SMALL)
-    assert found.is_float == has_moments and found.half_variances is not None
-    for half, start in zip(found.half_variances, (0, 1), strict=True):
-        # a finished file is float32: the odd half inherits the rounding of both means
-        expected = samples[start::2].var(axis=0, ddof=1)
-        np.testing.assert_allclose(half, expected, rtol=1e-5, atol=5e-4)
+    assert found.is_float == has_moments
     assert found.block_variance is not None
     expected = block_means(samples, SMALL).var(axis=0, ddof=1)
     np.testing.assert_allclose(found.block_variance, expected, rtol=1e-5)
 
 
-def test_moments_file_without_halves_takes_them_from_the_pictures(tmp_path: Path) -> None:
+def test_moments_file_without_block_means_takes_them_from_the_pictures(tmp_path: Path) -> None:
     n, samples = 6, _samples(6)
     folder = Results(tmp_path).add_samples("a", samples, has_moments=True)
-    with np.load(folder / "moments.npz") as file:
-        arrays = {name: file[name] for name in file if not name.startswith("even")}
-    np.savez(folder / "moments.npz", **arrays)
     found = load_reference(str(folder), n, SIZE, SMALL)
-    assert found.is_float and found.half_variances is not None
-    expected = np.rint(samples)[::2].var(axis=0, ddof=1)
-    np.testing.assert_allclose(found.half_variances[0], expected, rtol=1e-9)
+    assert found.is_float and found.block_variance is not None
+    expected = block_means(np.rint(samples), SMALL).var(axis=0, ddof=1)
+    np.testing.assert_allclose(found.block_variance, expected, rtol=1e-9)
     np.testing.assert_allclose(found.moments.variance, samples.var(axis=0, ddof=1), rtol=1e-5)
     os.remove(folder / "high_res_samples" / "sample_5.png")
-    found = load_reference(str(folder), n, SIZE, SMALL)
-    assert found.half_variances is None and found.block_variance is None
+    assert load_reference(str(folder), n, SIZE, SMALL).block_variance is None
 
 
-def test_two_samples_have_no_halves(tmp_path: Path) -> None:
-    folder = Results(tmp_path).add_samples("a", _samples(2), has_moments=False)
-    found = load_reference(str(folder), 2, SIZE, SMALL)
-    assert found.half_variances is None and found.block_variance is not None
-
-
-def test_rest_of_the_samples_follows_by_subtraction() -> None:
-    samples = _samples(11)
-    part = MeanVariance.from_samples(samples[::2])
-    rest = MeanVariance.without(Moments.from_samples(samples), part)
-    assert rest.count == 5
-    np.testing.assert_allclose(rest.mean, samples[1::2].mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(rest.variance, samples[1::2].var(axis=0, ddof=1), rtol=1e-9)
+def test_file_with_moments_of_half_of_the_samples_stays_readable(tmp_path: Path) -> None:
+    """Earlier versions kept mean and variance of the samples of even index."""
+    samples, path = _samples(6), tmp_path / "moments.npz"
+    SampleMoments().add(samples, range(6), SMALL).save(str(path), is_final=True)
+    with np.load(path) as file:
+        now = dict(file)
+    assert not any(name.startswith("even") for name in now)
+    even = samples[::2]
+    np.savez(path, **now, even_mean=even.mean(axis=0), even_variance=even.var(axis=0, ddof=1))
+    stored = load_moments(str(path))
+    assert stored is not None and stored.moments is not None and stored.blocks is not None
+    np.testing.assert_array_equal(stored.moments.mean, now["mean"])
 
 
 @pytest.mark.parametrize("order", [range(7), (6, 1, 3, 0, 2, 5, 4), (1, 3, 5, 0, 2, 4, 6)])
-def test_even_half_and_blocks_do_not_depend_on_stops_and_order(
+def test_block_means_do_not_depend_on_stops_and_order(
     tmp_path: Path, order: tuple[int, ...]
 ) -> None:
     """One sample at a time, each time through the file, with a sample drawn twice."""
@@ -123,23 +111,22 @@ def test_even_half_and_blocks_do_not_depend_on_stops_and_order(
         found = found.add(samples[[index]], [index], SMALL)
         found.save(path, is_final=False)
         found = load_moments(path) or SampleMoments()
-    assert found.halves is not None and found.blocks is not None
-    for half, start in zip(found.halves, (0, 1), strict=True):
-        np.testing.assert_allclose(half.mean, samples[start::2].mean(axis=0), rtol=1e-10)
-        np.testing.assert_allclose(half.variance, samples[start::2].var(axis=0, ddof=1), rtol=1e-8)
+    assert found.blocks is not None
     expected = block_means(samples, SMALL)
     assert found.blocks.count == 7
     np.testing.assert_allclose(found.blocks.variance, expected.var(axis=0, ddof=1), rtol=1e-9)
 
 
-def test_file_that_never_knew_its_halves_does_not_begin_to_make_them_up(tmp_path: Path) -> None:
+def test_file_that_never_knew_its_block_means_does_not_make_them_up(
+    tmp_path: Path,
+) -> None:
     samples, path = _samples(8), tmp_path / "moments.npz"
     SampleMoments().add(samples[:4], range(4), SMALL).save(str(path), is_final=False)
     with np.load(path) as file:
-        old = {n: file[n] for n in file if not n.startswith(("even", "block"))}
+        old = {n: file[n] for n in file if not n.startswith("block")}
     np.savez(path, **old)
     stored = load_moments(str(path))
-    assert stored is not None and stored.even is None and stored.halves is None
+    assert stored is not None and stored.blocks is None
     more = stored.add(samples[4:], range(4, 8), SMALL)
-    assert more.even is None and more.blocks is None
+    assert more.blocks is None
     assert more.moments is not None and more.moments.count == 8

@@ -187,6 +187,8 @@ def further_sections() -> dict[str, Any]:
         "intervals": {"mean.mse": [1.2, 2.9], "calibration.nets.z2": [0.98, 1.16]},
         "verdict": {
             "margin": 0.1,
+            "level": 0.967,
+            "num_units_needed": 50,
             "mean": {"verdict": "equivalent", "value": 0.021, "interval": [0.014, 0.03]},
             "variance": {"verdict": "undecided", "value": 0.09, "interval": [0.04, 0.14]},
             "bias": {"verdict": "equivalent", "value": 0.004, "interval": [-0.01, 0.02]},

@@ -80,17 +80,22 @@ def require_one_origin(flags: NetResultFlags, log: Callable[[str], None]) -> Non
     A variance net sees a mean and is trained on its residuals, and a baseline gives both, so each
     variance goes with one mean. The exception is a variance on the average of the nets of all
     folds, of which `log` receives a notice: the mean is then that of one net of all images
-    (docs/theory.md, section 4). Results without a stamp, as other tools leave them, are taken as
-    they are.
+    (docs/theory.md, section 4). The average of several mean nets beside a variance on one of them
+    is told likewise. Results without a stamp, as other tools leave them, are taken as they are.
     """
     mean = _stamp(flags.nets_dir, "mean", flags.mean_model_step)
     variance = _stamp(flags.nets_dir, "var", flags.var_model_step)
     if mean is None or variance is None:
         return
-    (mean_path, (mean_digest, *_)), (variance_path, models) = mean, variance
+    (mean_path, (mean_digest, *others)), (variance_path, models) = mean, variance
     # a variance net's stamp begins with its own file; a baseline's file is all there is
     made_on = models[1:] or models
     if mean_digest in made_on:
+        if not {*others} <= {*made_on}:
+            log(
+                f"notice: the means are the average of {1 + len(others)} nets, the variances were "
+                f"made on another mean, of {short(made_on)}"
+            )
         return
     if len(made_on) > 1:
         log(

@@ -13,7 +13,7 @@ from PIL import Image
 from sr_var.flags.verify import BudgetFlags, VerificationFlags
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.read.images import load_image_data
-from sr_var.verify.read.records import cost, num_steps, read_budget
+from sr_var.verify.read.records import cost, num_steps, read_budget, require_one_origin
 from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import MEAN_STEP, SIZE, VAR_STEP, Results, make_results
 from tests.tiny import tree
@@ -85,6 +85,19 @@ def test_a_baseline_is_judged_with_its_own_variance_alone(results: Results) -> N
     (results.root / "nets" / f".mean_{MEAN_STEP}.json").unlink()
     _stamp(results, "baseline", MEAN_STEP, ONE)
     _verify(results)
+
+
+def test_average_of_several_nets_beside_a_variance_on_one_of_them_is_told(
+    results: Results,
+) -> None:
+    lines: list[str] = []
+    _stamp(results, "mean", MEAN_STEP, ONE, OTHER)
+    _stamp(results, "var", VAR_STEP, VAR, ONE, OTHER)
+    require_one_origin(results.flags(), lines.append)
+    assert lines == []
+    _stamp(results, "var", VAR_STEP, VAR, ONE)
+    require_one_origin(results.flags(), lines.append)
+    assert len(lines) == 1 and "average of 2 nets" in lines[0]
 
 
 def test_damaged_stamp_is_named(results: Results) -> None:

@@ -224,6 +224,10 @@ def _notices(rows: Sequence[ImageResult], summary: Summary) -> list[str]:
             "rounding adds 1/12 of a squared grey level to a variance; give --num_samples "
             f"{most} for the float ones"
         )
+    if summary["num_samples"] and "ranks" not in summary:
+        lines.append(
+            "notice: no ranks, no fair CRPS: they need the samples' pictures, which are not there"
+        )
     num_exact = sum("truth.nets.relative_mse" in row.metrics for row in rows)
     if 0 < num_exact < len(rows):
         lines.append(

@@ -13,24 +13,34 @@ from typing import Any
 import numpy as np
 
 from sr_var.results.moments import Array
-from sr_var.verify.numbers.calibration import NUM_BINS, crps_of_normal, place_of_std, up_to
+from sr_var.verify.numbers.calibration import (
+    NUM_BINS,
+    calibrate,
+    crps_of_normal,
+    place_of_std,
+    up_to,
+)
 from sr_var.verify.numbers.ranks import (
     NUM_PIT_BINS,
+    Pictures,
     Places,
     expected_pit,
     fair_crps,
     pit_bins,
     ranks,
 )
+from sr_var.verify.numbers.reference import REFERENCED
 from sr_var.verify.numbers.spectrum import band_power, power_of_samples
 from sr_var.verify.read.images import ImageData
-from utils.metrics import VARIANCE_FLOOR, WHITE
+from utils.metrics import VARIANCE_FLOOR, WHITE, Moments
 from utils.seeds import stable_seed
 
 Sums = dict[str, Array]
 Section = dict[str, Any]
 # bins of a predicted std, 11 % each, and the groups of equal count that they are put together to
 _NUM_STDS, _NUM_GROUPS = 64, 5
+# samples that take the place of y, and pixels of an image that they do it on
+_NUM_LEFT_OUT, _NUM_PIXELS = 4, 16384
 _Z90 = NormalDist().inv_cdf(0.95)
 _SCORES = ("z2", "nll", "crps", "coverage_90")
 _RANGES = ("inside the range", "within 2 std of its ends")
@@ -65,6 +75,9 @@ class Breakdown:
                 {"label": label, **row}
                 for label, row in zip(_RANGES, _rows(_of(sums, f"{route}.range.")), strict=True)
             ]
+        if "sampler_law" in sums:
+            means = sums["sampler_law"] / self._num_images
+            found["sampler_law"] = dict(zip(REFERENCED, map(float, means), strict=True))
         if "rank.count" in sums:
             by_std, num = _equal_counts(sums, "rank."), sums["rank.histogram"].shape[1]
             found["ranks"] = {
@@ -98,6 +111,8 @@ def image_sums(name: str, data: ImageData, seed: int) -> Sums:
     if data.samples is not None and data.members is not None:
         sums |= _of_members(name, data, np.sqrt(routes["samples"][1]), seed)
         count = data.samples.count
+        if count > 3:
+            sums["sampler_law"] = _law_of_sampler(name, data.members, data.samples, seed)
         sums["power.samples_spread"] = power_of_samples(data.members, data.samples.mean, count)
     return sums
 
@@ -145,6 +160,19 @@ def _of_members(name: str, data: ImageData, std: Array, seed: int) -> Sums:
 
 def _summed(place: Places, num: int, values: Array | None = None) -> Array:
     return np.bincount(place, values, minlength=num).astype(np.float64)
+
+
+def _law_of_sampler(name: str, members: Pictures, samples: Moments, seed: int) -> Array:
+    """Metrics `REFERENCED` of samples in the place of y, against the others, on some pixels."""
+    rng, n = np.random.default_rng(stable_seed(seed, "left out", name)), samples.count
+    places = rng.integers(0, samples.mean.size, min(_NUM_PIXELS, samples.mean.size))
+    drawn = members[:_NUM_LEFT_OUT].reshape(min(_NUM_LEFT_OUT, len(members)), -1)[:, places]
+    apart = drawn - samples.mean.ravel()[places]
+    # x_i − x̄ of the others, and their k₂(1 + 1/(n − 1)): both follow from those of all
+    squares = np.maximum(samples.m2.ravel()[places] - apart**2 * (n / (n - 1)), 0)
+    variance = squares / (n - 2) * (1 + 1 / (n - 1))
+    means, _ = calibrate(apart * (n / (n - 1)), np.zeros_like(variance), variance)
+    return np.array([means[key] for key in REFERENCED])
 
 
 def _histogram(place: Places, of_pixel: Places, num: int) -> Array:

@@ -48,12 +48,14 @@ _NUM_QUANTILES = 4000
 class ReferenceSection(TypedDict, total=False):
     """Section `reference` of `results.json`: metrics of exact laws, in the place of both routes.
 
-    `known_law` is there where the law is known, and `curves` (by route) are then its own.
+    `known_law` is there where the law is known, and `curves` (by route) are then its own;
+    `sampler_law`, with the samples' pictures, is of samples in the place of y.
     """
 
     nets: Metrics
     samples: Metrics
     known_law: dict[str, Metrics]
+    sampler_law: Metrics
     curves: dict[str, Curves]
 
 

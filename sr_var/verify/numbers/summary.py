@@ -221,6 +221,8 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
     result["reference"] = _reference(result["calibration"], totals, flags.num_samples)
     known_pit = {route: part.pit / part.pit.sum() for route, part in totals.expected.items()}
     result |= totals.breakdown.sections(flags.num_samples, known_pit)
+    if "sampler_law" in result:
+        result["reference"]["sampler_law"] = result.pop("sampler_law")
     result["groups"]["class"] = class_rows(rows)
     result["worst"] = worst_images(rows)
     if flags.num_samples:

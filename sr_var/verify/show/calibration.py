@@ -81,17 +81,23 @@ def _with_interval(summary: Summary, name: str, value: float | None) -> Html:
 
 
 def calibration_table(summary: Summary) -> Html:
-    """The same on the page, with the intervals of all values in small."""
-    routes = list(summary["calibration"])
+    """The same on the page, with the intervals of all values in small.
+
+    A last column has what samples in the place of the real image show.
+    """
+    routes, left_out = list(summary["calibration"]), summary["reference"].get("sampler_law", {})
     rows = []
     for key, label in CALIBRATION.items():
         cells: list[Html | str | None] = []
         for route, (value, exact) in zip(routes, _pairs(summary, key), strict=True):
             cells.append(_with_interval(summary, f"calibration.{route}.{key}", value))
             cells.append("" if exact is None else number(exact))
+        if left_out:
+            cells.append(number(left_out[key]) if key in left_out else "")
         rows.append([label, *cells])
     exact_of = {"nets": "exact nets", "samples": "exact samples"}
     head = ["metric", *(name for route in routes for name in (route, exact_of[route]))]
+    head += ["samples left out"] if left_out else []
     return html.table(f"{HEADING.capitalize()}: {_said(summary)}", head, [Rows("", rows)])
 
 

@@ -110,11 +110,11 @@ def _tables(summary: Summary) -> Html:
         tag(
             "div",
             comparison_table(summary),
-            calibration_table(summary),
-            paired_table(summary),
             routes_table(summary),
             class_="tables",
         ),
+        tag("div", calibration_table(summary), class_="tables"),
+        tag("div", paired_table(summary), class_="tables"),
         missing,
     )
 

@@ -99,9 +99,7 @@ def _sparsification(curves: Mapping[str, Curves], exact: Curves) -> Html:
     y_axis = Axis.over("rms error of the rest, grey levels", flat)
     reference = Series("removed by true error", *oracle["nets"], "reference")
     of_exact = exact["sparsification"]
-    best = Series(
-        "exact nets", of_exact["fraction"][::10], of_exact["rmse"][::10], "reference", "crosses"
-    )
+    best = Series("exact nets", of_exact["fraction"], of_exact["rmse"], "reference series-a")
     lines = [reference, best, *_series(pairs, "line")]
     alt = f"Rms error of the remaining pixels as the most uncertain are removed: {_said(pairs)}"
     note = "The faster it falls, the better the std tells where the errors are."

@@ -275,7 +275,8 @@ def test_tensorboard_gets_scalars_only() -> None:
 def test_calibration_stands_beside_that_of_exact_laws(results: Results) -> None:
     found, said = _verify(results, full_table=True)
     reference = found["reference"]
-    assert set(reference) == {"nets", "samples", "curves"}
+    assert set(reference) == {"nets", "samples", "curves", "sampler_law"}
+    assert set(reference["sampler_law"]) < CALIBRATED
     for route in ("nets", "samples"):
         assert set(reference[route]) == CALIBRATED
         assert set(reference["curves"][route]) == {"reliability", "coverage", "sparsification"}
@@ -303,3 +304,17 @@ def test_where_the_law_is_known_its_own_reference_is_shown(results: Results) -> 
 def test_a_law_that_is_known_for_some_images_is_no_reference(results: Results) -> None:
     _add_truth(results, "image0.png")
     assert "known_law" not in _verify(results)[0]["reference"]
+
+
+def test_without_pictures_there_are_no_ranks_and_a_notice_says_so(tmp_path: Path) -> None:
+    made, rng = Results(tmp_path), np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        made.add_image(name)
+        samples = 100 + rng.normal(0, 5, (NUM_SAMPLES, *SHAPE))
+        folder = made.add_samples(name, samples, has_moments=True)
+        made.add_nets(name, flat(100.0), flat(25.0))
+        if name == "a.png":
+            (folder / "high_res_samples" / "sample_2.png").unlink()
+    found, said = _verify(made)
+    assert "ranks" not in found and "notice: no ranks" in said
+    assert set(found["pit"]) == {"nets", "samples"}

@@ -87,6 +87,18 @@ def test_an_image_depends_on_its_own_label_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_labels_enter_convolutions_of_16_bits(kind: str) -> None:
+    net, y = shake(_new(kind, num_classes=NUM_CLASSES)), torch.tensor([0, 1, 2])
+    expected = _output(net, kind, y)
+    net.convert_torso(torch.bfloat16)
+    found = _output(net, kind, y)
+    assert found.dtype == torch.float32
+    # bf16 has 8 bits: 2⁻⁸ of a value, some ten layers deep; the largest values count
+    assert (found - expected).abs().max() < 0.1 * expected.abs().max()
+    assert (found - expected).abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("num_classes", "y", "words"),
     [

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from sr_var.flags.app import AppFlags
+from sr_var.flags.predict import NetPairFlags
+from sr_var.predict.predictor import Predictor
 from sr_var.stored_flags import load_args
 from tests.pipeline import NUM_SAMPLES, TRAINING, Pipeline
 from tests.scripts.runs import assert_refused
@@ -276,6 +281,23 @@ def test_labels_that_the_networks_do_not_know_are_refused(
     argv = _predict(trained, tmp_path / "own.png", tmp_path / "out", label=label)
     outcome = run("sr_predict", argv)
     assert outcome.code == EXIT_USAGE and words in outcome.err and "4 'n01484850'" in outcome.err
+
+
+def test_the_page_needs_a_label_for_networks_that_know_classes(trained: Path) -> None:
+    nets = NetPairFlags(
+        mean_model_path=str(_model(trained, "sr_mean")),
+        var_model_path=str(_model(trained, "sr_var")),
+    )
+    build = partial(Predictor.from_flags, device=torch.device("cpu"), log=[].append)
+    with pytest.raises(ValueError, match="give its --label"):
+        build(nets, AppFlags(), set())
+    predictor = build(nets, AppFlags(label="n01443537"), {"label"})
+    assert predictor.pair.label == 1
+    image = photo(3, (12, 8))
+    by_number = Predictor.from_checkpoints(
+        nets.mean_model_path, nets.var_model_path, "cpu", label=1
+    )
+    np.testing.assert_array_equal(predictor(image).mean, by_number(image).mean)
 
 
 def test_networks_without_classes_take_no_label(pipeline: Pipeline, tmp_path: Path) -> None:

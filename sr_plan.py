@@ -1,4 +1,5 @@
-"""Says what the whole experiment would take here: hours, disk, and the noise that would be left.
+"""Says what the whole experiment would take here: hours, disk, and the noise that would be left;
+and how many images and samples the verdict of the verification takes (--margin, --pilot).
 
     python sr_plan.py --preset 64_256_upsampler
     python sr_plan.py --preset 128_512_upsampler --use_bf16 True --batch_size 8 --num_devices 1,4
@@ -33,17 +34,22 @@ def main(argv: list[str] | None = None) -> int:
     args = apply_presets(create_parser().parse_args(argv))
     network, process = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     flags = from_args(PlanFlags, args)
-    from sr_var.plan import measure, net_hours, plan_rows, plan_text
+    from sr_var.plan import measure, net_hours, plan_rows, plan_text, plan_verdict
+    from sr_var.verify.numbers.power import read_pilot
     from utils.files.atomic import write_json_atomic
     from utils.runs.start import device_name, started
 
     with started(args, flags, has_group=False) as run:
         log = run.logger.info
+        pilot = read_pilot(flags.pilot) if flags.pilot else None
         rates = measure(network, process, flags, run.device, log)
         rows, nets = plan_rows(rates, flags, network.large_size), net_hours(rates, flags)
         where = device_name(run.device)
         log("\n" + plan_text(rates, nets, rows, where))
         plan = {"device": where, "seconds": vars(rates), "net_hours": nets, "sampling": rows}
+        if flags.margin:
+            said, plan["verdict"] = plan_verdict(flags, network.small_size, pilot)
+            log("\n" + said)
         write_json_atomic(os.path.join(flags.log_dir, "plan.json"), plan)
     return run.exit_code
 

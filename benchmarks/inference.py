@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.inference_data import Net, Population, populations
+from benchmarks.inference_data import NUM_SAMPLES, SMALL_SIZE, Net, Population, populations
 from sr_var.results.moments import Array
 from sr_var.verify.numbers.calibration import Histograms, ause
 from sr_var.verify.numbers.intervals import (
@@ -28,8 +28,10 @@ from sr_var.verify.numbers.intervals import (
     Clusters,
     HistogramParts,
     every_one,
+    jackknife_error,
     jackknife_interval,
 )
+from sr_var.verify.numbers.power import NOISE, PARTS, noise_scatter
 from sr_var.verify.numbers.summary import estimates, intervals_of
 from sr_var.verify.numbers.verdict import VERDICT_LEVEL, VERDICT_METRICS, equivalence
 from utils.files.atomic import write_text_atomic
@@ -55,6 +57,7 @@ _SHOWN = (
     "calibration.nets.interval_score_90",
 )
 _TINY = 1e-9
+_SQUARES = ("mean.relative_mse", "var.relative_squared_error", "var.relative_bias")
 Draw = Callable[[np.random.Generator], tuple[npt.NDArray[np.int64], Clusters]]
 
 
@@ -210,6 +213,26 @@ def cluster_table(population: Population, num_repetitions: int) -> list[str]:
     return lines
 
 
+def scatter_table(of: Mapping[str, Population]) -> list[str]:
+    """What an image scatters by, over the laws of `power`: noise of exact nets, and errors."""
+    lines = table_head(["part", "noise, over that of a pixel × low-res side", "errors, over e²"])
+    found = {}
+    for net in (EXACT.name, OFF.name):
+        part = of[net]
+        every = every_one(len(part.photo), "image")
+        values, left_out = estimates(part.own, part.means, every)
+        for name, metric in zip(PARTS, _SQUARES, strict=True):
+            error = jackknife_error(values[metric], left_out[metric]) or 0.0
+            found[net, name] = values[metric], error * np.sqrt(every.count)
+    for name in PARTS:
+        noise = found[EXACT.name, name][1]
+        value, scatter = found[OFF.name, name]
+        unit = noise_scatter(name, NUM_SAMPLES, SMALL_SIZE) / NOISE[name]
+        errors = "–" if name == "bias" else f"{np.sqrt(scatter**2 - noise**2) / value:.2f}"
+        lines.append(table_row([name, f"{noise / unit:.2f}", errors]))
+    return lines
+
+
 def table_row(cells: Sequence[str]) -> str:
     """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
@@ -241,7 +264,8 @@ def main(argv: list[str] | None = None) -> int:
         if count >= MIN_UNITS
     }
     by_photograph = cluster_table(of[OFF.name], args.num_repetitions)
-    tables = (verdict_table(found), coverage_table(found, of_ause), by_photograph)
+    scatter = scatter_table(of)
+    tables = (verdict_table(found), coverage_table(found, of_ause), by_photograph, scatter)
     text = "\n\n".join("\n".join(table) for table in tables)
     print(text)
     os.makedirs(args.output_dir, exist_ok=True)

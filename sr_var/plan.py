@@ -25,6 +25,7 @@ from sr_var.script_util import (
     create_var_model,
     denoiser_flags,
 )
+from sr_var.verify.numbers.power import Pilot, needs, needs_by_pilot, pilot_text, power_text
 from utils.flags.groups import Precision
 from utils.loops.networks import cast_to, usable_precision
 from utils.machine.cost import find_batch_size
@@ -182,6 +183,24 @@ def net_hours(rates: Rates, flags: PlanFlags) -> dict[str, float]:
         "both_tests": 2 * flags.num_images * rates.mean_forward,
     }
     return {name: value / 3600 for name, value in seconds.items()}
+
+
+def plan_verdict(
+    flags: PlanFlags, small_size: int, pilot: Pilot | None
+) -> tuple[str, dict[str, Any]]:
+    """How many images a verdict takes, in words and for plan.json: by the flags, and by a pilot."""
+    counts = flags.counts("num_samples")
+    found = needs(flags.margin, counts, small_size)
+    said, plan = [power_text(flags.margin, found)], {"margin": flags.margin, "images": found}
+    if pilot is not None:
+        said.append(pilot_text(pilot, flags.margin, counts))
+        by_count = {n: needs_by_pilot(pilot, flags.margin, n) for n in counts}
+        plan["by_pilot"] = [
+            {"num_samples": n, "part": part, "verdict": word, "units": units}
+            for n, parts in by_count.items()
+            for part, (word, units) in parts.items()
+        ]
+    return "\n".join(said), plan
 
 
 def plan_text(

@@ -387,12 +387,20 @@ class PlanFlags(Logged, Seeded):
     mean_steps: int = flag(90000, "training steps of the mean net")
     var_steps: int = flag(50000, "training steps of the variance net")
     num_rounds: int = flag(3, "timed passes of each network; their median counts")
+    margin: float = flag(
+        0.05, "of the verification: how many images its verdict takes; 0: that is not said"
+    )
+    pilot: str = flag(
+        "", "results.json of an earlier verification, whose scatter tells it better", is_path=True
+    )
     log_dir: str = flag("logs/sr_plan", "folder of logs.txt, args.json and plan.json")
 
     def __post_init__(self) -> None:
         counts = {"num_images": 1, "train_batch_size": 1, "num_rounds": 1, "net_channels": 1}
         require_at_least(self, **counts, mean_steps=0, var_steps=0)
         require_at_least(self, -1, batch_size=1)
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"--margin {self.margin} must be at least 0 and below 1, as 0.05")
         for name, least in (("num_samples", 2), ("sampling_steps", 1), ("num_devices", 1)):
             if min(self.counts(name)) < least:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least {least}")

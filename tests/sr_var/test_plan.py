@@ -14,6 +14,7 @@ from sr_var.flags.scripts import PlanFlags
 from sr_var.plan import Rates, net_hours, plan_rows
 from tests import cpus
 from tests.tiny import DENOISER, done, run, words
+from utils.process.errors import EXIT_DATA
 
 RATES = Rates(evaluation=0.5, mean_forward=0.1, mean_step=0.3, var_step=0.4)
 
@@ -43,7 +44,7 @@ def test_accuracy_is_the_noise_of_that_many_samples() -> None:
 def test_disk_is_pictures_and_moments() -> None:
     flags = PlanFlags(num_images=1, num_samples="2", sampling_steps="25", num_devices="1")
     (row,) = plan_rows(RATES, flags, 100)
-    assert row["disk_gb"] * 1e9 == pytest.approx(2 * 30_000 + 6 * 4 * 30_000)
+    assert row["disk_gb"] * 1e9 == pytest.approx(2 * 30_000 + 4 * 4 * 30_000)
 
 
 def test_hours_of_the_nets_count_their_training_and_both_tests() -> None:
@@ -60,6 +61,24 @@ def test_script_times_prints_and_writes(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "plan.json").read_text())
     assert len(found["sampling"]) == 2 * 2 * 2 and min(found["seconds"].values()) > 0
     assert "var: rel. rms" in said
+    assert "images for a verdict within ±5 %" in said and found["verdict"]["margin"] == 0.05
+    assert [need["num_samples"] for need in found["verdict"]["images"]] == [20, 100]
+
+
+def test_a_pilot_is_read_before_anything_is_timed(tmp_path: Path) -> None:
+    pilot = tmp_path / "results.json"
+    part = {"value": 0.03, "standard_error": 0.0001}
+    content = {"num_samples": 20, "clusters": {"kind": "class", "count": 16}}
+    content["verdict"] = dict.fromkeys(("mean", "variance", "bias"), part)
+    tiny = {"net_kind": "subpixel", "net_channels": 8, "net_res_blocks": 1, "num_rounds": 1}
+    of = words(DENOISER, tiny, log_dir=tmp_path / "log", pilot=pilot)
+    outcome = run("sr_plan", of)
+    assert outcome.code == EXIT_DATA and "--pilot" in outcome.err and "timing" not in outcome.out
+    pilot.write_text(json.dumps(content), encoding="utf-8")
+    said = done("sr_plan", of).out
+    assert "by the pilot of 16 classes and 20 samples" in said and "mean equivalent, 100" in said
+    found = json.loads((tmp_path / "log" / "plan.json").read_text())["verdict"]["by_pilot"]
+    assert len(found) == 2 * 3 and found[0]["verdict"] == "equivalent"
 
 
 def test_nets_of_the_other_kind_are_timed(tmp_path: Path) -> None:

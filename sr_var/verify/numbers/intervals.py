@@ -71,7 +71,7 @@ class Clusters:
     @property
     def noun(self) -> str:
         """The kind in the plural."""
-        return "classes" if self.kind == CLASS else f"{self.kind}s"
+        return plural(self.kind)
 
     def section(self) -> ClustersSection:
         """What `results.json` says of it."""
@@ -79,6 +79,11 @@ class Clusters:
         if not self.is_enough:
             text = f"95 % intervals take {self.needed} {self.noun}; here are {self.count}."
         return {"kind": self.kind, "count": self.count, "needed": self.needed, "text": text}
+
+
+def plural(kind: str) -> str:
+    """`images`, `photographs`, `classes` or `folders`."""
+    return "classes" if kind == CLASS else f"{kind}s"
 
 
 def every_one(num_units: int, kind: str) -> Clusters:

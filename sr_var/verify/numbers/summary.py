@@ -34,6 +34,7 @@ from sr_var.verify.numbers.intervals import (
     ClustersSection,
     HistogramParts,
     interval_of_square,
+    jackknife_error,
     jackknife_interval,
     leave_one_out,
 )
@@ -192,8 +193,8 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
         for row in rows
     ]
     clusters = totals.clusters
-    found, replicates = estimates(*arrays_of(rows), clusters)
-    replicates = replicates if clusters.is_enough else {}
+    found, of_any = estimates(*arrays_of(rows), clusters)
+    replicates = of_any if clusters.is_enough else {}
     intervals = intervals_of(found, replicates)
     counted = {name: value for name, value in averages(own).items() if ".num_" in name}
     sections = nested({**found, **counted, **_of_all_pixels(rows, totals)})
@@ -215,7 +216,8 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
     if flags.num_samples:
         kept = {name: replicates[name] for name in _of_verdict(replicates)}
         of_verdict = intervals_of(found, kept, VERDICT_LEVEL)
-        result["verdict"] = verdict(found, of_verdict, flags.margin, clusters)
+        errors = _errors_of_verdict(found, of_any)
+        result["verdict"] = verdict(found, of_verdict, errors, flags.margin, clusters)
     result["cost"] = cost(flags)
     result["curves"] = {route: curves(sums) for route, sums in totals.histograms.items()}
     result["reference"] = _reference(result["calibration"], totals, flags.num_samples)
@@ -292,6 +294,15 @@ def intervals_of(
 def _of_verdict(replicates: Mapping[str, Array]) -> list[str]:
     """The metrics of the verdict and their squares."""
     return [name for name in (*VERDICT_METRICS, *_SQUARES.values()) if name in replicates]
+
+
+def _errors_of_verdict(found: Metrics, replicates: Mapping[str, Array]) -> dict[str, float | None]:
+    """Standard errors of the metrics of the verdict, of a root that of its square."""
+    return {
+        name: jackknife_error(found[square], replicates[square])
+        for name in VERDICT_METRICS
+        if (square := _SQUARES.get(name, name)) in replicates
+    }
 
 
 def arrays_of(rows: Sequence[ImageResult]) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -38,11 +38,15 @@ _EXPLAINED = "the samples' noise is taken out"
 
 
 class VerdictOfPart(TypedDict):
-    """What is said of the mean, the variance or the bias; None for what is not known."""
+    """What is said of the mean, the variance or the bias; None for what is not known.
+
+    `standard_error` is of the square of the value of mean and variance, also with too few units.
+    """
 
     verdict: str | None
     value: float
     interval: list[float] | None
+    standard_error: float | None
 
 
 class Verdict(TypedDict):
@@ -76,13 +80,15 @@ def equivalence(interval: list[float] | None, margin: float, *, is_square: bool)
 def verdict(
     metrics: Mapping[str, float],
     intervals: Mapping[str, list[float] | None],
+    errors: Mapping[str, float | None],
     margin: float,
     clusters: Clusters,
 ) -> Verdict:
     """Section `verdict`: mean, variance and bias of the variance, all as linear shares.
 
     A margin of 0 gives the intervals and no verdict. With too few units there is neither.
-    `intervals` are of `VERDICT_LEVEL`, by the name of the metric.
+    `intervals` are of `VERDICT_LEVEL` and `errors` standard errors of squares, by the name of the
+    metric.
     """
     parts: dict[str, VerdictOfPart] = {}
     said = []
@@ -92,7 +98,12 @@ def verdict(
         # a metric that is not known has no verdict
         is_known = margin > 0 and math.isfinite(value) and clusters.is_enough
         word = equivalence(interval, margin, is_square=part.is_square) if is_known else None
-        parts[key] = {"verdict": word, "value": value, "interval": interval}
+        parts[key] = {
+            "verdict": word,
+            "value": value,
+            "interval": interval,
+            "standard_error": errors.get(part.metric),
+        }
         said.append(f"{part.label} {word + ', ' if word else ''}{_said(value, interval, part)}")
     return {
         "margin": margin,

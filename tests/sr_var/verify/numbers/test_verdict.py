@@ -50,7 +50,7 @@ def _intervals(low: float, high: float) -> dict[str, list[float] | None]:
 
 
 def test_sentence_says_scale_word_value_interval_and_level() -> None:
-    found = verdict(_metrics(0.01), _intervals(-0.02, 0.047), 0.05, ENOUGH)
+    found = verdict(_metrics(0.01), _intervals(-0.02, 0.047), {}, 0.05, ENOUGH)
     for part in ("mean", "variance", "bias"):
         assert found[part]["verdict"] == "equivalent"
         assert found[part]["interval"] == [-0.02, 0.047]
@@ -64,9 +64,14 @@ def test_sentence_says_scale_word_value_interval_and_level() -> None:
 
 
 def test_too_few_photographs_have_no_verdict_and_are_told_how_many_it_takes() -> None:
-    found = verdict(_metrics(0.22), _intervals(0.2, 0.23), 0.05, FEW)
+    found = verdict(_metrics(0.22), _intervals(0.2, 0.23), {}, 0.05, FEW)
     for part in ("mean", "variance", "bias"):
-        assert found[part] == {"verdict": None, "value": 0.22, "interval": None}
+        assert found[part] == {
+            "verdict": None,
+            "value": 0.22,
+            "interval": None,
+            "standard_error": None,
+        }
     assert found["num_units_needed"] == MIN_UNITS
     assert found["text"] == (
         f"No verdict: it takes {MIN_UNITS} photographs, here are 12. Estimates: mean off by 22 % "
@@ -76,16 +81,16 @@ def test_too_few_photographs_have_no_verdict_and_are_told_how_many_it_takes() ->
 
 
 def test_margin_of_zero_gives_intervals_without_a_verdict() -> None:
-    found = verdict(_metrics(0.15), _intervals(0.1, 0.2), 0.0, ENOUGH)
+    found = verdict(_metrics(0.15), _intervals(0.1, 0.2), {}, 0.0, ENOUGH)
     assert found["mean"]["verdict"] is None and found["mean"]["interval"] is not None
     assert "equivalent" not in found["text"] and "15 %" in found["text"]
-    assert "verdict" not in verdict(_metrics(0.15), {}, 0.0, FEW)["text"]
+    assert "verdict" not in verdict(_metrics(0.15), {}, {}, 0.0, FEW)["text"]
 
 
 def test_metric_that_is_not_known_has_no_verdict_and_is_said_in_words() -> None:
     """Two or three samples do not tell how noisy their variance is."""
     metrics = {**_metrics(0.02), "var.relative_rms_error": math.nan}
     for clusters in (ENOUGH, FEW):
-        found = verdict(metrics, _intervals(0, 0.1), 0.05, clusters)
+        found = verdict(metrics, _intervals(0, 0.1), {}, 0.05, clusters)
         assert found["variance"]["verdict"] is None
         assert "nan" not in found["text"] and "variance not known" in found["text"]

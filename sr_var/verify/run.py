@@ -42,8 +42,10 @@ from sr_var.verify.numbers.summary import (
 from sr_var.verify.read.images import ImageData, load_image_data
 from sr_var.verify.read.records import (
     BUDGET_FILE,
+    command_of,
     given_class,
     origins,
+    provenance,
     read_budget,
     require_one_origin,
     require_same_reading,
@@ -51,7 +53,8 @@ from sr_var.verify.read.records import (
 )
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
-from sr_var.verify.show.pictures import draw_budget, write_overview, write_panels
+from sr_var.verify.show.panels import write_panels
+from sr_var.verify.show.pictures import draw_budget, write_overview
 from sr_var.verify.show.short import findings, short_table
 from sr_var.verify.show.tables import budget_text, left_out_text, text_table
 from utils.debug_util import describe_memory
@@ -81,7 +84,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
         logger.info(describe_memory(torch.device("cpu")))
         logger.info(f"one image, with warm-up: {time.monotonic() - started:.2f} s on one core")
         return
-    found.write(flags.log_dir, logger)
+    found.write(flags.log_dir, logger, command_of(flags.log_dir))
 
 
 def inputs_of(flags: VerificationFlags, logger: RunLogger) -> tuple[list[Entry], Units]:
@@ -152,12 +155,17 @@ class Comparison:
     rows: Sequence[ImageResult]
     pictures: _Pictures
 
-    def write(self, log_dir: str, logger: RunLogger) -> None:
-        """Write metrics and pictures into the folder, and what TensorBoard shows."""
+    def write(
+        self, log_dir: str, logger: RunLogger, command: Sequence[tuple[str, list[str]]] = ()
+    ) -> None:
+        """Write metrics and pictures into the folder, and what TensorBoard shows.
+
+        `command` is what the page says of how it was made (`records.command_of`).
+        """
         logger.scalars(flat_metrics(self.summary), 0)
         write_results(log_dir, self.summary, self.rows)
         logger.info(f"metrics: {log_dir}/results.json and results.csv")
-        self.pictures.write(self.summary, self.rows)
+        self.pictures.write(self.summary, self.rows, command)
 
 
 def _tell(summary: Summary, flags: VerificationFlags, logger: RunLogger) -> None:
@@ -195,14 +203,21 @@ class _Pictures:
             self._shown.append(result.data)
         self._num_added += 1
 
-    def write(self, summary: Summary, rows: Sequence[ImageResult]) -> None:
+    def write(
+        self,
+        summary: Summary,
+        rows: Sequence[ImageResult],
+        command: Sequence[tuple[str, list[str]]],
+    ) -> None:
         """Write the overview and the report, with the error budget where one was drawn up."""
         log_dir = self._flags.log_dir
         if self._shown:
             write_overview(os.path.join(log_dir, "overview.png"), self._shown)
             self._logger.info(f"pictures: {log_dir}/overview.png and panels/")
         budget = read_budget(log_dir, origins(self._flags), self._logger.info)
-        page: Summary = {**summary, "budget": budget} if budget else summary
+        page: Summary = {**summary, "provenance": [*provenance(self._flags), *command]}
+        if budget:
+            page["budget"] = budget
         self._logger.info(f"report: {write_report(log_dir, page, rows, self._gallery)}")
 
 

@@ -160,6 +160,26 @@ def test_histogram_at_a_stride_says_which_block_it_is_of(browser: Browser, plain
     assert f"block of row {row // 2 * 2}, column {column // 2 * 2}" in text
 
 
+def test_all_images_are_shown_on_request(browser: Browser, full: Report) -> None:
+    browser.open(full.path)
+    shown = (
+        "return [...document.querySelectorAll('.card')].filter((c) => c.checkVisibility()).length"
+    )
+    assert browser.run(shown) == 4 < len(full.rows)
+    browser.click("#more")
+    assert browser.run(shown) == len(full.rows) and browser.all("#more") == []
+    assert "are shown" in _said(browser, f"All {len(full.rows)} images")
+    assert browser.run(_FOCUSED) == browser.all(".viewer")[4]
+
+
+def test_meaning_of_a_metric_unfolds(browser: Browser, full: Report) -> None:
+    browser.open(full.path)
+    script = "return document.querySelector('details.meaning').innerText.split('\\n').length"
+    assert browser.run(script) == 1
+    browser.click("details.meaning summary")
+    assert browser.run(script) > 1
+
+
 def test_image_without_sample_pictures_says_so(browser: Browser, full: Report) -> None:
     browser.open(full.path)
     browser.point(browser.all(".card:nth-child(4) .frame")[1], 0.5, 0.5)

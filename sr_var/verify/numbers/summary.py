@@ -105,6 +105,7 @@ class _OfSome(TypedDict, total=False):
     units: UnitsSection  # of images with another range of values than grey levels
     class_cond: GivenClass  # where nets or samples are given the class, too
     budget: list[BudgetRow]  # the page's alone, from budget.json
+    provenance: list[tuple[str, list[str]]]  # likewise, label and what is recorded
 
 
 class Summary(_OfSome):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
@@ -19,6 +20,7 @@ from utils.machine.cost import seconds_per_item
 from utils.process.errors import DataError
 
 BUDGET_FILE = "budget.json"
+ARGS_FILE = "args.json"
 Stamp = tuple[str, list[str]]
 
 
@@ -127,6 +129,53 @@ def num_mean_nets(flags: NetResultFlags) -> int:
     """How many mean nets the means are the average of; 0 where no test of this project says it."""
     found = _stamp(flags.nets_dir, "mean", flags.mean_model_step)
     return 0 if found is None else len(found[1])
+
+
+def provenance(flags: VerificationFlags) -> list[tuple[str, list[str]]]:
+    """What results, samples and images are recorded to come from: labels, and a text or some each.
+
+    Nothing is computed but the digest of the list of images.
+    """
+    known, samples = origins(flags), None
+    if flags.num_samples:
+        path = os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)
+        samples = find_record(path, _sampler_of)
+    variance, *made_on = known["var_models"] or [""]
+    unknown = ["no record"]
+    found = [
+        ("mean net", known["mean_models"] or unknown),
+        ("variance net", [variance] if variance else unknown),
+        ("mean nets that it was made on", made_on if made_on != known["mean_models"] else []),
+        ("samples", (samples or unknown) if flags.num_samples else []),
+        ("folder of the images", [flags.data_dir]),
+        ("list of the images", [flags.data_info_dict_path, str(known["images"]["digest"])]),
+        ("results", [f"{flags.nets_dir}, steps {flags.mean_model_step}, {flags.var_model_step}"]),
+        ("samples in", [flags.ddpm_sr_output_dir] if flags.num_samples else []),
+        ("calibration", [flags.calibration] if flags.calibration else []),
+    ]
+    return [(label, texts) for label, texts in found if texts]
+
+
+def _sampler_of(settings: dict[str, Any]) -> list[str]:
+    """The checkpoint of a sampler, and how it draws."""
+    steps = settings.get("timestep_respacing") or settings.get("diffusion_steps")
+    drawn = f"{settings.get('sampler')}, {steps} steps, seed {settings.get('seed')}"
+    return [str(settings["model_sha256"]), drawn]
+
+
+def command_of(log_dir: str) -> list[tuple[str, list[str]]]:
+    """The command that writes into a folder, and when it began, by its `args.json`; or nothing."""
+    return find_record(os.path.join(log_dir, ARGS_FILE), _command) or []
+
+
+def _command(args: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    versions = ", ".join(f"{name} {version}" for name, version in args["versions"].items())
+    words = [str(word) for word in args["command"][1:]]
+    return [
+        ("command", [shlex.join(["python", *words])]),
+        ("date", [str(args["started"])]),
+        ("software", [f"revision {args['git_revision']}", versions]),
+    ]
 
 
 def has_own_means(flags: NetResultFlags) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from sr_var.verify.numbers.calibration import COVERAGES
 from sr_var.verify.numbers.equivalent import PAIRED
 from sr_var.verify.numbers.summary import Summary
+from sr_var.verify.show.meanings import explained
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
@@ -68,7 +69,7 @@ def paired_table(summary: Summary) -> Html | None:
     for key in PAIRED:
         names = key, f"{_FAIR}{key}"
         cells = [_with_interval(summary, f"paired.{of}", summary["paired"][of]) for of in names]
-        rows.append([CALIBRATION[key], *cells])
+        rows.append([explained(CALIBRATION[key], f"calibration.{key}"), *cells])
     caption = "Nets less samples: below 0 the nets predict the real image better"
     head = ["score", "as measured", "fair: without what so few samples lose"]
     return html.table(caption, head, [Rows("", rows)])
@@ -86,7 +87,7 @@ def calibration_table(summary: Summary) -> Html:
     A last column has what samples in the place of the real image show.
     """
     routes, left_out = list(summary["calibration"]), summary["reference"].get("sampler_law", {})
-    rows = []
+    rows: list[list[Html | str | None]] = []
     for key, label in CALIBRATION.items():
         cells: list[Html | str | None] = []
         for route, (value, exact) in zip(routes, _pairs(summary, key), strict=True):
@@ -94,7 +95,7 @@ def calibration_table(summary: Summary) -> Html:
             cells.append("" if exact is None else number(exact))
         if left_out:
             cells.append(number(left_out[key]) if key in left_out else "")
-        rows.append([label, *cells])
+        rows.append([explained(label, f"calibration.{key}"), *cells])
     exact_of = {"nets": "exact nets", "samples": "exact samples"}
     head = ["metric", *(name for route in routes for name in (route, exact_of[route]))]
     head += ["samples left out"] if left_out else []

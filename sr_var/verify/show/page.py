@@ -13,7 +13,7 @@ from sr_var.verify.show.calibration import calibration_table, paired_table
 from sr_var.verify.show.epistemic import epistemic_table
 from sr_var.verify.show.gallery import EncodedImage, Gallery, GalleryContent
 from sr_var.verify.show.groups import groups_section
-from sr_var.verify.show.headline import counts, headline
+from sr_var.verify.show.headline import counts, details, headline
 from sr_var.verify.show.plots import plots
 from sr_var.verify.show.tables import (
     METRIC_LABELS,
@@ -26,13 +26,15 @@ from sr_var.verify.show.tables import (
     verdict_table,
 )
 from utils.files.atomic import write_text_atomic
-from utils.report.html import Html, Page, Section, join, tag
+from utils.report.html import Html, Page, Rows, Section, join, number, table, tag
 
 REPORT_FILE = "report.html"
+# images that are shown before somebody asks for all; report.css counts them, too
+NUM_AT_FIRST = 4
 _ASSETS = Path(__file__).with_name("page_assets")
 _HELP = (
     "Point at a picture with the mouse or a finger: all pictures of the image show the place, and "
-    "the text beside them tells what each route says there. With the keyboard: Tab to the "
+    "the text beside them tells what nets and samples say there. With the keyboard: Tab to the "
     "pictures, then the arrow keys (with Shift ten pixels at a time, Home and End to the ends of "
     "the row)."
 )
@@ -54,15 +56,17 @@ def write_report(
 def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery) -> Page:
     """The page, before it is text."""
     sections = [
-        Section("metrics", "Metrics", _tables(summary)),
         Section("plots", "Plots", plots(summary, [row.metrics for row in rows])),
         Section("groups", "Where", groups_section(summary)),
+        Section("metrics", "Metrics", _tables(summary)),
     ]
     data: dict[str, _Content] = {}
     if gallery.images:
         content = _with_metrics(gallery.content(), rows)
         data["gallery-data"] = content
-        sections.append(Section("gallery", "Images", _gallery(content, gallery)))
+        sections.insert(0, Section("gallery", "Images", _gallery(content, gallery)))
+    if "provenance" in summary:
+        sections.append(Section("provenance", "Where it comes from", _provenance(summary)))
     against = "samples" if summary["num_samples"] else "the real images"
     return Page(
         title=f"Super-resolution: nets against {against}",
@@ -82,9 +86,20 @@ def _lead(summary: Summary) -> Html:
     return join(tag("p", subtitle, class_="subtitle"), box, tiles(summary))
 
 
+def _provenance(summary: Summary) -> Html:
+    rows: list[list[Html | str | None]] = []
+    for label, texts in summary["provenance"]:
+        rows += [[label, tag("code", text)] for text in texts]
+    return table(
+        "Checkpoints by their sha256, data and command", ["what", "record"], [Rows("", rows)]
+    )
+
+
 def _tables(summary: Summary) -> Html:
     said = left_out_text(summary)
     missing = tag("p", said, class_="note") if said else None
+    notes = [tag("p", text) for text in details(summary)]
+    notes.append(tag("p", "What a metric means unfolds at its name.", class_="note"))
     if not summary["num_samples"]:
         shown = (
             calibrated_table(summary),
@@ -92,12 +107,14 @@ def _tables(summary: Summary) -> Html:
             calibration_table(summary),
             routes_table(summary),
         )
-        return join(tag("div", *shown, class_="tables"), missing)
+        return join(*notes, tag("div", *shown, class_="tables"), missing)
     note = (
-        "The noise floor is what the exact mean and variance would show against this many samples: "
-        "no net can be expected below it."
+        "Good is what the exact mean and variance would show against this many samples, which are "
+        "noisy themselves: no net can be expected below this noise floor. Where there is none, it "
+        "says what a metric should be like."
     )
     return join(
+        *notes,
         tag(
             "div",
             verdict_table(summary),
@@ -113,8 +130,7 @@ def _tables(summary: Summary) -> Html:
             routes_table(summary),
             class_="tables",
         ),
-        tag("div", calibration_table(summary), class_="tables"),
-        tag("div", paired_table(summary), class_="tables"),
+        tag("div", calibration_table(summary), paired_table(summary), class_="wide"),
         missing,
     )
 
@@ -170,5 +186,8 @@ def _gallery(content: _Content, gallery: Gallery) -> Html:
         tag("div", id="scale", class_="scale"),
         tag("noscript", tag("p", off)),
         tag("ol", id="images", class_="images"),
+        tag("button", f"Show all {number(len(gallery.images))} images", type="button", id="more")
+        if len(gallery.images) > NUM_AT_FIRST
+        else None,
         tag("p", id="announcer", class_="hidden", aria_live="polite", role="status"),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import matplotlib
@@ -20,13 +19,10 @@ from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
 from sr_var.verify.show.headline import percent
 from utils.files.atomic import atomic_write
-from utils.files.storage import flat_name, make_folder, tag_name
-from utils.images.files import write_png
-from utils.logger import RunLogger
-from utils.metrics import WHITE
 
-_PICTURES = ("high-res", "low-res", "mean of the net")
-_ERROR, _SAMPLES, _NET = "|error| of the mean", "std of the samples", "std of the net"
+PICTURES = ("high-res", "low-res", "mean of the net")
+ERROR, SAMPLES, NET = "|error| of the mean", "std of the samples", "std of the net"
+BETWEEN = "std between nets"
 _INCHES = 1.6
 
 
@@ -34,7 +30,7 @@ def write_overview(path: str, images: Sequence[ImageData]) -> None:
     """A row an image, at least one; the maps behind the pictures share one scale in grey levels."""
     # without samples, no std of theirs
     has_samples = images[0].samples is not None
-    titles = [*_PICTURES, _ERROR, *([_SAMPLES] if has_samples else []), _NET]
+    titles = [*PICTURES, ERROR, *([SAMPLES] if has_samples else []), NET]
     # a figure of its own, not pyplot's: no global state, no display
     inches = (len(titles) * _INCHES + 0.9, len(images) * _INCHES + 0.3)
     figure = Figure(figsize=inches, layout="constrained")
@@ -45,7 +41,7 @@ def write_overview(path: str, images: Sequence[ImageData]) -> None:
     for row, (image, part) in enumerate(zip(images, maps, strict=True)):
         for column, picture in enumerate((image.high_res, image.bilinear, image.mean)):
             axes[row, column].imshow(to_grey_bytes(as_rgb(picture)))
-        for column, values in enumerate(part, len(_PICTURES)):
+        for column, values in enumerate(part, len(PICTURES)):
             shown = axes[row, column].imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=top)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -89,26 +85,6 @@ def uncertainty_panel(data: ImageData) -> Picture:
     if data.epistemic is not None:
         shown.append(np.sqrt(data.epistemic).mean(axis=2))
     return coloured(np.concatenate(shown, axis=1), top_of_scale([maps]))
-
-
-def write_panels(name: str, data: ImageData, log_dir: str, logger: RunLogger) -> None:
-    """Both panels of one image, as a PNG under `panels/` and in TensorBoard.
-
-    One above the other; without samples, where the second is narrower, in one row.
-    """
-    upper, lower = mean_panel(data), uncertainty_panel(data)
-    has_samples = data.samples is not None
-    shown = "abs_error | std_samples | std_net" if has_samples else "abs_error | std_net"
-    if data.epistemic is not None:
-        shown += " | std_between_nets"
-    logger.image(f"high_res | low_res | mean/{tag_name(name)}", upper, 0)
-    logger.image(f"{shown}/{tag_name(name)}", lower, 0)
-    path = os.path.join(log_dir, "panels", flat_name(name, ".png"))
-    make_folder(os.path.dirname(path))
-    if has_samples and lower.shape[1] > upper.shape[1]:
-        room = ((0, 0), (0, lower.shape[1] - upper.shape[1]), (0, 0))
-        upper = np.pad(upper, room, constant_values=WHITE)
-    write_png(path, np.concatenate([upper, lower], axis=0 if has_samples else 1))
 
 
 def draw_budget(path: str, rows: Sequence[BudgetRow]) -> None:

@@ -150,7 +150,10 @@ def _floors(rows: Sequence[Metrics]) -> Html | None:
         "Squared error of the mean net against the noise floor of the samples, image by image; "
         f"the error is {ratio} times the floor for the median image"
     )
-    note = f"An image each; for the median image the error is {ratio} times the floor."
+    note = (
+        "An image each. The noise floor is what exact nets would show, since the samples are noisy "
+        f"themselves; for the median image the error is {ratio} times that."
+    )
     data = table("By tenths of the floor", ["floor", "error", "images"], [Rows("", _bands(x, y))])
     return figure("Error and noise floor", plot(alt, x_axis, y_axis, lines), note, data)
 

@@ -13,6 +13,7 @@ from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, ErrorInBudget
 from sr_var.verify.show.calibration import CALIBRATION, HEADING, calibration_lines, paired_lines
 from sr_var.verify.show.epistemic import epistemic_lines
 from sr_var.verify.show.headline import counts, look_up, percent
+from sr_var.verify.show.meanings import explained
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
@@ -96,22 +97,24 @@ _OF_ROUTES: dict[str, Sequence[_Row]] = {
     ),
 }
 _SECTIONS = {**_COMPARISONS, **_OF_ROUTES}
-_CALIBRATED = (
-    ("calibration.nets.z2", "mean squared z-score of the nets", "1 is calibrated"),
-    ("calibration.nets.coverage_90", "real pixels in the nets' 90 % interval", "0.90 wanted"),
-)
 _TILES = (
-    ("mean.relative_mse", "error of the mean, over the variance", "0 is perfect"),
-    ("ceiling.std_correlation", "correlation of the std maps", "1 is perfect, without noise"),
-    ("ceiling.std_disattenuated", "the same without the samples' noise", "1 is perfect"),
-    *_CALIBRATED,
+    ("calibration.nets.coverage_95", "real pixels in the nets' 95 % interval", "0.95 is right"),
+    ("calibration.nets.z2", "squared error over predicted variance", "1 is right"),
+    ("high_res.psnr_net", "PSNR of the mean, dB", "higher is better"),
+    ("high_res.psnr_bilinear", "PSNR of bilinear upsampling, dB", "to be beaten"),
+    ("var.mean_std_net", "mean std, grey levels", "as large as the errors"),
+    ("ceiling.std_disattenuated", "do the std maps agree? Correlation", "1 is right"),
 )
-_TILES_OF_NETS = (
-    ("high_res.psnr_net", "PSNR of the mean, dB", "above bilinear upsampling"),
-    ("high_res.ssim_net", "SSIM of the mean", "above bilinear upsampling"),
-    *_CALIBRATED,
-    ("calibration.nets.crps", "CRPS, grey levels", "low"),
-)
+_OF_TRUTH = {
+    "relative_mse": "mean: squared error over the variance",
+    "relative_var_error": "variance: mean relative error",
+    "relative_rms_error": "variance: relative rms error",
+    "var_bias": "variance: relative bias",
+    "var_error": "variance: mean |error|, grey levels²",
+    "std_error": "std: mean |error|, grey levels",
+    "equivalent_samples_mean": "mean: worth in exact samples",
+    "equivalent_samples_variance": "variance: worth in exact samples",
+}
 # what a sorted gallery can be sorted by; other metrics of an image go by their dotted name
 METRIC_LABELS = {
     name: f"{heading}: {row.label.replace(' of {}', '')}{which}"
@@ -266,8 +269,8 @@ def tiles(summary: Summary) -> Html:
     """The few metrics that say most, in large."""
     samples = look_up(summary, "cost.samples.evaluations_per_image")
     remark = "" if samples is None else f"samples: {number(samples)}"
-    shown = _TILES if summary["num_samples"] else _TILES_OF_NETS
-    cost = ("cost.nets.evaluations_per_image", "evaluations per image, nets", remark)
+    shown = [tile for tile in _TILES if look_up(summary, tile[0]) is not None]
+    cost = ("cost.nets.evaluations_per_image", "network evaluations an image", remark)
     items = [
         tag(
             "div",
@@ -287,7 +290,7 @@ def verdict_table(summary: Summary) -> Html | None:
     parts = {"mean": verdict["mean"], "variance": verdict["variance"], "bias": verdict["bias"]}
     rows = [
         [
-            label,
+            explained(label, f"verdict.{label}"),
             (part["verdict"] or "–").replace("_", " "),
             number(part["value"]),
             _interval(part["interval"]) or "–",
@@ -308,10 +311,15 @@ def truth_table(summary: Summary) -> Html | None:
     truth = summary["truth"]
     routes = {"nets": truth["nets"], "samples": truth["samples"], "expected": truth["expected"]}
     rows = [
-        [key.replace("_", " "), *(number(part[key]) for part in routes.values())]
+        [
+            explained(_OF_TRUTH.get(key, key.replace("_", " ")), f"truth.{key}"),
+            *(number(part[key]) for part in routes.values()),
+        ]
         for key in truth["nets"]
     ]
-    return html.table("Against the exact law", ["", *routes], [Rows("", rows)])
+    n = number(summary["num_samples"])
+    head = ["", "nets", f"mean and variance of {n} samples", f"expected of {n} exact samples"]
+    return html.table("Against the exact law", head, [Rows("", rows)])
 
 
 def calibrated_table(summary: Summary) -> Html | None:
@@ -337,13 +345,12 @@ def comparison_table(summary: Summary) -> Html:
         lines = []
         for row in rows:
             interval = [_interval(intervals.get(row.nets))] if intervals else []
-            floor = number(look_up(summary, row.floor)) if row.floor else ""
-            lines.append(
-                [_label(row, summary), number(look_up(summary, row.nets)), *interval, floor]
-            )
+            floor = number(look_up(summary, row.floor)) if row.floor else row.wanted
+            label = explained(_label(row, summary), row.nets)
+            lines.append([label, number(look_up(summary, row.nets)), *interval, floor])
         groups.append(Rows(heading, lines))
-    head = ["metric", "value", *(["95 % interval"] if intervals else []), "noise floor"]
-    return html.table("Nets against samples", head, groups)
+    head = ["metric", "value", *(["95 % interval"] if intervals else []), "good"]
+    return html.table("Do nets and samples agree?", head, groups)
 
 
 def routes_table(summary: Summary) -> Html:
@@ -354,14 +361,19 @@ def routes_table(summary: Summary) -> Html:
         if heading == HEADING:
             continue  # in a table of its own
         lines = [
-            [_label(row, summary), *_cells(summary, row[1 : 1 + len(routes)]), row.wanted]
+            [
+                explained(_label(row, summary), row.nets or row.samples),
+                *_cells(summary, row[1 : 1 + len(routes)]),
+                row.wanted,
+            ]
             for row in rows
             if any(look_up(summary, name) is not None for name in row[1:3])
         ]
         groups.append(Rows(heading, lines))
     small = " (small: 95 % intervals)" if summary["intervals"] else ""
-    caption = "The two routes to mean and variance" if len(routes) > 1 else "The nets"
-    return html.table(caption + small, ["metric", *routes, "wanted"], groups)
+    caption = "Each on its own: nets, and mean and variance of the samples"
+    caption = caption if len(routes) > 1 else "The nets"
+    return html.table(caption + small, ["metric", *routes, "good"], groups)
 
 
 def _cells(summary: Summary, names: Sequence[str]) -> Iterator[Html | None]:

@@ -122,7 +122,8 @@ def test_page_pictures_and_table_speak_of_the_nets_only(results: Results) -> Non
     assert "samples each" not in visible and "noise floor" not in visible
     log = results.root / "log"
     # one row: high-res, low-res, mean, |error|, std
-    assert Image.open(log / "panels" / "image0.png.png").size == (5 * SIDE, SIDE)
+    width, height = Image.open(log / "panels" / "image0.png.png").size
+    assert width > 5 * 144 and height == 144 + 28
     assert (log / "overview.png").is_file()
 
 

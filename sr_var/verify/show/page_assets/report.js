@@ -306,6 +306,15 @@
 
   $("sort").addEventListener("change", () => { sort(); sayOrder(); });
   $("order").addEventListener("click", () => { isAscending = !isAscending; sort(); sayOrder(); });
+  if ($("more")) {
+    $("more").addEventListener("click", () => {
+      const next = list.children[4];
+      list.classList.add("all");
+      $("more").remove();
+      next.querySelector(".viewer").focus();
+      announce(`All ${cards.length} images are shown`);
+    });
+  }
   $("own-scale").addEventListener("change", () => {
     $("scale").hidden = $("own-scale").checked;
     redraw();

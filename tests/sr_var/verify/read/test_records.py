@@ -13,7 +13,14 @@ from PIL import Image
 from sr_var.flags.verify import BudgetFlags, VerificationFlags
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.read.images import load_image_data
-from sr_var.verify.read.records import cost, num_steps, read_budget, require_one_origin
+from sr_var.verify.read.records import (
+    command_of,
+    cost,
+    num_steps,
+    provenance,
+    read_budget,
+    require_one_origin,
+)
 from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import MEAN_STEP, SIZE, VAR_STEP, Results, make_results
 from tests.tiny import tree
@@ -193,6 +200,39 @@ def test_evaluations_are_those_of_all_nets_that_the_variance_test_runs(results: 
     for folds in (1, 2, 5):
         _stamp(results, "var", VAR_STEP, VAR, *(f"{k}" * 64 for k in range(folds)))
         assert cost(flags)["nets"]["evaluations_per_image"] == folds + 1
+
+
+def test_provenance_is_what_is_recorded(results: Results) -> None:
+    flags = results.flags(num_samples=4)
+    found = dict(provenance(flags))
+    assert found["mean net"] == found["variance net"] == found["samples"] == ["no record"]
+    _stamp(results, "mean", MEAN_STEP, ONE)
+    _stamp(results, "var", VAR_STEP, VAR, ONE)
+    settings = {"model_sha256": OTHER, "sampler": "ddim", "timestep_respacing": "25", "seed": 3}
+    (results.root / "samples" / ".sampling.json").write_text(json.dumps(settings))
+    found = dict(provenance(flags))
+    assert (found["mean net"], found["variance net"]) == ([ONE], [VAR])
+    assert found["samples"] == [OTHER, "ddim, 25 steps, seed 3"]
+    assert "mean nets that it was made on" not in found
+    _stamp(results, "var", VAR_STEP, VAR, ONE, OTHER)
+    assert dict(provenance(flags))["mean nets that it was made on"] == [ONE, OTHER]
+    assert "samples" not in dict(provenance(results.flags(num_samples=0)))
+
+
+def test_command_is_that_of_the_runs_record(tmp_path: Path) -> None:
+    assert command_of(str(tmp_path)) == []
+    args = {
+        "command": ["/opt/venv/bin/python", "sr_var_verification.py", "--log_dir", "a b"],
+        "started": "2026-01-02T03:04:05+0000",
+        "git_revision": "f" * 40,
+        "versions": {"torch": "2"},
+    }
+    (tmp_path / "args.json").write_text(json.dumps(args))
+    found = dict(command_of(str(tmp_path)))
+    assert found["command"] == ["python sr_var_verification.py --log_dir 'a b'"]
+    assert found["date"] == [args["started"]] and found["software"][1] == "torch 2"
+    (tmp_path / "args.json").write_text('{"command": 3}')
+    assert command_of(str(tmp_path)) == []
 
 
 def test_row_of_a_budget_without_a_name_is_left_out(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sr_var.verify.show.page import report_page, write_report
+from sr_var.verify.show.headline import headline
+from sr_var.verify.show.page import NUM_AT_FIRST, report_page, write_report
 from sr_var.verify.show.tables import METRIC_LABELS
 from tests.sr_var.verify.show.report_data import (
     HOSTILE,
@@ -63,6 +64,62 @@ def test_every_section_is_shown(parts: Any) -> None:
         "intervals": "1.2 to 2.9",
     }
     assert [key for key, words in shown.items() if words not in text] == []
+
+
+def test_pictures_come_first_then_plots_then_metrics_then_provenance(parts: Any) -> None:
+    summary, rows, gallery = parts
+    origin = [("mean net", ["12" * 32]), ("command", ["python x.py --log_dir '<b>'"])]
+    page = report_page({**summary, "provenance": origin}, rows, gallery)
+    assert [section.name for section in page.sections] == [
+        "gallery",
+        "plots",
+        "metrics",
+        "provenance",
+    ]
+    text = page.render()
+    assert "12" * 32 in text and "&lt;b&gt;" in text and "<b>" not in text
+    assert "provenance" not in [s.name for s in report_page(summary, rows, gallery).sections]
+
+
+def test_every_metric_of_the_tables_has_its_meaning_to_unfold(parts: Any) -> None:
+    summary, rows, gallery = parts
+    text = report_page({**summary, **further_sections()}, rows, gallery).render()
+    labels = re.findall(r'<th scope="row">(.*?)</th>', text)
+    plain = [html.unescape(label) for label in labels if "<details" not in label]
+    # those of the plots' numbers, of the budget and of what is left have no metric for a name
+    assert not [label for label in plain if re.search("[a-zA-Z]{4}", label) and label in MEANT]
+    assert text.count('<details class="meaning">') > 35
+
+
+MEANT = {label.partition(": ")[2] for label in METRIC_LABELS.values()}
+
+
+def test_only_a_few_images_are_shown_before_somebody_asks(parts: Any, tmp_path: Path) -> None:
+    summary, rows, gallery = parts
+    assert 'id="more"' not in report_page(summary, rows, gallery).render()
+    many = made_up(tmp_path, [f"{i}.png" for i in range(NUM_AT_FIRST + 1)], side=16, num_samples=2)
+    text = report_page(*many).render()
+    assert f"Show all {NUM_AT_FIRST + 1} images" in text
+    assert f"nth-child(n + {NUM_AT_FIRST + 1})" in text  # the style sheet counts the same
+    assert f"list.children[{NUM_AT_FIRST}]" in text  # and the script
+
+
+def test_headline_says_in_plain_words_what_was_found(parts: Any) -> None:
+    summary = {**parts[0], **further_sections()}
+    summary["calibration"]["nets"]["coverage_95"] = 0.946
+    summary["reference"]["nets"]["coverage_95"] = 0.95
+    said = headline(summary)
+    assert said[0] == (
+        "The nets' intervals hold: 94.6 % of the real pixels lie in the 95 % interval."
+    )
+    assert "Their mean equals that of 6 samples within 10 % of a std." in said
+    assert any("whether that is below 10 % is undecided" in sentence for sentence in said)
+    for share, words in ((0.90, "are too narrow: 90.0 %"), (0.99, "are too wide: 99.0 %")):
+        summary["calibration"]["nets"]["coverage_95"] = share
+        assert words in headline(summary)[0]
+    # of a law that is not normal, exact nets hold another share
+    summary["reference"]["known_law"] = {"nets": {"coverage_95": 0.985}}
+    assert "hold: 99.0 %" in headline(summary)[0] and "would hold 98.5 %" in headline(summary)[0]
 
 
 def test_metrics_may_be_unknown_in_every_place(parts: Any) -> None:

@@ -57,7 +57,7 @@ def report_page(summary: Summary, rows: Sequence[ImageResult], gallery: Gallery)
     """The page, before it is text."""
     sections = [
         Section("plots", "Plots", plots(summary, [row.metrics for row in rows])),
-        Section("groups", "Where", groups_section(summary)),
+        Section("groups", "By group", groups_section(summary)),
         Section("metrics", "Metrics", _tables(summary)),
     ]
     data: dict[str, _Content] = {}

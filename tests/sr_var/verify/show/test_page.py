@@ -73,6 +73,7 @@ def test_pictures_come_first_then_plots_then_metrics_then_provenance(parts: Any)
     assert [section.name for section in page.sections] == [
         "gallery",
         "plots",
+        "groups",
         "metrics",
         "provenance",
     ]

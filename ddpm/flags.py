@@ -65,8 +65,9 @@ class ScheduleFlags:
     diffusion_steps: int = flag(1000, "steps of the whole noising process")
     noise_schedule: str = flag(
         "linear",
-        "how noise grows with t; shifted_cosine: a fifth of cosine's noise, for details alone",
-        ("linear", "cosine", "shifted_cosine"),
+        "how noise grows with t; shifted_cosine: a fifth of cosine's noise, for details alone; "
+        "sqrt: the roots of linear's variances; sqrt_linear: another name of linear",
+        ("linear", "cosine", "shifted_cosine", "sqrt", "sqrt_linear"),
     )
     timestep_respacing: str = flag(
         "", "steps to sample with: 250, logsnr25, ddim50, or 10,10,10", is_free=True
@@ -79,6 +80,12 @@ class DiffusionFlags(ScheduleFlags):
 
     learn_sigma: bool = flag(False, "the network also predicts the variance of each step")
     use_kl: bool = flag(False, "train on the variational bound")
+    loss_type: str = flag(
+        "mse",
+        "of the prediction, without use_kl: the squared error; the others are less drawn by large "
+        "errors, and their minimiser is no conditional mean",
+        ("mse", "l1", "huber", "smooth_l1"),
+    )
     predict_xstart: bool = flag(False, "the network predicts x_0 instead of the noise")
     rescale_timesteps: bool = flag(False, "hand the network t scaled to 0..1000")
     rescale_learned_sigmas: bool = flag(False, "rescaled variational term beside the squared error")

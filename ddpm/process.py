@@ -26,8 +26,13 @@ def create_diffusion(flags: DiffusionFlags) -> GaussianDiffusion:
     from diffusion.process import GaussianDiffusion
     from diffusion.schedules import get_named_beta_schedule
     from diffusion.spacing import space_timesteps
-    from diffusion.types import LossType, ModelMeanType, ModelVarType
+    from diffusion.types import LossType, ModelMeanType, ModelVarType, PredictionLoss
 
+    if flags.use_kl and flags.loss_type != PredictionLoss.MSE.value:
+        raise ValueError(
+            f"--loss_type {flags.loss_type} is of the prediction, --use_kl True trains on the "
+            "bound instead; leave one of them out"
+        )
     if flags.use_kl:
         loss_type = LossType.RESCALED_KL
     elif flags.rescale_learned_sigmas:
@@ -49,6 +54,7 @@ def create_diffusion(flags: DiffusionFlags) -> GaussianDiffusion:
         model_mean_type=ModelMeanType.START_X if flags.predict_xstart else ModelMeanType.EPSILON,
         model_var_type=ModelVarType.LEARNED_RANGE if flags.learn_sigma else fixed,
         loss_type=loss_type,
+        prediction_loss=PredictionLoss(flags.loss_type),
         rescale_timesteps=flags.rescale_timesteps,
     )
 
@@ -69,7 +75,9 @@ def create_schedule_sampler(name: str, diffusion: GaussianDiffusion) -> Schedule
 
 
 # flags that matter in training alone
-TRAINING_ONLY = frozenset({"use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas"})
+TRAINING_ONLY = frozenset(
+    {"use_checkpoint", "dropout", "use_kl", "loss_type", "rescale_learned_sigmas"}
+)
 
 
 def denoiser_identity(

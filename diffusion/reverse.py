@@ -23,7 +23,15 @@ from diffusion.forward import (
     xstart_from_eps,
 )
 from diffusion.schedules import check_betas
-from diffusion.types import Condition, LossType, Model, ModelMeanType, ModelVarType, StepOptions
+from diffusion.types import (
+    Condition,
+    LossType,
+    Model,
+    ModelMeanType,
+    ModelVarType,
+    PredictionLoss,
+    StepOptions,
+)
 
 # A network trained with rescaled timesteps knows them on the scale of a chain of this length.
 RESCALED_STEPS = 1000.0
@@ -37,6 +45,7 @@ class ReverseProcess(ForwardProcess):
         model_mean_type: what the network predicts.
         model_var_type: where the variance of a reverse step comes from.
         loss_type: what `losses.training_losses` minimises.
+        prediction_loss: how an error of the prediction counts in it.
         use_timesteps: the timesteps of the chain to visit, with the same noise at each; None for
             all. Those of the process count from 0, whichever they are.
         rescale_timesteps: hand t·1000/T to the network instead of t.
@@ -58,6 +67,7 @@ class ReverseProcess(ForwardProcess):
         model_mean_type: ModelMeanType,
         model_var_type: ModelVarType,
         loss_type: LossType,
+        prediction_loss: PredictionLoss = PredictionLoss.MSE,
         use_timesteps: Iterable[int] | None = None,
         rescale_timesteps: bool = False,
     ) -> None:
@@ -76,7 +86,7 @@ class ReverseProcess(ForwardProcess):
             )
         self.model_mean_type = model_mean_type
         self.model_var_type = model_var_type
-        self.loss_type = loss_type
+        self.loss_type, self.prediction_loss = loss_type, prediction_loss
         handed: NDArray[Any] = self.timestep_map
         if rescale_timesteps:
             handed = (handed * (RESCALED_STEPS / self.original_num_steps)).astype(np.float32)

@@ -67,7 +67,8 @@ def get_named_beta_schedule(name: str, num_steps: int) -> Float64Array:
     """Return the betas, (T,) float64 in (0, 1], of the schedule of that name.
 
     Args:
-        name: "linear", "cosine", or "shifted_cosine", which has a fifth of cosine's noise.
+        name: "linear", "cosine", "shifted_cosine", which has a fifth of cosine's noise, or "sqrt",
+            beta_t = √(linear's beta_t). "sqrt_linear" is what latent diffusion calls linear.
         num_steps: T.
 
     Raises:
@@ -75,14 +76,17 @@ def get_named_beta_schedule(name: str, num_steps: int) -> Float64Array:
     """
     if num_steps < 1:
         raise ValueError(f"a noise schedule needs at least 1 step, got {num_steps}")
-    if name == "linear":
+    if name in ("linear", "sqrt_linear"):
         return linear_beta_schedule(num_steps)
+    if name == "sqrt":
+        return np.sqrt(linear_beta_schedule(num_steps))
     if name == "cosine":
         return cosine_beta_schedule(num_steps)
     if name == "shifted_cosine":
         return cosine_beta_schedule(num_steps, SHIFT)
     raise ValueError(
-        f"unknown noise schedule {name!r}: choose 'linear', 'cosine' or 'shifted_cosine'"
+        f"unknown noise schedule {name!r}: choose 'linear', 'cosine', 'shifted_cosine', 'sqrt' or "
+        "'sqrt_linear'"
     )
 
 

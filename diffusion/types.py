@@ -42,10 +42,23 @@ class ModelVarType(enum.Enum):
 class LossType(enum.Enum):
     """What `losses.training_losses` minimises."""
 
-    MSE = enum.auto()  # squared error, plus the bound for a learned variance
+    MSE = enum.auto()  # error of the prediction, plus the bound for a learned variance
     RESCALED_MSE = enum.auto()  # the same with the bound weighted by T/1000, IDDPM equation 16
     KL = enum.auto()  # the bound
     RESCALED_KL = enum.auto()  # the bound times T, an estimate of the sum over timesteps
+
+
+class PredictionLoss(enum.Enum):
+    """How an error e of the prediction counts, where it is not the bound that is minimised.
+
+    Only the squared error has the conditional mean as its minimiser, which the reverse process
+    asks for (docs/theory.md, section 1); the others are robust to large errors instead.
+    """
+
+    MSE = "mse"  # e²
+    L1 = "l1"  # |e|: the conditional median
+    HUBER = "huber"  # ½e² below 1, |e| − ½ above (Huber 1964)
+    SMOOTH_L1 = "smooth_l1"  # the same, as its threshold is 1 too (Girshick 2015)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
-from utils.flags.training import ADAMW, MUON
+from utils.flags.training import ADAM, ADAMW, MUON, SGD
 
 INITIAL_LG_LOSS_SCALE = 20.0
 # below it even the smallest scale overflows: the run has diverged
 MIN_LG_LOSS_SCALE = -10.0
+SGD_MOMENTUM = 0.9
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class MuonAndAdamW:
@@ -112,8 +114,20 @@ class MuonAndAdamW:
             optimizer.load_state_dict({"state": own, "param_groups": groups})
 
 
+def _sgd(
+    masters: Sequence[torch.nn.Parameter], *, lr: float, weight_decay: float
+) -> torch.optim.SGD:
+    """SGD whose momentum starts at 0: fused, a first step that overflows would leave it unset."""
+    optimizer = torch.optim.SGD(
+        masters, lr=lr, momentum=SGD_MOMENTUM, weight_decay=weight_decay, fused=True
+    )
+    for master in masters:
+        optimizer.state[master]["momentum_buffer"] = torch.zeros_like(master)
+    return optimizer
+
+
 class MixedPrecisionTrainer:
-    """Optimises a model through fp32 master parameters with AdamW, or with Muon beside it.
+    """Optimises a model through fp32 master parameters with AdamW, Muon beside it, Adam or SGD.
 
     A parameter that is fp32 already is its own master. Where one is fp16 the loss is scaled by
     2^lg_loss_scale, which grows by `fp16_scale_growth` a step and drops by 1 on an overflow. A
@@ -144,15 +158,17 @@ class MixedPrecisionTrainer:
         self.num_skipped = torch.zeros((), device=device)
         self.num_skipped_in_row = torch.zeros((), device=device)
         self._matrices = frozenset(self._positions_of_matrices() if optimizer == MUON else ())
+        self._has_moments = optimizer != SGD
         self.optimizer: torch.optim.Optimizer | MuonAndAdamW
         if optimizer == MUON:
             self.optimizer = MuonAndAdamW(
                 self.masters, self._matrices, lr=lr, weight_decay=weight_decay
             )
+        elif optimizer == SGD:
+            self.optimizer = _sgd(self.masters, lr=lr, weight_decay=weight_decay)
         else:  # fused, it takes the overflow flag as a tensor, so that no step waits for the device
-            self.optimizer = torch.optim.AdamW(
-                self.masters, lr=lr, weight_decay=weight_decay, fused=True
-            )
+            made = torch.optim.Adam if optimizer == ADAM else torch.optim.AdamW
+            self.optimizer = made(self.masters, lr=lr, weight_decay=weight_decay, fused=True)
 
     def _positions_of_matrices(self) -> Iterable[int]:
         """Which masters are weights of convolutions and linear layers: embeddings are not."""
@@ -162,12 +178,15 @@ class MixedPrecisionTrainer:
 
     def state_shapes(self) -> list[dict[str, torch.Size]]:
         """What the optimizer keeps of each master after its first step: name → shape."""
-        return [
-            {"momentum_buffer": master.flatten(1).shape}
-            if i in self._matrices
-            else {"step": torch.Size(), "exp_avg": master.shape, "exp_avg_sq": master.shape}
-            for i, master in enumerate(self.masters)
-        ]
+
+        def shapes(i: int, master: torch.Tensor) -> dict[str, torch.Size]:
+            if i in self._matrices:
+                return {"momentum_buffer": master.flatten(1).shape}
+            if not self._has_moments:
+                return {"momentum_buffer": master.shape}
+            return {"step": torch.Size(), **dict.fromkeys(_MOMENTS, master.shape)}
+
+        return [shapes(i, master) for i, master in enumerate(self.masters)]
 
     def zero_grad(self) -> None:
         """Forget the gradients of the model and of the masters."""

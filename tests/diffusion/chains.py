@@ -12,7 +12,7 @@ from diffusion.process import GaussianDiffusion
 from diffusion.reverse import ReverseProcess
 from diffusion.schedules import get_named_beta_schedule
 from diffusion.spacing import space_timesteps
-from diffusion.types import LossType, ModelMeanType, ModelVarType
+from diffusion.types import LossType, ModelMeanType, ModelVarType, PredictionLoss
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Chain:
     mean_type: ModelMeanType = ModelMeanType.START_X
     var_type: ModelVarType = ModelVarType.FIXED_SMALL
     loss_type: LossType = LossType.MSE
+    prediction_loss: PredictionLoss = PredictionLoss.MSE
     rescale_timesteps: bool = False
 
     def build(self) -> GaussianDiffusion:
@@ -34,6 +35,7 @@ class Chain:
             model_mean_type=self.mean_type,
             model_var_type=self.var_type,
             loss_type=self.loss_type,
+            prediction_loss=self.prediction_loss,
             rescale_timesteps=self.rescale_timesteps,
         )
 

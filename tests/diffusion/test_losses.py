@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusion.losses import training_losses
 from diffusion.process import GaussianDiffusion
-from diffusion.types import LossType, ModelMeanType, ModelVarType
+from diffusion.types import LossType, ModelMeanType, ModelVarType, PredictionLoss
 from tests.diffusion.chains import Chain, standard_normal
 
 SHAPE = (5, 2, 3, 3)
@@ -41,6 +41,27 @@ def test_squared_error_of_a_perfect_prediction_is_nothing(mean_type: ModelMeanTy
     assert (losses["mse"] == 0).all()
     off = training_losses(process, constant(perfect + 0.5), X_START, T, noise=NOISE)
     torch.testing.assert_close(off["loss"], torch.full((5,), 0.25))
+
+
+@pytest.mark.parametrize(
+    ("loss", "direct"),
+    [
+        (PredictionLoss.L1, torch.nn.L1Loss(reduction="none")),
+        (PredictionLoss.HUBER, torch.nn.HuberLoss(reduction="none")),
+        (PredictionLoss.SMOOTH_L1, torch.nn.SmoothL1Loss(reduction="none")),
+        (PredictionLoss.MSE, torch.nn.MSELoss(reduction="none")),
+    ],
+)
+@pytest.mark.parametrize("var_type", [ModelVarType.FIXED_LARGE, ModelVarType.LEARNED_RANGE])
+def test_other_losses_of_the_prediction_are_those_of_torch(
+    loss: PredictionLoss, direct: Any, var_type: ModelVarType
+) -> None:
+    process = build(mean_type=ModelMeanType.EPSILON, prediction_loss=loss, var_type=var_type)
+    parts = [2 * X] if var_type is ModelVarType.FIXED_LARGE else [2 * X, VALUES.tanh()]
+    losses = training_losses(process, constant(*parts), X_START, T, noise=NOISE)
+    expected = direct(2 * X, NOISE).flatten(1).mean(dim=1)
+    torch.testing.assert_close(losses[loss.value], expected)
+    torch.testing.assert_close(losses["loss"], expected + losses.get("vb", torch.zeros(5)))
 
 
 @pytest.mark.parametrize("loss_type", [LossType.MSE, LossType.RESCALED_MSE])

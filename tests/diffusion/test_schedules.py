@@ -53,6 +53,17 @@ def test_schedule_without_steps_is_refused(num_steps: int) -> None:
         get_named_beta_schedule("cosine", num_steps)
 
 
+@pytest.mark.parametrize("num_steps", [20, 1000])
+def test_sqrt_has_the_roots_of_linear_and_sqrt_linear_is_linear(num_steps: int) -> None:
+    linear, root, same = (
+        get_named_beta_schedule(name, num_steps) for name in ("linear", "sqrt", "sqrt_linear")
+    )
+    np.testing.assert_allclose(root**2, linear, rtol=1e-12)
+    np.testing.assert_array_equal(same, linear)
+    if num_steps == 1000:
+        assert root[[0, -1]] == pytest.approx([0.01, 0.02**0.5])
+
+
 def test_unknown_schedule_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'cosin'.*'linear', 'cosine' or 'shifted_cosine'"):
+    with pytest.raises(ValueError, match=r"'cosin'.*'linear', 'cosine', 'shifted_cosine'"):
         get_named_beta_schedule("cosin", 100)

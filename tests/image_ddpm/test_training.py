@@ -22,6 +22,7 @@ from tests.image_ddpm.tiny import (
     write_images,
 )
 from tests.tiny import done, run, words
+from utils.process.errors import EXIT_USAGE
 from utils.untrusted.state_dict import read_torch_file
 
 SCRIPT = "image_train"
@@ -49,6 +50,12 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
         {**CLASSES, "class_dropout": 0.3, "dropout": 0.1},
         {"in_channels": 1, "learn_sigma": False},
         {"use_kl": True, "schedule_sampler": "loss-second-moment", "microbatch": 1},
+        {
+            "loss_type": "huber",
+            "optimizer": "sgd",
+            "noise_schedule": "sqrt",
+            "diffusion_steps": 40,
+        },
         {
             "lr_schedule": "cosine",
             "lr_anneal_steps": 4,
@@ -202,3 +209,10 @@ def test_remote_log_folder_is_refused(
     outcome = run(SCRIPT, [*_flags(images, tmp_path / "x"), "--log_dir", "gs://bucket/log"])
     assert outcome.code == 2 and "--log_dir gs://bucket/log" in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_of_the_prediction_beside_the_bound_is_refused(images: Path, tmp_path: Path) -> None:
+    outcome = run(SCRIPT, _flags(images, tmp_path, max_step=1, use_kl=True, loss_type="l1"))
+    assert outcome.code == EXIT_USAGE
+    assert "--loss_type l1" in outcome.err and "--use_kl True" in outcome.err
+    assert not list(tmp_path.glob("*.pt"))

@@ -14,14 +14,14 @@ from tests.reliability.extent import extent
 from tests.scripts.runs import TRAININGS, flags_of
 from tests.tiny import done, words
 from tests.utils.training_loops import differences, saved_run, trained
-from utils.flags.training import ADAMW, MUON
+from utils.flags.training import ADAM, ADAMW, MUON, SGD
 
 NUM_STEPS = extent(6, 20)
 NUM_STEPS_OF_SCRIPTS = extent(3, 8)
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
-@pytest.mark.parametrize("optimizer", [ADAMW, MUON])
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON, ADAM, SGD])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_resumed_run_equals_the_uninterrupted_one_wherever_it_was_cut(
     tmp_path: Path, figure: Callable[[str], None], dtype: torch.dtype, optimizer: str

@@ -9,7 +9,7 @@ from utils.flags.groups import Batch, Compute, PrecisionFlags, ScriptFlags, Stri
 from utils.script_util import FlagValues, flag, require_at_least
 
 UNLIMITED_STEPS = int(1e8)
-ADAMW, MUON = "adamw", "muon"
+ADAMW, MUON, ADAM, SGD = "adamw", "muon", "adam", "sgd"
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class OptimizerFlags(Batch):
     """How far each step goes, and how many there are."""
 
     lr: float = flag(1e-4, "learning rate; muon takes AdamW's, or up to three times as much")
-    weight_decay: float = flag(0.0, "decoupled weight decay")
+    weight_decay: float = flag(0.0, "weight decay, decoupled of adamw and muon")
     optimizer: str = flag(
         ADAMW,
-        "what moves the weights; muon: Muon for convolutions and linear layers, AdamW for the rest",
-        (ADAMW, MUON),
+        "what moves the weights; muon: Muon for convolutions and linear layers, AdamW for the "
+        "rest; adam, and sgd with a momentum of 0.9: weight decay adds to their gradient",
+        (ADAMW, MUON, ADAM, SGD),
     )
     lr_anneal_steps: int = flag(
         0,

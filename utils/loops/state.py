@@ -16,7 +16,7 @@ import torch
 from utils import dist_util
 from utils.files.atomic import JsonObject, sha256_of
 from utils.files.records import Identity, versions
-from utils.flags.training import ADAMW, MUON, TrainFlags
+from utils.flags.training import ADAMW, MUON, SGD, TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import num_bytes
@@ -29,8 +29,8 @@ from utils.untrusted.state_dict import (
     without_prefix,
 )
 
-# what an optimizer's state has only where Muon is at work
-_OF_MUON = "momentum_buffer"
+# what an optimizer's state has where Muon, or SGD, is at work; others have moments
+_MOMENTUM = "momentum_buffer"
 
 
 class WeightAverages:
@@ -299,12 +299,13 @@ class TrainState:
             ) from None
 
     def _refuse_other_optimizer(self, path: str, state: Mapping[int, JsonObject]) -> None:
-        """Raise CheckpointError where a state is one of Muon and should not be, or the reverse."""
+        """Raise CheckpointError where a state is one of Muon and should not be, and so on.
+
+        Those of Adam and AdamW are alike.
+        """
         entries = [entry for entry in state.values() if isinstance(entry, Mapping)]
-        has_muon = any(_OF_MUON in entry for entry in entries)
-        needs_muon = any(_OF_MUON in shapes for shapes in self.mp_trainer.state_shapes())
-        if entries and has_muon != needs_muon:
-            made = MUON if has_muon else ADAMW
+        made, needed = _maker(entries), _maker(self.mp_trainer.state_shapes())
+        if entries and made != needed:
             raise CheckpointError(
                 f"{path} was written with --optimizer {made}: give --optimizer {made}, not "
                 f"{self._flags.optimizer}, or start a new run with --init_from and another "
@@ -354,6 +355,12 @@ def _as_tensor(value: object) -> torch.Tensor:
     if isinstance(value, torch.Tensor) and value.is_floating_point():
         return value
     return torch.tensor(float(value))  # type: ignore[arg-type]
+
+
+def _maker(entries: Sequence[Mapping[str, object]]) -> str:
+    """Which optimizer leaves such a state: momentum everywhere, somewhere or nowhere."""
+    have = [_MOMENTUM in entry for entry in entries]
+    return SGD if have and all(have) else MUON if any(have) else ADAMW
 
 
 def _checked_moments(

@@ -117,7 +117,10 @@ def _pairs(summary: Summary, key: str) -> Iterator[tuple[float | None, float | N
 def _said(summary: Summary) -> str:
     law = "the known law" if "known_law" in summary["reference"] else "a normal law"
     n = summary["num_samples"]
-    return f"exact is what {law} shows" + (f", and {n} samples of it" if n else "")
+    said = f"exact is what {law} shows" + (f", and {n} samples of it" if n else "")
+    if "sampler_law" in summary["reference"]:
+        said += "; left out are samples that took the place of the real image"
+    return said
 
 
 def _shown(value: float | None) -> str:

@@ -115,8 +115,15 @@ def test_headline_says_in_plain_words_what_was_found(parts: Any) -> None:
     )
     assert "Their mean equals that of 6 samples within 10 % of a std." in said
     assert any("whether that is below 10 % is undecided" in sentence for sentence in said)
-    for share, words in ((0.90, "are too narrow: 90.0 %"), (0.99, "are too wide: 99.0 %")):
+    name = "calibration.nets.coverage_95"
+    for share, ends, words in (
+        (0.90, None, "seem too narrow: 90.0 %"),
+        (0.90, [0.85, 0.95], "may be too narrow: 90.0 %"),
+        (0.90, [0.88, 0.92], "are too narrow: 90.0 %"),
+        (0.99, [0.98, 0.99], "are too wide: 99.0 %"),
+    ):
         summary["calibration"]["nets"]["coverage_95"] = share
+        summary["intervals"] = {**summary["intervals"], name: ends}
         assert words in headline(summary)[0]
     # of a law that is not normal, exact nets hold another share
     summary["reference"]["known_law"] = {"nets": {"coverage_95": 0.985}}

@@ -66,7 +66,7 @@ MEANINGS = MappingProxyType(
         "truth.var_bias": "Mean variance over the true one, less 1.",
         "truth.var_error": "Distance of the variance from the true one at a pixel.",
         "truth.std_error": "Distance of the std from the true one at a pixel.",
-        "truth.equivalent_samples_mean": "So many exact samples have a mean as near to the true one.",
+        "truth.equivalent_samples_mean": "So many exact samples have a mean as near to the truth.",
         "truth.equivalent_samples_variance": "So many exact samples have as near a variance.",
         "verdict.mean": "How far the means are apart (root of the mean square), over the std.",
         "verdict.variance": "How far the variances are apart (root of the mean square), over the "

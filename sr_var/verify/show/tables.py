@@ -287,7 +287,11 @@ def verdict_table(summary: Summary) -> Html | None:
     if "verdict" not in summary:
         return None
     verdict = summary["verdict"]
-    parts = {"mean": verdict["mean"], "variance": verdict["variance"], "bias": verdict["bias"]}
+    parts = {
+        "mean: rms error over the std": verdict["mean"],
+        "variance: rms error over itself": verdict["variance"],
+        "variance: bias over itself": verdict["bias"],
+    }
     rows = [
         [
             explained(label, f"verdict.{label}"),
@@ -297,10 +301,10 @@ def verdict_table(summary: Summary) -> Html | None:
         ]
         for label, part in parts.items()
     ]
-    level = number(verdict["level"], 3)
-    caption = (
-        f"Verdict, within a margin of {number(verdict['margin'])} (intervals of level {level})"
-    )
+    margin, level = number(verdict["margin"]), number(verdict["level"], 3)
+    caption = f"Verdict, within a margin of {margin} (intervals of level {level})"
+    if all(part["interval"] is None for part in parts.values()) and "clusters" in summary:
+        caption = f"No verdict within a margin of {margin}: {summary['clusters']['text']}"
     return html.table(caption, ["", "verdict", "value", "interval"], [Rows("", rows)])
 
 

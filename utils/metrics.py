@@ -114,6 +114,12 @@ def nmse(reference: ArrayLike, estimate: ArrayLike) -> float:
     return error / norm
 
 
+def percent(share: float) -> str:
+    """100 times the share in two digits or, from 100 on, all of them: `1.4`, `0.025`, `142`."""
+    value = 100 * share
+    return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
+
+
 def standard_error(values: ArrayLike) -> float | None:
     """Of the mean of n independent values: standard deviation / √n; None below two of them."""
     found = np.asarray(values, np.float64)

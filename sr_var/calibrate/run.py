@@ -45,6 +45,7 @@ from utils.files.storage import make_folder
 from utils.images.dataset import Entry
 from utils.images.files import resolve_image_path
 from utils.machine.threads import chosen_threads, ordered_map
+from utils.metrics import percent
 from utils.process.errors import DataError
 from utils.process.stop import ANEW
 from utils.runs.job import working
@@ -173,7 +174,7 @@ def _require_enough(
             f" where no pixel may lie outside, {fewest_units(alpha, delta, half)} where "
             f"{100 * half:g} % may"
         )
-    log(f"{said}; here {100 * allowed_risk(num_units, alpha, delta):.2g} % may")
+    log(f"{said}; here {percent(allowed_risk(num_units, alpha, delta))} % may")
 
 
 def _fit(entries: Sequence[Entry], work: _Work) -> StdMap:
@@ -201,8 +202,8 @@ def _choose(blank: Calibration, entries: Sequence[Entry], work: _Work) -> Calibr
     factor = smallest_factor(risk, allowed + 1e-12)
     if factor is None:
         raise DataError(
-            f"{100 * float(risk[-1]):.2g} % of the real values are more than {FACTORS[-1]:g} stds "
-            f"from the mean, {100 * allowed:.2g} % may be: the std of these results has nothing to "
+            f"{percent(float(risk[-1]))} % of the real values are more than {FACTORS[-1]:g} stds "
+            f"from the mean, {percent(allowed)} % may be: the std of these results has nothing to "
             "do with their errors; look at --mean_model_step, --var_model_step and the images"
         )
     normal = blank.factor
@@ -236,7 +237,7 @@ def _told(found: Calibration) -> Iterator[str]:
     )
     wider = told["mean_width"] / told["normal_mean_width"]
     yield (
-        f"λ = {found.factor:.3f}: {100 * told['risk']:.2g} % lie outside, "
-        f"{100 * told['allowed_risk']:.2g} % may; intervals are {wider:.2f} times as wide"
+        f"λ = {found.factor:.3f}: {percent(told['risk'])} % lie outside, "
+        f"{percent(told['allowed_risk'])} % may; intervals are {wider:.2f} times as wide"
     )
     yield found.text()

@@ -34,7 +34,8 @@ def _said(script: str, flag: str) -> str:
         # guided-diffusion
         ("classifier_train", "--iterations", "--max_step"),
         ("classifier_train", "--anneal_lr", "--lr_anneal_steps"),
-        ("ddpm_sr_sample", "--base_samples", "--data_dir"),
+        ("image_train", "--optim", "--optimizer"),
+        ("image_train", "--loss", "--loss_type"),
         ("ddpm_sr_sample", "--num_samples", "--num_samples_per_image"),
         ("sr_mean_train", "--image_size", "--large_size"),
         ("sr_mean_train", "--num_channels", "--model_channels"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from utils.metrics import Moments, mean_abs_error, mse, nmse, psnr, ssim
+from utils.metrics import Moments, mean_abs_error, mse, nmse, percent, psnr, ssim
 
 Float64Array = NDArray[np.float64]
 
@@ -262,3 +262,12 @@ def test_too_few_samples_are_refused() -> None:
         _ = Moments.from_samples([1.0, 2.0, 3.0]).variance_of_variance
     with pytest.raises(ValueError, match="shapes"):
         Moments.merge(Moments.from_samples(np.zeros((2, 3))), Moments.from_samples(np.zeros(2)))
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.0, "0"), (0.00025, "0.025"), (0.0137, "1.4"), (0.998, "100"), (1.0, "100"), (1.42, "142")]
+    + [(-0.405, "-40"), (-2.5, "-250")],
+)
+def test_per_cent_have_two_digits_and_no_exponent(share: float, said: str) -> None:
+    assert percent(share) == said

@@ -92,6 +92,7 @@ _FLAGS: Mapping[tuple[str, ...], str] = MappingProxyType(
         # process and sampling
         ("diffusion_steps",): """timesteps num_timesteps n_timesteps time_steps noise_steps
             num_diffusion_steps diffusion_timesteps num_diffusion_timesteps ddpm_num_steps""",
+        ("loss_type", "loss"): "loss loss_fn loss_function criterion",
         ("noise_schedule",): "schedule schedule_name beta_schedule ddpm_beta_schedule",
         ("learn_sigma",): "learned_sigma learn_variance learn_var",
         ("predict_xstart",): "predict_x0 predict_x_start prediction_type pred_type predict_epsilon",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypedDict
 
 from sr_var.verify.numbers.intervals import Clusters
+from utils.metrics import percent
 
 # three tests at once, each at a third of 5 % (Bonferroni): all verdicts are right at 95 %
 VERDICT_LEVEL = 1 - 2 * 0.05 / 3
@@ -133,6 +134,6 @@ def _said(value: float, interval: list[float] | None, part: _Part) -> str:
     if not math.isfinite(value):
         return "not known"
     ends = [value, *(interval or [])]
-    shown = [f"{100 * (max(end, 0.0) if part.is_square else end):.2g}" for end in ends]
+    shown = [percent(max(end, 0.0) if part.is_square else end) for end in ends]
     brackets = f" [{shown[1]}, {shown[2]}]" if interval else ""
     return f"{'off by ' if part.is_square else ''}{shown[0]} %{part.of}{brackets}"

@@ -217,16 +217,24 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        title = _TITLES.get(row["functional"], row["functional"])
-        cells = [title, f"{row['exact']['rms_std']:.3g}", f"{row['net']['rms_std']:.3g}"]
+        cells = [_TITLES.get(row["functional"], row["functional"])]
+        cells += [_std(row[of]) for of in ("exact", "net")]
         cells += [_percent(row["net"], "relative_var_error"), _percent(row["net"], "var_bias", "+")]
-        cells += [_percent(row[of], "relative_var_error") for of in ("samples", "independent")]
+        # where the exact variance is 0, the std that they say in place of it
+        cells += [
+            _percent(row[of], "relative_var_error") or f"std {_std(row[of])}"
+            for of in ("samples", "independent")
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def _std(found: Mapping[str, float]) -> str:
+    return f"{found['rms_std']:.3g}" if found["rms_std"] > _SMALLEST_STD_255 else "0"
+
+
 def _percent(found: Mapping[str, float], name: str, sign: str = "") -> str:
-    return f"{100 * found[name]:{sign}.3g} %" if name in found else "–"
+    return f"{100 * found[name]:{sign}.2g} %" if name in found else ""
 
 
 def main(argv: list[str] | None = None) -> int:

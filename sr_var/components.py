@@ -8,8 +8,9 @@ eigenvalues λ_1 ≥ λ_2 ≥ …; with e the block of the residual Y − m̂(X)
     λ_k(x) = E[ (w_k(x)·e)² | X = x ]                                (docs/theory.md, eq. 56, 57)
 
 Both minimise a conditional risk, as in Nehme et al. 2023 (arXiv 2309.15533), who do it for whole
-images. The network, a sub-pixel variance net of K·C output channels, returns K images whose blocks,
-made orthogonal one after the other, point along w_k and have the length √λ_k.
+images. The network, a sub-pixel variance net of K·(C + 1) output channels, returns K images whose
+blocks, made orthogonal one after the other, point along w_k, and K maps whose block means are
+log(λ_k / 0.1).
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from utils.loops.data import batch_slice
 from utils.metrics import HALF_RANGE_255
 
 _TINY = 1e-12
+# λ_k where the network says 0: of 16 pixels whose std is 10 grey levels
+_USUAL_VARIANCE = 0.1
 
 
 def blocks_of(images: Tensor, factor: int) -> Tensor:
@@ -52,31 +55,36 @@ def blocks_of(images: Tensor, factor: int) -> Tensor:
 
 
 def components_of(output: Tensor, factor: int, channels: int) -> tuple[Tensor, Tensor]:
-    """Directions and variances of a network's output, (N, K·C, f·h, f·w), by Gram and Schmidt.
+    """Directions and variances of a network's output, (N, K·(C + 1), f·h, f·w).
 
-    Those before are constants to the gradient of the ones that are made orthogonal to them.
+    The directions are made orthogonal one after the other, by Gram and Schmidt; those before are
+    constants to the gradient of the next ones.
 
     Args:
-        output: of the network.
+        output: of the network: K images, then K maps.
         factor: f, pixels along the side of a block.
         channels: C.
 
     Returns:
-        (N, K, C·f², h, w) of length 1, and (N, K, h, w), the squared lengths that were left, in
-        the unit of images in [-1, 1] squared.
+        (N, K, C·f², h, w) of length 1, and (N, K, h, w) in the unit of images in [-1, 1] squared.
     """
+    number = output.shape[1] // (channels + 1)
+    images, maps = torch.split(output.float(), [number * channels, number], dim=1)
+    images = images.reshape(len(output), number, channels, *output.shape[2:])
     directions: list[Tensor] = []
-    variances = []
-    size = output.shape[2:]
-    images = output.float().reshape(len(output), -1, channels, *size)
     for block in blocks_of(images, factor).unbind(dim=1):
         for before in directions:
             fixed = before.detach()
             block = block - (block * fixed).sum(dim=1, keepdim=True) * fixed
-        square = block.square().sum(dim=1, keepdim=True)
-        directions.append(block / (square + _TINY).sqrt())
-        variances.append(square[:, 0])
-    return torch.stack(directions, dim=1), torch.stack(variances, dim=1)
+        length = (block.square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+        directions.append(block / length)
+    return torch.stack(directions, dim=1), _USUAL_VARIANCE * F.avg_pool2d(maps, factor).exp()
+
+
+def scaled_components(output: Tensor, factor: int, channels: int) -> Tensor:
+    """√λ_k w_k, (N, K, C, f·h, f·w), of a network's output (`components_of`)."""
+    directions, variances = components_of(output, factor, channels)
+    return F.pixel_shuffle(directions * variances.sqrt()[:, :, None], factor)
 
 
 def component_losses(
@@ -121,7 +129,9 @@ class SRComponentsTrainLoop(SRVarTrainLoop):
         if i == 0 and self.is_image_step:
             shown = batch_slice(micro_input, 0, PICTURES_IN_STRIP)
             shown, mean = with_mean(self.mean_model, shown, micro_label.shape[2:])
-            leading = micro_output[:PICTURES_IN_STRIP, : mean.shape[1]].float()
+            factor = mean.shape[-1] // low_res_of(shown).shape[-1]
+            output = micro_output[:PICTURES_IN_STRIP]
+            leading = scaled_components(output, factor, mean.shape[1])[:, 0]
             error = micro_label[:PICTURES_IN_STRIP] - mean
             scale = torch.maximum(error.abs().max(), leading.abs().max()).clamp(min=_TINY)
             picture = strip(low_res_of(shown), leading / scale, error / scale)
@@ -136,8 +146,7 @@ class SRComponentsTestLoop(SRVarTestLoop):
         shown, mean = with_mean(self.mean_model, batch, batch_kwargs.high_res.shape[2:])
         output = variance_of(self.model, shown, mean)
         factor = mean.shape[-1] // low_res_of(shown).shape[-1]
-        directions, variances = components_of(output, factor, mean.shape[1])
-        images = F.pixel_shuffle(directions * variances.sqrt()[:, :, None], factor)
+        images = scaled_components(output, factor, mean.shape[1])
         return torch.cat([mean[:, None].float(), images], dim=1)
 
     def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:

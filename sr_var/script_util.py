@@ -126,7 +126,7 @@ def _components_model(flags: VarModelFlags, number: int) -> SubpixelVarianceMode
         raise ValueError(
             f"--functional {flags.functional}: a block of {values} values has no more components"
         )
-    config = _subpixel_config(flags, out_channels=number * flags.out_channels)
+    config = _subpixel_config(flags, out_channels=number * (flags.out_channels + 1))
     model = SubpixelVarianceModel(config)
     for convolution in model.out.children():
         convolution.reset_parameters()  # type: ignore[operator]

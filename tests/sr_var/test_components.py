@@ -28,15 +28,18 @@ NET: dict[str, Any] = {
 
 
 def test_blocks_are_made_orthogonal_one_after_the_other() -> None:
-    output = torch.randn(2, 9, 8, 6, generator=torch.Generator().manual_seed(0))
+    """The columns of Q in blocks = Q R, up to their sign; the maps tell the variances."""
+    output = torch.randn(2, 12, 8, 6, generator=torch.Generator().manual_seed(0))
     directions, variances = components_of(output, FACTOR, 3)
     assert directions.shape == (2, 3, 12, 4, 3) and variances.shape == (2, 3, 4, 3)
     gram = torch.einsum("nkdij,nldij->nijkl", directions, directions)
     torch.testing.assert_close(gram, torch.eye(3).expand_as(gram), rtol=0, atol=1e-5)
-    # the diagonal of R in blocks = Q R, squared, up to the sign of the directions
-    blocks = blocks_of(output.reshape(2, 3, 3, 8, 6), FACTOR).permute(0, 3, 4, 2, 1)
-    lengths = torch.linalg.qr(blocks).R.diagonal(dim1=-2, dim2=-1).square()
-    torch.testing.assert_close(variances, lengths.permute(0, 3, 1, 2), rtol=1e-4, atol=1e-6)
+    blocks = blocks_of(output[:, :9].reshape(2, 3, 3, 8, 6), FACTOR).permute(0, 3, 4, 2, 1)
+    columns = torch.linalg.qr(blocks).Q.permute(0, 4, 3, 1, 2)
+    cosines = (columns * directions).sum(dim=2).abs()
+    torch.testing.assert_close(cosines, torch.ones_like(cosines), rtol=0, atol=1e-4)
+    means = output[:, 9:].reshape(2, 3, 4, 2, 3, 2).mean(dim=(3, 5))
+    torch.testing.assert_close(variances, 0.1 * means.exp())
 
 
 def _forever(batch: Tensor, label: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -48,7 +51,7 @@ class Net(Table):
     """The same output for every low-res image."""
 
     def forward(self, x: Tensor, mean: Tensor) -> Tensor:
-        """Return (N, K·C, H, W)."""
+        """Return (N, K·(C + 1), H, W)."""
         return self.value.expand(len(x), *self.value.shape)
 
 
@@ -68,7 +71,7 @@ def test_minimiser_is_the_leading_eigenvectors_and_eigenvalues() -> None:
     drawn = torch.randn(64, 2, 12, generator=generator) * scales
     blocks = torch.stack([drawn[:, i] @ bases[i].T for i in range(2)], dim=-1)  # (64, 12, 2)
     label = torch.nn.functional.pixel_shuffle(blocks[:, :, None], FACTOR)  # (64, 3, 2, 4)
-    start = 0.1 * torch.randn(3 * COUNT, 2, 4, generator=generator)
+    start = 0.1 * torch.randn(4 * COUNT, 2, 4, generator=generator)
     low_res = torch.zeros(64, 3, 1, 2)
     loop = SRComponentsTrainLoop(
         model=Net(start),

@@ -23,7 +23,7 @@ from sr_var.results.folder import strip
 
 # ratios of the leading variance to the others, from, to
 _GROUPS = ((1.0, 3.0), (3.0, 10.0), (10.0, float("inf")))
-_NUM_SHOWN = 4
+_NUM_SHOWN, _ENLARGED = 4, 2
 Row = dict[str, Any]
 
 
@@ -141,4 +141,5 @@ def pictured(law: OracleLaw, means: Tensor, net: Components) -> npt.NDArray[np.u
     low_res = repeat_blocks(block_sums(law.base, law.factor) / law.factor**2, law.factor)
     images = (low_res, means, means - own, means + own, law.mean - truth, law.mean + truth)
     # the law's images are photographs of half the contrast
-    return strip(*((2.0 * image[shown].double()).clamp(-1, 1) for image in images))
+    rows = strip(*((2.0 * image[shown].double()).clamp(-1, 1) for image in images))
+    return rows.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)

@@ -85,7 +85,7 @@ def test_a_tiny_run_writes_its_table_and_its_picture(tmp_path: Path) -> None:
     assert all(row["steps"] == 2 for row in rows)
     assert "| pixels |" in path.with_suffix(".md").read_text()
     with Image.open(path.with_suffix(".png")) as picture:
-        assert picture.size == (6 * 32, 4 * 32)
+        assert picture.size == (2 * 6 * 32, 2 * 4 * 32)
 
 
 def test_what_is_no_functional_is_refused_before_the_training() -> None:

@@ -1,12 +1,9 @@
-"""The images that a net is judged on while it trains, and what is computed on them.
-
-They are decoded once and stay in memory as crops of the centre; no augmentation touches them.
-"""
+"""The images that a net is judged on while it trains, and what is computed on them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -19,14 +16,14 @@ from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.label_noise import LabelNoise, with_label_noise
 from sr_var.data.pairs import load_regression_data, regression_pair, split_off
 from sr_var.degradation import with_labels
-from sr_var.flags.scripts import DataFlags, TestDataFlags
+from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags
-from utils import dist_util
 from utils.flags.groups import Reading
-from utils.images.dataset import CropDataset, CropItem, Entry, TestCrops, look_at, without_small
+from utils.images.dataset import CropDataset, Entry
 from utils.images.files import with_extension
-from utils.loops.data import Pair, TrainData, num_bytes
-from utils.loops.validation import Validation, drawn, share_of_rank
+from utils.images.held_out import load_held_out
+from utils.loops.data import Pair, TrainData
+from utils.loops.validation import Validation
 from utils.metrics import HALF_RANGE_255, VARIANCE_FLOOR
 from utils.process.errors import DataError
 
@@ -84,22 +81,13 @@ def load_validation(
         return None
     entries, source = _candidates(flags, train)
     check_labels(entries, num_labels)
-    entries = _usable(entries, sizes[0], train.val_images, flags, log)
-    mine, error = {}, None
-    try:
-        mine = _decoded(entries, sizes[0], flags)
-    except (DataError, OSError) as caught:
-        error = caught
-    dist_util.raise_together(error)
-    every = f"every {train.val_interval} steps and " if train.val_interval else ""
-    log(
-        f"validation on {len(entries)} images of {source}, {every}where a checkpoint is saved; "
-        f"their crops take {num_bytes([i.image for i in mine.values()]) / 2**20:.1f} MiB"
-    )
+    held_out = load_held_out(entries, sizes[0], train.val_images, flags, log, flags.in_channels)
+    entries = held_out.entries
+    log(held_out.words(source, train.val_interval))
     noise = LabelNoise.of(train)
 
     def pairs() -> Iterator[tuple[int, Pair]]:
-        for place, item in mine.items():
+        for place, item in held_out.crops.items():
             low_res, high_res = regression_pair(item.image[None], sizes[1], device)
             label = with_label_noise(noise, high_res, [item.name])
             y = None if num_labels is None else torch.tensor([item.label], device=device)
@@ -132,36 +120,6 @@ def _candidates(flags: DataFlags, train: NetTrainFlags) -> tuple[list[Entry], st
             "--val_share"
         )
     return entries, path
-
-
-def _usable(
-    entries: Sequence[Entry], size: int, number: int, flags: DataFlags, log: Log
-) -> list[Entry]:
-    """The drawn ones that are large enough; all by name, so that lists in another order agree."""
-    chosen = drawn({entry.name for entry in entries}, number or None)
-    small = without_small(look_at(chosen, flags.data_dir, flags), size, flags, log)
-    by_name = {entry.name: entry for entry in entries}
-    return [by_name[name] for name in chosen if name not in small]
-
-
-def _decoded(entries: Sequence[Entry], size: int, flags: DataFlags) -> dict[int, CropItem]:
-    """Place → crop of this process's images; a damaged one is always an error."""
-    mine = share_of_rank(len(entries))
-    plain = _for_tests(flags)
-    crops = TestCrops.from_flags([entries[i] for i in mine], size, plain, flags.in_channels)
-    found = {}
-    for i, place in enumerate(mine):
-        item = crops[i]
-        assert item is not None
-        found[place] = item
-    return found
-
-
-def _for_tests(flags: DataFlags) -> TestDataFlags:
-    """The same images as they are: the centre of each, from its file."""
-    values = {**vars(flags), "cache_dir": "", "on_bad_image": "error"}
-    augmentation = dict.fromkeys(("random_crop", "random_flip", "random_turn"), False)
-    return TestDataFlags(**values | augmentation)
 
 
 def psnr_of(mean: Tensor, label: Tensor) -> Tensor:

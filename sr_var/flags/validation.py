@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.flags.training import TrainFlags
-from utils.script_util import flag, require_at_least
+from utils.flags.training import TrainFlags, ValidationExtent
+from utils.script_util import flag
 
 
 @dataclass(frozen=True)
-class ValidationFlags:
+class ValidationFlags(ValidationExtent):
     """On which images a network is judged while it trains, and how often; by default on none."""
 
     val_data_info_dict_path: str = flag(
@@ -22,15 +22,10 @@ class ValidationFlags:
         "share of the training images to leave out and judge on instead, drawn by name: the same "
         "ones for the mean and the variance net; 0: none",
     )
-    val_images: int = flag(32, "how many of them are judged, drawn by name; 0: all")
-    val_interval: int = flag(
-        0,
-        "steps between two validations; 0: only where a checkpoint is saved, which always has one",
-    )
 
     def __post_init__(self) -> None:
         """Refuse values no run could use, and two sources at once."""
-        require_at_least(self, val_images=0, val_interval=0)
+        super().__post_init__()
         if not 0 <= self.val_share < 1:
             raise ValueError(f"--val_share {self.val_share} must be at least 0 and below 1, as 0.1")
         if self.val_share and self.val_data_info_dict_path:

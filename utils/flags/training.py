@@ -120,3 +120,18 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
         share = min(1.0, step / self.lr_anneal_steps)
         fall = 1 - share if self.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
         return self.lr * rise * fall
+
+
+@dataclass(frozen=True)
+class ValidationExtent:
+    """On how many images a network is judged while it trains, and how often."""
+
+    val_images: int = flag(32, "how many of them are judged, drawn by name; 0: all")
+    val_interval: int = flag(
+        0,
+        "steps between two validations; 0: only where a checkpoint is saved, which always has one",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values no run could use."""
+        require_at_least(self, val_images=0, val_interval=0)

@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         create_classifier,
         load_noisy_images,
     )
+    from image_ddpm.validation import load_validation
     from utils.loops.networks import new_network
     from utils.runs.start import started
 
@@ -61,9 +62,11 @@ def main(argv: list[str] | None = None) -> int:
         process = training_process(process, log)
         entries = load_train_entries(data_flags, image.num_classes, log, start)
         create = partial(create_classifier, **vars(classifier), **sizes)
+        what = entries, data_flags, image, train, process, run.device, log
         loop = ClassifierTrainLoop(
             model=new_network(create, train.precision, log),
-            data=load_noisy_images(entries, data_flags, image, train, process, run.device, log),
+            data=load_noisy_images(*what),
+            validation=load_validation(*what),
             class_names=class_names(entries),
             identity=classifier_identity(classifier, sizes, process.known_noise),
             logger=run.logger,

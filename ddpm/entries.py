@@ -54,13 +54,18 @@ class FolderLabels:
 
 
 def load_entries(
-    flags: LabelFlags, num_classes: int | None, log: Log, known: Sequence[str] = ()
+    flags: LabelFlags,
+    num_classes: int | None,
+    log: Log,
+    known: Sequence[str] = (),
+    folder_flag: str = "--data_dir",
 ) -> list[Entry]:
     """All images with their labels: of the info dict, or of the folder.
 
     A folder's labels are the places of its sorted class names; where the network's own class names
     are `known`, by label, those decide, so that a folder that lacks a class gives no image
-    another's label. Without classes (`num_classes` None) labels do not matter.
+    another's label. Without classes (`num_classes` None) labels do not matter. `folder_flag` is the
+    one that named the folder, for messages.
 
     Raises:
         DataError: for missing images, names without a label, or more classes than the network has;
@@ -71,7 +76,7 @@ def load_entries(
         if num_classes is not None:
             require_known_labels(entries, known, flags.data_info_dict_path)
     else:
-        entries = _folder_entries(flags, num_classes, log, known)
+        entries = _folder_entries(flags, num_classes, log, known, folder_flag)
     check_labels(entries, num_classes)
     num_found = len({entry.y for entry in entries})
     classes = "" if num_classes is None else f", {num_found} of {num_classes} classes"
@@ -105,9 +110,9 @@ def load_train_entries(
 
 
 def _folder_entries(
-    flags: LabelFlags, num_classes: int | None, log: Log, known: Sequence[str]
+    flags: LabelFlags, num_classes: int | None, log: Log, known: Sequence[str], folder_flag: str
 ) -> list[Entry]:
-    names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image)
+    names = scan(flags.data_dir, log, folder_flag, flags.on_bad_image)
     if num_classes is None:
         return [Entry(name, 0) for name in names]
     source = flags.label_from
@@ -121,7 +126,7 @@ def _folder_entries(
     unknown = sorted(set(classes) - set(labels))
     if unknown:
         raise OtherClasses(
-            f"{flags.data_dir} holds classes that the network was not trained on: "
+            f"{folder_flag} {flags.data_dir} holds classes that the network was not trained on: "
             f"{', '.join(map(shown, unknown[:5]))}; it knows {listed_classes(known)}"
         )
     return [Entry(name, labels[key], key) for name, key in zip(names, classes, strict=True)]

@@ -43,6 +43,7 @@ from utils.script_util import FlagValues, defaults, free_flags
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
 _ANY_NOISE: Mapping[str, object] = MappingProxyType({})
+_TOP = 5
 
 
 # what the flags of a classifier are called here and in its configuration
@@ -176,6 +177,36 @@ class NoisyImages(NamedTuple):
     t: torch.Tensor
 
 
+class NoiseLevels(NamedTuple):
+    """One image at one timestep of each quarter of the chain; see `image_ddpm.validation`.
+
+    Attributes:
+        images: the noisy copies, and the timesteps; K of them.
+        shares: (K,) float64, of all timesteps, that those of a quarter are; their sum is 1.
+        quarters: which one each is of, from 0, the least noise; none of an image without noise.
+    """
+
+    images: NoisyImages
+    shares: torch.Tensor
+    quarters: Sequence[int]
+
+
+def classifier_metrics(logits: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Metrics (N,) of each image: `loss`, −log softmax in nats, and whether the label is found.
+
+    `accuracy`: its logit is the largest; `accuracy_top_5`: it is among the five largest, where
+    there are more than five classes. Logits are (N, K), labels (N,).
+    """
+    found = {
+        "loss": torch.nn.functional.cross_entropy(logits, label, reduction="none"),
+        "accuracy": (logits.argmax(dim=1) == label).float(),
+    }
+    if logits.shape[1] > _TOP:
+        top = logits.topk(_TOP, dim=1).indices
+        found[f"accuracy_top_{_TOP}"] = (top == label[:, None]).any(dim=1).float()
+    return found
+
+
 class ClassifierTrainLoop(NamesClasses):
     """Cross entropy of the label, (N,), given an image that is as noisy as t says."""
 
@@ -186,6 +217,19 @@ class ClassifierTrainLoop(NamesClasses):
         logits: torch.Tensor = self.wrapped_model(*micro_input).float()
         return torch.nn.functional.cross_entropy(logits, micro_label), logits
 
+    def judge(self, batch: NoiseLevels, label: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`classifier_metrics` of one image: weighted means over its noise levels, and each.
+
+        So the mean over images estimates that over all timesteps. `loss_q0` is that of the first
+        quarter of the chain, and so on.
+        """
+        logits = self.wrapped_model(*batch.images).float()
+        rows = classifier_metrics(logits, label)
+        found = {name: (row.double() * batch.shares).sum() for name, row in rows.items()}
+        for place, quarter in enumerate(batch.quarters):
+            found |= {f"{name}_q{quarter}": row[place] for name, row in rows.items()}
+        return found
+
     def _post_process(
         self,
         micro_input: NoisyImages,
@@ -193,11 +237,10 @@ class ClassifierTrainLoop(NamesClasses):
         micro_output: torch.Tensor,
         i: int,
     ) -> None:
-        is_right = (micro_output.argmax(dim=1) == micro_label).float()
-        self.logger.add("accuracy", is_right.mean())
-        if micro_output.shape[1] > 5:
-            top = micro_output.topk(5, dim=1).indices
-            self.logger.add("accuracy_top_5", (top == micro_label[:, None]).any(1).float().mean())
+        found = classifier_metrics(micro_output, micro_label)
+        del found["loss"]  # the loop's own
+        for name, values in found.items():
+            self.logger.add(name, values.mean())
 
 
 def load_noisy_images(

@@ -42,7 +42,7 @@ from utils.flags.groups import (
     ScaleFlags,
     ScriptFlags,
 )
-from utils.flags.training import TrainFlags
+from utils.flags.training import TrainFlags, ValidationExtent
 from utils.machine.launch import read_launch
 from utils.script_util import FlagValues, flag, from_args, require_at_least
 
@@ -299,12 +299,34 @@ class ClassifierProcessFlags(ImageDiffusionFlags):
 
 
 @dataclass(frozen=True)
-class ClassifierTrainFlags(SaveFlags, ClassifierPrecisionFlags):
+class ClassifierValidationFlags(ValidationExtent):
+    """On which images a classifier is judged while it trains, and how often."""
+
+    val_data_dir: str = flag(
+        "", "folder of labelled images to judge the classifier on while it trains; empty: none"
+    )
+    val_images: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.val_interval and not self.val_data_dir:
+            raise ValueError(
+                f"--val_interval {self.val_interval} needs images to validate on: give their "
+                "folder with --val_data_dir"
+            )
+
+
+@dataclass(frozen=True)
+class ClassifierTrainFlags(SaveFlags, ClassifierPrecisionFlags, ClassifierValidationFlags):
     """Training."""
 
     lr: float = 3e-4
     weight_decay: float = 0.05
     max_step: int = 150000
+
+    def __post_init__(self) -> None:
+        ClassifierValidationFlags.__post_init__(self)
+        SaveFlags.__post_init__(self)
 
     @property
     def precision(self) -> Precision:

@@ -36,6 +36,8 @@ def _said(script: str, flag: str) -> str:
         ("classifier_train", "--anneal_lr", "--lr_anneal_steps"),
         ("image_train", "--optim", "--optimizer"),
         ("image_train", "--loss", "--loss_type"),
+        ("classifier_train", "--eval_interval", "--val_interval"),
+        ("classifier_train", "--val_dir", "--val_data_dir"),
         ("ddpm_sr_sample", "--num_samples", "--num_samples_per_image"),
         ("sr_mean_train", "--image_size", "--large_size"),
         ("sr_mean_train", "--num_channels", "--model_channels"),

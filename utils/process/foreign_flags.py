@@ -36,7 +36,10 @@ _FLAGS: Mapping[tuple[str, ...], str] = MappingProxyType(
         ("log_interval",): "log_every log_freq log_steps logging_steps print_freq print_every",
         ("sample_interval",): "sample_every sample_freq save_images_epochs vis_freq",
         ("num_grid_samples",): "num_vis",
-        ("val_data_info_dict_path",): "val_data_dir val_dir val_data val_path valid_dir",
+        ("val_data_dir", "val_data_info_dict_path"): """val_data_dir val_dir val_data val_path
+            valid_dir eval_dir eval_data_dir""",
+        ("val_images",): """num_val_images val_size num_val val_num num_val_samples
+            num_eval_images""",
         ("val_share",): "val_split validation_split val_ratio val_fraction",
         ("val_interval",): """eval_interval eval_every eval_steps eval_freq validation_steps
             validation_interval val_every val_freq val_steps val_check_interval""",

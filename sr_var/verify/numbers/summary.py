@@ -71,6 +71,8 @@ _SQUARES = {
 }
 # squared errors, and what is one over such an error
 _SKEWED = (
+    ".corrected_mse",
+    ".corrected_squared_error",
     ".relative_mse",
     ".relative_raw_mse",
     ".relative_raw_squared_error",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from models.config import ACTIVATIONS
 from utils.flags.groups import Compute, PrecisionFlags, ScriptFlags
 from utils.flags.training import TrainFlags
 from utils.script_util import FlagValues, flag, with_values
@@ -35,6 +36,9 @@ class UNetFlags(PrecisionFlags):
     )
     resblock_updown: bool = flag(False, "change resolution inside residual blocks")
     use_new_attention_order: bool = flag(False, "split q, k, v before the heads")
+    act: str = flag(
+        "silu", "the activation, everywhere in the network (lrelu: 0.1 x below 0)", ACTIVATIONS
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from models.cpu import prefers_channels_last
 from models.hints import Shapes, explain_difference, shapes_of
 from models.layers import (
     GroupNorm32,
-    SiLUInPlace,
+    activation,
     attention,
     avg_pool_nd,
     call_with_checkpoint,
@@ -78,8 +78,8 @@ class ResBlock(nn.Module):
 
     out = skip(x) + conv(norm(conv(norm(x)) + emb)), or with scale-shift norm
     out = skip(x) + conv(norm(conv(norm(x))) * (1 + scale) + shift), (scale, shift) = emb
-    (Nichol & Dhariwal 2021, section 2; Dhariwal & Nichol 2021, equation 3, with 1 + scale), SiLU
-    after each norm. Resampling acts on both branches, before the first convolution.
+    (Nichol & Dhariwal 2021, section 2; Dhariwal & Nichol 2021, equation 3, with 1 + scale), the
+    activation after each norm. Resampling acts on both branches, before the first convolution.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ResBlock(nn.Module):
         """Create a block.
 
         Args:
-            config: reads `dims`, `dropout`, `use_checkpoint`, `use_scale_shift_norm`.
+            config: reads `act`, `dims`, `dropout`, `use_checkpoint`, `use_scale_shift_norm`.
             channels: width of the input.
             out_channels: width of the output.
             emb_channels: length of the embedding; None for a block without one.
@@ -104,16 +104,18 @@ class ResBlock(nn.Module):
         self.use_scale_shift_norm = config.use_scale_shift_norm
         self.in_layers = nn.Sequential(
             GroupNorm32(channels),
-            SiLUInPlace(),
+            activation(config.act),
             conv_nd(config.dims, channels, out_channels, 3, padding=1),
         )
         self.resample = _plain_resampling(config.dims, channels, resampling)
         if emb_channels is not None:
             emb_out_channels = (2 if config.use_scale_shift_norm else 1) * out_channels
-            self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, emb_out_channels))
+            self.emb_layers = nn.Sequential(
+                activation(config.act, keeps_input=True), nn.Linear(emb_channels, emb_out_channels)
+            )
         self.out_layers = nn.Sequential(
             GroupNorm32(out_channels),
-            SiLUInPlace(),
+            activation(config.act),
             nn.Dropout(config.dropout),
             zero_module(conv_nd(config.dims, out_channels, out_channels, 3, padding=1)),
         )
@@ -219,7 +221,9 @@ class Torso(nn.Module):
         if self.is_time_conditioned:
             width = config.time_embed_dim
             self.time_embed = nn.Sequential(
-                nn.Linear(config.model_channels, width), nn.SiLU(), nn.Linear(width, width)
+                nn.Linear(config.model_channels, width),
+                activation(config.act, keeps_input=True),
+                nn.Linear(width, width),
             )
         if config.num_classes is not None:
             self.label_emb = nn.Embedding(config.num_classes, config.time_embed_dim)

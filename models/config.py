@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import ClassVar
 
+# what follows each norm of a U-Net, and lies inside its embeddings
+ACTIVATIONS = ("silu", "gelu", "relu", "relu6", "lrelu")
 LAST_LAYER_TYPES = ("none", "exp", "sigmoid", "softplus")
 
 # far beyond any network that was trained; what lies above would keep torch busy until memory ends
@@ -65,6 +67,7 @@ class UNetConfig:
             residual block instead of being added before it.
         resblock_updown: resample inside residual blocks.
         use_new_attention_order: split queries, keys and values before heads.
+        act: the activation, one of `ACTIVATIONS`; see `models.layers.activation`.
         predict_residual: the output is added to the (upsampled) input image.
         consistent: the output is projected so that its block means are the low-res image.
         last_layer_type: map applied to the variance net's output.
@@ -98,6 +101,7 @@ class UNetConfig:
     use_scale_shift_norm: bool = False
     resblock_updown: bool = False
     use_new_attention_order: bool = False
+    act: str = "silu"
     predict_residual: bool = False
     consistent: bool = False
     last_layer_type: str = "none"
@@ -174,6 +178,8 @@ class UNetConfig:
             raise ValueError(f"--dropout {self.dropout}: give a probability in [0, 1)")
         if self.dims not in (1, 2, 3):
             raise ValueError(f"--dims {self.dims}: choose 1, 2 or 3")
+        if self.act not in ACTIVATIONS:
+            raise ValueError(f"--act {self.act!r}: choose one of {', '.join(ACTIVATIONS)}")
         _check_last_layer(self.last_layer_type)
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 True and --use_bf16 True exclude each other: set only one")

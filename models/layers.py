@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -30,6 +32,14 @@ _AVG_POOLS: tuple[type[nn.AvgPool1d], type[nn.AvgPool2d], type[nn.AvgPool3d]] = 
 )
 _GLOBAL_AVG_POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 _LINEAR_MODES = ("linear", "bilinear", "trilinear")
+_OTHER_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
+    {
+        "gelu": nn.GELU,
+        "relu": nn.ReLU,
+        "relu6": nn.ReLU6,
+        "lrelu": partial(nn.LeakyReLU, 0.1),
+    }
+)
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -61,6 +71,18 @@ class SiLUInPlace(nn.SiLU):
     def forward(self, input: Tensor) -> Tensor:
         """Return the activations in the shape of `input`, whose values are lost."""
         return F.silu(input, inplace=not torch.is_grad_enabled())
+
+
+def activation(name: str, *, keeps_input: bool = False) -> nn.Module:
+    """The activation of `UNetConfig.act`, elementwise, without parameters.
+
+    silu: x·sigmoid(x); gelu: x·Φ(x), Φ the normal distribution function (both arXiv 1606.08415);
+    relu: max(x, 0); relu6: min(max(x, 0), 6); lrelu: x, and 0.1 x below 0. Without gradients silu
+    overwrites its input, unless it `keeps_input`.
+    """
+    if name == "silu":
+        return nn.SiLU() if keeps_input else SiLUInPlace()
+    return _OTHER_ACTIVATIONS[name]()
 
 
 class Conv3x3(nn.Conv2d):

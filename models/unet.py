@@ -23,7 +23,7 @@ from models.blocks import (
 from models.config import UNetConfig
 from models.layers import (
     GroupNorm32,
-    SiLUInPlace,
+    activation,
     conv_nd,
     last_layer,
     project,
@@ -56,7 +56,7 @@ class UNetBase(Torso):
         top = config.widths[0]
         self.out = nn.Sequential(
             GroupNorm32(top),
-            SiLUInPlace(),
+            activation(config.act),
             zero_module(conv_nd(config.dims, top, config.out_channels, 3, padding=1)),
         )
 

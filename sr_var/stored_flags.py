@@ -58,7 +58,7 @@ _FILE_NAMES = {
 }
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
 _ADDED = frozenset(
-    {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional"}
+    {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional", "act"}
     | defaults(ClassFlags).keys()
 )
 _FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))

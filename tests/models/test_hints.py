@@ -77,6 +77,7 @@ SINGLE: Mapping[Changes, set[str]] = {
     (("num_heads", 2),): set(),
     (("num_head_channels", 8),): set(),
     (("use_new_attention_order", True),): set(),
+    (("act", "relu"),): set(),
     (("dropout", 0.5),): set(),
     (("use_checkpoint", True),): set(),
 }

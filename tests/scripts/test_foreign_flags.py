@@ -38,6 +38,7 @@ def _said(script: str, flag: str) -> str:
         ("image_train", "--loss", "--loss_type"),
         ("classifier_train", "--eval_interval", "--val_interval"),
         ("classifier_train", "--val_dir", "--val_data_dir"),
+        ("image_train", "--activation", "--act"),
         ("ddpm_sr_sample", "--num_samples", "--num_samples_per_image"),
         ("sr_mean_train", "--image_size", "--large_size"),
         ("sr_mean_train", "--num_channels", "--model_channels"),

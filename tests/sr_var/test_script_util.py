@@ -111,6 +111,7 @@ def test_every_model_flag_reaches_the_network() -> None:
         "num_heads_upsample": 8,
         "resblock_updown": True,
         "use_new_attention_order": True,
+        "act": "gelu",
         "predict_residual": True,
         "consistent": True,
         "num_classes": 7,

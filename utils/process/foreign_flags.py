@@ -87,6 +87,7 @@ _FLAGS: Mapping[tuple[str, ...], str] = MappingProxyType(
         ("num_heads",): "heads n_heads attn_heads num_attention_heads",
         ("num_head_channels", "classifier_num_head_channels"): """num_head_channels head_dim
             attention_head_dim""",
+        ("act",): "activation activation_fn activation_function act_fn act_layer nonlinearity",
         ("dropout",): "drop dropout_rate drop_rate dropout_prob",
         ("class_cond",): "conditional class_conditional conditioned cond use_labels",
         ("num_classes",): "n_classes n_class nclass label_dim num_class",

@@ -5,7 +5,7 @@
 Runs the scripts of the toolkit on sub-pixel networks as in `make demo`, prints each command, and
 goes on where it was when it was stopped. Each pair is held against the exact values of its own law:
 E and Var of Y given X, and given X and the label. Their difference is the gap of docs/theory.md,
-eq. 50.
+eq. 69.
 Writes `<name>_<date>.json` and `.md` to `--output_dir`.
 """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.score --model_path checkpoints/ddpm_sr/oracle/ema_0.99_002000.pt
 
 By Tweedie's formula a denoiser is a score: ∇ log p(x_t | x) = (√ᾱ E[Y | x_t, x] − x_t) / (1 − ᾱ)
-(docs/theory.md, eq. 64). On the oracle's law E[Y | x_t, x] is known. The denoiser is one of
+(docs/theory.md, eq. 68). On the oracle's law E[Y | x_t, x] is known. The denoiser is one of
 ddpm_sr_train.py on files of oracle_data.py; docs/oracle.md has the commands and the table. Writes
 `score_<date>.json` and `.md` to `--output_dir`.
 """

@@ -161,7 +161,7 @@ def project(image: Tensor, low_res: Tensor) -> Tensor:
 
     m + repeat(x − area(m)): the orthogonal projection onto {m : area(m) = x}. E[Y | X = x] lies in
     that set, since the area mean is linear, so that no estimate of it gets worse
-    (docs/theory.md, eq. 35).
+    (docs/theory.md, eq. 51).
 
     Args:
         image: m, (N, C, f·h, f·w).

@@ -199,7 +199,7 @@ class SubpixelDenoiser(SubpixelBase):
 
     EDM's preconditioning (Karras et al. 2022, arXiv 2206.00364, equation 7) of what the base
     leaves, with a std s of each pixel, since an edge leaves more than a sky (docs/theory.md, eq.
-    37). F is what the body makes of low-res image, noisy image and noise level, and L what a
+    53). F is what the body makes of low-res image, noisy image and noise level, and L what a
     smaller net, `std`, makes of the low-res image alone. A new net has F = 0, L = 0: the Wiener
     filter of std 0.1.
     """

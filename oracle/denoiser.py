@@ -61,7 +61,7 @@ def score_of(denoised: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
 
     Exact for the exact E[Y | x_t, x] (`posterior_mean_of_y`), whatever the law of Y (Robbins 1956;
     Efron, "Tweedie's formula and selection bias", 2011); with a network's prediction it is the
-    score that the network stands for (docs/theory.md, eq. 64). `alpha_bar` is ᾱ_t < 1, (N,) or a
+    score that the network stands for (docs/theory.md, eq. 68). `alpha_bar` is ᾱ_t < 1, (N,) or a
     scalar.
     """
     alpha_bar = torch.as_tensor(alpha_bar, dtype=x_t.dtype, device=x_t.device).reshape(-1, 1, 1, 1)

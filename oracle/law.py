@@ -86,7 +86,7 @@ class OracleLaw:
 
         p_c = p + κ t_c min(p, 1 − p) with κ = 0.8 and t_c from −1 to 1 in equal steps, so that the
         classes, of equal share, have the mean p: without the class Y has this law
-        (docs/oracle.md, eq. 51).
+        (docs/oracle.md, eq. o8).
 
         Args:
             label: c, 0 to k − 1.
@@ -104,7 +104,7 @@ class OracleLaw:
     def class_gap(self, num_classes: int) -> Tensor:
         """Var[E[Y | x, c] | x] of the class law, (N, 1, H, W): Var[Y | x] − mean of Var[Y | x, c].
 
-        4κ² (k + 1)/(3(k − 1)) min(p, 1 − p)² B² (docs/oracle.md, eq. 52).
+        4κ² (k + 1)/(3(k − 1)) min(p, 1 − p)² B² (docs/oracle.md, eq. o9).
         """
         spread = (num_classes + 1) / (3 * (num_classes - 1))  # of t_c
         p = self._p

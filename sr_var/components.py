@@ -5,7 +5,7 @@ values. Its covariance given the low-res image has the leading eigenvectors w_1,
 eigenvalues λ_1 ≥ λ_2 ≥ …; with e the block of the residual Y − m̂(X), for k = 1, 2, …
 
     w_k(x) = argmax E[ (w·e)² | X = x ]   over w of length 1, orthogonal to those before it
-    λ_k(x) = E[ (w_k(x)·e)² | X = x ]                                (docs/theory.md, eq. 56, 57)
+    λ_k(x) = E[ (w_k(x)·e)² | X = x ]                                (docs/theory.md, eq. 60, 57)
 
 Both minimise a conditional risk, as in Nehme et al. 2023 (arXiv 2309.15533), who do it for whole
 images. The network, a sub-pixel variance net of K·(C + 1) output channels, returns K images whose

@@ -2,7 +2,7 @@
 
 K nets that were trained alike (on other folds of the images, or from other seeds) have means
 m_1 … m_K. Their average is the ensemble's mean, and their unbiased variance, the *between-net* or
-*epistemic* one, is what training left open (docs/theory.md, eq. 61 to 63; Lakshminarayanan et al.
+*epistemic* one, is what training left open (docs/theory.md, eq. 64 to 66; Lakshminarayanan et al.
 2017, arXiv 1612.01474). It is an estimate of the variance part of a net's squared error; of an
 error that all nets share it knows nothing.
 """

@@ -2,7 +2,7 @@
 
 Of each channel of an image y, with a kernel a of h×w numbers, a stride s and a start (t, u),
 
-    (Ay)[i, j] = Σ_kl a[k, l] · y[t + s·i + k, u + s·j + l]          (docs/theory.md, eq. 53)
+    (Ay)[i, j] = Σ_kl a[k, l] · y[t + s·i + k, u + s·j + l]          (docs/theory.md, eq. 57)
 
 wherever the kernel lies within the image. `--functional` names one:
 

@@ -228,7 +228,7 @@ def require_same_classes(path: str, mean: ClassFlags, variance: ClassFlags) -> N
 
     The residuals of a mean that does not know the class contain the gap between the classes'
     means, and those of one that does lack it: such a pair has neither Var[Y|X] nor Var[Y|X, class]
-    (docs/theory.md, eq. 50).
+    (docs/theory.md, eq. 69).
 
     Raises:
         CheckpointError: says which flag to change.

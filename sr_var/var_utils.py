@@ -2,7 +2,7 @@
 
 The target is the squared residual (Y − m̂(X))² of a frozen mean net; its conditional mean is the
 variance plus the squared error of m̂ (docs/theory.md, eq. 4). The same holds of any linear
-functional of the image, whose residual is that functional of Y − m̂(X) (eq. 54).
+functional of the image, whose residual is that functional of Y − m̂(X) (eq. 58).
 """
 
 from __future__ import annotations

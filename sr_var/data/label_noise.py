@@ -1,7 +1,7 @@
 """Labels with added noise: what the nets learn of labels that are not clean (Noise2Noise).
 
 With Y′ = Y + e, e independent of (X, Y) and E e = 0, E[Y′ | X] = E[Y | X] and
-Var[Y′ | X] = Var[Y | X] + Var e (docs/theory.md, eq. 60; Lehtinen et al. 2018, arXiv 1803.04189).
+Var[Y′ | X] = Var[Y | X] + Var e (docs/theory.md, eq. 67; Lehtinen et al. 2018, arXiv 1803.04189).
 """
 
 from __future__ import annotations

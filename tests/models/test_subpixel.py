@@ -66,7 +66,7 @@ def test_projection_is_the_nearest_image_with_these_block_means() -> None:
 
 
 def test_projection_lowers_the_squared_error_by_what_it_takes_away() -> None:
-    """docs/theory.md, eq. 36, for any target with these block means."""
+    """docs/theory.md, eq. 52, for any target with these block means."""
     low_res = _image(2, 3, 4, 5)
     truth = project(_image(2, 3, 16, 20, seed=1), low_res)
     image = _image(2, 3, 16, 20, seed=2)
@@ -145,7 +145,7 @@ def test_noise_is_that_of_the_chain_down_to_its_first_step() -> None:
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 def test_new_denoiser_is_the_wiener_filter_around_the_smooth_base(factor: int) -> None:
-    """docs/theory.md, eq. 37, with the std of 0.1 that a new net tells itself."""
+    """docs/theory.md, eq. 53, with the std of 0.1 that a new net tells itself."""
     net = _denoiser(factor)
     low_res, sigma = _image(5, 3, 4, 6), torch.tensor(SIGMAS).view(-1, 1, 1, 1)
     base = smooth_base(low_res, factor)

@@ -1,7 +1,7 @@
 """Calibration of a predicted normal law N(m, v) per pixel against the real high-res image.
 
 Grey levels, float64. One image is reduced to a few means and to fixed histograms that add up over
-images; no pixel is kept. docs/theory.md, eq. 21 to 27, defines the metrics.
+images; no pixel is kept. docs/theory.md, eq. 23 to 30, defines the metrics.
 
 Equal-count bins, sparsification and the area under it need the order of all pixels of all images.
 They are read off histograms: 4096 bins of predicted std, even in its logarithm (0.17 % each), and

@@ -2,7 +2,7 @@
 
 e is the unbiased variance of K mean nets at a pixel, in grey levels² (`sr_var.ensemble`), v the
 predicted, *aleatoric* variance, m the nets' average. Over K nets of one training the expectation
-of e is the variance part of one net's squared error, and e/K that of m's (docs/theory.md, eq. 61 to
+of e is the variance part of one net's squared error, and e/K that of m's (docs/theory.md, eq. 64 to
 63). An error that all nets share is in neither.
 """
 

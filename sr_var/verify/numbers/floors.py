@@ -4,8 +4,8 @@ The mean absolute errors of k₂ and √k₂ need a law, not just a variance: k�
 variable of shape a = σ⁴/Var(k₂), i.e. χ² with 2a degrees of freedom over 2a. That is its exact law
 for normal samples (2a = n − 1), and matches its first two moments for any (Satterthwaite, "An
 approximate distribution of estimates of variance components", 1946). docs/theory.md, eq. 12 to 15.
-Where the conditional law is known, the two routes need not be judged against each other: eq. 31 to
-33.
+Where the conditional law is known, the two routes need not be judged against each other: eq. 42 to
+44.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The law of a pixel is taken for the two normal laws of one variance that have its mean, variance,
 third and fourth central moment. Such is the oracle's (docs/oracle.md), and then it is exact.
-docs/theory.md, eq. 44. Of an image at most 8192 pixels are used, drawn at random, so that the
+docs/theory.md, eq. 34. Of an image at most 8192 pixels are used, drawn at random, so that the
 samples that are drawn of them cost the same for every size.
 """
 

@@ -4,7 +4,7 @@ All in grey levels and float64, on HWC arrays, by dotted name (`mean.mse`). Two 
 `image_metrics` are averaged over images (`averages`). `pooled_metrics` are functions of means over
 pixels (`image_means`), whether of one image, of all of them, or of a bootstrap replicate: a ratio
 is then always a ratio of sums, never a mean of ratios. Definitions: `sr_var_verification.py`, and
-docs/theory.md, eq. 6 to 30. m, v are mean and variance of the nets, x̄, k2 those of n samples.
+docs/theory.md, eq. 6 to 38. m, v are mean and variance of the nets, x̄, k2 those of n samples.
 Where there are no samples, metrics that need them have no name at all.
 """
 

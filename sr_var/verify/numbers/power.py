@@ -2,7 +2,7 @@
 
 A unit scatters by s, so that N of them have the standard error s/√N. A verdict that is true is
 reached with the power 1 − β if its distance from the margin is (t + z) s/√N: t of the verdict's
-one-sided level, z the normal quantile of 1 − β (docs/theory.md, eq. 35 to 37).
+one-sided level, z the normal quantile of 1 − β (docs/theory.md, eq. 39 to 41).
 """
 
 from __future__ import annotations

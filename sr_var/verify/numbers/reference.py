@@ -3,7 +3,7 @@
 Few of these metrics have a fixed best value. With the exact law N(m, v) of every pixel the area
 under the sparsification error is above 0, the likelihood and the scores depend on v, and the
 normal law N(x̄, k₂(1 + 1/n)) of n exact samples is worse than N(m, v), as its z follows Student's t
-law with n − 1 degrees of freedom. docs/theory.md, eq. 41 to 43. All of it follows from the means
+law with n − 1 degrees of freedom. docs/theory.md, eq. 31 to 33. All of it follows from the means
 and the histogram of the predicted stds, so nothing is simulated and no pixel is kept.
 """
 

@@ -1,7 +1,7 @@
 """Whether nets and samples agree within a margin, in a word each and in a sentence.
 
 The word is that of two one-sided tests on an interval of `intervals`; with too few units there is
-none, since it would be wrong too often (docs/theory.md, eq. 30; docs/verification.md).
+none, since it would be wrong too often (docs/theory.md, eq. 38; docs/verification.md).
 """
 
 from __future__ import annotations

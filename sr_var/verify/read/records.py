@@ -218,7 +218,7 @@ def given_class(flags: VerificationFlags, log: Callable[[str], None]) -> GivenCl
 
     `log` receives a notice where one of them is and the other is not: what is compared then are
     moments of Y | X and of Y | X, class, which differ by the gap between the classes
-    (docs/theory.md, eq. 50).
+    (docs/theory.md, eq. 69).
     """
     paths = [
         stamp_path(flags.nets_dir, kind, flags.mean_model_step) for kind in ("mean", "baseline")
@@ -233,7 +233,7 @@ def given_class(flags: VerificationFlags, log: Callable[[str], None]) -> GivenCl
         log(
             f"notice: the {given} know the class of the image and the {of} do not: compared are "
             f"moments of Y given X and the class ({given}) and of Y given X alone ({of}), whose "
-            "variances differ by the gap between the classes (docs/theory.md, eq. 50)"
+            "variances differ by the gap between the classes (docs/theory.md, eq. 69)"
         )
     return {"nets": nets, "samples": samples}
 

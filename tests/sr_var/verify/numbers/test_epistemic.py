@@ -64,7 +64,7 @@ def test_errors_of_one_net_are_those_of_the_average_and_what_is_between(num_nets
     known = _known(num_nets, bias=2.0, scale=3.0)
     found = known.metrics(num_nets, known.truth)
     errors = (known.means - known.truth.mean) ** 2
-    # eq. 62 is an identity: to rounding
+    # eq. 65 is an identity: to rounding
     assert found["epistemic.one_net_squared_error"] == pytest.approx(errors.mean(), rel=1e-12)
     assert found["epistemic.squared_error"] == pytest.approx(
         ((known.average - known.truth.mean) ** 2).mean(), rel=1e-12

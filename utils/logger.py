@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,17 @@ from tqdm import tqdm
 
 from utils.files.atomic import write_json_atomic
 from utils.files.storage import make_folder
+from utils.log_formats import (
+    CSV,
+    DEFAULT_FORMATS,
+    LOG,
+    STDOUT,
+    TENSORBOARD,
+    TRACKER_VARIABLE,
+    ProgressTable,
+    StartTracker,
+    Track,
+)
 from utils.process.console import show
 
 _SECONDS_BETWEEN_FLUSHES = 30.0
@@ -31,7 +42,8 @@ class RunLogger:
     """Writes lines, scalars and pictures of a run.
 
     Without a folder it writes no file; `is_quiet` prints nothing either (every rank but the first).
-    `log` receives what else would be printed. Where no folder can be it raises as `make_folder`.
+    `log` receives what else would be printed. `formats` are those of `utils.log_formats`, all but
+    csv by default. Where no folder can be it raises as `make_folder`.
     """
 
     def __init__(
@@ -40,9 +52,13 @@ class RunLogger:
         *,
         is_quiet: bool = False,
         log: Callable[[str], None] | None = None,
+        formats: Collection[str] = DEFAULT_FORMATS,
     ) -> None:
         self.log_dir = log_dir
-        self._is_quiet, self._log = is_quiet, log
+        self._is_quiet, self._log = is_quiet or STDOUT not in formats, log
+        self._has_events = TENSORBOARD in formats
+        self._track: Track | None = None
+        self._table: ProgressTable | None = None
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._events: Any = None
@@ -53,6 +69,9 @@ class RunLogger:
         self._reminders: list[str] = []
         if log_dir is not None:
             make_folder(log_dir, "--log_dir")
+            if CSV in formats:
+                self._table = ProgressTable(log_dir)
+        if log_dir is not None and LOG in formats:
             path = os.path.join(log_dir, "logs.txt")
             # names of files may hold what UTF-8 lacks
             self._file = open(  # noqa: SIM115 - see close
@@ -100,8 +119,15 @@ class RunLogger:
         return keys, means
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Send numbers to TensorBoard."""
+        """Send numbers to TensorBoard, to `progress.csv` and to a tracker."""
         if self.log_dir is None:
+            return
+        if self._table is not None:
+            with self._surviving("progress.csv"):
+                self._table.add(values, step)
+        if self._track is not None:
+            self._call_tracker(values, step)
+        if not self._has_events:
             return
         from tensorboardX import summary
 
@@ -110,7 +136,7 @@ class RunLogger:
 
     def image(self, tag: str, image_uint8: npt.NDArray[np.uint8], step: int) -> None:
         """Send one HWC uint8 picture to TensorBoard."""
-        if self.log_dir is None:
+        if self.log_dir is None or not self._has_events:
             return
         from tensorboardX import summary
 
@@ -119,9 +145,29 @@ class RunLogger:
     def forget_after(self, step: int) -> None:
         """Let TensorBoard drop what an earlier run sent to this folder for steps beyond `step`.
 
-        To be called before anything is sent; nothing happens unless something is.
+        `progress.csv` drops it, too. To be called before anything is sent; nothing happens unless
+        something is.
         """
         self._last_step = step
+        if self._table is not None:
+            self._table.forget_after(step)
+
+    def track(self, start: StartTracker, args: Mapping[str, Any]) -> None:
+        """Hand all numbers to a tracker from now on; one that fails ends itself, not the run."""
+        if self.log_dir is None:
+            return
+        try:
+            self._track = start(self.log_dir, args)
+        except Exception as error:  # code of somebody else, which may raise whatever it wants
+            self.info(f"warning: the tracker of {TRACKER_VARIABLE} does not start: {error}")
+
+    def _call_tracker(self, values: Mapping[str, float], step: int) -> None:
+        assert self._track is not None
+        try:
+            self._track(values, step)
+        except Exception as error:  # as above
+            self._track = None
+            self.info(f"warning: the tracker of {TRACKER_VARIABLE} has failed, and ends: {error}")
 
     def _send(self, step: int, **content: Any) -> None:
         """Write an event itself: tensorboardX's `SummaryWriter` leaves that to a thread.

@@ -18,6 +18,7 @@ from utils.debug_util import describe_memory
 from utils.files.atomic import JsonObject, is_remote
 from utils.files.records import versions
 from utils.flags.groups import Logged
+from utils.log_formats import chosen_formats, chosen_tracker
 from utils.logger import RunLogger
 from utils.machine.launch import Launch, read_launch
 from utils.machine.threads import tune_allocator
@@ -59,7 +60,8 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
         has_group: False for work that needs no talk between processes.
 
     Raises:
-        ValueError: if the folder is remote.
+        ValueError: if the folder is remote, or the environment asks for another format or tracker
+            than there is.
     """
     is_dry = getattr(flags, "dry_run", False)
     if not is_dry and is_remote(flags.log_dir):
@@ -71,10 +73,14 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
         torch.manual_seed(getattr(args, "seed", 0))
         is_tuned = device.type == "cpu" and tune_allocator()
         is_main = launch.rank == 0
-        logger = RunLogger(flags.log_dir if is_main and not is_dry else None, is_quiet=not is_main)
+        formats, tracker = chosen_formats(os.environ), chosen_tracker(os.environ)
+        folder = flags.log_dir if is_main and not is_dry else None
+        logger = RunLogger(folder, is_quiet=not is_main, formats=formats)
         run = Run(logger, device, launch)
         try:
-            _write_args(run, with_values(args, **vars(flags)))
+            described = _write_args(run, with_values(args, **vars(flags)))
+            if tracker is not None:
+                logger.track(tracker, described)
             for line in getattr(args, "notices", ()):
                 (logger.remind if line.startswith("warning: ") else logger.info)(line)
             if is_tuned:
@@ -91,12 +97,13 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
             logger.close()
 
 
-def _write_args(run: Run, args: argparse.Namespace) -> None:
+def _write_args(run: Run, args: argparse.Namespace) -> JsonObject:
     """Write `args.json`, and the same for each script, which stays when another one comes."""
     script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
     described = describe_run(args, run.device, run.launch)
     run.logger.write_args(described)
     run.logger.write_args(described, f"args_{script}.json")
+    return described
 
 
 def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch) -> JsonObject:

@@ -1,0 +1,153 @@
+"""The formats of a log that the environment chooses, `progress.csv`, and a tracker."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import utils.log_formats
+from tests.image_ddpm.tiny import NET, PROCESS, TRAINING, named_images
+from tests.tiny import done, run, words
+from tests.utils.events import read_scalars
+from utils.log_formats import ProgressTable, chosen_formats, chosen_tracker
+from utils.logger import RunLogger
+from utils.process.errors import EXIT_USAGE
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "progress.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_formats_are_those_of_the_variable_and_all_but_csv_without_it() -> None:
+    assert chosen_formats({}) == chosen_formats({"OPENAI_LOG_FORMAT": ""})
+    assert chosen_formats({}) == {"stdout", "log", "tensorboard"}
+    assert chosen_formats({"OPENAI_LOG_FORMAT": "csv, stdout"}) == {"csv", "stdout"}
+    with pytest.raises(ValueError, match=r"OPENAI_LOG_FORMAT=json,csv: there is no json"):
+        chosen_formats({"OPENAI_LOG_FORMAT": "json,csv"})
+
+
+def test_a_step_is_a_row_and_new_names_are_new_columns(tmp_path: Path) -> None:
+    table = ProgressTable(str(tmp_path))
+    table.add({"loss": 0.5}, 10)
+    table.add({"loss": 0.25, "lr": 1e-4}, 20)
+    table.add({"val/loss": 0.75}, 20)
+    assert _rows(tmp_path) == [
+        {"step": "10", "loss": "0.5", "lr": "", "val/loss": ""},
+        {"step": "20", "loss": "0.25", "lr": "0.0001", "val/loss": "0.75"},
+    ]
+
+
+def test_a_later_run_goes_on_and_a_resumed_one_drops_what_came_after(tmp_path: Path) -> None:
+    first = ProgressTable(str(tmp_path))
+    for step in (1, 2, 3):
+        first.add({"loss": step}, step)
+    second = ProgressTable(str(tmp_path))
+    second.forget_after(2)
+    second.add({"loss": 30}, 3)
+    assert [(row["step"], row["loss"]) for row in _rows(tmp_path)] == [
+        ("1", "1"),
+        ("2", "2"),
+        ("3", "30"),
+    ]
+
+
+def test_a_table_of_somebody_else_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "progress.csv").write_bytes(b"a,b\n\xff,2\n,\n")
+    ProgressTable(str(tmp_path)).add({"loss": 1.0}, 4)
+    assert _rows(tmp_path) == [{"step": "4", "loss": "1"}]
+
+
+def test_a_training_writes_the_formats_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_LOG_FORMAT", "log,csv")
+    images = named_images(tmp_path / "images")
+    folders = {"log_dir": tmp_path / "log", "model_save_dir": tmp_path / "save"}
+    flags = {**NET, **PROCESS, **TRAINING, **folders, "data_dir": images}
+    said = done("image_train", words({**flags, "max_step": 2}))
+    assert "step 2" not in said.out
+    assert "step 2" in (tmp_path / "log" / "logs.txt").read_text(encoding="utf-8")
+    assert not list((tmp_path / "log").glob("events*"))
+    assert [row["step"] for row in _rows(tmp_path / "log")] == ["1", "2"]
+    assert float(_rows(tmp_path / "log")[0]["loss"]) > 0
+    done("image_train", words({**flags, "max_step": 3, "resume_checkpoint": "auto"}))
+    assert [row["step"] for row in _rows(tmp_path / "log")] == ["1", "2", "3"]
+    monkeypatch.setenv("OPENAI_LOG_FORMAT", "wandb")
+    outcome = run("image_train", words({**flags, "max_step": 3}))
+    assert outcome.code == EXIT_USAGE and "OPENAI_LOG_FORMAT=wandb" in outcome.err
+
+
+class _Offered(EntryPoint):
+    """An entry point whose package is this test."""
+
+    def load(self) -> Any:
+        if self.value == "broken":
+            raise ImportError("no such module")
+        return TRACKED[self.value]
+
+
+CALLS: list[Any] = []
+
+
+def _start(log_dir: str, args: Mapping[str, Any]) -> Callable[[Mapping[str, float], int], None]:
+    CALLS.append(("start", log_dir, args["lr"]))
+    return lambda values, step: CALLS.append((dict(values), step))
+
+
+def _failing(log_dir: str, args: Mapping[str, Any]) -> Callable[[Mapping[str, float], int], None]:
+    def track(values: Mapping[str, float], step: int) -> None:
+        raise RuntimeError("the server is away")
+
+    return track
+
+
+TRACKED = {"good": _start, "failing": _failing}
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three entry points of the group."""
+    names = ("good", "failing", "broken")
+    points = [_Offered(name, name, "conditional_risk_sr.trackers") for name in names]
+    monkeypatch.setattr(utils.log_formats, "entry_points", lambda group: points)
+
+
+@pytest.mark.usefixtures("offered")
+def test_a_tracker_gets_what_tensorboard_gets(tmp_path: Path) -> None:
+    CALLS.clear()
+    logger, start = RunLogger(str(tmp_path)), chosen_tracker({"RUN_TRACKER": "good"})
+    assert start is not None
+    logger.track(start, {"lr": 0.1})
+    logger.scalars({"loss": 2.0}, 5)
+    logger.close()
+    assert [("start", str(tmp_path), 0.1), ({"loss": 2.0}, 5)] == CALLS
+    assert read_scalars(tmp_path)["loss"] == {5: 2.0}
+
+
+@pytest.mark.usefixtures("offered")
+def test_a_tracker_that_fails_ends_itself_and_not_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger, start = RunLogger(str(tmp_path)), chosen_tracker({"RUN_TRACKER": "failing"})
+    assert start is not None
+    logger.track(start, {})
+    for step in (1, 2):
+        logger.scalars({"loss": 2.0}, step)
+    logger.close()
+    assert capsys.readouterr().out.count("the server is away") == 1
+    assert [*read_scalars(tmp_path)["loss"]] == [1, 2]
+
+
+@pytest.mark.usefixtures("offered")
+def test_a_tracker_that_is_not_there_is_named() -> None:
+    assert chosen_tracker({}) is None
+    with pytest.raises(ValueError, match=r"RUN_TRACKER=none: .*there are broken, failing, good"):
+        chosen_tracker({"RUN_TRACKER": "none"})
+    with pytest.raises(ValueError, match=r"RUN_TRACKER=broken cannot be loaded: no such module"):
+        chosen_tracker({"RUN_TRACKER": "broken"})

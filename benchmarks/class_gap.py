@@ -153,7 +153,9 @@ def _results(flags: GapFlags, name: str) -> tuple[tuple[Array, Array], tuple[Arr
         for folder in folders
     ]
     variances = np.stack([load_array(folder / f"high_res_var_{step}.pkl") for folder in folders])
-    means = np.stack([np.load(folder / f"high_res_mean_{step}.npy") for folder in folders])
+    means = np.stack(
+        [np.load(folder / f"high_res_mean_{step}.npy", allow_pickle=False) for folder in folders]
+    )
     exact = [(truth.variance, truth.mean) for truth in truths if truth is not None]
     exact_variances, exact_means = (np.stack(part) for part in zip(*exact, strict=True))
     return (variances.astype(np.float64), exact_variances), (means.astype(np.float64), exact_means)

@@ -143,7 +143,10 @@ class OracleExperiment:
         ]
 
     def calibrate(self, route: Route) -> list[Command]:
-        """Intervals that hold with a stated probability; nothing without images for it."""
+        """Intervals that hold with a stated probability; nothing without images for it.
+
+        Test images are further pieces of the same photographs, so the unit is a piece.
+        """
         if not self.num_calibration_crops:
             return []
         mean, variance = self.steps(route)
@@ -151,6 +154,7 @@ class OracleExperiment:
             f"sr_calibrate.py {self._list('calibration')} --large_size {self.nets.large_size} "
             f"--sr_model_output_dir {self._results(route, 'calibration')} "
             f"--mean_model_step {mean} --var_model_step {variance} --method risk_control "
+            "--cluster image "
             f"--output_dir {self._calibration(route)} "
             f"--log_dir logs/sr_calibrate/{self._run(route)}"
         )

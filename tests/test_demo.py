@@ -106,6 +106,7 @@ def test_the_oracle_is_calibrated_on_further_images_of_its_own(preset: Preset) -
     parsed, data = _parse(preset.oracle.calibrate(ITAKURA_SAITO)), demo["oracle_data.py"]
     made, verification = parsed["sr_calibrate.py"], demo["sr_var_verification.py"]
     assert made["method"] == "risk_control" and data["num_calibration_crops"] == 400
+    assert made["cluster"] == "image"  # pieces of twelve photographs, which would be too few
     assert verification["calibration"] == f"{made['output_dir']}/calibration.json"
     for name in ("mean_model_step", "var_model_step", "large_size", "data_dir"):
         assert made[name] == verification[name]

@@ -45,13 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, builds, samples; returns the exit code."""
     args = apply_presets(create_parser().parse_args(argv))
     from image_ddpm.networks import follow_denoiser, follow_guide
+    from image_ddpm.sampling import load_sampler, require_settings, with_each_label
 
-    args = follow_guide(follow_denoiser(args))
+    args = with_each_label(follow_guide(follow_denoiser(args)))
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
     guide = guide_flags(args)
     from image_ddpm.sample_files import finish_and_draw, samples_path
-    from image_ddpm.sampling import load_sampler, require_settings
     from utils.runs.start import started
 
     with started(args, sample, has_group=False) as run:
@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
             run.is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
         if run.is_done:
             names, store = sampler.class_names, sampler.store
-            finish_and_draw(store, path, shape, log, has_pictures=sample.png, class_names=names)
+            wanted = sample.image_format if sample.png else ""
+            finish_and_draw(store, path, shape, log, pictures=wanted, class_names=names)
     return run.exit_code
 
 

@@ -47,6 +47,8 @@ from utils.machine.launch import read_launch
 from utils.script_util import FlagValues, flag, from_args, require_at_least
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
+EACH = "each"
+PICTURE_FORMATS = ("png", "jpg", "webp", "tif")
 
 
 @dataclass(frozen=True)
@@ -168,14 +170,19 @@ class ImageSampleFlags(SamplerFlags, ResultFlags):
     labels: str = flag(
         "",
         "classes to draw in turn, comma separated: labels, or names where the checkpoint keeps "
-        "them; empty: at random",
+        "them; each: one sample of each class; empty: at random",
     )
     guidance_scale: float = flag(
         1.0,
         "classifier-free guidance (trained with class_dropout); 1: none, 0: without class, but for "
         "a learned variance",
     )
-    png: bool = flag(False, "write each sample as a PNG, and a grid of the first ones, too")
+    png: bool = flag(False, "write each sample as a picture, and a grid of the first ones, too")
+    image_format: str = flag(
+        PICTURE_FORMATS[0],
+        "of these pictures; webp and tif keep every grey level, as png does, jpg does not",
+        PICTURE_FORMATS,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,6 +22,7 @@ from image_ddpm.parts import PartStore, read_part
 from utils.files.atomic import write_json_atomic
 from utils.files.storage import make_folder
 from utils.images.files import write_png
+from utils.images.pictures import write_picture
 from utils.images.pixels import make_grid
 from utils.images.rows import Shape, write_rows
 from utils.machine.threads import chosen_threads, ordered_map
@@ -51,10 +52,12 @@ def finish_and_draw(
     shape: Shape,
     log: Callable[[str], None],
     *,
-    has_pictures: bool,
+    pictures: str,
     class_names: Sequence[str] = (),
 ) -> None:
     """Put samples of a shape (N, H, W, C) together if all parts are there, and draw them.
+
+    `pictures` is their format, as `png`; empty: none are wanted.
 
     Raises:
         DataError: for a part that cannot be read, or a damaged file.
@@ -75,8 +78,8 @@ def finish_and_draw(
         if any(class_names):
             named = {str(y): name for y, name in enumerate(class_names) if name}
             write_json_atomic(os.path.join(folder, CLASSES_FILE), named)
-        if has_pictures:
-            write_pictures(path, shape, folder, class_names, stop)
+        if pictures:
+            write_pictures(path, shape, folder, class_names, stop, pictures)
 
 
 def _stage(
@@ -104,12 +107,14 @@ def write_samples(store: PartStore, path: str, shape: Shape, stop: StopFlag | No
     write_rows(path, shape, rows(), labels if has_labels else None)
 
 
-def picture_name(index: int, label: int | None, class_names: Sequence[str] = ()) -> str:
-    """`<label>_<name>_<index>.png`, as far as label and name are known.
+def picture_name(
+    index: int, label: int | None, class_names: Sequence[str] = (), ending: str = "png"
+) -> str:
+    """`<label>_<name>_<index>.png`, as far as label and name are known, or of another ending.
 
     Of the name, letters, digits, dots and hyphens; other characters become hyphens.
     """
-    number = f"{index:06d}.png"
+    number = f"{index:06d}.{ending}"
     if label is None:
         return number
     name = class_names[label][:_MAX_NAME] if 0 <= label < len(class_names) else ""
@@ -132,23 +137,26 @@ def write_pictures(
     output_dir: str,
     class_names: Sequence[str] = (),
     stop: StopFlag | None = None,
+    ending: str = "png",
 ) -> None:
     """Each sample of `write_samples`'s file as a picture (those that are missing), and a grid.
+
+    They lie in a folder of the name of their format; the grid is a PNG.
 
     DataError if the file is damaged, or not of this shape (N, H, W, C).
     """
     num_samples, labels = shape[0], _read_labels(path, shape[0])
     rows = grid_rows(num_samples, labels)
     wanted, shown = {i for row in rows for i in row}, {}
-    folder = os.path.join(output_dir, "png")
+    folder = os.path.join(output_dir, ending)
     make_folder(folder)
 
     def draw(item: tuple[int, NDArray[np.uint8]]) -> tuple[int, NDArray[np.uint8]]:
         index, image = item
         label = None if labels is None else int(labels[index])
-        name = os.path.join(folder, picture_name(index, label, class_names))
+        name = os.path.join(folder, picture_name(index, label, class_names, ending))
         if not os.path.exists(name):
-            write_png(name, image[:, :, 0] if image.shape[2] == 1 else image)
+            write_picture(name, image[:, :, 0] if image.shape[2] == 1 else image)
         return item
 
     samples = read_npz_rows(path, "arr_0", shape, remedy=_REMEDY)

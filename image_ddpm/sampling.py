@@ -6,6 +6,7 @@ The noise and a random label of a sample are functions of (seed, index). Samples
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import os
@@ -23,14 +24,20 @@ from diffusion.guidance import CondFn, classifier_free
 from diffusion.samplers import SamplerOptions
 from diffusion.types import Model
 from image_ddpm.classifier import Denoiser, load_guide
-from image_ddpm.flags import GuideFlags, ImageDiffusionFlags, ImageModelFlags, ImageSampleFlags
+from image_ddpm.flags import (
+    EACH,
+    GuideFlags,
+    ImageDiffusionFlags,
+    ImageModelFlags,
+    ImageSampleFlags,
+)
 from image_ddpm.networks import load_denoiser
 from image_ddpm.parts import PartStore
 from utils.files.atomic import sha256_of
 from utils.images.pixels import image_to_bytes, require_finite
 from utils.process.errors import DataError
 from utils.process.progress import Progress
-from utils.script_util import defaults
+from utils.script_util import defaults, with_values
 from utils.seeds import stable_seed
 
 if TYPE_CHECKING:
@@ -62,6 +69,21 @@ def with_label_numbers(flags: ImageSampleFlags, names: Sequence[str], log: Log) 
     if all(map(_is_number, chosen)):
         return flags
     return replace(flags, labels=",".join(map(str, numbers)))
+
+
+def with_each_label(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with all labels in place of `--labels each`, and as many samples.
+
+    Of a network that keeps the names of its classes these are the labels that had images in
+    training. `--num_samples`, where it is given, stays: the labels come in turn.
+    """
+    if args.labels != EACH:
+        return args
+    paths = (args.model_path, args.classifier_path)
+    names = next(filter(any, (start_of_file(path).class_names for path in paths)), [])
+    labels = trained_labels(names, args.num_classes)
+    number = args.num_samples if "num_samples" in args.given_flags else len(labels)
+    return with_values(args, labels=",".join(map(str, labels)), num_samples=number)
 
 
 def _is_number(part: str) -> bool:

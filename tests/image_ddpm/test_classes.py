@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ddpm.stored_flags import OtherClasses, require_known_labels
 from image_ddpm.flags import ImageSampleFlags
@@ -331,3 +332,28 @@ def test_an_info_dict_with_a_class_that_the_network_does_not_know_is_refused(
     require_known_labels(entries, [], "info.pkl")
     with pytest.raises(OtherClasses, match="label 7"):
         require_known_labels([Entry("a", 7, "cat")], known, "info.pkl")
+
+
+def test_each_is_one_sample_of_every_class_of_the_training(denoiser: Path, tmp_path: Path) -> None:
+    """The network knows forty labels, of which two had images."""
+    few = {name: value for name, value in FEW.items() if name != "num_samples"}
+    for folder, more in (("one", {}), ("three", {"num_samples": 3})):
+        flags = words(few, model_path=denoiser, log_dir=tmp_path / folder, labels="each", **more)
+        done("image_sample", flags)
+    assert read_samples(tmp_path / "one")["arr_1"].tolist() == [0, 1]
+    assert read_samples(tmp_path / "three")["arr_1"].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp", "tif"])
+def test_pictures_are_of_the_chosen_format(denoiser: Path, tmp_path: Path, ending: str) -> None:
+    flags = words(FEW, model_path=denoiser, log_dir=tmp_path, png=True, image_format=ending)
+    done("image_sample", flags)
+    stored = read_samples(tmp_path)["arr_0"]
+    pictures = sorted((tmp_path / ending).iterdir(), key=lambda path: path.stem[-6:])
+    assert len(pictures) == len(stored) and not (tmp_path / "png").exists()
+    for path, image in zip(pictures, stored, strict=True):
+        assert path.suffix == f".{ending}"
+        found = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        largest = np.abs(found - image).max()
+        assert largest == 0 if ending != "jpg" else 0 < largest < 64
+    assert (tmp_path / "grid.png").exists()

@@ -48,6 +48,7 @@ _FAMILIES = (
     Solver("ddim, eta 1", "ddim", eta=1.0),
     Solver("plms", "plms"),
     Solver("dpmpp_2m", "dpmpp_2m"),
+    Solver("dpmpp_3m", "dpmpp_3m"),
     Solver("dpmpp_2m_sde", "dpmpp_2m_sde"),
 )
 SOLVERS: tuple[Solver, ...] = tuple(

@@ -67,6 +67,9 @@ class Coefficients(Generic[A]):
     # (lambda_{t-1} - lambda_t) / (2 (lambda_t - lambda_{t+1})), half the ratio of this step to the
     # one before it in log-SNR; 0 at both ends, where one of them is missing or without end.
     multistep_weight: A
+    # Factors of the latest difference of predictions and of the one before in a step of order 3.
+    third_order_weight: A
+    third_order_weight_before: A
 
 
 def cumulated_alphas(betas: Float64Array) -> Float64Array:
@@ -91,6 +94,31 @@ def _multistep_weight(alphas_cumprod: Float64Array) -> Float64Array:
     return weight
 
 
+def third_order_weights(alphas_cumprod: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return A and B of each step of DPM-Solver++ (3M), (T,) each.
+
+    The step follows the parabola P(u) through the predictions D_t, D_{t+1} and D_{t+2}, u = lambda
+    - lambda_t, in place of a constant: D = ∫ e^{u-h} P(u) du / ∫ e^{u-h} du over the step, 0 ≤ u ≤
+    h, which is D_t + A (D_t - D_{t+1}) + B (D_{t+1} - D_{t+2}). The integrals of e^{u-h}, u e^{u-h}
+    and u² e^{u-h} are 1 - e^{-h}, h - 1 + e^{-h} and h² - 2h + 2 - 2e^{-h} (Lu et al. 2022, arXiv
+    2211.01095, appendix B). With two predictions it is a line, B = 0; with one, and at t = 0, where
+    h has no end, both are 0.
+    """
+    steps = -np.diff(half_log_snr(alphas_cumprod))  # (T-1,), lambda_t - lambda_{t+1}
+    first, second = np.zeros_like(alphas_cumprod), np.zeros_like(alphas_cumprod)
+    h, before = steps[:-1], steps[1:]  # of t = 1 ... T-2
+    area = -np.expm1(-h)
+    mean = (h - area) / area
+    first[1:-1] = mean / before
+    h, before, earliest = steps[:-2], steps[1:-1], steps[2:]  # of t = 1 ... T-3
+    area = -np.expm1(-h)
+    mean, square = (h - area) / area, (h * h - 2.0 * (h - area)) / area
+    curve = (square + before * mean) / (before + earliest)
+    first[1:-2] += curve / before
+    second[1:-2] = -curve / earliest
+    return first, second
+
+
 def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
     """Return all coefficients of the chain with these (T,) betas in (0, 1].
 
@@ -107,6 +135,7 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
     large_variance = np.append(first_variance, betas[1:])
     recip = 1.0 / np.maximum(alphas_cumprod, MIN_ALPHAS_CUMPROD)
     ddim_coef2 = np.sqrt((1.0 - prev) / one_minus)
+    third_order_weight, third_order_weight_before = third_order_weights(alphas_cumprod)
     return Coefficients(
         betas=betas,
         log_betas=np.log(betas),
@@ -128,6 +157,8 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
         large_log_variance=np.log(large_variance),
         noise_mask=np.append(0.0, np.ones(betas.size - 1)),
         multistep_weight=_multistep_weight(alphas_cumprod),
+        third_order_weight=third_order_weight,
+        third_order_weight_before=third_order_weight_before,
     )
 
 

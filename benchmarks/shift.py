@@ -141,7 +141,7 @@ def as_jpeg(low_res: Tensor, quality: float) -> Tensor:
     for image in image_to_bytes(low_res):
         file = io.BytesIO()
         Image.fromarray(to_hwc(image)).save(file, format="JPEG", quality=int(quality))
-        pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
+        pixels = np.asarray(Image.open(file, formats=("JPEG",))).transpose(2, 0, 1)
         found.append(bytes_to_image(torch.from_numpy(pixels.copy())))
     return torch.stack(found)
 

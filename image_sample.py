@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     flags, process = from_args(ImageModelFlags, args), from_args(ImageDiffusionFlags, args)
     sample = with_folders(from_args(ImageSampleFlags, args))
     guide = guide_flags(args)
-    from image_ddpm.sample_files import finish_and_draw, samples_path
+    from image_ddpm.sample_files import finish_and_draw
+    from utils.images.rows import samples_path
     from utils.runs.start import started
 
     with started(args, sample, has_group=False) as run:

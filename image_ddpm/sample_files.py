@@ -41,11 +41,6 @@ _NUM_OPEN_PARTS = 64
 _REMEDY = "delete it and the folder png beside it, and run again"
 
 
-def samples_path(output_dir: str, shape: Shape) -> str:
-    """`samples_NxHxWxC.npz` of a shape (N, H, W, C)."""
-    return os.path.join(output_dir, f"samples_{'x'.join(map(str, shape))}.npz")
-
-
 def finish_and_draw(
     store: PartStore,
     path: str,

@@ -75,16 +75,15 @@ class ProgressTable:
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, CSV_FILE)
-        self._names: list[str] = []
+        self._names = [STEP]
         self._rows: list[dict[str, str]] = []
         if os.path.exists(self._path):
             text = read_up_to(self._path, _MAX_BYTES).decode("utf-8", errors="replace")
             reader = csv.DictReader(io.StringIO(text))
-            self._names = [name for name in reader.fieldnames or () if name]
+            if STEP in (reader.fieldnames or ()):
+                self._names = [name for name in reader.fieldnames or () if name]
             rows = [{k: v for k, v in row.items() if k and v} for row in reader]
             self._rows = [row for row in rows if row.get(STEP, "").isdecimal()]
-        if not os.path.exists(self._path) or STEP not in self._names:
-            self._names = [STEP]
 
     def forget_after(self, step: int) -> None:
         """Drop the rows beyond a step."""

@@ -14,14 +14,9 @@ from utils.files.lock import try_lock
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry
 from utils.images.files import open_image, safe_join
-from utils.images.rows import Shape, write_rows
+from utils.images.rows import samples_path, write_rows
 from utils.process.stop import go_on_with
 from utils.runs.job import working
-
-
-def together_path(output_dir: str, shape: Shape) -> str:
-    """`samples_NxHxWxC.npz` of a shape (N, H, W, C)."""
-    return os.path.join(output_dir, f"samples_{'x'.join(map(str, shape))}.npz")
 
 
 def put_together(
@@ -45,7 +40,8 @@ def put_together(
         for index in range(each)
     ]
     channels, side = flags.in_channels, network.sizes[0]
-    path = together_path(folder, (len(paths), side, side, channels))
+    shape = (len(paths), side, side, channels)
+    path = samples_path(folder, shape)
     missing = sum(not os.path.exists(one) for one in paths)
     if missing:
         log(f"notice: {missing} samples are not there; who draws the last puts all together")
@@ -69,6 +65,5 @@ def put_together(
                     job.done()
 
         labels = np.repeat(np.array([entry.y for entry in entries], np.int64), each)
-        shape = (len(paths), side, side, channels)
         write_rows(path, shape, rows(), labels if network.class_cond else None)
         log(f"written: {path}")

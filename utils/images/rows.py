@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterable
 
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 from utils.files.atomic import atomic_write
 
 Shape = tuple[int, int, int, int]
+
+
+def samples_path(output_dir: str, shape: Shape) -> str:
+    """`samples_NxHxWxC.npz` of a shape (N, H, W, C)."""
+    return os.path.join(output_dir, f"samples_{'x'.join(map(str, shape))}.npz")
 
 
 def write_rows(

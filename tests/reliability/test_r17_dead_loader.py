@@ -44,8 +44,8 @@ def test_killed_loader_process_ends_the_run_with_a_remedy(
     assert seconds < MAX_SECONDS
     assert not Path(f"/proc/{other}").exists()
     (line,) = [line for line in process.said().splitlines() if line.startswith("error: ")]
-    # torch hears of a death by its signal, or first sees that the process is gone
-    assert f"(DataLoader worker (pid {killed})" in line or f"(pid(s) {killed})" in line
+    # torch hears of a death by its signal, or first sees that the process or its connection is gone
+    assert any(word in line for word in (f"worker (pid {killed})", f"pid(s) {killed})"))
     assert "fewer --num_workers" in line
     last = (auto_step(tmp_path / "cut" / "save")[0] or 0) + 2
     assert differences_from_unbroken("sr_mean_train", flags, last, tmp_path / "whole") == []

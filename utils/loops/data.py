@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -241,11 +242,21 @@ def _begin(worker: int) -> None:
 
 def loaded(loader: DataLoader[Any]) -> Iterator[Any]:
     """What a loader gives; DataError if one of its processes dies while it hands over a batch."""
+    batches = iter(loader)
     try:
-        yield from loader
+        yield from batches
     except (ConnectionError, EOFError) as error:
         _silence_torch()
-        raise _death(str(error) or type(error).__name__) from error
+        said = str(error) or type(error).__name__
+        raise _death(said + _ended(getattr(batches, "_workers", []))) from error
+
+
+def _ended(workers: list[BaseProcess]) -> str:
+    """Which of them have ended; a broken connection is seen a little before its process is gone."""
+    for worker in workers:
+        worker.join(timeout=0.2)
+    ended = [str(worker.pid) for worker in workers if not worker.is_alive()]
+    return f", pid(s) {', '.join(ended)}" if ended else ""
 
 
 @contextlib.contextmanager

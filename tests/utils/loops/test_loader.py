@@ -72,6 +72,34 @@ def test_death_while_a_batch_is_handed_over_comes_with_the_same_remedy(error: Ex
         next(found)
 
 
+class _EndedProcess:
+    """One of a torch loader's two: ended, or at work."""
+
+    def __init__(self, pid: int, is_alive: bool) -> None:
+        self.pid = pid
+        self.is_alive = lambda: is_alive
+
+    def join(self, timeout: float) -> None:
+        assert timeout < 1
+
+
+class _CutConnection:
+    """What torch gives, as it is while a batch is handed over by a process that has ended."""
+
+    _workers = (_EndedProcess(7, is_alive=False), _EndedProcess(8, is_alive=True))
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        raise ConnectionResetError(104, "Connection reset")
+
+
+def test_the_process_that_cut_its_connection_is_named() -> None:
+    with pytest.raises(DataError, match=r"Connection reset, pid\(s\) 7\)"):
+        next(loaded(_CutConnection()))  # type: ignore[arg-type]
+
+
 def test_death_while_a_checkpoint_is_written_is_no_full_disk(tmp_path: Path) -> None:
     class _Interrupted(io.BytesIO):
         def write(self, data: object) -> int:

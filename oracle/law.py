@@ -143,10 +143,12 @@ class OracleLaw:
         p, device = self.probability, self.base.device
         uniform = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=device)
         polarity = repeat_blocks(torch.where(uniform < p, 1.0, -1.0).to(p), self.factor)
-        noise = torch.empty_like(self.base).normal_(generator=generator)
-        return (
-            self.base + polarity * self.edge + self.sigma * remove_block_means(noise, self.factor)
-        )
+        normal = torch.empty_like(self.base).normal_(generator=generator)
+        return self.base + polarity * self.edge + self._noise(normal)
+
+    def _noise(self, normal: Tensor) -> Tensor:
+        """σ·Pε of standard normal ε, (N, C, H, W)."""
+        return self.sigma * remove_block_means(normal, self.factor)
 
     @property
     def _p(self) -> Tensor:

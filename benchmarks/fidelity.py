@@ -47,6 +47,7 @@ _FAMILIES = (
     Solver("ddim, eta 0", "ddim"),
     Solver("ddim, eta 1", "ddim", eta=1.0),
     Solver("plms", "plms"),
+    Solver("dpm_solver_2", "dpm_solver_2"),
     Solver("dpmpp_2m", "dpmpp_2m"),
     Solver("dpmpp_3m", "dpmpp_3m"),
     Solver("dpmpp_2m_sde", "dpmpp_2m_sde"),

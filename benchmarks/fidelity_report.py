@@ -14,7 +14,11 @@ from matplotlib.figure import Figure
 from benchmarks.fidelity import LOG_SNR, UNIFORM, Fidelity, Solver
 
 MAX_VARIANCE_ERROR = 0.03
-_COLOURS = ("tab:gray", "tab:brown", "black", "tab:orange", "tab:purple", "tab:green", "tab:blue")
+# of the solvers of one spacing, in their order
+_COLOURS = (
+    *("tab:gray", "tab:brown", "black", "tab:orange", "tab:purple"),
+    *("tab:red", "tab:green", "tab:olive", "tab:blue"),
+)
 _LOWEST, _HIGHEST = 0.0, 1.6
 _BAND = f"variance within {MAX_VARIANCE_ERROR:.0%}"
 
@@ -137,7 +141,7 @@ def _draw_curves(axis: Axes, cells: Sequence[Measured], spacing: str) -> None:
         )
         axis.plot(*zip(*points, strict=True), marker="o", ms=3, color=colour, label=solver.name)
     half_width = MAX_VARIANCE_ERROR / 2.0
-    axis.axhspan(1.0 - half_width, 1.0 + half_width, color="tab:red", alpha=0.15, lw=0, label=_BAND)
+    axis.axhspan(1.0 - half_width, 1.0 + half_width, color="tab:cyan", alpha=0.2, lw=0, label=_BAND)
     axis.set_xscale("log")
     axis.set_ylim(_LOWEST, _HIGHEST)
     steps = sorted({cell.num_steps for cell in cells})

@@ -15,7 +15,15 @@ from utils.flags.training import TrainFlags
 from utils.script_util import FlagValues, flag, with_values
 
 # the keys of diffusion.samplers.SAMPLERS, which needs torch
-SAMPLER_NAMES = ("ancestral", "ddim", "plms", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde")
+SAMPLER_NAMES = (
+    "ancestral",
+    "ddim",
+    "plms",
+    "dpm_solver_2",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "dpmpp_2m_sde",
+)
 
 
 @dataclass(frozen=True)

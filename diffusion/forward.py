@@ -70,6 +70,8 @@ class Coefficients(Generic[A]):
     # Factors of the latest difference of predictions and of the one before in a step of order 3.
     third_order_weight: A
     third_order_weight_before: A
+    # Factor of the change of the noise within a pair of steps, in the second of them.
+    paired_weight: A
 
 
 def cumulated_alphas(betas: Float64Array) -> Float64Array:
@@ -119,6 +121,26 @@ def third_order_weights(alphas_cumprod: Float64Array) -> tuple[Float64Array, Flo
     return first, second
 
 
+def paired_weights(alphas_cumprod: Float64Array) -> Float64Array:
+    """Return W of each step of DPM-Solver-2 that is the second of its pair, (T,).
+
+    A pair goes from s = t + 1 over t to t - 1, with h = lambda_{t-1} - lambda_s and r the share of
+    h that lies before t: x_{t-1} = (√alpha_bar_{t-1}/√alpha_bar_s) x_s - σ_{t-1} (e^h - 1) (eps_s +
+    (eps_t - eps_s) / (2r)), where eps_t is the noise at the x_t of the DDIM step from s (Lu et al.
+    2022, arXiv 2206.00927, algorithm 4). DDIM steps with the same noise make up one long step, so
+    that is the DDIM step from this x_t with eps_s + W (eps_t - eps_s), W = (e^h - 1) / (2r
+    (e^{(1-r)h} - 1)). It is 1, a step of DDIM, at both ends, and after an s without signal, where h
+    has no end.
+    """
+    log_snr = half_log_snr(alphas_cumprod)
+    weight = np.ones_like(alphas_cumprod)
+    whole, second = log_snr[:-2] - log_snr[2:], log_snr[:-2] - log_snr[1:-1]
+    share = 1.0 - second / whole
+    has_signal = alphas_cumprod[2:] > MIN_ALPHAS_CUMPROD
+    weight[1:-1][has_signal] = (np.expm1(whole) / (2.0 * share * np.expm1(second)))[has_signal]
+    return weight
+
+
 def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
     """Return all coefficients of the chain with these (T,) betas in (0, 1].
 
@@ -159,6 +181,7 @@ def compute_coefficients(betas: Float64Array) -> Coefficients[Float64Array]:
         multistep_weight=_multistep_weight(alphas_cumprod),
         third_order_weight=third_order_weight,
         third_order_weight_before=third_order_weight_before,
+        paired_weight=paired_weights(alphas_cumprod),
     )
 
 

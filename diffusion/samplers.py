@@ -5,8 +5,8 @@ step; a new one joins by an entry in `SAMPLERS`. All of them evaluate the networ
 end at the x_start predicted at t = 0. What a step that looks back at earlier ones does is a pure
 function of its coefficients and of what the network said there and before.
 
-DDPM is Ho et al. 2020 (arXiv 2006.11239), DPM-Solver++ Lu et al. 2022 (arXiv 2211.01095), PNDM Liu
-et al. 2022 (arXiv 2202.09778).
+DDPM is Ho et al. 2020 (arXiv 2006.11239), DPM-Solver Lu et al. 2022 (arXiv 2206.00927),
+DPM-Solver++ Lu et al. 2022 (arXiv 2211.01095), PNDM Liu et al. 2022 (arXiv 2202.09778).
 """
 
 from __future__ import annotations
@@ -153,6 +153,29 @@ def dpmpp_3m(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
         yield {"sample": x, "pred_xstart": known[0]}
 
 
+def dpm_solver_2(problem: SampleProblem) -> Iterator[dict[str, Tensor]]:
+    """Sample with DPM-Solver-2, noise prediction, the second evaluation of a pair in its middle.
+
+    The timesteps are taken in pairs: the first step of a pair is one of DDIM, the second goes on
+    from there with eps_{t+1} + W (eps_t - eps_{t+1}) for the noise (`forward.paired_weights`), so
+    that both together are the step of order 2. The last step, to x_start, is of order 1, and with
+    an even number of timesteps the first one is, too.
+    """
+    x, before = problem.x_T, problem.x_T  # `before`: the noise at the start of the pair
+    num_steps = problem.process.num_timesteps
+    for k, t in enumerate(problem.timesteps()):
+        c = problem.process.coefficients_at(t, x.ndim)
+        pred_xstart = problem.process.denoise(problem.model, x, t, problem.options)
+        eps, x_start = eps_from_xstart(c, x, pred_xstart), pred_xstart
+        is_second = (num_steps - k) % 2 == 0 and 0 < k < num_steps - 1
+        if is_second:
+            change = (c.paired_weight - 1.0) * (eps - before)
+            x_start = pred_xstart - c.sqrt_recipm1_alphas_cumprod * change
+        x = ddim_step(c, x, x_start)
+        yield {"sample": x, "pred_xstart": pred_xstart}
+        before = eps
+
+
 def linear_multistep_xstart(
     c: Coefficients[Tensor], x_t: Tensor, pred_xstart: Tensor, history: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -208,6 +231,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "ancestral": ancestral,
         "ddim": ddim,
         "plms": plms,
+        "dpm_solver_2": dpm_solver_2,
         "dpmpp_2m": dpmpp_2m,
         "dpmpp_3m": dpmpp_3m,
         "dpmpp_2m_sde": functools.partial(dpmpp_2m, is_stochastic=True),

@@ -13,6 +13,7 @@ from tests.tiny import ROOT
 # arXiv number → its authors' family names, the first ones
 AUTHORS = {
     "2206.00364": ("Karras",),
+    "2206.00927": ("Lu",),
     "2301.11093": ("Hoogeboom",),
     "1509.09308": ("Lavin", "Gray"),
     "1606.08415": ("Hendrycks", "Gimpel"),

@@ -29,8 +29,10 @@ MOST_IMAGES = 16
 # folders of drawings that are kept
 KEPT = 8
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# solvers of second order work best with steps that are even in the log-SNR (docs/samplers.md)
-_SPACING: Mapping[str, str] = MappingProxyType({"dpmpp_2m": "logsnr", "dpmpp_2m_sde": "logsnr"})
+# the solvers work best with steps that are even in the log-SNR (docs/samplers.md)
+_SPACING: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("plms", "dpm_solver_2", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"), "logsnr")
+)
 _UNFIT, _STOPPED, _FAILED = 422, 409, 500
 
 

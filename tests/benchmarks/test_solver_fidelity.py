@@ -22,7 +22,7 @@ from benchmarks.fidelity import (
     measure,
     sampler_options,
 )
-from benchmarks.fidelity_report import Measured, fewest_steps, format_tables
+from benchmarks.fidelity_report import Measured, draw, fewest_steps, format_tables
 from benchmarks.solver_fidelity import ROOT, main
 from diffusion.samplers import std_share_of_last_jump
 from diffusion.types import ModelVarType
@@ -50,6 +50,8 @@ def exact_share(solver: Solver, num_steps: int, std: float = STD) -> float:
         (Solver("", "dpmpp_2m", WITHOUT_ZERO), 250, 0.83),
         (Solver("", "dpmpp_2m", LOG_SNR), 25, 0.97),
         (Solver("", "dpmpp_2m", LOG_SNR), 250, 0.97),
+        (Solver("", "dpmpp_3m", LOG_SNR), 250, 0.97),
+        (Solver("", "dpm_solver_2", LOG_SNR), 250, 0.97),
         # with timestep 0 kept the last jump is short, and the steps before it are too long
         (Solver("", "dpmpp_2m", UNIFORM), 25, 0.68),
         (Solver("", "dpmpp_2m", UNIFORM), 250, 1.00),
@@ -105,6 +107,15 @@ def test_a_variance_that_passes_through_the_truth_is_not_yet_right() -> None:
     assert fewest_steps(cells, "p", solver) == 20
     assert fewest_steps(cells[:3], "p", solver) is None
     assert "| a | uniform | 20 |" in format_tables(cells)
+
+
+def test_picture_has_a_curve_of_its_own_for_every_solver_without_eta() -> None:
+    cells = [Measured("p", one, 5, Fidelity(0.9, -0.19, 0.001, 0.0)) for one in SOLVERS]
+    for axis, spacing in zip(draw(cells).axes, (UNIFORM, LOG_SNR), strict=True):
+        curves = [line for line in axis.lines if line.get_label() != "_"]
+        wanted = [s.name for s in SOLVERS if s.spacing == spacing and s.eta == 0.0]
+        assert [str(line.get_label()) for line in curves] == wanted
+        assert len({line.get_color() for line in curves}) == len(wanted)
 
 
 def test_script_writes_figures_table_and_picture(

@@ -27,7 +27,7 @@ from diffusion.samplers import (
 from diffusion.types import LossType, ModelMeanType, ModelVarType
 from tests.diffusion.chains import Chain, standard_normal
 
-NEW = ["plms", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"]
+NEW = ["plms", "dpm_solver_2", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"]
 SHAPE = (2, 3, 4, 4)
 
 
@@ -108,6 +108,45 @@ def test_steps_of_order_3_integrate_a_parabola_in_log_snr_exactly(respacing: str
         x = sigma[t - 1] / sigma[t] * x + sigma[t - 1] * integral
         torch.testing.assert_close(step["sample"], x, rtol=1e-4, atol=1e-4)
         x = step["sample"]
+
+
+@pytest.mark.parametrize("respacing", ["2", "3", "6", "7", "4,2,5"])
+def test_pairs_of_steps_are_those_of_the_published_solver(respacing: str) -> None:
+    """x_s to x_t over u, with r the share of the pair's log-SNR that lies before u."""
+    process = Chain(respacing=respacing).build()
+    alpha, sigma, lam = signal_and_noise(process)
+    _, steps, _ = run_steps(process, network, options_of("dpm_solver_2"))
+    ends = [step["sample"] for step in steps]
+    s = process.num_timesteps - 1
+    lone = s % 2
+    starts = [standard_normal(0, SHAPE).double(), *ends]  # starts[k] is what step k begins with
+    for k in range(lone, len(steps) - 1, 2):
+        s = process.num_timesteps - 1 - k
+        x, h = starts[k], lam[s - 2] - lam[s]
+        r = (lam[s - 1] - lam[s]) / h
+        eps = (x - alpha[s] * steps[k]["pred_xstart"]) / sigma[s]
+        u = alpha[s - 1] / alpha[s] * x - sigma[s - 1] * math.expm1(r * h) * eps
+        torch.testing.assert_close(ends[k], u, rtol=1e-4, atol=1e-4)
+        eps_u = (u - alpha[s - 1] * steps[k + 1]["pred_xstart"]) / sigma[s - 1]
+        combined = eps + (eps_u - eps) / (2 * r)
+        end = alpha[s - 2] / alpha[s] * x - sigma[s - 2] * math.expm1(h) * combined
+        torch.testing.assert_close(ends[k + 1], end, rtol=1e-4, atol=2e-4)
+
+
+def test_pairs_cover_all_steps_but_the_last_and_one_at_the_start_of_an_even_number() -> None:
+    for respacing in ("6", "7"):
+        process = Chain(respacing=respacing).build()
+        x, steps, _ = run_steps(process, network, options_of("dpm_solver_2"))
+        of_first_order = []
+        for k, step in enumerate(steps):
+            t = torch.full((SHAPE[0],), process.num_timesteps - 1 - k)
+            c = process.coefficients_at(t, x.ndim)
+            ddim = c.ddim_coef1 * step["pred_xstart"] + c.ddim_coef2 * x
+            of_first_order.append(torch.allclose(step["sample"], ddim, rtol=1e-5, atol=1e-5))
+            x = step["sample"]
+        first_of_pairs = [True, False]
+        expected = {"6": [True, *first_of_pairs * 2, True], "7": [*first_of_pairs * 3, True]}
+        assert of_first_order == expected[respacing]
 
 
 def test_linear_multisteps_combine_the_noise_of_up_to_four_steps() -> None:
@@ -279,6 +318,8 @@ def flow_error(sampler: str, num_steps: int) -> float:
     [
         ("ddim", 1.0, (33, 129)),
         ("dpmpp_2m", 2.0, (33, 129)),
+        ("dpm_solver_2", 2.0, (33, 129)),
+        ("dpm_solver_2", 2.0, (34, 130)),
         ("plms", 2.0, (33, 129)),
         ("dpmpp_3m", 3.0, (17, 257)),
     ],

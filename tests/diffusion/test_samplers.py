@@ -133,7 +133,7 @@ def test_samples_of_a_finished_loop_may_be_changed_in_place() -> None:
 
 
 def test_options_that_no_sampler_can_follow_are_refused_before_the_first_step() -> None:
-    with pytest.raises(ValueError, match=r"'dpm'.*ancestral, ddim, dpmpp_2m"):
+    with pytest.raises(ValueError, match=r"'dpm'.*ancestral, ddim, dpm_solver_2, dpmpp_2m"):
         SamplerOptions(sampler="dpm")
     with pytest.raises(ValueError, match=r"eta=0\.5 belongs to the ddim sampler"):
         SamplerOptions(sampler="ancestral", eta=0.5)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm.flags import SAMPLER_NAMES
 from sr_var.app import results as results_module
 from sr_var.app.guard import Guard
 from sr_var.app.results import Refused, Results, Turns, checked_level, read_upload
@@ -258,6 +259,13 @@ def test_command_is_one_that_the_script_takes(denoiser: Path) -> None:
     assert (args.labels, args.num_samples, args.sampler) == ("2", 3, "dpmpp_2m")
     assert (args.timestep_respacing, args.guidance_scale, args.seed) == ("logsnr5", 1.5, 7)
     assert args.output_dir == args.log_dir == "/x"
+
+
+def test_every_solver_of_higher_order_takes_steps_even_in_log_snr(denoiser: Path) -> None:
+    for sampler in SAMPLER_NAMES:
+        command = Model.read(str(denoiser)).command(Wish(sampler=sampler, steps=9), "/x")
+        is_first_order = sampler in ("ancestral", "ddim")
+        assert f"--timestep_respacing={'' if is_first_order else 'logsnr'}9" in command
 
 
 @pytest.mark.parametrize(

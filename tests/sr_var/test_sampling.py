@@ -155,7 +155,9 @@ def test_flags_offer_every_sampler_of_the_process() -> None:
     assert set(SAMPLER_NAMES) == set(SAMPLERS)
 
 
-@pytest.mark.parametrize("sampler", ["plms", "dpmpp_2m", "dpmpp_2m_sde"])
+@pytest.mark.parametrize(
+    "sampler", ["plms", "dpm_solver_2", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"]
+)
 def test_batch_of_a_sample_does_not_matter_to_a_sampler_with_a_history(
     tmp_path: Path, tiny_data: TinyData, sampler: str
 ) -> None:

@@ -1,0 +1,240 @@
+"""The words that name a degradation: `blur:1.2+area:2+noise:5-50&mask:0.5`.
+
+`+` puts degradations one after the other, `&` puts results side by side into the channels of X.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sr_var.degrade.coding import Bits, Jpeg
+from sr_var.degrade.linear import Area, Bicubic, Blur, Grey
+from sr_var.degrade.mask import DIGEST_MARK, FileMask, Mask, digest_of, read_mask
+from sr_var.degrade.noise import Noise, Poisson
+from sr_var.degrade.part import Level, Part, Shown, own_seeds
+
+AREA = "area"
+FLAG = "--degradation"
+_KINDS: tuple[type[Part], ...] = (Area, Bicubic, Blur, Noise, Poisson, Jpeg, Mask, Grey, Bits)
+REGISTRY = MappingProxyType({kind.name: kind for kind in _KINDS})
+_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"
+_LEVEL = re.compile(rf"({_NUMBER})(?:-({_NUMBER}))?")
+_NEAR = 0.4
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """How X comes from Y, of one factor between their sides.
+
+    X begins with an image of the channels of Y; masks, further images and levels follow it.
+
+    Attributes:
+        text: its words.
+        branches: what stands beside each other, each one part after the other.
+        num_channels: of Y.
+        factor: how many times smaller X is along a side.
+        has_level: whether drawn levels are channels of X, too.
+    """
+
+    text: str
+    branches: tuple[tuple[Part, ...], ...]
+    num_channels: int
+    factor: int
+    has_level: bool = False
+
+    @classmethod
+    def parse(
+        cls, text: str, factor: int, num_channels: int = 3, *, has_level: bool = False
+    ) -> Degradation:
+        """The degradation of a text, for sides of which one is `factor` times the other.
+
+        An `area` without a number has what is left of the factor.
+
+        Raises:
+            ValueError: the text names none, a number is out of range, or the factor is another.
+        """
+        branches = tuple(
+            _branch(text, words.split("+"), factor, num_channels) for words in text.split("&")
+        )
+        found = min(math.prod(part.factor for part in branch) for branch in branches)
+        if found != factor:
+            raise ValueError(
+                f"{FLAG} {text!r} makes images {found} times smaller along a side, --large_size "
+                f"and --small_size {factor} times: make them fit"
+                + ("" if found > 1 else ", or reduce with +area")
+            )
+        made = cls(text, branches, num_channels, factor, has_level)
+        if has_level and not made.drawn:
+            raise ValueError(
+                f"--condition_on_level True: {FLAG} {text!r} has no range whose level could be "
+                "told, as noise:5-50: leave it out"
+            )
+        return made
+
+    @property
+    def parts(self) -> list[Part]:
+        """All degradations in it."""
+        return [part for branch in self.branches for part in branch]
+
+    @property
+    def drawn(self) -> list[Part]:
+        """Those whose level is drawn."""
+        return [part for part in self.parts if part.level.is_range]
+
+    @property
+    def is_area(self) -> bool:
+        """Whether X is the block means of Y, and no more."""
+        return len(self.branches) == 1 and [type(part) for part in self.parts] == [Area]
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether X is linear in Y, but for noise that is added."""
+        return all(part.is_linear for part in self.parts)
+
+    @property
+    def is_noise_free(self) -> bool:
+        """Whether X is a function of Y, of levels and of masks."""
+        return all(part.is_noise_free for part in self.parts)
+
+    @property
+    def has_consistency(self) -> bool:
+        """Whether E[Y | X] is degraded to X itself: it is where X is linear in Y without noise."""
+        return self.is_linear and self.is_noise_free
+
+    @property
+    def is_random(self) -> bool:
+        """Whether X is another one with other seeds."""
+        return bool(self.drawn) or any(part.is_random for part in self.parts)
+
+    @property
+    def num_extra(self) -> int:
+        """Channels of X beside those of an image."""
+        further = self.num_channels * (len(self.branches) - 1)
+        levels = len(self.drawn) if self.has_level else 0
+        return further + sum(part.num_extra for part in self.parts) + levels
+
+    def apply(self, high_res: Tensor, seeds: Sequence[int]) -> Tensor:
+        """X, (N, C + num_extra, H/f, W/f), of Y (N, C, H, W) in [-1, 1].
+
+        Args:
+            high_res: Y.
+            seeds: of each image; without effect unless `is_random`.
+
+        Raises:
+            ValueError: the factor does not divide the sides of Y.
+            DataError: a mask is of another size, or cannot be read.
+        """
+        images: list[Tensor] = []
+        extras: list[Tensor] = []
+        levels: list[Tensor] = []
+        place = 0
+        size = [side // self.factor for side in high_res.shape[2:]]
+        for branch in self.branches:
+            shown = Shown(high_res)
+            for part in branch:
+                level = part.level.of(own_seeds(seeds, place, "level"))
+                shown = part.step(shown, level, own_seeds(seeds, place, part.name))
+                if part.level.is_range:
+                    levels.append(part.level.scaled(level).to(high_res))
+                place += 1
+            images.append(_repeated(shown.image, size))
+            extras += [_repeated(mask, size) for mask in shown.extra]
+        told = [level[:, None, None, None].expand(-1, 1, *size) for level in levels]
+        return torch.cat([*images, *extras, *(told if self.has_level else ())], dim=1)
+
+    def image_of(self, x: Tensor) -> Tensor:
+        """The image that X begins with, (N, C, h, w)."""
+        return x[:, : self.num_channels]
+
+
+def settle_masks(text: str) -> str:
+    """The words with the digest of each mask's file behind it, which checkpoints keep.
+
+    Raises:
+        DataError: there is no such file.
+    """
+
+    def settled(words: str) -> str:
+        name, _, what = words.strip().partition(":")
+        is_file = name == Mask.name and what and not _LEVEL.fullmatch(what)
+        if not is_file or DIGEST_MARK in what:
+            return words.strip()
+        read_mask(what, "")
+        return f"{name}:{what}{DIGEST_MARK}{digest_of(what)}"
+
+    return "&".join("+".join(map(settled, branch.split("+"))) for branch in text.split("&"))
+
+
+def _repeated(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Each pixel of a smaller image as a block of pixels of an image of `size`."""
+    if list(image.shape[2:]) == list(size):
+        return image
+    return F.interpolate(image, tuple(size), mode="nearest")
+
+
+def _branch(text: str, words: Sequence[str], factor: int, num_channels: int) -> tuple[Part, ...]:
+    """The parts of one branch; an `area` of no number takes what others leave of the factor."""
+    named = [_part(text, word.strip(), num_channels) for word in words]
+    parts = [part for part in named if part is not None]
+    if len(named) - len(parts) > 1:
+        raise ValueError(f"{FLAG} {text!r}: of two areas say the factors, as area:2")
+    rest, left_over = divmod(factor, math.prod(part.factor for part in parts))
+    if len(parts) < len(named) and (left_over or not rest):
+        raise ValueError(
+            f"{FLAG} {text!r}: --large_size and --small_size are {factor} times apart, which its "
+            "factors do not divide: make them fit"
+        )
+    area = Area(Level(rest, rest))
+    return tuple(area if part is None else part for part in named)
+
+
+def _part(text: str, word: str, num_channels: int) -> Part | None:
+    """The part of a word; None of an `area` that follows from the sizes."""
+    name, colon, what = word.partition(":")
+    if name == AREA and not colon:
+        return None
+    kind = REGISTRY.get(name)
+    if kind is None:
+        near = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=_NEAR)
+        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(REGISTRY)}"
+        raise ValueError(f"{FLAG} {text!r}: {name!r} is no degradation; {meant}")
+    if (kind is Grey and num_channels != 3) or (kind is Jpeg and num_channels not in (1, 3)):
+        needed = "3" if kind is Grey else "1 or 3"
+        raise ValueError(
+            f"{FLAG} {text!r}: {name} is of images of {needed} channels, --in_channels is "
+            f"{num_channels}"
+        )
+    if kind.range is None:
+        if colon:
+            raise ValueError(f"{FLAG} {text!r}: {name} has no number: leave {colon}{what} out")
+        return kind(Level(0, 0))
+    if kind is Mask and what and not _LEVEL.fullmatch(what):
+        path, _, digest = what.partition(DIGEST_MARK)
+        return FileMask(path=path, digest=digest)
+    return kind(_level(text, kind, what))
+
+
+def _level(text: str, kind: type[Part], what: str) -> Level:
+    assert kind.range is not None
+    form, allowed = _LEVEL.fullmatch(what), kind.range
+    remedy = f"give {allowed.words}"
+    if form is None:
+        raise ValueError(f"{FLAG} {text!r}: {kind.name}:{what} has no number; {remedy}")
+    low, high = float(form[1]), float(form[2] or form[1])
+    is_fit = allowed.least <= low <= high <= allowed.most
+    if allowed.is_whole:
+        is_fit &= low.is_integer() and high.is_integer()
+    if not is_fit:
+        raise ValueError(f"{FLAG} {text!r}: {kind.name}:{what} is out of range; {remedy}")
+    if low < high and not kind.may_be_drawn:
+        raise ValueError(f"{FLAG} {text!r}: {kind.name} takes no range; {remedy}")
+    return Level(low, high, allowed.is_whole)

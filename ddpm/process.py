@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddpm.flags import DiffusionFlags, SamplerFlags
-from utils.files.atomic import JsonObject, sha256_of
+from utils.files.atomic import JsonObject
 from utils.files.records import Identity
+from utils.loops.portable import weights_digest
 from utils.metrics import HALF_RANGE_255
 from utils.script_util import defaults, free_flags, require_at_least
 
@@ -103,7 +104,7 @@ def model_settings(model_path: str, network: Any, process: DiffusionFlags) -> Js
     """
     flags = {**vars(network), **vars(process)}
     kept = {name: value for name, value in flags.items() if name not in TRAINING_ONLY}
-    return {"model_sha256": sha256_of(model_path), **kept}
+    return {"model_sha256": weights_digest(model_path), **kept}
 
 
 def setting_defaults(*flags: type[Any]) -> JsonObject:

@@ -33,8 +33,8 @@ from image_ddpm.flags import (
 )
 from image_ddpm.networks import load_denoiser
 from image_ddpm.parts import PartStore
-from utils.files.atomic import sha256_of
 from utils.images.pixels import image_to_bytes, require_finite
+from utils.loops.portable import weights_digest
 from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.script_util import defaults, with_values
@@ -273,6 +273,6 @@ def require_settings(
         "random_labels": ALL_LABELS if is_any else ",".join(map(str, labels)),
     }
     if guide.classifier_path:
-        own |= {**vars(guide), "classifier_path": sha256_of(guide.classifier_path)}
+        own |= {**vars(guide), "classifier_path": weights_digest(guide.classifier_path)}
     own_defaults = {**defaults(GuideFlags), "random_labels": ALL_LABELS}
     require_same_law(network, process, flags, own, own_defaults)

@@ -47,10 +47,11 @@ from noisy_label.noise import (
     rounded_to_one,
 )
 from utils import dist_util
-from utils.files.atomic import sha256_of, write_bytes_atomic, write_json_atomic
+from utils.files.atomic import write_bytes_atomic, write_json_atomic
 from utils.files.records import Identity
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import EpochOrder, ItemKey, ShardSampler
+from utils.loops.portable import weights_digest
 from utils.metrics import WHITE
 from utils.process.errors import CheckpointError
 from utils.process.stop import ANEW, StopRequested, stop_line
@@ -306,7 +307,7 @@ def _generate(
     if noise.noise_type == GENERATED:
         model, net_file = load_net(net, train, logger, num_classes)
         _notice_other_data(net_file, splits[0].inputs, splits[0].labels, logger)
-        digest = sha256_of(net_file.model_path)
+        digest = weights_digest(net_file.model_path)
     path = noise.label_file
     drawn = {**noise.law, "seed": train.seed, "net": digest}
     targets = (path, held_out_file(path))

@@ -30,9 +30,9 @@ from sr_var.results.folder import epistemic_files
 from sr_var.results.spread import save_spread
 from sr_var.script_util import Log, frozen_means, mean_net_paths, tested_model
 from sr_var.var_utils import SRVarTestLoop, require_same_mean, with_mean
-from utils.files.atomic import sha256_of
 from utils.flags.groups import Reading
 from utils.loops.checkpoint import manifest_beside
+from utils.loops.portable import weights_digest
 
 
 def mean_and_between(
@@ -131,7 +131,7 @@ def tested_variance(
         means, mean_paths = means * len(nets), mean_paths * len(nets)
     for path, own_paths in zip(paths, mean_paths, strict=True):
         state = manifest_beside(path).get("state", {})
-        require_same_mean(state, list(map(sha256_of, own_paths)), path)
+        require_same_mean(state, list(map(weights_digest, own_paths)), path)
         say_label_noise(state, path, log)
     every_mean = dict.fromkeys(path for own_paths in mean_paths for path in own_paths)
     return TestedVariance(nets, means, [*paths, *every_mean])

@@ -50,12 +50,12 @@ from sr_var.stored_flags import (
 from sr_var.values import require_same_values
 from utils import dist_util
 from utils.debug_util import report_cost
-from utils.files.atomic import sha256_of
 from utils.flags.groups import Compute, PrecisionFlags, Reading
 from utils.flags.training import TrainFlags
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
 from utils.loops.networks import compiled_for, load_checked, new_network
+from utils.loops.portable import weights_digest
 from utils.process.errors import CheckpointError
 from utils.script_util import FlagValues, defaults
 from utils.test_util import TestLoop
@@ -364,7 +364,7 @@ def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]
 
 def mean_net_digests(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]:
     """The sha256 of these checkpoints."""
-    return [sha256_of(path) for path in mean_net_paths(flags, cross_fit)]
+    return [weights_digest(path) for path in mean_net_paths(flags, cross_fit)]
 
 
 def frozen_means(

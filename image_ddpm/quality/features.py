@@ -22,10 +22,10 @@ from image_ddpm.quality.flags import ENCODER, PIXELS, TORCHSCRIPT
 from image_ddpm.quality.inputs import Picture
 from models.cnn import SmallCNN
 from models.encoder import EncoderUNet
-from utils.files.atomic import sha256_of
 from utils.flags.groups import Precision
 from utils.images.pixels import bytes_to_image
 from utils.loops.networks import cast_to
+from utils.loops.portable import weights_digest
 from utils.metrics import WHITE
 from utils.process.errors import CheckpointError, DataError
 from utils.untrusted.state_dict import check_state_dict, read_state_dict, without_prefix
@@ -182,7 +182,7 @@ def _checked(path: str, found: object, count: int) -> Activations:
 
 
 def _name(network_name: str, path: str) -> str:
-    return f"{network_name}:{sha256_of(path)[:16]}"
+    return f"{network_name}:{weights_digest(path)[:16]}"
 
 
 def _array(values: Tensor) -> Features:

@@ -22,11 +22,11 @@ from sr_var.stored_flags import flags_of_checkpoint, identity_of, require_same_c
 from sr_var.values import Units, require_same_values
 from sr_var.var_utils import require_same_mean
 from utils import dist_util
-from utils.files.atomic import sha256_of
 from utils.files.records import made_with
 from utils.flags.groups import Precision
 from utils.loops.checkpoint import CheckpointStore
 from utils.loops.networks import compiled_for, load_checked
+from utils.loops.portable import weights_digest
 from utils.process.errors import CheckpointError
 
 Log = Callable[[str], None]
@@ -177,7 +177,7 @@ def load_pair(
     flags = _mean_flags(mean_path, mean_args_path, log)
     var_flags = _var_flags(var_path, var_args_path, log)
     _require_fit(flags, mean_path, var_flags, var_path)
-    digests = sha256_of(mean_path), sha256_of(var_path)
+    digests = weights_digest(mean_path), weights_digest(var_path)
     require_same_mean(start_of_file(var_path).manifest.get("state", {}), digests[:1], var_path)
     place = _device(device)
     nets = [

@@ -20,13 +20,14 @@ import torch
 from sr_var.degradation import bilinear_upsample
 from sr_var.values import GREY_LEVELS, Units, as_rgb
 from utils import dist_util
-from utils.files.atomic import atomic_write, sha256_of, write_json_atomic
+from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.files import BadImageError, open_image, safe_join
 from utils.images.pixels import image_to_255, image_to_bytes, pictured, save_image, to_hwc
+from utils.loops.portable import weights_digest
 from utils.metrics import WHITE
 from utils.process.errors import DataError
 
@@ -169,7 +170,7 @@ class ResultFolder:
                     f"--output_dir {self.output_dir} holds results of the same names by another "
                     f"kind of network ({os.path.basename(path)}); give another folder"
                 )
-        models = [sha256_of(path) for path in self.model_paths]
+        models = [weights_digest(path) for path in self.model_paths]
         stored = self.require_same_reading()
         is_same = stored.models == models and stored.reading == self._reading
 

@@ -31,14 +31,16 @@ MAX_BYTES = 1 << 26
 _LARGEST = 1e150
 
 
-def parse_json(text: bytes | str) -> Any:
-    """What a JSON text says.
+def parse_json(
+    text: bytes | str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """What a JSON text says; the hook makes of names and values what stands for an object.
 
     Raises:
         ValueError: no JSON, not UTF-8, or nested too deeply; the message is short.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
     except UnicodeDecodeError as error:  # shown whole, it holds the whole text
         raise ValueError(f"byte {error.start} is no UTF-8") from None
     except RecursionError:

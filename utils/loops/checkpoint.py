@@ -29,7 +29,9 @@ from utils.files.atomic import (
 )
 from utils.files.records import read_json
 from utils.files.storage import is_file, list_names, make_folder, remove, size_of
+from utils.loops.portable import manifest_in
 from utils.process.errors import CheckpointError
+from utils.untrusted.safe_tensors import SUFFIX, is_safetensors
 from utils.untrusted.state_dict import check_zip
 
 _MANIFEST = re.compile(r"ckpt(\d+)\.json")
@@ -168,7 +170,8 @@ class CheckpointStore:
         """The set that `--resume_checkpoint` names; None for an empty name.
 
         A name is `auto` (newest intact set, or None), a step, a file name inside the folder, or a
-        path. The file of an average stands in for the model.
+        path. The file of an average stands in for the model, and so does a safetensors file, which
+        is a set of its own.
 
         Raises:
             CheckpointError: if an explicit name does not exist or is damaged.
@@ -183,6 +186,9 @@ class CheckpointStore:
             raise CheckpointError(f"{path} is a folder; name a file in it: {inside}")
         if not is_file(path):
             raise CheckpointError(f"{path} does not exist; {_what_is_there(path)}")
+        if is_safetensors(path):
+            manifest = manifest_in(path)
+            return CheckpointSet(manifest.get("step", 0), path, manifest=manifest)
         store = CheckpointStore(os.path.dirname(path), warn=self._warn)
         step = step_of(path) if re.search(r"\d\.pt$", path) else 0
         if not is_file(store._manifest_path(step)):
@@ -298,7 +304,7 @@ def _file_name(role: str, step: int) -> str:
 def _what_is_there(path: str) -> str:
     folder = os.path.dirname(path)
     names = list_names(folder)
-    models = [name for name in names if name.endswith(".pt") and not name.startswith("opt")]
+    models = [name for name in names if name.endswith((".pt", SUFFIX)) and name[:3] != "opt"]
     if not models:
         return f"{folder or 'this folder'} holds no checkpoint"
     return f"there is: {', '.join(models[-8:])}"
@@ -307,8 +313,14 @@ def _what_is_there(path: str) -> str:
 def manifest_beside(model_path: str) -> JsonObject:
     """The manifest of the set that a model file is of; empty if it has none that can be read.
 
-    The files that it names are not verified: for what has to be known before a network is built.
+    That of a safetensors file is in its metadata. The files that it names are not verified: for
+    what has to be known before a network is built.
     """
+    if is_safetensors(model_path):
+        try:
+            return manifest_in(model_path)
+        except CheckpointError:
+            return {}
     match = re.search(r"(\d+)\.pt$", os.path.basename(model_path))
     step = int(match.group(1)) if match else 0
     return _readable_manifest(os.path.join(os.path.dirname(model_path), _manifest_name(step)), step)

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import torch
 
 from utils import dist_util
-from utils.files.atomic import sha256_of
 from utils.files.records import Identity
 from utils.flags.groups import Precision
 from utils.fp16_util import computes_natively
 from utils.loops.checkpoint import CheckpointStore
+from utils.loops.portable import weights_digest
 from utils.process.errors import CheckpointError
 from utils.untrusted.state_dict import load_model
 
@@ -154,7 +154,7 @@ def load_checked(
     if identity is not None:
         remedy = "leave these flags out, or name the checkpoint that was made with them"
         identity.refuse_other_flags(found.model_path, found.manifest, remedy)
-    log(f"{found.model_path}: sha256 {sha256_of(found.model_path)}")
+    log(f"{found.model_path}: sha256 {weights_digest(found.model_path)}")
     precision = usable_precision(asked, log, with_backward=with_backward)
     model = create()
     load_model(model, found.model_path, log)

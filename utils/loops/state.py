@@ -14,13 +14,15 @@ from typing import Any
 import torch
 
 from utils import dist_util
-from utils.files.atomic import JsonObject, sha256_of
+from utils.files.atomic import JsonObject
 from utils.files.records import Identity, versions
 from utils.flags.training import ADAMW, MUON, SGD, TrainFlags
 from utils.fp16_util import MixedPrecisionTrainer
 from utils.loops.checkpoint import CheckpointSet, CheckpointStore
 from utils.loops.data import num_bytes
+from utils.loops.portable import weights_digest
 from utils.process.errors import CheckpointError, DataError, StorageError
+from utils.untrusted.safe_tensors import is_safetensors
 from utils.untrusted.state_dict import (
     check_state_dict,
     load_state_dict,
@@ -203,6 +205,11 @@ class TrainState:
         if name != "auto":
             found = self._newest_of_run(store, found)
         path = found.model_path
+        if is_safetensors(path):
+            raise CheckpointError(
+                f"{path} holds weights alone, no state of an optimizer to go on with: go on from "
+                f"the .pt file of its training, or start a new run with --init_from {path}"
+            )
         if found.is_average:
             raise CheckpointError(
                 f"{path} is an average of weights; the optimizer state beside it is that of the "
@@ -346,7 +353,7 @@ def _completed(
 def _origin_of(found: CheckpointSet) -> str:
     """The origin; where it is not known, runs that go on from the same file have the same."""
     origin = found.manifest.get("origin")
-    return origin if isinstance(origin, str) else f"file {sha256_of(found.model_path)}"
+    return origin if isinstance(origin, str) else f"file {weights_digest(found.model_path)}"
 
 
 def _as_tensor(value: object) -> torch.Tensor:

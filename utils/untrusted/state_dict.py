@@ -32,6 +32,7 @@ from utils.untrusted.pickle_machine import (
     UnsafePickleError,
     short_repr,
 )
+from utils.untrusted.safe_tensors import is_safetensors, read_safetensors
 
 # names of foreign files are anybody's: no deeper search than real wrappers ask for
 _MAX_PARTS = 6
@@ -325,7 +326,6 @@ def _has_one_directory(data: bytes) -> bool:
     return bool(offset + size == end)
 
 
-SAFETENSORS = ".safetensors"
 _MANY = 6
 
 Log = Callable[[str], None]
@@ -368,10 +368,9 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
         name → tensor on the CPU, dtypes as stored.
 
     Raises:
-        CheckpointError: if it is missing, damaged, holds anything else, or needs a package that is
-            not installed.
+        CheckpointError: if it is missing, damaged, or holds anything else.
     """
-    state = _read_safetensors(path) if path.endswith(SAFETENSORS) else read_torch_file(path)
+    state = read_safetensors(path) if is_safetensors(path) else read_torch_file(path)
     if not isinstance(state, Mapping) or not all(map(_is_entry, state, state.values())):
         what_else = explain_nesting(path, state)
         what = f"{path} is not a state_dict (a mapping of names to tensors)"
@@ -428,23 +427,6 @@ def check_state_dict(
 def load_model(model: torch.nn.Module, path: str, log: Log = print) -> None:
     """Copy the state_dict in a file into a model, checked; see `check_state_dict`."""
     model.load_state_dict(load_state_dict(model, path, log))
-
-
-def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
-    data = _read_bytes(path)
-    try:
-        from safetensors.torch import load
-    except ImportError:
-        raise CheckpointError(
-            f"{path} needs the package safetensors: pip install safetensors, or save the network "
-            "as a .pt state_dict"
-        ) from None
-    try:
-        state: dict[str, torch.Tensor] = load(data)
-    except Exception as error:  # whatever its reader trips over, it is the file that is bad
-        reason = str(error).strip().split("\n")[0][:300]
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({reason})") from None
-    return state
 
 
 def _tensors_in(content: Any) -> Iterator[torch.Tensor]:

@@ -1,0 +1,28 @@
+"""The weights of a network as a safetensors file, with all that its manifest tells of it."""
+
+from __future__ import annotations
+
+import torch
+
+from sr_var import __version__
+from utils.loops.portable import metadata_of
+from utils.untrusted.safe_tensors import write_safetensors
+from utils.untrusted.state_dict import check_state_dict
+from weights.flags import ExportFlags
+from weights.networks import kind_of
+from weights.source import Log, Source
+
+
+def write(source: Source, path: str, flags: ExportFlags, log: Log) -> None:
+    """Write the tensors as they are stored, atomically.
+
+    Raises:
+        CheckpointError: they are not those of the network that the manifest tells of.
+        StorageError: the file cannot be written.
+    """
+    state = source.weights()
+    with torch.device("meta"):  # its shapes are enough
+        network = kind_of(source).create(source)
+    check_state_dict(network, state, source.path, log)
+    metadata = metadata_of(source.manifest, source.sha256)
+    write_safetensors(path, state, {**metadata, "toolkit_version": __version__})

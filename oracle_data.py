@@ -11,6 +11,10 @@ compares them with exact samples and with the exact mean and variance.
 
 draws from the class law: images have labels, for nets with --class_cond True --num_classes 2, and
 there are two folders of samples and moments, given X alone and given X and the label.
+
+    python oracle_data.py --degradation 'area & noise:25' …        (or 'area & mask:0.5')
+
+is for denoising nets and those that fill in pixels: what they see is exact, as images are floats.
 """
 
 from __future__ import annotations

@@ -22,6 +22,13 @@ from ddpm.info_dict import make_info
 from ddpm.sampling import SETTINGS_FILE
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
 from sr_var.data.info import ALL_FILE, TEST_FILE, TRAIN_FILE
+from sr_var.data.oracle_observed import (
+    OBSERVED_FILE,
+    SUFFIX,
+    Observation,
+    read_float_image,
+    write_float_image,
+)
 from sr_var.flags.scripts import OracleDataFlags
 from sr_var.results.folder import (
     CLASS_KEY,
@@ -29,6 +36,7 @@ from sr_var.results.folder import (
     SAMPLES_FOLDER,
     difference,
     sample_path,
+    save_array,
     spread,
 )
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, block_means, save_truth
@@ -82,7 +90,8 @@ def plan_crops(photos: list[str], flags: OracleDataFlags, side: str) -> list[Ora
         photo = photos[index % len(photos)]
         stem = os.path.splitext(photo.rpartition("/")[2])[0]
         prefix = f"{side}/{_class_of_photo(photo, flags)}/{stem}_{index:06d}"
-        names = tuple(f"{prefix}_{draw}.png" for draw in range(num_draws))
+        suffix = ".png" if Observation.parse(flags.degradation, flags.factor) is None else SUFFIX
+        names = tuple(f"{prefix}_{draw}{suffix}" for draw in range(num_draws))
         crops.append(OracleCrop(photo, index, side, names))
     return crops
 
@@ -162,17 +171,30 @@ def _write_crop(crop: OracleCrop, flags: OracleDataFlags) -> str:
             raise
         return str(error)
     law = law_of(low_res, flags.factor)
+    seen = Observation.parse(flags.degradation, flags.factor)
     for name, path in zip(crop.names, paths, strict=True):
-        own = _given_class(law, name, flags)
-        make_folder(os.path.dirname(path))
-        write_png(path, to_hwc(image_to_bytes(_draw(own, flags.seed, name, "image")[0])))
+        image = _write_image(path, _draw(_given_class(law, name, flags), flags.seed, name, "image"))
+    x = None if seen is None or not folders else seen.see(image, crop.names[0], flags.seed)
     for is_given, folder in enumerate(folders):
         own = _given_class(law, crop.names[0], flags) if is_given else law
         make_folder(os.path.join(folder, SAMPLES_FOLDER))
         write_png(os.path.join(folder, LOW_RES_FILE), low_res)
+        if seen is not None and x is not None:
+            own = seen.law_given(own, x)
+            save_array(os.path.join(folder, OBSERVED_FILE), to_hwc(x[0]))
         _write_samples(crop.names[0], folder, own, flags, "given class " if is_given else "")
         save_truth(folder, own)
     return ""
+
+
+def _write_image(path: str, image: torch.Tensor) -> torch.Tensor:
+    """Write (1, 3, H, W) as a picture, or in floats where its name says so; what is in the file."""
+    make_folder(os.path.dirname(path))
+    if path.endswith(SUFFIX):
+        return write_float_image(path, image[0])[None]
+    rounded = image_to_bytes(image[0])
+    write_png(path, to_hwc(rounded))
+    return bytes_to_image(rounded)[None]
 
 
 def label_of(name: str, flags: OracleDataFlags) -> int:
@@ -216,9 +238,11 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:
 
     Raises:
         StopRequested: if a signal came.
+        ValueError: the exact law of `--degradation` is not known.
         DataError: for photographs that are missing, damaged or too small, or if the folders hold
             the files of other settings or photographs.
     """
+    seen = Observation.parse(flags.degradation, flags.factor)
     train, test = split_photos(flags, log)
     log(f"{len(train)} photographs for training, {len(test)} for testing")
     crops = plan_crops(train, flags, TRAIN)
@@ -229,6 +253,9 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:
         crops = [crops[0], next(crop for crop in crops if crop.is_test)]
         for crop in crops:
             law = law_of(cut_low_res(crop, flags), flags.factor)
+            if seen is not None:
+                image = _draw(law, flags.seed, crop.names[0], "image")
+                law = seen.law_given(law, seen.see(image, crop.names[0], flags.seed))
             std = law.variance.sqrt() * HALF_RANGE_255
             log(f"{crop.names[0]}: std {std.min():.2f} to {std.max():.2f} grey levels")
         return
@@ -246,6 +273,8 @@ def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:
     _write_info(good, flags, log)
     places = " and, given the label, ".join(f"{folder}/" for folder in _sample_dirs(flags))
     log(f"images: {flags.output_dir}/{IMAGE_FOLDER}/; samples and moments: {places}")
+    if seen is not None:
+        log(f"train and test on them with {seen.flags(flags.large_size)}")
 
 
 def _refuse_other_lists(folder: str) -> None:
@@ -261,7 +290,8 @@ def _require_same_photo(crop: OracleCrop, flags: OracleDataFlags) -> None:
     """Refuse to add to images that were drawn from other photographs of the same names."""
     path = safe_join(os.path.join(flags.output_dir, IMAGE_FOLDER), crop.names[0])
     try:
-        image, low_res = np.asarray(open_image(path)), cut_low_res(crop, flags)
+        read = read_float_image if path.endswith(SUFFIX) else open_image
+        image, low_res = np.asarray(read(path)), cut_low_res(crop, flags)
     except (BadImageError, FileNotFoundError):  # so nothing can be said
         return
     problem = difference(block_means(image, flags.small_size), low_res.astype(np.float64))
@@ -327,6 +357,6 @@ def _class_of_photo(photo: str, flags: OracleDataFlags) -> str:
 def _settings(flags: OracleDataFlags) -> dict[str, object]:
     """What decides the content of the files, so that two data sets never share a folder."""
     sizes = ("large_size", "small_size", "num_draws", "num_samples")
-    own = (*sizes, "num_classes", "sample_pictures", "seed")
+    own = (*sizes, "num_classes", "sample_pictures", "seed", "degradation")
     read = ("data_dir", "test_folder", "train_folder", "apply_orientation")
     return {"law": "oracle", **{name: getattr(flags, name) for name in (*own, *read)}}

@@ -438,6 +438,12 @@ class OracleDataFlags(ImageFolder, OrientationFlags, OnBadImage, Threads, Script
     )
     num_samples: int = flag(100, "exact samples of each test image")
     sample_pictures: bool = flag(True, "write the samples as pictures too, not only their moments")
+    degradation: str = flag(
+        "area",
+        "what the nets will see: area, the low-res image; beside it the image with noise of std 25 "
+        "(grey levels), 'area & noise:25', or without half of its pixels, 'area & mask:0.5': "
+        "images are floats then, and samples and moments are given what is seen",
+    )
     num_classes: int = flag(
         0,
         "draw from the class law of docs/oracle.md: each image has one of so many labels, which "

@@ -26,6 +26,7 @@ from image_ddpm.flags import (
 )
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
+from utils.sizes import Size
 
 
 def create_parser() -> FlagParser:
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
             return run.exit_code
-        shape = (sample.num_samples, flags.image_size, flags.image_size, flags.in_channels)
+        shape = (sample.num_samples, *Size.of(flags.image_size), flags.in_channels)
         path = samples_path(sample.output_dir, shape)
         require_settings(path, flags, process, sampler, guide)
         if not os.path.exists(path):

@@ -39,6 +39,7 @@ from utils.loops.data import TrainData
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
 from utils.script_util import FlagValues, defaults, free_flags
+from utils.sizes import Size, SizeLike, StoredSize
 
 Log = Callable[[str], None]
 Guide = Callable[[torch.Tensor], CondFn]
@@ -83,7 +84,7 @@ class Denoiser:
 
 
 def create_classifier(
-    *, image_size: int, in_channels: int, num_classes: int, **flags: Any
+    *, image_size: SizeLike, in_channels: int, num_classes: int, **flags: Any
 ) -> EncoderUNet:
     """The network of `ClassifierFlags`.
 
@@ -97,7 +98,7 @@ def create_classifier(
             own["attention_resolutions"], attention
         ),
         "channel_mult": channel_mult(image_size, own["channel_mult"], mult),
-        "image_size": image_size,
+        "image_size": Size.of(image_size).plain,
         "in_channels": in_channels,
     }
     pool = own.pop("pool")
@@ -105,13 +106,15 @@ def create_classifier(
     return EncoderUNet(EncoderConfig(unet=unet, num_classes=num_classes, pool=pool))
 
 
-def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, int]) -> FlagValues:
+def classifier_keywords(flags: ClassifierFlags, image: Mapping[str, StoredSize]) -> FlagValues:
     """The keywords of `create_classifier` for a trained classifier."""
     return {**{name: getattr(flags, name) for name in defaults(ClassifierFlags)}, **image}
 
 
 def classifier_identity(
-    flags: ClassifierFlags, image: Mapping[str, int], noise: Mapping[str, object] = _ANY_NOISE
+    flags: ClassifierFlags,
+    image: Mapping[str, StoredSize],
+    noise: Mapping[str, object] = _ANY_NOISE,
 ) -> Identity:
     """What the checkpoints of a classifier of images are.
 
@@ -142,7 +145,7 @@ def load_guide(
     return functools.partial(classifier_gradient, model, flags.classifier_scale)
 
 
-def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, int]:
+def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, StoredSize]:
     """The sizes of the guide's images and the number of its classes."""
     network, path = denoiser.network, denoiser.start.path
     made, names = made_with(guide.manifest), guide.class_names

@@ -45,6 +45,7 @@ from utils.flags.groups import (
 from utils.flags.training import TrainFlags, ValidationExtent
 from utils.machine.launch import read_launch
 from utils.script_util import FlagValues, flag, from_args, require_at_least
+from utils.sizes import require_sizes
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
 EACH = "each"
@@ -55,13 +56,15 @@ PICTURE_FORMATS = ("png", "jpg", "webp", "tif")
 class ImageShape:
     """What the images of a network are."""
 
-    image_size: int = flag(
-        64, "side of the images, pixels; the short side of larger ones is reduced to it, then cut"
+    image_size: int | str = flag(
+        64,
+        "side of the images, pixels, or HEIGHTxWIDTH; larger ones are reduced, then cut",
+        is_size=True,
     )
     in_channels: int = flag(3, "channels of an image: 3, or 1 for grey levels")
 
     def __post_init__(self) -> None:
-        require_at_least(self, image_size=1)
+        require_sizes(self, "image_size")
         if self.in_channels not in (1, 3):
             raise ValueError(f"--in_channels {self.in_channels} must be 1 (grey) or 3 (colour)")
 

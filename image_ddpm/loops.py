@@ -21,6 +21,7 @@ from utils.images.dataset import CropBatch, Entry, train_crops
 from utils.images.pixels import bytes_to_image, image_to_bytes, make_grid, to_hwc
 from utils.loops.data import TrainData
 from utils.seeds import stable_seed
+from utils.sizes import Size
 
 if TYPE_CHECKING:
     from diffusion.timesteps import ScheduleSampler
@@ -103,8 +104,8 @@ class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
         """
         num_steps = min(GRID_STEPS, self._process.diffusion_steps)
         diffusion = create_diffusion(replace(self._process, timestep_respacing=str(num_steps)))
-        size, side = self._train.num_grid_samples, self._network.image_size
-        shape = (size, self._network.in_channels, side, side)
+        size = self._train.num_grid_samples
+        shape = (size, self._network.in_channels, *Size.of(self._network.image_size))
         generators = [
             torch.Generator(self.device).manual_seed(stable_seed(self.flags.seed, "grid", i))
             for i in range(size)

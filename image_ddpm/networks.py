@@ -27,6 +27,7 @@ from models.config import (
 )
 from utils.files.records import Identity
 from utils.script_util import FlagValues, flags_of
+from utils.sizes import Size, SizeLike
 
 if TYPE_CHECKING:
     from models.unet import TimeConditionedUNet
@@ -37,13 +38,19 @@ _CHANNEL_MULT = MappingProxyType(
 )
 
 
-def channel_mult(image_size: int, text: str, flag: str = "--channel_mult") -> tuple[float, ...]:
-    """The multipliers of `flag`, or those of the size where it is empty; ValueError for none."""
+def channel_mult(
+    image_size: SizeLike, text: str, flag: str = "--channel_mult"
+) -> tuple[float, ...]:
+    """The multipliers of `flag`, or where it is empty those of the size's shorter side.
+
+    ValueError for none.
+    """
     if text:
         return parse_channel_mult(text, flag)
-    if image_size in _CHANNEL_MULT:
-        return _CHANNEL_MULT[image_size]
-    return default_diffusion_channel_mult(image_size, flag)
+    side = Size.of(image_size).short_side
+    if side in _CHANNEL_MULT:
+        return _CHANNEL_MULT[side]
+    return default_diffusion_channel_mult(side, flag)
 
 
 def model_keywords(flags: ImageModelFlags, process: ImageDiffusionFlags) -> FlagValues:
@@ -71,6 +78,7 @@ def create_image_model(*, learn_sigma: bool, **flags: Any) -> TimeConditionedUNe
     shared = {name: value for name, value in vars(parsed).items() if name in own}
     num_classes = parsed.num_classes + (parsed.null_label is not None)
     shared |= {
+        "image_size": Size.of(parsed.image_size).plain,
         "model_channels": parsed.num_channels,
         "out_channels": parsed.in_channels * (2 if learn_sigma else 1),
         "num_classes": num_classes if parsed.class_cond else None,

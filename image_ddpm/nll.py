@@ -46,6 +46,7 @@ from utils.process.errors import DataError
 from utils.process.stop import StopRequested, go_on_with
 from utils.runs.job import working
 from utils.seeds import stable_seed
+from utils.sizes import SizeLike
 
 if TYPE_CHECKING:
     from diffusion.reverse import ReverseProcess
@@ -240,7 +241,7 @@ def load_measure(flags: Flags, device: torch.device, log: Log) -> LikelihoodMeas
 
 
 def first_usable(
-    listed: Sequence[Entry], num_wanted: int, size: int, flags: LabelFlags, log: Log
+    listed: Sequence[Entry], num_wanted: int, size: SizeLike, flags: LabelFlags, log: Log
 ) -> list[Entry]:
     """The first images that the flags do not leave out; says how large they are.
 
@@ -262,7 +263,7 @@ def first_usable(
             one = found.get(entry.name)
             if one is None and is_skipping:
                 log(f"warning: skipped {_problem(entry.name, flags.data_dir)}")
-            elif one is None or one.short_side >= size or flags.small_images != SKIP:
+            elif one is None or one.covers(size) or flags.small_images != SKIP:
                 kept.append(entry)
     if facts:
         say_sizes(facts.values(), size, len(facts), log, flags.crop)

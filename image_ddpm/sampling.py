@@ -39,6 +39,7 @@ from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.script_util import defaults, with_values
 from utils.seeds import stable_seed
+from utils.sizes import Size
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
@@ -136,7 +137,7 @@ class ImageSampler(Sampler[int]):
         super().__init__(
             model=model,
             diffusion=diffusion,
-            shape=(network.in_channels, network.image_size, network.image_size),
+            shape=(network.in_channels, *Size.of(network.image_size)),
             num_samples=flags.num_samples,
             flags=self.flags,
             device=device,

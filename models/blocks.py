@@ -269,7 +269,7 @@ class Torso(nn.Module):
     def notices(self) -> list[str]:
         """Return what the flags ask for and the network cannot have, a line each."""
         config = self.config
-        levels = [config.image_size >> level for level in range(len(config.channel_mult))]
+        levels = [config.short_side >> level for level in range(len(config.channel_mult))]
         unreached = [side for side in config.attention_resolutions if side not in levels]
         if not unreached:
             return []

@@ -41,15 +41,17 @@ class UNetConfig:
     themselves where they take two images, so it is always the channel count of one image.
 
     Attributes:
-        image_size: side of the square the net is built for, pixels.
+        image_size: side of the square the net is built for, pixels; or (height, width) of images
+            that are none. What goes by one side, as attention, goes by the shorter one.
         channel_mult: width of each level as a multiple of `model_channels`; the product is
             truncated to an integer. Each level after the first halves the resolution.
         in_channels: channels of one input image.
         model_channels: base width.
         out_channels: channels of the output.
         num_res_blocks: residual blocks per level on the way down (one more on the way up).
-        attention_resolutions: sides, in pixels, at which attention follows each residual block.
-            A side that no level has is allowed and adds nothing; the bottleneck always attends.
+        attention_resolutions: sides, in pixels: attention follows each residual block of the level
+            whose shorter side is listed. A side that no level has is allowed and adds nothing; the
+            bottleneck always attends.
         dropout: probability in [0, 1).
         conv_resample: learned convolutions in the resampling layers; otherwise average pooling
             down and bare nearest-neighbour up. Without effect if `resblock_updown`.
@@ -81,7 +83,7 @@ class UNetConfig:
         {"model_channels": "--model_channels (--num_channels)"}
     )
 
-    image_size: int
+    image_size: int | tuple[int, int]
     channel_mult: tuple[float, ...]
     in_channels: int = 3
     model_channels: int = 128
@@ -128,6 +130,27 @@ class UNetConfig:
         return tuple(int(mult * self.model_channels) for mult in self.channel_mult)
 
     @property
+    def image_sides(self) -> tuple[int, int]:
+        """Height and width of the images the net is built for, pixels."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
+
+    @property
+    def short_side(self) -> int:
+        """The shorter one of `image_sides`."""
+        return min(self.image_sides)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether both sides are as long."""
+        return len(set(self.image_sides)) == 1
+
+    @property
+    def size_text(self) -> str:
+        """The image size as its flag has it: a side, or `HEIGHTxWIDTH`."""
+        return "x".join(map(str, self.image_sides[: 1 if self.is_square else 2]))
+
+    @property
     def downsample_factor(self) -> int:
         """Ratio of the finest to the coarsest resolution, a power of two."""
         return 1 << (len(self.channel_mult) - 1)
@@ -135,7 +158,7 @@ class UNetConfig:
     @property
     def attention_factors(self) -> frozenset[int]:
         """Downsampling factors at which attention follows each residual block."""
-        return frozenset(self.image_size // side for side in self.attention_resolutions)
+        return frozenset(self.short_side // side for side in self.attention_resolutions)
 
     @property
     def time_embed_dim(self) -> int:
@@ -160,7 +183,11 @@ class UNetConfig:
         return channels // divisor if name == "num_head_channels" else divisor
 
     def _check_ranges(self) -> None:
-        for name in ("image_size", "in_channels", "out_channels", "model_channels"):
+        if self.short_side < 1:
+            raise ValueError(f"{self.flag('image_size')} {self.size_text}: give a positive integer")
+        if not isinstance(self.image_size, int) and self.dims == 1:
+            raise ValueError(f"--dims 1 has one side: give one for image_size {self.image_size}")
+        for name in ("in_channels", "out_channels", "model_channels"):
             self._check_positive(name)
         self._check_positive("num_res_blocks")
         if self.num_res_blocks > _MOST_RES_BLOCKS:
@@ -199,19 +226,19 @@ class UNetConfig:
                 raise ValueError(f"{product} leaves no channel: raise one of them")
             if mult * self.model_channels > _MOST_CHANNELS:
                 raise ValueError(f"{product} is more than {_MOST_CHANNELS}: lower one of them")
-        if self.image_size % self.downsample_factor != 0:
+        if any(side % self.downsample_factor for side in self.image_sides):
             raise ValueError(
-                f"image size {self.image_size} is not divisible by {self.downsample_factor}, which "
+                f"image size {self.size_text} is not divisible by {self.downsample_factor}, which "
                 f"the {len(self.channel_mult)} levels of {levels} need: change the image size or "
                 "give fewer multipliers"
             )
         for side in self.attention_resolutions:
             # a larger one is at no level, as some others; the network says so (`notices`)
-            if side < 1 or (side <= self.image_size and self.image_size % side != 0):
+            if side < 1 or (side <= self.short_side and self.short_side % side != 0):
                 raise ValueError(
                     f"{self.flag('attention_resolutions')} {side} does not divide the image size "
-                    f"{self.image_size}: give sides in pixels such as "
-                    f"{self.image_size // self.downsample_factor}"
+                    f"{self.short_side}: give sides in pixels such as "
+                    f"{self.short_side // self.downsample_factor}"
                 )
 
     def _check_size(self) -> None:
@@ -339,7 +366,7 @@ class EncoderConfig:
             raise ValueError(f"{pool} {self.pool!r}: choose one of {', '.join(POOLS)}")
         if self.pool == "attention" and self.unet.dims == 3:
             raise ValueError(
-                f"{pool} attention has a position for each place of a square image, --dims 3 "
+                f"{pool} attention has a position for each place of an image, --dims 3 "
                 f"leaves the length of the first axis open: choose {pool} adaptive"
             )
         defaults = {field.name: field.default for field in fields(UNetConfig)}
@@ -357,9 +384,10 @@ class EncoderConfig:
         return self.pool in ("spatial", "spatial_v2")
 
     @property
-    def bottom_side(self) -> int:
-        """Side of the bottleneck, in places, for images of `image_size` pixels."""
-        return self.unet.image_size // self.unet.downsample_factor
+    def num_places(self) -> int:
+        """Places of the bottleneck for images of `image_size` pixels."""
+        sides = self.unet.image_sides[: self.unet.dims]
+        return math.prod(side // self.unet.downsample_factor for side in sides)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,8 +136,7 @@ class EncoderUNet(Torso):
             )
         if config.pool == "attention":
             num_heads = self.config.heads_for(bottom, is_upsampling=False)
-            num_places = config.bottom_side**dims
-            pool = AttentionPool(bottom, num_places, num_heads, config.num_classes)
+            pool = AttentionPool(bottom, config.num_places, num_heads, config.num_classes)
             return nn.Sequential(GroupNorm32(bottom), SiLUInPlace(), pool)
         hidden: list[nn.Module] = [nn.ReLU()]
         if config.pool == "spatial_v2":
@@ -166,10 +165,11 @@ class EncoderUNet(Torso):
 
     def _check_input(self, x: Tensor) -> None:
         super()._check_input(x)
-        size = self.config.image_size
-        if self.encoder_config.pool == "attention" and set(x.shape[2:]) != {size}:
+        sides = self.config.image_sides[: self.config.dims]
+        if self.encoder_config.pool == "attention" and tuple(x.shape[2:]) != sides:
             pool = self.config.flag("pool")
             raise ValueError(
                 f"input of shape {tuple(x.shape)}: {pool} attention knows the places of images of "
-                f"--image_size {size} only: resize the images, or choose {pool} adaptive"
+                f"--image_size {self.config.size_text} only: resize the images, or choose {pool} "
+                "adaptive"
             )

@@ -276,7 +276,7 @@ def _causes(file: Structure, network: Structure, config: UNetConfig) -> list[str
     kind = _wrong_kind(file, network)
     if kind:
         return [kind]
-    size = _image_size(file, config)
+    size = _short_side(file, network, config)
     return [
         *_wrong_ends(file, network, config),
         *_wrong_head(file, network, size, config),
@@ -339,13 +339,19 @@ def _learns_variance(leaving: int, in_channels: int) -> bool | None:
     return leaving == 2 * in_channels
 
 
-def _image_size(file: Structure, config: UNetConfig) -> int:
-    """The image size of the file, which only a classifier's attention pool tells."""
+def _short_side(file: Structure, network: Structure, config: UNetConfig) -> int:
+    """The shorter side of the file's images, which only a classifier's attention pool tells.
+
+    Where it is not as that of a network for images of two sides, they are taken for squares.
+    """
     if file.num_places is None or not file.num_levels:
-        return config.image_size
+        return config.short_side
+    is_alike = (file.num_places, file.num_levels) == (network.num_places, network.num_levels)
+    if is_alike and not config.is_square:
+        return config.short_side
     dims = len(file.input_shape) - 2
     side = round(file.num_places ** (1 / dims))
-    return side << (file.num_levels - 1) if side**dims == file.num_places else config.image_size
+    return side << (file.num_levels - 1) if side**dims == file.num_places else config.short_side
 
 
 def _wrong_head(
@@ -353,10 +359,11 @@ def _wrong_head(
 ) -> Iterator[str]:
     if file.pool is not None and file.pool != network.pool:
         yield f"the head of the file is another one: give {config.flag('pool')} {file.pool}"
-    if size != config.image_size:
+    places, own_places = file.num_places, network.num_places
+    if size != config.short_side or (not config.is_square and places not in (None, own_places)):
         yield (
-            f"the file's pool has {file.num_places} places, as for images of {size} pixels, not "
-            f"{config.image_size}: see --image_size"
+            f"the file's pool has {places} places, as for images of {size} pixels, not "
+            f"{config.size_text}: see --image_size"
         )
     count, own = file.num_classes, network.num_classes
     if count is not None and own is not None:

@@ -19,6 +19,7 @@ from utils.flags.groups import ERROR
 from utils.images.dataset import Entry, look_at, say_sizes, without_small
 from utils.process.errors import DataError
 from utils.script_util import with_values
+from utils.sizes import Size, SizeLike
 
 # what the documented commands misspell: the folder of the info dicts, a slash behind --log_dir
 _SLIPS = (
@@ -84,12 +85,12 @@ def load_training_entries(
 
 
 def load_test_entries(
-    flags: DataFlags | SampleFlags, sizes: tuple[int, int], log: Callable[[str], None]
+    flags: DataFlags | SampleFlags, sizes: tuple[SizeLike, SizeLike], log: Callable[[str], None]
 ) -> list[Entry]:
     """The images to test on or to draw samples for; `--small_images` may leave some out.
 
     Their headers are read: how large they are, and what becomes of that, is said at the start.
-    `sizes` are (large, small) sides.
+    `sizes` are (large, small).
 
     Raises:
         DataError: see `load_entries`; or for images that are low-res already, if all are or
@@ -101,19 +102,25 @@ def load_test_entries(
     facts = look_at([entry.name for entry in entries], flags.data_dir, flags)
     if not facts:
         return entries  # whoever reads them tells what is wrong
-    say_sizes(facts.values(), sizes[0], len(facts), log, flags.crop)
-    low = [name for name, one in facts.items() if one.short_side <= sizes[1]]
+    large, small = map(Size.of, sizes)
+    say_sizes(facts.values(), large, len(facts), log, flags.crop)
+    low = [
+        name
+        for name, one in facts.items()
+        if one.height <= small.height or one.width <= small.width
+    ]
     if low:
         shown = ", ".join(f"{name} {facts[name].width}×{facts[name].height}" for name in low[:5])
+        which = "their short side" if small.is_square else "a side"
         told = (
-            f"{len(low)} of {len(facts)} images are low-res already, at most {sizes[1]} pixels on "
-            f"their short side ({shown}{', …' if len(low) > 5 else ''}): they would be enlarged to "
-            f"{sizes[0]} pixels and reduced again, which gives another low-res image than theirs"
+            f"{len(low)} of {len(facts)} images are low-res already, at most {small} pixels on "
+            f"{which} ({shown}{', …' if len(low) > 5 else ''}): they would be enlarged to "
+            f"{large} pixels and reduced again, which gives another low-res image than theirs"
         )
         if flags.small_images == ERROR or len(low) == len(facts):
             raise DataError(
                 f"{told}; give the high-res images that they come from, or leave them out"
             )
         log(f"warning: {told}")
-    left_out = without_small(facts, sizes[0], flags, log)
+    left_out = without_small(facts, large, flags, log)
     return [entry for entry in entries if entry.name not in left_out]

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.sizes import Size, SizeLike
+
 
 class Labelled(NamedTuple):
     """What a class-conditional network is given: low-res images (N, 3, h, w) and labels (N,)."""
@@ -39,15 +41,20 @@ def labels_of(net_input: NetInput) -> Tensor | None:
     return net_input.y if isinstance(net_input, Labelled) else None
 
 
-def area_downsample(high_res: Tensor, small_size: int) -> Tensor:
-    """X = area(Y): means of blocks of (N, C, H, H) pixels; a ValueError if sizes do not divide."""
-    factor, rest = divmod(high_res.shape[-1], small_size)
-    if rest or high_res.shape[-2] != high_res.shape[-1]:
+def area_downsample(high_res: Tensor, small_size: SizeLike) -> Tensor:
+    """X = area(Y): means of blocks of (N, C, H, W) pixels, of the low-res image's size (h, w).
+
+    Blocks are squares: a ValueError if height and width are not the same whole multiple.
+    """
+    small = Size.of(small_size)
+    factor = Size(*high_res.shape[-2:]).factor_over(small)
+    if factor is None:
         raise ValueError(
-            f"a low-res side of {small_size} pixels does not divide the high-res image "
-            f"{tuple(high_res.shape[-2:])}; choose sizes with a whole factor"
+            f"a low-res side of {small} pixels does not divide the high-res image "
+            f"{tuple(high_res.shape[-2:])}; choose sizes with a whole factor, the same in height "
+            "and width"
         )
-    return F.avg_pool2d(high_res, factor)  # (N, C, small_size, small_size)
+    return F.avg_pool2d(high_res, factor)  # (N, C, h, w)
 
 
 def bilinear_upsample(low_res: Tensor, size: Sequence[int]) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from utils.files.storage import with_home
 from utils.process.foreign_flags import explain_foreign_flag
+from utils.sizes import Size, StoredSize
 
 T = TypeVar("T")
 # name of a flag → its value, the keywords that a network, a process or a loop is made of
@@ -74,6 +75,19 @@ def size_or_auto(text: str) -> int:
     return number
 
 
+def size(text: str) -> StoredSize:
+    """Parse a side in pixels, or `HEIGHTxWIDTH`; see `utils.sizes`."""
+    if "x" not in text.lower().replace("×", "x"):
+        try:
+            return whole_number(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, nor HEIGHTxWIDTH as 96x64") from None
+    try:
+        return Size.of(text).stored
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def path_or_word(text: str) -> str:
     """Parse a path, see `with_home`, or a word that stands in its place."""
     try:
@@ -91,6 +105,7 @@ def flag(
     is_free: bool = False,
     is_path: bool = False,
     is_retired: bool = False,
+    is_size: bool = False,
 ) -> Any:
     """A dataclass field that becomes a flag. `help` says what it is and its unit.
 
@@ -102,6 +117,7 @@ def flag(
         is_path: a path, as every flag is that ends in `_dir`, `_path`, `_file` or
             `_checkpoint`.
         is_retired: it does nothing any more, and the script says so where it is given.
+        is_size: of images, a side or HEIGHTxWIDTH (`utils.sizes`).
     """
     metadata = {
         "help": help,
@@ -110,6 +126,7 @@ def flag(
         "is_free": is_free,
         "is_path": is_path,
         "is_retired": is_retired,
+        "is_size": is_size,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -332,6 +349,8 @@ def _kind_of(field: dataclasses.Field[Any]) -> tuple[Callable[[str], Any], str]:
     kind, metavar = type(field.default), _METAVARS[type(field.default)]
     if field.metadata["is_auto"]:
         return size_or_auto, f"{metavar}|auto"
+    if field.metadata["is_size"]:
+        return size, "INT|HxW"
     is_text = kind is str  # use_checkpoint is no path
     if is_text and (field.metadata["is_path"] or field.name.endswith(_PATH_ENDS)):
         return path_or_word, metavar

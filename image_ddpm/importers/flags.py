@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from utils.flags.groups import DryRun, Logged, ReadingFlags, Threads
 from utils.script_util import flag, require_at_least
+from utils.sizes import Size, require_sizes
 
 CIFAR10, IMAGENET, LSUN, DIGITS = "cifar10", "imagenet", "lsun", "digits"
 SOURCES = (CIFAR10, IMAGENET, LSUN, DIGITS)
@@ -30,8 +31,11 @@ class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
     )
     output_dir: str = flag("", "folder of the images; empty: data/images/<source>")
     log_dir: str = "logs/image_data"
-    image_size: int = flag(
-        0, f"pixels a side, cropped and resized; 0: as they are (digits: {DIGITS_SIZE})"
+    image_size: int | str = flag(
+        0,
+        "side in pixels or HEIGHTxWIDTH, cropped and resized; 0: as they are (digits: "
+        f"{DIGITS_SIZE})",
+        is_size=True,
     )
     max_per_class: int = flag(0, "take the first so many of each class; 0: all")
     dry_run: bool = flag(False, "read, check and count, write nothing")
@@ -42,8 +46,11 @@ class ImportFlags(ReadingFlags, Logged, Threads, DryRun):
             raise ValueError(f"--archive {self.archive}: the digits need none; leave it out")
         if self.source != DIGITS and not self.archive:
             raise ValueError(f"--archive is empty: say where the data of {self.source} is")
-        if not 0 <= self.image_size <= MAX_SIZE:
+        require_sizes(self, "image_size", smallest=0)
+        if max(size := Size.of(self.image_size)) > MAX_SIZE:
             raise ValueError(f"--image_size {self.image_size} must be between 0 and {MAX_SIZE}")
+        if self.source == DIGITS and not size.is_square:
+            raise ValueError(f"--image_size {size}: the digits are squares; give one side")
         require_at_least(self, max_per_class=0)
         for name in ("archive", "output_dir"):
             if "://" in getattr(self, name):

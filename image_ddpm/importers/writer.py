@@ -57,6 +57,7 @@ from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working
 from utils.script_util import defaults
+from utils.sizes import Size
 
 SETTINGS_FILE = ".image_data.json"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
@@ -96,7 +97,7 @@ def import_images(flags: ImportFlags, log: Callable[[str], None]) -> None:
     elif flags.source == LSUN:
         source = read_lsun(flags.archive)
     else:
-        source = read_digits(flags.image_size)
+        source = read_digits(Size.of(flags.image_size).height)
     try:
         ImageWriter(flags, log).write(source)
     finally:
@@ -222,16 +223,16 @@ class ImageWriter:
         return content, item.suffix or _SUFFIXES[image_format(content, item.where, _REMEDY)], ""
 
     def _cut(self, item: Item, content: Content) -> tuple[Content, str, str]:
-        flags, size = self._flags, self._flags.image_size
+        flags, size = self._flags, Size.of(self._flags.image_size)
         if isinstance(content, bytes):
             is_turned = flags.apply_orientation
             image, facts = decode_image(content, item.where, _REMEDY, apply_orientation=is_turned)
         else:
             facts = ImageFacts(*content.shape[1::-1])
-            if facts.size == (size, size):
+            if facts.size == (size.width, size.height):
                 return content, ".png", ""
             image = Image.fromarray(np.ascontiguousarray(content))
-        if facts.short_side < size and flags.small_images != ENLARGE:
+        if not facts.covers(size) and flags.small_images != ENLARGE:
             if flags.small_images == ERROR:
                 raise small_image_error(item.where, facts, size)
             return content, ".png", note_of_left_out(item.where, facts)

@@ -242,14 +242,14 @@ def _build_small_cnn(state: Mapping[str, Tensor], _: Mapping[str, Any]) -> Small
 
 def _grey_28(_: nn.Module, pictures: Sequence[Picture]) -> Tensor:
     """(N, 1, 28, 28) in [0, 1]."""
-    return _resized(pictures, _CNN_SIDE, "L").float() / WHITE
+    return _resized(pictures, (_CNN_SIDE, _CNN_SIDE), "L").float() / WHITE
 
 
-def _resized(pictures: Sequence[Picture], side: int, mode: str) -> Tensor:
-    """(N, C, side, side) grey levels of pictures (H, W, 3); resized bicubically, antialiased."""
+def _resized(pictures: Sequence[Picture], size: tuple[int, int], mode: str) -> Tensor:
+    """(N, C, *size) grey levels of pictures (H, W, 3); resized bicubically, antialiased."""
     images = (Image.fromarray(np.ascontiguousarray(picture)).convert(mode) for picture in pictures)
-    arrays = [np.asarray(image.resize((side, side), _BICUBIC)) for image in images]
-    stacked = np.stack(arrays).reshape(len(arrays), side, side, -1)
+    arrays = [np.asarray(image.resize(size[::-1], _BICUBIC)) for image in images]
+    stacked = np.stack(arrays).reshape(len(arrays), *size, -1)
     return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
 
 
@@ -260,10 +260,10 @@ def _before_last_linear(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _as_trained(network: nn.Module, pictures: Sequence[Picture]) -> Tensor:
-    """(N, C, H, H) in [-1, 1], C and H those of the network."""
+    """(N, C, H, W) in [-1, 1], C, H and W those of the network."""
     assert isinstance(network, EncoderUNet)
     mode = "L" if network.config.in_channels == 1 else "RGB"
-    return bytes_to_image(_resized(pictures, network.config.image_size, mode))
+    return bytes_to_image(_resized(pictures, network.config.image_sides, mode))
 
 
 def _clean_features(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

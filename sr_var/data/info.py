@@ -6,7 +6,6 @@ Reading the dicts is the business of `base_dataset`.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import statistics
 from collections import Counter
@@ -35,6 +34,7 @@ from utils.images.native_crops import is_native_only
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working
+from utils.sizes import Size
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
 Info = dict[str, ClassInfo]
@@ -242,19 +242,19 @@ def _say_sides(
     facts: Sequence[ImageFacts], flags: DataInfoFlags, log: Callable[[str], None]
 ) -> None:
     """How large the images are, and what of them is used at the scale that `--crop` says."""
-    size = flags.large_size
+    size = Size.of(flags.large_size)
     say_sizes(facts, size, len(facts), log, flags.crop)
-    sides = sorted(one.short_side for one in facts)
-    num_small = sum(side < size for side in sides)
+    sides = sorted(min(one.size) for one in facts)
+    num_small = sum(not one.covers(size) for one in facts)
     log(
         f"short sides from {sides[0]} to {sides[-1]} pixels, median "
         f"{statistics.median_low(sides)}; {num_small} of {len(sides)} images are smaller than "
         f"--large_size {size}"
     )
     if flags.crop == NATIVE:
-        num_patches = sum(math.prod(side // size for side in one.size) for one in facts)
+        num_patches = sum((one.height // size.height) * (one.width // size.width) for one in facts)
         log(
-            f"{num_patches} patches of {size}×{size} pixels lie side by side in "
+            f"{num_patches} patches of {size.in_pixels()} pixels lie side by side in "
             f"{len(sides) - num_small} images; train and test with --crop {NATIVE}, too"
         )
 

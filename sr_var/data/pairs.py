@@ -25,26 +25,27 @@ from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData, default_num_workers, loaded, make_loader, shard_batches
 from utils.loops.validation import drawn
 from utils.process.errors import DataError
+from utils.sizes import SizeLike
 
 
 class Photographs(NamedTuple):
-    """What a test loop's input is of: `name` (n), and `high_res` (n, 3, H, H) in [-1, 1]."""
+    """What a test loop's input is of: `name` (n), and `high_res` (n, 3, H, W) in [-1, 1]."""
 
     name: list[str]
     high_res: torch.Tensor
 
 
 def regression_pair(
-    high_res_uint8: torch.Tensor, small_size: int, device: torch.device
+    high_res_uint8: torch.Tensor, small_size: SizeLike, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(low-res image, high-res image) on the device, of (N, C, H, H) bytes or 255ths."""
+    """(low-res image, high-res image) on the device, of (N, C, H, W) bytes or 255ths."""
     high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
     return area_downsample(high_res, small_size), high_res
 
 
 def load_regression_data(
     flags: DataFlags,
-    sizes: tuple[int, int],
+    sizes: tuple[SizeLike, SizeLike],
     train: NetTrainFlags,
     device: torch.device,
     log: Callable[[str], None],
@@ -121,7 +122,7 @@ def rank_batches(
 
 
 def crop_batches(
-    batches: Sequence[Sequence[Entry]], flags: DataFlags, large_size: int
+    batches: Sequence[Sequence[Entry]], flags: DataFlags, large_size: SizeLike
 ) -> Iterator[CropBatch]:
     """The images of these batches, in order.
 

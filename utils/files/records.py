@@ -22,6 +22,7 @@ from typing import Any, TypeAlias, TypeVar
 from utils.files.atomic import JsonObject, StrPath, read_up_to, write_json_atomic
 from utils.files.storage import make_folder
 from utils.process.errors import CheckpointError, DataError
+from utils.sizes import Size
 
 Settings: TypeAlias = Mapping[str, object]
 T = TypeVar("T")
@@ -296,6 +297,8 @@ def stored_value(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
     kind, choices = type(field.default), field.metadata["choices"]
     if kind is float and type(value) is int and abs(value) <= _MAX_NUMBER:
         value = float(value)
+    if field.metadata["is_size"] and _is_stored_size(value):
+        return value
     if type(value) is not kind or not _is_usable(value) or (choices and value not in choices):
         expected = f"one of {', '.join(choices)}" if choices else f"a usable {kind.__name__}"
         raise CheckpointError(
@@ -303,6 +306,14 @@ def stored_value(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
             "not write such a file: move it away to go on without it"
         )
     return value
+
+
+def _is_stored_size(value: Any) -> bool:
+    """Whether it is the text of a size that is no square, as `Size.stored` writes it."""
+    try:
+        return isinstance(value, str) and Size.of(value).stored == value
+    except ValueError:
+        return False
 
 
 def _is_usable(value: Any) -> bool:

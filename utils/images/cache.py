@@ -43,6 +43,7 @@ from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopFlag
 from utils.runs.job import working
+from utils.sizes import Size
 
 INDEX_FILE = "index.jsonl"
 _REMEDY = "run again to go on with the crop cache"
@@ -64,7 +65,7 @@ def _settings(recipe: CenterCrop) -> dict[str, str | int | float]:
     return scale | {
         "format": _FORMAT,
         "data_dir": folder if is_remote(folder) else os.path.realpath(folder),
-        "size": recipe.size,
+        "size": Size.of(recipe.size).stored,
         "channels": recipe.num_channels,
         "fast_crop": False,  # of earlier versions, whose caches stay in use
         "apply_orientation": recipe.apply_orientation,
@@ -77,7 +78,7 @@ def crop_folder(recipe: CenterCrop, cache_dir: str) -> str:
     """Return where the crops are kept: other settings, another folder."""
     text = json.dumps(_settings(recipe), sort_keys=True)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return os.path.join(cache_dir, f"{recipe.size}x{recipe.num_channels}_{digest}")
+    return os.path.join(cache_dir, f"{Size.of(recipe.size)}x{recipe.num_channels}_{digest}")
 
 
 class CachedCrops(CropSource):

@@ -58,6 +58,7 @@ from utils.loops.data import ItemKey, Pair, TrainData
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError
 from utils.seeds import item_rng
+from utils.sizes import Size, SizeLike
 
 Log = Callable[[str], None]
 SMALL, LEFT_OUT = "small", "left out"
@@ -65,9 +66,9 @@ _NUM_SAMPLED = 200  # headers to look at before a training
 _MAX_SHOWN = 5
 _WORDS = MappingProxyType(
     {
-        SMALL: "are smaller than {size} pixels on their short side and enlarged, so that blurred "
+        SMALL: "are smaller than {size} and enlarged, so that blurred "
         "ones count as true (see --small_images)",
-        LEFT_OUT: "are smaller than {size} pixels on their short side and left out",
+        LEFT_OUT: "are smaller than {size} and left out",
         DEPTH: "have 16 bits a channel, of which 8 are kept",
         ALPHA: "have an alpha channel, which is dropped",
         PAGES: "have several pages, of which the first is read",
@@ -76,20 +77,21 @@ _WORDS = MappingProxyType(
 )
 
 
-def small_image_error(name: str, facts: ImageFacts, size: int) -> DataError:
+def small_image_error(name: str, facts: ImageFacts, size: SizeLike) -> DataError:
     """The error of `--small_images error`."""
     return DataError(
-        f"{name} is {facts.width}×{facts.height}, smaller than the {size} pixels of its crop; "
+        f"{name} is {facts.width}×{facts.height}, smaller than the {Size.of(size)} pixels of its "
+        "crop; "
         "leave it out (--small_images skip does), or take it enlarged with --small_images enlarge"
     )
 
 
-def note_of(name: str, facts: ImageFacts, size: int, flags: OrientationFlags) -> str:
+def note_of(name: str, facts: ImageFacts, size: SizeLike, flags: OrientationFlags) -> str:
     """What is to be said of an image that is used: a line each, empty if there is nothing."""
     told = {ORIENTATION} if flags.apply_orientation else set()
     told |= {DEPTH} if flags.values_range else set()
     kinds = [kind for kind in facts.changes if kind not in told]
-    if facts.short_side < size:
+    if not facts.covers(size):
         kinds.append(SMALL)
     return "\n".join(f"{kind}\t{_described(name, facts)}" for kind in kinds)
 
@@ -97,6 +99,12 @@ def note_of(name: str, facts: ImageFacts, size: int, flags: OrientationFlags) ->
 def note_of_left_out(name: str, facts: ImageFacts) -> str:
     """Likewise of a small image that is not used."""
     return f"{LEFT_OUT}\t{_described(name, facts)}"
+
+
+def _in_words(size: SizeLike) -> str:
+    wanted = Size.of(size)
+    on = "on their short side" if wanted.is_square else "(height x width)"
+    return f"{wanted} pixels {on}"
 
 
 def _described(name: str, facts: ImageFacts) -> str:
@@ -109,7 +117,7 @@ class ImageNotes:
     After `num_images` it counts no more: from there on images come again.
     """
 
-    def __init__(self, log: Log, size: int, num_images: int) -> None:
+    def __init__(self, log: Log, size: SizeLike, num_images: int) -> None:
         self._log, self._size, self._num_images = log, size, num_images
         # by kind, in the order in which they were seen
         self._found: dict[str, dict[str, None]] = {kind: {} for kind in _WORDS}
@@ -137,7 +145,7 @@ class ImageNotes:
                 self._unfit_names[kind] = len(found)
                 level = "warning" if kind == SMALL else "notice"
                 which = "images" if kind == LEFT_OUT else of_seen
-                words = _WORDS[kind].format(size=self._size)
+                words = _WORDS[kind].format(size=_in_words(self._size))
                 self._log(f"{level}: {len(found)} {which} {words}; the first: {next(iter(found))}")
         self._next = 10 * self._num_seen
 
@@ -173,45 +181,50 @@ def note_changes(names: Sequence[str], data_dir: str, flags: OrientationFlags, l
 
 
 def say_sizes(
-    facts: Iterable[ImageFacts], size: int, num_images: int, log: Log, crop: str = RESIZED
+    facts: Iterable[ImageFacts], size: SizeLike, num_images: int, log: Log, crop: str = RESIZED
 ) -> None:
     """Log how large images are, and what a crop of `size` pixels makes of the middle one.
 
-    Nothing if all are squares of `size` pixels. `crop` is that of `ScaleFlags`.
+    Nothing if all are of that size. `crop` is that of `ScaleFlags`.
     """
-    known = list(facts)
-    if all(one.size == (size, size) for one in known):
+    known, wanted = list(facts), Size.of(size)
+    if all(one.size == (wanted.width, wanted.height) for one in known):
         return
     sides = [statistics.median_low([one.size[axis] for one in known]) for axis in (0, 1)]
-    short = statistics.median_low([one.short_side for one in known])
+    # how far the side that limits the crop is longer than the crop
+    ratios = [max(wanted.height / one.height, wanted.width / one.width) for one in known]
+    scale = statistics.median_high(ratios)
     seen = "" if len(known) == num_images else f" of {len(known)} looked at"
-    verb = "reduced" if short > size else "enlarged" if short < size else "left"
-    fate = f"the short side is {verb} to {size} before the crop" if short != size else "not scaled"
-    if crop == NATIVE and short >= size:
-        fate = f"patches of {size}×{size} pixels at their own resolution"
+    verb = "reduced" if scale < 1 else "enlarged"
+    what = "the short side is" if wanted.is_square else "they are"
+    to = f"to {wanted}" if wanted.is_square else f"until they just cover {wanted}"
+    fate = f"{what} {verb} {to} before the crop" if scale != 1 else "not scaled"
+    if crop == NATIVE and scale <= 1:
+        fate = f"patches of {wanted.in_pixels()} pixels at their own resolution"
     log(f"{num_images} images, median{seen} {sides[0]}×{sides[1]}: {fate}")
 
 
 def without_small(
-    facts: Mapping[str, ImageFacts], size: int, flags: ReadingFlags, log: Log
+    facts: Mapping[str, ImageFacts], size: SizeLike, flags: ReadingFlags, log: Log
 ) -> set[str]:
     """The names of images that `--small_images` leaves out; says what becomes of all others.
 
     `facts` are those of all images whose header can be read. Small images are a DataError if they
     are to be one, or if no other is left.
     """
-    small = [name for name, one in facts.items() if one.short_side < size]
+    small = [name for name, one in facts.items() if not one.covers(size)]
     if small and flags.small_images == ERROR:
         shown = ", ".join(_described(name, facts[name]) for name in small[:_MAX_SHOWN])
         raise DataError(
-            f"{len(small)} of {len(facts)} images are smaller than the {size} pixels of their "
-            f"crop: {shown}{' …' if len(small) > _MAX_SHOWN else ''}; leave them out "
+            f"{len(small)} of {len(facts)} images are smaller than the {Size.of(size)} pixels of "
+            f"their crop: {shown}{' …' if len(small) > _MAX_SHOWN else ''}; leave them out "
             "(--small_images skip does), or take them enlarged with --small_images enlarge"
         )
     left_out = set() if flags.small_images == ENLARGE else set(small)
     if len(left_out) == len(facts) > 0:
         raise DataError(
-            f"--small_images skip leaves no image: all {len(facts)} are smaller than {size} pixels"
+            f"--small_images skip leaves no image: all {len(facts)} are smaller than "
+            f"{Size.of(size)} pixels"
         )
     notes = ImageNotes(log, size, len(facts))
     notes.add(
@@ -240,7 +253,7 @@ class CropItem(NamedTuple):
     """One image as a data set hands it out.
 
     Attributes:
-        image: (C, size, size) uint8, or float32 with `CropFlags.values_range`.
+        image: (C, H, W) uint8, or float32 with `CropFlags.values_range`.
         label: of its entry.
         name: of its entry.
         place: of its entry in the list.
@@ -259,7 +272,7 @@ class CropItem(NamedTuple):
 
 
 class CropBatch(NamedTuple):
-    """Several items: `image` (N, C, size, size); `label`, `place` and `position` (N,) int64."""
+    """Several items: `image` (N, C, H, W); `label`, `place` and `position` (N,) int64."""
 
     image: torch.Tensor
     label: torch.Tensor
@@ -285,21 +298,21 @@ def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
 
 
 class CropDataset(Dataset[CropItem]):
-    """Square uint8 crops by stream key; bad images raise, or are replaced by the next good one.
+    """Crops by stream key, uint8 as a rule; bad images raise, or are replaced by the next good one.
 
     So are images smaller than the crop, unless they are enlarged. The augmentation is a function of
     (seed, epoch, index), and with `--crop native` so is the place of a patch. With
     `flags.cache_dir` it raises what `utils.images.cache.crop_source` does.
 
     Args:
-        size: side of the crop, pixels.
+        size: of the crop, pixels: a side, or (height, width).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma); any with `flags.values_range`.
     """
 
     def __init__(
         self,
         entries: Sequence[Entry],
-        size: int,
+        size: SizeLike,
         flags: CropFlags,
         seed: int,
         num_channels: int = 3,
@@ -337,7 +350,7 @@ class CropDataset(Dataset[CropItem]):
                 if self._flags.on_bad_image == ERROR or len(bad) == num_entries:
                     raise
                 continue
-            if facts.short_side >= self._size or self._flags.small_images == ENLARGE:
+            if facts.covers(self._size) or self._flags.small_images == ENLARGE:
                 notes.append(note_of(entry.name, facts, self._size, self._flags))
                 image, told = _to_chw(crop, self._num_channels), "\n".join(filter(None, notes))
                 return CropItem(
@@ -347,8 +360,8 @@ class CropDataset(Dataset[CropItem]):
                 raise small_image_error(entry.name, facts, self._size)
             notes.append(note_of_left_out(entry.name, facts))
         raise DataError(
-            f"none of {num_entries} images is whole and has {self._size} pixels on its short side; "
-            "see --small_images"
+            f"none of {num_entries} images is whole and is not smaller than {_in_words(self._size)}"
+            "; see --small_images"
         )
 
     def _read(self, place: int, key: tuple[int, int]) -> Crop:
@@ -364,7 +377,9 @@ class CropDataset(Dataset[CropItem]):
         return Crop(random_turn(crop, rng) if flags.random_turn else crop, facts)
 
 
-def _source(entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int) -> CropSource:
+def _source(
+    entries: Sequence[Entry], size: SizeLike, flags: CropFlags, num_channels: int
+) -> CropSource:
     names = [entry.name for entry in entries]
     return crop_source(names, crop_recipe(flags, size, num_channels), flags)
 
@@ -373,7 +388,7 @@ class TestCrops(Dataset[CropItem | None]):
     """Centre crops in order; a bad image raises, or its item is None.
 
     Args:
-        size: side of the crop, pixels.
+        size: of the crop, pixels: a side, or (height, width).
         on_bad_image: `error` or `skip`.
         source: of the same images' crops; None: decoded from their files.
     """
@@ -383,7 +398,7 @@ class TestCrops(Dataset[CropItem | None]):
     def __init__(
         self,
         entries: Sequence[Entry],
-        size: int,
+        size: SizeLike,
         data_dir: str,
         on_bad_image: str = "error",
         num_channels: int = 3,
@@ -397,7 +412,7 @@ class TestCrops(Dataset[CropItem | None]):
 
     @classmethod
     def from_flags(
-        cls, entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int = 3
+        cls, entries: Sequence[Entry], size: SizeLike, flags: CropFlags, num_channels: int = 3
     ) -> TestCrops:
         """The crops as the flags want them; see `utils.images.cache.crop_source`."""
         source = _source(entries, size, flags, num_channels)
@@ -421,7 +436,7 @@ class TestCrops(Dataset[CropItem | None]):
 
 def train_crops(
     entries: Sequence[Entry],
-    size: int,
+    size: SizeLike,
     flags: CropFlags,
     train: TrainFlags,
     prepare: Callable[[CropBatch], Pair],

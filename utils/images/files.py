@@ -26,6 +26,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from utils.files.atomic import SpecialFileError, StrPath, is_remote, read_up_to, write_bytes_atomic
 from utils.files.storage import problem_with_name
 from utils.process.errors import DataError
+from utils.sizes import Size, SizeLike
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # A quarter GiB of RGB: where Pillow starts to warn of a decompression bomb.
@@ -80,10 +81,10 @@ class ImageFacts:
         """(width, height)."""
         return self.width, self.height
 
-    @property
-    def short_side(self) -> int:
-        """Pixels."""
-        return min(self.width, self.height)
+    def covers(self, size: SizeLike) -> bool:
+        """Whether a crop of the size can be cut of it without enlarging."""
+        height, width = Size.of(size)
+        return self.height >= height and self.width >= width
 
     def __str__(self) -> str:
         """One line, as in `500x375 alpha`, which `parse` reads."""
@@ -332,67 +333,72 @@ def image_facts(path: StrPath, *, apply_orientation: bool = False) -> ImageFacts
     return facts_in_first(MAX_FILE_BYTES)
 
 
-def center_crop_arr(pil_image: Image.Image, size: int) -> NDArray[Any]:
-    """The centre square of an image, scaled so that its short side is `size`.
+def center_crop_arr(pil_image: Image.Image, size: SizeLike) -> NDArray[Any]:
+    """The centre of an image (a square for one number), scaled so that `size` just covers it.
 
-    Box halving while the short side is at least twice `size`, bicubic to `size`, then the crop:
-    the pre-processing that the published models were trained with. The result is HWC uint8,
-    (size, size, 3); of an image in float (mode F) it is float32, (size, size).
+    Box halving while both sides are at least twice those of `size`, bicubic to the smallest image
+    that holds it, then the crop: for squares the pre-processing that the published models were
+    trained with. The result is HWC uint8, (H, W, 3); of an image in float (mode F) float32, (H, W).
     """
-    halved, (width, height) = _halved(pil_image, size)
-    return _crop(halved, (width, height), ((width - size) // 2, (height - size) // 2), size)
+    crop = Size.of(size)
+    halved, (width, height) = _halved(pil_image, crop)
+    corner = (width - crop.width) // 2, (height - crop.height) // 2
+    return _crop(halved, (width, height), corner, crop)
 
 
 def random_crop_arr(
     pil_image: Image.Image,
-    size: int,
+    size: SizeLike,
     rng: np.random.Generator,
     *,
     min_crop_frac: float = 0.8,
     max_crop_frac: float = 1.0,
 ) -> NDArray[Any]:
-    """A random square of an image at a random scale; a function of the image and `rng` alone.
+    """A random piece of an image at a random scale; a function of the image and `rng` alone.
 
-    The short side is scaled to a uniform integer between size / max_crop_frac and
-    size / min_crop_frac, both rounded up, and the square's place is uniform.
+    The image is scaled to just hold an area of the shape of `size` whose short side is a uniform
+    integer between those of size / max_crop_frac and size / min_crop_frac, both rounded up; the
+    place of the crop is uniform.
 
-    The fractions are the smallest and largest share of the short side that the crop covers; the
+    The fractions are the smallest and largest share of that area's sides that the crop covers; the
     state of `rng` advances by three draws. The result is that of `center_crop_arr`.
     """
     if not 0.0 < min_crop_frac <= max_crop_frac <= 1.0:
         raise ValueError(
             f"crop fractions {min_crop_frac} and {max_crop_frac}: need 0 < min <= max <= 1"
         )
-    shortest, longest = (math.ceil(size / frac) for frac in (max_crop_frac, min_crop_frac))
+    crop, ends = Size.of(size), (max_crop_frac, min_crop_frac)
+    shortest, longest = (math.ceil(crop.short_side / frac) for frac in ends)
     short_side = int(rng.integers(shortest, longest + 1))
-    halved, (width, height) = _halved(pil_image, short_side)
-    top = int(rng.integers(height - size + 1))
-    left = int(rng.integers(width - size + 1))
-    return _crop(halved, (width, height), (left, top), size)
+    area = Size(*(-(-side * short_side // crop.short_side) for side in crop))
+    halved, (width, height) = _halved(pil_image, area)
+    top = int(rng.integers(height - crop.height + 1))
+    left = int(rng.integers(width - crop.width + 1))
+    return _crop(halved, (width, height), (left, top), crop)
 
 
-def _halved(pil_image: Image.Image, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The image after the box halvings, and the (width, height) that it is to be resized to."""
-    if short_side < 1:
-        raise ValueError(f"image size {short_side}: give at least 1 pixel")
+def _halved(pil_image: Image.Image, area: Size) -> tuple[Image.Image, tuple[int, int]]:
+    """The image after the box halvings, and (width, height) of the smallest that holds the area."""
+    if area.short_side < 1:
+        raise ValueError(f"image size {area}: give at least 1 pixel")
     if pil_image.mode not in ("RGB", "F"):
         raise ValueError(f"image mode {pil_image.mode!r}: convert to RGB first (see open_image)")
     whole = pil_image.size
-    while min(pil_image.size) >= 2 * short_side:
+    while pil_image.height >= 2 * area.height and pil_image.width >= 2 * area.width:
         half_size = (pil_image.width // 2, pil_image.height // 2)
         pil_image = pil_image.resize(half_size, resample=Image.Resampling.BOX)
-    scale = short_side / min(pil_image.size)
+    scale = max(area.height / pil_image.height, area.width / pil_image.width)
     width, height = round(pil_image.width * scale), round(pil_image.height * scale)
-    check_pixels(width, height, f"{whole[0]}x{whole[1]} at a short side of {short_side}, ")
+    check_pixels(width, height, f"{whole[0]}x{whole[1]} at a size that holds {area}, ")
     return pil_image, (width, height)
 
 
 def _crop(
-    halved: Image.Image, full_size: tuple[int, int], corner: tuple[int, int], size: int
+    halved: Image.Image, full_size: tuple[int, int], corner: tuple[int, int], size: Size
 ) -> NDArray[Any]:
     left, top = corner
     scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
-    return np.array(scaled.crop((left, top, left + size, top + size)))
+    return np.array(scaled.crop((left, top, left + size.width, top + size.height)))
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
@@ -450,20 +456,20 @@ class CenterCrop:
 
     Attributes:
         data_dir: folder of the images.
-        size: side of the crop, pixels.
+        size: of the crop, pixels: a side, or (height, width).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
         apply_orientation: see `decode_image`.
     """
 
     data_dir: str
-    size: int
+    size: SizeLike
     num_channels: int = 3
     apply_orientation: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        return self.size, self.size, self.num_channels
+        return *Size.of(self.size), self.num_channels
 
     def cut(self, name: str) -> Crop:
         """Cut the crop of an image; raises as `read_crop`."""

@@ -15,6 +15,7 @@ from utils.images.dataset import CropItem, Entry, TestCrops, look_at, without_sm
 from utils.loops.data import num_bytes
 from utils.loops.validation import drawn, share_of_rank
 from utils.process.errors import DataError
+from utils.sizes import SizeLike
 
 Log = Callable[[str], None]
 
@@ -40,7 +41,7 @@ class HeldOut(NamedTuple):
 
 def load_held_out(
     entries: Sequence[Entry],
-    size: int,
+    size: SizeLike,
     number: int,
     flags: CropFlags,
     log: Log,
@@ -48,8 +49,8 @@ def load_held_out(
 ) -> HeldOut:
     """Draw `number` of the images (0: all) and decode this process's share; all call it together.
 
-    They are in an order of their own, by name, so that lists in another order agree. `size` is the
-    side of a crop in pixels; `log` hears what becomes of images.
+    They are in an order of their own, by name, so that lists in another order agree. `size` is
+    that of a crop in pixels; `log` hears what becomes of images.
 
     Raises:
         DataError: an image is damaged, small where that is to be an error, or none is left.
@@ -69,7 +70,7 @@ def load_held_out(
 
 
 def _decoded(
-    entries: Sequence[Entry], size: int, flags: CropFlags, num_channels: int
+    entries: Sequence[Entry], size: SizeLike, flags: CropFlags, num_channels: int
 ) -> dict[int, CropItem]:
     """Place → crop of this process's images; a damaged one is always an error."""
     mine = share_of_rank(len(entries))

@@ -1,4 +1,4 @@
-"""Square patches of images at their own resolution, and which way a crop is made of a file.
+"""Patches of images at their own resolution, and which way a crop is made of a file.
 
 By default the short side of an image is first scaled to the crop's (`files.center_crop_arr`), so
 that a photograph is seen whole and small. A microscope or satellite image has a scale of its own:
@@ -18,6 +18,7 @@ from PIL import Image
 from utils.flags.groups import NATIVE, HasReading
 from utils.images.files import CenterCrop, Crop, center_crop_arr, random_crop_arr
 from utils.images.native_crops import NativeCrop
+from utils.sizes import Size, SizeLike
 
 
 class _InFolder(HasReading, Protocol):
@@ -27,33 +28,36 @@ class _InFolder(HasReading, Protocol):
     def values_range(self) -> tuple[float, float] | None: ...
 
 
-def center_patch(image: Image.Image, size: int) -> NDArray[Any]:
-    """The size × size pixels around the centre, none of them scaled; (size, size, 3) uint8.
+def center_patch(image: Image.Image, size: SizeLike) -> NDArray[Any]:
+    """The `size` pixels around the centre, none of them scaled; (H, W, 3) uint8.
 
-    Of an image in float (mode F) they are float32, (size, size). An image with a shorter side than
-    that is enlarged as `center_crop_arr` does: whether it is used at all is for `--small_images` to
+    Of an image in float (mode F) they are float32, (H, W). An image with a shorter side than that
+    is enlarged as `center_crop_arr` does: whether it is used at all is for `--small_images` to
     say.
     """
-    width, height = image.size
-    if min(width, height) < size:
-        return center_crop_arr(image, size)
-    return _cut(image, ((width - size) // 2, (height - size) // 2), size)
+    patch = Size.of(size)
+    left, top = (image.width - patch.width) // 2, (image.height - patch.height) // 2
+    if min(left, top) < 0:
+        return center_crop_arr(image, patch)
+    return _cut(image, (left, top), patch)
 
 
-def random_patch(image: Image.Image, size: int, rng: np.random.Generator) -> NDArray[Any]:
+def random_patch(image: Image.Image, size: SizeLike, rng: np.random.Generator) -> NDArray[Any]:
     """Likewise at a place that is uniform over all whole ones; a function of image and `rng`.
 
     The state of `rng` advances by two draws, whatever the size of the image.
     """
-    top, left = (int(rng.integers(max(side - size, 0) + 1)) for side in (image.height, image.width))
-    if min(image.size) < size:
-        return center_crop_arr(image, size)
-    return _cut(image, (left, top), size)
+    patch = Size.of(size)
+    rooms = image.height - patch.height, image.width - patch.width
+    top, left = (int(rng.integers(max(room, 0) + 1)) for room in rooms)
+    if min(rooms) < 0:
+        return center_crop_arr(image, patch)
+    return _cut(image, (left, top), patch)
 
 
-def _cut(image: Image.Image, corner: tuple[int, int], size: int) -> NDArray[Any]:
+def _cut(image: Image.Image, corner: tuple[int, int], size: Size) -> NDArray[Any]:
     left, top = corner
-    return np.array(image.crop((left, top, left + size, top + size)))
+    return np.array(image.crop((left, top, left + size.width, top + size.height)))
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def is_patch(recipe: CenterCrop) -> bool:
 
 def recipe_of(
     data_dir: str,
-    size: int,
+    size: SizeLike,
     num_channels: int,
     reading: HasReading,
     value_range: tuple[float, float] | None,
@@ -97,7 +101,7 @@ def recipe_of(
     return (NativePatch if is_native else NativeCrop)(*common, *value_range)
 
 
-def crop_recipe(flags: _InFolder, size: int, num_channels: int = 3) -> CenterCrop:
+def crop_recipe(flags: _InFolder, size: SizeLike, num_channels: int = 3) -> CenterCrop:
     """How the flags want a crop of `size` pixels without chance to be made of a file."""
     return recipe_of(flags.data_dir, size, num_channels, flags, flags.values_range)
 
@@ -125,5 +129,10 @@ def random_flip(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 
 
 def random_turn(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """The image turned by 0, 1, 2 or 3 quarters, each as likely; HWC, a contiguous copy."""
-    return np.array(np.rot90(image, int(rng.integers(4))), order="C")
+    """The image turned by 0, 1, 2 or 3 quarters, each as likely; HWC, a contiguous copy.
+
+    One that is no square is turned by 0 or 2.
+    """
+    height, width, _ = image.shape
+    quarters = int(rng.integers(4)) if height == width else 2 * int(rng.integers(2))
+    return np.array(np.rot90(image, quarters), order="C")

@@ -61,8 +61,8 @@ def kind_of(source: Source) -> Kind:
             f"{source.path} is of a {source.network_class[:80]!r}, which no training here makes; "
             f"known are {', '.join(_KINDS)}"
         )
-    is_baseline = kind is MEAN and defaults(BaselineModelFlags).keys() <= source.flags.keys()
-    return BASELINE if is_baseline else kind
+    of_baselines = defaults(BaselineModelFlags).keys() - defaults(MeanModelFlags).keys()
+    return BASELINE if kind is MEAN and of_baselines & source.flags.keys() else kind
 
 
 def restore(source: Source, log: Log) -> nn.Module:

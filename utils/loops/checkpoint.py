@@ -46,8 +46,11 @@ def model_file_name(step: int) -> str:
 
 
 def step_of(model_path: str) -> int:
-    """The step in the name of a model file; CheckpointError if it carries none."""
-    match = re.search(r"(\d+)\.pt$", os.path.basename(model_path))
+    """The step of a model file, by its name or its metadata; CheckpointError if neither has one."""
+    manifest = manifest_in(model_path) if is_safetensors(model_path) else {}
+    if "step" in manifest:
+        return int(manifest["step"])
+    match = re.search(r"(\d+)\.(pt|safetensors)$", os.path.basename(model_path))
     if match is None:
         raise CheckpointError(
             f"{model_path}: the file name carries no step; name it modelNNNNNN.pt"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from utils.files.atomic import JsonObject, sha256_of
-from utils.files.records import Settings, parse_json
+from utils.files.records import Settings, parse_json, shown
 from utils.process.errors import CheckpointError
 from utils.untrusted.safe_tensors import is_safetensors, read_metadata
 
@@ -21,6 +21,7 @@ _PARTS = ("process", "data", "state")
 _OF_TRAINING = frozenset(
     {"position", "schedule_sampler", "num_skipped", "num_skipped_in_row", "lg_loss_scale"}
 )
+_MOST_STEPS = 1 << 63
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
@@ -59,7 +60,10 @@ def manifest_in(path: str) -> JsonObject:
             found["network"] = {"class": metadata[_CLASS], "flags": flags}
         if metadata.get("origin"):
             found["origin"] = metadata["origin"]
-        return {**found, "step": int(metadata[_STEP])}
+        step = int(metadata[_STEP])
+        if not 0 <= step < _MOST_STEPS:
+            raise ValueError(f"step {shown(step)}")
+        return {**found, "step": step}
     except (ValueError, LookupError) as error:
         raise CheckpointError(
             f"{path}: its metadata is damaged ({error!r}); export the network again"

@@ -122,10 +122,10 @@ def explain_nesting(path: str, content: Any) -> str:
 
 def _one_line(path: str, place: str, kept: str) -> str:
     """A command that writes a part of a file to one of its own."""
-    program = (
-        f'import torch; s = torch.load({json.dumps(path)}, map_location="cpu", '
-        f'weights_only=True){place}; torch.save({kept}, "model000000.pt")'
-    )
+    load = f'torch.load({json.dumps(path)}, map_location="cpu", weights_only=True){place}'
+    if is_safetensors(path):
+        load = f"__import__('safetensors.torch').torch.load_file({json.dumps(path)})"
+    program = f'import torch; s = {load}; torch.save({kept}, "model000000.pt")'
     return f"python -c {shlex.quote(program)}"
 
 

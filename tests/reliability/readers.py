@@ -58,9 +58,13 @@ from utils.images.files import CenterCrop, ImageFacts, image_facts, open_image
 from utils.images.float_tiff import float_tiff_layout
 from utils.images.native import read_native
 from utils.loops.checkpoint import CheckpointStore
+from utils.loops.portable import metadata_of
 from utils.machine.cost import seconds_per_item
 from utils.untrusted.arrays import read_npz
 from utils.untrusted.pickles import load_array
+from utils.untrusted.safe_tensors import write_safetensors
+from utils.untrusted.state_dict import read_state_dict
+from weights.source import read_source
 
 _INFO = {"tench": {"y": 0, "file_names": ["n0/a", "b"]}, "shark": {"y": 1, "file_names": []}}
 _FLAGS = {"num_heads": 4, "dropout": 0.1, "use_fp16": False, "channel_mult": "", "x": None}
@@ -252,6 +256,23 @@ def _record_readers(folder: Path) -> dict[str, Reader]:
     }
 
 
+def _safetensors_readers(folder: Path) -> dict[str, Reader]:
+    """The tensors, and what a file of ours says of its network."""
+    network = {"class": "UNetModel", "flags": vars(MeanModelFlags())}
+    manifest = {"network": network, "data": {"num_images": 3}, "state": {"classes": ["a"]}}
+    path, state = str(folder / "seed.safetensors"), {"w": torch.ones(2, 3), "n": torch.arange(4)}
+    seeds = []
+    for metadata in ({}, metadata_of({**manifest, "step": 3}, "0" * 64)):
+        write_safetensors(path, state, metadata)
+        seeds.append(Path(path).read_bytes())
+    return {
+        "safetensors": Reader("net.safetensors", seeds, read_state_dict),
+        "network of safetensors": Reader(
+            "net.safetensors", seeds[1:], partial(read_source, log=lambda line: None)
+        ),
+    }
+
+
 def _image_readers() -> dict[str, Reader]:
     pictures = [image_of(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP")]
     pictures += [image_of("PNG", mode) for mode in ("P", "L", "1", "RGBA", "I;16")]
@@ -287,6 +308,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         **_array_readers(folder),
         **_record_readers(folder),
         **_image_readers(),
+        **_safetensors_readers(folder),
     }
 
 

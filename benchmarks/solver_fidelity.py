@@ -1,6 +1,6 @@
 """How much of the true variance each sampler keeps, against its number of network evaluations.
 
-    python benchmarks/solver_fidelity.py          (about ten minutes on one core, no network)
+    python benchmarks/solver_fidelity.py          (a quarter of an hour on one core, no network)
 
 The denoisers are exact: a Gaussian with a small std, and the oracle law on photographs. Writes
 `solver_fidelity_<date>.json`, `.md` and `.png` to `--output_dir`.

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args, start = follow_classifier_run(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
-    train = with_folders(from_args(ClassifierTrainFlags, args))
+    train = with_folders(from_args(ClassifierTrainFlags, args)).checked(process)
     from ddpm.entries import load_train_entries
     from ddpm.process import training_process
     from ddpm.stored_flags import class_names
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         what = entries, data_flags, image, train, process, run.device, log
         loop = ClassifierTrainLoop(
             model=new_network(create, train.precision, log),
-            data=load_noisy_images(*what),
+            **load_noisy_images(*what)._asdict(),
             validation=load_validation(*what),
             class_names=class_names(entries),
             identity=classifier_identity(classifier, sizes, process.known_noise),

@@ -108,7 +108,7 @@ class DiffusionFlags(ScheduleFlags):
 
 @dataclass(frozen=True)
 class DiffusionTrainFlags(TrainFlags):
-    """Training of a denoising network."""
+    """Training of a network that sees noisy images."""
 
     schedule_sampler: str = flag(
         "uniform", "how training draws t", ("uniform", "loss-second-moment")

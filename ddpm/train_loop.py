@@ -67,20 +67,43 @@ class Noising(NamedTuple):
     condition: dict[str, torch.Tensor]  # keywords of the network, (N, ...) each
 
 
-class DiffusionTrainLoop(TrainLoop):
+class LearnsTimesteps(TrainLoop):
+    """A training whose data draws t from a `schedule_sampler`, which learns from the losses."""
+
+    def __init__(self, *, schedule_sampler: ScheduleSampler, **rest: Any) -> None:
+        self.schedule_sampler = schedule_sampler
+        super().__init__(**rest)
+
+    def learn_losses(self, t: torch.Tensor, losses: torch.Tensor) -> None:
+        """Tell the sampler the losses (N,) of these timesteps (N,), of all processes."""
+        if isinstance(self.schedule_sampler, LossSecondMomentResampler):
+            self.schedule_sampler.update_with_all_losses(
+                torch.cat(dist_util.gather_tensors(t)),
+                torch.cat(dist_util.gather_tensors(losses.detach())),
+            )
+
+    def extra_state(self) -> JsonObject:
+        """What the schedule sampler has learned about the losses."""
+        state = self.schedule_sampler.state_dict()
+        learned = {name: value.tolist() for name, value in state.items()}
+        return {**super().extra_state(), "schedule_sampler": learned}
+
+    def load_extra_state(self, state: JsonObject) -> None:
+        """Take back what `extra_state` gave."""
+        super().load_extra_state(state)
+        stored = state.get("schedule_sampler", {})
+        if stored:
+            self.schedule_sampler.load_state_dict({k: torch.tensor(v) for k, v in stored.items()})
+
+
+class DiffusionTrainLoop(LearnsTimesteps):
     """The loss of the diffusion process, not respaced, weighted by how its timesteps were drawn.
 
     Batch: a `Noising`; label: the clean image. The data draws t from the `schedule_sampler`.
     """
 
-    def __init__(
-        self,
-        *,
-        diffusion: GaussianDiffusion,
-        schedule_sampler: ScheduleSampler,
-        **rest: Any,
-    ) -> None:
-        self.diffusion, self.schedule_sampler = diffusion, schedule_sampler
+    def __init__(self, *, diffusion: GaussianDiffusion, **rest: Any) -> None:
+        self.diffusion = diffusion
         super().__init__(**rest)
 
     def compute_loss(
@@ -91,27 +114,12 @@ class DiffusionTrainLoop(TrainLoop):
         terms = training_losses(
             self.diffusion, self.wrapped_model, micro_label, t, condition, noise=noise
         )
-        if isinstance(self.schedule_sampler, LossSecondMomentResampler):
-            self.schedule_sampler.update_with_all_losses(
-                torch.cat(dist_util.gather_tensors(t)),
-                torch.cat(dist_util.gather_tensors(terms["loss"].detach())),
-            )
+        self.learn_losses(t, terms["loss"])
         return (terms["loss"] * weight).mean(), None
 
     @abstractmethod
     def _post_process(self, micro_input: Any, micro_label: Any, micro_output: Any, i: int) -> None:
         """As in `TrainLoop`."""
-
-    def extra_state(self) -> JsonObject:
-        """What the schedule sampler has learned about the losses."""
-        state = self.schedule_sampler.state_dict()
-        return {"schedule_sampler": {name: value.tolist() for name, value in state.items()}}
-
-    def load_extra_state(self, state: JsonObject) -> None:
-        """Take back what `extra_state` gave."""
-        stored = state.get("schedule_sampler", {})
-        if stored:
-            self.schedule_sampler.load_state_dict({k: torch.tensor(v) for k, v in stored.items()})
 
 
 def noising(

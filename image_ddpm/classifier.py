@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.process import create_diffusion
+from ddpm.process import create_diffusion, create_schedule_sampler
 from ddpm.stored_flags import Start, differing_classes, start_of_file
-from ddpm.train_loop import NamesClasses, noising
+from ddpm.train_loop import LearnsTimesteps, NamesClasses, noising
 from diffusion.guidance import CondFn, classifier_gradient
-from diffusion.timesteps import UniformSampler
+from diffusion.timesteps import ScheduleSampler, UniformSampler
 from image_ddpm.flags import (
     ClassifierFlags,
     ClassifierImageFlags,
@@ -180,6 +180,21 @@ class NoisyImages(NamedTuple):
     t: torch.Tensor
 
 
+class DrawnImages(NamedTuple):
+    """What a classifier is trained on, and how its timesteps were drawn."""
+
+    images: NoisyImages
+    step: torch.Tensor  # (N,) timesteps of the whole process
+    weight: torch.Tensor  # (N,) of their losses
+
+
+class NoisyData(NamedTuple):
+    """Batches of `DrawnImages` and labels, and what their timesteps are drawn from."""
+
+    data: TrainData
+    schedule_sampler: ScheduleSampler
+
+
 class NoiseLevels(NamedTuple):
     """One image at one timestep of each quarter of the chain; see `image_ddpm.validation`.
 
@@ -210,15 +225,19 @@ def classifier_metrics(logits: torch.Tensor, label: torch.Tensor) -> dict[str, t
     return found
 
 
-class ClassifierTrainLoop(NamesClasses):
+class ClassifierTrainLoop(NamesClasses, LearnsTimesteps):
     """Cross entropy of the label, (N,), given an image that is as noisy as t says."""
 
     def compute_loss(
-        self, micro_input: NoisyImages, micro_label: torch.Tensor
+        self, micro_input: DrawnImages, micro_label: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean of −log softmax(f(x_t, t))_y over the slice."""
-        logits: torch.Tensor = self.wrapped_model(*micro_input).float()
-        return torch.nn.functional.cross_entropy(logits, micro_label), logits
+        """Mean of −log softmax(f(x_t, t))_y over the slice, weighted by how t was drawn."""
+        logits: torch.Tensor = self.wrapped_model(*micro_input.images).float()
+        if isinstance(self.schedule_sampler, UniformSampler):
+            return torch.nn.functional.cross_entropy(logits, micro_label), logits
+        losses = torch.nn.functional.cross_entropy(logits, micro_label, reduction="none")
+        self.learn_losses(micro_input.step, losses)
+        return (losses * micro_input.weight).mean(), logits
 
     def judge(self, batch: NoiseLevels, label: torch.Tensor) -> dict[str, torch.Tensor]:
         """`classifier_metrics` of one image: weighted means over its noise levels, and each.
@@ -235,15 +254,15 @@ class ClassifierTrainLoop(NamesClasses):
 
     def _post_process(
         self,
-        micro_input: NoisyImages,
+        micro_input: DrawnImages,
         micro_label: torch.Tensor,
         micro_output: torch.Tensor,
         i: int,
     ) -> None:
         found = classifier_metrics(micro_output, micro_label)
         del found["loss"]  # the loop's own
-        for name, values in found.items():
-            self.logger.add(name, values.mean())
+        for name, values in found.items():  # of uniform timesteps, however they are drawn
+            self.logger.add(name, (values * micro_input.weight).mean())
 
 
 def load_noisy_images(
@@ -254,17 +273,20 @@ def load_noisy_images(
     process: ClassifierProcessFlags,
     device: torch.device,
     log: Log,
-) -> TrainData:
-    """Endless shuffled batches for `ClassifierTrainLoop`; t is uniform, or 0 without noise."""
+) -> NoisyData:
+    """Endless shuffled batches for `ClassifierTrainLoop`; without noise t is 0."""
     diffusion = create_diffusion(process)
-    schedule = UniformSampler(diffusion.num_timesteps)
+    schedule = create_schedule_sampler(train.schedule_sampler, diffusion)
 
-    def prepare(batch: CropBatch) -> tuple[NoisyImages, torch.Tensor]:
+    def prepare(batch: CropBatch) -> tuple[DrawnImages, torch.Tensor]:
         x = bytes_to_image(batch.image.to(device, non_blocking=True))
         t = torch.zeros(len(x), dtype=torch.int64, device=device)
+        weight = torch.ones(len(x), device=device)
         if process.noised:
-            t, _, noise, _ = noising(schedule, train.seed, batch.position, x)
+            t, weight, noise, _ = noising(schedule, train.seed, batch.position, x)
             x = diffusion.q_sample(x, t, noise=noise)
-        return NoisyImages(x, diffusion.network_timesteps(t)), batch.label.to(device)
+        images = NoisyImages(x, diffusion.network_timesteps(t))
+        return DrawnImages(images, t, weight), batch.label.to(device)
 
-    return train_crops(entries, image.image_size, flags, train, prepare, log, image.in_channels)
+    data = train_crops(entries, image.image_size, flags, train, prepare, log, image.in_channels)
+    return NoisyData(data, schedule)

@@ -23,13 +23,13 @@ from tqdm import tqdm
 from utils.files.atomic import write_json_atomic
 from utils.files.storage import make_folder
 from utils.log_formats import (
-    CSV,
     DEFAULT_FORMATS,
     LOG,
+    PROGRESS,
     STDOUT,
     TENSORBOARD,
     TRACKER_VARIABLE,
-    ProgressTable,
+    Progress,
     StartTracker,
     Track,
 )
@@ -43,7 +43,7 @@ class RunLogger:
 
     Without a folder it writes no file; `is_quiet` prints nothing either (every rank but the first).
     `log` receives what else would be printed. `formats` are those of `utils.log_formats`, all but
-    csv by default. Where no folder can be it raises as `make_folder`.
+    csv and json by default. Where no folder can be it raises as `make_folder`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RunLogger:
         self._is_quiet, self._log = is_quiet or STDOUT not in formats, log
         self._has_events = TENSORBOARD in formats
         self._track: Track | None = None
-        self._table: ProgressTable | None = None
+        self._progress: list[Progress] = []
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._events: Any = None
@@ -69,8 +69,7 @@ class RunLogger:
         self._reminders: list[str] = []
         if log_dir is not None:
             make_folder(log_dir, "--log_dir")
-            if CSV in formats:
-                self._table = ProgressTable(log_dir)
+            self._progress = [make(log_dir) for name, make in PROGRESS.items() if name in formats]
         if log_dir is not None and LOG in formats:
             path = os.path.join(log_dir, "logs.txt")
             # names of files may hold what UTF-8 lacks
@@ -119,12 +118,12 @@ class RunLogger:
         return keys, means
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Send numbers to TensorBoard, to `progress.csv` and to a tracker."""
+        """Send numbers to TensorBoard, to `progress.csv` or `.json`, and to a tracker."""
         if self.log_dir is None:
             return
-        if self._table is not None:
-            with self._surviving("progress.csv"):
-                self._table.add(values, step)
+        for file in self._progress:
+            with self._surviving(file.file_name):
+                file.add(values, step)
         if self._track is not None:
             self._call_tracker(values, step)
         if not self._has_events:
@@ -145,12 +144,12 @@ class RunLogger:
     def forget_after(self, step: int) -> None:
         """Let TensorBoard drop what an earlier run sent to this folder for steps beyond `step`.
 
-        `progress.csv` drops it, too. To be called before anything is sent; nothing happens unless
-        something is.
+        `progress.csv` and `progress.json` drop it, too. To be called before anything is sent;
+        nothing happens unless something is.
         """
         self._last_step = step
-        if self._table is not None:
-            self._table.forget_after(step)
+        for file in self._progress:
+            file.forget_after(step)
 
     def track(self, start: StartTracker, args: Mapping[str, Any]) -> None:
         """Hand all numbers to a tracker from now on; one that fails ends itself, not the run."""

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from ddpm.process import create_diffusion
+from diffusion.timesteps import LossSecondMomentResampler, ScheduleSampler, UniformSampler
 from image_ddpm.classifier import (
     ClassifierTrainLoop,
+    DrawnImages,
     NoiseLevels,
     NoisyImages,
     classifier_metrics,
@@ -24,6 +26,7 @@ from tests.image_ddpm.tiny import PROCESS, named_images, write_images
 from tests.tiny import Outcome, done, run, words
 from tests.utils.events import read_scalars
 from tests.utils.training_loops import differences, saved_run
+from utils.logger import RunLogger
 from utils.process.errors import EXIT_DATA, EXIT_USAGE
 
 HELD_OUT = ["cat_7.png", "dog_8.png", "eel_9.png", "dog_9.png"]
@@ -187,20 +190,48 @@ def test_metrics_are_those_of_their_definitions() -> None:
     assert classifier_metrics(logits[:, :5], torch.tensor([0, 1, 2])).keys() == METRICS
 
 
+class Table(torch.nn.Module):
+    """Logits of two classes by t; right for t = 0 alone."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[2.0, 0.0], [0.0, 2.0]])[t]
+
+
+class TableLoop(ClassifierTrainLoop):
+    """The losses of `Table`, without a training."""
+
+    def __init__(self, schedule_sampler: ScheduleSampler | None = None) -> None:
+        self.wrapped_model = Table()
+        self.schedule_sampler = schedule_sampler or UniformSampler(2)
+        self.logger = RunLogger(is_quiet=True)
+
+
+def test_loss_and_accuracy_are_those_of_uniform_timesteps_however_they_are_drawn() -> None:
+    sampler = LossSecondMomentResampler(2, history_per_term=4, uniform_prob=0.0)
+    loop, count = TableLoop(sampler), 4000
+    t = torch.arange(8) % 2
+    images = NoisyImages(torch.zeros(8, 1, 1, 1), t)
+    loop.compute_loss(DrawnImages(images, t, torch.ones(8)), torch.zeros(8, dtype=torch.int64))
+    low, high = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
+    assert sampler.weights().tolist() == pytest.approx([low / (low + high), high / (low + high)])
+    t, weight = sampler.sample(range(count))
+    assert float(t.double().mean()) == pytest.approx(high / (low + high), abs=0.02)
+    drawn = DrawnImages(NoisyImages(torch.zeros(count, 1, 1, 1), t), t, weight)
+    label = torch.zeros(count, dtype=torch.int64)
+    loss, logits = loop.compute_loss(drawn, label)
+    assert float(loss) == pytest.approx((low + high) / 2, rel=1e-5)
+    loop._post_process(drawn, label, logits, 0)
+    names, means = loop.logger.take_means()
+    assert names == ["accuracy"]
+    # t = 0 alone is right, half of uniform timesteps; four standard errors
+    spread = math.sqrt((1 / (2 * low / (low + high)) / 2 - 0.25) / count)
+    assert float(means[0]) == pytest.approx(0.5, abs=4 * spread)
+
+
 def test_a_mean_over_levels_is_weighted_by_their_shares_of_the_chain() -> None:
-    class Table(torch.nn.Module):
-        """Logits of two classes by t; right for t = 0 alone."""
-
-        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return torch.tensor([[2.0, 0.0], [0.0, 2.0]])[t]
-
-    class Loop(ClassifierTrainLoop):
-        def __init__(self) -> None:
-            self.wrapped_model = Table()
-
     images = NoisyImages(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]))
     shares = torch.tensor([0.7, 0.3], dtype=torch.float64)
-    found = Loop().judge(NoiseLevels(images, shares, [0, 3]), torch.tensor([0, 0]))
+    found = TableLoop().judge(NoiseLevels(images, shares, [0, 3]), torch.tensor([0, 0]))
     assert float(found["accuracy"]) == pytest.approx(0.7, abs=1e-12)
     assert float(found["accuracy_q0"]) == 1 and float(found["accuracy_q3"]) == 0
     low, high = math.log1p(math.exp(-2)), math.log1p(math.exp(2))

@@ -12,6 +12,8 @@ import torch
 from tests import cpus
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, read_samples, write_model
 from tests.tiny import done, run, words
+from tests.utils.training_loops import differences, saved_run
+from utils.process.errors import EXIT_USAGE
 from utils.untrusted.state_dict import read_torch_file
 
 IMAGE = {"image_size": NET["image_size"], "num_classes": 3}
@@ -48,6 +50,30 @@ def test_interrupted_classifier_ends_as_a_whole_one(place: Path, tmp_path: Path)
         for folder in (place / "classifier", tmp_path)
     )
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_classifier_learns_which_timesteps_to_draw_and_goes_on_after_a_stop(
+    place: Path, tmp_path: Path
+) -> None:
+    drawn = {"schedule_sampler": "loss-second-moment", "diffusion_steps": 2, "microbatch": 2}
+    _train(place / "images", tmp_path / "whole", max_step=14, **drawn)
+    _train(place / "images", tmp_path / "cut", max_step=9, **drawn)
+    _train(place / "images", tmp_path / "cut", max_step=14, resume_checkpoint="auto", **drawn)
+    whole, cut = (saved_run(tmp_path / name, 14) for name in ("whole", "cut"))
+    assert differences(whole, cut) == []
+    learned = whole["state"]["schedule_sampler"]
+    assert sum(learned["counts"]) == 14 * 3 and min(learned["counts"]) >= 10
+    assert all(0 < loss < 5 for losses in learned["losses"] for loss in losses)
+    _train(place / "images", tmp_path / "uniform", max_step=14, diffusion_steps=2, microbatch=2)
+    assert differences(whole, saved_run(tmp_path / "uniform", 14)) != []
+
+
+def test_timesteps_are_not_chosen_where_there_is_no_noise(place: Path, tmp_path: Path) -> None:
+    flags = {"noised": False, "schedule_sampler": "loss-second-moment"}
+    folders = {"data_dir": place / "images", "log_dir": tmp_path}
+    outcome = run("classifier_train", words(IMAGE, CLASSIFIER, PROCESS, folders, flags))
+    assert outcome.code == EXIT_USAGE
+    assert "--schedule_sampler" in outcome.err and "--noised" in outcome.err
 
 
 def test_classifier_without_noise_trains_on_clean_images(place: Path, tmp_path: Path) -> None:

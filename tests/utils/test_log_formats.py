@@ -1,8 +1,9 @@
-"""The formats of a log that the environment chooses, `progress.csv`, and a tracker."""
+"""The formats of a log that the environment chooses, the files of progress, and a tracker."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -14,7 +15,7 @@ import utils.log_formats
 from tests.image_ddpm.tiny import NET, PROCESS, TRAINING, named_images
 from tests.tiny import done, run, words
 from tests.utils.events import read_scalars
-from utils.log_formats import ProgressTable, chosen_formats, chosen_tracker
+from utils.log_formats import ProgressLines, ProgressTable, chosen_formats, chosen_tracker
 from utils.logger import RunLogger
 from utils.process.errors import EXIT_USAGE
 
@@ -24,12 +25,21 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_formats_are_those_of_the_variable_and_all_but_csv_without_it() -> None:
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    text = (folder / "progress.json").read_text(encoding="utf-8")
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_formats_are_those_of_the_variable_and_all_but_two_without_it() -> None:
     assert chosen_formats({}) == chosen_formats({"OPENAI_LOG_FORMAT": ""})
     assert chosen_formats({}) == {"stdout", "log", "tensorboard"}
     assert chosen_formats({"OPENAI_LOG_FORMAT": "csv, stdout"}) == {"csv", "stdout"}
-    with pytest.raises(ValueError, match=r"OPENAI_LOG_FORMAT=json,csv: there is no json"):
-        chosen_formats({"OPENAI_LOG_FORMAT": "json,csv"})
+    assert chosen_formats({"OPENAI_LOG_FORMAT": "json,csv"}) == {"csv", "json"}
+    with pytest.raises(ValueError, match=r"OPENAI_LOG_FORMAT=wandb,csv: there is no wandb"):
+        chosen_formats({"OPENAI_LOG_FORMAT": "wandb,csv"})
 
 
 def test_a_step_is_a_row_and_new_names_are_new_columns(tmp_path: Path) -> None:
@@ -63,10 +73,40 @@ def test_a_table_of_somebody_else_is_replaced(tmp_path: Path) -> None:
     assert _rows(tmp_path) == [{"step": "4", "loss": "1"}]
 
 
+def test_a_step_is_a_line_of_json_with_the_numbers_that_it_has(tmp_path: Path) -> None:
+    lines = ProgressLines(str(tmp_path))
+    lines.add({"loss": 0.5}, 10)
+    lines.add({"loss": float("nan"), "lr": 1e-4}, 20)
+    lines.add({"val/loss": 0.75}, 20)
+    expected = [
+        {"step": 10, "loss": 0.5},
+        {"step": 20, "loss": None, "lr": 1e-4, "val/loss": 0.75},
+    ]
+    assert _lines(tmp_path) == expected
+    later = ProgressLines(str(tmp_path))
+    later.add({"loss": 0.125}, 30)
+    assert _lines(tmp_path) == [*expected, {"step": 30, "loss": 0.125}]
+    resumed = ProgressLines(str(tmp_path))
+    resumed.forget_after(20)
+    resumed.add({"loss": 2.0}, 30)
+    assert _lines(tmp_path) == [*expected, {"step": 30, "loss": 2.0}]
+
+
+def test_lines_of_somebody_else_are_replaced_and_whole_ones_stay(tmp_path: Path) -> None:
+    texts = ['{"step": 1, "loss": 4, "note": "x"}', '{"step": true}', "[1]", "[" * 10_000]
+    texts += ['{"step": 2, "loss": 1' + "0" * 400 + "}", '{"st']
+    (tmp_path / "progress.json").write_bytes("\n".join(texts).encode() + b"\xff")
+    ProgressLines(str(tmp_path)).add({"loss": 1.0}, 4)
+    assert _lines(tmp_path) == [
+        {"step": 1, "loss": 4.0, "note": None},
+        {"step": 4, "loss": 1.0},
+    ]
+
+
 def test_a_training_writes_the_formats_that_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_LOG_FORMAT", "log,csv")
+    monkeypatch.setenv("OPENAI_LOG_FORMAT", "log,csv,json")
     images = named_images(tmp_path / "images")
     folders = {"log_dir": tmp_path / "log", "model_save_dir": tmp_path / "save"}
     flags = {**NET, **PROCESS, **TRAINING, **folders, "data_dir": images}
@@ -78,6 +118,8 @@ def test_a_training_writes_the_formats_that_are_asked_for(
     assert float(_rows(tmp_path / "log")[0]["loss"]) > 0
     done("image_train", words({**flags, "max_step": 3, "resume_checkpoint": "auto"}))
     assert [row["step"] for row in _rows(tmp_path / "log")] == ["1", "2", "3"]
+    for row, line in zip(_rows(tmp_path / "log"), _lines(tmp_path / "log"), strict=True):
+        assert {name: float(value) for name, value in row.items()} == line
     monkeypatch.setenv("OPENAI_LOG_FORMAT", "wandb")
     outcome = run("image_train", words({**flags, "max_step": 3}))
     assert outcome.code == EXIT_USAGE and "OPENAI_LOG_FORMAT=wandb" in outcome.err

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args, start = follow_classifier_run(args)
     image, classifier = from_args(ClassifierImageFlags, args), from_args(ClassifierFlags, args)
     process, data_flags = from_args(ClassifierProcessFlags, args), from_args(ImageDataFlags, args)
-    train = with_folders(from_args(ClassifierTrainFlags, args)).checked(process)
+    train = with_folders(from_args(ClassifierTrainFlags, args))
     from ddpm.entries import load_train_entries
     from ddpm.process import training_process
     from ddpm.stored_flags import class_names

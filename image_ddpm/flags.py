@@ -350,15 +350,6 @@ class ClassifierTrainFlags(
         use_fp16 = self.use_fp16 or self.classifier_use_fp16
         return PrecisionFlags(use_fp16=use_fp16, use_bf16=self.use_bf16).precision
 
-    def checked(self, process: ClassifierProcessFlags) -> ClassifierTrainFlags:
-        """Return the flags; ValueError for a way to draw timesteps where there is only one."""
-        if self.schedule_sampler != "uniform" and not process.noised:
-            raise ValueError(
-                f"--schedule_sampler {self.schedule_sampler} draws timesteps, and with --noised "
-                "False there is only t = 0; leave out one of them"
-            )
-        return self
-
 
 def noise_of(process: DiffusionFlags) -> FlagValues:
     """The flags of a process that decide how noisy an image is at which t."""

@@ -121,10 +121,16 @@ def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def follow_classifier_run(args: argparse.Namespace) -> tuple[argparse.Namespace, Start]:
-    """As `follow_run`, of a classifier."""
+    """As `follow_run`, of a classifier; ValueError to draw timesteps where there is only one."""
     start = start_of_run(args, save_dir_of(args))
     flags = (*_CLASSIFIER, *_IMAGES, *flags_of(ClassifierProcessFlags))
-    return follow_checkpoint(args, start, flags), start
+    args = follow_checkpoint(args, start, flags)
+    if args.schedule_sampler != "uniform" and not args.noised:
+        raise ValueError(
+            f"--schedule_sampler {args.schedule_sampler} draws timesteps, and with --noised False "
+            "there is only t = 0; leave out one of them"
+        )
+    return args, start
 
 
 def follow_guide(args: argparse.Namespace) -> argparse.Namespace:

@@ -35,7 +35,7 @@ from utils.flags.groups import Precision
 from utils.loops.networks import load_checked
 from utils.process.errors import CheckpointError
 from utils.script_util import defaults, flags_of
-from weights.source import Log, Source
+from weights.source import Log, Source, read_source
 
 T = TypeVar("T")
 
@@ -78,6 +78,17 @@ def restore(source: Source, log: Log) -> nn.Module:
         raise
     except ValueError as error:
         raise CheckpointError(f"{source.path}: its flags make no network ({error})") from error
+
+
+def load_network(path: str, log: Log = print) -> nn.Module:
+    """The network of a checkpoint, .pt with its manifest or .safetensors, whichever task it is of.
+
+    Frozen, in fp32 on the CPU. Its `forward` says what it takes and returns.
+
+    Raises:
+        CheckpointError: as `read_source` and `restore`.
+    """
+    return restore(read_source(path, log), log)
 
 
 def stored_flags(source: Source, flags_class: type[T]) -> T:

@@ -11,6 +11,22 @@ from utils.untrusted.state_dict import check_state_dict
 from weights.flags import ExportFlags
 from weights.networks import kind_of
 from weights.source import Log, Source
+from weights.words import words_of
+
+_USAGE = """Every script of the toolkit takes the file where it takes a checkpoint:
+
+```bash
+{command}
+```
+
+```python
+from weights import load_network
+
+network = load_network("{name}")  # torch.nn.Module, made of the file alone; frozen, fp32
+```
+
+The weights alone, without the toolkit: `safetensors.torch.load_file("{name}")`.
+"""
 
 
 def write(source: Source, path: str, flags: ExportFlags, log: Log) -> None:
@@ -26,3 +42,8 @@ def write(source: Source, path: str, flags: ExportFlags, log: Log) -> None:
     check_state_dict(network, state, source.path, log)
     metadata = metadata_of(source.manifest, source.sha256)
     write_safetensors(path, state, {**metadata, "toolkit_version": __version__})
+
+
+def usage(source: Source, name: str) -> str:
+    """How to use the file, for the model card."""
+    return _USAGE.format(command=words_of(source).command.format(name), name=name)

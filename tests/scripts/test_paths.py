@@ -22,7 +22,7 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py")) + ["slurms.submit"]
 WORDS = {
     *("after", "alphas", "attention_resolutions", "channel_mult", "ema_rate", "functional"),
     "degradation",
-    "label",
+    *("label", "license"),
     *("classifier_attention_resolutions", "classifier_channel_mult", "hidden_dims", "labels"),
     *("net_channel_mult", "noise_types", "num_devices", "num_samples", "quantiles"),
     *("host", "sampling_steps", "steps", "test_folder", "timestep_respacing", "train_folder"),

@@ -60,6 +60,7 @@ def read_source(path: str, log: Log) -> Source:
     if not isinstance(network, dict) or not network.get("class"):
         raise CheckpointError(
             f"{path} does not say which network it is of: it has no manifest (ckptNNNNNN.json) "
-            "beside it; start a training with --init_from, which writes one, and export that"
+            "beside it; a training of it with --init_from and --max_step 0 writes one, and changes "
+            "no weight: export that"
         )
     return Source(found.model_path, found.step, found.manifest, weights_digest(found.model_path))

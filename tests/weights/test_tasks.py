@@ -113,6 +113,19 @@ def test_every_training_starts_from_the_file_and_none_goes_on_with_it(
     assert f"ended with {EXIT_CHECKPOINT}" in str(caught.value)
 
 
+def test_a_training_of_no_steps_makes_weights_of_nobody_exportable(
+    trained: Train, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.pt"
+    shutil.copy(trained("UNetModel"), bare)
+    outcome = run("export", words(model_path=bare, log_dir=tmp_path))
+    assert outcome.code == EXIT_CHECKPOINT and "--init_from and --max_step 0" in outcome.err
+    trained("UNetModel", tmp_path / "new", init_from=bare, max_step=0)
+    path = export(tmp_path / "new" / "model000000.pt", tmp_path / "net.safetensors")
+    one, other = read_state_dict(str(bare)), read_state_dict(str(path))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
 def _files(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(folder).items() if "seconds" not in name}
 

@@ -4,8 +4,7 @@
     4 GPUs:       torchrun --nproc_per_node 4 ddpm_sr_sample.py (the same)
     of images that are low-res already: --base_samples samples_100x64x64x3.npz
 
-Any number of processes may share --output_dir: each image is drawn by one of them. A checkpoint of
-ddpm_sr_train.py needs no MODEL_FLAGS and GD_FLAGS: it keeps them.
+Processes may share --output_dir; a checkpoint of ddpm_sr_train.py has MODEL_FLAGS and GD_FLAGS.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     from ddpm.sampling import require_same_law
     from ddpm.stored_flags import start_of_file
     from sr_var.data.low_res import load_low_res
+    from sr_var.degrade.view import View
     from sr_var.results.together import put_together
     from sr_var.sampling import SRSampler, load_denoiser
     from utils.runs.start import started
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         warn_of_lost_std(diffusion := create_diffusion(process_flags), log)
         names = start_of_file(sample.model_path).class_names or [""] * flags.num_classes
         known = names if flags.class_cond else None
-        images = load_low_res(of_base, sample, flags.sizes, known, run.device, log)
+        images = load_low_res(of_base, sample, View.of(flags, sample.seed), known, run.device, log)
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,

@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     from ddpm.stored_flags import class_names
     from sr_var.ddpm_sr_utils import SRDiffusionTrainLoop, load_diffusion_data
+    from sr_var.degrade.view import View
     from sr_var.script_util import create_sr_model, denoiser_flags
     from utils.loops.networks import new_network
     from utils.runs.start import started
@@ -58,9 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         process_flags = training_process(process_flags, log)
         diffusion = create_diffusion(process_flags)
         sampler = create_schedule_sampler(train.schedule_sampler, diffusion)
-        sizes = flags.sizes
+        view = View.of(flags, train.seed, "diffusion")
         num_labels = flags.num_labels
-        data = load_diffusion_data(data_flags, sizes, train, sampler, run.device, log, num_labels)
+        data = load_diffusion_data(data_flags, view, train, sampler, run.device, log, num_labels)
         loop = SRDiffusionTrainLoop(
             model=model,
             diffusion=diffusion,

@@ -33,13 +33,15 @@ def main(argv: list[str] | None = None) -> int:
     train = from_args(BaselineTrainFlags, args)
     from sr_var.baseline import BaselineTrainLoop
     from sr_var.data.validation import load_training
+    from sr_var.degrade.view import View
     from sr_var.script_util import new_net
     from sr_var.stored_flags import identity_of, save_model_args
     from utils.runs.start import started
 
     with started(args, train) as run:
         log, num_labels = run.logger.info, model_flags.num_labels
-        what = data_flags, model_flags.sizes, train, run.device, log
+        view = View.of(model_flags, train.seed, "baseline")
+        what = data_flags, view, train, run.device, log
         images = load_training(*what, num_labels=num_labels)
         loop = BaselineTrainLoop(
             model=new_net(model_flags, train, log),

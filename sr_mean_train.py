@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     train, fold_flags = from_args(MeanTrainFlags, args), from_args(FoldFlags, args)
     from sr_var.data.folds import CrossFit
     from sr_var.data.validation import load_training
+    from sr_var.degrade.view import View
     from sr_var.mean_utils import SRMeanTrainLoop
     from sr_var.script_util import new_net
     from sr_var.stored_flags import identity_of, save_model_args
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, train) as run:
         log, num_labels = run.logger.info, model_flags.num_labels
         cross_fit = CrossFit.from_flags(fold_flags, num_labels)
-        what = data_flags, model_flags.sizes, train, run.device, log, cross_fit
+        view = View.of(model_flags, train.seed, train.net)
+        what = data_flags, view, train, run.device, log, cross_fit
         images = load_training(*what, num_labels)
         loop = SRMeanTrainLoop(
             model=new_net(model_flags, train, log),

@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     from sr_var.components import train_loop_of
     from sr_var.data.folds import CrossFit
     from sr_var.data.validation import load_training
+    from sr_var.degrade.view import View
     from utils.runs.start import started
 
     with started(args, train) as run:
@@ -56,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         make_loop = train_loop_of(model_flags, residuals.loss)
         cross_fit = CrossFit.from_flags(residuals, num_labels)
         mean_net = build.frozen_means(mean_flags, cross_fit, model_flags, train, log, args)
-        of = data_flags, model_flags.sizes, train, run.device, log, cross_fit, num_labels
-        images = load_training(*of)
+        view = View.of(model_flags, train.seed, train.net)
+        images = load_training(data_flags, view, train, run.device, log, cross_fit, num_labels)
         means = build.mean_net_paths(mean_flags, cross_fit)
         require_known_classes(means, images.entries, data_flags)
         loop = make_loop(

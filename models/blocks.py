@@ -236,6 +236,12 @@ class Torso(nn.Module):
             self._make_res_block(bottom, bottom),
         )
 
+    @property
+    def _num_entering(self) -> int:
+        """Channels of the input."""
+        config = self.config
+        return self.num_input_images * config.in_channels + config.extra_channels
+
     def embed_labels(self, y: Tensor) -> Tensor:
         """Return the embeddings (N, 4 * model_channels) of the labels `y` (N,).
 
@@ -286,7 +292,7 @@ class Torso(nn.Module):
     def _make_input_blocks(self) -> tuple[list[BlockSequential], list[int]]:
         """Return the blocks on the way down and the output width of each."""
         config, channels = self.config, self.config.widths[0]
-        in_channels = self.num_input_images * config.in_channels
+        in_channels = self._num_entering
         blocks = [BlockSequential(conv_nd(config.dims, in_channels, channels, 3, padding=1))]
         widths = [channels]
         for level, width in enumerate(config.widths):
@@ -329,7 +335,7 @@ class Torso(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         config = self.config
-        channels = self.num_input_images * config.in_channels
+        channels = self._num_entering
         if x.ndim != config.dims + 2 or x.shape[1] != channels:
             raise ValueError(
                 f"input of shape {tuple(x.shape)}: {type(self).__name__} takes batches with "

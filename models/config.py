@@ -73,6 +73,7 @@ class UNetConfig:
         predict_residual: the output is added to the (upsampled) input image.
         consistent: the output is projected so that its block means are the low-res image.
         last_layer_type: map applied to the variance net's output.
+        extra_channels: channels that follow those of the image it is given, as masks or levels.
 
     Raises:
         ValueError: a field is out of range, or fields contradict each other.
@@ -107,6 +108,7 @@ class UNetConfig:
     predict_residual: bool = False
     consistent: bool = False
     last_layer_type: str = "none"
+    extra_channels: int = 0
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -332,6 +334,7 @@ _UNUSED_FIELDS = (
     "predict_residual",
     "consistent",
     "last_layer_type",
+    "extra_channels",
 )
 
 
@@ -403,6 +406,9 @@ class SubpixelConfig:
         consistent: the mean is projected so that its block means are the low-res image.
         last_layer_type: map applied to the variance net's output.
         num_classes: number of class labels, or None for a net without class condition.
+        extra_channels: channels that follow those of the image it is given, as masks or levels.
+        has_block_means: whether that image is the block means of the one that a denoiser predicts,
+            which is then projected to have them.
 
     Raises:
         ValueError: a field is out of range, or fields contradict each other.
@@ -416,6 +422,8 @@ class SubpixelConfig:
     consistent: bool = False
     last_layer_type: str = "none"
     num_classes: int | None = None
+    extra_channels: int = 0
+    has_block_means: bool = True
 
     def __post_init__(self) -> None:
         """Validate every field."""

@@ -307,8 +307,9 @@ def _wrong_ends(file: Structure, network: Structure, config: UNetConfig) -> Iter
     leaving, own_leaving = file.out_channels, network.out_channels
     if leaving is None or own_leaving is None or leaving == own_leaving:
         return
-    num_images = own_entering // config.in_channels
-    learns = _learns_variance(leaving, entering // num_images)
+    extra = config.extra_channels
+    num_images = (own_entering - extra) // config.in_channels
+    learns = _learns_variance(leaving, (entering - extra) // num_images)
     own_learns = _learns_variance(own_leaving, config.in_channels)
     if not network.is_time_conditioned:
         yield (

@@ -138,7 +138,7 @@ class SubpixelModel(SubpixelBase):
     """
 
     def __init__(self, config: SubpixelConfig) -> None:
-        super().__init__(config, config.in_channels)
+        super().__init__(config, config.in_channels + config.extra_channels)
 
     def forward(
         self, x: Tensor, size: tuple[int, int] | None = None, y: Tensor | None = None
@@ -146,7 +146,7 @@ class SubpixelModel(SubpixelBase):
         """Return (N, out_channels, f·h, f·w).
 
         Args:
-            x: (N, in_channels, h, w), the low-res image in [-1, 1].
+            x: (N, in_channels + extra_channels, h, w), the low-res image in [-1, 1] first.
             size: what is expected, as networks of other kinds need to be told.
             y: (N,) labels in [0, num_classes); None exactly for a net without classes.
 
@@ -162,29 +162,32 @@ class SubpixelModel(SubpixelBase):
         output = self._run(x, y)
         if self.config.out_channels != self.config.in_channels:
             return output
-        output = smooth_base(x, factor) + output
-        return project(output, x) if self.config.consistent else output
+        image = x[:, : self.config.in_channels]
+        output = smooth_base(image, factor) + output
+        return project(output, image) if self.config.consistent else output
 
 
 class SubpixelVarianceModel(SubpixelBase):
     """The variance net: it sees the low-res image, and the pixels of the mean as channels."""
 
     def __init__(self, config: SubpixelConfig) -> None:
-        super().__init__(config, config.in_channels * (1 + config.factor**2))
+        channels = config.in_channels * (1 + config.factor**2)
+        super().__init__(config, channels + config.extra_channels)
 
     def forward(self, x: Tensor, mean: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """Return variances (N, out_channels, f·h, f·w), in the squared unit of the images.
 
         Args:
-            x: (N, in_channels, h, w), the low-res image in [-1, 1]; at a factor of 1 it may have
-                the mean beside it in the channels.
+            x: (N, in_channels + extra_channels, h, w), the low-res image in [-1, 1] first; at a
+                factor of 1 it may have the mean beside it, as its last channels.
             mean: (N, in_channels, f·h, f·w), the predicted mean.
             y: as for `SubpixelModel`.
         """
-        factor = self.config.factor
+        factor, channels = self.config.factor, self.config.in_channels
         if mean is None:
-            x, mean = x.chunk(2, dim=1)
-        details = F.pixel_unshuffle(mean.to(x.dtype) - repeat_blocks(x, factor), factor)
+            x, mean = x[:, :-channels], x[:, -channels:]
+        image = repeat_blocks(x[:, :channels], factor)
+        details = F.pixel_unshuffle(mean.to(x.dtype) - image, factor)
         output = self._run(torch.cat([x, details], dim=1), y)
         return last_layer(output, self.config.last_layer_type)
 
@@ -208,10 +211,11 @@ class SubpixelDenoiser(SubpixelBase):
 
     def __init__(self, config: SubpixelConfig, sigmas: Sequence[float]) -> None:
         """Build the net of a chain whose noise is σ_t = √(1/alpha_bar_t − 1), (T,), at each t."""
-        super().__init__(config, config.in_channels * (1 + config.factor**2) + 4)
+        seen = config.in_channels + config.extra_channels
+        super().__init__(config, seen + config.in_channels * config.factor**2 + 4)
         width = max(config.model_channels // 2, 1)
         smaller = replace(config, model_channels=width, num_res_blocks=_STD_BLOCKS)
-        self.std = SubpixelBase(smaller, config.in_channels)
+        self.std = SubpixelBase(smaller, seen)
         self.register_buffer("_sigmas", torch.tensor(sigmas), persistent=False)
 
     def forward(
@@ -222,7 +226,7 @@ class SubpixelDenoiser(SubpixelBase):
         Args:
             x: (N, C, f·h, f·w), the noisy image x_t.
             timesteps: (N,), whole ones of the chain that the net was made for.
-            low_res: (N, C, h, w) in [-1, 1].
+            low_res: (N, C + extra_channels, h, w), the low-res image in [-1, 1] first.
             std: s of `condition`, (N, C, f·h, f·w); None: computed.
 
         Raises:
@@ -239,7 +243,8 @@ class SubpixelDenoiser(SubpixelBase):
             )
         low_res = low_res.to(x.dtype)
         sigma = self._sigmas[timesteps].to(x.dtype).view(-1, 1, 1, 1)
-        base = smooth_base(low_res, factor)
+        image = low_res[:, : self.config.in_channels]
+        base = smooth_base(image, factor)
         left = x * (1.0 + sigma**2).sqrt() - base  # r
         shown = left / (sigma**2 + _STD**2).sqrt()
         shown = shown / (1.0 + (sigma / (_MOST_NOISE * _STD)) ** 2).sqrt()
@@ -248,7 +253,8 @@ class SubpixelDenoiser(SubpixelBase):
         change = self._run(torch.cat([low_res, planes, details], dim=1))
         std = self._std_of(low_res) if std is None else std
         both = (sigma**2 + std**2).sqrt()
-        return project(base + (std / both) ** 2 * left + sigma * std / both * change, low_res)
+        output = base + (std / both) ** 2 * left + sigma * std / both * change
+        return project(output, image) if self.config.has_block_means else output
 
     def condition(
         self, low_res: Tensor, size: Sequence[int], y: Tensor | None = None
@@ -258,7 +264,7 @@ class SubpixelDenoiser(SubpixelBase):
         As `SuperResModel.condition`; here `low_res`, and `std`, the s that follows from it.
 
         Args:
-            low_res: (N, C, h, w) in [-1, 1].
+            low_res: as for `forward`.
             size: spatial shape of the images to be sampled.
             y: none, since these nets have no classes.
 

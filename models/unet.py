@@ -145,7 +145,8 @@ class TimeFreeBase(UNetBase):
 class UNetModel(TimeFreeBase):
     """The time-free net that maps an image to an image, such as the mean net.
 
-    With `predict_residual` it returns x + net(x): a new net is then the identity.
+    With `predict_residual` it returns x + net(x): a new net is then the identity. Of an x with
+    `extra_channels` behind the image, the image alone is added.
     """
 
     may_predict_residual = True
@@ -164,7 +165,7 @@ class UNetModel(TimeFreeBase):
         """Return an image (N, out_channels, *size).
 
         Args:
-            x: (N, in_channels, h, w) in [-1, 1].
+            x: (N, in_channels + extra_channels, h, w), in [-1, 1] an image.
             size: to which `x` is upsampled bilinearly before all else; None: `x` has it already.
             y: (N,) labels in [0, num_classes); None exactly for a net without classes.
 
@@ -174,9 +175,10 @@ class UNetModel(TimeFreeBase):
         """
         upsampled = x if size is None else resize_linear(x, size)
         output = self._run(upsampled, self._embed(x.shape[0], y))
+        channels = self.config.in_channels
         if self.config.predict_residual:
-            output = upsampled + output
-        return project(output, x) if self.config.consistent else output
+            output = upsampled[:, :channels] + output
+        return project(output, x[:, :channels]) if self.config.consistent else output
 
 
 class VarianceModel(TimeFreeBase):
@@ -193,8 +195,8 @@ class VarianceModel(TimeFreeBase):
         """Return variances.
 
         Args:
-            x: (N, in_channels, h, w), the low-res image in [-1, 1]; at the size of `mean` it is
-                used as it is. Without `mean` the two side by side, (N, 2 * in_channels, H, W).
+            x: (N, in_channels + extra_channels, h, w), the low-res image in [-1, 1]; at the size
+                of `mean` it is used as it is. Without `mean` the two side by side.
             mean: (N, in_channels, H, W), the predicted mean.
             y: as for `UNetModel`.
 
@@ -259,13 +261,15 @@ class SuperResModel(TimeConditionedBase):
         Args:
             x: (N, in_channels, H, W), the noisy image x_t.
             timesteps: (N,), integer or fractional, in units of the base process.
-            low_res: (N, in_channels, h, w) in [-1, 1]; at the size of `x` it is used as it is.
+            low_res: (N, in_channels + extra_channels, h, w), in [-1, 1] an image; at the size of
+                `x` it is used as it is.
             y: as for `TimeConditionedUNet`.
 
         Returns:
             (N, out_channels, H, W), in the dtype of `x`.
         """
-        if low_res.ndim != x.ndim or low_res.shape[:2] != x.shape[:2]:
+        wanted = (x.shape[0], x.shape[1] + self.config.extra_channels)
+        if low_res.ndim != x.ndim or low_res.shape[:2] != wanted:
             raise ValueError(
                 f"low_res of shape {tuple(low_res.shape)} does not fit x of shape "
                 f"{tuple(x.shape)}: batch, channels and number of axes must agree"
@@ -275,8 +279,8 @@ class SuperResModel(TimeConditionedBase):
         output = self._run(torch.cat([x, upsampled], dim=1), emb)  # (N, out_channels, H, W)
         if not self.config.predict_residual:
             return output
-        num_rest = output.shape[1] - upsampled.shape[1]
-        return output + F.pad(upsampled, (0, 0) * self.config.dims + (0, num_rest))
+        num_rest = output.shape[1] - x.shape[1]
+        return output + F.pad(upsampled[:, : x.shape[1]], (0, 0) * self.config.dims + (0, num_rest))
 
     def condition(
         self, low_res: Tensor, size: tuple[int, ...], y: Tensor | None = None
@@ -287,12 +291,12 @@ class SuperResModel(TimeConditionedBase):
         `model(x, timesteps, low_res, y)`.
 
         Args:
-            low_res: (N, in_channels, h, w) in [-1, 1].
+            low_res: as for `forward`.
             size: spatial shape of the images to be sampled.
             y: (N,) labels, or None.
 
         Returns:
-            `low_res` (N, in_channels, *size) and, with labels, `y` (N, 4 * model_channels).
+            `low_res` of the spatial shape `size` and, with labels, `y` (N, 4 * model_channels).
 
         Raises:
             ValueError: the net has no classes, or `y` is not a vector of labels in range.

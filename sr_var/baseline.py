@@ -28,6 +28,7 @@ from sr_var.degradation import (
     low_res_of,
     mean_of,
 )
+from sr_var.degrade.view import degradation_of
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import SUBPIXEL
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
@@ -132,9 +133,9 @@ def predict(flags: BaselineModelFlags, raw: Tensor, low_res: Tensor) -> Outputs:
     """What the network says: (mean, variance, quantiles as trained).
 
     Gaussian objectives have no quantiles. A quantile net's mean is its middle level; it has no
-    variance. The low-res image is that of the network, (N, 3, h, w).
+    variance. X is that of the network, (N, C + extra, h, w).
     """
-    size = raw.shape[2:]
+    size, low_res = raw.shape[2:], low_res[:, : flags.in_channels]
     offset = bilinear_upsample(low_res, size) if flags.predict_residual else None
     if flags.network == SUBPIXEL:
         offset = smooth_base(low_res, size[-1] // low_res.shape[-1])
@@ -197,6 +198,7 @@ class BaselineTrainLoop(NamesClasses):
                 micro_output[:PICTURES_IN_STRIP],
             )
             mean, variance, quantiles = predict(self._model_flags, raw, shown)
+            shown = shown[:, : self._model_flags.in_channels]
             if variance is not None:
                 spread = variance.sqrt()
             else:
@@ -233,6 +235,11 @@ def baseline_result_folder(
     Raises:
         ValueError: exact quantiles are asked for that the network does not estimate.
     """
+    if test.truth == "oracle" and degradation_of(flags) is not None:
+        raise ValueError(
+            "--truth oracle has the quantiles of Y given its block means, the network of "
+            f"{test.model_path} sees --degradation {flags.degradation}: leave it out"
+        )
     if test.truth == "oracle" and flags.class_cond:
         raise ValueError(
             "--truth oracle has the quantiles of Y given X, the network of "
@@ -282,7 +289,7 @@ class BaselineTestLoop(TestLoop):
             if flags.num_outputs > 1:
                 mean, variance = normal_moments(quantiles, flags.levels)
         for i, name in enumerate(batch_kwargs.name):
-            self._results.save_low_res(name, low_res[i], output.shape[2:])
+            self._results.save_low_res(name, low_res[i, : flags.in_channels], output.shape[2:])
             if variance is not None:
                 files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
                 save_mean(self._results, name, (files[0], files[1]), mean[i])

@@ -12,12 +12,11 @@ import torch
 
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, Noising, noising
 from sr_var.base_dataset import load_training_entries
-from sr_var.degradation import area_downsample
+from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import PICTURES_IN_STRIP, strip
 from utils.flags.training import TrainFlags
 from utils.images.dataset import CropBatch, train_crops
-from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
 
 if TYPE_CHECKING:
@@ -32,34 +31,34 @@ class SRDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
     ) -> None:
         if i == 0 and self.is_image_step:
             label = micro_label[:PICTURES_IN_STRIP]
-            low_res = micro_input.condition["low_res"][:PICTURES_IN_STRIP]
+            low_res = micro_input.condition["low_res"][:PICTURES_IN_STRIP, : label.shape[1]]
             picture = strip(low_res, label)
             self.logger.image("low_res | target", picture, self.step)
 
 
 def load_diffusion_data(
     flags: DataFlags,
-    sizes: tuple[int, int],
+    sizes: Sizes,
     train: TrainFlags,
     schedule_sampler: ScheduleSampler,
     device: torch.device,
     log: Callable[[str], None],
     num_classes: int | None = None,
 ) -> TrainData:
-    """Training batches with their timesteps and noise; `sizes` is (large, small).
+    """Training batches with their timesteps and noise; `sizes` is (large, small), or a view.
 
     `num_classes` is that of a class-conditional network: it is given `y` beside `low_res`,
     and labels are checked at the start.
     """
-    large_size, small_size = sizes
+    view = View.of_sizes(sizes)
     entries = load_training_entries(flags, num_classes, log)
 
     def prepare(batch: CropBatch) -> tuple[Noising, torch.Tensor]:
-        high_res = bytes_to_image(batch.image.to(device, non_blocking=True))
-        condition = {"low_res": area_downsample(high_res, small_size)}
+        low_res, high_res = view.pair(batch.image, batch.position.tolist(), device)
+        condition = {"low_res": low_res}
         if num_classes is not None:
             condition["y"] = batch.label.to(device)
         noised = noising(schedule_sampler, train.seed, batch.position, high_res, **condition)
         return noised, high_res
 
-    return train_crops(entries, large_size, flags, train, prepare, log, flags.in_channels)
+    return train_crops(entries, view.large, flags, train, prepare, log, flags.in_channels)

@@ -16,7 +16,7 @@ from utils.sizes import Size, SizeLike
 
 
 class Labelled(NamedTuple):
-    """What a class-conditional network is given: low-res images (N, 3, h, w) and labels (N,)."""
+    """What a class-conditional network is given: low-res images (N, C, h, w) and labels (N,)."""
 
     low_res: Tensor
     y: Tensor
@@ -34,6 +34,11 @@ def with_labels(low_res: Tensor, y: Tensor | None) -> NetInput:
 def low_res_of(net_input: NetInput) -> Tensor:
     """The images alone."""
     return net_input.low_res if isinstance(net_input, Labelled) else net_input
+
+
+def image_of(net_input: NetInput, like: Tensor) -> Tensor:
+    """The first channels of X, an image of as many as `like` (N, C, H, W) has; not its masks."""
+    return low_res_of(net_input)[:, : like.shape[1]]
 
 
 def labels_of(net_input: NetInput) -> Tensor | None:
@@ -87,7 +92,7 @@ def variance_of(net: nn.Module, net_input: NetInput, mean: Tensor) -> Tensor:
     `mean_of`.
     """
     low_res, condition = _with_condition(net_input)
-    is_large = low_res.shape == mean.shape
+    is_large = low_res.shape[2:] == mean.shape[2:]
     inputs = (torch.cat([low_res, mean], dim=1),) if is_large else (low_res, mean)
     variance: Tensor = net(*inputs, **condition)
     return variance

@@ -14,9 +14,10 @@ from torch import Tensor
 from ddpm.train_loop import NamesClasses
 from sr_var.data.folds import CrossFit
 from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
-from sr_var.data.pairs import Photographs, crop_batches, rank_batches, regression_pair
+from sr_var.data.pairs import Photographs, crop_batches, rank_batches
 from sr_var.data.validation import psnr_of
-from sr_var.degradation import NetInput, bilinear_upsample, low_res_of, mean_of, with_labels
+from sr_var.degradation import NetInput, bilinear_upsample, image_of, mean_of, with_labels
+from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
     AS_BEFORE,
@@ -80,7 +81,7 @@ class SRMeanTrainLoop(NamesClasses):
         self, micro_input: NetInput, micro_label: Tensor, micro_output: Tensor, i: int
     ) -> None:
         if i == 0 and self.is_image_step:
-            images = (low_res_of(micro_input), micro_output, micro_label)
+            images = (image_of(micro_input, micro_label), micro_output, micro_label)
             picture = strip(*(image[:PICTURES_IN_STRIP].float() for image in images))
             self.logger.image("low_res | output | target", picture, self.step)
 
@@ -90,12 +91,12 @@ def batches_to_do(
     entries: Sequence[Entry],
     batch_size: int,
     flags: DataFlags,
-    sizes: tuple[int, int],
+    sizes: Sizes,
     log: Callable[[str], None],
 ) -> list[list[Entry]]:
     """This rank's batches with images that lack results; a dry run takes all.
 
-    `sizes` are (large, small); `log` is told what was removed.
+    `sizes` are (large, small), or a view; `log` is told what was removed.
 
     Raises:
         DataError: if the results that are there are of other images of the same names, or as
@@ -110,29 +111,35 @@ def batches_to_do(
 
 
 def _require_same_inputs(
-    results: ResultFolder, entries: Sequence[Entry], flags: DataFlags, sizes: tuple[int, int]
+    results: ResultFolder, entries: Sequence[Entry], flags: DataFlags, sizes: Sizes
 ) -> None:
+    view = View.of_sizes(sizes)
     flags = dataclasses.replace(flags, cache_dir="", on_bad_image="error")
-    crops = TestCrops.from_flags(entries, sizes[0], flags, flags.in_channels)
+    crops = TestCrops.from_flags(entries, view.large, flags, flags.in_channels)
     for i, entry in enumerate(entries):
         with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
             if item := crops[i]:
-                low_res, high_res = regression_pair(item.image[None], sizes[1], torch.device("cpu"))
-                upsampled = bilinear_upsample(low_res, high_res.shape[2:])
+                low_res, high_res = view.pair(item.image[None], [item.name], torch.device("cpu"))
+                image = low_res[:, : high_res.shape[1]]
+                upsampled = bilinear_upsample(image, high_res.shape[2:])
                 results.require_same_input(entry.name, upsampled[0])
 
 
 def regression_test_data(
     batches: Sequence[Sequence[Entry]],
     flags: DataFlags,
-    sizes: tuple[int, int],
+    sizes: Sizes,
     *,
     has_labels: bool = False,
 ) -> Iterator[tuple[NetInput, Photographs]]:
-    """(low-res images, what they are of) a batch; sizes: large, small; with labels if asked for."""
-    for batch in crop_batches(batches, flags, sizes[0]):
+    """(low-res images, what they are of) a batch; with labels if asked for.
+
+    `sizes` are (large, small), or a view.
+    """
+    view = View.of_sizes(sizes)
+    for batch in crop_batches(batches, flags, view.large):
         # the degradation is computed where the crops are; the loop moves its result
-        low_res, high_res = regression_pair(batch.image, sizes[1], torch.device("cpu"))
+        low_res, high_res = view.pair(batch.image, batch.name, torch.device("cpu"))
         net_input = with_labels(low_res, batch.label if has_labels else None)
         yield net_input, Photographs(batch.name, high_res)
 
@@ -175,7 +182,7 @@ class SRMeanTestLoop(TestLoop):
 
     def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
         *_, png_file, npy_file = self._results.file_names
-        low_res = low_res_of(batch)
+        low_res = image_of(batch, output)
         for i, name in enumerate(batch_kwargs.name):
             mean = output[i].float()  # (3, H, H)
             self._results.save_low_res(name, low_res[i], mean.shape[1:])

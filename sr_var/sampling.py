@@ -59,8 +59,9 @@ if TYPE_CHECKING:
 class ImageJob:
     """One image: what is missing, and what its samples have added up to.
 
-    `low_res` is (C, h, h). `moments` is None where the folder holds samples of another tool,
-    which cannot be counted in float any more. `num_open` counts samples that are not written yet.
+    `low_res` is X, (C + extra, h, h). `moments` is None where the folder holds samples of another
+    tool, which cannot be counted in float any more. `num_open` counts samples that are not written
+    yet.
     """
 
     name: str
@@ -176,15 +177,19 @@ class SRSampler(Sampler[Row]):
             if found is None:
                 self._num_skipped += 1
                 return None
-            low_res = found.image
-            if not (has_own and is_known_input(path, to_hwc(image_to_255(low_res)))):
-                save_image(path, low_res)
+            low_res, shown = found.image, self._shown(found.image)
+            if not (has_own and is_known_input(path, to_hwc(image_to_255(shown)))):
+                save_image(path, shown)
         elif has_own and self._num_looked_at < NUM_LOOKED_AT:
             self._num_looked_at += 1
             with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
                 if (found := self._images.read(position)) is not None:
-                    is_known_input(path, to_hwc(image_to_255(found.image)))
+                    is_known_input(path, to_hwc(image_to_255(self._shown(found.image))))
         return ImageJob(entry.name, entry.y, low_res, missing, moments, num_wanted)
+
+    def _shown(self, low_res: torch.Tensor) -> torch.Tensor:
+        """The image that X begins with, without masks."""
+        return low_res[: self._flags.in_channels]
 
     # ---- what the network is told
 

@@ -27,13 +27,13 @@ from models.config import (
 )
 from models.subpixel import SubpixelDenoiser, SubpixelModel, SubpixelVarianceModel, noise_of
 from models.unet import SuperResModel, UNetModel, VarianceModel
+from sr_var.degrade.view import View, degradation_of, factor_of, require_same_view
 from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
 from sr_var.flags.scripts import (
     SUBPIXEL,
     DataFlags,
     MeanModelFlags,
     MeanNetFlags,
-    Sizes,
     SRDiffusionModelFlags,
     TestFlags,
     VarModelFlags,
@@ -104,6 +104,11 @@ def create_var_model(**flags: Any) -> VarianceModel | SubpixelVarianceModel:
         if getattr(parsed, name):
             raise ValueError(f"--{name} is for the mean net; leave it out for the variance")
     number = num_components(parsed.functional)
+    if number and degradation_of(parsed):
+        raise ValueError(
+            f"--functional {parsed.functional} is of the blocks that --degradation area averages, "
+            f"not of --degradation {parsed.degradation}: leave it out"
+        )
     if number:
         return _components_model(parsed, number)
     Functional.parse(parsed.functional).require_fit(parsed.large_size)
@@ -114,7 +119,7 @@ def create_var_model(**flags: Any) -> VarianceModel | SubpixelVarianceModel:
 
 def _components_model(flags: VarModelFlags, number: int) -> SubpixelVarianceModel:
     """The network of `sr_var.components`; its last layer is not 0, which has no direction."""
-    values = flags.in_channels * _factor(flags) ** 2
+    values = flags.in_channels * factor_of(flags) ** 2
     needed = {"network": SUBPIXEL, "last_layer_type": "none"}
     for name, value in needed.items():
         if getattr(flags, name) != value:
@@ -211,7 +216,10 @@ def create_sr_model(
     parsed = SRDiffusionModelFlags(**flags)
     if parsed.network == SUBPIXEL:
         config = _subpixel_config(
-            parsed, model_channels=parsed.num_channels, out_channels=parsed.in_channels
+            parsed,
+            model_channels=parsed.num_channels,
+            out_channels=parsed.in_channels,
+            has_block_means=degradation_of(parsed) is None,
         )
         if parsed.class_cond:
             raise ValueError(
@@ -232,12 +240,13 @@ def _config(
     **more: Any,
 ) -> UNetConfig:
     large = flags.large_size
-    _factor(flags)
+    factor_of(flags)
     own = {field.name for field in dataclasses.fields(UNetConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
     shared |= {
         "image_size": large,
         "num_classes": flags.num_labels,
+        **_of_view(flags),
         "attention_resolutions": parse_attention_resolutions(flags.attention_resolutions),
         "channel_mult": parse_channel_mult(flags.channel_mult)
         if flags.channel_mult
@@ -246,18 +255,10 @@ def _config(
     return UNetConfig(**{**shared, **more})
 
 
-def _factor(flags: Sizes) -> int:
-    large, small = flags.sizes
-    if large < 1:
-        raise ValueError(f"--large_size {large} must be at least 1")
-    if small < 1 or large % small:
-        raise ValueError(f"--large_size {large} must be a multiple of --small_size {small}")
-    if large == small and getattr(flags, "consistent", False):
-        raise ValueError(
-            f"--consistent True: at --large_size {large} = --small_size {small} the mean would be "
-            "the input; leave it out"
-        )
-    return large // small
+def _of_view(flags: MeanModelFlags | SRDiffusionModelFlags) -> FlagValues:
+    """What a network needs to know of the degradation."""
+    degradation = degradation_of(flags)
+    return {"extra_channels": degradation.num_extra if degradation else 0}
 
 
 def _subpixel_config(flags: MeanModelFlags | SRDiffusionModelFlags, **more: Any) -> SubpixelConfig:
@@ -271,7 +272,7 @@ def _subpixel_config(flags: MeanModelFlags | SRDiffusionModelFlags, **more: Any)
             )
     own = {field.name for field in dataclasses.fields(SubpixelConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
-    shared |= {"factor": _factor(flags), "num_classes": flags.num_labels}
+    shared |= {"factor": factor_of(flags), "num_classes": flags.num_labels, **_of_view(flags)}
     return SubpixelConfig(**{**shared, **more})
 
 
@@ -340,6 +341,7 @@ def frozen_mean_net(
             f"for {task.small_size} → {task.large_size}; name a mean net of these sizes"
         )
     require_same_values(path, net, task)
+    require_same_view(path, net, task)
     require_same_classes(path, net, task)
     create = partial(create_mean_model, **flags)
     model = load_checked(create, path, net.precision, log, identity_of(net))
@@ -464,9 +466,9 @@ def run_test(
         DataError: if the results that are there are of other images, or images have labels that
             the networks do not know.
     """
-    sizes, has_labels = model_flags.sizes, model_flags.class_cond
+    sizes, has_labels = View.of(model_flags, test.seed), model_flags.class_cond
     check_labels(entries, model_flags.num_labels)
-    results.class_cond = has_labels
+    results.class_cond, results.seen = has_labels, sizes.record()
     require_known_classes(results.model_paths, entries, data_flags)
     batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, logger.info)
     loop = make_loop(

@@ -26,6 +26,8 @@ from ddpm.stored_flags import (
     start_of_run,
 )
 from sr_var.base_dataset import existing_path
+from sr_var.degrade.view import settle_degradation
+from sr_var.flags.degradation import DegradationFlags
 from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import (
     SUBPIXEL,
@@ -60,6 +62,7 @@ _FILE_NAMES = {
 _ADDED = frozenset(
     {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional", "act"}
     | defaults(ClassFlags).keys()
+    | defaults(DegradationFlags).keys()
 )
 _FLAGS = (*flags_of(SRDiffusionModelFlags), *flags_of(DiffusionFlags))
 _IN_USE = tuple(one for one in _FLAGS if one.name not in TRAINING_ONLY)
@@ -279,6 +282,7 @@ def load_args(path: StrPath) -> dict[str, bool | int | float | str | None]:
 
 def follow_run(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments of a training of the denoiser, which follow the checkpoint it starts from."""
+    args = settle_degradation(args)
     start = start_of_run(args, args.model_save_dir)
     args = follow_checkpoint(args, start, _FLAGS)
     return args if start.is_resumed else settle_values(args)
@@ -286,6 +290,7 @@ def follow_run(args: argparse.Namespace) -> argparse.Namespace:
 
 def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments of a script that uses the denoiser of `--model_path`."""
+    args = settle_degradation(args)
     return follow_checkpoint(args, start_of_file(args.model_path), _IN_USE)
 
 
@@ -300,6 +305,7 @@ def follow_net_run(
         CheckpointError: if that run has no stored flags, or others with `--strict_flags True`.
         ValueError: if the command line asks for a network of other data than images.
     """
+    args = settle_degradation(args)
     start = start_of_run(args, args.model_save_dir)
     if start.is_resumed:
         return _follow_net(args, start, flags_class)
@@ -318,6 +324,7 @@ def follow_net_run(
 
 def follow_net(args: argparse.Namespace, flags_class: type[MeanModelFlags]) -> argparse.Namespace:
     """The arguments of a script that tests the net of `--model_path`, whose model flags count."""
+    args = settle_degradation(args)
     return _follow_net(args, start_of_file(args.model_path), flags_class)
 
 

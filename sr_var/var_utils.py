@@ -18,7 +18,7 @@ from sr_var.data.folds import CrossFit, FoldedInput, FoldedMean
 from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
 from sr_var.data.pairs import Photographs
 from sr_var.data.validation import calibration_of
-from sr_var.degradation import NetInput, low_res_of, mean_of, variance_of
+from sr_var.degradation import NetInput, image_of, low_res_of, mean_of, variance_of
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.functionals import PIXELS, Functional
 from sr_var.losses import itakura_saito
@@ -160,7 +160,7 @@ class SRVarTrainLoop(NamesClasses):
             error = self.functional(label - mean).abs()
             std = micro_output[:PICTURES_IN_STRIP].float().clamp(min=0).sqrt()
             scale = torch.maximum(error.max(), std.max()).clamp(min=1e-6) / 2
-            picture = strip(low_res_of(shown), std / scale - 1, error / scale - 1)
+            picture = strip(image_of(shown, error), std / scale - 1, error / scale - 1)
             self.logger.image("low_res | std | abs_error", picture, self.step)
 
 
@@ -205,7 +205,7 @@ class SRVarTestLoop(TestLoop):
         return self.functional.at_places(variance)
 
     def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
-        low_res = low_res_of(batch)
+        low_res = image_of(batch, batch_kwargs.high_res)
         for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, low_res[i], batch_kwargs.high_res.shape[2:])
             png_file, npy_file, pkl_file = self._results.file_names

@@ -139,12 +139,15 @@ class FoldedMean(nn.Module):
         if fold is None:
             whole = with_labels(low_res, y)
             return torch.stack([mean_of(net, whole, size) for net in self.nets]).mean(dim=0)
-        mean = low_res.new_empty((*low_res.shape[:2], *size))
+        mean: Tensor | None = None
         for k, net in enumerate(self.nets):
             (mine,) = torch.nonzero(fold == k, as_tuple=True)
             if len(mine):
                 part = with_labels(low_res[mine], None if y is None else y[mine])
-                mean[mine] = mean_of(net, part, size).to(mean.dtype)
+                own = mean_of(net, part, size).to(low_res.dtype)
+                mean = own.new_empty((len(low_res), *own.shape[1:])) if mean is None else mean
+                mean[mine] = own
+        assert mean is not None
         return mean
 
     def of_folds(self, batch: FoldedInput, size: Sequence[int]) -> Tensor:

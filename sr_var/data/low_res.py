@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddpm.entries import FolderLabels, load_entries
 from sr_var.base_dataset import load_test_entries
-from sr_var.degradation import area_downsample
+from sr_var.degrade.view import Sizes, View
 from sr_var.flags.base_samples import BaseSampleFlags
 from sr_var.flags.scripts import SampleFlags
 from utils.files.storage import is_folder
@@ -33,7 +33,7 @@ _NUM_SHOWN = 5
 
 
 class LowRes(NamedTuple):
-    """A low-res image, (C, h, h) in [-1, 1], and the label of its class."""
+    """X, (C + extra, h, h), an image in [-1, 1] first, and the label of its class."""
 
     image: Tensor
     label: int
@@ -53,21 +53,22 @@ class LowResImages(Protocol):
 
 
 class ReducedCrops:
-    """X = area(Y) of crops of high-res images; `sizes` are (large, small) sides."""
+    """X of crops of high-res images; `sizes` are (large, small) sides, or a view."""
 
     def __init__(
         self,
         entries: Sequence[Entry],
         flags: SampleFlags,
-        sizes: tuple[int, int],
+        sizes: Sizes,
         device: torch.device,
     ) -> None:
         self.path, self.entries = flags.to_sample_images_dict_path, entries
-        self._small_size, self._device = sizes[1], device
-        recipe = crop_recipe(flags, sizes[0], flags.in_channels)
+        self._view, self._device = View.of_sizes(sizes), device
+        large = self._view.large
+        recipe = crop_recipe(flags, large, flags.in_channels)
         self._crops = TestCrops(
             entries,
-            sizes[0],
+            large,
             flags.data_dir,
             flags.on_bad_image,
             flags.in_channels,
@@ -79,8 +80,8 @@ class ReducedCrops:
         crop = self._crops[position]
         if crop is None:
             return None
-        image = bytes_to_image(crop.image.to(self._device))[None]
-        return LowRes(area_downsample(image, self._small_size)[0], crop.label)
+        low_res, _ = self._view.pair(crop.image[None], [crop.name], self._device)
+        return LowRes(low_res[0], crop.label)
 
 
 class BaseSamples:
@@ -216,15 +217,21 @@ class BaseSamples:
 def load_low_res(
     flags: BaseSampleFlags,
     sample: SampleFlags,
-    sizes: tuple[int, int],
+    sizes: Sizes,
     class_names: Sequence[str] | None,
     device: torch.device,
     log: Callable[[str], None],
 ) -> LowResImages:
-    """The images that the flags name; `sizes` are (large, small) sides.
+    """The images that the flags name; `sizes` are (large, small) sides, or a view.
 
     `class_names` are the network's, by label, "" where unknown; None: it has no classes.
     """
-    if flags.base_samples:
-        return BaseSamples(flags, sample, sizes[1], class_names, device, log)
-    return ReducedCrops(load_test_entries(sample, sizes, log), sample, sizes, device)
+    view = View.of_sizes(sizes)
+    if not flags.base_samples:
+        return ReducedCrops(load_test_entries(sample, view.sizes, log), sample, view, device)
+    if view.degradation is not None and view.degradation.num_extra:
+        raise DataError(
+            f"--base_samples {flags.base_samples} are images alone, and the network sees more "
+            f"(--degradation {view.degradation.text}): give high-res images as --data_dir"
+        )
+    return BaseSamples(flags, sample, view.small, class_names, device, log)

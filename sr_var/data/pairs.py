@@ -18,6 +18,7 @@ from sr_var.base_dataset import load_entries
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.label_noise import LabelNoise, with_label_noise
 from sr_var.degradation import NetInput, area_downsample, with_labels
+from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags, ValidationFlags
 from utils.images.dataset import CropBatch, CropItem, Entry, TestCrops, train_crops
@@ -45,14 +46,14 @@ def regression_pair(
 
 def load_regression_data(
     flags: DataFlags,
-    sizes: tuple[SizeLike, SizeLike],
+    sizes: Sizes,
     train: NetTrainFlags,
     device: torch.device,
     log: Callable[[str], None],
     cross_fit: CrossFit | None = None,
     num_labels: int | None = None,
 ) -> TrainData:
-    """Training batches for the mean and the variance net; `sizes` is (large, small).
+    """Training batches for the mean and the variance net; `sizes` is (large, small), or a view.
 
     A `--val_share` of the images is left out; labels have the noise of `--label_noise`, X has not.
     With a `cross_fit` that leaves a fold out, the batches hold none of its images. With one that
@@ -62,7 +63,7 @@ def load_regression_data(
     Raises:
         DataError: for missing data, a batch larger than the data, or a label that is not known.
     """
-    large_size, small_size = sizes
+    view = View.of_sizes(sizes)
     entries, _ = split_off(load_entries(flags.data_info_dict_path, flags.data_dir), train)
     check_labels(entries, num_labels)
     folds = None
@@ -75,14 +76,15 @@ def load_regression_data(
     noise = LabelNoise.of(train)
 
     def prepare(batch: CropBatch) -> tuple[NetInput | FoldedInput, torch.Tensor]:
-        low_res, high_res = regression_pair(batch.image, small_size, device)
-        label = with_label_noise(noise, high_res, batch.position.tolist())
+        positions = batch.position.tolist()
+        low_res, high_res = view.pair(batch.image, positions, device)
+        label = with_label_noise(noise, high_res, positions)
         net_input = with_labels(low_res, None if num_labels is None else batch.label.to(device))
         if folds is None:
             return net_input, label
         return FoldedInput(net_input, folds[batch.place].to(device)), label
 
-    return train_crops(entries, large_size, flags, train, prepare, log, flags.in_channels)
+    return train_crops(entries, view.large, flags, train, prepare, log, flags.in_channels)
 
 
 def split_off(entries: Sequence[Entry], flags: ValidationFlags) -> tuple[list[Entry], list[Entry]]:

@@ -14,8 +14,9 @@ from ddpm.stored_flags import check_labels, class_names
 from sr_var.base_dataset import load_entries
 from sr_var.data.folds import CrossFit, FoldedInput
 from sr_var.data.label_noise import LabelNoise, with_label_noise
-from sr_var.data.pairs import load_regression_data, regression_pair, split_off
+from sr_var.data.pairs import load_regression_data, split_off
 from sr_var.degradation import with_labels
+from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import Reading
@@ -46,7 +47,7 @@ class TrainingImages(NamedTuple):
 
 def load_training(
     flags: DataFlags,
-    sizes: tuple[int, int],
+    sizes: Sizes,
     train: NetTrainFlags,
     device: torch.device,
     log: Log,
@@ -62,7 +63,7 @@ def load_training(
 
 def load_validation(
     flags: DataFlags,
-    sizes: tuple[int, int],
+    sizes: Sizes,
     train: NetTrainFlags,
     device: torch.device,
     log: Log,
@@ -71,24 +72,26 @@ def load_validation(
 ) -> Validation | None:
     """What a net is judged on while it trains, by the flags; None where they ask for nothing.
 
-    `sizes` are (large, small). Pairs are those of `load_regression_data`, with labels, too; with a
-    cross-fit of all folds an image meets the net of its name's fold. All processes call it.
+    `sizes` are (large, small), or a view. Pairs are those of `load_regression_data`, with labels,
+    too; with a cross-fit of all folds an image meets the net of its name's fold. All processes
+    call it.
 
     Raises:
         DataError: images are missing, damaged, or trained on; or a label is not known.
     """
     if not train.has_validation:
         return None
+    view = View.of_sizes(sizes).for_tests()
     entries, source = _candidates(flags, train)
     check_labels(entries, num_labels)
-    held_out = load_held_out(entries, sizes[0], train.val_images, flags, log, flags.in_channels)
+    held_out = load_held_out(entries, view.large, train.val_images, flags, log, flags.in_channels)
     entries = held_out.entries
     log(held_out.words(source, train.val_interval))
     noise = LabelNoise.of(train)
 
     def pairs() -> Iterator[tuple[int, Pair]]:
         for place, item in held_out.crops.items():
-            low_res, high_res = regression_pair(item.image[None], sizes[1], device)
+            low_res, high_res = view.pair(item.image[None], [item.name], device)
             label = with_label_noise(noise, high_res, [item.name])
             y = None if num_labels is None else torch.tensor([item.label], device=device)
             net_input = with_labels(low_res, y)

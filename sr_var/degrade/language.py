@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
@@ -45,7 +45,7 @@ class Degradation:
         has_level: whether drawn levels are channels of X, too.
     """
 
-    text: str
+    text: str = field(compare=False)
     branches: tuple[tuple[Part, ...], ...]
     num_channels: int
     factor: int

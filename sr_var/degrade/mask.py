@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,6 @@ class FileMask(Mask):
         return mask.expand(len(seeds), 1, -1, -1)
 
 
-@functools.lru_cache(maxsize=4)
 def read_mask(path: str, digest: str) -> Tensor:
     """(H, W) of 0 and 1, float32: 1 where the picture's mean channel is 128 or more.
 
@@ -85,10 +85,14 @@ def read_mask(path: str, digest: str) -> Tensor:
         DataError: it is missing or damaged, or another one than that of the digest.
     """
     try:
-        picture = open_image(path)
-        found = digest_of(path)
+        return _read(path, digest, os.stat(path).st_mtime_ns)
     except FileNotFoundError:
         raise DataError(f"--degradation mask:{path}: there is no such file") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: str, digest: str, _time_ns: int) -> Tensor:
+    picture, found = open_image(path), digest_of(path)
     if digest and digest != found:
         raise DataError(
             f"--degradation mask:{path} holds another mask (sha256 {found}) than that of the "

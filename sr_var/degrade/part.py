@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -37,7 +37,7 @@ class Level:
 
     low: float
     high: float
-    is_whole: bool = False
+    is_whole: bool = field(default=False, compare=False)
 
     @property
     def is_range(self) -> bool:

@@ -16,6 +16,7 @@ from ddpm.flags import (
     SamplerFlags,
     UNetFlags,
 )
+from sr_var.flags.degradation import DegradationFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import (
     AUTO,
@@ -100,7 +101,7 @@ class ValueFlags:
 
 
 @dataclass(frozen=True)
-class MeanModelFlags(ClassFlags, ValueFlags, Sizes, UNetFlags):
+class MeanModelFlags(ClassFlags, ValueFlags, DegradationFlags, Sizes, UNetFlags):
     """The network that estimates the conditional mean."""
 
     network: str = flag(
@@ -141,7 +142,7 @@ class VarModelFlags(MeanModelFlags):
 
 
 @dataclass(frozen=True)
-class SRDiffusionModelFlags(ValueFlags, Sizes, DenoiserFlags):
+class SRDiffusionModelFlags(ValueFlags, DegradationFlags, Sizes, DenoiserFlags):
     """The denoising network of the diffusion model: OpenAI's upsampler, or a smaller one."""
 
     network: str = flag(

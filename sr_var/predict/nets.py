@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ddpm.stored_flags import differing_classes, listed_classes, start_of_file, trained_labels
 from models.subpixel import SubpixelBase
 from sr_var.degradation import mean_of, variance_of, with_labels
+from sr_var.degrade.view import degradation_of, require_same_view
 from sr_var.flags.nets import FOLD_FIELD
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.script_util import create_mean_model, create_var_model
@@ -89,6 +90,7 @@ class NetPair:
         num_labels: classes that the networks know; None for networks without classes.
         class_names: their names by label; empty where the checkpoints keep none.
         label: of all images, for networks that know classes (`given`).
+        sees_block_means: whether an image that is given is the block means of the true one.
     """
 
     mean_net: nn.Module
@@ -104,6 +106,7 @@ class NetPair:
     num_labels: int | None = None
     class_names: tuple[str, ...] = ()
     label: int | None = None
+    sees_block_means: bool = True
 
     @property
     def num_channels(self) -> int:
@@ -199,6 +202,7 @@ def load_pair(
         precision=precision or flags.precision,
         num_labels=flags.num_labels,
         class_names=_class_names(mean_path, var_path),
+        sees_block_means=degradation_of(flags) is None,
     )
 
 
@@ -277,6 +281,13 @@ def _stored(
 def _require_fit(mean: MeanModelFlags, mean_path: str, var: VarModelFlags, var_path: str) -> None:
     require_same_values(var_path, var, mean)
     require_same_classes(mean_path, mean, var)
+    require_same_view(mean_path, mean, var)
+    degradation = degradation_of(mean)
+    if degradation is not None and degradation.num_extra:
+        raise CheckpointError(
+            f"{mean_path} sees more than an image (--degradation {mean.degradation}): no image "
+            "file tells it; name networks that were trained without masks, levels and &"
+        )
     if mean.sizes != var.sizes:
         raise CheckpointError(
             f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels, {var_path} for "

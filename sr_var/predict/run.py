@@ -334,7 +334,8 @@ class PredictRun:
             )
         parts.append(f"{record['seconds']:.1f} s")
         self._log("; ".join(parts))
-        if judged and judged["low_res_rms"] > truth.LARGEST_DIFFERENCE * units.scale:
+        is_known = self._predictor.pair.sees_block_means
+        if judged and is_known and judged["low_res_rms"] > truth.LARGEST_DIFFERENCE * units.scale:
             self._log(
                 f"warning: {name}: the block means of the truth differ from the input by "
                 f"{judged['low_res_rms']:.4g} {units.name} (root mean square); the networks were "

@@ -20,7 +20,7 @@ import torch
 from sr_var.degradation import bilinear_upsample
 from sr_var.values import GREY_LEVELS, Units, as_rgb
 from utils import dist_util
-from utils.files.atomic import atomic_write, write_json_atomic
+from utils.files.atomic import JsonObject, atomic_write, write_json_atomic
 from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.flags.groups import Reading
@@ -95,6 +95,8 @@ _SAME_NAMES = MappingProxyType(
 )
 # of a record of results: whether they are given the class, too; samplers call it the same
 CLASS_KEY, LABELS_KEY = "class_cond", "labels"
+# likewise what the networks see of an image, and the seed of what is drawn
+SEEN_KEYS = ("degradation", "degradation_seed")
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
 _SHOWN_DIGITS = 12
@@ -113,7 +115,7 @@ class ResultFolder:
     done, in writing order; those of this network contain `step`. The results depend on the
     checkpoints `model_paths`, that of the network first. `has_own_inputs`: whether a test of this
     project has been here before; `step` as it was given. `class_cond`: whether the network is told
-    the class, which `pending` writes down.
+    the class, which `pending` writes down, as it does what is `seen` of an image (`View.record`).
     """
 
     class_cond = False
@@ -146,6 +148,7 @@ class ResultFolder:
         stamps = (stamp_path(glob.escape(output_dir), one, "*") for one in _SAME_NAMES)
         self.has_own_inputs = any(map(glob.glob, stamps))
         self._reading = reading
+        self.seen: JsonObject = {}
 
     def path(self, name: str, file_name: str) -> str:
         """Path of a result; its folder is made. A name that leads out of it is a ValueError."""
@@ -192,6 +195,7 @@ class ResultFolder:
             else:
                 self._remove_results(stored.models, models, log)
             record = {"models": models, **self._reading.record(), **self.units.record()}
+            record |= self.seen
             if self.class_cond:
                 record |= {CLASS_KEY: True, LABELS_KEY: {**known, **labels}}
             write_json_atomic(self._stamp_path, record)
@@ -205,6 +209,12 @@ class ResultFolder:
             raise DataError(
                 f"--output_dir {self.output_dir} holds results of images that were read with "
                 f"{stored.reading}, here it is {self._reading}; give the same, or another folder"
+            )
+        if stored.models and stored.seen != self.seen and _seed(stored.seen) != _seed(self.seen):
+            raise DataError(
+                f"--output_dir {self.output_dir} holds results of images whose degradation was "
+                f"drawn with --seed {_seed(stored.seen)}, here it is {_seed(self.seen)}; give the "
+                "same, or another folder"
             )
         return stored
 
@@ -285,6 +295,7 @@ class Stamp:
         values: what `Units.of_record` reads.
         class_cond: whether the networks were told the class.
         labels: of the images, where they were.
+        seen: what `View.record` gave.
     """
 
     models: list[str]
@@ -292,6 +303,7 @@ class Stamp:
     values: object = None
     class_cond: bool = False
     labels: Mapping[str, int] = field(default_factory=dict)
+    seen: Mapping[str, object] = field(default_factory=dict)
 
 
 def read_stamp(path: str, remedy: str) -> Stamp:
@@ -314,7 +326,13 @@ def _stamp(content: Mapping[str, object]) -> Stamp:
     is_told, labels = content.get(CLASS_KEY) is True, content.get(LABELS_KEY, {})
     if not isinstance(labels, dict) or not all(type(y) is int for y in labels.values()):
         raise ValueError("no record of labels")
-    return Stamp(models, Reading.parse(content), content.get("values"), is_told, labels)
+    seen = {name: content[name] for name in SEEN_KEYS if name in content}
+    return Stamp(models, Reading.parse(content), content.get("values"), is_told, labels, seen)
+
+
+def _seed(seen: Mapping[str, object]) -> object:
+    """Of what is drawn; None where nothing is."""
+    return seen.get(SEEN_KEYS[1])
 
 
 def short(models: Sequence[str]) -> str:

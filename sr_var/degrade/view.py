@@ -1,0 +1,186 @@
+"""What the networks see of an image: the sizes, the degradation, and its random numbers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sr_var.degradation import area_downsample
+from sr_var.degrade.language import FLAG, Degradation, settle_masks
+from sr_var.flags.degradation import AREA
+from sr_var.results.folder import SEEN_KEYS
+from utils.files.atomic import JsonObject
+from utils.images.pixels import bytes_to_image
+from utils.process.errors import CheckpointError
+from utils.script_util import with_values
+from utils.seeds import stable_seed
+
+
+class HasDegradation(Protocol):
+    """Flags of a network: its sizes, and what it sees."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Large and small."""
+
+    @property
+    def in_channels(self) -> int:
+        """Of an image."""
+
+    @property
+    def degradation(self) -> str:
+        """See `DegradationFlags`."""
+
+    @property
+    def condition_on_level(self) -> bool:
+        """See `DegradationFlags`."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the networks see of an image.
+
+    Attributes:
+        large: side of Y.
+        small: side of X.
+        degradation: None: block means, of any whole factor.
+        seed: of all that is drawn.
+        net: who is trained; nets meet other draws, so that no residual holds noise that the mean
+            net may have learned. Empty in tests, where all see the same X of an image.
+    """
+
+    large: int
+    small: int
+    degradation: Degradation | None = None
+    seed: int = 0
+    net: str = ""
+
+    @classmethod
+    def of(cls, flags: HasDegradation, seed: int = 0, net: str = "") -> View:
+        """What the flags of a network say.
+
+        Raises:
+            ValueError: the degradation is none, or does not fit sizes or channels.
+        """
+        return cls(*flags.sizes, degradation_of(flags), seed, net)
+
+    @classmethod
+    def of_sizes(cls, sizes: Sizes) -> View:
+        """Block means of sizes (large, small); a view is itself."""
+        return sizes if isinstance(sizes, View) else cls(*sizes)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Large and small."""
+        return self.large, self.small
+
+    @property
+    def has_consistency(self) -> bool:
+        """Whether E[Y | X] is degraded to X itself."""
+        return self.degradation is None or self.degradation.has_consistency
+
+    def for_tests(self) -> View:
+        """The same, of images by name as tests see them."""
+        return replace(self, net="")
+
+    def x_of(self, high_res: Tensor, items: Sequence[int | str] = ()) -> Tensor:
+        """X, (N, C + extra, h, w), of Y (N, C, H, W) in [-1, 1].
+
+        Items are places in the stream of the training data, or names of images that are judged; N
+        of them, of no use to what is not random.
+        """
+        if self.degradation is None:
+            return area_downsample(high_res, self.small)
+        seeds = [0] * len(high_res)
+        if self.degradation.is_random:
+            of_net = (self.net,) if self.net else ()
+            seeds = [stable_seed(self.seed, "degradation", *of_net, item) for item in items]
+        return self.degradation.apply(high_res, seeds)
+
+    def pair(
+        self, high_res_uint8: Tensor, items: Sequence[int | str], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """(X, Y) on the device, of (N, C, H, W) bytes or 255ths; items as for `x_of`."""
+        high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
+        return self.x_of(high_res, items), high_res
+
+    def record(self) -> JsonObject:
+        """What results depend on, for a record in JSON; nothing of block means."""
+        if self.degradation is None:
+            return {}
+        text, seed = SEEN_KEYS
+        made: JsonObject = {text: self.degradation.text}
+        return made | ({seed: self.seed} if self.degradation.is_random else {})
+
+
+# (large, small) for block means, or all that is seen
+Sizes: TypeAlias = tuple[int, int] | View
+
+
+def factor_of(flags: HasDegradation) -> int:
+    """How many times smaller X is along a side.
+
+    Raises:
+        ValueError: sizes do not divide, or the mean of a consistent net would be its input.
+    """
+    large, small = flags.sizes
+    if large < 1:
+        raise ValueError(f"--large_size {large} must be at least 1")
+    if small < 1 or large % small:
+        raise ValueError(f"--large_size {large} must be a multiple of --small_size {small}")
+    is_area = flags.degradation == AREA  # of others `degradation_of` tells
+    if large == small and is_area and getattr(flags, "consistent", False):
+        raise ValueError(
+            f"--consistent True: at --large_size {large} = --small_size {small} the mean would be "
+            "the input; leave it out"
+        )
+    return large // small
+
+
+def degradation_of(flags: HasDegradation) -> Degradation | None:
+    """The degradation of the flags of a network; None for block means.
+
+    Raises:
+        ValueError: as `View.of`; or a consistent net is to see something else than block means.
+    """
+    if flags.degradation == AREA and not flags.condition_on_level:
+        return None
+    has_level, of = flags.condition_on_level, (factor_of(flags), flags.in_channels)
+    made = Degradation.parse(flags.degradation, *of, has_level=has_level)
+    if made.is_area:
+        return None
+    if getattr(flags, "consistent", False):
+        raise ValueError(
+            f"--consistent True is of block means, not of {FLAG} {flags.degradation}: leave it out"
+        )
+    return made
+
+
+def settle_degradation(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with the degradation as checkpoints keep it: masks by what they hold.
+
+    Raises:
+        DataError: there is no such mask.
+    """
+    settled = settle_masks(args.degradation)
+    return args if settled == args.degradation else with_values(args, degradation=settled)
+
+
+def require_same_view(path: str, there: HasDegradation, here: HasDegradation) -> None:
+    """Refuse the network of `path` beside one that sees something else.
+
+    Raises:
+        CheckpointError: names both degradations.
+    """
+    if degradation_of(there) == degradation_of(here):
+        return
+    told = " and the level" * there.condition_on_level, " and the level" * here.condition_on_level
+    raise CheckpointError(
+        f"{path} sees {FLAG} {there.degradation}{told[0]}, the other network {here.degradation}"
+        f"{told[1]}; name two networks that see the same"
+    )

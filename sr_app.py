@@ -25,14 +25,17 @@ def main(argv: list[str] | None = None) -> int:
     """Parses, loads the networks, serves until it is stopped; returns the exit code."""
     args = create_parser().parse_args(argv)
     nets, flags = with_demo_nets(from_args(NetPairFlags, args)), from_args(AppFlags, args)
+    from image_train import create_parser as train_parser
     from sr_var.app.server import require_packages, serve
+    from sr_var.app.training import Form
     from sr_var.predict.predictor import Predictor
     from utils.runs.start import started
 
     require_packages()
     with started(args, flags, has_group=False) as run:
         log = run.logger.info
-        serve(Predictor.from_flags(nets, flags, args.given_flags, run.device, log), flags, log)
+        predictor = Predictor.from_flags(nets, flags, args.given_flags, run.device, log)
+        serve(predictor, flags, Form(train_parser), log)
     return run.exit_code
 
 

@@ -24,6 +24,9 @@ SAMPLER_NAMES = (
     "dpmpp_3m",
     "dpmpp_2m_sde",
 )
+# what --labels takes for one sample of each class, and what pictures of samples may be
+EACH = "each"
+PICTURE_FORMATS = ("png", "jpg", "webp", "tif")
 
 
 @dataclass(frozen=True)

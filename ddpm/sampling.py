@@ -120,7 +120,7 @@ class Sampler(ABC, Generic[Row]):
         with stop.listening(), bar, self._missing(rank, world_size, bar) as missing, self._writer:
             while rows := list(itertools.islice(missing, size)):
                 watch.start()
-                samples = self._draw(rows, stop)
+                samples = self._draw(rows, stop, bar)
                 if samples is None:
                     is_stopped = True
                     break
@@ -153,14 +153,17 @@ class Sampler(ABC, Generic[Row]):
     def _first_step(self, size: int) -> torch.Tensor:
         return next(self._steps(self._first_rows(size)))
 
-    def _draw(self, rows: Sequence[Row], stop: StopFlag) -> torch.Tensor | None:
+    def _draw(self, rows: Sequence[Row], stop: StopFlag, bar: Progress) -> torch.Tensor | None:
         """The samples (n, C, H, W) in [-1, 1]; None as soon as a signal came.
 
         Short batches are filled up: kernels round by batch size, so only full batches make a
         sample the same in whichever run it is drawn.
         """
-        for sample in self._steps([*rows, *[rows[-1]] * (self.batch_size - len(rows))]):
+        num_steps = self._diffusion.num_timesteps
+        whole = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
+        for step, sample in enumerate(self._steps(whole), 1):
             drawn = sample[: len(rows)]
+            bar.note(f"step {step} of {num_steps}", len(rows) * step / num_steps)
             if stop.reason:
                 return None
         return drawn

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ddpm.flags import (
+    PICTURE_FORMATS,
     DenoiserFlags,
     DiffusionFlags,
     DiffusionTrainFlags,
@@ -48,8 +49,6 @@ from utils.script_util import FlagValues, flag, from_args, require_at_least
 from utils.sizes import require_sizes
 
 LOGDIR_VARIABLE = "OPENAI_LOGDIR"
-EACH = "each"
-PICTURE_FORMATS = ("png", "jpg", "webp", "tif")
 
 
 @dataclass(frozen=True)

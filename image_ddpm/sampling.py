@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ddpm.flags import EACH
 from ddpm.process import create_diffusion
 from ddpm.sampling import SETTINGS_FILE, Sampler, require_same_law
 from ddpm.stored_flags import listed_classes, start_of_file, trained_labels
@@ -25,7 +26,6 @@ from diffusion.samplers import SamplerOptions
 from diffusion.types import Model
 from image_ddpm.classifier import Denoiser, load_guide
 from image_ddpm.flags import (
-    EACH,
     GuideFlags,
     ImageDiffusionFlags,
     ImageModelFlags,

@@ -183,6 +183,8 @@ class FlagParser(argparse.ArgumentParser):
             "--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS
         )
         self._declared: dict[str, tuple[str, dataclasses.Field[Any]]] = {}
+        self._classes: list[type[Any]] = []
+        self._raises = False  # a line of what is wrong in place of the end of the program
 
     def _add_config(self) -> None:
         group = self.add_argument_group("flags in a file")
@@ -210,6 +212,7 @@ class FlagParser(argparse.ArgumentParser):
         A flag is declared once: if the two declare it differently it is a ValueError.
         """
         group = self.add_argument_group(title)
+        self._classes.append(flags_class)
         for field in flags_of(flags_class):
             if field.name in self._declared:
                 there, other = self._declared[field.name]
@@ -256,9 +259,30 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2; of what is wrong in a file without the list of all flags."""
+        if self._raises:
+            raise ValueError(message)
         if self._source:
             self.exit(2, f"error: --config {self._source}: {message}\n")
         super().error(message)
+
+    @property
+    def declared(self) -> Mapping[str, dataclasses.Field[Any]]:
+        """The flags of all groups, by name."""
+        return {name: field for name, (_, field) in self._declared.items()}
+
+    def problem_with(self, words: Sequence[str]) -> str:
+        """What is wrong with a command line, as one line; empty if nothing is. Ends no program."""
+        self._raises = True
+        try:
+            args = self.parse_args(words)
+            for flags_class in self._classes:
+                names = [field.name for field in dataclasses.fields(flags_class)]
+                flags_class(**{name: getattr(args, name) for name in names})
+        except ValueError as error:
+            return str(error)
+        finally:
+            self._raises = False
+        return ""
 
     def _known_defaults(self) -> FlagValues:
         return {a.dest: a.default for a in self._actions if a.default is not argparse.SUPPRESS}

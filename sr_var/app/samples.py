@@ -1,4 +1,4 @@
-"""Samples of an image diffusion model: what may be chosen, and `image_sample.py` that draws them.
+"""Samples of an image diffusion model, drawn by `image_sample.py`.
 
 The script runs as a process of its own, as a user would start it: with its readers, its checks and
 its words, and it can be ended at any time.
@@ -6,7 +6,9 @@ its words, and it can be ended at any time.
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -14,228 +16,222 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from ddpm.flags import SAMPLER_NAMES
-from ddpm.stored_flags import start_of_file, trained_labels
 from sr_var.app.results import Refused, Turns
-from utils.files.records import made_with
-from utils.process.errors import CheckpointError
+from sr_var.app.wishes import Model, Wish
+from utils.files.atomic import JsonObject
+from utils.images.files import write_png
+from utils.process.errors import EXIT_STOPPED
+from utils.untrusted.arrays import read_npz_rows
 
-RANDOM = "random"
-MOST_IMAGES = 16
 # folders of drawings that are kept
 KEPT = 8
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# the solvers work best with steps that are even in the log-SNR (docs/samplers.md)
-_SPACING: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(("plms", "dpm_solver_2", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"), "logsnr")
-)
 _UNFIT, _STOPPED, _FAILED = 422, 409, 500
+# a line of `utils.process.progress`
+_PROGRESS = re.compile(r"[a-z ]+: \d+/\d+ ")
+_MOST_LINES = 100
+# formats that no browser shows
+_UNSHOWN = ("tif",)
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What to draw.
+class Job:
+    """A drawing that waits, is under way or has ended; `said` is how far it is."""
 
-    Attributes:
-        label: a class of `Model.labels`; empty: at random, or a model without classes.
-        num_images: 1 to `MOST_IMAGES`.
-        steps: network evaluations of a sample.
-        guidance: classifier-free; 1: none.
-        classifier_scale: of the classifier's gradient; without effect where there is none.
-    """
+    def __init__(self) -> None:
+        self.name = secrets.token_hex(16)
+        self.said = "waiting for its turn"
+        self._process: subprocess.Popen[str] | None = None
+        self._is_stopped, self._guard = False, threading.Lock()
 
-    label: str = ""
-    num_images: int = 4
-    sampler: str = "ancestral"
-    steps: int = 25
-    guidance: float = 1.0
-    classifier_scale: float = 1.0
-    seed: int = 0
+    def stop(self) -> None:
+        """End it, whether it has begun or not."""
+        with self._guard:
+            self._is_stopped = True
+            if self._process is not None:
+                self._process.terminate()
 
-
-@dataclass(frozen=True)
-class Model:
-    """What a checkpoint of image_train.py says of itself.
-
-    Attributes:
-        labels: number and name of each class, as in `3 cat`; empty without classes.
-        max_steps: of its process.
-        has_guidance: whether it was trained for classifier-free guidance.
-    """
-
-    path: str
-    labels: tuple[str, ...]
-    max_steps: int
-    has_guidance: bool
-    classifier_path: str = ""
-
-    @classmethod
-    def read(cls, path: str, classifier_path: str = "") -> Model:
-        """Read it off the manifest.
+    def start(self, words: Sequence[str]) -> subprocess.Popen[str]:
+        """Its process.
 
         Raises:
-            CheckpointError: a file is missing, or there is no manifest beside the denoiser.
+            Refused: 409, it has been stopped.
         """
-        for one in filter(None, (path, classifier_path)):
-            if not os.path.isfile(one):
-                raise CheckpointError(f"{one} does not exist; name a checkpoint of its training")
-        start = start_of_file(path)
-        made = made_with(start.manifest)
-        if not {"diffusion_steps", "image_size"} <= made.keys():
-            raise CheckpointError(
-                f"{path} has no manifest of image_train.py beside it, so its flags are not known; "
-                "name a checkpoint in the folder of its training"
+        with self._guard:
+            if self._is_stopped:
+                raise Refused(_STOPPED, "stopped")
+            self.said = "loading the network"
+            self._process = subprocess.Popen(
+                [sys.executable, os.path.join(_ROOT, words[0]), *words[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
             )
-        start_guide = start_of_file(classifier_path)
-        names = start.class_names or start_guide.class_names
-        labels: tuple[str, ...] = ()
-        if made.get("class_cond") or classifier_path:
-            made_guide = made_with(start_guide.manifest)
-            num = int((made if made.get("class_cond") else made_guide).get("num_classes", 1))
-            known = [*names, *[""] * num]
-            labels = tuple(f"{y} {known[y]}".strip() for y in trained_labels(names, num))
-        has_guidance = bool(made.get("class_cond") and made.get("class_dropout"))
-        steps = int(made["diffusion_steps"])
-        return cls(path, labels, steps, has_guidance, classifier_path)
-
-    def command(self, wish: Wish, folder: str) -> list[str]:
-        """Return the words of `image_sample.py` for a wish.
-
-        Raises:
-            Refused: 422, for what is not among the choices.
-        """
-        in_range = {
-            "images": (wish.num_images, 1, MOST_IMAGES),
-            "steps": (wish.steps, 1, self.max_steps),
-            "seed": (wish.seed, 0, 2**31 - 1),
-            "guidance": (wish.guidance, 0, 20),
-            "classifier_scale": (wish.classifier_scale, 0, 100),
-        }
-        for name, (value, low, high) in in_range.items():
-            if not low <= value <= high:
-                raise Refused(_UNFIT, f"{name} {value} must be from {low} to {high}")
-        if wish.sampler not in SAMPLER_NAMES:
-            raise Refused(_UNFIT, f"sampler {wish.sampler!r}: give {', '.join(SAMPLER_NAMES)}")
-        if wish.label and wish.label not in self.labels:
-            raise Refused(_UNFIT, f"class {wish.label!r} is none of this model's")
-        flags: dict[str, object] = {
-            "model_path": self.path,
-            "num_samples": wish.num_images,
-            "batch_size": wish.num_images,
-            "sampler": wish.sampler,
-            "timestep_respacing": f"{_SPACING.get(wish.sampler, '')}{wish.steps}",
-            "seed": wish.seed,
-            "png": True,
-            "output_dir": folder,
-            "log_dir": folder,
-        }
-        if wish.label:
-            flags["labels"] = wish.label.partition(" ")[0]
-        if self.has_guidance:
-            flags["guidance_scale"] = f"{wish.guidance:g}"
-        if self.classifier_path:
-            flags["classifier_path"] = self.classifier_path
-            flags["classifier_scale"] = f"{wish.classifier_scale:g}"
-        return ["image_sample.py", *(f"--{name}={value}" for name, value in flags.items())]
+            return self._process
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Pictures with their captions, an archive of all files, and the command that made them."""
+    """What was drawn.
 
+    Attributes:
+        folder: of this drawing alone.
+        pictures: path and class of each, in the format that was asked for.
+        shown: the same, in one that a browser shows.
+        archive: all files in one.
+        command: what made them.
+    """
+
+    folder: str
     pictures: tuple[tuple[str, str], ...]
+    shown: tuple[tuple[str, str], ...]
     archive: str
     command: str
 
+    def as_json(self) -> JsonObject:
+        """Command and pictures, each with its class and its file in base64."""
+        pictures = []
+        for path, label in self.pictures:
+            with open(path, "rb") as file:
+                data = base64.b64encode(file.read()).decode("ascii")
+            pictures.append({"name": os.path.basename(path), "label": label, "base64": data})
+        return {"command": self.command, "pictures": pictures}
+
 
 class Sampling:
-    """Draws samples, one drawing at a time, each in a folder below `folder`."""
+    """Draws samples, one drawing at a time, each in a folder below `folder`.
 
-    def __init__(self, model: Model, folder: str, turns: Turns, max_seconds: int) -> None:
-        self.model, self._folder, self._turns = model, folder, turns
-        self._max_seconds, self._folders = max_seconds, list[str]()
-        self._process: subprocess.Popen[str] | None = None
-        self._guard = threading.Lock()
+    Args:
+        models: what may be drawn of, by name; the first one is the usual.
+        turns: shared with whatever else computes.
+        max_seconds, max_samples: of a drawing.
+    """
 
-    def draw(self, wish: Wish) -> Drawing:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        folder: str,
+        turns: Turns,
+        *,
+        max_seconds: int,
+        max_samples: int,
+    ) -> None:
+        self.models, self.max_samples = models, max_samples
+        self._folder, self._turns, self._max_seconds = folder, turns, max_seconds
+        self._kept, self._guard = list[str](), threading.Lock()
+
+    def model(self, name: str) -> Model:
+        """A model by its name, the first one for an empty name; Refused (422) for another."""
+        if name and name not in self.models:
+            raise Refused(_UNFIT, f"model {name!r}: give {', '.join(self.models)}")
+        return self.models[name or next(iter(self.models))]
+
+    def draw(self, wish: Wish, job: Job | None = None) -> Drawing:
         """Draw, when the turn comes.
 
         Raises:
             Refused: 422, what cannot be drawn; 409, stopped or too slow; 503, too many wait.
         """
-        folder = os.path.join(self._folder, secrets.token_hex(16))
-        words = self.model.command(wish, folder)
+        job = job or Job()
+        folder = os.path.join(self._folder, job.name)
+        words = self.model(wish.model).command(wish, folder, self.max_samples)
         try:
             with self._turns.take():
-                self._run(words)
+                self._run(words, job)
         except Refused:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        pictures = _pictures(os.path.join(folder, "png"))
-        archive = os.path.join(folder, "samples.zip")
-        with zipfile.ZipFile(archive, "w") as file:
-            for name in sorted(os.listdir(folder)):
-                if name.startswith("samples_") or name == "classes.json":
-                    file.write(os.path.join(folder, name), name)
-            for path, _ in pictures:
-                file.write(path, f"png/{os.path.basename(path)}")
+        drawing = _drawing(folder, wish.image_format, words)
         with self._guard:
-            self._folders.append(folder)
-            old, self._folders = self._folders[:-KEPT], self._folders[-KEPT:]
+            self._kept.append(folder)
+            old, self._kept = self._kept[:-KEPT], self._kept[-KEPT:]
         for one in old:
             shutil.rmtree(one, ignore_errors=True)
-        shown = [word for word in words if not word.startswith(("--output_dir", "--log_dir"))]
-        return Drawing(pictures, archive, shlex.join(["python", *shown, "--log_dir=DIR"]))
+        return drawing
 
-    def stop(self) -> None:
-        """End the drawing that is under way, if one is."""
+    def forget(self, drawing: Drawing) -> None:
+        """Remove a drawing's folder."""
         with self._guard:
-            if self._process is not None:
-                self._process.terminate()
+            self._kept = [one for one in self._kept if one != drawing.folder]
+        shutil.rmtree(drawing.folder, ignore_errors=True)
 
-    def _run(self, words: Sequence[str]) -> None:
-        process = subprocess.Popen(
-            [sys.executable, os.path.join(_ROOT, words[0]), *words[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        with self._guard:
-            self._process = process
+    def _run(self, words: Sequence[str], job: Job) -> None:
+        process, said = job.start(words), deque[str](maxlen=_MOST_LINES)
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = threading.Timer(self._max_seconds, end)
+        timer.start()
         try:
-            said, _ = process.communicate(timeout=self._max_seconds)
-        except subprocess.TimeoutExpired:
+            for line in process.stdout or ():
+                said.append(line.strip())
+                if _PROGRESS.match(said[-1]):
+                    job.said = said[-1]
+            process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if is_late.is_set():
             raise Refused(
                 _STOPPED,
                 f"ended after {self._max_seconds} s (--max_seconds); take fewer steps or images",
-            ) from None
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-            with self._guard:
-                self._process = None
+            )
         if process.returncode:
-            lines = [line for line in said.splitlines() if line.startswith("error: ")]
+            lines = [line for line in said if line.startswith("error: ")]
             if lines:
                 raise Refused(_UNFIT, lines[-1].removeprefix("error: "))
-            is_stop = process.returncode in (75, -15)
+            is_stop = process.returncode in (EXIT_STOPPED, -15)
             raise Refused(
                 _STOPPED if is_stop else _FAILED,
-                "stopped" if is_stop else f"image_sample.py ended with {process.returncode}",
+                "stopped" if is_stop else f"{words[0]} ended with {process.returncode}",
             )
 
 
+def _drawing(folder: str, ending: str, words: Sequence[str]) -> Drawing:
+    """What the script has left, with its archive."""
+    pictures = _pictures(os.path.join(folder, ending))
+    archive = os.path.join(folder, "samples.zip")
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in sorted(os.listdir(folder)):
+            if name.startswith("samples_") or name in ("classes.json", "grid.png"):
+                file.write(os.path.join(folder, name), name)
+        for path, _ in pictures:
+            file.write(path, f"{ending}/{os.path.basename(path)}")
+    own = ("--output_dir", "--log_dir")
+    command = shlex.join(["python", *(w for w in words if not w.startswith(own)), "--log_dir=DIR"])
+    shown = _shown(folder, pictures) if ending in _UNSHOWN else pictures
+    return Drawing(folder, pictures, shown, archive, command)
+
+
 def _pictures(folder: str) -> tuple[tuple[str, str], ...]:
-    """Path and class of each picture `<label>_<name>_<index>.png`, by index."""
+    """Path and class of each picture `<label>_<name>_<index>.<ending>`, by index."""
     found = []
     for name in os.listdir(folder):
         before, _, index = os.path.splitext(name)[0].rpartition("_")
         found.append((index, os.path.join(folder, name), before.replace("_", " ", 1)))
     return tuple((path, caption) for _, path, caption in sorted(found))
+
+
+def _shown(folder: str, pictures: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The pictures once more, as PNG, from the samples themselves."""
+    (file,) = (name for name in os.listdir(folder) if name.endswith(".npz"))
+    sides = [int(side) for side in file.removesuffix(".npz").partition("_")[2].split("x")]
+    num, height, width, channels = sides
+    path, shown = os.path.join(folder, file), []
+    rows = read_npz_rows(path, "arr_0", (num, height, width, channels), remedy="Draw them again")
+    os.mkdir(os.path.join(folder, "shown"))
+    for (picture, label), pixels in zip(pictures, rows, strict=True):
+        name = os.path.splitext(os.path.basename(picture))[0]
+        shown.append((os.path.join(folder, "shown", f"{name}.png"), label))
+        write_png(shown[-1][0], pixels[:, :, 0] if channels == 1 else pixels)
+    return tuple(shown)

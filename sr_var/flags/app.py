@@ -33,8 +33,11 @@ class AppFlags(PredictorFlags, ScriptFlags):
     max_pixels: int = flag(1 << 20, "of an image; larger ones are refused (HTTP 413)")
     max_waiting: int = flag(8, "requests that may wait for a turn; further ones get HTTP 503")
     max_seconds: int = flag(600, "of one drawing of samples; what takes longer is ended")
+    max_samples: int = flag(64, "images of one drawing")
     diffusion_model_path: str = flag(
-        "", "checkpoint of image_train.py to draw samples from; empty: that tab says how to get one"
+        "",
+        "checkpoints of image_train.py to draw samples from, comma separated; others of the same "
+        "step, as its averages, can be chosen, too; empty: that tab says how to get one",
     )
     classifier_path: str = flag("", "checkpoint of classifier_train.py that guides it; may be left")
 
@@ -43,6 +46,7 @@ class AppFlags(PredictorFlags, ScriptFlags):
         require_at_least(
             self, max_upload=1, max_pixels=1, max_waiting=1, max_seconds=1, port=0, seed=0
         )
+        require_at_least(self, max_samples=1)
         if self.port > 65535:
             raise ValueError(f"--port {self.port} must be at most 65535")
         if not self.host:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm.flags import PICTURE_FORMATS, SAMPLER_NAMES
 from sr_var.predict.predictor import Predictor
 from tests.app.conftest import MAX_PIXELS, Server
 from tests.sr_var.predict.conftest import Nets
 from tests.tiny import ROOT, photo
 
-PNG = {"Content_Type": "image/png"}
+PNG, JSON = {"Content_Type": "image/png"}, {"Content_Type": "application/json"}
+KINDS = {"png": ["PNG"], "jpg": ["JPEG"], "webp": ["WEBP"], "tif": ["TIFF"]}
 
 
 def _png(height: int = 9, width: int = 12) -> bytes:
@@ -58,13 +63,82 @@ def test_results_of_the_route_leave_no_file(server: Server) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
-def test_curl_line_of_the_page_works(server: Server, tmp_path: Path) -> None:
+def test_curl_lines_of_the_page_work(server: Server, tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(_png())
-    found = re.search(r"^curl .*$", (ROOT / "docs/app.md").read_text("utf-8"), re.MULTILINE)
-    assert found is not None
-    line = found[0].replace("http://127.0.0.1:7860", server.url)
-    subprocess.run(["sh", "-c", f"{line} --fail --silent --noproxy '*'"], cwd=tmp_path, check=True)
+    text = (ROOT / "docs/app.md").read_text("utf-8").replace("\\\n", "")
+    lines = re.findall(r"^curl .*$", text, re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        line = line.replace("http://127.0.0.1:7860", server.url)
+        command = ["sh", "-c", f"{line} --fail --silent --noproxy '*'"]
+        subprocess.run(command, cwd=tmp_path, check=True)
     assert np.load(tmp_path / "cat.npz", allow_pickle=False)["mean"].shape == (36, 48, 3)
+    with zipfile.ZipFile(tmp_path / "samples.zip") as archive:
+        assert "grid.png" in archive.namelist()
+
+
+def test_samples_are_those_that_the_script_draws(
+    server: Server, denoiser: Path, tmp_path: Path
+) -> None:
+    wish = {"labels": "each", "steps": 3, "sampler": "ddim", "seed": 5, "guidance_scale": 2}
+    status, body, _ = server.ask("/samples?reply=json", json.dumps(wish).encode(), **JSON)
+    assert status == 200, body
+    found = json.loads(body)
+    assert [one["label"] for one in found["pictures"]] == ["0 cat", "1 dog", "2 eel"]
+    words = shlex.split(found["command"].replace("DIR", str(tmp_path)))
+    assert words[0] == "python"
+    subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=True, capture_output=True)
+    for one in found["pictures"]:
+        assert base64.b64decode(one["base64"]) == (tmp_path / "png" / one["name"]).read_bytes()
+
+
+@pytest.mark.parametrize("ending", PICTURE_FORMATS)
+def test_samples_come_in_each_format(server: Server, ending: str) -> None:
+    wish = {"num_samples": 2, "steps": 2, "image_format": ending, "model": "model000001.pt"}
+    status, body, _ = server.ask("/samples", json.dumps(wish).encode(), **JSON)
+    assert status == 200, body
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        pictures = [name for name in archive.namelist() if name.startswith(f"{ending}/")]
+        assert len(pictures) == 2
+        with Image.open(io.BytesIO(archive.read(pictures[0])), formats=KINDS[ending]) as picture:
+            assert picture.size == (16, 16)
+    for _ in range(100):  # they go once the answer is sent
+        if not (left := sorted(server.folder.rglob("samples_*"))):
+            break
+        time.sleep(0.1)
+    assert left == []
+
+
+def test_choices_are_told(server: Server) -> None:
+    status, body, _ = server.ask("/samples")
+    found = json.loads(body)
+    assert status == 200 and found["samplers"] == list(SAMPLER_NAMES)
+    assert list(found["models"]) == ["ema_0.9_000001.pt", "model000001.pt"]
+    assert found["models"]["model000001.pt"]["classes"] == ["0 cat", "1 dog", "2 eel"]
+    assert str(ROOT) not in body.decode() and str(server.folder) not in body.decode()
+
+
+def test_every_refusal_of_samples_is_one_line_with_its_status(server: Server) -> None:
+    cases = [
+        (413, "JSON", b"{" + b" " * (1 << 17) + b"}", JSON),
+        (415, "Content-Type", b"{}", PNG),
+        (415, "Content-Type", b"{}", {}),
+        (422, "JSON", b"[" * 50000, JSON),
+        (422, "JSON", b"\xff", JSON),
+        (422, "steps", b'{"steps": 21}', JSON),
+        (422, "num_samples", b'{"num_samples": 1000000}', JSON),
+        (422, "class", b'{"labels": "--output_dir=/"}', JSON),
+        (422, "model", b'{"model": "../../x.pt"}', JSON),
+        (422, "output_dir", b'{"output_dir": "/x"}', JSON),
+        (422, "guidance_scale", b'{"guidance_scale": NaN}', JSON),
+        (400, "host", b"{}", {**JSON, "Host": "evil.example"}),
+        (403, "origin", b"{}", {**JSON, "Origin": "http://evil.example"}),
+    ]
+    for status, part, body, headers in cases:
+        found, text, _ = server.ask("/samples", body, **headers)
+        assert found == status, (status, part, text[:200])
+        assert part in text.decode() and text.count(b"\n") == 1, text
+    assert server.ask("/samples?reply=../x", b"{}", **JSON)[0] == 422
 
 
 def test_every_refusal_is_one_line_with_its_status(server: Server) -> None:
@@ -158,8 +232,8 @@ def test_headers_keep_the_page_to_itself(server: Server) -> None:
         assert headers["x-content-type-options"] == "nosniff"
     page = server.ask("/")[1].decode()
     assert not re.findall(r"<(?:script|link)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
-    route = json.loads(server.ask("/openapi.json")[1])["paths"]["/predict"]["post"]
-    assert "curl" in route["description"] and {"413", "415", "422", "503"} <= set(
-        route["responses"]
-    )
+    for path in ("/predict", "/samples"):
+        route = json.loads(server.ask("/openapi.json")[1])["paths"][path]["post"]
+        statuses = set(route["responses"])
+        assert "curl" in route["description"] and {"413", "415", "422", "503"} <= statuses
     assert server.ask("/docs")[0] == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import zipfile
 from pathlib import Path
@@ -84,10 +85,99 @@ def test_what_is_no_image_gets_one_line(browser: Browser, server: Server, tmp_pa
     assert "none of JPEG, PNG, WEBP, BMP" in text and "Traceback" not in text
 
 
-def test_samples_are_drawn_and_their_command_is_shown(browser: Browser, server: Server) -> None:
-    _open(browser, server, 1280)
-    browser.run("document.querySelectorAll('button[role=tab]')[1].click()")
+def _tab(browser: Browser, server: Server, name: str, width: int) -> None:
+    _open(browser, server, width)
+    browser.run(
+        "[...document.querySelectorAll('button[role=tab]')]"
+        f".find((tab) => tab.innerText.trim() === '{name}').click()"
+    )
+
+
+def _choose(browser: Browser, label: str, value: str) -> None:
+    """Choose in a list as a person does."""
+    box = browser.until(f"return document.querySelector('input[aria-label=\"{label}\"]')")
+    browser.run("arguments[0].scrollIntoView({block: 'center'})", box)
+    box.click()
+    browser.until(
+        "return [...document.querySelectorAll('ul[role=listbox] li')]"
+        ".find((li) => li.getAttribute('aria-label') === arguments[0])",
+        value,
+    )
+    browser.run(
+        "[...document.querySelectorAll('ul[role=listbox] li')]"
+        ".find((li) => li.getAttribute('aria-label') === arguments[0])"
+        ".dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))",
+        value,
+    )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_samples_are_drawn_and_their_command_is_shown(
+    browser: Browser, server: Server, width: int
+) -> None:
+    _tab(browser, server, "Samples", width)
     browser.run("arguments[0].click()", browser.until(_BUTTON % "Draw"))
     browser.until("return document.querySelectorAll('.grid-container img').length === 8")
     assert any("image_sample.py" in text for text in browser.texts(".prose code"))
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert foreign(browser, server) == []
+
+
+def test_one_of_each_class_as_tif_is_shown_and_downloaded(
+    browser: Browser, server: Server, tmp_path: Path
+) -> None:
+    _tab(browser, server, "Samples", 1280)
+    for label, value in (("Class", "each"), ("Format", "tif"), ("Weights", "model000001.pt")):
+        _choose(browser, label, value)
+    _choose(browser, "Class", "each")  # of the other weights
+    browser.run("arguments[0].click()", browser.until(_BUTTON % "Draw"))
+    images = "[...document.querySelectorAll('.grid-container img')].map((i) => i.naturalWidth)"
+    browser.until(f"return JSON.stringify({images}) === '[16,16,16]'")
+    (command,) = [text for text in browser.texts(".prose code") if "image_sample" in text]
+    assert "--labels=each" in command and "model000001.pt" in command
+    where = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+    there = _BUTTON % "Download everything"
+    button = there.replace(".find(", ".filter((b) => b.offsetParent).find(")
+    browser.run("arguments[0].click()", browser.until(button))
+    for _ in range(300):
+        if (tmp_path / "samples.zip").exists():
+            break
+        time.sleep(0.1)
+    with zipfile.ZipFile(tmp_path / "samples.zip") as archive:
+        assert len([name for name in archive.namelist() if name.startswith("tif/")]) == 3
+
+
+def test_drawing_is_stopped_by_its_button(browser: Browser, server: Server) -> None:
+    _tab(browser, server, "Samples", 1280)
+    browser.run("arguments[0].click()", browser.until(_BUTTON % "Draw"))
+    browser.until("return document.querySelector('#told').innerText.includes(' s: ')")
+    browser.run("arguments[0].click()", browser.until(_BUTTON % "Stop"))
+    assert browser.until("return document.querySelector('.toast-body')?.textContent").count("stop")
+    browser.until("return document.querySelector('#told').innerText.trim() === ''")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_training_is_a_command_that_follows_the_form(
+    browser: Browser, server: Server, width: int
+) -> None:
+    from image_train import create_parser
+
+    _tab(browser, server, "Training", width)
+    shown = "document.querySelector('#command .cm-content').innerText"
+    browser.until(f"return {shown}.includes('image_train.py')")
+    browser.run("[...document.querySelectorAll('button.label-wrap')].at(-1).click()")
+    _choose(browser, "optimizer", "muon")
+    _choose(browser, "precision", "bf16")
+    box = browser.until(
+        "return [...document.querySelectorAll('label')]"
+        ".find((l) => l.innerText.trim().startsWith('data_dir')).querySelector('input, textarea')"
+    )
+    box.clear()
+    box.send_keys("my photos; rm x")
+    browser.until(f"return {shown}.includes('rm x') && {shown}.includes('bf16')")
+    words = shlex.split(browser.run(f"return {shown}").replace("\n", " "))
+    args = create_parser().parse_args(words[2:])
+    assert (args.data_dir, args.optimizer, args.use_bf16) == ("my photos; rm x", "muon", True)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
     assert foreign(browser, server) == []

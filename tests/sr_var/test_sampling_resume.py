@@ -33,6 +33,7 @@ from tests.sr_var.samplers import (
 from tests.tiny import TEST_NAMES, TinyData
 from utils.files import atomic as atomic_file
 from utils.files.atomic import atomic_write
+from utils.process.progress import Progress
 
 # moments are merged in another order after a stop: float64 rounding, in grey levels and powers
 MOMENTS_RTOL = 1e-9
@@ -121,7 +122,8 @@ def test_moments_of_a_stopped_run_equal_those_of_an_uninterrupted_one_before_the
             rows = [(job, index) for index in job.missing if index < num]
             job.num_wanted = NUM_SAMPLES + 1
             for start in range(0, len(rows), 4):
-                samples = sampler._draw(rows[start : start + 4], NoStop())  # type: ignore[arg-type]
+                bar = Progress(None, "", is_shown=False)
+                samples = sampler._draw(rows[start : start + 4], NoStop(), bar)  # type: ignore[arg-type]
                 assert samples is not None
                 sampler._store(rows[start : start + 4], samples)
             sampler._let_go(of_all=True)

@@ -50,6 +50,22 @@ def test_units_of_an_earlier_run_say_nothing_of_the_rate(
     assert capsys.readouterr().err == "testing: 45/100 image, 1 image/s, 55 s left\n"
 
 
+def test_part_of_the_next_units_counts_for_rate_and_rest(
+    clock: _Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(8, "testing", unit="image") as bar:
+        clock.now += 11
+        bar.note("step 5 of 10", 2)
+        clock.now += 5
+        bar.note("step 9 of 10", 3.6)
+        clock.now += 6
+        bar.update(4)
+    assert capsys.readouterr().err.splitlines() == [
+        "testing: 0/8 image, 0.182 image/s, 33 s left step 5 of 10",
+        "testing: 4/8 image, 0.182 image/s, 22 s left",
+    ]
+
+
 def test_without_a_total_no_end_is_promised(
     clock: _Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:

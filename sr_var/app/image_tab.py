@@ -1,0 +1,123 @@
+"""The first tab: an image to its mean, its std and the interval of any pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sr_var.app.results import Result, Results, as_picture
+from sr_var.app.widgets import refusing
+from sr_var.flags.app import AppFlags
+
+_CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
+_HINT = "Drop an image, then point at a pixel of its mean or std."
+
+
+class _ImageTab:
+    """What the first tab does: functions of what it shows, by the name of a result."""
+
+    def __init__(self, gr: Any, results: Results) -> None:
+        self._gr, self._results = gr, results
+
+    def compute(self, path: str | None, level: float) -> list[Any]:
+        """An upload → name, place, mean, std, words, lower, upper."""
+        if path is None:
+            return [None] * 4 + [_HINT, None, None]
+        name = self._results.predict(self._results.read_own(path))
+        result = self._results.get(name)
+        picture, top = result.std_picture()
+        std = self._gr.update(value=picture, label=f"Std, 0 (black) to {top:.1f} (yellow)")
+        ends = map(as_picture, result.ends(level))
+        return [name, None, as_picture(result.mean), std, _HINT, *ends]
+
+    def move(self, name: str | None, place: list[int] | None, level: float) -> list[Any]:
+        """Another level → words, lower, upper."""
+        if name is None:
+            return [_HINT, None, None]
+        result = self._results.get(name)
+        return [_table(result, place, level), *map(as_picture, result.ends(level))]
+
+    def point(self, name: str | None, level: float, at: list[float]) -> list[Any]:
+        """A place in the result → place, words."""
+        if name is None:
+            return [None, _HINT]
+        place = [int(one) for one in at]
+        return [place, _table(self._results.get(name), place, level)]
+
+    def save(self, name: str | None, level: float) -> Any:
+        """The archive, ready before somebody asks: a click takes what is there."""
+        path = None if name is None else self._results.get(name).write_zip(level)
+        return self._gr.update(value=path, interactive=path is not None)
+
+
+def add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
+    """Input, mean and std side by side; level, pixel, both ends of the interval; download."""
+    gr.Markdown(
+        f"The image is the low-res one as it is; the result has {results.predictor.factor} times "
+        f"its width. JPEG, PNG, WEBP or BMP, up to {flags.max_upload} MiB and "
+        f"{flags.max_pixels / 1e6:.3g} megapixels."
+    )
+    shown = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
+    with gr.Row():
+        upload = gr.Image(
+            label="Input", sources=["upload", "clipboard"], type="filepath", elem_id="input"
+        )
+        # the file as it came: Gradio would decode it, whatever its size
+        upload.preprocess = lambda payload: None if payload is None else payload.path
+        mean, std = gr.Image(label="Mean", **shown), gr.Image(label="Std", **shown)
+    with gr.Row():
+        level = _level_slider(gr, results)
+        download = gr.DownloadButton("Download everything", interactive=False)
+    values = gr.Markdown(_HINT)
+    with gr.Row():
+        lower = gr.Image(label="Lower end of the interval", **shown)
+        upper = gr.Image(label="Upper end of the interval", **shown)
+
+    name, place = gr.State(None, delete_callback=results.forget, time_to_live=3600), gr.State(None)
+    tab, own = _ImageTab(gr, results), {"api_visibility": "private"}
+    outputs, ends = [name, place, mean, std, values, lower, upper], [values, lower, upper]
+    computed = upload.input(refusing(gr, tab.compute), [upload, level], outputs, **own)
+    moved = level.release(refusing(gr, tab.move), [name, place, level], ends, **own)
+    for event in (computed, moved):
+        event.success(refusing(gr, tab.save), [name, level], [download], **own)
+    # not the input: Gradio tells wrong places of what is shown enlarged
+    for picture in (mean, std, lower, upper):
+        select = _selecting(gr, refusing(gr, tab.point))
+        picture.select(select, [name, level], [place, values], show_progress="hidden", **own)
+
+
+def _level_slider(gr: Any, results: Results) -> Any:
+    """The level of the intervals, which a calibration fixes."""
+    own, is_free = results.predictor.level, results.predictor.calibration is None
+    label = "Level of the interval" + ("" if is_free else ", calibrated")
+    # up to what was asked for at the start, however high
+    ends = min(0.5, own), max(0.99, own)
+    return gr.Slider(*ends, own, step=0.01, label=label, interactive=is_free)
+
+
+def _selecting(gr: Any, point: Callable[..., Any]) -> Callable[..., Any]:
+    """What Gradio calls with a place: it looks for the type of the last argument."""
+
+    def select(name: Any, level: Any, event: Any) -> Any:
+        return point(name, level, event.index)
+
+    select.__annotations__["event"] = gr.SelectData
+    return select
+
+
+def _table(result: Result, at: list[int] | None, level: float) -> str:
+    """What is known of a pixel, by channel."""
+    if at is None:
+        return _HINT
+    x, y = at
+    found = result.at(x, y, level)
+    names = _CHANNELS.get(len(found["mean"]), ())
+    rows = [
+        f"pixel {x}, {y} | mean | std | {100 * level:.0f} % interval",
+        ":-- | --: | --: | --:",
+    ]
+    for i, name in enumerate(names):
+        mean, std, lower, upper = (found[kind][i] for kind in ("mean", "std", "lower", "upper"))
+        rows.append(f"{name} | {mean:.1f} | {std:.1f} | {lower:.1f} to {upper:.1f}")
+    note = "Column and row of the result; values in grey levels, 0 to 255."
+    return "\n".join([*(f"| {row} |" for row in rows), "", note])

@@ -16,6 +16,7 @@ from ddpm.flags import EACH, PICTURE_FORMATS, SAMPLER_NAMES
 from ddpm.stored_flags import Start, start_of_file, trained_labels
 from sr_var.app.results import Refused
 from utils.files.records import made_with
+from utils.files.storage import with_home
 from utils.process.errors import CheckpointError
 from utils.sizes import Size
 
@@ -209,7 +210,7 @@ def read_models(paths: str, classifier_path: str = "") -> dict[str, Model]:
         CheckpointError: see `Model.read`.
     """
     found: dict[str, None] = {}
-    for path in filter(None, (part.strip() for part in paths.split(","))):
+    for path in (with_home(part.strip()) for part in paths.split(",") if part.strip()):
         found[path] = None
         files = start_of_file(path).manifest.get("files", {})
         beside = (os.path.join(os.path.dirname(path), os.path.basename(name)) for name in files)

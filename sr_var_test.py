@@ -57,8 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         tested = tested_variance(model_flags, mean_flags, several, test, args, log)
         entries = load_test_entries(data_flags, sizes, log)
         read_as = {"reading": Reading.of(data_flags), "units": Units.of(model_flags)}
+        written = {**read_as, "has_array": test.var_npy}
         _, make_folder = tested_loop_of(model_flags)
-        results = make_folder(test.output_dir, step, *tested.paths, **read_as)
+        results = make_folder(test.output_dir, step, *tested.paths, **written)
         make_loop = partial(tested.make_loop, model_flags)
         run.is_done = run_test(
             make_loop, results, entries, model_flags, data_flags, test, run.logger

@@ -248,7 +248,7 @@ def baseline_result_folder(
     files = [LOW_RES_FILE]
     if flags.num_outputs > 1:
         files += [f"high_res_mean_{step}.png", f"high_res_mean_{step}.npy"]
-        files += spread_files(step)
+        files += spread_files(step, has_array=test.var_npy)
     if flags.objective == QUANTILE:
         files += [quantile_file(level, step) for level in flags.levels]
         files.append(errors_file(test.truth, step))
@@ -275,6 +275,8 @@ class BaselineTestLoop(TestLoop):
         super().__init__(**rest)
         self._model_flags, self._results, self._step = model_flags, results, step
         self._small_size = small_size
+        with_array = spread_files(step, has_array=True)
+        self._spread_files = [file for file in with_array if file in results.file_names]
 
     def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
         """All outputs of the network, side by side in the channels."""
@@ -293,7 +295,7 @@ class BaselineTestLoop(TestLoop):
             if variance is not None:
                 files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
                 save_mean(self._results, name, (files[0], files[1]), mean[i])
-                save_spread(self._results, name, spread_files(self._step), variance[i])
+                save_spread(self._results, name, self._spread_files, variance[i])
             if quantiles is not None:
                 self._write_quantiles(name, quantiles[i], batch_kwargs.high_res[i])
 

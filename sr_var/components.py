@@ -190,7 +190,18 @@ def tested_loop_of(
 
 
 def _result_folder(
-    kind: str, output_dir: str, step: int, *paths: str, reading: Reading, units: Units
+    kind: str,
+    output_dir: str,
+    step: int,
+    *paths: str,
+    reading: Reading,
+    units: Units,
+    has_array: bool = False,
 ) -> ResultFolder:
+    if has_array:
+        raise ValueError(
+            "--var_npy True is for variances; components (--functional pc:K) are .npy files "
+            "without it: leave it out"
+        )
     files = (f"{kind}_{step}.png", f"{kind}_{step}.npy")
     return ResultFolder(output_dir, kind, step, files, paths, reading, units)

@@ -171,16 +171,19 @@ def var_result_folder(
     reading: Reading = AS_BEFORE,
     units: Units = GREY_LEVELS,
     functional: Functional = PIXELS,
+    has_array: bool = False,
 ) -> ResultFolder:
     """The variance net's files; the variance comes last and makes an image done.
 
     `paths` are its checkpoint (those of an ensemble) and then those of the mean nets. That of a
-    functional has other names, with it in them, as pixels' variances have theirs.
+    functional has other names, with it in them, as pixels' variances have theirs. `has_array`:
+    whether it is an array, too (`--var_npy`).
     """
     kind, of = (
         ("var", "high_res") if not functional.text else (f"functional_{functional.slug}",) * 2
     )
-    return ResultFolder(output_dir, kind, step, spread_files(step, of), paths, reading, units)
+    files = spread_files(step, of, has_array=has_array)
+    return ResultFolder(output_dir, kind, step, files, paths, reading, units)
 
 
 class SRVarTestLoop(TestLoop):
@@ -208,5 +211,4 @@ class SRVarTestLoop(TestLoop):
         low_res = image_of(batch, batch_kwargs.high_res)
         for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, low_res[i], batch_kwargs.high_res.shape[2:])
-            png_file, npy_file, pkl_file = self._results.file_names
-            save_spread(self._results, name, (png_file, npy_file, pkl_file), output[i])
+            save_spread(self._results, name, self._results.file_names, output[i])

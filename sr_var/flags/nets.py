@@ -14,7 +14,7 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from ddpm.flags import Preset, apply_preset, make_preset
-from sr_var.flags.scripts import NET_LOG, SUBPIXEL, MeanModelFlags, TestFlags
+from sr_var.flags.scripts import NET_LOG, SUBPIXEL, MeanModelFlags, VarTestFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils.script_util import FlagValues, flag, require_at_least
 
@@ -182,7 +182,7 @@ class BaselineTrainFlags(NetTrainFlags):
 
 
 @dataclass(frozen=True)
-class BaselineTestFlags(TestFlags):
+class BaselineTestFlags(VarTestFlags):
     """What to test and where to write; the folder is not that of the two nets."""
 
     log_dir: str = "logs/sr_baseline/64_256"

@@ -282,9 +282,10 @@ class TestFlags(Batch, ScriptFlags, Compute, Strict):
 
 @dataclass(frozen=True)
 class VarTestFlags(TestFlags):
-    """The same for the variance net."""
+    """The same for a variance."""
 
     log_dir: str = "logs/sr_var/64_256"
+    var_npy: bool = flag(False, "write the variance as .npy beside the pickle, too")
 
 
 @dataclass(frozen=True)

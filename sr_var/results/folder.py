@@ -135,6 +135,8 @@ class ResultFolder:
         self._kind = kind
         # the others (the low-res image) are the same for every checkpoint
         own = [file for file in file_names if f"_{step}." in file]
+        # what an earlier run was asked for, this one perhaps not
+        own += [f"{file[:-4]}.npy" for file in own if file.endswith(f"_var_{step}.pkl")]
         # a single net's results shall not stand beside what an ensemble has left
         self._own_files = frozenset([*own, *(epistemic_files(step) if kind == "mean" else ())])
         self.step = step

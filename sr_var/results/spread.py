@@ -1,11 +1,14 @@
 """The files of a predicted variance: the documented pickle, and its std as an array and a picture.
 
+Where it is asked for, the variance is an array, too, for programs that read no pickles.
+
 The picture is for people: the std averaged over the channels, in colours, with its scale beside it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,30 +28,35 @@ _LEAST_SIDE = 96
 _GAP, _BAR_WIDTH, _LABEL_WIDTH, _FONT_SIZE = 8, 12, 48, 12
 
 
-def spread_files(step: int, of: str = "high_res") -> tuple[str, str, str]:
+def spread_files(step: int, of: str = "high_res", *, has_array: bool = False) -> tuple[str, ...]:
     """The files of a variance, in writing order; the last one is that of the contract."""
-    return f"{of}_std_{step}.png", f"{of}_std_{step}.npy", f"{of}_var_{step}.pkl"
+    arrays = (f"{of}_var_{step}.npy",) if has_array else ()
+    return f"{of}_std_{step}.png", f"{of}_std_{step}.npy", *arrays, f"{of}_var_{step}.pkl"
 
 
 def save_spread(
-    results: ResultFolder, name: str, file_names: tuple[str, str, str], variance: torch.Tensor
+    results: ResultFolder, name: str, file_names: Sequence[str], variance: torch.Tensor
 ) -> None:
     """Write the variance (C, H, H), in units of [-1, 1] squared, of one image.
 
     As a pickle of float32, HWC, not clipped, in the square of the images' unit (grey levels of 8
-    bits); and its std, √max(v, 0), as HWC float32 in that unit and as a picture (`std_picture`).
+    bits), and so as an array where the names have one (`spread_files`); and its std, √max(v, 0), as
+    HWC float32 in the images' unit and as a picture (`std_picture`).
 
     Raises:
         CheckpointError: it is not finite; nothing is written.
     """
-    png_path, npy_path, pkl_path = (results.path(name, file_name) for file_name in file_names)
+    png_path, npy_path, *arrays, pkl_path = (results.path(name, one) for one in file_names)
     require_finite(variance, pkl_path)
     variance_255 = to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32)
     std, units = np.sqrt(np.maximum(variance_255, 0)), results.units
     std = units.spread_from_255(std, 1)
     write_png(png_path, std_picture(std))
     save_array(npy_path, std)
-    dump_pickle(units.spread_from_255(variance_255, 2), pkl_path)
+    found = units.spread_from_255(variance_255, 2)
+    for path in arrays:
+        save_array(path, found)
+    dump_pickle(found, pkl_path)
 
 
 def std_picture(std_255: npt.NDArray[np.floating[Any]]) -> Picture:

@@ -31,6 +31,8 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN ./setup.sh
 COPY --chown=toolkit:toolkit . .
+ARG REVISION=
+ENV TOOLKIT_REVISION=$REVISION
 CMD ["make", "demo"]
 
 FROM base AS cpu
@@ -39,4 +41,6 @@ ENV TORCH_SPEC=torch==2.13.0+cpu \
     PIP_EXTRA_INDEX_URL=$TORCH_INDEX
 RUN ./setup.sh
 COPY --chown=toolkit:toolkit . .
+ARG REVISION=
+ENV TOOLKIT_REVISION=$REVISION
 CMD ["make", "demo"]

@@ -183,6 +183,15 @@ def test_its_two_commands_are_those_of_the_readme() -> None:
         assert f"\n{start[1]}: setup\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
+def test_a_new_revision_does_not_install_anything_again() -> None:
+    for name in TARGETS[1:]:
+        texts = [one.text for one in stages(TEXT)[name]]
+        assert texts.index("REVISION=") > texts.index("./setup.sh")
+        assert "TOOLKIT_REVISION=$REVISION" in texts
+    start = (ROOT / "utils" / "runs" / "start.py").read_text(encoding="utf-8")
+    assert '"TOOLKIT_REVISION"' in start
+
+
 def test_what_setup_reads_is_there_before_it_runs() -> None:
     setup = (ROOT / "setup.sh").read_text(encoding="utf-8")
     read = set(re.findall(r"\brequirements[\w-]*\.(?:txt|lock)", setup)) | {"setup.sh"}

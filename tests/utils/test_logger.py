@@ -16,7 +16,7 @@ from tests.utils.training_loops import training_loop
 from utils.flags.groups import Logged, ScriptFlags
 from utils.logger import RunLogger
 from utils.machine.launch import Launch
-from utils.runs.start import describe_run, started
+from utils.runs.start import describe_run, git_revision, started
 
 
 def _lines(folder: Path) -> list[str]:
@@ -160,6 +160,22 @@ def test_args_tell_everything_needed_to_repeat_the_run(
     assert content["world_size"] == 1
     assert content["device"].startswith("cpu") or content["device"].startswith("cuda")
     assert len(content["git_revision"]) == 40 or content["git_revision"] == "unknown"
+
+
+def test_without_a_checkout_the_revision_is_that_of_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLKIT_REVISION", "of the image")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert git_revision() == "of the image"
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\necho of the checkout\n", encoding="utf-8")
+    git.chmod(0o755)
+    assert git_revision() == "of the checkout"
+    git.write_text("#!/bin/sh\nexit 128\n", encoding="utf-8")
+    assert git_revision() == "of the image"
+    monkeypatch.setenv("TOOLKIT_REVISION", "")
+    assert git_revision() == "unknown"
 
 
 def test_started_script_is_seeded(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def describe_run(args: argparse.Namespace, device: torch.device, launch: Launch)
 
 
 def git_revision() -> str:
-    """The commit of the toolkit's checkout, or `unknown` outside of one."""
+    """The commit of the toolkit's checkout; outside of one `TOOLKIT_REVISION`, or `unknown`."""
+    revision = os.environ.get("TOOLKIT_REVISION") or "unknown"
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     try:
         answer = subprocess.run(
@@ -131,8 +132,8 @@ def git_revision() -> str:
             timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return answer.stdout.strip() or "unknown"
+        return revision
+    return answer.stdout.strip() or revision
 
 
 def device_name(device: torch.device) -> str:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from utils.process.errors import DataError
 from utils.script_util import with_values
+from utils.sizes import Size, SizeLike
 from utils.untrusted.arrays import read_npy
 
 BLOCK, FILTER = "block", "filter"
@@ -83,13 +84,15 @@ class Functional:
             rest = hashlib.sha256(rest.encode()).hexdigest()[:_SLUG_DIGITS]
         return re.sub(r"\W", "_", f"{kind}_{rest}")
 
-    def require_fit(self, size: int) -> None:
-        """Refuse a kernel that fits nowhere into an image of `size`² pixels."""
-        if min(self._shape(size, size)) < 1:
+    def require_fit(self, size: SizeLike) -> None:
+        """Refuse a kernel that fits nowhere into an image of so many pixels."""
+        image = Size.of(size)
+        if min(self._shape(*image)) < 1:
             height, width = self.kernel.shape
             raise ValueError(
                 f"--functional {self.text!r}: its {height}×{width} pixels, from "
-                f"{self.start[0]},{self.start[1]} on, do not fit into an image of {size}×{size}"
+                f"{self.start[0]},{self.start[1]} on, do not fit into an image of "
+                f"{image.in_pixels()}"
             )
 
     def __call__(self, image: Tensor, power: int = 1) -> Tensor:

@@ -30,6 +30,7 @@ from utils.flags.groups import Precision
 from utils.loops.networks import cast_to, usable_precision
 from utils.machine.cost import find_batch_size
 from utils.script_util import AUTO
+from utils.sizes import Size, SizeLike
 
 if TYPE_CHECKING:
     from ddpm.flags import DiffusionFlags
@@ -76,18 +77,18 @@ def measure(
 
 
 def _evaluation(
-    model: SuperResModel | SubpixelDenoiser, sizes: tuple[int, int], size: int
+    model: SuperResModel | SubpixelDenoiser, sizes: tuple[Size, Size], size: int
 ) -> Callable[[], object]:
     """A pass over `size` random images of (large, small), conditioned once, where the model is."""
-    (side, small), device = sizes, next(model.parameters()).device
-    x = torch.randn(size, 3, side, side, device=device)
+    (large, small), device = sizes, next(model.parameters()).device
+    x = torch.randn(size, 3, *large, device=device)
     t = torch.zeros((size,), dtype=torch.int64, device=device)
     has_classes = model.config.num_classes is not None
     y = torch.zeros(size, dtype=torch.int64, device=device) if has_classes else None
     with torch.inference_mode():
         # once, as a sampling loop has it
-        low_res = torch.randn(size, 3, small, small, device=device)
-        condition = model.condition(low_res, (side, side), y)
+        low_res = torch.randn(size, 3, *small, device=device)
+        condition = model.condition(low_res, large, y)
 
     @torch.inference_mode()
     def evaluate() -> object:
@@ -118,8 +119,7 @@ def _time_nets(
     mean = cast_to(create_mean_model(**sizes), trained).to(device)
     var = cast_to(create_var_model(**sizes), trained).to(device)
     low_res, image = (
-        torch.randn(flags.batch_size, 3, side, side, device=device)
-        for side in (network.small_size, network.large_size)
+        torch.randn(flags.batch_size, 3, *size, device=device) for size in reversed(network.sizes)
     )
     size = image.shape[2:]
     with torch.inference_mode():
@@ -147,14 +147,14 @@ def _median(function: Callable[[], object], flags: PlanFlags, device: torch.devi
     return statistics.median(times[1:]) / flags.batch_size  # the first one warms up
 
 
-def plan_rows(rates: Rates, flags: PlanFlags, large_size: int) -> list[dict[str, float]]:
+def plan_rows(rates: Rates, flags: PlanFlags, large_size: SizeLike) -> list[dict[str, float]]:
     """One row per number of samples, steps and devices: hours, disk, and the noise that is left.
 
     `device_hours` are of sampling; `disk_gb` takes a picture for as large as its bytes, which a
     PNG of a photograph does not exceed by much.
     """
     rows = []
-    picture = 3 * large_size**2
+    picture = 3 * math.prod(Size.of(large_size))
     counts = map(flags.counts, ("num_samples", "sampling_steps", "num_devices"))
     for num_samples, steps, devices in itertools.product(*counts):
         per_image = num_samples * picture + _NUM_MOMENT_MAPS * _BYTES_OF_FLOAT * picture
@@ -186,7 +186,7 @@ def net_hours(rates: Rates, flags: PlanFlags) -> dict[str, float]:
 
 
 def plan_verdict(
-    flags: PlanFlags, small_size: int, pilot: Pilot | None
+    flags: PlanFlags, small_size: SizeLike, pilot: Pilot | None
 ) -> tuple[str, dict[str, Any]]:
     """How many images a verdict takes, in words and for plan.json: by the flags, and by a pilot."""
     counts = flags.counts("num_samples")

@@ -48,6 +48,7 @@ from utils.machine.threads import encoding_threads, ordered_map
 from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.seeds import stable_seed
+from utils.sizes import Size
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
@@ -97,7 +98,7 @@ class SRSampler(Sampler[Row]):
         model: SuperResModel | SubpixelDenoiser,
         diffusion: GaussianDiffusion,
         images: LowResImages,
-        sizes: tuple[int, int],
+        sizes: tuple[Size, Size],
         flags: SampleFlags,
         device: torch.device,
         log: Callable[[str], None],
@@ -107,7 +108,7 @@ class SRSampler(Sampler[Row]):
         super().__init__(
             model=model,
             diffusion=diffusion,
-            shape=(flags.in_channels, sizes[0], sizes[0]),
+            shape=(flags.in_channels, *sizes[0]),
             num_samples=len(entries) * flags.num_samples_per_image,
             flags=flags,
             device=device,
@@ -210,7 +211,7 @@ class SRSampler(Sampler[Row]):
         if self._model.config.num_classes is not None:
             y = torch.tensor([job.y for job, _ in rows]).to(self._device)
         with torch.inference_mode():
-            condition = self._model.condition(low_res, (self._large_size, self._large_size), y)
+            condition = self._model.condition(low_res, self._large_size, y)
         return dataclasses.replace(self._options, model_kwargs=condition)
 
     # ---- where they go

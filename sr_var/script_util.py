@@ -239,18 +239,18 @@ def _config(
     default_mult: Callable[[int], tuple[float, ...]],
     **more: Any,
 ) -> UNetConfig:
-    large = flags.large_size
+    large = flags.sizes[0]
     factor_of(flags)
     own = {field.name for field in dataclasses.fields(UNetConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
     shared |= {
-        "image_size": large,
+        "image_size": large.plain,
         "num_classes": flags.num_labels,
         **_of_view(flags),
         "attention_resolutions": parse_attention_resolutions(flags.attention_resolutions),
         "channel_mult": parse_channel_mult(flags.channel_mult)
         if flags.channel_mult
-        else default_mult(large),
+        else default_mult(large.short_side),
     }
     return UNetConfig(**{**shared, **more})
 

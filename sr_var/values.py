@@ -27,6 +27,7 @@ from utils.images.patches import recipe_of
 from utils.metrics import WHITE
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import from_args, with_values
+from utils.sizes import SizeLike
 
 _NUM_LOOKED_AT = 17
 _OF_8_BITS, _OF_16_BITS = "0,255", "0,65535"
@@ -73,7 +74,7 @@ class Units:
         values = "" if self.is_8_bit else f"{self.low!r},{self.high!r}"
         return {"values": {"in_channels": self.num_channels, "value_range": values}}
 
-    def recipe(self, data_dir: str, size: int, reading: Reading) -> CenterCrop:
+    def recipe(self, data_dir: str, size: SizeLike, reading: Reading) -> CenterCrop:
         """How the centre crops of these images are made."""
         values = None if self.is_8_bit else (self.low, self.high)
         return recipe_of(data_dir, size, self.num_channels, reading, values)

@@ -26,6 +26,7 @@ from utils.images.folder import class_in_name, scan
 from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image
 from utils.process.errors import DataError
+from utils.sizes import Size
 from utils.untrusted.arrays import read_npz
 
 ARRAYS = ("arr_0", "arr_1")
@@ -88,10 +89,10 @@ class BaseSamples:
     """Low-res images as they are: samples of another model, or pictures of a folder.
 
     Args:
-        flags: `base_samples` is an .npz of `arr_0`, uint8 (N, h, h, C), and, for a network with
+        flags: `base_samples` is an .npz of `arr_0`, uint8 (N, h, w, C), and, for a network with
             classes, `arr_1`, labels (N,); or a folder of pictures.
         sample: the channels C, and what becomes of damaged pictures.
-        small_size: h.
+        small_size: (h, w).
         class_names: of the network, by label, "" where unknown; None: it has no classes.
 
     Raises:
@@ -103,7 +104,7 @@ class BaseSamples:
         self,
         flags: BaseSampleFlags,
         sample: SampleFlags,
-        small_size: int,
+        small_size: Size,
         class_names: Sequence[str] | None,
         device: torch.device,
         log: Callable[[str], None],
@@ -135,7 +136,7 @@ class BaseSamples:
                 print(f"warning: skipped {entry.name}: {error}")
                 return None
             pixels = np.asarray(picture.convert("L" if self._num_channels == 1 else "RGB"))
-        whole = np.ascontiguousarray(pixels.reshape(self._size, self._size, -1).transpose(2, 0, 1))
+        whole = np.ascontiguousarray(pixels.reshape(*self._size, -1).transpose(2, 0, 1))
         return LowRes(bytes_to_image(torch.from_numpy(whole).to(self._device)), entry.y)
 
     def _file(self, name: str) -> str:
@@ -143,11 +144,11 @@ class BaseSamples:
 
     def _of_file(self, class_names: Sequence[str] | None) -> list[Entry]:
         arrays = read_npz(self.path, self._where, ARRAYS)
-        array, side = arrays.get("arr_0"), self._size
-        wanted = f"uint8 (N, {side}, {side}, {self._num_channels})"
+        array, (height, width) = arrays.get("arr_0"), self._size
+        wanted = f"uint8 (N, {height}, {width}, {self._num_channels})"
         if array is None:
             raise DataError(f"{self._where} holds no arr_0; low-res images are {wanted}")
-        if array.dtype != np.uint8 or array.shape[1:] != (side, side, self._num_channels):
+        if array.dtype != np.uint8 or array.shape[1:] != (*self._size, self._num_channels):
             raise DataError(
                 f"{self._where}: arr_0 is {array.dtype} {array.shape}, the network takes {wanted}; "
                 "see --small_size and --in_channels, or draw base samples of that size"
@@ -195,7 +196,7 @@ class BaseSamples:
                 size = image_facts(self._file(name)).size
             except BadImageError:
                 continue  # whoever reads it tells what is wrong
-            if size != (self._size, self._size):
+            if size != (self._size.width, self._size.height):
                 wrong.append(f"{name} {size[0]}×{size[1]}")
         if wrong:
             shown = ", ".join(wrong[:_NUM_SHOWN]) + (", …" if len(wrong) > _NUM_SHOWN else "")

@@ -19,13 +19,14 @@ from utils.images.pixels import bytes_to_image
 from utils.process.errors import CheckpointError
 from utils.script_util import with_values
 from utils.seeds import stable_seed
+from utils.sizes import Size, SizeLike, require_sizes, require_whole_factor
 
 
 class HasDegradation(Protocol):
     """Flags of a network: its sizes, and what it sees."""
 
     @property
-    def sizes(self) -> tuple[int, int]:
+    def sizes(self) -> tuple[Size, Size]:
         """Large and small."""
 
     @property
@@ -46,16 +47,16 @@ class View:
     """What the networks see of an image.
 
     Attributes:
-        large: side of Y.
-        small: side of X.
+        large: the size of Y: a side, or (height, width).
+        small: that of X.
         degradation: None: block means, of any whole factor.
         seed: of all that is drawn.
         net: who is trained; nets meet other draws, so that no residual holds noise that the mean
             net may have learned. Empty in tests, where all see the same X of an image.
     """
 
-    large: int
-    small: int
+    large: SizeLike
+    small: SizeLike
     degradation: Degradation | None = None
     seed: int = 0
     net: str = ""
@@ -75,9 +76,9 @@ class View:
         return sizes if isinstance(sizes, View) else cls(*sizes)
 
     @property
-    def sizes(self) -> tuple[int, int]:
+    def sizes(self) -> tuple[Size, Size]:
         """Large and small."""
-        return self.large, self.small
+        return Size.of(self.large), Size.of(self.small)
 
     @property
     def has_consistency(self) -> bool:
@@ -119,7 +120,7 @@ class View:
 
 
 # (large, small) for block means, or all that is seen
-Sizes: TypeAlias = tuple[int, int] | View
+Sizes: TypeAlias = tuple[SizeLike, SizeLike] | View
 
 
 def factor_of(flags: HasDegradation) -> int:
@@ -129,17 +130,15 @@ def factor_of(flags: HasDegradation) -> int:
         ValueError: sizes do not divide, or the mean of a consistent net would be its input.
     """
     large, small = flags.sizes
-    if large < 1:
-        raise ValueError(f"--large_size {large} must be at least 1")
-    if small < 1 or large % small:
-        raise ValueError(f"--large_size {large} must be a multiple of --small_size {small}")
+    require_sizes(flags, "large_size")
+    factor = require_whole_factor(flags)
     is_area = flags.degradation == AREA  # of others `degradation_of` tells
     if large == small and is_area and getattr(flags, "consistent", False):
         raise ValueError(
             f"--consistent True: at --large_size {large} = --small_size {small} the mean would be "
             "the input; leave it out"
         )
-    return large // small
+    return factor
 
 
 def degradation_of(flags: HasDegradation) -> Degradation | None:

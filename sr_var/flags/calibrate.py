@@ -15,7 +15,11 @@ class CalibrateFlags(NetResultFlags):
     data_info_dict_path: str = flag(
         "", "pickle of class -> label and file names: held-out images, none to be trained or tested"
     )
-    small_size: int = flag(0, "side of the low-res images, pixels; 0: a quarter of --large_size")
+    small_size: int | str = flag(
+        0,
+        "side of the low-res images, pixels, or HEIGHTxWIDTH; 0: a quarter of --large_size",
+        is_size=True,
+    )
     output_dir: str = flag("outputs/sr_calibrate/64_256", "folder of calibration.json")
     log_dir: str = "logs/sr_calibrate"
     method: str = flag(

@@ -39,6 +39,7 @@ from utils.flags.groups import (
     Threads,
 )
 from utils.script_util import FlagValues, flag, require_at_least
+from utils.sizes import Size, require_sizes
 
 DATA_DIR = "../datasets/imagenet/train"
 TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
@@ -55,17 +56,18 @@ NET_LOG = "folder of logs.txt, TensorBoard events, args.json and the model flags
 class Sizes:
     """How large the images are, and how small."""
 
-    large_size: int = flag(
+    large_size: int | str = flag(
         256,
-        "side of the high-res image, pixels; the short side of larger photographs is reduced to it "
+        "side of the high-res image, pixels, or HEIGHTxWIDTH; larger photographs are reduced to it "
         "before they are cut (see --crop)",
+        is_size=True,
     )
-    small_size: int = flag(64, "side of the low-res image, pixels")
+    small_size: int | str = flag(64, "of the low-res image, likewise", is_size=True)
 
     @property
-    def sizes(self) -> tuple[int, int]:
+    def sizes(self) -> tuple[Size, Size]:
         """Large and small."""
-        return self.large_size, self.small_size
+        return Size.of(self.large_size), Size.of(self.small_size)
 
 
 @dataclass(frozen=True)
@@ -332,8 +334,8 @@ class DataInfoFlags(ImageFolder, ReadingFlags, ScaleFlags, Threads, ScriptFlags)
     )
     test_folder: str = flag("", "take all images under this folder of data_dir as test images")
     check_images: bool = flag(True, "decode every image")
-    large_size: int = flag(
-        256, "side of the high-res images to come, pixels: smaller images are counted"
+    large_size: int | str = flag(
+        256, "of the high-res images to come: smaller images are counted", is_size=True
     )
     label_from: str = flag(
         AUTO,
@@ -345,7 +347,8 @@ class DataInfoFlags(ImageFolder, ReadingFlags, ScaleFlags, Threads, ScriptFlags)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, num_test_per_class=0, large_size=1)
+        require_at_least(self, num_test_per_class=0)
+        require_sizes(self, "large_size")
         self._check_split()
         if self.small_images != ENLARGE and not self.check_images:
             raise ValueError(

@@ -8,17 +8,23 @@ from ddpm.flags import SAMPLER_NAMES, ScheduleFlags
 from sr_var.flags.scripts import ListedImages, ValueFlags
 from utils.flags.groups import OrientationFlags, ScaleFlags, ScriptFlags, Threads
 from utils.script_util import flag, require_at_least
+from utils.sizes import Size, require_sizes
 
 
 @dataclass(frozen=True)
 class NetResultFlags(ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags):
     """Which images, and which results of the nets."""
 
-    large_size: int = flag(256, "side of the results' images, pixels; photographs are cut to it")
-    small_size: int = flag(
+    large_size: int | str = flag(
+        256,
+        "side of the results' images, pixels, or HEIGHTxWIDTH; photographs are cut to it",
+        is_size=True,
+    )
+    small_size: int | str = flag(
         0,
-        "side of the low-res images, pixels; 0: that of the samples' low_res.png, a quarter of "
+        "of the low-res images, likewise; 0: that of the samples' low_res.png, a quarter of "
         "--large_size without one",
+        is_size=True,
     )
     sr_model_output_dir: str = flag(
         "",
@@ -30,11 +36,24 @@ class NetResultFlags(ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Thr
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, large_size=1, small_size=0)
-        if self.small_size and self.large_size % self.small_size:
+        require_sizes(self, "large_size")
+        require_sizes(self, "small_size", smallest=0)
+        if self.small_size and self.size.factor_over(self.small_size) is None:
             raise ValueError(
-                f"--small_size {self.small_size} must divide --large_size {self.large_size}"
+                f"--small_size {self.small_size} must divide --large_size {self.large_size}, by the "
+                "same factor in height and width"
             )
+
+    @property
+    def size(self) -> Size:
+        """Of the results' images."""
+        return Size.of(self.large_size)
+
+    @property
+    def low_res_size(self) -> Size:
+        """Of the low-res images, as far as flags say it: a quarter of `size` if they do not."""
+        high = self.size
+        return Size.of(self.small_size or (high.height // 4, high.width // 4))
 
     @property
     def is_writing(self) -> bool:

@@ -29,6 +29,7 @@ from utils.loops.checkpoint import CheckpointStore
 from utils.loops.networks import compiled_for, load_checked
 from utils.loops.portable import weights_digest
 from utils.process.errors import CheckpointError
+from utils.sizes import Size
 
 Log = Callable[[str], None]
 _MEAN_ARGS_FLAG, _VAR_ARGS_FLAG = "--mean_model_args_path", "--var_model_args_path"
@@ -81,7 +82,7 @@ class NetPair:
     Attributes:
         factor: pixels of the result along the side of a low-res one.
         units: of the images of the training.
-        train_size: side of the low-res images of the training, pixels.
+        train_size: of the low-res images of the training.
         reach: low-res pixels in each direction that a pixel of the result depends on; None where
             it is the whole image, as with a U-Net's norms and attention.
         multiple: low-res sides are padded (by replication) to a multiple of it, for the levels of
@@ -98,7 +99,7 @@ class NetPair:
     device: torch.device
     factor: int
     units: Units
-    train_size: int
+    train_size: Size
     reach: int | None
     multiple: int
     digests: tuple[str, str]
@@ -188,14 +189,15 @@ def load_pair(
         for one, path in ((flags, mean_path), (var_flags, var_path))
     ]
     mean_net, var_net = (compiled_for(net, compile, place, log, is_trained=False) for net in nets)
-    factor = flags.large_size // flags.small_size
+    large, small = flags.sizes
+    factor = large.height // small.height
     return NetPair(
         mean_net,
         var_net,
         device=place,
         factor=factor,
         units=Units.of(flags),
-        train_size=flags.small_size,
+        train_size=small,
         reach=_reach(nets),
         multiple=_multiple(nets, factor),
         digests=digests,

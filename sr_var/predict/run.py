@@ -304,7 +304,7 @@ class PredictRun:
         """What of an image is unlike the training; empty if nothing is."""
         pair, (height, width) = self._predictor.pair, plan.seen
         found = []
-        if pair.reach is None and (height, width) != (pair.train_size, pair.train_size):
+        if pair.reach is None and (height, width) != pair.train_size:
             found.append(f"size {width}×{height}")
         if pair.reach is not None and not plan.is_exact:
             found.append(f"overlap {plan.overlap} of {pair.reach}")
@@ -360,7 +360,7 @@ class PredictRun:
         if self._predictor.calibration:
             self._log(f"intervals: {self._predictor.calibration.text()}")
         pair, tile = self._predictor.pair, self._predictor.tile
-        if pair.reach is None and tile != pair.train_size:
+        if pair.reach is None and (tile, tile) != pair.train_size:
             self._log(
                 f"notice: a U-Net's norms and attention see a whole tile, of {tile} pixels here; "
                 f"it was trained on {pair.train_size} (--tile auto)"

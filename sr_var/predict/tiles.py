@@ -91,7 +91,7 @@ def tile_sizes(pair: NetPair, tile: int = AUTO, overlap: int = AUTO_OVERLAP) -> 
     if pair.reach is not None:
         tile = AUTO_TILE if tile == AUTO else tile
         return tile, pair.reach if overlap == AUTO_OVERLAP else overlap
-    tile = pair.train_size if tile == AUTO else tile
+    tile = max(pair.train_size) if tile == AUTO else tile
     if overlap == AUTO_OVERLAP:
         return tile, tile // _SHARED_PART
     if 2 * overlap > tile:

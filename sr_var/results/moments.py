@@ -20,6 +20,7 @@ from utils.files.atomic import atomic_write
 from utils.images.pixels import image_to_255, to_hwc
 from utils.metrics import HALF_RANGE_255, Moments
 from utils.process.errors import DataError
+from utils.sizes import Size, SizeLike
 from utils.untrusted.arrays import read_npz
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ class SampleMoments:
     blocks: MeanVariance | None = None
 
     def add(
-        self, samples_255: Array, indices: Iterable[int], small_size: int | None = None
+        self, samples_255: Array, indices: Iterable[int], small_size: SizeLike | None = None
     ) -> SampleMoments:
         """With more samples (n, H, W, C), grey levels; those counted before are left out.
 
-        `small_size` is the side of the low-res image; None keeps no block means.
+        `small_size` is that of the low-res image; None keeps no block means.
         """
         fresh = [(i, index) for i, index in enumerate(indices) if index not in self.indices]
         if not fresh:
@@ -117,12 +118,12 @@ class SampleMoments:
             np.savez(file, **arrays)
 
 
-def block_means(images: npt.NDArray[Any], small_size: int) -> Array:
-    """(…, H, W, C) → (…, h, w, C): the mean of every block, W / w pixels a side; w: `small_size`.
+def block_means(images: npt.NDArray[Any], small_size: SizeLike) -> Array:
+    """(…, H, W, C) → (…, h, w, C): the mean of every block, W / w pixels a side.
 
-    W is a multiple of w, and H of W / w.
+    w is the width of `small_size` (h, w), or that number; W is a multiple of it, and H of W / w.
     """
-    factor, num_channels = images.shape[-2] // small_size, images.shape[-1]
+    factor, num_channels = images.shape[-2] // Size.of(small_size).width, images.shape[-1]
     dtype = np.uint32 if images.dtype == np.uint8 else np.float64
     # sums of slices: several times quicker than a mean over two short axes
     rows: npt.NDArray[Any] = images[..., ::factor, :, :].astype(dtype, order="C")
@@ -195,7 +196,7 @@ class Truth:
     fourth: Array
 
 
-def load_truth(folder: str, size: int) -> Truth | None:
+def load_truth(folder: str, size: SizeLike) -> Truth | None:
     """Read `exact_moments.npz`; None if there is none.
 
     Raises:
@@ -211,9 +212,9 @@ def load_truth(folder: str, size: int) -> Truth | None:
     except (KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from None
     for key, array in arrays.items():
-        if array.shape != (size, size, 3):
+        if array.shape != (*Size.of(size), 3):
             raise DataError(
-                f"{path}: {key} has shape {array.shape}, not that of --large_size {size}; "
+                f"{path}: {key} has shape {array.shape}, not that of --large_size {Size.of(size)}; "
                 "give the size that the data set was written with"
             )
         if not np.isfinite(array).all():

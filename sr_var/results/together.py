@@ -39,8 +39,8 @@ def put_together(
         for entry in entries
         for index in range(each)
     ]
-    channels, side = flags.in_channels, network.sizes[0]
-    shape = (len(paths), side, side, channels)
+    channels = flags.in_channels
+    shape = (len(paths), *network.sizes[0], channels)
     path = samples_path(folder, shape)
     missing = sum(not os.path.exists(one) for one in paths)
     if missing:

@@ -16,6 +16,7 @@ from utils.images.files import safe_join
 from utils.logger import RunLogger
 from utils.process.errors import DataError
 from utils.script_util import FlagValues
+from utils.sizes import Size
 from utils.untrusted.arrays import read_npy
 
 Log = Callable[[str], None]
@@ -97,12 +98,12 @@ def _settled(places: Mapping[str, str], flags: Mapping[str, Any]) -> Verificatio
     return VerificationFlags(**values)
 
 
-def _of_files(folder: str, flags: Mapping[str, Any]) -> dict[str, int]:
-    """Steps and side of the results of one image, as far as no flag gives them."""
+def _of_files(folder: str, flags: Mapping[str, Any]) -> dict[str, int | str]:
+    """Steps and size of the results of one image, as far as no flag gives them."""
     there = os.path.join(glob.escape(folder), "high_res_*")
     names = [os.path.basename(path) for path in glob.glob(there)]
     matches = [match for match in map(_OF_A_STEP.fullmatch, names) if match]
-    found: dict[str, int] = {}
+    found: dict[str, int | str] = {}
     for flag, (kind, script) in _STEPS.items():
         steps = sorted({int(match[2]) for match in matches if match[1] == kind})
         if flag in flags:
@@ -115,5 +116,6 @@ def _of_files(folder: str, flags: Mapping[str, Any]) -> dict[str, int]:
     step = {**found, **flags}["mean_model_step"]
     path = os.path.join(folder, f"high_res_mean_{step}.npy")
     if "large_size" not in flags and os.path.exists(path):
-        found["large_size"] = len(read_npy(path, remedy="run sr_mean_test.py again"))
+        mean = read_npy(path, remedy="run sr_mean_test.py again")
+        found["large_size"] = Size(*mean.shape[:2]).stored
     return found

@@ -28,6 +28,7 @@ from sr_var.verify.numbers.known_law import Expected, expected_of_image
 from sr_var.verify.read.images import ImageData
 from utils.metrics import MIN_SSIM_SIDE, Moments, mean_abs_error, mse, nmse, psnr, ssim
 from utils.seeds import stable_seed
+from utils.sizes import Size
 
 Metrics: TypeAlias = dict[str, float]
 Known: TypeAlias = npt.NDArray[np.bool_]
@@ -354,9 +355,9 @@ def _consistency(data: ImageData) -> Metrics:
         found |= {"samples.area": np.nan, "block_variance": np.nan}
         found["mean_floor"] = float(data.samples.variance.mean()) / data.samples.count
     if data.low_res is not None:
-        side = data.low_res.shape[0]
+        small = Size(*data.low_res.shape[:2])
         for route, mean in means.items():
-            residual = block_means(mean, side) - data.low_res
+            residual = block_means(mean, small) - data.low_res
             found[f"{route}.area"] = float((residual**2).mean())
     if data.block_variance is not None:
         found["block_variance"] = float(data.block_variance.mean())

@@ -20,6 +20,7 @@ from sr_var.verify.numbers.verdict import VERDICT_LEVEL
 from utils.files.atomic import JsonObject
 from utils.files.records import is_number, read_record
 from utils.process.errors import DataError
+from utils.sizes import Size, SizeLike
 
 POWER = 0.8
 PARTS = ("mean", "variance", "bias")
@@ -59,7 +60,7 @@ class Pilot(NamedTuple):
     parts: Mapping[str, PartOfPilot]
 
 
-def noise_scatter(part: str, num_samples: int, small_size: int) -> float:
+def noise_scatter(part: str, num_samples: int, small_size: SizeLike) -> float:
     """s of exact nets: of the squared error of mean or variance as a share, or of the bias.
 
     Of n samples of a normal law √(2n/(n − 1))/n, 2/(n − 1) and √(2/(n − 1)) a pixel; the blocks of
@@ -71,7 +72,9 @@ def noise_scatter(part: str, num_samples: int, small_size: int) -> float:
         "variance": 2 / (n - 1),
         "bias": math.sqrt(2 / (n - 1)),
     }
-    return NOISE[part] * of_pixel[part] / small_size
+    small = Size.of(small_size)
+    side = small.height if small.is_square else math.sqrt(math.prod(small))
+    return NOISE[part] * of_pixel[part] / side
 
 
 def units_needed(scatter: float, distance: float) -> int | None:
@@ -89,7 +92,9 @@ def units_needed(scatter: float, distance: float) -> int | None:
         count = math.ceil(wanted)
 
 
-def images_needed(margin: float, num_samples: int, small_size: int, share: float) -> int | None:
+def images_needed(
+    margin: float, num_samples: int, small_size: SizeLike, share: float
+) -> int | None:
     """Images for all three verdicts of nets whose errors are `share` (below 1) of the margin."""
     if num_samples < _LEAST_SAMPLES:
         return None
@@ -104,7 +109,7 @@ def images_needed(margin: float, num_samples: int, small_size: int, share: float
     return max(known) if len(known) == len(counts) else None
 
 
-def needs(margin: float, num_samples: Sequence[int], small_size: int) -> list[Need]:
+def needs(margin: float, num_samples: Sequence[int], small_size: SizeLike) -> list[Need]:
     """What each number of samples takes."""
     return [
         {

@@ -42,6 +42,7 @@ from utils.images.pixels import PowerSums, bytes_to_image, image_to_255, to_hwc
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments
 from utils.process.errors import DataError
+from utils.sizes import Size, SizeLike
 from utils.untrusted.arrays import read_npy
 from utils.untrusted.pickles import load_array
 
@@ -93,12 +94,13 @@ def load_image_data(
 
     With `--num_samples 0` the folder of the samples is not looked at.
     """
-    size = flags.large_size
+    size = flags.size
     sample_folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
     reference: Reference | None = None
-    small_size = flags.small_size or size // 4
+    small_size = flags.low_res_size
+    if flags.num_samples and not flags.small_size:
+        small_size = _small_size(sample_folder) or small_size
     if flags.num_samples:
-        small_size = flags.small_size or _small_size(sample_folder, size)
         of = sample_folder, flags.num_samples, size, small_size
         reference = load_reference(*of, num_threads=num_threads, units=units)
     mean, variance, picture = _read_nets(entry, flags, units)
@@ -140,7 +142,7 @@ def load_net_result(entry: Entry, flags: NetResultFlags, units: Units = GREY_LEV
     mean, variance, picture = _read_nets(entry, flags, units)
     if has_own_means(flags):
         of_nets = os.path.join(safe_join(flags.nets_dir, entry.name), LOW_RES_FILE)
-        is_known_input(of_nets, _bilinear(picture, flags.small_size or flags.large_size // 4))
+        is_known_input(of_nets, _bilinear(picture, flags.low_res_size))
     return NetResult(mean, variance, picture.astype(np.float64))
 
 
@@ -148,11 +150,11 @@ def _read_nets(
     entry: Entry, flags: NetResultFlags, units: Units
 ) -> tuple[Array, Array, npt.NDArray[Any]]:
     """Mean, variance, and the image as it is read: uint8 grey levels, or 255ths of its range."""
-    size, folder = flags.large_size, safe_join(flags.nets_dir, entry.name)
+    size, folder = flags.size, safe_join(flags.nets_dir, entry.name)
     mean = _read_mean(folder, flags.mean_model_step, size, units)
     variance_path = os.path.join(folder, f"high_res_var_{flags.var_model_step}.pkl")
     _require(variance_path, "sr_var_test.py")
-    shape = (size, size, units.num_channels)
+    shape = (*size, units.num_channels)
     variance = np.asarray(load_array(variance_path, shape=shape), np.float64) / units.scale**2
     recipe = units.recipe(flags.data_dir, size, Reading.of(flags))
     return mean, variance, recipe.cut(entry.name).pixels
@@ -164,14 +166,14 @@ def _read_between(entry: Entry, flags: NetResultFlags, units: Units) -> Array | 
     path = os.path.join(safe_join(flags.nets_dir, entry.name), file)
     if not os.path.exists(path):
         return None
-    shape = (flags.large_size, flags.large_size, units.num_channels)
+    shape = (*flags.size, units.num_channels)
     variance = np.asarray(load_array(path, shape=shape), np.float64)
     if (variance < 0).any():
         raise DataError(f"{path} holds what is no variance; run sr_mean_test.py again")
     return variance / units.scale**2
 
 
-def _read_mean(folder: str, step: int, size: int, units: Units = GREY_LEVELS) -> Array:
+def _read_mean(folder: str, step: int, size: SizeLike, units: Units = GREY_LEVELS) -> Array:
     """The mean net's image: the float array where it is there, else the 8-bit picture."""
     array_path = os.path.join(folder, f"high_res_mean_{step}.npy")
     if not os.path.exists(array_path):
@@ -179,10 +181,10 @@ def _read_mean(folder: str, step: int, size: int, units: Units = GREY_LEVELS) ->
         _require(picture_path, "sr_mean_test.py")
         return of_picture(read_picture(picture_path, size), units).astype(np.float64)
     mean = read_npy(array_path, remedy="run sr_mean_test.py again")
-    if mean.shape != (size, size, units.num_channels) or mean.dtype.kind != "f":
+    if mean.shape != (*Size.of(size), units.num_channels) or mean.dtype.kind != "f":
         raise DataError(
-            f"{array_path} has shape {mean.shape}, not that of --large_size {size}; give the size "
-            "of the nets' images, or another --sr_model_output_dir"
+            f"{array_path} has shape {mean.shape}, not that of --large_size {Size.of(size)}; give "
+            "the size of the nets' images, or another --sr_model_output_dir"
         )
     if not np.isfinite(mean).all():
         raise DataError(f"{array_path} is not finite everywhere; run sr_mean_test.py again")
@@ -225,17 +227,18 @@ def _require(path: str, script: str) -> None:
         raise DataError(f"{path} does not exist ({there}); it is written by {script}")
 
 
-def _small_size(sample_folder: str, large_size: int) -> int:
-    """Side of the conditioning image that the sampler kept; a quarter without it."""
+def _small_size(sample_folder: str) -> Size | None:
+    """That of the conditioning image that the sampler kept; None without it."""
     path = os.path.join(sample_folder, LOW_RES_FILE)
-    return open_image(path).size[0] if os.path.exists(path) else large_size // 4
+    return Size(*open_image(path).size[::-1]) if os.path.exists(path) else None
 
 
-def _bilinear(high_res_255: npt.NDArray[Any], small_size: int) -> Array:
-    if (side := high_res_255.shape[0]) % max(small_size, 1):
+def _bilinear(high_res_255: npt.NDArray[Any], small_size: Size) -> Array:
+    large = Size(*high_res_255.shape[:2])
+    if large.factor_over(small_size) is None:
         raise DataError(
             f"a low-res side of {small_size} pixels (that of the samples' {LOW_RES_FILE}, else a "
-            f"quarter of --large_size) does not divide --large_size {side}; give the --small_size "
+            f"quarter of --large_size) does not divide --large_size {large}; give the --small_size "
             "that the networks were made for"
         )
     image = bytes_to_image(torch.from_numpy(high_res_255.transpose(2, 0, 1).copy())[None])
@@ -260,8 +263,8 @@ class Reference:
 def load_reference(
     folder: str,
     num_samples: int,
-    size: int,
-    small_size: int,
+    size: SizeLike,
+    small_size: SizeLike,
     *,
     num_threads: int = 1,
     units: Units = GREY_LEVELS,
@@ -283,12 +286,12 @@ def load_reference(
         return pictures()
     if set(stored.indices) != wanted:
         return replace(pictures(), num_stored=len(stored.indices))
-    if stored.moments.mean.shape != (size, size, units.num_channels):
+    if stored.moments.mean.shape != (*Size.of(size), units.num_channels):
         raise _other_size(path, stored.moments.mean.shape, size)
     for index in (0, num_samples - 1):
         _require_counted(folder, index, stored.moments)
     block = stored.blocks
-    is_fit = block and block.count > 1 and block.mean.shape[:2] == (small_size, small_size)
+    is_fit = block and block.count > 1 and block.mean.shape[:2] == Size.of(small_size)
     blocks = block.variance if block and is_fit else None
     has_pictures = all(os.path.exists(sample_path(folder, i)) for i in range(num_samples))
     has_pictures &= units.num_channels in (1, 3)
@@ -306,15 +309,15 @@ def _members(
         return None
 
     def read(path: str) -> npt.NDArray[np.uint8]:
-        return np.asarray(of_picture(read_picture(path, flags.large_size), units))
+        return np.asarray(of_picture(read_picture(path, flags.size), units))
 
     return np.stack(list(ordered_map(read, paths, num_threads)))
 
 
-def read_picture(path: str, size: int) -> npt.NDArray[np.uint8]:
-    """One 8-bit picture, (size, size, 3); a DataError if it is damaged or of another size."""
+def read_picture(path: str, size: SizeLike) -> npt.NDArray[np.uint8]:
+    """One 8-bit picture, (H, W, 3); a DataError if it is damaged or of another size."""
     picture = np.asarray(open_image(path))
-    if picture.shape != (size, size, 3):
+    if picture.shape != (*Size.of(size), 3):
         raise _other_size(path, picture.shape, size)
     return picture
 
@@ -327,7 +330,7 @@ def _require_counted(folder: str, index: int, moments: Moments) -> None:
     """
     path = sample_path(folder, index)
     try:
-        picture = read_picture(path, len(moments.mean))
+        picture = read_picture(path, Size(*moments.mean.shape[:2]))
     except (FileNotFoundError, NotADirectoryError, BadImageError):
         return
     if moments.mean.shape[2] not in (1, 3):
@@ -343,15 +346,20 @@ def _require_counted(folder: str, index: int, moments: Moments) -> None:
         )
 
 
-def _other_size(path: str, shape: tuple[int, ...], size: int) -> DataError:
+def _other_size(path: str, shape: tuple[int, ...], size: SizeLike) -> DataError:
     return DataError(
-        f"{path} is {shape[1]}×{shape[0]}, not --large_size {size}; give --large_size {shape[0]}, "
-        "or the folder of results of that size"
+        f"{path} is {shape[1]}×{shape[0]}, not --large_size {Size.of(size)}; give --large_size "
+        f"{Size(*shape[:2])}, or the folder of results of that size"
     )
 
 
 def _from_pictures(
-    folder: str, num_samples: int, size: int, small_size: int, num_threads: int, units: Units
+    folder: str,
+    num_samples: int,
+    size: SizeLike,
+    small_size: SizeLike,
+    num_threads: int,
+    units: Units,
 ) -> Reference:
     def read(path: str) -> npt.NDArray[np.uint8]:
         picture: npt.NDArray[np.uint8] = of_picture(read_picture(path, size), units)

@@ -29,6 +29,7 @@ from sr_var.verify.numbers.floors import std_of_samples
 from sr_var.verify.read.images import ImageData
 from utils.images.files import open_image, safe_join
 from utils.process.errors import DataError
+from utils.sizes import Size, SizeLike
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -45,9 +46,11 @@ _CHANNELS = ("red", "green", "blue")
 class Layout(TypedDict):
     """What is common to the images of a page; docs/file_formats.md lists the keys."""
 
-    size: int
+    height: int
+    width: int
     stride: int
-    map_size: int
+    map_height: int
+    map_width: int
     histogram_stride: int
     channels: list[str]
 
@@ -103,7 +106,7 @@ class Gallery:
     def add(self, name: str, data: ImageData) -> None:
         """Encode one image, unless there is no room left."""
         if self._shape is None:
-            self._shape = layout(data.mean.shape[0], data.mean.shape[2])
+            self._shape = layout(Size(*data.mean.shape[:2]), data.mean.shape[2])
         if not self.num_left_out:
             image = encode_image(name, data, self._samples(name, self._shape), self._shape)
             self._num_bytes += _size(image)
@@ -130,7 +133,7 @@ class Gallery:
         if not self.num_samples:
             return None
         folder, kept = safe_join(self.samples_dir, name), []
-        side, stride = shape["size"], shape["histogram_stride"]
+        size, stride = (shape["height"], shape["width"]), shape["histogram_stride"]
         for index in range(self.num_samples):
             path = sample_path(folder, index)
             if not os.path.exists(path):
@@ -140,7 +143,7 @@ class Gallery:
             except DataError as error:
                 self.log(f"notice: no histograms of {name!r} in the report: {error}")
                 return None
-            if picture.shape != (side, side, 3):
+            if picture.shape != (*size, 3):
                 return None
             kept.append(picture[::stride, ::stride].copy())
         return np.stack(kept)
@@ -155,17 +158,24 @@ def channel_names(num_channels: int) -> tuple[str, ...]:
     return tuple(f"channel {k}" for k in range(num_channels))
 
 
-def layout(side: int, num_channels: int = 3) -> Layout:
-    """Size, strides and channels of all images of a page, by the budget of a large one."""
-    is_small, names = side <= SMALL_SIDE, channel_names(num_channels)
+def layout(size: SizeLike, num_channels: int = 3) -> Layout:
+    """Size, strides and channels of all images of a page, by the budget of a large one.
+
+    The longer side decides.
+    """
+    height, width = Size.of(size)
+    side, names = max(height, width), channel_names(num_channels)
+    is_small = side <= SMALL_SIDE
     middle = num_channels // 2
     stride = math.ceil(side / MAX_MAP_SIDE)
     # a map's pixel always belongs to a block of whole map pixels
     per_block = 1 if is_small else math.ceil(side / stride / 64)
     return {
-        "size": side,
+        "height": height,
+        "width": width,
         "stride": stride,
-        "map_size": math.ceil(side / stride),
+        "map_height": math.ceil(height / stride),
+        "map_width": math.ceil(width / stride),
         "histogram_stride": stride * per_block,
         "channels": list(names if is_small else names[middle : middle + 1]),
     }
@@ -173,7 +183,7 @@ def layout(side: int, num_channels: int = 3) -> Layout:
 
 def encode_image(name: str, data: ImageData, samples: Bytes | None, shape: Layout) -> EncodedImage:
     """One image as the page's script reads it; `samples` are those of the kept pixels."""
-    is_lossless = shape["size"] <= SMALL_SIDE
+    is_lossless = max(shape["height"], shape["width"]) <= SMALL_SIDE
     pictures = (data.high_res, data.bilinear, data.mean)
     channels = map(channel_names(data.mean.shape[2]).index, shape["channels"])
     return {

@@ -11,6 +11,7 @@ from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.values import GREY_LEVELS, Units
 from tests.tiny import LARGE, REGRESSION_NET, SMALL, shake
 from utils.flags.groups import Precision
+from utils.sizes import Size
 
 FACTOR = LARGE // SMALL
 SUBPIXEL = {
@@ -47,7 +48,7 @@ def as_pair(mean: nn.Module, var: nn.Module, units: Units = GREY_LEVELS) -> NetP
         device=torch.device("cpu"),
         factor=FACTOR,
         units=units,
-        train_size=SMALL,
+        train_size=Size.of(SMALL),
         reach=_reach(nets),
         multiple=_multiple(nets, FACTOR),
         digests=("m", "v"),

@@ -8,7 +8,7 @@
   // without samples there are the nets alone
   const ROUTES = data.num_samples > 0 ? ["nets", "samples"] : ["nets"];
   const MAPS = ["|error| of the mean", "std of the net", "std of the samples"].slice(0, 1 + ROUTES.length);
-  const SIDE = data.map_size;
+  const [ROWS, COLUMNS] = [data.map_height, data.map_width];
   const COLOURS = Array.from({ length: 256 }, (_, i) =>
     [0, 2, 4].map((k) => parseInt(data.colours.substr(6 * i + k, 2), 16)));
   let channel = data.channels.indexOf("green");
@@ -66,9 +66,9 @@
       this.index = index;
       this.pixel = null;
       this.loaded = new Map();
-      this.pictures = PICTURES.map((title) => element("img", { alt: `${title} of ${image.name}`, width: data.size, height: data.size }));
+      this.pictures = PICTURES.map((title) => element("img", { alt: `${title} of ${image.name}`, width: data.width, height: data.height }));
       this.canvases = MAPS.map((title) =>
-        element("canvas", { role: "img", "aria-label": `${title} of ${image.name}`, width: SIDE, height: SIDE }));
+        element("canvas", { role: "img", "aria-label": `${title} of ${image.name}`, width: COLUMNS, height: ROWS }));
       this.crosses = [];
       const panels = [...this.pictures, ...this.canvases].map((picture, i) => this.panel(picture, [...PICTURES, ...MAPS][i]));
       this.viewer = element("div", {
@@ -87,9 +87,11 @@
     }
 
     panel(picture, title) {
-      const cross = element("svg", { class: "cross", viewBox: `0 0 ${SIDE} ${SIDE}`, "aria-hidden": "true" });
+      const cross = element("svg", { class: "cross", viewBox: `0 0 ${COLUMNS} ${ROWS}`, "aria-hidden": "true" });
       this.crosses.push(cross);
-      return element("figure", {}, element("div", { class: "frame" }, picture, cross), element("figcaption", {}, title));
+      const frame = element("div", { class: "frame" }, picture, cross);
+      frame.style.aspectRatio = `${data.width} / ${data.height}`;
+      return element("figure", {}, frame, element("figcaption", {}, title));
     }
 
     metrics() {
@@ -107,23 +109,23 @@
         const frame = event.target.closest(".frame");
         if (!frame) return;
         const box = frame.getBoundingClientRect();
-        this.show(SIDE * (event.clientX - box.left) / box.width, SIDE * (event.clientY - box.top) / box.height);
+        this.show(COLUMNS * (event.clientX - box.left) / box.width, ROWS * (event.clientY - box.top) / box.height);
       };
       this.viewer.addEventListener("pointermove", point);
       this.viewer.addEventListener("pointerdown", point);
       this.viewer.addEventListener("keydown", (event) => this.key(event));
       this.viewer.addEventListener("focus", () => {
-        if (!this.pixel && this.viewer.matches(":focus-visible")) this.show(SIDE / 2, SIDE / 2);
+        if (!this.pixel && this.viewer.matches(":focus-visible")) this.show(COLUMNS / 2, ROWS / 2);
       });
     }
 
     key(event) {
       if (event.ctrlKey || event.altKey || event.metaKey) return;
-      const [x, y] = this.pixel || [SIDE / 2, SIDE / 2];
+      const [x, y] = this.pixel || [COLUMNS / 2, ROWS / 2];
       const step = event.shiftKey ? 10 : 1;
       const moves = {
         ArrowLeft: [x - step, y], ArrowRight: [x + step, y], ArrowUp: [x, y - step], ArrowDown: [x, y + step],
-        Home: [0, y], End: [SIDE - 1, y],
+        Home: [0, y], End: [COLUMNS - 1, y],
       };
       if (!(event.key in moves)) return;
       event.preventDefault();
@@ -147,8 +149,8 @@
     }
 
     async show(x, y) {
-      const limit = (v) => Math.min(SIDE - 1, Math.max(0, Math.floor(v)));
-      this.pixel = [limit(x), limit(y)];
+      const limit = (v, side) => Math.min(side - 1, Math.max(0, Math.floor(v)));
+      this.pixel = [limit(x, COLUMNS), limit(y, ROWS)];
       for (const cross of this.crosses) drawCross(cross, ...this.pixel);
       const shown = this.pixel;
       const maps = await this.load();
@@ -161,8 +163,8 @@
 
   function paint(canvas, map, top) {
     const context = canvas.getContext("2d");
-    const image = context.createImageData(SIDE, SIDE);
-    for (let place = 0; place < SIDE * SIDE; place++) {
+    const image = context.createImageData(COLUMNS, ROWS);
+    for (let place = 0; place < ROWS * COLUMNS; place++) {
       const colour = COLOURS[Math.min(255, Math.round(255 * map(place) / top))];
       image.data.set(colour, 4 * place);
       image.data[4 * place + 3] = 255;
@@ -171,20 +173,20 @@
   }
 
   function drawCross(cross, x, y) {
-    const lines = `M0 ${y + 0.5}H${SIDE}M${x + 0.5} 0V${SIDE}`;
+    const lines = `M0 ${y + 0.5}H${COLUMNS}M${x + 0.5} 0V${ROWS}`;
     cross.replaceChildren(element("path", { d: lines, class: "under" }), element("path", { d: lines, class: "over" }));
   }
 
   // ---- what the routes say of a pixel ----
 
   function describe(maps, x, y) {
-    const place = y * SIDE + x;
+    const place = y * COLUMNS + x;
     const route = (name) => `${name} ${maps.mean[name](place)} ± ${format(maps.std[name](place), 3)}`;
     return [`row ${y * data.stride}, column ${x * data.stride}: real ${maps.real(place)}`, ...ROUTES.map(route)].join(", ");
   }
 
   function readout(maps, x, y) {
-    const place = y * SIDE + x;
+    const place = y * COLUMNS + x;
     const line = (name, value, colour) =>
       element("div", {}, element("dt", {}, element("span", { class: `key ${colour}` }), name), element("dd", {}, value));
     const route = (name) => `${maps.mean[name](place)} ± ${format(maps.std[name](place), 3)}`;
@@ -202,7 +204,7 @@
   function histogram(maps, x, y) {
     const step = data.histogram_stride / data.stride;
     const [column, row] = [Math.floor(x / step), Math.floor(y / step)];
-    const place = row * step * SIDE + column * step;
+    const place = row * step * COLUMNS + column * step;
     const width = maps.histograms.width / data.num_bins;
     const counts = Array.from({ length: data.num_bins }, (_, k) =>
       maps.histograms.bytes[4 * (row * maps.histograms.width + k * width + column)]);

@@ -40,8 +40,8 @@ class NetResultFlags(ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Thr
         require_sizes(self, "small_size", smallest=0)
         if self.small_size and self.size.factor_over(self.small_size) is None:
             raise ValueError(
-                f"--small_size {self.small_size} must divide --large_size {self.large_size}, by the "
-                "same factor in height and width"
+                f"--small_size {self.small_size} must divide --large_size {self.large_size}, by "
+                "the same factor in height and width"
             )
 
     @property

@@ -197,7 +197,7 @@ def say_sizes(
     seen = "" if len(known) == num_images else f" of {len(known)} looked at"
     verb = "reduced" if scale < 1 else "enlarged"
     what = "the short side is" if wanted.is_square else "they are"
-    to = f"to {wanted}" if wanted.is_square else f"until they just cover {wanted}"
+    to = f"to {wanted}" if wanted.is_square else f"to just cover {wanted} (height x width)"
     fate = f"{what} {verb} {to} before the crop" if scale != 1 else "not scaled"
     if crop == NATIVE and scale <= 1:
         fate = f"patches of {wanted.in_pixels()} pixels at their own resolution"

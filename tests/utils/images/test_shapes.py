@@ -11,7 +11,7 @@ from PIL import Image
 
 from utils.flags.groups import CropFlags
 from utils.images.cache import INDEX_FILE, crop_folder
-from utils.images.dataset import Entry, TestCrops, without_small
+from utils.images.dataset import Entry, TestCrops, say_sizes, without_small
 from utils.images.files import CenterCrop, ImageFacts, center_crop_arr, random_crop_arr
 from utils.images.patches import center_patch, random_patch, random_turn
 from utils.process.errors import DataError
@@ -135,3 +135,15 @@ def test_cache_keeps_the_shape_apart_from_its_turn(tmp_path: Path) -> None:
         assert (folder / INDEX_FILE).exists()
     square = CenterCrop(str(tmp_path), 32)
     assert crop_folder(square, "c") == crop_folder(CenterCrop(str(tmp_path), (32, 32)), "c")
+
+
+def test_log_says_what_becomes_of_the_middle_image() -> None:
+    """The median scale is that of the side that limits the crop, not of the short one."""
+    told: list[str] = []
+    facts = [ImageFacts(200, 100), ImageFacts(80, 96), ImageFacts(64, 400)]  # width, height
+    say_sizes(facts, (96, 64), 3, told.append)
+    say_sizes([ImageFacts(64, 96)] * 2, (96, 64), 2, told.append)
+    say_sizes([ImageFacts(40, 90)], (96, 64), 1, told.append)
+    say_sizes([ImageFacts(70, 100)], (96, 64), 1, told.append, "native")
+    assert "median 80×100: not scaled" in told[0] and "enlarged" in told[1]
+    assert "patches of 96×64 pixels" in told[2] and len(told) == 3

@@ -13,6 +13,7 @@ from PIL import Image
 
 from image_ddpm.classifier import create_classifier
 from image_ddpm.networks import channel_mult, create_image_model
+from image_ddpm.quality.features import feature_maker
 from models.blocks import AttentionBlock
 from tests.image_ddpm.tiny import (
     CLASSES,
@@ -23,7 +24,7 @@ from tests.image_ddpm.tiny import (
     read_samples,
     write_model,
 )
-from tests.tiny import done, run, shake, words
+from tests.tiny import done, photo, run, save_weights, shake, words
 from utils.loops.checkpoint import manifest_beside
 
 SHAPE = {"image_size": "24x16"}
@@ -173,6 +174,21 @@ def test_attention_pool_has_a_place_for_each_pixel_of_the_bottleneck() -> None:
     for wrong in ((16, 24), (16, 16), (24, 24)):
         with pytest.raises(ValueError, match="--image_size 24x16 only"):
             network(torch.zeros(1, 3, *wrong), t)
+
+
+def test_features_of_pictures_of_the_shape_are_the_network_s(tmp_path: Path) -> None:
+    """The pictures are not turned on their way, nor resized."""
+    keywords = {**CLASSIFIER, **SHAPE, "in_channels": 3, "num_classes": 3}
+    network = shake(create_classifier(**keywords)).eval()
+    path = save_weights(network, tmp_path / "net.pt")
+    maker = feature_maker(str(path), "encoder_unet", torch.device("cpu"), keywords)
+    images = [photo(seed, (24, 16)) for seed in range(2)]
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        expected = network.features(x, torch.zeros(2, dtype=torch.int64))
+    torch.testing.assert_close(torch.from_numpy(maker.make(images).features), expected)
+    assert maker.make([photo(0, (40, 40))]).features.shape == (1, expected.shape[1])
+    assert ",image_size=24x16," in maker.name
 
 
 def test_checkpoint_of_a_square_tells_what_differs(tmp_path: Path) -> None:

@@ -152,6 +152,16 @@ def test_nets_predict_images_of_any_size(shaped: Pipeline, tmp_path: Path) -> No
     assert sorted(shapes) == [(24, 40, 3), (32, 16, 3)]
 
 
+def test_patches_that_lie_side_by_side_are_counted_by_both_sides(
+    shaped: Pipeline, tmp_path: Path
+) -> None:
+    """Ten images of 40 x 52 (height x width)."""
+    folders = {"data_dir": shaped.data.data_dir, "output_dir": tmp_path, "log_dir": tmp_path}
+    for size, patches, shape in (("32x16", 30, "32×16"), ("16x32", 20, "16×32"), (16, 60, "16×16")):
+        said = done("sr_data_info", words(folders, {"crop": "native", "large_size": size})).out
+        assert f"{patches} patches of {shape} pixels" in said, said
+
+
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [

@@ -235,4 +235,4 @@ def load_low_res(
             f"--base_samples {flags.base_samples} are images alone, and the network sees more "
             f"(--degradation {view.degradation.text}): give high-res images as --data_dir"
         )
-    return BaseSamples(flags, sample, view.small, class_names, device, log)
+    return BaseSamples(flags, sample, view.sizes[1], class_names, device, log)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from sr_var.degradation import area_downsample, bilinear_upsample
+from sr_var.degrade.language import Degradation
 from sr_var.results.folder import LOW_RES_FILE, sample_path
 from sr_var.results.moments import MOMENTS_FILE, load_moments
 from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
@@ -215,3 +216,30 @@ def test_networks_take_the_shape(network: str) -> None:
         assert mean(low_res, (32, 16)).shape == var(low_res, image).shape == image.shape
         assert model(image, torch.zeros(2, dtype=torch.int64), low_res=low_res).shape == image.shape
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "words_of_it",
+    ["noise:20", "poisson:30", "blur:1.5", "mask:0.4", "jpeg:30", "grey", "bits:3"]
+    + ["bicubic:4", "area:4", "blur:1+area:2+noise:5&bicubic:2"],
+)
+def test_degradations_of_the_shape_are_those_of_its_turn(words_of_it: str) -> None:
+    """What is not random turns with the image; all have the shape."""
+    factor = 4 if ":4" in words_of_it and "mask" not in words_of_it else 1
+    factor = 2 if ":2" in words_of_it and "+" in words_of_it else factor
+    degradation = Degradation.parse(words_of_it, factor, 3)
+    image = torch.rand(2, 3, 32, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    x = degradation.apply(image, [0, 1])
+    assert x.shape[2:] == (32 // factor, 16 // factor)
+    if not degradation.is_random and "jpeg" not in words_of_it:
+        turned = degradation.apply(image.transpose(2, 3), [0, 1]).transpose(2, 3)
+        torch.testing.assert_close(turned, x, atol=1e-5, rtol=1e-5)
+
+
+def test_nets_restore_masked_images_of_the_shape(shaped: Pipeline, tmp_path: Path) -> None:
+    sizes = {"large_size": "32x16", "small_size": "32x16", "degradation": "mask:0.3+noise:10"}
+    net = {**tiny.REGRESSION_NET, **sizes, **shaped.data.train_flags, **TRAINING, "max_step": 1}
+    done("sr_mean_train", words(net, {"log_dir": tmp_path / "log", "model_save_dir": tmp_path}))
+    flags = {"model_path": tmp_path / "model000001.pt", "output_dir": tmp_path / "out"}
+    done("sr_mean_test", words(shaped.data.tested_flags, flags, {"log_dir": tmp_path / "test"}))
+    assert np.load(tmp_path / "out" / NAME / "high_res_mean_1.npy").shape == (32, 16, 3)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from sr_var.flags.degradation import AREA
 from weights.networks import (
     BASELINE,
     CLASSIFIER,
@@ -124,6 +125,21 @@ _WORDS: Mapping[Kind, Words] = MappingProxyType(
 )
 
 
+_SUPER_RESOLUTION, _RESTORATION = "super-resolution", "image-restoration"
+
+
 def words_of(source: Source) -> Words:
-    """What is said of the network of a checkpoint."""
-    return _WORDS[kind_of(source)]
+    """What is said of the network of a checkpoint: also what X is, where it is no small image."""
+    words, flags = _WORDS[kind_of(source)], source.flags
+    if _SUPER_RESOLUTION not in words.tags:
+        return words
+    is_small = flags.get("large_size") != flags.get("small_size")
+    tags = tuple(_RESTORATION if tag == _SUPER_RESOLUTION else tag for tag in words.tags)
+    made = str(flags.get("degradation", AREA))
+    if made == AREA:
+        return words
+    return replace(
+        words,
+        tags=words.tags if is_small else tags,
+        computes=f"{words.computes} Here X is what the degradation of the flags below makes of Y.",
+    )

@@ -13,6 +13,7 @@ import torch
 
 from noisy_label.files import TEST, TRAINING, save_split
 from sr_var import Predictor
+from sr_var.app.wishes import Model
 from tests.image_ddpm.tiny import named_images, read_samples
 from tests.noisy_label.conftest import images_of
 from tests.pipeline import NUM_SAMPLES, Pipeline
@@ -22,6 +23,7 @@ from utils.process.errors import EXIT_CHECKPOINT
 from utils.untrusted.state_dict import read_state_dict
 from weights.networks import BASELINE, kind_of, restore
 from weights.source import Source, read_source
+from weights.words import words_of
 
 Train = Callable[..., Path]
 _IMAGES = ["TimeConditionedUNet", "EncoderUNet"]
@@ -126,6 +128,19 @@ def test_a_training_of_no_steps_makes_weights_of_nobody_exportable(
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_a_network_that_sees_another_x_keeps_it(trained: Train, tmp_path: Path) -> None:
+    sees = {"degradation": "noise:5-25", "condition_on_level": True, "small_size": 32}
+    model = trained("SubpixelModel", tmp_path / "a", **sees, consistent=False)
+    path = export(model, tmp_path / "net" / "model.safetensors")
+    one, other = (restore(read_source(str(of), _silent), _silent) for of in (model, path))
+    x = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(one(x), other(x))
+    words = words_of(read_source(str(path), _silent))
+    assert "image-restoration" in words.tags and "super-resolution" not in words.tags
+    assert "degradation" in words.computes
+
+
 def _files(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(folder).items() if "seconds" not in name}
 
@@ -185,6 +200,9 @@ def test_images_and_their_guide_are_the_same(
     one, other = read_samples(tmp_path / "a"), read_samples(tmp_path / "b")
     assert all(np.array_equal(one[key], other[key]) for key in one)
     assert outcome.out.count("sha256") == 2
+    models = [Model.read(*(str(of(task)) for task in _IMAGES)) for of in (trained, exported)]
+    assert models[0].labels and models[0].labels == models[1].labels
+    assert models[0].facts == models[1].facts
 
 
 def test_a_file_whose_weights_were_changed_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:

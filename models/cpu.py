@@ -61,12 +61,13 @@ def is_winograd_faster(x: Tensor, weight: Tensor) -> bool:
     out_channels, channels = weight.shape[:2]
     num_pixels = x.shape[0] * x.shape[2] * x.shape[3]
     return (
-        num_pixels >= _MIN_PIXELS
+        # first, as a network that is traced for any size must not ask for one
+        prefers_channels_last(x)
+        and num_pixels >= _MIN_PIXELS
         # products grow with C * K, transforms with C + K
         and channels * out_channels >= _MIN_CHANNELS * (channels + out_channels)
         and weight.dtype == x.dtype
         and x.is_contiguous(memory_format=torch.channels_last)
-        and prefers_channels_last(x)
     )
 
 

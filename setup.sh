@@ -5,6 +5,7 @@
 #   ./setup.sh browser  what the tests of the report's page need on top, Chromium included (Debian, as root)
 #   ./setup.sh slurm    what the tests of the job scripts need on top: Slurm and munge (Debian, as root)
 #   ./setup.sh tiff     tifffile on top, which reads TIFF images
+#   ./setup.sh export   onnx, onnxscript and onnxruntime on top, for export.py --format onnx
 #   ./setup.sh docs     what the API pages need on top
 #   ./setup.sh app      .venv-app instead, with Gradio, which needs an older Pillow: for the page sr_app.py
 #   ./setup.sh app-test .venv-app with what the tests of that page need on top, Chromium included (Debian, as root)
@@ -29,12 +30,13 @@ case "$GROUP" in
   dev)  FILES=(requirements.txt requirements-dev.txt) ;;
   mpi)  FILES=(requirements.txt requirements-mpi.txt) ;;
   tiff) FILES=(requirements.txt requirements-tiff.txt) ;;
+  export) FILES=(requirements.txt requirements-export.txt) ;;
   browser) FILES=(requirements.txt requirements-dev.txt requirements-browser.txt) ;;
   slurm) FILES=(requirements.txt requirements-dev.txt) ;;
   docs) FILES=(requirements.txt requirements-docs.txt) ;;
   app) FILES=(requirements.txt requirements-app.txt) ;;
   app-test) FILES=(requirements.txt requirements-dev.txt requirements-browser.txt requirements-app.txt) ;;
-  *)    fail "unknown group '$GROUP': give base, dev, mpi, tiff, browser, slurm, docs, app or app-test" ;;
+  *)    fail "unknown group '$GROUP': give base, dev, mpi, tiff, export, browser, slurm, docs, app or app-test" ;;
 esac
 
 has_all() {

@@ -64,8 +64,12 @@ def test_the_wheel_needs_what_setup_installs(wheel: zipfile.ZipFile) -> None:
     assert "torch" in names
     needed = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", text, re.MULTILINE)
     assert [name for name, rest in needed if "extra ==" not in rest] == names
-    assert [name for name, rest in needed if "extra ==" in rest] == ["tifffile"]
-    assert "Provides-Extra: tiff\n" in text
+    extras = {"tiff": ["tifffile"], "export": ["onnx", "onnxscript", "onnxruntime"]}
+    for extra, packages_of_extra in extras.items():
+        of_extra = [name for name, rest in needed if f'extra == "{extra}"' in rest]
+        assert of_extra == packages_of_extra
+        assert f"Provides-Extra: {extra}\n" in text
+    assert len([rest for _, rest in needed if "extra ==" in rest]) == sum(map(len, extras.values()))
     assert re.findall(r"^Version: (.*)$", text, re.MULTILINE) == [__version__]
 
 

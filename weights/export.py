@@ -9,12 +9,19 @@ from types import MappingProxyType
 
 from utils.files.storage import make_folder
 from weights import card
-from weights.flags import SAFETENSORS, SUFFIXES, ExportFlags
+from weights.flags import DIFFUSERS, ONNX, SAFETENSORS, SUFFIXES, TORCH_EXPORT, ExportFlags
 from weights.source import Log, read_source
 
 # each has `write(source, path, flags, log)` and `usage(source, name)`, the Markdown of a model card
 # that says how to use what was written as `name`; imported when it is asked for
-_WRITERS: Mapping[str, str] = MappingProxyType({SAFETENSORS: "weights.to_safetensors"})
+_WRITERS: Mapping[str, str] = MappingProxyType(
+    {
+        SAFETENSORS: "weights.to_safetensors",
+        ONNX: "weights.to_onnx",
+        TORCH_EXPORT: "weights.to_torch_export",
+        DIFFUSERS: "weights.to_diffusers",
+    }
+)
 
 
 def export(flags: ExportFlags, log: Log) -> None:
@@ -54,7 +61,7 @@ def output_of(flags: ExportFlags, model_path: str) -> str:
     """
     suffix, path = SUFFIXES[flags.format], flags.output_path
     if not path:
-        return os.path.splitext(model_path)[0] + suffix
+        return os.path.splitext(model_path)[0] + (suffix or f"_{flags.format}")
     if not suffix or not flags.has_card:
         return path
     ending = os.path.splitext(path)[1]

@@ -10,9 +10,12 @@ from utils.flags.groups import DryRun, Logged
 from utils.script_util import flag
 
 LIBRARY = "conditional-risk-sr"
-SAFETENSORS = "safetensors"
+SAFETENSORS, ONNX, TORCH_EXPORT = "safetensors", "onnx", "torch_export"
+DIFFUSERS = "diffusers"
 # format → how the names of its files end; empty: a folder of several files
-SUFFIXES: Mapping[str, str] = MappingProxyType({SAFETENSORS: ".safetensors"})
+SUFFIXES: Mapping[str, str] = MappingProxyType(
+    {SAFETENSORS: ".safetensors", ONNX: ".onnx", TORCH_EXPORT: ".pt2", DIFFUSERS: ""}
+)
 
 
 @dataclass(frozen=True)

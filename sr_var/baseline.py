@@ -50,6 +50,7 @@ from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.pixels import image_to_255, require_finite, to_hwc
 from utils.process.errors import DataError
+from utils.sizes import SizeLike
 from utils.test_util import TestLoop
 
 # mean, variance, quantiles
@@ -269,7 +270,7 @@ class BaselineTestLoop(TestLoop):
         model_flags: BaselineModelFlags,
         results: ResultFolder,
         step: int,
-        small_size: int | None = None,
+        small_size: SizeLike | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
@@ -315,7 +316,7 @@ class BaselineTestLoop(TestLoop):
         write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)
 
 
-def exact_quantiles(high_res: Tensor, small_size: int, levels: Sequence[float]) -> Tensor:
+def exact_quantiles(high_res: Tensor, small_size: SizeLike, levels: Sequence[float]) -> Tensor:
     """The oracle's quantiles given X = area(Y), (N, Q, C, H, W), float64.
 
     X of an 8-bit Y is off by the rounding: about 0.3/f grey levels.
@@ -323,7 +324,7 @@ def exact_quantiles(high_res: Tensor, small_size: int, levels: Sequence[float]) 
     from oracle.law import oracle_law
 
     low_res = area_downsample(high_res.double().cpu(), small_size)
-    law = oracle_law(low_res, high_res.shape[-1] // small_size)
+    law = oracle_law(low_res, high_res.shape[-1] // low_res.shape[-1])
     return torch.stack([law.quantile(level) for level in levels], dim=1)
 
 

@@ -155,6 +155,10 @@ class Degradation:
         """The image that X begins with, (N, C, h, w)."""
         return x[:, : self.num_channels]
 
+    def images_of(self, x: Tensor) -> Tensor:
+        """All images in X, (N, C·branches, h, w): without masks and levels."""
+        return x[:, : self.num_channels * len(self.branches)]
+
 
 def settle_masks(text: str) -> str:
     """The words with the digest of each mask's file behind it, which checkpoints keep.

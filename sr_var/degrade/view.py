@@ -103,6 +103,10 @@ class View:
             seeds = [stable_seed(self.seed, "degradation", *of_net, item) for item in items]
         return self.degradation.apply(high_res, seeds)
 
+    def images_of(self, x: Tensor) -> Tensor:
+        """The images in X side by side, without masks and levels."""
+        return x if self.degradation is None else self.degradation.images_of(x)
+
     def pair(
         self, high_res_uint8: Tensor, items: Sequence[int | str], device: torch.device
     ) -> tuple[Tensor, Tensor]:
@@ -114,8 +118,8 @@ class View:
         """What results depend on, for a record in JSON; nothing of block means."""
         if self.degradation is None:
             return {}
-        text, seed = SEEN_KEYS
-        made: JsonObject = {text: self.degradation.text}
+        text, factor, seed = SEEN_KEYS
+        made: JsonObject = {text: self.degradation.text, factor: self.degradation.factor}
         return made | ({seed: self.seed} if self.degradation.is_random else {})
 
 

@@ -95,8 +95,8 @@ _SAME_NAMES = MappingProxyType(
 )
 # of a record of results: whether they are given the class, too; samplers call it the same
 CLASS_KEY, LABELS_KEY = "class_cond", "labels"
-# likewise what the networks see of an image, and the seed of what is drawn
-SEEN_KEYS = ("degradation", "degradation_seed")
+# likewise what the networks see of an image, how many times smaller it is, and the seed of draws
+SEEN_KEYS = ("degradation", "degradation_factor", "degradation_seed")
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
 _SHOWN_DIGITS = 12
@@ -334,7 +334,7 @@ def _stamp(content: Mapping[str, object]) -> Stamp:
 
 def _seed(seen: Mapping[str, object]) -> object:
     """Of what is drawn; None where nothing is."""
-    return seen.get(SEEN_KEYS[1])
+    return seen.get(SEEN_KEYS[-1])
 
 
 def short(models: Sequence[str]) -> str:

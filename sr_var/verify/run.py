@@ -51,6 +51,7 @@ from sr_var.verify.read.records import (
     require_same_reading,
     units_of,
 )
+from sr_var.verify.read.seen import view_of
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from sr_var.verify.show.panels import write_panels
@@ -139,6 +140,8 @@ def compare(
             "grey_level": units.scale,
             "text": str(units),
         }
+    if (view := view_of(flags, units)) and view.degradation:
+        summary["degradation"] = view.degradation.text
     _tell(summary, flags, logger)
     if "units" in summary:
         logger.info(str(units))

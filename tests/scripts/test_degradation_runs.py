@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from sr_var.degradation import bilinear_upsample
 from sr_var.degrade.view import View
 from sr_var.flags.scripts import MeanModelFlags
 from sr_var.stored_flags import load_args
 from tests.pipeline import TRAINING, Pipeline
+from tests.processes import run_script_together
 from tests.tiny import LARGE, REGRESSION_NET, TEST_NAMES, done, run, tree, words
 from utils.images.pixels import bytes_to_image, image_to_bytes, to_hwc
 from utils.loops.checkpoint import manifest_beside
@@ -99,6 +102,86 @@ def test_both_nets_of_each_degradation(
             np.testing.assert_array_equal(shown, to_hwc(image_to_bytes(x[0])))
     stamp = json.loads((tmp_path / "out" / ".mean_2.json").read_text(encoding="utf-8"))
     assert stamp["degradation"] == kept
+    done("sr_var_verification", _verification(pipeline, tmp_path, num_samples=0))
+    results = json.loads((tmp_path / "compare" / "results.json").read_text(encoding="utf-8"))
+    assert results["degradation"] == kept
+    _check_judged(pipeline, tmp_path, view, results)
+
+
+def _verification(pipeline: Pipeline, root: Path, **changes: Any) -> list[str]:
+    steps = {"mean_model_step": STEPS, "var_model_step": STEPS, "log_dir": root / "compare"}
+    nets = {**pipeline.verification_flags, **steps, "sr_model_output_dir": root / "out"}
+    return words(nets, **changes)
+
+
+def _check_judged(pipeline: Pipeline, root: Path, view: View, results: dict[str, Any]) -> None:
+    """The mean is held against X exactly where X is linear in Y without noise."""
+    made, squares, psnr = view.degradation, [], []
+    assert made is not None
+    for name in TEST_NAMES:
+        crop = _crop(pipeline, name)
+        array = np.load(root / "out" / name / "high_res_mean_2.npy").astype(np.float64)
+        mean = bytes_to_image(torch.from_numpy(array.transpose(2, 0, 1))[None])
+        x, of_mean = (made.images_of(view.x_of(one, [name])) for one in (crop, mean))
+        squares.append(float((127.5 * (of_mean - x)).square().mean()))
+        upsampled = bilinear_upsample(x[:, :3], crop.shape[2:])
+        mse = (127.5 * (upsampled - crop)).double().square().mean(dim=(0, 1, 2, 3))
+        psnr.append(10 * np.log10(255**2 / float(mse)))
+    assert results["high_res"]["psnr_bilinear"] == pytest.approx(np.mean(psnr), rel=1e-4)
+    found = results["consistency"]["nets"]["mean_rms"]
+    if made.has_consistency:
+        assert found == pytest.approx(np.mean(squares) ** 0.5, rel=1e-3)
+    else:
+        assert found is None or not np.isfinite(found)
+
+
+@pytest.mark.parametrize("network", ["unet", "subpixel"])
+def test_samples_see_what_the_nets_see(pipeline: Pipeline, tmp_path: Path, network: str) -> None:
+    told = {**SAME, "degradation": "mask:0.3+noise:9", "predict_residual": True}
+    of_unet = {"channel_mult": "1,2", "attention_resolutions": "16", "num_heads": 2}
+    denoiser = {**told, **of_unet} if network == "unet" else told | {"predict_residual": False}
+    denoiser |= {"network": network, "num_channels": 8, "num_res_blocks": 1}
+    process = {"diffusion_steps": 100, "predict_xstart": True}
+    done("ddpm_sr_train", _train(pipeline, tmp_path, "ddpm", **denoiser, **process))
+    sampling = {"timestep_respacing": "4", "num_samples_per_image": 4, "log_dir": tmp_path / "s"}
+    model = {"model_path": tmp_path / "ddpm" / "model000002.pt", "output_dir": tmp_path / "samples"}
+    argv = words({**pipeline.data.sample_flags, **sampling, **model})
+    done("ddpm_sr_sample", argv)
+    before = tree(tmp_path / "samples")
+    done("ddpm_sr_sample", argv)
+    assert tree(tmp_path / "samples") == before
+    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.3+noise:9")
+    for name in TEST_NAMES:
+        seen = [tmp_path / of / name / "low_res.png" for of in ("samples", "out")]
+        assert seen[0].read_bytes() == seen[1].read_bytes()
+    judge = {"ddpm_sr_output_dir": tmp_path / "samples", "num_samples": 4}
+    outcome = done("sr_var_verification", _verification(pipeline, tmp_path, **judge))
+    assert "mask:0.3+noise:9" in outcome.out
+    assert (tmp_path / "compare" / "report.html").exists()
+    # samples of other noise are of another image
+    done("ddpm_sr_sample", [*argv, *words({"seed": 1, "output_dir": tmp_path / "others"})])
+    judge["ddpm_sr_output_dir"] = tmp_path / "others"
+    assert run("sr_var_verification", _verification(pipeline, tmp_path, **judge)).code == EXIT_DATA
+
+
+@pytest.mark.dist
+def test_two_processes_see_what_one_sees(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The same steps of the same batches: noise is a function of the position in the stream."""
+    net = {**SUBPIXEL, **SAME, "degradation": "noise:5-50+mask:0.2", "microbatch": -1}
+    for ranks, batch_size in ((1, 2), (2, 1)):
+        folders = {"log_dir": tmp_path / f"log{ranks}", "model_save_dir": tmp_path / f"m{ranks}"}
+        argv = words({**pipeline.data.train_flags, **TRAINING, **net, **folders})
+        argv += words(max_step=STEPS, batch_size=batch_size)
+        if ranks == 1:
+            done("sr_mean_train", argv)
+        else:
+            run_script_together("sr_mean_train", argv)
+    states = [
+        torch.load(tmp_path / f"m{ranks}" / "opt000002.pt", weights_only=True)["state"]
+        for ranks in (1, 2)
+    ]
+    for one, two in zip(*(state.values() for state in states), strict=True):
+        torch.testing.assert_close(one["exp_avg"], two["exp_avg"], rtol=0, atol=1e-6)
 
 
 def test_a_mask_of_a_file_from_training_to_refusals(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -187,6 +187,11 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
     with working(len(entries), "sampling", "image", remedy=ANEW) as job:
         for entry in entries:
             data = load_image_data(entry, flags)
+            if data.degraded is not None:
+                raise DataError(
+                    f"{flags.nets_dir} holds results of another --degradation than area, and the "
+                    "exact denoiser is given block means: name results of such nets"
+                )
             if sampler is None:
                 assert data.low_res is not None
                 sampler = ExactSampler(flags, data.mean.shape[0] // data.low_res.shape[0])

@@ -354,10 +354,12 @@ def _consistency(data: ImageData) -> Metrics:
         means["samples"] = data.samples.mean
         found |= {"samples.area": np.nan, "block_variance": np.nan}
         found["mean_floor"] = float(data.samples.variance.mean()) / data.samples.count
-    if data.low_res is not None:
-        small = Size(*data.low_res.shape[:2])
+    if data.low_res is not None and data.has_consistency:
+        small, degraded, x = Size(*data.low_res.shape[:2]), data.degraded, data.low_res
+        if degraded is not None:
+            x = degraded(data.high_res)
         for route, mean in means.items():
-            residual = block_means(mean, small) - data.low_res
+            residual = (degraded(mean) if degraded else block_means(mean, small)) - x
             found[f"{route}.area"] = float((residual**2).mean())
     if data.block_variance is not None:
         found["block_variance"] = float(data.block_variance.mean())

@@ -10,15 +10,14 @@ import functools
 import itertools
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ddpm.sampling import SETTINGS_FILE
-from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.flags.verify import NetResultFlags, VerificationFlags
 from sr_var.results.folder import LOW_RES_FILE, epistemic_files, is_known_input, sample_path
 from sr_var.results.moments import (
@@ -31,6 +30,7 @@ from sr_var.results.moments import (
 )
 from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.read.records import has_own_means, num_mean_nets
+from sr_var.verify.read.seen import seen_of, view_of
 from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.files import (
@@ -38,7 +38,7 @@ from utils.images.files import (
     open_image,
     safe_join,
 )
-from utils.images.pixels import PowerSums, bytes_to_image, image_to_255, to_hwc
+from utils.images.pixels import PowerSums
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments
 from utils.process.errors import DataError
@@ -59,11 +59,13 @@ class ImageData:
 
     `mean` and `variance` are the nets', `samples` the reference, None where the nets are judged
     without one; `bilinear` is the low-res image upsampled, the baseline that a mean net must beat.
-    What need not be known is None: X (the block means of `high_res`, (h, w, 3)); the samples'
-    unbiased variance of their block means, (h, w, 3); the exact law. `is_float`: whether the
-    samples' moments are in float, not those of 8-bit pictures; `num_stored`: how many samples a
-    moments file counts that could not be used, since it counts others than were asked for, else 0;
-    `members`: the first samples as pictures, (k, H, W, C).
+    What need not be known is None: X (the block means of `high_res`, (h, w, 3), or the image that
+    another degradation begins with); what makes X of an image (`Seen.degraded`; None: block means);
+    the samples' unbiased variance of their block means, (h, w, 3); the exact law.
+    `has_consistency`: whether X is made of an exact mean, too; `is_float`: whether the samples'
+    moments are in float, not those of 8-bit pictures; `num_stored`: how many samples a moments file
+    counts that could not be used, since it counts others than were asked for, else 0; `members`:
+    the first samples as pictures, (k, H, W, C).
     """
 
     mean: Array
@@ -79,6 +81,8 @@ class ImageData:
     is_float: bool = False
     num_stored: int = 0
     members: npt.NDArray[np.uint8] | None = None
+    degraded: Callable[[Array], Array] | None = None
+    has_consistency: bool = True
 
 
 def load_image_data(
@@ -97,22 +101,25 @@ def load_image_data(
     size = flags.size
     sample_folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
     reference: Reference | None = None
-    small_size = flags.low_res_size
-    if flags.num_samples and not flags.small_size:
+    view = view_of(flags, units)
+    small_size = flags.low_res_size if view is None else view.sizes[1]
+    if flags.num_samples and not flags.small_size and view is None:
         small_size = _small_size(sample_folder) or small_size
     if flags.num_samples:
         of = sample_folder, flags.num_samples, size, small_size
         reference = load_reference(*of, num_threads=num_threads, units=units)
     mean, variance, picture = _read_nets(entry, flags, units)
-    high_res = picture.astype(np.float64)
+    seen = seen_of(picture, entry.name, small_size, view)
     data = ImageData(
         mean=mean,
         variance=variance,
         samples=None if reference is None else reference.moments,
-        high_res=high_res,
-        bilinear=_bilinear(picture, small_size),
-        low_res=block_means(high_res, small_size),
-        block_variance=None if reference is None else reference.block_variance,
+        high_res=picture.astype(np.float64),
+        bilinear=seen.upsampled,
+        low_res=seen.low_res,
+        degraded=seen.degraded,
+        has_consistency=view is None or view.has_consistency,
+        block_variance=reference.block_variance if reference and view is None else None,
         truth=load_truth(sample_folder, size) if reference else None,
         epistemic=_read_between(entry, flags, units),
         num_nets=num_mean_nets(flags),
@@ -142,7 +149,8 @@ def load_net_result(entry: Entry, flags: NetResultFlags, units: Units = GREY_LEV
     mean, variance, picture = _read_nets(entry, flags, units)
     if has_own_means(flags):
         of_nets = os.path.join(safe_join(flags.nets_dir, entry.name), LOW_RES_FILE)
-        is_known_input(of_nets, _bilinear(picture, flags.low_res_size))
+        seen = seen_of(picture, entry.name, flags.low_res_size, view_of(flags, units))
+        is_known_input(of_nets, seen.upsampled)
     return NetResult(mean, variance, picture.astype(np.float64))
 
 
@@ -231,19 +239,6 @@ def _small_size(sample_folder: str) -> Size | None:
     """That of the conditioning image that the sampler kept; None without it."""
     path = os.path.join(sample_folder, LOW_RES_FILE)
     return Size(*open_image(path).size[::-1]) if os.path.exists(path) else None
-
-
-def _bilinear(high_res_255: npt.NDArray[Any], small_size: Size) -> Array:
-    large = Size(*high_res_255.shape[:2])
-    if large.factor_over(small_size) is None:
-        raise DataError(
-            f"a low-res side of {small_size} pixels (that of the samples' {LOW_RES_FILE}, else a "
-            f"quarter of --large_size) does not divide --large_size {large}; give the --small_size "
-            "that the networks were made for"
-        )
-    image = bytes_to_image(torch.from_numpy(high_res_255.transpose(2, 0, 1).copy())[None])
-    upsampled = bilinear_upsample(area_downsample(image, small_size), image.shape[2:])
-    return to_hwc(image_to_255(upsampled[0])).astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,12 @@ from utils.report.html import number
 
 # a share of real pixels that is this near to that of an exact law is as wanted
 _NEAR = 0.015
+_WORDS_OF_INPUT = {
+    "bilinear upsampling": "the input",
+    "shrunk, off the low-res image": "degraded again, off the input",
+    "rms of the block means": "degraded mean, off the input (rms)",
+    "consistency with the low-res image": "consistency with the input",
+}
 
 
 def look_up(summary: Mapping[str, object], name: str) -> object:
@@ -49,9 +55,21 @@ def percent(share: float) -> str:
     return f"{value:.{max(0, 2 - sum(abs(value) >= 10**k for k in (1, 2)))}f}"
 
 
+def of_input(label: str, summary: Mapping[str, object]) -> str:
+    """A label in the words of what the nets see, where that is not block means."""
+    if "degradation" not in summary:
+        return label
+    for word, other in _WORDS_OF_INPUT.items():
+        label = label.replace(word, other)
+    return label
+
+
 def headline(summary: Summary) -> list[str]:
     """A few sentences: do the intervals hold, how good is the mean, do nets and samples agree."""
-    said = [_intervals(summary), _gain(summary), *_agreement(summary)]
+    seen = (
+        f"The nets see --degradation {summary['degradation']}." if "degradation" in summary else ""
+    )
+    said = [seen, _intervals(summary), _gain(summary), *_agreement(summary)]
     return [sentence for sentence in said if sentence]
 
 
@@ -87,10 +105,8 @@ def _gain(summary: Summary) -> str:
     if net is None or bilinear is None:
         return ""
     word = "better" if net >= bilinear else "worse"
-    return (
-        f"Their mean is {abs(net - bilinear):.2f} dB {word} than bilinear upsampling (PSNR "
-        f"{net:.2f} dB)."
-    )
+    other = of_input("bilinear upsampling", summary)
+    return f"Their mean is {abs(net - bilinear):.2f} dB {word} than {other} (PSNR {net:.2f} dB)."
 
 
 def _agreement(summary: Summary) -> list[str]:

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sr_var.verify.numbers.summary import Summary
-from sr_var.verify.show.headline import counts, details, exact_value, headline, known_number
+from sr_var.verify.show.headline import (
+    counts,
+    details,
+    exact_value,
+    headline,
+    known_number,
+    of_input,
+)
 from utils.report.html import number
 
 WIDTH = 100
@@ -110,7 +117,7 @@ def findings(summary: Summary) -> str:
 
 
 def _line(summary: Summary, row: _Line) -> str:
-    label = row.label.format(_argument(summary, row))
+    label = of_input(row.label.format(_argument(summary, row)), summary)
     cells = [_cell(known_number(summary, row.nets))]
     if summary["num_samples"]:
         cells.append(_cell(known_number(summary, row.samples)))

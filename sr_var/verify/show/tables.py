@@ -12,7 +12,7 @@ from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, ErrorInBudget
 from sr_var.verify.show.calibration import CALIBRATION, HEADING, calibration_lines, paired_lines
 from sr_var.verify.show.epistemic import epistemic_lines
-from sr_var.verify.show.headline import counts, look_up, percent
+from sr_var.verify.show.headline import counts, look_up, of_input, percent
 from sr_var.verify.show.meanings import explained
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
@@ -204,7 +204,7 @@ def left_out_text(summary: Summary) -> str:
 
 def _label(row: _Row, summary: Summary) -> str:
     """In words, with the number of values that a count is of."""
-    return row.label.format(number(look_up(summary, "var.num_values")))
+    return of_input(row.label.format(number(look_up(summary, "var.num_values"))), summary)
 
 
 def _of_nets(summary: Summary) -> dict[str, Sequence[_Row]]:
@@ -274,7 +274,7 @@ def tiles(summary: Summary) -> Html:
     items = [
         tag(
             "div",
-            tag("dt", label),
+            tag("dt", of_input(label, summary)),
             tag("dd", number(look_up(summary, name), 3), tag("small", said)),
         )
         for name, label, said in (*shown, cost)

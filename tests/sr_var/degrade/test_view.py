@@ -45,7 +45,7 @@ def test_both_nets_take_what_the_degradation_makes(task: str, net: dict[str, Any
     flags = {**net, **TASKS[task]}
     view, high_res = View.of(MeanModelFlags(**flags)), _image((24, 24))
     x = view.x_of(high_res, ["a", "b"])
-    assert x.shape[2:] == (view.small, view.small)
+    assert x.shape[2:] == view.sizes[1]
     mean_net = create_mean_model(**flags)
     mean = mean_of(mean_net, x, high_res.shape[2:])
     assert mean.shape == high_res.shape

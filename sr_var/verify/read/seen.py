@@ -1,0 +1,113 @@
+"""What the networks saw of an image, by the records beside their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sr_var.degradation import area_downsample, bilinear_upsample
+from sr_var.degrade.language import Degradation
+from sr_var.degrade.view import View
+from sr_var.flags.verify import NetResultFlags
+from sr_var.results.folder import LOW_RES_FILE, SEEN_KEYS, read_stamp, stamp_path
+from sr_var.results.moments import Array, block_means
+from sr_var.values import Units
+from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
+from utils.metrics import HALF_RANGE_255
+from utils.process.errors import DataError
+from utils.sizes import Size
+
+
+class Seen(NamedTuple):
+    """X of one image, HWC float64 grey levels.
+
+    Attributes:
+        low_res: the image that X begins with, (h, w, C).
+        upsampled: the same at the size of Y, bilinear: what a mean net must beat.
+        degraded: from an image like Y to images like X, without masks; None: block means.
+    """
+
+    low_res: Array
+    upsampled: Array
+    degraded: Callable[[Array], Array] | None = None
+
+
+def view_of(flags: NetResultFlags, units: Units) -> View | None:
+    """What the nets saw; None for block means, or results of another tool.
+
+    Raises:
+        DataError: mean and variance are of nets that see two things, or of other sizes than the
+            flags say.
+    """
+    kinds = (("mean", flags.mean_model_step), ("var", flags.var_model_step))
+    paths = [stamp_path(flags.nets_dir, kind, step) for kind, step in kinds]
+    paths += [stamp_path(flags.nets_dir, "baseline", step) for _, step in kinds]
+    stamps = {path: read_stamp(path, "run the test that wrote it again") for path in paths}
+    known = {path: stamp.seen for path, stamp in stamps.items() if stamp.models}
+    different = [path for path, seen in known.items() if seen != next(iter(known.values()))]
+    if different:
+        raise DataError(
+            f"{next(iter(known))} and {different[0]} are of nets that see other degradations, or "
+            "whose noise was drawn with another --seed; give the --mean_model_step and "
+            "--var_model_step of results that belong together"
+        )
+    text, factor, seed = (next(iter(known.values()), {}).get(key) for key in SEEN_KEYS)
+    if not isinstance(text, str) or not isinstance(factor, int):
+        return None
+    large = flags.size
+    small = Size(large.height // factor, large.width // factor)
+    if flags.small_size and flags.low_res_size != small:
+        raise DataError(
+            f"{next(iter(known))} is of --degradation {text}, which makes {small} pixels of "
+            f"{large}: leave --small_size {flags.small_size} out"
+        )
+    made = Degradation.parse(text, factor, units.num_channels)
+    return View(large, small, made, seed if isinstance(seed, int) else 0)
+
+
+def seen_of(
+    picture: npt.NDArray[Any], name: str, small_size: Size, view: View | None = None
+) -> Seen:
+    """X of an image (H, W, C), uint8 or 255ths, of that name.
+
+    `small_size` is of block means.
+
+    Raises:
+        DataError: it does not divide the image.
+    """
+    image = bytes_to_image(torch.from_numpy(picture.transpose(2, 0, 1).copy())[None])
+    if view is None:
+        _require_factor(Size(*picture.shape[:2]), small_size)
+        upsampled = bilinear_upsample(area_downsample(image, small_size), image.shape[2:])
+        means = block_means(picture.astype(np.float64), small_size)
+        return Seen(means, _in_255(upsampled))
+
+    def degraded(one: Array) -> Array:
+        y = torch.from_numpy(_in_unit(one).transpose(2, 0, 1).copy())[None]
+        return _in_255(view.images_of(view.x_of(y, [name])))
+
+    low_res = view.x_of(image, [name])[:, : image.shape[1]]
+    upsampled = bilinear_upsample(low_res, image.shape[2:])
+    return Seen(_in_255(low_res), _in_255(upsampled), degraded)
+
+
+def _in_unit(image_255: Array) -> Array:
+    """255ths to [-1, 1] in float64."""
+    return np.asarray(image_255, np.float64) / HALF_RANGE_255 - 1
+
+
+def _in_255(image: torch.Tensor) -> Array:
+    return to_hwc(image_to_255(image[0])).astype(np.float64)
+
+
+def _require_factor(large: Size, small_size: Size) -> None:
+    if large.factor_over(small_size) is None:
+        raise DataError(
+            f"a low-res side of {small_size} pixels (that of the samples' {LOW_RES_FILE}, else a "
+            f"quarter of --large_size) does not divide --large_size {large}; give the --small_size "
+            "that the networks were made for"
+        )

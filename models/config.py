@@ -409,6 +409,8 @@ class SubpixelConfig:
         extra_channels: channels that follow those of the image it is given, as masks or levels.
         has_block_means: whether that image is the block means of the one that a denoiser predicts,
             which is then projected to have them.
+        shows_whole: the first of these channels are an image of the size of the output, each block
+            of it as `in_channels · factor²` channels of a pixel; a mean net weighs it.
 
     Raises:
         ValueError: a field is out of range, or fields contradict each other.
@@ -424,6 +426,7 @@ class SubpixelConfig:
     num_classes: int | None = None
     extra_channels: int = 0
     has_block_means: bool = True
+    shows_whole: bool = False
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -433,6 +436,8 @@ class SubpixelConfig:
                 raise ValueError(f"--{name} {getattr(self, name)}: give a positive integer")
         if self.factor < 1:
             raise ValueError(f"a factor of {self.factor} between the sizes: give 1 or more")
+        if self.shows_whole and self.extra_channels < self.in_channels * self.factor**2:
+            raise ValueError(f"{self.extra_channels} further channels hold no image of full size")
         _check_last_layer(self.last_layer_type)
         most = (self.model_channels, self.out_channels * self.factor**2)
         if max(most) > _MOST_CHANNELS or self.num_res_blocks > _MOST_RES_BLOCKS:
@@ -449,6 +454,11 @@ class SubpixelConfig:
                 f"{self.model_channels} and {self.num_classes or 0} classes make about {about:.0e} "
                 f"parameters, more than {_MOST_PARAMETERS:.0e}: lower one of them"
             )
+
+    @property
+    def weighs_whole(self) -> bool:
+        """Whether a mean net says how much each pixel of the image of full size counts."""
+        return self.shows_whole and self.out_channels == self.in_channels
 
 
 def _check_last_layer(kind: str) -> None:

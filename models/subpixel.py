@@ -41,6 +41,8 @@ _MOST_NOISE = 3.0
 _MOST_LOG_STD = 5.0
 # residual blocks of the net that tells it
 _STD_BLOCKS = 2
+# logit of the weight of an image of full size in a new mean net
+_START_OF_WEIGHT = -1.5
 
 
 class PlainResBlock(nn.Module):
@@ -74,11 +76,12 @@ class SubpixelBase(nn.Module):
     the same as that, for every label.
     """
 
-    def __init__(self, config: SubpixelConfig, in_channels: int) -> None:
-        """Build the net; `in_channels` enter it at the low-res side."""
+    def __init__(self, config: SubpixelConfig, in_channels: int, num_images: int = 1) -> None:
+        """Build the net; `in_channels` enter it at the low-res side, `num_images` leave it."""
         super().__init__()
         self.config = config
-        width, out_channels = config.model_channels, config.out_channels * config.factor**2
+        width = config.model_channels
+        out_channels = num_images * config.out_channels * config.factor**2
         self.head = _conv3x3(in_channels, width)
         has_classes = config.num_classes is not None
         self.body = nn.ModuleList(
@@ -135,10 +138,15 @@ class SubpixelModel(SubpixelBase):
     """The mean net: the smooth base of the low-res image (`smooth_base`), and what the body adds.
 
     With other output than input channels, as a baseline has, the base is left to the caller.
+
+    Where an image z of full size is shown, too (`shows_whole`), with noise or in parts, the body
+    also says how much each of its pixels counts: b + w·(z − b) + F, w in (0, 1), in the place of
+    b + F. So the mean follows z pixel by pixel, which has more values than the body has channels.
     """
 
     def __init__(self, config: SubpixelConfig) -> None:
-        super().__init__(config, config.in_channels + config.extra_channels)
+        channels = config.in_channels + config.extra_channels
+        super().__init__(config, channels, 2 if config.weighs_whole else 1)
 
     def forward(
         self, x: Tensor, size: tuple[int, int] | None = None, y: Tensor | None = None
@@ -162,8 +170,14 @@ class SubpixelModel(SubpixelBase):
         output = self._run(x, y)
         if self.config.out_channels != self.config.in_channels:
             return output
-        image = x[:, : self.config.in_channels]
-        output = smooth_base(image, factor) + output
+        channels = self.config.in_channels
+        image = x[:, :channels]
+        base = smooth_base(image, factor)
+        if self.config.weighs_whole:
+            output, logit = output.chunk(2, dim=1)
+            whole = F.pixel_shuffle(x[:, channels : channels * (1 + factor**2)], factor)
+            base = torch.lerp(base, whole, torch.sigmoid(logit + _START_OF_WEIGHT))
+        output = base + output
         return project(output, image) if self.config.consistent else output
 
 

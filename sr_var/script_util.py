@@ -215,11 +215,12 @@ def create_sr_model(
     """
     parsed = SRDiffusionModelFlags(**flags)
     if parsed.network == SUBPIXEL:
+        degradation = degradation_of(parsed)
         config = _subpixel_config(
             parsed,
             model_channels=parsed.num_channels,
             out_channels=parsed.in_channels,
-            has_block_means=degradation_of(parsed) is None,
+            has_block_means=degradation is None or degradation.shows_block_means,
         )
         if parsed.class_cond:
             raise ValueError(
@@ -273,6 +274,8 @@ def _subpixel_config(flags: MeanModelFlags | SRDiffusionModelFlags, **more: Any)
     own = {field.name for field in dataclasses.fields(SubpixelConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
     shared |= {"factor": factor_of(flags), "num_classes": flags.num_labels, **_of_view(flags)}
+    degradation = degradation_of(flags)
+    shared["shows_whole"] = degradation is not None and degradation.shows_whole
     return SubpixelConfig(**{**shared, **more})
 
 

@@ -39,11 +39,13 @@ class Observation:
     """What is seen beside the low-res image.
 
     Attributes:
-        words: of the degradation, as a training is given it (`--degradation`).
-        degradation: Y to X, (N, 3, H, W) to (N, 6 or 7, H, W).
+        words: of the degradation.
+        factor: of the law.
+        degradation: Y to X at the side of Y, (N, 3, H, W) to (N, 6 or 7, H, W).
     """
 
     words: str
+    factor: int
     degradation: Degradation
 
     @classmethod
@@ -71,15 +73,19 @@ class Observation:
         is_known = len(parts) == 1 and isinstance(parts[0], Noise | Mask) and not found.drawn
         if not is_known or isinstance(parts[0], FileMask) or not isinstance(area, Area):
             raise wrong
-        return cls(found.text, found)
+        return cls(found.text, factor, found)
 
     def flags(self, large_size: int) -> str:
         """Those that trainings and tests on such images need."""
-        sizes = f"--large_size {large_size} --small_size {large_size}"
-        return f"--degradation '{self.words}' {sizes} --value_range 0,255"
+        words = self.words.partition("&")[2].strip()
+        sizes = f"--large_size {large_size} --small_size {large_size // self.factor}"
+        return f"--degradation '{AREA} & {words}' {sizes} --value_range 0,255"
 
     def see(self, image: Tensor, name: str, seed: int) -> Tensor:
-        """X of an image Y (1, 3, H, W) in [-1, 1] in the dtype of Y, by seed and name of a test."""
+        """X of an image Y (1, 3, H, W) in [-1, 1] in the dtype of Y, by seed and name of a test.
+
+        Tests at `--small_size` see the same, with blocks as channels (`sr_var.degrade.view`).
+        """
         return self.degradation.apply(image, [stable_seed(seed, "degradation", name)])
 
     def law_given(self, law: OracleLaw, x: Tensor) -> PosteriorLaw:

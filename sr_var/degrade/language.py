@@ -65,20 +65,36 @@ class Degradation:
         branches = tuple(
             _branch(text, words.split("+"), factor, num_channels) for words in text.split("&")
         )
-        found = min(math.prod(part.factor for part in branch) for branch in branches)
-        if found != factor:
-            raise ValueError(
-                f"{FLAG} {text!r} makes images {found} times smaller along a side, --large_size "
-                f"and --small_size {factor} times: make them fit"
-                + ("" if found > 1 else ", or reduce with +area")
-            )
         made = cls(text, branches, num_channels, factor, has_level)
+        made._require_fit()
         if has_level and not made.drawn:
             raise ValueError(
                 f"--condition_on_level True: {FLAG} {text!r} has no range whose level could be "
                 "told, as noise:5-50: leave it out"
             )
         return made
+
+    def _require_fit(self) -> None:
+        first, *further = self.factors
+        if self.factor not in self.factors or any(
+            one % self.factor and self.factor % one for one in further
+        ):
+            made = " and ".join(map(str, dict.fromkeys(self.factors)))
+            raise ValueError(
+                f"{FLAG} {self.text!r} makes images {made} times smaller along a side, "
+                f"--large_size and --small_size {self.factor} times: make them fit"
+                + ("" if max(self.factors) > 1 else ", or reduce with +area")
+            )
+        if first % self.factor:
+            raise ValueError(
+                f"{FLAG} {self.text!r}: X begins with an image of --small_size, and the first one "
+                f"is only {first} times smaller than --large_size: put a smaller one first"
+            )
+
+    @property
+    def factors(self) -> list[int]:
+        """How many times smaller than Y the image of each branch is."""
+        return [math.prod(part.factor for part in branch) for branch in self.branches]
 
     @property
     def parts(self) -> list[Part]:
@@ -118,9 +134,23 @@ class Degradation:
     @property
     def num_extra(self) -> int:
         """Channels of X beside those of an image."""
-        further = self.num_channels * (len(self.branches) - 1)
-        levels = len(self.drawn) if self.has_level else 0
-        return further + sum(part.num_extra for part in self.parts) + levels
+        found = len(self.drawn) if self.has_level else 0
+        for i, (branch, factor) in enumerate(zip(self.branches, self.factors, strict=True)):
+            own = self.num_channels * (i > 0) + sum(part.num_extra for part in branch)
+            found += own * max(self.factor // factor, 1) ** 2
+        return found
+
+    @property
+    def shows_block_means(self) -> bool:
+        """Whether the image that X begins with is the block means of Y."""
+        return [type(part) for part in self.branches[0]] == [Area] and (
+            self.factors[0] == self.factor
+        )
+
+    @property
+    def shows_whole(self) -> bool:
+        """Whether an image of the size of Y follows it, in blocks of pixels as channels."""
+        return self.factor > 1 and len(self.branches) > 1 and self.factors[1] == 1
 
     def apply(self, high_res: Tensor, seeds: Sequence[int]) -> Tensor:
         """X, (N, C + num_extra, H/f, W/f), of Y (N, C, H, W) in [-1, 1].
@@ -146,8 +176,8 @@ class Degradation:
                 if part.level.is_range:
                     levels.append(part.level.scaled(level).to(high_res))
                 place += 1
-            images.append(_repeated(shown.image, size))
-            extras += [_repeated(mask, size) for mask in shown.extra]
+            images.append(_fitted(shown.image, size))
+            extras += [_fitted(mask, size) for mask in shown.extra]
         told = [level[:, None, None, None].expand(-1, 1, *size) for level in levels]
         return torch.cat([*images, *extras, *(told if self.has_level else ())], dim=1)
 
@@ -178,10 +208,16 @@ def settle_masks(text: str) -> str:
     return "&".join("+".join(map(settled, branch.split("+"))) for branch in text.split("&"))
 
 
-def _repeated(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Each pixel of a smaller image as a block of pixels of an image of `size`."""
+def _fitted(image: Tensor, size: Sequence[int]) -> Tensor:
+    """An image at another size: a pixel of a smaller one fills a block of pixels.
+
+    A block of pixels of a larger one becomes channels of a pixel, (C, i, j) to C·f² + i·f + j.
+    """
     if list(image.shape[2:]) == list(size):
         return image
+    if image.shape[2] > size[0] > 0:
+        folded: Tensor = F.pixel_unshuffle(image, image.shape[2] // size[0])
+        return folded
     return F.interpolate(image, tuple(size), mode="nearest")
 
 

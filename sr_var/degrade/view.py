@@ -157,7 +157,7 @@ def degradation_of(flags: HasDegradation) -> Degradation | None:
     made = Degradation.parse(flags.degradation, *of, has_level=has_level)
     if made.is_area:
         return None
-    if getattr(flags, "consistent", False):
+    if getattr(flags, "consistent", False) and not made.shows_block_means:
         raise ValueError(
             f"--consistent True is of block means, not of {FLAG} {flags.degradation}: leave it out"
         )

@@ -14,7 +14,8 @@ from oracle.posterior import PosteriorLaw, given_noisy, given_pixels
 from sr_var.base_dataset import load_entries
 from sr_var.data.oracle import law_of, write_oracle
 from sr_var.data.oracle_observed import Observation, read_float_image
-from sr_var.flags.scripts import OracleDataFlags
+from sr_var.degrade.view import View
+from sr_var.flags.scripts import MeanModelFlags, OracleDataFlags
 from sr_var.results.moments import load_moments, load_truth
 from tests.tiny import run, tree, words, write_photos
 from utils.images.pixels import image_to_255, to_hwc
@@ -162,4 +163,20 @@ def test_a_degradation_without_a_known_law_is_a_usage_error(
 def test_area_alone_is_the_data_set_as_it_was() -> None:
     assert Observation.parse("area", 4) is None and Observation.parse("area:4", 4) is None
     found = Observation.parse(NOISE, 4)
-    assert found is not None and found.words == "area:4&noise:25"
+    assert found is not None
+    needed = "--degradation 'area & noise:25' --large_size 64 --small_size 16 --value_range 0,255"
+    assert found.flags(64) == needed
+
+
+def test_tests_at_the_small_size_see_what_stands_beside_the_moments(
+    written: OracleDataFlags,
+) -> None:
+    sizes = {"large_size": LARGE, "small_size": SMALL}
+    flags = MeanModelFlags(network="subpixel", degradation=written.degradation, **sizes)
+    view = View.of(flags, written.seed)
+    for path, folder in _test_images(written):
+        y = torch.from_numpy(read_float_image(str(path)).transpose(2, 0, 1).copy())[None]
+        name = str(path.relative_to(Path(written.output_dir) / "images"))
+        x = view.pair(y, [name], torch.device("cpu"))[0]
+        seen = torch.from_numpy(np.load(folder / "observed.npy").transpose(2, 0, 1).copy())[None]
+        assert torch.equal(torch.nn.functional.pixel_shuffle(x[:, 3:], 4), seen[:, 3:])

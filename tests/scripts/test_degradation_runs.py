@@ -164,6 +164,46 @@ def test_samples_see_what_the_nets_see(pipeline: Pipeline, tmp_path: Path, netwo
     assert run("sr_var_verification", _verification(pipeline, tmp_path, **judge)).code == EXIT_DATA
 
 
+def test_calibration_and_prediction_of_noisy_images(pipeline: Pipeline, tmp_path: Path) -> None:
+    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="noise:25")
+    steps = {"mean_model_step": STEPS, "var_model_step": STEPS, "large_size": LARGE}
+    nets = {**pipeline.data.tested_flags, **steps, "sr_model_output_dir": tmp_path / "out"}
+    done(
+        "sr_calibrate", words(nets, output_dir=tmp_path / "cal", level=0.5, log_dir=tmp_path / "l")
+    )
+    assert (tmp_path / "cal" / "calibration.json").exists()
+    # an image that is given is X: the low-res picture of a test has the mean of that test
+    given, out = tmp_path / "out" / TEST_NAMES[1] / "low_res.png", tmp_path / "predicted"
+    paths = {**_mean(tmp_path), "var_model_path": tmp_path / "sr_var" / "model000002.pt"}
+    done("sr_predict", words(paths, input=given, output_dir=out, log_dir=tmp_path / "p"))
+    (found,) = out.rglob("*mean*.npy")
+    tested = np.load(tmp_path / "out" / TEST_NAMES[1] / "high_res_mean_2.npy")
+    assert np.abs(np.load(found) - tested).max() < 100  # clipped and rounded noise
+    assert np.abs(np.load(found) - tested).mean() < 5
+
+
+def test_networks_that_see_a_mask_predict_no_image(pipeline: Pipeline, tmp_path: Path) -> None:
+    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.5")
+    paths = {**_mean(tmp_path), "var_model_path": tmp_path / "sr_var" / "model000002.pt"}
+    given = tmp_path / "out" / TEST_NAMES[0] / "low_res.png"
+    argv = words(paths, input=given, output_dir=tmp_path / "no", log_dir=tmp_path / "p")
+    outcome = run("sr_predict", argv)
+    assert outcome.code == EXIT_CHECKPOINT
+    assert "mask:0.5" in outcome.err
+
+
+def test_a_baseline_sees_it_too(pipeline: Pipeline, tmp_path: Path) -> None:
+    net = {**UNET, **SAME, "degradation": "mask:0.5&grey", "predict_residual": True}
+    done("sr_baseline_train", _train(pipeline, tmp_path, "base", **net))
+    done("sr_baseline_test", _test(pipeline, tmp_path, "base"))
+    done("sr_var_verification", _verification(pipeline, tmp_path, num_samples=0))
+    results = json.loads((tmp_path / "compare" / "results.json").read_text(encoding="utf-8"))
+    assert results["degradation"] == "mask:0.5&grey"
+    assert results["consistency"]["nets"]["mean_rms"] > 0
+    oracle = _test(pipeline, tmp_path, "base", truth="oracle", output_dir=tmp_path / "new")
+    assert run("sr_baseline_test", oracle).code == EXIT_USAGE
+
+
 @pytest.mark.dist
 def test_two_processes_see_what_one_sees(pipeline: Pipeline, tmp_path: Path) -> None:
     """The same steps of the same batches: noise is a function of the position in the stream."""

@@ -13,7 +13,7 @@ from sr_var import plan
 from sr_var.flags.scripts import PlanFlags
 from sr_var.plan import Rates, net_hours, plan_rows
 from tests import cpus
-from tests.tiny import DENOISER, done, run, words
+from tests.tiny import DENOISER, LARGE, done, run, words
 from utils.process.errors import EXIT_DATA
 
 RATES = Rates(evaluation=0.5, mean_forward=0.1, mean_step=0.3, var_step=0.4)
@@ -63,6 +63,14 @@ def test_script_times_prints_and_writes(tmp_path: Path) -> None:
     assert "var: rel. rms" in said
     assert "images for a verdict within ±5 %" in said and found["verdict"]["margin"] == 0.05
     assert [need["num_samples"] for need in found["verdict"]["images"]] == [20, 100]
+
+
+def test_networks_that_see_more_than_an_image_are_timed_with_it(tmp_path: Path) -> None:
+    tiny: dict[str, Any] = {"net_channels": 8, "net_channel_mult": "1,2", "num_rounds": 1}
+    seen = {"small_size": LARGE, "degradation": "mask:0.5+noise:5-50", "condition_on_level": True}
+    done("sr_plan", words(DENOISER, tiny, seen, log_dir=tmp_path))
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert min(found["seconds"].values()) > 0
 
 
 def test_a_pilot_is_read_before_anything_is_timed(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def _images_of_guide(guide: Start, denoiser: Denoiser) -> dict[str, StoredSize]:
 
 
 class NoisyImages(NamedTuple):
-    """What a classifier sees: `x` (N, C, H, H), and `t` (N,) as processes hand it to networks."""
+    """What a classifier sees: `x` (N, C, H, W), and `t` (N,) as processes hand it to networks."""
 
     x: torch.Tensor
     t: torch.Tensor

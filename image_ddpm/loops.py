@@ -39,7 +39,7 @@ def load_train_images(
     device: torch.device,
     log: Callable[[str], None],
 ) -> TrainData:
-    """Endless shuffled batches of `Noising` and the images, (N, C, H, H) in [-1, 1].
+    """Endless shuffled batches of `Noising` and the images, (N, C, H, W) in [-1, 1].
 
     A class-conditional network is given their labels, `y`. With `class_dropout`, a label is
     replaced by 'none' as a function of (seed, position in the stream).
@@ -98,7 +98,7 @@ class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):
             self._show("samples", image_to_bytes(self.draw_grid()))
 
     def draw_grid(self) -> torch.Tensor:
-        """`num_grid_samples` samples of the network as it is, (N, C, H, H), the same noise ever.
+        """`num_grid_samples` samples of the network as it is, (N, C, H, W), the same noise ever.
 
         DPM-Solver++ (2M), respaced; the classes that have images in turn.
         """

@@ -88,7 +88,7 @@ def load_validation(
 
 
 def noise_levels(diffusion: GaussianDiffusion, x: torch.Tensor, name: str) -> NoiseLevels:
-    """One timestep of each quarter of the chain, uniform in it, and x (1, C, H, H) at each.
+    """One timestep of each quarter of the chain, uniform in it, and x (1, C, H, W) at each.
 
     Draws are functions of (name, quarter). A chain of T < 4 steps has T quarters that are not
     empty, and only these count.

@@ -147,7 +147,7 @@ def regression_test_data(
 def save_mean(
     results: ResultFolder, name: str, file_names: tuple[str, str], mean: torch.Tensor
 ) -> None:
-    """Write (C, H, H) in [-1, 1] as an 8-bit picture and, unclipped, as float32 in its unit."""
+    """Write (C, H, W) in [-1, 1] as an 8-bit picture and, unclipped, as float32 in its unit."""
     png_path, npy_path = (results.path(name, file_name) for file_name in file_names)
     save_image(png_path, mean)
     save_array(npy_path, results.units.from_255(to_hwc(image_to_255(mean))))
@@ -177,14 +177,14 @@ class SRMeanTestLoop(TestLoop):
         self._results, self._num_pictures = results, 50  # still to come, in TensorBoard
 
     def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
-        """The mean, (N, 3, H, H) in [-1, 1]."""
+        """The mean, (N, 3, H, W) in [-1, 1]."""
         return mean_of(self.model, batch, batch_kwargs.high_res.shape[2:])
 
     def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
         *_, png_file, npy_file = self._results.file_names
         low_res = image_of(batch, output)
         for i, name in enumerate(batch_kwargs.name):
-            mean = output[i].float()  # (3, H, H)
+            mean = output[i].float()  # (3, H, W)
             self._results.save_low_res(name, low_res[i], mean.shape[1:])
             save_mean(self._results, name, (png_file, npy_file), mean)
             if self._num_pictures > 0:

@@ -202,7 +202,7 @@ class SRVarTestLoop(TestLoop):
         self._results, self.functional = results, functional
 
     def forward(self, batch: NetInput, batch_kwargs: Photographs) -> Tensor:
-        """The variance in units of [-1, 1] squared, (N, 3, H, H), or one a functional's value."""
+        """The variance in units of [-1, 1] squared, (N, 3, H, W), or one a functional's value."""
         size = batch_kwargs.high_res.shape[2:]
         variance = variance_of(self.model, *with_mean(self.mean_model, batch, size))
         return self.functional.at_places(variance)

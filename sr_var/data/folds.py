@@ -199,7 +199,7 @@ def measure_leakage(
 ) -> Leakage:
     """Both residuals on at least `num_images` > 0 training images a process (all agree).
 
-    `batches` are endless, with the high-res images (N, 3, H, H) as labels.
+    `batches` are endless, with the high-res images (N, 3, H, W) as labels.
     """
     sums, count = torch.zeros(2, dtype=torch.float64), 0
     for batch, high_res in batches:

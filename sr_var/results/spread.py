@@ -37,7 +37,7 @@ def spread_files(step: int, of: str = "high_res", *, has_array: bool = False) ->
 def save_spread(
     results: ResultFolder, name: str, file_names: Sequence[str], variance: torch.Tensor
 ) -> None:
-    """Write the variance (C, H, H), in units of [-1, 1] squared, of one image.
+    """Write the variance (C, H, W), in units of [-1, 1] squared, of one image.
 
     As a pickle of float32, HWC, not clipped, in the square of the images' unit (grey levels of 8
     bits), and so as an array where the names have one (`spread_files`); and its std, √max(v, 0), as

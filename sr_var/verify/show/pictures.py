@@ -61,7 +61,7 @@ def top_of_scale(maps: Sequence[Array]) -> float:
 def uncertainty_maps(image: ImageData) -> Array:
     """|error|, std of the samples, std of the net, averaged over the channels.
 
-    (3, H, H); without samples (2, H, H), of the nets alone.
+    (3, H, W); without samples (2, H, W), of the nets alone.
     """
     of_samples = [] if image.samples is None else [std_of_samples(image.samples)]
     of_net = np.sqrt(np.maximum(image.variance, 0))

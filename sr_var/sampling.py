@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 class ImageJob:
     """One image: what is missing, and what its samples have added up to.
 
-    `low_res` is X, (C + extra, h, h). `moments` is None where the folder holds samples of another
+    `low_res` is X, (C + extra, h, w). `moments` is None where the folder holds samples of another
     tool, which cannot be counted in float any more. `num_open` counts samples that are not written
     yet.
     """

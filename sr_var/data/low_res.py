@@ -34,7 +34,7 @@ _NUM_SHOWN = 5
 
 
 class LowRes(NamedTuple):
-    """X, (C + extra, h, h), an image in [-1, 1] first, and the label of its class."""
+    """X, (C + extra, h, w), an image in [-1, 1] first, and the label of its class."""
 
     image: Tensor
     label: int

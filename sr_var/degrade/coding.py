@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sr_var.degrade.part import Part, Range, by_image
+from sr_var.degrade.part import Part, Range, by_image, each
 from utils.images.pixels import bytes_to_image, image_to_bytes, to_hwc
 
 
@@ -34,9 +34,9 @@ class Jpeg(Part):
 
     def apply(self, image: Tensor, level: Tensor, seeds: Sequence[int]) -> Tensor:
         """The decoded images."""
-        whole = image_to_bytes(image).cpu()
-        decoded = [_decoded(one, int(q)) for one, q in zip(whole, level.tolist(), strict=True)]
-        return bytes_to_image(torch.stack(decoded).to(image.device)).to(image.dtype)
+        whole, qualities = image_to_bytes(image).cpu(), [int(quality) for quality in level.tolist()]
+        decoded = each(lambda i: _decoded(whole[i], qualities[i]), len(whole))
+        return bytes_to_image(decoded.to(image.device)).to(image.dtype)
 
 
 def _decoded(image: Tensor, quality: int) -> Tensor:

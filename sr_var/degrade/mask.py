@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_var.degrade.part import Level, Part, Range, Shown, by_image, generators
+from sr_var.degrade.part import Level, Part, Range, Shown, by_image, each, generators
 from utils.files.atomic import sha256_of
 from utils.images.files import open_image
 from utils.process.errors import DataError
@@ -39,8 +39,8 @@ class Mask(Part):
 
     def masks(self, size: Sequence[int], level: Tensor, seeds: Sequence[int]) -> Tensor:
         """(N, 1, H, W) of 0 and 1, float32 on the CPU."""
-        rows = [torch.rand((1, *size), generator=g, dtype=torch.float64) for g in generators(seeds)]
-        hidden = torch.stack(rows)
+        own, shape = generators(seeds), (1, *size)
+        hidden = each(lambda i: torch.rand(shape, generator=own[i], dtype=torch.float64), len(own))
         return (hidden >= by_image(level, hidden)).float()
 
     def apply(self, image: Tensor, level: Tensor, seeds: Sequence[int]) -> Tensor:

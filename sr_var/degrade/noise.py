@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sr_var.degrade.part import Part, Range, by_image, generators
+from sr_var.degrade.part import Part, Range, by_image, each, generators
 from utils.metrics import HALF_RANGE_255
 
 
@@ -22,8 +22,8 @@ class Noise(Part):
 
     def apply(self, image: Tensor, level: Tensor, seeds: Sequence[int]) -> Tensor:
         """The noisy images."""
-        rows = [torch.randn(image.shape[1:], generator=g) for g in generators(seeds)]
-        noise = torch.stack(rows).to(image)
+        own = generators(seeds)
+        noise = each(lambda i: torch.randn(image.shape[1:], generator=own[i]), len(own)).to(image)
         return image + by_image(level / HALF_RANGE_255, image) * noise
 
 
@@ -42,7 +42,6 @@ class Poisson(Part):
         """The counted images, in the range of the images."""
         peak = by_image(level, image)
         rate = ((image + 1) / 2 * peak).clamp(min=0).float().cpu()
-        rows = [
-            torch.poisson(row, generator=g) for row, g in zip(rate, generators(seeds), strict=True)
-        ]
-        return 2 * torch.stack(rows).to(image) / peak - 1
+        own = generators(seeds)
+        counts = each(lambda i: torch.poisson(rate[i], generator=own[i]), len(own))
+        return 2 * counts.to(image) / peak - 1

@@ -8,13 +8,14 @@ every process.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from utils.machine.threads import chosen_threads, ordered_map
 from utils.seeds import stable_seed
 
 
@@ -111,6 +112,14 @@ class Part(ABC):
     def step(self, shown: Shown, level: Tensor, seeds: Sequence[int]) -> Shown:
         """`apply`, and what becomes of the masks beside the image: they stay."""
         return Shown(self.apply(shown.image, level, seeds), shown.extra)
+
+
+def each(call: Callable[[int], Tensor], number: int) -> Tensor:
+    """Results of calls for each of a number of images, stacked; on as many threads as pay.
+
+    Which thread makes a call has no effect: an image has a generator of its own.
+    """
+    return torch.stack(list(ordered_map(call, range(number), min(number, chosen_threads(-1)))))
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sr_var.degradation import area_downsample
+from sr_var.degrade import part
 from sr_var.degrade.language import Degradation
 from sr_var.degrade.linear import gaussian_matrices
 from tests.tiny import photo
@@ -151,6 +152,28 @@ def test_a_mask_of_a_file_hides_its_dark_pixels(tmp_path: Path) -> None:
         _x(f"mask:{path}", _image((24, 24)))
     with pytest.raises(DataError, match="another mask"):
         _x(f"mask:{path}#0123456789ab", image)
+
+
+def test_what_x_tells_is_in_it_again_when_it_is_degraded_again() -> None:
+    """The pseudo-inverse of each that has one: blocks of its means, and the image itself."""
+    image = _image()
+    means = _x("area", image, 4)
+    blocks = means.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    torch.testing.assert_close(_x("area", blocks, 4), means, rtol=0, atol=1e-6)
+    for text in ("mask:0.4", "bits:3", "poisson:0.5+bits:1"):
+        x = _x(text, image)
+        assert torch.equal(_x(text.split("+")[-1], x[:, :3])[:, :3], x[:, :3])
+    torch.testing.assert_close(_x("grey", _x("grey", image)), _x("grey", image))
+
+
+def test_threads_have_no_effect_on_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = _image(number=5)
+    texts = ("noise:25", "poisson:9", "mask:0.5", "jpeg:5-90")
+    found = []
+    for number in (1, 3):
+        monkeypatch.setattr(part, "chosen_threads", lambda wanted, number=number: number)
+        found.append([_x(text, image) for text in texts])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("text", ["noise:25", "poisson:9", "mask:0.5", "blur:1-3", "jpeg:5-90"])

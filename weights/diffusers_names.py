@@ -7,6 +7,7 @@ equal at all levels there and need not be here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -164,7 +165,7 @@ def _head_dim(network: Torso) -> int | None:
         f"{config.flag(name)} {getattr(config, name)}: the heads have "
         f"{' and '.join(map(str, sorted(dims)))} channels, and diffusers' UNet2DModel has one "
         f"number for all; give --format onnx or torch_export, or train with "
-        f"{config.flag('num_head_channels')} {min(dims)}"
+        f"{config.flag('num_head_channels')} {math.gcd(*dims)}"
     )
 
 

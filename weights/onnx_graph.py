@@ -59,7 +59,7 @@ def to_onnx(graph: Graph, metadata: Mapping[str, str]) -> bytes:
             program, dynamo=True, opset_version=OPSET, external_data=False, verbose=False
         )
     assert exported is not None  # only where a file was asked for
-    model = exported.model
+    model: Any = exported.model
     _name_sides(model, graph)
     for one in (model, model.graph, *model.graph.all_nodes()):
         one.metadata_props.clear()  # where in the source it stands

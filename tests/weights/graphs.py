@@ -34,8 +34,16 @@ def _mean_unet() -> Graph:
 
 
 def _mean_subpixel() -> Graph:
-    config = SubpixelConfig(factor=4, model_channels=8, consistent=True, num_classes=3)
-    return graphs.mean_graph(_frozen(SubpixelModel(config)), 4)
+    """It is shown an image of full size, too."""
+    config = SubpixelConfig(
+        factor=2,
+        model_channels=8,
+        consistent=True,
+        num_classes=3,
+        extra_channels=12,
+        shows_whole=True,
+    )
+    return graphs.mean_graph(_frozen(SubpixelModel(config)), 2)
 
 
 def _variance_unet() -> Graph:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,9 +12,17 @@ import torch
 
 from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
+from image_ddpm.flags import PRESETS as IMAGE_PRESETS
+from image_ddpm.flags import ImageModelFlags
+from image_ddpm.networks import create_image_model
 from models.blocks import AttentionBlock
+from models.subpixel import SubpixelDenoiser
 from models.unet import TimeConditionedUNet
+from sr_var.flags.nets import PRESETS as SR_PRESETS
+from sr_var.flags.scripts import SRDiffusionModelFlags
+from sr_var.script_util import create_sr_model
 from tests.models.nets import fill, noise, small_config
+from tests.tiny import ROOT
 from tests.weights.diffusers_golden import NETS, PATH, fingerprint, load_theirs, network, outputs
 from weights.diffusers_names import unet2d_config, unet2d_weights
 from weights.to_diffusers import scheduler_config
@@ -81,6 +91,27 @@ def test_the_flag_that_diffusers_has_not_is_named(flag: str, changes: dict[str, 
     own = TimeConditionedUNet(small_config(**changes))
     with pytest.raises(ValueError, match=flag):
         unet2d_config(own)
+
+
+def test_most_published_models_fit_and_the_page_names_the_others() -> None:
+    others = set()
+    with torch.device("meta"):
+        for name, preset in {**IMAGE_PRESETS, **SR_PRESETS}.items():
+            is_image = name in IMAGE_PRESETS
+            known = ImageModelFlags if is_image else SRDiffusionModelFlags
+            kept = {one.name for one in dataclasses.fields(known)} | {"learn_sigma"}
+            flags = {key: value for key, value in preset.flags.items() if key in kept}
+            create = create_image_model if is_image else create_sr_model
+            own = create(**{"learn_sigma": False, **flags})
+            assert not isinstance(own, SubpixelDenoiser)
+            try:
+                unet2d_weights(own), unet2d_config(own)
+            except ValueError:
+                others.add(name)
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    told = page.partition("Of the published models")[2].partition("\n\n")[0]
+    assert others == set(re.findall(r"`(\w*\d_?\w+)`", told))
+    assert (len(IMAGE_PRESETS), len(SR_PRESETS), len(others)) == (16, 3, 6)
 
 
 def test_one_head_everywhere_is_told_as_such() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tests.pipeline import Pipeline
 from tests.tiny import done, run, shake, tree, words
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
-from weights import onnx_graph, to_onnx
+from weights import onnx_graph, to_onnx, to_torch_export
 from weights.networks import restore
 from weights.source import read_source
 
@@ -67,7 +68,9 @@ def test_a_checkpoint_becomes_a_program_of_torch_export(pipeline: Pipeline, tmp_
 def test_what_differs_too_much_is_not_left_behind(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weights.graphs.MOST_DIFFERENCE", -1.0)
+    wrong = SimpleNamespace(module=lambda: lambda low_res: torch.zeros(*low_res.shape[:2], 32, 32))
+    monkeypatch.setattr(to_torch_export, "to_program", lambda graph, about: b"")
+    monkeypatch.setattr(torch.export, "load", lambda file: wrong)
     path = tmp_path / "out" / "net.pt2"
     flags = {"model_path": pipeline.mean_model, "output_path": path, "log_dir": tmp_path / "logs"}
     outcome = run("export", words(flags, format="torch_export"))

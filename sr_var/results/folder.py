@@ -59,7 +59,7 @@ def is_known_input(path: str, low_res_255: Array) -> bool:
     """
     try:
         stored = np.asarray(open_image(path), np.float64)
-        low_res_255 = as_rgb(low_res_255)
+        low_res_255 = np.clip(as_rgb(low_res_255), 0, WHITE)  # as the picture of noise is
     except (FileNotFoundError, NotADirectoryError, BadImageError):
         return False
     problem = difference(stored, low_res_255)

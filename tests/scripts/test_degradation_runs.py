@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from sr_var.degradation import bilinear_upsample
@@ -234,6 +235,7 @@ def test_a_mask_of_a_file_from_training_to_refusals(pipeline: Pipeline, tmp_path
     done("sr_mean_test", _test(pipeline, tmp_path, "sr_mean"))
     shown = np.asarray(Image.open(tmp_path / "out" / TEST_NAMES[0] / "low_res.png"))
     assert set(np.unique(shown[8:20, 8:20])) == {128}
+    _judge_mask(pipeline, tmp_path, net, pixels > 0)
     # goes on with the same words, and with a mask that holds something else it does not
     again = {**net, "resume_checkpoint": "auto", "strict_flags": True}
     done("sr_mean_train", _train(pipeline, tmp_path, "sr_mean", **again))
@@ -253,16 +255,34 @@ def test_a_mask_of_a_file_from_training_to_refusals(pipeline: Pipeline, tmp_path
     assert f"mask:{path}" in outcome.err
 
 
+def _judge_mask(
+    pipeline: Pipeline, root: Path, net: dict[str, Any], is_seen: NDArray[np.bool_]
+) -> None:
+    """Only pixels that are seen are held against the input."""
+    done("sr_var_train", _train(pipeline, root, "sr_var", **net, **_mean(root)))
+    done("sr_var_test", _test(pipeline, root, "sr_var", **_mean(root)))
+    done("sr_var_verification", _verification(pipeline, root, num_samples=0))
+    results = json.loads((root / "compare" / "results.json").read_text(encoding="utf-8"))
+    squares = []
+    for name in TEST_NAMES:
+        mean = np.load(root / "out" / name / "high_res_mean_2.npy")
+        crop = 127.5 * (to_hwc(_crop(pipeline, name)[0]) + 1)
+        squares.append(np.mean((is_seen[..., None] * (mean - crop)) ** 2))
+    found = results["consistency"]["nets"]["mean_rms"]
+    assert found == pytest.approx(np.mean(squares) ** 0.5, rel=1e-3, abs=1e-4)
+
+
 def _folders(root: Path) -> dict[str, Any]:
     return {"log_dir": root / "log", "model_save_dir": root / "save"}
 
 
 def test_results_follow_the_checkpoint_and_the_seed(pipeline: Pipeline, tmp_path: Path) -> None:
-    net = {**SUBPIXEL, **SAME, "degradation": "noise:25"}
+    """Also where much of the noise lies outside of what a picture shows."""
+    net = {**SUBPIXEL, **SAME, "degradation": "noise:200"}
     _both_nets(pipeline, tmp_path, **net)
     before = tree(tmp_path / "out")
     outcome = done("sr_mean_test", _test(pipeline, tmp_path, "sr_mean", degradation="blur:2"))
-    assert "degradation 'noise:25' (command line 'blur:2')" in outcome.out
+    assert "degradation 'noise:200' (command line 'blur:2')" in outcome.out
     assert tree(tmp_path / "out") == before
     # other noise is another image
     other = _test(pipeline, tmp_path, "sr_mean", seed=1)
@@ -273,7 +293,7 @@ def test_results_follow_the_checkpoint_and_the_seed(pipeline: Pipeline, tmp_path
     argv = _train(pipeline, tmp_path, "sr_var_2", **net, **_mean(blind))
     outcome = run("sr_var_train", argv)
     assert outcome.code == EXIT_CHECKPOINT
-    assert "noise:25" in outcome.err
+    assert "noise:200" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,11 @@ MEANINGS = MappingProxyType(
         "others: 1 is without noise.",
         "ceiling.disattenuated": "The correlation of variances that infinitely many samples show.",
         "high_res.psnr_net": "How near the mean is to the real image, in decibels: high is near.",
-        "high_res.psnr_bilinear": "The same of the low-res image, enlarged without any net.",
+        "high_res.psnr_bilinear": "The same of the image that the nets are given, "
+        "enlarged without any net.",
         "high_res.ssim_net": "How alike the structures of mean and real image are; 1 is equal.",
-        "high_res.ssim_bilinear": "The same of the low-res image, enlarged without any net.",
+        "high_res.ssim_bilinear": "The same of the image that the nets are given, "
+        "enlarged without any net.",
         "high_res.mean_abs_error_net": "How far the mean is from the real image at a pixel.",
         "edges.std_at_edges": "The predicted std where the real image changes most, a tenth of it.",
         "edges.std_on_flat": "The predicted std where the real image changes least, half of it.",
@@ -54,7 +56,8 @@ MEANINGS = MappingProxyType(
         "pixel outside: lower is better.",
         "calibration.ause": "Whether the pixels of large std are those of large error: 0 is the "
         "order of the errors themselves, which no std can know.",
-        "consistency.mean_rms": "How far the mean, shrunk, is from the low-res image.",
+        "consistency.mean_rms": "How far the mean, shrunk (or degraded) again, is from what the "
+        "nets are given.",
         "consistency.samples.block_mean_std": "How much the shrunk samples differ from each other; "
         "all should shrink to the one low-res image.",
         "cost.evaluations_per_image": "How often a network runs for an image.",

@@ -2,6 +2,7 @@
 
     one process:  python sr_mean_test.py $MODEL_FLAGS $SCRIPT_FLAGS --model_path M.pt
     4 GPUs:       torchrun --nproc_per_node 4 sr_mean_test.py (the same)
+    a function:   python sr_mean_test.py --mean_module restorers:bicubic $MODEL_FLAGS (the same)
     several nets: --model_path 'run_{fold}/M.pt' --cross_fit 3, or 'run_{run}/M.pt' --ensemble 0,1,2
 
 The network is built from the model flags that the training stored in --log_dir. Of several nets
@@ -20,7 +21,7 @@ from utils.script_util import FlagParser, from_args, make_parser, with_values
 
 
 def create_parser() -> FlagParser:
-    """The flags of this script (those of the mean net's place only fit the variance test)."""
+    """The flags of this script (a path in the mean net's place only fits the variance test)."""
     return make_parser(
         __doc__,
         model=MeanModelFlags,
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     test = from_args(TestFlags, args)
     from sr_var.base_dataset import load_test_entries
     from sr_var.data.folds import CrossFit, FoldedMean
-    from sr_var.ensemble import SRMeanEnsembleTestLoop, require_folds, tested_models
+    from sr_var.ensemble import SRMeanEnsembleTestLoop, require_folds, tested_models, tested_module
     from sr_var.mean_utils import SRMeanTestLoop, mean_result_folder
     from sr_var.script_util import run_test
     from sr_var.values import Units
@@ -54,8 +55,11 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, test) as run:
         log, reading = run.logger.info, Reading.of(data_flags)
         require_folds(CrossFit.from_flags(several), paths)
-        nets = tested_models(model_flags, test, paths, reading, log)
-        sizes, step = model_flags.sizes, step_of(paths[0])
+        if args.mean_module:
+            nets, paths = tested_module(model_flags, test, args.mean_module, several, log)
+        else:
+            nets = tested_models(model_flags, test, paths, reading, log)
+        sizes, step = model_flags.sizes, 0 if args.mean_module else step_of(paths[0])
         entries = load_test_entries(data_flags, sizes, log)
         read_as = {"reading": reading, "units": Units.of(model_flags)}
         results = mean_result_folder(test.output_dir, step, *paths, **read_as)

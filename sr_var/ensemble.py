@@ -25,6 +25,7 @@ from sr_var.degradation import NetInput, mean_of, variance_of
 from sr_var.flags.nets import RUN_FIELD, EnsembleFlags
 from sr_var.flags.scripts import MeanModelFlags, MeanNetFlags, TestFlags, VarModelFlags
 from sr_var.functionals import Functional, num_components
+from sr_var.mean_module import MeanModule
 from sr_var.mean_utils import SRMeanTestLoop
 from sr_var.results.folder import epistemic_files
 from sr_var.results.spread import save_spread
@@ -60,6 +61,25 @@ def tested_models(
         CheckpointError: a checkpoint is missing, damaged or of a network with other flags.
     """
     return [tested_model(flags, replace(test, model_path=path), reading, log) for path in paths]
+
+
+def tested_module(
+    flags: MeanModelFlags, test: TestFlags, name: str, several: EnsembleFlags, log: Log
+) -> tuple[list[nn.Module], list[str]]:
+    """The function of `--mean_module` in the place of the networks to test, and its file.
+
+    Raises:
+        ValueError: networks are named beside it; or as `MeanModule.network`.
+        DataError: likewise.
+    """
+    for given in (test.model_path, several.ensemble, several.cross_fit):
+        if given:
+            raise ValueError(
+                f"--mean_module {name} is tested in place of a network; leave out --model_path, "
+                "--ensemble and --cross_fit"
+            )
+    module = MeanModule(name)
+    return [module.network(flags, log)], [module.source]
 
 
 def require_folds(cross_fit: CrossFit | None, paths: Sequence[str]) -> None:
@@ -121,8 +141,9 @@ def tested_variance(
     nets = tested_models(flags, test, paths, Reading.of(args), log)
     of_means = [mean_flags]
     if RUN_FIELD in mean_flags.mean_model_path:
-        pairs = (several.runs_of(getattr(mean_flags, name), name) for name in vars(mean_flags))
-        of_means = [MeanNetFlags(*pair) for pair in zip(*pairs, strict=True)]
+        names = ("mean_model_path", "mean_model_args_path")
+        pairs = (several.runs_of(getattr(mean_flags, name), name) for name in names)
+        of_means = [MeanNetFlags("", *pair) for pair in zip(*pairs, strict=True)]
     means, mean_paths = [], []
     for own in of_means:
         means.append(frozen_means(own, cross_fit, flags, test, log, args))

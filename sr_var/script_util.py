@@ -40,6 +40,7 @@ from sr_var.flags.scripts import (
 )
 from sr_var.functionals import Functional, num_components
 from sr_var.losses import start_at_usual_spread
+from sr_var.mean_module import MeanModule
 from sr_var.mean_utils import batches_to_do, regression_test_data
 from sr_var.stored_flags import (
     flags_of_checkpoint,
@@ -352,7 +353,16 @@ def frozen_mean_net(
 
 
 def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]:
-    """The checkpoints of the mean net, or of the nets of each fold; a ValueError if flags clash."""
+    """The checkpoints of the mean net, or of the nets of each fold; a ValueError if flags clash.
+
+    In the place of a net, the file of the function is its checkpoint.
+    """
+    if flags.mean_module:
+        if cross_fit is not None:
+            raise ValueError(
+                f"--mean_module {flags.mean_module} has left out no fold; leave out --cross_fit"
+            )
+        return [MeanModule(flags.mean_module).source]
     is_pattern = FOLD_FIELD in flags.mean_model_path
     if cross_fit is None and is_pattern:
         raise ValueError(f"--mean_model_path {flags.mean_model_path}: give --cross_fit K with it")
@@ -388,6 +398,8 @@ def frozen_means(
         CheckpointError: if a net is missing, does not fit, or has seen the fold it is for.
     """
     paths = mean_net_paths(flags, cross_fit)
+    if flags.mean_module:
+        return MeanModule(flags.mean_module).network(task, log)
     args_flag = "--mean_model_args_path" if "mean_model_args_path" in args.given_flags else ""
     for path in paths:
         _say_other_reading(path, Reading.of(args), log)

@@ -22,11 +22,13 @@ from sr_var.degradation import NetInput, image_of, low_res_of, mean_of, variance
 from sr_var.flags.nets import ITAKURA_SAITO, SQUARED_ERROR
 from sr_var.functionals import PIXELS, Functional
 from sr_var.losses import itakura_saito
+from sr_var.mean_module import RestoredMean
 from sr_var.results.folder import AS_BEFORE, PICTURES_IN_STRIP, ResultFolder, strip
 from sr_var.results.spread import save_spread, spread_files
 from sr_var.stored_flags import refuse_other_setting
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
+from utils.files.records import shown
 from utils.flags.groups import Reading
 from utils.loops.data import batch_slice
 from utils.process.errors import CheckpointError
@@ -34,6 +36,8 @@ from utils.test_util import TestLoop
 
 # of the mean nets' digests in a checkpoint's state
 MEAN_KEY = "mean_models"
+# the function in the place of a mean net, whose file's sha256 then is the digest
+MODULE_KEY = "mean_module"
 
 
 def check_loss(loss: str, last_layer_type: str) -> None:
@@ -73,11 +77,12 @@ def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str)
     is_stand_in = len(stored) > 1 == len(mean_digests)
     if not stored or not mean_digests or is_stand_in or list(mean_digests) == stored:
         return
+    module = f", --mean_module {shown(state[MODULE_KEY])}," if state.get(MODULE_KEY) else ""
     there, here = (" ".join(str(digest)[:12] for digest in side) for side in (stored, mean_digests))
     raise CheckpointError(
-        f"{what} was trained on the residuals of another mean net (sha256 {there}) than that of "
-        f"--mean_model_path ({here}), and knows nothing of the error of this one; give the mean "
-        "net that it was trained on"
+        f"{what} was trained on the residuals of another mean net{module} (sha256 {there}) than "
+        f"that of --mean_model_path or --mean_module ({here}), and knows nothing of the error of "
+        "this one; give the mean net, or the module as it was, that it was trained on"
     )
 
 
@@ -107,6 +112,7 @@ class SRVarTrainLoop(NamesClasses):
         self._loss, self._cross_fit = loss, cross_fit.record() if cross_fit else None
         self.functional = functional
         self._mean_digests = list(mean_digests)
+        self._mean_module = mean_model.name if isinstance(mean_model, RestoredMean) else ""
         super().__init__(**rest)
         self.mean_model = mean_model.to(self.device).eval().requires_grad_(False)
 
@@ -136,6 +142,7 @@ class SRVarTrainLoop(NamesClasses):
     def extra_state(self) -> JsonObject:
         """What the weights depend on beside the flags of the network."""
         own = {"loss": self._loss, "cross_fit": self._cross_fit, MEAN_KEY: self._mean_digests}
+        own |= {MODULE_KEY: self._mean_module} if self._mean_module else {}
         return {**super().extra_state(), **own, **label_noise_state(self._label_noise)}
 
     def load_extra_state(self, state: JsonObject) -> None:

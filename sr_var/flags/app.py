@@ -69,7 +69,7 @@ def with_demo_nets(flags: NetPairFlags) -> NetPairFlags:
     Raises:
         CheckpointError: none are given, and the demo has not trained any here.
     """
-    if flags.mean_model_path or flags.var_model_path:
+    if flags.mean_model_path or flags.mean_module or flags.var_model_path:
         return flags
     for preset in (CPU, GPU, QUICK):
         mean, var = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sr_var.flags.mean_module import MeanModuleFlags
 from utils.flags.groups import Batch, Compute, OnBadImage, PrecisionFlags, ScriptFlags
 from utils.script_util import AUTO, flag, require_at_least
 
@@ -12,7 +13,7 @@ NPY, TIFF = "npy", "tiff"
 
 
 @dataclass(frozen=True)
-class NetPairFlags(PrecisionFlags, Compute):
+class NetPairFlags(MeanModuleFlags, PrecisionFlags, Compute):
     """The two networks, as their trainings left them."""
 
     mean_model_path: str = flag("", "checkpoint of the mean net, modelNNNNNN.pt")

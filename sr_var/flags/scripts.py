@@ -17,6 +17,7 @@ from ddpm.flags import (
     UNetFlags,
 )
 from sr_var.flags.degradation import DegradationFlags
+from sr_var.flags.mean_module import MeanModuleFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import (
     AUTO,
@@ -257,7 +258,7 @@ class DDPMTrainFlags(DiffusionTrainFlags):
 
 
 @dataclass(frozen=True)
-class MeanNetFlags:
+class MeanNetFlags(MeanModuleFlags):
     """The frozen mean net that the variance task stands on."""
 
     mean_model_path: str = flag(

@@ -18,6 +18,7 @@ from sr_var.degradation import mean_of, variance_of, with_labels
 from sr_var.degrade.view import degradation_of, require_same_view
 from sr_var.flags.nets import FOLD_FIELD
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
+from sr_var.mean_module import MeanModule
 from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.stored_flags import flags_of_checkpoint, identity_of, require_same_classes
 from sr_var.values import Units, require_same_values
@@ -157,7 +158,7 @@ class NetPair:
 
 
 def load_pair(
-    mean_path: str,
+    mean: str | MeanModule,
     var_path: str,
     *,
     mean_args_path: str = "",
@@ -170,25 +171,32 @@ def load_pair(
     """Both networks, built from what their checkpoints say of themselves.
 
     Args:
+        mean: checkpoint of the mean net, or the function in its place.
         precision: of the convolutions; None: as each was trained, where the device is fast in it.
         compile: as `--compile`.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another kind of network; the two are for
             other sizes; or the variance net was trained on another mean net.
+        ValueError, DataError: there is no such function, or it fails (`MeanModule.network`).
     """
+    mean_path = mean.source if isinstance(mean, MeanModule) else mean
     _require_paths(mean_path, var_path)
-    flags = _mean_flags(mean_path, mean_args_path, log)
     var_flags = _var_flags(var_path, var_args_path, log)
+    is_module = isinstance(mean, MeanModule)
+    flags = var_flags if is_module else _mean_flags(mean_path, mean_args_path, log)
     _require_fit(flags, mean_path, var_flags, var_path)
     digests = weights_digest(mean_path), weights_digest(var_path)
     require_same_mean(start_of_file(var_path).manifest.get("state", {}), digests[:1], var_path)
     place = _device(device)
     nets = [
         _loaded(one, path, precision or one.precision, log).to(place)
-        for one, path in ((flags, mean_path), (var_flags, var_path))
+        for one, path in ((flags, mean_path), (var_flags, var_path))[is_module:]
     ]
-    mean_net, var_net = (compiled_for(net, compile, place, log, is_trained=False) for net in nets)
+    compiled = [compiled_for(net, compile, place, log, is_trained=False) for net in nets]
+    if isinstance(mean, MeanModule):
+        nets, compiled = ([mean.network(flags, log).to(place), *of] for of in (nets, compiled))
+    mean_net, var_net = compiled
     large, small = flags.sizes
     factor = large.height // small.height
     return NetPair(
@@ -319,7 +327,8 @@ def _multiple(nets: list[nn.Module], factor: int) -> int:
     """Low-res sides must be multiples of it, so that every level halves the result's sides."""
     deepest = 1
     for net in nets:
-        deepest = max(deepest, int(getattr(net.config, "downsample_factor", 1)))
+        config = getattr(net, "config", None)
+        deepest = max(deepest, int(getattr(config, "downsample_factor", 1)))
     return deepest // math.gcd(deepest, factor)
 
 

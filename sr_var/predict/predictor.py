@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sr_var.calibrate.record import Calibration, interval_half_width, read_calibration
 from sr_var.flags.predict import NetPairFlags, PredictorFlags
+from sr_var.mean_module import MeanModule
 from sr_var.predict.images import LowRes
 from sr_var.predict.nets import NetPair, load_pair
 from sr_var.predict.tiles import AUTO_OVERLAP, Plan, finished_rows, make_plan, tile_sizes
@@ -93,7 +94,7 @@ class Predictor:
     @classmethod
     def from_checkpoints(
         cls,
-        mean: str,
+        mean: str | MeanModule,
         var: str,
         device: str | torch.device | None = None,
         *,
@@ -104,7 +105,7 @@ class Predictor:
         """Build it from `modelNNNNNN.pt` of sr_mean_train.py and of sr_var_train.py.
 
         Args:
-            mean: path of the mean net.
+            mean: path of the mean net, or the function in its place.
             var: path of the variance net that was trained on it.
             device: where to compute; None: the GPU if there is one, else the CPU.
             precision: of the convolutions; None: as the networks were trained.
@@ -133,7 +134,7 @@ class Predictor:
             CheckpointError, DataError, ValueError: as `from_checkpoints` and the constructor.
         """
         pair = load_pair(
-            nets.mean_model_path,
+            MeanModule(nets.mean_module) if nets.mean_module else nets.mean_model_path,
             nets.var_model_path,
             mean_args_path=nets.mean_model_args_path,
             var_args_path=nets.var_model_args_path,

@@ -68,6 +68,14 @@ class MeanModule:
         """The file of the module, whose sha256 stands for the function; errors as `module`."""
         return str(self.module().__file__)
 
+    def source_of_all(self, *, has_folds: bool) -> str:
+        """`source`, of a training without folds; a ValueError with them."""
+        if has_folds:
+            raise ValueError(
+                f"--mean_module {self.name} has left out no fold; leave out --cross_fit"
+            )
+        return self.source
+
     def function(self) -> Restore:
         """The function; errors as `module`, and a ValueError for what is none."""
         found: Any = self.module()

@@ -358,11 +358,7 @@ def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]
     In the place of a net, the file of the function is its checkpoint.
     """
     if flags.mean_module:
-        if cross_fit is not None:
-            raise ValueError(
-                f"--mean_module {flags.mean_module} has left out no fold; leave out --cross_fit"
-            )
-        return [MeanModule(flags.mean_module).source]
+        return [MeanModule(flags.mean_module).source_of_all(has_folds=cross_fit is not None)]
     is_pattern = FOLD_FIELD in flags.mean_model_path
     if cross_fit is None and is_pattern:
         raise ValueError(f"--mean_model_path {flags.mean_model_path}: give --cross_fit K with it")

@@ -178,34 +178,27 @@ def load_pair(
     Raises:
         CheckpointError: a file is missing, damaged or of another kind of network; the two are for
             other sizes; or the variance net was trained on another mean net.
-        ValueError, DataError: there is no such function, or it fails (`MeanModule.network`).
+        ValueError, DataError: as `MeanModule.network`.
     """
     mean_path = mean.source if isinstance(mean, MeanModule) else mean
     _require_paths(mean_path, var_path)
+    known = None if isinstance(mean, MeanModule) else _mean_flags(mean, mean_args_path, log)
     var_flags = _var_flags(var_path, var_args_path, log)
-    is_module = isinstance(mean, MeanModule)
-    flags = var_flags if is_module else _mean_flags(mean_path, mean_args_path, log)
+    flags = known or var_flags
     _require_fit(flags, mean_path, var_flags, var_path)
     digests = weights_digest(mean_path), weights_digest(var_path)
     require_same_mean(start_of_file(var_path).manifest.get("state", {}), digests[:1], var_path)
     place = _device(device)
-    nets = [
-        _loaded(one, path, precision or one.precision, log).to(place)
-        for one, path in ((flags, mean_path), (var_flags, var_path))[is_module:]
-    ]
-    compiled = [compiled_for(net, compile, place, log, is_trained=False) for net in nets]
-    if isinstance(mean, MeanModule):
-        nets, compiled = ([mean.network(flags, log).to(place), *of] for of in (nets, compiled))
-    mean_net, var_net = compiled
-    large, small = flags.sizes
-    factor = large.height // small.height
+    load = partial(_frozen, precision=precision, place=place, compile=compile, log=log)
+    (mean_net, plain_mean), (var_net, plain_var) = load(mean, flags), load(var_path, var_flags)
+    nets = [plain_mean, plain_var]
+    factor = flags.sizes[0].height // flags.sizes[1].height
     return NetPair(
-        mean_net,
-        var_net,
+        *(mean_net, var_net),
         device=place,
         factor=factor,
         units=Units.of(flags),
-        train_size=small,
+        train_size=flags.sizes[1],
         reach=_reach(nets),
         multiple=_multiple(nets, factor),
         digests=digests,
@@ -214,6 +207,23 @@ def load_pair(
         class_names=_class_names(mean_path, var_path),
         sees_block_means=degradation_of(flags) is None,
     )
+
+
+def _frozen(
+    net: str | MeanModule,
+    flags: MeanModelFlags,
+    *,
+    precision: Precision | None,
+    place: torch.device,
+    compile: str,
+    log: Log,
+) -> tuple[nn.Module, nn.Module]:
+    """A network on its device, compiled and as it is; a function is as it is."""
+    if isinstance(net, MeanModule):
+        made = net.network(flags, log).to(place)
+        return made, made
+    loaded = _loaded(flags, net, precision or flags.precision, log).to(place)
+    return compiled_for(loaded, compile, place, log, is_trained=False), loaded
 
 
 def _require_paths(mean_path: str, var_path: str) -> None:

@@ -26,7 +26,7 @@ WORDS = {
     *("classifier_attention_resolutions", "classifier_channel_mult", "hidden_dims", "labels"),
     *("net_channel_mult", "noise_types", "num_devices", "num_samples", "quantiles"),
     *("host", "sampling_steps", "steps", "test_folder", "timestep_respacing", "train_folder"),
-    *("ensemble", "value_range"),
+    *("ensemble", "mean_module", "value_range"),
 }
 # no folder of anybody
 NOBODY = "~no body"

@@ -77,10 +77,12 @@ def _super_resolution(pipeline: Pipeline, root: Path) -> Commands:
 def _others(pipeline: Pipeline, root: Path) -> Commands:
     write_photos(root / "photos", ["train/a_1", "test/b_1"])
     folders = {"output_dir": root / "oracle", "log_dir": root / "oracle_log"}
+    export = {"model_path": pipeline.mean_model, "output_path": root / "exported"}
     return [
         ("oracle_data", words(folders, data_dir=root / "photos", dry_run=True)),
         ("sr_data_info", words(flags_of(pipeline, "sr_data_info", root), num_test_per_class=1)),
         ("sr_mean_test", words(flags_of(pipeline, "sr_mean_test", root))),
+        ("export", words(export, log_dir=root / "export_log", license=LETTER)),
     ]
 
 

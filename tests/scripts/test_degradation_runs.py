@@ -158,7 +158,8 @@ def test_samples_see_what_the_nets_see(pipeline: Pipeline, tmp_path: Path, netwo
     judge = {"ddpm_sr_output_dir": tmp_path / "samples", "num_samples": 4}
     outcome = done("sr_var_verification", _verification(pipeline, tmp_path, **judge))
     assert "mask:0.3+noise:9" in outcome.out
-    assert (tmp_path / "compare" / "report.html").exists()
+    report = (tmp_path / "compare" / "report.html").read_text(encoding="utf-8")
+    assert '["high-res","input","mean of the net"]' in report.replace('", "', '","')
     # samples of other noise are of another image
     done("ddpm_sr_sample", [*argv, *words({"seed": 1, "output_dir": tmp_path / "others"})])
     judge["ddpm_sr_output_dir"] = tmp_path / "others"

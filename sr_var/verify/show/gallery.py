@@ -13,7 +13,7 @@ import base64
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -27,6 +27,7 @@ from sr_var.results.moments import Array
 from sr_var.values import as_rgb
 from sr_var.verify.numbers.floors import std_of_samples
 from sr_var.verify.read.images import ImageData
+from sr_var.verify.show.pictures import PICTURES, titles_of
 from utils.images.files import open_image, safe_join
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
@@ -84,6 +85,7 @@ class GalleryContent(Layout):
     num_bins: int
     top: float
     colours: str
+    pictures: list[str]
     images: list[EncodedImage]
 
 
@@ -102,10 +104,12 @@ class Gallery:
     num_left_out: int = 0
     _num_bytes: int = 0
     _shape: Layout | None = None
+    _titles: Sequence[str] = PICTURES
 
     def add(self, name: str, data: ImageData) -> None:
         """Encode one image, unless there is no room left."""
         if self._shape is None:
+            self._titles = titles_of(data)
             self._shape = layout(Size(*data.mean.shape[:2]), data.mean.shape[2])
         if not self.num_left_out:
             image = encode_image(name, data, self._samples(name, self._shape), self._shape)
@@ -125,6 +129,7 @@ class Gallery:
             "num_bins": NUM_BINS,
             "top": max(tops, default=1.0),
             "colours": colour_map(),
+            "pictures": list(self._titles),
             "images": self.images,
         }
 

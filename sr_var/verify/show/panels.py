@@ -20,9 +20,9 @@ from sr_var.verify.show.pictures import (
     BETWEEN,
     ERROR,
     NET,
-    PICTURES,
     SAMPLES,
     mean_panel,
+    titles_of,
     top_of_scale,
     uncertainty_maps,
     uncertainty_panel,
@@ -67,9 +67,9 @@ def titled_panels(data: ImageData) -> Picture:
         shown.append(coloured(np.sqrt(data.epistemic).mean(axis=2), top))
     factor = math.ceil(_LEAST_SIDE / min(data.mean.shape[:2]))
     if not has_samples:
-        row = _row([*pictures, *shown], [*PICTURES, *titles], factor)
+        row = _row([*pictures, *shown], [*titles_of(data), *titles], factor)
         return np.concatenate([row, _scale(top, row.shape[0])], axis=1)
-    upper, lower = _row(pictures, PICTURES, factor), _row(shown, titles, factor)
+    upper, lower = _row(pictures, titles_of(data), factor), _row(shown, titles, factor)
     lower = np.concatenate([lower, _scale(top, lower.shape[0])], axis=1)
     room = ((0, 0), (0, lower.shape[1] - upper.shape[1]), (0, 0))
     return np.concatenate([np.pad(upper, room, constant_values=WHITE), lower], axis=0)

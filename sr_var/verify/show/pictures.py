@@ -21,16 +21,23 @@ from sr_var.verify.show.headline import percent
 from utils.files.atomic import atomic_write
 
 PICTURES = ("high-res", "low-res", "mean of the net")
+INPUT = "input"
 ERROR, SAMPLES, NET = "|error| of the mean", "std of the samples", "std of the net"
 BETWEEN = "std between nets"
 _INCHES = 1.6
+
+
+def titles_of(data: ImageData) -> tuple[str, ...]:
+    """What the three pictures of an image are called: X is no low-res image of all degradations."""
+    high_res, low_res, mean = PICTURES
+    return high_res, low_res if data.degraded is None else INPUT, mean
 
 
 def write_overview(path: str, images: Sequence[ImageData]) -> None:
     """A row an image, at least one; the maps behind the pictures share one scale in grey levels."""
     # without samples, no std of theirs
     has_samples = images[0].samples is not None
-    titles = [*PICTURES, ERROR, *([SAMPLES] if has_samples else []), NET]
+    titles = [*titles_of(images[0]), ERROR, *([SAMPLES] if has_samples else []), NET]
     # a figure of its own, not pyplot's: no global state, no display
     inches = (len(titles) * _INCHES + 0.9, len(images) * _INCHES + 0.3)
     figure = Figure(figsize=inches, layout="constrained")

@@ -4,7 +4,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("gallery-data").textContent);
   const $ = (id) => document.getElementById(id);
-  const PICTURES = ["high-res", "low-res", "mean of the net"];
+  const PICTURES = data.pictures;
   // without samples there are the nets alone
   const ROUTES = data.num_samples > 0 ? ["nets", "samples"] : ["nets"];
   const MAPS = ["|error| of the mean", "std of the net", "std of the samples"].slice(0, 1 + ROUTES.length);

@@ -20,7 +20,7 @@ from sr_var import __version__
 from utils.files.atomic import sha256_of, write_text_atomic
 from utils.files.records import is_number, read_record
 from utils.process.errors import DataError
-from weights.flags import LIBRARY, ExportFlags
+from weights.flags import DIFFUSERS, LIBRARY, ExportFlags
 from weights.source import Source
 from weights.words import words_of
 
@@ -110,7 +110,8 @@ def write_card(folder: str, source: Source, flags: ExportFlags, usage: str) -> N
 def card_text(source: Source, flags: ExportFlags, usage: str) -> str:
     """The card without its last line; errors as `read_metrics`."""
     words = words_of(source)
-    head: dict[str, object] = {"library_name": LIBRARY}
+    library = "diffusers" if flags.format == DIFFUSERS else LIBRARY
+    head: dict[str, object] = {"library_name": library}
     if flags.license:
         head["license"] = flags.license
     head |= {"pipeline_tag": words.task, "tags": [*words.tags, flags.format]}

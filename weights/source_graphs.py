@@ -37,6 +37,11 @@ from weights.networks import (
 )
 from weights.source import Log, Source
 
+_OTHER_NAMES = (
+    "Ranges and units are those of the arguments in Python, below: `labels` are `y` there, and "
+    "`low_res` of a mean or variance net is `x`."
+)
+
 
 def graph_of(source: Source, log: Log) -> Graph:
     """What the network of a checkpoint computes, with its weights, in fp32.
@@ -51,8 +56,11 @@ def used_as(source: Source) -> str:
     """Inputs and output as a table in Markdown, for a model card; errors as `graph_of`."""
     with torch.device("meta"):  # its shapes are enough
         graph = _graph(source, kind_of(source).create(source))
-    rows = [f"| `{one.name}` | {one.words().removeprefix(one.name)} |" for one in graph.inputs]
-    return "\n".join(["| input | shape |", "| --- | --- |", *rows, f"| → `{graph.output}` | |"])
+    rows = [
+        f"| `{one.name}` | {one.words().removeprefix(one.name).strip()} |" for one in graph.inputs
+    ]
+    table = ["| input | shape |", "| --- | --- |", *rows, f"| → `{graph.output}` | |"]
+    return "\n".join([*table, "", _OTHER_NAMES])
 
 
 def _graph(source: Source, network: nn.Module) -> Graph:

@@ -35,7 +35,7 @@ def write(source: Source, path: str, flags: ExportFlags, log: Log) -> None:
     """
     require_onnx()
     graph = graph_of(source, log)
-    log(f"tracing: {told_of(graph)}")
+    log(f"tracing (seconds to minutes, by the number of layers): {told_of(graph)}")
     about = {
         "network": source.network_class,
         "step": str(source.step),

@@ -116,6 +116,7 @@ def test_an_image_denoiser_becomes_a_folder_of_diffusers(tmp_path: Path) -> None
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
     }
+    assert "library_name: diffusers" in (tmp_path / "net" / "README.md").read_text("utf-8")
     config = json.loads((tmp_path / "net" / "unet" / "config.json").read_text())
     assert (config["in_channels"], config["out_channels"]) == (3, 6)
     diffusers = pytest.importorskip(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tests.weights.graphs import GRAPHS
 from utils.process.errors import DataError
+from weights import onnx_graph
 from weights.graphs import Graph, largest_difference, require_same
 from weights.to_torch_export import to_program
 
@@ -67,11 +68,12 @@ def test_onnxruntime_computes_what_the_network_does(graph: Graph) -> None:
         pytest.importorskip(name, reason=f"{name} is not installed (requirements-export.txt)")
     import onnx
 
-    from weights.onnx_graph import run_onnx, to_onnx
-
-    data = to_onnx(graph, {"step": "7"})
+    data = onnx_graph.to_onnx(graph, {"step": "7"})
     names = [one.name for one in graph.inputs]
-    assert difference(graph, lambda x: run_onnx(data, dict(zip(names, x, strict=True)))) < 1e-5
+    assert (
+        difference(graph, lambda x: onnx_graph.run_onnx(data, dict(zip(names, x, strict=True))))
+        < 1e-5
+    )
     model = onnx.load_model_from_string(data)
     onnx.checker.check_model(model, full_check=True)
     assert [one.name for one in model.graph.input] == names
@@ -115,6 +117,17 @@ def test_a_program_needs_torch_and_no_file_of_the_toolkit(tmp_path: Path) -> Non
     found = torch.from_numpy(np.load(tmp_path / "found.npy"))
     with torch.no_grad():
         assert largest_difference([graph.module(*inputs)], [found]) < 1e-5
+
+
+def test_weights_that_no_file_holds_are_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    graph = GRAPHS["variance_subpixel"]()
+    monkeypatch.setattr(onnx_graph, "_MOST_BYTES", 4 * 100)
+    monkeypatch.setattr(onnx_graph, "trace", None)
+    with pytest.raises(ValueError, match="torch_export"):
+        onnx_graph.to_onnx(graph, {})
 
 
 def test_an_output_that_differs_too_much_is_refused_and_told() -> None:

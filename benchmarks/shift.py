@@ -59,6 +59,7 @@ from utils.script_util import (  # noqa: E402
     make_parser,
     require_at_least,
 )
+from utils.sizes import Size  # noqa: E402
 
 _BATCH = 16
 # grey levels: below it a piece shows nothing
@@ -200,7 +201,7 @@ class Judged:
 
     means: Sequence[nn.Module]
     variance: nn.Module
-    sizes: tuple[int, int]
+    sizes: tuple[Size, Size]
 
     def row(self, name: str, high_res_uint8: Tensor, shift: Shift) -> Row:
         """What they say of images (N, 3, H, H), and how far off they are; grey levels.
@@ -250,7 +251,7 @@ def load_nets(flags: ShiftFlags) -> Judged:
     Raises:
         CheckpointError: one is missing or of another kind.
     """
-    means, sizes = [], (0, 0)
+    means, sizes = [], (Size.of(0), Size.of(0))
     for path in flags.members(flags.mean_model_path, "mean_model_path"):
         own = MeanModelFlags(**flags_of_checkpoint(start_of_file(path), "", MeanModelFlags, print))
         create = partial(create_mean_model, **vars(own))
@@ -287,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     crops = TestCrops(entries, judged.sizes[0], flags.data_dir)
     images = torch.stack([item.image for item in map(crops.__getitem__, range(len(crops))) if item])
     rows = [judged.row(name, images, shift) for name, shift in shifts(flags)]
-    for name, others in other_images(flags, judged.sizes[0]):
+    for name, others in other_images(flags, judged.sizes[0].height):
         rows.append(judged.row(name, others, lambda low_res: low_res))
     write_rows("shift", Path(flags.output_dir), vars(flags), rows, format_table(rows))
     return EXIT_DONE

@@ -124,7 +124,7 @@ def _corner(flags: TileSizeFlags, predictor: Any, wholes: Sequence[Any]) -> dict
     """The upper left corner alone, of the size of the training, against that of the whole."""
     import numpy as np
 
-    side, f = predictor.pair.train_size, predictor.factor
+    side, f = min(predictor.pair.train_size), predictor.factor
     alone, together, apart = [], [], []
     for (truth, low_res), whole in zip(pairs(flags, f), wholes, strict=True):
         own = predictor(np.ascontiguousarray(low_res[:side, :side])).mean

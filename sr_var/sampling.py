@@ -48,7 +48,7 @@ from utils.machine.threads import encoding_threads, ordered_map
 from utils.process.errors import DataError
 from utils.process.progress import Progress
 from utils.seeds import stable_seed
-from utils.sizes import Size
+from utils.sizes import Size, SizeLike
 
 if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
@@ -98,7 +98,7 @@ class SRSampler(Sampler[Row]):
         model: SuperResModel | SubpixelDenoiser,
         diffusion: GaussianDiffusion,
         images: LowResImages,
-        sizes: tuple[Size, Size],
+        sizes: tuple[SizeLike, SizeLike],
         flags: SampleFlags,
         device: torch.device,
         log: Callable[[str], None],
@@ -108,14 +108,14 @@ class SRSampler(Sampler[Row]):
         super().__init__(
             model=model,
             diffusion=diffusion,
-            shape=(flags.in_channels, *sizes[0]),
+            shape=(flags.in_channels, *Size.of(sizes[0])),
             num_samples=len(entries) * flags.num_samples_per_image,
             flags=flags,
             device=device,
             log=log,
         )
         self._model, self._flags, self._images, self._entries = model, flags, images, entries
-        self._large_size, self._small_size = sizes
+        self._large_size, self._small_size = map(Size.of, sizes)
         self._num_skipped = self._num_looked_at = 0
         self._claimed: list[tuple[ImageJob, IO[str]]] = []
         check_labels(entries, model.config.num_classes)

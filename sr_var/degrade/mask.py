@@ -84,10 +84,9 @@ def read_mask(path: str, digest: str) -> Tensor:
     Raises:
         DataError: it is missing or damaged, or another one than that of the digest.
     """
-    try:
-        return _read(path, digest, os.stat(path).st_mtime_ns)
-    except FileNotFoundError:
-        raise DataError(f"--degradation mask:{path}: there is no such file") from None
+    if not os.path.isfile(path):  # nor a pipe, which a checkpoint of others may name
+        raise DataError(f"--degradation mask:{path}: there is no such file; name a picture")
+    return _read(path, digest, os.stat(path).st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -168,8 +169,13 @@ def test_the_file_of_a_mask_is_settled_by_what_it_holds(tmp_path: Path) -> None:
     assert Degradation.parse(text, 1).apply(_image(), [0, 1])[:, 6].all()
     Image.new("L", (36, 24), 0).save(path)
     assert settle_masks(f"mask:{path}") not in text
-    with pytest.raises(DataError, match="no such file"):
-        settle_masks(f"mask:{tmp_path / 'none.png'}")
+    os.mkfifo(tmp_path / "pipe.png")  # which would be waited for
+    for name in ("none.png", "pipe.png", ""):
+        with pytest.raises(DataError, match="no such file"):
+            settle_masks(f"mask:{tmp_path / name}")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"text\.png"):
+        settle_masks(f"mask:{tmp_path / 'text.png'}")
 
 
 def test_every_degradation_is_in_the_table_of_the_page() -> None:

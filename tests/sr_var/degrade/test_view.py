@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ddpm.flags import DiffusionFlags
-from sr_var.degradation import area_downsample, mean_of, variance_of
+from sr_var.data.folds import FoldedInput, FoldedMean
+from sr_var.degradation import Labelled, area_downsample, mean_of, variance_of
 from sr_var.degrade.view import View, require_same_view
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags
 from sr_var.script_util import (
@@ -77,6 +78,19 @@ def test_both_denoisers_take_it_and_project_on_block_means_alone(task: str) -> N
         if net is subpixel:
             means = area_downsample(output, x.shape[-1])
             assert not torch.allclose(means, x[:, :3], atol=1e-3)
+
+
+def test_nets_of_folds_and_of_classes_take_it_too() -> None:
+    flags = {**SUBPIXEL, **TASKS["mask"], "class_cond": True, "num_classes": 3}
+    high_res, y = _image((24, 24)), torch.tensor([0, 2])
+    x = View.of(MeanModelFlags(**flags)).x_of(high_res, ["a", "b"])
+    nets = [create_mean_model(**flags) for _ in range(2)]
+    for k, net in enumerate(nets):
+        net.out[0].bias.data += k  # a fold's answer is told by it
+    folded = FoldedMean(nets)
+    mean = folded.of_folds(FoldedInput(Labelled(x, y), torch.tensor([1, 0])), (24, 24))
+    assert torch.equal(mean[0], x[0, :3] + 1)
+    assert torch.equal(mean[1], x[1, :3])
 
 
 def test_block_means_are_seen_as_before_whatever_their_seed() -> None:

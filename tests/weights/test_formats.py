@@ -147,6 +147,12 @@ def test_only_what_fits_is_written(tmp_path: Path, flags: dict[str, Any], there:
     assert "notice: no" in said
 
 
+def test_a_computation_is_no_checkpoint(tmp_path: Path) -> None:
+    for name in ("net.onnx", "net.pt2"):
+        outcome = run("export", words(model_path=tmp_path / name, log_dir=tmp_path))
+        assert outcome.code == EXIT_CHECKPOINT and ".safetensors" in outcome.err
+
+
 def test_networks_that_diffusers_has_not_are_refused(pipeline: Pipeline, tmp_path: Path) -> None:
     path, _ = write_denoiser(tmp_path / "run", act="gelu")
     for model, code, word in (

@@ -21,7 +21,7 @@ def posterior_mean_of_y(law: OracleLaw, x_t: Tensor, alpha_bar: Tensor) -> Tenso
         E[Y | x_t] = Σ_r P(r | x_t) [ base + rB + (√ᾱσ²/τ) P(e − √ᾱ rB) ]
 
     and P B = B, as B has block means 0. In [-1, 1] but for the tails of Y; `alpha_bar` is ᾱ_t, (N,)
-    or a scalar.
+    or a scalar. ValueError for a law whose σ is not even within blocks, as given a mask.
     """
     scale, tau, edge_mean = _posterior_parts(law, x_t, alpha_bar)
     e = x_t - scale * law.base
@@ -47,6 +47,7 @@ def _posterior_parts(
     law: OracleLaw, x_t: Tensor, alpha_bar: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """√ᾱ (N, 1, 1, 1), τ (N, 1, H, W) and E[r | x_t] repeated to the blocks (N, 1, H, W)."""
+    law.require_even_noise()
     alpha_bar = torch.as_tensor(alpha_bar, dtype=x_t.dtype, device=x_t.device).reshape(-1, 1, 1, 1)
     scale = alpha_bar.sqrt()
     tau = alpha_bar * law.sigma**2 + 1.0 - alpha_bar

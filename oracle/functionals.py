@@ -36,11 +36,15 @@ def variance_of_functional(law: OracleLaw, functional: LinearFunctional) -> Tens
 
         Σ_β 4p(1 − p) (Σ_{k∈β} a_k B_k)² + σ² (Σ_{k∈β} a_k² − (Σ_{k∈β} a_k)²/f²)
 
-    They are computed in turns in which no window touches two of them.
+    They are computed in turns in which no window touches two of them. Of a law given some pixels
+    (`oracle.posterior`) the second term is Σ_{k∈β} a_k² v_k − (Σ_{k∈β} a_k v_k)²/V_β.
     """
     factor, (height, width) = law.factor, functional.kernel.shape
     polarity_std = (4.0 * law.probability * (1.0 - law.probability)).sqrt()
     edge = repeat_blocks(polarity_std, factor) * law.edge
+    variance = law.sigma.square()  # v
+    whole = repeat_blocks(block_sums(variance, factor), factor)  # V
+    shared = variance / torch.where(whole > 0, whole, 1.0).sqrt()
     turns_down, turns_across = ((side + factor - 2) // factor + 1 for side in (height, width))
     total = torch.zeros_like(functional(law.base))
     for down in range(turns_down):
@@ -48,9 +52,8 @@ def variance_of_functional(law: OracleLaw, functional: LinearFunctional) -> Tens
             mask = torch.zeros_like(law.probability)
             mask[..., down::turns_down, across::turns_across] = 1.0
             turn = repeat_blocks(mask, factor)
-            noise, sums = law.sigma * turn, functional(law.sigma * turn)
             total += functional(edge * turn).square()
-            total += functional(noise.square(), 2) - sums.square() / factor**2
+            total += functional(variance * turn, 2) - functional(shared * turn).square()
     return total.clamp(min=0.0)  # of rounding, where it is 0
 
 
@@ -59,7 +62,11 @@ def leading_component(law: OracleLaw) -> tuple[Tensor, Tensor]:
 
     The vector is b/‖b‖: an image (N, C, H, W) whose blocks have norm 1; 0 where B is 0. The value,
     (N, 1, h, w), is 4p(1 − p)‖b‖² + σ². All others are σ², but for C of 0: the means of channels.
+
+    Raises:
+        ValueError: σ is not even within blocks (`OracleLaw.require_even_noise`).
     """
+    law.require_even_noise()
     pattern = law.edge.expand_as(law.base)
     square = block_sums(pattern.square(), law.factor).sum(dim=1, keepdim=True)  # ‖b‖²
     norm = repeat_blocks(square.sqrt(), law.factor)
@@ -69,7 +76,12 @@ def leading_component(law: OracleLaw) -> tuple[Tensor, Tensor]:
 
 
 def other_variance(law: OracleLaw) -> Tensor:
-    """σ² of each block, (N, 1, h, w): the variance of every component behind the leading one."""
+    """σ² of each block, (N, 1, h, w): the variance of every component behind the leading one.
+
+    Raises:
+        ValueError: σ is not even within blocks.
+    """
+    law.require_even_noise()
     return law.sigma[..., :: law.factor, :: law.factor].square()
 
 

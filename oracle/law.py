@@ -57,6 +57,9 @@ class OracleLaw:
         """Variance of σ·Pε, σ²(1 − 1/f²), (N, 1, H, W): of one polarity's law."""
         return self.sigma.square() * (1.0 - 1.0 / self.factor**2)
 
+    def require_even_noise(self) -> None:
+        """Raise ValueError unless all σ of a block are equal, as those of `oracle_law` are."""
+
     @property
     def mean(self) -> Tensor:
         """E[Y | x] = base + (2p − 1)B, (N, C, H, W)."""

@@ -44,6 +44,12 @@ class PosteriorLaw(OracleLaw):
         v = self.sigma.square()
         return (v * (1.0 - _share_of_block(v, self.factor))).clamp(min=0.0)  # of rounding
 
+    def require_even_noise(self) -> None:
+        """Raise ValueError where the σ of a block differ: where a mask shows some pixels."""
+        first = self.sigma[..., :: self.factor, :: self.factor]
+        if not torch.equal(self.sigma, repeat_blocks(first, self.factor)):
+            raise ValueError("this is known of laws whose noise is even within a block: no masks")
+
     @property
     def log_weights(self) -> tuple[Tensor, Tensor]:
         """log P(r = +1 | x, z) and log P(r = −1 | x, z), (N, 1, h, w) each."""

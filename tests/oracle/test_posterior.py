@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oracle.denoiser import posterior_mean_of_y, posterior_variance_of_y
+from oracle.functionals import leading_component, variance_of_functional
 from oracle.law import OracleLaw, block_sums, oracle_law
 from oracle.posterior import PosteriorLaw, given_noisy, given_observation, given_pixels
 from tests.oracle.photos import low_res_images
@@ -340,3 +341,51 @@ def test_what_is_no_observation_is_refused() -> None:
         given_noisy(found, y, 0.1)
     with pytest.raises(ValueError, match="class"):
         found.given_class(0, 2)
+
+
+class _Sums:
+    """Weighted sums over windows of the kernel's size, at every place."""
+
+    def __init__(self, kernel: Tensor) -> None:
+        self.kernel = kernel
+
+    def __call__(self, image: Tensor, power: int = 1) -> Tensor:
+        weights = (self.kernel**power).to(image)[None, None]
+        channels = image.shape[1]
+        return torch.nn.functional.conv2d(
+            image, weights.expand(channels, 1, -1, -1), groups=channels
+        )
+
+
+def test_variances_of_sums_are_those_of_the_covariance_also_given_a_mask() -> None:
+    law, weights = _one_block(2, 3, 4), torch.tensor([[0.7, -1.0, 0.2], [0.4, 0.1, 0.9]]).double()
+    y, z = _noisy(law, 0.2, 20)
+    mask = _mask(law, 0.5, 21)
+    for found in (given_noisy(law, z, 0.2), given_pixels(law, y, mask)):
+        variance = variance_of_functional(found, _Sums(weights))
+        covariance = _covariance(found)[:16, :16]  # of the first channel
+        for row, column in itertools.product(range(3), range(2)):
+            window = torch.zeros(4, 4, dtype=torch.float64)
+            window[row : row + 2, column : column + 3] = weights
+            exact = window.flatten() @ covariance @ window.flatten()
+            torch.testing.assert_close(variance[0, 0, row, column], exact, rtol=1e-9, atol=1e-15)
+
+
+def test_what_needs_even_noise_takes_the_law_given_noise_and_refuses_that_given_a_mask() -> None:
+    law = _law(1, 4)
+    y, z = _noisy(law, 0.2, 22)
+    given_noise, given_mask = given_noisy(law, z, 0.2), given_pixels(law, y, _mask(law, 0.5, 23))
+    # a second look at Y with noise: as if both had been one of half the variance
+    second = y + 0.2 * torch.randn(
+        y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1)
+    )
+    alpha_bar = torch.tensor(1 / (1 + 0.2**2), dtype=torch.float64)
+    twice = posterior_mean_of_y(given_noise, alpha_bar.sqrt() * second, alpha_bar)
+    at_once = given_noisy(law, (z + second) / 2, 0.2 / 2**0.5).mean
+    torch.testing.assert_close(twice, at_once, rtol=0, atol=1e-11)
+    for refused in (
+        lambda: leading_component(given_mask),
+        lambda: posterior_mean_of_y(given_mask, z, alpha_bar),
+    ):
+        with pytest.raises(ValueError, match="even"):
+            refused()

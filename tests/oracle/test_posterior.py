@@ -112,6 +112,9 @@ def test_it_is_the_joint_normal_law_conditioned(factor: int, kind: str) -> None:
         torch.testing.assert_close(found.probability.flatten()[0], weight, rtol=0, atol=1e-9)
         torch.testing.assert_close(found.mean.flatten(), mean, rtol=0, atol=1e-10)
         torch.testing.assert_close(_covariance(found), covariance, rtol=0, atol=1e-10)
+        moved = 2 / law.sigma.square() * law.edge * (found.base - law.base)
+        logit = torch.logit(law.probability) + block_sums(moved, factor).sum(dim=1, keepdim=True)
+        torch.testing.assert_close(found.log_odds, logit, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(
             found.variance.flatten(), covariance.diagonal(), rtol=0, atol=1e-10
         )

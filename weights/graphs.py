@@ -172,7 +172,7 @@ class Chain:
 
 
 def mean_graph(network: UNetBase | SubpixelBase, factor: int) -> Graph:
-    """The mean net, or the baseline's: low_res (N, C, h, w) to (N, C', f·h, f·w)."""
+    """The mean net: low_res (N, C, h, w) to (N, C', f·h, f·w)."""
     inputs = (_low_res(network, factor), *_labels(network))
     return Graph(_MeanGraph(network, factor), inputs, "mean")
 

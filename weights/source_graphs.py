@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddpm.flags import DiffusionFlags
 from diffusion.reverse import RESCALED_STEPS
 from models.encoder import EncoderUNet
 from models.subpixel import SubpixelBase
 from models.unet import UNetBase
+from sr_var.baseline import predict
+from sr_var.flags.nets import BaselineModelFlags
 from sr_var.flags.scripts import Sizes
 from utils.process.errors import CheckpointError
 from utils.sizes import Size
@@ -75,13 +77,41 @@ def _graph(source: Source, network: nn.Module) -> Graph:
         return upsampler_graph(pair, factor, _chain(source))
     if kind is VARIANCE:
         return variance_graph(pair, factor)
-    if kind in (MEAN, BASELINE):
+    if kind is BASELINE:
+        return baseline_graph(pair, stored_flags(source, BaselineModelFlags))
+    if kind is MEAN:
         return mean_graph(pair, factor)
     raise CheckpointError(f"{source.path}: a {kind.name} is exported by --format safetensors alone")
 
 
+def baseline_graph(network: UNetBase | SubpixelBase, flags: BaselineModelFlags) -> Graph:
+    """The law that a baseline tells of low_res (N, C, h, w): `law` (N, K·C, f·h, f·w).
+
+    Mean and variance, or the quantiles in the order of their levels, side by side.
+    """
+    plain = mean_graph(network, _factor_of(flags))
+    return Graph(_BaselineGraph(plain.module, flags), plain.inputs, "law")
+
+
+class _BaselineGraph(nn.Module):
+    def __init__(self, raw: nn.Module, flags: BaselineModelFlags) -> None:
+        super().__init__()
+        self.raw, self.flags = raw, flags
+
+    def forward(self, low_res: Tensor, labels: Tensor | None = None) -> Tensor:
+        mean, variance, quantiles = predict(self.flags, self.raw(low_res, labels), low_res)
+        if variance is not None:
+            return torch.cat([mean, variance], dim=1)
+        assert quantiles is not None
+        return quantiles.flatten(1, 2)
+
+
 def _factor(source: Source) -> int:
-    large, small = map(Size.of, stored_flags(source, Sizes).sizes)
+    return _factor_of(stored_flags(source, Sizes))
+
+
+def _factor_of(flags: Sizes) -> int:
+    large, small = map(Size.of, flags.sizes)
     return large.height // small.height
 
 

@@ -14,10 +14,13 @@ from models.subpixel import (
     noise_of,
 )
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel, VarianceModel
+from sr_var.flags.nets import BaselineModelFlags
+from sr_var.script_util import create_baseline_model
 from tests.models.nets import small_config
 from tests.tiny import shake
 from weights import graphs
 from weights.graphs import Chain, Graph
+from weights.source_graphs import baseline_graph
 
 _CHAIN = Chain(1000)
 
@@ -89,6 +92,35 @@ def _classifier() -> Graph:
     return graphs.classifier_graph(_frozen(EncoderUNet(config)), _CHAIN)
 
 
+def _baseline() -> Graph:
+    flags = BaselineModelFlags(
+        network="subpixel",
+        large_size=32,
+        small_size=8,
+        model_channels=8,
+        num_res_blocks=1,
+        objective="quantile",
+        quantiles="0.2,0.5,0.8",
+    )
+    return baseline_graph(_frozen(create_baseline_model(**vars(flags))), flags)
+
+
+def _gaussian() -> Graph:
+    """Its mean is projected, and it is a U-Net."""
+    flags = BaselineModelFlags(
+        large_size=32,
+        small_size=8,
+        model_channels=8,
+        num_res_blocks=1,
+        channel_mult="1,2",
+        attention_resolutions="",
+        num_heads=1,
+        predict_residual=True,
+        consistent=True,
+    )
+    return baseline_graph(_frozen(create_baseline_model(**vars(flags))), flags)
+
+
 GRAPHS: Mapping[str, Callable[[], Graph]] = {
     "mean": _mean_unet,
     "mean_subpixel": _mean_subpixel,
@@ -96,6 +128,8 @@ GRAPHS: Mapping[str, Callable[[], Graph]] = {
     "variance_subpixel": _variance_subpixel,
     "upsampler": _upsampler,
     "upsampler_subpixel": _upsampler_subpixel,
+    "baseline": _baseline,
+    "gaussian": _gaussian,
     "denoiser": _denoiser,
     "classifier": _classifier,
 }

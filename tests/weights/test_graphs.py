@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.layers import smooth_base
 from tests.weights.graphs import GRAPHS
 from utils.process.errors import DataError
 from weights import onnx_graph
@@ -117,6 +118,21 @@ def test_a_program_needs_torch_and_no_file_of_the_toolkit(tmp_path: Path) -> Non
     found = torch.from_numpy(np.load(tmp_path / "found.npy"))
     with torch.no_grad():
         assert largest_difference([graph.module(*inputs)], [found]) < 1e-5
+
+
+def test_a_baseline_is_exported_with_what_makes_its_outputs_a_law() -> None:
+    graph, gaussian = GRAPHS["baseline"](), GRAPHS["gaussian"]()
+    (low_res,) = graph.example(2, 3, 4)
+    with torch.no_grad():
+        quantiles = graph.module(low_res).unflatten(1, (3, 3))  # (N, Q, C, H, W)
+        raw = graph.module.raw(low_res).unflatten(1, (3, 3))  # type: ignore[operator]
+        base = smooth_base(low_res, 4)
+        torch.testing.assert_close(quantiles, raw + base[:, None])
+        (low_res,) = gaussian.example(2, 3, 4)
+        mean, variance = gaussian.module(low_res).chunk(2, dim=1)
+    factor = mean.shape[-1] // low_res.shape[-1]
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(mean, factor), low_res)
+    assert bool((variance > 0).all())
 
 
 def test_weights_that_no_file_holds_are_refused_before_any_work(

@@ -14,11 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from utils.files.atomic import atomic_write, open_binary
+from utils.files.atomic import StrPath, atomic_write, open_binary
 from utils.files.records import parse_json, shown
 from utils.files.storage import size_of
 from utils.process.errors import CheckpointError
@@ -69,9 +70,9 @@ class Header:
     metadata: Mapping[str, str]
 
 
-def is_safetensors(path: str) -> bool:
+def is_safetensors(path: StrPath) -> bool:
     """Whether a path is that of a safetensors file, by its name."""
-    return path.endswith(SUFFIX)
+    return os.fspath(path).endswith(SUFFIX)
 
 
 def read_metadata(path: str) -> dict[str, str]:

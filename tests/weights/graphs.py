@@ -31,7 +31,7 @@ def _frozen(network: Any) -> Any:
 
 def _mean_unet() -> Graph:
     config = small_config(
-        channel_mult=(1, 1, 2), consistent=True, predict_residual=True, attention_resolutions=(8,)
+        channel_mult=(1, 1, 2), consistent=True, predict_residual=True, attention_resolutions=()
     )
     return graphs.mean_graph(_frozen(UNetModel(config)), 2)
 

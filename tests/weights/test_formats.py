@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +13,20 @@ import torch
 
 from image_ddpm.flags import ImageDiffusionFlags, ImageModelFlags
 from image_ddpm.networks import create_image_model, image_identity, model_keywords
+from models.subpixel import SubpixelModel
 from models.unet import TimeConditionedUNet
+from sr_var.flags.scripts import MeanModelFlags
+from sr_var.script_util import create_mean_model
+from sr_var.stored_flags import identity_of
 from tests.models.nets import noise
 from tests.pipeline import Pipeline
 from tests.tiny import done, run, shake, tree, words
+from utils.files.atomic import sha256_of
 from utils.loops.checkpoint import CheckpointStore
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
 from weights import onnx_graph, to_onnx, to_torch_export
-from weights.networks import restore
 from weights.source import read_source
+from weights.source_graphs import used_as
 
 _NET: dict[str, Any] = {
     "image_size": 16,
@@ -48,21 +54,44 @@ def write_denoiser(folder: Path, **flags: Any) -> tuple[Path, TimeConditionedUNe
     return folder / "model000007.pt", network.eval()
 
 
+def write_mean_net(folder: Path) -> tuple[Path, SubpixelModel]:
+    """A checkpoint of a sub-pixel mean net with random weights, and the net."""
+    flags = MeanModelFlags(
+        network="subpixel", large_size=32, small_size=8, model_channels=8, num_res_blocks=1
+    )
+    network = shake(create_mean_model(**vars(flags)))
+    assert isinstance(network, SubpixelModel)
+    manifest = identity_of(flags).record()
+    CheckpointStore(str(folder)).save(7, {"model": network.state_dict()}, {**manifest, "state": {}})
+    return folder / "model000007.pt", network.eval()
+
+
 @pytest.mark.slow
-def test_a_checkpoint_becomes_a_program_of_torch_export(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_checkpoint_becomes_a_program_of_torch_export(tmp_path: Path) -> None:
+    model, network = write_mean_net(tmp_path / "run")
     path = tmp_path / "out" / "net.pt2"
-    flags = {"model_path": pipeline.ddpm_model, "output_path": path, "log_dir": tmp_path}
+    flags = {"model_path": model, "output_path": path, "log_dir": tmp_path}
     said = done("export", words(flags, format="torch_export")).out
     assert "the largest difference is" in said
-    source = read_source(str(pipeline.ddpm_model), _silent)
-    network = restore(source, _silent)
     about = {"step": ""}  # an empty one would stay empty
     program = torch.export.load(path, extra_files=about).module()
-    assert about["step"] == str(source.step) and about["checkpoint_sha256"] == source.sha256
-    x, low_res = noise(1, 3, 32, 32), noise(1, 3, 8, 8, seed=1)
-    given = x, torch.tensor([40]), low_res, torch.tensor([2])
+    assert about["step"] == "7" and about["checkpoint_sha256"] == sha256_of(model)
+    low_res = noise(2, 3, 10, 6)
     with torch.no_grad():
-        torch.testing.assert_close(program(*given), network(*given), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(program(low_res), network(low_res), rtol=1e-4, atol=1e-5)
+
+
+def test_the_inputs_of_each_kind_of_checkpoint_are_told(pipeline: Pipeline, tmp_path: Path) -> None:
+    checkpoints = {
+        pipeline.mean_model: (["low_res"], "mean"),
+        pipeline.var_model: (["low_res", "mean"], "variance"),
+        pipeline.ddpm_model: (["x", "timesteps", "low_res", "labels"], "prediction"),
+        write_denoiser(tmp_path)[0]: (["x", "timesteps"], "prediction"),
+    }
+    for path, (inputs, output) in checkpoints.items():
+        table = used_as(read_source(str(path), _silent))
+        names = re.findall(r"^\| (?:→ )?`(\w+)` \|", table, re.MULTILINE)
+        assert names == [*inputs, output]
 
 
 def test_what_differs_too_much_is_not_left_behind(
@@ -79,19 +108,18 @@ def test_what_differs_too_much_is_not_left_behind(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_becomes_an_onnx_file(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_checkpoint_becomes_an_onnx_file(tmp_path: Path) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason=f"{name} is not installed (requirements-export.txt)")
-    flags = {"model_path": pipeline.var_model, "output_path": tmp_path / "net"}
-    said = done("export", words(flags, log_dir=tmp_path, format="onnx")).out
+    model, network = write_mean_net(tmp_path / "run")
+    flags = {"model_path": model, "output_path": tmp_path / "net", "log_dir": tmp_path}
+    said = done("export", words(flags, format="onnx")).out
     assert "onnxruntime against the network: the largest difference is" in said
-    low_res, mean = noise(2, 3, 10, 6), noise(2, 3, 40, 24, seed=1)
-    found = onnx_graph.run_onnx(
-        str(tmp_path / "net" / "model.onnx"), {"low_res": low_res, "mean": mean}
-    )
-    network = restore(read_source(str(pipeline.var_model), _silent), _silent)
+    low_res = noise(2, 3, 10, 6)
+    found = onnx_graph.run_onnx(str(tmp_path / "net" / "model.onnx"), {"low_res": low_res})
     with torch.no_grad():
-        torch.testing.assert_close(found, network(low_res, mean), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, network(low_res), rtol=1e-4, atol=1e-5)
+    assert "low_res" in (tmp_path / "net" / "README.md").read_text(encoding="utf-8")
 
 
 def test_onnx_without_its_packages_says_how_to_get_them(

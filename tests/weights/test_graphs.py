@@ -47,6 +47,7 @@ def difference(graph: Graph, run: Run) -> float:
     return worst
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mean_subpixel", "upsampler"])
 def test_a_program_of_torch_export_computes_what_the_network_does(name: str) -> None:
     """All of them are traced likewise for ONNX, below."""

@@ -17,6 +17,7 @@ AUTHORS = {
     "2301.11093": ("Hoogeboom",),
     "1509.09308": ("Lavin", "Gray"),
     "1606.08415": ("Hendrycks", "Gimpel"),
+    "1608.03981": ("Zhang",),
     "1612.01474": ("Lakshminarayanan",),
     "1706.08500": ("Heusel",),
     "1710.03740": ("Micikevicius",),

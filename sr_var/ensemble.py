@@ -152,7 +152,8 @@ def tested_variance(
         means, mean_paths = means * len(nets), mean_paths * len(nets)
     for path, own_paths in zip(paths, mean_paths, strict=True):
         state = manifest_beside(path).get("state", {})
-        require_same_mean(state, list(map(weights_digest, own_paths)), path)
+        digests = list(map(weights_digest, own_paths))
+        require_same_mean(state, digests, path, mean_flags.mean_module)
         say_label_noise(state, path, log)
     every_mean = dict.fromkeys(path for own_paths in mean_paths for path in own_paths)
     return TestedVariance(nets, means, [*paths, *every_mean])

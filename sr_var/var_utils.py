@@ -66,23 +66,28 @@ def with_mean(
     return net_input, mean.to(low_res_of(net_input).dtype)
 
 
-def require_same_mean(state: JsonObject, mean_digests: Sequence[str], what: str) -> None:
+def require_same_mean(
+    state: JsonObject, mean_digests: Sequence[str], what: str, module: str = ""
+) -> None:
     """Refuse a mean net that `what`, a variance net, was not trained on.
 
     Its `state` is stored with it; one of another tool or version says nothing. `mean_digests`, the
-    sha256 of files, are of the mean net that is given, or of those of all folds.
+    sha256 of files, are of the mean net that is given, or of those of all folds; `module` is the
+    function of `--mean_module`, of which a file may have several.
     """
     stored: list[str] = state.get(MEAN_KEY) or []
     # one net of all images may stand in for those of the folds (docs/theory.md, section 4)
     is_stand_in = len(stored) > 1 == len(mean_digests)
-    if not stored or not mean_digests or is_stand_in or list(mean_digests) == stored:
+    made = str(state.get(MODULE_KEY, ""))
+    is_same = list(mean_digests) == stored and made.partition(":")[2] == module.partition(":")[2]
+    if not stored or not mean_digests or is_stand_in or is_same:
         return
-    module = f", --mean_module {shown(state[MODULE_KEY])}," if state.get(MODULE_KEY) else ""
+    trained_on = f", --mean_module {shown(made)}," if made else ""
     there, here = (" ".join(str(digest)[:12] for digest in side) for side in (stored, mean_digests))
     raise CheckpointError(
-        f"{what} was trained on the residuals of another mean net{module} (sha256 {there}) than "
-        f"that of --mean_model_path or --mean_module ({here}), and knows nothing of the error of "
-        "this one; give the mean net, or the module as it was, that it was trained on"
+        f"{what} was trained on the residuals of another mean net{trained_on} (sha256 {there}) "
+        f"than that of --mean_model_path or --mean_module ({here}), and knows nothing of the error "
+        "of this one; give the mean net, or the module as it was, that it was trained on"
     )
 
 
@@ -151,7 +156,7 @@ class SRVarTrainLoop(NamesClasses):
         refuse_other_setting(state, "loss", self._loss, before=SQUARED_ERROR)
         refuse_other_setting(state, "cross_fit", self._cross_fit)
         refuse_other_setting(state, LABEL_NOISE_KEY, self._label_noise, before=0.0)
-        require_same_mean(state, self._mean_digests, "the run to resume")
+        require_same_mean(state, self._mean_digests, "the run to resume", self._mean_module)
 
     def _post_process(
         self,

@@ -187,7 +187,7 @@ def load_pair(
     flags = known or var_flags
     _require_fit(flags, mean_path, var_flags, var_path)
     digests = weights_digest(mean_path), weights_digest(var_path)
-    require_same_mean(start_of_file(var_path).manifest.get("state", {}), digests[:1], var_path)
+    _require_own_mean(mean, digests[0], var_path)
     place = _device(device)
     load = partial(_frozen, precision=precision, place=place, compile=compile, log=log)
     (mean_net, plain_mean), (var_net, plain_var) = load(mean, flags), load(var_path, var_flags)
@@ -224,6 +224,13 @@ def _frozen(
         return made, made
     loaded = _loaded(flags, net, precision or flags.precision, log).to(place)
     return compiled_for(loaded, compile, place, log, is_trained=False), loaded
+
+
+def _require_own_mean(mean: str | MeanModule, digest: str, var_path: str) -> None:
+    """Refuse (CheckpointError) another mean, or function, than the variance net stands on."""
+    state = start_of_file(var_path).manifest.get("state", {})
+    module = mean.name if isinstance(mean, MeanModule) else ""
+    require_same_mean(state, [digest], var_path, module)
 
 
 def _require_paths(mean_path: str, var_path: str) -> None:

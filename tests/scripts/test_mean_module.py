@@ -21,7 +21,7 @@ from tests.pipeline import TRAINING, Pipeline
 from tests.tiny import LARGE, REGRESSION_NET, SMALL, TEST_NAMES, done, photo, run, words
 from utils.files.atomic import sha256_of
 from utils.loops.checkpoint import manifest_beside
-from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE, DataError
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE, CheckpointError, DataError
 
 NAME = "my_restorers:bilinear"
 STEPS = 5
@@ -34,6 +34,7 @@ def bilinear(low_res, size):
     low_res *= 1  # its own copy
     return torch.nn.functional.interpolate(low_res, size, mode="bilinear")
 
+def zoomed(low_res, size): return torch.nn.functional.interpolate(low_res, size)
 def nothing(low_res, size): return None
 def small(low_res, size): return low_res
 def whole(low_res, size): return torch.zeros(len(low_res), 3, *size, dtype=torch.int64)
@@ -100,6 +101,13 @@ def test_variance_is_trained_tested_verified_and_predicted_on_a_function(
 
 def test_changed_function_is_noticed(pipeline: Pipeline, here: Path) -> None:
     done("sr_var_train", _training(pipeline, here))
+    # another function of the same file
+    changes = {"mean_module": "my_restorers:zoomed", "resume_checkpoint": "auto", "max_step": 6}
+    outcome = run("sr_var_train", _training(pipeline, here, **changes))
+    assert outcome.code == EXIT_CHECKPOINT and NAME in outcome.err
+    with pytest.raises(CheckpointError, match=NAME):
+        path = str(here / "save" / "model000005.pt")
+        Predictor.from_checkpoints(MeanModule("my_restorers:zoomed"), path, "cpu")
     done("sr_var_train", _training(pipeline, here, resume_checkpoint="auto", max_step=6))
     (here / "my_restorers.py").write_text(SOURCE + "\n# another one\n")
     outcome = run("sr_var_train", _training(pipeline, here, resume_checkpoint="auto", max_step=7))
@@ -127,7 +135,7 @@ def test_changed_function_is_noticed(pipeline: Pipeline, here: Path) -> None:
         ("my_restorers:small", EXIT_DATA, "(1, 3, 32, 32)"),
         ("my_restorers:whole", EXIT_DATA, "int64"),
         ("my_restorers:endless", EXIT_DATA, "finite"),
-        ("my_restorers:failing", EXIT_DATA, "my_restorers.py:12"),
+        ("my_restorers:failing", EXIT_DATA, "my_restorers.py:13"),
         ("my_restorers:other", EXIT_DATA, "TypeError"),
     ],
 )

@@ -23,6 +23,8 @@ FACTOR = 4
 MASK = "mask"
 # what the mean net's weight of the noisy pixels starts from, before its sigmoid
 _START_OF_GAIN = -1.5
+# masks vary more than images, and what the filled base does not tell of them is little
+_MASK_SCALE = 0.1
 
 
 def observe(
@@ -54,7 +56,8 @@ class _Observed(SubpixelBase):
         super().__init__(config, in_channels)
 
     def _of(self, low_res: Tensor, images: list[Tensor], mask: Tensor | None) -> Tensor:
-        details = torch.cat(images if mask is None else [*images, mask], dim=1)
+        shown = images if mask is None else [*images, _MASK_SCALE * mask]
+        details = torch.cat(shown, dim=1)
         return self._run(torch.cat([low_res, F.pixel_unshuffle(details, FACTOR)], dim=1))
 
 

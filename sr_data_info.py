@@ -8,7 +8,8 @@ Takes ImageNet-named files (n01440764_10026.JPEG), class folders, or photographs
 the classes sorted by name give the labels. Test images are two of each class, or --test_share of
 all images, drawn by the name of the file or its folder (--split_by), or those of --test_folder or
 --test_list. Writes data_info.pkl, train_data_info.pkl and to_sample_data_info.pkl; another split is
-replaced with --overwrite True alone.
+replaced with --overwrite True alone. With --pairs_dir measured images are checked against those of
+--data_dir: both must have the same names, and one whole factor between their sizes (pairs.json).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ddpm.info_dict import ClassInfo, load_info_dict, make_info
+from sr_var.data.measured import check_pairs, write_pairs
 from sr_var.data.split import NO_CLASS, classes, split
 from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import write_through
@@ -266,9 +267,12 @@ def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> None:
 
     Raises:
         StopRequested: if a signal came during the check.
-        DataError: for damaged images, or if another split is there.
+        DataError: for damaged images, for what is no pair of `--pairs_dir`, or if another split is
+            there.
     """
     names = scan(flags.data_dir, log, on_bad_image=flags.on_bad_image, endings=ALL_EXTENSIONS)
+    pairs = check_pairs(names, flags, log) if flags.pairs_dir else None
+    names = pairs.names if pairs else names
     class_by_name = classes(names, flags, log)
     parts = _parts(class_by_name, flags)
     is_known = flags.on_bad_image == ERROR and flags.small_images in (ENLARGE, ERROR)
@@ -285,6 +289,8 @@ def write_info(flags: DataInfoFlags, log: Callable[[str], None]) -> None:
     if flags.dry_run:
         return
     write_split(flags.output_dir, parts, overwrite=flags.overwrite, log=log)
+    if pairs:
+        write_pairs(pairs, list(class_by_name), flags, log)
     # a finished job is done anew when asked for again: the images may have changed
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(flags.output_dir, _CHECKED_FILE))

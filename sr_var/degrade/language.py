@@ -19,8 +19,10 @@ from torch.nn import functional as F
 from sr_var.degrade.coding import Bits, Jpeg
 from sr_var.degrade.linear import Area, Bicubic, Blur, Grey
 from sr_var.degrade.mask import DIGEST_MARK, FileMask, Mask, digest_of, read_mask
+from sr_var.degrade.measured import Measured
 from sr_var.degrade.noise import Noise, Poisson
 from sr_var.degrade.part import Level, Part, Shown, own_seeds
+from sr_var.flags.degradation import MEASURED
 
 AREA = "area"
 FLAG = "--degradation"
@@ -62,6 +64,8 @@ class Degradation:
         Raises:
             ValueError: the text names none, a number is out of range, or the factor is another.
         """
+        if text == MEASURED:
+            return cls(text, ((Measured(Level(factor, factor)),),), num_channels, factor)
         branches = tuple(
             _branch(text, words.split("+"), factor, num_channels) for words in text.split("&")
         )
@@ -110,6 +114,11 @@ class Degradation:
     def is_area(self) -> bool:
         """Whether X is the block means of Y, and no more."""
         return len(self.branches) == 1 and [type(part) for part in self.parts] == [Area]
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether X is read from a file beside that of Y."""
+        return [type(part) for part in self.parts] == [Measured]
 
     @property
     def is_linear(self) -> bool:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from sr_var.degradation import area_downsample
 from sr_var.degrade.language import FLAG, Degradation, settle_masks
-from sr_var.flags.degradation import AREA
+from sr_var.flags.degradation import AREA, MEASURED
 from sr_var.results.folder import SEEN_KEYS
 from utils.files.atomic import JsonObject
+from utils.images.measured import PairSize, split_pair
 from utils.images.pixels import bytes_to_image
 from utils.process.errors import CheckpointError
 from utils.script_util import with_values
@@ -68,7 +69,10 @@ class View:
         Raises:
             ValueError: the degradation is none, or does not fit sizes or channels.
         """
-        return cls(*flags.sizes, degradation_of(flags), seed, net)
+        made, (large, small) = degradation_of(flags), flags.sizes
+        if made is not None and made.is_measured:
+            return cls(PairSize.over(large, made.factor), small, made, seed, net)
+        return cls(large, small, made, seed, net)
 
     @classmethod
     def of_sizes(cls, sizes: Sizes) -> View:
@@ -110,8 +114,14 @@ class View:
     def pair(
         self, high_res_uint8: Tensor, items: Sequence[int | str], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """(X, Y) on the device, of (N, C, H, W) bytes or 255ths; items as for `x_of`."""
+        """(X, Y) on the device, of (N, C, H, W) bytes or 255ths; items as for `x_of`.
+
+        Of measured pairs the crops hold both (`utils.images.measured`).
+        """
         high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
+        if self.degradation is not None and self.degradation.is_measured:
+            high_res, measured = split_pair(high_res, self.degradation.factor)
+            return measured.contiguous(), high_res.contiguous()
         return self.x_of(high_res, items), high_res
 
     def record(self) -> JsonObject:
@@ -167,9 +177,21 @@ def degradation_of(flags: HasDegradation) -> Degradation | None:
 def settle_degradation(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with the degradation as checkpoints keep it: masks by what they hold.
 
+    Measured pairs are a degradation of their own.
+
     Raises:
         DataError: there is no such mask.
+        ValueError: X is to be both measured and computed.
     """
+    pairs_dir = getattr(args, "pairs_dir", "")
+    if pairs_dir:
+        if args.degradation not in (AREA, MEASURED):
+            raise ValueError(
+                f"--pairs_dir {pairs_dir} and {FLAG} {args.degradation} say both what X is: leave "
+                "one of them out"
+            )
+        given = frozenset(args.given_flags) | {"degradation"}
+        return with_values(args, degradation=MEASURED, given_flags=given)
     settled = settle_masks(args.degradation)
     return args if settled == args.degradation else with_values(args, degradation=settled)
 

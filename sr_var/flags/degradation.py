@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from utils.script_util import flag
 
 AREA = "area"
+# what `--pairs_dir` stands for in the flags of a network
+MEASURED = "measured"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ddpm.flags import (
 )
 from sr_var.flags.degradation import DegradationFlags
 from sr_var.flags.mean_module import MeanModuleFlags
+from sr_var.flags.pairs import PairedCropFlags, PairsFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import (
     AUTO,
@@ -27,7 +28,6 @@ from utils.flags.groups import (
     NONE,
     Batch,
     Compute,
-    CropFlags,
     ImageFolder,
     Logged,
     OnBadImage,
@@ -175,7 +175,7 @@ class ListedImages(ImageFolder):
 
 
 @dataclass(frozen=True)
-class DataFlags(ValueFlags, ListedImages, CropFlags):
+class DataFlags(ValueFlags, ListedImages, PairedCropFlags):
     """Where the images are and how they are cut."""
 
     data_info_dict_path: str = TRAIN_INFO
@@ -311,7 +311,7 @@ class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags, ScaleFlag
 
 
 @dataclass(frozen=True)
-class DataInfoFlags(ImageFolder, ReadingFlags, ScaleFlags, Threads, ScriptFlags):
+class DataInfoFlags(PairsFlags, ImageFolder, ReadingFlags, ScaleFlags, Threads, ScriptFlags):
     """Which images there are and which are for testing."""
 
     data_dir: str = DATA_DIR

@@ -51,6 +51,7 @@ from utils.images.files import (
     read_image,
     resolve_image_path,
 )
+from utils.images.measured import MeasuredPair
 from utils.images.native import read_native
 from utils.images.native_crops import is_native_only
 from utils.images.patches import crop_recipe, cut_at_random, random_flip, random_turn
@@ -318,9 +319,9 @@ class CropDataset(Dataset[CropItem]):
         num_channels: int = 3,
     ) -> None:
         self._entries, self._size, self._flags, self._seed = entries, size, flags, seed
-        self._num_channels = num_channels
-        self._source = _source(entries, size, flags, num_channels)
         self._recipe = crop_recipe(flags, size, num_channels)
+        self._num_channels = self._recipe.shape[2]
+        self._source = _source(entries, self._recipe, flags)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -377,11 +378,11 @@ class CropDataset(Dataset[CropItem]):
         return Crop(random_turn(crop, rng) if flags.random_turn else crop, facts)
 
 
-def _source(
-    entries: Sequence[Entry], size: SizeLike, flags: CropFlags, num_channels: int
-) -> CropSource:
+def _source(entries: Sequence[Entry], recipe: CenterCrop, flags: CropFlags) -> CropSource:
     names = [entry.name for entry in entries]
-    return crop_source(names, crop_recipe(flags, size, num_channels), flags)
+    if isinstance(recipe, MeasuredPair):
+        recipe.require_partners(names)
+    return crop_source(names, recipe, flags)
 
 
 class TestCrops(Dataset[CropItem | None]):
@@ -415,8 +416,9 @@ class TestCrops(Dataset[CropItem | None]):
         cls, entries: Sequence[Entry], size: SizeLike, flags: CropFlags, num_channels: int = 3
     ) -> TestCrops:
         """The crops as the flags want them; see `utils.images.cache.crop_source`."""
-        source = _source(entries, size, flags, num_channels)
-        return cls(entries, size, flags.data_dir, flags.on_bad_image, num_channels, source)
+        recipe = crop_recipe(flags, size, num_channels)
+        source, channels = _source(entries, recipe, flags), recipe.shape[2]
+        return cls(entries, size, flags.data_dir, flags.on_bad_image, channels, source)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from utils.flags.groups import NATIVE, HasReading
 from utils.images.files import CenterCrop, Crop, center_crop_arr, random_crop_arr
+from utils.images.measured import MeasuredPair, recipe_for
 from utils.images.native_crops import NativeCrop
 from utils.sizes import Size, SizeLike
 
@@ -102,8 +103,12 @@ def recipe_of(
 
 
 def crop_recipe(flags: _InFolder, size: SizeLike, num_channels: int = 3) -> CenterCrop:
-    """How the flags want a crop of `size` pixels without chance to be made of a file."""
-    return recipe_of(flags.data_dir, size, num_channels, flags, flags.values_range)
+    """How the flags want a crop of `size` pixels without chance to be made of a file.
+
+    Raises as `utils.images.measured.recipe_for`.
+    """
+    recipe = recipe_of(flags.data_dir, size, num_channels, flags, flags.values_range)
+    return recipe_for(flags, size, recipe)
 
 
 def cut_at_random(recipe: CenterCrop, name: str, rng: np.random.Generator) -> Crop:
@@ -112,6 +117,8 @@ def cut_at_random(recipe: CenterCrop, name: str, rng: np.random.Generator) -> Cr
     A patch (`random_patch`), or a crop at a random scale, too (`random_crop_arr`). The state of
     `rng` advances as for one channel, however many there are.
     """
+    if isinstance(recipe, MeasuredPair):
+        return recipe.cut_at_random(name, rng)
     at_random = random_patch if is_patch(recipe) else random_crop_arr
     state = rng.bit_generator.state
 

@@ -1,0 +1,167 @@
+"""`--pairs_dir` from the check to results: measured inputs, and no others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from ddpm.info_dict import load_info_dict
+from sr_var.stored_flags import load_args
+from tests.pipeline import TRAINING
+from tests.tiny import Outcome, done, run, words
+from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
+
+NET = {"network": "subpixel", "model_channels": 8, "num_res_blocks": 1, "large_size": 16}
+GREY = {"in_channels": 1, "out_channels": 1, "value_range": "0,65535"}
+NUM_PAIRS = 12
+
+
+def _truth(seed: int, side: int = 40) -> NDArray[np.uint16]:
+    """A gradient of its own slope, in 16 bits."""
+    rows, columns = np.mgrid[:side, :side]
+    return (900 * rows + (300 + 10 * seed) * columns).astype(np.uint16)
+
+
+def _write(root: Path, factor: int) -> None:
+    """True images, and measured ones that no degradation of the toolkit makes: negatives."""
+    for folder in ("true", "measured"):
+        (root / folder).mkdir()
+    for seed in range(NUM_PAIRS):
+        truth = _truth(seed)
+        Image.fromarray(truth).save(root / "true" / f"p{seed:02}.png")
+        np.save(root / "measured" / f"p{seed:02}.npy", 65535 - truth[::factor, ::factor])
+
+
+def _check(root: Path, **changes: Any) -> Outcome:
+    """`sr_data_info.py` of both folders."""
+    flags = {"data_dir": root / "true", "pairs_dir": root / "measured", "output_dir": root / "info"}
+    more = {"log_dir": root / "log_info", "test_share": 0.3, "label_from": "none", "crop": "native"}
+    return run("sr_data_info", words(flags, more, large_size=16, **changes))
+
+
+def _data(root: Path, file: str = "train_data_info.pkl") -> dict[str, Any]:
+    folders = {"data_dir": root / "true", "pairs_dir": root / "measured", "crop": "native"}
+    return {**folders, "data_info_dict_path": root / "info" / file}
+
+
+def _training(root: Path, task: str, factor: int, **changes: Any) -> list[str]:
+    folders = {"log_dir": root / f"log_{task}", "model_save_dir": root / task, "max_step": 2}
+    net = {**NET, **GREY, "small_size": 16 // factor}
+    return words({**net, **_data(root), **TRAINING, **folders}, **changes)
+
+
+def _test(root: Path, task: str, **changes: Any) -> list[str]:
+    model = {"log_dir": root / f"log_{task}", "model_path": root / task / "model000002.pt"}
+    data = {**_data(root, "to_sample_data_info.pkl"), "output_dir": root / "out", "batch_size": 2}
+    return words({**data, **model, "value_range": "0,65535", "in_channels": 1}, **changes)
+
+
+def _without(argv: Sequence[str], flag: str) -> list[str]:
+    place = list(argv).index(flag)
+    return [*argv[:place], *argv[place + 2 :]]
+
+
+def _require_one_line(outcome: Outcome, code: int, *told: str) -> None:
+    assert outcome.code == code, (outcome.out, outcome.err)
+    last = outcome.err.strip().splitlines()[-1]
+    assert all(word in last for word in told), last
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_both_nets_of_measured_pairs(tmp_path: Path, factor: int) -> None:
+    _write(tmp_path, factor)
+    assert _check(tmp_path).code == 0
+    record = json.loads((tmp_path / "info" / "pairs.json").read_text(encoding="utf-8"))
+    assert (record["factor"], record["pairs"], record["left_out"]) == (factor, NUM_PAIRS, [])
+    mean = {"mean_model_path": tmp_path / "sr_mean" / "model000002.pt"}
+    validated = {"val_share": 0.3, "random_flip": True}
+    done("sr_mean_train", _training(tmp_path, "sr_mean", factor, **validated))
+    variance = {**mean, "last_layer_type": "softplus"}
+    done("sr_var_train", _training(tmp_path, "sr_var", factor, **variance))
+    done("sr_mean_test", _test(tmp_path, "sr_mean"))
+    done("sr_var_test", _test(tmp_path, "sr_var", **mean, var_npy=True))
+    assert load_args(tmp_path / "log_sr_mean" / "mean_model_args.pkl")["degradation"] == "measured"
+    tested = load_info_dict(str(tmp_path / "info" / "to_sample_data_info.pkl"))
+    (entry,) = tested.values()
+    for name in entry["file_names"]:
+        folder = tmp_path / "out" / name
+        assert np.load(folder / "high_res_var_2.npy").min() > 0
+        # what the net saw is the negative, at the place of the crop
+        shown = np.asarray(Image.open(folder / "low_res.png", formats=["PNG"])).astype(int)
+        seed, start = int(name[1:3]), (40 // factor - 16 // factor) // 2 * factor
+        seen = 65535 - _truth(seed)[::factor, ::factor].astype(np.float64)
+        first, last = start // factor, (start + 16) // factor
+        wanted = seen[first:last, first:last] * 255 / 65535
+        if factor == 1:
+            np.testing.assert_allclose(shown.reshape(16, 16, -1)[..., 0], wanted, atol=0.51)
+        else:
+            assert abs(shown.mean() - wanted.mean()) < 1
+    # a test without the measured images takes no others, nor those of another net
+    alone = _without(_test(tmp_path, "sr_mean", output_dir=tmp_path / "out2"), "--pairs_dir")
+    _require_one_line(run("sr_mean_test", alone), EXIT_DATA, "--pairs_dir")
+    assert not list((tmp_path / "out2").rglob("*.npy"))
+    area = _without(_training(tmp_path, "sr_var", factor, **variance), "--pairs_dir")
+    _require_one_line(
+        run("sr_var_train", [*area, "--model_save_dir", "x"]), EXIT_CHECKPOINT, "area"
+    )
+
+
+def test_pairs_of_a_net_that_sees_block_means_are_refused(tmp_path: Path) -> None:
+    _write(tmp_path, 2)
+    assert _check(tmp_path).code == 0
+    done("sr_mean_train", _without(_training(tmp_path, "sr_mean", 2), "--pairs_dir"))
+    _require_one_line(run("sr_mean_test", _test(tmp_path, "sr_mean")), EXIT_DATA, "--pairs_dir")
+
+
+def test_what_is_no_pair(tmp_path: Path) -> None:
+    _write(tmp_path, 2)
+    measured = tmp_path / "measured"
+    (measured / "p00.npy").unlink()
+    np.save(measured / "strange.npy", _truth(0))
+    np.save(measured / "p01.npy", _truth(1, 15))
+    np.save(measured / "p02.npy", _truth(2, 10))
+    (measured / "p03.npy").write_bytes(b"no array")
+    outcome = _check(tmp_path)
+    _require_one_line(outcome, EXIT_DATA, "8 pairs", "5 that are none", "--on_bad_image skip")
+    told = [line for line in outcome.out.splitlines() if "no pair: " in line]
+    assert len(told) == 5
+    for words_of in (
+        ("p00", "no measured"),
+        ("strange.npy", "no true"),
+        ("p01", "15×15"),
+        ("p02", "4 times"),
+        ("p03.npy", "opened"),
+    ):
+        assert any(all(word in line for word in words_of) for line in told), words_of
+    assert not (tmp_path / "info" / "pairs.json").exists()
+    assert _check(tmp_path, on_bad_image="skip").code == 0
+    record = json.loads((tmp_path / "info" / "pairs.json").read_text(encoding="utf-8"))
+    assert (record["factor"], record["pairs"], len(record["left_out"])) == (2, 8, 5)
+    (entry,) = load_info_dict(str(tmp_path / "info" / "data_info.pkl")).values()
+    assert entry["file_names"] == [f"p{seed:02}.png" for seed in range(4, NUM_PAIRS)]
+
+
+def test_bad_flags_and_files_of_a_training(tmp_path: Path) -> None:
+    _write(tmp_path, 2)
+    assert _check(tmp_path).code == 0
+    both = run("sr_mean_train", _training(tmp_path, "a", 2, degradation="noise:5"))
+    _require_one_line(both, EXIT_USAGE, "--pairs_dir", "--degradation noise:5")
+    other = run("sr_mean_train", _training(tmp_path, "b", 4))
+    _require_one_line(other, EXIT_DATA, "20×20", "40×40", "--small_size")
+    (tmp_path / "measured" / "p05.npy").unlink()
+    (tmp_path / "measured" / "p06.npy").unlink()
+    everything = _training(
+        tmp_path, "c", 2, data_info_dict_path=tmp_path / "info" / "data_info.pkl"
+    )
+    _require_one_line(run("sr_mean_train", everything), EXIT_DATA, "2 of 12", "p05.png, p06.png")
+    (tmp_path / "true" / "p00.png").unlink()
+    np.save(tmp_path / "measured" / "p05.npy", _truth(0, 20))
+    np.save(tmp_path / "measured" / "p06.npy", _truth(0, 20))
+    _require_one_line(run("sr_mean_train", everything), EXIT_DATA, "p00.png")

@@ -23,6 +23,7 @@ from utils.files.storage import is_folder
 from utils.images.dataset import Entry, TestCrops
 from utils.images.files import BadImageError, CropSource, image_facts, read_image, with_extension
 from utils.images.folder import class_in_name, scan
+from utils.images.measured import require_pairs
 from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image
 from utils.process.errors import DataError
@@ -67,13 +68,15 @@ class ReducedCrops:
         self._view, self._device = View.of_sizes(sizes), device
         large = self._view.large
         recipe = crop_recipe(flags, large, flags.in_channels)
+        names = [entry.name for entry in entries]
+        require_pairs(recipe, names)
         self._crops = TestCrops(
             entries,
             large,
             flags.data_dir,
             flags.on_bad_image,
-            flags.in_channels,
-            CropSource([entry.name for entry in entries], recipe),
+            recipe.shape[2],
+            CropSource(names, recipe),
         )
 
     def read(self, position: int) -> LowRes | None:

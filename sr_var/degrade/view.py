@@ -69,9 +69,16 @@ class View:
         Raises:
             ValueError: the degradation is none, or does not fit sizes or channels.
         """
-        made, (large, small) = degradation_of(flags), flags.sizes
+        return cls.seeing(flags.sizes, degradation_of(flags), seed, net)
+
+    @classmethod
+    def seeing(
+        cls, sizes: tuple[Size, Size], made: Degradation | None, seed: int = 0, net: str = ""
+    ) -> View:
+        """A degradation at sizes (large, small); crops of measured pairs hold both images."""
+        large, small = sizes
         if made is not None and made.is_measured:
-            return cls(PairSize.over(large, made.factor), small, made, seed, net)
+            large = PairSize.over(large, made.factor)
         return cls(large, small, made, seed, net)
 
     @classmethod
@@ -88,6 +95,11 @@ class View:
     def has_consistency(self) -> bool:
         """Whether E[Y | X] is degraded to X itself."""
         return self.degradation is None or self.degradation.has_consistency
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether X is read from a file beside that of Y."""
+        return self.degradation is not None and self.degradation.is_measured
 
     def for_tests(self) -> View:
         """The same, of images by name as tests see them."""
@@ -119,7 +131,8 @@ class View:
         Of measured pairs the crops hold both (`utils.images.measured`).
         """
         high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
-        if self.degradation is not None and self.degradation.is_measured:
+        if self.is_measured:
+            assert self.degradation is not None
             high_res, measured = split_pair(high_res, self.degradation.factor)
             return measured.contiguous(), high_res.contiguous()
         return self.x_of(high_res, items), high_res

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from utils.script_util import flag, with_values
 
-_OF_HIGH_RES = ("data_dir", "to_sample_images_dict_path")
+_OF_HIGH_RES = ("data_dir", "pairs_dir", "to_sample_images_dict_path")
 
 
 @dataclass(frozen=True)

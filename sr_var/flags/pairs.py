@@ -19,6 +19,15 @@ class PairsFlags:
     )
 
 
+def require_native(pairs_dir: str, crop: str) -> None:
+    """Refuse a `--pairs_dir` where crops would be scaled; a ValueError."""
+    if pairs_dir and crop != NATIVE:
+        raise ValueError(
+            f"--pairs_dir {pairs_dir} with --crop {crop}: measured pixels are cut and never "
+            f"scaled; give --crop {NATIVE}"
+        )
+
+
 @dataclass(frozen=True)
 class PairedCropFlags(PairsFlags, CropFlags):
     """How images are cut, and their measured inputs at the same place."""
@@ -26,11 +35,7 @@ class PairedCropFlags(PairsFlags, CropFlags):
     def __post_init__(self) -> None:
         """Refuse what would scale measured pixels, or keep crops of one side only."""
         super().__post_init__()
-        if self.pairs_dir and self.crop != NATIVE:
-            raise ValueError(
-                f"--pairs_dir {self.pairs_dir} with --crop {self.crop}: measured pixels are cut "
-                f"and never scaled; give --crop {NATIVE}"
-            )
+        require_native(self.pairs_dir, self.crop)
         if self.pairs_dir and self.cache_dir:
             raise ValueError(
                 f"--cache_dir {self.cache_dir} keeps no measured inputs; leave it out beside "

@@ -18,7 +18,7 @@ from ddpm.flags import (
 )
 from sr_var.flags.degradation import DegradationFlags
 from sr_var.flags.mean_module import MeanModuleFlags
-from sr_var.flags.pairs import PairedCropFlags, PairsFlags
+from sr_var.flags.pairs import PairedCropFlags, PairsFlags, require_native
 from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import (
     AUTO,
@@ -292,7 +292,7 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags, ScaleFlags):
+class SampleFlags(ValueFlags, SamplerFlags, PairsFlags, ImageFolder, ReadingFlags, ScaleFlags):
     """How many samples of which images, and where to."""
 
     data_dir: str = DATA_DIR
@@ -305,6 +305,7 @@ class SampleFlags(ValueFlags, SamplerFlags, ImageFolder, ReadingFlags, ScaleFlag
     num_samples_per_image: int = flag(100, "samples per image")
 
     def __post_init__(self) -> None:
+        require_native(self.pairs_dir, self.crop)
         require_at_least(self, num_samples_per_image=1)
         require_at_least(self, -1, batch_size=1)
         super().__post_init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ddpm.flags import SAMPLER_NAMES, ScheduleFlags
+from sr_var.flags.pairs import PairsFlags, require_native
 from sr_var.flags.scripts import ListedImages, ValueFlags
 from utils.flags.groups import OrientationFlags, ScaleFlags, ScriptFlags, Threads
 from utils.script_util import flag, require_at_least
@@ -12,7 +13,9 @@ from utils.sizes import Size, require_sizes
 
 
 @dataclass(frozen=True)
-class NetResultFlags(ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags):
+class NetResultFlags(
+    ValueFlags, PairsFlags, ListedImages, OrientationFlags, ScaleFlags, Threads, ScriptFlags
+):
     """Which images, and which results of the nets."""
 
     large_size: int | str = flag(
@@ -36,6 +39,7 @@ class NetResultFlags(ValueFlags, ListedImages, OrientationFlags, ScaleFlags, Thr
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_native(self.pairs_dir, self.crop)
         require_sizes(self, "large_size")
         require_sizes(self, "small_size", smallest=0)
         if self.small_size and self.size.factor_over(self.small_size) is None:

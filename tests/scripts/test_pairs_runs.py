@@ -21,9 +21,10 @@ from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
 NET = {"network": "subpixel", "model_channels": 8, "num_res_blocks": 1, "large_size": 16}
 GREY = {"in_channels": 1, "out_channels": 1, "value_range": "0,65535"}
 NUM_PAIRS = 12
+SIDE = 42  # half of it is odd: true crops at the centre lie elsewhere than those of pairs
 
 
-def _truth(seed: int, side: int = 40) -> NDArray[np.uint16]:
+def _truth(seed: int, side: int = SIDE) -> NDArray[np.uint16]:
     """A gradient of its own slope, in 16 bits."""
     rows, columns = np.mgrid[:side, :side]
     return (900 * rows + (300 + 10 * seed) * columns).astype(np.uint16)
@@ -95,7 +96,7 @@ def test_both_nets_of_measured_pairs(tmp_path: Path, factor: int) -> None:
         assert np.load(folder / "high_res_var_2.npy").min() > 0
         # what the net saw is the negative, at the place of the crop
         shown = np.asarray(Image.open(folder / "low_res.png", formats=["PNG"])).astype(int)
-        seed, start = int(name[1:3]), (40 // factor - 16 // factor) // 2 * factor
+        seed, start = int(name[1:3]), (SIDE // factor - 16 // factor) // 2 * factor
         seen = 65535 - _truth(seed)[::factor, ::factor].astype(np.float64)
         first, last = start // factor, (start + 16) // factor
         wanted = seen[first:last, first:last] * 255 / 65535
@@ -103,6 +104,7 @@ def test_both_nets_of_measured_pairs(tmp_path: Path, factor: int) -> None:
             np.testing.assert_allclose(shown.reshape(16, 16, -1)[..., 0], wanted, atol=0.51)
         else:
             assert abs(shown.mean() - wanted.mean()) < 1
+    _require_judged(tmp_path, factor, entry["file_names"])
     # a test without the measured images takes no others, nor those of another net
     alone = _without(_test(tmp_path, "sr_mean", output_dir=tmp_path / "out2"), "--pairs_dir")
     _require_one_line(run("sr_mean_test", alone), EXIT_DATA, "--pairs_dir")
@@ -111,6 +113,48 @@ def test_both_nets_of_measured_pairs(tmp_path: Path, factor: int) -> None:
     _require_one_line(
         run("sr_var_train", [*area, "--model_save_dir", "x"]), EXIT_CHECKPOINT, "area"
     )
+
+
+def test_a_diffusion_model_draws_of_measured_images(tmp_path: Path) -> None:
+    _write(tmp_path, 2)
+    assert _check(tmp_path).code == 0
+    net = {"network": "subpixel", "num_channels": 8, "num_res_blocks": 1, "predict_xstart": True}
+    net |= {"large_size": 16, "small_size": 8, "in_channels": 1, "learn_sigma": False}
+    process = {"diffusion_steps": 100, "timestep_respacing": "2", "value_range": "0,65535"}
+    folders = {"log_dir": tmp_path / "log", "model_save_dir": tmp_path / "ddpm", "max_step": 2}
+    done("ddpm_sr_train", words({**net, **process, **_data(tmp_path), **TRAINING, **folders}))
+    data = _data(tmp_path, "to_sample_data_info.pkl")
+    info = data.pop("data_info_dict_path")
+    model = {"model_path": tmp_path / "ddpm" / "model000002.pt", "batch_size": 2}
+    sampling = {**data, **model, "to_sample_images_dict_path": info, "num_samples_per_image": 2}
+    argv = words(sampling, output_dir=tmp_path / "out", log_dir=tmp_path / "log_samples")
+    _require_one_line(run("ddpm_sr_sample", _without(argv, "--pairs_dir")), EXIT_DATA, "pairs_dir")
+    done("ddpm_sr_sample", argv)
+    (entry,) = load_info_dict(str(info)).values()
+    for name in entry["file_names"]:
+        shown = np.asarray(Image.open(tmp_path / "out" / name / "low_res.png", formats=["PNG"]))
+        seen = 65535 - _truth(int(name[1:3]))[::2, ::2].astype(np.float64)
+        wanted = seen[6:14, 6:14] * 255 / 65535
+        np.testing.assert_allclose(shown.reshape(8, 8, -1)[..., 0], wanted, atol=0.51)
+
+
+def _require_judged(root: Path, factor: int, names: Sequence[str]) -> None:
+    """The verification meets the same crops, and the input is the measured image."""
+    flags = _data(root, "to_sample_data_info.pkl")
+    steps = {"mean_model_step": 2, "var_model_step": 2, "sr_model_output_dir": root / "out"}
+    judged = {**flags, **steps, "large_size": 16, "num_samples": 0, "log_dir": root / "judged"}
+    done("sr_var_verification", words(judged, small_size=16 // factor))
+    results = json.loads((root / "judged" / "results.json").read_text(encoding="utf-8"))
+    assert results["degradation"] == "measured"
+    start = (SIDE // factor - 16 // factor) // 2 * factor
+    psnr = []
+    for name in names:
+        true = _truth(int(name[1:3]))[start:, start:][:16, :16].astype(np.float64)
+        mean = np.load(root / "out" / name / "high_res_mean_2.npy")[..., 0]
+        psnr.append(20 * np.log10(65535 / ((mean - true) ** 2).mean() ** 0.5))
+    assert results["high_res"]["psnr_net"] == pytest.approx(np.mean(psnr), rel=1e-3)
+    alone = _without(words(judged, log_dir=root / "other"), "--pairs_dir")
+    _require_one_line(run("sr_var_verification", alone), EXIT_DATA, "--pairs_dir")
 
 
 def test_pairs_of_a_net_that_sees_block_means_are_refused(tmp_path: Path) -> None:
@@ -126,7 +170,7 @@ def test_what_is_no_pair(tmp_path: Path) -> None:
     (measured / "p00.npy").unlink()
     np.save(measured / "strange.npy", _truth(0))
     np.save(measured / "p01.npy", _truth(1, 15))
-    np.save(measured / "p02.npy", _truth(2, 10))
+    np.save(measured / "p02.npy", _truth(2, 14))
     (measured / "p03.npy").write_bytes(b"no array")
     outcome = _check(tmp_path)
     _require_one_line(outcome, EXIT_DATA, "8 pairs", "5 that are none", "--on_bad_image skip")
@@ -136,7 +180,7 @@ def test_what_is_no_pair(tmp_path: Path) -> None:
         ("p00", "no measured"),
         ("strange.npy", "no true"),
         ("p01", "15×15"),
-        ("p02", "4 times"),
+        ("p02", "3 times"),
         ("p03.npy", "opened"),
     ):
         assert any(all(word in line for word in words_of) for line in told), words_of
@@ -154,7 +198,7 @@ def test_bad_flags_and_files_of_a_training(tmp_path: Path) -> None:
     both = run("sr_mean_train", _training(tmp_path, "a", 2, degradation="noise:5"))
     _require_one_line(both, EXIT_USAGE, "--pairs_dir", "--degradation noise:5")
     other = run("sr_mean_train", _training(tmp_path, "b", 4))
-    _require_one_line(other, EXIT_DATA, "20×20", "40×40", "--small_size")
+    _require_one_line(other, EXIT_DATA, "21×21", "42×42", "--small_size")
     (tmp_path / "measured" / "p05.npy").unlink()
     (tmp_path / "measured" / "p06.npy").unlink()
     everything = _training(
@@ -162,6 +206,6 @@ def test_bad_flags_and_files_of_a_training(tmp_path: Path) -> None:
     )
     _require_one_line(run("sr_mean_train", everything), EXIT_DATA, "2 of 12", "p05.png, p06.png")
     (tmp_path / "true" / "p00.png").unlink()
-    np.save(tmp_path / "measured" / "p05.npy", _truth(0, 20))
-    np.save(tmp_path / "measured" / "p06.npy", _truth(0, 20))
+    np.save(tmp_path / "measured" / "p05.npy", _truth(0, 21))
+    np.save(tmp_path / "measured" / "p06.npy", _truth(0, 21))
     _require_one_line(run("sr_mean_train", everything), EXIT_DATA, "p00.png")

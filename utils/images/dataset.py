@@ -51,7 +51,7 @@ from utils.images.files import (
     read_image,
     resolve_image_path,
 )
-from utils.images.measured import MeasuredPair
+from utils.images.measured import require_pairs
 from utils.images.native import read_native
 from utils.images.native_crops import is_native_only
 from utils.images.patches import crop_recipe, cut_at_random, random_flip, random_turn
@@ -380,8 +380,7 @@ class CropDataset(Dataset[CropItem]):
 
 def _source(entries: Sequence[Entry], recipe: CenterCrop, flags: CropFlags) -> CropSource:
     names = [entry.name for entry in entries]
-    if isinstance(recipe, MeasuredPair):
-        recipe.require_partners(names)
+    require_pairs(recipe, names)
     return crop_source(names, recipe, flags)
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from utils.images.files import ALL_EXTENSIONS, CenterCrop, Crop, with_extension
+from utils.files.atomic import is_remote
+from utils.images.files import ALL_EXTENSIONS, CenterCrop, Crop, resolve_image_path, with_extension
 from utils.images.folder import list_files
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
@@ -65,6 +67,16 @@ def partners_in(pairs_dir: str, log: Callable[[str], None] = lambda line: None) 
     return found
 
 
+@lru_cache(maxsize=4)
+def _known_partners(pairs_dir: str, _changed: int) -> Mapping[str, str]:
+    """`partners_in`; where images are read one by one, the folder is listed once."""
+    return partners_in(pairs_dir)
+
+
+def _changed(folder: str) -> int:
+    return os.stat(folder).st_mtime_ns
+
+
 def listed(names: Iterable[str]) -> str:
     """How the first few of them are told."""
     known = list(names)
@@ -93,7 +105,8 @@ class MeasuredPair(CenterCrop):
     def beside(cls, true: CenterCrop, size: PairSize, pairs_dir: str) -> MeasuredPair:
         """Pairs of what a recipe reads and the images of a folder; raises as `partners_in`."""
         common = true.data_dir, size, true.num_channels, true.apply_orientation
-        found = partners_in(pairs_dir)
+        stamp = -1 if is_remote(pairs_dir) or not os.path.isdir(pairs_dir) else _changed(pairs_dir)
+        found = _known_partners(pairs_dir, stamp)
         return cls(*common, true=true, pairs_dir=pairs_dir, partners=found)
 
     @property
@@ -214,6 +227,29 @@ def recipe_for(flags: object, size: SizeLike, true: CenterCrop) -> CenterCrop:
             "name a network that was"
         )
     return true
+
+
+def require_pairs(recipe: CenterCrop, names: Sequence[str]) -> None:
+    """Refuse a list of true images to be cut by a recipe of pairs of which one is no pair.
+
+    Sizes are looked at when a pair is cut. Nothing is refused of other recipes.
+
+    Raises:
+        DataError: a true image, or its measured one, is missing.
+    """
+    if not isinstance(recipe, MeasuredPair):
+        return
+    recipe.require_partners(names)
+    if is_remote(recipe.data_dir):
+        return
+    gone = [
+        name for name in names if not os.path.lexists(resolve_image_path(recipe.data_dir, name))
+    ]
+    if gone:
+        raise DataError(
+            f"--data_dir {recipe.data_dir}: {len(gone)} of {len(names)} true images are missing "
+            f"({listed(gone)}); add them, or list those that are there with sr_data_info.py {FLAG}"
+        )
 
 
 def split_pair(crops: Any, factor: int) -> tuple[Any, Any]:

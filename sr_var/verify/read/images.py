@@ -38,6 +38,7 @@ from utils.images.files import (
     open_image,
     safe_join,
 )
+from utils.images.measured import recipe_for
 from utils.images.pixels import PowerSums
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments
@@ -114,7 +115,7 @@ def load_image_data(
         mean=mean,
         variance=variance,
         samples=None if reference is None else reference.moments,
-        high_res=picture.astype(np.float64),
+        high_res=_true(picture, units),
         bilinear=seen.upsampled,
         low_res=seen.low_res,
         degraded=seen.degraded,
@@ -151,20 +152,29 @@ def load_net_result(entry: Entry, flags: NetResultFlags, units: Units = GREY_LEV
         of_nets = os.path.join(safe_join(flags.nets_dir, entry.name), LOW_RES_FILE)
         seen = seen_of(picture, entry.name, flags.low_res_size, view_of(flags, units))
         is_known_input(of_nets, seen.upsampled)
-    return NetResult(mean, variance, picture.astype(np.float64))
+    return NetResult(mean, variance, _true(picture, units))
+
+
+def _true(picture: npt.NDArray[Any], units: Units) -> Array:
+    """The image itself, of what may be the crop of a measured pair."""
+    return picture[..., : units.num_channels].astype(np.float64)
 
 
 def _read_nets(
     entry: Entry, flags: NetResultFlags, units: Units
 ) -> tuple[Array, Array, npt.NDArray[Any]]:
-    """Mean, variance, and the image as it is read: uint8 grey levels, or 255ths of its range."""
+    """Mean, variance, and the image as it is read: uint8 grey levels, or 255ths of its range.
+
+    Where the nets saw measured pairs, both images of it (`utils.images.measured`).
+    """
     size, folder = flags.size, safe_join(flags.nets_dir, entry.name)
     mean = _read_mean(folder, flags.mean_model_step, size, units)
     variance_path = os.path.join(folder, f"high_res_var_{flags.var_model_step}.pkl")
     _require(variance_path, "sr_var_test.py")
     shape = (*size, units.num_channels)
     variance = np.asarray(load_array(variance_path, shape=shape), np.float64) / units.scale**2
-    recipe = units.recipe(flags.data_dir, size, Reading.of(flags))
+    recipe, view = units.recipe(flags.data_dir, size, Reading.of(flags)), view_of(flags, units)
+    recipe = recipe_for(flags, size if view is None else view.large, recipe)
     return mean, variance, recipe.cut(entry.name).pixels
 
 

@@ -66,7 +66,7 @@ def view_of(flags: NetResultFlags, units: Units) -> View | None:
             f"{large}: leave --small_size {flags.small_size} out"
         )
     made = Degradation.parse(text, factor, units.num_channels)
-    return View(large, small, made, seed if isinstance(seed, int) else 0)
+    return View.seeing((large, small), made, seed if isinstance(seed, int) else 0)
 
 
 def seen_of(
@@ -74,12 +74,12 @@ def seen_of(
 ) -> Seen:
     """X of an image (H, W, C), uint8 or 255ths, of that name.
 
-    `small_size` is of block means.
+    `small_size` is of block means. Of a measured pair the picture is its crop, (H, W, C + C).
 
     Raises:
         DataError: it does not divide the image.
     """
-    image = bytes_to_image(torch.from_numpy(picture.transpose(2, 0, 1).copy())[None])
+    image = bytes_to_image(torch.from_numpy(_chw(picture))[None])
     if view is None:
         _require_factor(Size(*picture.shape[:2]), small_size)
         upsampled = bilinear_upsample(area_downsample(image, small_size), image.shape[2:])
@@ -90,9 +90,16 @@ def seen_of(
         y = torch.from_numpy(_in_unit(one).transpose(2, 0, 1).copy())[None]
         return _in_255(view.images_of(view.x_of(y, [name])))
 
-    low_res = view.x_of(image, [name])[:, : image.shape[1]]
+    if view.is_measured:
+        low_res, image = view.pair(torch.from_numpy(_chw(picture))[None], [name], image.device)
+    else:
+        low_res = view.x_of(image, [name])[:, : image.shape[1]]
     upsampled = bilinear_upsample(low_res, image.shape[2:])
     return Seen(_in_255(low_res), _in_255(upsampled), degraded)
+
+
+def _chw(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
 
 def _in_unit(image_255: Array) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sr_var.flags.degradation import AREA
+from sr_var.flags.degradation import AREA, MEASURED
 from weights.networks import (
     BASELINE,
     CLASSIFIER,
@@ -141,5 +141,10 @@ def words_of(source: Source) -> Words:
     return replace(
         words,
         tags=words.tags if is_small else tags,
-        computes=f"{words.computes} Here X is what the degradation of the flags below makes of Y.",
+        computes=f"{words.computes} "
+        + (
+            "Here X was measured beside Y."
+            if made == MEASURED
+            else "Here X is what the degradation of the flags below makes of Y."
+        ),
     )

@@ -109,7 +109,8 @@ class MeanModule:
         log(f"mean module: {self.name}, {self.source}, sha256 {sha256_of(self.source)}")
         view = View.of(flags)
         size = Size.of(view.large)
-        made(view.x_of(torch.zeros(1, flags.in_channels, *size), ["trial"]), size)
+        trial = torch.zeros(1, flags.in_channels, *(view.sizes[1] if view.is_measured else size))
+        made(trial if view.is_measured else view.x_of(trial, ["trial"]), size)
         return made
 
 

@@ -49,7 +49,11 @@ def check_pairs(names: Sequence[str], flags: DataInfoFlags, log: Log) -> Pairs:
             "which one a measured image belongs to cannot be known; keep one of them"
         )
     both = [name for key, name in stems.items() if key in partners]
-    wrong = [f"{with_extension(name)} has no measured image" for name in names if name not in both]
+    wrong = [
+        f"{with_extension(name)} has no measured image"
+        for name in names
+        if stem(name) not in partners
+    ]
     wrong += [
         f"{partner} in {FLAG} has no true image"
         for key, partner in sorted(partners.items())
@@ -61,7 +65,7 @@ def check_pairs(names: Sequence[str], flags: DataInfoFlags, log: Log) -> Pairs:
     wrong += [
         f"{name} is {factors[name]} times as large as its measured image, others {factor} times"
         for name in factors
-        if name not in kept
+        if factors[name] != factor
     ]
     for line in wrong:
         log(f"no pair: {line}")

@@ -157,6 +157,53 @@ def _require_judged(root: Path, factor: int, names: Sequence[str]) -> None:
     _require_one_line(run("sr_var_verification", alone), EXIT_DATA, "--pairs_dir")
 
 
+def test_predictions_and_calibration_of_measured_images(tmp_path: Path) -> None:
+    _write(tmp_path, 2)
+    assert _check(tmp_path).code == 0
+    nets = {"mean_model_path": tmp_path / "sr_mean" / "model000002.pt"}
+    done("sr_mean_train", _training(tmp_path, "sr_mean", 2))
+    variance = {**nets, "last_layer_type": "softplus"}
+    done("sr_var_train", _training(tmp_path, "sr_var", 2, **variance))
+    done("sr_mean_test", _test(tmp_path, "sr_mean"))
+    done("sr_var_test", _test(tmp_path, "sr_var", **nets))
+    # a measured image that is given is X
+    given = tmp_path / "x.npy"
+    np.save(given, (65535 - _truth(6)[::2, ::2])[6:14, 6:14])
+    nets["var_model_path"] = tmp_path / "sr_var" / "model000002.pt"
+    done("sr_predict", words(nets, input=given, output_dir=tmp_path / "p", log_dir=tmp_path / "lp"))
+    (found,) = (tmp_path / "p").rglob("*mean*.npy")
+    tested = np.load(tmp_path / "out" / "p06.png" / "high_res_mean_2.npy")
+    np.testing.assert_allclose(np.load(found), tested, atol=1)
+    steps = {"mean_model_step": 2, "var_model_step": 2, "sr_model_output_dir": tmp_path / "out"}
+    sizes = {"large_size": 16, "small_size": 8, "level": 0.5, "output_dir": tmp_path / "cal"}
+    argv = words({**_data(tmp_path, "to_sample_data_info.pkl"), **steps, **sizes})
+    argv += words(log_dir=tmp_path / "log_cal")
+    alone = run("sr_calibrate", _without(argv, "--pairs_dir"))
+    _require_one_line(alone, EXIT_DATA, "--pairs_dir")
+    done("sr_calibrate", argv)
+    assert json.loads((tmp_path / "cal" / "calibration.json").read_text(encoding="utf-8"))
+
+
+def test_a_function_restores_measured_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of negatives in blocks the negative is the true image at the first pixel of each block."""
+    _write(tmp_path, 2)
+    assert _check(tmp_path).code == 0
+    (tmp_path / "negatives.py").write_text(
+        "def restore(x, size):\n    return -x.repeat_interleave(2, 2).repeat_interleave(2, 3)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = _data(tmp_path, "to_sample_data_info.pkl")
+    net = {**GREY, "large_size": 16, "small_size": 8, "mean_module": "negatives:restore"}
+    done("sr_mean_test", words({**data, **net, "output_dir": tmp_path / "out"}, log_dir=tmp_path))
+    (entry,) = load_info_dict(str(tmp_path / "info" / "to_sample_data_info.pkl")).values()
+    for name in entry["file_names"]:
+        mean = np.load(tmp_path / "out" / name / "high_res_mean_0.npy")[..., 0]
+        wanted = _truth(int(name[1:3]))[12:28:2, 12:28:2]
+        np.testing.assert_allclose(mean[::2, ::2], wanted, atol=0.1)
+
+
 def test_pairs_of_a_net_that_sees_block_means_are_refused(tmp_path: Path) -> None:
     _write(tmp_path, 2)
     assert _check(tmp_path).code == 0

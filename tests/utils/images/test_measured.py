@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_nothing_is_put_in_the_place_of_what_was_measured(tmp_path: Path) -> Non
     for flags, other in ((DataFlags, {"crop": "resized"}), (TestDataFlags, {"cache_dir": "c"})):
         with pytest.raises(ValueError, match="--pairs_dir"):
             flags(**{**both, **other})
+
+
+def test_loader_processes_know_the_factor(tmp_path: Path) -> None:
+    size = pickle.loads(pickle.dumps(VIEW.large))
+    assert (size, size.factor) == ((LARGE, LARGE), FACTOR)
+    flags = DataFlags(**_write_pair(tmp_path))
+    crops = CropDataset([Entry("a.png", 0)], VIEW.large, flags, 0, 1)
+    again = pickle.loads(pickle.dumps(crops))
+    torch.testing.assert_close(again[3, 0, 0].image, crops[3, 0, 0].image)
 
 
 def test_small_pairs_are_not_enlarged(tmp_path: Path) -> None:

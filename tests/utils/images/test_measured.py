@@ -15,6 +15,7 @@ from PIL import Image
 from sr_var.degrade.view import View
 from sr_var.flags.scripts import DataFlags, MeanModelFlags, TestDataFlags
 from utils.images.dataset import CropDataset, Entry, TestCrops
+from utils.images.files import BadImageError
 from utils.images.measured import PairSize
 from utils.process.errors import DataError
 
@@ -125,6 +126,23 @@ def test_nothing_is_put_in_the_place_of_what_was_measured(tmp_path: Path) -> Non
     for flags, other in ((DataFlags, {"crop": "resized"}), (TestDataFlags, {"cache_dir": "c"})):
         with pytest.raises(ValueError, match="--pairs_dir"):
             flags(**{**both, **other})
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (np.zeros((HEIGHT, WIDTH, 4), np.uint16), "4 channels, --in_channels is 1"),
+        (np.zeros((HEIGHT, WIDTH), np.uint8), "--value_range is 0,65535"),
+    ],
+    ids=["channels", "depth"],
+)
+def test_a_measured_image_of_another_kind_is_refused(
+    tmp_path: Path, other: NDArray[Any], told: str
+) -> None:
+    flags = DataFlags(**_write_pair(tmp_path))
+    np.save(tmp_path / "measured" / "a.npy", other)
+    with pytest.raises(BadImageError, match=f"measured/a.npy.*{told}"):
+        TestCrops.from_flags([Entry("a.png", 0)], VIEW.large, flags, 1)[0]
 
 
 def test_loader_processes_know_the_factor(tmp_path: Path) -> None:

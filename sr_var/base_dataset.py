@@ -19,7 +19,7 @@ from utils.flags.groups import ERROR
 from utils.images.dataset import Entry, look_at, say_sizes, without_small
 from utils.process.errors import DataError
 from utils.script_util import with_values
-from utils.sizes import Size
+from utils.sizes import Size, SizeLike
 
 # what the documented commands misspell: the folder of the info dicts, a slash behind --log_dir
 _SLIPS = (
@@ -85,7 +85,7 @@ def load_training_entries(
 
 
 def load_test_entries(
-    flags: DataFlags | SampleFlags, sizes: tuple[Size, Size], log: Callable[[str], None]
+    flags: DataFlags | SampleFlags, sizes: tuple[SizeLike, SizeLike], log: Callable[[str], None]
 ) -> list[Entry]:
     """The images to test on or to draw samples for; `--small_images` may leave some out.
 
@@ -102,7 +102,7 @@ def load_test_entries(
     facts = look_at([entry.name for entry in entries], flags.data_dir, flags)
     if not facts:
         return entries  # whoever reads them tells what is wrong
-    large, small = sizes
+    large, small = map(Size.of, sizes)
     say_sizes(facts.values(), large, len(facts), log, flags.crop)
     low = [
         name

@@ -121,7 +121,7 @@ def require_same_settings(
         )
 
 
-_NUM_SHOWN = 80
+_NUM_SHOWN = 200
 # what tells a list of images from others; the rest of a manifest's data is how they are read
 _OF_LIST = ("digest", "num_images")
 # how images were read before there was a choice, where that is not False
@@ -157,9 +157,9 @@ UNKNOWN = _Unknown()
 
 
 def shown(value: object) -> str:
-    """A value in a message: short, whatever it holds."""
-    text = repr(value)
-    return text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}…"
+    """A value in a message: short, whatever it holds; both ends of a long one, as of two paths."""
+    text, half = repr(value), _NUM_SHOWN // 2
+    return text if len(text) <= _NUM_SHOWN else f"{text[:half]}…{text[-half:]}"
 
 
 def differences(made: Settings, asked: Settings, defaults: Settings) -> list[Difference]:

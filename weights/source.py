@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sr_var import __version__
 from utils.files.atomic import JsonObject
 from utils.files.records import made_with
 from utils.loops.checkpoint import CheckpointStore
@@ -44,6 +45,16 @@ class Source:
     def flags(self) -> Mapping[str, object]:
         """Flag → value of the network and, of a denoiser, its process."""
         return made_with(self.manifest)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the file of a computation tells of where it comes from."""
+        return {
+            "network": self.network_class,
+            "step": str(self.step),
+            "checkpoint_sha256": self.sha256,
+            "toolkit_version": __version__,
+        }
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Name → tensor on the CPU, as stored; CheckpointError as `read_state_dict`."""

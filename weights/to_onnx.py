@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sr_var import __version__
 from utils.files.atomic import write_bytes_atomic
 from weights.flags import ExportFlags
 from weights.graphs import require_same, told_of
@@ -36,13 +35,7 @@ def write(source: Source, path: str, flags: ExportFlags, log: Log) -> None:
     require_onnx()
     graph = graph_of(source, log)
     log(f"tracing (seconds to minutes, by the number of layers): {told_of(graph)}")
-    about = {
-        "network": source.network_class,
-        "step": str(source.step),
-        "checkpoint_sha256": source.sha256,
-        "toolkit_version": __version__,
-    }
-    model = to_onnx(graph, about)
+    model = to_onnx(graph, source.origin)
     if has_onnxruntime():
         names = [one.name for one in graph.inputs]
         require_same(

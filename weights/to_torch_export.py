@@ -6,7 +6,6 @@ import io
 
 import torch
 
-from sr_var import __version__
 from utils.files.atomic import write_bytes_atomic
 from weights.flags import ExportFlags
 from weights.graphs import Graph, quiet_exporter, require_same, told_of, trace
@@ -40,10 +39,7 @@ def write(source: Source, path: str, flags: ExportFlags, log: Log) -> None:
     graph = graph_of(source, log)
     log(f"tracing (seconds to minutes, by the number of layers): {told_of(graph)}")
     about = {
-        "network": source.network_class,
-        "step": str(source.step),
-        "checkpoint_sha256": source.sha256,
-        "toolkit_version": __version__,
+        **source.origin,
         "inputs": ", ".join(one.words() for one in graph.inputs),
         "output": graph.output,
     }

@@ -343,7 +343,7 @@ def center_crop_arr(pil_image: Image.Image, size: SizeLike) -> NDArray[Any]:
     crop = Size.of(size)
     halved, (width, height) = _halved(pil_image, crop)
     corner = (width - crop.width) // 2, (height - crop.height) // 2
-    return _crop(halved, (width, height), corner, crop)
+    return cut_out(halved.resize((width, height), Image.Resampling.BICUBIC), corner, crop)
 
 
 def random_crop_arr(
@@ -374,7 +374,7 @@ def random_crop_arr(
     halved, (width, height) = _halved(pil_image, area)
     top = int(rng.integers(height - crop.height + 1))
     left = int(rng.integers(width - crop.width + 1))
-    return _crop(halved, (width, height), (left, top), crop)
+    return cut_out(halved.resize((width, height), Image.Resampling.BICUBIC), (left, top), crop)
 
 
 def _halved(pil_image: Image.Image, area: Size) -> tuple[Image.Image, tuple[int, int]]:
@@ -393,12 +393,10 @@ def _halved(pil_image: Image.Image, area: Size) -> tuple[Image.Image, tuple[int,
     return pil_image, (width, height)
 
 
-def _crop(
-    halved: Image.Image, full_size: tuple[int, int], corner: tuple[int, int], size: Size
-) -> NDArray[Any]:
+def cut_out(image: Image.Image, corner: tuple[int, int], size: Size) -> NDArray[Any]:
+    """The piece of an image whose first pixel lies at `corner`, (left, top), as an array."""
     left, top = corner
-    scaled = halved.resize(full_size, resample=Image.Resampling.BICUBIC)
-    return np.array(scaled.crop((left, top, left + size.width, top + size.height)))
+    return np.array(image.crop((left, top, left + size.width, top + size.height)))
 
 
 def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:

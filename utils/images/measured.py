@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.files.atomic import is_remote
-from utils.images.files import ALL_EXTENSIONS, CenterCrop, Crop, resolve_image_path, with_extension
+from utils.images.files import (
+    ALL_EXTENSIONS,
+    CenterCrop,
+    Crop,
+    cut_out,
+    resolve_image_path,
+    with_extension,
+)
 from utils.images.folder import list_files
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
@@ -158,7 +165,8 @@ class MeasuredPair(CenterCrop):
         self.require_partners([name])
         partner = self.partners[stem(name)]
         true_size = (0, 0)
-        corner: tuple[int, int] | None = None  # of the measured crop: one place for all channels
+        # (left, top) of the measured crop: one place for all channels
+        corner: tuple[int, int] | None = None
 
         def cut_true(image: Image.Image) -> NDArray[Any]:
             nonlocal corner, true_size
@@ -167,14 +175,14 @@ class MeasuredPair(CenterCrop):
                 raise self._too_small(name, image.size)
             if corner is None:
                 top = place(image.height // factor - small.height)
-                corner = top, place(image.width // factor - small.width)
-            return _part(image, (factor * corner[0], factor * corner[1]), size)
+                corner = place(image.width // factor - small.width), top
+            return cut_out(image, (factor * corner[0], factor * corner[1]), size)
 
         def cut_measured(image: Image.Image) -> NDArray[Any]:
             if factor_of_pair(true_size, image.size) != factor:
                 raise self._other_factor(partner, true_size, image.size)
             assert corner is not None
-            return _part(image, corner, small)
+            return cut_out(image, corner, small)
 
         crop = self.true.cut_by(name, cut_true)
         measured = replace(self.true, data_dir=self.pairs_dir).cut_by(partner, cut_measured)
@@ -196,11 +204,6 @@ class MeasuredPair(CenterCrop):
             f"{true[0]}×{true[1]}, and the network's sizes are {self.factor} times apart: make "
             "--large_size and --small_size fit the pairs, or leave this one out"
         )
-
-
-def _part(image: Image.Image, corner: tuple[int, int], size: Size) -> NDArray[Any]:
-    top, left = corner
-    return np.array(image.crop((left, top, left + size.width, top + size.height)))
 
 
 def recipe_for(flags: object, size: SizeLike, true: CenterCrop) -> CenterCrop:

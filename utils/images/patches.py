@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.flags.groups import NATIVE, HasReading
-from utils.images.files import CenterCrop, Crop, center_crop_arr, random_crop_arr
+from utils.images.files import CenterCrop, Crop, center_crop_arr, cut_out, random_crop_arr
 from utils.images.measured import MeasuredPair, recipe_for
 from utils.images.native_crops import NativeCrop
 from utils.sizes import Size, SizeLike
@@ -40,7 +40,7 @@ def center_patch(image: Image.Image, size: SizeLike) -> NDArray[Any]:
     left, top = (image.width - patch.width) // 2, (image.height - patch.height) // 2
     if min(left, top) < 0:
         return center_crop_arr(image, patch)
-    return _cut(image, (left, top), patch)
+    return cut_out(image, (left, top), patch)
 
 
 def random_patch(image: Image.Image, size: SizeLike, rng: np.random.Generator) -> NDArray[Any]:
@@ -53,12 +53,7 @@ def random_patch(image: Image.Image, size: SizeLike, rng: np.random.Generator) -
     top, left = (int(rng.integers(max(room, 0) + 1)) for room in rooms)
     if min(rooms) < 0:
         return center_crop_arr(image, patch)
-    return _cut(image, (left, top), patch)
-
-
-def _cut(image: Image.Image, corner: tuple[int, int], size: Size) -> NDArray[Any]:
-    left, top = corner
-    return np.array(image.crop((left, top, left + size.width, top + size.height)))
+    return cut_out(image, (left, top), patch)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sr_var.demo import CPU, GPU, ITAKURA_SAITO, QUICK, Preset
-from sr_var.demo_steps import demo_steps, record_path, what_was_trained
-from sr_var.demo_words import in_plain_words
+from sr_var.demo.commands import CPU, GPU, ITAKURA_SAITO, QUICK, Preset
+from sr_var.demo.steps import demo_steps, record_path, what_was_trained
+from sr_var.demo.words import in_plain_words
 from utils.process.errors import EXIT_DONE, run_main
 from utils.runs.scripts import read_times, run_steps
 from utils.script_util import flag, from_args, make_parser, require_at_least

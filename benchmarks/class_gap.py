@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.demo import CPU, ITAKURA_SAITO, Command, Nets
+from sr_var.demo.commands import CPU, ITAKURA_SAITO, Command, Nets
 from sr_var.results.moments import load_truth
 from utils.files.atomic import write_json_atomic, write_text_atomic
 from utils.files.storage import make_folder

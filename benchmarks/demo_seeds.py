@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sr_var.demo import CPU, GPU, ITAKURA_SAITO, QUICK, Preset
+from sr_var.demo.commands import CPU, GPU, ITAKURA_SAITO, QUICK, Preset
 from utils.process.errors import EXIT_DONE, DataError, run_main
 
 PRESETS = {preset.name: preset for preset in (CPU, QUICK, GPU)}

@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.harness import Measurement, TimingFlags, Variant, quartiles
 from benchmarks.record import Table, Target, write_record
 from benchmarks.startup import DEMO, ROOT
-from sr_var.demo import QUICK, Preset, photograph_commands
+from sr_var.demo.commands import QUICK, Preset, photograph_commands
 from utils.process.errors import EXIT_DONE, run_main
 from utils.process.progress import Progress
 from utils.script_util import flag, from_args, make_parser

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if not __package__:
     sys.path.insert(0, str(ROOT))  # run as a file, it finds only its own folder
 
-from sr_var.demo import (  # noqa: E402
+from sr_var.demo.commands import (  # noqa: E402
     NUM_EXACT_SAMPLES,
     ROUTES,
     Nets,

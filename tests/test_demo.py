@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sr_var.data.oracle import CALIBRATION_FILE
-from sr_var.demo import (
+from sr_var.demo.commands import (
     CPU,
     GPU,
     ITAKURA_SAITO,
@@ -21,8 +21,8 @@ from sr_var.demo import (
     oracle_commands,
     photograph_commands,
 )
-from sr_var.demo_steps import demo_steps, record_path, what_was_trained
-from sr_var.demo_words import in_plain_words
+from sr_var.demo.steps import demo_steps, record_path, what_was_trained
+from sr_var.demo.words import in_plain_words
 from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
 from utils.runs.scripts import Taken
 

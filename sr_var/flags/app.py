@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from sr_var.demo import CPU, GPU, QUICK
+from sr_var.demo.commands import CPU, GPU, QUICK
 from sr_var.flags.predict import NetPairFlags, PredictorFlags
 from utils.flags.groups import ScriptFlags
 from utils.process.errors import CheckpointError

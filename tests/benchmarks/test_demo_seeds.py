@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.demo_seeds import TARGETS, main
-from sr_var.demo import CPU, ITAKURA_SAITO
+from sr_var.demo.commands import CPU, ITAKURA_SAITO
 from utils.process.errors import DataError
 
 

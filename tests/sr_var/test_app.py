@@ -294,7 +294,7 @@ def test_nets_of_the_demo_are_found_or_asked_for(
     outcome = run("sr_app", [])
     assert outcome.code == EXIT_CHECKPOINT and "make demo" in outcome.err
     assert list(tmp_path.iterdir()) == []
-    from sr_var.demo import QUICK
+    from sr_var.demo.commands import QUICK
 
     paths = {
         "mean_model_path": f"checkpoints/sr_mean/demo_quick/model{QUICK.mean_steps:06d}.pt",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sr_var.demo import ROUTES, Command, Nets, OracleExperiment, Route
+from sr_var.demo.commands import ROUTES, Command, Nets, OracleExperiment, Route
 
 EXPERIMENT = OracleExperiment(
     name="some",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sr_var.demo import ITAKURA_SAITO, NUM_EXACT_SAMPLES, Preset
+from sr_var.demo.commands import ITAKURA_SAITO, NUM_EXACT_SAMPLES, Preset
 
 
 def in_plain_words(preset: Preset) -> list[str]:

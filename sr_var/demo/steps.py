@@ -1,6 +1,6 @@
 """What each step of `make demo` does, in plain words, how long it may take, and what was trained.
 
-The commands themselves are in `sr_var.demo`.
+The commands themselves are in `sr_var.demo.commands`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sr_var.demo import (
+from sr_var.demo.commands import (
     ITAKURA_SAITO,
     QUICK,
     Command,

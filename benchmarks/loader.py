@@ -76,7 +76,7 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
     from utils.flags.groups import CropFlags
     from utils.images.cache import crop_source
     from utils.images.dataset import CropDataset, Entry
-    from utils.images.files import CenterCrop
+    from utils.images.recipes import CenterCrop
 
     plain = CropFlags(data_dir=str(folder))
     ways = {PLAIN: plain, CACHE: replace(plain, cache_dir=str(folder / "cache"))}

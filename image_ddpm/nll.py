@@ -34,13 +34,13 @@ from utils.flags.groups import ENLARGE, ERROR, SKIP, Reading
 from utils.images.dataset import CropItem, Entry, TestCrops, look_at, say_sizes, without_small
 from utils.images.files import (
     BadImageError,
-    CropSource,
     ImageFacts,
     read_image,
     resolve_image_path,
 )
 from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image
+from utils.images.recipes import CropSource
 from utils.metrics import standard_error
 from utils.process.errors import DataError
 from utils.process.stop import StopRequested, go_on_with

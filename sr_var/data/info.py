@@ -20,7 +20,6 @@ from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import write_through
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR, NATIVE
-from utils.images.cache import file_stamps
 from utils.images.dataset import say_sizes, without_small
 from utils.images.files import (
     ALL_EXTENSIONS,
@@ -29,7 +28,7 @@ from utils.images.files import (
     read_image,
     resolve_image_path,
 )
-from utils.images.folder import scan
+from utils.images.folder import file_stamps, scan
 from utils.images.native import read_native
 from utils.images.native_crops import is_native_only
 from utils.machine.threads import chosen_threads

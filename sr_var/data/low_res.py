@@ -21,11 +21,12 @@ from sr_var.flags.base_samples import BaseSampleFlags
 from sr_var.flags.scripts import SampleFlags
 from utils.files.storage import is_folder
 from utils.images.dataset import Entry, TestCrops
-from utils.images.files import BadImageError, CropSource, image_facts, read_image, with_extension
+from utils.images.files import BadImageError, image_facts, read_image, with_extension
 from utils.images.folder import class_in_name, scan
 from utils.images.measured import require_pairs
 from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image
+from utils.images.recipes import CropSource
 from utils.process.errors import DataError
 from utils.sizes import Size
 from utils.untrusted.arrays import read_npz

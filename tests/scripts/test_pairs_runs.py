@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,46 @@ def test_a_function_restores_measured_images(
         mean = np.load(tmp_path / "out" / name / "high_res_mean_0.npy")[..., 0]
         wanted = _truth(int(name[1:3]))[12:28:2, 12:28:2]
         np.testing.assert_allclose(mean[::2, ::2], wanted, atol=0.1)
+
+
+def test_a_training_goes_on_with_its_own_measured_images(tmp_path: Path) -> None:
+    """Wherever they lie, and whatever else lies there; others of the same names are refused."""
+    _write(tmp_path, 2)
+    assert _check(tmp_path).code == 0
+    done("sr_mean_train", _training(tmp_path, "sr_mean", 2))
+    shutil.copytree(tmp_path / "measured", tmp_path / "moved")
+    np.save(tmp_path / "moved" / "further.npy", _truth(0, 21))
+    resumed = {"max_step": 4, "resume_checkpoint": "auto"}
+    done(
+        "sr_mean_train", _training(tmp_path, "sr_mean", 2, pairs_dir=tmp_path / "moved", **resumed)
+    )
+    # same names, same sizes in bytes: another exposure
+    for path in (tmp_path / "moved").glob("p*.npy"):
+        np.save(path, np.load(path) // 2)
+    resumed["max_step"] = 6
+    argv = _training(tmp_path, "sr_mean", 2, pairs_dir=tmp_path / "moved", **resumed)
+    _require_one_line(run("sr_mean_train", argv), EXIT_DATA, "other measured images", "--pairs_dir")
+    assert not (tmp_path / "sr_mean" / "model000006.pt").exists()
+    done("sr_mean_train", _training(tmp_path, "sr_mean", 2, **resumed))
+
+
+@pytest.mark.parametrize("objective", ["nll", "quantile"])
+def test_a_baseline_of_measured_pairs(tmp_path: Path, objective: str) -> None:
+    _write(tmp_path, 2)
+    assert _check(tmp_path).code == 0
+    of = {"objective": objective, "val_share": 0.3}
+    done("sr_baseline_train", _training(tmp_path, "sr_baseline", 2, **of))
+    argv = _test(tmp_path, "sr_baseline")
+    _require_one_line(
+        run("sr_baseline_test", _without(argv, "--pairs_dir")), EXIT_DATA, "--pairs_dir"
+    )
+    done("sr_baseline_test", argv)
+    (entry,) = load_info_dict(str(tmp_path / "info" / "to_sample_data_info.pkl")).values()
+    for name in entry["file_names"]:
+        shown = np.asarray(Image.open(tmp_path / "out" / name / "low_res.png", formats=["PNG"]))
+        seen = 65535 - _truth(int(name[1:3]))[::2, ::2].astype(np.float64)
+        assert abs(shown.mean() - seen[6:14, 6:14].mean() * 255 / 65535) < 1
+    _require_judged(tmp_path, 2, entry["file_names"])
 
 
 def test_pairs_of_a_net_that_sees_block_means_are_refused(tmp_path: Path) -> None:

@@ -122,8 +122,10 @@ def require_same_settings(
 
 
 _NUM_SHOWN = 200
+# of a manifest's data: the digest of what was measured beside the images, if anything was
+PAIRS_KEY = "pairs"
 # what tells a list of images from others; the rest of a manifest's data is how they are read
-_OF_LIST = ("digest", "num_images")
+_OF_LIST = ("digest", "num_images", PAIRS_KEY)
 # how images were read before there was a choice, where that is not False
 _READ_BEFORE = {"crop": "resized"}
 
@@ -190,7 +192,8 @@ class Identity:
         network: its flags.
         process: flags of the noising process; empty for a task without one.
         data: `digest` and `num_images` of the training data, as `list_digest` makes
-            them of a list, and flags that say how it is read; empty: not known.
+            them of a list, the digest `pairs` of measured images beside them, and flags that say
+            how it is read; empty: not known.
         free: names of flags of network or process that may change from run to run.
     """
 
@@ -246,6 +249,7 @@ class Identity:
                 f"{', '.join(map(str, found))}; {remedy}"
             )
         if made.get("digest") == self.data["digest"]:
+            self._refuse_other_pairs(path, made.get(PAIRS_KEY), remedy)
             return
         there, here = (
             f"{side.get('num_images')} images, {str(side.get('digest'))[:12]}"
@@ -253,6 +257,16 @@ class Identity:
         )
         raise DataError(
             f"{path} was trained on another list of images or labels ({there}) than this run's "
+            f"({here}); {remedy}"
+        )
+
+    def _refuse_other_pairs(self, path: str, made: object, remedy: str) -> None:
+        asked = self.data.get(PAIRS_KEY)
+        if made is None or asked is None or made == asked:  # else the networks' flags differ
+            return
+        there, here = (str(digest)[:12] for digest in (made, asked))
+        raise DataError(
+            f"{path} was trained on other measured images ({there}) than those of --pairs_dir "
             f"({here}); {remedy}"
         )
 

@@ -31,14 +31,13 @@ from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, NATIVE, CropFlags
 from utils.images.files import (
     BadImageError,
-    CenterCrop,
     Crop,
-    CropSource,
     ImageFacts,
-    resolve_image_path,
 )
+from utils.images.folder import Stamp, file_stamps
 from utils.images.native_crops import stored_as
 from utils.images.patches import is_patch
+from utils.images.recipes import CenterCrop, CropRecipe, CropSource
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopFlag
@@ -51,10 +50,6 @@ _FORMAT = 2
 # between two looks at the stop flag; also what is lost when the process is killed
 _CHUNK_IMAGES = 128
 _SECONDS_BETWEEN_TRIES = 0.2
-
-Stamp = tuple[int, int]
-# a remote store has no time that is cheap to ask for: only the name counts there
-_NO_STAMP: Stamp = (-1, -1)
 
 
 def _settings(recipe: CenterCrop) -> dict[str, str | int | float]:
@@ -124,7 +119,7 @@ class CachedCrops(CropSource):
         return self._map
 
 
-def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> CropSource:
+def crop_source(names: Sequence[str], recipe: CropRecipe, flags: CropFlags) -> CropSource:
     """Return the crops of the images: from the files, or from the cache once it has all of them.
 
     Raises:
@@ -135,6 +130,7 @@ def crop_source(names: Sequence[str], recipe: CenterCrop, flags: CropFlags) -> C
     """
     if not flags.cache_dir or flags.dry_run:
         return CropSource(names, recipe)
+    assert isinstance(recipe, CenterCrop)  # flags refuse a cache of others
     stamps = dict(zip(names, file_stamps(names, recipe.data_dir), strict=True))
     cache = CropCache(recipe, crop_folder(recipe, flags.cache_dir))
     stop = StopFlag()
@@ -309,31 +305,3 @@ def _try_to_cut(recipe: CenterCrop, on_bad_image: str, name: str) -> Crop | None
 
 def _damaged(folder: str, problem: str) -> DataError:
     return DataError(f"crop cache {folder}: {problem}; delete this folder to have it made again")
-
-
-def file_stamps(names: Sequence[str], data_dir: str) -> list[Stamp]:
-    """Size and time of change of every image's file, in order; FileNotFoundError without one."""
-    if is_remote(data_dir):
-        return [_NO_STAMP] * len(names)
-    num_threads = 4 * num_cores()  # a network file system answers slowly, but many at a time
-
-    def ask(first: int) -> list[Stamp]:
-        return [_stamp(resolve_image_path(data_dir, name)) for name in names[first::num_threads]]
-
-    stamps = [_NO_STAMP] * len(names)
-    with ThreadPoolExecutor(num_threads) as pool:
-        for first, share in enumerate(pool.map(ask, range(num_threads))):
-            stamps[first::num_threads] = share
-    return stamps
-
-
-def _stamp(path: str) -> Stamp:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError as error:
-        if not os.path.islink(path):
-            raise FileNotFoundError(
-                f"{path}: no such image; check data_dir and the list of images"
-            ) from error
-        status = os.lstat(path)  # a link to nothing is a damaged image, until it is mended
-    return status.st_size, status.st_mtime_ns

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, default_collate
 
 from utils import dist_util
 from utils.files.atomic import JsonObject
-from utils.files.records import list_digest
+from utils.files.records import PAIRS_KEY, list_digest
 from utils.flags.groups import (
     ENLARGE,
     ERROR,
@@ -42,19 +42,18 @@ from utils.images.files import (
     ORIENTATION,
     PAGES,
     BadImageError,
-    CenterCrop,
     Crop,
-    CropSource,
     ImageFacts,
     image_facts,
     in_channels,
     read_image,
     resolve_image_path,
 )
-from utils.images.measured import require_pairs
+from utils.images.measured import MeasuredPair, require_pairs
 from utils.images.native import read_native
 from utils.images.native_crops import is_native_only
-from utils.images.patches import crop_recipe, cut_at_random, random_flip, random_turn
+from utils.images.patches import crop_recipe, random_flip, random_turn
+from utils.images.recipes import CenterCrop, CropRecipe, CropSource
 from utils.loops.data import ItemKey, Pair, TrainData
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError
@@ -334,6 +333,8 @@ class CropDataset(Dataset[CropItem]):
     def listing(self) -> JsonObject:
         """What tells these images and labels from others, or from the same read otherwise."""
         found = list_digest([(entry.name, entry.y) for entry in self._entries])
+        if isinstance(self._recipe, MeasuredPair):
+            found[PAIRS_KEY] = self._recipe.digest([entry.name for entry in self._entries])
         return found | vars(Reading.of(self._flags))
 
     def __getitem__(self, key: ItemKey) -> CropItem:
@@ -371,14 +372,14 @@ class CropDataset(Dataset[CropItem]):
             return self._source.read(place)
         rng = item_rng(self._seed, *key)
         if flags.random_crop or is_native:
-            crop, facts = cut_at_random(self._recipe, self._entries[place].name, rng)
+            crop, facts = self._recipe.cut_at_random(self._entries[place].name, rng)
         else:
             crop, facts = self._source.read(place)
         crop = random_flip(crop, rng) if flags.random_flip else crop
         return Crop(random_turn(crop, rng) if flags.random_turn else crop, facts)
 
 
-def _source(entries: Sequence[Entry], recipe: CenterCrop, flags: CropFlags) -> CropSource:
+def _source(entries: Sequence[Entry], recipe: CropRecipe, flags: CropFlags) -> CropSource:
     names = [entry.name for entry in entries]
     require_pairs(recipe, names)
     return crop_source(names, recipe, flags)

@@ -14,7 +14,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -448,51 +448,8 @@ def safe_join(root: StrPath, name: str) -> str:
     return joined
 
 
-@dataclass(frozen=True)
-class CenterCrop:
-    """How a centre crop is made of a file.
-
-    Attributes:
-        data_dir: folder of the images.
-        size: of the crop, pixels: a side, or (height, width).
-        num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
-        apply_orientation: see `decode_image`.
-    """
-
-    data_dir: str
-    size: SizeLike
-    num_channels: int = 3
-    apply_orientation: bool = False
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
-        return *Size.of(self.size), self.num_channels
-
-    def cut(self, name: str) -> Crop:
-        """Cut the crop of an image; raises as `read_crop`."""
-        return self.cut_by(name, lambda image: center_crop_arr(image, self.size))
-
-    def cut_by(self, name: str, cut: Callable[[Image.Image], NDArray[Any]]) -> Crop:
-        """The same by another cut of the RGB image."""
-        path, is_turned = resolve_image_path(self.data_dir, name), self.apply_orientation
-        pixels, facts = read_crop(path, cut, apply_orientation=is_turned)
-        return Crop(in_channels(pixels, self.num_channels), facts)
-
-
 def in_channels(crop: NDArray[Any], num_channels: int) -> NDArray[Any]:
     """Return an RGB crop (H, W, 3) with 3 channels or 1; one that has them stays as it is."""
     if crop.shape[2] == num_channels:
         return crop
     return np.array(Image.fromarray(crop).convert("L"))[:, :, None]
-
-
-class CropSource:
-    """The centre crops of a list of images, cut from their files at every call."""
-
-    def __init__(self, names: Sequence[str], recipe: CenterCrop) -> None:
-        self._names, self._recipe = names, recipe
-
-    def read(self, index: int) -> Crop:
-        """Return the crop of the image at this place, to keep; raises as `read_crop`."""
-        return self._recipe.cut(self._names[index])

@@ -8,9 +8,11 @@ So whatever mirrors or turns a crop does the same to both.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,18 +23,23 @@ from PIL import Image
 from utils.files.atomic import is_remote
 from utils.images.files import (
     ALL_EXTENSIONS,
-    CenterCrop,
+    MAX_FILE_BYTES,
+    BadImageError,
     Crop,
     cut_out,
+    read_content,
     resolve_image_path,
     with_extension,
 )
-from utils.images.folder import list_files
+from utils.images.folder import file_stamps, list_files
+from utils.images.recipes import CenterCrop, CropRecipe
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
 
 FLAG = "--pairs_dir"
 _MAX_SHOWN = 5
+# files whose content tells one folder from another
+_NUM_LOOKED_AT = 16
 
 
 class PairSize(Size):
@@ -96,51 +103,72 @@ def factor_of_pair(true: tuple[int, int], measured: tuple[int, int]) -> int | No
 
 
 @dataclass(frozen=True)
-class MeasuredPair(CenterCrop):
-    """How the crop of a pair is made of two files; `size` is a `PairSize`.
+class MeasuredPair:
+    """How the crop of a pair is made of two files.
 
     Attributes:
-        true: how the true image is read.
-        partners: names of measured images by `stem`, in `pairs_dir`.
+        true: how the true image is read, and the size of the crop.
+        measured: how the measured one is read.
+        factor: how many times smaller it is along a side.
+        partners: names of measured images by `stem`.
     """
 
-    true: CenterCrop = field(kw_only=True)
-    pairs_dir: str = field(kw_only=True)
-    partners: Mapping[str, str] = field(kw_only=True)
+    true: CenterCrop
+    measured: CenterCrop
+    factor: int
+    partners: Mapping[str, str]
 
     @classmethod
-    def beside(cls, true: CenterCrop, size: PairSize, pairs_dir: str) -> MeasuredPair:
-        """Pairs of what a recipe reads and the images of a folder; raises as `partners_in`."""
-        common = true.data_dir, size, true.num_channels, true.apply_orientation
-        stamp = -1 if is_remote(pairs_dir) or not os.path.isdir(pairs_dir) else _changed(pairs_dir)
-        found = _known_partners(pairs_dir, stamp)
-        return cls(*common, true=true, pairs_dir=pairs_dir, partners=found)
+    def of(cls, true: CenterCrop, measured: CenterCrop, factor: int) -> MeasuredPair:
+        """The pairs of two folders; raises as `partners_in`."""
+        folder = measured.data_dir
+        stamp = -1 if is_remote(folder) or not os.path.isdir(folder) else _changed(folder)
+        return cls(true, measured, factor, _known_partners(folder, stamp))
 
     @property
-    def factor(self) -> int:
-        """How many times smaller the measured image is along a side."""
-        assert isinstance(self.size, PairSize)
-        return self.size.factor
+    def folder(self) -> str:
+        """Of the measured images."""
+        return self.measured.data_dir
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C + C)."""
-        return *Size.of(self.size), 2 * self.num_channels
+        """(H, W, C + C')."""
+        return *Size.of(self.true.size), self.true.num_channels + self.measured.num_channels
 
     def require_partners(self, names: Sequence[str]) -> None:
         """Refuse a list of true images of which one has no measured one; a DataError."""
         alone = [name for name in names if stem(name) not in self.partners]
         if alone:
             raise DataError(
-                f"{FLAG} {self.pairs_dir}: {len(alone)} of {len(names)} images have no measured "
-                f"one of their name ({listed(alone)}); add them, or list pairs alone with "
+                f"{FLAG} {self.folder}: {len(alone)} of {len(names)} images have no measured one "
+                f"of their name ({listed(alone)}); add them, or list pairs alone with "
                 f"sr_data_info.py {FLAG} --on_bad_image skip"
             )
+
+    def digest(self, names: Sequence[str]) -> str:
+        """What tells the measured images of a list from others; a sha256.
+
+        Their names and sizes in bytes count, and the content of some, from the first to the last:
+        images of another camera differ everywhere. Where they lie does not count.
+
+        Raises:
+            DataError, FileNotFoundError: one is missing.
+        """
+        self.require_partners(names)
+        partners = [self.partners[stem(name)] for name in names]
+        digest, looked_at = hashlib.sha256(), {*partners[:: max(1, len(names) // _NUM_LOOKED_AT)]}
+        for name, (size, _) in zip(partners, file_stamps(partners, self.folder), strict=True):
+            digest.update(f"{size} {name}\0".encode("utf-8", "surrogateescape"))
+            with contextlib.suppress(BadImageError):  # whoever reads it tells what is wrong
+                if name in looked_at:
+                    content = read_content(resolve_image_path(self.folder, name), MAX_FILE_BYTES)
+                    digest.update(hashlib.sha256(content).digest())
+        return digest.hexdigest()
 
     def cut(self, name: str) -> Crop:
         """Cut the pair of an image at the centre of the measured one.
 
-        The crop is (H, W, C + C): the true image, and the measured one in blocks.
+        The crop is (H, W, C + C'): the true image, and the measured one in blocks.
 
         Raises:
             BadImageError: as `CenterCrop.cut`, of either file.
@@ -155,12 +183,8 @@ class MeasuredPair(CenterCrop):
         """
         return self._cut(name, lambda room: int(rng.integers(max(room, 0) + 1)))
 
-    def cut_by(self, name: str, cut: Callable[[Image.Image], NDArray[Any]]) -> Crop:
-        """Refused: a cut of one image does not say where the other one is cut."""
-        raise NotImplementedError("pairs are cut by cut and cut_at_random")
-
     def _cut(self, name: str, place: Callable[[int], int]) -> Crop:
-        size, factor = Size.of(self.size), self.factor
+        size, factor = Size.of(self.true.size), self.factor
         small = Size(size.height // factor, size.width // factor)
         self.require_partners([name])
         partner = self.partners[stem(name)]
@@ -185,14 +209,14 @@ class MeasuredPair(CenterCrop):
             return cut_out(image, corner, small)
 
         crop = self.true.cut_by(name, cut_true)
-        measured = replace(self.true, data_dir=self.pairs_dir).cut_by(partner, cut_measured)
+        measured = self.measured.cut_by(partner, cut_measured)
         blocks = measured.pixels.repeat(factor, axis=0).repeat(factor, axis=1)
         return Crop(np.concatenate([crop.pixels, blocks], axis=2), crop.facts)
 
     def _too_small(self, name: str, true: tuple[int, int]) -> DataError:
         return DataError(
-            f"{name} is {true[0]}×{true[1]}, smaller than the {Size.of(self.size)} pixels of its "
-            "crop, and measured pairs are never enlarged: leave it out of the list "
+            f"{name} is {true[0]}×{true[1]}, smaller than the {Size.of(self.true.size)} pixels of "
+            "its crop, and measured pairs are never enlarged: leave it out of the list "
             "(sr_data_info.py --small_images skip does)"
         )
 
@@ -200,39 +224,13 @@ class MeasuredPair(CenterCrop):
         self, partner: str, true: tuple[int, int], measured: tuple[int, int]
     ) -> DataError:
         return DataError(
-            f"{FLAG} {self.pairs_dir}: {partner} is {measured[0]}×{measured[1]}, its true image "
+            f"{FLAG} {self.folder}: {partner} is {measured[0]}×{measured[1]}, its true image "
             f"{true[0]}×{true[1]}, and the network's sizes are {self.factor} times apart: make "
             "--large_size and --small_size fit the pairs, or leave this one out"
         )
 
 
-def recipe_for(flags: object, size: SizeLike, true: CenterCrop) -> CenterCrop:
-    """The recipe of pairs where flags name their folder, else that of `true` images.
-
-    A network of measured pairs asks for crops of a `PairSize`; without a folder, or with one for
-    another network, nothing else is put in the place of what was measured.
-
-    Raises:
-        DataError: the flags and the network do not fit; as `partners_in`.
-    """
-    pairs_dir = getattr(flags, "pairs_dir", "")
-    if isinstance(size, PairSize):
-        if not pairs_dir:
-            raise DataError(
-                "the network sees measured images (--degradation measured), which cannot be made "
-                f"of the true ones: give {FLAG}, or a script that takes X as it is (sr_predict.py, "
-                "ddpm_sr_sample.py --base_samples)"
-            )
-        return MeasuredPair.beside(true, size, pairs_dir)
-    if pairs_dir:
-        raise DataError(
-            f"{FLAG} {pairs_dir}: the network was not trained on measured pairs; leave it out, or "
-            "name a network that was"
-        )
-    return true
-
-
-def require_pairs(recipe: CenterCrop, names: Sequence[str]) -> None:
+def require_pairs(recipe: CropRecipe, names: Sequence[str]) -> None:
     """Refuse a list of true images to be cut by a recipe of pairs of which one is no pair.
 
     Sizes are looked at when a pair is cut. Nothing is refused of other recipes.
@@ -243,14 +241,13 @@ def require_pairs(recipe: CenterCrop, names: Sequence[str]) -> None:
     if not isinstance(recipe, MeasuredPair):
         return
     recipe.require_partners(names)
-    if is_remote(recipe.data_dir):
+    folder = recipe.true.data_dir
+    if is_remote(folder):
         return
-    gone = [
-        name for name in names if not os.path.lexists(resolve_image_path(recipe.data_dir, name))
-    ]
+    gone = [name for name in names if not os.path.lexists(resolve_image_path(folder, name))]
     if gone:
         raise DataError(
-            f"--data_dir {recipe.data_dir}: {len(gone)} of {len(names)} true images are missing "
+            f"--data_dir {folder}: {len(gone)} of {len(names)} true images are missing "
             f"({listed(gone)}); add them, or list those that are there with sr_data_info.py {FLAG}"
         )
 

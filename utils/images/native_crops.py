@@ -19,12 +19,12 @@ from utils.images.files import (
     NATIVE_ONLY,
     REMEDY,
     BadImageError,
-    CenterCrop,
     Crop,
     naming,
     resolve_image_path,
 )
 from utils.images.native import NativeImage, read_native
+from utils.images.recipes import CenterCrop
 from utils.metrics import WHITE
 
 _LUMA = np.array([299, 587, 114]) / 1000  # ITU-R 601, as Pillow makes grey levels of colours

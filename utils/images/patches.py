@@ -8,7 +8,7 @@ their own numbers (`native_crops`). What training adds by chance is here, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.flags.groups import NATIVE, HasReading
-from utils.images.files import CenterCrop, Crop, center_crop_arr, cut_out, random_crop_arr
-from utils.images.measured import MeasuredPair, recipe_for
+from utils.images.files import Crop, center_crop_arr, cut_out
+from utils.images.measured import FLAG, MeasuredPair, PairSize
 from utils.images.native_crops import NativeCrop
+from utils.images.recipes import CenterCrop, CropRecipe
+from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
 
 
@@ -64,6 +66,10 @@ class CenterPatch(CenterCrop):
         """Cut the patch of an image; raises as `CenterCrop.cut`."""
         return self.cut_by(name, lambda image: center_patch(image, self.size))
 
+    def cut_at_random(self, name: str, rng: np.random.Generator) -> Crop:
+        """Cut a patch at a random place (`random_patch`); as `CenterCrop.cut_at_random`."""
+        return self._cut_at_random(name, rng, random_patch)
+
 
 @dataclass(frozen=True)
 class NativePatch(NativeCrop):
@@ -72,6 +78,10 @@ class NativePatch(NativeCrop):
     def cut(self, name: str) -> Crop:
         """Cut the patch of an image; raises as `NativeCrop.cut_by`."""
         return self.cut_by(name, lambda channel: center_patch(channel, self.size))
+
+    def cut_at_random(self, name: str, rng: np.random.Generator) -> Crop:
+        """Cut a patch at a random place (`random_patch`); as `CenterCrop.cut_at_random`."""
+        return self._cut_at_random(name, rng, random_patch)
 
 
 def is_patch(recipe: CenterCrop) -> bool:
@@ -97,31 +107,37 @@ def recipe_of(
     return (NativePatch if is_native else NativeCrop)(*common, *value_range)
 
 
-def crop_recipe(flags: _InFolder, size: SizeLike, num_channels: int = 3) -> CenterCrop:
-    """How the flags want a crop of `size` pixels without chance to be made of a file.
-
-    Raises as `utils.images.measured.recipe_for`.
-    """
+def crop_recipe(flags: _InFolder, size: SizeLike, num_channels: int = 3) -> CropRecipe:
+    """How the flags want a crop of `size` pixels to be made of a file; raises as `recipe_for`."""
     recipe = recipe_of(flags.data_dir, size, num_channels, flags, flags.values_range)
     return recipe_for(flags, size, recipe)
 
 
-def cut_at_random(recipe: CenterCrop, name: str, rng: np.random.Generator) -> Crop:
-    """A crop at a random place as a recipe makes centre crops; a function of image and `rng`.
+def recipe_for(flags: HasReading, size: SizeLike, true: CenterCrop) -> CropRecipe:
+    """The recipe of pairs where flags name their folder, else that of `true` images.
 
-    A patch (`random_patch`), or a crop at a random scale, too (`random_crop_arr`). The state of
-    `rng` advances as for one channel, however many there are.
+    A network of measured pairs asks for crops of a `PairSize`; without a folder, or with one for
+    another network, nothing else is put in the place of what was measured.
+
+    Raises:
+        DataError: the flags and the network do not fit; as `partners_in`.
     """
-    if isinstance(recipe, MeasuredPair):
-        return recipe.cut_at_random(name, rng)
-    at_random = random_patch if is_patch(recipe) else random_crop_arr
-    state = rng.bit_generator.state
-
-    def cut(image: Image.Image) -> NDArray[Any]:
-        rng.bit_generator.state = state  # each channel at the same place
-        return at_random(image, recipe.size, rng)
-
-    return recipe.cut_by(name, cut)
+    pairs_dir = getattr(flags, "pairs_dir", "")
+    if isinstance(size, PairSize):
+        if not pairs_dir:
+            raise DataError(
+                "the network sees measured images (--degradation measured), which cannot be made "
+                f"of the true ones: give {FLAG}, or a script that takes X as it is (sr_predict.py, "
+                "ddpm_sr_sample.py --base_samples)"
+            )
+        measured = replace(true, data_dir=pairs_dir)
+        return MeasuredPair.of(true, measured, size.factor)
+    if pairs_dir:
+        raise DataError(
+            f"{FLAG} {pairs_dir}: the network was not trained on measured pairs; leave it out, or "
+            "name a network that was"
+        )
+    return true
 
 
 def random_flip(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

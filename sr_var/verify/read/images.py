@@ -38,7 +38,7 @@ from utils.images.files import (
     open_image,
     safe_join,
 )
-from utils.images.measured import recipe_for
+from utils.images.patches import recipe_for
 from utils.images.pixels import PowerSums
 from utils.machine.threads import ordered_map
 from utils.metrics import WHITE, Moments
@@ -173,8 +173,8 @@ def _read_nets(
     _require(variance_path, "sr_var_test.py")
     shape = (*size, units.num_channels)
     variance = np.asarray(load_array(variance_path, shape=shape), np.float64) / units.scale**2
-    recipe, view = units.recipe(flags.data_dir, size, Reading.of(flags)), view_of(flags, units)
-    recipe = recipe_for(flags, size if view is None else view.large, recipe)
+    true, view = units.recipe(flags.data_dir, size, Reading.of(flags)), view_of(flags, units)
+    recipe = recipe_for(flags, size if view is None else view.large, true)
     return mean, variance, recipe.cut(entry.name).pixels
 
 

@@ -21,7 +21,8 @@ from utils.flags.groups import CropFlags
 from utils.images import cache as crop_cache
 from utils.images.cache import INDEX_FILE
 from utils.images.dataset import CropBatch, CropDataset, Entry, TestCrops
-from utils.images.files import BadImageError, CenterCrop
+from utils.images.files import BadImageError
+from utils.images.recipes import CenterCrop
 from utils.loops.data import make_loader
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopRequested

@@ -20,6 +20,7 @@ from utils.metrics import VARIANCE_FLOOR
 from utils.process.errors import CheckpointError, DataError
 
 FILE = "calibration.json"
+ALL, HIDDEN = "all", "hidden"
 # grey levels: pixels are whole levels, so no std says less than that of rounding
 STD_FLOOR: float = VARIANCE_FLOOR**0.5
 _REMEDY = "give a calibration.json of sr_calibrate.py, or make it again"
@@ -86,6 +87,7 @@ class Calibration:
         images: all that took part.
         std_map: of the predicted std; None: as it is.
         found: what else is told (risks, widths).
+        pixels: whose share is kept: `ALL`, or `HIDDEN` where X shows the others as they are.
         path: of the file; empty before it is written.
     """
 
@@ -101,6 +103,7 @@ class Calibration:
     images: tuple[Member, ...] = ()
     std_map: StdMap | None = None
     found: Mapping[str, float] = field(default_factory=dict)
+    pixels: str = ALL
     path: str = ""
 
     def std(self, std_255: Floats) -> Floats:
@@ -123,16 +126,17 @@ class Calibration:
             "num_units": self.num_units,
             "cluster": self.cluster,
         }
+        if self.pixels != ALL:
+            record["pixels"] = self.pixels
         return record if self.delta is None else {**record, "delta": self.delta}
 
     def text(self) -> str:
         """The promise in words, without a full stop."""
         said = f"calibrated on {self.num_units} {self.cluster}s: λ {self.factor:.3f}, "
+        share = f"{100 * self.level:g} %" + " of hidden pixels" * (self.pixels == HIDDEN)
         if self.delta is None:
-            return said + f"{100 * self.level:g} % expected of a further {self.cluster}"
-        return said + (
-            f"{100 * self.level:g} % expected, with probability {100 * (1 - self.delta):g} %"
-        )
+            return said + f"{share} expected of a further {self.cluster}"
+        return f"{said}{share} expected, with probability {100 * (1 - self.delta):g} %"
 
     # ---- whom it fits
 
@@ -163,6 +167,15 @@ class Calibration:
                 f"--calibration {self.path}: {len(shared)} of these images ({first}) took part in "
                 f"it, or are of a {self.cluster} that did; intervals are judged on others: leave "
                 "them out of --data_info_dict_path, or calibrate on other images"
+            )
+
+    def require_pixels(self, *, is_hidden: bool) -> None:
+        """Refuse (DataError) a calibration on all pixels where some are hidden from the nets."""
+        if is_hidden and self.pixels == ALL:
+            raise DataError(
+                f"--calibration {self.path} counts all pixels, the seen ones among them, whose "
+                "intervals hold them however wide they are; calibrate again with sr_calibrate.py, "
+                "which counts hidden pixels alone"
             )
 
     def require_units(self, units: Units, what: str) -> None:
@@ -225,7 +238,9 @@ def _parse(content: JsonObject, path: str) -> Calibration:
         delta is None or (is_number(delta) and 0 < delta < 1)
     ):
         raise ValueError("its delta does not fit its method")
-    models = content["models"]
+    models, pixels = content["models"], content.get("pixels", ALL)
+    if pixels not in (ALL, HIDDEN):
+        raise ValueError(f"pixels {shown(pixels)} are not known")
     return Calibration(
         method=method,
         level=level,
@@ -239,6 +254,7 @@ def _parse(content: JsonObject, path: str) -> Calibration:
         images=tuple(_member(one) for one in content["images"]),
         std_map=_std_map(content["std_map"]),
         found=content["found"],
+        pixels=pixels,
         path=path,
     )
 

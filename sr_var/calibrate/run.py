@@ -11,7 +11,9 @@ import numpy as np
 from sr_var.base_dataset import load_entries
 from sr_var.calibrate.recalibration import ErrorsByStd
 from sr_var.calibrate.record import (
+    ALL,
     FILE,
+    HIDDEN,
     STD_FLOOR,
     Calibration,
     Member,
@@ -34,7 +36,7 @@ from sr_var.calibrate.risk import (
 from sr_var.calibrate.units import IMAGE, group, settled_kind, unit_of
 from sr_var.flags.calibrate import CalibrateFlags
 from sr_var.values import Units
-from sr_var.verify.read.images import NetResult, load_net_result
+from sr_var.verify.read.images import NetResult, judged, load_net_result
 from sr_var.verify.read.records import (
     origins,
     require_one_origin,
@@ -180,16 +182,17 @@ def _require_enough(
 def _fit(entries: Sequence[Entry], work: _Work) -> StdMap:
     errors = ErrorsByStd()
     for weight, result in work.results(entries, "fitting the std"):
-        errors.add(_std(result), result.high_res - result.mean, weight)
+        errors.add(_std(result), _error(result), weight)
     return errors.std_map()
 
 
 def _choose(blank: Calibration, entries: Sequence[Entry], work: _Work) -> Calibration:
     """The calibration with its factor, and what it found."""
     risk, raw = np.zeros(len(FACTORS)), np.zeros(len(FACTORS))
-    width = raw_width = 0.0
+    width, raw_width, pixels = 0.0, 0.0, ALL
     for weight, result in work.results(entries, "calibrating"):
-        error = np.abs(result.high_res - result.mean)
+        error = np.abs(_error(result))
+        pixels = pixels if result.hidden is None else HIDDEN
         raw_std = _std(result)
         std = blank.std(raw_std)
         share = weight / blank.num_units
@@ -215,11 +218,15 @@ def _choose(blank: Calibration, entries: Sequence[Entry], work: _Work) -> Calibr
         "mean_width": 2 * factor * float(width),
         "normal_mean_width": 2 * normal * float(raw_width),
     }
-    return replace(blank, factor=factor, found=found)
+    return replace(blank, factor=factor, found=found, pixels=pixels)
 
 
 def _std(result: NetResult) -> Array:
-    return np.sqrt(np.maximum(result.variance, STD_FLOOR**2))
+    return np.sqrt(np.maximum(judged(result.variance, result.hidden), STD_FLOOR**2))
+
+
+def _error(result: NetResult) -> Array:
+    return judged(result.high_res - result.mean, result.hidden)
 
 
 def _digests(entries: Sequence[Entry], flags: CalibrateFlags) -> dict[str, str]:
@@ -231,8 +238,9 @@ def _digests(entries: Sequence[Entry], flags: CalibrateFlags) -> dict[str, str]:
 
 def _told(found: Calibration) -> Iterator[str]:
     told = found.found
+    of = "hidden" if found.pixels == HIDDEN else "real"
     yield (
-        f"on these: {100 * told['normal_risk']:.1f} % of the real values lie outside of mean ± "
+        f"on these: {100 * told['normal_risk']:.1f} % of the {of} values lie outside of mean ± "
         f"{told['normal_factor']:.3f} std, the {100 * found.level:g} % interval of a normal law"
     )
     wider = told["mean_width"] / told["normal_mean_width"]

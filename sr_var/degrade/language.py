@@ -190,6 +190,33 @@ class Degradation:
         told = [level[:, None, None, None].expand(-1, 1, *size) for level in levels]
         return torch.cat([*images, *extras, *(told if self.has_level else ())], dim=1)
 
+    @property
+    def shows_pixels(self) -> bool:
+        """Whether X shows pixels of Y as they are: where a branch is of masks alone."""
+        return any(all(isinstance(part, Mask) for part in branch) for branch in self.branches)
+
+    def hidden(self, size: Sequence[int], seeds: Sequence[int]) -> Tensor | None:
+        """Which pixels of Y no branch of X shows as they are, (N, 1, H, W), on the CPU.
+
+        None without `shows_pixels`.
+
+        Args:
+            size: of Y, (H, W).
+            seeds: as for `apply`.
+        """
+        hidden: Tensor | None = None
+        place = 0
+        for branch in self.branches:
+            masks = [part for part in branch if isinstance(part, Mask)]
+            if len(masks) == len(branch):
+                shown = torch.ones(len(seeds), 1, *size, dtype=torch.bool)
+                for i, part in enumerate(masks, place):
+                    level = part.level.of(own_seeds(seeds, i, "level"))
+                    shown &= part.masks(size, level, own_seeds(seeds, i, part.name)) > 0
+                hidden = ~shown if hidden is None else hidden & ~shown
+            place += len(branch)
+        return hidden
+
     def image_of(self, x: Tensor) -> Tensor:
         """The image that X begins with, (N, C, h, w)."""
         return x[:, : self.num_channels]

@@ -113,11 +113,23 @@ class View:
         """
         if self.degradation is None:
             return area_downsample(high_res, self.small)
-        seeds = [0] * len(high_res)
-        if self.degradation.is_random:
-            of_net = (self.net,) if self.net else ()
-            seeds = [stable_seed(self.seed, "degradation", *of_net, item) for item in items]
-        return self.degradation.apply(high_res, seeds)
+        return self.degradation.apply(high_res, self._seeds(items, len(high_res)))
+
+    def hidden(self, items: Sequence[int | str]) -> Tensor | None:
+        """Which pixels of the images of these items X does not show as they are, (N, 1, H, W).
+
+        Of masks; None where X shows no pixel as it is. Items as for `x_of`.
+        """
+        if self.degradation is None:
+            return None
+        return self.degradation.hidden(self.sizes[0], self._seeds(items, len(items)))
+
+    def _seeds(self, items: Sequence[int | str], num_images: int) -> list[int]:
+        """Of the degradation of each image; 0 where it is not random."""
+        if self.degradation is None or not self.degradation.is_random:
+            return [0] * num_images
+        of_net = (self.net,) if self.net else ()
+        return [stable_seed(self.seed, "degradation", *of_net, item) for item in items]
 
     def images_of(self, x: Tensor) -> Tensor:
         """The images in X side by side, without masks and levels."""

@@ -19,7 +19,7 @@ from functools import partial
 import torch
 
 from sr_var.base_dataset import load_entries
-from sr_var.calibrate.record import Calibration
+from sr_var.calibrate.record import HIDDEN, Calibration
 from sr_var.flags.verify import BudgetFlags, VerificationFlags
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE
@@ -142,6 +142,8 @@ def compare(
         }
     if (view := view_of(flags, units)) and view.degradation:
         summary["degradation"] = view.degradation.text
+        if view.degradation.shows_pixels:
+            summary["pixels"] = HIDDEN
     _tell(summary, flags, logger)
     if "units" in summary:
         logger.info(str(units))

@@ -184,6 +184,42 @@ def test_calibration_and_prediction_of_noisy_images(pipeline: Pipeline, tmp_path
     assert np.abs(np.load(found) - tested).mean() < 5
 
 
+def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Of a pixel that X shows there is nothing to predict: it would be inside of any interval."""
+    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.4")
+    steps = {"mean_model_step": STEPS, "var_model_step": STEPS, "large_size": LARGE}
+    nets = {**pipeline.data.tested_flags, **steps, "sr_model_output_dir": tmp_path / "out"}
+    made = tmp_path / "cal" / "calibration.json"
+    done("sr_calibrate", words(nets, output_dir=made.parent, level=0.5, log_dir=tmp_path / "l"))
+    calibration = json.loads(made.read_text(encoding="utf-8"))
+    view = View.of(MeanModelFlags(**SAME, degradation="mask:0.4"))
+    scores = []
+    for name in TEST_NAMES:
+        crop, folder = _crop(pipeline, name), tmp_path / "out" / name
+        is_hidden = (view.x_of(crop, [name])[0, 3] == 0).numpy()
+        assert 0.3 < is_hidden.mean() < 0.5
+        error = np.load(folder / "high_res_mean_2.npy") - 127.5 * (to_hwc(crop[0]) + 1)
+        variance = np.maximum(load_array(folder / "high_res_var_2.pkl"), 1 / 12)
+        scores.append((np.abs(error) / np.sqrt(variance))[is_hidden])
+    assert calibration["pixels"] == "hidden"
+    outside = np.mean([(one > calibration["factor"]).mean() for one in scores])
+    assert calibration["found"]["risk"] == pytest.approx(outside, abs=1e-3)
+    outcome = done("sr_var_verification", _verification(pipeline, tmp_path, num_samples=0))
+    results = json.loads((tmp_path / "compare" / "results.json").read_text(encoding="utf-8"))
+    inside = np.mean([(one <= 1.959964).mean() for one in scores])
+    assert results["calibration"]["nets"]["coverage_95"] == pytest.approx(inside, abs=1e-3)
+    assert results["pixels"] == "hidden"
+    assert "hidden pixels in the 95 % interval" in outcome.out
+    # what was calibrated on all pixels is not for hidden ones
+    calibration.pop("pixels")
+    calibration["images"] = []
+    made.write_text(json.dumps(calibration), encoding="utf-8")
+    argv = _verification(pipeline, tmp_path, num_samples=0, calibration=made)
+    outcome = run("sr_var_verification", argv)
+    assert outcome.code == EXIT_DATA
+    assert str(made) in outcome.err and "sr_calibrate.py" in outcome.err
+
+
 def test_networks_that_see_a_mask_predict_no_image(pipeline: Pipeline, tmp_path: Path) -> None:
     _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.5")
     paths = {**_mean(tmp_path), "var_model_path": tmp_path / "sr_var" / "model000002.pt"}

@@ -22,7 +22,6 @@ from sr_var.verify.numbers.calibration import (
 )
 from sr_var.verify.numbers.ranks import (
     NUM_PIT_BINS,
-    Pictures,
     Places,
     expected_pit,
     fair_crps,
@@ -31,8 +30,8 @@ from sr_var.verify.numbers.ranks import (
 )
 from sr_var.verify.numbers.reference import REFERENCED
 from sr_var.verify.numbers.spectrum import band_power, power_of_samples
-from sr_var.verify.read.images import ImageData
-from utils.metrics import VARIANCE_FLOOR, WHITE, Moments
+from sr_var.verify.read.images import ImageData, judged
+from utils.metrics import VARIANCE_FLOOR, WHITE
 from utils.seeds import stable_seed
 
 Sums = dict[str, Array]
@@ -102,7 +101,8 @@ def image_sums(name: str, data: ImageData, seed: int) -> Sums:
         routes["samples"] = data.samples.mean, data.samples.variance * (1 + 1 / n)
     sums: Sums = {}
     for route, (mean, variance) in routes.items():
-        sums |= _of_route(route, data.high_res, mean, variance)
+        law = (judged(values, data.hidden) for values in (data.high_res, mean, variance))
+        sums |= _of_route(route, *law)
         sums[f"power.{route}_error"] = band_power(data.high_res - mean)
     if data.samples is not None:
         sums["power.difference"] = band_power(data.mean - data.samples.mean)
@@ -112,14 +112,14 @@ def image_sums(name: str, data: ImageData, seed: int) -> Sums:
         sums |= _of_members(name, data, np.sqrt(routes["samples"][1]), seed)
         count = data.samples.count
         if count > 3:
-            sums["sampler_law"] = _law_of_sampler(name, data.members, data.samples, seed)
+            sums["sampler_law"] = _law_of_sampler(name, data, seed)
         sums["power.samples_spread"] = power_of_samples(data.members, data.samples.mean, count)
     return sums
 
 
 def _of_route(route: str, high_res: Array, mean: Array, variance: Array) -> Sums:
-    v = np.maximum(variance, VARIANCE_FLOOR).ravel()
-    std, error = np.sqrt(v), (high_res - mean).ravel()
+    v = np.maximum(variance, VARIANCE_FLOOR)
+    std, error = np.sqrt(v), high_res - mean
     z = error / std
     square = z * z
     values = {
@@ -131,8 +131,7 @@ def _of_route(route: str, high_res: Array, mean: Array, variance: Array) -> Sums
         "coverage_90": (np.abs(z) <= _Z90).astype(np.float64),
     }
     by_std = place_of_std(std) // (NUM_BINS // _NUM_STDS)
-    m = mean.ravel()
-    is_near = (m - 2 * std < 0) | (m + 2 * std > WHITE)
+    is_near = (mean - 2 * std < 0) | (mean + 2 * std > WHITE)
     sums: Sums = {}
     for kind, place, num in (("std", by_std, _NUM_STDS), ("range", is_near.astype(np.int64), 2)):
         sums[f"{route}.{kind}.count"] = _summed(place, num)
@@ -144,12 +143,12 @@ def _of_route(route: str, high_res: Array, mean: Array, variance: Array) -> Sums
 
 def _of_members(name: str, data: ImageData, std: Array, seed: int) -> Sums:
     assert data.members is not None
-    members, y = data.members, np.clip(np.rint(data.high_res), 0, WHITE).astype(np.uint8)
+    members, real = judged(data.members, data.hidden), judged(data.high_res, data.hidden)
+    y = np.clip(np.rint(real), 0, WHITE).astype(np.uint8)
     rng = np.random.default_rng(stable_seed(seed, "ranks", name))
-    floored = np.maximum(std.ravel(), VARIANCE_FLOOR**0.5)
+    floored = np.maximum(judged(std, data.hidden), VARIANCE_FLOOR**0.5)
     place = place_of_std(floored) // (NUM_BINS // _NUM_STDS)
-    of_pixel = ranks(members, y, rng).ravel()
-    score = fair_crps(members, data.high_res).ravel()
+    of_pixel, score = ranks(members, y, rng), fair_crps(members, real)
     return {
         "rank.count": _summed(place, _NUM_STDS),
         "rank.variance": _summed(place, _NUM_STDS, floored**2),
@@ -162,14 +161,15 @@ def _summed(place: Places, num: int, values: Array | None = None) -> Array:
     return np.bincount(place, values, minlength=num).astype(np.float64)
 
 
-def _law_of_sampler(name: str, members: Pictures, samples: Moments, seed: int) -> Array:
+def _law_of_sampler(name: str, data: ImageData, seed: int) -> Array:
     """Metrics `REFERENCED` of samples in the place of y, against the others, on some pixels."""
-    rng, n = np.random.default_rng(stable_seed(seed, "left out", name)), samples.count
-    places = rng.integers(0, samples.mean.size, min(_NUM_PIXELS, samples.mean.size))
-    drawn = members[:_NUM_LEFT_OUT].reshape(min(_NUM_LEFT_OUT, len(members)), -1)[:, places]
-    apart = drawn - samples.mean.ravel()[places]
+    assert data.samples is not None and data.members is not None
+    mean, m2 = (judged(part, data.hidden) for part in (data.samples.mean, data.samples.m2))
+    rng, n = np.random.default_rng(stable_seed(seed, "left out", name)), data.samples.count
+    places = rng.integers(0, mean.size, min(_NUM_PIXELS, mean.size))
+    apart = judged(data.members[:_NUM_LEFT_OUT], data.hidden)[:, places] - mean[places]
     # x_i − x̄ of the others, and their k₂(1 + 1/(n − 1)): both follow from those of all
-    squares = np.maximum(samples.m2.ravel()[places] - apart**2 * (n / (n - 1)), 0)
+    squares = np.maximum(m2[places] - apart**2 * (n / (n - 1)), 0)
     variance = squares / (n - 2) * (1 + 1 / (n - 1))
     means, _ = calibrate(apart * (n / (n - 1)), np.zeros_like(variance), variance)
     return np.array([means[key] for key in REFERENCED])

@@ -13,6 +13,7 @@ from typing import TypedDict
 import numpy as np
 
 from sr_var.calibrate.record import (
+    HIDDEN,
     STD_FLOOR,
     Calibration,
     digest_of_file,
@@ -25,7 +26,7 @@ from sr_var.results.moments import Array
 from sr_var.values import Units
 from sr_var.verify.numbers.intervals import every_one, jackknife_interval, leave_one_out
 from sr_var.verify.numbers.metrics import ImageResult
-from sr_var.verify.read.images import ImageData
+from sr_var.verify.read.images import ImageData, judged
 from sr_var.verify.read.records import origins
 from utils.images.files import resolve_image_path
 
@@ -76,8 +77,9 @@ def with_intervals(
     """The result of an image with the share of real values inside, and the width, of both kinds."""
     if calibration is None:
         return result
-    error = np.abs(data.high_res - data.mean)
-    std = np.sqrt(np.maximum(data.variance, STD_FLOOR**2))
+    calibration.require_pixels(is_hidden=data.hidden is not None)
+    error = np.abs(judged(data.high_res - data.mean, data.hidden))
+    std = np.sqrt(np.maximum(judged(data.variance, data.hidden), STD_FLOOR**2))
     raw, half = interval_half_width(calibration.level) * std, calibration.half_width(std)
     values = ((error <= half).mean(), (error <= raw).mean(), 2 * half.mean(), 2 * raw.mean())
     found = {f"calibrated.{name}": float(v) for name, v in zip(_NAMES, values, strict=True)}
@@ -125,6 +127,8 @@ def calibrated_section(
         "text": "",
     }
     section["text"] = _text(section, intervals.get("calibrated.coverage"))
+    if calibration.pixels == HIDDEN:
+        section["text"] = section["text"].replace("of the real values", "of the hidden values")
     return section, intervals
 
 

@@ -18,14 +18,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.results.moments import Array, block_means
+from sr_var.results.moments import Array, Truth, block_means
 from sr_var.verify.numbers.breakdown import Sums, image_sums
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.epistemic import epistemic_means, epistemic_metrics
 from sr_var.verify.numbers.equivalent import equivalent_samples, paired_differences
 from sr_var.verify.numbers.floors import Noise, noise_of, truth_means, truth_metrics
 from sr_var.verify.numbers.known_law import Expected, expected_of_image
-from sr_var.verify.read.images import ImageData
+from sr_var.verify.read.images import ImageData, judged
 from utils.metrics import MIN_SSIM_SIDE, Moments, mean_abs_error, mse, nmse, psnr, ssim
 from utils.seeds import stable_seed
 from utils.sizes import Size
@@ -161,6 +161,7 @@ def image_means(
 ) -> tuple[Metrics, dict[str, Histograms]]:
     """Means over the pixels and channels of one image, and the histograms of each route.
 
+    What holds a law against the real image is of hidden pixels alone where X shows the others.
     What is not known (fewer than four samples, no block means) is nan; names that begin with
     `truth` are there only where the exact law is, names about samples only where these are,
     `epistemic` where there are several mean nets. `noise` as `compare_variance`.
@@ -174,7 +175,8 @@ def image_means(
         predictive["samples"] = samples.mean, samples.variance * (1 + 1 / samples.count)
     histograms = {}
     for route, (mean, variance) in predictive.items():
-        found, histograms[route] = calibrate(data.high_res, mean, variance)
+        law = (judged(values, data.hidden) for values in (data.high_res, mean, variance))
+        found, histograms[route] = calibrate(*law)
         means |= {f"{route}.{name}": value for name, value in found.items()}
     if samples is not None:
         means["samples.count"] = samples.count
@@ -292,7 +294,8 @@ def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> 
         scatter = np.stack([values.ravel()[places] for values in pairs])  # (2, k)
     expected = None
     if data.truth is not None and data.samples is not None:
-        expected = expected_of_image(name, data.truth, data.samples.count, seed)
+        truth = Truth(*(judged(values, data.hidden) for values in vars(data.truth).values()))
+        expected = expected_of_image(name, truth, data.samples.count, seed)
     sums = image_sums(name, data, seed)
     of_data = data.is_float, means, histograms, scatter, expected, sums, data.num_stored
     return ImageResult(name, metrics, data, *of_data)

@@ -107,6 +107,7 @@ class _OfSome(TypedDict, total=False):
     units: UnitsSection  # of images with another range of values than grey levels
     class_cond: GivenClass  # where nets or samples are given the class, too
     degradation: str  # what the nets see, where that is not block means
+    pixels: str  # `hidden` where the real image is held against the law of hidden pixels alone
     budget: list[BudgetRow]  # the page's alone, from budget.json
     provenance: list[tuple[str, list[str]]]  # likewise, label and what is recorded
 

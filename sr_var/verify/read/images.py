@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,8 @@ _PICTURES_AT_A_TIME = 14
 NUM_MEMBERS = 19
 # of a picture, and of moments in float32
 _ROUNDING_255 = 0.51
+Hidden: TypeAlias = npt.NDArray[np.bool_]
+Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class ImageData:
     `has_consistency`: whether X is made of an exact mean, too; `is_float`: whether the samples'
     moments are in float, not those of 8-bit pictures; `num_stored`: how many samples a moments file
     counts that could not be used, since it counts others than were asked for, else 0; `members`:
-    the first samples as pictures, (k, H, W, C).
+    the first samples as pictures, (k, H, W, C); `hidden`: as `Seen.hidden`.
     """
 
     mean: Array
@@ -84,6 +86,18 @@ class ImageData:
     members: npt.NDArray[np.uint8] | None = None
     degraded: Callable[[Array], Array] | None = None
     has_consistency: bool = True
+    hidden: Hidden | None = None
+
+
+def judged(values: npt.NDArray[Value], hidden: Hidden | None) -> npt.NDArray[Value]:
+    """The values that a law is held against, of (…, H, W, C), as (…, k): those of hidden pixels.
+
+    All where none is hidden (`Seen.hidden`): of a pixel that X shows there is nothing to predict,
+    and its interval would hold it however wide it is.
+    """
+    if hidden is None:
+        return values.reshape(*values.shape[:-3], -1)
+    return values[..., hidden, :].reshape(*values.shape[:-3], -1)
 
 
 def load_image_data(
@@ -120,6 +134,7 @@ def load_image_data(
         low_res=seen.low_res,
         degraded=seen.degraded,
         has_consistency=view is None or view.has_consistency,
+        hidden=seen.hidden,
         block_variance=reference.block_variance if reference and view is None else None,
         truth=load_truth(sample_folder, size) if reference else None,
         epistemic=_read_between(entry, flags, units),
@@ -134,11 +149,15 @@ def load_image_data(
 
 @dataclass(frozen=True)
 class NetResult:
-    """What the nets say of an image, and the image: HWC float64, 255ths of its range of values."""
+    """What the nets say of an image, and the image: HWC float64, 255ths of its range of values.
+
+    `hidden` as `Seen.hidden`.
+    """
 
     mean: Array
     variance: Array
     high_res: Array
+    hidden: Hidden | None = None
 
 
 def load_net_result(entry: Entry, flags: NetResultFlags, units: Units = GREY_LEVELS) -> NetResult:
@@ -148,11 +167,13 @@ def load_net_result(entry: Entry, flags: NetResultFlags, units: Units = GREY_LEV
         DataError: something is missing, damaged, or of another image.
     """
     mean, variance, picture = _read_nets(entry, flags, units)
+    hidden = None
     if has_own_means(flags):
         of_nets = os.path.join(safe_join(flags.nets_dir, entry.name), LOW_RES_FILE)
         seen = seen_of(picture, entry.name, flags.low_res_size, view_of(flags, units))
         is_known_input(of_nets, seen.upsampled)
-    return NetResult(mean, variance, _true(picture, units))
+        hidden = seen.hidden
+    return NetResult(mean, variance, _true(picture, units), hidden)
 
 
 def _true(picture: npt.NDArray[Any], units: Units) -> Array:

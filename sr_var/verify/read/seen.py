@@ -29,11 +29,14 @@ class Seen(NamedTuple):
         low_res: the image that X begins with, (h, w, C).
         upsampled: the same at the size of Y, bilinear: what a mean net must beat.
         degraded: from an image like Y to images like X, without masks; None: block means.
+        hidden: which pixels X does not show as they are, (H, W); None: it shows none so, or no
+            pixel is hidden.
     """
 
     low_res: Array
     upsampled: Array
     degraded: Callable[[Array], Array] | None = None
+    hidden: npt.NDArray[np.bool_] | None = None
 
 
 def view_of(flags: NetResultFlags, units: Units) -> View | None:
@@ -95,7 +98,10 @@ def seen_of(
     else:
         low_res = view.x_of(image, [name])[:, : image.shape[1]]
     upsampled = bilinear_upsample(low_res, image.shape[2:])
-    return Seen(_in_255(low_res), _in_255(upsampled), degraded)
+    hidden = view.hidden([name])
+    is_any = hidden is not None and bool(hidden.any())
+    mask = hidden[0, 0].numpy() if hidden is not None and is_any else None
+    return Seen(_in_255(low_res), _in_255(upsampled), degraded, mask)
 
 
 def _chw(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:

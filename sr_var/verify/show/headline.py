@@ -61,7 +61,12 @@ def of_input(label: str, summary: Mapping[str, object]) -> str:
         return label
     for word, other in _WORDS_OF_INPUT.items():
         label = label.replace(word, other)
-    return label
+    return label.replace("real pixels", f"{_which(summary)} pixels")
+
+
+def _which(summary: Mapping[str, object]) -> str:
+    """Pixels that the law is held against: `hidden` ones, else `real`, all of them."""
+    return str(summary.get("pixels", "real"))
 
 
 def headline(summary: Summary) -> list[str]:
@@ -94,8 +99,9 @@ def _intervals(summary: Summary) -> str:
         word = "may be" if is_open else "seem" if ends is None else "are"
         hold = f"{word} too {'narrow' if gap < 0 else 'wide'}"
     of_exact = f"; those of exact nets would hold {100 * wanted:.1f} %"
+    inside = f"{100 * share:.1f} % of the {_which(summary)} pixels"
     return (
-        f"The nets' intervals {hold}: {100 * share:.1f} % of the real pixels lie in the 95 % "
+        f"The nets' intervals {hold}: {inside} lie in the 95 % "
         f"interval{of_exact if abs(wanted - 0.95) > 5e-4 else ''}."
     )
 

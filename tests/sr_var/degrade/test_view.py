@@ -10,6 +10,7 @@ import torch
 from ddpm.flags import DiffusionFlags
 from sr_var.data.folds import FoldedInput, FoldedMean
 from sr_var.degradation import Labelled, area_downsample, mean_of, variance_of
+from sr_var.degrade.language import Degradation
 from sr_var.degrade.view import View, require_same_view
 from sr_var.flags.scripts import MeanModelFlags, SRDiffusionModelFlags
 from sr_var.script_util import (
@@ -134,3 +135,34 @@ def test_networks_that_see_something_else_are_no_pair() -> None:
     ):
         with pytest.raises(CheckpointError, match="sees --degradation"):
             require_same_view("m.pt", there, here)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("mask:0.4", [3]),
+        ("mask:0.2-0.6", [3]),
+        ("mask:0.5&mask:0.5", [6, 7]),
+        ("grey&mask:0.5", [6]),
+        ("noise:5&mask:0.5", [6]),
+    ],
+)
+def test_hidden_pixels_are_those_that_no_mask_of_x_shows(text: str, places: list[int]) -> None:
+    view = View(8, 8, Degradation.parse(text, 1), seed=3)
+    x, hidden = view.x_of(torch.rand(2, 3, 8, 8), ["a", "b"]), view.hidden(["a", "b"])
+    assert hidden is not None and view.degradation is not None and view.degradation.shows_pixels
+    torch.testing.assert_close(hidden[:, 0], (x[:, places] == 0).all(dim=1))
+
+
+def test_one_mask_on_another_hides_what_either_hides() -> None:
+    view = View(8, 8, Degradation.parse("mask:0.5+mask:0.5", 1), seed=3)
+    x, hidden = view.x_of(torch.rand(1, 3, 8, 8), ["a"]), view.hidden(["a"])
+    assert hidden is not None
+    torch.testing.assert_close(hidden[:, 0], (x[:, [3, 4]] == 0).any(dim=1))
+
+
+@pytest.mark.parametrize("text", ["noise:25", "mask:0.5+noise:5", "blur:1+mask:0.5", "jpeg:20"])
+def test_nothing_is_shown_as_it_is_where_a_mask_is_not_alone(text: str) -> None:
+    view = View(8, 8, Degradation.parse(text, 1))
+    assert view.hidden(["a"]) is None
+    assert View(8, 4).hidden(["a"]) is None

@@ -1,7 +1,7 @@
 """Runs every part in a process of its own and puts their targets into one table.
 
     python -m benchmarks.all_parts                  as the parts are by default
-    python -m benchmarks.all_parts --short True     about twelve minutes on two cores (`make bench`)
+    python -m benchmarks.all_parts --short True     fifteen minutes on two cores (`make bench`)
 
 A part that fails is named, the others run on, and the exit code is 1.
 """
@@ -31,6 +31,9 @@ _SHORT: dict[str, str] = {
     "train_step": "--rounds 2 --batch_size 4 --microbatch 2",
     "convolutions": "--rounds 3 --time_limit 5",
     "forward": "--net small_16_64 --rounds 5 --time_limit 60",
+    "ways": "--rounds 5 --time_limit 40",
+    "limits": "--rounds 3",
+    "methods": "--sides 256 --rounds 3 --time_limit 20",
 }
 
 
@@ -73,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = from_args(AllFlags, make_parser(__doc__, benchmark=AllFlags).parse_args(argv))
     parts, failed, records = flags.parts.split(","), [], []
     if not has_diffusers():
-        print("diffusers is not installed (requirements-bench.txt): its loops are left out")
+        print("diffusers is not installed (requirements-bench.txt): it is left out")
     for number, part in enumerate(parts, 1):
         print(f"\n[{number}/{len(parts)}] {part}", flush=True)
         started = time.monotonic()

@@ -21,9 +21,6 @@ import torch
 from benchmarks import nets
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure
 from benchmarks.record import Table, write_record
-from models.config import SubpixelConfig, UNetConfig
-from models.subpixel import SubpixelModel
-from models.unet import UNetModel
 from sr_var.script_util import create_mean_model
 from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
@@ -54,33 +51,14 @@ class ExportedFlags(TimingFlags):
             raise ValueError(f"--nets {','.join(unknown)}: there are {', '.join(NETS)}")
 
 
-def _subpixel() -> Graph:
-    config = SubpixelConfig(factor=FACTOR, model_channels=32, num_res_blocks=4, consistent=True)
-    return _graph(SubpixelModel(config))
-
-
-def _unet() -> Graph:
-    config = UNetConfig(
-        image_size=FACTOR * SIDE,
-        channel_mult=(1, 1, 2, 2),
-        model_channels=64,
-        num_res_blocks=1,
-        attention_resolutions=(),
-    )
-    return _graph(UNetModel(config))
-
-
-def _graph(network: Any) -> Graph:
-    return mean_graph(nets.fill(network).eval().requires_grad_(False), FACTOR)
-
-
 def _mean_64_256() -> Graph:
-    return _graph(create_mean_model(large_size=FACTOR * SIDE, small_size=SIDE))
+    network = nets.fill(create_mean_model(large_size=FACTOR * SIDE, small_size=SIDE))
+    return mean_graph(network.eval().requires_grad_(False), FACTOR)
 
 
 NETS: dict[str, Callable[[], Graph]] = {
-    "subpixel": _subpixel,
-    "unet": _unet,
+    "subpixel": lambda: mean_graph(nets.small_subpixel(FACTOR), FACTOR),
+    "unet": lambda: mean_graph(nets.small_unet(FACTOR * SIDE), FACTOR),
     "mean_64_256": _mean_64_256,
 }
 

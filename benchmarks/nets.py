@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from models.config import UNetConfig
+from models.config import SubpixelConfig, UNetConfig
+from models.subpixel import SubpixelModel
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
 from sr_var.flags.nets import PRESETS
 from sr_var.script_util import create_sr_model
@@ -45,7 +46,8 @@ def upsampler(name: str, **changes: Any) -> SuperResModel:
     flags = {key: value for key, value in preset.items() if key not in process}
     flags |= {"num_classes": NUM_CLASSES, **_SMALL.get(name, {}), **changes}
     model = create_sr_model(learn_sigma=True, **flags)
-    return fill(model).eval().requires_grad_(False)
+    found: SuperResModel = _frozen(model)
+    return found
 
 
 def denoiser(side: int, width: int) -> TimeConditionedUNet:
@@ -57,7 +59,8 @@ def denoiser(side: int, width: int) -> TimeConditionedUNet:
         attention_resolutions=(side // 4, side // 8) if side <= 64 else (side // 8,),
         use_scale_shift_norm=True,
     )
-    return fill(TimeConditionedUNet(config)).eval().requires_grad_(False)
+    found: TimeConditionedUNet = _frozen(TimeConditionedUNet(config))
+    return found
 
 
 def mean_net(side: int, width: int) -> UNetModel:
@@ -69,6 +72,42 @@ def mean_net(side: int, width: int) -> UNetModel:
         attention_resolutions=(side // 4, side // 8),
     )
     return fill(UNetModel(config))
+
+
+def subpixel(factor: int, width: int, num_blocks: int) -> SubpixelModel:
+    """A mean net that works at the low-res side, frozen."""
+    config = SubpixelConfig(
+        factor=factor, model_channels=width, num_res_blocks=num_blocks, consistent=True
+    )
+    found: SubpixelModel = _frozen(SubpixelModel(config))
+    return found
+
+
+def small_subpixel(factor: int) -> SubpixelModel:
+    """The mean net of the README's "Your own images": 32 channels, 4 blocks."""
+    return subpixel(factor, 32, 4)
+
+
+def large_subpixel(factor: int) -> SubpixelModel:
+    """A mean net as wide and deep as the preset `subpixel_64_256`: 128 channels, 16 blocks."""
+    return subpixel(factor, 128, 16)
+
+
+def small_unet(side: int) -> UNetModel:
+    """A mean net of 64 channels for images of `side` pixels, without attention."""
+    config = UNetConfig(
+        image_size=side,
+        channel_mult=(1, 1, 2, 2),
+        model_channels=64,
+        num_res_blocks=1,
+        attention_resolutions=(),
+    )
+    found: UNetModel = _frozen(UNetModel(config))
+    return found
+
+
+def _frozen(network: Any) -> Any:
+    return fill(network).eval().requires_grad_(False)
 
 
 def fill(model: Any, seed: int = 0) -> Any:

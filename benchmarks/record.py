@@ -132,8 +132,13 @@ def write_record(
     tables: Sequence[Table],
     targets: Sequence[Target],
     extra: Mapping[str, Any] | None = None,
+    *,
+    text: str = "",
 ) -> Path:
-    """Write JSON and Markdown, print the latter, and return the path of the JSON."""
+    """Write JSON and Markdown, print the latter, and return the path of the JSON.
+
+    `text` is a table of its own kind, in Markdown, in front of the others.
+    """
     today = datetime.date.today().isoformat()
     folder = Path(flags.output_dir) if flags.output_dir else RESULTS_DIR
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,14 +156,14 @@ def write_record(
     }
     path = folder / f"{part}_{today}.json"
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    text = format_record(record, tables, targets)
+    text = format_record(record, tables, targets, text)
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten: {path.name} and its .md")
     return path
 
 
 def format_record(
-    record: Mapping[str, Any], tables: Sequence[Table], targets: Sequence[Target]
+    record: Mapping[str, Any], tables: Sequence[Table], targets: Sequence[Target], text: str = ""
 ) -> str:
     """The page of a measurement."""
     machine = record["hardware"]
@@ -170,6 +175,8 @@ def format_record(
         f"{record['date']}, {place}, {machine['cores']} cores, {machine['threads']} threads, "
         f"{machine['memory_gib']} GiB, load {load} at the end, torch {record['versions']['torch']}",
     ]
+    if text:
+        lines += ["", text.rstrip()]
     for table in tables:
         lines += ["", f"**{table.title}**", "", format_rows(table.rows).rstrip()]
     if targets:

@@ -5,7 +5,7 @@ QUICK ?= 0
 WORKERS ?= 2
 PACKAGES := $(filter-out tests benchmarks,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 
-.PHONY: demo demo-labels demo-images app check test test-short test-browser test-app test-slurm test-reliability soak bench lint types docs doctor setup clean
+.PHONY: demo demo-labels demo-images demo-restore app check test test-short test-browser test-app test-slurm test-reliability soak bench lint types docs doctor setup clean
 
 demo: setup
 	$(PY) demo.py $(if $(filter-out 0,$(QUICK)),--quick True) $(if $(SEED),--seed $(SEED))
@@ -19,6 +19,10 @@ demo-labels: setup
 
 demo-images: setup
 	$(PY) demo_images.py $(if $(filter-out 0,$(QUICK)),--quick True)
+
+# denoising, JPEG and inpainting of the demo's photographs; SEED=1: another split, other weights
+demo-restore: setup
+	$(PY) demo_restore.py $(if $(filter-out 0,$(QUICK)),--quick True) $(if $(SEED),--seed $(SEED))
 
 # a page to try the networks of the demo, in an environment of its own; samples, too, where make demo-images has trained a model
 DIGITS := $(lastword $(sort $(wildcard checkpoints/image_ddpm/demo_images/ema_*.pt)))

@@ -173,9 +173,8 @@ class Calibration:
         """Refuse (DataError) a calibration on all pixels where some are hidden from the nets."""
         if is_hidden and self.pixels == ALL:
             raise DataError(
-                f"--calibration {self.path} counts all pixels, the seen ones among them, whose "
-                "intervals hold them however wide they are; calibrate again with sr_calibrate.py, "
-                "which counts hidden pixels alone"
+                f"--calibration {self.path} counts all pixels, also those that the nets see as "
+                "they are; calibrate again with sr_calibrate.py, which counts hidden pixels alone"
             )
 
     def require_units(self, units: Units, what: str) -> None:

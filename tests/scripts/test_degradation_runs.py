@@ -185,7 +185,7 @@ def test_calibration_and_prediction_of_noisy_images(pipeline: Pipeline, tmp_path
 
 
 def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Of a pixel that X shows there is nothing to predict: it would be inside of any interval."""
+    """Of a pixel that X shows there is nothing to predict."""
     _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.4")
     steps = {"mean_model_step": STEPS, "var_model_step": STEPS, "large_size": LARGE}
     nets = {**pipeline.data.tested_flags, **steps, "sr_model_output_dir": tmp_path / "out"}

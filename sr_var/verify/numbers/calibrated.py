@@ -77,13 +77,19 @@ def with_intervals(
     """The result of an image with the share of real values inside, and the width, of both kinds."""
     if calibration is None:
         return result
+    values = interval_metrics(data, calibration)
+    found = {f"calibrated.{name}": value for name, value in values.items()}
+    return replace(result, metrics={**result.metrics, **found})
+
+
+def interval_metrics(data: ImageData, calibration: Calibration) -> dict[str, float]:
+    """The share of real values inside and the width, of both kinds, by `_NAMES`; 255ths."""
     calibration.require_pixels(is_hidden=data.hidden is not None)
     error = np.abs(judged(data.high_res - data.mean, data.hidden))
     std = np.sqrt(np.maximum(judged(data.variance, data.hidden), STD_FLOOR**2))
     raw, half = interval_half_width(calibration.level) * std, calibration.half_width(std)
     values = ((error <= half).mean(), (error <= raw).mean(), 2 * half.mean(), 2 * raw.mean())
-    found = {f"calibrated.{name}": float(v) for name, v in zip(_NAMES, values, strict=True)}
-    return replace(result, metrics={**result.metrics, **found})
+    return {name: float(value) for name, value in zip(_NAMES, values, strict=True)}
 
 
 def calibrated_section(

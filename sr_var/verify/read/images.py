@@ -93,7 +93,7 @@ def judged(values: npt.NDArray[Value], hidden: Hidden | None) -> npt.NDArray[Val
     """The values that a law is held against, of (…, H, W, C), as (…, k): those of hidden pixels.
 
     All where none is hidden (`Seen.hidden`): of a pixel that X shows there is nothing to predict,
-    and its interval would hold it however wide it is.
+    and how near a net comes to it says nothing of the others.
     """
     if hidden is None:
         return values.reshape(*values.shape[:-3], -1)

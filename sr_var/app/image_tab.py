@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sr_var.app.results import Result, Results, as_picture
+from sr_var.app.results import NEEDS_MASK, Result, Results, as_picture
 from sr_var.app.widgets import refusing
+from sr_var.degrade.part import Part
 from sr_var.flags.app import AppFlags
+from sr_var.predict.conditions import asked_levels
 
 _CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 _HINT = "Drop an image, then point at a pixel of its mean or std."
+_MASK_HINT = f"Now drop its mask. {NEEDS_MASK[0].upper()}{NEEDS_MASK[1:]}."
 
 
 class _ImageTab:
@@ -19,11 +22,14 @@ class _ImageTab:
     def __init__(self, gr: Any, results: Results) -> None:
         self._gr, self._results = gr, results
 
-    def compute(self, path: str | None, level: float) -> list[Any]:
-        """An upload → name, place, mean, std, words, lower, upper."""
-        if path is None:
-            return [None] * 4 + [_HINT, None, None]
-        name = self._results.predict(self._results.read_own(path))
+    def compute(
+        self, path: str | None, level: float, mask: str | None = None, *levels: float
+    ) -> list[Any]:
+        """Image, level, mask, levels of the image → name, place, mean, std, words, lower, upper."""
+        data, seen = (None if one is None else self._results.read_own(one) for one in (path, mask))
+        if data is None or (seen is None and self._results.needs_mask(data)):
+            return [None] * 4 + [_HINT if data is None else _MASK_HINT, None, None]
+        name = self._results.predict(data, seen, levels)
         result = self._results.get(name)
         picture, top = result.std_picture()
         std = self._gr.update(value=picture, label=f"Std, 0 (black) to {top:.1f} (yellow)")
@@ -59,12 +65,13 @@ def add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
     )
     shown = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
     with gr.Row():
-        upload = gr.Image(
-            label="Input", sources=["upload", "clipboard"], type="filepath", elem_id="input"
-        )
-        # the file as it came: Gradio would decode it, whatever its size
-        upload.preprocess = lambda payload: None if payload is None else payload.path
+        upload = _upload(gr, "Input", "input")
+        masks = [_upload(gr, "Mask: bright is seen", "mask")] if results.sees_mask else []
         mean, std = gr.Image(label="Mean", **shown), gr.Image(label="Std", **shown)
+    beside = masks or [gr.State(None)]
+    beside += [
+        _level_of_image(gr, part) for part in asked_levels(results.predictor.pair.degradation)
+    ]
     with gr.Row():
         level = _level_slider(gr, results)
         download = gr.DownloadButton("Download everything", interactive=False)
@@ -76,14 +83,32 @@ def add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
     name, place = gr.State(None, delete_callback=results.forget, time_to_live=3600), gr.State(None)
     tab, own = _ImageTab(gr, results), {"api_visibility": "private"}
     outputs, ends = [name, place, mean, std, values, lower, upper], [values, lower, upper]
-    computed = upload.input(refusing(gr, tab.compute), [upload, level], outputs, **own)
+    given = [upload, level, *beside]
+    changes = [one.input for one in (upload, *masks)] + [one.release for one in beside[1:]]
+    computed = [change(refusing(gr, tab.compute), given, outputs, **own) for change in changes]
     moved = level.release(refusing(gr, tab.move), [name, place, level], ends, **own)
-    for event in (computed, moved):
+    for event in (*computed, moved):
         event.success(refusing(gr, tab.save), [name, level], [download], **own)
     # not the input: Gradio tells wrong places of what is shown enlarged
     for picture in (mean, std, lower, upper):
         select = _selecting(gr, refusing(gr, tab.point))
         picture.select(select, [name, level], [place, values], show_progress="hidden", **own)
+
+
+def _upload(gr: Any, label: str, name: str) -> Any:
+    """A place to drop a picture."""
+    upload = gr.Image(label=label, sources=["upload", "clipboard"], type="filepath", elem_id=name)
+    # the file as it came: Gradio would decode it, whatever its size
+    upload.preprocess = lambda payload: None if payload is None else payload.path
+    return upload
+
+
+def _level_of_image(gr: Any, part: Part) -> Any:
+    """The level of a degradation that the networks are told."""
+    ends = part.level.low, part.level.high
+    value = round(sum(ends) / 2) if part.level.is_whole else sum(ends) / 2
+    step = 1 if part.level.is_whole else (ends[1] - ends[0]) / 100
+    return gr.Slider(*ends, value, step=step, label=f"Level of {part.name} in the image")
 
 
 def _level_slider(gr: Any, results: Results) -> Any:

@@ -21,9 +21,10 @@ Start the page with `--diffusion_model_path FILE`, a checkpoint of `image_train.
 `make demo-images` trains one on handwritten digits, and `make app` then finds it."""
 _STYLE = """
 footer { display: none !important; }
-#input .image-container, #input .upload-container, #input .image-frame { width: 100% !important; }
-#input img { object-fit: contain !important; image-rendering: pixelated; }
-#input img { width: 100% !important; height: auto !important; }
+:is(#input, #mask) .image-container, :is(#input, #mask) .upload-container,
+:is(#input, #mask) .image-frame { width: 100% !important; }
+:is(#input, #mask) img { object-fit: contain !important; image-rendering: pixelated; }
+:is(#input, #mask) img { width: 100% !important; height: auto !important; }
 #samples img { image-rendering: pixelated; }
 #samples .grid-wrap { max-height: none !important; }
 .gradio-container { overflow: clip !important; }

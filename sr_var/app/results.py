@@ -13,15 +13,18 @@ import shutil
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sr_var.calibrate.record import interval_half_width
-from sr_var.predict.images import is_grey
+from sr_var.degrade.mask import FileMask
+from sr_var.predict.conditions import Beside
+from sr_var.predict.images import Bools, is_bright, is_grey
+from sr_var.predict.partners import decode_mask
 from sr_var.predict.predictor import Predictor
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import Picture, coloured, top_of_scale
@@ -33,12 +36,18 @@ from utils.images.files import (
     decode_image,
     write_png,
 )
+from utils.images.native import decode_native
+from utils.metrics import WHITE
 
 Floats = npt.NDArray[np.float32]
 # results that are kept: who comes back later than that many others computes again
 KEPT = 16
 _TOO_LARGE, _OTHER_TYPE, _UNFIT, _BUSY = 413, 415, 422, 503
 _NAME, _REMEDY = "the upload", "Send the image again, saved anew as PNG or JPEG"
+NEEDS_MASK = (
+    "the networks fill in hidden pixels: send a mask, too (bright: seen, dark: hidden), or an "
+    "image that is transparent where it is hidden"
+)
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM")
 
 
@@ -81,6 +90,26 @@ def read_upload(data: bytes, max_bytes: int, max_pixels: int) -> Picture:
         Refused: 413 too many bytes or pixels, told before a pixel is decoded; 415 another format;
             422 damaged.
     """
+    with _checked(data, max_bytes, max_pixels):
+        return np.asarray(decode_image(data, _NAME, _REMEDY, apply_orientation=True).image)
+
+
+def read_mask(data: bytes, max_bytes: int, max_pixels: int) -> Bools:
+    """The mask (h, w) that somebody sent, True where it is bright; raises as `read_upload`."""
+    with _checked(data, max_bytes, max_pixels):
+        return decode_mask(data, "the mask")
+
+
+def read_opaque(data: bytes, max_bytes: int, max_pixels: int) -> Bools | None:
+    """Where an image that somebody sent is not transparent, (h, w); None: it has no alpha."""
+    with _checked(data, max_bytes, max_pixels):
+        alpha = decode_native(data, _NAME, _REMEDY, apply_orientation=True).alpha
+        return None if alpha is None else is_bright(alpha)
+
+
+@contextlib.contextmanager
+def _checked(data: bytes, max_bytes: int, max_pixels: int) -> Iterator[None]:
+    """Refuse an upload before and while it is decoded."""
     if len(data) > max_bytes:
         raise Refused(
             _TOO_LARGE,
@@ -98,7 +127,7 @@ def read_upload(data: bytes, max_bytes: int, max_pixels: int) -> Picture:
                 f"{_NAME} has {facts.width}×{facts.height} pixels, at most {max_pixels} are "
                 "taken (--max_pixels); send a part of it",
             )
-        return np.asarray(decode_image(data, _NAME, _REMEDY, apply_orientation=True).image)
+        yield
     except BadImageError as error:
         is_large = " pixels" in str(error)  # as Pillow and the toolkit say of bombs
         raise Refused(_TOO_LARGE if is_large else _UNFIT, str(error)) from None
@@ -128,6 +157,7 @@ class Result:
         half: half of the calibrated interval, likewise; None: intervals of a normal law.
         factor: f.
         intervals: what is known of the intervals (`Predictor.intervals`).
+        beside: what was given beside the image, for networks that see more.
     """
 
     folder: str
@@ -137,6 +167,7 @@ class Result:
     half: Floats | None
     factor: int
     intervals: JsonObject
+    beside: Beside = field(default_factory=Beside)
 
     def ends(self, level: float) -> tuple[Floats, Floats]:
         """Both ends of the interval of a level; of a calibration, that is its own."""
@@ -191,7 +222,11 @@ class Result:
             "mean_std": float(self.std.mean()),
             "std_png_scale": [0, top],
         }
+        if self.beside.levels:
+            record["degradation_level"] = list(self.beside.levels)
         pictures = {"input": self.image, "mean": as_picture(self.mean), "std": std}
+        for mask in self.beside.masks:
+            pictures["mask"] = as_picture(mask[..., None] * np.float32(WHITE))
         pictures |= zip(("lower", "upper"), map(as_picture, self.ends(level)), strict=True)
         with zipfile.ZipFile(path, "w") as archive:
             archive.write(self.write_npz(level), "result.npz")
@@ -221,25 +256,34 @@ class Results:
         self._kept: OrderedDict[str, Result] = OrderedDict()
         self._guard = threading.Lock()
 
-    def predict(self, data: bytes) -> str:
+    def predict(self, data: bytes, mask: bytes | None = None, levels: Sequence[float] = ()) -> str:
         """Compute an upload, when its turn comes; the name of its result, which nobody can guess.
 
+        Args:
+            data: the image.
+            mask: of networks that see one; None: transparent pixels are hidden.
+            levels: of networks that are told them (`conditions.asked_levels`).
+
         Raises:
-            Refused: see `read_upload`; or 503, too many wait.
+            Refused: see `read_upload`; 422, what is beside the image does not fit; or 503, too many
+                wait.
         """
-        image = read_upload(data, self.max_bytes, self.max_pixels)
+        limits = self.max_bytes, self.max_pixels
+        image, seen = read_upload(data, *limits), self._seen(data, mask)
+        beside = Beside(masks=() if seen is None else (seen,), levels=tuple(levels))
         name = secrets.token_hex(16)
         folder = os.path.join(self.folder, name)
         with self.turns.take():
             os.mkdir(folder)
             try:
-                mean, std, half = self._compute(image, folder)
-            except ValueError as error:  # of other channels than the networks'
+                mean, std, half = self._compute(image, beside, folder)
+            except ValueError as error:  # of other channels than the networks', or another mask
                 shutil.rmtree(folder)
                 raise Refused(_UNFIT, str(error)) from error
         with self._guard:
             self._kept[name] = Result(
-                folder, image, mean, std, half, self.predictor.factor, self.predictor.intervals()
+                *(folder, image, mean, std, half),
+                *(self.predictor.factor, self.predictor.intervals(), beside),
             )
             old = list(self._kept)[:-KEPT]
         for one in old:
@@ -257,7 +301,40 @@ class Results:
             raise Refused(403, "this file was not sent to this page")
         return read_up_to(inner, self.max_bytes + 1)
 
-    def _compute(self, image: Picture, folder: str) -> tuple[Floats, Floats, Floats | None]:
+    @property
+    def sees_mask(self) -> bool:
+        """Whether the networks see a mask."""
+        degradation = self.predictor.pair.degradation
+        return degradation is not None and bool(degradation.masks)
+
+    def needs_mask(self, data: bytes) -> bool:
+        """Whether nothing but a mask can say which pixels of an upload are hidden."""
+        degradation = self.predictor.pair.degradation
+        places = [] if degradation is None else degradation.masks
+        if not places or isinstance(places[0].part, FileMask):
+            return False
+        opaque = read_opaque(data, self.max_bytes, self.max_pixels)
+        return opaque is None or not places[0].is_last
+
+    def _seen(self, data: bytes, mask: bytes | None) -> Bools | None:
+        """Where an upload is seen: by its mask and by its own alpha; None: nothing says it."""
+        limits = self.max_bytes, self.max_pixels
+        if not self.sees_mask:
+            if mask is not None:
+                raise Refused(_UNFIT, "the networks see no mask: send the image alone")
+            return None
+        if mask is None and self.needs_mask(data):
+            raise Refused(_UNFIT, NEEDS_MASK)
+        opaque = read_opaque(data, *limits)
+        if mask is None:
+            return opaque
+        given = read_mask(mask, *limits)
+        is_one = opaque is not None and opaque.shape == given.shape
+        return given & opaque if opaque is not None and is_one else given
+
+    def _compute(
+        self, image: Picture, beside: Beside, folder: str
+    ) -> tuple[Floats, Floats, Floats | None]:
         """Mean, std and half of a calibrated interval, in files that are read where looked at."""
         factor, channels = self.predictor.factor, self.predictor.pair.num_channels
         pixels = image[..., 0] if channels == 1 and is_grey(image) else image
@@ -267,7 +344,8 @@ class Results:
             np.lib.format.open_memmap(os.path.join(folder, f"{kind}.npy"), "w+", np.float32, shape)
             for kind in ("mean", "std", "half")[: 2 + is_calibrated]
         )
-        for row, part in self.predictor.tiles(pixels):
+        extras = {"mask": list(beside.masks), "degradation_level": list(beside.levels)}
+        for row, part in self.predictor.tiles(pixels, **extras):
             rows = slice(row, row + len(part.mean))
             mean[rows], std[rows] = part.mean, part.std
             for file in half:

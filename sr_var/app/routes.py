@@ -17,6 +17,7 @@ from sr_var.app.wishes import Wish
 from utils.files.atomic import JsonObject
 
 _IMAGE_TYPES = ("image/", "application/octet-stream")
+_FORM_TYPE = "multipart/form-data"
 _RESULTS = ("npz", "zip")
 _REPLIES = ("zip", "json")
 # bytes of a wish, which is a line
@@ -25,6 +26,10 @@ _PREDICT = """Mean, std and interval of the image in the body (JPEG, PNG, WEBP o
 
     curl --data-binary @cat.png -H 'Content-Type: image/png' \\
       'http://127.0.0.1:7860/predict?level=0.9' -o cat.npz
+
+Networks that see a mask: send both as a form, `-F image=@cat.png -F mask=@mask.png` (bright: seen),
+or an image that is transparent where it is hidden. Networks that are told a level need
+`degradation_level`.
 
 `format=npz`: float32 arrays mean, std, lower and upper, (H, W, C) in grey levels, and the level.
 `format=zip`: the same file, result.json, and pictures. A refusal is one line of text."""
@@ -38,7 +43,22 @@ as one array. `reply=json`: the command, and each picture in base64. A refusal i
 _CHOICES = "What `POST /samples` may be asked for: models, samplers, formats, and what is usual."
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_IMAGE = {"required": True, "content": {"image/*": _BINARY, "application/octet-stream": _BINARY}}
+_FILE = _BINARY["schema"]
+_FORM = {
+    "schema": {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": _FILE, "mask": _FILE},
+    }
+}
+_IMAGE = {
+    "required": True,
+    "content": {
+        "image/*": _BINARY,
+        "application/octet-stream": _BINARY,
+        "multipart/form-data": _FORM,
+    },
+}
 _KINDS = {str: "string", int: "integer", float: "number"}
 _WISH = {
     "type": "object",
@@ -90,17 +110,17 @@ def _predict_of(results: Results) -> Any:
     from starlette.background import BackgroundTask
 
     async def predict(
-        request: Request, level: str = str(results.predictor.level), format: str = "npz"
+        request: Request,
+        level: str = str(results.predictor.level),
+        format: str = "npz",
+        degradation_level: str = "",
     ) -> Response:
         try:
             wanted = results.level(level)
             _require_choice("format", format, _RESULTS)
-            if not request.headers.get("content-type", "").startswith(_IMAGE_TYPES):
-                raise Refused(
-                    415, "send the image as the body, with -H 'Content-Type: image/png' or the like"
-                )
-            data = await request.body()
-            name = await run_in_threadpool(results.predict, data)
+            data, mask = await _uploads(request)
+            levels = _levels_in(degradation_level)
+            name = await run_in_threadpool(results.predict, data, mask, levels)
             result = results.get(name)
             write = result.write_npz if format == "npz" else result.write_zip
             path = await run_in_threadpool(write, wanted)
@@ -114,6 +134,37 @@ def _predict_of(results: Results) -> Any:
         )
 
     return predict
+
+
+async def _uploads(request: Any) -> tuple[bytes, bytes | None]:
+    """Image and mask of a request: its body, or the files of its form."""
+    from starlette.datastructures import UploadFile
+    from starlette.exceptions import HTTPException
+
+    kind = request.headers.get("content-type", "")
+    if kind.startswith(_IMAGE_TYPES):
+        return await request.body(), None
+    if not kind.startswith(_FORM_TYPE):
+        raise Refused(
+            415, "send the image as the body, with -H 'Content-Type: image/png' or the like"
+        )
+    try:
+        async with request.form(max_files=2, max_fields=0) as form:
+            files = {name: one for name, one in form.items() if isinstance(one, UploadFile)}
+            if not {"image"} <= set(files) <= {"image", "mask"}:
+                raise Refused(422, "a form of other files: send -F image=@FILE and -F mask=@FILE")
+            found = {name: await one.read() for name, one in files.items()}
+    except HTTPException as error:
+        raise Refused(422, f"a damaged form ({error.detail})") from None
+    return found["image"], found.get("mask")
+
+
+def _levels_in(text: str) -> list[float]:
+    """The numbers of a parameter; Refused (422) if they are none."""
+    try:
+        return [float(part) for part in text.split(",") if part]
+    except ValueError:
+        raise Refused(422, f"degradation_level {text!r} is no number: give one, as 25") from None
 
 
 def _draw_of(sampling: Sampling | None) -> Any:

@@ -75,13 +75,25 @@ def serve(predictor: Predictor, flags: AppFlags, form: Form, log: Log) -> None:
     `form` is that of the tab for trainings.
 
     Raises:
-        CheckpointError: the diffusion model cannot be used, or the networks are of no pictures.
+        CheckpointError: the diffusion model cannot be used, or the networks are of no pictures or
+            see several.
         OSError: the port is taken.
     """
     if not predictor.pair.units.is_8_bit:
         raise CheckpointError(
             f"these networks are of images in {predictor.pair.units.name}, which are no pictures; "
             "sr_predict.py takes them"
+        )
+    degradation = predictor.pair.degradation
+    if degradation is not None and len(degradation.branches) > 1:
+        raise CheckpointError(
+            f"these networks see several images side by side (--degradation {degradation.text}), "
+            "and the page takes one; sr_predict.py --also takes them"
+        )
+    if degradation is not None and len(degradation.masks) > 1:
+        raise CheckpointError(
+            f"these networks see several masks (--degradation {degradation.text}), and the page "
+            "takes one; sr_predict.py --mask takes them"
         )
     models = read_models(flags.diffusion_model_path, flags.classifier_path)
     if models:

@@ -34,6 +34,23 @@ _NEAR = 0.4
 
 
 @dataclass(frozen=True)
+class MaskPlace:
+    """Where a mask is drawn.
+
+    Attributes:
+        part: the mask.
+        branch: which of the images of X it is of, from 0 on.
+        factor: how many times smaller than Y, along a side, the image is there.
+        is_last: whether that image of X is hidden by it, since nothing but masks follows.
+    """
+
+    part: Mask
+    branch: int
+    factor: int
+    is_last: bool
+
+
+@dataclass(frozen=True)
 class Degradation:
     """How X comes from Y, of one factor between their sides.
 
@@ -104,6 +121,18 @@ class Degradation:
     def parts(self) -> list[Part]:
         """All degradations in it."""
         return [part for branch in self.branches for part in branch]
+
+    @property
+    def masks(self) -> list[MaskPlace]:
+        """All masks, in the order of their channels."""
+        found = []
+        for i, branch in enumerate(self.branches):
+            for j, part in enumerate(branch):
+                if isinstance(part, Mask):
+                    factor = math.prod(one.factor for one in branch[:j])
+                    is_last = all(isinstance(one, Mask) for one in branch[j:])
+                    found.append(MaskPlace(part, i, factor, is_last))
+        return found
 
     @property
     def drawn(self) -> list[Part]:

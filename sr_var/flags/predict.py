@@ -82,6 +82,23 @@ class PredictFlags(PredictorFlags, OnBadImage, ScriptFlags):
         "high-res image, or folder of them under the names of the inputs, to compare with",
         is_path=True,
     )
+    mask: str = flag(
+        "",
+        "for networks that see a mask: a picture (bright: seen, dark: hidden) for all images, or a "
+        "folder of them under the names of the inputs; several, comma separated, where there are "
+        "several masks in the networks' --degradation. Left out: transparent and NaN pixels are "
+        "hidden, or those of the training's mask:FILE",
+    )
+    also: str = flag(
+        "",
+        "for networks that see images side by side (&): the second one, or folder of them under "
+        "the names of the inputs; further ones, comma separated",
+    )
+    degradation_level: str = flag(
+        "",
+        "for networks with --condition_on_level: the level of the image, as 25 of noise:5-50 for "
+        "a std of 25 grey levels; of several ranges all, comma separated",
+    )
     save_arrays: bool = flag(
         True,
         "keep mean, std and both ends of the interval as arrays, 16 bytes a channel and pixel of "
@@ -104,3 +121,25 @@ class PredictFlags(PredictorFlags, OnBadImage, ScriptFlags):
         require_at_least(self, page=0)
         if not self.input:
             raise ValueError("--input is empty; name an image or a folder of images")
+        _ = self.levels
+
+    @property
+    def mask_places(self) -> list[str]:
+        """The parts of `mask`."""
+        return [part for part in self.mask.split(",") if part]
+
+    @property
+    def also_places(self) -> list[str]:
+        """The parts of `also`."""
+        return [part for part in self.also.split(",") if part]
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The numbers of `degradation_level`; a ValueError if it holds something else."""
+        try:
+            return tuple(float(part) for part in self.degradation_level.split(",") if part)
+        except ValueError:
+            raise ValueError(
+                f"--degradation_level {self.degradation_level} is no number; give one as 25, or "
+                "several as 25,0.5"
+            ) from None

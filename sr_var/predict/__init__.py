@@ -1,4 +1,5 @@
 """Mean, std and intervals of any image: reading, tiles, results, pictures and the run over files.
 
-nets → tiles → predictor → run; images, results, pictures and truth stand beside them.
+nets → tiles and images → conditions → arrays, both → predictor → run; partners, results, pictures
+and truth stand beside them.
 """

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,14 +34,18 @@ from utils.images.native import MAX_FILE_BYTES, decode_native, is_native_content
 from utils.images.native_crops import in_wanted_channels, require_range
 from utils.metrics import WHITE
 from utils.process.errors import DataError
+from utils.sizes import Size
 
 Log = Callable[[str], None]
-_REMEDY = "Get the file again, or take it out of --input"
+REMEDY = "Get the file again, or take it out of --input"
 _LOSSES = {
     DEPTH: "its 16 bits a value become 8",
     ALPHA: "its alpha channel is left out, the networks see the colours alone",
 }
+Bools = npt.NDArray[np.bool_]
 
+# of the integers of images
+_WHITES = MappingProxyType({np.uint8: 255.0, np.uint16: 65535.0})
 _TO_GREY = "its colours become grey levels (luma), the networks see one channel"
 
 
@@ -55,6 +60,11 @@ class LowRes:
         notices: what of the file does not reach the pixels.
         digest: sha256 of the file; empty for an image of the memory.
         placement: where the pixels of a TIFF lie.
+        seen: (h, w), False where a mask hides the pixels, which are then in the middle of the
+            range; None: no mask hides any.
+        layers: what X holds beside it (`sr_var.predict.conditions`), each of these sides or of a
+            multiple of them.
+        unlike: what of the layers is unlike the training, in words.
     """
 
     pixels: npt.NDArray[Any]
@@ -63,6 +73,9 @@ class LowRes:
     notices: tuple[str, ...] = ()
     digest: str = ""
     placement: Placement = field(default_factory=Placement)
+    seen: Bools | None = None
+    layers: tuple[LowRes, ...] = ()
+    unlike: tuple[str, ...] = ()
 
     @property
     def half(self) -> float:
@@ -73,6 +86,19 @@ class LowRes:
     def grey_level(self) -> float:
         """A 255th of the range, in the unit of the image."""
         return (self.high - self.low) / WHITE
+
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        return Size(*self.pixels.shape[:2])
+
+    def hiding(self, seen: Bools) -> LowRes:
+        """The image where it is seen, (h, w), and in the middle of its range elsewhere."""
+        both, middle = seen if self.seen is None else self.seen & seen, (self.low + self.high) / 2
+        if not np.issubdtype(self.pixels.dtype, np.floating):
+            middle = np.rint(middle)
+        pixels = np.where(both[..., None], self.pixels, self.pixels.dtype.type(middle))
+        return replace(self, pixels=pixels, seen=both)
 
     def share_outside(self) -> float:
         """The share of the values that lie outside of the range."""
@@ -122,75 +148,147 @@ def digest_of(path: str) -> str:
     Raises:
         BadImageError: it cannot be read.
     """
-    return hashlib.sha256(_content(path)).hexdigest()
+    return hashlib.sha256(content_of(path)).hexdigest()
 
 
-def read_low_res(path: str, units: Units, *, apply_orientation: bool, page: int = 0) -> LowRes:
+@dataclass(frozen=True)
+class Missing:
+    """That pixels of an image may be missing, and so hold anything: NaN, transparent ones.
+
+    Attributes:
+        mask: (h, w), False for others that are missing; None: no others.
+    """
+
+    mask: Bools | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read.
+
+    Attributes:
+        apply_orientation: turn it as its EXIF or TIFF tag says.
+        page: of a TIFF with several ones, from 0 on.
+        missing: None: no pixel may be missing.
+    """
+
+    apply_orientation: bool = True
+    page: int = 0
+    missing: Missing | None = None
+
+
+def read_low_res(path: str, units: Units, how: Reading) -> LowRes:
     """Read a whole file as the image that networks of such images see, in their unit.
 
     Networks of 8-bit pictures see every picture as these; TIFF and `.npy` files must be uint8.
     Others see a file in its own numbers. Grey levels serve three channels, colours one (luma).
-
-    Args:
-        page: of a TIFF with several ones, from 0 on.
+    Of an image whose pixels may be missing `seen` says which are not, where the file tells it.
 
     Raises:
         BadImageError: no whole image, too large, with NaN, or of other channels, range or type.
         DataError: a TIFF, and tifffile is not installed.
     """
-    data = _content(path)
+    data = content_of(path)
     digest = hashlib.sha256(data).hexdigest()
     with warnings.catch_warnings():  # of bombs, which are refused in one line
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        if units.is_8_bit and not is_native_content(data) and not page:
-            found = _picture(data, path, units, apply_orientation)
+        if units.is_8_bit and not is_native_content(data) and not how.page:
+            found = _picture(data, path, units, how)
         else:
-            found = _in_own_numbers(data, path, units, apply_orientation, page)
+            found = _in_own_numbers(data, path, units, how)
     if is_grey(found.pixels):
         words = f"it is grey: each of the {units.num_channels} channels sees the same"
         found = replace(found, notices=(*found.notices, words))
     return replace(found, digest=digest)
 
 
-def _picture(data: bytes, path: str, units: Units, apply_orientation: bool) -> LowRes:
+def _picture(data: bytes, path: str, units: Units, how: Reading) -> LowRes:
     """A photograph in 8 bits."""
-    image, facts = decode_image(data, path, _REMEDY, apply_orientation=apply_orientation)
+    turned = how.apply_orientation
+    image, facts = decode_image(data, path, REMEDY, apply_orientation=turned)
     pixels = np.asarray(image)
-    notices = [words for kind, words in _LOSSES.items() if kind in facts.changes]
+    has_own_mask = how.missing is not None and ALPHA in facts.changes
+    notices = [
+        words
+        for kind, words in _LOSSES.items()
+        if kind in facts.changes and not (has_own_mask and kind == ALPHA)
+    ]
     if units.num_channels == 1:
         if not is_grey(pixels):
             notices.append(_TO_GREY)
         pixels = in_channels(pixels, 1)
-    with naming(path, _REMEDY):
+    with naming(path, REMEDY):
         pixels = in_wanted_channels(pixels, units.num_channels)
-    return LowRes(pixels, units.low, units.high, tuple(notices))
+    found = LowRes(pixels, units.low, units.high, tuple(notices))
+    if not has_own_mask:
+        return found
+    alpha = decode_native(data, path, REMEDY, apply_orientation=turned).alpha
+    return found if alpha is None else found.hiding(is_bright(alpha))
 
 
-def _in_own_numbers(
-    data: bytes, path: str, units: Units, apply_orientation: bool, page: int
-) -> LowRes:
+def _in_own_numbers(data: bytes, path: str, units: Units, how: Reading) -> LowRes:
     """An image in the numbers of its file."""
-    num_channels = units.num_channels
+    num_channels, missing = units.num_channels, how.missing
     image = decode_native(
         data,
         path,
-        _REMEDY,
-        apply_orientation=apply_orientation,
-        page=page,
+        REMEDY,
+        apply_orientation=how.apply_orientation,
+        page=how.page,
         num_channels=num_channels,
+        may_miss=missing is not None,
     )
     if units.is_8_bit and image.pixels.dtype != np.uint8:
         raise BadImageError(
             f"{path}: its values are {image.pixels.dtype}, the networks were trained on 8-bit "
             "pictures: save it with 8 bits, or name networks that were trained on such images"
         )
-    with naming(path, _REMEDY):
+    with naming(path, REMEDY):
         pixels = in_wanted_channels(image.pixels, num_channels)
-        require_range(pixels, image.type_range, units.low, units.high)
+        found = LowRes(pixels, units.low, units.high, placement=image.placement)
+        found = without_missing(found, missing)
+        if missing is not None and image.alpha is not None:
+            found, image = found.hiding(is_bright(image.alpha)), replace(image, alpha=None)
+        require_range(found.pixels, image.type_range, units.low, units.high)
     notices = [f"it {words}" for words in image.notices()]
     if image.num_channels > num_channels:
         notices.append(_TO_GREY)
-    return LowRes(pixels, units.low, units.high, tuple(notices), placement=image.placement)
+    return replace(found, notices=tuple(notices))
+
+
+def without_missing(image: LowRes, missing: Missing | None) -> LowRes:
+    """The image with what is missing hidden: its NaN, and what a mask of its size hides."""
+    if missing is None:
+        return image
+    if image.pixels.dtype.kind == "f" and (is_nan := np.isnan(image.pixels).any(axis=2)).any():
+        image = image.hiding(~is_nan)
+    mask = missing.mask
+    return image if mask is None or mask.shape != image.size else image.hiding(mask)
+
+
+def is_bright(mask: npt.NDArray[Any]) -> Bools:
+    """Where a mask or an alpha (h, w), or (h, w, C) by the mean of its channels, is bright.
+
+    Booleans are what they say; of numbers half of the white of their type is bright, 1 of those
+    that hold only 0 and 1.
+
+    Raises:
+        BadImageError: other shapes, types or values; without the name of the file.
+    """
+    levels = mask.mean(axis=2) if mask.ndim == 3 else mask
+    if levels.ndim != 2 or not levels.size:
+        raise BadImageError(f"a mask of the shape {mask.shape}: give (h, w)")
+    if mask.dtype == np.bool_:
+        return np.asarray(levels >= 0.5)
+    least, most = float(mask.min()), float(mask.max())
+    is_float = np.issubdtype(mask.dtype, np.floating)
+    white = 1.0 if is_float or most <= 1 else _WHITES.get(mask.dtype.type, 1.0)
+    if not (least >= 0 and most <= white):  # nan is neither
+        raise BadImageError(
+            f"a mask of {mask.dtype} from {least:g} to {most:g}: give a picture, booleans, or "
+            "numbers from 0 (hidden) to 1 (seen)"
+        )
+    return np.asarray(levels >= (0.5 if is_float else (white + 1) / 2))
 
 
 def is_grey(pixels: npt.NDArray[Any]) -> bool:
@@ -208,12 +306,17 @@ def _strips(pixels: npt.NDArray[Any]) -> Iterator[tuple[slice, npt.NDArray[Any]]
         yield rows, pixels[rows]
 
 
-def _content(path: str) -> bytes:
+def content_of(path: str) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        BadImageError: it cannot be read.
+    """
     try:
         return read_up_to(path, MAX_FILE_BYTES)
     except IsADirectoryError:
-        raise BadImageError(f"{path}: a folder, not an image. {_REMEDY}") from None
+        raise BadImageError(f"{path}: a folder, not an image. {REMEDY}") from None
     except FileNotFoundError:
-        raise BadImageError(f"{path}: no such file. {_REMEDY}") from None
+        raise BadImageError(f"{path}: no such file. {REMEDY}") from None
     except DataError as error:
-        raise BadImageError(f"{error}. {_REMEDY}") from None
+        raise BadImageError(f"{error}. {REMEDY}") from None

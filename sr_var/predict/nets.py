@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ddpm.stored_flags import differing_classes, listed_classes, start_of_file, trained_labels
 from models.subpixel import SubpixelBase
 from sr_var.degradation import mean_of, variance_of, with_labels
+from sr_var.degrade.language import Degradation
 from sr_var.degrade.view import degradation_of, require_same_view
 from sr_var.flags.nets import FOLD_FIELD
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
@@ -92,7 +93,7 @@ class NetPair:
         num_labels: classes that the networks know; None for networks without classes.
         class_names: their names by label; empty where the checkpoints keep none.
         label: of all images, for networks that know classes (`given`).
-        sees_block_means: whether an image that is given is the block means of the true one.
+        degradation: what the networks see of an image; None: its block means.
     """
 
     mean_net: nn.Module
@@ -108,7 +109,12 @@ class NetPair:
     num_labels: int | None = None
     class_names: tuple[str, ...] = ()
     label: int | None = None
-    sees_block_means: bool = True
+    degradation: Degradation | None = None
+
+    @property
+    def sees_block_means(self) -> bool:
+        """Whether an image that is given is the block means of the true one."""
+        return self.degradation is None or self.degradation.shows_block_means
 
     @property
     def num_channels(self) -> int:
@@ -140,7 +146,7 @@ class NetPair:
         return replace(self, label=found)
 
     def __call__(self, low_res: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance, each (N, C, f·h, f·w) in fp32, of (N, C, h, w) in [-1, 1]."""
+        """Return mean and variance, each (N, C, f·h, f·w) in fp32, of X (N, C + extra, h, w)."""
         height, width = low_res.shape[2:]
         x = low_res.to(self.device)
         # a group norm of single pixels would have nothing to compare
@@ -205,7 +211,7 @@ def load_pair(
         precision=precision or flags.precision,
         num_labels=flags.num_labels,
         class_names=_class_names(mean_path, var_path),
-        sees_block_means=degradation_of(flags) is None,
+        degradation=degradation_of(flags),
     )
 
 
@@ -309,12 +315,6 @@ def _require_fit(mean: MeanModelFlags, mean_path: str, var: VarModelFlags, var_p
     require_same_values(var_path, var, mean)
     require_same_classes(mean_path, mean, var)
     require_same_view(mean_path, mean, var)
-    degradation = degradation_of(mean)
-    if degradation is not None and degradation.num_extra:
-        raise CheckpointError(
-            f"{mean_path} sees more than an image (--degradation {mean.degradation}): no image "
-            "file tells it; name networks that were trained without masks, levels and &"
-        )
     if mean.sizes != var.sizes:
         raise CheckpointError(
             f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels, {var_path} for "

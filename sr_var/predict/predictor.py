@@ -18,15 +18,12 @@ from torch import Tensor
 from sr_var.calibrate.record import Calibration, interval_half_width, read_calibration
 from sr_var.flags.predict import NetPairFlags, PredictorFlags
 from sr_var.mean_module import MeanModule
+from sr_var.predict.arrays import Extras, to_low_res
 from sr_var.predict.images import LowRes
 from sr_var.predict.nets import NetPair, load_pair
 from sr_var.predict.tiles import AUTO_OVERLAP, Plan, finished_rows, make_plan, tile_sizes
-from sr_var.values import Units
 from utils.files.atomic import JsonObject
 from utils.flags.groups import Precision
-from utils.images.files import BadImageError
-from utils.images.native_crops import require_range
-from utils.metrics import WHITE
 from utils.script_util import AUTO
 
 FloatArray = npt.NDArray[np.float32]
@@ -159,13 +156,13 @@ class Predictor:
         return self.pair.factor
 
     @overload
-    def __call__(self, image: npt.NDArray[Any]) -> Prediction[FloatArray]: ...
+    def __call__(self, image: npt.NDArray[Any], **extras: Any) -> Prediction[FloatArray]: ...
 
     @overload
-    def __call__(self, image: Tensor) -> Prediction[Tensor]: ...
+    def __call__(self, image: Tensor, **extras: Any) -> Prediction[Tensor]: ...
 
     def __call__(
-        self, image: npt.NDArray[Any] | Tensor
+        self, image: npt.NDArray[Any] | Tensor, **extras: Any
     ) -> Prediction[FloatArray] | Prediction[Tensor]:
         """Predict the high-res image of a low-res one, of any size.
 
@@ -174,6 +171,8 @@ class Predictor:
                 8-bit pictures take grey levels 0 to 255 in uint8, or floats in [0, 1]; those of a
                 `--value_range` uint8, uint16 or floats in the unit of their training. Grey images
                 are shown to each of the C channels.
+            extras: what is beside it, for networks that see more than an image, by the names of
+                `sr_var.predict.arrays.Extras`: mask, also, degradation_level.
 
         Returns:
             float32, (f·h, f·w, C) or (C, f·h, f·w), in the unit of the image; a tensor on its
@@ -181,9 +180,10 @@ class Predictor:
 
         Raises:
             ValueError: another shape or type; values that are not finite, outside of [0, 1], or
-                more than a whole range outside of the training's.
+                more than a whole range outside of the training's; or the networks see more, or
+                less, than is given.
         """
-        parts = [part for _, part in self._rows(_to_low_res(image, self.pair.units))]
+        parts = [part for _, part in self._rows(self._seen_of(image, extras))]
         whole = {
             one.name: np.concatenate([getattr(part, one.name) for part in parts])
             for one in dataclasses.fields(Prediction)
@@ -191,20 +191,22 @@ class Predictor:
         return _as_given(Prediction(**whole), image)
 
     @overload
-    def tiles(self, image: npt.NDArray[Any]) -> Iterator[tuple[int, Prediction[FloatArray]]]: ...
+    def tiles(
+        self, image: npt.NDArray[Any], **extras: Any
+    ) -> Iterator[tuple[int, Prediction[FloatArray]]]: ...
 
     @overload
-    def tiles(self, image: Tensor) -> Iterator[tuple[int, Prediction[Tensor]]]: ...
+    def tiles(self, image: Tensor, **extras: Any) -> Iterator[tuple[int, Prediction[Tensor]]]: ...
 
     def tiles(
-        self, image: npt.NDArray[Any] | Tensor
+        self, image: npt.NDArray[Any] | Tensor, **extras: Any
     ) -> Iterator[tuple[int, Prediction[FloatArray]] | tuple[int, Prediction[Tensor]]]:
         """Yield the same result in parts from top to bottom, for what is too large for the memory.
 
         Each is (row, part): the part's first row in the result, and a `Prediction` of all columns.
         The rows of one row of tiles are in memory at a time.
         """
-        for row, part in self._rows(_to_low_res(image, self.pair.units)):
+        for row, part in self._rows(self._seen_of(image, extras)):
             yield row, _as_given(part, image)  # type: ignore[misc]
 
     def plan(self, image: LowRes) -> Plan:
@@ -237,6 +239,9 @@ class Predictor:
         factor = {"level": self.level, "factor": self._width}
         return {"is_calibrated": False, "method": "normal", **factor}
 
+    def _seen_of(self, image: npt.NDArray[Any] | Tensor, extras: dict[str, Any]) -> LowRes:
+        return to_low_res(image, self.pair.units, self.pair.degradation, Extras(**extras))
+
     def _rows(self, image: LowRes) -> Iterator[tuple[int, Prediction[FloatArray]]]:
         top = 0
         for mean, variance in self.rows(image):
@@ -259,61 +264,6 @@ def std_of(variance: FloatArray) -> FloatArray:
     """√v, and 0 where v is negative."""
     std: FloatArray = np.sqrt(np.maximum(variance, 0))
     return std
-
-
-def _to_low_res(image: npt.NDArray[Any] | Tensor, units: Units) -> LowRes:
-    """An image of the memory; a ValueError says what it should be."""
-    pixels = _pixels_of(image, units.num_channels)
-    if not units.is_8_bit:
-        return _in_units(pixels, units)
-    if pixels.dtype == np.uint8:
-        return LowRes(pixels)
-    if not np.issubdtype(pixels.dtype, np.floating):
-        remedy = "; divide it by 65535" if pixels.dtype == np.uint16 else ""
-        raise ValueError(f"an image of {pixels.dtype}: give uint8, or floats in [0, 1]{remedy}")
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # nan is neither
-        raise ValueError(
-            f"an image of floats from {low:g} to {high:g}: they must lie in [0, 1]; divide grey "
-            f"levels by {WHITE}"
-        )
-    return LowRes(pixels, low=0.0, high=1.0)
-
-
-def _in_units(pixels: npt.NDArray[Any], units: Units) -> LowRes:
-    """Pixels in the unit of the training's images."""
-    is_float = np.issubdtype(pixels.dtype, np.floating)
-    if not is_float and pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(
-            f"an image of {pixels.dtype}: give uint8, uint16 or floats in {units.name}"
-        )
-    if is_float and not np.isfinite(pixels).all():
-        raise ValueError("an image with NaN or infinite values: fill them")
-    type_range = None if is_float else (0.0, float(np.iinfo(pixels.dtype).max))
-    try:
-        require_range(pixels, type_range, units.low, units.high)
-    except BadImageError as error:
-        raise ValueError(f"an image of other values: {error}") from None
-    return LowRes(pixels, units.low, units.high)
-
-
-def _pixels_of(image: npt.NDArray[Any] | Tensor, num_channels: int) -> npt.NDArray[Any]:
-    """(h, w, C) of an array or a tensor; ValueError for other shapes."""
-    wanted = f"({num_channels}, h, w)" if isinstance(image, Tensor) else f"(h, w, {num_channels})"
-    if isinstance(image, Tensor):
-        tensor = image.detach().cpu()
-        pixels = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
-    else:
-        pixels = np.asarray(image)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.ndim == 3 and pixels.shape[2] == 1 < num_channels:
-        pixels = np.broadcast_to(pixels, (*pixels.shape[:2], num_channels))
-    if pixels.ndim != 3 or pixels.shape[2] != num_channels or not pixels.size:
-        raise ValueError(
-            f"an image of shape {tuple(image.shape)}: the networks take one of {wanted}, or (h, w)"
-        )
-    return pixels
 
 
 @overload

@@ -19,7 +19,14 @@ import numpy as np
 
 from sr_var.flags.predict import NPY, TIFF, PredictFlags
 from sr_var.predict import pictures, truth
-from sr_var.predict.images import InputFile, LowRes, digest_of, find_inputs, read_low_res
+from sr_var.predict.images import InputFile, LowRes, digest_of, find_inputs
+from sr_var.predict.partners import (
+    TRUTH,
+    InputFiles,
+    PathOf,
+    find_partners,
+    require_one_each,
+)
 from sr_var.predict.predictor import Predictor
 from sr_var.predict.results import Target, array_writer
 from sr_var.predict.tiles import Plan
@@ -89,14 +96,12 @@ class PredictRun:
             tifffile_module()
         self._inputs = find_inputs(flags.input, log)
         _require_apart(flags)
-        self._truth_of: Callable[[str], str | None] = lambda name: None
+        seen = predictor.pair.degradation
+        self._files = InputFiles.find(flags, self._inputs, self._units, seen, log)
+        self._truth_of: PathOf = lambda name: None
         if flags.truth:
-            self._truth_of = truth.find_truths(flags.truth, log)
-            if len(self._inputs) > 1 and not os.path.isdir(flags.truth):
-                raise DataError(
-                    f"--truth {flags.truth} is one image, --input {flags.input} has "
-                    f"{len(self._inputs)}; name a folder of images of the same names"
-                )
+            self._truth_of = find_partners(flags.truth, TRUTH, log)
+            require_one_each(flags.truth, TRUTH, self._inputs, flags.input)
         self._say_what_is_new()
 
     def dry_run(self) -> None:
@@ -155,9 +160,11 @@ class PredictRun:
     def settings(self) -> dict[str, Any]:
         """What the results depend on beside the images."""
         pair, flags = self._predictor.pair, self._flags
-        of_class = {} if pair.label is None else {"label": pair.label}
+        more: dict[str, Any] = {} if pair.label is None else {"label": pair.label}
+        if flags.levels:
+            more["degradation_level"] = flags.degradation_level
         return {
-            **of_class,
+            **more,
             "mean_model_sha256": pair.digests[0],
             "var_model_sha256": pair.digests[1],
             "precision": str(pair.precision),
@@ -205,7 +212,8 @@ class PredictRun:
         with lock:
             target, path = self._target(one), self._truth_of(one.name)
             record = target.record()
-            is_known = record.get("input_sha256") == digest_of(one.path)
+            digests = self._files.digests(one)
+            is_known = all(record.get(key) == digest for key, digest in digests.items())
             has_truth = path is None or record.get("truth_sha256") == digest_of(path)
             kept = (*pictures.PICTURES, *(target.arrays if self._flags.save_arrays else ()))
             if is_known and has_truth and target.is_whole(kept):
@@ -214,7 +222,7 @@ class PredictRun:
             image = self._read(one)
             if not (is_known and target.is_whole((*pictures.PICTURES, *target.arrays))):
                 remove_stale_temp_files(os.path.dirname(target.path("mean.npy")))
-                record = self._predict(one, target, image, job)
+                record = self._predict(one, target, image, job) | digests
             record = self._judge(target, image, path, record)
             target.finish(record)
             if not self._flags.save_arrays:
@@ -248,7 +256,6 @@ class PredictRun:
         pictures.draw_std(target, self._units)
         return {
             "input": os.path.basename(one.path),
-            "input_sha256": image.digest,
             "width": shape[1],
             "height": shape[0],
             **vars(Found(*means)),
@@ -268,7 +275,7 @@ class PredictRun:
             self._log(f"warning: --truth {self._flags.truth} has no image named {target.name}")
         if path is not None:
             pair = self._predictor.pair
-            real = self._read_file(path)
+            real = self._files.read_file(path)
             truth.require_size(real, image, pair.factor, path)
             record |= {
                 "truth": truth.compare(target, image, real, pair.factor),
@@ -282,18 +289,13 @@ class PredictRun:
         return record
 
     def _read(self, one: InputFile) -> LowRes:
-        image = self._read_file(one.path)
+        image = self._files.read(one)
         if self._flags.format == TIFF:
             lost = [f"the results lack {words}" for words in image.placement.left_out]
             image = replace(image, notices=(*image.notices, *lost))
         for notice in image.notices:
             self._log(f"notice: {one.path}: {notice}")
         return image
-
-    def _read_file(self, path: str) -> LowRes:
-        flags = self._flags
-        turned = flags.apply_orientation
-        return read_low_res(path, self._units, apply_orientation=turned, page=flags.page)
 
     def _target(self, one: InputFile) -> Target:
         return Target(self._flags.output_dir, one.name, self._flags.format)
@@ -312,7 +314,7 @@ class PredictRun:
             found.append(
                 f"{100 * outside:.2g} % of the values, outside of {image.low:g} to {image.high:g}"
             )
-        return ", ".join(found)
+        return ", ".join([*found, *image.unlike])
 
     def _say(self, name: str, record: JsonObject) -> None:
         """The line of a finished image."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sr_var.predict.images import LowRes
 from sr_var.predict.nets import NetPair
@@ -180,9 +181,24 @@ def _batches(columns: Sequence[Span], size: int) -> Iterator[Sequence[Span]]:
 
 
 def _to_net(image: LowRes, row: Span, column: Span) -> Tensor:
-    """A window as the networks see it, (1, C, h, w) in [-1, 1]."""
-    window: npt.NDArray[Any] = image.pixels[row.start : row.stop, column.start : column.stop]
+    """A window as the networks see it, (1, C + extra, h, w); of images in [-1, 1].
+
+    Blocks of pixels of a larger layer become channels, as `Degradation.apply` says.
+    """
+    windows = []
+    for layer in (image, *image.layers):
+        factor = layer.size.height // image.size.height
+        part = [slice(factor * span.start, factor * span.stop) for span in (row, column)]
+        windows.append(F.pixel_unshuffle(_scaled(layer, part[0], part[1]), factor))
+    return torch.cat(windows, dim=1) if image.layers else windows[0]
+
+
+def _scaled(image: LowRes, rows: slice, columns: slice) -> Tensor:
+    """A window (1, C, h, w) in [-1, 1]; hidden pixels are 0."""
+    window: npt.NDArray[Any] = image.pixels[rows, columns]
     scaled = (window.astype(np.float32) - np.float32(image.low)) / np.float32(image.half) - 1
+    if image.seen is not None:
+        scaled[~image.seen[rows, columns]] = 0
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None]
 
 

@@ -16,13 +16,12 @@ import numpy.typing as npt
 import torch
 
 from sr_var.degradation import bilinear_upsample
-from sr_var.predict.images import LowRes, find_inputs
+from sr_var.predict.images import LowRes
 from sr_var.predict.results import Target
 from sr_var.results.moments import block_means
 from utils.metrics import VARIANCE_FLOOR, psnr_of_mse
 from utils.process.errors import DataError
 
-Log = Callable[[str], None]
 # low-res rows at a time
 _ROWS = 64
 # grey levels, root mean square: rounding makes 0.3, a JPEG file some 2
@@ -44,18 +43,6 @@ class Sums:
         return Sums(
             *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
         )
-
-
-def find_truths(place: str, log: Log) -> Callable[[str], str | None]:
-    """Which file is the truth of the image of a name; None where there is none.
-
-    A file is that of every name: there is one image.
-    """
-    found = find_inputs(place, log, "--truth")
-    if len(found) == 1 and found[0].path == place:
-        return lambda name: place
-    by_name = {one.name: one.path for one in found}
-    return by_name.get
 
 
 def require_size(truth: LowRes, low_res: LowRes, factor: int, path: str) -> None:

@@ -42,17 +42,17 @@ def _test(pipeline: Pipeline, root: Path, task: str, **changes: Any) -> list[str
     return words({**pipeline.data.tested_flags, **model, "output_dir": root / "out"}, **changes)
 
 
-def _mean(root: Path) -> dict[str, Any]:
+def mean_flags(root: Path) -> dict[str, Any]:
     return {"mean_model_path": root / "sr_mean" / "model000002.pt"}
 
 
-def _both_nets(pipeline: Pipeline, root: Path, **net: Any) -> None:
+def both_nets(pipeline: Pipeline, root: Path, **net: Any) -> None:
     """Trains both and tests both."""
     done("sr_mean_train", _train(pipeline, root, "sr_mean", **net))
-    variance = {**net, "last_layer_type": "softplus", **_mean(root)}
+    variance = {**net, "last_layer_type": "softplus", **mean_flags(root)}
     done("sr_var_train", _train(pipeline, root, "sr_var", **variance))
     done("sr_mean_test", _test(pipeline, root, "sr_mean"))
-    done("sr_var_test", _test(pipeline, root, "sr_var", **_mean(root)))
+    done("sr_var_test", _test(pipeline, root, "sr_var", **mean_flags(root)))
 
 
 def _crop(pipeline: Pipeline, name: str) -> Any:
@@ -87,7 +87,7 @@ def test_both_nets_of_each_degradation(
     more: dict[str, Any],
 ) -> None:
     sizes = {"large_size": LARGE, "small_size": small_size}
-    _both_nets(pipeline, tmp_path, **{**net, **sizes, **more}, degradation=degradation)
+    both_nets(pipeline, tmp_path, **{**net, **sizes, **more}, degradation=degradation)
     kept = degradation.replace(" ", "")
     made = load_args(tmp_path / "log_sr_mean" / "mean_model_args.pkl")
     manifest = manifest_beside(f"{tmp_path}/sr_var/model000002.pt")["network"]["flags"]
@@ -151,7 +151,7 @@ def test_samples_see_what_the_nets_see(pipeline: Pipeline, tmp_path: Path, netwo
     before = tree(tmp_path / "samples")
     done("ddpm_sr_sample", argv)
     assert tree(tmp_path / "samples") == before
-    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.3+noise:9")
+    both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.3+noise:9")
     for name in TEST_NAMES:
         seen = [tmp_path / of / name / "low_res.png" for of in ("samples", "out")]
         assert seen[0].read_bytes() == seen[1].read_bytes()
@@ -167,7 +167,7 @@ def test_samples_see_what_the_nets_see(pipeline: Pipeline, tmp_path: Path, netwo
 
 
 def test_calibration_and_prediction_of_noisy_images(pipeline: Pipeline, tmp_path: Path) -> None:
-    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="noise:25")
+    both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="noise:25")
     steps = {"mean_model_step": STEPS, "var_model_step": STEPS, "large_size": LARGE}
     nets = {**pipeline.data.tested_flags, **steps, "sr_model_output_dir": tmp_path / "out"}
     done(
@@ -176,7 +176,7 @@ def test_calibration_and_prediction_of_noisy_images(pipeline: Pipeline, tmp_path
     assert (tmp_path / "cal" / "calibration.json").exists()
     # an image that is given is X: the low-res picture of a test has the mean of that test
     given, out = tmp_path / "out" / TEST_NAMES[1] / "low_res.png", tmp_path / "predicted"
-    paths = {**_mean(tmp_path), "var_model_path": tmp_path / "sr_var" / "model000002.pt"}
+    paths = {**mean_flags(tmp_path), "var_model_path": tmp_path / "sr_var" / "model000002.pt"}
     done("sr_predict", words(paths, input=given, output_dir=out, log_dir=tmp_path / "p"))
     (found,) = out.rglob("*mean*.npy")
     tested = np.load(tmp_path / "out" / TEST_NAMES[1] / "high_res_mean_2.npy")
@@ -186,7 +186,7 @@ def test_calibration_and_prediction_of_noisy_images(pipeline: Pipeline, tmp_path
 
 def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_path: Path) -> None:
     """Of a pixel that X shows there is nothing to predict."""
-    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.4")
+    both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.4")
     steps = {"mean_model_step": STEPS, "var_model_step": STEPS, "large_size": LARGE}
     nets = {**pipeline.data.tested_flags, **steps, "sr_model_output_dir": tmp_path / "out"}
     made = tmp_path / "cal" / "calibration.json"
@@ -218,16 +218,6 @@ def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_
     outcome = run("sr_var_verification", argv)
     assert outcome.code == EXIT_DATA
     assert str(made) in outcome.err and "sr_calibrate.py" in outcome.err
-
-
-def test_networks_that_see_a_mask_predict_no_image(pipeline: Pipeline, tmp_path: Path) -> None:
-    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="mask:0.5")
-    paths = {**_mean(tmp_path), "var_model_path": tmp_path / "sr_var" / "model000002.pt"}
-    given = tmp_path / "out" / TEST_NAMES[0] / "low_res.png"
-    argv = words(paths, input=given, output_dir=tmp_path / "no", log_dir=tmp_path / "p")
-    outcome = run("sr_predict", argv)
-    assert outcome.code == EXIT_CHECKPOINT
-    assert "mask:0.5" in outcome.err
 
 
 def test_a_baseline_sees_it_too(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -296,8 +286,8 @@ def _judge_mask(
     pipeline: Pipeline, root: Path, net: dict[str, Any], is_seen: NDArray[np.bool_]
 ) -> None:
     """Only pixels that are seen are held against the input."""
-    done("sr_var_train", _train(pipeline, root, "sr_var", **net, **_mean(root)))
-    done("sr_var_test", _test(pipeline, root, "sr_var", **_mean(root)))
+    done("sr_var_train", _train(pipeline, root, "sr_var", **net, **mean_flags(root)))
+    done("sr_var_test", _test(pipeline, root, "sr_var", **mean_flags(root)))
     done("sr_var_verification", _verification(pipeline, root, num_samples=0))
     results = json.loads((root / "compare" / "results.json").read_text(encoding="utf-8"))
     squares = []
@@ -316,7 +306,7 @@ def _folders(root: Path) -> dict[str, Any]:
 def test_results_follow_the_checkpoint_and_the_seed(pipeline: Pipeline, tmp_path: Path) -> None:
     """Also where much of the noise lies outside of what a picture shows."""
     net = {**SUBPIXEL, **SAME, "degradation": "noise:200"}
-    _both_nets(pipeline, tmp_path, **net)
+    both_nets(pipeline, tmp_path, **net)
     before = tree(tmp_path / "out")
     outcome = done("sr_mean_test", _test(pipeline, tmp_path, "sr_mean", degradation="blur:2"))
     assert "degradation 'noise:200' (command line 'blur:2')" in outcome.out
@@ -327,7 +317,7 @@ def test_results_follow_the_checkpoint_and_the_seed(pipeline: Pipeline, tmp_path
     # a mean net of something else is no mean net of this variance
     blind = tmp_path / "blind"
     done("sr_mean_train", _train(pipeline, blind, "sr_mean", **SUBPIXEL, **SAME))
-    argv = _train(pipeline, tmp_path, "sr_var_2", **net, **_mean(blind))
+    argv = _train(pipeline, tmp_path, "sr_var_2", **net, **mean_flags(blind))
     outcome = run("sr_var_train", argv)
     assert outcome.code == EXIT_CHECKPOINT
     assert "noise:200" in outcome.err

@@ -123,13 +123,17 @@ def decode_native(
     apply_orientation: bool = False,
     page: int = 0,
     num_channels: int | None = None,
+    may_miss: bool = False,
 ) -> NativeImage:
-    """The same of the bytes of a file; errors show `name` and `remedy`."""
+    """The same of the bytes of a file; errors show `name` and `remedy`.
+
+    With `may_miss` floats may be NaN, which is a pixel that was not measured.
+    """
     require_whole_images()
     with naming(name, remedy):
         found = _decoded(data, apply_orientation, page, num_channels)
         if found is not None:
-            _require_finite(found.pixels)
+            _require_finite(found.pixels, may_miss)
             return found
     if page:
         raise BadImageError(f"{name}: page {page}, and it is no TIFF file. {remedy}")
@@ -150,7 +154,12 @@ def decode_native(
 
 def is_native_content(data: bytes) -> bool:
     """Whether the first bytes are those of a file that is read in its own numbers alone."""
-    return is_tiff(data) or data.startswith(_NPY)
+    return is_tiff(data) or is_npy(data)
+
+
+def is_npy(data: bytes) -> bool:
+    """Whether the first bytes are those of a `.npy` file."""
+    return data.startswith(_NPY)
 
 
 def _decoded(
@@ -168,7 +177,7 @@ def _decoded(
             is_lost = placement.has_geo_tags
             placement = Placement(left_out=("its geo tags, since it is turned",) * is_lost)
         return replace(one, facts=facts, page=page, num_pages=found.num_pages, placement=placement)
-    if data.startswith(_NPY):
+    if is_npy(data):
         return _of_parts(_of_array(data), None, 1, apply_orientation)
     return None
 
@@ -228,12 +237,15 @@ def _turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(image[rows, columns])
 
 
-def _require_finite(pixels: NDArray[Any]) -> None:
+def _require_finite(pixels: NDArray[Any], may_miss: bool) -> None:
     if pixels.dtype.kind != "f" or np.isfinite(pixels).all():
         return
-    is_bad = ~np.isfinite(pixels)
+    is_bad = np.isinf(pixels) if may_miss else ~np.isfinite(pixels)
+    if not is_bad.any():
+        return
     row, column, channel = (int(place[0]) for place in np.nonzero(is_bad))
+    kinds = "infinite" if may_miss else "NaN or infinite"
     raise BadImageError(
-        f"{int(is_bad.sum())} of its values are NaN or infinite in 32 bits, the first in row "
+        f"{int(is_bad.sum())} of its values are {kinds} in 32 bits, the first in row "
         f"{row}, column {column}, channel {channel}: fill them, or leave the image out"
     )

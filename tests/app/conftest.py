@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, TRAINING, named_images
+from tests.pipeline import TRAINING as SMALL_TRAINING
 from tests.sr_var.predict.conftest import Nets, subpixel_nets  # noqa: F401 - a fixture
-from tests.tiny import ROOT, done, words
+from tests.sr_var.predict.pairs import SUBPIXEL
+from tests.tiny import LARGE, ROOT, TinyData, done, words
 
 if TYPE_CHECKING:
     from tests.browser.driver import Browser
@@ -73,23 +76,44 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def masked_nets(tmp_path_factory: pytest.TempPathFactory, tiny_data: TinyData) -> Nets:
+    """Networks that see a mask, and are told the noise of an image."""
+    root = tmp_path_factory.mktemp("masked_nets")
+    told = {"degradation": "noise:5-50+mask:0.1-0.9", "condition_on_level": True}
+    net = {**SUBPIXEL, **told, "small_size": LARGE, "max_step": 1, "save_interval": 1}
+    mean = root / "sr_mean" / "model000001.pt"
+    for task, more in (("sr_mean", {}), ("sr_var", {"mean_model_path": mean})):
+        folders = {"log_dir": root / f"log_{task}", "model_save_dir": root / task}
+        done(f"{task}_train", words(tiny_data.train_flags, SMALL_TRAINING, net, folders, more))
+    return Nets(mean, root / "sr_var" / mean.name)
+
+
+@pytest.fixture(scope="session")
 def server(
     tmp_path_factory: pytest.TempPathFactory,
     subpixel_nets: Nets,  # noqa: F811
     denoiser: Path,
 ) -> Iterator[Server]:
-    """One server for all tests; it must end in order and leave nothing."""
+    """One server for all tests."""
     root = tmp_path_factory.mktemp("app")
+    with serving(root, {**subpixel_nets.flags, "diffusion_model_path": denoiser}) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def masked_server(tmp_path_factory: pytest.TempPathFactory, masked_nets: Nets) -> Iterator[Server]:
+    """One of networks that see more than an image."""
+    with serving(tmp_path_factory.mktemp("masked_app"), masked_nets.flags) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def serving(root: Path, nets: dict[str, Any]) -> Iterator[Server]:
+    """A server of networks; it must end in order and leave nothing."""
     temp = root / "temp"
     temp.mkdir()
-    flags = {
-        **subpixel_nets.flags,
-        "diffusion_model_path": denoiser,
-        "log_dir": root / "log",
-        "port": 0,
-        "max_upload": 1,
-        "max_pixels": MAX_PIXELS,
-    }
+    limits = {"port": 0, "max_upload": 1, "max_pixels": MAX_PIXELS}
+    flags = {**nets, **limits, "log_dir": root / "log"}
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "sr_app.py"), *words(flags)],
         stdout=subprocess.PIPE,
@@ -109,7 +133,7 @@ def server(
         started.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    started.wait(120)
+    started.wait(600)
     found = re.search(r"open (http://\S+)/", "\n".join(said))
     assert found, said
     try:

@@ -14,6 +14,7 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,52 @@ def test_route_gives_what_the_predictor_says(server: Server, subpixel_nets: Nets
         assert (
             status == 200 and json.loads(archive.read("result.json"))["intervals"]["level"] == 0.9
         )
+
+
+def _form(**files: bytes) -> tuple[bytes, dict[str, str]]:
+    """The body of a form of files, and its header."""
+    parts = [
+        f'--cut\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.png"\r\n'
+        "Content-Type: image/png\r\n\r\n".encode()
+        + data
+        + b"\r\n"
+        for name, data in files.items()
+    ]
+    return b"".join(parts) + b"--cut--\r\n", {"Content_Type": "multipart/form-data; boundary=cut"}
+
+
+def _encoded(pixels: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_mask_and_level_come_with_the_image(masked_server: Server, masked_nets: Nets) -> None:
+    pixels, seen = photo(3, (9, 12)), np.random.default_rng(0).random((9, 12)) > 0.4
+    mask, clear = (seen * 255).astype(np.uint8), np.dstack([pixels, seen * np.uint8(255)])
+    predictor = Predictor.from_checkpoints(str(masked_nets.mean), str(masked_nets.var), "cpu")
+    expected = predictor(pixels, mask=seen, degradation_level=20)
+    path = "/predict?degradation_level=20"
+    body, kind = _form(image=_png(), mask=_encoded(mask))
+    for data, head in ((body, kind), (_encoded(clear), PNG)):
+        status, answer, _ = masked_server.ask(path, data, **head)
+        assert status == 200, answer
+        arrays = np.load(io.BytesIO(answer), allow_pickle=False)
+        for one in ("mean", "std"):
+            np.testing.assert_allclose(arrays[one], getattr(expected, one), rtol=0, atol=1e-2)
+    alone, alone_kind = _form(mask=_encoded(mask))
+    for where, data, head, part in (
+        (path, _png(), PNG, "send a mask"),
+        ("/predict", body, kind, "from 5 to 50"),
+        ("/predict?degradation_level=51", body, kind, "from 5 to 50"),
+        ("/predict?degradation_level=much", body, kind, "much"),
+        (path, alone, alone_kind, "image=@FILE"),
+        (path, body[:-40], kind, "form"),
+        (path, body, {"Content_Type": "multipart/form-data"}, "form"),
+    ):
+        status, answer, _ = masked_server.ask(where, data, **head)
+        assert status == 422 and answer.count(b"\n") == 1, answer
+        assert part in answer.decode(), answer
 
 
 def test_results_of_the_route_leave_no_file(server: Server) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -75,6 +76,35 @@ def test_image_becomes_mean_and_std_with_values_of_pixels(
         assert {"result.npz", "result.json", "std.png"} <= set(archive.namelist())
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert foreign(browser, server) == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_an_image_waits_for_its_mask_and_follows_its_level(
+    browser: Browser, masked_server: Server, tmp_path: Path, width: int
+) -> None:
+    mask = np.full((30, 40), 255, np.uint8)
+    mask[10:14] = 0
+    for name, pixels in (("in", photo(1, (30, 40))), ("mask", mask)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    _open(browser, masked_server, width)
+    _send(browser, tmp_path / "in.png")
+    hint = "[...document.querySelectorAll('.prose')].some((p) => p.innerText.includes('its mask'))"
+    browser.until(f"return {hint}")
+    browser.find("#mask input[type=file]").send_keys(str(tmp_path / "mask.png"))
+    browser.until(f"return JSON.stringify(({_PICTURES[7:]})) === '[40,40,40,40,40,40]'")
+    mean = "document.querySelectorAll('.image-frame img')[2].src"
+    before = browser.run(f"return {mean}")
+    level = browser.until(
+        "return document.querySelector('input[type=number][aria-label*=\"Level of noise\"]')"
+    )
+    browser.run(
+        "arguments[0].value = 49; arguments[0].dispatchEvent(new Event('input', {bubbles: true}));"
+        "arguments[0].dispatchEvent(new Event('blur', {bubbles: true}))",
+        level,
+    )
+    browser.until(f"return {mean} !== {before!r}")
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert foreign(browser, masked_server) == []
 
 
 def test_what_is_no_image_gets_one_line(browser: Browser, server: Server, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from sr_var.app.training import Form
 from sr_var.flags.app import AppFlags, with_demo_nets
 from sr_var.flags.predict import NetPairFlags
 from sr_var.predict.predictor import Predictor
-from sr_var.values import Units
-from tests.sr_var.predict.pairs import FACTOR, subpixel_pair
+from sr_var.values import GREY_LEVELS, Units
+from tests.sr_var.predict.pairs import FACTOR, pair_of, subpixel_pair
 from tests.sr_var.predict.test_calibrated import CALIBRATION
 from tests.tiny import photo, run
 from utils.images.files import MAX_PIXELS
@@ -170,6 +170,69 @@ def test_networks_of_no_pictures_are_refused(tmp_path: Path) -> None:
     pair = dataclasses.replace(subpixel_pair(), units=Units(0.0, 1.0, 3, is_8_bit=False))
     with pytest.raises(CheckpointError, match=r"sr_predict\.py"):
         serve(Predictor(pair), AppFlags(), Form(create_parser), print)
+
+
+# ---- networks that see more than an image
+
+
+def _seeing(words: str, tmp_path: Path, **more: Any) -> Results:
+    limits = {"max_bytes": 1 << 16, "max_pixels": 1000, "turns": Turns(1)}
+    return Results(Predictor(pair_of(words, 1, GREY_LEVELS, **more)), str(tmp_path), **limits)
+
+
+def test_a_mask_comes_beside_the_image_or_in_its_alpha(tmp_path: Path) -> None:
+    results, pixels = _seeing("mask:0.4", tmp_path), photo(3, (9, 12))
+    seen = np.random.default_rng(0).random((9, 12)) > 0.4
+    expected = results.predictor(pixels, mask=seen)
+    alpha = _encoded(np.dstack([pixels, seen * np.uint8(255)]))
+    mask, plain = _encoded((seen * 255).astype(np.uint8)), _encoded(pixels)
+    half = seen.copy()
+    half[:4] = True
+    rest = _encoded(np.dstack([pixels, (seen | (half & ~seen)) * np.uint8(255)]))
+    for data, given in ((plain, mask), (alpha, None), (alpha, mask), (rest, mask)):
+        result = results.get(results.predict(data, given))
+        np.testing.assert_array_equal(result.mean, expected.mean)
+        np.testing.assert_array_equal(result.std, expected.std)
+    with zipfile.ZipFile(result.write_zip(0.8)) as archive:
+        kept = np.asarray(Image.open(io.BytesIO(archive.read("mask.png"))))
+    np.testing.assert_array_equal(kept[..., 0] > 0, seen)
+    assert results.needs_mask(plain) and not results.needs_mask(alpha)
+    for given, status, part in (
+        (None, 422, "send a mask"),
+        (_encoded(np.ones((4, 5), np.uint8)), 422, "5×4"),
+        (_encoded(np.zeros((9, 12), np.uint8)), 422, "hides all"),
+        (alpha, 422, "transparent"),
+        (b"GIF89a", 415, "PNG"),
+        (_encoded(photo(0, (40, 26))), 413, "--max_pixels"),
+    ):
+        found, line = _status(lambda given=given: results.predict(plain, given))
+        assert found == status and part in line, line
+    assert len(os.listdir(tmp_path)) == 4  # a refusal leaves nothing
+    found, line = _status(lambda: _results(tmp_path).predict(plain, mask))
+    assert found == 422 and "no mask" in line
+
+
+def test_a_level_comes_beside_the_image(tmp_path: Path) -> None:
+    results = _seeing("noise:5-50", tmp_path, condition_on_level=True)
+    data = _encoded(photo(3, (9, 12)))
+    result = results.get(results.predict(data, levels=[20]))
+    expected = results.predictor(photo(3, (9, 12)), degradation_level=20)
+    np.testing.assert_array_equal(result.mean, expected.mean)
+    with zipfile.ZipFile(result.write_zip(0.8)) as archive:
+        assert json.loads(archive.read("result.json"))["degradation_level"] == [20]
+    for levels, part in (([], "from 5 to 50"), ([60], "from 5 to 50"), ([6, 7], "6,7")):
+        found, line = _status(lambda levels=levels: results.predict(data, levels=levels))
+        assert found == 422 and part in line
+    found, line = _status(lambda: _results(tmp_path).predict(data, levels=[20]))
+    assert found == 422 and "leave it out" in line
+
+
+@pytest.mark.parametrize("words", ["grey&noise:25", "mask:0.5+mask:0.5"])
+def test_networks_of_several_images_or_masks_are_refused(words: str) -> None:
+    from sr_var.app.server import serve
+
+    with pytest.raises(CheckpointError, match=r"sees?.*several.*sr_predict\.py --"):
+        serve(Predictor(pair_of(words, 1, GREY_LEVELS)), AppFlags(), Form(create_parser), print)
 
 
 def test_the_oldest_results_go_and_leave_nothing(

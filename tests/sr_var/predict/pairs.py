@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import nn
 
 from models.subpixel import SubpixelBase
+from sr_var.degrade.language import Degradation
 from sr_var.predict.nets import NetPair, _multiple, _reach
 from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.values import GREY_LEVELS, Units
@@ -35,6 +39,22 @@ def unet_pair(**mean_flags: object) -> NetPair:
     """U-Nets of two levels that were made for 8 → 32 pixels."""
     flags = {**REGRESSION_NET, **mean_flags}
     return as_pair(create_mean_model(**flags), create_var_model(**REGRESSION_NET))
+
+
+# floats of grey levels, which noise may leave
+FLOATS = Units(0.0, 255.0, 3, is_8_bit=False)
+
+
+def pair_of(words: str, factor: int, units: Units = FLOATS, **more: Any) -> NetPair:
+    """Networks of a degradation; `network` is that of `more`, or subpixel."""
+    sizes = {"large_size": LARGE, "small_size": LARGE // factor, "degradation": words, **more}
+    flags = {**(REGRESSION_NET if more.get("network") == "unet" else SUBPIXEL), **sizes}
+    pair = as_pair(
+        create_mean_model(**flags), create_var_model(**flags, last_layer_type="softplus"), units
+    )
+    has_level = bool(more.get("condition_on_level"))
+    made = Degradation.parse(words, factor, units.num_channels, has_level=has_level)
+    return replace(pair, factor=factor, degradation=made)
 
 
 def as_pair(mean: nn.Module, var: nn.Module, units: Units = GREY_LEVELS) -> NetPair:

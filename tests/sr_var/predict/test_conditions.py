@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,17 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from sr_var.degrade.language import Degradation, settle_masks
+from sr_var.degrade.language import settle_masks
 from sr_var.predict.images import is_bright
 from sr_var.predict.nets import NetPair
 from sr_var.predict.predictor import Predictor
-from sr_var.script_util import create_mean_model, create_var_model
-from sr_var.values import GREY_LEVELS, Units
-from tests.sr_var.predict.pairs import SUBPIXEL, as_pair
-from tests.tiny import REGRESSION_NET, photo
+from sr_var.values import GREY_LEVELS
+from tests.sr_var.predict.pairs import pair_of
+from tests.tiny import photo
 from utils.images.files import BadImageError
 
-# floats of grey levels, which noise may leave
-FLOATS = Units(0.0, 255.0, 3, is_8_bit=False)
 SIDE = 24
 Y = torch.from_numpy(photo(4, (SIDE, SIDE + 8))).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def _pair(words: str, factor: int, units: Units = FLOATS, **more: Any) -> NetPair:
-    """Networks of a degradation, with shaken weights; `network` is that of `more`, or subpixel."""
-    sizes = {"large_size": 32, "small_size": 32 // factor, "degradation": words, **more}
-    flags: dict[str, Any] = {**SUBPIXEL, **sizes}
-    if more.get("network") == "unet":
-        flags = {**REGRESSION_NET, **sizes}
-    pair = as_pair(
-        create_mean_model(**flags), create_var_model(**flags, last_layer_type="softplus"), units
-    )
-    made = Degradation.parse(words, factor, 3, has_level=bool(more.get("condition_on_level")))
-    return replace(pair, factor=factor, degradation=made)
 
 
 def _in_units(image: torch.Tensor) -> Any:
@@ -57,7 +40,7 @@ def _require_same(found: Any, wanted: tuple[Any, Any]) -> None:
 
 @pytest.mark.parametrize("network", ["subpixel", "unet"])
 def test_a_mask_is_to_the_networks_what_it_was_in_training(network: str) -> None:
-    pair = _pair("mask:0.4", 1, network=network)
+    pair = pair_of("mask:0.4", 1, network=network)
     assert pair.degradation is not None
     x = pair.degradation.apply(Y, [3])
     mask, image = x[0, 3].numpy() > 0, _in_units(Y)
@@ -79,7 +62,7 @@ def test_a_mask_is_to_the_networks_what_it_was_in_training(network: str) -> None
 
 
 def test_eight_bits_and_every_kind_of_mask_say_the_same() -> None:
-    predictor = Predictor(_pair("mask:0.4", 1, GREY_LEVELS))
+    predictor = Predictor(pair_of("mask:0.4", 1, GREY_LEVELS))
     image = photo(5, (11, 14))
     mask = np.random.default_rng(0).random((11, 14)) > 0.4
     wanted = predictor(image, mask=mask)
@@ -94,7 +77,7 @@ def test_eight_bits_and_every_kind_of_mask_say_the_same() -> None:
 
 @pytest.mark.parametrize("words", ["noise:5-50", "noise:5-50+mask:0.1-0.3", "jpeg:20-80"])
 def test_a_level_is_told_as_in_training(words: str) -> None:
-    pair = _pair(words, 1, condition_on_level=True)
+    pair = pair_of(words, 1, condition_on_level=True)
     made = pair.degradation
     assert made is not None
     x = made.apply(Y, [7])
@@ -113,12 +96,12 @@ def test_a_level_is_told_as_in_training(words: str) -> None:
 
 
 def test_a_mask_tells_its_level_itself() -> None:
-    pair = _pair("mask:0.1-0.9", 1, condition_on_level=True)
+    pair = pair_of("mask:0.1-0.9", 1, condition_on_level=True)
     image, mask = _in_units(Y), np.random.default_rng(1).random(Y.shape[2:]) > 0.5
     predictor, share = Predictor(pair), float((~mask).mean())
     one, two = predictor(image, mask=mask), predictor(image, mask=mask, degradation_level=share)
     np.testing.assert_array_equal(one.mean, two.mean)
-    both = Predictor(_pair("noise:5-50+mask:0.1-0.9", 1, condition_on_level=True))
+    both = Predictor(pair_of("noise:5-50+mask:0.1-0.9", 1, condition_on_level=True))
     one, two = (both(image, mask=mask, degradation_level=given) for given in (9, [9, share]))
     np.testing.assert_array_equal(one.mean, two.mean)
     one = predictor(image, mask=mask)
@@ -132,7 +115,7 @@ def test_a_mask_tells_its_level_itself() -> None:
 )
 def test_images_side_by_side_of_any_size(words: str, factor: int) -> None:
     """One that is smaller than X becomes blocks, a larger one channels."""
-    pair = _pair(words, factor)
+    pair = pair_of(words, factor)
     made = pair.degradation
     assert made is not None
     x = made.apply(Y, [5])
@@ -156,7 +139,7 @@ def test_a_mask_that_is_reduced_is_given_at_its_own_size(tmp_path: Path) -> None
     pixels = np.kron(np.random.default_rng(2).random((12, 16)) > 0.5, np.ones((2, 2))) * 255
     pixels[0, :] = 0
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "m.png")
-    pair = _pair(settle_masks(f"mask:{tmp_path / 'm.png'}+area"), 4)
+    pair = pair_of(settle_masks(f"mask:{tmp_path / 'm.png'}+area"), 4)
     assert pair.degradation is not None
     x = pair.degradation.apply(Y, [0])
     wanted, image = _expected(pair, x), _in_units(x[:, :3])
@@ -189,7 +172,7 @@ def test_a_mask_that_is_reduced_is_given_at_its_own_size(tmp_path: Path) -> None
 )
 def test_what_does_not_fit_is_said(words: str, given: dict[str, Any], parts: Any) -> None:
     given = dict(given)
-    pair = _pair(words, 1, condition_on_level=given.pop("level", False))
+    pair = pair_of(words, 1, condition_on_level=given.pop("level", False))
     with pytest.raises(ValueError) as told:
         Predictor(pair)(_in_units(Y), **given)
     assert all(part in str(told.value) for part in parts), str(told.value)

@@ -17,6 +17,7 @@ from sr_var.app.samples import Sampling
 from sr_var.app.training import Form
 from sr_var.app.wishes import Model, read_models
 from sr_var.flags.app import LOOPBACK, AppFlags
+from sr_var.predict.nets import NetPair
 from sr_var.predict.predictor import Predictor
 from utils.process.errors import CheckpointError
 from utils.process.stop import StopFlag
@@ -69,22 +70,14 @@ def make_server(
     return Guard(whole, max_bytes=max_bytes + _AROUND_AN_UPLOAD, hosts=hosts)
 
 
-def serve(predictor: Predictor, flags: AppFlags, form: Form, log: Log) -> None:
-    """Serve until a signal comes; then what was written for it is removed.
-
-    `form` is that of the tab for trainings.
-
-    Raises:
-        CheckpointError: the diffusion model cannot be used, or the networks are of no pictures or
-            see several.
-        OSError: the port is taken.
-    """
-    if not predictor.pair.units.is_8_bit:
+def require_pictures(pair: NetPair) -> None:
+    """Refuse (CheckpointError) networks of other images than a page can show, or of several."""
+    if not pair.units.is_8_bit:
         raise CheckpointError(
-            f"these networks are of images in {predictor.pair.units.name}, which are no pictures; "
+            f"these networks are of images in {pair.units.name}, which are no pictures; "
             "sr_predict.py takes them"
         )
-    degradation = predictor.pair.degradation
+    degradation = pair.degradation
     if degradation is not None and len(degradation.branches) > 1:
         raise CheckpointError(
             f"these networks see several images side by side (--degradation {degradation.text}), "
@@ -95,6 +88,19 @@ def serve(predictor: Predictor, flags: AppFlags, form: Form, log: Log) -> None:
             f"these networks see several masks (--degradation {degradation.text}), and the page "
             "takes one; sr_predict.py --mask takes them"
         )
+
+
+def serve(predictor: Predictor, flags: AppFlags, form: Form, log: Log) -> None:
+    """Serve until a signal comes; then what was written for it is removed.
+
+    `form` is that of the tab for trainings.
+
+    Raises:
+        CheckpointError: the diffusion model cannot be used, or the networks are of no pictures or
+            see several.
+        OSError: the port is taken.
+    """
+    require_pictures(predictor.pair)
     models = read_models(flags.diffusion_model_path, flags.classifier_path)
     if models:
         log(f"draws samples of {', '.join(model.path for model in models.values())}")

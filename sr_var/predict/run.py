@@ -222,6 +222,8 @@ class PredictRun:
             image = self._read(one)
             if not (is_known and target.is_whole((*pictures.PICTURES, *target.arrays))):
                 remove_stale_temp_files(os.path.dirname(target.path("mean.npy")))
+                # what was read, should the file have changed meanwhile
+                digests["input_sha256"] = image.digest
                 record = self._predict(one, target, image, job) | digests
             record = self._judge(target, image, path, record)
             target.finish(record)
@@ -333,6 +335,11 @@ class PredictRun:
                 f"PSNR {judged['psnr']:.2f} dB (bilinear {judged['psnr_bilinear']:.2f}), "
                 f"{100 * judged['coverage']:.1f} % in the {self._kind_of_interval()} interval, "
                 f"z² {judged['z2']:.2f}"
+            )
+        if judged and (hidden := judged.get("hidden")):
+            parts.append(
+                f"of hidden pixels PSNR {hidden['psnr']:.2f} dB, "
+                f"{100 * hidden['coverage']:.1f} %, z² {hidden['z2']:.2f}"
             )
         parts.append(f"{record['seconds']:.1f} s")
         self._log("; ".join(parts))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sr_var.degradation import bilinear_upsample
 from sr_var.predict.images import LowRes
 from sr_var.predict.results import Target
 from sr_var.results.moments import block_means
+from utils.files.atomic import JsonObject
 from utils.metrics import VARIANCE_FLOOR, psnr_of_mse
 from utils.process.errors import DataError
 
@@ -39,10 +40,25 @@ class Sums:
     covered: float = 0.0
     low_res: float = 0.0
 
+    @classmethod
+    def of(cls, *values: npt.NDArray[Any]) -> Sums:
+        """Those of values whose sums stand from `square` to `covered`, one a value of the image."""
+        square, bilinear, z2, covered = (float(one.sum()) for one in values)
+        return cls(values[0].size, square, bilinear, z2, covered)
+
     def __add__(self, other: Sums) -> Sums:
         return Sums(
             *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
         )
+
+    def metrics(self, range_: float) -> dict[str, float]:
+        """Those of `compare`, at the range of the values."""
+        return {
+            "psnr": psnr_of_mse(self.square / self.count, range_),
+            "psnr_bilinear": psnr_of_mse(self.bilinear / self.count, range_),
+            "coverage": self.covered / self.count,
+            "z2": self.z2 / self.count,
+        }
 
 
 def require_size(truth: LowRes, low_res: LowRes, factor: int, path: str) -> None:
@@ -56,24 +72,23 @@ def require_size(truth: LowRes, low_res: LowRes, factor: int, path: str) -> None
         )
 
 
-def compare(target: Target, low_res: LowRes, truth: LowRes, factor: int) -> dict[str, float]:
+def compare(target: Target, low_res: LowRes, truth: LowRes, factor: int) -> JsonObject:
     """The metrics of one image, from its arrays.
 
     `psnr` of the mean and `psnr_bilinear` of the upsampled input, dB at the range of the images;
     `coverage`: share of the values within the interval; `z2`: mean of (y − m)²/v, v at least 1/12
-    of a grey level squared; `low_res_rms`: root mean square of area(truth) − input.
+    of a grey level squared; `low_res_rms`: root mean square of area(truth) − input. Of an image
+    whose pixels are hidden in parts `hidden` has the first four of these alone.
     """
-    total = Sums()
+    total, hidden = Sums(), Sums()
     for top in range(0, len(low_res.pixels), _ROWS):
-        total += _strip(target, low_res, truth, factor, top)
-    count = total.count
-    return {
-        "psnr": psnr_of_mse(total.square / count, 2 * low_res.half),
-        "psnr_bilinear": psnr_of_mse(total.bilinear / count, 2 * low_res.half),
-        "coverage": total.covered / count,
-        "z2": total.z2 / count,
-        "low_res_rms": math.sqrt(total.low_res / count),
-    }
+        strip, of_hidden = _strip(target, low_res, truth, factor, top)
+        total, hidden = total + strip, hidden + of_hidden
+    found: JsonObject = dict(total.metrics(2 * low_res.half))
+    found["low_res_rms"] = math.sqrt(total.low_res / total.count)
+    if hidden.count:
+        found["hidden"] = hidden.metrics(2 * low_res.half)
+    return found
 
 
 def error_rows(target: Target, truth: LowRes) -> Callable[[slice], npt.NDArray[Any]]:
@@ -82,8 +97,10 @@ def error_rows(target: Target, truth: LowRes) -> Callable[[slice], npt.NDArray[A
     return lambda rows: np.abs(mean[rows] - truth.pixels[rows].astype(np.float32)).mean(axis=2)
 
 
-def _strip(target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int) -> Sums:
-    """The sums over the results of some low-res rows."""
+def _strip(
+    target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int
+) -> tuple[Sums, Sums]:
+    """The sums over the results of some low-res rows, and over those that a mask hides."""
     bottom = min(top + _ROWS, len(low_res.pixels))
     rows = slice(top * factor, bottom * factor)
     y = truth.pixels[rows].astype(np.float64)
@@ -98,11 +115,10 @@ def _strip(target: Target, low_res: LowRes, truth: LowRes, factor: int, top: int
     bilinear = upsampled[(top - first) * factor :][: len(y)]
     low = block_means(y, low_res.pixels.shape[1])
     floor = VARIANCE_FLOOR * low_res.grey_level**2
-    return Sums(
-        y.size,
-        float(square.sum()),
-        float(((y - bilinear) ** 2).sum()),
-        float((square / np.maximum(std**2, floor)).sum()),
-        float(is_in.sum()),
-        float(((low - low_res.pixels[top:bottom]) ** 2).sum()) * factor**2,
-    )
+    values = square, (y - bilinear) ** 2, square / np.maximum(std**2, floor), is_in
+    of_blocks = float(((low - low_res.pixels[top:bottom]) ** 2).sum()) * factor**2
+    whole = replace(Sums.of(*values), low_res=of_blocks)
+    if low_res.seen is None:
+        return whole, Sums()
+    is_hidden = ~low_res.seen[top:bottom].repeat(factor, 0).repeat(factor, 1)
+    return whole, Sums.of(*(one[is_hidden] for one in values))

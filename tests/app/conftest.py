@@ -133,10 +133,10 @@ def serving(root: Path, nets: dict[str, Any]) -> Iterator[Server]:
         started.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    started.wait(600)
-    found = re.search(r"open (http://\S+)/", "\n".join(said))
-    assert found, said
     try:
+        started.wait(600)
+        found = re.search(r"open (http://\S+)/", "\n".join(said))
+        assert found, said
         yield Server(found[1], temp, said)
     finally:
         process.send_signal(signal.SIGTERM)

@@ -110,13 +110,17 @@ def test_results_of_the_route_leave_no_file(server: Server) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
-def test_curl_lines_of_the_page_work(server: Server, tmp_path: Path) -> None:
+def test_curl_lines_of_the_page_work(
+    server: Server, masked_server: Server, tmp_path: Path
+) -> None:
     (tmp_path / "cat.png").write_bytes(_png())
+    (tmp_path / "mask.png").write_bytes(_encoded(np.eye(9, 12) > 0))
     text = (ROOT / "docs/app.md").read_text("utf-8").replace("\\\n", "")
     lines = re.findall(r"^curl .*$", text, re.MULTILINE)
     assert len(lines) >= 3
-    for line in lines:
-        line = line.replace("http://127.0.0.1:7860", server.url)
+    for line in sorted(lines, key=lambda line: "mask" not in line):
+        url = masked_server.url if "mask" in line else server.url
+        line = line.replace("http://127.0.0.1:7860", url)
         command = ["sh", "-c", f"{line} --fail --silent --noproxy '*'"]
         subprocess.run(command, cwd=tmp_path, check=True)
     assert np.load(tmp_path / "cat.npz", allow_pickle=False)["mean"].shape == (36, 48, 3)

@@ -81,7 +81,25 @@ def test_masks_give_what_the_test_scripts_give(pipeline: Pipeline, tmp_path: Pat
     for name, stem in zip(TEST_NAMES, stems, strict=True):
         for out in ("by_mask", "by_alpha"):
             _require_tested(tmp_path, name, out, stem)
+    _require_hidden_pixels_are_judged(tmp_path, stems[0])
     _require_masks_are_remembered(tmp_path, stems[0])
+
+
+def _require_hidden_pixels_are_judged(root: Path, stem: str) -> None:
+    truth, hidden = photo(6, (LARGE, LARGE)), np.load(root / "x" / f"{stem}.npy") == 7
+    Image.fromarray(truth).save(root / "truth.png")
+    given = {"input": root / "x" / f"{stem}.npy", "mask": root / "m" / f"{stem}.png"}
+    said = done("sr_predict", _predict(root, "judged", **given, truth=root / "truth.png")).out
+    found = json.loads((root / "judged" / f"{stem}_result.json").read_text("utf-8"))["truth"]
+    mean, low, high = (
+        np.load(root / "judged" / f"{stem}_{k}.npy") for k in ("mean", "lower", "upper")
+    )
+    is_hidden = hidden.all(axis=2)
+    mse = ((mean - truth)[is_hidden] ** 2).mean()
+    assert found["hidden"]["psnr"] == pytest.approx(10 * np.log10(255**2 / mse), abs=0.01)
+    inside = ((low <= truth) & (truth <= high))[is_hidden].mean()
+    assert found["hidden"]["coverage"] == pytest.approx(inside, abs=0.01)
+    assert f"of hidden pixels PSNR {found['hidden']['psnr']:.2f} dB" in said
 
 
 def _require_masks_are_remembered(root: Path, stem: str) -> None:

@@ -65,7 +65,7 @@ class Predictor:
         ValueError: the level is another one than the calibration's, or none; or the label is
             missing, unknown, or given to networks without classes.
         CheckpointError: the calibration is of other networks.
-        DataError: its file is missing or damaged.
+        DataError: its file is missing or damaged, or it counts pixels that the networks see.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class Predictor:
         self._width = interval_half_width(self.level)
         if calibration is not None:
             calibration.require_nets(pair.digests[:1], pair.digests[1:], "these networks")
+            seen = pair.degradation
+            calibration.require_pixels(is_hidden=seen is not None and seen.shows_pixels)
 
     @classmethod
     def from_checkpoints(

@@ -110,9 +110,7 @@ def test_results_of_the_route_leave_no_file(server: Server) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
-def test_curl_lines_of_the_page_work(
-    server: Server, masked_server: Server, tmp_path: Path
-) -> None:
+def test_curl_lines_of_the_page_work(server: Server, masked_server: Server, tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(_png())
     (tmp_path / "mask.png").write_bytes(_encoded(np.eye(9, 12) > 0))
     text = (ROOT / "docs/app.md").read_text("utf-8").replace("\\\n", "")

@@ -216,8 +216,12 @@ def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_
     made.write_text(json.dumps(calibration), encoding="utf-8")
     argv = _verification(pipeline, tmp_path, num_samples=0, calibration=made)
     outcome = run("sr_var_verification", argv)
-    assert outcome.code == EXIT_DATA
-    assert str(made) in outcome.err and "sr_calibrate.py" in outcome.err
+    given = {**mean_flags(tmp_path), "var_model_path": tmp_path / "sr_var" / "model000002.pt"}
+    given |= {"input": folder / "low_res.png", "output_dir": tmp_path / "no", "calibration": made}
+    predicted = run("sr_predict", words(given, log_dir=tmp_path / "l"))
+    for one in (outcome, predicted):
+        assert one.code == EXIT_DATA
+        assert str(made) in one.err and "sr_calibrate.py" in one.err
 
 
 def test_a_baseline_sees_it_too(pipeline: Pipeline, tmp_path: Path) -> None:

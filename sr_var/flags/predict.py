@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sr_var.flags.mean_module import MeanModuleFlags
+from utils.files.storage import with_home
 from utils.flags.groups import Batch, Compute, OnBadImage, PrecisionFlags, ScriptFlags
 from utils.script_util import AUTO, flag, require_at_least
 
@@ -88,11 +89,13 @@ class PredictFlags(PredictorFlags, OnBadImage, ScriptFlags):
         "folder of them under the names of the inputs; several, comma separated, where there are "
         "several masks in the networks' --degradation. Left out: transparent and NaN pixels are "
         "hidden, or those of the training's mask:FILE",
+        is_path=True,
     )
     also: str = flag(
         "",
         "for networks that see images side by side (&): the second one, or folder of them under "
         "the names of the inputs; further ones, comma separated",
+        is_path=True,
     )
     degradation_level: str = flag(
         "",
@@ -126,12 +129,12 @@ class PredictFlags(PredictorFlags, OnBadImage, ScriptFlags):
     @property
     def mask_places(self) -> list[str]:
         """The parts of `mask`."""
-        return [part for part in self.mask.split(",") if part]
+        return [with_home(part) for part in self.mask.split(",") if part]
 
     @property
     def also_places(self) -> list[str]:
         """The parts of `also`."""
-        return [part for part in self.also.split(",") if part]
+        return [with_home(part) for part in self.also.split(",") if part]
 
     @property
     def levels(self) -> tuple[float, ...]:

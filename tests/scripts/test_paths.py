@@ -21,7 +21,7 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py")) + ["slurms.submit"]
 # flags of free text that is no path; a new flag that is one: flag(…, is_path=True)
 WORDS = {
     *("after", "alphas", "attention_resolutions", "channel_mult", "ema_rate", "functional"),
-    "degradation",
+    *("degradation", "degradation_level"),
     *("label", "license"),
     *("classifier_attention_resolutions", "classifier_channel_mult", "hidden_dims", "labels"),
     *("net_channel_mult", "noise_types", "num_devices", "num_samples", "quantiles"),

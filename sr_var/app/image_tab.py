@@ -58,10 +58,11 @@ class _ImageTab:
 
 def add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
     """Input, mean and std side by side; level, pixel, both ends of the interval; download."""
+    factor = results.predictor.factor
+    result = "is as large" if factor == 1 else f"has {factor} times its width"
     gr.Markdown(
-        f"The image is the low-res one as it is; the result has {results.predictor.factor} times "
-        f"its width. JPEG, PNG, WEBP or BMP, up to {flags.max_upload} MiB and "
-        f"{flags.max_pixels / 1e6:.3g} megapixels."
+        f"The image is the low-res one as it is; the result {result}. JPEG, PNG, WEBP or "
+        f"BMP, up to {flags.max_upload} MiB and {flags.max_pixels / 1e6:.3g} megapixels."
     )
     shown = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
     with gr.Row():

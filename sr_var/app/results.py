@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sr_var.calibrate.record import interval_half_width
 from sr_var.degrade.mask import FileMask
-from sr_var.predict.conditions import Beside
+from sr_var.predict.conditions import Beside, stored_mask
 from sr_var.predict.images import Bools, is_bright, is_grey
 from sr_var.predict.partners import decode_mask
 from sr_var.predict.predictor import Predictor
@@ -38,6 +38,7 @@ from utils.images.files import (
 )
 from utils.images.native import decode_native
 from utils.metrics import WHITE
+from utils.sizes import Size
 
 Floats = npt.NDArray[np.float32]
 # results that are kept: who comes back later than that many others computes again
@@ -310,11 +311,15 @@ class Results:
     def needs_mask(self, data: bytes) -> bool:
         """Whether nothing but a mask can say which pixels of an upload are hidden."""
         degradation = self.predictor.pair.degradation
-        places = [] if degradation is None else degradation.masks
-        if not places or isinstance(places[0].part, FileMask):
+        if degradation is None or not degradation.masks:
             return False
-        opaque = read_opaque(data, self.max_bytes, self.max_pixels)
-        return opaque is None or not places[0].is_last
+        place, limits = degradation.masks[0], (self.max_bytes, self.max_pixels)
+        if isinstance(place.part, FileMask):
+            sides = read_upload(data, *limits).shape[:2]
+            size = Size(*(side * degradation.factor // place.factor for side in sides))
+            if stored_mask(place.part, size, is_needed=False) is not None:
+                return False
+        return not place.is_last or read_opaque(data, *limits) is None
 
     def _seen(self, data: bytes, mask: bytes | None) -> Bools | None:
         """Where an upload is seen: by its mask and by its own alpha; None: nothing says it."""

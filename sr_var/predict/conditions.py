@@ -190,7 +190,7 @@ def _mask(place: MaskPlace, size: Size, given: Bools | None, image: LowRes) -> B
     own = image.seen if place.is_last else None
     found = own if given is None else given
     if given is None and isinstance(place.part, FileMask):
-        stored = _stored(place.part, size, is_needed=own is None)
+        stored = stored_mask(place.part, size, is_needed=own is None)
         found = own if stored is None else stored
     if found is None:
         or_else = ", or hide its pixels by transparency or NaN" if place.is_last else ""
@@ -208,8 +208,12 @@ def _mask(place: MaskPlace, size: Size, given: Bools | None, image: LowRes) -> B
     return found
 
 
-def _stored(part: FileMask, size: Size, *, is_needed: bool) -> Bools | None:
-    """The mask of the training; None if it is of another size, or gone and not needed."""
+def stored_mask(part: FileMask, size: Size, *, is_needed: bool) -> Bools | None:
+    """The mask of the training, (h, w); None if it is of another size, or gone and not needed.
+
+    Raises:
+        DataError: it is gone or another one, and needed.
+    """
     try:
         mask = np.asarray(read_mask(part.path, part.digest).numpy() > 0)
     except DataError as error:
@@ -225,7 +229,7 @@ def _unlike(part: Mask, mask: Bools) -> list[str]:
     share = float(hidden.mean())
     told = f"{100 * share:.3g} % of the pixels are hidden"
     if isinstance(part, FileMask):
-        stored = _stored(part, Size(*mask.shape), is_needed=False)
+        stored = stored_mask(part, Size(*mask.shape), is_needed=False)
         is_same = stored is not None and bool((stored == mask).all())
         return [] if is_same else [f"{told}, by another mask"]
     # by chance the share beside a hidden pixel is that of all

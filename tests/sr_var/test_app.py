@@ -212,6 +212,20 @@ def test_a_mask_comes_beside_the_image_or_in_its_alpha(tmp_path: Path) -> None:
     assert found == 422 and "no mask" in line
 
 
+def test_a_mask_of_the_training_is_asked_for_where_it_does_not_fit(tmp_path: Path) -> None:
+    seen = np.eye(9, 12) == 0
+    Image.fromarray((seen * 255).astype(np.uint8)).save(tmp_path / "m.png")
+    results = _seeing(f"mask:{tmp_path / 'm.png'}", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    fits, other = _encoded(photo(3, (9, 12))), _encoded(photo(3, (9, 13)))
+    assert not results.needs_mask(fits) and results.needs_mask(other)
+    expected = results.predictor(photo(3, (9, 12)), mask=seen)
+    np.testing.assert_array_equal(results.get(results.predict(fits)).mean, expected.mean)
+    assert _status(lambda: results.predict(other))[0] == 422
+    (tmp_path / "m.png").unlink()
+    assert results.needs_mask(fits)
+
+
 def test_a_level_comes_beside_the_image(tmp_path: Path) -> None:
     results = _seeing("noise:5-50", tmp_path, condition_on_level=True)
     data = _encoded(photo(3, (9, 12)))

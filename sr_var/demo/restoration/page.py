@@ -294,7 +294,7 @@ def _how(preset: Preset, found: Sequence[Found]) -> Html:
         "the average is over all of them, not over a lucky dozen.",
         f"With {num} photographs λ must leave {percent(1 - expected)} outside, not 10 %: few "
         f"photographs cost width. So about {percent(expected)} are to be expected inside. "
-        "--seed draws another split.",
+        "make demo-restore SEED=1 draws another split, other weights and noise.",
         f"Each photograph was reduced to {preset.size}×{preset.size} pixels. Training "
         f"photographs: {training}. The photographs' authors and licences stand in "
         "data/demo/LICENCES.md; docs/calibration.md has the promise, docs/restoration.md the "

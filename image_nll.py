@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from image_ddpm.nll import dry_run, finish_measure, load_measure, require_settings
     from image_ddpm.parts import PartStore
     from utils.debug_util import report_cost
+    from utils.files.lock import lock_notice
     from utils.runs.start import started
 
     with started(args, nll, has_group=False) as run:
@@ -58,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
             dry_run(measure, log)
         else:
             require_settings(all_flags, measure.listed)
+            if notice := lock_notice(nll.output_dir):
+                log(notice)
             store = PartStore(nll.output_dir, measure.num_images)
             measure.run(store, run.launch.rank, run.launch.world_size)
             finish_measure(store, nll.output_dir, measure.num_images, log)

@@ -23,6 +23,7 @@ from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_pr
 from diffusion.types import Model
 from utils.debug_util import report_cost
 from utils.files.atomic import remove_stale_temp_files
+from utils.files.lock import lock_notice
 from utils.files.records import require_same_settings
 from utils.loops.networks import compiled_for
 from utils.machine.cost import Stopwatch, find_batch_size
@@ -69,7 +70,8 @@ class Sampler(ABC, Generic[Row]):
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler, clip_denoised=flags.clip_denoised, eta=flags.eta
         )
-        self._writer = BackgroundWriter()
+        self._writer, self._stop = BackgroundWriter(), StopFlag()
+        self._is_cut = False  # a stop has ended what `_missing` waits for
 
     @abstractmethod
     def _missing(
@@ -113,7 +115,10 @@ class Sampler(ABC, Generic[Row]):
             CheckpointError: if the network's output is not finite.
         """
         size, folder = self.batch_size, self._how.output_dir
-        stop, watch, is_stopped = StopFlag(), Stopwatch(self._device), False
+        self._stop = stop = StopFlag()
+        watch, is_stopped = Stopwatch(self._device), False
+        if notice := lock_notice(folder):
+            self._log(notice)
         # the first process stands for all: each does about as much
         total = len(range(rank, self._num_samples, world_size))
         bar = Progress(total, "sampling", unit="sample", is_shown=rank == 0)
@@ -129,6 +134,7 @@ class Sampler(ABC, Generic[Row]):
                 bar.update(len(rows))
         remove_stale_temp_files(folder)
         watch.save(os.path.join(folder, SECONDS_FILE))
+        is_stopped |= self._is_cut
         if is_stopped:
             self._log(stop_line(stop.reason, go_on_with(f"--output_dir {folder}")))
         return not is_stopped

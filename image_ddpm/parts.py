@@ -12,13 +12,13 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utils.files.atomic import atomic_write, remove_stale_temp_files
-from utils.files.lock import try_lock
+from utils.files.lock import lock_or_sign_of_life, try_lock
 from utils.files.storage import make_folder
 from utils.process.errors import DataError
 from utils.untrusted.arrays import read_npz
@@ -42,7 +42,7 @@ class PartStore:
         Raises:
             DataError: if another process has the same share.
         """
-        lock = self._lock(f"share_{rank}_of_{world_size}")
+        lock = lock_or_sign_of_life(self._lock_path(f"share_{rank}_of_{world_size}"))
         if lock is None:
             raise DataError(
                 f"{self._root} is in use by process {rank} of {world_size}; wait for it, or give "
@@ -80,7 +80,7 @@ class PartStore:
         Waits for a process that is at it: the last one to come must see them all. What a killed one
         has left half written is cleared.
         """
-        while (lock := self._lock("finish")) is None:
+        while (lock := try_lock(self._lock_path("finish"))) is None:
             time.sleep(_PAUSE_SECONDS)
         with lock:
             remove_stale_temp_files(self._root)
@@ -94,9 +94,9 @@ class PartStore:
         with contextlib.suppress(OSError):
             os.rmdir(self._folder)
 
-    def _lock(self, name: str) -> IO[str] | None:
+    def _lock_path(self, name: str) -> str:
         # beside the parts: a lock file that is deleted while it is held would lock nobody out
-        return try_lock(os.path.join(self._root, f".{name}.lock"))
+        return os.path.join(self._root, f".{name}.lock")
 
     def _paths(self) -> list[str]:
         if not os.path.isdir(self._folder):

@@ -1,7 +1,7 @@
 """The samples of a data set: which are missing, what the network is told, and their files.
 
-The noise of a sample is a function of (seed, image name, index). Images are claimed one by one by
-file locks, so any number of processes may share an output folder. Layout:
+The noise of a sample is a function of (seed, image name, index). Images are claimed one by one
+(`utils.files.lock`), so any number of processes may share an output folder. Layout:
 `<output_dir>/<image name>/` with `low_res.png`, `moments.npz` and `high_res_samples/`
 (docs/file_formats.md).
 """
@@ -14,10 +14,11 @@ import hashlib
 import itertools
 import operator
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ from sr_var.results.folder import (
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments, load_moments
 from sr_var.script_util import create_sr_model, denoiser_flags
 from utils.files.atomic import remove_stale_temp_files
-from utils.files.lock import try_lock
+from utils.files.lock import Lock, each_free
 from utils.files.storage import make_folder
 from utils.images.files import BadImageError, safe_join
 from utils.images.pixels import image_to_255, require_finite, save_image, to_hwc
@@ -62,7 +63,7 @@ class ImageJob:
 
     `low_res` is X, (C + extra, h, w). `moments` is None where the folder holds samples of another
     tool, which cannot be counted in float any more. `num_open` counts samples that are not written
-    yet.
+    yet. `lock` keeps others from the image.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ImageJob:
     missing: list[int]
     moments: SampleMoments | None
     num_wanted: int
+    lock: Lock | None = None
     num_open: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +119,7 @@ class SRSampler(Sampler[Row]):
         self._model, self._flags, self._images, self._entries = model, flags, images, entries
         self._large_size, self._small_size = map(Size.of, sizes)
         self._num_skipped = self._num_looked_at = 0
-        self._claimed: list[tuple[ImageJob, IO[str]]] = []
+        self._claimed: list[tuple[ImageJob, Lock]] = []
         check_labels(entries, model.config.num_classes)
         if model.config.num_classes is not None:
             require_known_labels(entries, class_names, images.path)
@@ -137,16 +139,23 @@ class SRSampler(Sampler[Row]):
 
     def _claim_jobs(self, offset: int, bar: Progress) -> Iterator[ImageJob]:
         """The images with missing samples that no other process is busy with."""
-        for position in [*range(offset, len(self._entries)), *range(offset)]:
-            lock = try_lock(self._lock_path(self._entries[position].name))
-            if lock is None:
-                continue
+        positions = [*range(offset, len(self._entries)), *range(offset)]
+        paths = ((place, self._lock_path(self._entries[place].name)) for place in positions)
+
+        def wait(seconds: float) -> bool:
+            bar.note("waiting for what other processes hold, or held")
+            time.sleep(seconds)
+            self._is_cut = bool(self._stop.reason)
+            return not self._is_cut
+
+        for position, lock in each_free(paths, wait):
             job = self._open_job(position)
             if job is not None:
                 bar.skip(job.num_wanted - len(job.missing))
             if job is None or not job.missing:
                 lock.close()
                 continue
+            job.lock = lock
             self._claimed.append((job, lock))
             yield job
 
@@ -232,6 +241,11 @@ class SRSampler(Sampler[Row]):
 
     def _write_job(self, job: ImageJob, indices: list[int], samples: torch.Tensor) -> None:
         folder = self._folder(job)
+        if job.lock is not None and not job.lock.is_held():
+            # what it has counted since would be lost with moments of before
+            self._log(f"notice: {job.name}: left to the process that took it over meanwhile")
+            job.num_open -= len(indices)
+            return
         if job.moments is not None:
             grey = np.stack([to_hwc(image_to_255(sample.double())) for sample in samples])
             job.moments = job.moments.add(grey, indices, self._small_size)

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from utils import dist_util
 from utils.debug_util import report_cost
 from utils.files.atomic import JsonObject, is_remote
-from utils.files.lock import sole_writer
+from utils.files.lock import Lock, lock_notice, sole_writer
 from utils.files.records import Identity
 from utils.files.storage import make_folder
 from utils.flags.training import TrainFlags
@@ -99,6 +99,7 @@ class TrainLoop(ABC):
         stored = self.state.resume()
         self.load_extra_state(stored)
         self._validation, self._validation_seconds = validation, 0.0
+        self._lock: Lock | None = None
         self._best = BestCheckpoint(self.flags.model_save_dir, validation, self.logger.info)
         self._best.resume(stored)
         if self.flags.resume_checkpoint:
@@ -395,7 +396,9 @@ class TrainLoop(ABC):
                 try:
                     if folder and not is_remote(folder):
                         make_folder(folder, "--model_save_dir")
-                        stack.enter_context(sole_writer(folder))
+                        if notice := lock_notice(folder):
+                            self.logger.remind(notice)
+                        self._lock = stack.enter_context(sole_writer(folder))
                         self.state.refuse_other_writers()
                     on_start()
                 except (OSError, CheckpointError) as caught:
@@ -410,13 +413,23 @@ class TrainLoop(ABC):
         error = None
         if dist_util.is_main():
             try:
+                self._require_lock()
                 state = {"global_batch": self._global_batch, **self._best.state()}
                 state |= self.extra_state()
                 self.state.save(self.flags.model_save_dir, state, self._best.steps)
                 self._best.write()
-            except OSError as caught:
+            except (OSError, CheckpointError) as caught:
                 error = caught
         dist_util.raise_together(error)
+
+    def _require_lock(self) -> None:
+        """Refuse to write where another run does: this one stood still for too long."""
+        if self._lock is not None and not self._lock.is_held():
+            raise CheckpointError(
+                f"{self.flags.model_save_dir} was taken over by another run while this one did not "
+                f"answer; step {self.step} is not saved. Go on with --resume_checkpoint auto once "
+                "that one has ended"
+            )
 
     def extra_state(self) -> JsonObject:
         """What a task wants to find again after a resume (JSON types); see `load_extra_state`."""

@@ -38,7 +38,7 @@ from utils.files.atomic import (
     write_json_atomic,
     write_text_atomic,
 )
-from utils.files.lock import try_lock
+from utils.files.lock import Lock, each_free, lock_notice
 from utils.files.records import require_same_settings
 from utils.flags.groups import SKIP
 from utils.images.files import BadImageError
@@ -77,6 +77,10 @@ class Found:
     mean_std: float
     share_above: float
     share_negative: float
+
+
+class _TakenOverError(Exception):
+    """Another process has the image now: this one stood still for too long."""
 
 
 class PredictRun:
@@ -134,19 +138,26 @@ class PredictRun:
             go_on_with(f"--output_dir {folder}"),
         )
         num_skipped = 0
+        if notice := lock_notice(folder):
+            self._log(notice)
         with working(
             len(self._inputs), "predicting", "image", is_shown=rank == 0, remedy=remedy
         ) as job:
             # processes begin at different places of the list, so that they seldom meet
-            for one in [*self._inputs[offset:], *self._inputs[:offset]]:
+            in_order = [*self._inputs[offset:], *self._inputs[:offset]]
+            num_left = len(in_order)
+            for one, lock in each_free(((one, self._lock_path(one)) for one in in_order), job.wait):
+                num_left -= 1
                 try:
-                    self._claim(one, job)
+                    with lock:
+                        self._work_on(one, lock, job)
                 except BadImageError as error:
                     if self._flags.on_bad_image != SKIP:
                         raise self._with_way_out(error) from None
                     self._log(f"warning: left out: {error}")
                     num_skipped += 1
                     job.done()
+            job.bar.skip(num_left)  # other processes are busy with them
         if num_skipped == len(self._inputs):
             raise DataError(f"--on_bad_image skip leaves no image: all {num_skipped} are damaged")
         self.summarise(settings)
@@ -202,37 +213,42 @@ class PredictRun:
 
     # ---- one image
 
-    def _claim(self, one: InputFile, job: Job) -> None:
-        """Predict an image unless it is done or another process is busy with it."""
+    def _lock_path(self, one: InputFile) -> str:
         digest = hashlib.sha256(one.name.encode()).hexdigest()[:20]
-        lock = try_lock(os.path.join(self._flags.output_dir, ".claims", f"{digest}.lock"))
-        if lock is None:
+        return os.path.join(self._flags.output_dir, ".claims", f"{digest}.lock")
+
+    def _work_on(self, one: InputFile, lock: Lock, job: Job) -> None:
+        """Predict an image that no other process is busy with, unless it is done."""
+        target, path = self._target(one), self._truth_of(one.name)
+        record = target.record()
+        digests = self._files.digests(one)
+        is_known = all(record.get(key) == digest for key, digest in digests.items())
+        has_truth = path is None or record.get("truth_sha256") == digest_of(path)
+        kept = (*pictures.PICTURES, *(target.arrays if self._flags.save_arrays else ()))
+        if is_known and has_truth and target.is_whole(kept):
             job.bar.skip(1)
             return
-        with lock:
-            target, path = self._target(one), self._truth_of(one.name)
-            record = target.record()
-            digests = self._files.digests(one)
-            is_known = all(record.get(key) == digest for key, digest in digests.items())
-            has_truth = path is None or record.get("truth_sha256") == digest_of(path)
-            kept = (*pictures.PICTURES, *(target.arrays if self._flags.save_arrays else ()))
-            if is_known and has_truth and target.is_whole(kept):
+        image = self._read(one)
+        if not (is_known and target.is_whole((*pictures.PICTURES, *target.arrays))):
+            remove_stale_temp_files(os.path.dirname(target.path("mean.npy")))
+            # what was read, should the file have changed meanwhile
+            digests["input_sha256"] = image.digest
+            try:
+                record = self._predict(one, target, image, job, lock) | digests
+            except _TakenOverError:
+                self._log(f"notice: {one.name}: left to the process that took it over meanwhile")
                 job.bar.skip(1)
                 return
-            image = self._read(one)
-            if not (is_known and target.is_whole((*pictures.PICTURES, *target.arrays))):
-                remove_stale_temp_files(os.path.dirname(target.path("mean.npy")))
-                # what was read, should the file have changed meanwhile
-                digests["input_sha256"] = image.digest
-                record = self._predict(one, target, image, job) | digests
-            record = self._judge(target, image, path, record)
-            target.finish(record)
-            if not self._flags.save_arrays:
-                target.remove(target.arrays)
+        record = self._judge(target, image, path, record)
+        target.finish(record)
+        if not self._flags.save_arrays:
+            target.remove(target.arrays)
         self._say(one.name, record)
         job.done(note=one.name)
 
-    def _predict(self, one: InputFile, target: Target, image: LowRes, job: Job) -> JsonObject:
+    def _predict(
+        self, one: InputFile, target: Target, image: LowRes, job: Job, lock: Lock
+    ) -> JsonObject:
         """Write the arrays and the pictures; what is told of the image."""
         started = time.perf_counter()
         plan, factor = self._predictor.plan(image), self._predictor.factor
@@ -253,6 +269,8 @@ class PredictRun:
                 num_rows += len(mean)
                 job.bar.update(0, f"{one.name} {100 * num_rows / shape[0]:.0f} %")
                 job.check()
+            if not lock.is_held():
+                raise _TakenOverError
         means = (sums / (shape[0] * shape[1])).tolist()
         pictures.draw_mean(target, self._units)
         pictures.draw_std(target, self._units)

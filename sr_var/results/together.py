@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
 from sr_var.results.folder import sample_path
-from utils.files.lock import try_lock
+from utils.files.lock import lock_or_sign_of_life
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry
 from utils.images.files import open_image, safe_join
@@ -48,7 +48,7 @@ def put_together(
         return
     claims = os.path.join(folder, ".claims")
     make_folder(claims)
-    lock = try_lock(os.path.join(claims, "together.lock"))
+    lock = lock_or_sign_of_life(os.path.join(claims, "together.lock"))
     if lock is None:
         log("another process puts the samples together")
         return

@@ -214,7 +214,7 @@ def _is_stale(entry: Path) -> bool:
     match = TEMP_NAME.fullmatch(entry.name)
     if match is None:
         return False
-    if match["host"] == _host_tag() and not _is_alive(int(match["pid"])):
+    if match["host"] == _host_tag() and not is_alive(int(match["pid"])):
         return True
     try:
         age_hours = (time.time() - entry.stat().st_mtime) / 3600.0
@@ -223,7 +223,8 @@ def _is_stale(entry: Path) -> bool:
     return age_hours > MAX_TEMP_AGE_HOURS
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has this number."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -26,7 +26,7 @@ import PIL
 from numpy.typing import NDArray
 
 from utils.files.atomic import is_remote, naming_disk_errors, write_through
-from utils.files.lock import try_lock
+from utils.files.lock import Lock, lock_notice, try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, NATIVE, CropFlags
 from utils.images.files import (
@@ -193,7 +193,8 @@ class CropCache:
 
         What was cut before an error or a stop is kept. For what it raises see `crop_source`.
         """
-        with self._wait_for_lock(stop):
+        lock = self._wait_for_lock(stop)
+        with lock:
             self._read()
             missing, num_images = self.missing(stamps, on_bad_image), len(stamps)
             self._require_same_settings()
@@ -210,6 +211,7 @@ class CropCache:
                 for start in range(0, len(missing), _CHUNK_IMAGES):
                     chunk = missing[start : start + _CHUNK_IMAGES]
                     crops = list(pool.map(cut, chunk))
+                    self._require(lock)
                     self._append(data, (crop.pixels.tobytes() for crop in crops if crop))
                     for name, crop in zip(chunk, crops, strict=True):
                         self.records[name] = self._record(crop, stamps[name])
@@ -267,8 +269,17 @@ class CropCache:
                 f"{free / 2**30:.1f} GiB are free; choose another --cache_dir",
             )
 
-    def _wait_for_lock(self, stop: StopFlag) -> IO[str]:
+    def _require(self, lock: Lock) -> None:
+        if not lock.is_held():
+            raise DataError(
+                f"crop cache {self.folder} was taken over by another process while this one did "
+                f"not answer; {_REMEDY}"
+            )
+
+    def _wait_for_lock(self, stop: StopFlag) -> Lock:
         """The lock, once no other process adds to the cache; it goes with the process."""
+        if notice := lock_notice(self.folder):
+            print(notice, flush=True)
         words = f"waiting for another process that completes the crop cache {self.folder}"
         while (file := try_lock(os.path.join(self.folder, ".lock"))) is None:
             if words:

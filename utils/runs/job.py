@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,13 @@ class Job:
         """Count finished items and `check`; what they leave must be kept by then."""
         self.bar.update(count, note)
         self.check()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for what other processes hold, as long as nobody asks to stop (`each_free`)."""
+        self.bar.note("waiting for what other processes hold, or held")
+        time.sleep(seconds)
+        self.check()
+        return True
 
     def check(self) -> None:
         """Raise `StopRequested` if a signal came."""

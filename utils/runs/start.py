@@ -16,6 +16,7 @@ import torch
 from utils import dist_util
 from utils.debug_util import describe_memory
 from utils.files.atomic import JsonObject, is_remote
+from utils.files.lock import chosen_kind
 from utils.files.records import versions
 from utils.flags.groups import Logged
 from utils.log_formats import chosen_formats, chosen_tracker
@@ -60,8 +61,8 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
         has_group: False for work that needs no talk between processes.
 
     Raises:
-        ValueError: if the folder is remote, or the environment asks for another format or tracker
-            than there is.
+        ValueError: if the folder is remote, or the environment asks for another format, tracker or
+            kind of locks than there is.
     """
     is_dry = getattr(flags, "dry_run", False)
     if not is_dry and is_remote(flags.log_dir):
@@ -74,6 +75,7 @@ def started(args: argparse.Namespace, flags: Logged, *, has_group: bool = True) 
         is_tuned = device.type == "cpu" and tune_allocator()
         is_main = launch.rank == 0
         formats, tracker = chosen_formats(os.environ), chosen_tracker(os.environ)
+        chosen_kind(os.environ)
         folder = flags.log_dir if is_main and not is_dry else None
         logger = RunLogger(folder, is_quiet=not is_main, formats=formats)
         run = Run(logger, device, launch)

@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.disks import file_size_limit
+from tests.tiny import run, words
+from utils.files import claims, mounts
 from utils.files import lock as lock_util
-from utils.files.lock import sole_writer, try_lock
-from utils.process.errors import CheckpointError, StorageError
+from utils.files.lock import lock_notice, sole_writer, try_lock
+from utils.files.mounts import Mount
+from utils.process.errors import EXIT_USAGE, CheckpointError, StorageError
 
 
 def _fork(work: Callable[[], None]) -> int:
@@ -155,6 +158,53 @@ def test_owner_on_another_machine_counts_as_alive(tmp_path: Path) -> None:
         file.flush()
         with pytest.raises(CheckpointError, match="elsewhere"), sole_writer(str(tmp_path)):
             pass
+
+
+def test_second_writer_is_refused_where_folders_are_claimed_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FILE_LOCKS", "claim")
+    with sole_writer(str(tmp_path)):
+        claim = tmp_path / ".writer.lock.claims" / "000001"
+        monkeypatch.setattr(claims, "_SECONDS_OF_BEAT", 0.1)
+        with pytest.raises(CheckpointError) as caught, sole_writer(str(tmp_path)):
+            pass
+        assert f'"pid": {os.getpid()}' in str(caught.value)
+        assert "--model_save_dir" in str(caught.value)
+        assert json.loads(claim.read_text())["pid"] == os.getpid()
+    with sole_writer(str(tmp_path)):
+        assert not claim.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("FILE_LOCKS", "hard"), ("FILE_LOCK_LEASE", "soon"), ("FILE_LOCKS", "0")]
+)
+def test_kind_of_locks_that_is_none_ends_a_script_before_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    outcome = run("sr_data_info", words({"data_dir": tmp_path, "output_dir": tmp_path}))
+    assert outcome.code == EXIT_USAGE and f"{name}={value}" in outcome.err
+
+
+def test_people_are_told_where_locks_may_not_keep_machines_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(tmp_path / "out")
+    assert lock_notice(folder) == ""
+    mount = Mount(str(tmp_path), "nfs", frozenset({"rw", "nolock"}))
+    monkeypatch.setattr(mounts, "mount_of", lambda folder: mount)
+    lock_util._why_not_locks.cache_clear()
+    found = lock_notice(folder)
+    assert folder in found and "nfs, mounted with nolock" in found and "120 s" in found
+    lock = try_lock(os.path.join(folder, "x.lock"))
+    assert isinstance(lock, claims.Claim)
+    lock.close()
+    monkeypatch.setenv("FILE_LOCKS", "flock")
+    assert "FILE_LOCKS=auto" in lock_notice(folder)
+    monkeypatch.setenv("FILE_LOCKS", "claim")
+    assert lock_notice(folder) == ""
+    lock_util._why_not_locks.cache_clear()
 
 
 def test_lock_can_be_taken_once(tmp_path: Path) -> None:

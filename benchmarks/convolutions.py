@@ -20,7 +20,8 @@ from torch import Tensor
 from benchmarks import nets
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure
 from benchmarks.record import Table, Target, write_record
-from models.cpu import group_norm_channels_last, winograd_conv2d
+from models.cpu.group_norm import group_norm_channels_last
+from models.cpu.winograd import winograd_conv2d
 from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import from_args, make_parser

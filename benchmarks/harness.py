@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,17 +29,30 @@ class TimingFlags:
     warmup: int = flag(1, "untimed calls of each variant before the first round")
     time_limit: float = flag(600.0, "seconds after which no further round starts; one always runs")
     threads: int = flag(0, "threads of torch; 0: as many as cores")
+    clock: str = flag(
+        "wall",
+        "wall: seconds as they pass; cpu: seconds of the processor, which waiting for other "
+        "processes leaves out; with --threads 1",
+        ("wall", "cpu"),
+    )
     output_dir: str = flag("", "folder of the JSON and the table; empty: benchmarks/results")
 
     def __post_init__(self) -> None:
         """Refuse what measures nothing.
 
         Raises:
-            ValueError: names the flag, its value and the smallest one.
+            ValueError: names the flag, its value and what is usable.
         """
         require_at_least(self, rounds=1, warmup=1, threads=0)
+        if self.clock == "cpu" and self.threads != 1:
+            raise ValueError("--clock cpu adds up what all threads take: give --threads 1")
         if not self.time_limit > 0:
             raise ValueError(f"--time_limit {self.time_limit} must be positive, in seconds")
+
+
+_CLOCKS: Mapping[str, Callable[[], float]] = MappingProxyType(
+    {"wall": time.perf_counter, "cpu": time.process_time}
+)
 
 
 @dataclass(frozen=True)
@@ -169,7 +183,7 @@ def measure(
         flags: how many rounds and how long.
         device: whose queue is waited for before the clock is read.
     """
-    wait = _waiting(device)
+    wait, clock = _waiting(device), _CLOCKS[flags.clock]
     results: dict[str, torch.Tensor] = {}
     times: dict[str, list[float]] = {variant.name: [] for variant in variants}
     with Progress((flags.warmup + flags.rounds) * len(variants), "measuring", unit="run") as bar:
@@ -184,7 +198,7 @@ def measure(
         started = time.monotonic()
         for number in range(flags.rounds):
             for variant in _in_turn(variants, number):
-                times[variant.name].append(_seconds(variant.call, wait))
+                times[variant.name].append(_seconds(variant.call, wait, clock))
                 bar.update(note=variant.name)
             if time.monotonic() - started > flags.time_limit:
                 break
@@ -239,12 +253,14 @@ def _in_turn(variants: Sequence[Variant], number: int) -> list[Variant]:
     return [*variants[start:], *variants[:start]]
 
 
-def _seconds(call: Callable[[], Any], wait: Callable[[], None]) -> float:
+def _seconds(
+    call: Callable[[], Any], wait: Callable[[], None], clock: Callable[[], float]
+) -> float:
     wait()
-    started = time.perf_counter()
+    started = clock()
     returned = call()
     wait()
-    elapsed = time.perf_counter() - started
+    elapsed = clock() - started
     return returned.seconds if isinstance(returned, Timed) else elapsed
 
 

@@ -6,6 +6,7 @@ Which samples are missing, what the network is told of each and where it goes is
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -21,11 +22,12 @@ from ddpm.flags import DiffusionFlags, SamplerFlags
 from ddpm.process import model_settings, setting_defaults
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop_progressive
 from diffusion.types import Model
+from models.cpu import rules
 from utils.debug_util import report_cost
 from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import lock_notice
-from utils.files.records import require_same_settings
-from utils.loops.networks import compiled_for
+from utils.files.records import find_record, require_same_settings
+from utils.loops.networks import ready_for
 from utils.machine.cost import Stopwatch, find_batch_size
 from utils.machine.threads import BackgroundWriter
 from utils.process.progress import Progress
@@ -66,7 +68,8 @@ class Sampler(ABC, Generic[Row]):
     ) -> None:
         self._network, self._diffusion, self._shape = model, diffusion, shape
         self._num_samples, self._how, self._device, self._log = num_samples, flags, device, log
-        self._denoiser: Model = compiled_for(model, flags.compile, device, log, is_trained=False)
+        how = dataclasses.replace(flags, kernels=kernels_of(flags))
+        self._denoiser: Model = ready_for(model, how, device, log)
         self._options = SamplerOptions(
             sampler=flags.chosen_sampler, clip_denoised=flags.clip_denoised, eta=flags.eta
         )
@@ -184,6 +187,20 @@ class Sampler(ABC, Generic[Row]):
             yield out["sample"]
 
 
+def kernels_of(sampler: SamplerFlags) -> str:
+    """Which convolutions the samples have: of the flag, else as those that are there began."""
+    if sampler.kernels != rules.AUTO:
+        return sampler.kernels
+    return _begun_with(sampler) or rules.AUTO
+
+
+def _begun_with(sampler: SamplerFlags) -> str:
+    """The kernels that the record of the output folder names; empty if it names none."""
+    record = find_record(os.path.join(sampler.output_dir, SETTINGS_FILE), dict) or {}
+    kernels = record.get("kernels")
+    return str(kernels) if kernels in (rules.DIRECT, rules.WINOGRAD) else ""
+
+
 def require_same_law(
     network: Any,
     process: DiffusionFlags,
@@ -197,6 +214,9 @@ def require_same_law(
     samples depend on, of JSON types; those that are no flags have `own_defaults`
     (`require_same_settings`).
     """
+    # followed, not compared: they change the rounding alone
+    kernels = _begun_with(sampler) or rules.chosen_kernels(sampler.kernels)[0]
+    defaults = setting_defaults(type(network), type(process), type(sampler))
     require_same_settings(
         os.path.join(sampler.output_dir, SETTINGS_FILE),
         {
@@ -205,7 +225,8 @@ def require_same_law(
             "eta": sampler.eta,
             "clip_denoised": sampler.clip_denoised,
             "seed": sampler.seed,
+            "kernels": kernels,
             **own,
         },
-        defaults={**setting_defaults(type(network), type(process), type(sampler)), **own_defaults},
+        defaults={**defaults, **own_defaults, "kernels": kernels},
     )

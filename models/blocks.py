@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import UNetConfig
-from models.cpu import prefers_channels_last
+from models.cpu.rules import prefers_channels_last
 from models.hints import Shapes, explain_difference, shapes_of
 from models.layers import (
     GroupNorm32,
@@ -28,6 +28,7 @@ from models.layers import (
     conv_nd,
     project_tokens,
     timestep_embedding,
+    use_kernels,
     zero_module,
 )
 
@@ -200,10 +201,6 @@ def _plain_resampling(dims: int, channels: int, resampling: Resampling) -> nn.Mo
     return nn.Identity()
 
 
-# Narrower networks gain little from fast convolutions, and their other layers would lose more.
-_MIN_WIDTH_CHANNELS_LAST = 64
-
-
 class Torso(nn.Module):
     """The owner of the embedding, the input blocks and the bottleneck; it has no `forward`.
 
@@ -263,6 +260,12 @@ class Torso(nn.Module):
         cast afterwards.
         """
         cast_all_but_head(self, dtype)
+
+    def use_kernels(self, kernels: str) -> tuple[str, str] | None:
+        """Have convolutions on a CPU computed so (`models.layers.use_kernels`)."""
+        is_wide = prefers_channels_last(torch.empty(0, 0, 0, 0), self.config.widths[0])
+        chosen = use_kernels(self, kernels)
+        return chosen if is_wide else None
 
     def explain_mismatch(self, shapes: Shapes) -> str:
         """Return which flags are wrong where a state_dict does not fit (`models.hints`).
@@ -327,8 +330,7 @@ class Torso(nn.Module):
         """Return the checked input in the dtype of the input blocks."""
         self._check_input(x)
         x = x.to(dtype_of(self.input_blocks))
-        is_wide = self.config.dims == 2 and self.config.widths[0] >= _MIN_WIDTH_CHANNELS_LAST
-        if is_wide and prefers_channels_last(x):
+        if prefers_channels_last(x, self.config.widths[0]):
             # Layers keep the order of what they are given, and fast convolutions need this one.
             return x.contiguous(memory_format=torch.channels_last)
         return x

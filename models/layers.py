@@ -13,12 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.cpu import (
-    group_norm_channels_last,
-    is_channels_last_on_cpu,
+from models.cpu.group_norm import group_norm_channels_last
+from models.cpu.rules import (
+    AUTO,
+    chosen_kernels,
+    is_channels_last,
+    is_small,
+    is_wide_enough,
     is_winograd_faster,
-    winograd_conv2d,
 )
+from models.cpu.winograd import winograd_conv2d
 
 _MAX_GROUPS = 32
 
@@ -54,12 +58,12 @@ class GroupNorm32(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input (N, C, ...) in the dtype of `input`."""
+        rest = self.num_groups, self.weight, self.bias, self.eps
+        if is_channels_last(input):
+            return group_norm_channels_last(input, *rest)
         # A torso in half precision leaves this layer's parameters in float32, and statistics over
         # thousands of pixels need it.
-        x = input.to(self.weight.dtype)
-        is_other = torch.is_grad_enabled() and is_channels_last_on_cpu(x)
-        norm = group_norm_channels_last if is_other else F.group_norm
-        return norm(x, self.num_groups, self.weight, self.bias, self.eps).to(input.dtype)
+        return F.group_norm(input.to(self.weight.dtype), *rest).to(input.dtype)
 
 
 class SiLUInPlace(nn.SiLU):
@@ -86,13 +90,44 @@ def activation(name: str, *, keeps_input: bool = False) -> nn.Module:
 
 
 class Conv3x3(nn.Conv2d):
-    """A convolution of 3×3 pixels, padding 1 and stride 1."""
+    """A convolution of 3×3 pixels, padding 1 and stride 1.
+
+    Attributes:
+        kernels: one of `models.cpu.rules.KERNELS`.
+    """
+
+    kernels = AUTO
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        if is_winograd_faster(input, self.weight):
+        if is_winograd_faster(input, self.weight, self.kernels):
             return winograd_conv2d(input, self.weight, self.bias)
+        if is_channels_last(input) and is_small(input) and self.weight.is_contiguous():
+            # the weights are in that order, and they are what takes time
+            output = F.conv2d(input.contiguous(), self.weight, self.bias, padding=1)
+            return output.contiguous(memory_format=torch.channels_last)
         return F.conv2d(input, self.weight, self.bias, padding=1)
+
+
+def use_kernels(network: nn.Module, kernels: str) -> tuple[str, str] | None:
+    """Have the 3×3 convolutions of a network in float32 computed so on a CPU.
+
+    Args:
+        kernels: one of `models.cpu.rules.KERNELS`.
+
+    Returns:
+        `DIRECT` or `WINOGRAD`, and why; None for a network that has no layer to choose for.
+    """
+    layers = [module for module in network.modules() if isinstance(module, Conv3x3)]
+    for layer in layers:
+        layer.kernels = kernels
+    if not any(
+        layer.weight.dtype == torch.float32
+        and is_wide_enough(layer.in_channels, layer.out_channels)
+        for layer in layers
+    ):
+        return None
+    return chosen_kernels(kernels)
 
 
 class Conv1x1(nn.Conv2d):
@@ -100,7 +135,7 @@ class Conv1x1(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
-        if not is_channels_last_on_cpu(input) or input.dtype != self.weight.dtype:
+        if not is_channels_last(input) or input.dtype != self.weight.dtype:
             return F.conv2d(input, self.weight, self.bias)
         rows = input.permute(0, 2, 3, 1)  # pixels lie as rows
         return F.linear(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import SubpixelConfig
+from models.cpu.rules import prefers_channels_last
 from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
     cast_all_but_head,
@@ -119,7 +120,10 @@ class SubpixelBase(nn.Module):
         `y` are labels (N,), None exactly for a net without classes.
         """
         emb = self._embed(x.shape[0], y)
-        h = start = self.head(x.to(self.head.weight.dtype))
+        h = x.to(self.head.weight.dtype)
+        if prefers_channels_last(h):
+            h = h.contiguous(memory_format=torch.channels_last)
+        h = start = self.head(h)
         for block in self.body:
             h = block(h, emb)
         pixels = self.out((start + self.body_end(h)).to(self.out[0].weight.dtype))

@@ -55,7 +55,7 @@ from utils.flags.groups import Compute, PrecisionFlags, Reading
 from utils.flags.training import TrainFlags
 from utils.loops.checkpoint import manifest_beside
 from utils.loops.data import TrainData
-from utils.loops.networks import compiled_for, load_checked, new_network
+from utils.loops.networks import load_checked, new_network, ready_for
 from utils.loops.portable import weights_digest
 from utils.process.errors import CheckpointError
 from utils.script_util import FlagValues, defaults
@@ -318,7 +318,7 @@ def frozen_mean_net(
     path: str,
     args_file: str,
     task: MeanModelFlags,
-    compile: str,
+    compute: Compute,
     log: Log,
     *,
     args_flag: str = "--mean_model_args_path",
@@ -349,7 +349,7 @@ def frozen_mean_net(
     require_same_classes(path, net, task)
     create = partial(create_mean_model, **flags)
     model = load_checked(create, path, net.precision, log, identity_of(net))
-    return compiled_for(model, compile, dist_util.current_device(), log, is_trained=False)
+    return ready_for(model, compute, dist_util.current_device(), log)
 
 
 def mean_net_paths(flags: MeanNetFlags, cross_fit: CrossFit | None) -> list[str]:
@@ -401,7 +401,7 @@ def frozen_means(
         _say_other_reading(path, Reading.of(args), log)
         if cross_fit is None:  # else the net of an image's fold has not seen it
             _say_other_validation(path, getattr(args, "val_share", 0.0), log)
-    load = partial(frozen_mean_net, task=task, compile=compute.compile, log=log)
+    load = partial(frozen_mean_net, task=task, compute=compute, log=log)
     if cross_fit is None:
         return load(paths[0], flags.mean_model_args_path, args_flag=args_flag)
     from sr_var.data.folds import FoldedMean
@@ -456,8 +456,7 @@ def tested_model(
     _say_other_reading(test.model_path, reading, log)
     create, identity = partial(_CREATE[type(flags)], **vars(flags)), identity_of(flags)
     network = load_checked(create, test.model_path, flags.precision, log, identity)
-    device = dist_util.current_device()
-    return compiled_for(network, test.compile, device, log, is_trained=False)
+    return ready_for(network, test, dist_util.current_device(), log)
 
 
 def run_test(

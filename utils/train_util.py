@@ -40,7 +40,7 @@ from utils.loops.data import (
     naming_loader_deaths,
     to_device,
 )
-from utils.loops.networks import compiled_for
+from utils.loops.networks import compiled_for, settle_kernels
 from utils.loops.state import TrainState
 from utils.loops.validation import (
     BestCheckpoint,
@@ -105,6 +105,7 @@ class TrainLoop(ABC):
         if self.flags.resume_checkpoint:
             self.logger.forget_after(self.step)
         self._say_start(stored)
+        self._kernels = self._settle_kernels(stored)
         self.wrapped_model: torch.nn.Module = self._wrap()
         if self.flags.debug_mode:
             report_cost(self.model, self.device, self.logger.info)
@@ -224,6 +225,13 @@ class TrainLoop(ABC):
         if isinstance(self.wrapped_model, DistributedDataParallel) and not is_last:
             return self.wrapped_model.no_sync()
         return contextlib.nullcontext()
+
+    def _settle_kernels(self, stored: JsonObject) -> str:
+        """Which convolutions the run has: those of the flag, else those that it began with."""
+        choice, begun = self.flags.kernels, stored.get("kernels")
+        if choice == "auto" and begun in ("direct", "winograd"):
+            choice = begun
+        return settle_kernels(self.model, choice, self.device, self.logger.info, is_trained=True)
 
     def _wrap(self) -> torch.nn.Module:
         network = compiled_for(
@@ -415,6 +423,7 @@ class TrainLoop(ABC):
             try:
                 self._require_lock()
                 state = {"global_batch": self._global_batch, **self._best.state()}
+                state |= {"kernels": self._kernels} if self._kernels else {}
                 state |= self.extra_state()
                 self.state.save(self.flags.model_save_dir, state, self._best.steps)
                 self._best.write()

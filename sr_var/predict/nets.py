@@ -26,9 +26,9 @@ from sr_var.values import Units, require_same_values
 from sr_var.var_utils import require_same_mean
 from utils import dist_util
 from utils.files.records import made_with
-from utils.flags.groups import Precision
+from utils.flags.groups import Compute, Precision
 from utils.loops.checkpoint import CheckpointStore
-from utils.loops.networks import compiled_for, load_checked
+from utils.loops.networks import load_checked, ready_for
 from utils.loops.portable import weights_digest
 from utils.process.errors import CheckpointError
 from utils.sizes import Size
@@ -171,7 +171,7 @@ def load_pair(
     var_args_path: str = "",
     device: str | torch.device | None = None,
     precision: Precision | None = None,
-    compile: str = "off",
+    compute: Compute = Compute(compile="off"),  # noqa: B008 - frozen
     log: Log = print,
 ) -> NetPair:
     """Both networks, built from what their checkpoints say of themselves.
@@ -179,7 +179,7 @@ def load_pair(
     Args:
         mean: checkpoint of the mean net, or the function in its place.
         precision: of the convolutions; None: as each was trained, where the device is fast in it.
-        compile: as `--compile`.
+        compute: as `--compile` and `--kernels`.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another kind of network; the two are for
@@ -195,7 +195,7 @@ def load_pair(
     digests = weights_digest(mean_path), weights_digest(var_path)
     _require_own_mean(mean, digests[0], var_path)
     place = _device(device)
-    load = partial(_frozen, precision=precision, place=place, compile=compile, log=log)
+    load = partial(_frozen, precision=precision, place=place, compute=compute, log=log)
     (mean_net, plain_mean), (var_net, plain_var) = load(mean, flags), load(var_path, var_flags)
     nets = [plain_mean, plain_var]
     factor = flags.sizes[0].height // flags.sizes[1].height
@@ -221,7 +221,7 @@ def _frozen(
     *,
     precision: Precision | None,
     place: torch.device,
-    compile: str,
+    compute: Compute,
     log: Log,
 ) -> tuple[nn.Module, nn.Module]:
     """A network on its device, compiled and as it is; a function is as it is."""
@@ -229,7 +229,7 @@ def _frozen(
         made = net.network(flags, log).to(place)
         return made, made
     loaded = _loaded(flags, net, precision or flags.precision, log).to(place)
-    return compiled_for(loaded, compile, place, log, is_trained=False), loaded
+    return ready_for(loaded, compute, place, log), loaded
 
 
 def _require_own_mean(mean: str | MeanModule, digest: str, var_path: str) -> None:

@@ -139,7 +139,7 @@ class Predictor:
             var_args_path=nets.var_model_args_path,
             device=device,
             precision=nets.precision if {"use_fp16", "use_bf16"} & {*given} else None,
-            compile=nets.compile,
+            compute=nets,
             log=log,
         )
         return cls(

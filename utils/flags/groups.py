@@ -67,6 +67,12 @@ class Compute:
     compile: str = flag(
         "auto", "torch.compile the network: minutes once; auto: on GPUs", ("auto", "on", "off")
     )
+    kernels: str = flag(
+        "auto",
+        "3x3 convolutions in fp32 on a CPU: direct sums, or Winograd's filtering where layers are "
+        "wide; auto: by the CPU's instructions, or as the run or the samples began",
+        ("auto", "direct", "winograd"),
+    )
 
 
 class Precision(enum.Enum):

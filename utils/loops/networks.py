@@ -10,7 +10,7 @@ import torch
 
 from utils import dist_util
 from utils.files.records import Identity
-from utils.flags.groups import Precision
+from utils.flags.groups import Compute, Precision
 from utils.fp16_util import computes_natively
 from utils.loops.checkpoint import CheckpointStore
 from utils.loops.portable import weights_digest
@@ -62,6 +62,29 @@ class CompiledNetwork(torch.nn.Module):
         return output[:num_rows] if num_missing else output
 
 
+def settle_kernels(
+    network: torch.nn.Module, choice: str, device: torch.device, log: Log, *, is_trained: bool
+) -> str:
+    """Have the network use the convolutions of the flag, where it has a choice, and say which.
+
+    Processes that train together have the same ones: on CPUs of several kinds, direct sums.
+
+    Returns:
+        which, with `auto` settled; empty where there is no choice.
+    """
+    use: Callable[[str], tuple[str, str] | None] = getattr(network, "use_kernels", lambda _: None)
+    chosen = use(choice) if device.type == "cpu" else None
+    if chosen is None:
+        return ""
+    kernels, reason = chosen
+    is_direct_there = is_trained and dist_util.any_rank(kernels == "direct")
+    if is_direct_there and kernels != "direct":
+        use("direct")
+        kernels, reason = "direct", "as on another process's CPU"
+    log(f"kernels: {kernels} ({reason})")
+    return kernels
+
+
 def compiled_for(
     network: torch.nn.Module, choice: str, device: torch.device, log: Log, *, is_trained: bool
 ) -> torch.nn.Module:
@@ -70,6 +93,14 @@ def compiled_for(
         return network
     log("compiling the network: the first batch takes minutes (--compile off switches this off)")
     return CompiledNetwork(network, has_graphs=device.type == "cuda" and not is_trained)
+
+
+def ready_for(
+    network: torch.nn.Module, how: Compute, device: torch.device, log: Log
+) -> torch.nn.Module:
+    """A frozen network, computed as the flags want it."""
+    settle_kernels(network, how.kernels, device, log, is_trained=False)
+    return compiled_for(network, how.compile, device, log, is_trained=False)
 
 
 def _filled(value: Any, num_missing: int) -> Any:

@@ -6,23 +6,46 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.cpu import group_norm_channels_last, is_channels_last_on_cpu
+from models.cpu.group_norm import group_norm_channels_last
+from models.cpu.rules import is_channels_last
 from models.layers import GroupNorm32, SiLUInPlace
 from tests.models.nets import noise
 
+SHAPES = [(3, 16, 5, 7), (2, 64, 40, 40)]  # small maps; large ones, in several pieces
+
 
 @pytest.mark.parametrize("num_groups", [1, 4, 16])
-def test_values_and_gradients_are_those_of_torch(num_groups: int) -> None:
-    x = noise(3, 16, 5, 7).double().to(memory_format=torch.channels_last)
-    weight, bias = noise(16).double(), noise(16).double()
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_and_gradients_are_those_of_torch(num_groups: int, shape: tuple[int, ...]) -> None:
+    x = noise(*shape).double().to(memory_format=torch.channels_last)
+    weight, bias = noise(shape[1]).double(), noise(shape[1]).double()
     inputs = [value.requires_grad_() for value in (x + 3.0, weight, bias)]
     expected = F.group_norm(inputs[0], num_groups, *inputs[1:])
     value = group_norm_channels_last(inputs[0], num_groups, *inputs[1:], 1e-5)
-    assert torch.equal(value, expected)
+    assert value.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
     grad = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator())
     found = torch.autograd.grad(value, inputs, grad)
     for own, wanted in zip(found, torch.autograd.grad(expected, inputs, grad), strict=True):
         torch.testing.assert_close(own, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("num_groups", [1, 16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_half_precision_keeps_sums_in_float32(num_groups: int, shape: tuple[int, ...]) -> None:
+    x = (noise(*shape) + 3.0).bfloat16().to(memory_format=torch.channels_last)
+    weight, bias = noise(shape[1]), noise(shape[1])
+    grad = noise(*shape, seed=1).bfloat16()
+    results = []
+    for given in (x, x.float()):
+        inputs = [value.detach().requires_grad_() for value in (given, weight, bias)]
+        value = group_norm_channels_last(inputs[0], num_groups, *inputs[1:], 1e-5)
+        assert value.dtype == given.dtype
+        results.append([value, *torch.autograd.grad(value, inputs, grad.to(given.dtype))])
+    for own, wanted in zip(*results, strict=True):
+        # a rounding to 8 bits where the result has them; sums of 3200 values have about 60
+        limit = 2**-8 if own.dtype != wanted.dtype else 1e-5
+        torch.testing.assert_close(own.float(), wanted, rtol=limit, atol=64 * 1e-5 + limit)
 
 
 def test_layer_has_the_same_gradient_in_both_orders() -> None:
@@ -30,7 +53,7 @@ def test_layer_has_the_same_gradient_in_both_orders() -> None:
     gradients = []
     for order in (torch.contiguous_format, torch.channels_last):
         given = x.contiguous(memory_format=order).requires_grad_()
-        assert is_channels_last_on_cpu(given) == (order is torch.channels_last)
+        assert is_channels_last(given) == (order is torch.channels_last)
         (gradient,) = torch.autograd.grad((layer(given) ** 3).sum(), given)
         gradients.append(gradient)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import UNetConfig
-from models.cpu import is_winograd_faster, prefers_channels_last, winograd_conv2d
+from models.cpu.rules import DIRECT, WINOGRAD, is_winograd_faster
+from models.cpu.winograd import winograd_conv2d
 from models.layers import Conv1x1, Conv3x3, conv_nd
 from models.unet import UNetModel
+from tests.cpus import AVX2, compute_on
 from tests.models.nets import fill, noise
 
 # images, channels, height, width, output channels: whole tiles, cut tiles, bands of rows, of images
@@ -77,12 +79,13 @@ def rms(values: Tensor) -> float:
 
 def test_wide_layers_on_many_pixels_use_it() -> None:
     x, weight = channels_last(noise(1, 96, 32, 32)), torch.zeros(96, 96, 3, 3)
-    assert is_winograd_faster(x, weight)
-    assert not is_winograd_faster(x.contiguous(), weight)
-    assert not is_winograd_faster(channels_last(noise(1, 96, 16, 16)), weight)
-    assert not is_winograd_faster(x, torch.zeros(64, 96, 3, 3))
+    assert is_winograd_faster(x, weight, WINOGRAD)
+    assert not is_winograd_faster(x, weight, DIRECT)
+    assert not is_winograd_faster(x.contiguous(), weight, WINOGRAD)
+    assert not is_winograd_faster(channels_last(noise(1, 96, 16, 16)), weight, WINOGRAD)
+    assert not is_winograd_faster(x, torch.zeros(64, 96, 3, 3), WINOGRAD)
     for other in (torch.float64, torch.bfloat16, "meta"):
-        assert not is_winograd_faster(x.to(other), weight.to(other))
+        assert not is_winograd_faster(x.to(other), weight.to(other), WINOGRAD)
 
 
 @pytest.mark.parametrize(("width", "is_fast"), [(48, True), (16, False)])
@@ -110,9 +113,9 @@ def test_wide_networks_keep_channels_last_throughout(
 
 def test_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = conv_nd(2, 96, 96, 3, padding=1), channels_last(noise(1, 96, 32, 32))
+    compute_on(AVX2, monkeypatch)
     fast = layer(x)
     monkeypatch.setenv("WINOGRAD", "0")
-    assert not prefers_channels_last(x)
     direct = layer(x)
     assert torch.equal(direct, F.conv2d(x, layer.weight, layer.bias, padding=1))
     assert not torch.equal(fast, direct)

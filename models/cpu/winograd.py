@@ -1,19 +1,14 @@
-"""Layers that are faster on a CPU than torch's: convolutions of 3×3 pixels, group normalisation.
+"""Convolutions of 3×3 pixels by Winograd's minimal filtering, F(4×4, 3×3).
 
-The convolutions are Winograd's minimal filtering F(4×4, 3×3) (Lavin & Gray 2016, arXiv 1509.09308,
-equation 8): a tile of 4×4 outputs is A'[(G g G') ⊙ (B' d B)]A, with 36 products for each pair of
-channels in place of 144. The products are one matrix product for each of the 36 places; the
-transforms are sums over whole rows of channels. Tiles are taken in bands, so that what is in work
-stays small. The rounding is two to ten times that of the direct sum. `WINOGRAD=0` in the
-environment switches them off.
-
-The values of the norm are torch's, whose own backward pass walks images that are channels last
-against their order in memory (benchmarks/README.md).
+Lavin & Gray 2016, arXiv 1509.09308, equation 8: a tile of 4×4 outputs is A'[(G g G') ⊙ (B' d B)]A,
+with 36 products for each pair of channels in place of 144. The products are one matrix product for
+each of the 36 places; the transforms are sums over whole rows of channels. Tiles are taken in
+bands, so that what is in work stays small. The rounding is two to ten times that of the direct sum.
+Where it is used is said in `models.cpu.rules`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,40 +30,8 @@ _FILTER_TRANSFORM = (
 # Enough rows for an efficient matrix product, few enough to stay near the processor.
 _TILES_OF_A_BAND = 512
 
-# Below them the transforms, or those of the filters, cost what the products save (measured:
-# benchmarks/README.md).
-_MIN_CHANNELS, _MIN_PIXELS = 48, 1024
-
 _Band = tuple[slice, slice]  # images, rows of tiles
 _Transform = Callable[[Sequence[Tensor], Sequence[Tensor]], None]  # along one axis, into the second
-
-
-def prefers_channels_last(x: Tensor) -> bool:
-    """Return whether x is of the kind that these convolutions are for: float32 on a CPU."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.compiler.is_compiling()
-        and os.environ.get("WINOGRAD") != "0"
-    )
-
-
-def is_winograd_faster(x: Tensor, weight: Tensor) -> bool:
-    """Return whether `winograd_conv2d` is the faster way for x (N, C, H, W) and (K, C, 3, 3).
-
-    Only for channels last: a network whose layers change the order all the time would be slower.
-    """
-    out_channels, channels = weight.shape[:2]
-    num_pixels = x.shape[0] * x.shape[2] * x.shape[3]
-    return (
-        # first, as a network that is traced for any size must not ask for one
-        prefers_channels_last(x)
-        and num_pixels >= _MIN_PIXELS
-        # products grow with C * K, transforms with C + K
-        and channels * out_channels >= _MIN_CHANNELS * (channels + out_channels)
-        and weight.dtype == x.dtype
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
 
 
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -241,64 +204,3 @@ def _empty_channels_last(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.empty(
         shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
     )
-
-
-def is_channels_last_on_cpu(x: Tensor) -> bool:
-    """Return whether x (N, C, H, W) lies channels last, and not the other way as well."""
-    return (
-        x.device.type == "cpu"
-        and x.ndim == 4
-        and not x.is_contiguous()
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
-
-
-def group_norm_channels_last(
-    x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float
-) -> Tensor:
-    """Return `torch.nn.functional.group_norm`, with gradients of first order.
-
-    x (N, C, H, W) lies channels last; weight and bias are (C,).
-    """
-    output: Tensor = _GroupNorm.apply(x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
-    return output
-
-
-class _GroupNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float
-    ) -> Tensor:
-        num_images, channels, height, width = x.shape
-        size = height * width
-        y, mean, rstd = torch.native_group_norm(
-            x, weight, bias, num_images, channels, size, num_groups, eps
-        )
-        ctx.save_for_backward(x, weight, mean, rstd)
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """With x' = (x - mean)·rstd the gradient is rstd·(w·g - E[w·g] - x'·E[w·g·x']).
-
-        The averages are over a group, so everything but the last sum is done on (N, C) numbers.
-        """
-        x, weight, mean, rstd = ctx.saved_tensors
-        num_images, channels, height, width = x.shape
-        per_group = channels // mean.shape[1]
-        mean, rstd = (v.repeat_interleave(per_group, dim=1) for v in (mean, rstd))  # (N, C)
-        sum_g, sum_gx = grad.sum((2, 3)), (grad * x).sum((2, 3))  # (N, C)
-        sum_g_normed = rstd * (sum_gx - mean * sum_g)  # of g·x'
-        grad_weight, grad_bias = sum_g_normed.sum(0), sum_g.sum(0)
-
-        def average(values: Tensor) -> Tensor:
-            total = values.view(num_images, -1, per_group).sum(2)
-            total = total.repeat_interleave(per_group, dim=1)  # (N, C)
-            return torch.div(total, per_group * height * width)
-
-        slope = -rstd * rstd * average(weight * sum_g_normed)
-        offset = -rstd * average(weight * sum_g) - slope * mean
-        of_x, of_one, of_grad = (v[:, :, None, None] for v in (slope, offset, rstd * weight))
-        grad_x = torch.addcmul(of_one, x, of_x).addcmul_(grad, of_grad)
-        return grad_x, None, grad_weight, grad_bias, None

@@ -1,0 +1,111 @@
+"""Which way a CPU computes a layer: rules by instruction set and shape, and no clock.
+
+The same command computes the same on the same kind of CPU. The bounds were measured
+(`python -m benchmarks.convolutions`; the tables are in benchmarks/README.md). A tensor here is an
+image (N, C, H, W); on a GPU, and in a network that is compiled or traced, torch's ways are left.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+AUTO, DIRECT, WINOGRAD = KERNELS = "auto", "direct", "winograd"
+
+# Convolutions of narrower networks gain little in float32, and their norms would lose more.
+_MIN_WIDTH_CHANNELS_LAST = 64
+# Below them the transforms, or those of the filters, cost what Winograd's products save.
+_MIN_CHANNELS, _MIN_PIXELS = 48, 1024
+# torch's norm of an image that is channels last is fast with as many channels in a group: a vector.
+_VECTOR = 8
+# From as many pixels of an image on, torch's norm reads whole rows of channels.
+_MIN_PIXELS_BY_ROW = 1024
+
+
+def chosen_kernels(kernels: str) -> tuple[str, str]:
+    """Return `DIRECT` or `WINOGRAD` for one of `KERNELS`, and why."""
+    return usual_kernels() if kernels == AUTO else (kernels, f"--kernels {kernels}")
+
+
+def usual_kernels() -> tuple[str, str]:
+    """Return the convolutions of this CPU, `DIRECT` or `WINOGRAD`, and why.
+
+    Winograd's filtering saves products for sums. It pays where products are slow: with AVX2, and
+    with AVX-512 that is computed in halves, as by Zen 4, the one kind with bf16 instructions but
+    none of AVX-VNNI. Where AVX-512 has its full rate, as beside AMX, direct sums are as fast.
+    """
+    if os.environ.get("WINOGRAD") == "0":
+        return DIRECT, "WINOGRAD=0"
+    if not torch.cpu._is_avx512_supported():
+        return WINOGRAD, "no AVX-512"
+    is_halved = torch.cpu._is_avx512_bf16_supported() and not _has("avx_vnni")
+    return (WINOGRAD, "AVX-512 in halves") if is_halved else (DIRECT, "AVX-512 at its full rate")
+
+
+def _has(instruction: str) -> bool:
+    """Return whether the CPU has it; True if torch cannot tell."""
+    known: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get(instruction, True))
+
+
+def prefers_channels_last(x: Tensor, width: int | None = None) -> bool:
+    """Return whether a network takes x channels last.
+
+    Of a network with norms, `width` are its channels at full size; None: it has no norms.
+    """
+    if x.device.type != "cpu" or x.ndim != 4 or torch.compiler.is_compiling():
+        return False
+    is_wide = width is None or width >= _MIN_WIDTH_CHANNELS_LAST
+    return x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and is_wide)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Return whether x lies channels last on a CPU, and not the other way as well."""
+    return (
+        # first, as a network that is traced for any size must not ask for one
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.ndim == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def is_small(x: Tensor) -> bool:
+    """Return whether x has so few pixels that weights, not images, are what takes time."""
+    return x.shape[0] * x.shape[2] * x.shape[3] < _MIN_PIXELS
+
+
+def is_winograd_faster(x: Tensor, weight: Tensor, kernels: str) -> bool:
+    """Return whether `winograd_conv2d` is the way for x (N, C, H, W) and weight (K, C, 3, 3).
+
+    Only for channels last: a network whose layers change the order all the time would be slower.
+    """
+    out_channels, channels = weight.shape[:2]
+    return (
+        is_channels_last(x)
+        and x.dtype == weight.dtype == torch.float32
+        and not is_small(x)
+        and is_wide_enough(channels, out_channels)
+        and chosen_kernels(kernels)[0] == WINOGRAD
+    )
+
+
+def is_wide_enough(channels: int, out_channels: int) -> bool:
+    """Return whether so many channels may be worth Winograd's filtering."""
+    # products grow with C * K, transforms with C + K
+    return channels * out_channels >= _MIN_CHANNELS * (channels + out_channels)
+
+
+def has_small_maps(x: Tensor) -> bool:
+    """Return whether torch's norm of x, channels last, would not read whole rows of channels."""
+    return x.shape[2] * x.shape[3] < _MIN_PIXELS_BY_ROW
+
+
+def is_own_norm_faster(x: Tensor, num_groups: int) -> bool:
+    """Return whether `group_norm_channels_last` has a faster way than torch."""
+    has_few_channels = x.shape[1] < _VECTOR * num_groups
+    return has_few_channels or (x.dtype == torch.bfloat16 and not has_small_maps(x))

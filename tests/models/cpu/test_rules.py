@@ -1,0 +1,66 @@
+"""Which kernels a CPU has is said by its instructions, not by a clock."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.cpu.rules import (
+    DIRECT,
+    WINOGRAD,
+    is_channels_last,
+    is_own_norm_faster,
+    prefers_channels_last,
+    usual_kernels,
+)
+from tests import cpus
+from tests.models.nets import noise
+
+
+@pytest.mark.parametrize(
+    ("cpu", "kernels"),
+    [
+        (cpus.AVX2, WINOGRAD),
+        (cpus.NEOVERSE, WINOGRAD),
+        (cpus.ZEN_4, WINOGRAD),
+        (cpus.SKYLAKE, DIRECT),
+        (cpus.SAPPHIRE_RAPIDS, DIRECT),
+    ],
+)
+def test_winograd_is_for_cpus_whose_products_are_slow(
+    cpu: cpus.Cpu, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus.compute_on(cpu, monkeypatch)
+    assert usual_kernels()[0] == kernels
+    monkeypatch.setenv("WINOGRAD", "0")
+    assert usual_kernels() == (DIRECT, "WINOGRAD=0")
+
+
+def test_unknown_instructions_are_no_reason_for_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus.compute_on(cpus.ZEN_4, monkeypatch)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert usual_kernels()[0] == DIRECT
+
+
+def test_channels_last_is_for_wide_networks_and_bf16() -> None:
+    x = noise(1, 3, 8, 8)
+    assert [prefers_channels_last(x, width) for width in (32, 64)] == [False, True]
+    assert prefers_channels_last(x)
+    assert prefers_channels_last(x.bfloat16(), 16)
+    for other in (x.double(), x.half(), x.to("meta"), x[0]):
+        assert not prefers_channels_last(other, 64)
+
+
+def test_norm_is_torchs_where_a_group_fills_a_vector() -> None:
+    x = noise(1, 64, 40, 40)
+    assert is_own_norm_faster(x, 32)
+    assert not is_own_norm_faster(x, 8)
+    assert is_own_norm_faster(x.bfloat16(), 8)
+    assert not is_own_norm_faster(x[..., :8].bfloat16(), 8)
+
+
+def test_only_one_order_counts_as_channels_last() -> None:
+    x = noise(2, 4, 3, 3)
+    assert is_channels_last(x.to(memory_format=torch.channels_last))
+    for other in (x, noise(2, 1, 3, 3).to(memory_format=torch.channels_last), x[0]):
+        assert not is_channels_last(other)

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         create = partial(create_classifier, **vars(classifier), **sizes)
         what = entries, data_flags, image, train, process, run.device, log
         loop = ClassifierTrainLoop(
-            model=new_network(create, train.precision, log),
+            model=new_network(create, train.asked_precision, log),
             **load_noisy_images(*what)._asdict(),
             validation=load_validation(*what),
             class_names=class_names(entries),

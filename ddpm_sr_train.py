@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     with started(args, train) as run:
         log = run.logger.info
         create = partial(create_sr_model, **denoiser_flags(flags, process_flags))
-        model = new_network(create, train.precision, log)
+        model = new_network(create, train.asked_precision, log)
         process_flags = training_process(process_flags, log)
         diffusion = create_diffusion(process_flags)
         sampler = create_schedule_sampler(train.schedule_sampler, diffusion)

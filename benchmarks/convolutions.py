@@ -1,120 +1,167 @@
-"""A wide 3×3 convolution and the norm before it on a CPU: the direct ways and the project's.
+"""A 3×3 convolution and the norm before it on a CPU: every way there is, by shape.
 
     python -m benchmarks.convolutions
+    python -m benchmarks.convolutions --threads 1 --clock cpu     beside other work
 
-Forward and backward of the convolution (direct: contiguous, as in the plain network), and of the
-group norm of an image that is channels last (direct: torch's). The sizes are those of the 64→256
-upsampler, then those of a mean net of 64 channels with four images; the last two are below the
-bounds of `models.cpu`, and show why.
+Forward and with the backward pass: planes, which is the plain way; channels last; Winograd's
+filtering; channels last with weights in that order, and with weights that oneDNN has packed
+(forward alone); bf16 in planes, channels last and packed. "project" is what `models.layers` does
+by the rules of `models.cpu.rules`, which rest on these tables. The sizes are those of the 64→256
+upsampler, then those of mean nets.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import nets
-from benchmarks.harness import Measurement, TimingFlags, Variant, measure
+from benchmarks.harness import Measurement, TimingFlags, Variant, measure, quartiles
 from benchmarks.record import Table, Target, write_record
-from models.cpu.group_norm import group_norm_channels_last
 from models.cpu.winograd import winograd_conv2d
+from models.layers import Conv3x3, GroupNorm32
 from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
-from utils.script_util import from_args, make_parser
+from utils.script_util import flag, from_args, make_parser
 
-# images, channels, output channels, side
+# images, channels, side
 SHAPES = (
-    (1, 192, 192, 256),
-    (1, 384, 384, 64),
-    (1, 768, 768, 16),
-    (4, 64, 64, 64),
-    (4, 128, 128, 32),
-    (4, 256, 256, 8),
-    (4, 32, 32, 64),
+    (1, 192, 256),
+    (1, 192, 128),
+    (1, 384, 64),
+    (1, 384, 32),
+    (1, 768, 16),
+    (1, 768, 8),
+    (1, 128, 256),
+    (1, 64, 256),
+    (8, 128, 32),
+    (8, 64, 64),
+    (8, 64, 16),
+    (4, 48, 64),
+    (4, 256, 16),
+    (4, 256, 8),
 )
-NUM_GROUPS = 32
+PLANES, PROJECT, BF16 = "planes", "project", "bf16, project"
+_ONES = [1, 1]
 
 
 @dataclass(frozen=True)
 class ConvolutionFlags(TimingFlags):
     """How long to measure."""
 
+    norms: bool = flag(True, "the group norm, too")
 
-Shape = tuple[int, int, int, int]
+
+Shape = tuple[int, int, int]
+Layer = Callable[[Tensor], Tensor]
 
 
-def variants_of(shape: Shape) -> list[Variant]:
-    """Direct and fast ways: forward, backward, backward of the norm."""
-    num_images, channels, out_channels, side = shape
+def convolutions_of(shape: Shape, *, with_backward: bool) -> list[Variant]:
+    """The ways to convolve, the plain one first."""
+    num_images, channels, side = shape
     x = nets.noise(num_images, channels, side, side)
-    weight = nets.noise(out_channels, channels, 3, 3, seed=1) / (9 * channels) ** 0.5
-    grad = nets.noise(num_images, out_channels, side, side, seed=2)
-    last, grad_last = _channels_last(x), _channels_last(grad)
-    scale, shift = torch.ones(channels), torch.zeros(channels)
-    weight.requires_grad_()
-    names = "forward", "backward", "norm, backward"
-
-    def direct(value: Tensor) -> Tensor:
-        return F.conv2d(value, weight, padding=1)
-
-    def fast(value: Tensor) -> Tensor:
-        return winograd_conv2d(value, weight)
-
-    def norm(value: Tensor) -> Tensor:
-        return F.group_norm(value, NUM_GROUPS, scale, shift)
-
-    def fast_norm(value: Tensor) -> Tensor:
-        return group_norm_channels_last(value, NUM_GROUPS, scale, shift, 1e-5)
-
-    return [
-        _forward(f"{names[0]}: direct", direct, x),
-        _forward(f"{names[0]}: project", fast, last, f"{names[0]}: direct"),
-        _backward(f"{names[1]}: direct", direct, x, grad),
-        _backward(f"{names[1]}: project", fast, last, grad_last, f"{names[1]}: direct"),
-        _backward(f"{names[2]}: direct", norm, last, last),
-        _backward(f"{names[2]}: project", fast_norm, last, last, f"{names[2]}: direct"),
+    last = _channels_last(x)
+    layer = Conv3x3(channels, channels, 3, padding=1, bias=False)
+    found = [
+        (PLANES, _direct(layer.weight), x),
+        ("channels last", _direct(layer.weight), last),
+        ("channels last, weights too", _direct(_channels_last(layer.weight.detach())), last),
+        ("Winograd", partial(winograd_conv2d, weight=layer.weight), last),
+        (PROJECT, layer, last),
     ]
+    half = copy.deepcopy(layer).bfloat16()
+    found += [
+        ("bf16, planes", _direct(half.weight), x.bfloat16()),
+        ("bf16, channels last", _direct(half.weight), last.bfloat16()),
+        (BF16, half, last.bfloat16()),
+    ]
+    if not with_backward:
+        found.insert(4, ("packed weights", _packed(layer.weight, last), last))
+        found.append(("bf16, packed weights", _packed(half.weight, last), last.bfloat16()))
+    return [_variant(*one, with_backward=with_backward) for one in found]
 
 
-def _forward(
-    name: str, function: Callable[[Tensor], Tensor], x: Tensor, against: str = ""
-) -> Variant:
-    @torch.inference_mode()
-    def call() -> Tensor:
-        return function(x)
+def norms_of(shape: Shape, *, with_backward: bool) -> list[Variant]:
+    """The ways to normalise, the plain one first."""
+    num_images, channels, side = shape
+    x = nets.noise(num_images, channels, side, side)
+    last, layer = _channels_last(x), GroupNorm32(channels)
+    plain = partial(F.group_norm, num_groups=layer.num_groups, weight=layer.weight, bias=layer.bias)
+    found: list[tuple[str, Layer, Tensor]] = [
+        (PLANES, plain, x),
+        ("channels last", plain, last),
+        (PROJECT, layer, last),
+        ("bf16, planes", plain, x.bfloat16()),
+        ("bf16, channels last", plain, last.bfloat16()),
+        (BF16, layer, last.bfloat16()),
+    ]
+    return [_variant(*one, with_backward=with_backward) for one in found]
 
-    return Variant(name, call, lambda output: output, against or name)
+
+def _direct(weight: Tensor) -> Layer:
+    return partial(F.conv2d, weight=weight, padding=1)
 
 
-def _backward(
-    name: str, function: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor, against: str = ""
-) -> Variant:
-    """The gradients of input and weight, whose graph is made once."""
-    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    output = function(x)
+def _packed(weight: Tensor, x: Tensor) -> Layer:
+    """With weights in the order of the library's kernels, which inference alone could keep."""
+    where = _ONES, _ONES, _ONES, 1
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *where, list(x.shape))
+    call = torch.ops.mkldnn._convolution_pointwise
 
-    def call() -> Tensor:
-        x.grad = None
-        output.backward(grad, retain_graph=True)
-        assert x.grad is not None
-        return x.grad
+    def convolve(value: Tensor) -> Tensor:
+        output: Tensor = call(value, packed, None, *where, "none", [], "")
+        return output
 
-    return Variant(name, call, lambda gradient: gradient, against or name)
+    return convolve
+
+
+def _variant(name: str, layer: Layer, x: Tensor, *, with_backward: bool) -> Variant:
+    if not with_backward:
+
+        @torch.inference_mode()
+        def forward() -> Tensor:
+            return layer(x)
+
+        return Variant(name, forward, lambda output: output)
+    given = x.detach().requires_grad_()
+
+    def both() -> Tensor:
+        given.grad = None
+        output = layer(given)
+        output.backward(output.detach())
+        assert given.grad is not None
+        return given.grad
+
+    return Variant(name, both, lambda gradient: gradient)
 
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def targets_of(measured: dict[Shape, Measurement]) -> list[Target]:
-    """No goals of their own: what the bounds of `models.cpu` rest on."""
-    first = measured[SHAPES[0]]
-    ratio = first.ratio("forward: project", "forward: direct")
-    return [Target("convolution of 192 channels at 256², forward", ratio, 1.0)]
+def matrix_rates(flags: TimingFlags, side: int = 2048) -> dict[str, float]:
+    """Operations a second of a large matrix product, by type."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = (nets.noise(side, side, seed=i).to(dtype) for i in range(2))
+        product = Variant("product", partial(torch.mm, left, right))
+        times = measure([product], flags).times["product"]
+        found[str(dtype).removeprefix("torch.")] = 2 * side**3 / quartiles(times)[1]
+    return found
+
+
+def targets_of(measured: dict[str, Measurement]) -> list[Target]:
+    """No way that the rules choose is slower than planes."""
+    ratios = {name: one.ratio(PROJECT, PLANES) or 0.0 for name, one in measured.items()}
+    worst = min(ratios, key=lambda name: ratios[name])
+    return [Target("slowest of the project's convolutions", ratios[worst], 0.95, note=worst)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,12 +171,18 @@ def main(argv: list[str] | None = None) -> int:
     if flags.threads:
         torch.set_num_threads(flags.threads)
     tune_allocator()
-    measured = {shape: measure(variants_of(shape), flags) for shape in SHAPES}
-    tables = [
-        Table(f"{n} × {c} → {k} channels, {side}²", measured[n, c, k, side].rows())
-        for n, c, k, side in SHAPES
-    ]
-    write_record("convolutions", flags, tables, targets_of(measured))
+    kinds = [("convolution", convolutions_of), *([("norm", norms_of)] if flags.norms else [])]
+    measured: dict[str, Measurement] = {}
+    for kind, variants_of in kinds:
+        for shape, with_backward in itertools.product(SHAPES, (False, True)):
+            num_images, channels, side = shape
+            direction = "forward and backward" if with_backward else "forward"
+            name = f"{kind}, {num_images} × {channels} channels, {side}², {direction}"
+            measured[name] = measure(variants_of(shape, with_backward=with_backward), flags)
+    tables = [Table(name, one.rows()) for name, one in measured.items()]
+    of_convolutions = {name: one for name, one in measured.items() if name.startswith("conv")}
+    extra = {"matrix_rates": matrix_rates(flags)}
+    write_record("convolutions", flags, tables, targets_of(of_convolutions), extra)
     return EXIT_DONE
 
 

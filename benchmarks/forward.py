@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         worker = None
         if is_cpu and flags.stock:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            what = WorkerFlags(flags.net, flags.batch_size, threads=threads)
+            what = WorkerFlags(flags.net, flags.batch_size, threads=threads, clock=flags.clock)
             what = dataclasses.replace(what, output=str(Path(folder, "result.pt")))
             worker = stack.enter_context(StockWorker(what))
         measured = measure(variants_of(flags, device, worker), flags, device)

@@ -50,7 +50,7 @@ class TimingFlags:
             raise ValueError(f"--time_limit {self.time_limit} must be positive, in seconds")
 
 
-_CLOCKS: Mapping[str, Callable[[], float]] = MappingProxyType(
+CLOCKS: Mapping[str, Callable[[], float]] = MappingProxyType(
     {"wall": time.perf_counter, "cpu": time.process_time}
 )
 
@@ -183,7 +183,7 @@ def measure(
         flags: how many rounds and how long.
         device: whose queue is waited for before the clock is read.
     """
-    wait, clock = _waiting(device), _CLOCKS[flags.clock]
+    wait, clock = _waiting(device), CLOCKS[flags.clock]
     results: dict[str, torch.Tensor] = {}
     times: dict[str, list[float]] = {variant.name: [] for variant in variants}
     with Progress((flags.warmup + flags.rounds) * len(variants), "measuring", unit="run") as bar:

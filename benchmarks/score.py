@@ -167,7 +167,7 @@ def load_denoiser(
         return create_sr_model(**denoiser_flags(flags, process_flags))
 
     identity = denoiser_identity(flags.network_class, flags, process_flags, is_training=False)
-    model = load_checked(create, args.model_path, flags.precision, print, identity)
+    model = load_checked(create, args.model_path, flags.asked_precision, print, identity)
     return model.eval(), create_diffusion(process_flags), flags
 
 

@@ -255,12 +255,14 @@ def load_nets(flags: ShiftFlags) -> Judged:
     for path in flags.members(flags.mean_model_path, "mean_model_path"):
         own = MeanModelFlags(**flags_of_checkpoint(start_of_file(path), "", MeanModelFlags, print))
         create = partial(create_mean_model, **vars(own))
-        means.append(load_checked(create, path, own.precision, print, identity_of(own)).eval())
+        means.append(
+            load_checked(create, path, own.asked_precision, print, identity_of(own)).eval()
+        )
         sizes = own.sizes
     path = flags.model_path
     of_var = VarModelFlags(**flags_of_checkpoint(start_of_file(path), "", VarModelFlags, print))
     create_var = partial(create_var_model, **vars(of_var))
-    variance = load_checked(create_var, path, of_var.precision, print, identity_of(of_var))
+    variance = load_checked(create_var, path, of_var.asked_precision, print, identity_of(of_var))
     return Judged(means, variance.eval(), sizes)
 
 

@@ -247,7 +247,7 @@ class Bench:
         data = FreshDraws(self.train_photos, *draws)
 
         def make(steps: int) -> TrainLoop:
-            model = new_network(partial(create, **vars(flags)), train.precision, _say)
+            model = new_network(partial(create, **vars(flags)), train.asked_precision, _say)
             if net != MEAN:
                 start_at_usual_spread(model.out, flags)  # type: ignore[arg-type]
             # a slow network with a small budget shall not spend it on the warm-up

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from models.config import ACTIVATIONS
-from utils.flags.groups import Compute, PrecisionFlags, ScriptFlags
+from utils.flags.groups import Compute, FrozenPrecision, PrecisionFlags, ScriptFlags
 from utils.flags.training import TrainFlags
 from utils.script_util import FlagValues, flag, with_values
 
@@ -127,7 +127,7 @@ class TrainedFlags:
 
 
 @dataclass(frozen=True)
-class SamplerFlags(TrainedFlags, Compute, ScriptFlags):
+class SamplerFlags(TrainedFlags, Compute, FrozenPrecision, ScriptFlags):
     """How the reverse process of which network is integrated, and where its samples go."""
 
     sampler: str = flag("", "how to integrate; left out: ancestral", SAMPLER_NAMES)

@@ -16,7 +16,7 @@ from utils.files.atomic import JsonObject
 from utils.files.records import Identity, made_with, shown, stored_value
 from utils.flags.groups import PrecisionFlags
 from utils.process.errors import CheckpointError, DataError
-from utils.script_util import defaults, with_values
+from utils.script_util import FlagValues, defaults, with_values
 
 if TYPE_CHECKING:
     from utils.images.dataset import Entry
@@ -175,6 +175,7 @@ def follow_checkpoint(
     Raises:
         CheckpointError: for flags that were given and differ, or values that no flag could have.
     """
+    args, chosen = _apart_from_precision(args)
     made = made_with(start.manifest)
     known = {one.name: one for one in flags if one.name in made}
     given = known.keys() & args.given_flags
@@ -197,7 +198,20 @@ def follow_checkpoint(
     }
     changed = {name for name in left if values[name] != getattr(args, name)}
     notices = [*getattr(args, "notices", ()), *_what_changed(args, values, changed, free, start)]
-    return with_values(args, **values, notices=tuple(notices))
+    return with_values(args, **{**values, **chosen}, notices=tuple(notices))
+
+
+def _apart_from_precision(args: argparse.Namespace) -> tuple[argparse.Namespace, FlagValues]:
+    """What `--precision` says, as values of the flags that a training has, and the notice of it."""
+    choice, notices = getattr(args, "precision", ""), list(getattr(args, "notices", ()))
+    if not choice:
+        return args, {}
+    from utils.loops.networks import chosen_precision
+
+    asked = {name: getattr(args, name) for name in _PRECISION & args.given_flags}
+    found = chosen_precision(choice, asked, notices.append)
+    chosen: FlagValues = {name: name == f"use_{found}" for name in _PRECISION}
+    return with_values(args, notices=tuple(notices)), chosen
 
 
 def _what_changed(

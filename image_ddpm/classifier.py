@@ -139,9 +139,9 @@ def load_guide(
     image = _images_of_guide(guide, denoiser)
     create = functools.partial(create_classifier, **classifier_keywords(flags, image))
     identity = classifier_identity(flags, image)
-    model = load_checked(create, guide.path, flags.precision, log, identity, with_backward=True).to(
-        device
-    )
+    model = load_checked(
+        create, guide.path, flags.asked_precision, log, identity, with_backward=True
+    ).to(device)
     return functools.partial(classifier_gradient, model, flags.classifier_scale)
 
 

@@ -251,7 +251,7 @@ class ClassifierPrecisionFlags:
     classifier_use_fp16: bool = flag(False, "compute in fp16", is_free=True)
 
     @property
-    def precision(self) -> Precision:
+    def asked_precision(self) -> Precision:
         """What the flag asks for."""
         return Precision.FP16 if self.classifier_use_fp16 else Precision.FP32
 
@@ -340,14 +340,14 @@ class ClassifierTrainFlags(
         SaveFlags.__post_init__(self)
 
     @property
-    def precision(self) -> Precision:
+    def asked_precision(self) -> Precision:
         """What the flags of training and classifier ask for together.
 
         Raises:
             ValueError: they exclude each other.
         """
         use_fp16 = self.use_fp16 or self.classifier_use_fp16
-        return PrecisionFlags(use_fp16=use_fp16, use_bf16=self.use_bf16).precision
+        return PrecisionFlags(use_fp16=use_fp16, use_bf16=self.use_bf16).asked_precision
 
 
 def noise_of(process: DiffusionFlags) -> FlagValues:

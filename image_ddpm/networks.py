@@ -96,7 +96,7 @@ def load_denoiser(
 
     create = functools.partial(create_image_model, **model_keywords(flags, process))
     identity = image_identity(flags, process, is_training=False)
-    return load_checked(create, path, flags.precision, log, identity)
+    return load_checked(create, path, flags.asked_precision, log, identity)
 
 
 _DENOISER = (*flags_of(ImageModelFlags), *flags_of(ImageDiffusionFlags))

@@ -62,8 +62,10 @@ class GroupNorm32(nn.GroupNorm):
         if is_channels_last(input):
             return group_norm_channels_last(input, *rest)
         # A torso in half precision leaves this layer's parameters in float32, and statistics over
-        # thousands of pixels need it.
-        return F.group_norm(input.to(self.weight.dtype), *rest).to(input.dtype)
+        # thousands of pixels need it. On a CPU torch's norm does so by itself.
+        is_mixed = input.device.type == "cpu" and input.dtype == torch.bfloat16
+        x = input if is_mixed else input.to(self.weight.dtype)
+        return F.group_norm(x, *rest).to(input.dtype)
 
 
 class SiLUInPlace(nn.SiLU):

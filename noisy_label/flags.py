@@ -149,9 +149,9 @@ class LabelTrainFlags(ShiftFlags, TrainFlags):
     )
 
     def __post_init__(self) -> None:
-        if self.precision is not Precision.FP32:
+        if self.asked_precision is not Precision.FP32:
             raise ValueError(
-                f"--use_{self.precision} True: this net trains in fp32; leave the flag out"
+                f"--use_{self.asked_precision} True: this net trains in fp32; leave the flag out"
             )
         super().__post_init__()
         self.check_shift()

@@ -63,8 +63,8 @@ def measure(
     say: Callable[[str], None],
 ) -> Rates:
     """Times the three networks on random images, in the precisions that they would have here."""
-    used = usable_precision(network.precision, say)
-    trained = usable_precision(network.precision, say, is_trained=True)
+    used = usable_precision(network.asked_precision, say)
+    trained = usable_precision(network.asked_precision, say, is_trained=True)
     model = create_sr_model(**denoiser_flags(network, process)).to(device).eval()
     cast_to(model, used)
     if flags.batch_size == AUTO:

@@ -269,7 +269,7 @@ def load_denoiser(
     """The network of a checkpoint, by its flags; CheckpointError if it is of another."""
     create = partial(create_sr_model, **denoiser_flags(flags, process))
     identity = denoiser_identity(flags.network_class, flags, process, is_training=False)
-    return load_checked(create, path, flags.precision, log, identity)
+    return load_checked(create, path, flags.asked_precision, log, identity)
 
 
 def missing_indices(folder: str, num_wanted: int, moments: SampleMoments | None) -> list[int]:

@@ -289,7 +289,7 @@ _CREATE: dict[type[MeanModelFlags], Callable[..., torch.nn.Module]] = {
 
 def new_net(flags: MeanModelFlags, train: TrainFlags, log: Log) -> torch.nn.Module:
     """A fresh network for a training; a variance begins at a usual spread, if it is positive."""
-    model = new_network(partial(_CREATE[type(flags)], **vars(flags)), train.precision, log)
+    model = new_network(partial(_CREATE[type(flags)], **vars(flags)), train.asked_precision, log)
     if isinstance(flags, (VarModelFlags, BaselineModelFlags)):
         assert isinstance(model.out, torch.nn.Module)
         start_at_usual_spread(model.out, flags)
@@ -348,7 +348,7 @@ def frozen_mean_net(
     require_same_view(path, net, task)
     require_same_classes(path, net, task)
     create = partial(create_mean_model, **flags)
-    model = load_checked(create, path, net.precision, log, identity_of(net))
+    model = load_checked(create, path, net.asked_precision, log, identity_of(net))
     return ready_for(model, compute, dist_util.current_device(), log)
 
 
@@ -455,7 +455,7 @@ def tested_model(
     """The network to test; `flags` are those of its checkpoint (`stored_flags.follow_net`)."""
     _say_other_reading(test.model_path, reading, log)
     create, identity = partial(_CREATE[type(flags)], **vars(flags)), identity_of(flags)
-    network = load_checked(create, test.model_path, flags.precision, log, identity)
+    network = load_checked(create, test.model_path, flags.asked_precision, log, identity)
     return ready_for(network, test, dist_util.current_device(), log)
 
 

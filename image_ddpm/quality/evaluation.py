@@ -99,7 +99,7 @@ class _Comparison:
             self._require_pair_sizes(*self._pair())
         if any(isinstance(part, ImageSet) for part in self._inputs):
             network, device = flags.features_network, dist_util.current_device()
-            usable = usable_precision(classifier.precision, logger.info)
+            usable = usable_precision(classifier.asked_precision, logger.info)
             keywords = classifier_keywords(classifier, vars(image))
             self._maker = feature_maker(flags.features, network, device, keywords, usable)
         self._require_same_features()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 AUTO, DIRECT, WINOGRAD = KERNELS = "auto", "direct", "winograd"
 
-# Convolutions of narrower networks gain little in float32, and their norms would lose more.
+# Convolutions of narrower networks gain little, and their norms would lose more.
 _MIN_WIDTH_CHANNELS_LAST = 64
 # Below them the transforms, or those of the filters, cost what Winograd's products save.
 _MIN_CHANNELS, _MIN_PIXELS = 48, 1024
@@ -59,7 +59,7 @@ def prefers_channels_last(x: Tensor, width: int | None = None) -> bool:
     if x.device.type != "cpu" or x.ndim != 4 or torch.compiler.is_compiling():
         return False
     is_wide = width is None or width >= _MIN_WIDTH_CHANNELS_LAST
-    return x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and is_wide)
+    return is_wide and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def is_channels_last(x: Tensor) -> bool:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from sr_var.flags.mean_module import MeanModuleFlags
 from utils.files.storage import with_home
-from utils.flags.groups import Batch, Compute, OnBadImage, PrecisionFlags, ScriptFlags
+from utils.flags.groups import (
+    Batch,
+    Compute,
+    FrozenPrecision,
+    OnBadImage,
+    PrecisionFlags,
+    ScriptFlags,
+)
 from utils.script_util import AUTO, flag, require_at_least
 
 # --format
@@ -14,7 +21,7 @@ NPY, TIFF = "npy", "tiff"
 
 
 @dataclass(frozen=True)
-class NetPairFlags(MeanModuleFlags, PrecisionFlags, Compute):
+class NetPairFlags(MeanModuleFlags, PrecisionFlags, FrozenPrecision, Compute):
     """The two networks, as their trainings left them."""
 
     mean_model_path: str = flag("", "checkpoint of the mean net, modelNNNNNN.pt")

@@ -28,6 +28,7 @@ from utils.flags.groups import (
     NONE,
     Batch,
     Compute,
+    FrozenPrecision,
     ImageFolder,
     Logged,
     OnBadImage,
@@ -268,7 +269,7 @@ class MeanNetFlags(MeanModuleFlags):
 
 
 @dataclass(frozen=True)
-class TestFlags(Batch, ScriptFlags, Compute, Strict):
+class TestFlags(Batch, ScriptFlags, Compute, FrozenPrecision, Strict):
     """What to test and where to write."""
 
     __test__ = False  # no test case, whatever pytest thinks of the name

@@ -208,7 +208,7 @@ def load_pair(
         reach=_reach(nets),
         multiple=_multiple(nets, factor),
         digests=digests,
-        precision=precision or flags.precision,
+        precision=precision or flags.asked_precision,
         num_labels=flags.num_labels,
         class_names=_class_names(mean_path, var_path),
         degradation=degradation_of(flags),
@@ -228,7 +228,7 @@ def _frozen(
     if isinstance(net, MeanModule):
         made = net.network(flags, log).to(place)
         return made, made
-    loaded = _loaded(flags, net, precision or flags.precision, log).to(place)
+    loaded = _loaded(flags, net, precision or flags.asked_precision, log).to(place)
     return ready_for(loaded, compute, place, log), loaded
 
 

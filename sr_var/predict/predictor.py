@@ -24,6 +24,7 @@ from sr_var.predict.nets import NetPair, load_pair
 from sr_var.predict.tiles import AUTO_OVERLAP, Plan, finished_rows, make_plan, tile_sizes
 from utils.files.atomic import JsonObject
 from utils.flags.groups import Precision
+from utils.loops.networks import chosen_precision
 from utils.script_util import AUTO
 
 FloatArray = npt.NDArray[np.float32]
@@ -132,13 +133,15 @@ class Predictor:
         Raises:
             CheckpointError, DataError, ValueError: as `from_checkpoints` and the constructor.
         """
+        asked = {name: getattr(nets, name) for name in ("use_fp16", "use_bf16") if name in given}
+        precision = chosen_precision(nets.precision, asked, log, device)
         pair = load_pair(
             MeanModule(nets.mean_module) if nets.mean_module else nets.mean_model_path,
             nets.var_model_path,
             mean_args_path=nets.mean_model_args_path,
             var_args_path=nets.var_model_args_path,
             device=device,
-            precision=nets.precision if {"use_fp16", "use_bf16"} & {*given} else None,
+            precision=precision or (nets.asked_precision if asked else None),
             compute=nets,
             log=log,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from collections.abc import Sequence
@@ -57,13 +58,14 @@ def test_forward_compares_plain_and_project_in_fp32(
     assert record["operations"] > 0 and record["share"] > 0
 
 
-def test_convolutions_compare_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutions_compare_all_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolutions, "tune_allocator", lambda: True)
-    monkeypatch.setattr(convolutions, "SHAPES", ((2, 32, 32, 8),))
+    monkeypatch.setattr(convolutions, "SHAPES", ((2, 32, 8),))
     assert convolutions.main([*ONE, "--output_dir", str(tmp_path)]) == 0
-    rows = _rows(_record(tmp_path, "convolutions"))
-    for name in ("forward", "backward", "norm, backward"):
-        assert rows[f"{name}: project"]["max_difference"] < 1e-4
+    tables = _record(tmp_path, "convolutions")["tables"]
+    assert len(tables) == 4
+    for row in itertools.chain(*tables.values()):
+        assert row["max_difference"] < (0.1 if row["name"].startswith("bf16") else 1e-4), row
 
 
 def test_operations_of_the_published_upsampler_are_those_of_the_documents() -> None:

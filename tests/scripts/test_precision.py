@@ -13,7 +13,8 @@ import torch
 from tests import cpus
 from tests.pipeline import Pipeline
 from tests.scripts.runs import TRAININGS, flags_of
-from tests.tiny import done, words
+from tests.tiny import done, run, words
+from utils.process.errors import EXIT_USAGE
 from utils.untrusted.state_dict import read_torch_file
 
 Weights = dict[str, torch.Tensor]
@@ -78,3 +79,28 @@ def test_a_frozen_net_keeps_fp16_where_forward_passes_have_it(
         assert (any("fp16" in line and "in fp32" in line for line in said.splitlines())) is (
             name == "lacks"
         )
+
+
+def test_a_test_and_a_sampler_compute_as_their_own_flag_says(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus.compute_on(cpus.ZEN_4, monkeypatch)
+    for script, record in (("sr_mean_test", ""), ("ddpm_sr_sample", "log/args.json")):
+        flags = flags_of(pipeline, script, tmp_path / script)
+        said = done(script, words(flags, precision="auto", dry_run=not record)).out
+        assert "notice: --precision auto: bf16" in said
+        if record:
+            stored = json.loads((tmp_path / script / record).read_text())["flags"]
+            assert stored["use_bf16"] is True and stored["use_fp16"] is False
+        outcome = run(script, words(flags, precision="bf16", use_fp16=True))
+        assert outcome.code == EXIT_USAGE
+        assert "--use_fp16 True and --precision bf16" in outcome.err
+
+
+def test_samples_keep_the_kernels_that_they_began_with(pipeline: Pipeline, tmp_path: Path) -> None:
+    flags = flags_of(pipeline, "ddpm_sr_sample", tmp_path)
+    done("ddpm_sr_sample", words(flags, kernels="direct"))
+    record = tmp_path / "out" / ".sampling.json"
+    assert json.loads(record.read_text())["kernels"] == "direct"
+    done("ddpm_sr_sample", words(flags, kernels="winograd"))
+    assert json.loads(record.read_text())["kernels"] == "direct"

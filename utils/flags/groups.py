@@ -95,7 +95,7 @@ class PrecisionFlags:
     use_bf16: bool = flag(False, "compute in bf16 (master parameters stay fp32)", is_free=True)
 
     @property
-    def precision(self) -> Precision:
+    def asked_precision(self) -> Precision:
         """What the flags ask for, whatever a device is fast in (`utils.loops.networks`).
 
         Raises:
@@ -106,6 +106,18 @@ class PrecisionFlags:
         if self.use_fp16:
             return Precision.FP16
         return Precision.BF16 if self.use_bf16 else Precision.FP32
+
+
+@dataclass(frozen=True)
+class FrozenPrecision:
+    """In which numbers a network computes that is not trained, whatever its training had."""
+
+    precision: str = flag(
+        "",
+        "of the convolutions, in the place of the two flags that a training has; auto: bf16 where "
+        "the device has its arithmetic, else fp32; left out: as those flags say",
+        ("auto", *map(str, Precision)),
+    )
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class TrainFlags(OptimizerFlags, ScriptFlags, Compute, PrecisionFlags, Strict):
         require_at_least(self, log_interval=1, save_interval=1, max_bad_steps=1)
         require_at_least(self, fp16_scale_growth=0, lr_warmup_steps=0, seed=0)
         require_at_least(self, -1, microbatch=1, keep_last_k=1)
-        _ = self.precision  # refuses two of them
+        _ = self.asked_precision  # refuses two of them
         if self.init_from and self.resume_checkpoint not in ("", "auto"):
             raise ValueError(
                 f"--init_from {self.init_from} starts a new run, --resume_checkpoint "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -142,6 +142,34 @@ def usable_precision(
     doing, remark = ("training", " (a GPU computes as asked)") if is_trained else ("computing", "")
     log(f"notice: this CPU has no fast {asked} {lack}; {doing} in {usable}{remark}")
     return usable
+
+
+def chosen_precision(
+    choice: str, asked: Mapping[str, bool], log: Log, device: torch.device | None = None
+) -> Precision | None:
+    """What `--precision` stands for on the device; None where it was left out.
+
+    Args:
+        choice: the flag's value.
+        asked: the flags of a training's precision that were given, too.
+
+    Raises:
+        ValueError: they contradict it.
+    """
+    if not choice:
+        return None
+    if choice == "auto":
+        has_bf16 = computes_natively(torch.bfloat16, device or dist_util.current_device())
+        found = Precision.BF16 if has_bf16 else Precision.FP32
+        log(f"notice: --precision auto: {found}, bf16 is {'' if has_bf16 else 'not '}fast here")
+    else:
+        (found,) = (one for one in Precision if str(one) == choice)
+    for name, value in asked.items():
+        if value != (name == f"use_{choice}"):
+            raise ValueError(
+                f"--{name} {value} and --precision {choice} contradict each other: leave out one"
+            )
+    return found
 
 
 def cast_to(model: Network, precision: Precision) -> Network:

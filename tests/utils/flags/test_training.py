@@ -51,7 +51,7 @@ def test_two_precisions_at_once_are_refused() -> None:
 
 def test_two_flags_say_one_precision() -> None:
     said = [TrainFlags(), TrainFlags(use_fp16=True), TrainFlags(use_bf16=True)]
-    assert [flags.precision for flags in said] == list(Precision)
+    assert [flags.asked_precision for flags in said] == list(Precision)
     assert list(map(str, Precision)) == ["fp32", "fp16", "bf16"]  # as in the names of the flags
 
 

@@ -14,7 +14,7 @@ from tests import cpus
 from tests.dist.ranks import run_ranks
 from utils.flags.groups import Precision
 from utils.fp16_util import computes_natively
-from utils.loops.networks import usable_precision
+from utils.loops.networks import chosen_precision, usable_precision
 
 CPU = torch.device("cpu")
 # fp16 and bf16: in forward passes alone, with the backward pass, too
@@ -120,3 +120,36 @@ def test_the_flags_are_read_where_they_become_a_precision_and_nowhere_else() -> 
     }
     # the last refuses both for those who make a network without a parser
     assert readers == {"utils/flags/groups.py", "image_ddpm/flags.py", "models/config.py"}
+
+
+@pytest.mark.parametrize(("name", "best"), [("AVX2", FP32), ("Zen 4", BF16), ("Neoverse", BF16)])
+def test_auto_is_bf16_where_that_is_fast(
+    name: str, best: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus.compute_on(cpus.ALL[name], monkeypatch)
+    said: list[str] = []
+    assert chosen_precision("auto", {"use_bf16": False}, said.append) is best
+    assert len(said) == 1 and f"--precision auto: {best}" in said[0]
+
+
+def test_a_precision_is_what_it_says_and_nothing_where_it_is_left_out() -> None:
+    found = [chosen_precision(choice, {}, print) for choice in ("", "fp32", "fp16", "bf16")]
+    assert found == [None, FP32, FP16, BF16]
+
+
+@pytest.mark.parametrize(
+    ("choice", "asked"),
+    [
+        ("fp32", {"use_bf16": True}),
+        ("bf16", {"use_fp16": True}),
+        ("bf16", {"use_bf16": False}),
+        ("auto", {"use_bf16": True}),
+    ],
+)
+def test_a_precision_that_is_given_twice_must_be_the_same(
+    choice: str, asked: dict[str, bool]
+) -> None:
+    ((name, value),) = asked.items()
+    with pytest.raises(ValueError, match=f"--{name} {value} and --precision {choice}"):
+        chosen_precision(choice, asked, print)
+    assert chosen_precision("bf16", {"use_fp16": False, "use_bf16": True}, print) is BF16

@@ -92,7 +92,8 @@ def _normalise(
 
 def _of_groups(values: Tensor, num_groups: int) -> Tensor:
     """Return the mean over each group of (N, C) values, for each of its channels: (N, C)."""
-    return _of_channels(values.unflatten(1, (num_groups, -1)).mean(2), values.shape[1])
+    by_group = values.view(values.shape[0], num_groups, -1)
+    return _of_channels(by_group.mean(2), values.shape[1])
 
 
 def _of_channels(values: Tensor, channels: int) -> Tensor:
@@ -107,7 +108,8 @@ def _rows(x: Tensor) -> Tensor:
 
 def _image(rows: Tensor, like: Tensor) -> Tensor:
     """Return (N, H * W, C) as an image of the shape of `like`, channels last."""
-    return rows.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
+    num_images, channels, height, width = like.shape
+    return rows.view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _pieces(rows: Tensor) -> Iterator[_Piece]:

@@ -19,9 +19,15 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
-from utils.files.atomic import read_up_to, write_text_atomic
+from utils.files.atomic import (
+    naming_disk_errors,
+    read_up_to,
+    write_bytes_atomic,
+    write_through,
+)
 
 Track: TypeAlias = Callable[[Mapping[str, float], int], None]
+Row: TypeAlias = dict[str, Any]
 StartTracker: TypeAlias = Callable[[str, Mapping[str, Any]], Track]
 
 FORMAT_VARIABLE, TRACKER_VARIABLE = "OPENAI_LOG_FORMAT", "RUN_TRACKER"
@@ -71,58 +77,102 @@ def chosen_tracker(environ: Mapping[str, str]) -> StartTracker | None:
 
 
 class Progress(ABC):
-    """The numbers of a run as a file of rows, one a step, which holds whole rows at any time.
+    """The numbers of a run as a file of rows, one a step.
 
-    Values of one step share a row. Rows of an earlier run go on; those beyond the step at which a
-    run is resumed are dropped (`forget_after`). What cannot be read as such a file is replaced.
+    Values of one step share a row, which grows. Rows are appended; the whole file is written anew,
+    atomically, where a new name needs a column. Rows of an earlier run go on; those beyond the step
+    at which a run is resumed are dropped (`forget_after`). What cannot be read as such a row, as
+    the last one of a killed run, is left out.
     """
 
     file_name: ClassVar[str]
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, self.file_name)
-        self._rows: list[dict[str, Any]] = []
-        if os.path.exists(self._path):
-            text = read_up_to(self._path, _MAX_BYTES).decode("utf-8", errors="replace")
-            self._rows = self._read(text)
+        self._last_step: float = math.inf
+        # of the last row: what it holds, and where in the file it begins and ends
+        self._row: Row = {}
+        self._begin = self._end = -1
 
     def forget_after(self, step: int) -> None:
-        """Drop the rows beyond a step."""
-        self._rows = [row for row in self._rows if row[STEP] <= step]
+        """Drop the rows beyond a step, as soon as another one comes."""
+        self._last_step, self._end = step, -1
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         """Write values of a step, whole or not at all."""
-        if not self._rows or self._rows[-1][STEP] != step:
-            self._rows.append({STEP: step})
-        self._rows[-1].update({name: f"{float(value):.9g}" for name, value in values.items()})
-        write_text_atomic(self._path, self._text())
+        if self._end < 0 or _size(self._path) != self._end:
+            rows = [row for row in self._stored() if row[STEP] <= self._last_step]
+            self._last_step = math.inf
+            self._write_all(rows)
+        is_same = self._row.get(STEP) == step
+        row = {**self._row} if is_same else {STEP: step}
+        row |= {name: f"{float(value):.9g}" for name, value in values.items()}
+        if not self._has_room_for(row):
+            self._write_all([*self._stored()[: -1 if is_same else None], row])
+            return
+        place = self._begin if is_same else self._end
+        self._end = -1  # should the disk refuse it
+        line = self._line(row)
+        with naming_disk_errors(self._path), open(self._path, "r+b", buffering=0) as file:
+            file.seek(place)
+            try:
+                write_through(self._path, file.fileno(), line)
+            finally:
+                file.truncate()
+        self._row, self._begin, self._end = row, place, place + len(line)
+
+    def _stored(self) -> list[Row]:
+        if not os.path.exists(self._path):
+            return []
+        text = read_up_to(self._path, _MAX_BYTES).decode("utf-8", errors="replace")
+        return self._read(text[: text.rfind("\n") + 1])
+
+    def _write_all(self, rows: list[Row]) -> None:
+        lines = [self._head(rows), *map(self._line, rows)]
+        write_bytes_atomic(self._path, b"".join(lines))
+        self._row = rows[-1] if rows else {}
+        self._end = sum(map(len, lines))
+        self._begin = self._end - len(lines[-1])
 
     @abstractmethod
-    def _read(self, text: str) -> list[dict[str, Any]]:
+    def _read(self, text: str) -> list[Row]:
         """Rows: the step, and each number as text."""
 
     @abstractmethod
-    def _text(self) -> str:
-        """The whole file."""
+    def _head(self, rows: list[Row]) -> bytes:
+        """What comes before these rows."""
+
+    @abstractmethod
+    def _line(self, row: Row) -> bytes:
+        """A row with its line break."""
+
+    def _has_room_for(self, row: Row) -> bool:
+        """Whether what comes before the rows stays as it is."""
+        return True
 
 
 class ProgressTable(Progress):
     """`progress.csv`: a column a name; new names get columns of their own."""
 
     file_name = CSV_FILE
+    _names: list[str]
 
-    def _read(self, text: str) -> list[dict[str, Any]]:
+    def _read(self, text: str) -> list[Row]:
         reader = csv.DictReader(io.StringIO(text))
         rows = [{k: v for k, v in row.items() if k and v} for row in reader]
         return [{**row, STEP: int(row[STEP])} for row in rows if row.get(STEP, "").isdecimal()]
 
-    def _text(self) -> str:
-        names = dict.fromkeys(name for row in self._rows for name in row)
+    def _head(self, rows: list[Row]) -> bytes:
+        self._names = list(dict.fromkeys([STEP, *(name for row in rows for name in row)]))
+        return self._line({name: name for name in self._names})
+
+    def _line(self, row: Row) -> bytes:
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(names), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        return text.getvalue()
+        csv.DictWriter(text, self._names, lineterminator="\n").writerow(row)
+        return text.getvalue().encode("utf-8", "backslashreplace")
+
+    def _has_room_for(self, row: Row) -> bool:
+        return row.keys() <= {*self._names}
 
 
 class ProgressLines(Progress):
@@ -130,7 +180,7 @@ class ProgressLines(Progress):
 
     file_name = JSON_FILE
 
-    def _read(self, text: str) -> list[dict[str, Any]]:
+    def _read(self, text: str) -> list[Row]:
         rows = []
         for line in text.splitlines():
             try:
@@ -141,13 +191,20 @@ class ProgressLines(Progress):
                 continue
         return rows
 
-    def _text(self) -> str:
-        return "".join(f"{json.dumps(self._line(row))}\n" for row in self._rows)
+    def _head(self, rows: list[Row]) -> bytes:
+        return b""
 
-    def _line(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _line(self, row: Row) -> bytes:
         numbers = {name: float(value) for name, value in row.items() if name != STEP}
         shown = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        return {STEP: row[STEP], **shown}
+        return f"{json.dumps({STEP: row[STEP], **shown})}\n".encode()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1
 
 
 def _as_text(value: object) -> str:

@@ -13,11 +13,18 @@ import pytest
 
 import utils.log_formats
 from tests.image_ddpm.tiny import NET, PROCESS, TRAINING, named_images
+from tests.reliability.disks import file_size_limit
 from tests.tiny import done, run, words
 from tests.utils.events import read_scalars
-from utils.log_formats import ProgressLines, ProgressTable, chosen_formats, chosen_tracker
+from utils.log_formats import (
+    Progress,
+    ProgressLines,
+    ProgressTable,
+    chosen_formats,
+    chosen_tracker,
+)
 from utils.logger import RunLogger
-from utils.process.errors import EXIT_USAGE
+from utils.process.errors import EXIT_USAGE, StorageError
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
@@ -101,6 +108,68 @@ def test_lines_of_somebody_else_are_replaced_and_whole_ones_stay(tmp_path: Path)
         {"step": 1, "loss": 4.0, "note": None},
         {"step": 4, "loss": 1.0},
     ]
+
+
+@pytest.mark.parametrize("make", [ProgressTable, ProgressLines])
+def test_rows_are_appended_and_the_file_is_written_anew_for_new_columns_alone(
+    tmp_path: Path, make: type[Progress]
+) -> None:
+    table, numbers = make(str(tmp_path)), []
+    path = tmp_path / make.file_name
+    for step in range(1, 6):
+        table.add({"loss": step}, step)
+        table.add({"lr": 0.1 / step}, step)
+        numbers.append(path.stat().st_ino)
+    # of a table the second name is a new column once
+    assert len({*numbers}) == 1
+    before = path.read_bytes()
+    table.add({"loss": 6.0}, 6)
+    assert path.read_bytes().startswith(before)
+    table.add({"loss": 0.125, "val/loss": 7.0}, 6)
+    assert make(str(tmp_path))._stored()[-1] == {"step": 6, "loss": "0.125", "val/loss": "7"}
+    assert make(str(tmp_path))._stored()[:-1] == [
+        {"step": step, "loss": f"{step}", "lr": f"{0.1 / step:.9g}"} for step in range(1, 6)
+    ]
+
+
+@pytest.mark.parametrize("make", [ProgressTable, ProgressLines])
+def test_a_row_that_a_kill_has_cut_off_is_left_out(tmp_path: Path, make: type[Progress]) -> None:
+    table = make(str(tmp_path))
+    for step in (1, 2, 3):
+        table.add({"loss": 12345.0}, step)
+    path = tmp_path / make.file_name
+    whole = path.read_bytes()
+    for num_bytes in range(1, len(whole.splitlines(keepends=True)[-1])):
+        path.write_bytes(whole[:-num_bytes])
+        later = make(str(tmp_path))
+        later.add({"loss": 4.0}, 4)
+        assert [(row["step"], row["loss"]) for row in later._stored()] == [
+            (1, "12345"),
+            (2, "12345"),
+            (4, "4"),
+        ]
+
+
+@pytest.mark.parametrize("make", [ProgressTable, ProgressLines])
+def test_a_full_disk_leaves_whole_rows(tmp_path: Path, make: type[Progress]) -> None:
+    table = make(str(tmp_path))
+    table.add({"loss": 0.5}, 1)
+    before = (tmp_path / make.file_name).read_bytes()
+    with file_size_limit(len(before) + 3), pytest.raises(StorageError, match=make.file_name):
+        table.add({"loss": 0.25}, 2)
+    rows = make(str(tmp_path))._stored()
+    assert rows == [{"step": 1, "loss": "0.5"}]
+    table.add({"loss": 0.125}, 3)
+    assert [row["step"] for row in make(str(tmp_path))._stored()] == [1, 3]
+
+
+@pytest.mark.parametrize("make", [ProgressTable, ProgressLines])
+def test_a_file_that_somebody_took_away_is_begun_anew(tmp_path: Path, make: type[Progress]) -> None:
+    table = make(str(tmp_path))
+    table.add({"loss": 0.5}, 1)
+    (tmp_path / make.file_name).unlink()
+    table.add({"loss": 0.25}, 2)
+    assert make(str(tmp_path))._stored() == [{"step": 2, "loss": "0.25"}]
 
 
 def test_a_training_writes_the_formats_that_are_asked_for(

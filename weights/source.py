@@ -15,8 +15,6 @@ from utils.loops.portable import weights_digest
 from utils.process.errors import CheckpointError
 from utils.untrusted.state_dict import read_state_dict
 
-# what other formats of export.py are called, which nothing reads here
-_COMPUTATIONS = (".onnx", ".pt2")
 Log = Callable[[str], None]
 
 
@@ -67,11 +65,6 @@ def read_source(path: str, log: Log) -> Source:
     Raises:
         CheckpointError: it is missing or damaged, or nothing says which network it is of.
     """
-    if path.endswith(_COMPUTATIONS):
-        raise CheckpointError(
-            f"{path} holds what a network computes, not the network: name the .pt or .safetensors "
-            "that it was made of"
-        )
     found = CheckpointStore("", warn=log).resolve(path)
     assert found is not None  # only an empty name finds nothing
     network = found.manifest.get("network")

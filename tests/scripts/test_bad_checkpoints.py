@@ -237,3 +237,27 @@ def test_torch_without_muon_is_a_usage_error(
     monkeypatch.delattr(torch.optim, "Muon")
     parts = ("--optimizer muon needs torch.optim.Muon",)
     assert_refused(pipeline, "sr_mean_train", tmp_path, EXIT_USAGE, *parts, optimizer="muon")
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("sr_mean_test", ["model_path"]),
+        ("sr_baseline_test", ["model_path"]),
+        ("sr_predict", ["mean_model_path", "var_model_path"]),
+        ("ddpm_sr_sample", ["model_path"]),
+        ("sr_mean_train", ["resume_checkpoint"]),
+        ("image_train", ["init_from"]),
+        ("image_sample", ["model_path"]),
+    ],
+)
+def test_a_computation_in_place_of_a_checkpoint_is_named(
+    tmp_path: Path, script: str, flags: list[str], ending: str
+) -> None:
+    path = tmp_path / f"net{ending}"
+    path.touch()
+    folder = {"sr_predict": "input", "image_sample": "output_dir"}.get(script, "data_dir")
+    outcome = run(script, words(dict.fromkeys(flags, path), log_dir=tmp_path, **{folder: tmp_path}))
+    assert outcome.code == EXIT_CHECKPOINT
+    assert f"net{ending} is " in outcome.err and ".safetensors" in outcome.err

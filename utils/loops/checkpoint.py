@@ -32,7 +32,7 @@ from utils.files.storage import is_file, list_names, make_folder, remove, size_o
 from utils.loops.portable import manifest_in
 from utils.process.errors import CheckpointError
 from utils.untrusted.safe_tensors import SUFFIX, is_safetensors
-from utils.untrusted.state_dict import check_zip
+from utils.untrusted.state_dict import check_zip, refuse_computation
 
 _MANIFEST = re.compile(r"ckpt(\d+)\.json")
 _MODEL = re.compile(r"model(\d+)\.pt")
@@ -47,6 +47,7 @@ def model_file_name(step: int) -> str:
 
 def step_of(model_path: str) -> int:
     """The step of a model file, by its name or its metadata; CheckpointError if neither has one."""
+    refuse_computation(model_path)
     manifest = manifest_in(model_path) if is_safetensors(model_path) else {}
     if "step" in manifest:
         return int(manifest["step"])
@@ -184,6 +185,7 @@ class CheckpointStore:
         if name == "auto":
             return self.newest()
         path = self.path_of(name)
+        refuse_computation(path)
         if os.path.isdir(path):
             inside = _what_is_there(os.path.join(path, "model.pt"))
             raise CheckpointError(f"{path} is a folder; name a file in it: {inside}")
@@ -318,7 +320,10 @@ def manifest_beside(model_path: str) -> JsonObject:
 
     That of a safetensors file is in its metadata. The files that it names are not verified: for
     what has to be known before a network is built.
+
+    CheckpointError for an exported computation.
     """
+    refuse_computation(model_path)
     if is_safetensors(model_path):
         try:
             return manifest_in(model_path)

@@ -39,6 +39,7 @@ _MAX_PARTS = 6
 _MAX_CHARACTERS = 200
 _MAX_DEPTH = 3
 _MAX_SHOWN = 4
+_COMPUTATIONS = MappingProxyType({".onnx": "an ONNX model", ".pt2": "a program of torch.export"})
 _WRAPPERS = MappingProxyType(
     {
         "module.": "DistributedDataParallel or DataParallel",
@@ -331,6 +332,16 @@ _MANY = 6
 Log = Callable[[str], None]
 
 
+def refuse_computation(path: str) -> None:
+    """Raise CheckpointError for a file, by its name, that holds what a network computes."""
+    kind = _COMPUTATIONS.get(os.path.splitext(path)[1].lower())
+    if kind:
+        raise CheckpointError(
+            f"{path} is {kind}: it holds what a network computes, not the network; name the .pt or "
+            ".safetensors file that it was made of"
+        )
+
+
 def check_zip(path: str) -> None:
     """Check every CRC of a `.pt` archive; the older, non-zip format has none to check."""
     check_archive(_read_bytes(path), path)
@@ -370,6 +381,7 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: if it is missing, damaged, or holds anything else.
     """
+    refuse_computation(path)
     state = read_safetensors(path) if is_safetensors(path) else read_torch_file(path)
     if not isinstance(state, Mapping) or not all(map(_is_entry, state, state.values())):
         what_else = explain_nesting(path, state)

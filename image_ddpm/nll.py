@@ -29,7 +29,7 @@ from image_ddpm.networks import load_denoiser
 from image_ddpm.parts import PartStore, read_part
 from utils.debug_util import report_cost
 from utils.files.atomic import atomic_write, write_json_atomic
-from utils.files.records import require_same_settings
+from utils.files.records import find_record, require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP, Reading
 from utils.images.dataset import CropItem, Entry, TestCrops, look_at, say_sizes, without_small
 from utils.images.files import (
@@ -68,7 +68,11 @@ class MeanAndError(TypedDict):
     standard_error: float | None
 
 
-class Results(TypedDict):
+class _Told(TypedDict, total=False):
+    models: dict[str, list[str]]  # role → sha256 of checkpoints
+
+
+class Results(_Told):
     """The content of `results.json`."""
 
     num_images: int
@@ -209,6 +213,9 @@ def write_results(store: PartStore, output_dir: str, num_images: int) -> Results
         "xstart_mse": float(means["mean_xstart_mse"].mean()),
         "mse": float(means["mean_mse"].mean()),
     }
+    settings = find_record(os.path.join(output_dir, SETTINGS_FILE), dict) or {}
+    if digest := settings.get("model_sha256"):
+        result["models"] = {"denoiser": [digest]}
     write_json_atomic(os.path.join(output_dir, RESULT_FILE), result)
     return result
 

@@ -149,11 +149,35 @@ def _sections(source: Source, flags: ExportFlags) -> Iterator[str]:
     if flags.results:
         yield "## Metrics"
         rows = [(name, f"{value:.6g}", ends) for name, value, ends in read_metrics(flags.results)]
+        about = _whose(flags.results, source.sha256)
         yield _table(["metric", "value", "95 % interval"], rows)
         yield (
-            f"Of {_code(os.path.basename(flags.results))}, sha256 `{sha256_of(flags.results)}`, as "
-            "given by who exported this file."
+            f"Of {_code(os.path.basename(flags.results))}, sha256 `{sha256_of(flags.results)}`, "
+            f"{about}."
         )
+
+
+def _whose(path: str, digest: str) -> str:
+    """Whether results are of the network with this sha256; DataError if they are of others."""
+    models = read_record(path, "name a results.json", _models)
+    roles = [role for role, digests in models.items() if digest in digests]
+    if not models:
+        return "as given by who exported this file"
+    if not roles:
+        known = ", ".join(f"{role} {one[:12]}…" for role, some in models.items() for one in some)
+        raise DataError(
+            f"--results {path} are of other networks ({known}) than the exported one, sha256 "
+            f"{digest[:12]}…; name those of this network"
+        )
+    return f"which names this checkpoint by its sha256 (of the {roles[0]})"
+
+
+def _models(content: Mapping[str, Any]) -> dict[str, list[str]]:
+    models = content.get("models", {})
+    lists = models.values() if isinstance(models, dict) else [None]
+    if not all(isinstance(some, list) and all(isinstance(x, str) for x in some) for some in lists):
+        raise ValueError("its models are no lists of digests")
+    return dict(models)
 
 
 def _training(source: Source) -> Iterator[tuple[str, str]]:

@@ -44,6 +44,7 @@ from sr_var.verify.read.records import (
     BUDGET_FILE,
     command_of,
     given_class,
+    models_of,
     origins,
     provenance,
     read_budget,
@@ -61,7 +62,8 @@ from sr_var.verify.show.tables import budget_text, left_out_text, text_table
 from utils.debug_util import describe_memory
 from utils.files.atomic import write_json_atomic, write_text_atomic
 from utils.images.dataset import Entry
-from utils.images.files import safe_join, write_png
+from utils.images.files import safe_join
+from utils.images.pictures import write_picture
 from utils.logger import RunLogger
 from utils.machine.threads import chosen_threads, ordered_map
 from utils.process.stop import ANEW
@@ -128,6 +130,8 @@ def compare(
         rows.append(without_arrays(result))
         done()
     summary = summarise(rows, totals, flags)
+    if models := models_of(flags):
+        summary["models"] = models
     if calibration is not None:
         summary["calibrated"], intervals = calibrated_section(rows, calibration)
         summary["intervals"] |= intervals
@@ -280,7 +284,7 @@ def verify_image(
     if data.samples is not None and flags.is_writing:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
         rounded = to_grey_bytes(as_rgb(data.samples.mean))
-        write_png(os.path.join(folder, "high_res_mean.png"), rounded)
+        write_picture(os.path.join(folder, "high_res_mean.png"), rounded)
         variance = units.spread_from_255(data.samples.variance, 2)
         dump_pickle(variance, os.path.join(folder, "high_res_var.pkl"))
     result = image_result(entry.name, data, num_scatter=num_scatter, seed=flags.seed)

@@ -58,6 +58,27 @@ def test_a_folder_gets_a_card_of_the_network_with_its_metrics(
     crps = numbers["calibration"]["nets"]["crps"]
     assert float(cells["CRPS"][0]) == pytest.approx(crps, rel=1e-5)
     assert sha256_of(results) in card and str(pipeline.root) not in card
+    assert numbers["models"]["variance"][0] == sha256_of(pipeline.var_model)
+    assert numbers["models"]["mean"] == [sha256_of(pipeline.mean_model)]
+    assert numbers["models"]["samples"] == [sha256_of(pipeline.ddpm_model)]
+    assert "names this checkpoint by its sha256 (of the variance)" in card
+
+
+def test_metrics_of_other_networks_are_refused_and_of_unnamed_ones_said_to_be(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    numbers = json.loads((pipeline.log_dir("compare") / "results.json").read_text("utf-8"))
+    results = tmp_path / "results.json"
+    for models in ({"mean": ["5" * 64], "variance": ["7" * 64]}, {"mean": 5}, [], {"mean": [5]}):
+        results.write_text(json.dumps({**numbers, "models": models}), "utf-8")
+        outcome = _export(pipeline, tmp_path / "net", results=results)
+        assert outcome.code == EXIT_DATA and str(results) in outcome.err
+        assert not (tmp_path / "net").exists()
+    del numbers["models"]
+    results.write_text(json.dumps(numbers), "utf-8")
+    assert _export(pipeline, tmp_path / "net", results=results).code == 0
+    card = (tmp_path / "net" / "README.md").read_text(encoding="utf-8")
+    assert "as given by who exported this file" in card
 
 
 def test_a_card_is_replaced_as_long_as_nobody_edited_it(pipeline: Pipeline, tmp_path: Path) -> None:

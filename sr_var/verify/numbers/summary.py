@@ -106,6 +106,7 @@ class _OfSome(TypedDict, total=False):
     calibrated: CalibratedSection  # where a calibration was given
     units: UnitsSection  # of images with another range of values than grey levels
     class_cond: GivenClass  # where nets or samples are given the class, too
+    models: dict[str, list[str]]  # role → sha256 of the checkpoints, as far as recorded
     degradation: str  # what the nets see, where that is not block means
     pixels: str  # `hidden` where the real image is held against the law of hidden pixels alone
     budget: list[BudgetRow]  # the page's alone, from budget.json
@@ -193,10 +194,7 @@ def scatter_per_image(num_images: int) -> int:
 
 def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFlags) -> Summary:
     """All sections; docs/file_formats.md lists them."""
-    own = [
-        {name: row.metrics[name] for name in rows[0].metrics if name.startswith(_OWN_SECTIONS)}
-        for row in rows
-    ]
+    own = _own_metrics(rows)
     clusters = totals.clusters
     found, of_any = estimates(*arrays_of(rows), clusters)
     replicates = of_any if clusters.is_enough else {}
@@ -315,14 +313,19 @@ def arrays_of(rows: Sequence[ImageResult]) -> tuple[dict[str, Array], dict[str, 
 
     The former are nan where they do not count (`metrics.known`).
     """
-    named = [name for name in rows[0].metrics if name.startswith(_OWN_SECTIONS)]
-    own = {}
-    for name, is_known in known([{n: row.metrics[n] for n in named} for row in rows]).items():
+    by_image, own = _own_metrics(rows), {}
+    for name, is_known in known(by_image).items():
         if ".num_" not in name:
-            values = np.array([row.metrics[name] for row in rows], np.float64)
+            values = np.array([metrics[name] for metrics in by_image], np.float64)
             own[name] = np.where(is_known, values, np.nan)
     names = [name for name in rows[0].means if all(name in row.means for row in rows)]
     return own, {name: np.array([row.means[name] for row in rows], np.float64) for name in names}
+
+
+def _own_metrics(rows: Sequence[ImageResult]) -> list[Metrics]:
+    """Of each image the metrics that are averaged over images as they are."""
+    names = [name for name in rows[0].metrics if name.startswith(_OWN_SECTIONS)]
+    return [{name: row.metrics[name] for name in names} for row in rows]
 
 
 def _of_all_pixels(rows: Sequence[ImageResult], totals: Totals) -> Metrics:

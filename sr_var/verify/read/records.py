@@ -125,6 +125,19 @@ def origins(flags: NetResultFlags) -> Origins:
     }
 
 
+def models_of(flags: VerificationFlags) -> dict[str, list[str]]:
+    """What metrics are about: sha256 of the checkpoints of mean, variance and samples, as recorded.
+
+    Behind that of the variance net are those of the mean nets that it was made on.
+    """
+    known = origins(flags)
+    found = {"mean": known["mean_models"] or [], "variance": known["var_models"] or []}
+    if flags.num_samples:
+        path = os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)
+        found["samples"] = (find_record(path, _sampler_of) or [])[:1]
+    return {role: digests for role, digests in found.items() if digests}
+
+
 def num_mean_nets(flags: NetResultFlags) -> int:
     """How many mean nets the means are the average of; 0 where no test of this project says it."""
     found = _stamp(flags.nets_dir, "mean", flags.mean_model_step)

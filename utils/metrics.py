@@ -120,6 +120,12 @@ def percent(share: float) -> str:
     return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
 
 
+def percent_in_table(share: float) -> str:
+    """100 times the share, for columns: two decimals, from 10 on one, from 100 on none: `2.70`."""
+    value = 100 * share
+    return f"{value:.{max(0, 2 - sum(abs(value) >= 10**k for k in (1, 2)))}f}"
+
+
 def standard_error(values: ArrayLike) -> float | None:
     """Of the mean of n independent values: standard deviation / √n; None below two of them."""
     found = np.asarray(values, np.float64)

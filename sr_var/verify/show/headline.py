@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from sr_var.verify.numbers.summary import Summary
+from utils.metrics import percent_in_table
 from utils.report.html import number
 
 # a share of real pixels that is this near to that of an exact law is as wanted
@@ -47,12 +48,6 @@ def counts(summary: Summary) -> str:
     return f"{number(images)} images, " + (
         f"{number(samples)} samples each" if samples else "no samples"
     )
-
-
-def percent(share: float) -> str:
-    """A share in per cent, without the sign, in three digits: `2.74`, `142`."""
-    value = 100 * share
-    return f"{value:.{max(0, 2 - sum(abs(value) >= 10**k for k in (1, 2)))}f}"
 
 
 def of_input(label: str, summary: Mapping[str, object]) -> str:
@@ -128,7 +123,7 @@ def _agreement(summary: Summary) -> list[str]:
         value = known_number(summary, f"verdict.{key}.value")
         if not isinstance(part, Mapping) or value is None:
             continue
-        off = f"{percent(max(value, 0.0))} %"
+        off = f"{percent_in_table(max(value, 0.0))} %"
         word = str(part.get("verdict"))
         is_open = f"; whether that is below {100 * margin:g} % is undecided"
         found = {

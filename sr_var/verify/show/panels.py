@@ -28,7 +28,7 @@ from sr_var.verify.show.pictures import (
     uncertainty_panel,
 )
 from utils.files.storage import flat_name, make_folder, tag_name
-from utils.images.files import write_png
+from utils.images.pictures import write_picture
 from utils.logger import RunLogger
 from utils.metrics import WHITE
 
@@ -47,7 +47,7 @@ def write_panels(name: str, data: ImageData, log_dir: str, logger: RunLogger) ->
     logger.image(f"{shown}/{tag_name(name)}", uncertainty_panel(data), 0)
     path = os.path.join(log_dir, "panels", flat_name(name, ".png"))
     make_folder(os.path.dirname(path))
-    write_png(path, titled_panels(data))
+    write_picture(path, titled_panels(data))
 
 
 def titled_panels(data: ImageData) -> Picture:

@@ -17,8 +17,8 @@ from sr_var.values import as_rgb
 from sr_var.verify.numbers.floors import std_of_samples
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
-from sr_var.verify.show.headline import percent
 from utils.files.atomic import atomic_write
+from utils.metrics import percent_in_table
 
 PICTURES = ("high-res", "low-res", "mean of the net")
 INPUT = "input"
@@ -109,7 +109,7 @@ def draw_budget(path: str, rows: Sequence[BudgetRow]) -> None:
             ax.barh(names, values, height=0.6, color="#7aa5dc")
             ends = [_draw_interval(ax, place, row, key) for place, row in enumerate(rows)]
             for place, (value, end, row) in enumerate(zip(values, ends, rows, strict=True)):
-                label = "" if (error := row[key]) is None else percent(error)
+                label = "" if (error := row[key]) is None else percent_in_table(error)
                 at = (max(value, end), place)
                 ax.annotate(label, at, (4, 0), textcoords="offset points", va="center")
             ax.set_xscale("symlog", linthresh=0.1)

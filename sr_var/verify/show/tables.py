@@ -12,8 +12,9 @@ from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BUDGET_ERRORS, BudgetRow, ErrorInBudget
 from sr_var.verify.show.calibration import CALIBRATION, HEADING, calibration_lines, paired_lines
 from sr_var.verify.show.epistemic import epistemic_lines
-from sr_var.verify.show.headline import counts, look_up, of_input, percent
+from sr_var.verify.show.headline import counts, look_up, of_input
 from sr_var.verify.show.meanings import explained
+from utils.metrics import percent_in_table
 from utils.report import html
 from utils.report.html import Html, Rows, join, number, tag
 
@@ -261,8 +262,8 @@ def _budget_cell(row: BudgetRow, key: ErrorInBudget) -> str:
     value, interval = row.get(key), (row.get("intervals") or {}).get(key)
     if value is None:
         return ""
-    ends = ", ".join(map(percent, interval)) if interval else ""
-    return percent(value) + (f" [{ends}]" if ends else "")
+    ends = ", ".join(map(percent_in_table, interval)) if interval else ""
+    return percent_in_table(value) + (f" [{ends}]" if ends else "")
 
 
 def tiles(summary: Summary) -> Html:

@@ -51,7 +51,7 @@ from sr_var.functionals import Functional, num_components  # noqa: E402
 from sr_var.script_util import create_var_model  # noqa: E402
 from utils.files.atomic import write_json_atomic, write_text_atomic  # noqa: E402
 from utils.files.records import versions  # noqa: E402
-from utils.images.files import write_png  # noqa: E402
+from utils.images.pictures import write_picture  # noqa: E402
 from utils.machine.threads import num_cores, tune_allocator  # noqa: E402
 from utils.metrics import HALF_RANGE_255  # noqa: E402
 from utils.process.errors import EXIT_DONE, run_main  # noqa: E402
@@ -202,7 +202,7 @@ def rows_of(bench: FunctionalBench, what: WhatFlags, picture: Path) -> list[Row]
         if num_components(text):
             found = of_net(output, FACTOR, pixels)
             row = components_row(law, found, of_samples(law, NUM_SAMPLES))
-            write_png(str(picture), pictured(law, means, found))
+            write_picture(str(picture), pictured(law, means, found))
         else:
             row = functional_row(law, text, output)
         print(f"{text or 'pixels'}: {row['net']}", flush=True)

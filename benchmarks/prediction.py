@@ -91,13 +91,14 @@ def write_input(path: Path, megapixels: float) -> tuple[int, int]:
     """A low-res image whose result has so many megapixels, 3:2; returns the result's sides."""
     import numpy as np
 
-    from utils.images.files import open_image, write_png
+    from utils.images.files import open_image
+    from utils.images.pictures import write_picture
 
     height = max(1, round(math.sqrt(megapixels * 1e6 / 1.5) / FACTOR))
     width = round(1.5 * height)
     photo = np.asarray(open_image(ROOT / "data/demo/test/cow.jpg"))
     repeats = (-(-height // photo.shape[0]), -(-width // photo.shape[1]), 1)
-    write_png(path, np.tile(photo, repeats)[:height, :width])
+    write_picture(path, np.tile(photo, repeats)[:height, :width])
     return FACTOR * height, FACTOR * width
 
 

@@ -30,7 +30,8 @@ from sr_var.flags.scripts import SampleFlags
 from sr_var.results.folder import sample_path
 from sr_var.sampling import SRSampler
 from utils.images.dataset import Entry
-from utils.images.files import open_image, write_png
+from utils.images.files import open_image
+from utils.images.pictures import write_picture
 from utils.machine.threads import BackgroundWriter, tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
@@ -102,7 +103,7 @@ class Sampling:
         self._root, self._flags, self._numbers = root, flags, itertools.count()
         size = flags.large_size
         rng = np.random.default_rng(0)
-        write_png(str(root / NAME), rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
+        write_picture(str(root / NAME), rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
         changes = {"large_size": size, "small_size": size // FACTOR, "num_channels": 8}
         self._models = {
             CPU: nets.upsampler("tiny", **changes),

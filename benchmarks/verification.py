@@ -30,7 +30,7 @@ from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments
 from sr_var.verify.read.images import Reference, load_reference
 from sr_var.verify.run import verify_all
-from utils.images.files import write_png
+from utils.images.pictures import write_picture
 from utils.logger import RunLogger
 from utils.machine.threads import chosen_threads
 from utils.process.errors import EXIT_DONE, run_main
@@ -71,14 +71,14 @@ class Ways:
         samples = _grey(mean + std * rng.standard_normal((flags.num_samples, *shape)))
         for folder in (self._folder("pictures"), self._folder("moments")):
             (folder / SAMPLES_FOLDER).mkdir(parents=True)
-            write_png(str(folder / LOW_RES_FILE), _grey(mean[::FACTOR, ::FACTOR]))
+            write_picture(str(folder / LOW_RES_FILE), _grey(mean[::FACTOR, ::FACTOR]))
         for path, sample in zip(self._paths(), samples, strict=True):
-            write_png(path, sample)
+            write_picture(path, sample)
         counted = SampleMoments().add(samples.astype(float), range(len(samples)), size // FACTOR)
         counted.save(str(self._folder("moments") / MOMENTS_FILE), is_final=True)
         for folder in (root / "nets" / NAME, root / "images"):
             folder.mkdir(parents=True)
-        write_png(str(root / "images" / NAME), _grey(mean + std * rng.standard_normal(shape)))
+        write_picture(str(root / "images" / NAME), _grey(mean + std * rng.standard_normal(shape)))
         np.save(root / "nets" / NAME / "high_res_mean_1.npy", mean.astype(np.float32))
         dump_pickle((std**2).astype(np.float32), root / "nets" / NAME / "high_res_var_1.pkl")
         dump_pickle({"class": {"y": 0, "file_names": [NAME]}}, root / "info.pkl")

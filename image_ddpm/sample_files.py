@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from image_ddpm.parts import PartStore, read_part
 from utils.files.atomic import write_json_atomic
 from utils.files.storage import make_folder
-from utils.images.files import write_png
 from utils.images.pictures import write_picture
 from utils.images.pixels import make_grid
 from utils.images.rows import Shape, write_rows
@@ -164,7 +163,7 @@ def write_pictures(
             if index in wanted:
                 shown[index] = image
             job.done()
-    write_png(os.path.join(output_dir, "grid.png"), sample_grid(rows, shown))
+    write_picture(os.path.join(output_dir, "grid.png"), sample_grid(rows, shown))
 
 
 def _read_labels(path: str, num_samples: int) -> NDArray[Any] | None:

@@ -39,7 +39,7 @@ from sr_var.var_utils import (
     with_mean,
 )
 from utils.flags.groups import Reading
-from utils.images.files import write_png
+from utils.images.pictures import write_picture
 from utils.images.pixels import require_finite
 from utils.loops.data import batch_slice
 from utils.metrics import HALF_RANGE_255
@@ -158,7 +158,7 @@ class SRComponentsTestLoop(SRVarTestLoop):
             require_finite(components, npy_path)
             self._results.save_low_res(name, low_res[i], output.shape[3:])
             rows = strip(*((mean + by * components).clamp(-1, 1) for by in (-1, 0, 1)))
-            write_png(self._results.path(name, png_file), rows)
+            write_picture(self._results.path(name, png_file), rows)
             values_255 = components.permute(0, 2, 3, 1).cpu().numpy() * HALF_RANGE_255
             save_array(npy_path, self._results.units.spread_from_255(values_255, 1))
 

@@ -51,8 +51,8 @@ from utils.images.files import (
     naming,
     open_image,
     safe_join,
-    write_png,
 )
+from utils.images.pictures import write_picture
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working
@@ -210,7 +210,7 @@ class ImageWriter:
         if isinstance(content, bytes):
             write_bytes_atomic(path, content)
         else:
-            write_png(path, content)
+            write_picture(path, content)
         return note
 
     def _made(self, item: Item, content: Content) -> tuple[Content, str, str]:

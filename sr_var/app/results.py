@@ -34,9 +34,9 @@ from utils.images.files import (
     BadImageError,
     decode_facts,
     decode_image,
-    write_png,
 )
 from utils.images.native import decode_native
+from utils.images.pictures import write_picture
 from utils.metrics import WHITE
 from utils.sizes import Size
 
@@ -234,7 +234,7 @@ class Result:
             archive.writestr("result.json", json.dumps(record, indent=1) + "\n")
             for name, pixels in pictures.items():
                 picture = os.path.join(self.folder, f"{name}.png")
-                write_png(picture, pixels)
+                write_picture(picture, pixels)
                 archive.write(picture, f"{name}.png")
         return path
 

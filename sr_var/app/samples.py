@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from sr_var.app.results import Refused, Turns
 from sr_var.app.wishes import Model, Wish
 from utils.files.atomic import JsonObject
-from utils.images.files import write_png
+from utils.images.pictures import write_picture
 from utils.process.errors import EXIT_STOPPED
 from utils.untrusted.arrays import read_npz_rows
 
@@ -233,5 +233,5 @@ def _shown(folder: str, pictures: Sequence[tuple[str, str]]) -> tuple[tuple[str,
     for (picture, label), pixels in zip(pictures, rows, strict=True):
         name = os.path.splitext(os.path.basename(picture))[0]
         shown.append((os.path.join(folder, "shown", f"{name}.png"), label))
-        write_png(shown[-1][0], pixels[:, :, 0] if channels == 1 else pixels)
+        write_picture(shown[-1][0], pixels[:, :, 0] if channels == 1 else pixels)
     return tuple(shown)

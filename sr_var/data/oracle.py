@@ -43,8 +43,9 @@ from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, bloc
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.images.dataset import note_changes
-from utils.images.files import BadImageError, open_image, resolve_image_path, safe_join, write_png
+from utils.images.files import BadImageError, open_image, resolve_image_path, safe_join
 from utils.images.folder import class_of, scan
+from utils.images.pictures import write_picture
 from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.machine.threads import chosen_threads
 from utils.metrics import HALF_RANGE_255
@@ -178,7 +179,7 @@ def _write_crop(crop: OracleCrop, flags: OracleDataFlags) -> str:
     for is_given, folder in enumerate(folders):
         own = _given_class(law, crop.names[0], flags) if is_given else law
         make_folder(os.path.join(folder, SAMPLES_FOLDER))
-        write_png(os.path.join(folder, LOW_RES_FILE), low_res)
+        write_picture(os.path.join(folder, LOW_RES_FILE), low_res)
         if seen is not None and x is not None:
             own = seen.law_given(own, x)
             save_array(os.path.join(folder, OBSERVED_FILE), to_hwc(x[0]))
@@ -193,7 +194,7 @@ def _write_image(path: str, image: torch.Tensor) -> torch.Tensor:
     if path.endswith(SUFFIX):
         return write_float_image(path, image[0])[None]
     rounded = image_to_bytes(image[0])
-    write_png(path, to_hwc(rounded))
+    write_picture(path, to_hwc(rounded))
     return bytes_to_image(rounded)[None]
 
 
@@ -230,7 +231,7 @@ def _write_samples(
     moments.save(os.path.join(folder, MOMENTS_FILE), is_final=True)
     if flags.sample_pictures:
         for i, sample in enumerate(samples):
-            write_png(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
+            write_picture(sample_path(folder, i), to_hwc(image_to_bytes(sample)))
 
 
 def write_oracle(flags: OracleDataFlags, log: Callable[[str], None]) -> None:

@@ -23,7 +23,8 @@ from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import COLOUR_MAP, Picture, coloured, top_of_scale
 from sr_var.values import Units, as_rgb
 from utils.files.atomic import atomic_write
-from utils.images.files import MAX_PIXELS, write_png
+from utils.images.files import MAX_PIXELS
+from utils.images.pictures import write_picture
 from utils.metrics import WHITE
 
 Floats = npt.NDArray[np.float32]
@@ -56,7 +57,7 @@ def draw_mean(target: Target, units: Units) -> None:
     """`_mean.png`: the mean in 8 bits of the range, rounded and clipped."""
     mean = target.array("mean")
     picture = _reduced(mean.shape, lambda rows: _in_8_bits(mean[rows], units))
-    write_png(target.path("mean.png"), picture)
+    write_picture(target.path("mean.png"), picture)
 
 
 def draw_std(target: Target, units: Units) -> None:
@@ -89,7 +90,7 @@ def _draw_map(path: str, values: Floats, top: float, unit: str) -> None:
     picture = np.empty((*values.shape, 3), np.uint8)
     for rows in strips(len(values)):
         picture[rows] = coloured(values[rows], top)
-    write_png(path, _with_scale(picture, top, unit))
+    write_picture(path, _with_scale(picture, top, unit))
 
 
 def draw_overview(

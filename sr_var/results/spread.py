@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sr_var.results.folder import ResultFolder, save_array
 from sr_var.results.maps import Picture, coloured, top_of_scale
-from utils.images.files import write_png
+from utils.images.pictures import write_picture
 from utils.images.pixels import require_finite, to_hwc
 from utils.metrics import HALF_RANGE_255, WHITE
 from utils.untrusted.pickles import dump_pickle
@@ -51,7 +51,7 @@ def save_spread(
     variance_255 = to_hwc(variance.float() * HALF_RANGE_255**2).astype(np.float32)
     std, units = np.sqrt(np.maximum(variance_255, 0)), results.units
     std = units.spread_from_255(std, 1)
-    write_png(png_path, std_picture(std))
+    write_picture(png_path, std_picture(std))
     save_array(npy_path, std)
     found = units.spread_from_255(variance_255, 2)
     for path in arrays:

@@ -20,7 +20,7 @@ from diffusion.samplers import SamplerOptions, sample_loop
 from models.config import UNetConfig
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
 from tests.utils.training_loops import QuietLoop
-from utils.images.files import write_png
+from utils.images.pictures import write_picture
 
 TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-5
 
@@ -146,6 +146,6 @@ def test_plain_mean_and_variance_are_those_of_the_bytes(tmp_path: Path) -> None:
     """Levels 10, 12 and 20 everywhere: mean 14, variance (16 + 4 + 36) / 2."""
     paths = [str(tmp_path / f"{level}.png") for level in (10, 12, 20)]
     for path, level in zip(paths, (10, 12, 20), strict=True):
-        write_png(path, np.full((4, 4, 3), level, np.uint8))
+        write_picture(path, np.full((4, 4, 3), level, np.uint8))
     mean, variance = mean_and_variance(paths)
     assert mean.shape == (4, 4, 3) and np.all(mean == 14) and np.all(variance == 28)

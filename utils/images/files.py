@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from utils.files.atomic import SpecialFileError, StrPath, is_remote, read_up_to, write_bytes_atomic
+from utils.files.atomic import SpecialFileError, StrPath, is_remote, read_up_to
 from utils.files.storage import problem_with_name
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
@@ -397,24 +397,6 @@ def cut_out(image: Image.Image, corner: tuple[int, int], size: Size) -> NDArray[
     """The piece of an image whose first pixel lies at `corner`, (left, top), as an array."""
     left, top = corner
     return np.array(image.crop((left, top, left + size.width, top + size.height)))
-
-
-def write_png(path: StrPath, image_uint8: NDArray[np.uint8]) -> None:
-    """Replace `path` by a PNG of a uint8 array, (H, W, 3) or (H, W); see `atomic_write`."""
-    check_uint8(image_uint8)
-    if image_uint8.ndim != 2 and (image_uint8.ndim != 3 or image_uint8.shape[2] != 3):
-        raise ValueError(f"shape {image_uint8.shape}: a PNG takes (H, W, 3) or (H, W)")
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image_uint8)).save(buffer, format="PNG")
-    write_bytes_atomic(path, buffer.getvalue())
-
-
-def check_uint8(image: NDArray[Any]) -> None:
-    """Raise ValueError for what is no array of grey levels."""
-    if image.dtype != np.uint8:
-        raise ValueError(
-            f"dtype {image.dtype}: expected uint8 grey levels (see utils.images.pixels)"
-        )
 
 
 def resolve_image_path(data_dir: StrPath, name: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from utils.images.files import check_uint8, write_png
+from utils.images.pictures import check_uint8, write_picture
 from utils.metrics import HALF_RANGE_255, WHITE, Float64Array, Moments
 from utils.process.errors import CheckpointError
 
@@ -51,7 +51,7 @@ def save_image(path: str, image: torch.Tensor) -> None:
     Of other channels than three it shows the mean (`pictured`).
     """
     require_finite(image, path)
-    write_png(path, to_hwc(image_to_bytes(pictured(image))))
+    write_picture(path, to_hwc(image_to_bytes(pictured(image))))
 
 
 def pictured(image: Tensor, axis: int = 0) -> Tensor:

@@ -22,8 +22,8 @@ from utils.images.files import (
     open_image,
     resolve_image_path,
     safe_join,
-    write_png,
 )
+from utils.images.pictures import write_picture
 from utils.images.pixels import make_grid
 from utils.process.errors import DataError
 
@@ -74,7 +74,7 @@ def test_bomb_is_an_error_also_where_another_library_lifted_the_limit(
 def test_reading_refuses_to_run_with_truncated_images_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_png(tmp_path / "x.png", _noise(4, 4, 3))
+    write_picture(tmp_path / "x.png", _noise(4, 4, 3))
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(ValueError, match="LOAD_TRUNCATED_IMAGES"):
         open_image(tmp_path / "x.png")
@@ -109,7 +109,7 @@ def test_decoding_needs_no_torch() -> None:
 @pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7)])
 def test_png_round_trips_bit_for_bit(tmp_path: Path, shape: tuple[int, ...]) -> None:
     image = _noise(*shape)
-    write_png(tmp_path / "x.png", image)
+    write_picture(tmp_path / "x.png", image)
     with Image.open(tmp_path / "x.png") as stored:
         np.testing.assert_array_equal(np.asarray(stored), image)
     assert os.listdir(tmp_path) == ["x.png"]
@@ -117,8 +117,8 @@ def test_png_round_trips_bit_for_bit(tmp_path: Path, shape: tuple[int, ...]) -> 
 
 def test_png_of_a_strided_view_is_that_of_its_copy(tmp_path: Path) -> None:
     view = _noise(3, 8, 6).transpose(1, 2, 0)[::2, ::-1]
-    write_png(tmp_path / "view.png", view)
-    write_png(tmp_path / "copy.png", view.copy())
+    write_picture(tmp_path / "view.png", view)
+    write_picture(tmp_path / "copy.png", view.copy())
     assert (tmp_path / "view.png").read_bytes() == (tmp_path / "copy.png").read_bytes()
 
 
@@ -127,7 +127,7 @@ def test_png_of_floats_or_of_other_shapes_is_refused(
     tmp_path: Path, image: NDArray[np.uint8]
 ) -> None:
     with pytest.raises(ValueError, match=r"dtype|shape"):
-        write_png(tmp_path / "x.png", image)
+        write_picture(tmp_path / "x.png", image)
     assert os.listdir(tmp_path) == []
 
 

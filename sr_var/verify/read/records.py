@@ -130,8 +130,10 @@ def models_of(flags: VerificationFlags) -> dict[str, list[str]]:
 
     Behind that of the variance net are those of the mean nets that it was made on.
     """
-    known = origins(flags)
-    found = {"mean": known["mean_models"] or [], "variance": known["var_models"] or []}
+    steps = {"mean": flags.mean_model_step, "var": flags.var_model_step}
+    of_nets = {kind: _stamp(flags.nets_dir, kind, step) for kind, step in steps.items()}
+    mean, variance = (stamp[1] if stamp else [] for stamp in of_nets.values())
+    found = {"mean": mean, "variance": variance}
     if flags.num_samples:
         path = os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)
         found["samples"] = (find_record(path, _sampler_of) or [])[:1]

@@ -44,7 +44,6 @@ from sr_var.verify.read.records import (
     BUDGET_FILE,
     command_of,
     given_class,
-    models_of,
     origins,
     provenance,
     read_budget,
@@ -130,8 +129,6 @@ def compare(
         rows.append(without_arrays(result))
         done()
     summary = summarise(rows, totals, flags)
-    if models := models_of(flags):
-        summary["models"] = models
     if calibration is not None:
         summary["calibrated"], intervals = calibrated_section(rows, calibration)
         summary["intervals"] |= intervals

@@ -1,7 +1,7 @@
 """The content of `results.json`: all images together, with intervals and verdict.
 
-Fixed in size: neither pixels nor images are listed (but for the pixels of a scatter plot). Reads
-and writes nothing but the sampler's settings, for the cost; `show.tables` says it in text.
+Fixed in size: neither pixels nor images are listed (but for the pixels of a scatter plot). It reads
+nothing but records of results and samples, for cost and models; `show.tables` says it in text.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from sr_var.verify.numbers.reference import (
     expected_of_order,
 )
 from sr_var.verify.numbers.verdict import VERDICT_LEVEL, VERDICT_METRICS, Verdict, verdict
-from sr_var.verify.read.records import BudgetRow, Cost, GivenClass, cost
+from sr_var.verify.read.records import BudgetRow, Cost, GivenClass, cost, models_section
 
 MAX_SCATTER = 4000
 _OF_HISTOGRAMS = (
@@ -221,7 +221,7 @@ def summarise(rows: Sequence[ImageResult], totals: Totals, flags: VerificationFl
         of_verdict = intervals_of(found, kept, VERDICT_LEVEL)
         errors = _errors_of_verdict(found, of_any)
         result["verdict"] = verdict(found, of_verdict, errors, flags.margin, clusters)
-    result["cost"] = cost(flags)
+    result |= {"cost": cost(flags), **models_section(flags)}
     result["curves"] = {route: curves(sums) for route, sums in totals.histograms.items()}
     result["reference"] = _reference(result["calibration"], totals, flags.num_samples)
     known_pit = {route: part.pit / part.pit.sum() for route, part in totals.expected.items()}

@@ -125,8 +125,8 @@ def origins(flags: NetResultFlags) -> Origins:
     }
 
 
-def models_of(flags: VerificationFlags) -> dict[str, list[str]]:
-    """What metrics are about: sha256 of the checkpoints of mean, variance and samples, as recorded.
+def models_section(flags: VerificationFlags) -> dict[str, dict[str, list[str]]]:
+    """`models`: sha256 of the checkpoints of mean, variance and samples; empty without a record.
 
     Behind that of the variance net are those of the mean nets that it was made on.
     """
@@ -137,7 +137,8 @@ def models_of(flags: VerificationFlags) -> dict[str, list[str]]:
     if flags.num_samples:
         path = os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE)
         found["samples"] = (find_record(path, _sampler_of) or [])[:1]
-    return {role: digests for role, digests in found.items() if digests}
+    known = {role: digests for role, digests in found.items() if digests}
+    return {"models": known} if known else {}
 
 
 def num_mean_nets(flags: NetResultFlags) -> int:

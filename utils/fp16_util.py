@@ -6,124 +6,16 @@ here waits for the device: whether a step overflowed is decided, acted on and co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 
-from utils.flags.training import ADAM, ADAMW, MUON, SGD
+from utils.flags.training import ADAMW, MUON, SGD
+from utils.optimizers import MOMENTS, MOMENTUM, create_optimizer
 
 INITIAL_LG_LOSS_SCALE = 20.0
 # below it even the smallest scale overflows: the run has diverged
 MIN_LG_LOSS_SCALE = -10.0
-SGD_MOMENTUM = 0.9
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-class MuonAndAdamW:
-    """Muon for the matrices of a network and AdamW for the rest of it, which look like one.
-
-    Muon replaces the momentum of a matrix by the nearest one of equal singular values (Jordan et
-    al. 2024, "Muon: an optimizer for hidden layers in neural networks"). Its steps are scaled to
-    the size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that both have the same learning
-    rate and weight decay. A convolution is a matrix with one row an output channel.
-
-    Attributes:
-        found_inf: a scalar on the device; where it is 1, a step changes nothing.
-    """
-
-    def __init__(
-        self,
-        masters: Sequence[torch.Tensor],
-        matrices: Collection[int],
-        *,
-        lr: float,
-        weight_decay: float,
-    ) -> None:
-        """Take the parameters to optimise, and which of them Muon has, by position.
-
-        Raises:
-            ValueError: this torch has no Muon.
-        """
-        if not hasattr(torch.optim, "Muon"):
-            raise ValueError(
-                f"--optimizer {MUON} needs torch.optim.Muon, which torch {torch.__version__} does "
-                f"not have: install torch 2.10 or newer, or give --optimizer {ADAMW}"
-            )
-        self.found_inf = torch.zeros((), device=masters[0].device)
-        own = sorted(matrices)
-        others = [i for i in range(len(masters)) if i not in matrices]
-        self._matrices = [masters[i] for i in own]
-        # Muon takes nothing but matrices; copies are right for any order of channels in memory
-        self._flat = [torch.nn.Parameter(m.detach().flatten(1).clone()) for m in self._matrices]
-        # groups, as one of the two may have no parameters
-        self._muon = torch.optim.Muon(
-            [{"params": self._flat}],
-            lr=lr,
-            weight_decay=weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        self._adamw = torch.optim.AdamW(
-            [{"params": [masters[i] for i in others]}],
-            lr=lr,
-            weight_decay=weight_decay,
-            fused=True,
-        )
-        self._parts: tuple[tuple[list[int], torch.optim.Optimizer], ...] = (
-            (own, self._muon),
-            (others, self._adamw),
-        )
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The options of both, to be changed in place."""
-        return [group for _, optimizer in self._parts for group in optimizer.param_groups]
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Change the parameters by their gradients; nothing waits for the device."""
-        is_bad = self.found_inf > 0
-        self._adamw.found_inf = self.found_inf  # type: ignore[attr-defined]
-        self._adamw.step()
-        for flat, master in zip(self._flat, self._matrices, strict=True):
-            flat.copy_(master.flatten(1))
-            assert master.grad is not None
-            momentum = self._muon.state[flat].get("momentum_buffer", torch.zeros_like(flat))
-            # a momentum that is drawn towards itself stays where it is
-            flat.grad = torch.where(is_bad, momentum, master.grad.flatten(1))
-        self._muon.step()  # type: ignore[no-untyped-call]
-        for flat, master in zip(self._flat, self._matrices, strict=True):
-            master.copy_(torch.where(is_bad, master, flat.view_as(master)))
-            flat.grad = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state by position of the parameter, and the options, as one optimizer has them."""
-        state, groups = {}, []
-        for places, optimizer in self._parts:
-            own = optimizer.state_dict()
-            state.update({places[i]: entry for i, entry in own["state"].items()})
-            groups += [{**group, "params": places} for group in own["param_groups"]]
-        return {"state": dict(sorted(state.items())), "param_groups": groups}
-
-    def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Take the state of `state_dict`; the options stay what they are."""
-        state = content["state"]
-        for places, optimizer in self._parts:
-            own = {i: state[place] for i, place in enumerate(places) if place in state}
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": own, "param_groups": groups})
-
-
-def _sgd(
-    masters: Sequence[torch.nn.Parameter], *, lr: float, weight_decay: float
-) -> torch.optim.SGD:
-    """SGD whose momentum starts at 0: fused, a first step that overflows would leave it unset."""
-    optimizer = torch.optim.SGD(
-        masters, lr=lr, momentum=SGD_MOMENTUM, weight_decay=weight_decay, fused=True
-    )
-    for master in masters:
-        optimizer.state[master]["momentum_buffer"] = torch.zeros_like(master)
-    return optimizer
 
 
 class MixedPrecisionTrainer:
@@ -159,16 +51,10 @@ class MixedPrecisionTrainer:
         self.num_skipped_in_row = torch.zeros((), device=device)
         self._matrices = frozenset(self._positions_of_matrices() if optimizer == MUON else ())
         self._has_moments = optimizer != SGD
-        self.optimizer: torch.optim.Optimizer | MuonAndAdamW
-        if optimizer == MUON:
-            self.optimizer = MuonAndAdamW(
-                self.masters, self._matrices, lr=lr, weight_decay=weight_decay
-            )
-        elif optimizer == SGD:
-            self.optimizer = _sgd(self.masters, lr=lr, weight_decay=weight_decay)
-        else:  # fused, it takes the overflow flag as a tensor, so that no step waits for the device
-            made = torch.optim.Adam if optimizer == ADAM else torch.optim.AdamW
-            self.optimizer = made(self.masters, lr=lr, weight_decay=weight_decay, fused=True)
+        # its steps take the overflow flag as a tensor, so that none waits for the device
+        self.optimizer = create_optimizer(
+            optimizer, self.masters, self._matrices, lr=lr, weight_decay=weight_decay
+        )
 
     def _positions_of_matrices(self) -> Iterable[int]:
         """Which masters are weights of convolutions and linear layers: embeddings are not."""
@@ -181,10 +67,10 @@ class MixedPrecisionTrainer:
 
         def shapes(i: int, master: torch.Tensor) -> dict[str, torch.Size]:
             if i in self._matrices:
-                return {"momentum_buffer": master.flatten(1).shape}
+                return {MOMENTUM: master.flatten(1).shape}
             if not self._has_moments:
-                return {"momentum_buffer": master.shape}
-            return {"step": torch.Size(), **dict.fromkeys(_MOMENTS, master.shape)}
+                return {MOMENTUM: master.shape}
+            return {"step": torch.Size(), **dict.fromkeys(MOMENTS, master.shape)}
 
         return [shapes(i, master) for i, master in enumerate(self.masters)]
 
@@ -215,7 +101,7 @@ class MixedPrecisionTrainer:
         statistics = {"grad_norm": grad_norm, "lg_loss_scale": self.lg_loss_scale.clone()}
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.found_inf = is_bad  # type: ignore[union-attr]
+        self.optimizer.found_inf = is_bad
         self.optimizer.step()
         self._copy_masters_to_model()
         self.num_skipped += is_bad

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from utils.files.atomic import atomic_write
 from utils.images.pixels import image_to_255, to_hwc
-from utils.metrics import HALF_RANGE_255, Moments
+from utils.metrics import HALF_RANGE_255, WHITE, Moments
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
 from utils.untrusted.arrays import read_npz
@@ -123,10 +123,19 @@ def block_means(images: npt.NDArray[Any], small_size: SizeLike) -> Array:
 
     w is the width of `small_size` (h, w), or that number; W is a multiple of it, and H of W / w.
     """
-    factor, num_channels = images.shape[-2] // Size.of(small_size).width, images.shape[-1]
-    dtype = np.uint32 if images.dtype == np.uint8 else np.float64
+    factor = images.shape[-2] // Size.of(small_size).width
+    means: Array = block_sums(images, factor) / factor**2
+    return means
+
+
+def block_sums(images: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
+    """(…, H, W, C) → (…, h, w, C): the sum of every block of `factor` pixels a side.
+
+    Whole numbers of bytes, float64 of anything else.
+    """
+    num_channels = images.shape[-1]
     # sums of slices: several times quicker than a mean over two short axes
-    rows: npt.NDArray[Any] = images[..., ::factor, :, :].astype(dtype, order="C")
+    rows: npt.NDArray[Any] = images[..., ::factor, :, :].astype(_sum_type(images, factor), "C")
     for i in range(1, factor):
         rows += images[..., i::factor, :, :]
     # and of one long line, which also adds across blocks, quicker than of many short ones
@@ -134,8 +143,15 @@ def block_means(images: npt.NDArray[Any], small_size: SizeLike) -> Array:
     total = line.copy()
     for i in range(1, factor):
         total[: -i * num_channels] += line[i * num_channels :]
-    means: Array = total.reshape(rows.shape)[..., ::factor, :] / factor**2
-    return means
+    found: npt.NDArray[Any] = total.reshape(rows.shape)[..., ::factor, :]
+    return found
+
+
+def _sum_type(images: npt.NDArray[Any], factor: int) -> npt.DTypeLike:
+    """The narrowest, and so quickest, type that the sum of a block fits into."""
+    if images.dtype != np.uint8:
+        return np.float64
+    return np.uint16 if WHITE * factor**2 <= np.iinfo(np.uint16).max else np.uint32
 
 
 def load_moments(path: str) -> SampleMoments | None:
@@ -149,7 +165,8 @@ def load_moments(path: str) -> SampleMoments | None:
         known = file["indices"] if "indices" in file else range(n)
         if len(known) != n or n > _MAX_SAMPLES:
             raise ValueError(f"it counts {n} samples and lists {len(known)}")
-        mean, variance, third, fourth = (_as_floats(file[key]) for key in _KEYS)
+        # in the numbers of the file, which become floats where sums are made of them
+        mean, variance, third, fourth = (_require_real(file[key]) for key in _KEYS)
         indices = tuple(int(index) for index in known)
         blocks = _read_blocks(file, n)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
@@ -167,11 +184,16 @@ def load_moments(path: str) -> SampleMoments | None:
     return SampleMoments(moments, indices, blocks)
 
 
-def _as_floats(array: npt.NDArray[Any]) -> Array:
-    """Real numbers of any width in float64; anything else is a TypeError."""
+def _require_real(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array; a TypeError for what is no real numbers."""
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{array.dtype} where numbers should be")
-    return array.astype(np.float64)
+    return array
+
+
+def _as_floats(array: npt.NDArray[Any]) -> Array:
+    """Real numbers of any width in float64; anything else is a TypeError."""
+    return _require_real(array).astype(np.float64)
 
 
 def _merged(known: MeanVariance | None, samples: Array) -> MeanVariance | None:

@@ -250,7 +250,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.rint(values / 257.0).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when a transparent palette skips this
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 IMAGE_EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")

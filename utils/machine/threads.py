@@ -6,10 +6,11 @@ Arithmetic of networks has torch's own threads.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -79,6 +80,13 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def even_groups(items: Sequence[Item], most: int, num_threads: int) -> list[Sequence[Item]]:
+    """The items in order, in groups of at most `most`, as many and as long for each thread."""
+    num_groups = -(-len(items) // (most * num_threads)) * num_threads
+    ends = [len(items) * i // num_groups for i in range(num_groups + 1)] if items else []
+    return [items[start:end] for start, end in itertools.pairwise(ends) if end > start]
 
 
 class BackgroundWriter:

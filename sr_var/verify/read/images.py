@@ -7,10 +7,10 @@ their number: each picture is decoded, added to exact sums of powers and forgott
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -24,7 +24,7 @@ from sr_var.results.moments import (
     MOMENTS_FILE,
     Array,
     Truth,
-    block_means,
+    block_sums,
     load_moments,
     load_truth,
 )
@@ -39,15 +39,14 @@ from utils.images.files import (
     safe_join,
 )
 from utils.images.patches import recipe_for
-from utils.images.pixels import PowerSums
-from utils.machine.threads import ordered_map
+from utils.images.pixels import PICTURES_AT_A_TIME, PowerSums
+from utils.machine.threads import even_groups, ordered_map
 from utils.metrics import WHITE, Moments
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
 from utils.untrusted.arrays import read_npy
 from utils.untrusted.pickles import load_array
 
-_PICTURES_AT_A_TIME = 14
 # samples that are kept as pictures, for ranks among them: 20 ranks, and no more memory for more
 NUM_MEMBERS = 19
 # of a picture, and of moments in float32
@@ -399,14 +398,46 @@ def _from_pictures(
             "ddpm_sr_sample.py again, or lower --num_samples (0: judge the nets without samples)"
         )
     first = read(paths[0])
-    sums, first_blocks = PowerSums(first), block_means(first, small_size)
-    total, squares = np.zeros_like(first_blocks), np.zeros_like(first_blocks)
-    pictures = ordered_map(read, paths, num_threads)
-    while group := list(itertools.islice(pictures, _PICTURES_AT_A_TIME)):
-        sums.add(group)
-        for picture in group:
-            block = block_means(picture, small_size) - first_blocks
-            total += block
-            squares += block * block
-    block_variance = np.maximum(squares - total**2 / num_samples, 0) / (num_samples - 1)
-    return Reference(sums.moments(), block_variance, False)
+    sums, blocks = PowerSums(first), _BlockSums(first, Size.of(small_size))
+    counting = threading.Lock()
+    groups = even_groups(paths[1:], PICTURES_AT_A_TIME, num_threads)
+
+    def count(group: Sequence[str]) -> None:
+        pictures = [read(path) for path in group]
+        # one thread at a time: these calls are many and short, and threads that make them wait for
+        # the interpreter more than they do
+        with counting:
+            sums.add(pictures)
+            blocks.add(pictures)
+
+    sums.add([first])
+    for _ in ordered_map(count, groups, num_threads):
+        pass
+    return Reference(sums.moments(), blocks.variance(num_samples), False)
+
+
+class _BlockSums:
+    """Sums of blocks of pictures, as whole numbers."""
+
+    def __init__(self, first: npt.NDArray[np.uint8], small_size: Size) -> None:
+        self._factor = first.shape[1] // small_size.width
+        self._first = self._sums(first)
+        self._total, self._squares = np.zeros_like(self._first), np.zeros_like(self._first)
+
+    def _sums(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        return block_sums(picture, self._factor).astype(np.int64)
+
+    def add(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """Count more pictures than the first, which counts as it is."""
+        for picture in pictures:
+            deviation = self._sums(picture) - self._first
+            self._total += deviation
+            self._squares += deviation * deviation
+
+    def variance(self, count: int) -> Array:
+        """The unbiased variance of the blocks' means; `count` pictures, the first among them."""
+        total, squares = (
+            x / self._factor ** (2 * k) for k, x in ((1, self._total), (2, self._squares))
+        )
+        variance: Array = np.maximum(squares - total**2 / count, 0) / (count - 1)
+        return variance

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import utils.machine.threads
-from utils.machine.threads import chosen_threads, ordered_map
+from utils.machine.threads import chosen_threads, even_groups, ordered_map
 
 TIMEOUT = 20.0
 
@@ -69,3 +69,15 @@ def test_threads_are_this_ranks_share_of_the_cores(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(utils.machine.threads, "num_local_processes", lambda ranks=ranks: ranks)
         assert chosen_threads(-1) == chosen_threads(0) == share
         assert chosen_threads(7) == 7
+
+
+@pytest.mark.parametrize("num_items", [0, 1, 6, 7, 8, 99, 100])
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_groups_hold_all_in_order_and_give_threads_the_same(
+    num_items: int, num_threads: int
+) -> None:
+    groups = even_groups(range(num_items), 7, num_threads)
+    assert [item for group in groups for item in group] == list(range(num_items))
+    sizes = {len(group) for group in groups}
+    assert not groups or (max(sizes) <= 7 and max(sizes) - min(sizes) <= 1)
+    assert num_items < num_threads or len(groups) % num_threads == 0

@@ -55,6 +55,13 @@ def test_block_means_of_bytes_are_those_of_floats_bit_for_bit() -> None:
         np.testing.assert_array_equal(block_means(images, small_size), floats)
 
 
+@pytest.mark.parametrize("factor", [16, 17])
+def test_white_blocks_do_not_overflow(factor: int) -> None:
+    """Up to 16 pixels a side 16 bits hold their sum."""
+    white = np.full((factor, 2 * factor, 3), 255, np.uint8)
+    np.testing.assert_array_equal(block_means(white, (1, 2)), np.full((1, 2, 3), 255.0))
+
+
 @pytest.mark.parametrize("has_moments", [True, False])
 def test_block_means_are_those_of_the_samples(tmp_path: Path, has_moments: bool) -> None:
     n = 9

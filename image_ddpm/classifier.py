@@ -33,7 +33,7 @@ from image_ddpm.networks import NUM_CLASSES, channel_mult
 from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from utils.files.records import Identity, differences, made_with, stored_value
-from utils.images.dataset import CropBatch, Entry, train_crops
+from utils.images.dataset import CropBatch, Entry, Preparation, train_crops
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData
 from utils.loops.networks import load_checked
@@ -288,5 +288,7 @@ def load_noisy_images(
         images = NoisyImages(x, diffusion.network_timesteps(t))
         return DrawnImages(images, t, weight), batch.label.to(device)
 
-    data = train_crops(entries, image.image_size, flags, train, prepare, log, image.in_channels)
+    data = train_crops(
+        entries, image.image_size, flags, train, Preparation(prepare), log, image.in_channels
+    )
     return NoisyData(data, schedule)

@@ -17,7 +17,7 @@ from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlag
 from image_ddpm.networks import image_identity
 from utils import dist_util
 from utils.flags.training import TrainFlags
-from utils.images.dataset import CropBatch, Entry, train_crops
+from utils.images.dataset import CropBatch, Entry, Preparation, train_crops
 from utils.images.pixels import bytes_to_image, image_to_bytes, make_grid, to_hwc
 from utils.loops.data import TrainData
 from utils.seeds import stable_seed
@@ -54,7 +54,9 @@ def load_train_images(
         condition = {"y": labels.to(device)} if model.class_cond else {}
         return noising(schedule_sampler, train.seed, batch.position, images, **condition), images
 
-    return train_crops(entries, model.image_size, flags, train, prepare, log, model.in_channels)
+    return train_crops(
+        entries, model.image_size, flags, train, Preparation(prepare), log, model.in_channels
+    )
 
 
 class ImageDiffusionTrainLoop(NamesClasses, DiffusionTrainLoop):

@@ -12,11 +12,12 @@ import torch
 
 from ddpm.train_loop import DiffusionTrainLoop, NamesClasses, Noising, noising
 from sr_var.base_dataset import load_training_entries
+from sr_var.data.pairs import Seeing
 from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import PICTURES_IN_STRIP, strip
 from utils.flags.training import TrainFlags
-from utils.images.dataset import CropBatch, train_crops
+from utils.images.dataset import CropBatch, Preparation, train_crops
 from utils.loops.data import TrainData
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ def load_diffusion_data(
     entries = load_training_entries(flags, num_classes, log)
 
     def prepare(batch: CropBatch) -> tuple[Noising, torch.Tensor]:
-        low_res, high_res = view.pair(batch.image, batch.position.tolist(), device)
+        positions = batch.position.tolist()
+        low_res, high_res = view.pair(batch.image, positions, device, batch.seen)
         condition = {"low_res": low_res}
         if num_classes is not None:
             condition["y"] = batch.label.to(device)
         noised = noising(schedule_sampler, train.seed, batch.position, high_res, **condition)
         return noised, high_res
 
-    return train_crops(entries, view.large, flags, train, prepare, log, flags.in_channels)
+    how = Preparation(prepare, Seeing.of(view))
+    return train_crops(entries, view.large, flags, train, how, log, flags.in_channels)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.train_loop import NamesClasses
 from sr_var.data.folds import CrossFit
 from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
-from sr_var.data.pairs import Photographs, crop_batches, rank_batches
+from sr_var.data.pairs import Photographs, Seeing, crop_batches, rank_batches
 from sr_var.data.validation import psnr_of
 from sr_var.degradation import NetInput, bilinear_upsample, image_of, mean_of, with_labels
 from sr_var.degrade.view import Sizes, View
@@ -137,9 +137,9 @@ def regression_test_data(
     `sizes` are (large, small), or a view.
     """
     view = View.of_sizes(sizes)
-    for batch in crop_batches(batches, flags, view.large):
+    for batch in crop_batches(batches, flags, view.large, Seeing.of(view, has_names=True)):
         # the degradation is computed where the crops are; the loop moves its result
-        low_res, high_res = view.pair(batch.image, batch.name, torch.device("cpu"))
+        low_res, high_res = view.pair(batch.image, batch.name, torch.device("cpu"), batch.seen)
         net_input = with_labels(low_res, batch.label if has_labels else None)
         yield net_input, Photographs(batch.name, high_res)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,7 +23,15 @@ from sr_var.degradation import NetInput, area_downsample, with_labels
 from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags, ValidationFlags
-from utils.images.dataset import CropBatch, CropItem, Entry, TestCrops, train_crops
+from utils.images.dataset import (
+    CropBatch,
+    CropItem,
+    Entry,
+    Finish,
+    Preparation,
+    TestCrops,
+    train_crops,
+)
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData, default_num_workers, loaded, make_loader, shard_batches
 from utils.loops.validation import drawn
@@ -34,6 +44,33 @@ class Photographs(NamedTuple):
 
     name: list[str]
     high_res: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """Adds what networks see to a batch of crops, in the process that loads them.
+
+    X is made there alone where it takes the processor on every device (`View.is_made_on_cpu`), so
+    that the number of processes that load changes nothing.
+
+    Attributes:
+        view: what they see.
+        has_names: whether the random numbers of an image are those of its name, as in tests; else
+            of its place in the stream.
+    """
+
+    view: View
+    has_names: bool = False
+
+    @classmethod
+    def of(cls, view: View, *, has_names: bool = False) -> Seeing | None:
+        """None where X is made on the device."""
+        return cls(view, has_names) if view.is_made_on_cpu else None
+
+    def __call__(self, batch: CropBatch) -> CropBatch:
+        """The batch with X beside its images."""
+        items = batch.name if self.has_names else batch.position.tolist()
+        return batch._replace(seen=self.view.x_of(bytes_to_image(batch.image), items))
 
 
 def regression_pair(
@@ -77,14 +114,15 @@ def load_regression_data(
 
     def prepare(batch: CropBatch) -> tuple[NetInput | FoldedInput, torch.Tensor]:
         positions = batch.position.tolist()
-        low_res, high_res = view.pair(batch.image, positions, device)
+        low_res, high_res = view.pair(batch.image, positions, device, batch.seen)
         label = with_label_noise(noise, high_res, positions)
         net_input = with_labels(low_res, None if num_labels is None else batch.label.to(device))
         if folds is None:
             return net_input, label
         return FoldedInput(net_input, folds[batch.place].to(device)), label
 
-    return train_crops(entries, view.large, flags, train, prepare, log, flags.in_channels)
+    how = Preparation(prepare, Seeing.of(view))
+    return train_crops(entries, view.large, flags, train, how, log, flags.in_channels)
 
 
 def split_off(entries: Sequence[Entry], flags: ValidationFlags) -> tuple[list[Entry], list[Entry]]:
@@ -124,9 +162,12 @@ def rank_batches(
 
 
 def crop_batches(
-    batches: Sequence[Sequence[Entry]], flags: DataFlags, large_size: SizeLike
+    batches: Sequence[Sequence[Entry]],
+    flags: DataFlags,
+    large_size: SizeLike,
+    finish: Finish | None = None,
 ) -> Iterator[CropBatch]:
-    """The images of these batches, in order.
+    """The images of these batches, in order; `finish` as in `Preparation`.
 
     Skipped images are left out, and counted and listed at the end.
     """
@@ -135,7 +176,7 @@ def crop_batches(
     num_workers = default_num_workers() if flags.num_workers < 0 else flags.num_workers
     ends = list(itertools.accumulate(map(len, batches)))
     indices = [list(range(end - len(b), end)) for b, end in zip(batches, ends, strict=True)]
-    loader = make_loader(crops, indices, num_workers, collate=_whole)
+    loader = make_loader(crops, indices, num_workers, collate=partial(_whole, finish))
     skipped: list[str] = []
     for entries, batch in zip(batches, loaded(loader), strict=True):
         names = batch.name if batch else []
@@ -146,6 +187,6 @@ def crop_batches(
         print(f"warning: {len(skipped)} damaged images were skipped: {', '.join(skipped)}")
 
 
-def _whole(items: list[CropItem | None]) -> CropBatch | None:
+def _whole(finish: Finish | None, items: list[CropItem | None]) -> CropBatch | None:
     kept = [item for item in items if item is not None]
-    return CropBatch.of(kept) if kept else None
+    return CropBatch.of(kept, finish) if kept else None

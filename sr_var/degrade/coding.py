@@ -31,6 +31,7 @@ class Jpeg(Part):
 
     name = "jpeg"
     range = Range(1, 100, "whole qualities from 1 to 100", is_whole=True)
+    is_made_on_cpu = True
 
     def apply(self, image: Tensor, level: Tensor, seeds: Sequence[int]) -> Tensor:
         """The decoded images."""

@@ -150,6 +150,11 @@ class Degradation:
         return [type(part) for part in self.parts] == [Measured]
 
     @property
+    def is_made_on_cpu(self) -> bool:
+        """Whether a part of it is made on the processor, whatever the device is."""
+        return any(part.is_made_on_cpu for part in self.parts)
+
+    @property
     def is_linear(self) -> bool:
         """Whether X is linear in Y, but for noise that is added."""
         return all(part.is_linear for part in self.parts)

@@ -31,6 +31,7 @@ class Mask(Part):
     range = Range(0, 1, "shares of hidden pixels from 0 to 1")
     is_linear = True
     is_random = True
+    is_made_on_cpu = True
 
     @property
     def num_extra(self) -> int:
@@ -66,6 +67,7 @@ class FileMask(Mask):
     path: str = ""
     digest: str = ""
     is_random = False
+    is_made_on_cpu = False
 
     def masks(self, size: Sequence[int], level: Tensor, seeds: Sequence[int]) -> Tensor:
         """(N, 1, H, W) of 0 and 1, float32 on the CPU."""

@@ -19,6 +19,7 @@ class Noise(Part):
     is_linear = True
     is_noise_free = False
     is_random = True
+    is_made_on_cpu = True
 
     def apply(self, image: Tensor, level: Tensor, seeds: Sequence[int]) -> Tensor:
         """The noisy images."""
@@ -37,6 +38,7 @@ class Poisson(Part):
     range = Range(0.01, 1e6, "photons at white from 0.01 to 1000000")
     is_noise_free = False
     is_random = True
+    is_made_on_cpu = True
 
     def apply(self, image: Tensor, level: Tensor, seeds: Sequence[int]) -> Tensor:
         """The counted images, in the range of the images."""

@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from utils.machine.threads import chosen_threads, ordered_map
 from utils.seeds import stable_seed
@@ -88,6 +89,8 @@ class Part(ABC):
     # whether X is a function of Y, of the level and of what X shows beside the image
     is_noise_free: ClassVar[bool] = True
     is_random: ClassVar[bool] = False
+    # whether the processor makes it on any device: X is then made where images are loaded
+    is_made_on_cpu: ClassVar[bool] = False
 
     @property
     def factor(self) -> int:
@@ -117,9 +120,11 @@ class Part(ABC):
 def each(call: Callable[[int], Tensor], number: int) -> Tensor:
     """Results of calls for each of a number of images, stacked; on as many threads as pay.
 
-    Which thread makes a call has no effect: an image has a generator of its own.
+    Which thread makes a call has no effect: an image has a generator of its own. A process that
+    loads for a training is one of several already.
     """
-    return torch.stack(list(ordered_map(call, range(number), min(number, chosen_threads(-1)))))
+    most = 1 if get_worker_info() else chosen_threads(-1)
+    return torch.stack(list(ordered_map(call, range(number), min(number, most))))
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -135,14 +135,25 @@ class View:
         """The images in X side by side, without masks and levels."""
         return x if self.degradation is None else self.degradation.images_of(x)
 
+    @property
+    def is_made_on_cpu(self) -> bool:
+        """Whether X is made on the processor, so that the processes that load may make it."""
+        return self.degradation is not None and self.degradation.is_made_on_cpu
+
     def pair(
-        self, high_res_uint8: Tensor, items: Sequence[int | str], device: torch.device
+        self,
+        high_res_uint8: Tensor,
+        items: Sequence[int | str],
+        device: torch.device,
+        seen: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(X, Y) on the device, of (N, C, H, W) bytes or 255ths; items as for `x_of`.
 
-        Of measured pairs the crops hold both (`utils.images.measured`).
+        Of measured pairs the crops hold both (`utils.images.measured`). X may be there (`seen`).
         """
         high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
+        if seen is not None:
+            return seen.to(device, non_blocking=True), high_res
         if self.is_measured:
             assert self.degradation is not None
             high_res, measured = split_pair(high_res, self.degradation.factor)

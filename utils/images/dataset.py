@@ -14,8 +14,9 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -272,7 +273,10 @@ class CropItem(NamedTuple):
 
 
 class CropBatch(NamedTuple):
-    """Several items: `image` (N, C, H, W); `label`, `place` and `position` (N,) int64."""
+    """Several items: `image` (N, C, H, W); `label`, `place` and `position` (N,) int64.
+
+    `seen` is what networks see of the images, where the process that loads them makes it.
+    """
 
     image: torch.Tensor
     label: torch.Tensor
@@ -281,15 +285,32 @@ class CropBatch(NamedTuple):
     position: torch.Tensor
     bad: list[str]
     notes: list[str]
+    seen: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, items: Sequence[CropItem]) -> CropBatch:
+    def of(cls, items: Sequence[CropItem], finish: Finish | None = None) -> CropBatch:
         """Collate the items; in a loader process their images go to shared memory at once."""
         image, label, name, place, position, bad, notes = zip(*items, strict=True)
         labels, places, positions = map(torch.tensor, (label, place, position))
         images: torch.Tensor = default_collate(list(image))
         replaced = list(itertools.chain(*bad))
-        return cls(images, labels, list(name), places, positions, replaced, list(notes))
+        batch = cls(images, labels, list(name), places, positions, replaced, list(notes))
+        return batch if finish is None else finish(batch)
+
+
+Finish: TypeAlias = Callable[[CropBatch], CropBatch]
+
+
+class Preparation(NamedTuple):
+    """What becomes of a batch: in the process that loads it, then in that of the network.
+
+    Attributes:
+        pair: the pair that a loop wants, on its device.
+        finish: what the loading process adds to a batch; it can be pickled. None: nothing.
+    """
+
+    pair: Callable[[CropBatch], Pair]
+    finish: Finish | None = None
 
 
 def _to_chw(crop: np.ndarray[Any, Any], num_channels: int) -> torch.Tensor:
@@ -441,7 +462,7 @@ def train_crops(
     size: SizeLike,
     flags: CropFlags,
     train: TrainFlags,
-    prepare: Callable[[CropBatch], Pair],
+    prepare: Preparation,
     log: Callable[[str], None],
     num_channels: int = 3,
 ) -> TrainData:
@@ -466,13 +487,13 @@ def train_crops(
             log(f"warning: damaged images replaced by others: {', '.join(sorted(bad))}")
             told.update(bad)
         counts.add(batch.notes)
-        return prepare(batch)
+        return prepare.pair(batch)
 
     return TrainData(
         CropDataset(entries, size, flags, train.seed, num_channels),
         train.batch_size,
         noted,
-        collate=CropBatch.of,
+        collate=partial(CropBatch.of, finish=prepare.finish),
         seed=train.seed,
         num_workers=flags.num_workers,
     )

@@ -18,6 +18,7 @@ from utils.images.dataset import (
     CropDataset,
     Entry,
     ImageNotes,
+    Preparation,
     look_at,
     note_changes,
     note_of,
@@ -200,7 +201,9 @@ def _pair(batch: CropBatch) -> tuple[torch.Tensor, torch.Tensor]:
 def test_notes_come_with_the_batches(images: Path, num_workers: int) -> None:
     lines: list[str] = []
     flags = _flags(images, num_workers=num_workers)
-    data = train_crops(ENTRIES, SIDE, flags, TrainFlags(batch_size=4), _pair, lines.append)
+    data = train_crops(
+        ENTRIES, SIDE, flags, TrainFlags(batch_size=4), Preparation(_pair), lines.append
+    )
     assert "4 images, median" in lines[0]
     image, label = next(data.batches(0))
     assert image.shape == (4, 3, SIDE, SIDE) and image.dtype == torch.uint8
@@ -220,5 +223,5 @@ def test_few_headers_are_read_before_a_training(
 
     monkeypatch.setattr("utils.images.dataset.image_facts", counted)
     entries = [Entry(f"{i}.png", 0) for i in range(5000)]
-    train_crops(entries, SIDE, _flags(images), TrainFlags(), _pair, lambda line: None)
+    train_crops(entries, SIDE, _flags(images), TrainFlags(), Preparation(_pair), lambda line: None)
     assert len(looked) == 200

@@ -19,7 +19,10 @@ _DIGEST, _STEP, _CLASS, _FLAGS = "checkpoint_sha256", "step", "network_class", "
 # parts of a manifest that are kept as JSON texts of their own
 _PARTS = ("process", "data", "state")
 _OF_TRAINING = frozenset(
-    {"position", "schedule_sampler", "num_skipped", "num_skipped_in_row", "lg_loss_scale"}
+    {
+        *("position", "schedule_sampler", "kernels"),
+        *("num_skipped", "num_skipped_in_row", "lg_loss_scale"),
+    }
 )
 _MOST_STEPS = 1 << 63
 _HEXADECIMAL = frozenset("0123456789abcdef")

@@ -35,7 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     model_flags, data_flags = from_args(BaselineModelFlags, args), from_args(TestDataFlags, args)
     test = from_args(BaselineTestFlags, args)
     from sr_var.base_dataset import load_test_entries
-    from sr_var.baseline import BaselineTestLoop, baseline_result_folder, report_quantiles
+    from sr_var.baseline import (
+        BaselineTestLoop,
+        ExactQuantiles,
+        baseline_result_folder,
+        report_quantiles,
+    )
     from sr_var.script_util import run_test, tested_model
     from sr_var.values import Units
     from utils.dist_util import is_main
@@ -54,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             model=model,
             model_flags=model_flags,
             step=step,
-            small_size=sizes[1] if test.truth == "oracle" else None,
+            exact=ExactQuantiles.of_test(model_flags, test),
         )
         run.is_done = run_test(
             make_loop, results, entries, model_flags, data_flags, test, run.logger

@@ -2,6 +2,7 @@
 
     python benchmarks/time_to_truth.py                 (two hours, on cores that are free)
     python benchmarks/time_to_truth.py --routes subpixel_consistent,subpixel_nll --base bilinear
+    python benchmarks/time_to_truth.py --degradation 'area & noise:25'      (or 'area & mask:0.5')
 
 Every route is trained anew for each budget, its learning rate falling to 0 at the end of it: what
 somebody gets who has decided for that long. Run again after a stop, it goes on where it was.
@@ -24,10 +25,11 @@ if not __package__:
 import torch  # noqa: E402
 
 from benchmarks.record import hardware, own_command  # noqa: E402
-from benchmarks.truth_data import errors_of_samples, load_photos  # noqa: E402
+from benchmarks.truth_data import errors_of_samples, load_photos, observation_of  # noqa: E402
 from benchmarks.truth_report import COUNTS, draw, format_tables  # noqa: E402
 from benchmarks.truth_routes import MEAN, ROUTES, VARIANCE, Bench, Recipe, Row, Trial  # noqa: E402
 from oracle.law import BICUBIC, BILINEAR  # noqa: E402
+from sr_var.flags.degradation import AREA  # noqa: E402
 from sr_var.flags.scripts import SUBPIXEL, UNET, MeanModelFlags  # noqa: E402
 from utils.files.atomic import write_json_atomic  # noqa: E402
 from utils.files.records import differences, read_record, versions  # noqa: E402
@@ -165,6 +167,21 @@ class HowFlags:
         return {**vars(self), **folders, "threads": self.threads or num_cores()}
 
 
+@dataclass(frozen=True)
+class SeeingFlags(HowFlags):
+    """The same, and what networks see."""
+
+    degradation: str = flag(
+        AREA,
+        "what networks see: block means, or also the image: 'area & noise:25' or 'area & mask:0.5'",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what has no exact law."""
+        super().__post_init__()
+        observation_of(self.degradation)
+
+
 def _numbers(name: str, text: str, kind: Callable[[str], Item]) -> list[Item]:
     try:
         return [kind(part) for part in text.split(",")]
@@ -174,7 +191,7 @@ def _numbers(name: str, text: str, kind: Callable[[str], Item]) -> list[Item]:
 
 def create_parser() -> FlagParser:
     """The flags of this script."""
-    return make_parser(__doc__, what=WhatFlags, how=HowFlags)
+    return make_parser(__doc__, what=WhatFlags, how=SeeingFlags)
 
 
 class FinishedRows:
@@ -192,7 +209,7 @@ class FinishedRows:
             made, self._rows = read_record(
                 path, remedy, lambda content: (dict(content["settings"]), list(content["rows"]))
             )
-            others = differences(made, settings, {})
+            others = differences(made, settings, {"degradation": AREA})
             if others:
                 told = ", ".join(map(str, others))
                 raise DataError(f"{path} holds rows made with other settings: {told}; {remedy}")
@@ -242,7 +259,7 @@ def train_all(trials: Sequence[Trial], bench: Bench, finished: FinishedRows) -> 
 
 
 def write_results(
-    what: WhatFlags, how: HowFlags, rows: Sequence[Row], bench: Bench
+    what: WhatFlags, how: SeeingFlags, rows: Sequence[Row], bench: Bench
 ) -> tuple[Path, str]:
     """JSON, Markdown and PNG; returns the path of the JSON, and the tables."""
     today = datetime.date.today().isoformat()
@@ -269,8 +286,8 @@ def write_results(
     return path, tables
 
 
-def bench_of(how: HowFlags) -> Bench:
-    """What trains and judges, by the flags.
+def bench_of(how: HowFlags, degradation: str = AREA) -> Bench:
+    """What trains and judges, by the flags; `degradation` is what networks see.
 
     Raises:
         DataError: photographs are missing or too small.
@@ -283,16 +300,17 @@ def bench_of(how: HowFlags) -> Bench:
         how.small_size,
         how.steps_per_second,
         how.mean_share,
+        degradation=degradation,
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Trains, judges, writes, prints; returns the exit code."""
     args = create_parser().parse_args(argv)
-    what, how = from_args(WhatFlags, args), from_args(HowFlags, args)
+    what, how = from_args(WhatFlags, args), from_args(SeeingFlags, args)
     torch.set_num_threads(how.threads or num_cores())
     tune_allocator()
-    bench = bench_of(how)
+    bench = bench_of(how, how.degradation)
     finished = FinishedRows(Path(what.rows_dir, f"{what.name}_rows.json"), how.settings)
     rows = train_all(what.trials, bench, finished)
     path, tables = write_results(what, how, rows, bench)

@@ -1,5 +1,6 @@
 """Fresh draws of the oracle's law in memory, test images of it, and how far nets are from it.
 
+Networks see the low-res image, and what a degradation shows beside it (`Observation`).
 Not for networks: those are made and trained in `benchmarks.truth_routes`.
 """
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from oracle.law import PHOTO_SCALE, OracleLaw, oracle_law
+from sr_var.data.oracle_observed import Observation
+from sr_var.degrade.language import Degradation
 from sr_var.results.moments import Truth
 from sr_var.verify.numbers.floors import truth_means, truth_metrics
 from utils.images.files import open_image, resolve_image_path
@@ -35,6 +38,7 @@ class FreshDraws:
         base: of the law.
         seed: of places, mirrors and draws.
         label_noise: std of normal noise that is added to y, grey levels.
+        degradation: what x is, of the factor 4; block means without.
     """
 
     def __init__(
@@ -44,21 +48,26 @@ class FreshDraws:
         batch_size: int,
         base: str,
         seed: int,
+        *,
         label_noise: float = 0.0,
+        degradation: Degradation | None = None,
     ) -> None:
         self._photos, self._size, self._batch_size = photos, size, batch_size
         self._base, self._seed = base, seed
-        self._noise_std = label_noise / HALF_RANGE_255
+        self._noise_std, self._degradation = label_noise / HALF_RANGE_255, degradation
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield x (N, 3, h, w) and y (N, 3, f·h, f·w)."""
+        """Yield x (N, 3 + what else is seen, h, w) and y (N, 3, f·h, f·w)."""
         generator = torch.Generator().manual_seed(self._seed)
         while True:
-            low_res = cut(self._photos, self._batch_size, self._size, generator)
-            label = oracle_law(low_res, FACTOR, base=self._base).sample(generator)
+            x = cut(self._photos, self._batch_size, self._size, generator)
+            label = oracle_law(x, FACTOR, base=self._base).sample(generator)
+            if self._degradation is not None:
+                seeds = torch.randint(2**62, (self._batch_size,), generator=generator)
+                x = self._degradation.apply(label, seeds.tolist())
             if self._noise_std:
                 label += self._noise_std * torch.randn(label.shape, generator=generator)
-            yield low_res, label
+            yield x, label
 
 
 def load_photos(folder: str, size: int, flag: str) -> list[Tensor]:
@@ -99,6 +108,36 @@ def cut(photos: Sequence[Tensor], num: int, size: int, generator: torch.Generato
 def judged_images(photos: Sequence[Tensor], num: int, size: int) -> Tensor:
     """The low-res images that all nets are judged on, (num, 3, size, size); always the same."""
     return cut(photos, num, size, torch.Generator().manual_seed(0))
+
+
+def observation_of(degradation: str) -> tuple[Observation, Degradation] | None:
+    """What is seen beside the low-res image, at the side of Y and at that of X; None for `area`.
+
+    Raises:
+        ValueError: the exact law of Y given it is not known.
+    """
+    seen = Observation.parse(degradation, FACTOR)
+    return None if seen is None else (seen, Degradation.parse(seen.words, FACTOR))
+
+
+def judged_law(low_res: Tensor, base: str, degradation: str) -> tuple[Tensor, OracleLaw]:
+    """What networks see of the images that they are judged on, and the exact law given that.
+
+    Args:
+        low_res: of `judged_images`, (N, 3, h, w).
+        base: of the law.
+        degradation: `area`, or one that `observation_of` knows; what it shows is of one draw of Y
+            for each image, always the same.
+
+    Returns:
+        X (N, 3 + what else is seen, h, w) in the dtype of `low_res`, and p(Y | X) in float64.
+    """
+    law, seen = oracle_law(low_res.double(), FACTOR, base=base), observation_of(degradation)
+    if seen is None:
+        return low_res, law
+    y, seeds = law.sample(torch.Generator().manual_seed(1)), range(len(low_res))
+    whole, folded = (degrade.apply(y, seeds) for degrade in (seen[0].degradation, seen[1]))
+    return folded.to(low_res), seen[0].law_given(law, whole)
 
 
 def errors_of(

@@ -18,11 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.truth_data import FACTOR, FreshDraws, errors_of, judged_images
-from oracle.law import OracleLaw, oracle_law
+from benchmarks.truth_data import (
+    FACTOR,
+    FreshDraws,
+    errors_of,
+    judged_images,
+    judged_law,
+    observation_of,
+)
+from oracle.law import OracleLaw
 from sr_var.baseline import BaselineTrainLoop, predict
 from sr_var.components import SRComponentsTrainLoop
 from sr_var.degradation import mean_of, variance_of
+from sr_var.flags.degradation import AREA
 from sr_var.flags.nets import ITAKURA_SAITO, NLL, SQUARED_ERROR, BaselineModelFlags
 from sr_var.flags.scripts import SUBPIXEL, UNET, MeanModelFlags, VarModelFlags
 from sr_var.losses import start_at_usual_spread
@@ -153,6 +161,7 @@ class Bench:
         mean_share: of a budget, for the mean net where there are two.
         label_noise: std of normal noise that is added to the labels, grey levels; the variance is
             then that of such labels.
+        degradation: what networks see; block means, or these and an observation (`judged_law`).
     """
 
     recipes: Mapping[str, Recipe]
@@ -163,15 +172,19 @@ class Bench:
     steps_per_second: float = 0.0
     mean_share: float = 0.5
     label_noise: float = 0.0
+    degradation: str = AREA
 
     def __post_init__(self) -> None:
         """No mean net is there yet."""
         self._means: dict[tuple[Any, ...], Trained] = {}
 
     def law(self, base: str) -> OracleLaw:
-        """The exact law of the test images, float64."""
+        """The exact law of the test images given what networks see of them, float64."""
+        return self._judged(base)[1]
+
+    def _judged(self, base: str) -> tuple[Tensor, OracleLaw]:
         images = judged_images(self.test_photos, self.num_test, self.size)
-        return oracle_law(images.double(), FACTOR, base=base)
+        return judged_law(images, base, self.degradation)
 
     def run(self, trial: Trial) -> Row:
         """Train a trial's networks; what it took, and how far they are from the law.
@@ -243,8 +256,14 @@ class Bench:
         if trial.route.optimizer == MUON:
             train = replace(train, optimizer=MUON, lr=recipe.muon_lrs[net])
         seed = stable_seed(trial.seed, net) % 2**31
-        draws = (self.size, train.batch_size, trial.base, seed, self.label_noise)
-        data = FreshDraws(self.train_photos, *draws)
+        draws = (self.size, train.batch_size, trial.base, seed)
+        seen = observation_of(self.degradation)
+        data = FreshDraws(
+            self.train_photos,
+            *draws,
+            label_noise=self.label_noise,
+            degradation=None if seen is None else seen[1],
+        )
 
         def make(steps: int) -> TrainLoop:
             model = new_network(partial(create, **vars(flags)), train.asked_precision, _say)
@@ -259,20 +278,19 @@ class Bench:
         return make
 
     def _errors(self, trial: Trial, models: Sequence[nn.Module]) -> dict[str, float]:
-        law = self.law(trial.base)
+        images, law = self._judged(trial.base)
         device = next(models[0].parameters()).device
-        images = judged_images(self.test_photos, self.num_test, self.size).to(device)
         size = [FACTOR * self.size] * 2
         means, variances = [], []
         with torch.inference_mode():
-            for low_res in torch.split(images, _TEST_BATCH):
-                mean = mean_of(models[0], low_res, size).float()
+            for x in torch.split(images.to(device), _TEST_BATCH):
+                mean = mean_of(models[0], x, size).float()
                 if trial.route.loss == NLL:
-                    mean, own, _ = predict(self._baseline_flags(trial), mean, low_res)
+                    mean, own, _ = predict(self._baseline_flags(trial), mean, x)
                     assert own is not None
                     variance = own
                 else:
-                    variance = variance_of(models[1], low_res, mean)
+                    variance = variance_of(models[1], x, mean)
                 means.append(mean.cpu())
                 variances.append(variance.float().cpu())
         added = (self.label_noise / HALF_RANGE_255) ** 2
@@ -281,7 +299,11 @@ class Bench:
     def _model_flags(self, trial: Trial, flags_class: type[Any], **own: Any) -> Any:
         sizes = {"small_size": self.size, "large_size": FACTOR * self.size}
         is_unet = trial.route.network == UNET
-        shared = {"network": trial.route.network, "predict_residual": is_unet}
+        shared = {
+            "network": trial.route.network,
+            "predict_residual": is_unet,
+            "degradation": self.degradation,
+        }
         return flags_class(
             **{**self.recipes[trial.route.network].model_flags, **sizes, **shared, **own}
         )

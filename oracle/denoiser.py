@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oracle.law import OracleLaw, block_sums, oracle_law, remove_block_means, repeat_blocks
+from oracle.posterior import PosteriorLaw, given_observation
 
 
 def posterior_mean_of_y(law: OracleLaw, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -21,8 +22,11 @@ def posterior_mean_of_y(law: OracleLaw, x_t: Tensor, alpha_bar: Tensor) -> Tenso
         E[Y | x_t] = Σ_r P(r | x_t) [ base + rB + (√ᾱσ²/τ) P(e − √ᾱ rB) ]
 
     and P B = B, as B has block means 0. In [-1, 1] but for the tails of Y; `alpha_bar` is ᾱ_t, (N,)
-    or a scalar. ValueError for a law whose σ is not even within blocks, as given a mask.
+    or a scalar. A law that is given an observation is given x_t/√ᾱ as another one, of the std
+    √(1/ᾱ − 1): its σ may differ within a block.
     """
+    if isinstance(law, PosteriorLaw):
+        return _given_x_t(law, x_t, alpha_bar).mean
     scale, tau, edge_mean = _posterior_parts(law, x_t, alpha_bar)
     e = x_t - scale * law.base
     shrink = scale * law.sigma**2 / tau
@@ -43,11 +47,19 @@ def posterior_variance_of_y(law: OracleLaw, x_t: Tensor, alpha_bar: Tensor) -> T
     return (within + between).expand_as(x_t)
 
 
+def _given_x_t(law: PosteriorLaw, x_t: Tensor, alpha_bar: Tensor) -> PosteriorLaw:
+    """p(Y | X, x_t): x_t/√ᾱ is Y with noise of the std √(1/ᾱ − 1)."""
+    alpha_bar = torch.as_tensor(alpha_bar, dtype=x_t.dtype, device=x_t.device).reshape(-1, 1, 1, 1)
+    scale, std = alpha_bar.sqrt(), ((1.0 - alpha_bar) / alpha_bar).sqrt()
+    shape = (x_t.shape[0], *law.sigma.shape[1:])
+    one_each = PosteriorLaw(*(part.expand(shape[0], -1, -1, -1) for part in vars(law).values()))
+    return given_observation(one_each, x_t / scale, std.expand(shape))
+
+
 def _posterior_parts(
     law: OracleLaw, x_t: Tensor, alpha_bar: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """√ᾱ (N, 1, 1, 1), τ (N, 1, H, W) and E[r | x_t] repeated to the blocks (N, 1, H, W)."""
-    law.require_even_noise()
     alpha_bar = torch.as_tensor(alpha_bar, dtype=x_t.dtype, device=x_t.device).reshape(-1, 1, 1, 1)
     scale = alpha_bar.sqrt()
     tau = alpha_bar * law.sigma**2 + 1.0 - alpha_bar

@@ -115,23 +115,24 @@ def given_pixels(law: OracleLaw, seen: Tensor, mask: Tensor) -> PosteriorLaw:
 def given_observation(law: OracleLaw, observed: Tensor, noise_std: Tensor) -> PosteriorLaw:
     """p(Y | x, z) for z = Y + s·ξ with a std s of each pixel (docs/theory.md, eq. 70 to 74).
 
-    With e = z − base, k = σ²/(σ² + s²), v = σ²(1 − k), and sums over the pixels of a block,
+    With e = z − base, k = σ²/(σ² + s²), v = σ²(1 − k), V = Σ v, and sums over the pixels of a
+    block,
 
-        log-odds of r = logit p + (2/σ²) Σ_c [ Σ kBe + Σ kB · Σ ke / Σ (1 − k) ]
+        log-odds of r = log-odds before + 2 Σ_c [ Σ kBe/σ² + Σ kB · Σ ke / V ]
         base + ke − (v/V) Σ ke      and      B − kB + (v/V) Σ kB
 
-    are its polarity, its base and its edge. Where s is infinite `observed` does not matter.
+    are its polarity, its base and its edge. Where s is infinite `observed` does not matter. What is
+    known already (σ = 0, k = 0) stays as it is, so that a law may be given one observation after
+    another, in any order, as the diffusion's x_t behind a mask.
 
     Args:
-        law: p(Y | x), not itself a posterior: all of its σ of a block are equal.
+        law: p(Y | x), or that given earlier observations.
         observed: z, (N, C, H, W).
         noise_std: s, (N, 1, H, W), from 0 to infinity.
 
     Raises:
-        ValueError: a std is negative or no number; sizes do not fit; or the law is a posterior.
+        ValueError: a std is negative or no number; or sizes do not fit.
     """
-    if isinstance(law, PosteriorLaw):
-        raise ValueError("the law is given an observation already: start from p(Y | x)")
     if observed.shape != law.base.shape or noise_std.shape != law.sigma.shape:
         raise ValueError(
             f"observed {tuple(observed.shape)} and noise_std {tuple(noise_std.shape)} do not fit "
@@ -140,19 +141,21 @@ def given_observation(law: OracleLaw, observed: Tensor, noise_std: Tensor) -> Po
     if not bool((noise_std >= 0).all()):
         raise ValueError("a std of noise is a number from 0 to infinity")
     factor, prior = law.factor, law.sigma.square()
-    is_blind = torch.isinf(noise_std)
-    square = torch.where(is_blind, 0.0, noise_std.square())
-    gain = torch.where(is_blind, 0.0, prior / (prior + square))  # k
-    left = torch.where(is_blind, 1.0, square / (prior + square))  # 1 − k, without cancellation
-    pulled = gain * torch.where(is_blind, 0.0, observed - law.base)  # ke
+    tells = torch.isfinite(noise_std) & (prior > 0)
+    square = torch.where(tells, noise_std.square(), 0.0)
+    precision = torch.where(tells, 1.0 / torch.where(tells, prior + square, 1.0), 0.0)
+    gain = prior * precision  # k
+    left = torch.where(tells, square * precision, 1.0)  # 1 − k, without cancellation
+    pulled = gain * torch.where(tells, observed - law.base, 0.0)  # ke
     pushed = gain * law.edge  # kB
     pulled_sum, pushed_sum = block_sums(pulled, factor), block_sums(pushed, factor)
-    free = block_sums(left, factor)  # Σ (1 − k)
-    own = block_sums((law.edge * pulled).sum(dim=1, keepdim=True), factor)
+    v = prior * left
+    free = block_sums(v, factor)  # V
+    seen = torch.where(tells, pulled / torch.where(tells, prior, 1.0), 0.0)  # ke/σ²
+    own = block_sums((law.edge * seen).sum(dim=1, keepdim=True), factor)
     shared = pushed_sum * pulled_sum.sum(dim=1, keepdim=True) / torch.where(free > 0, free, 1.0)
-    evidence = 2.0 / prior[..., ::factor, ::factor] * (own + shared)
-    log_odds = torch.logit(law.probability) + evidence
-    share = _share_of_block(left, factor)  # v/V, as σ is the block's
+    log_odds = _log_odds(law) + 2.0 * (own + shared)
+    share = _share_of_block(v, factor)
     return PosteriorLaw(
         base=law.base + pulled - share * repeat_blocks(pulled_sum, factor),
         edge=left * law.edge + share * repeat_blocks(pushed_sum, factor),
@@ -160,6 +163,10 @@ def given_observation(law: OracleLaw, observed: Tensor, noise_std: Tensor) -> Po
         probability=torch.sigmoid(log_odds),
         log_odds=log_odds,
     )
+
+
+def _log_odds(law: OracleLaw) -> Tensor:
+    return law.log_odds if isinstance(law, PosteriorLaw) else torch.logit(law.probability)
 
 
 def _share_of_block(values: Tensor, factor: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ddpm.train_loop import NamesClasses
 from models.layers import project, smooth_base
+from sr_var.data.oracle_observed import Observation
 from sr_var.data.pairs import Photographs
 from sr_var.data.validation import calibration_of, psnr_of
 from sr_var.degradation import (
@@ -28,7 +30,7 @@ from sr_var.degradation import (
     low_res_of,
     mean_of,
 )
-from sr_var.degrade.view import degradation_of
+from sr_var.degrade.view import degradation_of, factor_of
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
 from sr_var.flags.scripts import SUBPIXEL
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
@@ -50,7 +52,7 @@ from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.pixels import image_to_255, require_finite, to_hwc
 from utils.process.errors import DataError
-from utils.sizes import SizeLike
+from utils.sizes import Size
 from utils.test_util import TestLoop
 
 # mean, variance, quantiles
@@ -237,10 +239,13 @@ def baseline_result_folder(
         ValueError: exact quantiles are asked for that the network does not estimate.
     """
     if test.truth == "oracle" and degradation_of(flags) is not None:
-        raise ValueError(
-            "--truth oracle has the quantiles of Y given its block means, the network of "
-            f"{test.model_path} sees --degradation {flags.degradation}: leave it out"
-        )
+        seen = Observation.parse(flags.degradation, factor_of(flags))  # or it is refused
+        if seen is not None and not flags.value_range:
+            raise ValueError(
+                f"--truth oracle given {flags.degradation} is of images that are not rounded "
+                f"(oracle_data.py --degradation), the network of {test.model_path} reads 8 bits: "
+                "leave it out, or train one with --value_range 0,255"
+            )
     if test.truth == "oracle" and flags.class_cond:
         raise ValueError(
             "--truth oracle has the quantiles of Y given X, the network of "
@@ -260,8 +265,7 @@ def baseline_result_folder(
 class BaselineTestLoop(TestLoop):
     """Writes mean and variance of every image as the two nets' tests do, and quantiles.
 
-    `step` is that of the network, in the file names; `small_size` that of the low-res image that
-    the oracle's exact quantiles depend on, None without.
+    `step` is that of the network, in the file names; `exact`, if any, computes the exact quantiles.
     """
 
     def __init__(
@@ -270,12 +274,12 @@ class BaselineTestLoop(TestLoop):
         model_flags: BaselineModelFlags,
         results: ResultFolder,
         step: int,
-        small_size: SizeLike | None = None,
+        exact: ExactQuantiles | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
         self._model_flags, self._results, self._step = model_flags, results, step
-        self._small_size = small_size
+        self._exact = exact
         with_array = spread_files(step, has_array=True)
         self._spread_files = [file for file in with_array if file in results.file_names]
 
@@ -303,8 +307,8 @@ class BaselineTestLoop(TestLoop):
     def _write_quantiles(self, name: str, quantiles: Tensor, high_res: Tensor) -> None:
         levels, errors = self._model_flags.levels, {}
         exact: Sequence[Tensor | None] = [None] * len(levels)
-        if self._small_size is not None:
-            exact = list(exact_quantiles(high_res[None], self._small_size, levels)[0])
+        if self._exact is not None:
+            exact = list(self._exact.of(high_res, name, levels))
         label_255 = to_hwc(image_to_255(high_res))
         for level, quantile, true in zip(levels, quantiles, exact, strict=True):
             path = self._results.path(name, quantile_file(level, self._step))
@@ -316,16 +320,41 @@ class BaselineTestLoop(TestLoop):
         write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)
 
 
-def exact_quantiles(high_res: Tensor, small_size: SizeLike, levels: Sequence[float]) -> Tensor:
-    """The oracle's quantiles given X = area(Y), (N, Q, C, H, W), float64.
+@dataclass(frozen=True)
+class ExactQuantiles:
+    """The oracle's quantiles given what the networks see of a test image.
 
-    X of an 8-bit Y is off by the rounding: about 0.3/f grey levels.
+    Attributes:
+        sizes: of Y and of the low-res image.
+        seed: of the test, of which X is a function.
+        seen: what is seen beside the low-res image; None: nothing.
     """
-    from oracle.law import oracle_law
 
-    low_res = area_downsample(high_res.double().cpu(), small_size)
-    law = oracle_law(low_res, high_res.shape[-1] // low_res.shape[-1])
-    return torch.stack([law.quantile(level) for level in levels], dim=1)
+    sizes: tuple[Size, Size]
+    seed: int = 0
+    seen: Observation | None = None
+
+    @classmethod
+    def of_test(cls, flags: BaselineModelFlags, test: BaselineTestFlags) -> ExactQuantiles | None:
+        """Those that `--truth oracle` asks for; ValueError where the law is not known."""
+        if test.truth != "oracle":
+            return None
+        seen = Observation.parse(flags.degradation, factor_of(flags))
+        return cls(flags.sizes, test.seed, seen)
+
+    def of(self, high_res: Tensor, name: str, levels: Sequence[float]) -> Tensor:
+        """By level, (Q, C, H, W) in float64, of the image Y (C, H, W) of that name.
+
+        X of an 8-bit Y is off by the rounding: about 0.3/f grey levels.
+        """
+        from oracle.law import oracle_law
+
+        y = high_res[None].double().cpu()
+        low_res = area_downsample(y, self.sizes[1])
+        law = oracle_law(low_res, y.shape[-1] // low_res.shape[-1])
+        if self.seen is not None:
+            law = self.seen.law_given(law, self.seen.see(y, name, self.seed))
+        return torch.cat([law.quantile(level) for level in levels])
 
 
 def report_quantiles(

@@ -27,7 +27,9 @@ from utils.images.files import BadImageError
 from utils.images.native import read_native
 from utils.images.pixels import image_to_255, to_hwc
 from utils.metrics import HALF_RANGE_255
+from utils.process.errors import DataError
 from utils.seeds import stable_seed
+from utils.untrusted.arrays import read_npy
 
 # of the images of such a data set, and of what is seen of a test image
 SUFFIX, OBSERVED_FILE = ".npy", "observed.npy"
@@ -88,8 +90,28 @@ class Observation:
         """
         return self.degradation.apply(image, [stable_seed(seed, "degradation", name)])
 
+    def seen_in(self, folder: str) -> Tensor | None:
+        """X of a test image, (1, 6 or 7, H, W), as `oracle_data.py` left it beside its samples.
+
+        None where the samples are given the low-res image alone.
+
+        Raises:
+            DataError: the file is damaged, or of another observation.
+        """
+        path = os.path.join(folder, OBSERVED_FILE)
+        if not os.path.exists(path):
+            return None
+        remedy = "write the data set again (oracle_data.py)"
+        array, channels = read_npy(path, remedy=remedy), _NUM_CHANNELS + self.degradation.num_extra
+        if array.ndim != 3 or array.shape[2] != channels or array.dtype.kind != "f":
+            raise DataError(
+                f"{path} of shape {array.shape} is not what --degradation {self.words} shows; give "
+                "the --sample_dir of oracle_data.py with the same --degradation"
+            )
+        return torch.from_numpy(array.transpose(2, 0, 1).copy())[None]
+
     def law_given(self, law: OracleLaw, x: Tensor) -> PosteriorLaw:
-        """p(Y | X) of the law p(Y | area(Y)) of one image, and of its X, in the law's dtype."""
+        """p(Y | X) of the law p(Y | area(Y)) of images, and of their X, in the law's dtype."""
         x = x.to(law.base)
         seen = x[:, _NUM_CHANNELS : 2 * _NUM_CHANNELS]
         part = self.degradation.parts[1]

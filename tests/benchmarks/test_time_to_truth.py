@@ -19,11 +19,14 @@ from benchmarks.truth_data import (
     errors_of,
     errors_of_samples,
     judged_images,
+    judged_law,
     load_photos,
+    observation_of,
 )
 from benchmarks.truth_report import COUNTS, GOALS, curve, format_tables, time_to
 from benchmarks.truth_routes import ROUTES, Bench, Trial
 from oracle.law import BICUBIC, BILINEAR, oracle_law, smooth_base
+from oracle.posterior import given_noisy, given_pixels
 from sr_var.degradation import area_downsample
 from utils.process.errors import DataError
 from utils.process.stop import StopRequested
@@ -56,6 +59,11 @@ def folder(tmp_path: Path, photos: list[torch.Tensor]) -> Path:
         pixels = ((photo + 1) * 127.5).byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
     return tmp_path
+
+
+SEEN = pytest.mark.parametrize(
+    ("degradation", "num_extra"), [("area & noise:25", 48), ("area & mask:0.5", 48 + 16)]
+)
 
 
 def run(folder: Path, *words: str) -> int:
@@ -125,6 +133,33 @@ def test_errors_are_relative_to_the_law(photos: list[torch.Tensor]) -> None:
     expected = {"relative_mse": 0.01, "var_bias": 0.2}
     expected |= {"relative_var_error": 0.2, "relative_rms_error": 0.2}
     assert shifted == pytest.approx(expected)
+
+
+@SEEN
+def test_networks_and_law_are_given_the_same_observation(
+    photos: list[torch.Tensor], degradation: str, num_extra: int
+) -> None:
+    images = judged_images(photos, 4, 8)
+    x, law = judged_law(images, BILINEAR, degradation)
+    assert x.shape == (4, 3 + num_extra, 8, 8) and x.dtype == images.dtype
+    torch.testing.assert_close(x[:, :3], images, rtol=0, atol=1e-6)
+    prior = oracle_law(images.double(), 4)
+    z = torch.nn.functional.pixel_shuffle(x[:, 3:51].double(), 4)
+    if num_extra > 48:
+        mask = torch.nn.functional.pixel_shuffle(x[:, 51:].double(), 4)
+        expected = given_pixels(prior, z, mask)
+    else:
+        expected = given_noisy(prior, z, 25 / 127.5)
+    torch.testing.assert_close(law.mean, expected.mean, rtol=0, atol=1e-4)
+    torch.testing.assert_close(law.variance, expected.variance, rtol=0, atol=1e-4)
+    assert law.variance.mean() < 0.7 * prior.variance.mean()
+    # batches of a training have the same layout, and other noise in each
+    batches = FreshDraws(photos, 8, 2, BILINEAR, 1, degradation=observation_of(degradation)[1])  # type: ignore[index]
+    (one, y), (two, _) = (batch for batch, _ in zip(batches, range(2), strict=False))
+    assert one.shape == (2, 3 + num_extra, 8, 8) and not torch.equal(one, two)
+    torch.testing.assert_close(area_downsample(y, 8), one[:, :3], atol=1e-6, rtol=0)
+    whole = torch.nn.functional.pixel_shuffle(one[:, 3:51], 4)
+    assert (whole == y).double().mean() == pytest.approx(0.5 * (num_extra > 48), abs=0.05)
 
 
 @pytest.mark.parametrize("count", [10, 100])
@@ -222,6 +257,32 @@ def test_every_route_is_trained_and_reported(
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("degradation", ["area & noise:25", "area & mask:0.5"])
+def test_every_route_learns_from_what_is_seen_beside_the_low_res_image(
+    folder: Path, degradation: str
+) -> None:
+    words = ("--budgets", "1", "--base", "bilinear", "--degradation", degradation)
+    assert run(folder, *words) == 0
+    record = results_of(folder)
+    assert [row["route"] for row in record["rows"]] == [route.name for route in ROUTES]
+    assert record["settings"]["degradation"] == degradation
+    assert all(row["relative_mse"] > 0 for row in record["rows"])
+    # of n samples of the law given it
+    assert record["exact_samples"]["bilinear"]["10"]["relative_mse"] == pytest.approx(0.1)
+    with pytest.raises(DataError, match=r"rows.json.*degradation"):
+        run(folder, "--budgets", "1", "--base", "bilinear")
+
+
+def test_rows_from_before_there_were_degradations_are_of_block_means(folder: Path) -> None:
+    words = ("--routes", "subpixel_nll", "--budgets", "1", "--base", "bilinear")
+    assert run(folder, *words) == 0
+    path = folder / "rows" / "time_to_truth_rows.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["settings"].pop("degradation") == "area"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert run(folder, *words) == 0
+
+
 def test_what_is_finished_is_not_done_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[Trial] = []
     train = Bench.run
@@ -297,6 +358,8 @@ def test_two_seeds_differ_and_one_does_not(folder: Path) -> None:
         "--unet_batch_size 0",
         "--steps_per_second -1",
         "--mean_share 1",
+        "--degradation area&blur:2",
+        "--degradation noise:25",
     ],
 )
 def test_bad_flag_is_a_usage_error(words: str, capsys: pytest.CaptureFixture[str]) -> None:

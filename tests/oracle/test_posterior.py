@@ -339,11 +339,8 @@ def test_what_is_no_observation_is_refused() -> None:
         given_pixels(law, y, torch.full_like(law.sigma, 0.5))
     with pytest.raises(ValueError, match="fit"):
         given_noisy(law, y[..., :-1], 0.1)
-    found = given_noisy(law, y, 0.1)
-    with pytest.raises(ValueError, match="already"):
-        given_noisy(found, y, 0.1)
     with pytest.raises(ValueError, match="class"):
-        found.given_class(0, 2)
+        given_noisy(law, y, 0.1).given_class(0, 2)
 
 
 class _Sums:
@@ -377,18 +374,58 @@ def test_variances_of_sums_are_those_of_the_covariance_also_given_a_mask() -> No
 def test_what_needs_even_noise_takes_the_law_given_noise_and_refuses_that_given_a_mask() -> None:
     law = _law(1, 4)
     y, z = _noisy(law, 0.2, 22)
-    given_noise, given_mask = given_noisy(law, z, 0.2), given_pixels(law, y, _mask(law, 0.5, 23))
-    # a second look at Y with noise: as if both had been one of half the variance
-    second = y + 0.2 * torch.randn(
-        y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1)
+    leading_component(given_noisy(law, z, 0.2))
+    with pytest.raises(ValueError, match="even"):
+        leading_component(given_pixels(law, y, _mask(law, 0.5, 23)))
+
+
+def _require_same_law(found: PosteriorLaw, expected: PosteriorLaw) -> None:
+    for name in ("base", "edge", "probability", "mean", "variance"):
+        parts = getattr(found, name), getattr(expected, name)
+        torch.testing.assert_close(*parts, rtol=0, atol=1e-11, msg=name)
+
+
+def test_a_law_may_be_given_one_observation_after_another_in_any_order() -> None:
+    law = _law()
+    y, noisy = _noisy(law, 0.2, 24)
+    mask = _mask(law, 0.5, 25)
+    uneven = 0.05 + 0.3 * torch.rand(
+        law.sigma.shape, generator=torch.Generator().manual_seed(26), dtype=torch.float64
     )
-    alpha_bar = torch.tensor(1 / (1 + 0.2**2), dtype=torch.float64)
-    twice = posterior_mean_of_y(given_noise, alpha_bar.sqrt() * second, alpha_bar)
-    at_once = given_noisy(law, (z + second) / 2, 0.2 / 2**0.5).mean
-    torch.testing.assert_close(twice, at_once, rtol=0, atol=1e-11)
-    for refused in (
-        lambda: leading_component(given_mask),
-        lambda: posterior_mean_of_y(given_mask, z, alpha_bar),
-    ):
-        with pytest.raises(ValueError, match="even"):
-            refused()
+    _, other = _noisy(law, uneven, 27)
+    # each pixel's observations together: their mean by precision, and all that is known of it
+    precision = 1 / 0.2**2 + 1 / uneven.square()
+    mixed = (noisy / 0.2**2 + other / uneven.square()) / precision
+    both = given_observation(law, mixed, precision.rsqrt())
+    _require_same_law(given_observation(given_noisy(law, noisy, 0.2), other, uneven), both)
+    _require_same_law(given_noisy(given_observation(law, other, uneven), noisy, 0.2), both)
+    std = 0.2 * (1 - mask)
+    shown = given_observation(law, torch.where(mask == 1, y, noisy), std)
+    _require_same_law(given_noisy(given_pixels(law, y, mask), noisy, 0.2), shown)
+    _require_same_law(given_pixels(given_noisy(law, noisy, 0.2), y, mask), shown)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_exact_denoiser_knows_what_a_mask_shows(dtype: torch.dtype) -> None:
+    """One law and several x_t of it, from almost no noise to almost nothing but noise."""
+    law = OracleLaw(*(part.to(dtype) for part in vars(_law(1, 4)).values()))
+    y, _ = _noisy(law, 0.2, 28)
+    mask = _mask(law, 0.5, 29).to(dtype)
+    found = given_pixels(law, y, mask)
+    alpha_bar = torch.tensor([1 - 1e-5, 0.5, 1e-10], dtype=dtype)
+    noise = torch.randn(3, *y.shape[1:], generator=torch.Generator().manual_seed(30), dtype=dtype)
+    column = alpha_bar.view(-1, 1, 1, 1)
+    x_t = column.sqrt() * y + (1 - column).sqrt() * noise
+    mean = posterior_mean_of_y(found, x_t, alpha_bar)
+    variance = posterior_variance_of_y(found, x_t, alpha_bar)
+    exact = 1e-9 if dtype == torch.float64 else 2e-5
+    seen = (mask == 1).expand_as(mean)
+    torch.testing.assert_close(mean[seen], y.expand_as(mean)[seen], rtol=0, atol=exact)
+    torch.testing.assert_close(block_sums(mean, 4), block_sums(y, 4).expand(3, -1, -1, -1))
+    torch.testing.assert_close(mean[0], y[0], rtol=0, atol=0.03)  # noise of 0.003
+    assert float(variance[0].max()) < 1.1e-5 and (variance[seen] == 0).all()
+    torch.testing.assert_close(mean[2], found.mean[0], rtol=0, atol=5e-4)
+    torch.testing.assert_close(variance[2], found.variance[0], rtol=1e-3, atol=1e-5)
+    std = 1 - mask
+    together = given_observation(law, torch.where(mask == 1, y, x_t[1:2] * 2**0.5), std)
+    torch.testing.assert_close(mean[1:2], together.mean, rtol=0, atol=exact)

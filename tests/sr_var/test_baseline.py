@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from oracle.law import oracle_law
+from oracle.posterior import given_noisy, given_pixels
 from sr_var.baseline import (
     BaselineTestLoop,
     BaselineTrainLoop,
+    ExactQuantiles,
     baseline_result_folder,
-    exact_quantiles,
     gaussian_outputs,
     normal_moments,
     quantile_errors,
@@ -27,6 +28,7 @@ from sr_var.baseline import (
     summarise_errors,
 )
 from sr_var.data.pairs import Photographs
+from sr_var.degrade.view import View
 from sr_var.flags.nets import BaselineModelFlags, BaselineTestFlags
 from sr_var.losses import VARIANCE_FLOOR
 from sr_var.mean_utils import mean_result_folder
@@ -36,6 +38,7 @@ from tests.tiny import LARGE, REGRESSION_NET
 from utils.images.dataset import Entry
 from utils.images.pixels import image_to_255
 from utils.process.errors import CheckpointError, DataError
+from utils.sizes import Size
 from utils.untrusted.pickles import load_array
 
 DRAWS = torch.tensor([-0.9, -0.4, -0.1, 0.0, 0.05, 0.3, 0.35, 0.5, 0.8])
@@ -158,12 +161,52 @@ def test_exact_quantiles_cover_their_share_of_the_oracles_draws() -> None:
     low_res = 0.5 * _noise(1, 3, 16, 16).clamp(-1, 1).double()
     high_res = oracle_law(low_res, 4).sample(torch.Generator().manual_seed(1))
     levels = (0.05, 0.5, 0.75)
-    quantiles = exact_quantiles(high_res[0][None], 16, levels)
+    quantiles = ExactQuantiles((Size.of(64), Size.of(16))).of(high_res[0], "a.png", levels)
     for place, level in enumerate(levels):
-        quantile_255 = image_to_255(quantiles[0, place]).numpy()
+        quantile_255 = image_to_255(quantiles[place]).numpy()
         metrics = quantile_errors(quantile_255, image_to_255(high_res[0]).numpy(), quantile_255)
         assert metrics["coverage"] == pytest.approx(level, abs=0.02)  # 12288 values, dependent
         assert metrics["rms_error"] == 0
+
+
+@pytest.mark.parametrize("degradation", ["area & noise:25", "area & mask:0.5"])
+def test_exact_quantiles_are_given_what_the_networks_see(degradation: str, tmp_path: Path) -> None:
+    low_res = 0.5 * _noise(1, 3, 16, 16).clamp(-1, 1).double()
+    high_res = oracle_law(low_res, 4).sample(torch.Generator().manual_seed(1))
+    sizes = {"large_size": 64, "small_size": 16, "network": "subpixel", "model_channels": 4}
+    flags = BaselineModelFlags(**sizes, degradation=degradation, value_range="0,255")
+    test = BaselineTestFlags(truth="oracle", seed=3, model_path="m.pt", output_dir=str(tmp_path))
+    exact, levels = ExactQuantiles.of_test(flags, test), (0.25, 0.5, 0.75)
+    assert exact is not None
+    quantiles = exact.of(high_res[0], "a.npy", levels)
+    alone = ExactQuantiles(flags.sizes).of(high_res[0], "a.npy", levels)
+    # X as the networks see it: blocks of the whole image are channels of a pixel
+    x = View.of(flags, 3).x_of(high_res, ["a.npy"])
+    z = torch.nn.functional.pixel_shuffle(x[:, 3:51], 4)
+    if x.shape[1] > 51:
+        mask = torch.nn.functional.pixel_shuffle(x[:, 51:], 4)
+        seen = (mask == 1).expand_as(z)[0]
+        for quantile in quantiles:
+            torch.testing.assert_close(quantile[seen], high_res[0][seen], rtol=0, atol=1e-9)
+        law = given_pixels(oracle_law(low_res, 4), z, mask)
+        is_fit = ~seen
+    else:
+        law = given_noisy(oracle_law(low_res, 4), z, 25 / 127.5)
+        is_fit = torch.ones_like(z[0], dtype=torch.bool)
+    for level, quantile in zip(levels, quantiles, strict=True):
+        torch.testing.assert_close(quantile, law.quantile(level)[0], rtol=0, atol=1e-6)
+        share = (high_res[0] <= quantile)[is_fit].double().mean()
+        assert float(share) == pytest.approx(level, abs=0.03)
+    assert float((quantiles[2] - quantiles[0]).mean()) < 0.8 * float((alone[2] - alone[0]).mean())
+
+
+def test_exact_quantiles_of_8_bit_images_are_refused_where_more_is_seen(tmp_path: Path) -> None:
+    sizes = {"large_size": 64, "small_size": 16, "network": "subpixel"}
+    test = BaselineTestFlags(truth="oracle", model_path="m.pt", output_dir=str(tmp_path))
+    for degradation, word in (("area & noise:25", "--value_range"), ("area & grey", "area & grey")):
+        flags = BaselineModelFlags(**sizes, degradation=degradation)
+        with pytest.raises(ValueError, match=word):
+            baseline_result_folder(flags, test, 9)
 
 
 def _loop(root: Path, value: Tensor, **flags: Any) -> BaselineTestLoop:

@@ -20,6 +20,7 @@ from ddpm.sampling import SETTINGS_FILE
 from diffusion.samplers import SamplerOptions, gaussian_noise_fn, sample_loop
 from oracle.denoiser import ExactDenoiser
 from sr_var.base_dataset import load_entries
+from sr_var.data.oracle_observed import OBSERVED_FILE, Observation
 from sr_var.flags.verify import BudgetFlags
 from sr_var.results.folder import LOW_RES_FILE, is_known_input
 from sr_var.results.moments import TRUTH_FILE, Array, Truth
@@ -32,7 +33,9 @@ from sr_var.verify.read.records import (
     classes_given,
     given_class,
     require_one_origin,
+    units_of,
 )
+from sr_var.verify.read.seen import observation_of, view_of
 from utils.images.dataset import Entry
 from utils.images.files import open_image, safe_join
 from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
@@ -109,16 +112,18 @@ class ExactSampler:
     """Draws from the oracle's law by the diffusion sampler with the exact denoiser.
 
     `factor`: high-res pixels along the side of a low-res one. The law is that of the exact samples:
-    given the label of the image, too, where they are (`oracle_data.py --num_classes`).
+    given the label of the image, too, where they are (`oracle_data.py --num_classes`), and what is
+    `seen` beside the low-res image (`oracle_data.py --degradation`).
     """
 
-    def __init__(self, flags: BudgetFlags, factor: int) -> None:
+    def __init__(self, flags: BudgetFlags, factor: int, seen: Observation | None = None) -> None:
         schedule = {field.name: getattr(flags, field.name) for field in fields(ScheduleFlags)}
         process_flags = DiffusionFlags(predict_xstart=True, **schedule)
         self.process = create_diffusion(process_flags)
         longer = create_diffusion(replace(process_flags, timestep_respacing=""))
         self._denoiser = ExactDenoiser(torch.from_numpy(longer.coefficients.alphas_cumprod), factor)
-        self._flags, self._num_classes = flags, classes_given(flags.ddpm_sr_output_dir)
+        self._flags, self._seen = flags, seen
+        self._num_classes = classes_given(flags.ddpm_sr_output_dir)
 
     def moments(self, entry: Entry, low_res: torch.Tensor) -> Moments:
         """Moments of the samples of one image (1, 3, h, h), HWC grey levels."""
@@ -126,6 +131,15 @@ class ExactSampler:
         law = self._denoiser.law(low_res)
         if self._num_classes:
             law = law.given_class(entry.y, self._num_classes)
+        if self._seen is not None:
+            folder = safe_join(flags.ddpm_sr_output_dir, name)
+            x = self._seen.seen_in(folder)
+            if x is None:
+                raise DataError(
+                    f"{folder}/{OBSERVED_FILE} does not exist; give the --sample_dir of "
+                    f"oracle_data.py --degradation '{self._seen.words}' as --ddpm_sr_output_dir"
+                )
+            law = self._seen.law_given(law, x)
         shape = (num, *law.base.shape[1:])
         seeds = [stable_seed(flags.seed, "budget", name, i) for i in range(num)]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -179,6 +193,8 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
     entries = load_entries(flags.data_info_dict_path, flags.data_dir)
     require_one_origin(flags, log)
     given_class(flags, log)
+    units = units_of(flags)
+    seen = observation_of(view_of(flags, units))
     if flags.dry_run:
         entries = entries[:1]
     sampler: ExactSampler | None = None
@@ -186,15 +202,10 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
     laws: list[Law] = []
     with working(len(entries), "sampling", "image", remedy=ANEW) as job:
         for entry in entries:
-            data = load_image_data(entry, flags)
-            if data.degraded is not None:
-                raise DataError(
-                    f"{flags.nets_dir} holds results of another --degradation than area, and the "
-                    "exact denoiser is given block means: name results of such nets"
-                )
+            data = load_image_data(entry, flags, units=units)
             if sampler is None:
                 assert data.low_res is not None
-                sampler = ExactSampler(flags, data.mean.shape[0] // data.low_res.shape[0])
+                sampler = ExactSampler(flags, data.mean.shape[0] // data.low_res.shape[0], seen)
                 log(f"{sampler.process.num_timesteps} steps of {flags.sampler} a sample")
             found.append(image_budget(entry, data, sampler, flags))
             assert data.truth is not None

@@ -30,7 +30,7 @@ from sr_var.results.moments import (
 )
 from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.read.records import has_own_means, num_mean_nets
-from sr_var.verify.read.seen import seen_of, view_of
+from sr_var.verify.read.seen import require_same_observation, seen_of, view_of
 from utils.flags.groups import Reading
 from utils.images.dataset import Entry
 from utils.images.files import (
@@ -124,6 +124,8 @@ def load_image_data(
         reference = load_reference(*of, num_threads=num_threads, units=units)
     mean, variance, picture = _read_nets(entry, flags, units)
     seen = seen_of(picture, entry.name, small_size, view)
+    if flags.num_samples and has_own_means(flags):
+        require_same_observation(sample_folder, picture, entry.name, view)
     data = ImageData(
         mean=mean,
         variance=variance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,17 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sr_var.data.oracle_observed import OBSERVED_FILE, Observation
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.degrade.language import Degradation
 from sr_var.degrade.view import View
 from sr_var.flags.verify import NetResultFlags
 from sr_var.results.folder import LOW_RES_FILE, SEEN_KEYS, read_stamp, stamp_path
-from sr_var.results.moments import Array, block_means
+from sr_var.results.moments import TRUTH_FILE, Array, block_means
 from sr_var.values import Units
 from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
 from utils.metrics import HALF_RANGE_255
 from utils.process.errors import DataError
 from utils.sizes import Size
+
+_SAME_DEGRADATION = "give the --sample_dir of oracle_data.py with the --degradation of the nets"
+# X in [-1, 1] is computed again from an image in float32
+_SAME_X = 1e-4
 
 
 class Seen(NamedTuple):
@@ -102,6 +108,58 @@ def seen_of(
     is_any = hidden is not None and bool(hidden.any())
     mask = hidden[0, 0].numpy() if hidden is not None and is_any else None
     return Seen(_in_255(low_res), _in_255(upsampled), degraded, mask)
+
+
+def require_same_observation(
+    sample_folder: str, picture: npt.NDArray[Any], name: str, view: View | None
+) -> None:
+    """Refuse exact samples and moments of the oracle that are given something else than the nets.
+
+    Args:
+        sample_folder: of the image, with `observed.npy` where more than the low-res image is seen.
+        picture: the image (H, W, C), uint8 or 255ths.
+        name: of the image.
+        view: what the nets saw; None: block means.
+
+    Raises:
+        DataError: names the folder, and what it and the nets are given.
+    """
+    path, made = os.path.join(sample_folder, OBSERVED_FILE), view and view.degradation
+    if not os.path.exists(path):
+        if made and os.path.exists(os.path.join(sample_folder, TRUTH_FILE)):
+            raise DataError(
+                f"{sample_folder} has the law given the low-res image alone, the nets see "
+                f"--degradation {made.text}; {_SAME_DEGRADATION}"
+            )
+        return
+    seen = observation_of(view)
+    if view is None or seen is None:
+        raise DataError(
+            f"{path}: samples and moments beside it are given what it holds, the nets see the "
+            f"low-res image alone; {_SAME_DEGRADATION}"
+        )
+    image = bytes_to_image(torch.from_numpy(_chw(picture))[None])
+    there, here = seen.seen_in(sample_folder), seen.see(image, name, view.seed)
+    assert there is not None
+    if not torch.allclose(there, here.to(there), rtol=0, atol=_SAME_X):
+        raise DataError(
+            f"{path} is not what the nets saw of {name}: noise and masks are a function of --seed, "
+            f"and theirs was {view.seed}; test the nets with the --seed of oracle_data.py"
+        )
+
+
+def observation_of(view: View | None) -> Observation | None:
+    """What nets on the oracle saw beside the low-res image; None: nothing.
+
+    Raises:
+        DataError: they saw something that the exact law of Y given it is not known of.
+    """
+    if view is None or view.degradation is None:
+        return None
+    try:
+        return Observation.parse(view.degradation.text, view.degradation.factor)
+    except ValueError as error:
+        raise DataError(f"results of nets that see {error}") from None
 
 
 def _chw(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -159,12 +159,50 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "num_samples": NUM_SAMPLES,
     }
     done("oracle_data", words(flags))
+    _write_nets(root)
+    return {"root": root, "info": root / "data" / "to_sample_data_info.pkl"}
+
+
+def _write_nets(root: Path) -> None:
     for entry in load_entries(str(root / "data" / "to_sample_data_info.pkl"), str(root)):
         folder = root / "nets" / entry.name
         folder.mkdir(parents=True)
         with np.load(root / "exact" / entry.name / "exact_moments.npz") as exact:
             np.save(folder / f"high_res_mean_{STEP}.npy", exact["mean"].astype(np.float32))
         dump_pickle(np.full(SHAPE, 100, np.float32), str(folder / f"high_res_var_{STEP}.pkl"))
+
+
+def _write_observed(root: Path, degradation: str, seed: int = 0) -> dict[str, Path]:
+    """The same where nets also see the image with noise, or in parts; `seed` is of the nets."""
+    write_photos(root / "photos", ["train/a_1", "test/c_1"])
+    flags = {
+        "data_dir": root / "photos",
+        "output_dir": root / "data",
+        "sample_dir": root / "exact",
+        "log_dir": root / "log",
+        "large_size": LARGE,
+        "small_size": SMALL,
+        "num_train_crops": 1,
+        "num_test_crops": 2,
+        "num_samples": NUM_SAMPLES,
+        "degradation": degradation,
+    }
+    done("oracle_data", words(flags))
+    _write_nets(root)
+    stamp = {
+        "values": {"in_channels": 3, "value_range": "0.0,255.0"},
+        "degradation": degradation,
+        "degradation_factor": LARGE // SMALL,
+        "degradation_seed": seed,
+    }
+    for kind, models in (("mean", ["1" * 64]), ("var", ["2" * 64, "1" * 64])):
+        content = json.dumps({"models": models, **stamp})
+        (root / "nets" / f".{kind}_{STEP}.json").write_text(content)
+    for entry in load_entries(str(root / "data" / "to_sample_data_info.pkl"), str(root)):
+        small = Image.open(root / "exact" / entry.name / "low_res.png")
+        small.resize((LARGE, LARGE), Image.Resampling.BILINEAR).save(
+            root / "nets" / entry.name / "low_res.png"
+        )
     return {"root": root, "info": root / "data" / "to_sample_data_info.pkl"}
 
 
@@ -211,6 +249,39 @@ def test_the_script_prints_and_draws_the_rows(files: dict[str, Path], tmp_path: 
     assert noise["relative_mse"] == pytest.approx(1 / NUM_SAMPLES)
     assert budget_text(list(rows.values())) in outcome.out
     assert Image.open(tmp_path / "budget.png").size[0] == 1200
+
+
+@pytest.mark.parametrize("degradation", ["area & noise:25", "area & mask:0.5"])
+def test_the_sampler_is_given_what_nets_see_beside_the_low_res_image(
+    degradation: str, tmp_path: Path
+) -> None:
+    files = _write_observed(tmp_path, degradation)
+    found = {}
+    for steps in ("logsnr4", "logsnr40"):
+        argv = _words(files, tmp_path / steps, timestep_respacing=steps, sampler="dpmpp_2m")
+        done("oracle_budget", argv)
+        found[steps] = {row["row"]: row for row in read_budget(str(tmp_path / steps))}
+        assert found[steps][MEAN_NET]["relative_mse"] < 1e-6
+    few, many = (found[steps][EXACT_SAMPLER] for steps in ("logsnr4", "logsnr40"))
+    # the more steps, the nearer is the sampler to the law given all that is seen
+    assert abs(many["var_bias"]) < min(0.06, 0.5 * abs(few["var_bias"]))
+    assert abs(many["relative_mse"]) < 0.01
+    assert many["relative_var_error"] < 0.1
+
+
+def test_nets_that_saw_something_else_than_the_exact_samples_are_refused(tmp_path: Path) -> None:
+    files = _write_observed(tmp_path, "area & mask:0.5", seed=1)
+    outcome = run("oracle_budget", _words(files, tmp_path / "log"))
+    assert outcome.code == 3 and "observed.npy" in outcome.err and "--seed" in outcome.err
+    for path in (tmp_path / "exact").rglob("observed.npy"):
+        path.unlink()
+    outcome = run("oracle_budget", _words(files, tmp_path / "log"))
+    assert outcome.code == 3 and "low-res image alone" in outcome.err
+    for path in (tmp_path / "nets").glob(".*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "degradation": "area & blur:2"}))
+    outcome = run("oracle_budget", _words(files, tmp_path / "log"))
+    assert outcome.code == 3 and "area & blur:2" in outcome.err
 
 
 def test_a_budget_of_other_nets_is_not_shown_beside_a_verification(

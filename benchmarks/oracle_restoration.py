@@ -37,7 +37,7 @@ from benchmarks.truth_data import (  # noqa: E402
     load_photos,
 )
 from models.config import SubpixelConfig  # noqa: E402
-from oracle.law import OracleLaw, oracle_law  # noqa: E402
+from oracle.law import OracleLaw, block_sums, oracle_law  # noqa: E402
 from oracle.posterior import PosteriorLaw, given_noisy, given_pixels  # noqa: E402
 from sr_var.degradation import variance_of  # noqa: E402
 from sr_var.flags.nets import ITAKURA_SAITO  # noqa: E402
@@ -59,6 +59,8 @@ from utils.seeds import stable_seed  # noqa: E402
 from utils.train_util import TrainLoop  # noqa: E402
 
 _TEST_BATCH, _NUM_SAMPLES = 16, 100
+# log-odds of a polarity that the other one has 1 in 3000 of
+_NO_DOUBT = 8.0
 Row = dict[str, Any]
 
 
@@ -74,11 +76,20 @@ class RestorationFlags:
     steps: int = flag(1500, "training steps of each net")
     seeds: str = flag("0", "of weights and data, comma separated; a row each")
     data_dir: str = flag(str(ROOT / "data/demo/train"), "photographs to train on")
-    test_dir: str = flag(str(ROOT / "data/demo/test"), "photographs to judge on")
+    test_dir: str = flag(
+        str(ROOT / "data/demo/test"),
+        "photographs to judge on; to choose among nets, others: data/demo/calibration",
+    )
     num_test_crops: int = flag(64, "test images")
     small_size: int = flag(16, "side of the low-res images, pixels; the factor is 4")
     width: int = flag(48, "channels of the nets")
     num_res_blocks: int = flag(3, "residual blocks of the nets")
+    pointwise: bool = flag(
+        False, "blocks that look at one low-res pixel each, four times as wide inside"
+    )
+    knows_edge: bool = flag(
+        False, "tell the mean net the law's edge and noise, to see what finding them costs"
+    )
     batch_size: int = flag(16, "images of a step")
     lr: float = flag(2.5e-3, "learning rate of the mean net (Muon); it falls to 0 as a cosine")
     var_lr: float = flag(5e-3, "the same, of the variance net")
@@ -176,12 +187,12 @@ class Trainer:
         )
         torch.manual_seed(self.seed)
         mean = self._train(
-            partial(SRMeanTrainLoop, model=ObservedMean(config, self.kind)), "mean", self.flags.lr
+            partial(SRMeanTrainLoop, model=self._mean_net(config)), "mean", self.flags.lr
         )
         torch.manual_seed(self.seed)
         make = partial(
             SRVarTrainLoop,
-            model=ObservedVariance(config, self.kind),
+            model=ObservedVariance(config, self.kind, pointwise=self.flags.pointwise),
             mean_model=mean[0],
             loss=ITAKURA_SAITO,
         )
@@ -194,6 +205,11 @@ class Trainer:
             "cpu_seconds": [mean[2], variance[2]],
             **self._judge(mean[0], variance[0]),
         }
+
+    def _mean_net(self, config: SubpixelConfig) -> ObservedMean:
+        flags = self.flags
+        own = {"pointwise": flags.pointwise, "knows_edge": flags.knows_edge}
+        return ObservedMean(config, self.kind, **own)
 
     def _train(
         self, make: Callable[..., TrainLoop], net: str, lr: float
@@ -240,8 +256,15 @@ class Trainer:
             "samples": samples,
             "super_resolution": errors_of(law, prior.mean, prior.variance),
             "std": square.sqrt().tolist(),
+            "known_share": known_share(law, mean),
             "error": float((mean.double() - y).square().mean().sqrt() * HALF_RANGE_255),
         }
+
+
+def known_share(law: PosteriorLaw, mean: Tensor) -> float:
+    """Share of the mean's squared error in blocks whose polarity X tells beyond doubt."""
+    error = block_sums((mean.double() - law.mean).square().sum(dim=1, keepdim=True), FACTOR)
+    return float(error[law.log_odds.abs() > _NO_DOUBT].sum() / error.sum())
 
 
 def format_table(rows: Sequence[Row]) -> str:

@@ -146,15 +146,16 @@ def given_observation(law: OracleLaw, observed: Tensor, noise_std: Tensor) -> Po
     precision = torch.where(tells, 1.0 / torch.where(tells, prior + square, 1.0), 0.0)
     gain = prior * precision  # k
     left = torch.where(tells, square * precision, 1.0)  # 1 − k, without cancellation
-    pulled = gain * torch.where(tells, observed - law.base, 0.0)  # ke
+    off = torch.where(tells, observed - law.base, 0.0)  # e
+    pulled = gain * off  # ke
     pushed = gain * law.edge  # kB
     pulled_sum, pushed_sum = block_sums(pulled, factor), block_sums(pushed, factor)
     v = prior * left
     free = block_sums(v, factor)  # V
-    seen = torch.where(tells, pulled / torch.where(tells, prior, 1.0), 0.0)  # ke/σ²
-    own = block_sums((law.edge * seen).sum(dim=1, keepdim=True), factor)
+    own = block_sums((law.edge * precision * off).sum(dim=1, keepdim=True), factor)  # Σ kBe/σ²
     shared = pushed_sum * pulled_sum.sum(dim=1, keepdim=True) / torch.where(free > 0, free, 1.0)
-    log_odds = _log_odds(law) + 2.0 * (own + shared)
+    before = law.log_odds if isinstance(law, PosteriorLaw) else torch.logit(law.probability)
+    log_odds = before + 2.0 * (own + shared)
     share = _share_of_block(v, factor)
     return PosteriorLaw(
         base=law.base + pulled - share * repeat_blocks(pulled_sum, factor),
@@ -163,10 +164,6 @@ def given_observation(law: OracleLaw, observed: Tensor, noise_std: Tensor) -> Po
         probability=torch.sigmoid(log_odds),
         log_odds=log_odds,
     )
-
-
-def _log_odds(law: OracleLaw) -> Tensor:
-    return law.log_odds if isinstance(law, PosteriorLaw) else torch.logit(law.probability)
 
 
 def _share_of_block(values: Tensor, factor: int) -> Tensor:

@@ -8,10 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.observed_nets import ObservedMean, ObservedVariance, fill, observe, parts_of
-from benchmarks.oracle_restoration import RestorationFlags, exact_law, format_table, main
+from benchmarks.observed_nets import (
+    ObservedMean,
+    ObservedVariance,
+    _edge_of,
+    fill,
+    observe,
+    parts_of,
+)
+from benchmarks.oracle_restoration import (
+    RestorationFlags,
+    exact_law,
+    format_table,
+    known_share,
+    main,
+)
 from models.config import SubpixelConfig
-from oracle.law import block_sums, oracle_law
+from oracle.law import block_sums, oracle_law, repeat_blocks
 from sr_var.degradation import variance_of
 from sr_var.degrade.language import Degradation
 from tests.oracle.photos import low_res_images
@@ -55,6 +68,44 @@ def test_new_nets_hold_what_is_seen_and_the_trained_part_changes_them(
         seen = (x[:, 6:] == 1).expand_as(y)
         torch.testing.assert_close(mean[seen], y[seen])
         assert (variance[seen] == 0).all() and (variance[~seen] > 0).all()
+
+
+@KINDS
+def test_a_net_that_knows_the_edge_is_told_the_laws(kind: str, level: float) -> None:
+    low_res = low_res_images(1, 5).float()
+    law = oracle_law(low_res, 4)
+    told = _edge_of(low_res)
+    assert told.shape == (1, 3, 5, 5)
+    across, down, sigma = told.div(10).split(1, dim=1)
+    columns = torch.tensor([-1.0, -1.0, 1.0, 1.0]).repeat(5)
+    edge = repeat_blocks(across, 4) * columns + repeat_blocks(down, 4) * columns[:, None]
+    torch.testing.assert_close(edge, law.edge)
+    torch.testing.assert_close(repeat_blocks(sigma, 4), law.sigma)
+    x = observe(low_res, law.sample(), kind, level, torch.Generator().manual_seed(1))
+    for own in ({"knows_edge": True}, {"pointwise": True}):
+        net = ObservedMean(CONFIG, kind, **own)
+        assert net(x).shape == law.base.shape
+    # a pixel of 1×1 blocks depends on the head, the end and the last layer alone: 3 pixels around
+    with torch.no_grad():
+        net.out[0].weight.normal_(generator=torch.Generator().manual_seed(2))
+        wide = low_res_images(1, 12).float()
+        y = oracle_law(wide, 4).sample()
+        x = observe(wide, y, kind, level, torch.Generator().manual_seed(1))
+        changed = x.clone()
+        changed[:, 3:6, :4, :4] += 0.1
+        moved = (net(changed) - net(x)).abs().amax(dim=(0, 1)) > 1e-6
+    assert moved[:4, :4].any() and not moved[16:].any() and not moved[:, 16:].any()
+
+
+def test_the_share_of_the_error_where_the_polarity_is_known() -> None:
+    low_res = low_res_images(1, 5)
+    law = oracle_law(low_res, 4)
+    y = law.sample(torch.Generator().manual_seed(3))
+    exact = exact_law(law, observe(low_res, y, "mask", 0.5, torch.Generator()), "mask", 0.5)
+    is_known = repeat_blocks((exact.log_odds.abs() > 8).double(), 4)
+    assert 0 < float(is_known.mean()) < 1
+    assert known_share(exact, exact.mean + 0.1 * is_known) == pytest.approx(1.0)
+    assert known_share(exact, exact.mean + 0.1 * (1 - is_known)) == pytest.approx(0.0)
 
 
 def test_filling_the_smooth_base_is_the_exact_mean_where_there_is_no_edge() -> None:

@@ -145,18 +145,16 @@ def given_observation(law: OracleLaw, observed: Tensor, noise_std: Tensor) -> Po
     square = torch.where(tells, noise_std.square(), 0.0)
     precision = torch.where(tells, 1.0 / torch.where(tells, prior + square, 1.0), 0.0)
     gain = prior * precision  # k
-    left = torch.where(tells, square * precision, 1.0)  # 1 − k, without cancellation
+    left = torch.where(tells, square * precision, 1.0)  # 1 − k, as it does not cancel
     off = torch.where(tells, observed - law.base, 0.0)  # e
-    pulled = gain * off  # ke
-    pushed = gain * law.edge  # kB
+    pulled, pushed = gain * off, gain * law.edge  # ke, kB
     pulled_sum, pushed_sum = block_sums(pulled, factor), block_sums(pushed, factor)
     v = prior * left
-    free = block_sums(v, factor)  # V
+    free, share = block_sums(v, factor), _share_of_block(v, factor)  # V, v/V
     own = block_sums((law.edge * precision * off).sum(dim=1, keepdim=True), factor)  # Σ kBe/σ²
     shared = pushed_sum * pulled_sum.sum(dim=1, keepdim=True) / torch.where(free > 0, free, 1.0)
     before = law.log_odds if isinstance(law, PosteriorLaw) else torch.logit(law.probability)
     log_odds = before + 2.0 * (own + shared)
-    share = _share_of_block(v, factor)
     return PosteriorLaw(
         base=law.base + pulled - share * repeat_blocks(pulled_sum, factor),
         edge=left * law.edge + share * repeat_blocks(pushed_sum, factor),

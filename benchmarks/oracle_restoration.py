@@ -61,6 +61,7 @@ from utils.train_util import TrainLoop  # noqa: E402
 _TEST_BATCH, _NUM_SAMPLES = 16, 100
 # log-odds of a polarity that the other one has 1 in 3000 of
 _NO_DOUBT = 8.0
+_TINY_SQUARE = 1e-30
 Row = dict[str, Any]
 
 
@@ -256,15 +257,27 @@ class Trainer:
             "samples": samples,
             "super_resolution": errors_of(law, prior.mean, prior.variance),
             "std": square.sqrt().tolist(),
-            "known_share": known_share(law, mean),
+            **error_parts(law, mean),
             "error": float((mean.double() - y).square().mean().sqrt() * HALF_RANGE_255),
         }
 
 
-def known_share(law: PosteriorLaw, mean: Tensor) -> float:
-    """Share of the mean's squared error in blocks whose polarity X tells beyond doubt."""
-    error = block_sums((mean.double() - law.mean).square().sum(dim=1, keepdim=True), FACTOR)
-    return float(error[law.log_odds.abs() > _NO_DOUBT].sum() / error.sum())
+def error_parts(law: PosteriorLaw, mean: Tensor) -> dict[str, float]:
+    """Where the mean's squared error is, as shares of all of it.
+
+    `known_share`: in blocks whose polarity X tells beyond doubt; `edge_share`: along B′ of the law,
+    whose height and sign it gets wrong, the rest being in other patterns of a block.
+    """
+    off = mean.double() - law.mean
+    error = block_sums(off.square().sum(dim=1, keepdim=True), FACTOR)
+    along = block_sums((off * law.edge).sum(dim=1, keepdim=True), FACTOR).square()
+    square = off.shape[1] * block_sums(law.edge.square(), FACTOR)
+    along = torch.where(square > 0, along / square.clamp(min=_TINY_SQUARE), 0.0)
+    known = error[law.log_odds.abs() > _NO_DOUBT]
+    return {
+        "known_share": float(known.sum() / error.sum()),
+        "edge_share": float(along.sum() / error.sum()),
+    }
 
 
 def format_table(rows: Sequence[Row]) -> str:

@@ -18,9 +18,9 @@ from benchmarks.observed_nets import (
 )
 from benchmarks.oracle_restoration import (
     RestorationFlags,
+    error_parts,
     exact_law,
     format_table,
-    known_share,
     main,
 )
 from models.config import SubpixelConfig
@@ -97,15 +97,25 @@ def test_a_net_that_knows_the_edge_is_told_the_laws(kind: str, level: float) -> 
     assert moved[:4, :4].any() and not moved[16:].any() and not moved[:, 16:].any()
 
 
-def test_the_share_of_the_error_where_the_polarity_is_known() -> None:
+def test_the_error_is_told_apart_by_polarity_and_by_pattern() -> None:
     low_res = low_res_images(1, 5)
     law = oracle_law(low_res, 4)
     y = law.sample(torch.Generator().manual_seed(3))
     exact = exact_law(law, observe(low_res, y, "mask", 0.5, torch.Generator()), "mask", 0.5)
     is_known = repeat_blocks((exact.log_odds.abs() > 8).double(), 4)
     assert 0 < float(is_known.mean()) < 1
-    assert known_share(exact, exact.mean + 0.1 * is_known) == pytest.approx(1.0)
-    assert known_share(exact, exact.mean + 0.1 * (1 - is_known)) == pytest.approx(0.0)
+    for share, mean in (
+        (1.0, exact.mean + 0.1 * is_known * exact.edge),
+        (0.0, exact.mean + 0.1 * (1 - is_known) * exact.edge),
+    ):
+        found = error_parts(exact, mean)
+        assert found["known_share"] == pytest.approx(share)
+        assert found["edge_share"] == pytest.approx(1.0)
+    across = torch.tensor([1.0, -1.0, 1.0, -1.0]).repeat(5).double()
+    twisted = exact.edge * torch.tensor([1.0, -1.0, 1.0])[None, :, None, None]
+    twisted = twisted - exact.edge / 3  # no more along the edge of all channels
+    assert error_parts(exact, exact.mean + twisted)["edge_share"] == pytest.approx(0, abs=1e-9)
+    assert 0 < error_parts(exact, exact.mean + across)["edge_share"] < 0.9
 
 
 def test_filling_the_smooth_base_is_the_exact_mean_where_there_is_no_edge() -> None:

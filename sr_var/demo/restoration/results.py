@@ -17,7 +17,7 @@ from sr_var.verify.numbers.calibrated import calibration_for, interval_metrics
 from sr_var.verify.numbers.intervals import jackknife_interval
 from sr_var.verify.read.images import ImageData, load_image_data
 from sr_var.verify.read.records import require_one_origin, units_of
-from utils.metrics import psnr
+from utils import metrics
 from utils.process.stop import ANEW
 from utils.runs.job import working
 from utils.runs.scripts import Times
@@ -165,14 +165,14 @@ def _judge(name: str, place: int, data: ImageData, calibration: Calibration) -> 
         of_all=float((error <= calibration.half_width(std)).mean()),
         width=inside["mean_width"],
         raw_width=inside["raw_mean_width"],
-        psnr_input=psnr(data.high_res, data.bilinear),
-        psnr_mean=psnr(data.high_res, data.mean),
+        psnr_input=metrics.psnr(data.high_res, data.bilinear),
+        psnr_mean=metrics.psnr(data.high_res, data.mean),
     )
 
 
 def percent(share: float) -> str:
     """`92.4 %`."""
-    return f"{100 * share:.1f} %"
+    return f"{metrics.percent_in_table(share)} %"
 
 
 def sentence(found: Found) -> str:

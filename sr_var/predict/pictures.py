@@ -94,12 +94,16 @@ def _draw_map(path: str, values: Floats, top: float, unit: str) -> None:
 
 
 def draw_overview(
-    target: Target, low_res: npt.NDArray[Any], interval: str, error: Rows | None, units: Units
+    target: Target,
+    inputs: Sequence[npt.NDArray[Any]],
+    interval: str,
+    error: Rows | None,
+    units: Units,
 ) -> None:
     """`_overview.png`: input, mean, std and width of the interval; the error, where it is known.
 
     Args:
-        low_res: (h, w, C), in the units.
+        inputs: (h, w, C) each, in the units: what the networks see side by side.
         interval: which one, as `90 %`.
         error: rows (r, W) of |mean − truth|.
         units: of all of them.
@@ -107,9 +111,8 @@ def draw_overview(
     mean = target.array("mean")
     lower, upper = target.array("lower"), target.array("upper")
     std = _small(mean.shape, std_rows(target))
-    small = _small(low_res.shape, lambda rows: low_res[rows].astype(np.float32))
     panels = [
-        Panel(f"input, {_size(low_res.shape)}", _in_8_bits(small, units)),
+        *(_input_panel(low_res, units) for low_res in inputs),
         Panel(
             f"mean, {_size(mean.shape)}",
             _in_8_bits(_small(mean.shape, lambda rows: mean[rows]), units),
@@ -124,6 +127,11 @@ def draw_overview(
         shown = _small(mean.shape, error)
         panels.append(Panel("|mean − truth|, on the scale of the std", shown, top_of_scale(std)))
     _draw_panels(target.path("overview.png"), panels, units.name)
+
+
+def _input_panel(low_res: npt.NDArray[Any], units: Units) -> Panel:
+    small = _small(low_res.shape, lambda rows: low_res[rows].astype(np.float32))
+    return Panel(f"input, {_size(low_res.shape)}", _in_8_bits(small, units))
 
 
 def _size(shape: Sequence[int]) -> str:

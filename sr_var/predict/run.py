@@ -305,7 +305,9 @@ class PredictRun:
             error = truth.error_rows(target, real)
             pictures.draw_error(target, error, self._units)
         interval = self._kind_of_interval()
-        pictures.draw_overview(target, image.pixels, interval, error, self._units)
+        further = image.layers[: len(self._flags.also_places)]
+        inputs = [one.pixels for one in (image, *further)]
+        pictures.draw_overview(target, inputs, interval, error, self._units)
         return record
 
     def _read(self, one: InputFile) -> LowRes:

@@ -137,6 +137,8 @@ def test_levels_masks_and_images_side_by_side(pipeline: Pipeline, tmp_path: Path
         _require_one_line(outcome, EXIT_DATA, "z.npy", "NaN")  # a truth has no hole
         done("sr_predict", _predict(tmp_path, out, **given, **more))
         _require_tested(tmp_path, name, out, "x")
+        with Image.open(tmp_path / out / "x_overview.png") as overview:
+            assert overview.width > 1.5 * overview.height  # five panels, both inputs among them
     again = _predict(tmp_path, "by_nan", **{**given, "degradation_level": 9})
     _require_one_line(run("sr_predict", again), EXIT_DATA, "--degradation_level")
     for changes, code, parts in (

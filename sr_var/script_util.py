@@ -476,7 +476,8 @@ def run_test(
         DataError: if the results that are there are of other images, or images have labels that
             the networks do not know.
     """
-    sizes, has_labels = View.of(model_flags, test.seed), model_flags.class_cond
+    sizes = View.of_test(model_flags, test.seed, test.test_degradation, logger.info)
+    has_labels = model_flags.class_cond
     check_labels(entries, model_flags.num_labels)
     results.class_cond, results.seen = has_labels, sizes.record()
     require_known_classes(results.model_paths, entries, data_flags)

@@ -21,6 +21,7 @@ from utils.process.errors import CheckpointError, DataError
 
 FILE = "calibration.json"
 ALL, HIDDEN = "all", "hidden"
+SHIFT_KEY = "test_degradation"
 # grey levels: pixels are whole levels, so no std says less than that of rounding
 STD_FLOOR: float = VARIANCE_FLOOR**0.5
 _REMEDY = "give a calibration.json of sr_calibrate.py, or make it again"
@@ -89,6 +90,7 @@ class Calibration:
         found: what else is told (risks, widths).
         pixels: whose share is kept: `ALL`, or `HIDDEN` where X shows the others as they are.
         path: of the file; empty before it is written.
+        shift: the degradation of the images, where the nets were trained on another one.
     """
 
     method: str
@@ -105,6 +107,7 @@ class Calibration:
     found: Mapping[str, float] = field(default_factory=dict)
     pixels: str = ALL
     path: str = ""
+    shift: str = ""
 
     def std(self, std_255: Floats) -> Floats:
         """The std that the factor belongs to, of the predicted one; same dtype, 255ths."""
@@ -128,11 +131,14 @@ class Calibration:
         }
         if self.pixels != ALL:
             record["pixels"] = self.pixels
-        return record if self.delta is None else {**record, "delta": self.delta}
+        if self.delta is not None:
+            record["delta"] = self.delta
+        return {**record, SHIFT_KEY: self.shift} if self.shift else record
 
     def text(self) -> str:
         """The promise in words, without a full stop."""
-        said = f"calibrated on {self.num_units} {self.cluster}s: λ {self.factor:.3f}, "
+        of = f" of --degradation {self.shift}, for which they were not trained" * bool(self.shift)
+        said = f"calibrated on {self.num_units} {self.cluster}s{of}: λ {self.factor:.3f}, "
         share = f"{100 * self.level:g} %" + " of hidden pixels" * (self.pixels == HIDDEN)
         if self.delta is None:
             return said + f"{share} expected of a further {self.cluster}"
@@ -240,6 +246,9 @@ def _parse(content: JsonObject, path: str) -> Calibration:
     models, pixels = content["models"], content.get("pixels", ALL)
     if pixels not in (ALL, HIDDEN):
         raise ValueError(f"pixels {shown(pixels)} are not known")
+    shift = content.get(SHIFT_KEY, "")
+    if not isinstance(shift, str):
+        raise ValueError("its degradation is no word")
     return Calibration(
         method=method,
         level=level,
@@ -255,6 +264,7 @@ def _parse(content: JsonObject, path: str) -> Calibration:
         found=content["found"],
         pixels=pixels,
         path=path,
+        shift=shift,
     )
 
 

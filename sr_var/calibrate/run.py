@@ -43,6 +43,7 @@ from sr_var.verify.read.records import (
     require_same_reading,
     units_of,
 )
+from sr_var.verify.read.seen import view_of
 from utils.files.storage import make_folder
 from utils.images.dataset import Entry
 from utils.images.files import resolve_image_path
@@ -112,6 +113,7 @@ def calibrate(flags: CalibrateFlags, log: Log) -> None:
         mean_models=tuple(known["mean_models"] or ()),
         var_models=tuple(known["var_models"] or ()),
         units=work.units,
+        shift=_shift(flags, work.units),
         images=tuple(Member(one, find(one), digests[one]) for one in names),
         path=path,
     )
@@ -122,6 +124,12 @@ def calibrate(flags: CalibrateFlags, log: Log) -> None:
     for line in _told(found):
         log(line)
     log(f"calibration: {path}")
+
+
+def _shift(flags: CalibrateFlags, units: Units) -> str:
+    """The degradation of results that the nets were not trained on; empty of their own."""
+    view = view_of(flags, units)
+    return view.degradation.text if view and view.degradation and view.trained else ""
 
 
 def _blank(flags: CalibrateFlags, kind: str, num_units: int, std_map: StdMap | None) -> Calibration:

@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -62,6 +62,8 @@ class Degradation:
         num_channels: of Y.
         factor: how many times smaller X is along a side.
         has_level: whether drawn levels are channels of X, too.
+        told: of networks that were trained on another one, the levels of its parts: those that
+            were ranges are channels, in the scale of that range.
     """
 
     text: str = field(compare=False)
@@ -69,6 +71,7 @@ class Degradation:
     num_channels: int
     factor: int
     has_level: bool = False
+    told: tuple[Level, ...] = ()
 
     @classmethod
     def parse(
@@ -94,6 +97,36 @@ class Degradation:
                 "told, as noise:5-50: leave it out"
             )
         return made
+
+    def in_test(self, text: str) -> Degradation:
+        """Another one of the same factor, as networks that were trained on this one see it.
+
+        Raises:
+            ValueError: the text names none, or X would have other channels; or the networks are
+                told levels, and it has other parts.
+        """
+        flag = f"--test_degradation {text!r}"
+        try:
+            other = self.parse(text, self.factor, self.num_channels)
+        except ValueError as error:
+            raise ValueError(f"--test_degradation: {error}") from None
+        if self.is_measured or other.is_measured:
+            raise ValueError(f"{flag} is not for measured pairs, of which X is in files alone")
+        if self.has_level:
+            own, asked = ([type(part) for part in one.parts] for one in (self, other))
+            if own != asked:
+                raise ValueError(
+                    f"{flag} has other parts than {self.text}, whose levels the networks are told: "
+                    "give the same with other numbers"
+                )
+            told = tuple(part.level for part in self.parts)
+            other = replace(other, has_level=True, told=told)
+        if other.num_extra != self.num_extra:
+            raise ValueError(
+                f"{flag} makes X of {other.num_channels + other.num_extra} channels, the networks "
+                f"see {self.num_channels + self.num_extra} ({self.text}): give one of as many"
+            )
+        return other
 
     def _require_fit(self) -> None:
         first, *further = self.factors
@@ -140,6 +173,11 @@ class Degradation:
         return [part for part in self.parts if part.level.is_range]
 
     @property
+    def _scales(self) -> Sequence[Level]:
+        """In which scale networks are told the level of each part; of those that are ranges."""
+        return self.told or [part.level for part in self.parts]
+
+    @property
     def is_area(self) -> bool:
         """Whether X is the block means of Y, and no more."""
         return len(self.branches) == 1 and [type(part) for part in self.parts] == [Area]
@@ -177,7 +215,7 @@ class Degradation:
     @property
     def num_extra(self) -> int:
         """Channels of X beside those of an image."""
-        found = len(self.drawn) if self.has_level else 0
+        found = sum(level.is_range for level in self._scales) if self.has_level else 0
         for i, (branch, factor) in enumerate(zip(self.branches, self.factors, strict=True)):
             own = self.num_channels * (i > 0) + sum(part.num_extra for part in branch)
             found += own * max(self.factor // factor, 1) ** 2
@@ -216,8 +254,9 @@ class Degradation:
             for part in branch:
                 level = part.level.of(own_seeds(seeds, place, "level"))
                 shown = part.step(shown, level, own_seeds(seeds, place, part.name))
-                if part.level.is_range:
-                    levels.append(part.level.scaled(level).to(high_res))
+                scale = self._scales[place]
+                if scale.is_range:
+                    levels.append(scale.scaled(level).to(high_res))
                 place += 1
             images.append(_fitted(shown.image, size))
             extras += [_fitted(mask, size) for mask in shown.extra]

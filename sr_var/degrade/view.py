@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from sr_var.degradation import area_downsample
 from sr_var.degrade.language import FLAG, Degradation, settle_masks
 from sr_var.flags.degradation import AREA, MEASURED
-from sr_var.results.folder import SEEN_KEYS
+from sr_var.results.folder import SEEN_KEYS, TRAINED_KEY
 from utils.files.atomic import JsonObject
 from utils.images.measured import PairSize, split_pair
 from utils.images.pixels import bytes_to_image
@@ -54,6 +54,7 @@ class View:
         seed: of all that is drawn.
         net: who is trained; nets meet other draws, so that no residual holds noise that the mean
             net may have learned. Empty in tests, where all see the same X of an image.
+        trained: the words of what the networks were trained on, where that is something else.
     """
 
     large: SizeLike
@@ -61,6 +62,7 @@ class View:
     degradation: Degradation | None = None
     seed: int = 0
     net: str = ""
+    trained: str = ""
 
     @classmethod
     def of(cls, flags: HasDegradation, seed: int = 0, net: str = "") -> View:
@@ -70,6 +72,26 @@ class View:
             ValueError: the degradation is none, or does not fit sizes or channels.
         """
         return cls.seeing(flags.sizes, degradation_of(flags), seed, net)
+
+    @classmethod
+    def of_test(
+        cls, flags: HasDegradation, seed: int, test_degradation: str, log: Callable[[str], None]
+    ) -> View:
+        """What networks see in a test: another degradation, or without one their own.
+
+        Raises:
+            ValueError, DataError: as `of`, `Degradation.in_test` and `settle_masks`.
+        """
+        view = cls.of(flags, seed)
+        if not test_degradation:
+            return view
+        of = factor_of(flags), flags.in_channels
+        own = view.degradation or Degradation.parse(AREA, *of)
+        made = own.in_test(settle_masks(test_degradation))
+        if replace(made, told=()) == own:
+            return view
+        log(f"notice: the networks were trained on {FLAG} {own.text}, the test is on {made.text}")
+        return replace(view, degradation=made, trained=own.text)
 
     @classmethod
     def seeing(
@@ -131,6 +153,10 @@ class View:
         of_net = (self.net,) if self.net else ()
         return [stable_seed(self.seed, "degradation", *of_net, item) for item in items]
 
+    def image_of(self, x: Tensor) -> Tensor:
+        """The image that X begins with."""
+        return x if self.degradation is None else self.degradation.image_of(x)
+
     def images_of(self, x: Tensor) -> Tensor:
         """The images in X side by side, without masks and levels."""
         return x if self.degradation is None else self.degradation.images_of(x)
@@ -166,6 +192,7 @@ class View:
             return {}
         text, factor, seed = SEEN_KEYS
         made: JsonObject = {text: self.degradation.text, factor: self.degradation.factor}
+        made |= {TRAINED_KEY: self.trained} if self.trained else {}
         return made | ({seed: self.seed} if self.degradation.is_random else {})
 
 

@@ -24,3 +24,16 @@ class DegradationFlags:
     condition_on_level: bool = flag(
         False, "tell the networks the levels that are drawn, each as a channel of X"
     )
+
+
+@dataclass(frozen=True)
+class TestDegradationFlags:
+    """What is shown to networks that were trained on something else."""
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    test_degradation: str = flag(
+        "",
+        "degradation of the test images in the place of the networks' own, to see what a shift "
+        "does (docs/restoration.md); empty: their own",
+    )

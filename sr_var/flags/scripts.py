@@ -16,7 +16,7 @@ from ddpm.flags import (
     SamplerFlags,
     UNetFlags,
 )
-from sr_var.flags.degradation import DegradationFlags
+from sr_var.flags.degradation import DegradationFlags, TestDegradationFlags
 from sr_var.flags.mean_module import MeanModuleFlags
 from sr_var.flags.pairs import PairedCropFlags, PairsFlags, require_native
 from sr_var.flags.validation import NetTrainFlags
@@ -269,7 +269,9 @@ class MeanNetFlags(MeanModuleFlags):
 
 
 @dataclass(frozen=True)
-class TestFlags(Batch, ScriptFlags, Compute, FrozenPrecision, Strict):
+class TestFlags(
+    TestDegradationFlags, Batch, ScriptFlags, Compute, FrozenPrecision, Strict
+):
     """What to test and where to write."""
 
     __test__ = False  # no test case, whatever pytest thinks of the name

@@ -97,6 +97,8 @@ _SAME_NAMES = MappingProxyType(
 CLASS_KEY, LABELS_KEY = "class_cond", "labels"
 # likewise what the networks see of an image, how many times smaller it is, and the seed of draws
 SEEN_KEYS = ("degradation", "degradation_factor", "degradation_seed")
+# and what they were trained on, where that is another degradation (`--test_degradation`)
+TRAINED_KEY = "trained_degradation"
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
 _SHOWN_DIGITS = 12
@@ -218,7 +220,21 @@ class ResultFolder:
                 f"drawn with --seed {_seed(stored.seen)}, here it is {_seed(self.seen)}; give the "
                 "same, or another folder"
             )
+        self._require_same_degradation(stored)
         return stored
+
+    def _require_same_degradation(self, stored: Stamp) -> None:
+        """Refuse results of the same networks on another degradation; of others they go."""
+        if stored.seen == self.seen or not stored.models:
+            return
+        if TRAINED_KEY in {**stored.seen, **self.seen} and stored.models == [
+            weights_digest(path) for path in self.model_paths
+        ]:
+            there, here = (_degradation(seen) for seen in (stored.seen, self.seen))
+            raise DataError(
+                f"--output_dir {self.output_dir} holds results of these networks on {there}, here "
+                f"it is {here}; give another folder"
+            )
 
     def save_low_res(self, name: str, low_res: torch.Tensor, size: Sequence[int]) -> None:
         """Write the low-res image, (3, h, w) in [-1, 1], upsampled bilinearly to `size`.
@@ -328,13 +344,18 @@ def _stamp(content: Mapping[str, object]) -> Stamp:
     is_told, labels = content.get(CLASS_KEY) is True, content.get(LABELS_KEY, {})
     if not isinstance(labels, dict) or not all(type(y) is int for y in labels.values()):
         raise ValueError("no record of labels")
-    seen = {name: content[name] for name in SEEN_KEYS if name in content}
+    seen = {name: content[name] for name in (*SEEN_KEYS, TRAINED_KEY) if name in content}
     return Stamp(models, Reading.parse(content), content.get("values"), is_told, labels, seen)
 
 
 def _seed(seen: Mapping[str, object]) -> object:
     """Of what is drawn; None where nothing is."""
     return seen.get(SEEN_KEYS[-1])
+
+
+def _degradation(seen: Mapping[str, object]) -> str:
+    name = "--test_degradation" if TRAINED_KEY in seen else "--degradation"
+    return f"{name} {seen.get(SEEN_KEYS[0], 'area')}"
 
 
 def short(models: Sequence[str]) -> str:

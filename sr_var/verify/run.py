@@ -145,6 +145,8 @@ def compare(
         summary["degradation"] = view.degradation.text
         if view.degradation.shows_pixels:
             summary["pixels"] = HIDDEN
+        if view.trained:
+            summary["trained_degradation"] = view.trained
     _tell(summary, flags, logger)
     if "units" in summary:
         logger.info(str(units))

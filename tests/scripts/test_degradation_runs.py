@@ -20,7 +20,7 @@ from sr_var.stored_flags import load_args
 from tests.pipeline import TRAINING, Pipeline
 from tests.processes import run_script_together
 from tests.tiny import LARGE, REGRESSION_NET, TEST_NAMES, done, run, tree, words
-from utils.images.pixels import bytes_to_image, image_to_bytes, to_hwc
+from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes, to_hwc
 from utils.loops.checkpoint import manifest_beside
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
 from utils.untrusted.pickles import load_array
@@ -53,6 +53,10 @@ def both_nets(pipeline: Pipeline, root: Path, **net: Any) -> None:
     done("sr_var_train", _train(pipeline, root, "sr_var", **variance))
     done("sr_mean_test", _test(pipeline, root, "sr_mean"))
     done("sr_var_test", _test(pipeline, root, "sr_var", **mean_flags(root)))
+
+
+def _low_res(folder: Path) -> NDArray[np.float64]:
+    return np.asarray(Image.open(folder / "low_res.png", formats=["PNG"])).astype(np.float64)
 
 
 def _crop(pipeline: Pipeline, name: str) -> Any:
@@ -222,6 +226,60 @@ def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_
     for one in (outcome, predicted):
         assert one.code == EXIT_DATA
         assert str(made) in one.err and "sr_calibrate.py" in one.err
+
+
+def test_a_shift_of_the_degradation_is_shown_and_said(pipeline: Pipeline, tmp_path: Path) -> None:
+    """X is of the degradation of the test, and results, calibration and verification say so."""
+    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="noise:10")
+    shifted = {"test_degradation": "noise:60", "output_dir": tmp_path / "shifted"}
+    own_folder = _test(pipeline, tmp_path, "sr_mean", test_degradation="noise:60")
+    refused = run("sr_mean_test", own_folder)
+    assert refused.code == EXIT_DATA
+    assert "--degradation noise:10, here it is --test_degradation noise:60" in refused.err
+    done("sr_mean_test", _test(pipeline, tmp_path, "sr_mean", **shifted))
+    done("sr_var_test", _test(pipeline, tmp_path, "sr_var", **_mean(tmp_path), **shifted))
+    assert run("sr_mean_test", _test(pipeline, tmp_path, "sr_mean", **shifted)).code == 0
+    for name in TEST_NAMES:
+        shown = _low_res(tmp_path / "shifted" / name)
+        own = _low_res(tmp_path / "out" / name)
+        y = np.clip(to_hwc(image_to_255(_crop(pipeline, name)[0])), 0, 255)
+        # the same noise, six times as strong, where it is not clipped
+        is_inside = (shown > 0) & (shown < 255) & (own > 0) & (own < 255)
+        assert np.abs((shown - y) - 6 * (own - y))[is_inside].max() < 6
+    nets = {"sr_model_output_dir": tmp_path / "shifted", "log_dir": tmp_path / "judged"}
+    steps = {"mean_model_step": STEPS, "var_model_step": STEPS, "large_size": LARGE}
+    judged = words({**pipeline.data.tested_flags, **steps, **nets}, num_samples=0)
+    out = done("sr_var_verification", judged).out
+    assert "trained on --degradation noise:10 and see another one here, noise:60" in out
+    results = json.loads((tmp_path / "judged" / "results.json").read_text(encoding="utf-8"))
+    assert results["degradation"] == "noise:60"
+    assert results["trained_degradation"] == "noise:10"
+    cal = words({**pipeline.data.tested_flags, **steps, **nets}, level=0.5, output_dir=tmp_path)
+    assert "of --degradation noise:60, for which they" in done("sr_calibrate", cal).out
+    record = json.loads((tmp_path / "calibration.json").read_text(encoding="utf-8"))
+    assert record["test_degradation"] == "noise:60"
+
+
+@pytest.mark.parametrize(
+    ("test_degradation", "code", "named"),
+    [
+        ("mask:0.5", EXIT_USAGE, "4 channels"),
+        ("nois:5", EXIT_USAGE, "did you mean noise"),
+        ("area:2", EXIT_USAGE, "make them fit"),
+        ("measured", EXIT_USAGE, "measured pairs"),
+        ("mask:none.png", EXIT_DATA, "no such file"),
+    ],
+)
+def test_what_no_test_can_show_is_one_line(
+    pipeline: Pipeline, tmp_path: Path, test_degradation: str, code: int, named: str
+) -> None:
+    done("sr_mean_train", _train(pipeline, tmp_path, "sr_mean", **SUBPIXEL, **SAME))
+    argv = _test(pipeline, tmp_path, "sr_mean", test_degradation=test_degradation)
+    outcome = run("sr_mean_test", argv)
+    assert outcome.code == code, outcome.err
+    assert named in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_baseline_sees_it_too(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.degrade.language import Degradation
 from sr_var.degrade.view import View
 from sr_var.flags.verify import NetResultFlags
-from sr_var.results.folder import LOW_RES_FILE, SEEN_KEYS, read_stamp, stamp_path
+from sr_var.results.folder import LOW_RES_FILE, SEEN_KEYS, TRAINED_KEY, read_stamp, stamp_path
 from sr_var.results.moments import TRUTH_FILE, Array, block_means
 from sr_var.values import Units
 from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
@@ -75,7 +76,9 @@ def view_of(flags: NetResultFlags, units: Units) -> View | None:
             f"{large}: leave --small_size {flags.small_size} out"
         )
     made = Degradation.parse(text, factor, units.num_channels)
-    return View.seeing((large, small), made, seed if isinstance(seed, int) else 0)
+    view = View.seeing((large, small), made, seed if isinstance(seed, int) else 0)
+    trained = next(iter(known.values())).get(TRAINED_KEY)
+    return replace(view, trained=trained) if isinstance(trained, str) else view
 
 
 def seen_of(

@@ -66,11 +66,21 @@ def _which(summary: Mapping[str, object]) -> str:
 
 def headline(summary: Summary) -> list[str]:
     """A few sentences: do the intervals hold, how good is the mean, do nets and samples agree."""
-    seen = (
-        f"The nets see --degradation {summary['degradation']}." if "degradation" in summary else ""
-    )
+    seen = _seen(summary)
     said = [seen, _intervals(summary), _gain(summary), *_agreement(summary)]
     return [sentence for sentence in said if sentence]
+
+
+def _seen(summary: Summary) -> str:
+    """What the nets see, and whether they were trained on it."""
+    if "degradation" not in summary:
+        return ""
+    if "trained_degradation" not in summary:
+        return f"The nets see --degradation {summary['degradation']}."
+    return (
+        f"The nets were trained on --degradation {summary['trained_degradation']} and see another "
+        f"one here, {summary['degradation']}: what holds there need not hold here."
+    )
 
 
 def details(summary: Summary) -> list[str]:

@@ -69,6 +69,19 @@ def test_a_level_is_drawn_evenly_anew_for_each_image_and_told_if_asked_for() -> 
     torch.testing.assert_close(levels.float(), 27.5 + 22.5 * told)
 
 
+def test_a_level_beside_those_of_the_training_is_told_in_its_scale() -> None:
+    trained = Degradation.parse("noise:5-45", 1, has_level=True)
+    flat = torch.zeros(2, 3, 8, 8)
+    for text, told in (("noise:25", 0.0), ("noise:45", 1.0), ("noise:65", 2.0)):
+        x = trained.in_test(text).apply(flat, [1, 2])
+        assert x.shape == (2, 4, 8, 8)
+        torch.testing.assert_close(x[:, 3], torch.full((2, 8, 8), told))
+    with pytest.raises(ValueError, match="other parts"):
+        trained.in_test("blur:2")
+    drawn = trained.in_test("noise:45-65").apply(flat, [1, 2])[:, 3, 0, 0]
+    assert ((drawn > 1) & (drawn < 2)).all()
+
+
 def test_whole_levels_are_met_equally_often() -> None:
     level = Degradation.parse("bits:2-4", 1).parts[0].level.of(range(3000))
     for bits in (2, 3, 4):

@@ -237,7 +237,7 @@ class Torso(nn.Module):
     def _num_entering(self) -> int:
         """Channels of the input."""
         config = self.config
-        return self.num_input_images * config.in_channels + config.extra_channels
+        return (self.num_input_images - 1) * config.in_channels + config.x_channels
 
     def embed_labels(self, y: Tensor) -> Tensor:
         """Return the embeddings (N, 4 * model_channels) of the labels `y` (N,).

@@ -33,8 +33,26 @@ _DIFFUSION_CHANNEL_MULT = MappingProxyType(
 )
 
 
+class _GivenImage:
+    """Of both kinds of networks: what is given to one that is not given the image's own kind."""
+
+    in_channels: int
+    image_channels: int
+    extra_channels: int
+
+    @property
+    def shown_channels(self) -> int:
+        """Of the image that is given."""
+        return self.image_channels or self.in_channels
+
+    @property
+    def x_channels(self) -> int:
+        """Of all that is given."""
+        return self.shown_channels + self.extra_channels
+
+
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
+class UNetConfig(_GivenImage):
     """Everything that determines a U-Net's parameters and its arithmetic.
 
     Field names are the command-line flags. The networks of `models.unet` double `in_channels`
@@ -74,6 +92,8 @@ class UNetConfig:
         consistent: the output is projected so that its block means are the low-res image.
         last_layer_type: map applied to the variance net's output.
         extra_channels: channels that follow those of the image it is given, as masks or levels.
+        image_channels: channels of that image, where they are others than `in_channels`, those of
+            the image that is estimated; else 0.
 
     Raises:
         ValueError: a field is out of range, or fields contradict each other.
@@ -109,6 +129,7 @@ class UNetConfig:
     consistent: bool = False
     last_layer_type: str = "none"
     extra_channels: int = 0
+    image_channels: int = 0
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -394,7 +415,7 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubpixelConfig:
+class SubpixelConfig(_GivenImage):
     """Everything that determines the parameters and the arithmetic of a sub-pixel network.
 
     Attributes:
@@ -407,6 +428,8 @@ class SubpixelConfig:
         last_layer_type: map applied to the variance net's output.
         num_classes: number of class labels, or None for a net without class condition.
         extra_channels: channels that follow those of the image it is given, as masks or levels.
+        image_channels: channels of that image, where they are others than `in_channels`, those of
+            the image that is estimated; else 0.
         has_block_means: whether that image is the block means of the one that a denoiser predicts,
             which is then projected to have them.
         shows_whole: the first of these channels are an image of the size of the output, each block
@@ -425,6 +448,7 @@ class SubpixelConfig:
     last_layer_type: str = "none"
     num_classes: int | None = None
     extra_channels: int = 0
+    image_channels: int = 0
     has_block_means: bool = True
     shows_whole: bool = False
 

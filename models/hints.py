@@ -307,7 +307,7 @@ def _wrong_ends(file: Structure, network: Structure, config: UNetConfig) -> Iter
     leaving, own_leaving = file.out_channels, network.out_channels
     if leaving is None or own_leaving is None or leaving == own_leaving:
         return
-    extra = config.extra_channels
+    extra = config.x_channels - config.in_channels
     num_images = (own_entering - extra) // config.in_channels
     learns = _learns_variance(leaving, (entering - extra) // num_images)
     own_learns = _learns_variance(own_leaving, config.in_channels)

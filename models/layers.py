@@ -216,6 +216,18 @@ def project(image: Tensor, low_res: Tensor) -> Tensor:
     return image + repeat_blocks(low_res - F.avg_pool2d(image, factor), factor)
 
 
+def in_channels_of(image: Tensor, num_channels: int) -> Tensor:
+    """Return an image with as many channels, (N, num_channels, h, w): it, or the mean of its own.
+
+    Args:
+        image: (N, C', h, w).
+        num_channels: where it is C', the image is returned as it is.
+    """
+    if image.shape[1] == num_channels:
+        return image
+    return image.mean(dim=1, keepdim=True).expand(-1, num_channels, -1, -1)
+
+
 def smooth_base(low_res: Tensor, factor: int) -> Tensor:
     """Return the bilinear upsampling of `low_res`, projected onto its block means (`project`).
 

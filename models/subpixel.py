@@ -26,6 +26,7 @@ from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
     cast_all_but_head,
     check_labels,
+    in_channels_of,
     last_layer,
     project,
     repeat_blocks,
@@ -141,7 +142,8 @@ class SubpixelBase(nn.Module):
 class SubpixelModel(SubpixelBase):
     """The mean net: the smooth base of the low-res image (`smooth_base`), and what the body adds.
 
-    With other output than input channels, as a baseline has, the base is left to the caller.
+    With other output than input channels, as a baseline has, the base is left to the caller. That
+    of an image of other channels than the one that is estimated is of their mean.
 
     Where an image z of full size is shown, too (`shows_whole`), with noise or in parts, the body
     also says how much each of its pixels counts: b + w·(z − b) + F, w in (0, 1), in the place of
@@ -149,8 +151,7 @@ class SubpixelModel(SubpixelBase):
     """
 
     def __init__(self, config: SubpixelConfig) -> None:
-        channels = config.in_channels + config.extra_channels
-        super().__init__(config, channels, 2 if config.weighs_whole else 1)
+        super().__init__(config, config.x_channels, 2 if config.weighs_whole else 1)
 
     def forward(
         self, x: Tensor, size: tuple[int, int] | None = None, y: Tensor | None = None
@@ -158,7 +159,7 @@ class SubpixelModel(SubpixelBase):
         """Return (N, out_channels, f·h, f·w).
 
         Args:
-            x: (N, in_channels + extra_channels, h, w), the low-res image in [-1, 1] first.
+            x: (N, x_channels, h, w), the low-res image in [-1, 1] first.
             size: what is expected, as networks of other kinds need to be told.
             y: (N,) labels in [0, num_classes); None exactly for a net without classes.
 
@@ -175,7 +176,7 @@ class SubpixelModel(SubpixelBase):
         if self.config.out_channels != self.config.in_channels:
             return output
         channels = self.config.in_channels
-        image = x[:, :channels]
+        image = in_channels_of(x[:, : self.config.shown_channels], channels)
         base = smooth_base(image, factor)
         if self.config.weighs_whole:
             output, logit = output.chunk(2, dim=1)
@@ -189,14 +190,13 @@ class SubpixelVarianceModel(SubpixelBase):
     """The variance net: it sees the low-res image, and the pixels of the mean as channels."""
 
     def __init__(self, config: SubpixelConfig) -> None:
-        channels = config.in_channels * (1 + config.factor**2)
-        super().__init__(config, channels + config.extra_channels)
+        super().__init__(config, config.x_channels + config.in_channels * config.factor**2)
 
     def forward(self, x: Tensor, mean: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """Return variances (N, out_channels, f·h, f·w), in the squared unit of the images.
 
         Args:
-            x: (N, in_channels + extra_channels, h, w), the low-res image in [-1, 1] first; at a
+            x: (N, x_channels, h, w), the low-res image in [-1, 1] first; at a
                 factor of 1 it may have the mean beside it, as its last channels.
             mean: (N, in_channels, f·h, f·w), the predicted mean.
             y: as for `SubpixelModel`.
@@ -204,7 +204,8 @@ class SubpixelVarianceModel(SubpixelBase):
         factor, channels = self.config.factor, self.config.in_channels
         if mean is None:
             x, mean = x[:, :-channels], x[:, -channels:]
-        image = repeat_blocks(x[:, :channels], factor)
+        shown = in_channels_of(x[:, : self.config.shown_channels], channels)
+        image = repeat_blocks(shown, factor)
         details = F.pixel_unshuffle(mean.to(x.dtype) - image, factor)
         output = self._run(torch.cat([x, details], dim=1), y)
         return last_layer(output, self.config.last_layer_type)
@@ -229,7 +230,7 @@ class SubpixelDenoiser(SubpixelBase):
 
     def __init__(self, config: SubpixelConfig, sigmas: Sequence[float]) -> None:
         """Build the net of a chain whose noise is σ_t = √(1/alpha_bar_t − 1), (T,), at each t."""
-        seen = config.in_channels + config.extra_channels
+        seen = config.x_channels
         super().__init__(config, seen + config.in_channels * config.factor**2 + 4)
         width = max(config.model_channels // 2, 1)
         smaller = replace(config, model_channels=width, num_res_blocks=_STD_BLOCKS)
@@ -244,7 +245,7 @@ class SubpixelDenoiser(SubpixelBase):
         Args:
             x: (N, C, f·h, f·w), the noisy image x_t.
             timesteps: (N,), whole ones of the chain that the net was made for.
-            low_res: (N, C + extra_channels, h, w), the low-res image in [-1, 1] first.
+            low_res: (N, x_channels, h, w), the low-res image in [-1, 1] first.
             std: s of `condition`, (N, C, f·h, f·w); None: computed.
 
         Raises:
@@ -261,7 +262,7 @@ class SubpixelDenoiser(SubpixelBase):
             )
         low_res = low_res.to(x.dtype)
         sigma = self._sigmas[timesteps].to(x.dtype).view(-1, 1, 1, 1)
-        image = low_res[:, : self.config.in_channels]
+        image = in_channels_of(low_res[:, : self.config.shown_channels], self.config.in_channels)
         base = smooth_base(image, factor)
         left = x * (1.0 + sigma**2).sqrt() - base  # r
         shown = left / (sigma**2 + _STD**2).sqrt()

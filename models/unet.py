@@ -74,6 +74,11 @@ class UNetBase(Torso):
             return
         if not self.may_predict_residual:
             raise ValueError(f"{name} has no image to add to: --predict_residual must be False")
+        if config.shown_channels != config.in_channels:
+            raise ValueError(
+                f"--predict_residual True adds the image that is given, of {config.shown_channels} "
+                f"channels, to one of {config.in_channels}: leave it out"
+            )
         if config.out_channels < config.in_channels:
             raise ValueError(
                 f"--predict_residual True adds {config.in_channels} input channels to "
@@ -165,7 +170,7 @@ class UNetModel(TimeFreeBase):
         """Return an image (N, out_channels, *size).
 
         Args:
-            x: (N, in_channels + extra_channels, h, w), in [-1, 1] an image.
+            x: (N, x_channels, h, w), in [-1, 1] an image.
             size: to which `x` is upsampled bilinearly before all else; None: `x` has it already.
             y: (N,) labels in [0, num_classes); None exactly for a net without classes.
 
@@ -195,7 +200,7 @@ class VarianceModel(TimeFreeBase):
         """Return variances.
 
         Args:
-            x: (N, in_channels + extra_channels, h, w), the low-res image in [-1, 1]; at the size
+            x: (N, x_channels, h, w), the low-res image in [-1, 1]; at the size
                 of `mean` it is used as it is. Without `mean` the two side by side.
             mean: (N, in_channels, H, W), the predicted mean.
             y: as for `UNetModel`.
@@ -261,14 +266,15 @@ class SuperResModel(TimeConditionedBase):
         Args:
             x: (N, in_channels, H, W), the noisy image x_t.
             timesteps: (N,), integer or fractional, in units of the base process.
-            low_res: (N, in_channels + extra_channels, h, w), in [-1, 1] an image; at the size of
+            low_res: (N, x_channels, h, w), in [-1, 1] an image; at the size of
                 `x` it is used as it is.
             y: as for `TimeConditionedUNet`.
 
         Returns:
             (N, out_channels, H, W), in the dtype of `x`.
         """
-        wanted = (x.shape[0], x.shape[1] + self.config.extra_channels)
+        given = x.shape[1] - self.config.in_channels + self.config.x_channels
+        wanted = (x.shape[0], given)
         if low_res.ndim != x.ndim or low_res.shape[:2] != wanted:
             raise ValueError(
                 f"low_res of shape {tuple(low_res.shape)} does not fit x of shape "

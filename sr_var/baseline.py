@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm.train_loop import NamesClasses
-from models.layers import project, smooth_base
+from models.layers import in_channels_of, project, smooth_base
 from sr_var.data.oracle_observed import Observation
 from sr_var.data.pairs import Photographs
 from sr_var.data.validation import calibration_of, psnr_of
@@ -138,7 +138,10 @@ def predict(flags: BaselineModelFlags, raw: Tensor, low_res: Tensor) -> Outputs:
     Gaussian objectives have no quantiles. A quantile net's mean is its middle level; it has no
     variance. X is that of the network, (N, C + extra, h, w).
     """
-    size, low_res = raw.shape[2:], low_res[:, : flags.in_channels]
+    made = degradation_of(flags)
+    size = raw.shape[2:]
+    image = low_res[:, : flags.in_channels] if made is None else made.image_of(low_res)
+    low_res = in_channels_of(image, flags.in_channels)
     offset = bilinear_upsample(low_res, size) if flags.predict_residual else None
     if flags.network == SUBPIXEL:
         offset = smooth_base(low_res, size[-1] // low_res.shape[-1])
@@ -296,7 +299,7 @@ class BaselineTestLoop(TestLoop):
             if flags.num_outputs > 1:
                 mean, variance = normal_moments(quantiles, flags.levels)
         for i, name in enumerate(batch_kwargs.name):
-            self._results.save_low_res(name, low_res[i, : flags.in_channels], output.shape[2:])
+            self._results.save_low_res(name, low_res[i], output.shape[2:])
             if variance is not None:
                 files = [f"high_res_mean_{self._step}.{kind}" for kind in ("png", "npy")]
                 save_mean(self._results, name, (files[0], files[1]), mean[i])

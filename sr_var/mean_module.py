@@ -109,8 +109,11 @@ class MeanModule:
         log(f"mean module: {self.name}, {self.source}, sha256 {sha256_of(self.source)}")
         view = View.of(flags)
         size = Size.of(view.large)
-        trial = torch.zeros(1, flags.in_channels, *(view.sizes[1] if view.is_measured else size))
-        made(trial if view.is_measured else view.x_of(trial, ["trial"]), size)
+        trial = torch.zeros(1, flags.in_channels, *size)
+        if view.is_measured:
+            made(torch.zeros(1, view.image_channels or flags.in_channels, *view.sizes[1]), size)
+        else:
+            made(view.x_of(trial, ["trial"]), size)
         return made
 
 

@@ -16,7 +16,14 @@ from sr_var.data.folds import CrossFit
 from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
 from sr_var.data.pairs import Photographs, Seeing, crop_batches, rank_batches
 from sr_var.data.validation import psnr_of
-from sr_var.degradation import NetInput, bilinear_upsample, image_of, mean_of, with_labels
+from sr_var.degradation import (
+    NetInput,
+    bilinear_upsample,
+    image_of,
+    low_res_of,
+    mean_of,
+    with_labels,
+)
 from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import (
@@ -120,8 +127,7 @@ def _require_same_inputs(
         with contextlib.suppress(BadImageError, FileNotFoundError):  # so nothing can be said
             if item := crops[i]:
                 low_res, high_res = view.pair(item.image[None], [item.name], torch.device("cpu"))
-                image = low_res[:, : high_res.shape[1]]
-                upsampled = bilinear_upsample(image, high_res.shape[2:])
+                upsampled = bilinear_upsample(view.image_of(low_res), high_res.shape[2:])
                 results.require_same_input(entry.name, upsampled[0])
 
 
@@ -185,7 +191,7 @@ class SRMeanTestLoop(TestLoop):
         low_res = image_of(batch, output)
         for i, name in enumerate(batch_kwargs.name):
             mean = output[i].float()  # (3, H, W)
-            self._results.save_low_res(name, low_res[i], mean.shape[1:])
+            self._results.save_low_res(name, low_res_of(batch)[i], mean.shape[1:])
             save_mean(self._results, name, (png_file, npy_file), mean)
             if self._num_pictures > 0:
                 self._num_pictures -= 1

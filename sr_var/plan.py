@@ -87,7 +87,7 @@ def _evaluation(
     y = torch.zeros(size, dtype=torch.int64, device=device) if has_classes else None
     with torch.inference_mode():
         # once, as a sampling loop has it
-        low_res = torch.randn(size, 3 + model.config.extra_channels, *small, device=device)
+        low_res = torch.randn(size, model.config.x_channels, *small, device=device)
         condition = model.condition(low_res, large, y)
 
     @torch.inference_mode()
@@ -120,7 +120,7 @@ def _time_nets(
     frozen = cast_to(create_mean_model(**sizes), used).to(device)
     mean = cast_to(create_mean_model(**sizes), trained).to(device)
     var = cast_to(create_var_model(**sizes), trained).to(device)
-    seen = 3 + frozen.config.extra_channels
+    seen = frozen.config.x_channels
     low_res, image = (
         torch.randn(flags.batch_size, channels, *size, device=device)
         for channels, size in zip((seen, 3), reversed(network.sizes), strict=True)

@@ -199,7 +199,7 @@ class SRSampler(Sampler[Row]):
 
     def _shown(self, low_res: torch.Tensor) -> torch.Tensor:
         """The image that X begins with, without masks."""
-        return low_res[: self._flags.in_channels]
+        return low_res[: self._model.config.shown_channels]
 
     # ---- what the network is told
 

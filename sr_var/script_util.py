@@ -259,8 +259,9 @@ def _config(
 
 def _of_view(flags: MeanModelFlags | SRDiffusionModelFlags) -> FlagValues:
     """What a network needs to know of the degradation."""
-    degradation = degradation_of(flags)
-    return {"extra_channels": degradation.num_extra if degradation else 0}
+    made = degradation_of(flags)
+    own_channels = made.image_channels if made and made.measured else 0
+    return {"extra_channels": made.num_extra if made else 0, "image_channels": own_channels}
 
 
 def _subpixel_config(flags: MeanModelFlags | SRDiffusionModelFlags, **more: Any) -> SubpixelConfig:
@@ -477,13 +478,13 @@ def run_test(
             the networks do not know.
     """
     sizes = View.of_test(model_flags, test.seed, test.test_degradation, logger.info)
-    has_labels = model_flags.class_cond
     check_labels(entries, model_flags.num_labels)
-    results.class_cond, results.seen = has_labels, sizes.record()
+    results.class_cond, results.seen = model_flags.class_cond, sizes.record()
+    results.image_channels = sizes.image_channels
     require_known_classes(results.model_paths, entries, data_flags)
     batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, logger.info)
     loop = make_loop(
-        data=regression_test_data(batches, data_flags, sizes, has_labels=has_labels),
+        data=regression_test_data(batches, data_flags, sizes, has_labels=results.class_cond),
         results=results,
         logger=logger,
         num_items=sum(map(len, batches)),

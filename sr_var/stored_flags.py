@@ -26,6 +26,7 @@ from ddpm.stored_flags import (
     start_of_run,
 )
 from sr_var.base_dataset import existing_path
+from sr_var.data.kinds import follow_kind, settle_kind, settle_sides
 from sr_var.degrade.view import settle_degradation
 from sr_var.flags.degradation import DegradationFlags
 from sr_var.flags.nets import BaselineModelFlags
@@ -284,14 +285,22 @@ def follow_run(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments of a training of the denoiser, which follow the checkpoint it starts from."""
     args = settle_degradation(args)
     start = start_of_run(args, args.model_save_dir)
+    args = follow_kind(args, made_with(start.manifest), start.path) if start.is_resumed else args
     args = follow_checkpoint(args, start, _FLAGS)
-    return args if start.is_resumed else settle_values(args)
+    return args if start.is_resumed else _settled(args, start)
+
+
+def _settled(args: argparse.Namespace, start: Start) -> argparse.Namespace:
+    """The arguments of a new training with what follows from the images."""
+    args = args if made_with(start.manifest) else settle_sides(args)
+    return settle_kind(settle_values(args))
 
 
 def follow_denoiser(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments of a script that uses the denoiser of `--model_path`."""
-    args = settle_degradation(args)
-    return follow_checkpoint(args, start_of_file(args.model_path), _IN_USE)
+    args, start = settle_degradation(args), start_of_file(args.model_path)
+    args = follow_kind(args, made_with(start.manifest), start.path)
+    return follow_checkpoint(args, start, _IN_USE)
 
 
 def follow_net_run(
@@ -315,7 +324,7 @@ def follow_net_run(
         _class_of(flags_class, kind) for kind in (UNET, SUBPIXEL)
     ]:  # else who loads it says that it does not fit
         args = follow_checkpoint(args, start, flags_of(flags_class))
-    args = settle_values(args)
+    args = _settled(args, start)
     problem = problem_with_images(vars(args))
     if problem:
         raise ValueError(f"--{problem}")
@@ -332,7 +341,7 @@ def _follow_net(
     args: argparse.Namespace, start: Start, flags_class: type[MeanModelFlags]
 ) -> argparse.Namespace:
     if not start.manifest and not is_file(start.path):
-        return args  # who loads it says what is there
+        return settle_kind(args)  # of a function; else who loads it says what is there
     notices, path = list(getattr(args, "notices", ())), args_path(args.log_dir, flags_class)
     flags = flags_of_checkpoint(
         start,
@@ -348,5 +357,5 @@ def _follow_net(
     is_of_manifest = made and made.items() <= flags.items()  # else a free flag is the file's
     source = f"the manifest of {start.path}" if is_of_manifest else path
     start = replace(start, manifest={"network": {"flags": flags}}, in_charge=source)
-    args = with_values(args, notices=notices)
+    args = follow_kind(with_values(args, notices=notices), flags, start.path)
     return follow_checkpoint(args, start, flags_of(flags_class))

@@ -220,7 +220,7 @@ class SRVarTestLoop(TestLoop):
         return self.functional.at_places(variance)
 
     def _post_process(self, batch: NetInput, output: Tensor, batch_kwargs: Photographs) -> None:
-        low_res = image_of(batch, batch_kwargs.high_res)
+        low_res = low_res_of(batch)
         for i, name in enumerate(batch_kwargs.name):
             self._results.save_low_res(name, low_res[i], batch_kwargs.high_res.shape[2:])
             save_spread(self._results, name, self._results.file_names, output[i])

@@ -55,7 +55,7 @@ def unet2d_config(network: TimeConditionedUNet | SuperResModel) -> dict[str, Any
     return {
         "_class_name": "UNet2DModel",
         "sample_size": config.short_side if config.is_square else list(config.image_sides),
-        "in_channels": network.num_input_images * config.in_channels + config.extra_channels,
+        "in_channels": (network.num_input_images - 1) * config.in_channels + config.x_channels,
         "out_channels": config.out_channels,
         "center_input_sample": False,
         "time_embedding_type": "positional",

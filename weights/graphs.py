@@ -295,4 +295,4 @@ def _low_res(network: UNetBase | SubpixelBase, factor: int) -> Input:
     config = network.config
     halvings = 1 if isinstance(config, SubpixelConfig) else config.downsample_factor
     unit = halvings // math.gcd(halvings, factor)
-    return Input("low_res", config.in_channels + config.extra_channels, unit)
+    return Input("low_res", config.x_channels, unit)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sr_var.flags.degradation import AREA, MEASURED
+from sr_var.flags.degradation import AREA, is_measured
 from weights.networks import (
     BASELINE,
     CLASSIFIER,
@@ -144,7 +144,7 @@ def words_of(source: Source) -> Words:
         computes=f"{words.computes} "
         + (
             "Here X was measured beside Y."
-            if made == MEASURED
+            if is_measured(made)
             else "Here X is what the degradation of the flags below makes of Y."
         ),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -239,4 +240,6 @@ def load_low_res(
             f"--base_samples {flags.base_samples} are images alone, and the network sees more "
             f"(--degradation {view.degradation.text}): give high-res images as --data_dir"
         )
+    if view.image_channels is not None:
+        sample = replace(sample, in_channels=view.image_channels)
     return BaseSamples(flags, sample, view.sizes[1], class_names, device, log)

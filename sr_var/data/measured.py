@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from sr_var.data.kinds import PAIRS_FILE, Side, Sides, may_stand_for
 from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import JsonObject, write_json_atomic
 from utils.flags.groups import ERROR
 from utils.images.dataset import look_at
-from utils.images.files import with_extension
+from utils.images.files import BadImageError, resolve_image_path, with_extension
 from utils.images.measured import FLAG, factor_of_pair, listed, partners_in, stem
+from utils.images.native import StoredKind, stored_kind
+from utils.machine.threads import num_cores
 from utils.process.errors import DataError
 from utils.runs.job import working
 from utils.sizes import Size
 
 Log = Callable[[str], None]
-PAIRS_FILE = "pairs.json"
 _CHUNK = 256
 
 
 class Pairs(NamedTuple):
-    """What a check found: names of true images, the factor of all pairs, and who was left out."""
+    """What a check found: names of true images, what all pairs are, and who was left out."""
 
     names: list[str]
-    factor: int
+    sides: Sides
     left_out: list[str]  # why, and who: a line each
 
 
 def check_pairs(names: Sequence[str], flags: DataInfoFlags, log: Log) -> Pairs:
     """The true images that have a measured partner of the factor that most pairs have.
+
+    Either is of the bit depth that most of its folder have, and of their channels; grey levels and
+    RGB may be mixed.
 
     Files of both folders are opened, measured ones as a whole unless `--check_images False`. What
     is no pair is logged, a line each, and left out where `--on_bad_image skip` says so.
@@ -67,6 +74,11 @@ def check_pairs(names: Sequence[str], flags: DataInfoFlags, log: Log) -> Pairs:
         for name in factors
         if factors[name] != factor
     ]
+    kinds = _kinds(kept, flags.data_dir), _kinds([partners[stem(n)] for n in kept], flags.pairs_dir)
+    (true, odd), (measured, odd_measured) = (_common(found, log) for found in kinds)
+    wrong += [f"{with_extension(name)} has {why}" for name, why in odd.items()]
+    wrong += [f"{name} in {FLAG} has {why}" for name, why in odd_measured.items()]
+    kept = [n for n in kept if n not in odd and partners[stem(n)] not in odd_measured]
     for line in wrong:
         log(f"no pair: {line}")
     if not kept or (wrong and flags.on_bad_image == ERROR):
@@ -76,8 +88,41 @@ def check_pairs(names: Sequence[str], flags: DataInfoFlags, log: Log) -> Pairs:
             "--on_bad_image skip"
         )
     log(f"{len(kept)} pairs, true images {factor} times as large along a side; {len(wrong)} none")
+    log(f"true images have {true}, measured ones {measured}")
     _say_small_size(flags, factor, log)
-    return Pairs(kept, factor, wrong)
+    sides = Side.of(true, kept), Side.of(measured, [partners[stem(name)] for name in kept])
+    return Pairs(kept, Sides(*sides, factor), wrong)
+
+
+def _kinds(names: Sequence[str], folder: str) -> dict[str, StoredKind]:
+    """What each file is, of those that can be read."""
+
+    def look(name: str) -> StoredKind | None:
+        with contextlib.suppress(OSError, BadImageError):
+            return stored_kind(resolve_image_path(folder, name))
+        return None
+
+    with ThreadPoolExecutor(4 * num_cores()) as pool:
+        found = zip(names, pool.map(look, names), strict=True)
+        return {name: kind for name, kind in found if kind is not None}
+
+
+def _common(kinds: Mapping[str, StoredKind], log: Log) -> tuple[StoredKind, dict[str, str]]:
+    """What most files are, and why others are not read like them, by name."""
+    counts = Counter(kinds.values())
+    if not counts:
+        return StoredKind(0, ""), {}
+    common = counts.most_common(1)[0][0]
+    odd = {
+        name: f"{kind}, others {common}"
+        for name, kind in kinds.items()
+        if kind.type != common.type or not may_stand_for(kind.num_channels, common.num_channels)
+    }
+    num_mixed = sum(kind != common for kind in kinds.values()) - len(odd)
+    if num_mixed:
+        what = "become RGB" if common.num_channels != 1 else "become grey levels"
+        log(f"notice: {num_mixed} images have other channels than most ({common}): they {what}")
+    return common, odd
 
 
 def _say_small_size(flags: DataInfoFlags, factor: int, log: Log) -> None:
@@ -128,9 +173,11 @@ def write_pairs(pairs: Pairs, names: Sequence[str], flags: DataInfoFlags, log: L
     record: JsonObject = {
         "data_dir": flags.data_dir,
         "pairs_dir": flags.pairs_dir,
-        "factor": pairs.factor,
+        "factor": pairs.sides.factor,
+        "true": pairs.sides.true.record(),
+        "measured": pairs.sides.measured.record(),
         "pairs": len(names),
         "left_out": pairs.left_out,
     }
     write_json_atomic(path, record)
-    log(f"wrote {path}: factor {pairs.factor}")
+    log(f"wrote {path}: factor {pairs.sides.factor}")

@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from sr_var.degrade.coding import Bits, Jpeg
 from sr_var.degrade.linear import Area, Bicubic, Blur, Grey
 from sr_var.degrade.mask import DIGEST_MARK, FileMask, Mask, digest_of, read_mask
-from sr_var.degrade.measured import Measured
+from sr_var.degrade.measured import Measured, kind_of
 from sr_var.degrade.noise import Noise, Poisson
 from sr_var.degrade.part import Level, Part, Shown, own_seeds
-from sr_var.flags.degradation import MEASURED
+from sr_var.flags.degradation import is_measured
+from utils.images.measured import Kind
 
 AREA = "area"
 FLAG = "--degradation"
@@ -54,7 +55,8 @@ class MaskPlace:
 class Degradation:
     """How X comes from Y, of one factor between their sides.
 
-    X begins with an image of the channels of Y; masks, further images and levels follow it.
+    X begins with an image of the channels of Y (`image_channels`: unless X was measured); masks,
+    further images and levels follow it.
 
     Attributes:
         text: its words.
@@ -84,8 +86,9 @@ class Degradation:
         Raises:
             ValueError: the text names none, a number is out of range, or the factor is another.
         """
-        if text == MEASURED:
-            return cls(text, ((Measured(Level(factor, factor)),),), num_channels, factor)
+        if is_measured(text):
+            pairs = Measured(Level(factor, factor), kind_of(text))
+            return cls(text, ((pairs,),), num_channels, factor)
         branches = tuple(
             _branch(text, words.split("+"), factor, num_channels) for words in text.split("&")
         )
@@ -193,6 +196,16 @@ class Degradation:
         return any(part.is_made_on_cpu for part in self.parts)
 
     @property
+    def measured(self) -> Kind | None:
+        """The kind of measured images that are not like true ones; else None."""
+        return next((part.kind for part in self.parts if isinstance(part, Measured)), None)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the image that X begins with."""
+        return self.num_channels if self.measured is None else self.measured.num_channels
+
+    @property
     def is_linear(self) -> bool:
         """Whether X is linear in Y, but for noise that is added."""
         return all(part.is_linear for part in self.parts)
@@ -292,11 +305,11 @@ class Degradation:
 
     def image_of(self, x: Tensor) -> Tensor:
         """The image that X begins with, (N, C, h, w)."""
-        return x[:, : self.num_channels]
+        return x[:, : self.image_channels]
 
     def images_of(self, x: Tensor) -> Tensor:
         """All images in X, (N, C·branches, h, w): without masks and levels."""
-        return x[:, : self.num_channels * len(self.branches)]
+        return x[:, : self.image_channels * len(self.branches)]
 
 
 def settle_masks(text: str) -> str:

@@ -100,7 +100,7 @@ class View:
         """A degradation at sizes (large, small); crops of measured pairs hold both images."""
         large, small = sizes
         if made is not None and made.is_measured:
-            large = PairSize.over(large, made.factor)
+            large = PairSize.over(large, made.factor, made.measured)
         return cls(large, small, made, seed, net)
 
     @classmethod
@@ -153,6 +153,16 @@ class View:
         of_net = (self.net,) if self.net else ()
         return [stable_seed(self.seed, "degradation", *of_net, item) for item in items]
 
+    @property
+    def has_own_kind(self) -> bool:
+        """Whether X was measured in other channels, or another range of values, than Y."""
+        return self.degradation is not None and self.degradation.measured is not None
+
+    @property
+    def image_channels(self) -> int | None:
+        """Channels of the image that X begins with; None of block means: those of Y."""
+        return None if self.degradation is None else self.degradation.image_channels
+
     def image_of(self, x: Tensor) -> Tensor:
         """The image that X begins with."""
         return x if self.degradation is None else self.degradation.image_of(x)
@@ -182,7 +192,8 @@ class View:
             return seen.to(device, non_blocking=True), high_res
         if self.is_measured:
             assert self.degradation is not None
-            high_res, measured = split_pair(high_res, self.degradation.factor)
+            made = self.degradation
+            high_res, measured = split_pair(high_res, made.factor, made.num_channels)
             return measured.contiguous(), high_res.contiguous()
         return self.x_of(high_res, items), high_res
 

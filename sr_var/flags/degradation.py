@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from utils.script_util import flag
 
 AREA = "area"
-# what `--pairs_dir` stands for in the flags of a network
+# what `--pairs_dir` stands for in the flags of a network; measured:4@0,65535 where measured images
+# have other channels, or another range of values, than true ones
 MEASURED = "measured"
+
+
+def is_measured(degradation: str) -> bool:
+    """Whether the words are those of measured pairs."""
+    return degradation.partition(":")[0] == MEASURED
 
 
 @dataclass(frozen=True)

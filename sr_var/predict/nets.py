@@ -315,6 +315,13 @@ def _require_fit(mean: MeanModelFlags, mean_path: str, var: VarModelFlags, var_p
     require_same_values(var_path, var, mean)
     require_same_classes(mean_path, mean, var)
     require_same_view(mean_path, mean, var)
+    degradation = degradation_of(mean)
+    if degradation is not None and degradation.measured:
+        raise CheckpointError(
+            f"{mean_path} sees images of other channels or values than those that it estimates "
+            f"(--degradation {mean.degradation}), which are not read here: use sr_mean_test.py and "
+            "sr_var_test.py with --pairs_dir"
+        )
     if mean.sizes != var.sizes:
         raise CheckpointError(
             f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels, {var_path} for "

@@ -118,9 +118,11 @@ class ResultFolder:
     checkpoints `model_paths`, that of the network first. `has_own_inputs`: whether a test of this
     project has been here before; `step` as it was given. `class_cond`: whether the network is told
     the class, which `pending` writes down, as it does what is `seen` of an image (`View.record`).
+    `image_channels`: of the image that X begins with; None: as many as results have.
     """
 
     class_cond = False
+    image_channels: int | None = None
 
     def __init__(
         self,
@@ -237,12 +239,13 @@ class ResultFolder:
             )
 
     def save_low_res(self, name: str, low_res: torch.Tensor, size: Sequence[int]) -> None:
-        """Write the low-res image, (3, h, w) in [-1, 1], upsampled bilinearly to `size`.
+        """Write the image that X, (C + extra, h, w) in [-1, 1], begins with, bilinear at `size`.
 
         Raises:
             DataError: if other results in the folder are of another image of this name.
         """
-        upsampled = bilinear_upsample(low_res[None].float(), size)[0]
+        image = low_res[: self.image_channels or self.units.num_channels]
+        upsampled = bilinear_upsample(image[None].float(), size)[0]
         if not self.require_same_input(name, upsampled):
             save_image(self.path(name, LOW_RES_FILE), upsampled)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from ddpm.info_dict import load_info_dict
 from sr_var.stored_flags import load_args
 from tests.pipeline import TRAINING
-from tests.tiny import Outcome, done, run, words
+from tests.tiny import REGRESSION_NET, Outcome, done, run, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
 
 NET = {"network": "subpixel", "model_channels": 8, "num_res_blocks": 1, "large_size": 16}
@@ -245,6 +245,137 @@ def test_a_baseline_of_measured_pairs(tmp_path: Path, objective: str) -> None:
     _require_judged(tmp_path, 2, entry["file_names"])
 
 
+def _write_kinds(root: Path, measured: NDArray[Any], truth: NDArray[Any]) -> None:
+    """Pairs of other channels and types: X of `measured` (h, w, C'), Y of `truth` (H, W, C)."""
+    for folder in ("true", "measured"):
+        (root / folder).mkdir()
+    for seed in range(NUM_PAIRS):
+        np.save(root / "measured" / f"p{seed:02}.npy", np.roll(measured, seed, axis=0))
+        image = np.roll(truth, seed * truth.shape[0] // measured.shape[0], axis=0)
+        Image.fromarray(image.squeeze()).save(root / "true" / f"p{seed:02}.png")
+
+
+def _kinds(num_channels: int, out_channels: int, kind: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """An image of whole numbers from 0 to `num_channels` thousands, and an 8-bit one."""
+    rng = np.random.default_rng(0)
+    measured = (1000 * rng.random((20, 20, num_channels))).astype(kind)
+    return measured, rng.integers(0, 256, (20, 20, out_channels)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("channels", "out_channels", "kind", "words_of_net"),
+    [
+        (1, 3, np.uint16, "measured:1@0.0,65535.0"),
+        (4, 3, np.uint16, "measured:4@0.0,65535.0"),
+        (3, 1, np.float32, "measured:3@0.0,1000.0"),
+    ],
+    ids=["grey to RGB", "four to three", "floats to grey"],
+)
+@pytest.mark.parametrize("network", ["subpixel", "unet"])
+def test_measured_images_of_another_kind(
+    tmp_path: Path, channels: int, out_channels: int, kind: Any, words_of_net: str, network: str
+) -> None:
+    """No flag says what the images are; the network sees all channels of X in its own range."""
+    _write_kinds(tmp_path, *_kinds(channels, out_channels, kind))
+    info = _check(tmp_path)
+    assert info.code == 0, info.err
+    record = json.loads((tmp_path / "info" / "pairs.json").read_text(encoding="utf-8"))
+    assert record["true"] == {"channels": out_channels, "value_range": ""}
+    wanted = None if kind is np.float32 else "0,65535"
+    assert record["measured"] == {"channels": channels, "value_range": wanted}
+    of_net = (
+        NET if network == "subpixel" else {**REGRESSION_NET, "large_size": 16, "small_size": 16}
+    )
+    folders = {"log_dir": tmp_path / "log_m", "model_save_dir": tmp_path / "m", "max_step": 2}
+    argv = words({**of_net, **_data(tmp_path), **TRAINING, **folders})
+    if kind is np.float32:
+        _require_one_line(run("sr_mean_train", argv), EXIT_USAGE, "--pairs_value_range is needed")
+        argv += ["--pairs_value_range", "0,1000"]
+    out = done("sr_mean_train", argv).out
+    assert ("--small_size 16" in out) == (network == "subpixel")
+    if network == "unet":
+        told = run("sr_mean_train", [*argv, "--predict_residual", "True", "--log_dir", "x"])
+        _require_one_line(told, EXIT_USAGE, "--predict_residual", f"{channels} channels")
+    made = load_args(tmp_path / "log_m" / "mean_model_args.pkl")
+    assert (made["degradation"], made["in_channels"]) == (words_of_net, out_channels)
+    mean = {"mean_model_path": tmp_path / "m" / "model000002.pt"}
+    variance = {**of_net, **_data(tmp_path), **TRAINING, **mean, "last_layer_type": "softplus"}
+    folders = {"log_dir": tmp_path / "log_v", "model_save_dir": tmp_path / "v", "max_step": 2}
+    more = ["--pairs_value_range", "0,1000"] if kind is np.float32 else []
+    done("sr_var_train", [*words({**variance, **folders}), *more])
+    done("sr_mean_train", [*argv, "--max_step", "3", "--resume_checkpoint", "auto"])
+    data = _data(tmp_path, "to_sample_data_info.pkl") | {"output_dir": tmp_path / "out"}
+    own = {"log_dir": tmp_path / "log_m", "model_path": mean["mean_model_path"]}
+    done("sr_mean_test", words({**data, **own}))
+    _require_one_line(
+        run("sr_mean_test", words({**data, **own}, pairs_in_channels=channels + 1)),
+        *(EXIT_CHECKPOINT, "--pairs_in_channels"),
+    )
+    own = {"log_dir": tmp_path / "log_v", "model_path": tmp_path / "v" / "model000002.pt"}
+    done("sr_var_test", words({**data, **own, **mean}))
+    _require_other_kind_judged(tmp_path, channels, 65535 if kind is np.uint16 else 1000)
+
+
+def _require_other_kind_judged(root: Path, channels: int, most: int) -> None:
+    """`low_res.png` is X as it is looked at, and nothing is said of its PSNR."""
+    (entry,) = load_info_dict(str(root / "info" / "to_sample_data_info.pkl")).values()
+    for name in entry["file_names"]:
+        shown = np.asarray(Image.open(root / "out" / name / "low_res.png", formats=["PNG"]))
+        x = np.load(root / "measured" / f"{name[:3]}.npy").astype(np.float64)[2:18, 2:18]
+        seen = x if channels == 3 else np.repeat(x.mean(axis=2, keepdims=True), 3, axis=2)
+        np.testing.assert_allclose(shown, seen * 255 / most, atol=0.51)
+    steps = {"mean_model_step": 2, "var_model_step": 2, "sr_model_output_dir": root / "out"}
+    judged = {**_data(root, "to_sample_data_info.pkl"), **steps, "large_size": 16}
+    done("sr_var_verification", words(judged, num_samples=0, log_dir=root / "judged"))
+    results = json.loads((root / "judged" / "results.json").read_text(encoding="utf-8"))
+    assert "psnr_net" in results["high_res"] and "psnr_bilinear" not in results["high_res"]
+
+
+def test_odd_ones_of_a_folder_are_no_pairs(tmp_path: Path) -> None:
+    measured, truth = _kinds(4, 3, np.uint16)
+    _write_kinds(tmp_path, measured, truth)
+    np.save(tmp_path / "measured" / "p03.npy", measured[..., :2])
+    np.save(tmp_path / "measured" / "p04.npy", measured.astype(np.uint8))
+    Image.fromarray(truth[..., 0].astype(np.uint16)).save(tmp_path / "true" / "p05.png")
+    Image.fromarray(truth[..., 0]).save(tmp_path / "true" / "p06.png")  # becomes RGB
+    outcome = _check(tmp_path)
+    _require_one_line(outcome, EXIT_DATA, "9 pairs", "3 that are none")
+    told = [line for line in outcome.out.splitlines() if "no pair: " in line]
+    for name, why in (
+        ("p03.npy", "2 channels of uint16, others 4 channels of uint16"),
+        ("p04.npy", "4 channels of uint8"),
+        ("p05.png", "1 channel of uint16, others 3 channels of uint8"),
+    ):
+        assert any(name in line and why in line for line in told), (name, told)
+    assert "1 images have other channels than most" in outcome.out
+    assert _check(tmp_path, on_bad_image="skip").code == 0
+
+
+def test_a_baseline_and_samples_of_another_kind(tmp_path: Path) -> None:
+    _write_kinds(tmp_path, *_kinds(4, 3, np.uint16))
+    assert _check(tmp_path).code == 0
+    net = {**NET, **_data(tmp_path), **TRAINING, "max_step": 2}
+    folders = {"log_dir": tmp_path / "log_b", "model_save_dir": tmp_path / "b"}
+    done("sr_baseline_train", words({**net, **folders}))
+    data = _data(tmp_path, "to_sample_data_info.pkl")
+    model = {"log_dir": tmp_path / "log_b", "model_path": tmp_path / "b" / "model000002.pt"}
+    done("sr_baseline_test", words({**data, **model}, output_dir=tmp_path / "out"))
+    _require_other_kind_judged(tmp_path, 4, 65535)
+    net = {"network": "subpixel", "num_channels": 8, "num_res_blocks": 1, "predict_xstart": True}
+    net |= {"large_size": 16, "learn_sigma": False, "diffusion_steps": 100}
+    folders = {"log_dir": tmp_path / "log_d", "model_save_dir": tmp_path / "d", "max_step": 2}
+    done("ddpm_sr_train", words({**net, **_data(tmp_path), **TRAINING, **folders}))
+    info = data.pop("data_info_dict_path")
+    more = {"to_sample_images_dict_path": info, "num_samples_per_image": 2, "batch_size": 2}
+    more |= {"timestep_respacing": "2", "output_dir": tmp_path / "s", "log_dir": tmp_path / "ls"}
+    done("ddpm_sr_sample", words({**data, **more}, model_path=tmp_path / "d" / "model000002.pt"))
+    (entry,) = load_info_dict(str(info)).values()
+    for name in entry["file_names"]:
+        pictures = [tmp_path / one / name / "low_res.png" for one in ("out", "s")]
+        both = [np.asarray(Image.open(one, formats=["PNG"])) for one in pictures]
+        np.testing.assert_array_equal(*both)
+
+
 def test_pairs_of_a_net_that_sees_block_means_are_refused(tmp_path: Path) -> None:
     _write(tmp_path, 2)
     assert _check(tmp_path).code == 0
@@ -286,7 +417,14 @@ def test_bad_flags_and_files_of_a_training(tmp_path: Path) -> None:
     both = run("sr_mean_train", _training(tmp_path, "a", 2, degradation="noise:5"))
     _require_one_line(both, EXIT_USAGE, "--pairs_dir", "--degradation noise:5")
     other = run("sr_mean_train", _training(tmp_path, "b", 4))
+    _require_one_line(other, EXIT_USAGE, "--small_size", "2 times apart", "pairs.json")
+    (tmp_path / "info" / "pairs.json").unlink()
+    other = run("sr_mean_train", _training(tmp_path, "b", 4))
     _require_one_line(other, EXIT_DATA, "21×21", "42×42", "--small_size")
+    alone = _without(_training(tmp_path, "b", 2, pairs_in_channels=1), "--pairs_dir")
+    _require_one_line(run("sr_mean_train", alone), EXIT_USAGE, "--pairs_in_channels 1")
+    strange = run("sr_mean_train", _training(tmp_path, "b", 2, pairs_in_channels=4))
+    _require_one_line(strange, EXIT_USAGE, "--pairs_in_channels 4", "have 1")
     (tmp_path / "measured" / "p05.npy").unlink()
     (tmp_path / "measured" / "p06.npy").unlink()
     everything = _training(

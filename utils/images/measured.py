@@ -1,9 +1,9 @@
 """Measured pairs: a true image, and a measured one of the same name that is cut at the same place.
 
 The measured image has the size of the true one, or that over a whole factor. Both are read in the
-same way (8 bits, or a range of values) and cut at their own resolution. A crop holds both: the
-channels of the true image, then those of the measured one, whose pixels are repeated to blocks.
-So whatever mirrors or turns a crop does the same to both.
+same way (8 bits, or a range of values) unless a `Kind` says otherwise, and cut at their own
+resolution. A crop holds both: the channels of the true image, then those of the measured one, whose
+pixels are repeated to blocks. So whatever mirrors or turns a crop does the same to both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,23 @@ from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
 
 FLAG = "--pairs_dir"
+# what flags begin with that say how measured images are read
+PAIRS = "pairs_"
 _MAX_SHOWN = 5
 # files whose content tells one folder from another
 _NUM_LOOKED_AT = 16
+
+
+class Kind(NamedTuple):
+    """What measured images are, where they are not like the true ones.
+
+    Attributes:
+        num_channels: as many are read.
+        values_range: as `CropFlags.values_range`.
+    """
+
+    num_channels: int
+    values_range: tuple[float, float] | None = None
 
 
 class PairSize(Size):
@@ -47,15 +61,17 @@ class PairSize(Size):
 
     Attributes:
         factor: how many times smaller the measured image is along a side.
+        kind: of the measured images; None: that of the true ones.
     """
 
     factor: int = 1
+    kind: Kind | None = None
 
     @classmethod
-    def over(cls, large: SizeLike, factor: int) -> PairSize:
+    def over(cls, large: SizeLike, factor: int, kind: Kind | None = None) -> PairSize:
         """That size, of pairs of this factor."""
         made = cls(*Size.of(large))
-        made.factor = factor
+        made.factor, made.kind = factor, kind
         return made
 
 
@@ -252,7 +268,9 @@ def require_pairs(recipe: CropRecipe, names: Sequence[str]) -> None:
         )
 
 
-def split_pair(crops: Any, factor: int) -> tuple[Any, Any]:
-    """(true images (N, C, H, W), measured ones (N, C, H/f, W/f)) of crops (N, C + C, H, W)."""
-    num_channels = crops.shape[1] // 2
+def split_pair(crops: Any, factor: int, num_channels: int) -> tuple[Any, Any]:
+    """(true images (N, C, H, W), measured ones (N, C', H/f, W/f)) of crops (N, C + C', H, W).
+
+    `num_channels` is C.
+    """
     return crops[:, :num_channels], crops[:, num_channels:, ::factor, ::factor]

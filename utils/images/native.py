@@ -6,9 +6,10 @@ Which kind of file it is its first bytes say: PNG (8 and 16 bits), JPEG, WEBP, B
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ MAX_NATIVE_BYTES = 1 << 30
 # with a header
 MAX_FILE_BYTES = MAX_NATIVE_BYTES + (1 << 20)
 _NPY = b"\x93NUMPY"
+_GREY_MODES = ("1", "L", "LA")
+_HEADER_BYTES = 1 << 16
 _SWAPPING, _TURNING = range(5, 9), range(2, 9)
 
 
@@ -152,6 +155,39 @@ def decode_native(
     return with_pillow(data, name, remedy, decode)
 
 
+class StoredKind(NamedTuple):
+    """What `read_native` makes of a file: its channels without the alpha, and the type in words."""
+
+    num_channels: int
+    type: str
+
+    def __str__(self) -> str:
+        """In words."""
+        channels = "1 channel" if self.num_channels == 1 else f"{self.num_channels} channels"
+        return f"{channels} of {self.type}"
+
+
+def stored_kind(path: StrPath) -> StoredKind:
+    """The kind of a file, off its first bytes where they say it.
+
+    Raises:
+        FileNotFoundError, BadImageError, DataError: as `read_native`.
+    """
+    data = read_content(path, _HEADER_BYTES)
+    if is_native_content(data):
+        image = read_native(path)
+        return StoredKind(image.num_channels, image.pixels.dtype.name)
+    is_deep = is_png16(data)
+
+    def kind(opened: Image.Image) -> StoredKind:
+        is_grey = opened.mode in _GREY_MODES or opened.mode.startswith("I")
+        return StoredKind(1 if is_grey else 3, "uint16" if is_deep else "uint8")
+
+    with contextlib.suppress(BadImageError):  # a header behind a long profile, say
+        return with_pillow(data, os.fspath(path), REMEDY, kind)
+    return with_pillow(read_content(path, MAX_FILE_BYTES), os.fspath(path), REMEDY, kind)
+
+
 def is_native_content(data: bytes) -> bool:
     """Whether the first bytes are those of a file that is read in its own numbers alone."""
     return is_tiff(data) or is_npy(data)
@@ -206,7 +242,7 @@ def _of_array(data: bytes) -> NDArray[Any]:
 def _parts(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """The 8-bit channels and the alpha of an image that Pillow decodes."""
     has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    is_grey = image.mode in ("1", "L", "LA")
+    is_grey = image.mode in _GREY_MODES
     if has_alpha:
         both = np.asarray(image.convert("LA" if image.mode == "LA" else "RGBA"))
         # a grey level that is transparent: all three colours are that level

@@ -54,12 +54,14 @@ class NativeCrop(CenterCrop):
             path, apply_orientation=self.apply_orientation, num_channels=self.num_channels
         )
         with naming(path, REMEDY):
-            values = values_255(image, self.num_channels, self.low, self.high)
+            values = values_255(image, self.num_channels, self.low, self.high, self.whose)
             channels = [cut(Image.fromarray(values[..., c])) for c in range(self.num_channels)]
             return Crop(np.stack(channels, axis=2), image.facts)
 
 
-def values_255(image: NativeImage, num_channels: int, low: float, high: float) -> NDArray[Any]:
+def values_255(
+    image: NativeImage, num_channels: int, low: float, high: float, whose: str = ""
+) -> NDArray[Any]:
     """The image (H, W, C) in 255ths of a range, float32, neither rounded nor clipped.
 
     One channel becomes three equal ones, three become the luma of ITU-R 601.
@@ -68,18 +70,19 @@ def values_255(image: NativeImage, num_channels: int, low: float, high: float) -
         BadImageError: of other channels, or of values that no image of this range has; without the
             name of the file.
     """
-    pixels = in_wanted_channels(image.pixels, num_channels)
-    require_range(pixels, image.type_range, low, high)
+    pixels = in_wanted_channels(image.pixels, num_channels, whose)
+    require_range(pixels, image.type_range, low, high, whose)
     scaled: NDArray[Any] = pixels.astype(np.float32)
     scaled -= np.float32(low)
     scaled *= np.float32(WHITE / (high - low))
     return scaled
 
 
-def in_wanted_channels(pixels: NDArray[Any], num_channels: int) -> NDArray[Any]:
+def in_wanted_channels(pixels: NDArray[Any], num_channels: int, whose: str = "") -> NDArray[Any]:
     """An image (H, W, C) with as many channels as wanted.
 
     One channel becomes three equal ones (a view), three become the luma of ITU-R 601, in float32.
+    `whose`: what the name of the flag begins with that says how many are wanted.
 
     Raises:
         BadImageError: of other channels; without the name of the file.
@@ -92,14 +95,18 @@ def in_wanted_channels(pixels: NDArray[Any], num_channels: int) -> NDArray[Any]:
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
     if found != num_channels:
         raise BadImageError(
-            f"it has {found} channels, --in_channels is {num_channels}: give images of as many, "
-            "or train with another --in_channels"
+            f"it has {found} channels, --{whose}in_channels is {num_channels}: give images of as "
+            f"many, or train with another --{whose}in_channels"
         )
     return pixels
 
 
 def require_range(
-    pixels: NDArray[Any], type_range: tuple[float, float] | None, low: float, high: float
+    pixels: NDArray[Any],
+    type_range: tuple[float, float] | None,
+    low: float,
+    high: float,
+    whose: str = "",
 ) -> None:
     """Refuse values that no image of a range has.
 
@@ -107,6 +114,7 @@ def require_range(
         pixels: of any shape, finite.
         type_range: of the integers in the file (`NativeImage.type_range`).
         low: the lowest value of the range; `high`: its highest.
+        whose: what the name of the flag begins with that says so.
 
     Raises:
         BadImageError: of a smaller type, or more than a whole range outside; without the name of
@@ -117,8 +125,9 @@ def require_range(
     beyond = _MOST_OUTSIDE * span
     if is_of_smaller_type or least < low - beyond or most > high + beyond:
         raise BadImageError(
-            f"its values are {pixels.dtype} from {least:g} to {most:g}, --value_range is "
-            f"{low:g},{high:g}: give images of one unit, or train with another --value_range"
+            f"its values are {pixels.dtype} from {least:g} to {most:g}, --{whose}value_range is "
+            f"{low:g},{high:g}: give images of one unit, or train with another "
+            f"--{whose}value_range"
         )
 
 

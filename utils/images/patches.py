@@ -17,7 +17,7 @@ from PIL import Image
 
 from utils.flags.groups import NATIVE, HasReading
 from utils.images.files import Crop, center_crop_arr, cut_out
-from utils.images.measured import FLAG, MeasuredPair, PairSize
+from utils.images.measured import FLAG, PAIRS, Kind, MeasuredPair, PairSize
 from utils.images.native_crops import NativeCrop
 from utils.images.recipes import CenterCrop, CropRecipe
 from utils.process.errors import DataError
@@ -130,7 +130,7 @@ def recipe_for(flags: HasReading, size: SizeLike, true: CenterCrop) -> CropRecip
                 f"of the true ones: give {FLAG}, or a script that takes X as it is (sr_predict.py, "
                 "ddpm_sr_sample.py --base_samples)"
             )
-        measured = replace(true, data_dir=pairs_dir)
+        measured = _measured(true, pairs_dir, flags, size.kind)
         return MeasuredPair.of(true, measured, size.factor)
     if pairs_dir:
         raise DataError(
@@ -138,6 +138,16 @@ def recipe_for(flags: HasReading, size: SizeLike, true: CenterCrop) -> CropRecip
             "name a network that was"
         )
     return true
+
+
+def _measured(
+    true: CenterCrop, pairs_dir: str, reading: HasReading, kind: Kind | None
+) -> CenterCrop:
+    """How measured images are read: as true ones, or as their kind says."""
+    if kind is None:
+        return replace(true, data_dir=pairs_dir)
+    made = recipe_of(pairs_dir, true.size, kind.num_channels, reading, kind.values_range)
+    return replace(made, whose=PAIRS)
 
 
 def random_flip(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -46,12 +46,14 @@ class CenterCrop:
         size: of the crop, pixels: a side, or (height, width).
         num_channels: 3, or 1 for grey levels (ITU-R 601 luma).
         apply_orientation: see `decode_image`.
+        whose: what the names of flags begin with that say how these images are read.
     """
 
     data_dir: str
     size: SizeLike
     num_channels: int = 3
     apply_orientation: bool = False
+    whose: str = field(default="", kw_only=True)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -90,12 +90,16 @@ def compare_variance(data: ImageData, noise: Noise | None = None) -> Metrics:
 def compare_with_truth(data: ImageData) -> Metrics:
     """Nets, samples (their mean) and bilinear upsampling against the real high-res image.
 
+    The latter is left out where the input has other channels, or another unit.
+
     `psnr_…` in dB and `ssim_…` (`utils.metrics.ssim`; nan where its window does not fit in), of
     the mean as it is, neither rounded nor clipped.
     """
-    images = {"net": data.mean, "bilinear": data.bilinear}
+    images = {"net": data.mean}
     if data.samples is not None:
-        images = {"net": data.mean, "samples": data.samples.mean, "bilinear": data.bilinear}
+        images["samples"] = data.samples.mean
+    if data.is_like_input:
+        images["bilinear"] = data.bilinear
     has_room = min(data.high_res.shape[:2]) >= MIN_SSIM_SIDE
     return {
         **{f"psnr_{which}": psnr(data.high_res, image) for which, image in images.items()},

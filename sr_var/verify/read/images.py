@@ -64,6 +64,7 @@ class ImageData:
     What need not be known is None: X (the block means of `high_res`, (h, w, 3), or the image that
     another degradation begins with); what makes X of an image (`Seen.degraded`; None: block means);
     the samples' unbiased variance of their block means, (h, w, 3); the exact law.
+    `is_like_input`: whether that is an image like `high_res`, in its channels and unit;
     `has_consistency`: whether X is made of an exact mean, too; `is_float`: whether the samples'
     moments are in float, not those of 8-bit pictures; `num_stored`: how many samples a moments file
     counts that could not be used, since it counts others than were asked for, else 0; `members`:
@@ -86,6 +87,15 @@ class ImageData:
     degraded: Callable[[Array], Array] | None = None
     has_consistency: bool = True
     hidden: Hidden | None = None
+    is_like_input: bool = True
+
+    @property
+    def shown(self) -> Array:
+        """The low-res image upsampled in as many channels as the others: its own, or their mean."""
+        channels = self.high_res.shape[2]
+        if self.bilinear.shape[2] == channels:
+            return self.bilinear
+        return np.repeat(self.bilinear.mean(axis=2, keepdims=True), channels, axis=2)
 
 
 def judged(values: npt.NDArray[Value], hidden: Hidden | None) -> npt.NDArray[Value]:
@@ -132,6 +142,7 @@ def load_image_data(
         samples=None if reference is None else reference.moments,
         high_res=_true(picture, units),
         bilinear=seen.upsampled,
+        is_like_input=seen.is_like_y,
         low_res=seen.low_res,
         degraded=seen.degraded,
         has_consistency=view is None or view.has_consistency,

@@ -35,6 +35,7 @@ class Seen(NamedTuple):
     Attributes:
         low_res: the image that X begins with, (h, w, C).
         upsampled: the same at the size of Y, bilinear: what a mean net must beat.
+        is_like_y: whether it is of the channels and of the range of values of Y.
         degraded: from an image like Y to images like X, without masks; None: block means.
         hidden: which pixels X does not show as they are, (H, W); None: it shows none so, or no
             pixel is hidden.
@@ -44,6 +45,7 @@ class Seen(NamedTuple):
     upsampled: Array
     degraded: Callable[[Array], Array] | None = None
     hidden: npt.NDArray[np.bool_] | None = None
+    is_like_y: bool = True
 
 
 def view_of(flags: NetResultFlags, units: Units) -> View | None:
@@ -86,7 +88,7 @@ def seen_of(
 ) -> Seen:
     """X of an image (H, W, C), uint8 or 255ths, of that name.
 
-    `small_size` is of block means. Of a measured pair the picture is its crop, (H, W, C + C).
+    `small_size` is of block means. Of a measured pair the picture is its crop, (H, W, C + C').
 
     Raises:
         DataError: it does not divide the image.
@@ -105,12 +107,12 @@ def seen_of(
     if view.is_measured:
         low_res, image = view.pair(torch.from_numpy(_chw(picture))[None], [name], image.device)
     else:
-        low_res = view.x_of(image, [name])[:, : image.shape[1]]
+        low_res = view.image_of(view.x_of(image, [name]))
     upsampled = bilinear_upsample(low_res, image.shape[2:])
     hidden = view.hidden([name])
     is_any = hidden is not None and bool(hidden.any())
     mask = hidden[0, 0].numpy() if hidden is not None and is_any else None
-    return Seen(_in_255(low_res), _in_255(upsampled), degraded, mask)
+    return Seen(_in_255(low_res), _in_255(upsampled), degraded, mask, not view.has_own_kind)
 
 
 def require_same_observation(

@@ -189,7 +189,7 @@ def layout(size: SizeLike, num_channels: int = 3) -> Layout:
 def encode_image(name: str, data: ImageData, samples: Bytes | None, shape: Layout) -> EncodedImage:
     """One image as the page's script reads it; `samples` are those of the kept pixels."""
     is_lossless = max(shape["height"], shape["width"]) <= SMALL_SIDE
-    pictures = (data.high_res, data.bilinear, data.mean)
+    pictures = (data.high_res, data.shown, data.mean)
     channels = map(channel_names(data.mean.shape[2]).index, shape["channels"])
     return {
         "name": name,

@@ -78,7 +78,7 @@ def uncertainty_maps(image: ImageData) -> Array:
 
 def mean_panel(data: ImageData) -> Picture:
     """high-res | bilinear low-res | mean of the net, side by side."""
-    row = np.concatenate([data.high_res, data.bilinear, data.mean], axis=1)
+    row = np.concatenate([data.high_res, data.shown, data.mean], axis=1)
     return to_grey_bytes(as_rgb(row))
 
 

@@ -22,7 +22,9 @@ from utils.process.errors import DataError
 FACTOR, SMALL = 2, 8
 LARGE = FACTOR * SMALL
 HEIGHT, WIDTH = 25, 40  # of the measured image: an odd room, and no square
-VIEW = View.of(MeanModelFlags(large_size=LARGE, small_size=SMALL, degradation="measured"))
+VIEW = View.of(
+    MeanModelFlags(large_size=LARGE, small_size=SMALL, in_channels=1, degradation="measured")
+)
 
 
 def _gradient(height: int, width: int) -> NDArray[np.uint16]:
@@ -143,6 +145,34 @@ def test_a_measured_image_of_another_kind_is_refused(
     np.save(tmp_path / "measured" / "a.npy", other)
     with pytest.raises(BadImageError, match=f"measured/a.npy.*{told}"):
         TestCrops.from_flags([Entry("a.png", 0)], VIEW.large, flags, 1)[0]
+
+
+def test_measured_images_of_their_own_kind_are_told_from_true_ones(tmp_path: Path) -> None:
+    """Four channels in a range of their own, beside true images of one."""
+    flags = DataFlags(**_write_pair(tmp_path))
+    small = np.stack([_gradient(HEIGHT, WIDTH) / 65535 * (1 + c) for c in range(4)], axis=2)
+    np.save(tmp_path / "measured" / "a.npy", small.astype(np.float32))
+    sizes = {"large_size": LARGE, "small_size": SMALL, "in_channels": 1}
+    view = View.of(MeanModelFlags(**sizes, degradation="measured:4@0,2"))
+    item = TestCrops.from_flags([Entry("a.png", 0)], view.large, flags, 1)[0]
+    assert item is not None
+    x, y = view.pair(item.image[None], [0], torch.device("cpu"))
+    assert x.shape == (1, 4, SMALL, SMALL) and y.shape == (1, 1, LARGE, LARGE)
+    blocks = x[:, :1].repeat_interleave(FACTOR, 2).repeat_interleave(FACTOR, 3)
+    torch.testing.assert_close(y, 2 * blocks + 1, atol=1e-5, rtol=0)
+    torch.testing.assert_close(x[:, 3], 4 * x[:, 0] + 3, atol=1e-5, rtol=0)
+    other = View.of(MeanModelFlags(**sizes, degradation="measured:2@0,2"))
+    with pytest.raises(BadImageError, match="4 channels, --pairs_in_channels is 2"):
+        TestCrops.from_flags([Entry("a.png", 0)], other.large, flags, 1)[0]
+    far = View.of(MeanModelFlags(**sizes, degradation="measured:4@0,0.1"))
+    with pytest.raises(BadImageError, match=r"--pairs_value_range is 0,0\.1"):
+        TestCrops.from_flags([Entry("a.png", 0)], far.large, flags, 1)[0]
+
+
+@pytest.mark.parametrize("words", ["measured:", "measured:0", "measured:3@", "measured:x@0,1"])
+def test_words_of_no_pairs(words: str) -> None:
+    with pytest.raises(ValueError, match="measured:CHANNELS@LOW,HIGH"):
+        View.of(MeanModelFlags(large_size=8, small_size=8, degradation=words))
 
 
 def test_loader_processes_know_the_factor(tmp_path: Path) -> None:

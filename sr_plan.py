@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         log("\n" + plan_text(rates, nets, rows, where))
         plan = {"device": where, "seconds": vars(rates), "net_hours": nets, "sampling": rows}
         if flags.margin:
-            said, plan["verdict"] = plan_verdict(flags, network.small_size, pilot)
+            said, plan["verdict"] = plan_verdict(flags, network, pilot)
             log("\n" + said)
         write_json_atomic(os.path.join(flags.log_dir, "plan.json"), plan)
     return run.exit_code

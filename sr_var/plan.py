@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sr_var.degradation import mean_of, variance_of
+from sr_var.degrade.view import degradation_of, factor_of
 from sr_var.flags.scripts import UNET, PlanFlags, SRDiffusionModelFlags
 from sr_var.script_util import (
     create_mean_model,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 _GB, _BYTES_OF_FLOAT = 1e9, 4
 # of a moments.npz (docs/file_formats.md): mean, variance, two central moments
 _NUM_MOMENT_MAPS = 4
+# pixels: of the images that the constants of the power were measured on
+_GRAIN = 4
 
 
 @dataclass(frozen=True)
@@ -189,13 +192,33 @@ def net_hours(rates: Rates, flags: PlanFlags) -> dict[str, float]:
     return {name: value / 3600 for name, value in seconds.items()}
 
 
+def grain_of(network: SRDiffusionModelFlags) -> int:
+    """Side of the blocks of pixels that are independent given X, as far as the verdict counts.
+
+    Block means leave open what is within a block, each for itself: their side. Of other
+    degradations it is not known. Then it is the larger of `_GRAIN` and what ties pixels together:
+    the factor, the width of a blur, the blocks of a JPEG.
+    """
+    made = degradation_of(network)
+    if made is None:
+        return factor_of(network)
+    return max(_GRAIN, made.factor, *(part.grain for part in made.parts))
+
+
 def plan_verdict(
-    flags: PlanFlags, small_size: SizeLike, pilot: Pilot | None
+    flags: PlanFlags, network: SRDiffusionModelFlags, pilot: Pilot | None
 ) -> tuple[str, dict[str, Any]]:
     """How many images a verdict takes, in words and for plan.json: by the flags, and by a pilot."""
-    counts = flags.counts("num_samples")
-    found = needs(flags.margin, counts, small_size)
-    said, plan = [power_text(flags.margin, found)], {"margin": flags.margin, "images": found}
+    counts, grain = flags.counts("num_samples"), grain_of(network)
+    large = network.sizes[0]
+    found = needs(flags.margin, counts, Size(*(max(1, side // grain) for side in large)))
+    said = [power_text(flags.margin, found)]
+    plan: dict[str, Any] = {"margin": flags.margin, "grain": grain, "images": found}
+    if degradation_of(network) is not None:
+        said.append(
+            f"(blocks of {grain}x{grain} pixels are taken to be independent, a guess for "
+            f"--degradation {network.degradation}: --pilot tells)"
+        )
     if pilot is not None:
         said.append(pilot_text(pilot, flags.margin, counts))
         by_count = {n: needs_by_pilot(pilot, flags.margin, n) for n in counts}

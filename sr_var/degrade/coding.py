@@ -13,6 +13,9 @@ from torch import Tensor
 from sr_var.degrade.part import Part, Range, by_image, each
 from utils.images.pixels import bytes_to_image, image_to_bytes, to_hwc
 
+# side of a block of a JPEG, pixels
+_BLOCK = 8
+
 
 class Bits(Part):
     """X = the nearest of 2^b levels, evenly from black to white; beyond them the outermost."""
@@ -32,6 +35,11 @@ class Jpeg(Part):
     name = "jpeg"
     range = Range(1, 100, "whole qualities from 1 to 100", is_whole=True)
     is_made_on_cpu = True
+
+    @property
+    def grain(self) -> int:
+        """Of a block that is transformed."""
+        return _BLOCK
 
     def apply(self, image: Tensor, level: Tensor, seeds: Sequence[int]) -> Tensor:
         """The decoded images."""

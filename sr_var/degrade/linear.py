@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,11 @@ class Blur(Part):
     name = "blur"
     range = Range(0.05, 100, "stds in pixels from 0.05 to 100")
     is_linear = True
+
+    @property
+    def grain(self) -> int:
+        """The side of a box of the same peak, √(2π) σ."""
+        return math.ceil(math.sqrt(2 * math.pi) * self.level.high)
 
     def apply(self, image: Tensor, level: Tensor, seeds: Sequence[int]) -> Tensor:
         """The blurred images."""

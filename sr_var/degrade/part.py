@@ -98,6 +98,11 @@ class Part(ABC):
         return 1
 
     @property
+    def grain(self) -> int:
+        """Side of the blocks of pixels of Y that it ties together: what X says of one of them."""
+        return self.factor
+
+    @property
     def num_extra(self) -> int:
         """Channels that it adds to X."""
         return 0

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from examples.restorers import bicubic, nl_means
+from sr_var.calibrate.record import read_calibration
 from sr_var.flags.scripts import VarModelFlags
 from sr_var.mean_module import MeanModule, RestoredMean
 from sr_var.predict.predictor import Predictor
@@ -25,6 +26,7 @@ from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE, Checkpo
 
 NAME = "my_restorers:bilinear"
 STEPS = 5
+SHA256_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 SUBPIXEL = {"network": "subpixel", "large_size": LARGE, "small_size": SMALL, "model_channels": 8}
 NET: dict[str, Any] = {**SUBPIXEL, "num_res_blocks": 1, "last_layer_type": "softplus"}
 SOURCE = """
@@ -83,6 +85,7 @@ def test_variance_is_trained_tested_verified_and_predicted_on_a_function(
     flags = {**pipeline.verification_flags, "sr_model_output_dir": here / "out"}
     flags |= {"mean_model_step": 0, "var_model_step": STEPS, "log_dir": here / "compare"}
     done("sr_var_verification", words(flags))
+    _require_calibrated(pipeline, here, digest)
 
     Image.fromarray(photo(2, (9, 11))).save(here / "in.png")
     nets = {"mean_module": NAME, "var_model_path": model, "input": here / "in.png"}
@@ -97,6 +100,23 @@ def test_variance_is_trained_tested_verified_and_predicted_on_a_function(
     expected = (wanted[0].permute(1, 2, 0).numpy() + 1) * 127.5
     np.testing.assert_allclose(found.mean[inner], expected[inner], rtol=0, atol=2)
     assert (found.std > 0).all()
+
+
+def _require_calibrated(pipeline: Pipeline, here: Path, digest: str) -> None:
+    """The intervals around the function's answers, and those of another function are refused."""
+    results = {**pipeline.data.tested_flags, "sr_model_output_dir": here / "out"}
+    results |= {"mean_model_step": 0, "var_model_step": STEPS, "large_size": LARGE, "level": 0.5}
+    folders = {"output_dir": here / "cal", "log_dir": here / "log_cal"}
+    done("sr_calibrate", words(results, folders, small_size=SMALL))
+    calibration = read_calibration(str(here / "cal" / "calibration.json"))
+    assert calibration.mean_models == (digest,)
+    model = str(here / "save" / "model000005.pt")
+    predictor = Predictor.from_checkpoints(MeanModule(NAME), model, "cpu", calibration=calibration)
+    found = predictor(photo(2, (9, 11)))
+    half = (found.upper - found.lower) / 2
+    np.testing.assert_allclose(half, calibration.factor * found.std, rtol=1e-3, atol=1e-3)
+    with pytest.raises(CheckpointError, match="another mean net"):
+        calibration.require_nets([SHA256_OF_NOTHING], calibration.var_models, "these")
 
 
 def test_changed_function_is_noticed(pipeline: Pipeline, here: Path) -> None:

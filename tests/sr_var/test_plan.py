@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sr_var import plan
-from sr_var.flags.scripts import PlanFlags
-from sr_var.plan import Rates, net_hours, plan_rows
+from sr_var.flags.scripts import PlanFlags, SRDiffusionModelFlags
+from sr_var.plan import Rates, net_hours, plan_rows, plan_verdict
 from tests import cpus
 from tests.tiny import DENOISER, LARGE, done, run, words
 from utils.process.errors import EXIT_DATA
@@ -71,6 +71,33 @@ def test_networks_that_see_more_than_an_image_are_timed_with_it(tmp_path: Path) 
     done("sr_plan", words(DENOISER, tiny, seen, log_dir=tmp_path))
     found = json.loads((tmp_path / "plan.json").read_text())
     assert min(found["seconds"].values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("small_size", "degradation", "grain"),
+    [
+        (16, "area", 4),
+        (8, "area", 8),
+        (64, "noise:25", 4),
+        (64, "jpeg:30", 8),
+        (64, "blur:6", 16),
+        (8, "blur:1+bicubic", 8),
+        (64, "measured:1", 4),
+    ],
+)
+def test_a_verdict_counts_blocks_that_are_independent(
+    small_size: int, degradation: str, grain: int
+) -> None:
+    """More pixels of X are no more independent places: as of `area` with blocks as large."""
+    if "bicubic" in degradation:
+        degradation = f"blur:1+bicubic:{64 // small_size}"
+    sizes = {"large_size": 64, "small_size": small_size}
+    network = SRDiffusionModelFlags(**sizes, degradation=degradation)
+    said, plan = plan_verdict(PlanFlags(), network, None)
+    assert plan["grain"] == grain
+    area = SRDiffusionModelFlags(large_size=64, small_size=64 // grain)
+    assert plan["images"] == plan_verdict(PlanFlags(), area, None)[1]["images"]
+    assert ("a guess" in said) == (degradation != "area")
 
 
 def test_a_pilot_is_read_before_anything_is_timed(tmp_path: Path) -> None:

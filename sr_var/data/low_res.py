@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -240,6 +239,11 @@ def load_low_res(
             f"--base_samples {flags.base_samples} are images alone, and the network sees more "
             f"(--degradation {view.degradation.text}): give high-res images as --data_dir"
         )
-    if view.image_channels is not None:
-        sample = replace(sample, in_channels=view.image_channels)
+    if view.has_own_kind:
+        assert view.degradation is not None
+        raise DataError(
+            f"--base_samples {flags.base_samples} are images like those that are drawn, and the "
+            f"network sees measured ones of another kind (--degradation {view.degradation.text}): "
+            "give --data_dir and --pairs_dir"
+        )
     return BaseSamples(flags, sample, view.sizes[1], class_names, device, log)

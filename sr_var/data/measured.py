@@ -48,24 +48,7 @@ def check_pairs(names: Sequence[str], flags: DataInfoFlags, log: Log) -> Pairs:
         StopRequested: if a signal came.
     """
     partners = partners_in(flags.pairs_dir, log)
-    stems = {stem(name): name for name in names}
-    if len(stems) < len(names):
-        twice = next(name for name in names if stems[stem(name)] != name)
-        raise DataError(
-            f"--data_dir {flags.data_dir}: {twice} and {stems[stem(twice)]} are of one name, and "
-            "which one a measured image belongs to cannot be known; keep one of them"
-        )
-    both = [name for key, name in stems.items() if key in partners]
-    wrong = [
-        f"{with_extension(name)} has no measured image"
-        for name in names
-        if stem(name) not in partners
-    ]
-    wrong += [
-        f"{partner} in {FLAG} has no true image"
-        for key, partner in sorted(partners.items())
-        if key not in stems
-    ]
+    both, wrong = _by_name(names, partners, flags)
     factors = _factors(both, partners, flags, wrong)
     factor = Counter(factors.values()).most_common(1)[0][0] if factors else 0
     kept = [name for name in both if factors.get(name) == factor]
@@ -74,11 +57,14 @@ def check_pairs(names: Sequence[str], flags: DataInfoFlags, log: Log) -> Pairs:
         for name in factors
         if factors[name] != factor
     ]
-    kinds = _kinds(kept, flags.data_dir), _kinds([partners[stem(n)] for n in kept], flags.pairs_dir)
-    (true, odd), (measured, odd_measured) = (_common(found, log) for found in kinds)
+    theirs = {name: partners[stem(name)] for name in kept}
+    (true, odd), (measured, odd_measured) = (
+        _common(_kinds(side, folder), log)
+        for side, folder in ((kept, flags.data_dir), (list(theirs.values()), flags.pairs_dir))
+    )
     wrong += [f"{with_extension(name)} has {why}" for name, why in odd.items()]
     wrong += [f"{name} in {FLAG} has {why}" for name, why in odd_measured.items()]
-    kept = [n for n in kept if n not in odd and partners[stem(n)] not in odd_measured]
+    kept = [name for name in kept if name not in odd and theirs[name] not in odd_measured]
     for line in wrong:
         log(f"no pair: {line}")
     if not kept or (wrong and flags.on_bad_image == ERROR):
@@ -90,8 +76,32 @@ def check_pairs(names: Sequence[str], flags: DataInfoFlags, log: Log) -> Pairs:
     log(f"{len(kept)} pairs, true images {factor} times as large along a side; {len(wrong)} none")
     log(f"true images have {true}, measured ones {measured}")
     _say_small_size(flags, factor, log)
-    sides = Side.of(true, kept), Side.of(measured, [partners[stem(name)] for name in kept])
+    sides = Side.of(true, kept), Side.of(measured, [theirs[name] for name in kept])
     return Pairs(kept, Sides(*sides, factor), wrong)
+
+
+def _by_name(
+    names: Sequence[str], partners: Mapping[str, str], flags: DataInfoFlags
+) -> tuple[list[str], list[str]]:
+    """The true images of which there is a measured one, and who is alone, a line each."""
+    stems = {stem(name): name for name in names}
+    if len(stems) < len(names):
+        twice = next(name for name in names if stems[stem(name)] != name)
+        raise DataError(
+            f"--data_dir {flags.data_dir}: {twice} and {stems[stem(twice)]} are of one name, and "
+            "which one a measured image belongs to cannot be known; keep one of them"
+        )
+    wrong = [
+        f"{with_extension(name)} has no measured image"
+        for name in names
+        if stem(name) not in partners
+    ]
+    wrong += [
+        f"{partner} in {FLAG} has no true image"
+        for key, partner in sorted(partners.items())
+        if key not in stems
+    ]
+    return [name for key, name in stems.items() if key in partners], wrong
 
 
 def _kinds(names: Sequence[str], folder: str) -> dict[str, StoredKind]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from ddpm.info_dict import load_info_dict
 from sr_var.stored_flags import load_args
 from tests.pipeline import TRAINING
-from tests.tiny import REGRESSION_NET, Outcome, done, run, words
+from tests.tiny import REGRESSION_NET, ROOT, Outcome, done, photo, run, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
 
 NET = {"network": "subpixel", "model_channels": 8, "num_res_blocks": 1, "large_size": 16}
@@ -351,6 +352,50 @@ def test_odd_ones_of_a_folder_are_no_pairs(tmp_path: Path) -> None:
     assert _check(tmp_path, on_bad_image="skip").code == 0
 
 
+def _commands_of(section: str) -> list[list[str]]:
+    """The commands of a section of docs/restoration.md, as a shell would read them."""
+    text = (ROOT / "docs" / "restoration.md").read_text(encoding="utf-8")
+    block = text.partition(f"## {section}\n")[2].partition("```bash\n")[2].partition("```")[0]
+    variables: dict[str, str] = {}
+    found = []
+    for line in block.replace("\\\n", " ").splitlines():
+        name, is_set, value = line.partition('="')
+        if is_set:
+            variables[name] = value.rstrip('"')
+            continue
+        for name, value in variables.items():
+            line = line.replace(f"${name}", value)
+        found += [shlex.split(line)] if line else []
+    return found
+
+
+def test_the_five_commands_from_pairs_to_intervals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the page has them, but for sizes and steps."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(NUM_PAIRS):
+        folder = "test" if seed < 3 else "train"
+        for side in ("long", "short"):
+            (tmp_path / side / folder).mkdir(parents=True, exist_ok=True)
+        truth = photo(seed, (32, 40))
+        Image.fromarray(truth).save(tmp_path / "long" / folder / f"{seed}.png")
+        Image.fromarray(truth // 2).save(tmp_path / "short" / folder / f"{seed}.bmp")
+    shutil.copytree(tmp_path / "short" / "test", tmp_path / "new")
+    smaller = {"64": "16", "32": "8", "4": "1", "400": "2", "200": "2"}
+    commands = _commands_of("From pairs of your own to intervals")
+    assert len(commands) == 5
+    for _, script, *flags in commands:
+        argv = [smaller.get(word, word.replace("model000400", "model000002")) for word in flags]
+        out = done(script.removesuffix(".py"), argv).out
+        assert ("% in the 90 % interval" in out) == ("--truth" in argv)
+    pairs = json.loads((tmp_path / "data" / "own" / "pairs.json").read_text(encoding="utf-8"))
+    assert (pairs["pairs"], pairs["factor"]) == (NUM_PAIRS, 1)
+    for folder in ("own_test", "own"):
+        written = tmp_path / "outputs" / "sr_predict" / folder
+        assert len(list(written.rglob("*std*.npy"))) == 3
+
+
 def test_a_baseline_and_samples_of_another_kind(tmp_path: Path) -> None:
     _write_kinds(tmp_path, *_kinds(4, 3, np.uint16))
     assert _check(tmp_path).code == 0
@@ -369,6 +414,10 @@ def test_a_baseline_and_samples_of_another_kind(tmp_path: Path) -> None:
     more = {"to_sample_images_dict_path": info, "num_samples_per_image": 2, "batch_size": 2}
     more |= {"timestep_respacing": "2", "output_dir": tmp_path / "s", "log_dir": tmp_path / "ls"}
     done("ddpm_sr_sample", words({**data, **more}, model_path=tmp_path / "d" / "model000002.pt"))
+    given = words({**more, "base_samples": tmp_path / "s"}, output_dir=tmp_path / "g")
+    given += words(model_path=tmp_path / "d" / "model000002.pt")
+    given = _without(given, "--to_sample_images_dict_path")
+    _require_one_line(run("ddpm_sr_sample", given), EXIT_DATA, "--base_samples", "measured:4")
     (entry,) = load_info_dict(str(info)).values()
     for name in entry["file_names"]:
         pictures = [tmp_path / one / name / "low_res.png" for one in ("out", "s")]

@@ -113,7 +113,9 @@ def test_both_nets_of_measured_pairs(tmp_path: Path, factor: int) -> None:
     assert not list((tmp_path / "out2").rglob("*.npy"))
     area = _without(_training(tmp_path, "sr_var", factor, **variance), "--pairs_dir")
     _require_one_line(
-        run("sr_var_train", [*area, "--model_save_dir", "x"]), EXIT_CHECKPOINT, "area"
+        run("sr_var_train", [*area, "--model_save_dir", str(tmp_path / "x")]),
+        EXIT_CHECKPOINT,
+        "area",
     )
 
 
@@ -295,7 +297,9 @@ def test_measured_images_of_another_kind(
     out = done("sr_mean_train", argv).out
     assert ("--small_size 16" in out) == (network == "subpixel")
     if network == "unet":
-        told = run("sr_mean_train", [*argv, "--predict_residual", "True", "--log_dir", "x"])
+        told = run(
+            "sr_mean_train", [*argv, "--predict_residual", "True", "--log_dir", str(tmp_path / "x")]
+        )
         _require_one_line(told, EXIT_USAGE, "--predict_residual", f"{channels} channels")
     made = load_args(tmp_path / "log_m" / "mean_model_args.pkl")
     assert (made["degradation"], made["in_channels"]) == (words_of_net, out_channels)

@@ -20,6 +20,7 @@ import torch
 
 from sr_var.base_dataset import load_entries
 from sr_var.calibrate.record import HIDDEN, Calibration
+from sr_var.degrade.view import View
 from sr_var.flags.verify import BudgetFlags, VerificationFlags
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE
@@ -141,18 +142,24 @@ def compare(
             "grey_level": units.scale,
             "text": str(units),
         }
-    if (view := view_of(flags, units)) and view.degradation:
-        summary["degradation"] = view.degradation.text
-        if view.degradation.shows_pixels:
-            summary["pixels"] = HIDDEN
-        if view.trained:
-            summary["trained_degradation"] = view.trained
+    _add_seen(summary, view_of(flags, units))
     _tell(summary, flags, logger)
     if "units" in summary:
         logger.info(str(units))
     for line in _notices(rows, summary):
         logger.info(line)
     return Comparison(summary, rows, pictures)
+
+
+def _add_seen(summary: Summary, view: View | None) -> None:
+    """What the nets see, where that is not block means."""
+    if view is None or view.degradation is None:
+        return
+    summary["degradation"] = view.degradation.text
+    if view.degradation.shows_pixels:
+        summary["pixels"] = HIDDEN
+    if view.trained:
+        summary["trained_degradation"] = view.trained
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py")) + ["slurms.submit"]
 # flags of free text that is no path; a new flag that is one: flag(…, is_path=True)
 WORDS = {
     *("after", "alphas", "attention_resolutions", "channel_mult", "ema_rate", "functional"),
-    *("degradation", "degradation_level"),
+    *("degradation", "degradation_level", "test_degradation"),
     *("label", "license"),
     *("classifier_attention_resolutions", "classifier_channel_mult", "hidden_dims", "labels"),
     *("net_channel_mult", "noise_types", "num_devices", "num_samples", "quantiles"),
     *("host", "sampling_steps", "steps", "test_folder", "timestep_respacing", "train_folder"),
-    *("ensemble", "mean_module", "value_range"),
+    *("ensemble", "mean_module", "value_range", "pairs_value_range"),
 }
 # no folder of anybody
 NOBODY = "~no body"

@@ -237,7 +237,7 @@ def test_a_shift_of_the_degradation_is_shown_and_said(pipeline: Pipeline, tmp_pa
     assert refused.code == EXIT_DATA
     assert "--degradation noise:10, here it is --test_degradation noise:60" in refused.err
     done("sr_mean_test", _test(pipeline, tmp_path, "sr_mean", **shifted))
-    done("sr_var_test", _test(pipeline, tmp_path, "sr_var", **_mean(tmp_path), **shifted))
+    done("sr_var_test", _test(pipeline, tmp_path, "sr_var", **mean_flags(tmp_path), **shifted))
     assert run("sr_mean_test", _test(pipeline, tmp_path, "sr_mean", **shifted)).code == 0
     for name in TEST_NAMES:
         shown = _low_res(tmp_path / "shifted" / name)

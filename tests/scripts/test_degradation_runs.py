@@ -230,7 +230,7 @@ def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_
 
 def test_a_shift_of_the_degradation_is_shown_and_said(pipeline: Pipeline, tmp_path: Path) -> None:
     """X is of the degradation of the test, and results, calibration and verification say so."""
-    _both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="noise:10")
+    both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="noise:10")
     shifted = {"test_degradation": "noise:60", "output_dir": tmp_path / "shifted"}
     own_folder = _test(pipeline, tmp_path, "sr_mean", test_degradation="noise:60")
     refused = run("sr_mean_test", own_folder)

@@ -269,9 +269,7 @@ class MeanNetFlags(MeanModuleFlags):
 
 
 @dataclass(frozen=True)
-class TestFlags(
-    TestDegradationFlags, Batch, ScriptFlags, Compute, FrozenPrecision, Strict
-):
+class TestFlags(TestDegradationFlags, Batch, ScriptFlags, Compute, FrozenPrecision, Strict):
     """What to test and where to write."""
 
     __test__ = False  # no test case, whatever pytest thinks of the name

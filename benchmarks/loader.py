@@ -75,7 +75,8 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
 
     from utils.flags.groups import CropFlags
     from utils.images.cache import crop_source
-    from utils.images.dataset import CropDataset, Entry
+    from utils.images.dataset import CropDataset
+    from utils.images.listing import Entry
     from utils.images.recipes import CenterCrop
 
     plain = CropFlags(data_dir=str(folder))

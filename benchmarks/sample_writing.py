@@ -29,8 +29,8 @@ from sr_var.data.low_res import ReducedCrops
 from sr_var.flags.scripts import SampleFlags
 from sr_var.results.folder import sample_path
 from sr_var.sampling import SRSampler
-from utils.images.dataset import Entry
 from utils.images.files import open_image
+from utils.images.listing import Entry
 from utils.images.pictures import write_picture
 from utils.machine.threads import BackgroundWriter, tune_allocator
 from utils.process.errors import EXIT_DONE, run_main

@@ -16,8 +16,8 @@ from ddpm.stored_flags import (
 )
 from utils.files.records import shown
 from utils.flags.groups import AUTO, FOLDER, NAME
-from utils.images.dataset import Entry
 from utils.images.folder import class_in_folder, class_in_name, other_reading, scan
+from utils.images.listing import ImageList
 from utils.process.errors import CheckpointError, DataError
 
 Log = Callable[[str], None]
@@ -59,7 +59,7 @@ def load_entries(
     log: Log,
     known: Sequence[str] = (),
     folder_flag: str = "--data_dir",
-) -> list[Entry]:
+) -> ImageList:
     """All images with their labels: of the info dict, or of the folder.
 
     A folder's labels are the places of its sorted class names; where the network's own class names
@@ -78,7 +78,7 @@ def load_entries(
     else:
         entries = _folder_entries(flags, num_classes, log, known, folder_flag)
     check_labels(entries, num_classes)
-    num_found = len({entry.y for entry in entries})
+    num_found = len({entry.y for entry in entries.first_of_classes()})
     classes = "" if num_classes is None else f", {num_found} of {num_classes} classes"
     log(f"{len(entries)} images{classes}")
     if num_classes is not None and num_found < num_classes and not known:
@@ -91,7 +91,7 @@ def load_entries(
 
 def load_train_entries(
     flags: LabelFlags, num_classes: int | None, log: Log, start: Start
-) -> list[Entry]:
+) -> ImageList:
     """As `load_entries`, of a training: labels are those of the checkpoint it starts from.
 
     A new run from its weights may have other classes; its labels are its own then. Raises
@@ -111,10 +111,10 @@ def load_train_entries(
 
 def _folder_entries(
     flags: LabelFlags, num_classes: int | None, log: Log, known: Sequence[str], folder_flag: str
-) -> list[Entry]:
+) -> ImageList:
     names = scan(flags.data_dir, log, folder_flag, flags.on_bad_image)
     if num_classes is None:
-        return [Entry(name, 0) for name in names]
+        return ImageList.labelled(names, [""] * len(names), {"": 0})
     source = flags.label_from
     if source == AUTO:
         source = _source_of_labels(names)
@@ -129,7 +129,7 @@ def _folder_entries(
             f"{folder_flag} {flags.data_dir} holds classes that the network was not trained on: "
             f"{', '.join(map(shown, unknown[:5]))}; it knows {listed_classes(known)}"
         )
-    return [Entry(name, labels[key], key) for name, key in zip(names, classes, strict=True)]
+    return ImageList.labelled(names, classes, labels)
 
 
 def _source_of_labels(names: Sequence[str]) -> str:

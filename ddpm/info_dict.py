@@ -1,24 +1,32 @@
 """The info dict: which images a data set has, with the label of each class; a pickle.
 
 `{class name: {"y": label, "file_names": [name, …]}}`; names are relative to the folder of the
-images, and may lack `.JPEG`.
+images, and may lack `.JPEG`. A large one is read once; later processes map an index of it.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from utils.files.atomic import StrPath, is_remote
-from utils.files.storage import problem_with_name
-from utils.images.dataset import Entry
+from utils.files.atomic import StrPath, is_remote, sha256_of
+from utils.files.storage import problem_with_name, size_of
+from utils.images.listing import ImageList, index_of, is_listing
 from utils.process.errors import DataError
+from utils.untrusted.index import Index, kept_index, places_of
 from utils.untrusted.pickle_machine import short_repr
-from utils.untrusted.pickles import load_pickle
+from utils.untrusted.pickles import load_pickle, loads_pickle, read_pickle
+from utils.untrusted.safe_tensors import SUFFIX
 
+# smaller lists are read in a moment
+INDEXED_BYTES = 1 << 20
+_INDEX_ENDING, _INDEX_FORMAT = f".index{SUFFIX}", 1
 _FORM = '{class name: {"y": integer label, "file_names": [name, …]}}'
 
 
@@ -52,7 +60,10 @@ def load_info_dict(path: StrPath) -> dict[str, ClassInfo]:
         UnsafePickleError: see `load_pickle`.
         DataError: another form, no image at all, or a name that could lead out of `data_dir`.
     """
-    content = load_pickle(path)
+    return _checked(load_pickle(path), path)
+
+
+def _checked(content: object, path: StrPath) -> dict[str, ClassInfo]:
     if not isinstance(content, dict):
         raise DataError(f"{os.fspath(path)}: holds {short_repr(content)}, expected {_FORM}")
     info = {}
@@ -91,16 +102,43 @@ def _class_info(entry: object) -> ClassInfo:
     return {"y": int(label), "file_names": list(names)}
 
 
+def listed_images(path: str) -> ImageList:
+    """The images of an info dict, in the dict's order; raises as `load_info_dict`.
+
+    A large one is indexed (`utils.untrusted.index`): its sha256 says whether the index is of it.
+    """
+    if size_of(path) < INDEXED_BYTES:
+        return ImageList(Index(*_arrays_of(load_info_dict(path))))
+    digest = sha256_of(path)
+    make = functools.partial(_make_index, path, digest)
+    key = f"info dict {digest}, format {_INDEX_FORMAT}"
+    return ImageList(kept_index(places_of(path, _INDEX_ENDING), key, make, is_listing))
+
+
+def _make_index(path: str, digest: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    print(f"reading {path} once; later runs find its index", flush=True)
+    data = read_pickle(path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise DataError(f"{path} changes while it is read; run again when it is written")
+    return _arrays_of(_checked(loads_pickle(data, name=path), path))
+
+
+def _arrays_of(
+    info: Mapping[str, ClassInfo],
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    return index_of((item["y"], group, item["file_names"]) for group, item in info.items())
+
+
 def listed_entries(
     data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
-) -> list[Entry]:
+) -> ImageList:
     """All images of an info dict, in the dict's order; `flag` named it.
 
     Raises:
         DataError: if the dict or the folder is missing, the dict empty, or a name unsafe.
     """
     try:
-        info = load_info_dict(data_info_dict_path)
+        images = listed_images(data_info_dict_path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         problem = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
         raise DataError(
@@ -109,6 +147,4 @@ def listed_entries(
         ) from None
     if not is_remote(data_dir) and not os.path.isdir(data_dir):
         raise DataError(f"--data_dir {data_dir} is not a folder; point it at the images")
-    return [
-        Entry(name, item["y"], group) for group, item in info.items() for name in item["file_names"]
-    ]
+    return images

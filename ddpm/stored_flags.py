@@ -10,16 +10,14 @@ import argparse
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import Field, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from utils.files.atomic import JsonObject
 from utils.files.records import Identity, made_with, shown, stored_value
 from utils.flags.groups import PrecisionFlags
+from utils.images.listing import Entry, ImageList
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import FlagValues, defaults, with_values
-
-if TYPE_CHECKING:
-    from utils.images.dataset import Entry
 
 CLASSES_KEY = "classes"
 _MAX_SHOWN = 5
@@ -31,7 +29,7 @@ class OtherClasses(DataError):
 
 def class_names(entries: Sequence[Entry]) -> list[str]:
     """The names of the classes of labelled images, by label."""
-    found = {entry.y: entry.group for entry in entries}
+    found = {entry.y: entry.group for entry in ImageList.of(entries).last_of_classes()}
     names = [found.get(y, "") for y in range(max(found, default=-1) + 1)]
     return names if any(names) else []
 
@@ -80,7 +78,7 @@ def require_known_labels(entries: Sequence[Entry], known: Sequence[str], path: s
     Nothing is `known` of a network without names; `path` is of what gave the labels.
     """
     labels = {name: y for y, name in enumerate(known) if name}
-    for entry in entries if labels else ():
+    for entry in ImageList.of(entries).first_of_classes() if labels else ():
         y = labels.get(entry.group)
         if y is None:
             raise OtherClasses(
@@ -98,7 +96,7 @@ def check_labels(entries: Sequence[Entry], num_classes: int | None) -> None:
     """Refuse (DataError) labels that a model of so many classes (None: of none) does not know."""
     if num_classes is None:
         return
-    for entry in entries:
+    for entry in ImageList.of(entries).first_of_classes():
         if not 0 <= entry.y < num_classes:
             raise DataError(
                 f"{entry.name} has label {entry.y}, the model knows 0 to {num_classes - 1}; see "

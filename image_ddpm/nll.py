@@ -31,13 +31,14 @@ from utils.debug_util import report_cost
 from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import find_record, require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP, Reading
-from utils.images.dataset import CropItem, Entry, TestCrops, look_at, say_sizes, without_small
+from utils.images.dataset import CropItem, TestCrops, look_at, say_sizes, without_small
 from utils.images.files import (
     BadImageError,
     ImageFacts,
     read_image,
     resolve_image_path,
 )
+from utils.images.listing import Entry
 from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image
 from utils.images.recipes import CropSource

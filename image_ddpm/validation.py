@@ -27,9 +27,9 @@ from image_ddpm.flags import (
 )
 from utils.files.atomic import is_remote
 from utils.flags.groups import Reading
-from utils.images.dataset import Entry
 from utils.images.files import with_extension
 from utils.images.held_out import load_held_out
+from utils.images.listing import Entry
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import Pair
 from utils.loops.validation import Validation
@@ -70,7 +70,7 @@ def load_validation(
     held_out = load_held_out(
         entries, image.image_size, train.val_images, own, told, image.in_channels
     )
-    entries, diffusion = held_out.entries, create_diffusion(process)
+    diffusion = create_diffusion(process)
     log(held_out.words(folder, train.val_interval))
 
     make = noise_levels if process.noised else _without_noise
@@ -82,7 +82,7 @@ def load_validation(
             label = torch.full((len(levels.shares),), item.label, device=device)
             yield place, (levels, label)
 
-    names = [with_extension(entry.name) for entry in entries]
+    names = [with_extension(entry.name) for entry in held_out.entries]
     record = {"noised": process.noised, **dataclasses.asdict(Reading.of(flags))}
     return Validation(names, pairs, train.val_interval, record)
 
@@ -124,12 +124,16 @@ def _refuse_trained(
     take minutes.
     """
     real = functools.cache(_real)
-    there = set()
+    judged = {
+        entry.name: _real(os.path.join(folder, with_extension(entry.name))) for entry in entries
+    }
+    files, there = {*judged.values()}, set()
     for entry in trained:
         place, name = os.path.split(os.path.join(data_dir, with_extension(entry.name)))
-        there.add(os.path.join(real(place), name))
-    paths = {entry.name: os.path.join(folder, with_extension(entry.name)) for entry in entries}
-    both = [name for name, path in paths.items() if _real(path) in there]
+        path = os.path.join(real(place), name)
+        if path in files:
+            there.add(path)
+    both = [name for name, path in judged.items() if path in there]
     if both:
         raise DataError(
             f"--val_data_dir {folder}: {len(both)} of {len(entries)} images are trained on, as "

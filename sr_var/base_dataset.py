@@ -16,7 +16,8 @@ from ddpm.info_dict import listed_entries
 from ddpm.stored_flags import check_labels
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.groups import ERROR
-from utils.images.dataset import Entry, look_at, say_sizes, without_small
+from utils.images.dataset import look_at, say_sizes, without_small
+from utils.images.listing import ImageList
 from utils.process.errors import DataError
 from utils.script_util import with_values
 from utils.sizes import Size, SizeLike
@@ -42,7 +43,7 @@ def existing_path(path: str, log: Callable[[str], None] = print) -> str:
 
 def load_entries(
     data_info_dict_path: str, data_dir: str, flag: str = "--data_info_dict_path"
-) -> list[Entry]:
+) -> ImageList:
     """All images of an info dict, in the dict's order; `flag` named it.
 
     Raises:
@@ -69,7 +70,7 @@ def without_info_dict(args: argparse.Namespace) -> argparse.Namespace:
 
 def load_training_entries(
     flags: DataFlags, num_classes: int | None, log: Callable[[str], None]
-) -> list[Entry]:
+) -> ImageList:
     """The images of the info dict, or without one all of the folder; labels are checked.
 
     `num_classes` is that of a network with classes. Raises DataError: see `load_entries` and
@@ -86,7 +87,7 @@ def load_training_entries(
 
 def load_test_entries(
     flags: DataFlags | SampleFlags, sizes: tuple[SizeLike, SizeLike], log: Callable[[str], None]
-) -> list[Entry]:
+) -> ImageList:
     """The images to test on or to draw samples for; `--small_images` may leave some out.
 
     Their headers are read: how large they are, and what becomes of that, is said at the start.
@@ -99,7 +100,7 @@ def load_test_entries(
     is_for_samples = isinstance(flags, SampleFlags)
     name = "to_sample_images_dict_path" if is_for_samples else "data_info_dict_path"
     entries = load_entries(getattr(flags, name), flags.data_dir, f"--{name}")
-    facts = look_at([entry.name for entry in entries], flags.data_dir, flags)
+    facts = look_at(entries.names, flags.data_dir, flags)
     if not facts:
         return entries  # whoever reads them tells what is wrong
     large, small = map(Size.of, sizes)
@@ -123,4 +124,4 @@ def load_test_entries(
             )
         log(f"warning: {told}")
     left_out = without_small(facts, large, flags, log)
-    return [entry for entry in entries if entry.name not in left_out]
+    return entries.keep(lambda name: name not in left_out)

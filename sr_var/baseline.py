@@ -49,7 +49,7 @@ from utils.files.atomic import JsonObject, write_json_atomic
 from utils.files.records import read_record, require_numbers
 from utils.files.storage import number_name
 from utils.flags.groups import Reading
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.images.pixels import image_to_255, require_finite, to_hwc
 from utils.process.errors import DataError
 from utils.sizes import Size

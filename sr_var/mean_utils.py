@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.train_loop import NamesClasses
 from sr_var.data.folds import CrossFit
 from sr_var.data.label_noise import LABEL_NOISE_KEY, label_noise_state
-from sr_var.data.pairs import Photographs, Seeing, crop_batches, rank_batches
+from sr_var.data.pairs import Batches, Photographs, Seeing, crop_batches, rank_batches
 from sr_var.data.validation import psnr_of
 from sr_var.degradation import (
     NetInput,
@@ -40,8 +40,9 @@ from sr_var.stored_flags import refuse_other_setting
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
 from utils.flags.groups import Reading
-from utils.images.dataset import Entry, TestCrops
+from utils.images.dataset import TestCrops
 from utils.images.files import BadImageError
+from utils.images.listing import Entry
 from utils.images.pixels import image_to_255, save_image, to_hwc
 from utils.test_util import TestLoop
 
@@ -100,7 +101,7 @@ def batches_to_do(
     flags: DataFlags,
     sizes: Sizes,
     log: Callable[[str], None],
-) -> list[list[Entry]]:
+) -> Batches:
     """This rank's batches with images that lack results; a dry run takes all.
 
     `sizes` are (large, small), or a view; `log` is told what was removed.

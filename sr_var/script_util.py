@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from diffusion.process import GaussianDiffusion
     from sr_var.data.folds import CrossFit
     from sr_var.results.folder import ResultFolder
-    from utils.images.dataset import Entry
+    from utils.images.listing import Entry
     from utils.logger import RunLogger
 
 Log = Callable[[str], None]

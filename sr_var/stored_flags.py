@@ -49,7 +49,7 @@ from utils.untrusted.pickle_machine import short_repr
 from utils.untrusted.pickles import dump_pickle, load_pickle
 
 if TYPE_CHECKING:
-    from utils.images.dataset import Entry
+    from utils.images.listing import Entry
 
 Log = Callable[[str], None]
 _VALUES = frozenset(defaults(ValueFlags))

@@ -45,8 +45,8 @@ from sr_var.verify.read.records import (
 )
 from sr_var.verify.read.seen import view_of
 from utils.files.storage import make_folder
-from utils.images.dataset import Entry
 from utils.images.files import resolve_image_path
+from utils.images.listing import Entry
 from utils.machine.threads import chosen_threads, ordered_map
 from utils.metrics import percent
 from utils.process.errors import DataError

@@ -8,19 +8,20 @@ residual of an image comes from the net of its fold (Chernozhukov et al. 2018, s
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sr_var.degradation import NetInput, labels_of, low_res_of, mean_of, with_labels
 from sr_var.flags.nets import CrossFitFlags, FoldFlags
 from utils import dist_util
 from utils.files.atomic import JsonObject
-from utils.images.dataset import Entry
+from utils.images.listing import Entry, ImageList
 from utils.loops.data import to_device
 from utils.metrics import HALF_RANGE_255
 from utils.process.errors import CheckpointError, DataError
@@ -63,13 +64,20 @@ class CrossFit:
             self.num_folds
         )
 
-    def kept(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries without those of the fold that is left out.
+    def folds_of(self, entries: Sequence[Entry]) -> NDArray[np.int64]:
+        """`fold_of` each of them, (n,)."""
+        return np.fromiter(map(self.fold_of, entries), np.int64, len(entries))
+
+    def kept(self, entries: Sequence[Entry], folds: NDArray[np.int64] | None = None) -> ImageList:
+        """The entries without those of the fold that is left out; `folds` are theirs, if known.
 
         Raises:
             DataError: if no image is left.
         """
-        kept = [entry for entry in entries if self.fold_of(entry) != self.left_out]
+        if self.left_out is None:
+            return ImageList.of(entries)
+        folds = self.folds_of(entries) if folds is None else folds
+        kept = ImageList.of(entries).take(np.flatnonzero(folds != self.left_out))
         if not kept:
             raise DataError(
                 f"all {len(entries)} images fall into fold {self.left_out} (--fold_by {self.by}); "
@@ -77,10 +85,9 @@ class CrossFit:
             )
         return kept
 
-    def describe(self, entries: Sequence[Entry]) -> str:
-        """A line for the log: images by fold."""
-        counts = Counter(self.fold_of(entry) for entry in entries)
-        sizes = ", ".join(str(counts[fold]) for fold in range(self.num_folds))
+    def describe(self, folds: NDArray[np.int64]) -> str:
+        """A line for the log: how many images are in each fold."""
+        sizes = ", ".join(map(str, np.bincount(folds, minlength=self.num_folds)))
         tail = "" if self.left_out is None else f"; fold {self.left_out} is left out"
         return f"images in the {self.num_folds} folds by {self.by}: {sizes}{tail}"
 

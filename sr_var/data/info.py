@@ -145,6 +145,7 @@ def look_at_all(
     """
     journal = os.path.join(flags.output_dir, _CHECKED_FILE)
     good: dict[str, ImageFacts] = {}
+    known: dict[ImageFacts, ImageFacts] = {}  # few of what may be many images
     if not flags.dry_run:
         good = _still_good(_read_journal(journal, flags.data_dir), names, flags)
     bad: set[str] = set()
@@ -165,7 +166,7 @@ def look_at_all(
                     bad.add(name)
                     log(f"damaged: {found}")
                 else:
-                    good[name] = found
+                    good[name] = known.setdefault(found, found)
                     line = f"{os.path.join(flags.data_dir, name)}\t{marks[name]}\t{found}\n"
                     write_through(journal, file.fileno(), line.encode(errors="surrogateescape"))
                 job.bar.update()
@@ -193,7 +194,7 @@ def _marks(names: Sequence[str], flags: DataInfoFlags) -> dict[str, str]:
     stamps = file_stamps(names, flags.data_dir)
     return {
         name: f"{size} {changed} {flags.apply_orientation}"
-        for name, (size, changed) in zip(names, stamps, strict=True)
+        for name, (size, changed) in zip(names, stamps.tolist(), strict=True)
     }
 
 

@@ -20,9 +20,10 @@ from sr_var.degrade.view import Sizes, View
 from sr_var.flags.base_samples import BaseSampleFlags
 from sr_var.flags.scripts import SampleFlags
 from utils.files.storage import is_folder
-from utils.images.dataset import Entry, TestCrops
+from utils.images.dataset import TestCrops
 from utils.images.files import BadImageError, image_facts, read_image, with_extension
 from utils.images.folder import class_in_name, scan
+from utils.images.listing import Entry
 from utils.images.measured import require_pairs
 from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image
@@ -192,7 +193,7 @@ class BaseSamples:
 
     def _of_folder(
         self, class_names: Sequence[str] | None, log: Callable[[str], None]
-    ) -> list[Entry]:
+    ) -> Sequence[Entry]:
         names = scan(self.path, log, "--base_samples", on_bad_image=self._on_bad_image)
         wrong = []
         for name in names:

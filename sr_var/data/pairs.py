@@ -8,10 +8,10 @@ loss makes of them is its task's business.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 
@@ -26,12 +26,12 @@ from sr_var.flags.validation import NetTrainFlags, ValidationFlags
 from utils.images.dataset import (
     CropBatch,
     CropItem,
-    Entry,
     Finish,
     Preparation,
     TestCrops,
     train_crops,
 )
+from utils.images.listing import Entry, ImageList, LazySequence
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData, default_num_workers, loaded, make_loader, shard_batches
 from utils.loops.validation import drawn
@@ -105,10 +105,11 @@ def load_regression_data(
     check_labels(entries, num_labels)
     folds = None
     if cross_fit is not None:
-        log(cross_fit.describe(entries))
-        entries = cross_fit.kept(entries)
+        folds_of_all = cross_fit.folds_of(entries)
+        log(cross_fit.describe(folds_of_all))
+        entries = cross_fit.kept(entries, folds_of_all)
         if cross_fit.left_out is None:
-            folds = torch.tensor([cross_fit.fold_of(entry) for entry in entries])
+            folds = torch.from_numpy(folds_of_all)
     log(f"{len(entries)} training images from {flags.data_info_dict_path}")
     noise = LabelNoise.of(train)
 
@@ -125,7 +126,7 @@ def load_regression_data(
     return train_crops(entries, view.large, flags, train, how, log, flags.in_channels)
 
 
-def split_off(entries: Sequence[Entry], flags: ValidationFlags) -> tuple[list[Entry], list[Entry]]:
+def split_off(entries: Sequence[Entry], flags: ValidationFlags) -> tuple[ImageList, ImageList]:
     """(entries to train on, entries to validate on), each in its order, by `--val_share`.
 
     Each name draws for itself, so the share is met on average; at least one is on each side.
@@ -133,32 +134,56 @@ def split_off(entries: Sequence[Entry], flags: ValidationFlags) -> tuple[list[En
     Raises:
         DataError: there are not two images.
     """
+    images = ImageList.of(entries)
     if not flags.val_share:
-        return list(entries), []
-    names = {entry.name for entry in entries}
-    if len(names) < 2:
+        return images, images[:0]
+    if len({*itertools.islice(dict.fromkeys(images.names), 2)}) < 2:
         raise DataError(
             f"--val_share {flags.val_share}: of one image none can be left out of the training; "
             "list others with --val_data_info_dict_path"
         )
-    out = {*(drawn(names, len(names) - 1, flags.val_share) or drawn(names, 1))}
-    kept = [entry for entry in entries if entry.name not in out]
-    return kept, [entry for entry in entries if entry.name in out]
+    out = {*(drawn(images.names, share=flags.val_share) or drawn(images.names, 1))}
+    kept = images.keep(lambda name: name not in out)
+    if not kept:
+        out.remove(drawn(images.names)[-1])
+        kept = images.keep(lambda name: name not in out)
+    return kept, images.keep(out.__contains__)
+
+
+class Batches(LazySequence[ImageList]):
+    """Batches of images, each made when it is asked for; `shares` are their places in the list."""
+
+    def __init__(self, images: ImageList, shares: Sequence[range]) -> None:
+        self._images, self._shares = images, shares
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageList: ...
+    @overload
+    def __getitem__(self, index: slice) -> Batches: ...
+    def __getitem__(self, index: int | slice) -> ImageList | Batches:
+        if isinstance(index, slice):
+            return Batches(self._images, self._shares[index])
+        return self._images.take(self._shares[index])
 
 
 def rank_batches(
-    entries: Sequence[Entry], batch_size: int, pending: Iterable[Entry] | None = None
-) -> list[list[Entry]]:
+    entries: Sequence[Entry], batch_size: int, pending: Sequence[Entry] | None = None
+) -> Batches:
     """This rank's share of the images, each once and in order; or the batches with pending ones.
 
     The other images of these are computed again: a result depends in its last bits on what else is
     in its batch, and a run that was stopped should leave what one run leaves.
     """
-    batches = [[entries[i] for i in batch] for batch in shard_batches(len(entries), batch_size)]
-    if pending is None:
+    images, shares = ImageList.of(entries), shard_batches(len(entries), batch_size)
+    batches = Batches(images, shares)
+    if pending is None or len(pending) == len(entries):
         return batches
     wanted = set(pending)
-    return [batch for batch in batches if not wanted.isdisjoint(batch)]
+    pairs = zip(shares, batches, strict=True)
+    return Batches(images, [share for share, batch in pairs if not wanted.isdisjoint(batch)])
 
 
 def crop_batches(
@@ -171,7 +196,7 @@ def crop_batches(
 
     Skipped images are left out, and counted and listed at the end.
     """
-    listed = [entry for batch in batches for entry in batch]
+    listed = ImageList.of(entry for batch in batches for entry in batch)
     crops = TestCrops.from_flags(listed, large_size, flags, flags.in_channels)
     num_workers = default_num_workers() if flags.num_workers < 0 else flags.num_workers
     ends = list(itertools.accumulate(map(len, batches)))

@@ -6,6 +6,7 @@ Both are functions of names, folders and the seed; no image is opened.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -45,7 +46,8 @@ def classes(
     found, nameless = {}, []
     for name in names:
         try:
-            found[name] = class_of(name, source, has_split_folder=is_split)
+            # one string a class, not one an image
+            found[name] = sys.intern(class_of(name, source, has_split_folder=is_split))
         except DataError:
             nameless.append(name)
     if nameless:

@@ -20,9 +20,10 @@ from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import Reading
-from utils.images.dataset import CropDataset, Entry
+from utils.images.dataset import CropDataset
 from utils.images.files import with_extension
 from utils.images.held_out import load_held_out
+from utils.images.listing import ImageList
 from utils.loops.data import Pair, TrainData
 from utils.loops.validation import Validation
 from utils.metrics import HALF_RANGE_255, VARIANCE_FLOOR
@@ -39,10 +40,10 @@ class TrainingImages(NamedTuple):
     class_names: list[str]  # by label; empty of a net without classes
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> ImageList:
         """The images that are trained on."""
         assert isinstance(self.data.dataset, CropDataset)
-        return list(self.data.dataset.entries)
+        return self.data.dataset.entries
 
 
 def load_training(
@@ -85,7 +86,6 @@ def load_validation(
     entries, source = _candidates(flags, train)
     check_labels(entries, num_labels)
     held_out = load_held_out(entries, view.large, train.val_images, flags, log, flags.in_channels)
-    entries = held_out.entries
     log(held_out.words(source, train.val_interval))
     noise = LabelNoise.of(train)
 
@@ -96,17 +96,17 @@ def load_validation(
             y = None if num_labels is None else torch.tensor([item.label], device=device)
             net_input = with_labels(low_res, y)
             if cross_fit is not None and cross_fit.left_out is None:
-                fold = torch.tensor([cross_fit.fold_of(entries[place])], device=device)
+                fold = torch.tensor([cross_fit.fold_of(held_out.entries[place])], device=device)
                 yield place, (FoldedInput(net_input, fold), label)
             else:
                 yield place, (net_input, label)
 
-    names = [with_extension(entry.name) for entry in entries]
+    names = [with_extension(entry.name) for entry in held_out.entries]
     record = {"val_share": train.val_share, **asdict(Reading.of(flags))}
     return Validation(names, pairs, train.val_interval, record)
 
 
-def _candidates(flags: DataFlags, train: NetTrainFlags) -> tuple[list[Entry], str]:
+def _candidates(flags: DataFlags, train: NetTrainFlags) -> tuple[ImageList, str]:
     """All images that may be judged, and what they are, in words."""
     listed = load_entries(flags.data_info_dict_path, flags.data_dir)
     if train.val_share:
@@ -114,8 +114,9 @@ def _candidates(flags: DataFlags, train: NetTrainFlags) -> tuple[list[Entry], st
         return held, f"{len(held)} that are left out of the training (--val_share)"
     path = train.val_data_info_dict_path
     entries = load_entries(path, flags.data_dir, "--val_data_info_dict_path")
-    trained = {with_extension(entry.name) for entry in listed}
-    both = [entry.name for entry in entries if with_extension(entry.name) in trained]
+    files = {with_extension(name) for name in entries.names}
+    trained = files.intersection(map(with_extension, listed.names))
+    both = [name for name in entries.names if with_extension(name) in trained]
     if both:
         raise DataError(
             f"--val_data_info_dict_path {path}: {len(both)} of {len(entries)} images are trained "

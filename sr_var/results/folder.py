@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -24,14 +25,15 @@ from utils.files.atomic import JsonObject, atomic_write, write_json_atomic
 from utils.files.records import read_record
 from utils.files.storage import make_folder
 from utils.flags.groups import Reading
-from utils.images.dataset import Entry
 from utils.images.files import BadImageError, open_image, safe_join
+from utils.images.listing import Entry, ImageList
 from utils.images.pixels import image_to_255, image_to_bytes, pictured, save_image, to_hwc
 from utils.loops.portable import weights_digest
 from utils.metrics import WHITE
 from utils.process.errors import DataError
 
 LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
+_SAMPLE_NAME = re.compile(r"sample_(0|[1-9][0-9]{0,17})\.png")
 Item = TypeVar("Item")
 Array = npt.NDArray[np.floating[Any]]
 # grey levels on average; rounding makes a quarter, other versions of the JPEG decoder about as much
@@ -43,6 +45,20 @@ NUM_LOOKED_AT = 16
 def sample_path(folder: str, index: int) -> str:
     """`high_res_samples/sample_<i>.png`."""
     return os.path.join(folder, SAMPLES_FOLDER, f"sample_{index}.png")
+
+
+def pictures_in(folder: str) -> set[int]:
+    """The indices of the samples whose pictures are there, by one look into the folder."""
+    found = set()
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        os.scandir(os.path.join(folder, SAMPLES_FOLDER)) as entries,
+    ):
+        for entry in entries:
+            match = _SAMPLE_NAME.fullmatch(entry.name)
+            if match and entry.is_file():  # no link to nothing
+                found.add(int(match[1]))
+    return found
 
 
 def epistemic_files(step: int) -> tuple[str, str, str]:
@@ -162,7 +178,7 @@ class ResultFolder:
         make_folder(folder)
         return os.path.join(folder, file_name)
 
-    def pending(self, entries: Sequence[Entry], log: Callable[[str], None] = print) -> list[Entry]:
+    def pending(self, entries: Sequence[Entry], log: Callable[[str], None] = print) -> ImageList:
         """The images that are still to do; all ranks get the same answer.
 
         The log is told what was removed, and what else was made on it.
@@ -190,14 +206,15 @@ class ResultFolder:
         # results of a net that is told the class are of a label, too
         labels = {entry.name: entry.y for entry in entries} if self.class_cond else {}
         known = stored.labels if is_same else {}
-        relabelled = [name for name, y in labels.items() if known.get(name, y) != y]
-        done = {name for name in (e.name for e in entries) if is_same and is_done(name)}
-        done -= {*relabelled}
+        relabelled = {name: y for name, y in labels.items() if known.get(name, y) != y}
+        images = ImageList.of(entries)
+        if is_same:
+            images = images.keep(lambda name: name in relabelled or not is_done(name))
         dist_util.barrier()  # nobody writes before everybody has looked
         if (not is_same or labels.items() - known.items()) and dist_util.is_main():
             make_folder(self.output_dir, "--output_dir")
             if is_same:
-                self._remove_relabelled(relabelled, log)
+                self._remove_relabelled([*relabelled], log)
             else:
                 self._remove_results(stored.models, models, log)
             record = {"models": models, **self._reading.record(), **self.units.record()}
@@ -206,7 +223,7 @@ class ResultFolder:
                 record |= {CLASS_KEY: True, LABELS_KEY: {**known, **labels}}
             write_json_atomic(self._stamp_path, record)
         dist_util.barrier()
-        return [entry for entry in entries if entry.name not in done]
+        return images
 
     def require_same_reading(self) -> Stamp:
         """Refuse results of images that were read another way; return what the folder says."""

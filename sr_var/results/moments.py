@@ -8,8 +8,9 @@ verification's consistency needs. Files without them stay readable, and stay wit
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ MOMENTS_FILE, TRUTH_FILE = "moments.npz", "exact_moments.npz"
 # of one array: a square of 4096 pixels in float64 takes 0.4
 MAX_ARRAY_BYTES = 1 << 30
 _MAX_SAMPLES = 10_000_000
+_REMEDY = "delete it and its samples to draw them anew"
 _KEYS = ("mean", "variance", "third_central_moment", "fourth_central_moment")
 Array = npt.NDArray[np.float64]
 
@@ -154,27 +156,36 @@ def _sum_type(images: npt.NDArray[Any], factor: int) -> npt.DTypeLike:
     return np.uint16 if WHITE * factor**2 <= np.iinfo(np.uint16).max else np.uint32
 
 
+def counted_samples(path: str) -> tuple[int, ...] | None:
+    """Which samples `moments.npz` counts; None and errors as `load_moments`.
+
+    That the arrays are moments is not looked at, only that the file is whole: several times
+    quicker.
+    """
+    if not os.path.exists(path):
+        return None
+    file = read_npz(path, path, remedy=_REMEDY, max_bytes=MAX_ARRAY_BYTES)
+    with _naming_damage(path):
+        indices = _read_indices(file)
+        if missing := [key for key in _KEYS if file[key].dtype.kind not in "iuf"]:
+            raise TypeError(f"{missing[0]} are no numbers")
+    _require_samples(path, indices, [file[key].shape for key in _KEYS])
+    return indices
+
+
 def load_moments(path: str) -> SampleMoments | None:
     """Read `moments.npz`; None if there is none, a DataError if it is damaged."""
     if not os.path.exists(path):
         return None
-    remedy = "delete it and its samples to draw them anew"
-    file = read_npz(path, path, remedy=remedy, max_bytes=MAX_ARRAY_BYTES)
-    try:
-        n = int(file["count"])
-        known = file["indices"] if "indices" in file else range(n)
-        if len(known) != n or n > _MAX_SAMPLES:
-            raise ValueError(f"it counts {n} samples and lists {len(known)}")
+    file = read_npz(path, path, remedy=_REMEDY, max_bytes=MAX_ARRAY_BYTES)
+    with _naming_damage(path):
+        indices = _read_indices(file)
         # in the numbers of the file, which become floats where sums are made of them
         mean, variance, third, fourth = (_require_real(file[key]) for key in _KEYS)
-        indices = tuple(int(index) for index in known)
+        n = len(indices)
         blocks = _read_blocks(file, n)
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path} is damaged ({error}); {remedy}") from None
     arrays = (mean, variance, third, fourth)
-    is_whole = n >= 1 and len(indices) == n == len(set(indices))
-    if not is_whole or len({array.shape for array in arrays}) != 1:
-        raise DataError(f"{path} does not hold the moments of {n} samples; delete it and them")
+    _require_samples(path, indices, [array.shape for array in arrays])
     if blocks is not None and (blocks.mean.shape != blocks.m2.shape or blocks.mean.ndim != 3):
         raise DataError(f"{path} holds block means of no image; delete it and the samples")
     of_blocks = (blocks.mean, blocks.m2) if blocks else ()
@@ -182,6 +193,29 @@ def load_moments(path: str) -> SampleMoments | None:
         raise DataError(f"{path} holds values that are not finite; delete it and the samples")
     moments = Moments.from_central_moments(n, mean, variance, third, fourth)
     return SampleMoments(moments, indices, blocks)
+
+
+@contextlib.contextmanager
+def _naming_damage(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{path} is damaged ({error}); {_REMEDY}") from None
+
+
+def _read_indices(file: Mapping[str, npt.NDArray[Any]]) -> tuple[int, ...]:
+    n = int(file["count"])
+    known = file["indices"] if "indices" in file else range(n)
+    if len(known) != n or n > _MAX_SAMPLES:
+        raise ValueError(f"it counts {n} samples and lists {len(known)}")
+    return tuple(int(index) for index in known)
+
+
+def _require_samples(path: str, indices: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> None:
+    if not indices or len(set(indices)) != len(indices) or len({*shapes}) != 1:
+        raise DataError(
+            f"{path} does not hold the moments of {len(indices)} samples; delete it and them"
+        )
 
 
 def _require_real(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -12,8 +12,8 @@ from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
 from sr_var.results.folder import sample_path
 from utils.files.lock import lock_or_sign_of_life
 from utils.files.storage import make_folder
-from utils.images.dataset import Entry
 from utils.images.files import open_image, safe_join
+from utils.images.listing import Entry
 from utils.images.rows import samples_path, write_rows
 from utils.process.stop import go_on_with
 from utils.runs.job import working

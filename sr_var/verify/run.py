@@ -61,8 +61,8 @@ from sr_var.verify.show.short import findings, short_table
 from sr_var.verify.show.tables import budget_text, left_out_text, text_table
 from utils.debug_util import describe_memory
 from utils.files.atomic import write_json_atomic, write_text_atomic
-from utils.images.dataset import Entry
 from utils.images.files import safe_join
+from utils.images.listing import Entry, ImageList
 from utils.images.pictures import write_picture
 from utils.logger import RunLogger
 from utils.machine.threads import chosen_threads, ordered_map
@@ -90,7 +90,7 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     found.write(flags.log_dir, logger, command_of(flags.log_dir))
 
 
-def inputs_of(flags: VerificationFlags, logger: RunLogger) -> tuple[list[Entry], Units]:
+def inputs_of(flags: VerificationFlags, logger: RunLogger) -> tuple[ImageList, Units]:
     """The images to compare, one in a dry run; the unit of the results.
 
     Raises:

@@ -28,7 +28,7 @@ from tests.image_ddpm.tiny import (
 )
 from tests.tiny import done, run, words
 from utils.files.records import read_json
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 
 # more labels than classes, as the default of 1000 leaves
 NETWORK = {**NET, **PROCESS, "class_cond": True, "num_classes": 40}

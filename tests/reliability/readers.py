@@ -53,15 +53,19 @@ from tests.reliability.seed_files import (
 )
 from utils.files.lock import _is_dead
 from utils.files.records import read_record, require_same_settings
-from utils.images.cache import CropCache, Record
+from utils.images.cache import CropCache, index_line
+from utils.images.cache_index import CachedRecords, Record, arrays_of, is_of_records
 from utils.images.files import ImageFacts, image_facts, open_image
 from utils.images.float_tiff import float_tiff_layout
+from utils.images.listing import ImageList, index_of, is_listing
 from utils.images.native import read_native
 from utils.images.recipes import CenterCrop
 from utils.loops.checkpoint import CheckpointStore
 from utils.loops.portable import metadata_of
 from utils.machine.cost import seconds_per_item
+from utils.process.errors import DataError
 from utils.untrusted.arrays import read_npz
+from utils.untrusted.index import find_index, kept_index
 from utils.untrusted.pickles import load_array
 from utils.untrusted.safe_tensors import write_safetensors
 from utils.untrusted.state_dict import read_state_dict
@@ -179,7 +183,7 @@ def _array_readers(folder: Path) -> dict[str, Reader]:
     }
 
 
-_CROP = Record(0, 5, (3, 4), str(ImageFacts(3, 4, ("alpha",)))).line("a")
+_CROP = index_line("a", Record(0, 5, (3, 4), str(ImageFacts(3, 4, ("alpha",)))))
 
 
 def _data_records() -> dict[str, Reader]:
@@ -216,7 +220,7 @@ _CALIBRATION = {
 
 
 def _record_readers(folder: Path) -> dict[str, Reader]:
-    damaged = Record(-1, 0, (3, 4), "").line("b")
+    damaged = index_line("b", Record(-1, 0, (3, 4), ""))
     owner = {"host": socket.gethostname(), "pid": 999_999, "since": "x"}
     process = {"diffusion_steps": 9, "timestep_respacing": "4", "noise_schedule": "linear"}
     seconds = {"seconds": 1.5, "num_items": 4, "device": "cpu"}
@@ -274,6 +278,35 @@ def _safetensors_readers(folder: Path) -> dict[str, Reader]:
     }
 
 
+def _index_readers(folder: Path) -> dict[str, Reader]:
+    """Indexes of a list and of what it finds in a crop cache, as later processes take them."""
+    path, key = str(folder / "seed.safetensors"), "this list"
+    images = [(3, "größe", ["n0/a", "b.png"]), (0, "", ["c"])]
+    records = [Record(0, 5, (3, 4), "3x4"), Record(-1, 0, (3, 4), "")]
+    made = {
+        "list index": (lambda: index_of(images), is_listing, lambda index: [*ImageList(index)]),
+        "crop records": (
+            lambda: (arrays_of(records), {"num_rows": "1"}),
+            lambda index: is_of_records(index, 2),
+            lambda index: [CachedRecords(index).facts(place) for place in range(2)],
+        ),
+    }
+
+    def reader(kind: str) -> Reader:
+        make, is_fit, use = made[kind]
+        kept_index([path], f"{key} {kind}", make, log=lambda line: None)
+
+        def read(name: str) -> None:
+            index = find_index([name], f"{key} {kind}")
+            if index is None or not is_fit(index):
+                raise DataError(f"{name}: not of {key}")
+            use(index)
+
+        return Reader("x.safetensors", [Path(path).read_bytes()], read)
+
+    return {kind: reader(kind) for kind in made}
+
+
 def _image_readers() -> dict[str, Reader]:
     pictures = [image_of(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP")]
     pictures += [image_of("PNG", mode) for mode in ("P", "L", "1", "RGBA", "I;16")]
@@ -310,6 +343,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         **_record_readers(folder),
         **_image_readers(),
         **_safetensors_readers(folder),
+        **_index_readers(folder),
     }
 
 

@@ -17,7 +17,7 @@ from sr_var.results.moments import SampleMoments, load_moments
 from sr_var.sampling import SRSampler
 from sr_var.script_util import sr_create_model_and_diffusion
 from tests.tiny import CLASSES, DENOISER, LARGE, PROCESS, SMALL, TEST_NAMES, TinyData, shake, tree
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 
 LABELS = {name: y for y, names in CLASSES.values() for name in names}
 ENTRIES = [Entry(name, LABELS[name]) for name in TEST_NAMES]

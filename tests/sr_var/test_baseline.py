@@ -35,7 +35,7 @@ from sr_var.mean_utils import mean_result_folder
 from sr_var.script_util import create_baseline_model
 from tests.sr_var.test_mean_utils import Table
 from tests.tiny import LARGE, REGRESSION_NET
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.images.pixels import image_to_255
 from utils.process.errors import CheckpointError, DataError
 from utils.sizes import Size

@@ -22,7 +22,7 @@ from sr_var.mean_utils import (
 )
 from sr_var.script_util import create_mean_model
 from tests.tiny import LARGE, REGRESSION_NET, SMALL, TEST_NAMES, TinyData, shake
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.process.errors import CheckpointError
 
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ from sr_var.degradation import area_downsample
 from sr_var.script_util import sr_create_model_and_diffusion
 from tests.sr_var.samplers import ENTRIES, LABELS, NUM_SAMPLES, make_sampler, pictures, stored
 from tests.tiny import DENOISER, LARGE, PROCESS, SMALL, TEST_NAMES, TinyData, shake, tree
-from utils.images.dataset import Entry
 from utils.images.files import center_crop_arr, open_image
+from utils.images.listing import Entry
 from utils.images.pixels import bytes_to_image, image_to_255, image_to_bytes
 from utils.process.errors import CheckpointError, DataError
 from utils.seeds import stable_seed

@@ -15,7 +15,7 @@ import torch
 
 import sr_var.sampling
 from ddpm.sampling import SECONDS_FILE
-from sr_var.results.folder import sample_path
+from sr_var.results.folder import pictures_in, sample_path
 from sr_var.results.moments import SampleMoments
 from sr_var.sampling import missing_indices
 from tests.sr_var.samplers import (
@@ -33,6 +33,7 @@ from tests.sr_var.samplers import (
 from tests.tiny import TEST_NAMES, TinyData
 from utils.files import atomic as atomic_file
 from utils.files.atomic import atomic_write
+from utils.process.errors import DataError
 from utils.process.progress import Progress
 
 # moments are merged in another order after a stop: float64 rounding, in grey levels and powers
@@ -230,6 +231,46 @@ def test_missing_indices_are_those_without_picture_or_count(tmp_path: Path) -> N
     samples = np.zeros((3, 2, 2, 3))
     counted = SampleMoments().add(samples, [0, 1, 3])
     assert missing_indices(folder, 5, counted) == [1, 2, 4]
+
+
+def test_picture_that_is_a_link_to_nothing_is_missing(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    os.makedirs(os.path.dirname(sample_path(folder, 0)))
+    for name in ("sample_07.png", "sample_1.jpg", "sample_5.png.tmp"):
+        (tmp_path / "high_res_samples" / name).touch()
+    Path(sample_path(folder, 1)).touch()
+    Path(sample_path(folder, 2)).symlink_to("nothing")
+    assert pictures_in(folder) == {1} and pictures_in(str(tmp_path / "none")) == set()
+    assert missing_indices(folder, 3, None) == [0, 2]
+
+
+def test_of_finished_images_moments_are_only_counted(
+    tmp_path: Path, tiny_data: TinyData, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    Path(sample_path(str(tmp_path / "out" / TEST_NAMES[0]), 3)).unlink()
+    loaded, plain = [], sr_var.sampling.load_moments
+
+    def counting(path: str) -> SampleMoments | None:
+        loaded.append(Path(path).parent.name)
+        return plain(path)
+
+    monkeypatch.setattr(sr_var.sampling, "load_moments", counting)
+    assert make_sampler(tiny_data, tmp_path / "out").run_loop()
+    assert loaded == TEST_NAMES[:1]
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 1.0])
+def test_damaged_moments_of_a_finished_image_are_refused(
+    tmp_path: Path, tiny_data: TinyData, uninterrupted: Path, place: float
+) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    path = tmp_path / "out" / TEST_NAMES[1] / "moments.npz"
+    whole = bytearray(path.read_bytes())
+    whole[int(place * (len(whole) - 1))] ^= 0x55
+    path.write_bytes(whole if place < 1 else whole[:-30])
+    with pytest.raises(DataError, match=r"moments\.npz .*delete"):
+        make_sampler(tiny_data, tmp_path / "out").run_loop()
 
 
 def test_image_that_another_process_works_on_is_left_to_it(

@@ -204,7 +204,9 @@ def remove_stale_temp_files(folder: StrPath) -> list[Path]:
     folder_path = Path(folder)
     if is_remote(folder) or not folder_path.is_dir():
         return []
-    stale = [entry for entry in sorted(folder_path.iterdir()) if _is_stale(entry)]
+    with os.scandir(folder) as entries:  # few of what may be many files are temporary
+        names = [entry.name for entry in entries if TEMP_NAME.fullmatch(entry.name)]
+    stale = [entry for entry in map(folder_path.joinpath, sorted(names)) if _is_stale(entry)]
     for entry in stale:
         entry.unlink(missing_ok=True)
     return stale

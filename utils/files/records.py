@@ -12,10 +12,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -122,6 +123,7 @@ def require_same_settings(
 
 
 _NUM_SHOWN = 200
+_ITEMS_AT_ONCE = 4096
 # of a manifest's data: the digest of what was measured beside the images, if anything was
 PAIRS_KEY = "pairs"
 # what tells a list of images from others; the rest of a manifest's data is how they are read
@@ -282,14 +284,17 @@ def _part(manifest: Settings, name: str) -> JsonObject:
     return found if isinstance(found, dict) else {}
 
 
-def list_digest(items: Sequence[tuple[str, int]]) -> JsonObject:
+def list_digest(items: Iterable[tuple[str, int]]) -> JsonObject:
     """Identify a list of images, name and label each: its sha256 and length.
 
     The order counts, since it decides which images a step sees; where the files lie does not.
     """
-    text = "".join(f"{label} {name}\0" for name, label in items)
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-    return {"digest": digest, "num_images": len(items)}
+    digest, count, rest = hashlib.sha256(), 0, iter(items)
+    while some := [*itertools.islice(rest, _ITEMS_AT_ONCE)]:
+        text = "".join(f"{label} {name}\0" for name, label in some)
+        digest.update(text.encode("utf-8", "surrogateescape"))
+        count += len(some)
+    return {"digest": digest.hexdigest(), "num_images": count}
 
 
 # letters of a word, and a number: what is more is no setting of a network

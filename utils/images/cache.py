@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import PIL
@@ -29,12 +29,19 @@ from utils.files.atomic import is_remote, naming_disk_errors, write_through
 from utils.files.lock import Lock, lock_notice, try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, NATIVE, CropFlags
+from utils.images.cache_index import (
+    CachedRecords,
+    Record,
+    find_records,
+    keep_records,
+)
 from utils.images.files import (
     BadImageError,
     Crop,
     ImageFacts,
 )
 from utils.images.folder import Stamp, file_stamps
+from utils.images.listing import Texts
 from utils.images.native_crops import stored_as
 from utils.images.patches import is_patch
 from utils.images.recipes import CenterCrop, CropRecipe, CropSource
@@ -82,14 +89,12 @@ class CachedCrops(CropSource):
     A crop is compared with its checksum when a process reads it for the first time.
     """
 
-    def __init__(self, names: Sequence[str], recipe: CenterCrop, cache: CropCache) -> None:
+    def __init__(
+        self, names: Sequence[str], recipe: CenterCrop, folder: str, records: CachedRecords
+    ) -> None:
         super().__init__(names, recipe)
-        records = [cache.records[name] for name in names]
-        self._rows = np.array([record.row for record in records], np.int64)  # (N,)
-        self._crcs = np.array([record.crc for record in records], np.uint32)  # (N,)
-        self._facts = np.array([record.facts for record in records], np.bytes_)  # (N,)
-        self._is_checked = np.zeros(len(records), np.bool_)  # (N,)
-        self._folder, self._num_rows = cache.folder, cache.num_rows
+        self._folder, self._records = folder, records
+        self._is_checked = np.zeros(len(names), np.bool_)  # (N,)
         self._file, self._dtype, _ = stored_as(recipe)
         self._map: NDArray[Any] | None = None
 
@@ -99,27 +104,29 @@ class CachedCrops(CropSource):
 
     def read(self, index: int) -> Crop:
         """See `CropSource`; DataError for a damaged cache."""
-        row = self._rows[index]
+        row = self._records.rows[index]
         if row < 0:
             return super().read(index)
         crop = np.array(self._crops()[row])
         if not self._is_checked[index]:
-            if zlib.crc32(crop.data) != self._crcs[index]:
+            if zlib.crc32(crop.data) != self._records.crcs[index]:
                 raise _damaged(self._folder, f"row {row} of {self._file}: checksum")
             self._is_checked[index] = True
-        return Crop(crop, ImageFacts.parse(self._facts[index].decode()))
+        return Crop(crop, ImageFacts.parse(self._records.facts(index)))
 
     def _crops(self) -> NDArray[Any]:
         if self._map is None:
             path, shape = os.path.join(self._folder, self._file), self._recipe.shape
             try:
-                self._map = np.memmap(path, self._dtype, "r", shape=(self._num_rows, *shape))
+                self._map = np.memmap(
+                    path, self._dtype, "r", shape=(self._records.num_rows, *shape)
+                )
             except (ValueError, FileNotFoundError) as error:
                 raise _damaged(self._folder, f"{self._file}: {error}") from None
         return self._map
 
 
-def crop_source(names: Sequence[str], recipe: CropRecipe, flags: CropFlags) -> CropSource:
+def crop_source(names: Texts, recipe: CropRecipe, flags: CropFlags) -> CropSource:
     """Return the crops of the images: from the files, or from the cache once it has all of them.
 
     Raises:
@@ -131,50 +138,45 @@ def crop_source(names: Sequence[str], recipe: CropRecipe, flags: CropFlags) -> C
     if not flags.cache_dir or flags.dry_run:
         return CropSource(names, recipe)
     assert isinstance(recipe, CenterCrop)  # flags refuse a cache of others
-    stamps = dict(zip(names, file_stamps(names, recipe.data_dir), strict=True))
-    cache = CropCache(recipe, crop_folder(recipe, flags.cache_dir))
-    stop = StopFlag()
-    with stop.listening():
-        if cache.missing(stamps, flags.on_bad_image):
-            cache.complete(stamps, flags.on_bad_image, stop)
-    stop.check(_REMEDY)
-    return CachedCrops(names, recipe, cache)
-
-
-class Record(NamedTuple):
-    """A line of the index, behind the image's name.
-
-    Attributes:
-        row: of the crop; -1: the image is damaged.
-        crc: CRC-32 of the crop's bytes.
-        stamp: of the image's file.
-        facts: what the file says (`ImageFacts`).
-    """
-
-    row: int
-    crc: int
-    stamp: Stamp
-    facts: str
-
-    def line(self, name: str) -> bytes:
-        """Return the line; its empty word once told what is wrong with an image."""
-        return json.dumps([name, self.row, self.crc, *self.stamp, "", self.facts]).encode() + b"\n"
+    stamps = file_stamps(names, recipe.data_dir)
+    folder = crop_folder(recipe, flags.cache_dir)
+    index_file, skips = os.path.join(folder, INDEX_FILE), flags.on_bad_image != ERROR
+    records = find_records(folder, index_file, names, stamps, takes_damaged=skips)
+    if records is not None:
+        CropCache(recipe, folder, records.num_rows)
+    else:
+        cache, stop = CropCache(recipe, folder), StopFlag()
+        stamp_of = dict(zip(names, map(tuple, stamps.tolist()), strict=True))
+        with stop.listening():
+            if cache.missing(stamp_of, flags.on_bad_image):
+                cache.complete(stamp_of, flags.on_bad_image, stop)
+        stop.check(_REMEDY)
+        known = names, cache.num_rows, cache.records.__getitem__
+        records = keep_records(folder, index_file, cache.digest.hexdigest(), *known)
+    return CachedCrops(names, recipe, folder, records)
 
 
 class CropCache:
     """A folder of crops and its index; DataError if it is damaged, or of other settings.
 
+    Where the number of rows is known, lines are not read.
+
     Attributes:
         records: by image name.
         num_rows: crops in the data file that count.
+        digest: of the index's lines, SHA-256.
     """
 
-    def __init__(self, recipe: CenterCrop, folder: str) -> None:
+    def __init__(self, recipe: CenterCrop, folder: str, num_rows: int | None = None) -> None:
         self.folder, self._recipe = folder, recipe
         self._file, dtype, _ = stored_as(recipe)
         self._crop_bytes = math.prod(recipe.shape) * dtype.itemsize
         self._paths = [os.path.join(folder, name) for name in (self._file, INDEX_FILE)]
-        self._read()
+        if num_rows is None:
+            self._read()
+        else:
+            self._require_same_settings()
+            self._require_whole(num_rows)
 
     def missing(self, stamps: Mapping[str, Stamp], on_bad_image: str) -> list[str]:
         """Return the images to cut; damaged ones if they have changed, or are not to be skipped."""
@@ -215,7 +217,9 @@ class CropCache:
                     self._append(data, (crop.pixels.tobytes() for crop in crops if crop))
                     for name, crop in zip(chunk, crops, strict=True):
                         self.records[name] = self._record(crop, stamps[name])
-                    self._append(index, (self.records[name].line(name) for name in chunk))
+                    lines = b"".join(index_line(name, self.records[name]) for name in chunk)
+                    self._append(index, [lines])
+                    self.digest.update(lines)
                     job.done(len(chunk))
 
     def _record(self, crop: Crop | None, stamp: Stamp) -> Record:
@@ -227,9 +231,9 @@ class CropCache:
     def _read(self) -> None:
         self.records: dict[str, Record] = {}
         self.num_rows = self._num_bytes = 0  # rows and bytes of the index that count
-        data_file, index_file = self._paths
+        self.digest = hashlib.sha256()
         try:
-            with open(index_file, "rb") as file:
+            with open(self._paths[1], "rb") as file:
                 content = file.read()
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -246,8 +250,13 @@ class CropCache:
             except (ValueError, TypeError, AttributeError):
                 raise _damaged(self.folder, f"{INDEX_FILE}, line {number} is damaged") from None
             self.num_rows += row >= 0
+        self.digest.update(content[: self._num_bytes])
+        self._require_whole(self.num_rows)
+
+    def _require_whole(self, num_rows: int) -> None:
+        data_file = self._paths[0]
         size = os.path.getsize(data_file) if os.path.exists(data_file) else 0
-        expected = self.num_rows * self._crop_bytes
+        expected = num_rows * self._crop_bytes
         if size < expected:
             raise _damaged(self.folder, f"{self._file} has {size} bytes of {expected}")
 
@@ -303,6 +312,12 @@ class CropCache:
             write_through(file.name, file.fileno(), part)
         with naming_disk_errors(file.name):
             os.fsync(file.fileno())
+
+
+def index_line(name: str, record: Record) -> bytes:
+    """That of the index; its empty word once told what is wrong with an image."""
+    content = [name, record.row, record.crc, *record.stamp, "", record.facts]
+    return json.dumps(content).encode() + b"\n"
 
 
 def _try_to_cut(recipe: CenterCrop, on_bad_image: str, name: str) -> Crop | None:

@@ -13,7 +13,6 @@ import itertools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -24,7 +23,7 @@ from torch.utils.data import Dataset, default_collate
 
 from utils import dist_util
 from utils.files.atomic import JsonObject
-from utils.files.records import PAIRS_KEY, list_digest
+from utils.files.records import PAIRS_KEY
 from utils.flags.groups import (
     ENLARGE,
     ERROR,
@@ -50,6 +49,7 @@ from utils.images.files import (
     read_image,
     resolve_image_path,
 )
+from utils.images.listing import Entry, ImageList
 from utils.images.measured import MeasuredPair, require_pairs
 from utils.images.native import read_native
 from utils.images.native_crops import is_native_only
@@ -172,7 +172,9 @@ def look_at(
     # a network file system answers slowly, but many at a time
     with ThreadPoolExecutor(4 * num_cores()) as pool:
         found = zip(names, pool.map(look, names), strict=True)
-        return {name: facts for name, facts in found if facts is not None}
+        # few facts, each kept once, of what may be many images
+        known: dict[ImageFacts, ImageFacts] = {}
+        return {name: known.setdefault(one, one) for name, one in found if one is not None}
 
 
 def note_changes(names: Sequence[str], data_dir: str, flags: OrientationFlags, log: Log) -> None:
@@ -233,21 +235,6 @@ def without_small(
         for name, one in facts.items()
     )
     return left_out
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image.
-
-    Attributes:
-        name: relative to `data_dir`; also its output folder.
-        y: its label.
-        group: name of its class.
-    """
-
-    name: str
-    y: int
-    group: str = field(default="", compare=False)
 
 
 class CropItem(NamedTuple):
@@ -338,24 +325,25 @@ class CropDataset(Dataset[CropItem]):
         seed: int,
         num_channels: int = 3,
     ) -> None:
-        self._entries, self._size, self._flags, self._seed = entries, size, flags, seed
+        self._entries, self._size = ImageList.of(entries), size
+        self._flags, self._seed = flags, seed
         self._recipe = crop_recipe(flags, size, num_channels)
         self._num_channels = self._recipe.shape[2]
-        self._source = _source(entries, self._recipe, flags)
+        self._source = _source(self._entries, self._recipe, flags)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> ImageList:
         """The images."""
         return self._entries
 
     def listing(self) -> JsonObject:
         """What tells these images and labels from others, or from the same read otherwise."""
-        found = list_digest([(entry.name, entry.y) for entry in self._entries])
+        found = self._entries.digest()
         if isinstance(self._recipe, MeasuredPair):
-            found[PAIRS_KEY] = self._recipe.digest([entry.name for entry in self._entries])
+            found[PAIRS_KEY] = self._recipe.digest(self._entries.names)
         return found | vars(Reading.of(self._flags))
 
     def __getitem__(self, key: ItemKey) -> CropItem:
@@ -400,10 +388,9 @@ class CropDataset(Dataset[CropItem]):
         return Crop(random_turn(crop, rng) if flags.random_turn else crop, facts)
 
 
-def _source(entries: Sequence[Entry], recipe: CropRecipe, flags: CropFlags) -> CropSource:
-    names = [entry.name for entry in entries]
-    require_pairs(recipe, names)
-    return crop_source(names, recipe, flags)
+def _source(entries: ImageList, recipe: CropRecipe, flags: CropFlags) -> CropSource:
+    require_pairs(recipe, entries.names)
+    return crop_source(entries.names, recipe, flags)
 
 
 class TestCrops(Dataset[CropItem | None]):
@@ -427,19 +414,19 @@ class TestCrops(Dataset[CropItem | None]):
         source: CropSource | None = None,
         apply_orientation: bool = False,
     ) -> None:
-        self._entries, self._num_channels, self._on_bad_image = entries, num_channels, on_bad_image
-        names = [entry.name for entry in entries]
+        self._entries = ImageList.of(entries)
+        self._num_channels, self._on_bad_image = num_channels, on_bad_image
         recipe = CenterCrop(data_dir, size, num_channels, apply_orientation)
-        self._source = source or CropSource(names, recipe)
+        self._source = source or CropSource(self._entries.names, recipe)
 
     @classmethod
     def from_flags(
         cls, entries: Sequence[Entry], size: SizeLike, flags: CropFlags, num_channels: int = 3
     ) -> TestCrops:
         """The crops as the flags want them; see `utils.images.cache.crop_source`."""
-        recipe = crop_recipe(flags, size, num_channels)
-        source, channels = _source(entries, recipe, flags), recipe.shape[2]
-        return cls(entries, size, flags.data_dir, flags.on_bad_image, channels, source)
+        recipe, images = crop_recipe(flags, size, num_channels), ImageList.of(entries)
+        source, channels = _source(images, recipe, flags), recipe.shape[2]
+        return cls(images, size, flags.data_dir, flags.on_bad_image, channels, source)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -474,11 +461,11 @@ def train_crops(
     Raises:
         DataError: if a batch is larger than the data; see `CropDataset`.
     """
-    names = [entry.name for entry in entries]
-    chosen = names[:: max(1, -(-len(names) // _NUM_SAMPLED))]
+    images = ImageList.of(entries)
+    chosen = images.names[:: max(1, -(-len(images) // _NUM_SAMPLED))]
     sizes = look_at(chosen, flags.data_dir, flags).values()
-    say_sizes(sizes, size, len(names), log, flags.crop)
-    counts = ImageNotes(log, size, len(entries) // dist_util.get_world_size())
+    say_sizes(sizes, size, len(images), log, flags.crop)
+    counts = ImageNotes(log, size, len(images) // dist_util.get_world_size())
     told: set[str] = set()
 
     def noted(batch: CropBatch) -> Pair:
@@ -490,7 +477,7 @@ def train_crops(
         return prepare.pair(batch)
 
     return TrainData(
-        CropDataset(entries, size, flags, train.seed, num_channels),
+        CropDataset(images, size, flags, train.seed, num_channels),
         train.batch_size,
         noted,
         collate=partial(CropBatch.of, finish=prepare.finish),

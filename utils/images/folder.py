@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+from numpy.typing import NDArray
+
 from utils.files.atomic import is_remote
 from utils.files.storage import problem_with_name
 from utils.flags.groups import AUTO, FOLDER, NAME, SKIP
@@ -37,6 +40,7 @@ _MAX_SHOWN = 5
 Stamp = tuple[int, int]
 # a remote store has no time that is cheap to ask for: only the name counts there
 NO_STAMP: Stamp = (-1, -1)
+_STAMPS_AT_ONCE = 1024
 
 
 def scan(
@@ -306,19 +310,22 @@ def _counted(classes: Sequence[str]) -> str:
     return f"{len(counts)} classes ({shown}{', …' if len(counts) > _MAX_SHOWN else ''})"
 
 
-def file_stamps(names: Sequence[str], data_dir: str) -> list[Stamp]:
-    """Size and time of change of every image's file, in order; FileNotFoundError without one."""
+def file_stamps(names: Sequence[str], data_dir: str) -> NDArray[np.int64]:
+    """Size and time of change of every image's file, (n, 2); FileNotFoundError without one."""
+    stamps = np.full((len(names), 2), NO_STAMP, np.int64)
     if is_remote(data_dir):
-        return [NO_STAMP] * len(names)
+        return stamps
     num_threads = 4 * num_cores()  # a network file system answers slowly, but many at a time
 
-    def ask(first: int) -> list[Stamp]:
-        return [_stamp(resolve_image_path(data_dir, name)) for name in names[first::num_threads]]
+    def ask(first: int) -> None:
+        some = names[first : first + _STAMPS_AT_ONCE]
+        stamps[first : first + len(some)] = [
+            _stamp(resolve_image_path(data_dir, name)) for name in some
+        ]
 
-    stamps = [NO_STAMP] * len(names)
     with ThreadPoolExecutor(num_threads) as pool:
-        for first, share in enumerate(pool.map(ask, range(num_threads))):
-            stamps[first::num_threads] = share
+        for _ in pool.map(ask, range(0, len(names), _STAMPS_AT_ONCE)):
+            pass
     return stamps
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from utils import dist_util
 from utils.flags.groups import ERROR, CropFlags
-from utils.images.dataset import CropItem, Entry, TestCrops, look_at, without_small
+from utils.images.dataset import CropItem, TestCrops, look_at, without_small
+from utils.images.listing import Entry
 from utils.loops.data import num_bytes
 from utils.loops.validation import drawn, share_of_rank
 from utils.process.errors import DataError
@@ -58,8 +59,9 @@ def load_held_out(
     """
     chosen = drawn({entry.name for entry in entries}, number or None)
     small = without_small(look_at(chosen, flags.data_dir, flags), size, flags, log)
-    by_name = {entry.name: entry for entry in entries}
-    kept = [by_name[name] for name in chosen if name not in small]
+    wanted = {*chosen}.difference(small)
+    by_name = {entry.name: entry for entry in entries if entry.name in wanted}
+    kept = [by_name[name] for name in chosen if name in wanted]
     crops, error = {}, None
     try:
         crops = _decoded(kept, size, flags, num_channels)

@@ -173,7 +173,9 @@ class MeasuredPair:
         self.require_partners(names)
         partners = [self.partners[stem(name)] for name in names]
         digest, looked_at = hashlib.sha256(), {*partners[:: max(1, len(names) // _NUM_LOOKED_AT)]}
-        for name, (size, _) in zip(partners, file_stamps(partners, self.folder), strict=True):
+        for name, (size, _) in zip(
+            partners, file_stamps(partners, self.folder).tolist(), strict=True
+        ):
             digest.update(f"{size} {name}\0".encode("utf-8", "surrogateescape"))
             with contextlib.suppress(BadImageError):  # whoever reads it tells what is wrong
                 if name in looked_at:

@@ -197,10 +197,10 @@ def endless(data: Iterable[Any]) -> Iterator[Any]:
             )
 
 
-def shard_batches(num_items: int, batch_size: int) -> list[list[int]]:
+def shard_batches(num_items: int, batch_size: int) -> list[range]:
     """This rank's share of `range(num_items)` in batches: each item on exactly one rank, once."""
     mine = range(num_items)[dist_util.get_rank() :: dist_util.get_world_size()]
-    return [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
+    return [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
 
 
 # what torch says when one is killed, and when its shared memory, a file of this name, is full

@@ -8,6 +8,7 @@ bit, with and without. Which items there are is the business of the task.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -68,8 +69,10 @@ def drawn(names: Iterable[str], number: int | None = None, share: float = 1.0) -
 
     A draw is a function of the name alone, so that other names change nothing. In order of draws.
     """
-    draws = sorted((stable_seed("validation", name) / 2**63, name) for name in names)
-    return [name for draw, name in draws if draw < share][:number]
+    draws = ((stable_seed("validation", name) / 2**63, name) for name in names)
+    below = (one for one in draws if one[0] < share)
+    chosen = sorted(below) if number is None else heapq.nsmallest(number, below)
+    return [name for _, name in chosen]
 
 
 @contextlib.contextmanager

@@ -52,12 +52,17 @@ def load_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
         UnsafePickleError: the file is too large, damaged, or holds anything else; names the file,
             what offends and where, and the remedy.
     """
+    return loads_pickle(read_pickle(path, max_bytes=max_bytes), name=os.fspath(path))
+
+
+def read_pickle(path: StrPath, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a pickle, for `loads_pickle`; an UnsafePickleError of a larger file."""
     data = read_up_to(path, max_bytes + 1)
     if len(data) > max_bytes:
         raise UnsafePickleError(
             f"{os.fspath(path)}: larger than {max_bytes} bytes; split it or pass a larger max_bytes"
         )
-    return loads_pickle(data, name=os.fspath(path))
+    return data
 
 
 def loads_pickle(data: bytes, *, name: str = "pickle") -> Any:

@@ -5,8 +5,8 @@ and place of a tensor; `__metadata__` → strings), and the tensors' bytes, whic
 without gaps. Source: the description of the format at github.com/huggingface/safetensors.
 
 Neither a CRC nor a digest belongs to the format. Files of this toolkit keep one of the tensors'
-bytes in the metadata (`TENSORS_KEY`), which is checked where it is there. The header alone is read
-without torch.
+bytes in the metadata (`TENSORS_KEY`), which is checked where it is there. Headers and arrays of
+numpy are read and written without torch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from utils.files.atomic import StrPath, atomic_write, open_binary
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.files.atomic import CHUNK_BYTES, StrPath, atomic_write, open_binary
 from utils.files.records import parse_json, shown
 from utils.files.storage import size_of
 from utils.process.errors import CheckpointError
@@ -103,10 +107,36 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
     return state
 
 
+def map_safetensors(path: str) -> tuple[dict[str, NDArray[Any]], Mapping[str, str]]:
+    """Name → read-only array in the mapped memory of a local file, and its metadata.
+
+    Processes that map one file share its memory. The digest of the arrays must be there, and is
+    checked once, by reading past the map.
+
+    Raises:
+        CheckpointError: as `read_safetensors`; also for a dtype that numpy lacks.
+    """
+    with _faults(path), open_binary(path) as file:
+        header = _read_header(file, size_of(path))
+        begin, digest = file.tell(), hashlib.sha256()
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+        if header.metadata.get(TENSORS_KEY) != digest.hexdigest():
+            raise ValueError("the sha256 of its tensors is not the one that it names")
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        found = {}
+        for name, entry in header.entries.items():
+            dtype = np.dtype(_DTYPES[entry.dtype][0])  # a TypeError of 8-bit floats
+            count = math.prod(entry.shape)
+            flat = np.frombuffer(memory, dtype, count, begin + entry.begin) if count else None
+            found[name] = (np.empty(0, dtype) if flat is None else flat).reshape(entry.shape)
+    return found, header.metadata
+
+
 def write_safetensors(
-    path: str, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+    path: str, state: Mapping[str, torch.Tensor | NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors and metadata atomically; the metadata gains the digest of the tensors.
+    """Write tensors or arrays and metadata atomically; the metadata gains their digest.
 
     Larger values come first, so that all lie at multiples of their size.
 
@@ -142,7 +172,9 @@ def write_safetensors(
             file.write(_bytes_of(state[name]))
 
 
-def _bytes_of(value: torch.Tensor) -> memoryview:
+def _bytes_of(value: torch.Tensor | NDArray[Any]) -> memoryview:
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
     import torch
 
     flat = value.detach().cpu().contiguous().reshape(-1)
@@ -164,7 +196,7 @@ class _faults:
         if isinstance(error, OSError):
             reason = error.strerror or error
             raise CheckpointError(f"cannot read {self._path}: {reason}") from None
-        if isinstance(error, (ValueError, OverflowError, RecursionError)):
+        if isinstance(error, (ValueError, TypeError, OverflowError, RecursionError)):
             raise CheckpointError(
                 f"{self._path} is damaged or no safetensors file ({str(error)[:300]})"
             ) from None

@@ -36,8 +36,8 @@ from sr_var.verify.read.records import (
     units_of,
 )
 from sr_var.verify.read.seen import observation_of, view_of
-from utils.images.dataset import Entry
 from utils.images.files import open_image, safe_join
+from utils.images.listing import Entry
 from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
 from utils.machine.threads import chosen_threads
 from utils.metrics import Moments

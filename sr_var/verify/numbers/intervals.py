@@ -21,7 +21,7 @@ from scipy import stats
 
 from sr_var.calibrate.units import group, settled_kind
 from sr_var.verify.numbers.calibration import Array, Histograms
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 
 # from so many units on, 95 % intervals cover 93 to 97 % (docs/verification.md)
 MIN_UNITS = 100

@@ -32,12 +32,12 @@ from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.read.records import has_own_means, num_mean_nets
 from sr_var.verify.read.seen import require_same_observation, seen_of, view_of
 from utils.flags.groups import Reading
-from utils.images.dataset import Entry
 from utils.images.files import (
     BadImageError,
     open_image,
     safe_join,
 )
+from utils.images.listing import Entry
 from utils.images.patches import recipe_for
 from utils.images.pixels import PICTURES_AT_A_TIME, PowerSums
 from utils.machine.threads import even_groups, ordered_map

@@ -14,7 +14,7 @@ from sr_var.base_dataset import load_entries
 from sr_var.flags.verify import NetResultFlags, VerificationFlags
 from sr_var.results.folder import CLASS_KEY, read_stamp, seconds_path, short, stamp_path
 from sr_var.values import GREY_LEVELS, Units
-from utils.files.records import find_record, is_number, list_digest
+from utils.files.records import find_record, is_number
 from utils.flags.groups import Reading
 from utils.machine.cost import seconds_per_item
 from utils.process.errors import DataError
@@ -121,7 +121,7 @@ def origins(flags: NetResultFlags) -> Origins:
     return {
         "mean_models": mean and mean[1],
         "var_models": variance and variance[1],
-        "images": list_digest([(entry.name, entry.y) for entry in entries]),
+        "images": entries.digest(),
     }
 
 

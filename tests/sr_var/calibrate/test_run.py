@@ -25,7 +25,7 @@ from tests.sr_var.calibrate.made import (
 from tests.sr_var.hand_made import MEAN_STEP, VAR_STEP, Results
 from tests.tiny import done, run, tree
 from utils.files.atomic import write_json_atomic
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.process.errors import EXIT_DATA, EXIT_STOPPED, EXIT_USAGE
 from utils.untrusted.pickles import load_array
 

@@ -18,7 +18,7 @@ from sr_var.mean_utils import SRMeanTrainLoop
 from sr_var.script_util import mean_net_paths
 from sr_var.var_utils import SRVarTrainLoop, with_mean
 from tests.tiny import LARGE, SMALL, TinyData
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.process.errors import CheckpointError, DataError
 
 ENTRIES = [Entry(f"class{i % 7}/image_{i}", i % 7, f"class{i % 7}") for i in range(600)]

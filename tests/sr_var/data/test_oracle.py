@@ -74,10 +74,10 @@ def test_the_info_dicts_list_every_draw_and_split_by_photograph(written: OracleD
     assert len(train) == 5 * 3 and len(test) == 2
     assert {entry.name.split("/")[1] for entry in train} == {"a", "b"}
     assert {entry.name.split("/")[1] for entry in test} == {"c"}
-    for entry in train + test:
+    for entry in [*train, *test]:
         assert Image.open(Path(images) / entry.name).size == (LARGE, LARGE)
     everything = load_entries(f"{written.output_dir}/data_info.pkl", images)
-    assert {entry.name for entry in everything} == {entry.name for entry in train + test}
+    assert {entry.name for entry in everything} == {entry.name for entry in [*train, *test]}
 
 
 def test_images_to_calibrate_on_are_further_ones_of_the_test_photographs(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sr_var.results.folder import ResultFolder, save_array, strip
 from tests.tiny import tree
 from utils.files import records as json_file
 from utils.flags.groups import Reading
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.images.pixels import save_image, to_hwc
 from utils.process.errors import CheckpointError, DataError
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 from sr_var.degrade.view import View
 from sr_var.flags.scripts import DataFlags, MeanModelFlags, TestDataFlags
-from utils.images.dataset import CropDataset, Entry, TestCrops
+from utils.images.dataset import CropDataset, TestCrops
 from utils.images.files import BadImageError
+from utils.images.listing import Entry
 from utils.images.measured import PairSize
 from utils.process.errors import DataError
 

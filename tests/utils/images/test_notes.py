@@ -16,7 +16,6 @@ from utils.flags.training import TrainFlags
 from utils.images.dataset import (
     CropBatch,
     CropDataset,
-    Entry,
     ImageNotes,
     Preparation,
     look_at,
@@ -28,6 +27,7 @@ from utils.images.dataset import (
     without_small,
 )
 from utils.images.files import ImageFacts
+from utils.images.listing import Entry
 from utils.process.errors import DataError
 
 SIDE = 16

@@ -11,8 +11,9 @@ from PIL import Image
 
 from utils.flags.groups import CropFlags
 from utils.images.cache import INDEX_FILE, crop_folder
-from utils.images.dataset import Entry, TestCrops, say_sizes, without_small
+from utils.images.dataset import TestCrops, say_sizes, without_small
 from utils.images.files import ImageFacts, center_crop_arr, random_crop_arr
+from utils.images.listing import Entry
 from utils.images.patches import center_patch, random_patch, random_turn
 from utils.images.recipes import CenterCrop
 from utils.process.errors import DataError

@@ -22,7 +22,7 @@ from sr_var.verify.numbers.intervals import (
     jackknife_interval,
     leave_one_out,
 )
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.process.errors import DataError
 
 

@@ -26,7 +26,7 @@ from tests.sr_var.hand_made import (
     stack,
 )
 from tests.tiny import tree
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.metrics import Moments
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle, load_array

@@ -24,7 +24,7 @@ from sr_var.verify.read.records import (
 from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import MEAN_STEP, SIZE, VAR_STEP, Results, make_results
 from tests.tiny import tree
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.logger import RunLogger
 from utils.process.errors import DataError
 

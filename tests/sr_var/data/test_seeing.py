@@ -19,7 +19,7 @@ from sr_var.flags.scripts import DataFlags, MeanTrainFlags, TestDataFlags
 from sr_var.mean_utils import regression_test_data
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TinyData
-from utils.images.dataset import Entry
+from utils.images.listing import Entry
 from utils.sizes import Size
 
 CPU = torch.device("cpu")

@@ -44,7 +44,7 @@ from sr_var.degrade.view import View  # noqa: E402
 from sr_var.flags.scripts import MeanModelFlags  # noqa: E402
 from sr_var.predict.nets import load_mean_net, load_var_net  # noqa: E402
 from sr_var.stored_flags import flags_of_checkpoint  # noqa: E402
-from utils.images.dataset import TestCrops  # noqa: E402
+from utils.images.crops.dataset import TestCrops  # noqa: E402
 from utils.metrics import HALF_RANGE_255, WHITE, psnr_of_mse  # noqa: E402
 from utils.process.errors import EXIT_DONE, DataError, run_main  # noqa: E402
 from utils.script_util import FlagParser, flag, from_args, make_parser  # noqa: E402

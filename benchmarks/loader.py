@@ -74,10 +74,10 @@ def measure(folder: Path, names: Sequence[str], flags: LoaderFlags) -> list[dict
     import numpy as np
 
     from utils.flags.groups import CropFlags
-    from utils.images.cache import crop_source
-    from utils.images.dataset import CropDataset
+    from utils.images.crops.cache import crop_source
+    from utils.images.crops.dataset import CropDataset
+    from utils.images.crops.recipes import CenterCrop
     from utils.images.listing import Entry
-    from utils.images.recipes import CenterCrop
 
     plain = CropFlags(data_dir=str(folder))
     ways = {PLAIN: plain, CACHE: replace(plain, cache_dir=str(folder / "cache"))}

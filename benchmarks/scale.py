@@ -95,7 +95,7 @@ class Scale:
         """The images of the info dict, as a training takes them: data set and digest."""
         from sr_var.base_dataset import load_entries
         from utils.flags.groups import CropFlags
-        from utils.images.dataset import CropDataset
+        from utils.images.crops.dataset import CropDataset
 
         entries = load_entries(str(self._info), str(self._root))
         dataset = CropDataset(entries, 64, CropFlags(data_dir=str(self._root)), 0)
@@ -128,10 +128,10 @@ class Scale:
     def prepare_crops(self) -> None:
         """A cache of all files, whose crops are a hole."""
         from utils.files.records import require_same_settings
-        from utils.images import cache
-        from utils.images.cache_index import Record
+        from utils.images.crops import cache
+        from utils.images.crops.cache_index import Record
+        from utils.images.crops.recipes import CenterCrop
         from utils.images.folder import file_stamps
-        from utils.images.recipes import CenterCrop
 
         self._make_files()
         recipe = CenterCrop(str(self._files), _CROP_SIDE)
@@ -155,7 +155,7 @@ class Scale:
     def crops(self) -> object:
         """A data set with a crop cache whose lines are read."""
         from utils.flags.groups import CropFlags
-        from utils.images.dataset import CropDataset
+        from utils.images.crops.dataset import CropDataset
         from utils.images.listing import Entry, ImageList
 
         entries = ImageList.of(Entry(name, 0) for name in self._file_names())

@@ -41,7 +41,7 @@ from sr_var.results.moments import Array  # noqa: E402
 from sr_var.script_util import create_mean_model, create_var_model  # noqa: E402
 from sr_var.stored_flags import flags_of_checkpoint, identity_of  # noqa: E402
 from sr_var.verify.numbers.epistemic import epistemic_means, epistemic_metrics  # noqa: E402
-from utils.images.dataset import TestCrops  # noqa: E402
+from utils.images.crops.dataset import TestCrops  # noqa: E402
 from utils.images.files import open_image  # noqa: E402
 from utils.images.pixels import (  # noqa: E402
     bytes_to_image,

@@ -33,7 +33,7 @@ from image_ddpm.networks import NUM_CLASSES, channel_mult
 from models.config import EncoderConfig, UNetConfig, parse_attention_resolutions
 from models.encoder import EncoderUNet
 from utils.files.records import Identity, differences, made_with, stored_value
-from utils.images.dataset import CropBatch, Preparation, train_crops
+from utils.images.crops.dataset import CropBatch, Preparation, train_crops
 from utils.images.listing import Entry
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import TrainData

@@ -17,7 +17,7 @@ from image_ddpm.flags import ImageDataFlags, ImageDiffusionFlags, ImageModelFlag
 from image_ddpm.networks import image_identity
 from utils import dist_util
 from utils.flags.training import TrainFlags
-from utils.images.dataset import CropBatch, Preparation, train_crops
+from utils.images.crops.dataset import CropBatch, Preparation, train_crops
 from utils.images.listing import Entry
 from utils.images.pixels import bytes_to_image, image_to_bytes, make_grid, to_hwc
 from utils.loops.data import TrainData

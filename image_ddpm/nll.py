@@ -31,7 +31,9 @@ from utils.debug_util import report_cost
 from utils.files.atomic import atomic_write, write_json_atomic
 from utils.files.records import find_record, require_same_settings
 from utils.flags.groups import ENLARGE, ERROR, SKIP, Reading
-from utils.images.dataset import CropItem, TestCrops, look_at, say_sizes, without_small
+from utils.images.crops.dataset import CropItem, TestCrops, look_at, say_sizes, without_small
+from utils.images.crops.patches import crop_recipe
+from utils.images.crops.recipes import CropSource
 from utils.images.files import (
     BadImageError,
     ImageFacts,
@@ -39,9 +41,7 @@ from utils.images.files import (
     resolve_image_path,
 )
 from utils.images.listing import Entry
-from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image
-from utils.images.recipes import CropSource
 from utils.metrics import standard_error
 from utils.process.errors import DataError
 from utils.process.stop import StopRequested, go_on_with

@@ -27,8 +27,8 @@ from image_ddpm.flags import (
 )
 from utils.files.atomic import is_remote
 from utils.flags.groups import Reading
+from utils.images.crops.held_out import load_held_out
 from utils.images.files import with_extension
-from utils.images.held_out import load_held_out
 from utils.images.listing import Entry
 from utils.images.pixels import bytes_to_image
 from utils.loops.data import Pair

@@ -1,4 +1,4 @@
-"""The images of the data set, as the info dicts list them; `utils.images.dataset` cuts them.
+"""The images of the data set, as the info dicts list them; `utils.images.crops.dataset` cuts them.
 
 Also the paths that the documented commands misspell.
 """
@@ -16,7 +16,7 @@ from ddpm.info_dict import listed_entries
 from ddpm.stored_flags import check_labels
 from sr_var.flags.scripts import DataFlags, SampleFlags
 from utils.flags.groups import ERROR
-from utils.images.dataset import look_at, say_sizes, without_small
+from utils.images.crops.dataset import look_at, say_sizes, without_small
 from utils.images.listing import ImageList
 from utils.process.errors import DataError
 from utils.script_util import with_values

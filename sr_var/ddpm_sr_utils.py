@@ -17,7 +17,7 @@ from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.results.folder import PICTURES_IN_STRIP, strip
 from utils.flags.training import TrainFlags
-from utils.images.dataset import CropBatch, Preparation, train_crops
+from utils.images.crops.dataset import CropBatch, Preparation, train_crops
 from utils.loops.data import TrainData
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from sr_var.stored_flags import refuse_other_setting
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject
 from utils.flags.groups import Reading
-from utils.images.dataset import TestCrops
+from utils.images.crops.dataset import TestCrops
 from utils.images.files import BadImageError
 from utils.images.listing import Entry
 from utils.images.pixels import image_to_255, save_image, to_hwc

@@ -20,11 +20,11 @@ from sr_var.flags.scripts import ValueFlags
 from utils.files.atomic import JsonObject
 from utils.files.records import shown
 from utils.flags.groups import Reading
+from utils.images.crops.native_crops import is_native_only
+from utils.images.crops.patches import recipe_of
+from utils.images.crops.recipes import CenterCrop
 from utils.images.files import DEPTH, image_facts, resolve_image_path
 from utils.images.native import read_native
-from utils.images.native_crops import is_native_only
-from utils.images.patches import recipe_of
-from utils.images.recipes import CenterCrop
 from utils.metrics import WHITE
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import from_args, with_values

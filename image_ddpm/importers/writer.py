@@ -34,7 +34,7 @@ from utils.files.atomic import (
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR
-from utils.images.dataset import (
+from utils.images.crops.dataset import (
     LEFT_OUT,
     ImageNotes,
     note_of,

@@ -26,7 +26,7 @@ from image_ddpm.quality.distances import (
 from utils.files.atomic import atomic_write
 from utils.files.storage import is_folder, make_folder, problem_with_letters
 from utils.flags.groups import OrientationFlags
-from utils.images.dataset import ImageNotes, note_of
+from utils.images.crops.dataset import ImageNotes, note_of
 from utils.images.files import BadImageError, image_facts, read_image, with_extension
 from utils.images.folder import scan
 from utils.process.errors import DataError

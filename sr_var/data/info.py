@@ -20,7 +20,8 @@ from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import write_through
 from utils.files.storage import make_folder
 from utils.flags.groups import ENLARGE, ERROR, NATIVE
-from utils.images.dataset import say_sizes, without_small
+from utils.images.crops.dataset import say_sizes, without_small
+from utils.images.crops.native_crops import is_native_only
 from utils.images.files import (
     ALL_EXTENSIONS,
     BadImageError,
@@ -30,7 +31,6 @@ from utils.images.files import (
 )
 from utils.images.folder import file_stamps, scan
 from utils.images.native import read_native
-from utils.images.native_crops import is_native_only
 from utils.machine.threads import chosen_threads
 from utils.process.errors import DataError
 from utils.runs.job import working

@@ -18,10 +18,10 @@ from sr_var.degrade.measured import kind_of, words_of
 from sr_var.flags.degradation import is_measured
 from sr_var.flags.scripts import ValueFlags
 from utils.files.records import find_record
+from utils.images.crops.measured import FLAG, Kind, partners_in, stem
+from utils.images.crops.native_crops import is_native_only
 from utils.images.files import resolve_image_path
-from utils.images.measured import FLAG, Kind, partners_in, stem
 from utils.images.native import StoredKind, stored_kind
-from utils.images.native_crops import is_native_only
 from utils.process.errors import CheckpointError, DataError
 from utils.script_util import from_args, with_values
 from utils.sizes import Size

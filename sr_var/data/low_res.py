@@ -20,14 +20,14 @@ from sr_var.degrade.view import Sizes, View
 from sr_var.flags.base_samples import BaseSampleFlags
 from sr_var.flags.scripts import SampleFlags
 from utils.files.storage import is_folder
-from utils.images.dataset import TestCrops
+from utils.images.crops.dataset import TestCrops
+from utils.images.crops.measured import require_pairs
+from utils.images.crops.patches import crop_recipe
+from utils.images.crops.recipes import CropSource
 from utils.images.files import BadImageError, image_facts, read_image, with_extension
 from utils.images.folder import class_in_name, scan
 from utils.images.listing import Entry
-from utils.images.measured import require_pairs
-from utils.images.patches import crop_recipe
 from utils.images.pixels import bytes_to_image
-from utils.images.recipes import CropSource
 from utils.process.errors import DataError
 from utils.sizes import Size
 from utils.untrusted.arrays import read_npz

@@ -13,9 +13,9 @@ from sr_var.data.kinds import PAIRS_FILE, Side, Sides, may_stand_for
 from sr_var.flags.scripts import DataInfoFlags
 from utils.files.atomic import JsonObject, write_json_atomic
 from utils.flags.groups import ERROR
-from utils.images.dataset import look_at
+from utils.images.crops.dataset import look_at
+from utils.images.crops.measured import FLAG, factor_of_pair, listed, partners_in, stem
 from utils.images.files import BadImageError, resolve_image_path, with_extension
-from utils.images.measured import FLAG, factor_of_pair, listed, partners_in, stem
 from utils.images.native import StoredKind, stored_kind
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError

@@ -42,7 +42,7 @@ from sr_var.results.folder import (
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE, SampleMoments, block_means, save_truth
 from utils.files.records import require_same_settings
 from utils.files.storage import make_folder
-from utils.images.dataset import note_changes
+from utils.images.crops.dataset import note_changes
 from utils.images.files import BadImageError, open_image, resolve_image_path, safe_join
 from utils.images.folder import class_of, scan
 from utils.images.pictures import write_picture

@@ -23,7 +23,7 @@ from sr_var.degradation import NetInput, area_downsample, with_labels
 from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags, ValidationFlags
-from utils.images.dataset import (
+from utils.images.crops.dataset import (
     CropBatch,
     CropItem,
     Finish,

@@ -20,9 +20,9 @@ from sr_var.degrade.view import Sizes, View
 from sr_var.flags.scripts import DataFlags
 from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import Reading
-from utils.images.dataset import CropDataset
+from utils.images.crops.dataset import CropDataset
+from utils.images.crops.held_out import load_held_out
 from utils.images.files import with_extension
-from utils.images.held_out import load_held_out
 from utils.images.listing import ImageList
 from utils.loops.data import Pair, TrainData
 from utils.loops.validation import Validation

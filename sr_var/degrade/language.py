@@ -23,7 +23,7 @@ from sr_var.degrade.measured import Measured, kind_of
 from sr_var.degrade.noise import Noise, Poisson
 from sr_var.degrade.part import Level, Part, Shown, own_seeds
 from sr_var.flags.degradation import is_measured
-from utils.images.measured import Kind
+from utils.images.crops.measured import Kind
 
 AREA = "area"
 FLAG = "--degradation"

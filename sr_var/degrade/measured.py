@@ -12,7 +12,7 @@ from torch import Tensor
 from sr_var.degrade.part import Part
 from sr_var.flags.degradation import MEASURED
 from sr_var.flags.scripts import ValueFlags
-from utils.images.measured import Kind
+from utils.images.crops.measured import Kind
 from utils.process.errors import DataError
 
 _WORDS = re.compile(rf"{MEASURED}(?::([1-9]\d{{0,3}})(?:@(\S+))?)?")

@@ -15,7 +15,7 @@ from sr_var.degrade.language import FLAG, Degradation, settle_masks
 from sr_var.flags.degradation import AREA, MEASURED
 from sr_var.results.folder import SEEN_KEYS, TRAINED_KEY
 from utils.files.atomic import JsonObject
-from utils.images.measured import PairSize, split_pair
+from utils.images.crops.measured import PairSize, split_pair
 from utils.images.pixels import bytes_to_image
 from utils.process.errors import CheckpointError
 from utils.script_util import with_values
@@ -185,7 +185,8 @@ class View:
     ) -> tuple[Tensor, Tensor]:
         """(X, Y) on the device, of (N, C, H, W) bytes or 255ths; items as for `x_of`.
 
-        Of measured pairs the crops hold both (`utils.images.measured`). X may be there (`seen`).
+        Of measured pairs the crops hold both (`utils.images.crops.measured`). X may be there
+        (`seen`).
         """
         high_res = bytes_to_image(high_res_uint8.to(device, non_blocking=True))
         if seen is not None:

@@ -15,8 +15,8 @@ from sr_var.degrade.language import Degradation
 from sr_var.predict.conditions import Beside, complete, missing_of, require_fit
 from sr_var.predict.images import LowRes, Missing, is_bright, without_missing
 from sr_var.values import Units
+from utils.images.crops.native_crops import require_range
 from utils.images.files import BadImageError
-from utils.images.native_crops import require_range
 from utils.metrics import WHITE
 
 Image: TypeAlias = npt.NDArray[Any] | Tensor

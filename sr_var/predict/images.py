@@ -19,6 +19,7 @@ from PIL import Image
 
 from sr_var.values import Units
 from utils.files.atomic import is_remote, read_up_to
+from utils.images.crops.native_crops import in_wanted_channels, require_range
 from utils.images.files import (
     ALL_EXTENSIONS,
     ALPHA,
@@ -31,7 +32,6 @@ from utils.images.files import (
 from utils.images.folder import list_files
 from utils.images.geotiff import Placement
 from utils.images.native import MAX_FILE_BYTES, decode_native, is_native_content
-from utils.images.native_crops import in_wanted_channels, require_range
 from utils.metrics import WHITE
 from utils.process.errors import DataError
 from utils.sizes import Size

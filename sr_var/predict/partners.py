@@ -23,8 +23,8 @@ from sr_var.predict.images import (
 )
 from sr_var.values import Units
 from utils.files.atomic import JsonObject
+from utils.images.crops.measured import listed
 from utils.images.files import BadImageError, naming
-from utils.images.measured import listed
 from utils.images.native import decode_native, is_npy
 from utils.process.errors import DataError
 from utils.untrusted.arrays import parse_npy

@@ -10,7 +10,7 @@ from ddpm.entries import load_entries
 from ddpm.stored_flags import class_names
 from image_ddpm.flags import ImageDataFlags
 from tests.image_ddpm.tiny import named_images, write_images
-from utils.images.dataset import CropDataset
+from utils.images.crops.dataset import CropDataset
 from utils.images.listing import Entry
 from utils.process.errors import DataError
 from utils.untrusted.pickles import dump_pickle

@@ -22,7 +22,7 @@ from image_ddpm.flags import ImageDiffusionFlags
 from image_ddpm.networks import create_image_model
 from tests.image_ddpm.tiny import CLASSES, NET, PROCESS, named_images, write_images, write_model
 from tests.tiny import done, run, tree, words
-from utils.images.dataset import TestCrops
+from utils.images.crops.dataset import TestCrops
 from utils.images.listing import Entry
 from utils.images.pixels import bytes_to_image
 from utils.seeds import stable_seed

@@ -53,13 +53,13 @@ from tests.reliability.seed_files import (
 )
 from utils.files.lock import _is_dead
 from utils.files.records import read_record, require_same_settings
-from utils.images.cache import CropCache, index_line
-from utils.images.cache_index import CachedRecords, Record, arrays_of, is_of_records
+from utils.images.crops.cache import CropCache, index_line
+from utils.images.crops.cache_index import CachedRecords, Record, arrays_of, is_of_records
+from utils.images.crops.recipes import CenterCrop
 from utils.images.files import ImageFacts, image_facts, open_image
 from utils.images.float_tiff import float_tiff_layout
 from utils.images.listing import ImageList, index_of, is_listing
 from utils.images.native import read_native
-from utils.images.recipes import CenterCrop
 from utils.loops.checkpoint import CheckpointStore
 from utils.loops.portable import metadata_of
 from utils.machine.cost import seconds_per_item

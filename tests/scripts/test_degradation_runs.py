@@ -60,7 +60,7 @@ def _low_res(folder: Path) -> NDArray[np.float64]:
 
 
 def _crop(pipeline: Pipeline, name: str) -> Any:
-    from utils.images.dataset import TestCrops
+    from utils.images.crops.dataset import TestCrops
     from utils.images.listing import Entry
 
     item = TestCrops([Entry(name, 0)], LARGE, str(pipeline.data.data_dir))[0]

@@ -100,7 +100,7 @@ def test_written_mean_is_consistent(pipeline: Pipeline, tmp_path: Path, network:
 def _low_res(pipeline: Pipeline, name: str) -> np.ndarray[Any, Any]:
     from sr_var.base_dataset import load_test_entries
     from sr_var.flags.scripts import TestDataFlags
-    from utils.images.dataset import TestCrops
+    from utils.images.crops.dataset import TestCrops
 
     flags = TestDataFlags(
         data_dir=str(pipeline.data.data_dir), data_info_dict_path=str(pipeline.data.test_info)

@@ -14,7 +14,7 @@ from sr_var.data.pairs import crop_batches, load_regression_data, rank_batches
 from sr_var.flags.scripts import DataFlags, MeanTrainFlags, TestDataFlags
 from tests import tiny
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData
-from utils.images.dataset import CropDataset, TestCrops
+from utils.images.crops.dataset import CropDataset, TestCrops
 from utils.images.files import BadImageError, center_crop_arr, open_image
 from utils.images.listing import Entry
 from utils.process.errors import DataError

@@ -15,7 +15,7 @@ from ddpm import info_dict
 from ddpm.info_dict import listed_entries, load_info_dict
 from tests.tiny import ROOT
 from utils.flags.groups import CropFlags
-from utils.images.dataset import CropDataset
+from utils.images.crops.dataset import CropDataset
 from utils.images.listing import Entry
 from utils.process.errors import DataError
 from utils.untrusted import index as indexes

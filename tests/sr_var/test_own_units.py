@@ -214,7 +214,7 @@ def test_caches_and_random_crops_take_16_bit_images(
 
 def test_precision_of_16_bits_reaches_the_nets(deep_grey: Data) -> None:
     """Values that differ in their low bytes alone: 8 bits would make them one."""
-    from utils.images.native_crops import NativeCrop
+    from utils.images.crops.native_crops import NativeCrop
 
     pixels = np.arange(64 * 64).reshape(64, 64).astype(np.uint16) % 200 + 30_000
     folder = deep_grey.root / "fine"

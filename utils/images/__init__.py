@@ -1,1 +1,1 @@
-"""Images: files, folders, data sets of crops."""
+"""Images as files, and what is in them."""

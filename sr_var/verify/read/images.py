@@ -32,13 +32,13 @@ from sr_var.values import GREY_LEVELS, Units, as_rgb
 from sr_var.verify.read.records import has_own_means, num_mean_nets
 from sr_var.verify.read.seen import require_same_observation, seen_of, view_of
 from utils.flags.groups import Reading
+from utils.images.crops.patches import recipe_for
 from utils.images.files import (
     BadImageError,
     open_image,
     safe_join,
 )
 from utils.images.listing import Entry
-from utils.images.patches import recipe_for
 from utils.images.pixels import PICTURES_AT_A_TIME, PowerSums
 from utils.machine.threads import even_groups, ordered_map
 from utils.metrics import WHITE, Moments
@@ -198,7 +198,7 @@ def _read_nets(
 ) -> tuple[Array, Array, npt.NDArray[Any]]:
     """Mean, variance, and the image as it is read: uint8 grey levels, or 255ths of its range.
 
-    Where the nets saw measured pairs, both images of it (`utils.images.measured`).
+    Where the nets saw measured pairs, both images of it (`utils.images.crops.measured`).
     """
     size, folder = flags.size, safe_join(flags.nets_dir, entry.name)
     mean = _read_mean(folder, flags.mean_model_step, size, units)

@@ -17,7 +17,7 @@ from sr_var.flags.validation import ValidationFlags
 from sr_var.verify.numbers.calibration import calibrate
 from tests.tiny import LARGE, SMALL, TEST_NAMES, TinyData, write_info
 from utils import metrics
-from utils.images.dataset import TestCrops
+from utils.images.crops.dataset import TestCrops
 from utils.images.listing import Entry
 from utils.loops.validation import Validation
 from utils.process.errors import DataError

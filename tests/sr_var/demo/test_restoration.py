@@ -145,7 +145,7 @@ def _by_hand(found: Found, names: set[str], factor: float) -> float:
     """Average share of (hidden) values inside of mean ± factor std, from the files alone."""
     from sr_var.degrade.view import View
     from sr_var.flags.scripts import MeanModelFlags
-    from utils.images.dataset import TestCrops
+    from utils.images.crops.dataset import TestCrops
     from utils.images.listing import Entry
     from utils.images.pixels import bytes_to_image
 

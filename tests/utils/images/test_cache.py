@@ -18,12 +18,12 @@ from PIL import Image
 
 from tests.tiny import photo, tree
 from utils.flags.groups import CropFlags
-from utils.images import cache as crop_cache
-from utils.images.cache import INDEX_FILE
-from utils.images.dataset import CropBatch, CropDataset, TestCrops
+from utils.images.crops import cache as crop_cache
+from utils.images.crops.cache import INDEX_FILE
+from utils.images.crops.dataset import CropBatch, CropDataset, TestCrops
+from utils.images.crops.recipes import CenterCrop
 from utils.images.files import BadImageError
 from utils.images.listing import Entry
-from utils.images.recipes import CenterCrop
 from utils.loops.data import make_loader
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopRequested

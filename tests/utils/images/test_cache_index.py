@@ -11,9 +11,9 @@ from PIL import Image
 
 from tests.tiny import photo
 from utils.flags.groups import CropFlags
-from utils.images import cache_index
-from utils.images.cache import INDEX_FILE, CropCache
-from utils.images.dataset import TestCrops
+from utils.images.crops import cache_index
+from utils.images.crops.cache import INDEX_FILE, CropCache
+from utils.images.crops.dataset import TestCrops
 from utils.images.listing import Entry
 from utils.process.errors import DataError
 

@@ -18,9 +18,9 @@ from tests.tiny import photo
 from tests.utils.processes import Child
 from utils.files.lock import try_lock
 from utils.flags.groups import CropFlags
-from utils.images import cache as crop_cache
-from utils.images.cache import crop_folder
-from utils.images.recipes import CenterCrop
+from utils.images.crops import cache as crop_cache
+from utils.images.crops.cache import crop_folder
+from utils.images.crops.recipes import CenterCrop
 from utils.process.errors import EXIT_DATA, EXIT_DONE, EXIT_STOPPED
 
 pytestmark = pytest.mark.dist

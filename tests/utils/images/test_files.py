@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.golden_recipe import GOLDENS_DIR, rng
+from utils.images.crops.patches import random_flip
 from utils.images.files import (
     BadImageError,
     center_crop_arr,
     open_image,
     random_crop_arr,
 )
-from utils.images.patches import random_flip
 
 PICTURE_PATH = GOLDENS_DIR / "synthetic_500x375.png"
 

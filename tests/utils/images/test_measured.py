@@ -14,10 +14,10 @@ from PIL import Image
 
 from sr_var.degrade.view import View
 from sr_var.flags.scripts import DataFlags, MeanModelFlags, TestDataFlags
-from utils.images.dataset import CropDataset, TestCrops
+from utils.images.crops.dataset import CropDataset, TestCrops
+from utils.images.crops.measured import PairSize
 from utils.images.files import BadImageError
 from utils.images.listing import Entry
-from utils.images.measured import PairSize
 from utils.process.errors import DataError
 
 FACTOR, SMALL = 2, 8

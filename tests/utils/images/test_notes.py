@@ -13,7 +13,7 @@ from PIL import Image
 from tests.tiny import photo
 from utils.flags.groups import CropFlags, OrientationFlags, ReadingFlags
 from utils.flags.training import TrainFlags
-from utils.images.dataset import (
+from utils.images.crops.dataset import (
     CropBatch,
     CropDataset,
     ImageNotes,
@@ -221,7 +221,7 @@ def test_few_headers_are_read_before_a_training(
         looked.append(path)
         return ImageFacts(20, 20)
 
-    monkeypatch.setattr("utils.images.dataset.image_facts", counted)
+    monkeypatch.setattr("utils.images.crops.dataset.image_facts", counted)
     entries = [Entry(f"{i}.png", 0) for i in range(5000)]
     train_crops(entries, SIDE, _flags(images), TrainFlags(), Preparation(_pair), lambda line: None)
     assert len(looked) == 200

@@ -14,10 +14,10 @@ from PIL import Image
 
 from tests.tiny import photo
 from utils.flags.groups import NATIVE, CropFlags, Reading
-from utils.images.dataset import CropDataset, TestCrops
+from utils.images.crops.dataset import CropDataset, TestCrops
+from utils.images.crops.patches import center_patch, random_patch
 from utils.images.files import center_crop_arr, random_crop_arr
 from utils.images.listing import Entry
-from utils.images.patches import center_patch, random_patch
 from utils.process.errors import DataError
 from utils.seeds import item_rng
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.flags.groups import CropFlags
-from utils.images.cache import INDEX_FILE, crop_folder
-from utils.images.dataset import TestCrops, say_sizes, without_small
+from utils.images.crops.cache import INDEX_FILE, crop_folder
+from utils.images.crops.dataset import TestCrops, say_sizes, without_small
+from utils.images.crops.patches import center_patch, random_patch, random_turn
+from utils.images.crops.recipes import CenterCrop
 from utils.images.files import ImageFacts, center_crop_arr, random_crop_arr
 from utils.images.listing import Entry
-from utils.images.patches import center_patch, random_patch, random_turn
-from utils.images.recipes import CenterCrop
 from utils.process.errors import DataError
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from utils import dist_util
 from utils.flags.groups import ERROR, CropFlags
-from utils.images.dataset import CropItem, TestCrops, look_at, without_small
+from utils.images.crops.dataset import CropItem, TestCrops, look_at, without_small
 from utils.images.listing import Entry
 from utils.loops.data import num_bytes
 from utils.loops.validation import drawn, share_of_rank

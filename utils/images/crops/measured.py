@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.files.atomic import is_remote
+from utils.images.crops.recipes import CenterCrop, CropRecipe
 from utils.images.files import (
     ALL_EXTENSIONS,
     MAX_FILE_BYTES,
@@ -32,7 +33,6 @@ from utils.images.files import (
     with_extension,
 )
 from utils.images.folder import file_stamps, list_files
-from utils.images.recipes import CenterCrop, CropRecipe
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
 

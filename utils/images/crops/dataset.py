@@ -1,6 +1,6 @@
 """Images on disk → crops, for training (shuffled, augmented) and for tests (in order).
 
-They are uint8, or float in 255ths of a range of values (`utils.images.native_crops`).
+They are uint8, or float in 255ths of a range of values (`utils.images.crops.native_crops`).
 
 Also says what becomes of images on their way: scaled, enlarged, alpha dropped, not turned.
 Decoding processes hand a line an image to the main process, which counts.
@@ -35,7 +35,11 @@ from utils.flags.groups import (
     ReadingFlags,
 )
 from utils.flags.training import TrainFlags
-from utils.images.cache import crop_source
+from utils.images.crops.cache import crop_source
+from utils.images.crops.measured import MeasuredPair, require_pairs
+from utils.images.crops.native_crops import is_native_only
+from utils.images.crops.patches import crop_recipe, random_flip, random_turn
+from utils.images.crops.recipes import CenterCrop, CropRecipe, CropSource
 from utils.images.files import (
     ALPHA,
     DEPTH,
@@ -50,11 +54,7 @@ from utils.images.files import (
     resolve_image_path,
 )
 from utils.images.listing import Entry, ImageList
-from utils.images.measured import MeasuredPair, require_pairs
 from utils.images.native import read_native
-from utils.images.native_crops import is_native_only
-from utils.images.patches import crop_recipe, random_flip, random_turn
-from utils.images.recipes import CenterCrop, CropRecipe, CropSource
 from utils.loops.data import ItemKey, Pair, TrainData
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError
@@ -310,7 +310,7 @@ class CropDataset(Dataset[CropItem]):
 
     So are images smaller than the crop, unless they are enlarged. The augmentation is a function of
     (seed, epoch, index), and with `--crop native` so is the place of a patch. With
-    `flags.cache_dir` it raises what `utils.images.cache.crop_source` does.
+    `flags.cache_dir` it raises what `utils.images.crops.cache.crop_source` does.
 
     Args:
         size: of the crop, pixels: a side, or (height, width).
@@ -423,7 +423,7 @@ class TestCrops(Dataset[CropItem | None]):
     def from_flags(
         cls, entries: Sequence[Entry], size: SizeLike, flags: CropFlags, num_channels: int = 3
     ) -> TestCrops:
-        """The crops as the flags want them; see `utils.images.cache.crop_source`."""
+        """The crops as the flags want them; see `utils.images.crops.cache.crop_source`."""
         recipe, images = crop_recipe(flags, size, num_channels), ImageList.of(entries)
         source, channels = _source(images, recipe, flags), recipe.shape[2]
         return cls(images, size, flags.data_dir, flags.on_bad_image, channels, source)

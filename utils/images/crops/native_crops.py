@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from utils.images.crops.recipes import CenterCrop
 from utils.images.files import (
     NATIVE_ONLY,
     REMEDY,
@@ -24,7 +25,6 @@ from utils.images.files import (
     resolve_image_path,
 )
 from utils.images.native import NativeImage, read_native
-from utils.images.recipes import CenterCrop
 from utils.metrics import WHITE
 
 _LUMA = np.array([299, 587, 114]) / 1000  # ITU-R 601, as Pillow makes grey levels of colours

@@ -29,12 +29,15 @@ from utils.files.atomic import is_remote, naming_disk_errors, write_through
 from utils.files.lock import Lock, lock_notice, try_lock
 from utils.files.records import parse_json, require_same_settings
 from utils.flags.groups import ERROR, NATIVE, CropFlags
-from utils.images.cache_index import (
+from utils.images.crops.cache_index import (
     CachedRecords,
     Record,
     find_records,
     keep_records,
 )
+from utils.images.crops.native_crops import stored_as
+from utils.images.crops.patches import is_patch
+from utils.images.crops.recipes import CenterCrop, CropRecipe, CropSource
 from utils.images.files import (
     BadImageError,
     Crop,
@@ -42,9 +45,6 @@ from utils.images.files import (
 )
 from utils.images.folder import Stamp, file_stamps
 from utils.images.listing import Texts
-from utils.images.native_crops import stored_as
-from utils.images.patches import is_patch
-from utils.images.recipes import CenterCrop, CropRecipe, CropSource
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
 from utils.process.stop import StopFlag

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from utils.flags.groups import NATIVE, HasReading
+from utils.images.crops.measured import FLAG, PAIRS, Kind, MeasuredPair, PairSize
+from utils.images.crops.native_crops import NativeCrop
+from utils.images.crops.recipes import CenterCrop, CropRecipe
 from utils.images.files import Crop, center_crop_arr, cut_out
-from utils.images.measured import FLAG, PAIRS, Kind, MeasuredPair, PairSize
-from utils.images.native_crops import NativeCrop
-from utils.images.recipes import CenterCrop, CropRecipe
 from utils.process.errors import DataError
 from utils.sizes import Size, SizeLike
 

@@ -169,6 +169,10 @@ class Scale:
 
     cached = crops
 
+    def prepare_stamps(self) -> None:
+        """The files."""
+        self._make_files()
+
     def stamps(self) -> object:
         """Size and time of change of every file: part of the two rows before."""
         from utils.images.folder import file_stamps

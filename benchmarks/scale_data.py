@@ -10,7 +10,7 @@ import numpy as np
 
 from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments
-from utils.images.files import write_png
+from utils.images.pictures import write_picture
 from utils.seeds import stable_seed
 from utils.untrusted.pickles import dump_pickle
 
@@ -36,14 +36,14 @@ def _write(root: Path, name: str, num_samples: int) -> None:
     pictures, stored, nets = (root / kind / name for kind in ("samples", "stored", "nets"))
     for folder in (pictures, stored):
         (folder / SAMPLES_FOLDER).mkdir(parents=True)
-        write_png(str(folder / LOW_RES_FILE), _grey(mean[::FACTOR, ::FACTOR]))
+        write_picture(str(folder / LOW_RES_FILE), _grey(mean[::FACTOR, ::FACTOR]))
     moments = SampleMoments()
     for index in range(num_samples):
         sample = _grey(mean + std * rng.standard_normal(shape))
-        write_png(sample_path(str(pictures), index), sample)
+        write_picture(sample_path(str(pictures), index), sample)
         moments = moments.add(sample[None].astype(float), [index], SIDE // FACTOR)
     moments.save(str(stored / MOMENTS_FILE), is_final=True)
-    write_png(str(root / "images" / name), _grey(mean + std * rng.standard_normal(shape)))
+    write_picture(str(root / "images" / name), _grey(mean + std * rng.standard_normal(shape)))
     nets.mkdir(parents=True)
     np.save(nets / "high_res_mean_1.npy", mean.astype(np.float32))
     dump_pickle((std**2).astype(np.float32), nets / "high_res_var_1.pkl")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -191,18 +192,17 @@ class Scale:
 
     def _make_files(self) -> None:
         """A thousand links to a file, a file and a folder a class."""
-        if self._files.exists():
-            return
-        partial = self._files.with_suffix(".partial")
+        _once(self._files, self._write_files)
+
+    def _write_files(self, folder: Path) -> None:
         for name in self._file_names():
-            path = partial / f"{name}.JPEG"
+            path = folder / f"{name}.JPEG"
             if not path.parent.exists():
                 path.parent.mkdir(parents=True)
                 first = path
                 _noise(80, 96, name).save(path, quality=90)
             else:
                 os.link(first, path)
-        partial.rename(self._files)
 
     def prepare_info(self) -> None:
         """The files, and none of an earlier list."""
@@ -324,6 +324,7 @@ def _once(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a folder that is there whole or not at all."""
     if not folder.exists():
         partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was stopped
         write(partial)
         partial.rename(folder)
 

@@ -60,7 +60,7 @@ class StandIn(torch.nn.Module):
         seconds: of one sample.
     """
 
-    config = SimpleNamespace(num_classes=None)
+    config = SimpleNamespace(num_classes=None, shown_channels=3)
 
     def __init__(self, seconds: float) -> None:
         super().__init__()

@@ -28,7 +28,10 @@ def _photos() -> list[Tensor]:
 
 
 def test_fresh_draws_have_noise_only_where_it_is_asked_for() -> None:
-    draws = {s: next(iter(FreshDraws(_photos(), 8, 64, BILINEAR, 0, s))) for s in (0.0, 25.0)}
+    draws = {
+        std: next(iter(FreshDraws(_photos(), 8, 64, BILINEAR, 0, label_noise=std)))
+        for std in (0.0, 25.0)
+    }
     clean = next(iter(FreshDraws(_photos(), 8, 64, BILINEAR, 0)))
     assert all(torch.equal(a, b) for a, b in zip(clean, draws[0.0], strict=True))
     assert torch.equal(clean[0], draws[25.0][0])

@@ -30,7 +30,8 @@ from benchmarks.truth_report import COUNTS, draw, format_tables  # noqa: E402
 from benchmarks.truth_routes import MEAN, ROUTES, VARIANCE, Bench, Recipe, Row, Trial  # noqa: E402
 from oracle.law import BICUBIC, BILINEAR  # noqa: E402
 from sr_var.flags.degradation import AREA  # noqa: E402
-from sr_var.flags.scripts import SUBPIXEL, UNET, MeanModelFlags  # noqa: E402
+from sr_var.flags.network import SUBPIXEL, UNET  # noqa: E402
+from sr_var.flags.scripts import MeanModelFlags  # noqa: E402
 from utils.files.atomic import write_json_atomic  # noqa: E402
 from utils.files.records import differences, read_record, versions  # noqa: E402
 from utils.flags.training import TrainFlags  # noqa: E402

@@ -32,7 +32,11 @@ from sr_var.components import SRComponentsTrainLoop
 from sr_var.degradation import mean_of, variance_of
 from sr_var.flags.degradation import AREA
 from sr_var.flags.nets import ITAKURA_SAITO, NLL, SQUARED_ERROR, BaselineModelFlags
-from sr_var.flags.scripts import SUBPIXEL, UNET, MeanModelFlags, VarModelFlags
+from sr_var.flags.network import SUBPIXEL, UNET
+from sr_var.flags.scripts import (
+    MeanModelFlags,
+    VarModelFlags,
+)
 from sr_var.losses import start_at_usual_spread
 from sr_var.mean_utils import SRMeanTrainLoop
 from sr_var.script_util import create_baseline_model, create_mean_model, create_var_model

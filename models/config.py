@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import ClassVar
@@ -228,9 +228,8 @@ class UNetConfig(_GivenImage):
             raise ValueError(f"--dropout {self.dropout}: give a probability in [0, 1)")
         if self.dims not in (1, 2, 3):
             raise ValueError(f"--dims {self.dims}: choose 1, 2 or 3")
-        if self.act not in ACTIVATIONS:
-            raise ValueError(f"--act {self.act!r}: choose one of {', '.join(ACTIVATIONS)}")
-        _check_last_layer(self.last_layer_type)
+        _check_choice("--act", self.act, ACTIVATIONS)
+        _check_choice("--last_layer_type", self.last_layer_type, LAST_LAYER_TYPES)
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use_fp16 True and --use_bf16 True exclude each other: set only one")
 
@@ -345,6 +344,8 @@ def _look_up_channel_mult(
     return table[large_size]
 
 
+# the convolutions of a sub-pixel net's residual block: two of 3×3 pixels, or two of 1×1
+CONV3X3, POINTWISE = RES_BLOCKS = ("conv3x3", "pointwise")
 POOLS = ("adaptive", "attention", "spatial", "spatial_v2")
 
 # Fields of a U-Net that nothing in its first half reads.
@@ -386,8 +387,7 @@ class EncoderConfig:
         if self.num_classes < 1:
             raise ValueError(f"--num_classes {self.num_classes}: give a positive integer")
         pool = self.unet.flag("pool")
-        if self.pool not in POOLS:
-            raise ValueError(f"{pool} {self.pool!r}: choose one of {', '.join(POOLS)}")
+        _check_choice(pool, self.pool, POOLS)
         if self.pool == "attention" and self.unet.dims == 3:
             raise ValueError(
                 f"{pool} attention has a position for each place of an image, --dims 3 "
@@ -432,8 +432,12 @@ class SubpixelConfig(_GivenImage):
             the image that is estimated; else 0.
         has_block_means: whether that image is the block means of the one that a denoiser predicts,
             which is then projected to have them.
-        shows_whole: the first of these channels are an image of the size of the output, each block
-            of it as `in_channels · factor²` channels of a pixel; a mean net weighs it.
+        shows_whole: the first of these channels are an image z of the size of the output, each
+            block of it as `in_channels · factor²` channels of a pixel; mean and variance nets see
+            what it is above the smooth base, and a mean net weighs it.
+        masks_whole: `factor²` channels behind it are its mask: where it is 1, z is the image
+            itself, and where it is 0, z is hidden. A mean net keeps what is seen.
+        res_block: the kind of the residual blocks, one of `RES_BLOCKS`.
 
     Raises:
         ValueError: a field is out of range, or fields contradict each other.
@@ -451,6 +455,8 @@ class SubpixelConfig(_GivenImage):
     image_channels: int = 0
     has_block_means: bool = True
     shows_whole: bool = False
+    masks_whole: bool = False
+    res_block: str = CONV3X3
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -460,9 +466,11 @@ class SubpixelConfig(_GivenImage):
                 raise ValueError(f"--{name} {getattr(self, name)}: give a positive integer")
         if self.factor < 1:
             raise ValueError(f"a factor of {self.factor} between the sizes: give 1 or more")
-        if self.shows_whole and self.extra_channels < self.in_channels * self.factor**2:
+        wanted = (self.in_channels + self.masks_whole) * self.factor**2
+        if self.shows_whole and self.extra_channels < wanted:
             raise ValueError(f"{self.extra_channels} further channels hold no image of full size")
-        _check_last_layer(self.last_layer_type)
+        _check_choice("--res_block", self.res_block, RES_BLOCKS)
+        _check_choice("--last_layer_type", self.last_layer_type, LAST_LAYER_TYPES)
         most = (self.model_channels, self.out_channels * self.factor**2)
         if max(most) > _MOST_CHANNELS or self.num_res_blocks > _MOST_RES_BLOCKS:
             raise ValueError(
@@ -482,10 +490,9 @@ class SubpixelConfig(_GivenImage):
     @property
     def weighs_whole(self) -> bool:
         """Whether a mean net says how much each pixel of the image of full size counts."""
-        return self.shows_whole and self.out_channels == self.in_channels
+        return self.shows_whole and not self.masks_whole and self.out_channels == self.in_channels
 
 
-def _check_last_layer(kind: str) -> None:
-    if kind not in LAST_LAYER_TYPES:
-        choices = ", ".join(LAST_LAYER_TYPES)
-        raise ValueError(f"--last_layer_type {kind!r}: choose one of {choices}")
+def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{flag} {value!r}: choose one of {', '.join(choices)}")

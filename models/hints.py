@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from models.config import UNetConfig
+from models.config import CONV3X3, POINTWISE, UNetConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 # residual blocks per level, number of levels, and what resamples between them
@@ -258,6 +258,9 @@ def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
     ]
     if blocks[0] != blocks[1]:
         causes.append(f"--num_res_blocks {blocks[0]}, here {blocks[1]}")
+    kinds = [_res_block(one) for one in (there, here)]
+    if kinds[0] != kinds[1]:
+        causes.append(f"--res_block {kinds[0]}, here {kinds[1]}")
     causes += _wrong_classes(*(_size(one, _LABELS, 0) or 0 for one in (there, here)))
     outputs = [one["out.0.weight"][0] for one in (there, here)]
     if outputs[0] != outputs[1]:
@@ -266,6 +269,11 @@ def explain_subpixel(there: Shapes, here: Shapes, factor: int) -> str:
             "high-res and low-res side, or the number of outputs, is not the file's"
         )
     return _sentence(causes)
+
+
+def _res_block(shapes: Shapes) -> str:
+    """Of a sub-pixel network: the kind of its residual blocks, by the size of their kernels."""
+    return POINTWISE if shapes.get("body.0.conv1.weight", ())[2:] == (1, 1) else CONV3X3
 
 
 def _depth_flags(config: UNetConfig) -> str:

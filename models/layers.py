@@ -228,6 +228,25 @@ def in_channels_of(image: Tensor, num_channels: int) -> Tensor:
     return image.mean(dim=1, keepdim=True).expand(-1, num_channels, -1, -1)
 
 
+def fill(image: Tensor, seen: Tensor, mask: Tensor, low_res: Tensor) -> Tensor:
+    """Return the image nearest to `image` that shows what is seen and has the given block means.
+
+    What a block's sum lacks is shared evenly among its hidden pixels (docs/theory.md, eq. 72), as
+    `project` does of all; a block without any keeps what is seen.
+
+    Args:
+        image: (N, C, f·h, f·w).
+        seen: of the same shape; it counts where the mask is 1.
+        mask: (N, 1, f·h, f·w) of 0 and 1.
+        low_res: the block means, (N, C, h, w).
+    """
+    factor = image.shape[-1] // low_res.shape[-1]
+    image = torch.where(mask == 1, seen, image)
+    hidden = F.avg_pool2d(1 - mask, factor)  # share of a block
+    lack = (low_res - F.avg_pool2d(image, factor)) / hidden.clamp(min=1 / factor**2)
+    return image + (1 - mask) * repeat_blocks(lack, factor)
+
+
 def smooth_base(low_res: Tensor, factor: int) -> Tensor:
     """Return the bilinear upsampling of `low_res`, projected onto its block means (`project`).
 

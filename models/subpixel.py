@@ -1,9 +1,9 @@
 """The sub-pixel network: mean net, variance net and denoiser that work at the low-res side.
 
-A body of 3×3 residual blocks (EDSR: Lim et al. 2017, arXiv 1707.02921), and a convolution whose
-channels become the pixels of a block (Shi et al. 2016, arXiv 1609.05158). Borders are replicated
-and nothing is averaged over the image, so that an output pixel depends on a window of the input
-alone and any size will do.
+A body of residual blocks (EDSR: Lim et al. 2017, arXiv 1707.02921), of 3×3 convolutions or of 1×1
+ones (`--res_block`), and a convolution whose channels become the pixels of a block (Shi et al.
+2016, arXiv 1609.05158). Borders are replicated and nothing is averaged over the image, so that an
+output pixel depends on a window of the input alone and any size will do.
 
 Attribute names and positions are the checkpoint format: `head`, `body.I.conv1/conv2`, `body_end`,
 `out.0`, and `std.…` of the same in a denoiser; with classes `label_emb` and `body.I.label`. Do not
@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import SubpixelConfig
+from models.config import POINTWISE, SubpixelConfig
 from models.cpu.rules import prefers_channels_last
 from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
+    Conv1x1,
     cast_all_but_head,
     check_labels,
+    fill,
     in_channels_of,
     last_layer,
     project,
@@ -45,20 +47,30 @@ _MOST_LOG_STD = 5.0
 _STD_BLOCKS = 2
 # logit of the weight of an image of full size in a new mean net
 _START_OF_WEIGHT = -1.5
+# masks vary more than images, and what the filled base does not tell of them is little
+_MASK_SCALE = 0.1
+# of pixels that a mask shows, in the unit of images in [-1, 1]: nothing is divided by 0
+_LEAST_VARIANCE = 1e-8
+# times the width of the body: that of a pointwise block inside
+_WIDER = 4
 
 
 class PlainResBlock(nn.Module):
-    """x + conv(relu(conv(x))): 3×3 convolutions with replicated borders, and no norm.
+    """x + conv(relu(conv(x))), without a norm: 3×3 convolutions with replicated borders, or 1×1.
 
+    Those of 1×1 pixels are wider inside: what they add to a pixel depends on that pixel alone.
     With classes x + conv(relu((1 + scale)·conv(x) + shift)), (scale, shift) linear in the embedding
     of the label (Perez et al. 2018, "FiLM: visual reasoning with a general conditioning layer").
     """
 
-    def __init__(self, channels: int, *, has_classes: bool = False) -> None:
+    def __init__(self, config: SubpixelConfig) -> None:
         super().__init__()
-        self.conv1, self.conv2 = _conv3x3(channels, channels), _conv3x3(channels, channels)
-        if has_classes:
-            self.label = nn.Linear(channels, 2 * channels, bias=False)
+        channels = config.model_channels
+        is_pointwise = config.res_block == POINTWISE
+        conv, inner = (_conv1x1, _WIDER * channels) if is_pointwise else (_conv3x3, channels)
+        self.conv1, self.conv2 = conv(channels, inner), conv(inner, channels)
+        if config.num_classes is not None:
+            self.label = nn.Linear(channels, 2 * inner, bias=False)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Return (N, C, h, w) for `x` of the same shape; with classes `emb` is (N, C)."""
@@ -68,6 +80,46 @@ class PlainResBlock(nn.Module):
             h = torch.addcmul(shift, h, 1 + scale)
         output: Tensor = x + self.conv2(F.relu(h))
         return output
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """An image z of full size beside the low-res one, as mean and variance nets see it.
+
+    Attributes:
+        low_res: (N, C, h, w).
+        z: (N, C, f·h, f·w).
+        mask: (N, 1, f·h, f·w), 0 where z is hidden; None: nowhere.
+        base: b, the smooth base of the low-res image, in the shape of z.
+        left: z − b; of a mask, that of z filled to the block means of the low-res image (`fill`).
+    """
+
+    low_res: Tensor
+    z: Tensor
+    mask: Tensor | None
+    base: Tensor
+    left: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, config: SubpixelConfig) -> _Whole:
+        """That of X (N, in_channels + extra_channels, h, w)."""
+        factor, channels = config.factor, config.in_channels
+        area = factor**2
+        low_res, end = x[:, :channels], channels * (1 + area)
+        z = F.pixel_shuffle(x[:, channels:end], factor)
+        base = smooth_base(low_res, factor)
+        if not config.masks_whole:
+            return cls(low_res, z, None, base, z - base)
+        mask = F.pixel_shuffle(x[:, end : end + area], factor)
+        return cls(low_res, z, mask, base, fill(base, z, mask, low_res) - base)
+
+    def shown(self, x: Tensor) -> Tensor:
+        """X as the body sees it: `left` in the place of z, and a quieter mask."""
+        factor = self.z.shape[-1] // x.shape[-1]
+        parts = [self.low_res, F.pixel_unshuffle(self.left, factor)]
+        if self.mask is not None:
+            parts.append(_MASK_SCALE * F.pixel_unshuffle(self.mask, factor))
+        return torch.cat([*parts, x[:, sum(part.shape[1] for part in parts) :]], dim=1)
 
 
 class SubpixelBase(nn.Module):
@@ -85,10 +137,7 @@ class SubpixelBase(nn.Module):
         width = config.model_channels
         out_channels = num_images * config.out_channels * config.factor**2
         self.head = _conv3x3(in_channels, width)
-        has_classes = config.num_classes is not None
-        self.body = nn.ModuleList(
-            PlainResBlock(width, has_classes=has_classes) for _ in range(config.num_res_blocks)
-        )
+        self.body = nn.ModuleList(PlainResBlock(config) for _ in range(config.num_res_blocks))
         self.body_end = _conv3x3(width, width)
         self.out = nn.Sequential(zero_module(_conv3x3(width, out_channels)))
         if config.num_classes is not None:
@@ -109,7 +158,10 @@ class SubpixelBase(nn.Module):
     @property
     def reach(self) -> int:
         """Low-res pixels in each direction that an output pixel depends on."""
-        return 2 * self.config.num_res_blocks + 3
+        is_pointwise = self.config.res_block == POINTWISE
+        # and one more where the smooth base enters the body
+        of_blocks = 0 if is_pointwise else 2 * self.config.num_res_blocks
+        return 3 + of_blocks + self.config.shows_whole
 
     def is_neutral_when_new(self, name: str) -> bool:
         """Whether a net of a file without this parameter computes the same with a new one."""
@@ -145,9 +197,11 @@ class SubpixelModel(SubpixelBase):
     With other output than input channels, as a baseline has, the base is left to the caller. That
     of an image of other channels than the one that is estimated is of their mean.
 
-    Where an image z of full size is shown, too (`shows_whole`), with noise or in parts, the body
-    also says how much each of its pixels counts: b + w·(z − b) + F, w in (0, 1), in the place of
-    b + F. So the mean follows z pixel by pixel, which has more values than the body has channels.
+    Where an image z of full size is shown, too (`shows_whole`), the body sees z − b, and also says
+    how much each of its pixels counts: b + w·(z − b) + F, w in (0, 1), in the place of b + F. So
+    the mean follows z pixel by pixel, which has more values than the body has channels. Where z
+    shows some pixels as they are (`masks_whole`), the mean keeps them, and only what is hidden is
+    b + F; consistent, it is filled (`models.layers.fill`).
     """
 
     def __init__(self, config: SubpixelConfig) -> None:
@@ -172,25 +226,40 @@ class SubpixelModel(SubpixelBase):
                 f"a sub-pixel net of factor {factor} makes {tuple(x.shape[2:])} pixels "
                 f"{factor} times as large, not {tuple(size)}: give it the low-res image"
             )
-        output = self._run(x, y)
-        if self.config.out_channels != self.config.in_channels:
+        config = self.config
+        whole = _Whole.of(x, config) if config.shows_whole else None
+        output = self._run(x if whole is None else whole.shown(x), y)
+        if config.out_channels != config.in_channels:
             return output
-        channels = self.config.in_channels
-        image = in_channels_of(x[:, : self.config.shown_channels], channels)
-        base = smooth_base(image, factor)
-        if self.config.weighs_whole:
-            output, logit = output.chunk(2, dim=1)
-            whole = F.pixel_shuffle(x[:, channels : channels * (1 + factor**2)], factor)
-            base = torch.lerp(base, whole, torch.sigmoid(logit + _START_OF_WEIGHT))
-        output = base + output
-        return project(output, image) if self.config.consistent else output
+        if whole is not None:
+            return self._mean_given(whole, output)
+        image = in_channels_of(x[:, : config.shown_channels], config.in_channels)
+        output = smooth_base(image, factor) + output
+        return project(output, image) if config.consistent else output
+
+    def _mean_given(self, whole: _Whole, output: Tensor) -> Tensor:
+        if whole.mask is not None:
+            output = whole.base + output
+            if self.config.consistent:
+                return fill(output, whole.z, whole.mask, whole.low_res)
+            return torch.where(whole.mask == 1, whole.z, output)
+        output, logit = output.chunk(2, dim=1)
+        weight = torch.sigmoid(logit + _START_OF_WEIGHT)
+        output = torch.lerp(whole.base, whole.z, weight) + output
+        return project(output, whole.low_res) if self.config.consistent else output
 
 
 class SubpixelVarianceModel(SubpixelBase):
-    """The variance net: it sees the low-res image, and the pixels of the mean as channels."""
+    """The variance net: it sees the low-res image, and the pixels of the mean as channels.
 
-    def __init__(self, config: SubpixelConfig) -> None:
+    An image of full size is shown to it as to the mean net. Pixels that a mask shows
+    (`masks_whole`) have no variance; so they get next to none where the net `is_of_pixels`.
+    """
+
+    def __init__(self, config: SubpixelConfig, *, is_of_pixels: bool = False) -> None:
+        """Build the net; `is_of_pixels`: its variances are not those of other functionals."""
         super().__init__(config, config.x_channels + config.in_channels * config.factor**2)
+        self._is_of_pixels = is_of_pixels
 
     def forward(self, x: Tensor, mean: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """Return variances (N, out_channels, f·h, f·w), in the squared unit of the images.
@@ -204,11 +273,18 @@ class SubpixelVarianceModel(SubpixelBase):
         factor, channels = self.config.factor, self.config.in_channels
         if mean is None:
             x, mean = x[:, :-channels], x[:, -channels:]
-        shown = in_channels_of(x[:, : self.config.shown_channels], channels)
-        image = repeat_blocks(shown, factor)
-        details = F.pixel_unshuffle(mean.to(x.dtype) - image, factor)
+        whole = _Whole.of(x, self.config) if self.config.shows_whole else None
+        if whole is None:
+            shown = in_channels_of(x[:, : self.config.shown_channels], channels)
+            base = repeat_blocks(shown, factor)
+        else:
+            x, base = whole.shown(x), whole.base
+        details = F.pixel_unshuffle(mean.to(x.dtype) - base, factor)
         output = self._run(torch.cat([x, details], dim=1), y)
-        return last_layer(output, self.config.last_layer_type)
+        variance = last_layer(output, self.config.last_layer_type)
+        if whole is None or whole.mask is None or not self._is_of_pixels:
+            return variance
+        return torch.where(whole.mask == 1, _LEAST_VARIANCE, variance)
 
 
 class SubpixelDenoiser(SubpixelBase):
@@ -315,3 +391,7 @@ def noise_of(alphas_cumprod: Sequence[float]) -> list[float]:
 
 def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate")
+
+
+def _conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return Conv1x1(in_channels, out_channels, 1)

@@ -32,7 +32,7 @@ from sr_var.degradation import (
 )
 from sr_var.degrade.view import degradation_of, factor_of
 from sr_var.flags.nets import BETA_NLL, QUANTILE, BaselineModelFlags, BaselineTestFlags
-from sr_var.flags.scripts import SUBPIXEL
+from sr_var.flags.network import SUBPIXEL
 from sr_var.losses import VARIANCE_FLOOR, beta_nll, pinball
 from sr_var.mean_utils import save_mean
 from sr_var.results.folder import (

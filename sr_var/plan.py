@@ -19,7 +19,11 @@ import torch
 
 from sr_var.degradation import mean_of, variance_of
 from sr_var.degrade.view import degradation_of, factor_of
-from sr_var.flags.scripts import UNET, PlanFlags, SRDiffusionModelFlags
+from sr_var.flags.network import UNET
+from sr_var.flags.scripts import (
+    PlanFlags,
+    SRDiffusionModelFlags,
+)
 from sr_var.script_util import (
     create_mean_model,
     create_sr_model,

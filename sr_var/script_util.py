@@ -29,8 +29,8 @@ from models.subpixel import SubpixelDenoiser, SubpixelModel, SubpixelVarianceMod
 from models.unet import SuperResModel, UNetModel, VarianceModel
 from sr_var.degrade.view import View, degradation_of, factor_of, require_same_view
 from sr_var.flags.nets import FOLD_FIELD, BaselineModelFlags
+from sr_var.flags.network import SUBPIXEL
 from sr_var.flags.scripts import (
-    SUBPIXEL,
     DataFlags,
     MeanModelFlags,
     MeanNetFlags,
@@ -114,7 +114,8 @@ def create_var_model(**flags: Any) -> VarianceModel | SubpixelVarianceModel:
         return _components_model(parsed, number)
     Functional.parse(parsed.functional).require_fit(parsed.large_size)
     if parsed.network == SUBPIXEL:
-        return SubpixelVarianceModel(_subpixel_config(parsed))
+        config = _subpixel_config(parsed)
+        return SubpixelVarianceModel(config, is_of_pixels=not parsed.functional)
     return VarianceModel(_config(parsed, default_regression_channel_mult))
 
 
@@ -276,8 +277,8 @@ def _subpixel_config(flags: MeanModelFlags | SRDiffusionModelFlags, **more: Any)
     own = {field.name for field in dataclasses.fields(SubpixelConfig)}
     shared = {name: value for name, value in vars(flags).items() if name in own}
     shared |= {"factor": factor_of(flags), "num_classes": flags.num_labels, **_of_view(flags)}
-    degradation = degradation_of(flags)
-    shared["shows_whole"] = degradation is not None and degradation.shows_whole
+    made = degradation_of(flags)
+    shared |= {name: bool(made and getattr(made, name)) for name in ("shows_whole", "masks_whole")}
     return SubpixelConfig(**{**shared, **more})
 
 

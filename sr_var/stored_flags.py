@@ -30,9 +30,8 @@ from sr_var.data.kinds import follow_kind, settle_kind, settle_sides
 from sr_var.degrade.view import settle_degradation
 from sr_var.flags.degradation import DegradationFlags
 from sr_var.flags.nets import BaselineModelFlags
+from sr_var.flags.network import SUBPIXEL, UNET
 from sr_var.flags.scripts import (
-    SUBPIXEL,
-    UNET,
     DataFlags,
     MeanModelFlags,
     SRDiffusionModelFlags,
@@ -61,7 +60,8 @@ _FILE_NAMES = {
 }
 # the original toolkit, which makes networks of these files too, refuses flags that it does not know
 _ADDED = frozenset(
-    {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional", "act"}
+    {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional"}
+    | {"act", "res_block"}
     | defaults(ClassFlags).keys()
     | defaults(DegradationFlags).keys()
 )

@@ -246,6 +246,18 @@ class Degradation:
         """Whether an image of the size of Y follows it, in blocks of pixels as channels."""
         return self.factor > 1 and len(self.branches) > 1 and self.factors[1] == 1
 
+    @property
+    def masks_whole(self) -> bool:
+        """Whether that image is Y itself behind one mask, whose blocks follow it."""
+        return (
+            self.shows_whole
+            and len(self.branches) == 2
+            and (
+                [isinstance(part, Mask) for part in self.branches[1]] == [True]
+                and not any(isinstance(part, Mask) for part in self.branches[0])
+            )
+        )
+
     def apply(self, high_res: Tensor, seeds: Sequence[int]) -> Tensor:
         """X, (N, C + num_extra, H/f, W/f), of Y (N, C, H, W) in [-1, 1].
 

@@ -14,7 +14,12 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from ddpm.flags import Preset, apply_preset, make_preset
-from sr_var.flags.scripts import NET_LOG, SUBPIXEL, MeanModelFlags, VarTestFlags
+from sr_var.flags.network import SUBPIXEL
+from sr_var.flags.scripts import (
+    NET_LOG,
+    MeanModelFlags,
+    VarTestFlags,
+)
 from sr_var.flags.validation import NetTrainFlags
 from utils.script_util import FlagValues, flag, require_at_least
 
@@ -144,6 +149,7 @@ class BaselineModelFlags(MeanModelFlags):
     quantiles: str = flag("0.05,0.25,0.5,0.75,0.95", "levels, ascending, comma separated")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"--beta {self.beta} must be in [0, 1]")
         if self.consistent and self.objective == QUANTILE:

@@ -18,6 +18,7 @@ from ddpm.flags import (
 )
 from sr_var.flags.degradation import DegradationFlags, TestDegradationFlags
 from sr_var.flags.mean_module import MeanModuleFlags
+from sr_var.flags.network import SUBPIXEL, UNET, NetworkFlags
 from sr_var.flags.pairs import PairedCropFlags, PairsFlags, require_native
 from sr_var.flags.validation import NetTrainFlags
 from utils.flags.groups import (
@@ -46,8 +47,6 @@ from utils.sizes import Size, require_sizes
 DATA_DIR = "../datasets/imagenet/train"
 TRAIN_INFO = "data/sr_imagenet/train_data_info.pkl"
 TEST_INFO = "data/sr_imagenet/to_sample_data_info.pkl"
-# what a mean, a variance or a baseline net may be: models.unet, models.subpixel
-UNET, SUBPIXEL = "unet", "subpixel"
 MEAN_ARGS = "logs/sr_mean/64_256/mean_model_args.pkl"
 # what is on one side of a split as a whole
 BY_FILE, BY_FOLDER, BY_LIST = "file", "folder", "list"
@@ -105,14 +104,9 @@ class ValueFlags:
 
 
 @dataclass(frozen=True)
-class MeanModelFlags(ClassFlags, ValueFlags, DegradationFlags, Sizes, UNetFlags):
+class MeanModelFlags(NetworkFlags, ClassFlags, ValueFlags, DegradationFlags, Sizes, UNetFlags):
     """The network that estimates the conditional mean."""
 
-    network: str = flag(
-        UNET,
-        "unet; subpixel: residual blocks at the low-res side (model_channels, num_res_blocks)",
-        (UNET, SUBPIXEL),
-    )
     model_channels: int = flag(128, "base width of the network")
     out_channels: int = flag(3, "channels of the output")
     conv_resample: bool = flag(True, "learned convolutions where the resolution changes")

@@ -281,3 +281,18 @@ def test_values_that_make_no_net_are_refused(field: str, value: object) -> None:
     flags: dict[str, object] = {"factor": 4, field: value}
     with pytest.raises(ValueError, match=str(value)):
         SubpixelConfig(**flags)  # type: ignore[arg-type]
+
+
+def test_kinds_of_blocks_are_told_apart_and_no_other_is_taken() -> None:
+    nets = [_mean_net(res_block=kind, num_classes=2) for kind in ("conv3x3", "pointwise")]
+    shapes = [{key: tuple(v.shape) for key, v in net.state_dict().items()} for net in nets]
+    assert shapes[0].keys() == shapes[1].keys()
+    assert shapes[1]["body.0.conv1.weight"] == (32, 8, 1, 1)
+    for one, other in ((0, 1), (1, 0)):
+        hint = nets[one].explain_mismatch(shapes[other])
+        kinds = [nets[i].config.res_block for i in (other, one)]
+        assert f"--res_block {kinds[0]}, here {kinds[1]}" in hint and "--model" not in hint
+    label = torch.tensor([0, 1])
+    assert not torch.equal(*nets[1](_image(1, 3, 5, 5).expand(2, -1, -1, -1), y=label))
+    with pytest.raises(ValueError, match="--res_block 'conv5x5': choose one of conv3x3, pointwise"):
+        _mean_net(res_block="conv5x5")

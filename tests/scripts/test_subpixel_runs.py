@@ -336,3 +336,17 @@ def _bare(path: Path, folder: Path) -> Path:
     bare.parent.mkdir()
     torch.save(torch.load(path, weights_only=True), bare)
     return bare
+
+
+def test_the_kind_of_blocks_is_stored_and_followed(pipeline: Pipeline, tmp_path: Path) -> None:
+    own = {"res_block": "pointwise", "degradation": "area & mask:0.5"}
+    done("sr_mean_train", _train(pipeline, tmp_path, "sr_mean", **own, max_step=1))
+    stored = manifest_beside(str(tmp_path / "sr_mean" / "model000001.pt"))["network"]["flags"]
+    assert stored["res_block"] == "pointwise"
+    args = load_args(tmp_path / "log_sr_mean" / "mean_model_args.pkl")
+    assert args["res_block"] == "pointwise"
+    path = {"model_path": tmp_path / "sr_mean" / "model000001.pt"}
+    done("sr_mean_test", _test(pipeline, tmp_path, "sr_mean", **path))
+    outcome = run("sr_mean_train", _train(pipeline, tmp_path, "other", network="unet", **own))
+    assert outcome.code == EXIT_USAGE and "--res_block pointwise means nothing" in outcome.err
+    assert "Traceback" not in outcome.err

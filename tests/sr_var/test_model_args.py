@@ -65,7 +65,7 @@ def test_file_is_a_plain_dict_with_a_readable_twin(
     assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE"}
     stored = pickle.loads(content)
     added = {"use_bf16", "predict_residual", "network", "consistent", "value_range", "functional"}
-    added |= {"class_cond", "num_classes", "act", "degradation", "condition_on_level"}
+    added |= {"class_cond", "num_classes", "act", "res_block", "degradation", "condition_on_level"}
     values = dataclasses.asdict(flags)
     at_defaults = {name: values[name] for name in added & values.keys()}
     assert values == stored | at_defaults

@@ -127,7 +127,7 @@ def test_every_model_flag_reaches_the_network() -> None:
     assert {name: getattr(config, name) for name in values} == values
     assert config.channel_mult == (0.5, 1.0) and config.attention_resolutions == (16, 32)
     # other data, a contradiction of fp16, another net (test_subpixel_nets.py)
-    untested = {"dims", "use_bf16", "network", "value_range"}
+    untested = {"dims", "use_bf16", "network", "res_block", "value_range"}
     untested |= {"degradation", "condition_on_level"}  # degrade/test_view.py
     assert {*values, *more, "large_size"} | untested == set(mean_model_defaults())
 

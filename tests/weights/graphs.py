@@ -56,7 +56,13 @@ def _variance_unet() -> Graph:
 
 def _variance_subpixel() -> Graph:
     config = SubpixelConfig(
-        factor=2, model_channels=8, last_layer_type="softplus", extra_channels=2
+        factor=2,
+        model_channels=8,
+        last_layer_type="softplus",
+        extra_channels=16,
+        shows_whole=True,
+        masks_whole=True,
+        res_block="pointwise",
     )
     return graphs.variance_graph(_frozen(SubpixelVarianceModel(config)), 2)
 

@@ -26,7 +26,7 @@ if not __package__:
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks.observed_nets import ObservedMean, ObservedVariance, observe, parts_of  # noqa: E402
+from benchmarks.observed_nets import EDGE_CHANNELS, ToldEdge, observe, parts_of  # noqa: E402
 from benchmarks.record import RESULTS_DIR, write_rows  # noqa: E402
 from benchmarks.truth_data import (  # noqa: E402
     FACTOR,
@@ -36,12 +36,17 @@ from benchmarks.truth_data import (  # noqa: E402
     judged_images,
     load_photos,
 )
-from models.config import SubpixelConfig  # noqa: E402
+from models.config import CONV3X3, RES_BLOCKS  # noqa: E402
+from models.subpixel import SubpixelModel  # noqa: E402
 from oracle.law import OracleLaw, block_sums, oracle_law  # noqa: E402
 from oracle.posterior import PosteriorLaw, given_noisy, given_pixels  # noqa: E402
-from sr_var.degradation import variance_of  # noqa: E402
+from sr_var.degradation import mean_of, variance_of  # noqa: E402
 from sr_var.flags.nets import ITAKURA_SAITO  # noqa: E402
+from sr_var.flags.network import SUBPIXEL  # noqa: E402
+from sr_var.flags.scripts import VarModelFlags  # noqa: E402
+from sr_var.losses import start_at_usual_spread  # noqa: E402
 from sr_var.mean_utils import SRMeanTrainLoop  # noqa: E402
+from sr_var.script_util import create_mean_model, create_var_model  # noqa: E402
 from sr_var.var_utils import SRVarTrainLoop  # noqa: E402
 from utils.flags.training import MUON, TrainFlags  # noqa: E402
 from utils.machine.threads import num_cores  # noqa: E402
@@ -50,6 +55,7 @@ from utils.process.errors import EXIT_DONE, run_main  # noqa: E402
 from utils.process.stop import StopRequested, stop_line  # noqa: E402
 from utils.script_util import (  # noqa: E402
     FlagParser,
+    FlagValues,
     flag,
     from_args,
     make_parser,
@@ -85,9 +91,7 @@ class RestorationFlags:
     small_size: int = flag(16, "side of the low-res images, pixels; the factor is 4")
     width: int = flag(48, "channels of the nets")
     num_res_blocks: int = flag(3, "residual blocks of the nets")
-    pointwise: bool = flag(
-        False, "blocks that look at one low-res pixel each, four times as wide inside"
-    )
+    res_block: str = flag(CONV3X3, "kind of these blocks", RES_BLOCKS)
     knows_edge: bool = flag(
         False, "tell the mean net the law's edge and noise, to see what finding them costs"
     )
@@ -149,7 +153,7 @@ class ObservedDraws:
     seed: int
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield X (N, 6 or 7, H, W) and y (N, 3, H, W)."""
+        """Yield X (N, 51 or 67, h, w) and y (N, 3, H, W)."""
         generator = torch.Generator().manual_seed(self.seed)
         flags = self.flags
         while True:
@@ -180,23 +184,13 @@ class Trainer:
 
     def run(self) -> Row:
         """Both nets, and how far they are from the law."""
-        config = SubpixelConfig(
-            factor=FACTOR,
-            model_channels=self.flags.width,
-            num_res_blocks=self.flags.num_res_blocks,
-            last_layer_type="softplus",
-        )
         torch.manual_seed(self.seed)
-        mean = self._train(
-            partial(SRMeanTrainLoop, model=self._mean_net(config)), "mean", self.flags.lr
-        )
+        mean = self._train(partial(SRMeanTrainLoop, model=self._mean_net()), "mean", self.flags.lr)
         torch.manual_seed(self.seed)
-        make = partial(
-            SRVarTrainLoop,
-            model=ObservedVariance(config, self.kind, pointwise=self.flags.pointwise),
-            mean_model=mean[0],
-            loss=ITAKURA_SAITO,
-        )
+        var_flags = VarModelFlags(**self._net_flags, last_layer_type="softplus")
+        var_net = create_var_model(**vars(var_flags))
+        start_at_usual_spread(var_net.out, var_flags)
+        make = partial(SRVarTrainLoop, model=var_net, mean_model=mean[0], loss=ITAKURA_SAITO)
         variance = self._train(make, "variance", self.flags.var_lr)
         return {
             "observation": f"{self.kind}:{self.level:g}",
@@ -207,10 +201,27 @@ class Trainer:
             **self._judge(mean[0], variance[0]),
         }
 
-    def _mean_net(self, config: SubpixelConfig) -> ObservedMean:
+    @property
+    def _net_flags(self) -> FlagValues:
+        """The flags of both nets, as the scripts make them."""
         flags = self.flags
-        own = {"pointwise": flags.pointwise, "knows_edge": flags.knows_edge}
-        return ObservedMean(config, self.kind, **own)
+        return {
+            "network": SUBPIXEL,
+            "large_size": FACTOR * flags.small_size,
+            "small_size": flags.small_size,
+            "model_channels": flags.width,
+            "num_res_blocks": flags.num_res_blocks,
+            "res_block": flags.res_block,
+            "degradation": f"area & {self.kind}:{self.level:g}",
+        }
+
+    def _mean_net(self) -> nn.Module:
+        net = create_mean_model(**self._net_flags, consistent=True)
+        if not self.flags.knows_edge:
+            return net
+        assert isinstance(net, SubpixelModel)
+        more = net.config.extra_channels + EDGE_CHANNELS
+        return ToldEdge(SubpixelModel(replace(net.config, extra_channels=more)))
 
     def _train(
         self, make: Callable[..., TrainLoop], net: str, lr: float
@@ -247,7 +258,7 @@ class Trainer:
         means, variances = [], []
         with torch.inference_mode():
             for batch in torch.split(x.float(), _TEST_BATCH):
-                means.append(mean_net(batch))
+                means.append(mean_of(mean_net, batch, y.shape[2:]))
                 variances.append(variance_of(var_net, batch, means[-1]))
         mean, variance = torch.cat(means), torch.cat(variances)
         samples = errors_of_samples(law, _NUM_SAMPLES)

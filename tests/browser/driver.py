@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -67,8 +68,16 @@ class Browser:
         return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
 
     def until(self, script: str, *arguments: Any) -> Any:
-        """Waits until the script gives something true."""
-        wait = WebDriverWait(self.driver, self.patience, poll_frequency=0.05)
+        """Waits until the script gives something true.
+
+        One that fails is asked again, as a page that is being drawn may lack what it looks for.
+        """
+        wait = WebDriverWait(
+            self.driver,
+            self.patience,
+            poll_frequency=0.05,
+            ignored_exceptions=[JavascriptException],
+        )
         return wait.until(lambda _: self.run(script, *arguments), script)
 
     def click(self, selector: str) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import pickle
+import socket
 import struct
 import zipfile
 from collections.abc import Callable
@@ -85,6 +87,7 @@ def test_random_mutation_of_any_file_is_read_or_refused_by_name(
         ("evaluation", b'{"dimension": 1, "reference": {"count": 2}, "frechet": []}'),
         ("stamp", _DEEP),
         ("lock", b'{"host": "", "pid": Infinity}'),
+        ("lock", json.dumps({"host": socket.gethostname(), "pid": math.inf}).encode()),
         ("manifest", _DEEP),
         ("manifest", b"\xff" * 5000),
     ],

@@ -251,9 +251,11 @@ def _flock_or_owner(path: str) -> _LockFile | str:
 def _is_dead(owner: str) -> bool:
     try:
         content = parse_json(owner)
-        return bool(content["host"] == socket.gethostname()) and not is_alive(int(content["pid"]))
+        host, pid = content["host"], content["pid"]
     except (ValueError, KeyError, TypeError):
         return False
+    # a number that is whole, as anybody may have written the file
+    return host == socket.gethostname() and isinstance(pid, int) and not is_alive(pid)
 
 
 @contextlib.contextmanager

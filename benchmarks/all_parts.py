@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.peers import has_diffusers
 from utils.process.errors import run_main
-from utils.script_util import flag, from_args, make_parser
+from utils.script_util import flag, from_args, make_parser, require_known
 
 ROOT = Path(__file__).resolve().parent.parent
 # what fits into twelve minutes; the narrower upsampler stands for the published one
@@ -51,9 +51,7 @@ class AllFlags:
         Raises:
             ValueError: names the flag and what it may be.
         """
-        unknown = sorted(set(self.parts.split(",")) - set(_SHORT))
-        if unknown:
-            raise ValueError(f"--parts {','.join(unknown)}: there are {', '.join(_SHORT)}")
+        require_known(self, parts=_SHORT)
 
     def command(self, part: str) -> list[str]:
         """The command of a part."""

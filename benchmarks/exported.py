@@ -24,7 +24,7 @@ from benchmarks.record import Table, write_record
 from sr_var.script_util import create_mean_model
 from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
-from utils.script_util import flag, from_args, make_parser
+from utils.script_util import flag, from_args, make_parser, require_known
 from weights.graphs import Graph, largest_difference, mean_graph
 from weights.onnx_graph import open_onnx, require_onnx, to_onnx
 from weights.to_torch_export import to_program
@@ -46,9 +46,7 @@ class ExportedFlags(TimingFlags):
             ValueError: names the flag and what it may be.
         """
         super().__post_init__()
-        unknown = sorted(set(self.nets.split(",")) - set(NETS))
-        if unknown:
-            raise ValueError(f"--nets {','.join(unknown)}: there are {', '.join(NETS)}")
+        require_known(self, nets=NETS)
 
 
 def _mean_64_256() -> Graph:

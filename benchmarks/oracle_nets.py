@@ -33,7 +33,13 @@ from sr_var.demo.commands import (  # noqa: E402
     Route,
 )
 from utils.process.errors import EXIT_DONE, run_main  # noqa: E402
-from utils.script_util import FlagParser, flag, from_args, make_parser  # noqa: E402
+from utils.script_util import (  # noqa: E402
+    FlagParser,
+    flag,
+    from_args,
+    make_parser,
+    require_known,
+)
 
 _FIGURES = ("relative_mse", "relative_var_error", "relative_rms_error", "var_bias")
 _INTERVALS = ("raw_coverage", "coverage", "raw_mean_width", "mean_width")
@@ -62,10 +68,7 @@ class NetsFlags:
         Raises:
             ValueError: names the flag and what it may be.
         """
-        known = [route.name for route in ROUTES]
-        unknown = sorted(set(self.routes.split(",")) - set(known))
-        if unknown:
-            raise ValueError(f"--routes {','.join(unknown)}: there are {', '.join(known)}")
+        require_known(self, routes=(route.name for route in ROUTES))
 
     @property
     def chosen(self) -> list[Route]:

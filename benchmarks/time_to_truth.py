@@ -43,6 +43,7 @@ from utils.script_util import (  # noqa: E402
     from_args,
     make_parser,
     require_at_least,
+    require_known,
 )
 
 Item = TypeVar("Item")
@@ -62,10 +63,7 @@ class WhatFlags:
 
     def __post_init__(self) -> None:
         """Refuse lists with what there is not."""
-        for name, known in (("routes", [r.name for r in ROUTES]), ("base", [BILINEAR, BICUBIC])):
-            unknown = sorted(set(getattr(self, name).split(",")) - set(known))
-            if unknown:
-                raise ValueError(f"--{name} {','.join(unknown)}: there are {', '.join(known)}")
+        require_known(self, routes=(route.name for route in ROUTES), base=(BILINEAR, BICUBIC))
         if min(self.seconds) <= 0 or min(self.seed_list) < 0:
             raise ValueError(
                 f"--budgets {self.budgets} must be positive, --seeds {self.seeds} not negative"

@@ -36,7 +36,7 @@ from utils.fp16_util import computes_natively
 from utils.loops.networks import cast_to
 from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
-from utils.script_util import flag, from_args, make_parser
+from utils.script_util import flag, from_args, make_parser, require_known
 from weights.diffusers_names import unet2d_config, unet2d_weights
 from weights.graphs import Chain, Graph, mean_graph, quiet_exporter, upsampler_graph
 from weights.onnx_graph import open_onnx, to_onnx
@@ -64,9 +64,7 @@ class WaysFlags(TimingFlags):
             ValueError: names the flag and what it may be.
         """
         super().__post_init__()
-        unknown = sorted(set(self.nets.split(",")) - set(NETS))
-        if unknown:
-            raise ValueError(f"--nets {','.join(unknown)}: there are {', '.join(NETS)}")
+        require_known(self, nets=NETS)
 
 
 @dataclass(frozen=True)

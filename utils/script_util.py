@@ -13,7 +13,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -430,3 +430,15 @@ def require_at_least(flags: object, other: int | None = None, /, **smallest: int
         if value != other and not value >= bound:  # nan is no number of anything
             either = "" if other is None else f"{other} or "
             raise ValueError(f"--{name} {value} must be {either}at least {bound}")
+
+
+def require_known(flags: object, **known: Iterable[str]) -> None:
+    """Refuse lists with commas of what there is not.
+
+    `known` is what there is, by flag. A ValueError names flag, words and what they may be.
+    """
+    for name, words in known.items():
+        there = [*words]
+        unknown = sorted(set(getattr(flags, name).split(",")) - set(there))
+        if unknown:
+            raise ValueError(f"--{name} {','.join(unknown)}: there are {', '.join(there)}")

@@ -17,7 +17,19 @@ def test_each_row_does_its_work_on_little_data(tmp_path: Path, name: str) -> Non
     scale = Scale(ScaleFlags(data_dir=str(tmp_path), **FLAGS))
     for part in (f"prepare_{name}", name):
         if part == name or hasattr(scale, part):
-            getattr(scale, part)()
+            found = getattr(scale, part)()
+    if name in ("plain", "epoch"):
+        assert len(found) == FLAGS["num_images"]
+    elif name in ("first", "listed"):
+        assert len(found[0]) == FLAGS["num_images"]
+    elif name == "parts":
+        assert not [*found]  # nothing is left to be drawn
+    elif name in ("info", "unchecked"):
+        assert (tmp_path / "lists" / "to_sample_data_info.pkl").exists()
+    elif name in ("pictures", "moments", "many"):
+        content = json.loads((tmp_path / "log_verified" / "results.json").read_text())
+        counted = "num_sampled" if name == "many" else "num_verified"
+        assert content["num_images"] == FLAGS[counted]
 
 
 def test_rows_are_measured_in_processes_of_their_own(tmp_path: Path) -> None:

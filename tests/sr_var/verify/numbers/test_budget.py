@@ -146,6 +146,12 @@ def test_bars_of_negative_errors_have_no_length(tmp_path: Path) -> None:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """An oracle data set, and nets that know the mean but take every std for 10 grey levels."""
     root = tmp_path_factory.mktemp("budget")
+    _write_oracle(root)
+    return {"root": root, "info": root / "data" / "to_sample_data_info.pkl"}
+
+
+def _write_oracle(root: Path, **more: str) -> None:
+    """The data set, by the flags of its size and `more`, and the nets."""
     write_photos(root / "photos", ["train/a_1", "test/c_1"])
     flags = {
         "data_dir": root / "photos",
@@ -157,10 +163,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "num_train_crops": 1,
         "num_test_crops": 2,
         "num_samples": NUM_SAMPLES,
+        **more,
     }
     done("oracle_data", words(flags))
     _write_nets(root)
-    return {"root": root, "info": root / "data" / "to_sample_data_info.pkl"}
 
 
 def _write_nets(root: Path) -> None:
@@ -174,21 +180,7 @@ def _write_nets(root: Path) -> None:
 
 def _write_observed(root: Path, degradation: str, seed: int = 0) -> dict[str, Path]:
     """The same where nets also see the image with noise, or in parts; `seed` is of the nets."""
-    write_photos(root / "photos", ["train/a_1", "test/c_1"])
-    flags = {
-        "data_dir": root / "photos",
-        "output_dir": root / "data",
-        "sample_dir": root / "exact",
-        "log_dir": root / "log",
-        "large_size": LARGE,
-        "small_size": SMALL,
-        "num_train_crops": 1,
-        "num_test_crops": 2,
-        "num_samples": NUM_SAMPLES,
-        "degradation": degradation,
-    }
-    done("oracle_data", words(flags))
-    _write_nets(root)
+    _write_oracle(root, degradation=degradation)
     stamp = {
         "values": {"in_channels": 3, "value_range": "0.0,255.0"},
         "degradation": degradation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sr_var.app.results import NEEDS_MASK, Result, Results, as_picture
@@ -17,31 +17,43 @@ _MASK_HINT = f"Now drop its mask. {NEEDS_MASK[0].upper()}{NEEDS_MASK[1:]}."
 
 
 class _ImageTab:
-    """What the first tab does: functions of what it shows, by the name of a result."""
+    """What the first tab does: functions of what it shows, by the name of a result.
+
+    The archive is the last step of each: it is ready before somebody asks, and what comes to be
+    seen does not wait for it. An event of its own would end the stream of the page's answers just
+    when a person may have sent the next thing, whose answer Gradio then loses.
+    """
 
     def __init__(self, gr: Any, results: Results) -> None:
         self._gr, self._results = gr, results
 
     def compute(
         self, path: str | None, level: float, mask: str | None = None, *levels: float
-    ) -> list[Any]:
-        """Image, level, mask, levels of the image → name, place, mean, std, words, lower, upper."""
+    ) -> Iterator[list[Any]]:
+        """Image, level, mask, levels of the image → name, place, mean, std, words, ends, file."""
         data, seen = (None if one is None else self._results.read_own(one) for one in (path, mask))
         if data is None or (seen is None and self._results.needs_mask(data)):
-            return [None] * 4 + [_HINT if data is None else _MASK_HINT, None, None]
+            words = _HINT if data is None else _MASK_HINT
+            yield [None] * 4 + [words, None, None, self._archive(None)]
+            return
         name = self._results.predict(data, seen, levels)
         result = self._results.get(name)
         picture, top = result.std_picture()
         std = self._gr.update(value=picture, label=f"Std, 0 (black) to {top:.1f} (yellow)")
         ends = map(as_picture, result.ends(level))
-        return [name, None, as_picture(result.mean), std, _HINT, *ends]
+        skip = self._gr.skip()
+        yield [name, None, as_picture(result.mean), std, _HINT, *ends, skip]
+        yield [skip] * 7 + [self._archive(result.write_zip(level))]
 
-    def move(self, name: str | None, place: list[int] | None, level: float) -> list[Any]:
-        """Another level → words, lower, upper."""
+    def move(self, name: str | None, place: list[int] | None, level: float) -> Iterator[list[Any]]:
+        """Another level → words, lower, upper, archive."""
         if name is None:
-            return [_HINT, None, None]
+            yield [_HINT, None, None, self._archive(None)]
+            return
         result = self._results.get(name)
-        return [_table(result, place, level), *map(as_picture, result.ends(level))]
+        ends, skip = map(as_picture, result.ends(level)), self._gr.skip()
+        yield [_table(result, place, level), *ends, skip]
+        yield [skip] * 3 + [self._archive(result.write_zip(level))]
 
     def point(self, name: str | None, level: float, at: list[float]) -> list[Any]:
         """A place in the result → place, words."""
@@ -50,9 +62,7 @@ class _ImageTab:
         place = [int(one) for one in at]
         return [place, _table(self._results.get(name), place, level)]
 
-    def save(self, name: str | None, level: float) -> Any:
-        """The archive, ready before somebody asks: a click takes what is there."""
-        path = None if name is None else self._results.get(name).write_zip(level)
+    def _archive(self, path: str | None) -> Any:
         return self._gr.update(value=path, interactive=path is not None)
 
 
@@ -83,13 +93,13 @@ def add_image_tab(gr: Any, results: Results, flags: AppFlags) -> None:
 
     name, place = gr.State(None, delete_callback=results.forget, time_to_live=3600), gr.State(None)
     tab, own = _ImageTab(gr, results), {"api_visibility": "private"}
-    outputs, ends = [name, place, mean, std, values, lower, upper], [values, lower, upper]
+    ends = [values, lower, upper, download]
+    outputs = [name, place, mean, std, *ends]
     given = [upload, level, *beside]
     changes = [one.input for one in (upload, *masks)] + [one.release for one in beside[1:]]
-    computed = [change(refusing(gr, tab.compute), given, outputs, **own) for change in changes]
-    moved = level.release(refusing(gr, tab.move), [name, place, level], ends, **own)
-    for event in (*computed, moved):
-        event.success(refusing(gr, tab.save), [name, level], [download], **own)
+    for change in changes:
+        change(refusing(gr, tab.compute), given, outputs, **own)
+    level.release(refusing(gr, tab.move), [name, place, level], ends, **own)
     # not the input: Gradio tells wrong places of what is shown enlarged
     for picture in (mean, std, lower, upper):
         select = _selecting(gr, refusing(gr, tab.point))

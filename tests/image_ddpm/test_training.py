@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from tests.image_ddpm.tiny import (
     write_images,
 )
 from tests.tiny import done, run, words
-from utils.process.errors import EXIT_USAGE
+from utils.images.crops import cache_index
+from utils.process.errors import EXIT_DATA, EXIT_USAGE
 from utils.untrusted.state_dict import read_torch_file
 
 SCRIPT = "image_train"
@@ -92,6 +94,25 @@ def test_cached_crops_train_the_same_weights(images: Path, tmp_path: Path) -> No
         assert all(torch.equal(plain[key], cached[key]) for key in plain)
     (folder,) = (tmp_path / "cache").iterdir()
     assert (folder / "crops.u8").stat().st_size == 6 * NET["image_size"] ** 2
+
+
+def test_image_that_has_another_content_than_its_crop_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a loader process is the first to see it."""
+    images, cached = named_images(tmp_path / "images"), {"cache_dir": tmp_path / "cache"}
+    for name in ("INDEXED_BYTES", "NUM_COMPARED"):
+        monkeypatch.setattr(cache_index, name, 1)
+    done(SCRIPT, _flags(images, tmp_path / "first", max_step=1, **cached))
+    *_, last = sorted(path for path in images.rglob("*.*") if path.is_file())
+    before = last.stat()
+    os.utime(last, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    for workers in (0, 2):
+        log_dir, more = tmp_path / f"log{workers}", {**cached, "num_workers": workers}
+        outcome = run(SCRIPT, _flags(images, log_dir, max_step=9, **more))
+        assert outcome.code == EXIT_DATA, outcome.err
+        assert f"{last.stem}" in outcome.err and "delete this folder" in outcome.err
+        assert "Traceback" not in outcome.err and not list(log_dir.glob("model*"))
 
 
 def test_folders_come_from_the_environment(

@@ -319,9 +319,7 @@ def file_stamps(names: Sequence[str], data_dir: str) -> NDArray[np.int64]:
 
     def ask(first: int) -> None:
         some = names[first : first + _STAMPS_AT_ONCE]
-        stamps[first : first + len(some)] = [
-            _stamp(resolve_image_path(data_dir, name)) for name in some
-        ]
+        stamps[first : first + len(some)] = [file_stamp(name, data_dir) for name in some]
 
     with ThreadPoolExecutor(num_threads) as pool:
         for _ in pool.map(ask, range(0, len(names), _STAMPS_AT_ONCE)):
@@ -329,7 +327,11 @@ def file_stamps(names: Sequence[str], data_dir: str) -> NDArray[np.int64]:
     return stamps
 
 
-def _stamp(path: str) -> Stamp:
+def file_stamp(name: str, data_dir: str) -> Stamp:
+    """The same of one image's file."""
+    if is_remote(data_dir):
+        return NO_STAMP
+    path = resolve_image_path(data_dir, name)
     try:
         status = os.stat(path)
     except FileNotFoundError as error:

@@ -1,8 +1,13 @@
-"""Later runs of a list map what it finds in a crop cache, and read none of the cache's lines."""
+"""Later runs of a list map what it finds in a crop cache, and read none of the cache's lines.
+
+They compare an image with its file when they read it.
+"""
 
 from __future__ import annotations
 
+import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +18,10 @@ from tests.tiny import photo
 from utils.flags.groups import CropFlags
 from utils.images.crops import cache_index
 from utils.images.crops.cache import INDEX_FILE, CropCache
-from utils.images.crops.dataset import TestCrops
+from utils.images.crops.dataset import CropBatch, CropDataset, TestCrops
+from utils.images.files import BadImageError
 from utils.images.listing import Entry
+from utils.loops.data import make_loader
 from utils.process.errors import DataError
 
 SIDE = 16
@@ -28,7 +35,7 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CropFlags:
     monkeypatch.setattr(cache_index, "INDEXED_BYTES", 1)
     for seed, name in enumerate(NAMES):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo(seed)).save(tmp_path / "images" / name)
+        _write(tmp_path / "images" / name, seed)
     return CropFlags(data_dir=str(tmp_path / "images"), cache_dir=str(tmp_path / "cache"))
 
 
@@ -43,6 +50,31 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(CropCache, "_read", counting)
     return found
+
+
+@pytest.fixture
+def compares_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start only the first image of a list is compared with its file."""
+    monkeypatch.setattr(cache_index, "NUM_COMPARED", 1)
+
+
+def _write(path: Path, seed: int) -> None:
+    """An image in a file whose size does not depend on what it shows."""
+    Image.fromarray(photo(seed)).save(path, compress_level=0)
+
+
+def _replace(flags: CropFlags, name: str, how: str) -> Path:
+    """Another image in the place of one."""
+    path = Path(flags.data_dir) / name
+    before = path.stat()
+    if how == "other size":
+        Image.fromarray(photo(99, (41, 52))).save(path)
+    else:
+        _write(path, 99)
+        assert path.stat().st_size == before.st_size
+    shift = -(10**9) if how == "same size, older" else 10**9
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + shift))
+    return path
 
 
 def _crops(flags: CropFlags, entries: list[Entry] = ENTRIES) -> torch.Tensor:
@@ -125,3 +157,70 @@ def test_data_set_travels_as_the_path_of_its_records(flags: CropFlags) -> None:
     assert str(kept).encode() in data
     again = pickle.loads(data)
     assert torch.equal(torch.stack([again[i].image for i in range(9)]), expected)
+
+
+@pytest.mark.parametrize("how", ["other size", "same size", "same size, older"])
+@pytest.mark.usefixtures("compares_one")
+def test_replaced_image_is_never_served(flags: CropFlags, reads: list[str], how: str) -> None:
+    _crops(flags)
+    reads.clear()
+    _replace(flags, NAMES[3], how)
+    refused = pytest.raises(DataError, match=rf"{NAMES[3]} has changed .*delete this folder")
+    tests = TestCrops.from_flags(ENTRIES, SIDE, flags)
+    training = CropDataset(ENTRIES, SIDE, replace(flags, random_flip=True), 0)
+    assert reads == []  # so it is the reader who compares
+    for _ in range(2):
+        with refused:
+            tests[3]
+        with refused:
+            training[3, 0, 3]
+    assert tests[4] is not None and training[4, 0, 4].name == NAMES[4]
+
+
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
+@pytest.mark.usefixtures("compares_one")
+def test_loader_process_refuses_a_replaced_image(flags: CropFlags, context: str) -> None:
+    """Also one that is replaced after the start, and where damaged images are skipped."""
+    flags = replace(flags, on_bad_image="skip")
+    _crops(flags)
+    loader = make_loader(
+        TestCrops.from_flags(ENTRIES, SIDE, flags), [[0, 1], [2, 3]], 1, CropBatch.of
+    )
+    loader.multiprocessing_context = context
+    _replace(flags, NAMES[3], "same size")
+    batches = iter(loader)
+    assert next(batches).name == NAMES[:2]
+    with pytest.raises(DataError, match=rf"{NAMES[3]} has changed"):
+        next(batches)
+
+
+@pytest.mark.usefixtures("compares_one")
+def test_image_that_is_compared_at_the_start_is_refused_there(flags: CropFlags) -> None:
+    _crops(flags)
+    _replace(flags, NAMES[0], "same size")
+    with pytest.raises(DataError, match=rf"{NAMES[0]} has changed"):
+        TestCrops.from_flags(ENTRIES, SIDE, flags)
+
+
+@pytest.mark.usefixtures("compares_one")
+def test_crop_of_an_image_that_is_gone_is_not_served(flags: CropFlags) -> None:
+    _crops(flags)
+    (Path(flags.data_dir) / NAMES[3]).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{NAMES[3]}: no such image"):
+        TestCrops.from_flags(ENTRIES, SIDE, flags)[3]
+
+
+@pytest.mark.usefixtures("compares_one")
+def test_damaged_image_that_was_mended_gets_its_crop(flags: CropFlags, reads: list[str]) -> None:
+    expected, path = _crops(replace(flags, cache_dir="")), Path(flags.data_dir) / NAMES[4]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    skips = replace(flags, on_bad_image="skip")
+    for _ in range(2):
+        assert len(_crops(skips)) == 8
+    with pytest.raises(BadImageError, match=NAMES[4]):
+        _crops(flags)
+    path.write_bytes(whole)
+    assert torch.equal(_crops(skips), expected)
+    reads.clear()
+    assert torch.equal(_crops(flags), expected) and reads == []

@@ -43,7 +43,7 @@ from utils.images.files import (
     Crop,
     ImageFacts,
 )
-from utils.images.folder import Stamp, file_stamps
+from utils.images.folder import Stamp, file_stamp, file_stamps
 from utils.images.listing import Texts
 from utils.machine.threads import num_cores
 from utils.process.errors import DataError, StorageError
@@ -86,14 +86,15 @@ def crop_folder(recipe: CenterCrop, cache_dir: str) -> str:
 class CachedCrops(CropSource):
     """Crops out of a cache; a damaged image, which has none, is decoded again to tell what it has.
 
-    A crop is compared with its checksum when a process reads it for the first time.
+    When a process reads a crop for the first time, the image's file must have the size and time of
+    change that it had when it was cut, and the crop its checksum.
     """
 
     def __init__(
         self, names: Sequence[str], recipe: CenterCrop, folder: str, records: CachedRecords
     ) -> None:
         super().__init__(names, recipe)
-        self._folder, self._records = folder, records
+        self._folder, self._records, self._data_dir = folder, records, recipe.data_dir
         self._is_checked = np.zeros(len(names), np.bool_)  # (N,)
         self._file, self._dtype, _ = stored_as(recipe)
         self._map: NDArray[Any] | None = None
@@ -103,12 +104,15 @@ class CachedCrops(CropSource):
         return {**self.__dict__, "_map": None}
 
     def read(self, index: int) -> Crop:
-        """See `CropSource`; DataError for a damaged cache."""
+        """See `CropSource`; DataError for a damaged cache, and for an image that has changed."""
         row = self._records.rows[index]
         if row < 0:
             return super().read(index)
         crop = np.array(self._crops()[row])
         if not self._is_checked[index]:
+            name = self._names[index]
+            if file_stamp(name, self._data_dir) != self._records.stamp(index):
+                raise _changed(self._folder, name)
             if zlib.crc32(crop.data) != self._records.crcs[index]:
                 raise _damaged(self._folder, f"row {row} of {self._file}: checksum")
             self._is_checked[index] = True
@@ -129,24 +133,28 @@ class CachedCrops(CropSource):
 def crop_source(names: Texts, recipe: CropRecipe, flags: CropFlags) -> CropSource:
     """Return the crops of the images: from the files, or from the cache once it has all of them.
 
+    Where an earlier run has kept what this list finds in a large cache, only some images are
+    compared with their files here, and all when they are read.
+
     Raises:
         BadImageError: for damaged images while a cache is made, unless they are skipped.
         DataError: for a damaged cache, and for an image that has changed since it was cut.
+        FileNotFoundError: an image that is compared has no file.
         StopRequested: if a signal came before the cache was complete.
         StorageError: if there is no room.
     """
     if not flags.cache_dir or flags.dry_run:
         return CropSource(names, recipe)
     assert isinstance(recipe, CenterCrop)  # flags refuse a cache of others
-    stamps = file_stamps(names, recipe.data_dir)
+    stamps_of = partial(file_stamps, data_dir=recipe.data_dir)
     folder = crop_folder(recipe, flags.cache_dir)
     index_file, skips = os.path.join(folder, INDEX_FILE), flags.on_bad_image != ERROR
-    records = find_records(folder, index_file, names, stamps, takes_damaged=skips)
+    records = find_records(folder, index_file, names, stamps_of, takes_damaged=skips)
     if records is not None:
         CropCache(recipe, folder, records.num_rows)
     else:
         cache, stop = CropCache(recipe, folder), StopFlag()
-        stamp_of = dict(zip(names, map(tuple, stamps.tolist()), strict=True))
+        stamp_of = dict(zip(names, map(tuple, stamps_of(names).tolist()), strict=True))
         with stop.listening():
             if cache.missing(stamp_of, flags.on_bad_image):
                 cache.complete(stamp_of, flags.on_bad_image, stop)
@@ -187,7 +195,7 @@ class CropCache:
             if record is None or (record.row < 0 and (is_other or on_bad_image == ERROR)):
                 found.append(name)
             elif is_other:
-                raise _damaged(self.folder, f"image {name} has changed since its crop was cached")
+                raise _changed(self.folder, name)
         return found
 
     def complete(self, stamps: Mapping[str, Stamp], on_bad_image: str, stop: StopFlag) -> None:
@@ -327,6 +335,10 @@ def _try_to_cut(recipe: CenterCrop, on_bad_image: str, name: str) -> Crop | None
         if on_bad_image == ERROR:
             raise
         return None
+
+
+def _changed(folder: str, name: str) -> DataError:
+    return _damaged(folder, f"image {name} has changed since its crop was cached")
 
 
 def _damaged(folder: str, problem: str) -> DataError:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,11 @@ from utils.untrusted.safe_tensors import SUFFIX
 
 # smaller indexes are read in a moment
 INDEXED_BYTES = 1 << 20
+# images of a list that are compared with their files at the start, spread over it
+NUM_COMPARED = 1024
 _FORMAT, _NUM_ROWS, _STAMPS = 1, "num_rows", "stamps"
 _KINDS = MappingProxyType({"rows": "i8", "crcs": "u4", _STAMPS: "i8", "facts": "u1"})
+StampsOf: TypeAlias = Callable[[Sequence[str]], NDArray[np.int64]]
 
 
 class Record(NamedTuple):
@@ -52,9 +55,6 @@ class CachedRecords:
     """
 
     def __init__(self, index: Index) -> None:
-        if not index.path:  # what travels to other processes
-            arrays = {name: index.arrays[name] for name in _KINDS if name != _STAMPS}
-            index = Index(arrays, index.words)
         self._index = index
         self.rows: NDArray[np.int64] = index.arrays["rows"]
         self.crcs: NDArray[np.uint32] = index.arrays["crcs"]
@@ -63,6 +63,26 @@ class CachedRecords:
     def __reduce__(self) -> tuple[Any, ...]:
         return CachedRecords, (self._index,)
 
+    def stamp(self, place: int) -> Stamp:
+        """That of a record."""
+        size, changed = self._index.arrays[_STAMPS][place].tolist()
+        return size, changed
+
+    def are_unchanged(self, names: Texts, stamps_of: StampsOf) -> bool:
+        """Whether some images and all damaged ones are what they were; `stamps_of` asks for them.
+
+        So data that were unpacked again are found at the start, and a damaged image that was mended
+        gets its crop. All others are compared by who reads them.
+        """
+        some = range(0, len(names), max(1, len(names) // NUM_COMPARED))
+        damaged = np.flatnonzero(self.rows < 0).tolist()
+        return all(
+            np.array_equal(
+                self._index.arrays[_STAMPS][places], stamps_of([*map(names.__getitem__, places)])
+            )
+            for places in (some, damaged)
+        )
+
     def facts(self, place: int) -> str:
         """Those of a record."""
         line: bytes = self._index.arrays["facts"][place].tobytes()
@@ -70,21 +90,21 @@ class CachedRecords:
 
 
 def find_records(
-    folder: str, index_file: str, names: Texts, stamps: NDArray[np.int64], *, takes_damaged: bool
+    folder: str, index_file: str, names: Texts, stamps_of: StampsOf, *, takes_damaged: bool
 ) -> CachedRecords | None:
-    """What an earlier run of the list has kept, if all images are what they were.
+    """What an earlier run of the list has kept, unless an image is seen to be another one.
 
     None as well of other lines, and where damaged images, which are not taken, are to be tried
-    again.
+    again. `stamps_of` gives those of some images' files; see `CachedRecords.are_unchanged`.
     """
     if not _is_large(index_file):
         return None
     index = find_index([_place(folder, names)], _key(sha256_of(index_file), names))
     if index is None or not is_of_records(index, len(names)):
         return None
-    is_same = np.array_equal(index.arrays[_STAMPS], stamps)
-    is_usable = is_same and (takes_damaged or bool((index.arrays["rows"] >= 0).all()))
-    return CachedRecords(index) if is_usable else None
+    records = CachedRecords(index)
+    is_usable = takes_damaged or bool((records.rows >= 0).all())
+    return records if is_usable and records.are_unchanged(names, stamps_of) else None
 
 
 def keep_records(

@@ -11,24 +11,30 @@ own. CPU seconds are of all of its threads; memory is what the process has gaine
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
-import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.record import write_rows
+from benchmarks.usage import Usage
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
+
+if TYPE_CHECKING:
+    from sr_var.flags.verify import VerificationFlags
+    from utils.images.crops.dataset import CropDataset
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS_DIR = ROOT / "benchmarks" / "results"
@@ -43,8 +49,8 @@ class ScaleFlags:
     """How much of everything, and which rows."""
 
     data_dir: str = flag("outputs/scale", "folder of the synthetic data, which stay there")
-    num_images: int = flag(1_280_000, "images of the info dict and of the crop cache")
-    num_files: int = flag(1_000_000, "files for sr_data_info.py")
+    num_images: int = flag(1_280_000, "images of the info dict")
+    num_files: int = flag(1_000_000, "files of the crop cache and for sr_data_info.py")
     num_sampled: int = flag(2000, "images with samples, for the start of the samplers")
     num_verified: int = flag(20, "images to verify, of pictures and of stored moments")
     num_samples: int = flag(100, "samples of each")
@@ -58,21 +64,14 @@ class Scale:
 
     def __init__(self, flags: ScaleFlags) -> None:
         self.flags, self._root = flags, Path(flags.data_dir)
+        self.usage, self.curve = Usage(), list[dict[str, float]]()
 
     # ---- lists
 
     def prepare_plain(self) -> None:
         """An info dict of a thousand classes at most."""
-        from utils.untrusted.pickles import dump_pickle
-
-        if self._info.exists():
-            return
         each = -(-self.flags.num_images // 1000)
-        info = {
-            f"n{c:08d}": {"y": c, "file_names": list(_names(c, range(each), "train/"))}
-            for c in range(self.flags.num_images // each)
-        }
-        dump_pickle(info, self._info)
+        _write_info(self._info, self.flags.num_images // each, each, "train/")
 
     def plain(self) -> object:
         """The info dict as a list of Python objects, as without an index."""
@@ -127,7 +126,7 @@ class Scale:
     # ---- crop cache
 
     def prepare_crops(self) -> None:
-        """A cache of all files, whose crops are a hole."""
+        """An info dict of all files and a cache of them, whose crops are a hole."""
         from utils.files.records import require_same_settings
         from utils.images.crops import cache
         from utils.images.crops.cache_index import Record
@@ -135,6 +134,7 @@ class Scale:
         from utils.images.folder import file_stamps
 
         self._make_files()
+        _write_info(self._files_info, *self._num_by_class)
         recipe = CenterCrop(str(self._files), _CROP_SIDE)
         folder = Path(cache.crop_folder(recipe, str(self._root / "cache")))
         for path in folder.glob("lists/*"):
@@ -146,21 +146,22 @@ class Scale:
         require_same_settings(
             str(settings), cache._settings(recipe), defaults={}, folder_flag="--cache_dir"
         )
+        empty = bytes(_CROP_SIDE**2 * 3)
         with open(folder / cache.INDEX_FILE, "wb") as file:
-            stamps = file_stamps(names, str(self._files)).tolist()
+            stamps, crc = file_stamps(names, str(self._files)).tolist(), zlib.crc32(empty)
             for row, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
-                file.write(cache.index_line(name, Record(row, 0, tuple(stamp), "96x80")))
+                file.write(cache.index_line(name, Record(row, crc, tuple(stamp), "96x80")))
         with open(folder / "crops.u8", "wb") as file:
-            file.truncate(len(names) * _CROP_SIDE**2 * 3)
+            file.truncate(len(names) * len(empty))
 
-    def crops(self) -> object:
-        """A data set with a crop cache whose lines are read."""
+    def crops(self) -> CropDataset:
+        """A data set of an info dict with a crop cache, whose lines are read."""
+        from sr_var.base_dataset import load_entries
         from utils.flags.groups import CropFlags
         from utils.images.crops.dataset import CropDataset
-        from utils.images.listing import Entry, ImageList
 
-        entries = ImageList.of(Entry(name, 0) for name in self._file_names())
         flags = CropFlags(data_dir=str(self._files), cache_dir=str(self._root / "cache"))
+        entries = load_entries(str(self._files_info), flags.data_dir)
         return CropDataset(entries, _CROP_SIDE, flags, 0)
 
     def prepare_cached(self) -> None:
@@ -169,13 +170,21 @@ class Scale:
         self.crops()
 
     cached = crops
+    prepare_reads = prepare_cached
+
+    def reads(self) -> object:
+        """Every crop read once: compared with its file and with its checksum."""
+        dataset = self.crops()
+        for place in range(len(dataset)):
+            dataset[place, 0, place]
+        return dataset
 
     def prepare_stamps(self) -> None:
         """The files."""
         self._make_files()
 
     def stamps(self) -> object:
-        """Size and time of change of every file: part of the two rows before."""
+        """Size and time of change of every file: part of the first start, and of all reads."""
         from utils.images.folder import file_stamps
 
         return file_stamps(self._file_names(), str(self._files))
@@ -186,9 +195,19 @@ class Scale:
     def _files(self) -> Path:
         return self._root / f"images_{self.flags.num_files}"
 
-    def _file_names(self) -> list[str]:
+    @property
+    def _files_info(self) -> Path:
+        return self._root / f"info_of_{self._files.name}.pkl"
+
+    @property
+    def _num_by_class(self) -> tuple[int, int]:
+        """How many classes, and files of each."""
         each = min(_MAX_LINKS, self.flags.num_files)
-        return [n for c in range(self.flags.num_files // each) for n in _names(c, range(each))]
+        return self.flags.num_files // each, each
+
+    def _file_names(self) -> list[str]:
+        num_classes, each = self._num_by_class
+        return [n for c in range(num_classes) for n in _names(c, range(each))]
 
     def _make_files(self) -> None:
         """A thousand links to a file, a file and a folder a class."""
@@ -287,14 +306,50 @@ class Scale:
     prepare_moments = prepare_pictures
     prepare_many = prepare_sampler
 
-    def pictures(self, folder: str = "verified", source: str = "samples") -> object:
+    def pictures(self, source: str = "samples") -> object:
         """The verification from pictures, in one thread."""
-        from sr_var.flags.verify import VerificationFlags
         from sr_var.verify.run import verify_all
         from utils.logger import RunLogger
 
+        flags = self._verification("verified", source)
+        with closing(RunLogger(flags.log_dir, is_quiet=True)) as logger:
+            verify_all(flags, logger)
+        return None
+
+    def moments(self) -> object:
+        """The same from stored moments, without ranks, whose samples are not there."""
+        return self.pictures("stored")
+
+    def many(self) -> object:
+        """Many images from stored moments, with the first samples as pictures for ranks.
+
+        `curve` gets what each tenth of the images has taken so far.
+        """
+        from sr_var.verify.run import compare, inputs_of
+        from utils.logger import RunLogger
+        from utils.process.stop import ANEW
+        from utils.runs.job import working
+
+        flags, counts = self._verification("sampled", "samples"), itertools.count(1)
+        with closing(RunLogger(flags.log_dir, is_quiet=True)) as logger:
+            entries, units = inputs_of(flags, logger)
+            with working(len(entries), "verifying", "image", remedy=ANEW) as job:
+
+                def done() -> None:
+                    job.done()
+                    count = next(counts)
+                    if count * 10 // len(entries) > (count - 1) * 10 // len(entries):
+                        self.curve.append({"images": count, **self.usage.taken()})
+                        print(self.curve[-1], file=sys.stderr)
+
+                compare(entries, units, flags, logger, done).write(flags.log_dir, logger)
+        return None
+
+    def _verification(self, folder: str, source: str) -> VerificationFlags:
+        from sr_var.flags.verify import VerificationFlags
+
         root = self._root / folder
-        flags = VerificationFlags(
+        return VerificationFlags(
             data_dir=str(root / "images"),
             data_info_dict_path=str(root / "info.pkl"),
             ddpm_sr_output_dir=str(root / source),
@@ -306,18 +361,6 @@ class Scale:
             num_panels=0,
             num_threads=1,
         )
-        logger = RunLogger(flags.log_dir, is_quiet=True)
-        verify_all(flags, logger)
-        logger.close()
-        return None
-
-    def moments(self) -> object:
-        """The same from stored moments, without ranks, whose samples are not there."""
-        return self.pictures(source="stored")
-
-    def many(self) -> object:
-        """Many images from stored moments, with the first samples as pictures for ranks."""
-        return self.pictures("sampled")
 
 
 def _once(folder: Path, write: Callable[[Path], None]) -> None:
@@ -327,6 +370,15 @@ def _once(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was stopped
         write(partial)
         partial.rename(folder)
+
+
+def _write_info(path: Path, num_classes: int, each: int, prefix: str = "") -> None:
+    """An info dict of so many names of each class."""
+    from utils.untrusted.pickles import dump_pickle
+
+    if not path.exists():
+        names = {c: list(_names(c, range(each), prefix)) for c in range(num_classes)}
+        dump_pickle({f"n{c:08d}": {"y": c, "file_names": names[c]} for c in names}, path)
 
 
 def _names(label: int, numbers: range, prefix: str = "") -> Iterator[str]:
@@ -350,6 +402,7 @@ ROWS: Mapping[str, str] = {
     "stamps": "size and time of change of every file",
     "crops": "crop cache, first start of a list: its lines read",
     "cached": "crop cache, later starts",
+    "reads": "likewise, and each crop read once",
     "unchecked": "sr_data_info.py --check_images False",
     "info": "sr_data_info.py, every image decoded",
     "sampler": "ddpm_sr_sample.py: which samples are missing (none)",
@@ -360,35 +413,18 @@ ROWS: Mapping[str, str] = {
 }
 
 
-def _memory() -> dict[str, float]:
-    """MiB of this process: RSS, of that private, and the peak."""
-    with open("/proc/self/status", encoding="utf-8") as file:
-        lines = dict(line.split(":", 1) for line in file)
-    kinds = {"rss": "VmRSS", "private": "RssAnon", "peak": "VmHWM"}
-    return {kind: int(lines[name].split()[0]) / 1024 for kind, name in kinds.items()}
-
-
-def _measure(name: str, scale: Scale) -> dict[str, float]:
+def _measure(name: str, scale: Scale) -> dict[str, Any]:
     """What a row takes beyond the imports, in this process."""
     import torch  # noqa: F401 - part of the imports
 
     import sr_var.sampling
     import sr_var.verify.run  # noqa: F401
 
-    with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
-        file.write("5")  # the peak begins anew
-    before, cpu, started = _memory(), _cpu_seconds(), time.perf_counter()
+    scale.usage = Usage()
     kept = getattr(scale, name)()
-    after = _memory()
-    found = {kind: after[kind] - before["rss" if kind == "peak" else kind] for kind in after}
+    found: dict[str, Any] = scale.usage.taken()
     del kept
-    seconds = {"cpu": _cpu_seconds() - cpu, "wall": time.perf_counter() - started}
-    return {**seconds, **found}
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    return found | ({"curve": scale.curve} if scale.curve else {})
 
 
 def _in_child(name: str, flags: ScaleFlags) -> dict[str, Any]:
@@ -399,7 +435,7 @@ def _in_child(name: str, flags: ScaleFlags) -> dict[str, Any]:
     if prepare is not None:
         subprocess.run([*command, f"prepare_{name}"], cwd=ROOT, check=True)
     done = subprocess.run([*command, name], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {"row": name, "what": ROWS[name], **found}
 
 
@@ -408,6 +444,10 @@ def _table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         memory = " | ".join(f"{row[kind]:.0f}" for kind in ("rss", "private", "peak"))
         lines.append(f"| {row['what']} | {row['cpu']:.2f} | {row['wall']:.2f} | {memory} |")
+        for point in row.get("curve", ()):
+            memory = " | ".join(f"{point[kind]:.0f}" for kind in ("rss", "private", "peak"))
+            seconds = f"{point['cpu']:.2f} | {point['wall']:.2f}"
+            lines.append(f"| … after {point['images']} | {seconds} | {memory} |")
     return "\n".join(lines) + "\n"
 
 
@@ -425,7 +465,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for name in flags.only.split(",") if flags.only else ROWS:
         rows.append(_in_child(name, flags))
-        print(_table(rows[-1:]).splitlines()[-1], flush=True)
+        print("\n".join(_table(rows[-1:]).splitlines()[2:]), flush=True)
     folder = Path(flags.output_dir) if flags.output_dir else RESULTS_DIR
     write_rows("scale", folder, asdict(flags), rows, _table(rows))
     return EXIT_DONE

@@ -11,6 +11,8 @@ import numpy as np
 from sr_var.results.folder import LOW_RES_FILE, SAMPLES_FOLDER, sample_path
 from sr_var.results.moments import MOMENTS_FILE, SampleMoments
 from utils.images.pictures import write_picture
+from utils.process.stop import ANEW
+from utils.runs.job import working
 from utils.seeds import stable_seed
 from utils.untrusted.pickles import dump_pickle
 
@@ -25,8 +27,10 @@ def write_verification(root: Path, names: Sequence[str], num_samples: int) -> No
     root.mkdir(parents=True)
     (root / "images").mkdir()
     dump_pickle({"class": {"y": 0, "file_names": list(names)}}, root / "info.pkl")
-    for name in names:
-        _write(root, name, num_samples)
+    with working(len(names), "writing samples", "image", remedy=ANEW) as job:
+        for name in names:
+            _write(root, name, num_samples)
+            job.done()
 
 
 def _write(root: Path, name: str, num_samples: int) -> None:

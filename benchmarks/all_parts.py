@@ -1,7 +1,7 @@
 """Runs every part in a process of its own and puts their targets into one table.
 
     python -m benchmarks.all_parts                  as the parts are by default
-    python -m benchmarks.all_parts --short True     fifteen minutes on two cores (`make bench`)
+    python -m benchmarks.all_parts --short True     eight minutes on two cores (`make bench`)
 
 A part that fails is named, the others run on, and the exit code is 1.
 """
@@ -20,7 +20,7 @@ from utils.process.errors import run_main
 from utils.script_util import flag, from_args, make_parser, require_known
 
 ROOT = Path(__file__).resolve().parent.parent
-# what fits into twelve minutes; the narrower upsampler stands for the published one
+# what fits into eight minutes; the narrower upsampler stands for the published one
 _SHORT: dict[str, str] = {
     "verification": "--rounds 5 --time_limit 20",
     "sample_writing": "--rounds 2 --time_limit 30",

@@ -69,10 +69,11 @@ def convolutions_of(shape: Shape, *, with_backward: bool) -> list[Variant]:
     x = nets.noise(num_images, channels, side, side)
     last = _channels_last(x)
     layer = Conv3x3(channels, channels, 3, padding=1, bias=False)
+    last_weight = _channels_last(layer.weight.detach())
     found = [
         (PLANES, _direct(layer.weight), x),
         ("channels last", _direct(layer.weight), last),
-        ("channels last, weights too", _direct(_channels_last(layer.weight.detach())), last),
+        ("channels last, weights too", _direct(last_weight.requires_grad_()), last),
         ("Winograd", partial(winograd_conv2d, weight=layer.weight), last),
         (PROJECT, layer, last),
     ]

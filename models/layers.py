@@ -18,7 +18,7 @@ from models.cpu.rules import (
     AUTO,
     chosen_kernels,
     is_channels_last,
-    is_small,
+    is_in_planes_faster,
     is_wide_enough,
     is_winograd_faster,
 )
@@ -104,8 +104,7 @@ class Conv3x3(nn.Conv2d):
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
         if is_winograd_faster(input, self.weight, self.kernels):
             return winograd_conv2d(input, self.weight, self.bias)
-        if is_channels_last(input) and is_small(input) and self.weight.is_contiguous():
-            # the weights are in that order, and they are what takes time
+        if is_in_planes_faster(input, self.weight):
             output = F.conv2d(input.contiguous(), self.weight, self.bias, padding=1)
             return output.contiguous(memory_format=torch.channels_last)
         return F.conv2d(input, self.weight, self.bias, padding=1)

@@ -19,6 +19,11 @@ AUTO, DIRECT, WINOGRAD = KERNELS = "auto", "direct", "winograd"
 _MIN_WIDTH_CHANNELS_LAST = 64
 # Below them the transforms, or those of the filters, cost what Winograd's products save.
 _MIN_CHANNELS, _MIN_PIXELS = 48, 1024
+# Pixels times pairs of channels. With fewer, the calls of Winograd's many small steps cost what it
+# saves where AVX-512 multiplies.
+_MIN_PRODUCTS = 1 << 27
+# Pairs of channels from which on the weights of a small image take longer than another order of it.
+_MIN_PAIRS_IN_PLANES = 1 << 16
 # torch's norm of an image that is channels last is fast with as many channels in a group: a vector.
 _VECTOR = 8
 # From as many pixels of an image on, torch's norm reads whole rows of channels.
@@ -74,9 +79,22 @@ def is_channels_last(x: Tensor) -> bool:
     )
 
 
-def is_small(x: Tensor) -> bool:
-    """Return whether x has so few pixels that weights, not images, are what takes time."""
-    return x.shape[0] * x.shape[2] * x.shape[3] < _MIN_PIXELS
+def is_in_planes_faster(x: Tensor, weight: Tensor) -> bool:
+    """Return whether x, channels last, is better convolved in planes, as the weight (K, C, …) is.
+
+    So it is where the weights are what takes time.
+    """
+    pairs = weight.shape[0] * weight.shape[1]
+    return (
+        is_channels_last(x)
+        and weight.is_contiguous()
+        and _pixels(x) < _MIN_PIXELS
+        and pairs >= _MIN_PAIRS_IN_PLANES
+    )
+
+
+def _pixels(x: Tensor) -> int:
+    return x.shape[0] * x.shape[2] * x.shape[3]
 
 
 def is_winograd_faster(x: Tensor, weight: Tensor, kernels: str) -> bool:
@@ -88,9 +106,13 @@ def is_winograd_faster(x: Tensor, weight: Tensor, kernels: str) -> bool:
     return (
         is_channels_last(x)
         and x.dtype == weight.dtype == torch.float32
-        and not is_small(x)
+        and _pixels(x) >= _MIN_PIXELS
         and is_wide_enough(channels, out_channels)
         and chosen_kernels(kernels)[0] == WINOGRAD
+        and (
+            _pixels(x) * channels * out_channels >= _MIN_PRODUCTS
+            or not torch.cpu._is_avx512_supported()
+        )
     )
 
 

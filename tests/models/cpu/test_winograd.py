@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import UNetConfig
-from models.cpu.rules import DIRECT, WINOGRAD, is_winograd_faster
+from models.cpu.rules import DIRECT, WINOGRAD, is_in_planes_faster, is_winograd_faster
 from models.cpu.winograd import winograd_conv2d
 from models.layers import Conv1x1, Conv3x3, conv_nd
 from models.unet import UNetModel
-from tests.cpus import AVX2, compute_on
+from tests.cpus import AVX2, ZEN_4, compute_on
 from tests.models.nets import fill, noise
 
 # images, channels, height, width, output channels: whole tiles, cut tiles, bands of rows, of images
@@ -77,7 +77,8 @@ def rms(values: Tensor) -> float:
     return float(values.pow(2).mean().sqrt())
 
 
-def test_wide_layers_on_many_pixels_use_it() -> None:
+def test_wide_layers_on_many_pixels_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute_on(AVX2, monkeypatch)
     x, weight = channels_last(noise(1, 96, 32, 32)), torch.zeros(96, 96, 3, 3)
     assert is_winograd_faster(x, weight, WINOGRAD)
     assert not is_winograd_faster(x, weight, DIRECT)
@@ -86,6 +87,24 @@ def test_wide_layers_on_many_pixels_use_it() -> None:
     assert not is_winograd_faster(x, torch.zeros(64, 96, 3, 3), WINOGRAD)
     for other in (torch.float64, torch.bfloat16, "meta"):
         assert not is_winograd_faster(x.to(other), weight.to(other), WINOGRAD)
+
+
+def test_avx512_uses_it_from_more_products_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute_on(ZEN_4, monkeypatch)
+    weight = torch.zeros(128, 128, 3, 3)
+    for images, is_used in ((4, False), (8, True)):
+        x = channels_last(noise(images, 128, 32, 32))
+        assert is_winograd_faster(x, weight, WINOGRAD) == is_used
+
+
+def test_small_images_of_many_channels_are_convolved_in_planes() -> None:
+    x, weight = channels_last(noise(1, 256, 8, 8)), torch.zeros(256, 256, 3, 3)
+    assert is_in_planes_faster(x, weight)
+    assert not is_in_planes_faster(x.contiguous(), weight)
+    assert not is_in_planes_faster(x, channels_last(weight))
+    assert not is_in_planes_faster(channels_last(noise(1, 256, 32, 32)), weight)
+    narrow = channels_last(noise(8, 64, 8, 8))
+    assert not is_in_planes_faster(narrow, torch.zeros(64, 64, 3, 3))
 
 
 @pytest.mark.parametrize(("width", "is_fast"), [(48, True), (16, False)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from sr_var.flags.scripts import ValueFlags
 from utils.files.atomic import JsonObject
 from utils.files.records import shown
 from utils.flags.groups import Reading
+from utils.images.crops.measured import PAIRS, Kind
 from utils.images.crops.native_crops import is_native_only
 from utils.images.crops.patches import recipe_of
 from utils.images.crops.recipes import CenterCrop
@@ -38,13 +39,15 @@ _OF_8_BITS, _OF_16_BITS = "0,255", "0,65535"
 class Units:
     """The unit of a data set's images: `low` is 0 and `high` 255 inside.
 
-    `is_8_bit`: whether they are read as 8-bit grey levels or RGB, whatever their files hold.
+    `is_8_bit`: whether they are read as 8-bit grey levels or RGB, whatever their files hold;
+    `whose`: what the names of flags begin with that say so.
     """
 
     low: float = 0.0
     high: float = float(WHITE)
     num_channels: int = 3
     is_8_bit: bool = True
+    whose: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, flags: ValueFlags) -> Units:
@@ -52,6 +55,12 @@ class Units:
         values = flags.values_range
         low, high = values or (0.0, float(WHITE))
         return cls(low, high, flags.in_channels, values is None)
+
+    @classmethod
+    def of_measured(cls, kind: Kind) -> Units:
+        """Those of measured images that are not like the true ones."""
+        low, high = kind.values_range or (0.0, float(WHITE))
+        return cls(low, high, kind.num_channels, kind.values_range is None, PAIRS)
 
     @classmethod
     def of_record(cls, record: object, path: str) -> Units:
@@ -78,7 +87,13 @@ class Units:
     def recipe(self, data_dir: str, size: SizeLike, reading: Reading) -> CenterCrop:
         """How the centre crops of these images are made."""
         values = None if self.is_8_bit else (self.low, self.high)
-        return recipe_of(data_dir, size, self.num_channels, reading, values)
+        made = recipe_of(data_dir, size, self.num_channels, reading, values)
+        return replace(made, whose=self.whose)
+
+    @property
+    def half(self) -> float:
+        """Half of the range: what a step of 1 of a network is in units of the images."""
+        return (self.high - self.low) / 2
 
     @property
     def scale(self) -> float:

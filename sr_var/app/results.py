@@ -342,7 +342,8 @@ class Results:
     ) -> tuple[Floats, Floats, Floats | None]:
         """Mean, std and half of a calibrated interval, in files that are read where looked at."""
         factor, channels = self.predictor.factor, self.predictor.pair.num_channels
-        pixels = image[..., 0] if channels == 1 and is_grey(image) else image
+        is_one = self.predictor.pair.seen_units.num_channels == 1 and is_grey(image)
+        pixels = image[..., 0] if is_one else image
         shape = (factor * image.shape[0], factor * image.shape[1], channels)
         is_calibrated = self.predictor.calibration is not None
         mean, std, *half = (

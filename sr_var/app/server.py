@@ -72,11 +72,12 @@ def make_server(
 
 def require_pictures(pair: NetPair) -> None:
     """Refuse (CheckpointError) networks of other images than a page can show, or of several."""
-    if not pair.units.is_8_bit:
-        raise CheckpointError(
-            f"these networks are of images in {pair.units.name}, which are no pictures; "
-            "sr_predict.py takes them"
-        )
+    for units in (pair.seen_units, pair.units):
+        if not units.is_8_bit:
+            raise CheckpointError(
+                f"these networks are of images in {units.name}, which are no pictures; "
+                "sr_predict.py takes them"
+            )
     degradation = pair.degradation
     if degradation is not None and len(degradation.branches) > 1:
         raise CheckpointError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,14 +19,25 @@ from sr_var.base_dataset import load_test_entries
 from sr_var.degrade.view import Sizes, View
 from sr_var.flags.base_samples import BaseSampleFlags
 from sr_var.flags.scripts import SampleFlags
+from sr_var.values import Units
 from utils.files.storage import is_folder
+from utils.flags.groups import NATIVE, Reading
 from utils.images.crops.dataset import TestCrops
 from utils.images.crops.measured import require_pairs
+from utils.images.crops.native_crops import is_native_only, require_range, scaled_255
 from utils.images.crops.patches import crop_recipe
 from utils.images.crops.recipes import CropSource
-from utils.images.files import BadImageError, image_facts, read_image, with_extension
+from utils.images.files import (
+    ALL_EXTENSIONS,
+    IMAGE_EXTENSIONS,
+    BadImageError,
+    image_facts,
+    naming,
+    resolve_image_path,
+)
 from utils.images.folder import class_in_name, scan
 from utils.images.listing import Entry
+from utils.images.native import read_native
 from utils.images.pixels import bytes_to_image
 from utils.process.errors import DataError
 from utils.sizes import Size
@@ -91,33 +102,38 @@ class ReducedCrops:
 
 
 class BaseSamples:
-    """Low-res images as they are: samples of another model, or pictures of a folder.
+    """Low-res images as they are: samples of another model, or images of a folder.
 
     Args:
-        flags: `base_samples` is an .npz of `arr_0`, uint8 (N, h, w, C), and, for a network with
-            classes, `arr_1`, labels (N,); or a folder of pictures.
-        sample: the channels C, and what becomes of damaged pictures.
+        path: an .npz of `arr_0`, (N, h, w, C), and, for a network with classes, `arr_1`, labels
+            (N,); or a folder of images.
+        units: what X is: `arr_0` is uint8 of 8-bit pictures, else in these units.
+        sample: how images are read, and what becomes of damaged ones.
         small_size: (h, w).
         class_names: of the network, by label, "" where unknown; None: it has no classes.
 
     Raises:
-        DataError: the file is damaged or of another form, a picture of another size, or no label
+        DataError: the file is damaged or of another form, an image of another size, or no label
             is known to a network with classes.
     """
 
     def __init__(
         self,
-        flags: BaseSampleFlags,
+        path: str,
+        units: Units,
         sample: SampleFlags,
         small_size: Size,
         class_names: Sequence[str] | None,
         device: torch.device,
         log: Callable[[str], None],
     ) -> None:
-        self.path = path = flags.base_samples
+        self.path = path
         self._where, self._size, self._device = f"--base_samples {path}", small_size, device
-        self._num_channels, self._on_bad_image = sample.in_channels, sample.on_bad_image
-        self._array: NDArray[np.uint8] | None = None
+        self._units, self._on_bad_image = units, sample.on_bad_image
+        reading = Reading(apply_orientation=sample.apply_orientation, crop=NATIVE)
+        # whole images: none is of another size
+        self._recipe = units.recipe(path, small_size, reading)
+        self._array: NDArray[Any] | None = None
         if is_folder(path):
             self.entries: Sequence[Entry] = self._of_folder(class_names, log)
         elif os.path.exists(path):
@@ -132,35 +148,22 @@ class BaseSamples:
         entry = self.entries[position]
         if self._array is not None:
             pixels = self._array[position]
+            if not self._units.is_8_bit:
+                pixels = scaled_255(pixels, self._units.low, self._units.high)
         else:
             try:
-                picture = read_image(self._file(entry.name)).image
+                pixels = self._recipe.cut(entry.name).pixels
             except BadImageError as error:
                 if self._on_bad_image == "error":
                     raise
                 print(f"warning: skipped {entry.name}: {error}")
                 return None
-            pixels = np.asarray(picture.convert("L" if self._num_channels == 1 else "RGB"))
-        whole = np.ascontiguousarray(pixels.reshape(*self._size, -1).transpose(2, 0, 1))
+        whole = np.ascontiguousarray(pixels.transpose(2, 0, 1))
         return LowRes(bytes_to_image(torch.from_numpy(whole).to(self._device)), entry.y)
-
-    def _file(self, name: str) -> str:
-        return os.path.join(self.path, with_extension(name))
 
     def _of_file(self, class_names: Sequence[str] | None) -> list[Entry]:
         arrays = read_npz(self.path, self._where, ARRAYS)
-        array, (height, width) = arrays.get("arr_0"), self._size
-        wanted = f"uint8 (N, {height}, {width}, {self._num_channels})"
-        if array is None:
-            raise DataError(f"{self._where} holds no arr_0; low-res images are {wanted}")
-        if array.dtype != np.uint8 or array.shape[1:] != (*self._size, self._num_channels):
-            raise DataError(
-                f"{self._where}: arr_0 is {array.dtype} {array.shape}, the network takes {wanted}; "
-                "see --small_size and --in_channels, or draw base samples of that size"
-            )
-        if not len(array):
-            raise DataError(f"{self._where} holds no image; draw some")
-        self._array = array
+        self._array = self._required(arrays.get("arr_0"))
         labels = self._labels(arrays, has_classes=class_names is not None)
         names = dict(enumerate(class_names or ()))
         strange = sorted(
@@ -175,7 +178,34 @@ class BaseSamples:
             Entry(f"{index:06d}", label, names.get(label, "")) for index, label in enumerate(labels)
         ]
 
-    def _labels(self, arrays: dict[str, NDArray[np.generic]], *, has_classes: bool) -> list[int]:
+    def _required(self, array: NDArray[Any] | None) -> NDArray[Any]:
+        """The array of a file, if it is one of images of the units."""
+        units, (height, width) = self._units, self._size
+        kinds = "uint8" if units.is_8_bit else "uint8, uint16 or floats"
+        wanted = f"{kinds} (N, {height}, {width}, {units.num_channels})"
+        if array is None:
+            raise DataError(f"{self._where} holds no arr_0; low-res images are {wanted}")
+        is_float = array.dtype.kind == "f"
+        fits = array.dtype == np.uint8 or (
+            not units.is_8_bit and (is_float or array.dtype == np.uint16)
+        )
+        if not fits or array.shape[1:] != (*self._size, units.num_channels):
+            raise DataError(
+                f"{self._where}: arr_0 is {array.dtype} {array.shape}, the network takes {wanted}; "
+                "see --small_size and --in_channels, or draw base samples of that size"
+            )
+        if not len(array):
+            raise DataError(f"{self._where} holds no image; draw some")
+        if units.is_8_bit:
+            return array
+        if is_float and not np.isfinite(array).all():
+            raise DataError(f"{self._where}: arr_0 has NaN or infinite values; fill them")
+        type_range = None if is_float else (0.0, float(np.iinfo(array.dtype).max))
+        with naming(self._where, "Convert the array to that unit"):
+            require_range(array, type_range, units.low, units.high, units.whose)
+        return array
+
+    def _labels(self, arrays: dict[str, NDArray[Any]], *, has_classes: bool) -> list[int]:
         labels, count = arrays.get("arr_1"), len(arrays["arr_0"])
         if not has_classes:
             return [0] * count
@@ -194,11 +224,14 @@ class BaseSamples:
     def _of_folder(
         self, class_names: Sequence[str] | None, log: Callable[[str], None]
     ) -> Sequence[Entry]:
-        names = scan(self.path, log, "--base_samples", on_bad_image=self._on_bad_image)
+        endings = IMAGE_EXTENSIONS if self._units.is_8_bit else ALL_EXTENSIONS
+        names = scan(
+            self.path, log, "--base_samples", on_bad_image=self._on_bad_image, endings=endings
+        )
         wrong = []
         for name in names:
             try:
-                size = image_facts(self._file(name)).size
+                size = self._size_of(name)
             except BadImageError:
                 continue  # whoever reads it tells what is wrong
             if size != (self._size.width, self._size.height):
@@ -218,6 +251,15 @@ class BaseSamples:
             return [Entry(name, int(y), known.get(int(y), "")) for name, y in labels.items()]
         folder = FolderLabels(self.path, self._on_bad_image)
         return load_entries(folder, len(class_names), log, class_names if any(class_names) else ())
+
+    def _size_of(self, name: str) -> tuple[int, int]:
+        """(width, height) of a file as it is read."""
+        path, is_turned = resolve_image_path(self.path, name), self._recipe.apply_orientation
+        if is_native_only(path):
+            num_channels = self._units.num_channels
+            image = read_native(path, apply_orientation=is_turned, num_channels=num_channels)
+            return image.facts.size
+        return image_facts(path, apply_orientation=is_turned).size
 
 
 def load_low_res(
@@ -240,11 +282,6 @@ def load_low_res(
             f"--base_samples {flags.base_samples} are images alone, and the network sees more "
             f"(--degradation {view.degradation.text}): give high-res images as --data_dir"
         )
-    if view.has_own_kind:
-        assert view.degradation is not None
-        raise DataError(
-            f"--base_samples {flags.base_samples} are images like those that are drawn, and the "
-            f"network sees measured ones of another kind (--degradation {view.degradation.text}): "
-            "give --data_dir and --pairs_dir"
-        )
-    return BaseSamples(flags, sample, view.sizes[1], class_names, device, log)
+    kind = None if view.degradation is None else view.degradation.measured
+    units = Units.of(sample) if kind is None else Units.of_measured(kind)
+    return BaseSamples(flags.base_samples, units, sample, view.sizes[1], class_names, device, log)

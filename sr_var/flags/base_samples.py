@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from utils.script_util import flag, with_values
 
-_OF_HIGH_RES = ("data_dir", "pairs_dir", "to_sample_images_dict_path")
+_OF_HIGH_RES = ("data_dir", "pairs_dir", "to_sample_images_dict_path", "test_degradation")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class BaseSampleFlags:
     base_samples: str = flag(
         "",
         "low-res images to draw high-res ones of: an .npz as image_sample.py writes it (arr_0 "
-        "uint8 NHWC, arr_1 labels), or a folder of pictures; one sample each by default",
+        "NHWC, uint8 or what the network was trained on, arr_1 labels), or a folder of images; "
+        "one sample each by default",
         is_path=True,
     )
     output_npz: bool = flag(
@@ -31,7 +32,8 @@ def with_base_samples(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments with one sample of each base image, unless another number is given.
 
     Raises:
-        ValueError: flags of high-res images beside them, or a range of values.
+        ValueError: flags of high-res images beside them, or a range of values, which the checkpoint
+            has.
     """
     if not args.base_samples:
         return args
@@ -39,11 +41,12 @@ def with_base_samples(args: argparse.Namespace) -> argparse.Namespace:
     if given:
         raise ValueError(
             f"--base_samples {args.base_samples} are low-res images already: leave out "
-            f"{' and '.join(given)}, which name high-res ones"
+            f"{' and '.join(given)}, which say what high-res ones are, or become"
         )
     if args.value_range:
         raise ValueError(
-            f"--base_samples {args.base_samples} are of grey levels; leave --value_range out"
+            f"--base_samples {args.base_samples} are in the unit that the checkpoint tells of: "
+            "leave --value_range out"
         )
     if "num_samples_per_image" in args.given_flags:
         return args

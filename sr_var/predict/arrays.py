@@ -91,7 +91,7 @@ def _in_units(pixels: npt.NDArray[Any], units: Units, missing: Missing | None) -
         raise ValueError("an image with NaN or infinite values: fill them")
     type_range = None if is_float else (0.0, float(np.iinfo(pixels.dtype).max))
     try:
-        require_range(found.pixels, type_range, units.low, units.high)
+        require_range(found.pixels, type_range, units.low, units.high, units.whose)
     except BadImageError as error:
         raise ValueError(f"an image of other values: {error}") from None
     return found

@@ -218,7 +218,7 @@ def _picture(data: bytes, path: str, units: Units, how: Reading) -> LowRes:
             notices.append(_TO_GREY)
         pixels = in_channels(pixels, 1)
     with naming(path, REMEDY):
-        pixels = in_wanted_channels(pixels, units.num_channels)
+        pixels = in_wanted_channels(pixels, units.num_channels, units.whose)
     found = LowRes(pixels, units.low, units.high, tuple(notices))
     if not has_own_mask:
         return found
@@ -244,12 +244,12 @@ def _in_own_numbers(data: bytes, path: str, units: Units, how: Reading) -> LowRe
             "pictures: save it with 8 bits, or name networks that were trained on such images"
         )
     with naming(path, REMEDY):
-        pixels = in_wanted_channels(image.pixels, num_channels)
+        pixels = in_wanted_channels(image.pixels, num_channels, units.whose)
         found = LowRes(pixels, units.low, units.high, placement=image.placement)
         found = without_missing(found, missing)
         if missing is not None and image.alpha is not None:
             found, image = found.hiding(is_bright(image.alpha)), replace(image, alpha=None)
-        require_range(found.pixels, image.type_range, units.low, units.high)
+        require_range(found.pixels, image.type_range, units.low, units.high, units.whose)
     notices = [f"it {words}" for words in image.notices()]
     if image.num_channels > num_channels:
         notices.append(_TO_GREY)

@@ -20,6 +20,7 @@ from sr_var.degrade.view import degradation_of, require_same_view
 from sr_var.flags.nets import FOLD_FIELD
 from sr_var.flags.scripts import MeanModelFlags, VarModelFlags
 from sr_var.mean_module import MeanModule
+from sr_var.predict.images import LowRes
 from sr_var.script_util import create_mean_model, create_var_model
 from sr_var.stored_flags import flags_of_checkpoint, identity_of, require_same_classes
 from sr_var.values import Units, require_same_values
@@ -83,7 +84,7 @@ class NetPair:
 
     Attributes:
         factor: pixels of the result along the side of a low-res one.
-        units: of the images of the training.
+        units: of the true images of the training.
         train_size: of the low-res images of the training.
         reach: low-res pixels in each direction that a pixel of the result depends on; None where
             it is the whole image, as with a U-Net's norms and attention.
@@ -118,8 +119,25 @@ class NetPair:
 
     @property
     def num_channels(self) -> int:
-        """Of an image."""
+        """Of a result."""
         return self.units.num_channels
+
+    @property
+    def sees_own_kind(self) -> bool:
+        """Whether X was measured in other channels, or another range of values, than Y."""
+        return self.degradation is not None and self.degradation.measured is not None
+
+    @property
+    def seen_units(self) -> Units:
+        """The unit of the images of X: that of Y, unless X was measured in its own."""
+        kind = None if self.degradation is None else self.degradation.measured
+        return self.units if kind is None else Units.of_measured(kind)
+
+    def result_units(self, image: LowRes) -> Units:
+        """The unit of an image's result: its own or, where X is of another kind, that of Y."""
+        if self.sees_own_kind:
+            return self.units
+        return replace(self.units, low=image.low, high=image.high)
 
     def given(self, label: int | str | None) -> NetPair:
         """The networks for images of one class, by its label or its name; None or "": of none.
@@ -315,13 +333,6 @@ def _require_fit(mean: MeanModelFlags, mean_path: str, var: VarModelFlags, var_p
     require_same_values(var_path, var, mean)
     require_same_classes(mean_path, mean, var)
     require_same_view(mean_path, mean, var)
-    degradation = degradation_of(mean)
-    if degradation is not None and degradation.measured:
-        raise CheckpointError(
-            f"{mean_path} sees images of other channels or values than those that it estimates "
-            f"(--degradation {mean.degradation}), which are not read here: use sr_mean_test.py and "
-            "sr_var_test.py with --pairs_dir"
-        )
     if mean.sizes != var.sizes:
         raise CheckpointError(
             f"{mean_path} is for {mean.small_size} → {mean.large_size} pixels, {var_path} for "

@@ -57,7 +57,10 @@ def require_one_each(place: str, flag: str, inputs: Sequence[InputFile], source:
 
 @dataclass(frozen=True)
 class InputFiles:
-    """The images of `--input` with what the networks see beside them, as the flags name it."""
+    """The images of `--input` with what the networks see beside them, as the flags name it.
+
+    `units` are those of X.
+    """
 
     flags: PredictFlags
     units: Units
@@ -118,7 +121,7 @@ class InputFiles:
         turned = self.flags.apply_orientation
         masks = tuple(read_mask_file(path, turned) for path in _paths(self.masks, one))
         images = [
-            self.read_file(path, i, masks)
+            self._read_file(path, i, masks)
             for i, path in enumerate([one.path, *_paths(self.also, one)])
         ]
         beside = Beside(tuple(images[1:]), masks, self.flags.levels)
@@ -131,8 +134,12 @@ class InputFiles:
         share = 100 * (1 - found.seen.mean())
         return replace(found, notices=(*found.notices, f"{share:.3g} % of its pixels are hidden"))
 
-    def read_file(self, path: str, branch: int = -1, masks: tuple[Bools, ...] = ()) -> LowRes:
-        """One file alone; `branch` says which image of X it is, none by default."""
+    def read_truth(self, path: str, units: Units) -> LowRes:
+        """The true image of a file, whole, in units of Y; raises as `read_low_res`."""
+        return read_low_res(path, units, Reading(self.flags.apply_orientation, self.flags.page))
+
+    def _read_file(self, path: str, branch: int, masks: tuple[Bools, ...]) -> LowRes:
+        """One file of X alone; `branch` says which of its images it is."""
         missing = missing_of(self.degradation, branch, masks)
         reading = Reading(self.flags.apply_orientation, self.flags.page, missing)
         return read_low_res(path, self.units, reading)

@@ -18,6 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from sr_var.predict.images import LowRes
 from sr_var.predict.results import Target, strips
 from sr_var.results.folder import to_grey_bytes
 from sr_var.results.maps import COLOUR_MAP, Picture, coloured, top_of_scale
@@ -95,7 +96,7 @@ def _draw_map(path: str, values: Floats, top: float, unit: str) -> None:
 
 def draw_overview(
     target: Target,
-    inputs: Sequence[npt.NDArray[Any]],
+    inputs: Sequence[LowRes],
     interval: str,
     error: Rows | None,
     units: Units,
@@ -103,16 +104,16 @@ def draw_overview(
     """`_overview.png`: input, mean, std and width of the interval; the error, where it is known.
 
     Args:
-        inputs: (h, w, C) each, in the units: what the networks see side by side.
+        inputs: what the networks see side by side, in their own units.
         interval: which one, as `90 %`.
         error: rows (r, W) of |mean − truth|.
-        units: of all of them.
+        units: of the results.
     """
     mean = target.array("mean")
     lower, upper = target.array("lower"), target.array("upper")
     std = _small(mean.shape, std_rows(target))
     panels = [
-        *(_input_panel(low_res, units) for low_res in inputs),
+        *map(_input_panel, inputs),
         Panel(
             f"mean, {_size(mean.shape)}",
             _in_8_bits(_small(mean.shape, lambda rows: mean[rows]), units),
@@ -129,9 +130,10 @@ def draw_overview(
     _draw_panels(target.path("overview.png"), panels, units.name)
 
 
-def _input_panel(low_res: npt.NDArray[Any], units: Units) -> Panel:
-    small = _small(low_res.shape, lambda rows: low_res[rows].astype(np.float32))
-    return Panel(f"input, {_size(low_res.shape)}", _in_8_bits(small, units))
+def _input_panel(low_res: LowRes) -> Panel:
+    pixels, units = low_res.pixels, Units(low_res.low, low_res.high)
+    small = _small(pixels.shape, lambda rows: pixels[rows].astype(np.float32))
+    return Panel(f"input, {_size(pixels.shape)}", _in_8_bits(small, units))
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -35,6 +35,9 @@ ImageT = TypeVar("ImageT", FloatArray, Tensor)
 class Prediction(Generic[ImageT]):
     """What the networks say of one image, in the unit and the layout of the image they were given.
 
+    If X was measured in other channels, or another range of values, than Y, it is in the unit of Y:
+    grey levels 0 to 255 of 8-bit pictures, else those of `--value_range`.
+
     Attributes:
         mean: E[Y | X], neither clipped nor rounded.
         std: √Var[Y | X]; where the network says less than 0 it is 0.
@@ -174,14 +177,15 @@ class Predictor:
         Args:
             image: a numpy array (h, w, C) or (h, w), or a tensor (C, h, w) or (h, w). Networks of
                 8-bit pictures take grey levels 0 to 255 in uint8, or floats in [0, 1]; those of a
-                `--value_range` uint8, uint16 or floats in the unit of their training. Grey images
-                are shown to each of the C channels.
+                `--value_range` uint8, uint16 or floats in the unit of their training; those of
+                measured images of a kind of their own take that kind. Grey images are shown to
+                each of the C channels.
             extras: what is beside it, for networks that see more than an image, by the names of
                 `sr_var.predict.arrays.Extras`: mask, also, degradation_level.
 
         Returns:
-            float32, (f·h, f·w, C) or (C, f·h, f·w), in the unit of the image; a tensor on its
-            device.
+            float32, (f·h, f·w, C) or (C, f·h, f·w), in the unit of the image or, where X is of
+            another kind, of Y; a tensor on its device.
 
         Raises:
             ValueError: another shape or type; values that are not finite, outside of [0, 1], or
@@ -226,11 +230,11 @@ class Predictor:
     def prediction(
         self, mean: FloatArray, variance: FloatArray, image: LowRes
     ) -> Prediction[FloatArray]:
-        """Std and interval of moments in the unit of the image, as `rows` yields them."""
+        """Std and interval of moments in the unit of the result, as `rows` yields them."""
         std = std_of(variance)
         half = self._width * std
         if self.calibration is not None:
-            scale = np.float32(image.grey_level)
+            scale = np.float32(self.pair.result_units(image).scale)
             std_255 = std / scale
             half = self.calibration.half_width(std_255) * scale
             if self.calibration.std_map is not None:
@@ -245,7 +249,7 @@ class Predictor:
         return {"is_calibrated": False, "method": "normal", **factor}
 
     def _seen_of(self, image: npt.NDArray[Any] | Tensor, extras: dict[str, Any]) -> LowRes:
-        return to_low_res(image, self.pair.units, self.pair.degradation, Extras(**extras))
+        return to_low_res(image, self.pair.seen_units, self.pair.degradation, Extras(**extras))
 
     def _rows(self, image: LowRes) -> Iterator[tuple[int, Prediction[FloatArray]]]:
         top = 0

@@ -100,8 +100,8 @@ class PredictRun:
             tifffile_module()
         self._inputs = find_inputs(flags.input, log)
         _require_apart(flags)
-        seen = predictor.pair.degradation
-        self._files = InputFiles.find(flags, self._inputs, self._units, seen, log)
+        pair = predictor.pair
+        self._files = InputFiles.find(flags, self._inputs, pair.seen_units, pair.degradation, log)
         self._truth_of: PathOf = lambda name: None
         if flags.truth:
             self._truth_of = find_partners(flags.truth, TRUTH, log)
@@ -252,8 +252,8 @@ class PredictRun:
         """Write the arrays and the pictures; what is told of the image."""
         started = time.perf_counter()
         plan, factor = self._predictor.plan(image), self._predictor.factor
-        height, width, channels = image.pixels.shape
-        shape = (factor * height, factor * width, channels)
+        height, width = image.size
+        shape = (factor * height, factor * width, self._units.num_channels)
         num_rows = 0
         sums = np.zeros(3)
         placement = image.placement.divided(factor)
@@ -295,10 +295,11 @@ class PredictRun:
             self._log(f"warning: --truth {self._flags.truth} has no image named {target.name}")
         if path is not None:
             pair = self._predictor.pair
-            real = self._files.read_file(path)
+            real = self._files.read_truth(path, self._units)
             truth.require_size(real, image, pair.factor, path)
+            is_like = not pair.sees_own_kind
             record |= {
-                "truth": truth.compare(target, image, real, pair.factor),
+                "truth": truth.compare(target, image, real, pair.factor, is_like=is_like),
                 "truth_sha256": real.digest,
             }
             self._warn_of_member(real.digest, path)
@@ -306,8 +307,7 @@ class PredictRun:
             pictures.draw_error(target, error, self._units)
         interval = self._kind_of_interval()
         further = image.layers[: len(self._flags.also_places)]
-        inputs = [one.pixels for one in (image, *further)]
-        pictures.draw_overview(target, inputs, interval, error, self._units)
+        pictures.draw_overview(target, [image, *further], interval, error, self._units)
         return record
 
     def _read(self, one: InputFile) -> LowRes:
@@ -351,8 +351,10 @@ class PredictRun:
             parts.append(f"variance below 0 in {100 * record['share_negative']:.2g} %")
         parts.append(f"unlike training: {record['extrapolated'] or 'nothing'}")
         if judged := record.get("truth"):
+            upsampled = judged.get("psnr_bilinear")
+            beside = "" if upsampled is None else f" (bilinear {upsampled:.2f})"
             parts.append(
-                f"PSNR {judged['psnr']:.2f} dB (bilinear {judged['psnr_bilinear']:.2f}), "
+                f"PSNR {judged['psnr']:.2f} dB{beside}, "
                 f"{100 * judged['coverage']:.1f} % in the {self._kind_of_interval()} interval, "
                 f"z² {judged['z2']:.2f}"
             )

@@ -145,13 +145,14 @@ def finished_rows(
 ) -> Iterator[tuple[Floats, Floats]]:
     """Mean and variance of an image from its top to its bottom, some rows at a time.
 
-    Each is (rows, f·w, C), in units of the image and their squares; neither clipped nor rounded.
+    Each is (rows, f·w, C), neither clipped nor rounded, in `NetPair.result_units` or their squares.
     In memory are a row of tiles and the networks' activations of `batch_size` of them.
 
     Raises:
         CheckpointError: the networks' output is not finite.
     """
-    factor, (_, width, channels) = pair.factor, image.pixels.shape
+    factor, units = pair.factor, pair.result_units(image)
+    width, channels = image.size.width, units.num_channels
     carried: Floats | None = None
     for i, row in enumerate(plan.rows):
         rows = np.zeros((2, (row.last - row.first) * factor, width * factor, channels), np.float32)
@@ -167,9 +168,9 @@ def finished_rows(
         carried = rows[:, num_done:]
         mean, variance = rows[:, :num_done]
         mean += 1
-        mean *= image.half
-        mean += image.low
-        variance *= image.half**2
+        mean *= units.half
+        mean += units.low
+        variance *= units.half**2
         yield mean, variance
 
 

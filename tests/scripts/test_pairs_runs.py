@@ -16,13 +16,21 @@ from PIL import Image
 
 from ddpm.info_dict import load_info_dict
 from sr_var.stored_flags import load_args
+from tests.measured_pairs import (
+    NET,
+    NUM_PAIRS,
+    check_pairs,
+    kinds,
+    pair_data,
+    require_one_line,
+    without,
+    write_kinds,
+)
 from tests.pipeline import TRAINING
-from tests.tiny import REGRESSION_NET, ROOT, Outcome, done, photo, run, words
+from tests.tiny import REGRESSION_NET, ROOT, done, photo, run, words
 from utils.process.errors import EXIT_CHECKPOINT, EXIT_DATA, EXIT_USAGE
 
-NET = {"network": "subpixel", "model_channels": 8, "num_res_blocks": 1, "large_size": 16}
 GREY = {"in_channels": 1, "out_channels": 1, "value_range": "0,65535"}
-NUM_PAIRS = 12
 SIDE = 42  # half of it is odd: true crops at the centre lie elsewhere than those of pairs
 
 
@@ -42,45 +50,26 @@ def _write(root: Path, factor: int) -> None:
         np.save(root / "measured" / f"p{seed:02}.npy", 65535 - truth[::factor, ::factor])
 
 
-def _check(root: Path, **changes: Any) -> Outcome:
-    """`sr_data_info.py` of both folders."""
-    flags = {"data_dir": root / "true", "pairs_dir": root / "measured", "output_dir": root / "info"}
-    more = {"log_dir": root / "log_info", "test_share": 0.3, "label_from": "none", "crop": "native"}
-    return run("sr_data_info", words(flags, more, large_size=16, **changes))
-
-
-def _data(root: Path, file: str = "train_data_info.pkl") -> dict[str, Any]:
-    folders = {"data_dir": root / "true", "pairs_dir": root / "measured", "crop": "native"}
-    return {**folders, "data_info_dict_path": root / "info" / file}
-
-
 def _training(root: Path, task: str, factor: int, **changes: Any) -> list[str]:
     folders = {"log_dir": root / f"log_{task}", "model_save_dir": root / task, "max_step": 2}
     net = {**NET, **GREY, "small_size": 16 // factor}
-    return words({**net, **_data(root), **TRAINING, **folders}, **changes)
+    return words({**net, **pair_data(root), **TRAINING, **folders}, **changes)
 
 
 def _test(root: Path, task: str, **changes: Any) -> list[str]:
     model = {"log_dir": root / f"log_{task}", "model_path": root / task / "model000002.pt"}
-    data = {**_data(root, "to_sample_data_info.pkl"), "output_dir": root / "out", "batch_size": 2}
+    data = {
+        **pair_data(root, "to_sample_data_info.pkl"),
+        "output_dir": root / "out",
+        "batch_size": 2,
+    }
     return words({**data, **model, "value_range": "0,65535", "in_channels": 1}, **changes)
-
-
-def _without(argv: Sequence[str], flag: str) -> list[str]:
-    place = list(argv).index(flag)
-    return [*argv[:place], *argv[place + 2 :]]
-
-
-def _require_one_line(outcome: Outcome, code: int, *told: str) -> None:
-    assert outcome.code == code, (outcome.out, outcome.err)
-    last = outcome.err.strip().splitlines()[-1]
-    assert all(word in last for word in told), last
 
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_both_nets_of_measured_pairs(tmp_path: Path, factor: int) -> None:
     _write(tmp_path, factor)
-    assert _check(tmp_path).code == 0
+    assert check_pairs(tmp_path).code == 0
     record = json.loads((tmp_path / "info" / "pairs.json").read_text(encoding="utf-8"))
     assert (record["factor"], record["pairs"], record["left_out"]) == (factor, NUM_PAIRS, [])
     mean = {"mean_model_path": tmp_path / "sr_mean" / "model000002.pt"}
@@ -108,11 +97,11 @@ def test_both_nets_of_measured_pairs(tmp_path: Path, factor: int) -> None:
             assert abs(shown.mean() - wanted.mean()) < 1
     _require_judged(tmp_path, factor, entry["file_names"])
     # a test without the measured images takes no others, nor those of another net
-    alone = _without(_test(tmp_path, "sr_mean", output_dir=tmp_path / "out2"), "--pairs_dir")
-    _require_one_line(run("sr_mean_test", alone), EXIT_DATA, "--pairs_dir")
+    alone = without(_test(tmp_path, "sr_mean", output_dir=tmp_path / "out2"), "--pairs_dir")
+    require_one_line(run("sr_mean_test", alone), EXIT_DATA, "--pairs_dir")
     assert not list((tmp_path / "out2").rglob("*.npy"))
-    area = _without(_training(tmp_path, "sr_var", factor, **variance), "--pairs_dir")
-    _require_one_line(
+    area = without(_training(tmp_path, "sr_var", factor, **variance), "--pairs_dir")
+    require_one_line(
         run("sr_var_train", [*area, "--model_save_dir", str(tmp_path / "x")]),
         EXIT_CHECKPOINT,
         "area",
@@ -121,18 +110,18 @@ def test_both_nets_of_measured_pairs(tmp_path: Path, factor: int) -> None:
 
 def test_a_diffusion_model_draws_of_measured_images(tmp_path: Path) -> None:
     _write(tmp_path, 2)
-    assert _check(tmp_path).code == 0
+    assert check_pairs(tmp_path).code == 0
     net = {"network": "subpixel", "num_channels": 8, "num_res_blocks": 1, "predict_xstart": True}
     net |= {"large_size": 16, "small_size": 8, "in_channels": 1, "learn_sigma": False}
     process = {"diffusion_steps": 100, "timestep_respacing": "2", "value_range": "0,65535"}
     folders = {"log_dir": tmp_path / "log", "model_save_dir": tmp_path / "ddpm", "max_step": 2}
-    done("ddpm_sr_train", words({**net, **process, **_data(tmp_path), **TRAINING, **folders}))
-    data = _data(tmp_path, "to_sample_data_info.pkl")
+    done("ddpm_sr_train", words({**net, **process, **pair_data(tmp_path), **TRAINING, **folders}))
+    data = pair_data(tmp_path, "to_sample_data_info.pkl")
     info = data.pop("data_info_dict_path")
     model = {"model_path": tmp_path / "ddpm" / "model000002.pt", "batch_size": 2}
     sampling = {**data, **model, "to_sample_images_dict_path": info, "num_samples_per_image": 2}
     argv = words(sampling, output_dir=tmp_path / "out", log_dir=tmp_path / "log_samples")
-    _require_one_line(run("ddpm_sr_sample", _without(argv, "--pairs_dir")), EXIT_DATA, "pairs_dir")
+    require_one_line(run("ddpm_sr_sample", without(argv, "--pairs_dir")), EXIT_DATA, "pairs_dir")
     done("ddpm_sr_sample", argv)
     (entry,) = load_info_dict(str(info)).values()
     for name in entry["file_names"]:
@@ -144,7 +133,7 @@ def test_a_diffusion_model_draws_of_measured_images(tmp_path: Path) -> None:
 
 def _require_judged(root: Path, factor: int, names: Sequence[str]) -> None:
     """The verification meets the same crops, and the input is the measured image."""
-    flags = _data(root, "to_sample_data_info.pkl")
+    flags = pair_data(root, "to_sample_data_info.pkl")
     steps = {"mean_model_step": 2, "var_model_step": 2, "sr_model_output_dir": root / "out"}
     judged = {**flags, **steps, "large_size": 16, "num_samples": 0, "log_dir": root / "judged"}
     done("sr_var_verification", words(judged, small_size=16 // factor))
@@ -157,13 +146,13 @@ def _require_judged(root: Path, factor: int, names: Sequence[str]) -> None:
         mean = np.load(root / "out" / name / "high_res_mean_2.npy")[..., 0]
         psnr.append(20 * np.log10(65535 / ((mean - true) ** 2).mean() ** 0.5))
     assert results["high_res"]["psnr_net"] == pytest.approx(np.mean(psnr), rel=1e-3)
-    alone = _without(words(judged, log_dir=root / "other"), "--pairs_dir")
-    _require_one_line(run("sr_var_verification", alone), EXIT_DATA, "--pairs_dir")
+    alone = without(words(judged, log_dir=root / "other"), "--pairs_dir")
+    require_one_line(run("sr_var_verification", alone), EXIT_DATA, "--pairs_dir")
 
 
 def test_predictions_and_calibration_of_measured_images(tmp_path: Path) -> None:
     _write(tmp_path, 2)
-    assert _check(tmp_path).code == 0
+    assert check_pairs(tmp_path).code == 0
     nets = {"mean_model_path": tmp_path / "sr_mean" / "model000002.pt"}
     done("sr_mean_train", _training(tmp_path, "sr_mean", 2))
     variance = {**nets, "last_layer_type": "softplus"}
@@ -180,10 +169,10 @@ def test_predictions_and_calibration_of_measured_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.load(found), tested, atol=1)
     steps = {"mean_model_step": 2, "var_model_step": 2, "sr_model_output_dir": tmp_path / "out"}
     sizes = {"large_size": 16, "small_size": 8, "level": 0.5, "output_dir": tmp_path / "cal"}
-    argv = words({**_data(tmp_path, "to_sample_data_info.pkl"), **steps, **sizes})
+    argv = words({**pair_data(tmp_path, "to_sample_data_info.pkl"), **steps, **sizes})
     argv += words(log_dir=tmp_path / "log_cal")
-    alone = run("sr_calibrate", _without(argv, "--pairs_dir"))
-    _require_one_line(alone, EXIT_DATA, "--pairs_dir")
+    alone = run("sr_calibrate", without(argv, "--pairs_dir"))
+    require_one_line(alone, EXIT_DATA, "--pairs_dir")
     done("sr_calibrate", argv)
     assert json.loads((tmp_path / "cal" / "calibration.json").read_text(encoding="utf-8"))
 
@@ -193,12 +182,12 @@ def test_a_function_restores_measured_images(
 ) -> None:
     """Of negatives in blocks the negative is the true image at the first pixel of each block."""
     _write(tmp_path, 2)
-    assert _check(tmp_path).code == 0
+    assert check_pairs(tmp_path).code == 0
     (tmp_path / "negatives.py").write_text(
         "def restore(x, size):\n    return -x.repeat_interleave(2, 2).repeat_interleave(2, 3)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    data = _data(tmp_path, "to_sample_data_info.pkl")
+    data = pair_data(tmp_path, "to_sample_data_info.pkl")
     net = {**GREY, "large_size": 16, "small_size": 8, "mean_module": "negatives:restore"}
     done("sr_mean_test", words({**data, **net, "output_dir": tmp_path / "out"}, log_dir=tmp_path))
     (entry,) = load_info_dict(str(tmp_path / "info" / "to_sample_data_info.pkl")).values()
@@ -211,7 +200,7 @@ def test_a_function_restores_measured_images(
 def test_a_training_goes_on_with_its_own_measured_images(tmp_path: Path) -> None:
     """Wherever they lie, and whatever else lies there; others of the same names are refused."""
     _write(tmp_path, 2)
-    assert _check(tmp_path).code == 0
+    assert check_pairs(tmp_path).code == 0
     done("sr_mean_train", _training(tmp_path, "sr_mean", 2))
     shutil.copytree(tmp_path / "measured", tmp_path / "moved")
     np.save(tmp_path / "moved" / "further.npy", _truth(0, 21))
@@ -224,7 +213,7 @@ def test_a_training_goes_on_with_its_own_measured_images(tmp_path: Path) -> None
         np.save(path, np.load(path) // 2)
     resumed["max_step"] = 6
     argv = _training(tmp_path, "sr_mean", 2, pairs_dir=tmp_path / "moved", **resumed)
-    _require_one_line(run("sr_mean_train", argv), EXIT_DATA, "other measured images", "--pairs_dir")
+    require_one_line(run("sr_mean_train", argv), EXIT_DATA, "other measured images", "--pairs_dir")
     assert not (tmp_path / "sr_mean" / "model000006.pt").exists()
     done("sr_mean_train", _training(tmp_path, "sr_mean", 2, **resumed))
 
@@ -232,12 +221,12 @@ def test_a_training_goes_on_with_its_own_measured_images(tmp_path: Path) -> None
 @pytest.mark.parametrize("objective", ["nll", "quantile"])
 def test_a_baseline_of_measured_pairs(tmp_path: Path, objective: str) -> None:
     _write(tmp_path, 2)
-    assert _check(tmp_path).code == 0
+    assert check_pairs(tmp_path).code == 0
     of = {"objective": objective, "val_share": 0.3}
     done("sr_baseline_train", _training(tmp_path, "sr_baseline", 2, **of))
     argv = _test(tmp_path, "sr_baseline")
-    _require_one_line(
-        run("sr_baseline_test", _without(argv, "--pairs_dir")), EXIT_DATA, "--pairs_dir"
+    require_one_line(
+        run("sr_baseline_test", without(argv, "--pairs_dir")), EXIT_DATA, "--pairs_dir"
     )
     done("sr_baseline_test", argv)
     (entry,) = load_info_dict(str(tmp_path / "info" / "to_sample_data_info.pkl")).values()
@@ -246,23 +235,6 @@ def test_a_baseline_of_measured_pairs(tmp_path: Path, objective: str) -> None:
         seen = 65535 - _truth(int(name[1:3]))[::2, ::2].astype(np.float64)
         assert abs(shown.mean() - seen[6:14, 6:14].mean() * 255 / 65535) < 1
     _require_judged(tmp_path, 2, entry["file_names"])
-
-
-def _write_kinds(root: Path, measured: NDArray[Any], truth: NDArray[Any]) -> None:
-    """Pairs of other channels and types: X of `measured` (h, w, C'), Y of `truth` (H, W, C)."""
-    for folder in ("true", "measured"):
-        (root / folder).mkdir()
-    for seed in range(NUM_PAIRS):
-        np.save(root / "measured" / f"p{seed:02}.npy", np.roll(measured, seed, axis=0))
-        image = np.roll(truth, seed * truth.shape[0] // measured.shape[0], axis=0)
-        Image.fromarray(image.squeeze()).save(root / "true" / f"p{seed:02}.png")
-
-
-def _kinds(num_channels: int, out_channels: int, kind: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """An image of whole numbers from 0 to `num_channels` thousands, and an 8-bit one."""
-    rng = np.random.default_rng(0)
-    measured = (1000 * rng.random((20, 20, num_channels))).astype(kind)
-    return measured, rng.integers(0, 256, (20, 20, out_channels)).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +251,8 @@ def test_measured_images_of_another_kind(
     tmp_path: Path, channels: int, out_channels: int, kind: Any, words_of_net: str, network: str
 ) -> None:
     """No flag says what the images are; the network sees all channels of X in its own range."""
-    _write_kinds(tmp_path, *_kinds(channels, out_channels, kind))
-    info = _check(tmp_path)
+    write_kinds(tmp_path, *kinds(channels, out_channels, kind))
+    info = check_pairs(tmp_path)
     assert info.code == 0, info.err
     record = json.loads((tmp_path / "info" / "pairs.json").read_text(encoding="utf-8"))
     assert record["true"] == {"channels": out_channels, "value_range": ""}
@@ -290,9 +262,9 @@ def test_measured_images_of_another_kind(
         NET if network == "subpixel" else {**REGRESSION_NET, "large_size": 16, "small_size": 16}
     )
     folders = {"log_dir": tmp_path / "log_m", "model_save_dir": tmp_path / "m", "max_step": 2}
-    argv = words({**of_net, **_data(tmp_path), **TRAINING, **folders})
+    argv = words({**of_net, **pair_data(tmp_path), **TRAINING, **folders})
     if kind is np.float32:
-        _require_one_line(run("sr_mean_train", argv), EXIT_USAGE, "--pairs_value_range is needed")
+        require_one_line(run("sr_mean_train", argv), EXIT_USAGE, "--pairs_value_range is needed")
         argv += ["--pairs_value_range", "0,1000"]
     out = done("sr_mean_train", argv).out
     assert ("--small_size 16" in out) == (network == "subpixel")
@@ -300,19 +272,19 @@ def test_measured_images_of_another_kind(
         told = run(
             "sr_mean_train", [*argv, "--predict_residual", "True", "--log_dir", str(tmp_path / "x")]
         )
-        _require_one_line(told, EXIT_USAGE, "--predict_residual", f"{channels} channels")
+        require_one_line(told, EXIT_USAGE, "--predict_residual", f"{channels} channels")
     made = load_args(tmp_path / "log_m" / "mean_model_args.pkl")
     assert (made["degradation"], made["in_channels"]) == (words_of_net, out_channels)
     mean = {"mean_model_path": tmp_path / "m" / "model000002.pt"}
-    variance = {**of_net, **_data(tmp_path), **TRAINING, **mean, "last_layer_type": "softplus"}
+    variance = {**of_net, **pair_data(tmp_path), **TRAINING, **mean, "last_layer_type": "softplus"}
     folders = {"log_dir": tmp_path / "log_v", "model_save_dir": tmp_path / "v", "max_step": 2}
     more = ["--pairs_value_range", "0,1000"] if kind is np.float32 else []
     done("sr_var_train", [*words({**variance, **folders}), *more])
     done("sr_mean_train", [*argv, "--max_step", "3", "--resume_checkpoint", "auto"])
-    data = _data(tmp_path, "to_sample_data_info.pkl") | {"output_dir": tmp_path / "out"}
+    data = pair_data(tmp_path, "to_sample_data_info.pkl") | {"output_dir": tmp_path / "out"}
     own = {"log_dir": tmp_path / "log_m", "model_path": mean["mean_model_path"]}
     done("sr_mean_test", words({**data, **own}))
-    _require_one_line(
+    require_one_line(
         run("sr_mean_test", words({**data, **own}, pairs_in_channels=channels + 1)),
         *(EXIT_CHECKPOINT, "--pairs_in_channels"),
     )
@@ -330,21 +302,21 @@ def _require_other_kind_judged(root: Path, channels: int, most: int) -> None:
         seen = x if channels == 3 else np.repeat(x.mean(axis=2, keepdims=True), 3, axis=2)
         np.testing.assert_allclose(shown, seen * 255 / most, atol=0.51)
     steps = {"mean_model_step": 2, "var_model_step": 2, "sr_model_output_dir": root / "out"}
-    judged = {**_data(root, "to_sample_data_info.pkl"), **steps, "large_size": 16}
+    judged = {**pair_data(root, "to_sample_data_info.pkl"), **steps, "large_size": 16}
     done("sr_var_verification", words(judged, num_samples=0, log_dir=root / "judged"))
     results = json.loads((root / "judged" / "results.json").read_text(encoding="utf-8"))
     assert "psnr_net" in results["high_res"] and "psnr_bilinear" not in results["high_res"]
 
 
 def test_odd_ones_of_a_folder_are_no_pairs(tmp_path: Path) -> None:
-    measured, truth = _kinds(4, 3, np.uint16)
-    _write_kinds(tmp_path, measured, truth)
+    measured, truth = kinds(4, 3, np.uint16)
+    write_kinds(tmp_path, measured, truth)
     np.save(tmp_path / "measured" / "p03.npy", measured[..., :2])
     np.save(tmp_path / "measured" / "p04.npy", measured.astype(np.uint8))
     Image.fromarray(truth[..., 0].astype(np.uint16)).save(tmp_path / "true" / "p05.png")
     Image.fromarray(truth[..., 0]).save(tmp_path / "true" / "p06.png")  # becomes RGB
-    outcome = _check(tmp_path)
-    _require_one_line(outcome, EXIT_DATA, "9 pairs", "3 that are none")
+    outcome = check_pairs(tmp_path)
+    require_one_line(outcome, EXIT_DATA, "9 pairs", "3 that are none")
     told = [line for line in outcome.out.splitlines() if "no pair: " in line]
     for name, why in (
         ("p03.npy", "2 channels of uint16, others 4 channels of uint16"),
@@ -353,7 +325,7 @@ def test_odd_ones_of_a_folder_are_no_pairs(tmp_path: Path) -> None:
     ):
         assert any(name in line and why in line for line in told), (name, told)
     assert "1 images have other channels than most" in outcome.out
-    assert _check(tmp_path, on_bad_image="skip").code == 0
+    assert check_pairs(tmp_path, on_bad_image="skip").code == 0
 
 
 def _commands_of(section: str) -> list[list[str]]:
@@ -373,8 +345,9 @@ def _commands_of(section: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.parametrize("is_grey", [False, True], ids=["pictures", "16-bit grey and pictures"])
 def test_the_five_commands_from_pairs_to_intervals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_grey: bool
 ) -> None:
     """As the page has them, but for sizes and steps."""
     monkeypatch.chdir(tmp_path)
@@ -384,7 +357,11 @@ def test_the_five_commands_from_pairs_to_intervals(
             (tmp_path / side / folder).mkdir(parents=True, exist_ok=True)
         truth = photo(seed, (32, 40))
         Image.fromarray(truth).save(tmp_path / "long" / folder / f"{seed}.png")
-        Image.fromarray(truth // 2).save(tmp_path / "short" / folder / f"{seed}.bmp")
+        if is_grey:
+            grey = (100 * truth.mean(axis=2)).astype(np.uint16)
+            Image.fromarray(grey).save(tmp_path / "short" / folder / f"{seed}.png")
+        else:
+            Image.fromarray(truth // 2).save(tmp_path / "short" / folder / f"{seed}.bmp")
     shutil.copytree(tmp_path / "short" / "test", tmp_path / "new")
     smaller = {"64": "16", "32": "8", "4": "1", "400": "2", "200": "2"}
     commands = _commands_of("From pairs of your own to intervals")
@@ -397,43 +374,66 @@ def test_the_five_commands_from_pairs_to_intervals(
     assert (pairs["pairs"], pairs["factor"]) == (NUM_PAIRS, 1)
     for folder in ("own_test", "own"):
         written = tmp_path / "outputs" / "sr_predict" / folder
-        assert len(list(written.rglob("*std*.npy"))) == 3
+        stds = [np.load(path) for path in written.rglob("*std*.npy")]
+        assert [std.shape for std in stds] == [(32, 40, 3)] * 3
 
 
 def test_a_baseline_and_samples_of_another_kind(tmp_path: Path) -> None:
-    _write_kinds(tmp_path, *_kinds(4, 3, np.uint16))
-    assert _check(tmp_path).code == 0
-    net = {**NET, **_data(tmp_path), **TRAINING, "max_step": 2}
+    write_kinds(tmp_path, *kinds(4, 3, np.uint16))
+    assert check_pairs(tmp_path).code == 0
+    net = {**NET, **pair_data(tmp_path), **TRAINING, "max_step": 2}
     folders = {"log_dir": tmp_path / "log_b", "model_save_dir": tmp_path / "b"}
     done("sr_baseline_train", words({**net, **folders}))
-    data = _data(tmp_path, "to_sample_data_info.pkl")
+    data = pair_data(tmp_path, "to_sample_data_info.pkl")
     model = {"log_dir": tmp_path / "log_b", "model_path": tmp_path / "b" / "model000002.pt"}
     done("sr_baseline_test", words({**data, **model}, output_dir=tmp_path / "out"))
     _require_other_kind_judged(tmp_path, 4, 65535)
     net = {"network": "subpixel", "num_channels": 8, "num_res_blocks": 1, "predict_xstart": True}
     net |= {"large_size": 16, "learn_sigma": False, "diffusion_steps": 100}
     folders = {"log_dir": tmp_path / "log_d", "model_save_dir": tmp_path / "d", "max_step": 2}
-    done("ddpm_sr_train", words({**net, **_data(tmp_path), **TRAINING, **folders}))
+    done("ddpm_sr_train", words({**net, **pair_data(tmp_path), **TRAINING, **folders}))
     info = data.pop("data_info_dict_path")
     more = {"to_sample_images_dict_path": info, "num_samples_per_image": 2, "batch_size": 2}
     more |= {"timestep_respacing": "2", "output_dir": tmp_path / "s", "log_dir": tmp_path / "ls"}
     done("ddpm_sr_sample", words({**data, **more}, model_path=tmp_path / "d" / "model000002.pt"))
-    given = words({**more, "base_samples": tmp_path / "s"}, output_dir=tmp_path / "g")
-    given += words(model_path=tmp_path / "d" / "model000002.pt")
-    given = _without(given, "--to_sample_images_dict_path")
-    _require_one_line(run("ddpm_sr_sample", given), EXIT_DATA, "--base_samples", "measured:4")
     (entry,) = load_info_dict(str(info)).values()
     for name in entry["file_names"]:
         pictures = [tmp_path / one / name / "low_res.png" for one in ("out", "s")]
         both = [np.asarray(Image.open(one, formats=["PNG"])) for one in pictures]
         np.testing.assert_array_equal(*both)
+    del more["to_sample_images_dict_path"]
+    more["model_path"] = tmp_path / "d" / "model000002.pt"
+    _require_same_as_they_are(tmp_path, more, entry["file_names"])
+
+
+def _require_same_as_they_are(root: Path, flags: dict[str, Any], names: Sequence[str]) -> None:
+    """`--base_samples` of measured crops are what `--pairs_dir` shows, as files and as an array."""
+    (root / "x").mkdir()
+    crops = [np.load(root / "measured" / f"{name[:3]}.npy")[2:18, 2:18] for name in names]
+    for name, crop in zip(names, crops, strict=True):
+        np.save(root / "x" / f"{name[:3]}.npy", crop)
+    np.savez(root / "x.npz", np.stack(crops))
+    for base, of in (("x", "{}.npy"), ("x.npz", "")):
+        out = root / f"g_{base}"
+        done("ddpm_sr_sample", words({**flags, "base_samples": root / base, "output_dir": out}))
+        for index, name in enumerate(names):
+            folder = out / (of.format(name[:3]) or f"{index:06d}")
+            assert (folder / "high_res_samples" / "sample_1.png").exists()
+            pictures = (folder / "low_res.png", root / "s" / name / "low_res.png")
+            shown = [np.asarray(Image.open(one, formats=["PNG"])) for one in pictures]
+            np.testing.assert_array_equal(*shown)
+    np.savez(root / "bytes.npz", np.stack(crops).astype(np.uint8))
+    np.save(root / "x" / f"{names[0][:3]}.npy", crops[0][..., :2])
+    for base, told in (("bytes.npz", "--pairs_value_range is 0,65535"), ("x", "2 channels")):
+        argv = words({**flags, "base_samples": root / base, "output_dir": root / "none"})
+        require_one_line(run("ddpm_sr_sample", argv), EXIT_DATA, base, told)
 
 
 def test_pairs_of_a_net_that_sees_block_means_are_refused(tmp_path: Path) -> None:
     _write(tmp_path, 2)
-    assert _check(tmp_path).code == 0
-    done("sr_mean_train", _without(_training(tmp_path, "sr_mean", 2), "--pairs_dir"))
-    _require_one_line(run("sr_mean_test", _test(tmp_path, "sr_mean")), EXIT_DATA, "--pairs_dir")
+    assert check_pairs(tmp_path).code == 0
+    done("sr_mean_train", without(_training(tmp_path, "sr_mean", 2), "--pairs_dir"))
+    require_one_line(run("sr_mean_test", _test(tmp_path, "sr_mean")), EXIT_DATA, "--pairs_dir")
 
 
 def test_what_is_no_pair(tmp_path: Path) -> None:
@@ -444,8 +444,8 @@ def test_what_is_no_pair(tmp_path: Path) -> None:
     np.save(measured / "p01.npy", _truth(1, 15))
     np.save(measured / "p02.npy", _truth(2, 14))
     (measured / "p03.npy").write_bytes(b"no array")
-    outcome = _check(tmp_path)
-    _require_one_line(outcome, EXIT_DATA, "8 pairs", "5 that are none", "--on_bad_image skip")
+    outcome = check_pairs(tmp_path)
+    require_one_line(outcome, EXIT_DATA, "8 pairs", "5 that are none", "--on_bad_image skip")
     told = [line for line in outcome.out.splitlines() if "no pair: " in line]
     assert len(told) == 5
     for words_of in (
@@ -457,7 +457,7 @@ def test_what_is_no_pair(tmp_path: Path) -> None:
     ):
         assert any(all(word in line for word in words_of) for line in told), words_of
     assert not (tmp_path / "info" / "pairs.json").exists()
-    assert _check(tmp_path, on_bad_image="skip").code == 0
+    assert check_pairs(tmp_path, on_bad_image="skip").code == 0
     record = json.loads((tmp_path / "info" / "pairs.json").read_text(encoding="utf-8"))
     assert (record["factor"], record["pairs"], len(record["left_out"])) == (2, 8, 5)
     (entry,) = load_info_dict(str(tmp_path / "info" / "data_info.pkl")).values()
@@ -466,25 +466,25 @@ def test_what_is_no_pair(tmp_path: Path) -> None:
 
 def test_bad_flags_and_files_of_a_training(tmp_path: Path) -> None:
     _write(tmp_path, 2)
-    assert _check(tmp_path).code == 0
+    assert check_pairs(tmp_path).code == 0
     both = run("sr_mean_train", _training(tmp_path, "a", 2, degradation="noise:5"))
-    _require_one_line(both, EXIT_USAGE, "--pairs_dir", "--degradation noise:5")
+    require_one_line(both, EXIT_USAGE, "--pairs_dir", "--degradation noise:5")
     other = run("sr_mean_train", _training(tmp_path, "b", 4))
-    _require_one_line(other, EXIT_USAGE, "--small_size", "2 times apart", "pairs.json")
+    require_one_line(other, EXIT_USAGE, "--small_size", "2 times apart", "pairs.json")
     (tmp_path / "info" / "pairs.json").unlink()
     other = run("sr_mean_train", _training(tmp_path, "b", 4))
-    _require_one_line(other, EXIT_DATA, "21×21", "42×42", "--small_size")
-    alone = _without(_training(tmp_path, "b", 2, pairs_in_channels=1), "--pairs_dir")
-    _require_one_line(run("sr_mean_train", alone), EXIT_USAGE, "--pairs_in_channels 1")
+    require_one_line(other, EXIT_DATA, "21×21", "42×42", "--small_size")
+    alone = without(_training(tmp_path, "b", 2, pairs_in_channels=1), "--pairs_dir")
+    require_one_line(run("sr_mean_train", alone), EXIT_USAGE, "--pairs_in_channels 1")
     strange = run("sr_mean_train", _training(tmp_path, "b", 2, pairs_in_channels=4))
-    _require_one_line(strange, EXIT_USAGE, "--pairs_in_channels 4", "have 1")
+    require_one_line(strange, EXIT_USAGE, "--pairs_in_channels 4", "have 1")
     (tmp_path / "measured" / "p05.npy").unlink()
     (tmp_path / "measured" / "p06.npy").unlink()
     everything = _training(
         tmp_path, "c", 2, data_info_dict_path=tmp_path / "info" / "data_info.pkl"
     )
-    _require_one_line(run("sr_mean_train", everything), EXIT_DATA, "2 of 12", "p05.png, p06.png")
+    require_one_line(run("sr_mean_train", everything), EXIT_DATA, "2 of 12", "p05.png, p06.png")
     (tmp_path / "true" / "p00.png").unlink()
     np.save(tmp_path / "measured" / "p05.npy", _truth(0, 21))
     np.save(tmp_path / "measured" / "p06.npy", _truth(0, 21))
-    _require_one_line(run("sr_mean_train", everything), EXIT_DATA, "p00.png")
+    require_one_line(run("sr_mean_train", everything), EXIT_DATA, "p00.png")

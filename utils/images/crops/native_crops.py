@@ -72,6 +72,11 @@ def values_255(
     """
     pixels = in_wanted_channels(image.pixels, num_channels, whose)
     require_range(pixels, image.type_range, low, high, whose)
+    return scaled_255(pixels, low, high)
+
+
+def scaled_255(pixels: NDArray[Any], low: float, high: float) -> NDArray[Any]:
+    """Values in 255ths of a range, float32, neither rounded nor clipped."""
     scaled: NDArray[Any] = pixels.astype(np.float32)
     scaled -= np.float32(low)
     scaled *= np.float32(WHITE / (high - low))

@@ -312,15 +312,21 @@ class BaselineTestLoop(TestLoop):
         exact: Sequence[Tensor | None] = [None] * len(levels)
         if self._exact is not None:
             exact = list(self._exact.of(high_res, name, levels))
-        label_255 = to_hwc(image_to_255(high_res))
+        label_255, judged = to_hwc(image_to_255(high_res)), self._judged(name)
         for level, quantile, true in zip(levels, quantiles, exact, strict=True):
             path = self._results.path(name, quantile_file(level, self._step))
             require_finite(quantile, path)
             quantile_255 = to_hwc(image_to_255(quantile))
             save_array(path, self._results.units.from_255(quantile_255))
-            exact_255 = None if true is None else to_hwc(image_to_255(true))
-            errors[number_name(level)] = quantile_errors(quantile_255, label_255, exact_255)
+            exact_255 = None if true is None else to_hwc(image_to_255(true))[judged]
+            found = quantile_errors(quantile_255[judged], label_255[judged], exact_255)
+            errors[number_name(level)] = found
         write_json_atomic(self._results.path(name, self._results.file_names[-1]), errors)
+
+    def _judged(self, name: str) -> Any:
+        """The pixels of an image that quantiles are judged by: hidden ones, if X hides some."""
+        hidden = self._results.hidden([name])
+        return ... if hidden is None or not hidden.any() else hidden[0, 0].numpy()
 
 
 @dataclass(frozen=True)

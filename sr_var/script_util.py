@@ -481,7 +481,7 @@ def run_test(
     sizes = View.of_test(model_flags, test.seed, test.test_degradation, logger.info)
     check_labels(entries, model_flags.num_labels)
     results.class_cond, results.seen = model_flags.class_cond, sizes.record()
-    results.image_channels = sizes.image_channels
+    results.image_channels, results.hidden = sizes.image_channels, sizes.hidden
     require_known_classes(results.model_paths, entries, data_flags)
     batches = batches_to_do(results, entries, test.batch_size, data_flags, sizes, logger.info)
     loop = make_loop(

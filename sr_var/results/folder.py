@@ -115,6 +115,8 @@ CLASS_KEY, LABELS_KEY = "class_cond", "labels"
 SEEN_KEYS = ("degradation", "degradation_factor", "degradation_seed")
 # and what they were trained on, where that is another degradation (`--test_degradation`)
 TRAINED_KEY = "trained_degradation"
+# of the settings of samples and of calibrations: that other degradation, where it is another
+SHIFT_KEY = "test_degradation"
 # items of a training batch that are shown in TensorBoard
 PICTURES_IN_STRIP = 4
 _SHOWN_DIGITS = 12
@@ -171,6 +173,7 @@ class ResultFolder:
         self.has_own_inputs = any(map(glob.glob, stamps))
         self._reading = reading
         self.seen: JsonObject = {}
+        self.hidden = lambda names: None
 
     def path(self, name: str, file_name: str) -> str:
         """Path of a result; its folder is made. A name that leads out of it is a ValueError."""

@@ -155,8 +155,8 @@ class ExactSampler:
 def image_budget(
     entry: Entry, data: ImageData, sampler: ExactSampler, flags: BudgetFlags
 ) -> dict[str, Errors]:
-    """The rows of one image."""
-    folder, truth = safe_join(flags.ddpm_sr_output_dir, entry.name), data.truth
+    """The rows of one image; of its hidden pixels where X shows the others (`ImageData.judged`)."""
+    folder, truth = safe_join(flags.ddpm_sr_output_dir, entry.name), data.judged_truth
     if truth is None:
         raise DataError(
             f"{folder}/{TRUTH_FILE} does not exist; give the --sample_dir of oracle_data.py as "
@@ -164,12 +164,13 @@ def image_budget(
         )
     low_res_uint8 = np.asarray(open_image(os.path.join(folder, LOW_RES_FILE)))
     low_res = bytes_to_image(torch.from_numpy(low_res_uint8.transpose(2, 0, 1).copy()))[None]
-    own_target = truth.variance + (data.mean - truth.mean) ** 2  # docs/theory.md, eq. 4
+    mean, variance = data.judged(data.mean, data.variance)
+    own_target = truth.variance + (mean - truth.mean) ** 2  # docs/theory.md, eq. 4
     rows = {
-        MEAN_NET: mean_net_errors(data.mean, truth),
-        VAR_NET_EXACT: var_net_errors(data.variance, own_target),
-        VAR_NET: var_net_errors(data.variance, truth.variance),
-        EXACT_SAMPLER: sampler_errors(sampler.moments(entry, low_res), truth),
+        MEAN_NET: mean_net_errors(mean, truth),
+        VAR_NET_EXACT: var_net_errors(variance, own_target),
+        VAR_NET: var_net_errors(variance, truth.variance),
+        EXACT_SAMPLER: sampler_errors(_judged(sampler.moments(entry, low_res), data), truth),
     }
     if flags.trained_output_dir:
         trained = safe_join(flags.trained_output_dir, entry.name)
@@ -178,9 +179,14 @@ def image_budget(
             is_known_input(os.path.join(trained, LOW_RES_FILE), data.low_res)
         side, num_threads = flags.large_size, chosen_threads(flags.num_threads)
         found = load_reference(trained, flags.num_samples, side, side, num_threads=num_threads)
-        rows[TRAINED_SAMPLER] = sampler_errors(found.moments, truth)
+        rows[TRAINED_SAMPLER] = sampler_errors(_judged(found.moments, data), truth)
     rows[MONTE_CARLO.format(flags.num_samples)] = monte_carlo_errors(truth, flags.num_samples)
     return rows
+
+
+def _judged(moments: Moments, data: ImageData) -> Moments:
+    parts = moments.mean, moments.m2, moments.m3, moments.m4
+    return Moments(moments.count, *data.judged(*parts))
 
 
 def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetRow]:
@@ -208,8 +214,8 @@ def error_budget(flags: BudgetFlags, log: Callable[[str], None]) -> list[BudgetR
                 sampler = ExactSampler(flags, data.mean.shape[0] // data.low_res.shape[0], seen)
                 log(f"{sampler.process.num_timesteps} steps of {flags.sampler} a sample")
             found.append(image_budget(entry, data, sampler, flags))
-            assert data.truth is not None
-            laws.append(Law.of(data.truth))
+            assert data.judged_truth is not None
+            laws.append(Law.of(data.judged_truth))
             job.done()
     clusters = clusters_of(entries, flags.cluster)
     log(clusters.section()["text"])

@@ -22,7 +22,7 @@ _Z95 = NormalDist().inv_cdf(0.975)
 
 
 def epistemic_means(
-    between: Array, nets: tuple[Array, Array], high_res: Array, num_nets: int, truth: Truth | None
+    between: Array, nets: tuple[Array, ...], high_res: Array, num_nets: int, truth: Truth | None
 ) -> dict[str, float]:
     """What `epistemic_metrics` needs of one image: means over its pixels.
 

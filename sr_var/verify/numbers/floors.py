@@ -111,7 +111,7 @@ def deviations_of_gamma(shape: Array) -> tuple[Array, Array, Array]:
 
 
 def truth_means(
-    truth: Truth, nets: tuple[Array, Array], samples: tuple[Array, Array], num_samples: int
+    truth: Truth, nets: tuple[Array, ...], samples: tuple[Array, ...], num_samples: int
 ) -> dict[str, float]:
     """What `truth_metrics` needs of one image: means over its pixels.
 

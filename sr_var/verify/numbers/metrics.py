@@ -18,14 +18,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sr_var.results.moments import Array, Truth, block_means
+from sr_var.results.moments import Array, block_means
 from sr_var.verify.numbers.breakdown import Sums, image_sums
 from sr_var.verify.numbers.calibration import Histograms, calibrate
 from sr_var.verify.numbers.epistemic import epistemic_means, epistemic_metrics
 from sr_var.verify.numbers.equivalent import equivalent_samples, paired_differences
 from sr_var.verify.numbers.floors import Noise, noise_of, truth_means, truth_metrics
 from sr_var.verify.numbers.known_law import Expected, expected_of_image
-from sr_var.verify.read.images import ImageData, judged
+from sr_var.verify.read.images import ImageData
 from utils.metrics import MIN_SSIM_SIDE, Moments, mean_abs_error, mse, nmse, psnr, ssim
 from utils.seeds import stable_seed
 from utils.sizes import Size
@@ -44,13 +44,14 @@ def compare_mean(data: ImageData) -> Metrics:
     samples = data.samples
     if samples is None:
         return {}
-    reference, mean_k2 = samples.mean, float(np.mean(samples.variance))
+    mean, reference, k2 = data.judged(data.mean, samples.mean, samples.variance)
+    mean_k2 = float(np.mean(k2))
     floor = mean_k2 / samples.count
-    error = mse(reference, data.mean)
+    error = mse(reference, mean)
     return {
         "mse": error,
-        "psnr": psnr(reference, data.mean),
-        "nmse": nmse(reference, data.mean),
+        "psnr": psnr(reference, mean),
+        "nmse": nmse(reference, mean),
         "floor_mse": floor,
         "corrected_mse": error - floor,
         "relative_mse": (error - floor) / max(mean_k2, 1e-12),
@@ -64,16 +65,17 @@ def compare_variance(data: ImageData, noise: Noise | None = None) -> Metrics:
     `mean_std_samples` is without the bias of √k₂, `correlation` nan where a map has no spread.
     `noise` is `floors.noise_of` the samples, where it is there already.
     """
-    samples, variance = data.samples, np.maximum(data.variance, 0)
+    samples, (raw,) = data.samples, data.judged(data.variance)
+    variance = np.maximum(raw, 0)
     mean_std = float(np.mean(np.sqrt(variance)))
     counts = {
-        "num_negative": float(np.count_nonzero(data.variance < 0)),
-        "num_values": float(data.variance.size),
+        "num_negative": float(np.count_nonzero(raw < 0)),
+        "num_values": float(raw.size),
     }
     if samples is None:
         return {"mean_std_net": mean_std, **counts}
-    k2 = samples.variance
-    noise = noise or noise_of(samples)
+    (k2,) = data.judged(samples.variance)
+    noise = Noise(*data.judged(*(noise or noise_of(samples))))
     std = np.sqrt(k2)
     return {
         "var_error": mean_abs_error(k2, variance),
@@ -165,7 +167,8 @@ def image_means(
 ) -> tuple[Metrics, dict[str, Histograms]]:
     """Means over the pixels and channels of one image, and the histograms of each route.
 
-    What holds a law against the real image is of hidden pixels alone where X shows the others.
+    What holds a law against the real image, or another law, is of hidden pixels alone where X shows
+    the others (`ImageData.judged`).
     What is not known (fewer than four samples, no block means) is nan; names that begin with
     `truth` are there only where the exact law is, names about samples only where these are,
     `epistemic` where there are several mean nets. `noise` as `compare_variance`.
@@ -179,33 +182,38 @@ def image_means(
         predictive["samples"] = samples.mean, samples.variance * (1 + 1 / samples.count)
     histograms = {}
     for route, (mean, variance) in predictive.items():
-        law = (judged(values, data.hidden) for values in (data.high_res, mean, variance))
-        found, histograms[route] = calibrate(*law)
+        found, histograms[route] = calibrate(*data.judged(data.high_res, mean, variance))
         means |= {f"{route}.{name}": value for name, value in found.items()}
     if samples is not None:
         means["samples.count"] = samples.count
     means |= _consistency(data)
-    if data.truth is not None and samples is not None:
-        nets, reference = (data.mean, data.variance), (samples.mean, samples.variance)
-        means |= truth_means(data.truth, nets, reference, samples.count)
+    nets, truth = data.judged(data.mean, data.variance), data.judged_truth
+    if truth is not None and samples is not None:
+        reference = data.judged(samples.mean, samples.variance)
+        means |= truth_means(truth, nets, reference, samples.count)
     if data.epistemic is not None:
-        of = data.epistemic, (data.mean, data.variance), data.high_res, data.num_nets, data.truth
-        means |= epistemic_means(*of)
+        between, high_res = data.judged(data.epistemic, data.high_res)
+        means |= epistemic_means(between, nets, high_res, data.num_nets, truth)
     return means, histograms
 
 
 def _of_samples(data: ImageData, samples: Moments, noise: Noise) -> Metrics:
     """Means of what compares the nets with the samples."""
-    v, k2 = np.maximum(data.variance, 0), samples.variance
+    mean, variance, of_samples, k2 = data.judged(
+        data.mean, data.variance, samples.mean, samples.variance
+    )
+    scatter, std_scatter = data.judged(noise.scatter, noise.std_scatter)
+    v = np.maximum(variance, 0)
     arrays = {
-        "mean_square": (data.mean - samples.mean) ** 2,
+        "mean_square": (mean - of_samples) ** 2,
         "square": (v - k2) ** 2,
-        "scatter": noise.scatter,
-        "std_scatter": noise.std_scatter,
+        "scatter": scatter,
+        "std_scatter": std_scatter,
         **_cross("v", v, "k2", k2),
         **_cross("std_v", np.sqrt(v), "std_k2", np.sqrt(k2)),
     }
-    return {name: float(array.mean()) for name, array in arrays.items()}
+    found = {name: float(array.mean()) for name, array in arrays.items()}
+    return {**found, "mean_floor": found["k2"] / samples.count}
 
 
 def pooled_metrics(means: Mapping[str, float | Array]) -> dict[str, Array]:
@@ -293,12 +301,12 @@ def image_result(name: str, data: ImageData, *, num_scatter: int, seed: int) -> 
     scatter = np.zeros((2, 0))
     if noise is not None:
         rng = np.random.default_rng(stable_seed(seed, "scatter", name))
-        places = rng.integers(0, data.variance.size, num_scatter)
-        pairs = [np.sqrt(np.maximum(data.variance, 0)), noise.std]
-        scatter = np.stack([values.ravel()[places] for values in pairs])  # (2, k)
-    expected = None
-    if data.truth is not None and data.samples is not None:
-        truth = Truth(*(judged(values, data.hidden) for values in vars(data.truth).values()))
+        variance, std = data.judged(data.variance, noise.std)
+        places = rng.integers(0, variance.size, num_scatter)
+        pairs = [np.sqrt(np.maximum(variance, 0)), std]
+        scatter = np.stack([values[places] for values in pairs])  # (2, k)
+    expected, truth = None, data.judged_truth
+    if truth is not None and data.samples is not None:
         expected = expected_of_image(name, truth, data.samples.count, seed)
     sums = image_sums(name, data, seed)
     of_data = data.is_float, means, histograms, scatter, expected, sums, data.num_stored
@@ -360,7 +368,6 @@ def _consistency(data: ImageData) -> Metrics:
     if data.samples is not None:
         means["samples"] = data.samples.mean
         found |= {"samples.area": np.nan, "block_variance": np.nan}
-        found["mean_floor"] = float(data.samples.variance.mean()) / data.samples.count
     if data.low_res is not None and data.has_consistency:
         small, degraded, x = Size(*data.low_res.shape[:2]), data.degraded, data.low_res
         if degraded is not None:

@@ -108,8 +108,9 @@ class _OfSome(TypedDict, total=False):
     class_cond: GivenClass  # where nets or samples are given the class, too
     models: dict[str, list[str]]  # role → sha256 of the checkpoints, as far as recorded
     degradation: str  # what the nets see, where that is not block means
-    pixels: str  # `hidden` where the real image is held against the law of hidden pixels alone
+    pixels: str  # `hidden` where laws are compared at hidden pixels alone
     trained_degradation: str  # what they were trained on, where that is another
+    samples_trained_degradation: str  # likewise the network of the samples
     budget: list[BudgetRow]  # the page's alone, from budget.json
     provenance: list[tuple[str, list[str]]]  # likewise, label and what is recorded
 

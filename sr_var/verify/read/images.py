@@ -97,6 +97,15 @@ class ImageData:
             return self.bilinear
         return np.repeat(self.bilinear.mean(axis=2, keepdims=True), channels, axis=2)
 
+    def judged(self, *arrays: Array) -> tuple[Array, ...]:
+        """Of arrays (H, W, C) the values that laws are held against, (k,) each (`judged`)."""
+        return tuple(judged(values, self.hidden) for values in arrays)
+
+    @property
+    def judged_truth(self) -> Truth | None:
+        """The exact law at these values."""
+        return None if self.truth is None else Truth(*self.judged(*vars(self.truth).values()))
+
 
 def judged(values: npt.NDArray[Value], hidden: Hidden | None) -> npt.NDArray[Value]:
     """The values that a law is held against, of (…, H, W, C), as (…, k): those of hidden pixels.

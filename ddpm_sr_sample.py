@@ -13,7 +13,6 @@ from ddpm.flags import DiffusionFlags
 from sr_var.flags.base_samples import BaseSampleFlags, with_base_samples
 from sr_var.flags.nets import PresetFlags, apply_presets
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
-from utils.flags.groups import Reading
 from utils.process.errors import run_main
 from utils.script_util import FlagParser, from_args, make_parser
 
@@ -39,12 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     flags, process_flags = from_args(SRDiffusionModelFlags, args), from_args(DiffusionFlags, args)
     sample, of_base = from_args(SampleFlags, args), from_args(BaseSampleFlags, args)
     from ddpm.process import create_diffusion, warn_of_lost_std
-    from ddpm.sampling import require_same_law
     from ddpm.stored_flags import start_of_file
     from sr_var.data.low_res import load_low_res
     from sr_var.degrade.view import View
     from sr_var.results.together import put_together
-    from sr_var.sampling import SRSampler, load_denoiser
+    from sr_var.sampling import SRSampler, load_denoiser, require_same_samples
     from utils.runs.start import started
 
     with started(args, sample, has_group=False) as run:
@@ -53,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         warn_of_lost_std(diffusion := create_diffusion(process_flags), log)
         names = start_of_file(sample.model_path).class_names or [""] * flags.num_classes
         known = names if flags.class_cond else None
-        images = load_low_res(of_base, sample, View.of(flags, sample.seed), known, run.device, log)
+        view = View.of_test(flags, sample.seed, sample.test_degradation, log)
+        images = load_low_res(of_base, sample, view, known, run.device, log)
         sampler = SRSampler(
             model=model.to(run.device),
             diffusion=diffusion,
@@ -69,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         if sample.dry_run:
             sampler.dry_run()
         else:
-            require_same_law(flags, process_flags, sample, vars(Reading.of(sample)), {})
+            require_same_samples(flags, process_flags, sample, view)
             run.is_done = sampler.run_loop(run.launch.rank, run.launch.world_size)
             if run.is_done and of_base.output_npz:
                 put_together(images.entries, sample, flags, log)

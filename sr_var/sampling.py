@@ -25,10 +25,11 @@ import torch
 
 from ddpm.flags import DiffusionFlags
 from ddpm.process import denoiser_identity
-from ddpm.sampling import Sampler
+from ddpm.sampling import Sampler, require_same_law
 from ddpm.stored_flags import check_labels, require_known_labels
 from diffusion.samplers import SamplerOptions
 from sr_var.data.low_res import LowResImages
+from sr_var.degrade.view import NO_SHIFT, View
 from sr_var.flags.scripts import SampleFlags, SRDiffusionModelFlags
 from sr_var.results.folder import (
     LOW_RES_FILE,
@@ -43,6 +44,7 @@ from sr_var.script_util import create_sr_model, denoiser_flags
 from utils.files.atomic import remove_stale_temp_files
 from utils.files.lock import Lock, each_free
 from utils.files.storage import make_folder
+from utils.flags.groups import Reading
 from utils.images.files import BadImageError, safe_join
 from utils.images.pixels import image_to_255, require_finite, save_image, to_hwc
 from utils.loops.networks import load_checked
@@ -270,6 +272,15 @@ def load_denoiser(
     create = partial(create_sr_model, **denoiser_flags(flags, process))
     identity = denoiser_identity(flags.network_class, flags, process, is_training=False)
     return load_checked(create, path, flags.asked_precision, log, identity)
+
+
+def require_same_samples(
+    network: SRDiffusionModelFlags, process: DiffusionFlags, sample: SampleFlags, view: View
+) -> None:
+    """As `require_same_law`; of images read one way, and of one degradation, where it is another
+    than the network's."""
+    own = {**vars(Reading.of(sample)), **view.shift()}
+    require_same_law(network, process, sample, own, NO_SHIFT)
 
 
 def missing_indices(folder: str, num_wanted: int, moments: SampleMoments | None) -> list[int]:

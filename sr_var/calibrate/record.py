@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sr_var.calibrate.risk import CONFORMAL, FACTORS, RISK_CONTROL
 from sr_var.calibrate.units import KINDS, unit_of
+from sr_var.results.folder import SHIFT_KEY
 from sr_var.values import GREY_LEVELS, Units
 from utils.files.atomic import JsonObject, sha256_of, write_json_atomic
 from utils.files.records import is_number, read_record, shown
@@ -21,7 +22,6 @@ from utils.process.errors import CheckpointError, DataError
 
 FILE = "calibration.json"
 ALL, HIDDEN = "all", "hidden"
-SHIFT_KEY = "test_degradation"
 # grey levels: pixels are whole levels, so no std says less than that of rounding
 STD_FLOOR: float = VARIANCE_FLOOR**0.5
 _REMEDY = "give a calibration.json of sr_calibrate.py, or make it again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from sr_var.degradation import area_downsample
 from sr_var.degrade.language import FLAG, Degradation, settle_masks
 from sr_var.flags.degradation import AREA, MEASURED
-from sr_var.results.folder import SEEN_KEYS, TRAINED_KEY
+from sr_var.results.folder import SEEN_KEYS, SHIFT_KEY, TRAINED_KEY
 from utils.files.atomic import JsonObject
 from utils.images.crops.measured import PairSize, split_pair
 from utils.images.pixels import bytes_to_image
@@ -21,6 +22,9 @@ from utils.process.errors import CheckpointError
 from utils.script_util import with_values
 from utils.seeds import stable_seed
 from utils.sizes import Size, SizeLike, require_sizes, require_whole_factor
+
+# of samples whose network sees what it was trained on
+NO_SHIFT = MappingProxyType({SHIFT_KEY: ""})
 
 
 class HasDegradation(Protocol):
@@ -197,6 +201,11 @@ class View:
             high_res, measured = split_pair(high_res, made.factor, made.num_channels)
             return measured.contiguous(), high_res.contiguous()
         return self.x_of(high_res, items), high_res
+
+    def shift(self) -> dict[str, str]:
+        """What samples depend on beside the flags of their network, as `NO_SHIFT` of no shift."""
+        made = self.degradation
+        return {SHIFT_KEY: made.text} if made is not None and self.trained else {**NO_SHIFT}
 
     def record(self) -> JsonObject:
         """What results depend on, for a record in JSON; nothing of block means."""

@@ -9,13 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ddpm.flags import (
-    ClassFlags,
-    DenoiserFlags,
-    DiffusionTrainFlags,
-    SamplerFlags,
-    UNetFlags,
-)
+from ddpm.flags import ClassFlags, DenoiserFlags, DiffusionTrainFlags, SamplerFlags, UNetFlags
 from sr_var.flags.degradation import DegradationFlags, TestDegradationFlags
 from sr_var.flags.mean_module import MeanModuleFlags
 from sr_var.flags.network import SUBPIXEL, UNET, NetworkFlags
@@ -287,7 +281,15 @@ class VarTestFlags(TestFlags):
 
 
 @dataclass(frozen=True)
-class SampleFlags(ValueFlags, SamplerFlags, PairsFlags, ImageFolder, ReadingFlags, ScaleFlags):
+class SampleFlags(
+    TestDegradationFlags,
+    ValueFlags,
+    SamplerFlags,
+    PairsFlags,
+    ImageFolder,
+    ReadingFlags,
+    ScaleFlags,
+):
     """How many samples of which images, and where to."""
 
     data_dir: str = DATA_DIR

@@ -136,11 +136,13 @@ class ResultFolder:
     checkpoints `model_paths`, that of the network first. `has_own_inputs`: whether a test of this
     project has been here before; `step` as it was given. `class_cond`: whether the network is told
     the class, which `pending` writes down, as it does what is `seen` of an image (`View.record`).
-    `image_channels`: of the image that X begins with; None: as many as results have.
+    `image_channels`: of the image that X begins with; None: as many as results have. `hidden`: as
+    `View.hidden`.
     """
 
     class_cond = False
     image_channels: int | None = None
+    hidden: Callable[[Sequence[str]], torch.Tensor | None]
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ from sr_var.verify.read.records import (
     require_same_reading,
     units_of,
 )
-from sr_var.verify.read.seen import view_of
+from sr_var.verify.read.seen import require_samples_of, view_of
 from sr_var.verify.show.gallery import Gallery
 from sr_var.verify.show.page import write_report
 from sr_var.verify.show.panels import write_panels
@@ -110,7 +110,8 @@ def compare(
     done: Callable[[], None],
 ) -> Comparison:
     """Compare images, draw their panels and print the table; `done` is called after each image."""
-    told = given_class(flags, logger.info)
+    view, told = view_of(flags, units), given_class(flags, logger.info)
+    shifted = require_samples_of(view, flags, units)
     calibration = calibration_for(flags, [entry.name for entry in entries], units)
     num_panels = len(entries) if flags.num_panels < 0 else flags.num_panels
     num_panels = num_panels if flags.is_writing else 0
@@ -142,7 +143,7 @@ def compare(
             "grey_level": units.scale,
             "text": str(units),
         }
-    _add_seen(summary, view_of(flags, units))
+    _add_seen(summary, view, shifted)
     _tell(summary, flags, logger)
     if "units" in summary:
         logger.info(str(units))
@@ -151,8 +152,10 @@ def compare(
     return Comparison(summary, rows, pictures)
 
 
-def _add_seen(summary: Summary, view: View | None) -> None:
-    """What the nets see, where that is not block means."""
+def _add_seen(summary: Summary, view: View | None, of_samples: str) -> None:
+    """What the nets see, where that is not block means; what samples' network was trained on."""
+    if of_samples:
+        summary["samples_trained_degradation"] = of_samples
     if view is None or view.degradation is None:
         return
     summary["degradation"] = view.degradation.text

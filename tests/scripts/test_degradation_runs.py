@@ -261,6 +261,47 @@ def test_a_shift_of_the_degradation_is_shown_and_said(pipeline: Pipeline, tmp_pa
     assert record["test_degradation"] == "noise:60"
 
 
+def test_samples_of_another_degradation_join_results_of_it(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Resuming and verification hold them to what they were drawn of."""
+    denoiser = {**SAME, "network": "subpixel", "num_channels": 8, "num_res_blocks": 1}
+    process = {"diffusion_steps": 100, "predict_xstart": True, "degradation": "noise:10"}
+    done("ddpm_sr_train", _train(pipeline, tmp_path, "ddpm", **denoiser, **process))
+    sampling = {"timestep_respacing": "4", "num_samples_per_image": 4, "log_dir": tmp_path / "s"}
+    model = {"model_path": tmp_path / "ddpm" / "model000002.pt", "output_dir": tmp_path / "samples"}
+    own = {**pipeline.data.sample_flags, **sampling, **model}
+    shifted = {"test_degradation": "noise:60"}
+    out = done("ddpm_sr_sample", words({**own, **shifted})).out
+    assert "trained on --degradation noise:10, the test is on noise:60" in out
+    before = tree(tmp_path / "samples")
+    done("ddpm_sr_sample", words({**own, **shifted}))
+    assert tree(tmp_path / "samples") == before
+    for changes in ({}, {"test_degradation": "noise:20"}, {"test_degradation": "noise:10"}):
+        refused = run("ddpm_sr_sample", words({**own, **changes}))
+        assert refused.code == EXIT_DATA and "(there: 'noise:60')" in refused.err
+    assert tree(tmp_path / "samples") == before
+    both_nets(pipeline, tmp_path, **SUBPIXEL, **SAME, degradation="noise:10")
+    judge = {"ddpm_sr_output_dir": tmp_path / "samples", "num_samples": 4}
+    refused = run("sr_var_verification", _verification(pipeline, tmp_path, **judge))
+    assert refused.code == EXIT_DATA
+    assert "drawn of --degradation noise:60, the nets saw noise:10" in refused.err
+    shifted["output_dir"] = tmp_path / "shifted"
+    done("sr_mean_test", _test(pipeline, tmp_path, "sr_mean", **shifted))
+    done("sr_var_test", _test(pipeline, tmp_path, "sr_var", **mean_flags(tmp_path), **shifted))
+    for name in TEST_NAMES:
+        seen = [tmp_path / of / name / "low_res.png" for of in ("samples", "shifted")]
+        assert seen[0].read_bytes() == seen[1].read_bytes()
+    judge["sr_model_output_dir"] = tmp_path / "shifted"
+    out = done("sr_var_verification", _verification(pipeline, tmp_path, **judge)).out
+    assert "The samples' network was trained on --degradation noise:10." in out.replace("\n", " ")
+    results = json.loads((tmp_path / "compare" / "results.json").read_text(encoding="utf-8"))
+    assert results["samples_trained_degradation"] == "noise:10"
+    base = {**model, **sampling, **shifted, "base_samples": tmp_path, "output_dir": tmp_path / "b"}
+    refused = run("ddpm_sr_sample", words(base))
+    assert refused.code == EXIT_USAGE and "--test_degradation" in refused.err
+
+
 @pytest.mark.parametrize(
     ("test_degradation", "code", "named"),
     [

@@ -11,14 +11,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ddpm.sampling import SETTINGS_FILE
 from sr_var.data.oracle_observed import OBSERVED_FILE, Observation
 from sr_var.degradation import area_downsample, bilinear_upsample
 from sr_var.degrade.language import Degradation
+from sr_var.degrade.mask import FileMask
+from sr_var.degrade.part import Part
 from sr_var.degrade.view import View
-from sr_var.flags.verify import NetResultFlags
-from sr_var.results.folder import LOW_RES_FILE, SEEN_KEYS, TRAINED_KEY, read_stamp, stamp_path
+from sr_var.flags.degradation import AREA
+from sr_var.flags.verify import NetResultFlags, VerificationFlags
+from sr_var.results.folder import (
+    LOW_RES_FILE,
+    SEEN_KEYS,
+    SHIFT_KEY,
+    TRAINED_KEY,
+    read_stamp,
+    stamp_path,
+)
 from sr_var.results.moments import TRUTH_FILE, Array, block_means
 from sr_var.values import Units
+from sr_var.verify.read.records import has_own_means
+from utils.files.records import find_record
 from utils.images.pixels import bytes_to_image, image_to_255, to_hwc
 from utils.metrics import HALF_RANGE_255
 from utils.process.errors import DataError
@@ -81,6 +94,49 @@ def view_of(flags: NetResultFlags, units: Units) -> View | None:
     view = View.seeing((large, small), made, seed if isinstance(seed, int) else 0)
     trained = next(iter(known.values())).get(TRAINED_KEY)
     return replace(view, trained=trained) if isinstance(trained, str) else view
+
+
+def require_samples_of(view: View | None, flags: VerificationFlags, units: Units) -> str:
+    """Refuse samples that were drawn of another degradation than the nets saw, by their record.
+
+    Returns:
+        What their network was trained on, where that is another one; else "".
+
+    Raises:
+        DataError: names the folder and both degradations.
+    """
+
+    def drawn_of(record: dict[str, Any]) -> tuple[Degradation, str]:
+        trained, shift = str(record[SEEN_KEYS[0]]), record.get(SHIFT_KEY, "")
+        large, small = (Size.of(record[name]) for name in ("large_size", "small_size"))
+        factor = large.factor_over(small) or 1
+        made = Degradation.parse(shift or trained, factor, units.num_channels)
+        return made, trained if shift else ""
+
+    if not flags.num_samples or not has_own_means(flags):
+        return ""
+    found = find_record(os.path.join(flags.ddpm_sr_output_dir, SETTINGS_FILE), drawn_of)
+    if found is None:  # of an earlier version, or another tool
+        return ""
+    made, trained = found
+    own = view.degradation if view is not None else None
+    own = own or Degradation.parse(AREA, made.factor, made.num_channels)
+    if _by_content(made) != _by_content(own):
+        raise DataError(
+            f"{flags.ddpm_sr_output_dir}: its samples were drawn of --degradation {made.text}, "
+            f"the nets saw {own.text}: draw with --test_degradation {own.text}, or name results "
+            "and samples that belong together"
+        )
+    return trained
+
+
+def _by_content(made: Degradation) -> list[list[Part]]:
+    """The parts; masks by what they hold, wherever they lie."""
+
+    def placeless(part: Part) -> Part:
+        return replace(part, path="") if isinstance(part, FileMask) and part.digest else part
+
+    return [[placeless(part) for part in branch] for branch in made.branches]
 
 
 def seen_of(

@@ -73,13 +73,15 @@ def headline(summary: Summary) -> list[str]:
 
 def _seen(summary: Summary) -> str:
     """What the nets see, and whether they were trained on it."""
+    of_samples = summary.get("samples_trained_degradation")
+    told = f" The samples' network was trained on --degradation {of_samples}." * bool(of_samples)
     if "degradation" not in summary:
-        return ""
+        return told.strip()
     if "trained_degradation" not in summary:
-        return f"The nets see --degradation {summary['degradation']}."
+        return f"The nets see --degradation {summary['degradation']}.{told}"
     return (
         f"The nets were trained on --degradation {summary['trained_degradation']} and see another "
-        f"one here, {summary['degradation']}: what holds there need not hold here."
+        f"one here, {summary['degradation']}: what holds there need not hold here.{told}"
     )
 
 

@@ -28,6 +28,7 @@ from benchmarks.record import hardware, own_command  # noqa: E402
 from benchmarks.truth_data import errors_of_samples, load_photos, observation_of  # noqa: E402
 from benchmarks.truth_report import COUNTS, draw, format_tables  # noqa: E402
 from benchmarks.truth_routes import MEAN, ROUTES, VARIANCE, Bench, Recipe, Row, Trial  # noqa: E402
+from models.config import CONV3X3, RES_BLOCKS  # noqa: E402
 from oracle.law import BICUBIC, BILINEAR  # noqa: E402
 from sr_var.flags.degradation import AREA  # noqa: E402
 from sr_var.flags.network import SUBPIXEL, UNET  # noqa: E402
@@ -102,6 +103,7 @@ class HowFlags:
     small_size: int = flag(16, "side of the low-res images, pixels; the factor is 4")
     width: int = flag(48, "channels of the sub-pixel nets")
     num_res_blocks: int = flag(3, "residual blocks of the sub-pixel nets")
+    res_block: str = flag(CONV3X3, "kind of these blocks", RES_BLOCKS)
     batch_size: int = flag(16, "images of a step of the sub-pixel nets")
     lr: float = flag(2e-3, "learning rate of the sub-pixel nets; it falls to 0 as a cosine")
     muon_lr: float = flag(2.5e-3, "the same, of the mean net where Muon trains")
@@ -129,7 +131,11 @@ class HowFlags:
     @property
     def recipes(self) -> dict[str, Recipe]:
         """How the networks of each kind are trained; the U-Net is that of the demo."""
-        of_subpixel = {"model_channels": self.width, "num_res_blocks": self.num_res_blocks}
+        of_subpixel = {
+            "model_channels": self.width,
+            "num_res_blocks": self.num_res_blocks,
+            "res_block": self.res_block,
+        }
         of_unet = {
             "model_channels": self.unet_width,
             "channel_mult": self.unet_channel_mult,
@@ -208,7 +214,7 @@ class FinishedRows:
             made, self._rows = read_record(
                 path, remedy, lambda content: (dict(content["settings"]), list(content["rows"]))
             )
-            others = differences(made, settings, {"degradation": AREA})
+            others = differences(made, settings, {"degradation": AREA, "res_block": CONV3X3})
             if others:
                 told = ", ".join(map(str, others))
                 raise DataError(f"{path} holds rows made with other settings: {told}; {remedy}")

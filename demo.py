@@ -28,12 +28,16 @@ class DemoFlags:
 
 
 def pick_preset(flags: DemoFlags) -> Preset:
-    """By device: larger where a GPU is."""
+    """By device: larger where a GPU is, in bf16 where a CPU has arithmetic for it."""
     if flags.quick:
         return QUICK.with_seed(flags.seed)
     import torch
 
-    return (GPU if torch.cuda.is_available() else CPU).with_seed(flags.seed)
+    from utils.fp16_util import trains_in_bf16
+
+    if torch.cuda.is_available():
+        return GPU.with_seed(flags.seed)
+    return CPU.with_bf16(trains_in_bf16()).with_seed(flags.seed)
 
 
 def main(argv: list[str] | None = None) -> int:

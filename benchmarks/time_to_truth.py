@@ -35,7 +35,9 @@ from sr_var.flags.network import SUBPIXEL, UNET  # noqa: E402
 from sr_var.flags.scripts import MeanModelFlags  # noqa: E402
 from utils.files.atomic import write_json_atomic  # noqa: E402
 from utils.files.records import differences, read_record, versions  # noqa: E402
+from utils.flags.groups import AUTO, Precision  # noqa: E402
 from utils.flags.training import TrainFlags  # noqa: E402
+from utils.fp16_util import trains_in_bf16  # noqa: E402
 from utils.machine.threads import num_cores, tune_allocator  # noqa: E402
 from utils.process.errors import EXIT_DONE, DataError, run_main  # noqa: E402
 from utils.script_util import (  # noqa: E402
@@ -48,6 +50,8 @@ from utils.script_util import (  # noqa: E402
 )
 
 Item = TypeVar("Item")
+_PRECISIONS = AUTO, str(Precision.FP32), str(Precision.BF16)
+_OF_PRECISION = "of the trainings; auto: bf16 where this CPU has arithmetic for it"
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,11 @@ class HowFlags:
     unet_lr: float = flag(2e-3, "learning rate of the U-Nets; it falls to 0 as a cosine")
     mean_share: float = flag(0.5, "share of a budget that the mean net has, where there are two")
     lr_warmup_steps: int = flag(50, "first steps, over which lr rises from 0; at most a fifth")
-    use_bf16: bool = flag(False, "compute in bf16")
+    precision: str = flag(
+        AUTO,
+        "of the trainings; auto: bf16 where this CPU has arithmetic for it",
+        (AUTO, *_PRECISIONS),
+    )
     threads: int = flag(0, "threads of torch; 0: as many as cores")
     steps_per_second: float = flag(
         0.0, "how many steps a second of budget stands for, whatever they take; 0: measured"
@@ -161,21 +169,30 @@ class HowFlags:
             lr_schedule="cosine",
             lr_anneal_steps=1,  # of each training: its steps
             lr_warmup_steps=self.lr_warmup_steps,
-            use_bf16=self.use_bf16,
+            use_bf16=self.used_precision == Precision.BF16,
             log_interval=100,
         )
+
+    @property
+    def used_precision(self) -> str:
+        """The `precision`, or what it is on this CPU."""
+        if self.precision != AUTO:
+            return self.precision
+        return str(Precision.BF16 if trains_in_bf16() else Precision.FP32)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What tells rows from those of other flags; of the folders their names."""
         folders = {name: Path(getattr(self, name)).name for name in ("data_dir", "test_dir")}
-        return {**vars(self), **folders, "threads": self.threads or num_cores()}
+        here = {"threads": self.threads or num_cores(), "precision": self.used_precision}
+        return {**vars(self), **folders, **here}
 
 
 @dataclass(frozen=True)
 class SeeingFlags(HowFlags):
-    """The same, and what networks see."""
+    """The same, and what networks see; trained as fast as the machine can."""
 
+    precision: str = flag(AUTO, _OF_PRECISION, _PRECISIONS)
     degradation: str = flag(
         AREA,
         "what networks see: block means, or also the image: 'area & noise:25' or 'area & mask:0.5'",
@@ -284,7 +301,8 @@ def write_results(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(path, record)
     place = machine["gpu"] or f"{machine['cpu']} ({machine['capability']})"
-    head = f"{today}, {place}, {machine['threads']} threads, torch {torch.__version__}\n\n"
+    how_run = f"{machine['threads']} threads, {how.used_precision}, torch {torch.__version__}"
+    head = f"{today}, {place}, {how_run}\n\n"
     tables = format_tables(rows, exact)
     path.with_suffix(".md").write_text(head + tables, encoding="utf-8")
     draw(rows, exact).savefig(path.with_suffix(".png"), dpi=110)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from demo import DemoFlags, pick_preset
 from sr_var.data.oracle import CALIBRATION_FILE
 from sr_var.demo.commands import (
     CPU,
@@ -24,6 +25,7 @@ from sr_var.demo.commands import (
 from sr_var.demo.steps import demo_steps, record_path, what_was_trained
 from sr_var.demo.words import in_plain_words
 from sr_var.script_util import create_mean_model, create_var_model, sr_create_model_and_diffusion
+from tests import cpus
 from utils.runs.scripts import Taken
 
 PRESETS = pytest.mark.parametrize("preset", [CPU, QUICK, GPU], ids=lambda preset: preset.name)
@@ -49,6 +51,18 @@ def test_the_parsers_take_every_command_of_the_demo(preset: Preset) -> None:
     assert len(_parse(commands(preset))) == 9
     assert len(_parse(calibration_commands(preset))) == 5
     assert len(_parse(oracle_commands(preset))) == 8
+
+
+@pytest.mark.parametrize(("cpu", "is_bf16"), [(cpus.ZEN_4, True), (cpus.AVX2, False)])
+def test_trainings_are_in_bf16_where_the_cpu_has_it(
+    cpu: cpus.Cpu, is_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus.compute_on(cpu, monkeypatch)
+    preset = pick_preset(DemoFlags())
+    for lines in (commands(preset), oracle_commands(preset), calibration_commands(preset)):
+        for script, args in _parse(lines).items():
+            assert args.get("use_bf16", False) is (is_bf16 and script.endswith("_train.py"))
+    assert not pick_preset(DemoFlags(quick=True)).nets.use_bf16
 
 
 @PRESETS

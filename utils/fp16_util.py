@@ -206,3 +206,8 @@ def computes_natively(
     is_emulated = torch.cpu._is_avx512_supported() and not has_instructions
     is_fast = has_instructions if with_backward else not is_emulated
     return is_fast and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def trains_in_bf16() -> bool:
+    """Whether this CPU has bf16 arithmetic for a training (`computes_natively`)."""
+    return computes_natively(torch.bfloat16, torch.device("cpu"), with_backward=True)

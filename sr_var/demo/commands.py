@@ -46,7 +46,8 @@ ROUTES = (
 class Nets:
     """What mean, variance and baseline nets are: U-Nets, or sub-pixel networks without multipliers.
 
-    `channel_mult` is the U-Nets' alone.
+    `channel_mult` is the U-Nets' alone. `use_bf16` is of trainings: sub-pixel nets are as far after
+    as many steps (benchmarks/README.md, time to the truth), which take less time on such a CPU.
     """
 
     width: int
@@ -54,12 +55,18 @@ class Nets:
     channel_mult: str = ""
     large_size: int = 32
     small_size: int = 8
+    use_bf16: bool = False
+
+    @property
+    def precision(self) -> str:
+        """The flag of trainings, left out where it has its default."""
+        return " --use_bf16 True" if self.use_bf16 else ""
 
     def flags(self, task: str) -> str:
-        """Those of one net, by the first words of its scripts, as `sr_mean`."""
+        """Those of the training of one net, by the first words of its scripts, as `sr_mean`."""
         sizes = (
             f"--large_size {self.large_size} --small_size {self.small_size} "
-            f"--model_channels {self.width} --num_res_blocks {self.num_res_blocks}"
+            f"--model_channels {self.width} --num_res_blocks {self.num_res_blocks}{self.precision}"
         )
         if self.channel_mult:
             unet = f"--channel_mult {self.channel_mult} --attention_resolutions= "
@@ -299,6 +306,10 @@ class Preset:
         """The same with another seed of weights, data and noise, and its own folders."""
         return replace(self, name=f"{self.name}_seed{seed}", seed=seed) if seed else self
 
+    def with_bf16(self, use_bf16: bool) -> Preset:
+        """The same, trained in bf16 where `use_bf16` says so."""
+        return replace(self, nets=replace(self.nets, use_bf16=use_bf16))
+
     @property
     def log_dir(self) -> str:
         """Where the verification on photographs writes."""
@@ -410,8 +421,9 @@ def commands(preset: Preset) -> list[Command]:
         + _schedule("sr_mean", name, preset.mean_steps),
         f"sr_var_train.py {nets.flags('sr_var')} {_ITAKURA_SAITO} {train_var} {mean_net} "
         + _schedule("sr_var", name, preset.var_steps),
-        f"ddpm_sr_train.py {denoiser} {train_denoiser} --optimizer muon --lr_schedule cosine "
-        "--ema_rate 0.99 " + _schedule("ddpm_sr", name, preset.diffusion_steps),
+        f"ddpm_sr_train.py {denoiser}{nets.precision} {train_denoiser} --optimizer muon "
+        "--lr_schedule cosine --ema_rate 0.99 "
+        + _schedule("ddpm_sr", name, preset.diffusion_steps),
         f"ddpm_sr_sample.py {denoiser} --sampler dpmpp_2m_sde "
         f"--timestep_respacing {preset.respacing} "
         f"--data_dir {tiles} --to_sample_images_dict_path {info}/to_sample_data_info.pkl "

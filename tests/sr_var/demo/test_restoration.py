@@ -101,6 +101,13 @@ def test_a_command_reads_what_an_earlier_one_wrote(preset: Preset) -> None:
             )
 
 
+def test_trainings_are_in_bf16_where_a_preset_says_so() -> None:
+    for is_bf16 in (False, True):
+        for script, words in task_commands(FULL.with_bf16(is_bf16), TASKS[0]):
+            of_training = script.endswith("_train.py")
+            assert _parse(script, words).get("use_bf16", False) is (is_bf16 and of_training)
+
+
 @PRESETS
 def test_steps_have_words_of_their_own_and_another_seed_its_own_folders(preset: Preset) -> None:
     steps = demo_steps(preset)

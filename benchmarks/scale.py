@@ -327,13 +327,12 @@ class Scale:
         """
         from sr_var.verify.run import compare, inputs_of
         from utils.logger import RunLogger
-        from utils.process.stop import ANEW
         from utils.runs.job import working
 
         flags, counts = self._verification("sampled", "samples"), itertools.count(1)
         with closing(RunLogger(flags.log_dir, is_quiet=True)) as logger:
             entries, units = inputs_of(flags, logger)
-            with working(len(entries), "verifying", "image", remedy=ANEW) as job:
+            with working(len(entries), "verifying", "image") as job:
 
                 def done() -> None:
                     job.done()

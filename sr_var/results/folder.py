@@ -33,6 +33,8 @@ from utils.metrics import WHITE
 from utils.process.errors import DataError
 
 LOW_RES_FILE, SAMPLES_FOLDER = "low_res.png", "high_res_samples"
+# what the verification adds to a folder of samples: their mean as a picture, and their variance
+OF_VERIFICATION = ("high_res_mean.png", "high_res_var.pkl")
 _SAMPLE_NAME = re.compile(r"sample_(0|[1-9][0-9]{0,17})\.png")
 Item = TypeVar("Item")
 Array = npt.NDArray[np.floating[Any]]

@@ -22,9 +22,10 @@ from sr_var.base_dataset import load_entries
 from sr_var.calibrate.record import HIDDEN, Calibration
 from sr_var.degrade.view import View
 from sr_var.flags.verify import BudgetFlags, VerificationFlags
-from sr_var.results.folder import to_grey_bytes
+from sr_var.results.folder import OF_VERIFICATION, to_grey_bytes
 from sr_var.results.moments import MOMENTS_FILE, TRUTH_FILE
 from sr_var.values import GREY_LEVELS, Units, as_rgb
+from sr_var.verify.kept import KeptResults, remove_kept
 from sr_var.verify.numbers.budget import error_budget
 from sr_var.verify.numbers.calibrated import (
     calibrated_section,
@@ -66,7 +67,6 @@ from utils.images.listing import Entry, ImageList
 from utils.images.pictures import write_picture
 from utils.logger import RunLogger
 from utils.machine.threads import chosen_threads, ordered_map
-from utils.process.stop import ANEW
 from utils.runs.job import working
 from utils.untrusted.pickles import dump_pickle
 
@@ -77,11 +77,11 @@ def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
     """Compare all images, write metrics and pictures, print the table.
 
     Raises:
-        StopRequested: if a signal came; nothing but panels is left of what was done.
+        StopRequested: if a signal came; the next run goes on with what was compared.
     """
     entries, units = inputs_of(flags, logger)
     started = time.monotonic()
-    with working(len(entries), "verifying", "image", remedy=ANEW) as job:
+    with working(len(entries), "verifying", "image") as job:
         found = compare(entries, units, flags, logger, job.done)
     if flags.dry_run:
         logger.info(describe_memory(torch.device("cpu")))
@@ -118,18 +118,23 @@ def compare(
     pictures = _Pictures(flags, logger, min(num_panels, len(entries)))
     rows: list[ImageResult] = []
     totals = Totals(clusters_of(entries, flags.cluster))
+    num_scatter = scatter_per_image(len(entries))
+    kept = KeptResults(flags, num_scatter, logger.info)
     for result in verify_images(
         entries,
         flags,
         num_kept=num_panels,
-        num_scatter=scatter_per_image(len(entries)),
+        num_scatter=num_scatter,
         units=units,
         calibration=calibration,
+        kept=kept,
     ):
         totals.add(result)
         pictures.add(result)
         rows.append(without_arrays(result))
         done()
+    if kept.num_found:
+        logger.info(f"{kept.num_found} images were compared by a run before this one")
     summary = summarise(rows, totals, flags)
     if calibration is not None:
         summary["calibrated"], intervals = calibrated_section(rows, calibration)
@@ -184,6 +189,7 @@ class Comparison:
         write_results(log_dir, self.summary, self.rows)
         logger.info(f"metrics: {log_dir}/results.json and results.csv")
         self.pictures.write(self.summary, self.rows, command)
+        remove_kept(log_dir)
 
 
 def _tell(summary: Summary, flags: VerificationFlags, logger: RunLogger) -> None:
@@ -293,9 +299,9 @@ def verify_image(
     if data.samples is not None and flags.is_writing:
         folder = safe_join(flags.ddpm_sr_output_dir, entry.name)
         rounded = to_grey_bytes(as_rgb(data.samples.mean))
-        write_picture(os.path.join(folder, "high_res_mean.png"), rounded)
-        variance = units.spread_from_255(data.samples.variance, 2)
-        dump_pickle(variance, os.path.join(folder, "high_res_var.pkl"))
+        mean_path, variance_path = (os.path.join(folder, name) for name in OF_VERIFICATION)
+        write_picture(mean_path, rounded)
+        dump_pickle(units.spread_from_255(data.samples.variance, 2), variance_path)
     result = image_result(entry.name, data, num_scatter=num_scatter, seed=flags.seed)
     result = dataclasses.replace(result, group=entry.group)
     result = with_intervals(result, data, calibration)
@@ -310,10 +316,12 @@ def verify_images(
     num_scatter: int = 0,
     units: Units = GREY_LEVELS,
     calibration: Calibration | None = None,
+    kept: KeptResults | None = None,
 ) -> Iterator[ImageResult]:
     """Yield results in the order of the entries; a few images are worked on at a time.
 
     The first `num_kept` keep the arrays for pictures, each both stds of `num_scatter` pixels.
+    `kept`: where the results of all others are looked for and kept.
     """
     num_threads = chosen_threads(flags.num_threads)
     # where there are fewer images than threads, the rest decodes
@@ -327,7 +335,15 @@ def verify_images(
     )
 
     def verify(place: int) -> ImageResult:
-        return of(entries[place], flags, keeps_data=place < num_kept)
+        entry = entries[place]
+        if kept is None or place < num_kept:
+            return of(entry, flags, keeps_data=place < num_kept)
+        key = kept.key(entry)
+        result = kept.find(entry, key)
+        if result is None:
+            result = of(entry, flags, keeps_data=False)
+            kept.keep(entry, key, result)
+        return result
 
     return ordered_map(verify, range(len(entries)), num_threads)
 

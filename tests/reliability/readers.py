@@ -10,6 +10,7 @@ import socket
 import struct
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from sr_var.flags.scripts import MeanModelFlags
 from sr_var.results.folder import read_stamp
 from sr_var.results.moments import SampleMoments, load_moments, load_truth
 from sr_var.stored_flags import load_args, load_model_args
+from sr_var.verify.kept import packed, read_result
+from sr_var.verify.numbers.calibration import Histograms
+from sr_var.verify.numbers.metrics import ImageResult
 from sr_var.verify.read.images import _read_mean
 from sr_var.verify.read.records import num_steps, read_budget
 from sr_var.verify.show import plots
@@ -160,6 +164,11 @@ def _array_readers(folder: Path) -> dict[str, Reader]:
     shape = (2, 4, 4, 3)
     drawn = npz_of(arr_0=np.zeros(shape, np.uint8), arr_1=np.arange(2)) + samples
 
+    compared = ImageResult(
+        "a", {"mean.mse": 1.5}, None, True, {"k2": 2.0}, {"nets": Histograms()}, np.ones((2, 3))
+    )
+    kept = [packed(replace(compared, sums={"nets.std.count": np.ones(64)}), "a key")]
+
     def predictions(path: str) -> object:
         return sweep.clean_predictions(0, path.removesuffix(f"{clean}/log_probabilities.npz"))
 
@@ -172,6 +181,7 @@ def _array_readers(folder: Path) -> dict[str, Reader]:
         "samples": Reader(
             "out/samples.npz", drawn, lambda path: write_pictures(path, shape, f"{path}.out")
         ),
+        "compared": Reader(".compared/x.npz", kept, lambda path: read_result(path, "a key")),
         "features": Reader(
             "x.npz", samples + statistics, lambda path: read_input("--samples", path, 0, 0)
         ),

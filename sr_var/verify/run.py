@@ -37,6 +37,7 @@ from sr_var.verify.numbers.metrics import ImageResult, image_result
 from sr_var.verify.numbers.summary import (
     Summary,
     Totals,
+    UnitsSection,
     flat_metrics,
     scatter_per_image,
     summarise,
@@ -142,12 +143,7 @@ def compare(
     if told["nets"] or told["samples"]:
         summary["class_cond"] = told
     if not units.is_grey_levels:
-        summary["units"] = {
-            "low": units.low,
-            "high": units.high,
-            "grey_level": units.scale,
-            "text": str(units),
-        }
+        summary["units"] = _section_of(units)
     _add_seen(summary, view, shifted)
     _tell(summary, flags, logger)
     if "units" in summary:
@@ -155,6 +151,10 @@ def compare(
     for line in _notices(rows, summary):
         logger.info(line)
     return Comparison(summary, rows, pictures)
+
+
+def _section_of(units: Units) -> UnitsSection:
+    return {"low": units.low, "high": units.high, "grey_level": units.scale, "text": str(units)}
 
 
 def _add_seen(summary: Summary, view: View | None, of_samples: str) -> None:

@@ -1,20 +1,22 @@
-"""A 3×3 convolution and the norm before it on a CPU: every way there is, by shape.
+"""A 3×3 convolution, the norm before it and attention on a CPU: every way there is, by shape.
 
     python -m benchmarks.convolutions
     python -m benchmarks.convolutions --threads 1 --clock cpu     beside other work
 
 Forward and with the backward pass: planes, which is the plain way; channels last; Winograd's
 filtering; channels last with weights in that order, and with weights that oneDNN has packed
-(forward alone); bf16 in planes, channels last and packed. "project" is what `models.layers` does
-by the rules of `models.cpu.rules`, which rest on these tables. The sizes are those of the 64→256
-upsampler, then those of mean nets.
+(forward alone); bf16 in planes, channels last and packed. Attention: torch's fused kernel, and
+plain products, whose weights are kept for the backward pass; a note says how much is kept.
+"project" is what `models.layers` does by the rules of `models.cpu.rules`, which rest on these
+tables. The sizes are those of the 64→256 upsampler, then those of mean nets.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +28,7 @@ from benchmarks import nets
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure, quartiles
 from benchmarks.record import Table, Target, write_record
 from models.cpu.winograd import winograd_conv2d
-from models.layers import Conv3x3, GroupNorm32
+from models.layers import Conv3x3, GroupNorm32, attention
 from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser
@@ -48,7 +50,14 @@ SHAPES = (
     (4, 256, 16),
     (4, 256, 8),
 )
+# images, tokens, heads, width of a head
+ATTENTIONS = tuple(
+    (max(1, min(8, 1024 // length)), length, (256 if length < 4096 else 128) // width, width)
+    for length in (64, 256, 1024, 4096)
+    for width in (32, 64, 128)
+)
 PLANES, PROJECT, BF16 = "planes", "project", "bf16, project"
+FUSED = "bf16, fused"
 _ONES = [1, 1]
 
 
@@ -57,9 +66,10 @@ class ConvolutionFlags(TimingFlags):
     """How long to measure."""
 
     norms: bool = flag(True, "the group norm, too")
+    attention: bool = flag(True, "attention, too")
 
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 Layer = Callable[[Tensor], Tensor]
 
 
@@ -104,6 +114,50 @@ def norms_of(shape: Shape, *, with_backward: bool) -> list[Variant]:
         (BF16, layer, last.bfloat16()),
     ]
     return [_variant(*one, with_backward=with_backward) for one in found]
+
+
+def attentions_of(shape: Shape, *, with_backward: bool) -> list[Variant]:
+    """The ways to attend, torch's fused kernel first."""
+    num_images, length, heads, width = shape
+    qkv = nets.noise(num_images, length, 3 * heads * width)
+    ways: list[tuple[str, Layer]] = [
+        ("fused", partial(_attend, heads=heads, mix=F.scaled_dot_product_attention)),
+        ("products", partial(_attend, heads=heads, mix=_products)),
+        (PROJECT, partial(attention, num_heads=heads, use_new_order=False)),
+    ]
+    given = [(name, way, qkv) for name, way in ways]
+    given += [(f"bf16, {name}", way, qkv.bfloat16()) for name, way in ways]
+    found = [_variant(*one, with_backward=with_backward) for one in given]
+    if not with_backward:
+        return found
+    notes = [f"keeps {_kept_bytes(way, x) / 2**20:.1f} MiB" for _, way, x in given]
+    return [dataclasses.replace(one, note=note) for one, note in zip(found, notes, strict=True)]
+
+
+def _attend(qkv: Tensor, heads: int, mix: Callable[..., Tensor]) -> Tensor:
+    """What `models.layers.attention` does around `mix`."""
+    parts = qkv.view(*qkv.shape[:2], heads, 3, -1).unbind(3)
+    return mix(*(part.transpose(1, 2) for part in parts)).transpose(1, 2).flatten(2)
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    scores = (query * query.shape[-1] ** -0.5) @ key.mT
+    return scores.softmax(dim=-1) @ value
+
+
+def _kept_bytes(layer: Layer, x: Tensor) -> int:
+    """Bytes that a layer keeps for its backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        output = layer(x.detach().requires_grad_())
+    del output
+    return sum(kept.values())
 
 
 def _direct(weight: Tensor) -> Layer:
@@ -159,10 +213,28 @@ def matrix_rates(flags: TimingFlags, side: int = 2048) -> dict[str, float]:
 
 
 def targets_of(measured: dict[str, Measurement]) -> list[Target]:
-    """No way that the rules choose is slower than planes."""
-    ratios = {name: one.ratio(PROJECT, PLANES) or 0.0 for name, one in measured.items()}
-    worst = min(ratios, key=lambda name: ratios[name])
-    return [Target("slowest of the project's convolutions", ratios[worst], 0.95, note=worst)]
+    """No way that the rules choose is slower than the plain one."""
+    ways = {"convolution": (PROJECT, PLANES), "attention": (BF16, FUSED)}
+    found = []
+    for kind, (own, plain) in ways.items():
+        ratios = {
+            name: one.ratio(own, plain) or 0.0
+            for name, one in measured.items()
+            if name.startswith(kind)
+        }
+        if ratios:
+            worst = min(ratios, key=lambda name: ratios[name])
+            text = f"slowest of the project's {kind}s" + (" in bf16" if own == BF16 else "")
+            found.append(Target(text, ratios[worst], 0.95, note=worst))
+    return found
+
+
+def _named(kind: str, shape: Shape) -> str:
+    if kind == "attention":
+        num_images, length, heads, width = shape
+        return f"{kind}, {num_images} × {heads} heads of {width}, {length} tokens"
+    num_images, channels, side = shape
+    return f"{kind}, {num_images} × {channels} channels, {side}²"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -172,18 +244,20 @@ def main(argv: list[str] | None = None) -> int:
     if flags.threads:
         torch.set_num_threads(flags.threads)
     tune_allocator()
-    kinds = [("convolution", convolutions_of), *([("norm", norms_of)] if flags.norms else [])]
+    kinds: list[tuple[str, Callable[..., list[Variant]], Sequence[Shape]]] = [
+        ("convolution", convolutions_of, SHAPES),
+        *([("norm", norms_of, SHAPES)] if flags.norms else []),
+        *([("attention", attentions_of, ATTENTIONS)] if flags.attention else []),
+    ]
     measured: dict[str, Measurement] = {}
-    for kind, variants_of in kinds:
-        for shape, with_backward in itertools.product(SHAPES, (False, True)):
-            num_images, channels, side = shape
+    for kind, variants_of, shapes in kinds:
+        for shape, with_backward in itertools.product(shapes, (False, True)):
             direction = "forward and backward" if with_backward else "forward"
-            name = f"{kind}, {num_images} × {channels} channels, {side}², {direction}"
+            name = f"{_named(kind, shape)}, {direction}"
             measured[name] = measure(variants_of(shape, with_backward=with_backward), flags)
     tables = [Table(name, one.rows()) for name, one in measured.items()]
-    of_convolutions = {name: one for name, one in measured.items() if name.startswith("conv")}
     extra = {"matrix_rates": matrix_rates(flags)}
-    write_record("convolutions", flags, tables, targets_of(of_convolutions), extra)
+    write_record("convolutions", flags, tables, targets_of(measured), extra)
     return EXIT_DONE
 
 

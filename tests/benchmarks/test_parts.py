@@ -61,9 +61,10 @@ def test_forward_compares_plain_and_project_in_fp32(
 def test_convolutions_compare_all_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolutions, "tune_allocator", lambda: True)
     monkeypatch.setattr(convolutions, "SHAPES", ((2, 32, 8),))
+    monkeypatch.setattr(convolutions, "ATTENTIONS", ((2, 16, 2, 8),))
     assert convolutions.main([*ONE, "--output_dir", str(tmp_path)]) == 0
     tables = _record(tmp_path, "convolutions")["tables"]
-    assert len(tables) == 4
+    assert len(tables) == 6
     for row in itertools.chain(*tables.values()):
         assert row["max_difference"] < (0.1 if row["name"].startswith("bf16") else 1e-4), row
 

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.cpu.attention import attention_by_products
 from models.cpu.group_norm import group_norm_channels_last
 from models.cpu.rules import (
     AUTO,
     chosen_kernels,
+    is_attention_by_products,
     is_channels_last,
     is_in_planes_faster,
     is_wide_enough,
@@ -355,7 +357,9 @@ def attention(qkv: Tensor, num_heads: int, *, use_new_order: bool) -> Tensor:
     else:
         parts = qkv.view(batch, length, num_heads, 3, head_dim).unbind(3)
     query, key, value = (part.transpose(1, 2) for part in parts)  # each (N, H, L, D)
-    mixed = F.scaled_dot_product_attention(query, key, value)  # (N, H, L, D)
+    by_products = is_attention_by_products(query)
+    mix = attention_by_products if by_products else F.scaled_dot_product_attention
+    mixed = mix(query, key, value)  # (N, H, L, D)
     return mixed.transpose(1, 2).reshape(batch, length, num_heads * head_dim)
 
 

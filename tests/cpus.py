@@ -18,6 +18,7 @@ class Cpu:
         avx512: whether there is AVX-512.
         avx512_bf16: whether it has instructions for bf16.
         avx_vnni: whether it has those of AVX-VNNI.
+        amx_tile: whether it has AMX.
     """
 
     fp16: bool = False
@@ -25,12 +26,15 @@ class Cpu:
     avx512: bool = False
     avx512_bf16: bool = False
     avx_vnni: bool = False
+    amx_tile: bool = False
 
 
 AVX2 = Cpu()
 SKYLAKE = Cpu(bf16=True, avx512=True)  # emulates bf16
 ZEN_4 = Cpu(bf16=True, avx512=True, avx512_bf16=True)
-SAPPHIRE_RAPIDS = Cpu(fp16=True, bf16=True, avx512=True, avx512_bf16=True, avx_vnni=True)
+SAPPHIRE_RAPIDS = Cpu(
+    fp16=True, bf16=True, avx512=True, avx512_bf16=True, avx_vnni=True, amx_tile=True
+)
 NEOVERSE = Cpu(fp16=True, bf16=True)
 ALL = {
     "AVX2": AVX2,
@@ -49,5 +53,5 @@ def compute_on(cpu: Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: cpu.bf16)
     monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: cpu.avx512)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: cpu.avx512_bf16)
-    known = {"avx_vnni": cpu.avx_vnni}
+    known = {"avx_vnni": cpu.avx_vnni, "amx_tile": cpu.amx_tile}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)

@@ -24,6 +24,8 @@ _MIN_CHANNELS, _MIN_PIXELS = 48, 1024
 _MIN_PRODUCTS = 1 << 27
 # Pairs of channels from which on the weights of a small image take longer than another order of it.
 _MIN_PAIRS_IN_PLANES = 1 << 16
+# Of all heads together: below it starting each product costs what it saves.
+_MIN_SCORES = 1 << 17
 # torch's norm of an image that is channels last is fast with as many channels in a group: a vector.
 _VECTOR = 8
 # From as many pixels of an image on, torch's norm reads whole rows of channels.
@@ -120,6 +122,28 @@ def is_wide_enough(channels: int, out_channels: int) -> bool:
     """Return whether so many channels may be worth Winograd's filtering."""
     # products grow with C * K, transforms with C + K
     return channels * out_channels >= _MIN_CHANNELS * (channels + out_channels)
+
+
+def is_attention_by_products(query: Tensor) -> bool:
+    """Return whether `attention_by_products` is the way for queries (N, H, L, D).
+
+    torch's fused attention has fast products of bf16 where there is AMX. Else they take as long as
+    those of fp32, while large ones take half as long by AVX-512's instructions for bf16.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and torch.cpu._is_avx512_bf16_supported()
+        and not _has("amx_tile")
+        # the fused kernel's backward pass is slow for few tokens, too
+        and (is_recorded(query) or query.shape[:3].numel() * query.shape[2] >= _MIN_SCORES)
+    )
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Return whether a backward pass through x may follow."""
+    return x.requires_grad and torch.is_grad_enabled()
 
 
 def has_small_maps(x: Tensor) -> bool:

@@ -8,6 +8,7 @@ import torch
 from models.cpu.rules import (
     DIRECT,
     WINOGRAD,
+    is_attention_by_products,
     is_channels_last,
     is_own_norm_faster,
     prefers_channels_last,
@@ -64,3 +65,35 @@ def test_only_one_order_counts_as_channels_last() -> None:
     assert is_channels_last(x.to(memory_format=torch.channels_last))
     for other in (x, noise(2, 1, 3, 3).to(memory_format=torch.channels_last), x[0]):
         assert not is_channels_last(other)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "is_by_products"),
+    [
+        (cpus.AVX2, False),
+        (cpus.NEOVERSE, False),
+        (cpus.ZEN_4, True),
+        (cpus.SKYLAKE, False),
+        (cpus.SAPPHIRE_RAPIDS, False),
+    ],
+)
+def test_attention_by_products_is_for_bf16_without_tiles(
+    cpu: cpus.Cpu, is_by_products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus.compute_on(cpu, monkeypatch)
+    query = torch.zeros(1, 2, 256, 4)
+    assert is_attention_by_products(query.bfloat16()) == is_by_products
+    for other in (query, query.half(), query.bfloat16().to("meta")):
+        assert not is_attention_by_products(other)
+
+
+def test_few_scores_are_left_to_the_fused_kernel_unless_there_is_a_backward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpus.compute_on(cpus.ZEN_4, monkeypatch)
+    query = torch.zeros(1, 2, 16, 4).bfloat16()
+    assert not is_attention_by_products(query)
+    query.requires_grad_()
+    assert is_attention_by_products(query)
+    with torch.no_grad():
+        assert not is_attention_by_products(query)

@@ -28,7 +28,7 @@ _SHORT: dict[str, str] = {
     "startup": "--rounds 2 --time_limit 40",
     "sampling_loop": "--rounds 5 --time_limit 60",
     "ranks": "--rounds 2 --time_limit 60 --num_samples 16",
-    "train_step": "--rounds 2 --batch_size 4 --microbatch 2",
+    "train_step": "--rounds 2 --batch_size 4 --microbatch 2 --compile False",
     "convolutions": "--rounds 3 --time_limit 5",
     "forward": "--net small_16_64 --rounds 5 --time_limit 60",
     "ways": "--rounds 5 --time_limit 40",

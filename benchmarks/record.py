@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Row, TimingFlags, format_rows
+from benchmarks.harness import Measurement, Row, TimingFlags, format_rows
 from utils.files.records import versions
 from utils.machine.threads import num_cores
 
@@ -59,6 +59,15 @@ class Target:
             return "not measured here"
         gap = abs(self.value / self.bound - 1)
         return f"{'met' if self.is_met else '**not met**'}, by {gap:.1%}"
+
+
+def beside_best(
+    text: str, measured: Measurement, own: str, others: Sequence[str], bound: float = 1.05
+) -> Target:
+    """The goal that a variant takes at most `bound` times as long as the best of others."""
+    ratios = {other: measured.ratio(other, own) or 0.0 for other in others}
+    best = max(ratios, key=lambda other: ratios[other])
+    return Target(text, ratios[best], bound, is_at_least=False, note=f"the best is {best}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks import nets
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure
-from benchmarks.record import Table, Target, peer_version, write_record
+from benchmarks.record import Table, Target, beside_best, peer_version, write_record
 from benchmarks.reference.unet import plain_twin
 from models.subpixel import SubpixelBase
 from models.unet import SuperResModel
@@ -45,7 +45,6 @@ FACTOR, SIDE = 4, 64  # of the mean nets
 PLAIN, PROJECT = "plain eager", "project"
 BF16 = Precision.BF16
 _INDUCTOR = {"freezing": True, "max_autotune": True}
-_MOST = 1.05  # times the best other way
 
 
 @dataclass(frozen=True)
@@ -270,12 +269,8 @@ def targets_of(name: str, measured: Measurement) -> list[Target]:
             and (precision is BF16 or not one.name.endswith(str(BF16)))
             and not one.name.startswith(f"{PROJECT},")
         ]
-        ratios = {other: measured.ratio(other, own) or 0.0 for other in others}
-        best = max(ratios, key=lambda other: ratios[other])
         text = f"{name}: {own}, time over the best other way's"
-        found.append(
-            Target(text, ratios[best], _MOST, is_at_least=False, note=f"the best is {best}")
-        )
+        found.append(beside_best(text, measured, own, others))
     return found
 
 

@@ -6,6 +6,7 @@ Squared error against the label, as for the mean net.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,19 @@ class PlainTrainer:
         model: in float32.
         lr: learning rate of AdamW.
         microbatch: images of a forward pass; gradients accumulate.
+        forward: what calls the network in another way, as compiled; None: it is called itself.
     """
 
-    def __init__(self, model: nn.Module, *, lr: float, microbatch: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        microbatch: int,
+        forward: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.model, self.microbatch = model.train(), microbatch
+        self.forward = forward or self.model
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=lr, weight_decay=0.0, foreach=False, fused=False
         )
@@ -36,7 +46,9 @@ class PlainTrainer:
         for start in range(0, len(batch), self.microbatch):
             images = batch[start : start + self.microbatch]
             targets = label[start : start + self.microbatch]
-            loss = ((self.model(images) - targets) ** 2).mean() * (len(images) / len(batch))
+            loss = ((self.forward(images).float() - targets) ** 2).mean() * (
+                len(images) / len(batch)
+            )
             loss.backward()
             total += loss.item()
         squared, is_finite = 0.0, True

@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,8 @@ from benchmarks import (
     train_step,
     verification,
 )
-from benchmarks.harness import Measurement, TimingFlags
+from benchmarks.harness import Measurement, TimingFlags, Variant
+from sr_var.demo.commands import CPU as DEMO
 from tests.processes import run_script
 from tests.reliability.extent import extent, is_full
 from tests.tiny import ROOT, run
@@ -109,14 +111,45 @@ def test_training_steps_end_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_step, "tune_allocator", lambda: True)
+    monkeypatch.setattr(train_step, "DEMO", replace(DEMO, batch_size=2))
     words = ["--side", "16", "--width", "16", "--batch_size", "2", "--microbatch", "1"]
-    words += ["--device", "cpu"]
+    words += ["--device", "cpu", "--compile", "False"]
     assert train_step.main([*ONE, *words, "--output_dir", str(tmp_path)]) == 0
-    rows = _rows(_record(tmp_path, "train_step"))
-    # AdamW's first step is the learning rate, in a direction that is rounding where there is none
-    for name in (train_step.PROJECT, train_step.DIRECT):
-        assert rows[name]["max_difference"] < 2 * train_step.LR
-    assert rows[train_step.VARIANCE]["max_difference"] is None
+    record = _record(tmp_path, "train_step")
+    for net, table in zip(train_step.CASES, record["tables"].values(), strict=True):
+        rows = {row["name"]: row for row in table}
+        assert rows[train_step.VARIANCE]["max_difference"] is None
+        # AdamW's first step is the learning rate, in a direction that is rounding where there is
+        # none; bf16 rounds the weights themselves, too
+        exact = [train_step.PROJECT, "plain, channels last"]
+        exact += [train_step.DIRECT] if net == "unet" else []
+        for name in exact:
+            assert rows[name]["max_difference"] < 2 * train_step.LR, (net, name)
+        rates = record["rates"][net]
+        assert rates.keys() == rows.keys()
+        for name, rate in rates.items():
+            assert 0 < rate["outside_of_convolutions"] < 1
+            assert rate["images_a_second"] == pytest.approx(2 / rows[name]["median"])
+
+
+def test_share_outside_of_convolutions_is_that_of_the_rest() -> None:
+    x = torch.zeros(4, 16, 32, 32)
+    conv = torch.nn.Conv2d(16, 16, 3)
+    assert train_step.share_outside(lambda: x.exp().sum()) == 1
+    assert train_step.share_outside(lambda: conv(x).sum().backward()) < 0.9
+
+
+def test_best_way_of_bf16_may_be_an_exact_one() -> None:
+    times = {
+        "plain": [2.0],
+        "plain, bf16 autocast": [3.0],
+        "project": [1.0],
+        "project, bf16": [4.0],
+    }
+    measured = Measurement([Variant(name, lambda: None) for name in times], times, {})
+    exact, half = train_step.targets_of("subpixel", measured, torch.device("cpu"))
+    assert exact.value == pytest.approx(0.5) and exact.is_met
+    assert half.value == pytest.approx(2.0) and half.note == "the best is plain"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import torch
 
 from benchmarks import nets
 from benchmarks.reference.sampling import PlainSampler
+from benchmarks.reference.subpixel import PlainSubpixel, plain_subpixel
 from benchmarks.reference.training import PlainTrainer
 from benchmarks.reference.unet import PlainUNet, plain_twin
 from benchmarks.reference.verification import mean_and_variance
 from ddpm.flags import DiffusionFlags
 from ddpm.process import create_diffusion
 from diffusion.samplers import SamplerOptions, sample_loop
-from models.config import UNetConfig
+from models.config import SubpixelConfig, UNetConfig
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
 from tests.utils.training_loops import QuietLoop
 from utils.images.pictures import write_picture
@@ -79,9 +81,22 @@ def test_plain_mean_net_returns_what_the_projects_returns() -> None:
         assert _difference(plain_twin(model)(x), model(x)) < TOLERANCE
 
 
-def test_plain_net_refuses_what_it_does_not_have() -> None:
+@pytest.mark.parametrize("is_consistent", [True, False])
+def test_plain_subpixel_net_returns_what_the_projects_returns(is_consistent: bool) -> None:
+    model = nets.subpixel(2, 8, 2)
+    model.config = replace(model.config, consistent=is_consistent)
+    x = nets.noise(2, 3, 8, 6)
+    with torch.inference_mode():
+        expected = model(x)
+        assert _difference(plain_subpixel(model)(x), expected) < TOLERANCE
+    assert expected.std() > 0.1
+
+
+def test_plain_nets_refuse_what_they_do_not_have() -> None:
     with pytest.raises(ValueError, match="no dropout"):
         PlainUNet(_config(dropout=0.1), 3, is_timed=False)
+    with pytest.raises(ValueError, match="low-res images alone"):
+        PlainSubpixel(SubpixelConfig(factor=2, num_classes=3))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A 3×3 convolution, the norm before it and attention on a CPU: every way there is, by shape.
 
     python -m benchmarks.convolutions
+    python -m benchmarks.convolutions --kinds attention
     python -m benchmarks.convolutions --threads 1 --clock cpu     beside other work
 
 Forward and with the backward pass: planes, which is the plain way; channels last; Winograd's
@@ -31,7 +32,7 @@ from models.cpu.winograd import winograd_conv2d
 from models.layers import Conv3x3, GroupNorm32, attention
 from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
-from utils.script_util import flag, from_args, make_parser
+from utils.script_util import flag, from_args, make_parser, require_known
 
 # images, channels, side
 SHAPES = (
@@ -63,10 +64,18 @@ _ONES = [1, 1]
 
 @dataclass(frozen=True)
 class ConvolutionFlags(TimingFlags):
-    """How long to measure."""
+    """What, and how long to measure."""
 
-    norms: bool = flag(True, "the group norm, too")
-    attention: bool = flag(True, "attention, too")
+    kinds: str = flag("convolution,norm,attention", "of layers, comma separated")
+
+    def __post_init__(self) -> None:
+        """Refuse kinds that there are not.
+
+        Raises:
+            ValueError: names the flag and what it may be.
+        """
+        super().__post_init__()
+        require_known(self, kinds=KINDS)
 
 
 Shape = tuple[int, ...]
@@ -212,6 +221,14 @@ def matrix_rates(flags: TimingFlags, side: int = 2048) -> dict[str, float]:
     return found
 
 
+# the variants and the shapes
+KINDS: dict[str, Callable[[], tuple[Callable[..., list[Variant]], Sequence[Shape]]]] = {
+    "convolution": lambda: (convolutions_of, SHAPES),
+    "norm": lambda: (norms_of, SHAPES),
+    "attention": lambda: (attentions_of, ATTENTIONS),
+}
+
+
 def targets_of(measured: dict[str, Measurement]) -> list[Target]:
     """No way that the rules choose is slower than the plain one."""
     ways = {"convolution": (PROJECT, PLANES), "attention": (BF16, FUSED)}
@@ -244,13 +261,9 @@ def main(argv: list[str] | None = None) -> int:
     if flags.threads:
         torch.set_num_threads(flags.threads)
     tune_allocator()
-    kinds: list[tuple[str, Callable[..., list[Variant]], Sequence[Shape]]] = [
-        ("convolution", convolutions_of, SHAPES),
-        *([("norm", norms_of, SHAPES)] if flags.norms else []),
-        *([("attention", attentions_of, ATTENTIONS)] if flags.attention else []),
-    ]
     measured: dict[str, Measurement] = {}
-    for kind, variants_of, shapes in kinds:
+    for kind in flags.kinds.split(","):
+        variants_of, shapes = KINDS[kind]()
         for shape, with_backward in itertools.product(shapes, (False, True)):
             direction = "forward and backward" if with_backward else "forward"
             name = f"{_named(kind, shape)}, {direction}"

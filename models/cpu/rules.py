@@ -24,8 +24,8 @@ _MIN_CHANNELS, _MIN_PIXELS = 48, 1024
 _MIN_PRODUCTS = 1 << 27
 # Pairs of channels from which on the weights of a small image take longer than another order of it.
 _MIN_PAIRS_IN_PLANES = 1 << 16
-# Of all heads together: below it starting each product costs what it saves.
-_MIN_SCORES = 1 << 17
+# With fewer tokens starting each product costs what it saves.
+_MIN_TOKENS = 128
 # torch's norm of an image that is channels last is fast with as many channels in a group: a vector.
 _VECTOR = 8
 # From as many pixels of an image on, torch's norm reads whole rows of channels.
@@ -136,8 +136,8 @@ def is_attention_by_products(query: Tensor) -> bool:
         and query.dtype == torch.bfloat16
         and torch.cpu._is_avx512_bf16_supported()
         and not _has("amx_tile")
-        # the fused kernel's backward pass is slow for few tokens, too
-        and (is_recorded(query) or query.shape[:3].numel() * query.shape[2] >= _MIN_SCORES)
+        # the fused kernel's backward pass is slow for any number of them
+        and (query.shape[2] >= _MIN_TOKENS or is_recorded(query))
     )
 
 

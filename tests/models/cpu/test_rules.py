@@ -87,11 +87,11 @@ def test_attention_by_products_is_for_bf16_without_tiles(
         assert not is_attention_by_products(other)
 
 
-def test_few_scores_are_left_to_the_fused_kernel_unless_there_is_a_backward_pass(
+def test_few_tokens_are_left_to_the_fused_kernel_unless_there_is_a_backward_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cpus.compute_on(cpus.ZEN_4, monkeypatch)
-    query = torch.zeros(1, 2, 16, 4).bfloat16()
+    query = torch.zeros(1, 2, 64, 4).bfloat16()
     assert not is_attention_by_products(query)
     query.requires_grad_()
     assert is_attention_by_products(query)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks.forward import matrix_rate
 from benchmarks.harness import TimingFlags, Variant, measure, quartiles
 from benchmarks.record import Target, write_record
-from benchmarks.ways import NETS
+from benchmarks.ways import NETS, SIDE
 from models.blocks import AttentionBlock
 from utils.flags.groups import Precision
 from utils.loops.networks import cast_to
@@ -138,7 +138,7 @@ def bandwidth() -> float:
 
 def passes(flags: LimitFlags) -> tuple[dict[str, Kind], float]:
     """The kinds of layers of the median pass, and its seconds."""
-    case = NETS[flags.net](flags.batch_size)
+    case = NETS[flags.net](flags.batch_size, SIDE)
     network = cast_to(case.network, PRECISIONS[flags.precision])
     found = []
     with torch.inference_mode():

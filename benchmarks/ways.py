@@ -36,7 +36,7 @@ from utils.fp16_util import computes_natively
 from utils.loops.networks import cast_to
 from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
-from utils.script_util import flag, from_args, make_parser, require_known
+from utils.script_util import flag, from_args, make_parser, require_at_least, require_known
 from weights.diffusers_names import unet2d_config, unet2d_weights
 from weights.graphs import Chain, Graph, mean_graph, quiet_exporter, upsampler_graph
 from weights.onnx_graph import open_onnx, to_onnx
@@ -53,6 +53,7 @@ class WaysFlags(TimingFlags):
 
     nets: str = flag("subpixel,small_16_64", "which, comma separated")
     batch_size: int = flag(1, "images of a pass")
+    side: int = flag(SIDE, "side of a mean net's low-res images, pixels")
     compile: bool = flag(True, "torch.compile, too: a minute or two a network")
     bf16: bool = flag(True, "bf16, too, where this CPU computes in it")
 
@@ -63,6 +64,7 @@ class WaysFlags(TimingFlags):
             ValueError: names the flag and what it may be.
         """
         super().__post_init__()
+        require_at_least(self, batch_size=1, side=1)
         require_known(self, nets=NETS)
 
 
@@ -91,9 +93,9 @@ class Case:
         return module
 
 
-def _mean(make: Callable[[], Any]) -> Callable[[int], Case]:
-    def make_case(batch_size: int) -> Case:
-        low_res = nets.noise(batch_size, 3, SIDE, SIDE).clamp(-1, 1)
+def _mean(make: Callable[[], Any]) -> Callable[[int, int], Case]:
+    def make_case(batch_size: int, side: int) -> Case:
+        low_res = nets.noise(batch_size, 3, side, side).clamp(-1, 1)
         return Case(mean_graph(make(), FACTOR), (low_res,))
 
     return make_case
@@ -104,8 +106,8 @@ def _mean_64_256() -> Any:
     return nets.fill(network).eval().requires_grad_(False)
 
 
-def _upsampler(name: str) -> Callable[[int], Case]:
-    def make(batch_size: int) -> Case:
+def _upsampler(name: str) -> Callable[[int, int], Case]:
+    def make(batch_size: int, _: int) -> Case:
         model = nets.upsampler(name)
         side = model.config.image_size
         inputs = (
@@ -119,7 +121,7 @@ def _upsampler(name: str) -> Callable[[int], Case]:
     return make
 
 
-NETS: dict[str, Callable[[int], Case]] = {
+NETS: dict[str, Callable[[int, int], Case]] = {
     "subpixel": _mean(lambda: nets.small_subpixel(FACTOR)),
     "large_subpixel": _mean(lambda: nets.large_subpixel(FACTOR)),
     "unet": _mean(lambda: nets.small_unet(FACTOR * SIDE)),
@@ -135,10 +137,14 @@ def ways(case: Case, flags: WaysFlags) -> tuple[list[Variant], list[str]]:
     if not has_bf16:
         missing.append("bf16: not asked for, or this CPU has no arithmetic for it")
     precisions = [Precision.FP32, *([BF16] if has_bf16 else [])]
-    found = [_eager(PLAIN, case.with_network(_plain(case.network)), case)]
+    plain = case.with_network(_plain(case.network))
+    found = [_eager(PLAIN, plain, case, has_torch_layers=True)]
     for precision in precisions:
-        cast = cast_to(copy.deepcopy(case.network), precision)
-        found.append(_eager(_name(PROJECT, precision), case.with_network(cast), case))
+        cast = case.with_network(cast_to(copy.deepcopy(case.network), precision))
+        found.append(_eager(_name(PROJECT, precision), cast, case))
+        if isinstance(case.network, SubpixelBase):
+            name = _name(f"{PROJECT}, torch's layers", precision)
+            found.append(_eager(name, cast, case, has_torch_layers=True))
         found += _torch_ways(case, precision, flags)
     found += _onnx_ways(case, precisions, missing)
     found += _diffusers_ways(case, precisions, missing)
@@ -149,10 +155,16 @@ def _name(way: str, precision: Precision) -> str:
     return way if precision is Precision.FP32 else f"{way}, {precision}"
 
 
-def _eager(name: str, module: Callable[..., Tensor], case: Case) -> Variant:
+def _eager(
+    name: str, module: Callable[..., Tensor], case: Case, *, has_torch_layers: bool = False
+) -> Variant:
+    # where gradients might be wanted, sub-pixel networks have torch's layers
+    with_gradients = has_torch_layers and isinstance(case.network, SubpixelBase)
+
     @torch.inference_mode()
     def call() -> Tensor:
-        return module(*case.inputs)
+        with torch.set_grad_enabled(with_gradients):
+            return module(*case.inputs)
 
     return Variant(name, call, lambda output: output)
 
@@ -174,7 +186,8 @@ def _torch_ways(case: Case, precision: Precision, flags: WaysFlags) -> list[Vari
 
         return run
 
-    found = [_eager(_name("torch, channels last", precision), cast(module), case)]
+    name = _name("torch, channels last", precision)
+    found = [_eager(name, cast(module), case, has_torch_layers=True)]
     if flags.compile:
         compiled = torch.compile(module, options=dict(_INDUCTOR))
         found.append(_eager(_name("torch.compile", precision), cast(compiled), case))
@@ -283,7 +296,7 @@ def main(argv: list[str] | None = None) -> int:
     tables, targets, left_out = [], [], {}
     for name in flags.nets.split(","):
         with quiet_exporter():
-            variants, left_out[name] = ways(NETS[name](flags.batch_size), flags)
+            variants, left_out[name] = ways(NETS[name](flags.batch_size, flags.side), flags)
             measured = measure(variants, flags)
         for line in left_out[name]:
             print(f"{name}: left out: {line}")

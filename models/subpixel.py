@@ -15,12 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import POINTWISE, SubpixelConfig
+from models.cpu.fused import convolve, is_fused, to_pixels
 from models.cpu.rules import prefers_channels_last
 from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
@@ -53,6 +55,9 @@ _MASK_SCALE = 0.1
 _LEAST_VARIANCE = 1e-8
 # times the width of the body: that of a pointwise block inside
 _WIDER = 4
+# up to so many channels the smooth base is one convolution, each channel's products with the others
+# being zeros
+_MOST_CHANNELS = 4
 
 
 class PlainResBlock(nn.Module):
@@ -74,12 +79,18 @@ class PlainResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Return (N, C, h, w) for `x` of the same shape; with classes `emb` is (N, C)."""
-        h = self.conv1(x)
-        if emb is not None:
-            scale, shift = self.label(emb).to(h.dtype)[..., None, None].chunk(2, dim=1)
-            h = torch.addcmul(shift, h, 1 + scale)
-        output: Tensor = x + self.conv2(F.relu(h))
-        return output
+        if not is_fused(x, self.conv1.weight.dtype, self.conv1, self.conv2):
+            output: Tensor = x + self.conv2(F.relu(self._scaled(self.conv1(x), emb)))
+            return output
+        if emb is None:
+            return convolve(self.conv2, convolve(self.conv1, x, has_relu=True), plus=x)
+        return convolve(self.conv2, self._scaled(convolve(self.conv1, x), emb).relu_(), plus=x)
+
+    def _scaled(self, h: Tensor, emb: Tensor | None) -> Tensor:
+        if emb is None:
+            return h
+        scale, shift = self.label(emb).to(h.dtype)[..., None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, h, 1 + scale)
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class _Whole:
         area = factor**2
         low_res, end = x[:, :channels], channels * (1 + area)
         z = F.pixel_shuffle(x[:, channels:end], factor)
-        base = smooth_base(low_res, factor)
+        base = _smooth_base(low_res, factor)
         if not config.masks_whole:
             return cls(low_res, z, None, base, z - base)
         mask = F.pixel_shuffle(x[:, end : end + area], factor)
@@ -167,20 +178,47 @@ class SubpixelBase(nn.Module):
         """Whether a net of a file without this parameter computes the same with a new one."""
         return name == "label_emb.weight" or name.endswith(".label.weight")
 
-    def _run(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def _run(self, x: Tensor, y: Tensor | None = None, base_of: Tensor | None = None) -> Tensor:
         """Return (N, out_channels, f·h, f·w), in the dtype of `x`, for `x` (N, C, h, w).
 
-        `y` are labels (N,), None exactly for a net without classes.
+        Args:
+            y: labels (N,), None exactly for a net without classes.
+            base_of: an image (N, out_channels, h, w) whose smooth base is added; with
+                `consistent` the block means are this image then.
         """
         emb = self._embed(x.shape[0], y)
         h = x.to(self.head.weight.dtype)
+        layers = (self.head, self.body_end, self.out, *self.out)
+        if is_fused(h, h.dtype, *layers) and x.dtype == self.out[0].weight.dtype == torch.float32:
+            return self._run_fused(h, emb, base_of)
         if prefers_channels_last(h):
             h = h.contiguous(memory_format=torch.channels_last)
         h = start = self.head(h)
         for block in self.body:
             h = block(h, emb)
         pixels = self.out((start + self.body_end(h)).to(self.out[0].weight.dtype))
-        return F.pixel_shuffle(pixels.to(x.dtype), self.config.factor)
+        output = F.pixel_shuffle(pixels.to(x.dtype), self.config.factor)
+        if base_of is None:
+            return output
+        output = smooth_base(base_of, self.config.factor) + output
+        return project(output, base_of) if self.config.consistent else output
+
+    def _run_fused(self, h: Tensor, emb: Tensor | None, base_of: Tensor | None) -> Tensor:
+        """`_run` of a net that is not trained, on a CPU.
+
+        Base and projection are linear, and of a block's pixels as the last layer is: so they are
+        computed with it, at the low-res side. Of the base the block means are `base_of` already.
+        """
+        factor = self.config.factor
+        is_projected = base_of is not None and self.config.consistent
+        base = None if base_of is None else _smooth_base_channels(base_of, factor)
+        h = start = convolve(self.head, h)
+        for block in self.body:
+            h = block(h, emb)
+        h = convolve(self.body_end, h, plus=start).to(torch.float32)
+        last: nn.Conv2d = self.out[0]  # type: ignore[assignment]
+        pixels = convolve(last, h, plus=base, block=factor**2 if is_projected else 0)
+        return to_pixels(pixels, factor)
 
     def _embed(self, batch_size: int, y: Tensor | None) -> Tensor | None:
         require_labels(y, self.config.num_classes, batch_size)
@@ -228,14 +266,12 @@ class SubpixelModel(SubpixelBase):
             )
         config = self.config
         whole = _Whole.of(x, config) if config.shows_whole else None
-        output = self._run(x if whole is None else whole.shown(x), y)
         if config.out_channels != config.in_channels:
-            return output
+            return self._run(x if whole is None else whole.shown(x), y)
         if whole is not None:
-            return self._mean_given(whole, output)
+            return self._mean_given(whole, self._run(whole.shown(x), y))
         image = in_channels_of(x[:, : config.shown_channels], config.in_channels)
-        output = smooth_base(image, factor) + output
-        return project(output, image) if config.consistent else output
+        return self._run(x, y, image)
 
     def _mean_given(self, whole: _Whole, output: Tensor) -> Tensor:
         if whole.mask is not None:
@@ -339,7 +375,7 @@ class SubpixelDenoiser(SubpixelBase):
         low_res = low_res.to(x.dtype)
         sigma = self._sigmas[timesteps].to(x.dtype).view(-1, 1, 1, 1)
         image = in_channels_of(low_res[:, : self.config.shown_channels], self.config.in_channels)
-        base = smooth_base(image, factor)
+        base = _smooth_base(image, factor)
         left = x * (1.0 + sigma**2).sqrt() - base  # r
         shown = left / (sigma**2 + _STD**2).sqrt()
         shown = shown / (1.0 + (sigma / (_MOST_NOISE * _STD)) ** 2).sqrt()
@@ -387,6 +423,33 @@ def noise_of(alphas_cumprod: Sequence[float]) -> list[float]:
     In float64, where 1 − alpha_bar_t of the first timesteps still has all its digits.
     """
     return [math.sqrt((1.0 - share) / share) for share in alphas_cumprod]
+
+
+def _smooth_base(low_res: Tensor, factor: int) -> Tensor:
+    """As `models.layers.smooth_base`."""
+    is_narrow = low_res.shape[1] <= _MOST_CHANNELS and low_res.dtype == torch.float32
+    if not (is_narrow and is_fused(low_res, low_res.dtype)):
+        return smooth_base(low_res, factor)
+    return to_pixels(_smooth_base_channels(low_res, factor), factor)
+
+
+def _smooth_base_channels(low_res: Tensor, factor: int) -> Tensor:
+    """The smooth base of (N, C, h, w) with the pixels of a block as channels: (N, C·f·f, h, w)."""
+    if low_res.shape[1] > _MOST_CHANNELS:
+        return F.pixel_unshuffle(smooth_base(low_res, factor), factor)
+    return convolve(_base_layer(low_res.shape[1], factor), low_res)
+
+
+@lru_cache
+def _base_layer(channels: int, factor: int) -> nn.Conv2d:
+    """The smooth base as a convolution: a block follows from the 3×3 low-res pixels around it."""
+    nearby = torch.eye(9, dtype=torch.float64).view(9, 1, 3, 3)
+    block = smooth_base(nearby, factor)[..., factor : 2 * factor, factor : 2 * factor]
+    weight = block.reshape(9, factor**2).T.contiguous()
+    weight = torch.kron(torch.eye(channels, dtype=torch.float64), weight)
+    layer = nn.Conv2d(channels, len(weight), 3, bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.view(-1, channels, 3, 3).float(), requires_grad=False)
+    return layer
 
 
 def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -25,11 +25,19 @@ def _record(folder: Path, part: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", ["tiny", "subpixel"])
-def test_every_way_computes_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, net: str
-) -> None:
-    monkeypatch.setattr(ways, "SIDE", 8)
-    argv = ["--nets", net, "--rounds", "1", "--compile", "False", "--output_dir", str(tmp_path)]
+def test_every_way_computes_the_same(tmp_path: Path, net: str) -> None:
+    argv = [
+        "--nets",
+        net,
+        "--side",
+        "8",
+        "--rounds",
+        "1",
+        "--compile",
+        "False",
+        "--output_dir",
+        str(tmp_path),
+    ]
     assert ways.main(argv) == 0
     record = _record(tmp_path, "ways")
     rows = {row["name"]: row for row in record["tables"][net]}

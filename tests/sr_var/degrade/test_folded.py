@@ -82,11 +82,10 @@ def test_a_mean_net_weighs_the_pixels_of_the_image_of_full_size() -> None:
 
 
 def _body_input(model: torch.nn.Module, run: Callable[[], object]) -> torch.Tensor:
-    """What enters the body of a sub-pixel net while it runs."""
+    """What enters the body of a sub-pixel net while it runs, by torch's layers."""
     seen: list[torch.Tensor] = []
     hook = model.head.register_forward_hook(lambda _, given, __: seen.append(given[0]))  # type: ignore[union-attr,operator]
-    with torch.no_grad():
-        run()
+    run()
     hook.remove()
     return seen[0]
 

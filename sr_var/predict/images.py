@@ -107,6 +107,12 @@ class LowRes:
         )
         return count / self.pixels.size
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether floats differ by less than a grey level, as those of another unit would."""
+        span = float(self.pixels.max()) - float(self.pixels.min())
+        return self.pixels.dtype.kind == "f" and span < self.grey_level
+
 
 @dataclass(frozen=True)
 class InputFile:

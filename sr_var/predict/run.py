@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -296,6 +296,7 @@ class PredictRun:
         if path is not None:
             pair = self._predictor.pair
             real = self._files.read_truth(path, self._units)
+            self._notice(path, real.notices)
             truth.require_size(real, image, pair.factor, path)
             is_like = not pair.sees_own_kind
             record |= {
@@ -315,9 +316,12 @@ class PredictRun:
         if self._flags.format == TIFF:
             lost = [f"the results lack {words}" for words in image.placement.left_out]
             image = replace(image, notices=(*image.notices, *lost))
-        for notice in image.notices:
-            self._log(f"notice: {one.path}: {notice}")
+        self._notice(one.path, image.notices)
         return image
+
+    def _notice(self, path: str, notices: Sequence[str]) -> None:
+        for notice in notices:
+            self._log(f"notice: {path}: {notice}")
 
     def _target(self, one: InputFile) -> Target:
         return Target(self._flags.output_dir, one.name, self._flags.format)
@@ -335,6 +339,11 @@ class PredictRun:
         if outside := image.share_outside():
             found.append(
                 f"{100 * outside:.2g} % of the values, outside of {image.low:g} to {image.high:g}"
+            )
+        if image.is_flat:
+            found.append(
+                f"values from {image.pixels.min():g} to {image.pixels.max():g} alone, of the range "
+                f"{image.low:g} to {image.high:g}"
             )
         return ", ".join([*found, *image.unlike])
 

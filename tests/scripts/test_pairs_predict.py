@@ -169,6 +169,10 @@ def _require_refused(trained: Trained) -> None:
         require_one_line(
             run("sr_predict", trained.predict("no", input=path)), EXIT_DATA, name, told
         )
+    # floats of another unit are told, as no file says which one it is
+    np.save(trained.root / "unit.npy", (x / 65535).astype(np.float32))
+    said = done("sr_predict", trained.predict("unit", input=trained.root / "unit.npy")).out
+    assert "alone, of the range 0 to 65535" in said
     # colours are read as luma, as the trainings and tests read them
     np.save(trained.root / "rgb.npy", np.stack([x, x, x], axis=2))
     said = done("sr_predict", trained.predict("rgb", input=trained.root / "rgb.npy")).out

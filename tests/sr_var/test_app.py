@@ -226,6 +226,21 @@ def test_a_mask_of_the_training_is_asked_for_where_it_does_not_fit(tmp_path: Pat
     assert results.needs_mask(fits)
 
 
+def test_measured_pictures_of_another_kind_are_taken(tmp_path: Path) -> None:
+    """Grey ones to colours; colours are refused in one line."""
+    from sr_var.app.server import require_pictures
+
+    results, grey = _seeing("measured:1", tmp_path), photo(3, (9, 12))[..., 0]
+    require_pictures(results.predictor.pair)
+    result = results.get(results.predict(_encoded(grey)))
+    expected = results.predictor(grey)
+    assert result.mean.shape == (9, 12, 3) and expected.mean.mean() > 1  # grey levels
+    np.testing.assert_array_equal(result.mean, expected.mean)
+    assert result.at(2, 3, 0.9)["mean"] == expected.mean[3, 2].tolist()
+    status, line = _status(lambda: results.predict(_encoded(photo(3, (9, 12)))))
+    assert status == 422 and "(h, w, 1)" in line
+
+
 def test_a_level_comes_beside_the_image(tmp_path: Path) -> None:
     results = _seeing("noise:5-50", tmp_path, condition_on_level=True)
     data = _encoded(photo(3, (9, 12)))

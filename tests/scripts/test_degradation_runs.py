@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sr_var.baseline import quantile_file
 from sr_var.degradation import bilinear_upsample
 from sr_var.degrade.view import View
 from sr_var.flags.scripts import MeanModelFlags
@@ -215,6 +216,7 @@ def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_
     assert results["calibration"]["nets"]["coverage_95"] == pytest.approx(inside, abs=1e-3)
     assert results["pixels"] == "hidden"
     assert "hidden pixels in the 95 % interval" in outcome.out
+    assert "judged by the hidden pixels." in outcome.out.replace("\n", " ")
     # what was calibrated on all pixels is not for hidden ones
     calibration.pop("pixels")
     calibration["images"] = []
@@ -227,6 +229,24 @@ def test_intervals_of_a_mask_are_those_of_hidden_pixels(pipeline: Pipeline, tmp_
     for one in (outcome, predicted):
         assert one.code == EXIT_DATA
         assert str(made) in one.err and "sr_calibrate.py" in one.err
+
+
+def test_quantiles_of_a_mask_are_judged_by_hidden_pixels(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    net = {**SUBPIXEL, **SAME, "degradation": "mask:0.4", "objective": "quantile"}
+    done("sr_baseline_train", _train(pipeline, tmp_path, "base", **net))
+    done("sr_baseline_test", _test(pipeline, tmp_path, "base"))
+    view = View.of(MeanModelFlags(**SAME, degradation="mask:0.4"))
+    for name in TEST_NAMES:
+        y, folder = image_to_255(_crop(pipeline, name))[0].numpy(), tmp_path / "out" / name
+        hidden = view.hidden([name])
+        assert hidden is not None
+        errors = json.loads((folder / f"quantile_errors_{STEPS}.json").read_text(encoding="utf-8"))
+        for level, found in errors.items():
+            quantile = np.load(folder / quantile_file(float(level), STEPS))
+            below = (to_hwc(torch.from_numpy(y)) < quantile)[hidden[0, 0].numpy()]
+            assert found["coverage"] == pytest.approx(below.mean(), abs=1e-3)
 
 
 def test_a_shift_of_the_degradation_is_shown_and_said(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def headline(summary: Summary) -> list[str]:
 def _seen(summary: Summary) -> str:
     """What the nets see, and whether they were trained on it."""
     of_samples = summary.get("samples_trained_degradation")
-    told = f" The samples' network was trained on --degradation {of_samples}." * bool(of_samples)
+    told = " Mean and variance are judged by the hidden pixels." * ("pixels" in summary)
+    told += f" The samples' network was trained on --degradation {of_samples}." * bool(of_samples)
     if "degradation" not in summary:
         return told.strip()
     if "trained_degradation" not in summary:

@@ -14,6 +14,8 @@ from PIL import Image
 from scipy import stats
 
 from sr_var.base_dataset import load_entries
+from sr_var.degrade.language import Degradation
+from sr_var.degrade.view import View
 from sr_var.results.moments import Truth
 from sr_var.verify.numbers.budget import (
     EXACT_SAMPLER,
@@ -36,6 +38,7 @@ from sr_var.verify.show.tables import budget_text
 from tests.tiny import done, run, words, write_photos
 from utils.metrics import Moments
 from utils.script_util import defaults
+from utils.sizes import Size
 from utils.untrusted.pickles import dump_pickle
 
 LARGE, SMALL, STEP, NUM_SAMPLES = 16, 4, 7, 40
@@ -259,6 +262,20 @@ def test_the_sampler_is_given_what_nets_see_beside_the_low_res_image(
     assert abs(many["var_bias"]) < min(0.06, 0.5 * abs(few["var_bias"]))
     assert abs(many["relative_mse"]) < 0.01
     assert many["relative_var_error"] < 0.1
+    if "mask" in degradation:
+        _require_of_hidden_pixels(files["root"], degradation, found["logsnr4"][VAR_NET])
+
+
+def _require_of_hidden_pixels(root: Path, degradation: str, row: BudgetRow) -> None:
+    """The nets' 100 is held against the variance of pixels that the mask hides, and no others."""
+    made = Degradation.parse(degradation, LARGE // SMALL)
+    view, v = View.seeing((Size.of(LARGE), Size.of(SMALL)), made), []
+    for entry in load_entries(str(root / "data" / "to_sample_data_info.pkl"), str(root)):
+        hidden = view.hidden([entry.name])
+        assert hidden is not None
+        with np.load(root / "exact" / entry.name / "exact_moments.npz") as exact:
+            v.append(exact["variance"][hidden[0, 0].numpy()])
+    assert row["var_bias"] == pytest.approx(100 / np.concatenate(v).mean() - 1)
 
 
 def test_nets_that_saw_something_else_than_the_exact_samples_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ VARIANCE = "project, variance step"
 MUON_STEP = "project, Muon"
 _COMPILED, _LAST, _AUTOCAST = "compiled", "channels last", "bf16 autocast"
 LR = 1e-4
+# torch 2.13 cannot compile the backward pass of replicated borders channels last
+_IN_PLANES = {"layout_optimization": False}
 # whose time, with that of all they call, is that of convolutions and linear layers
 _PRODUCTS = (
     *("aten::convolution", "aten::convolution_backward", "aten::linear", "AddmmBackward0"),
@@ -86,6 +88,7 @@ class Case:
         pair: input and label.
         microbatch: images of a forward pass.
         optimizers: that of a comparison first.
+        compiling: options of torch's compiler.
     """
 
     model: Any
@@ -94,6 +97,7 @@ class Case:
     pair: tuple[Tensor, Tensor]
     microbatch: int
     optimizers: Sequence[str] = (ADAMW,)
+    compiling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def loop_flags(self) -> dict[str, Any]:
@@ -121,7 +125,8 @@ def subpixel(flags: TrainStepFlags) -> Case:
     low_res, label = (nets.noise(DEMO.batch_size, 3, *side, seed=i) for i, side in enumerate(sides))
     variance = nets.fill(SubpixelVarianceModel(config, is_of_pixels=True))
     pair = low_res.clamp(-1, 1), label
-    return Case(model, plain_subpixel, variance, pair, DEMO.batch_size, (ADAMW, MUON))
+    both = ADAMW, MUON
+    return Case(model, plain_subpixel, variance, pair, DEMO.batch_size, both, _IN_PLANES)
 
 
 CASES: Mapping[str, Callable[[TrainStepFlags], Case]] = {"unet": unet, "subpixel": subpixel}
@@ -173,7 +178,9 @@ def _plain_step(way: Sequence[str], case: Case, device: torch.device) -> Variant
     if _LAST in way:
         order = torch.channels_last
         model = model.to(memory_format=order)
-    call = torch.compile(model, dynamic=False) if _COMPILED in way else model
+    call: nn.Module = model
+    if _COMPILED in way:
+        call = torch.compile(model, dynamic=False, options=dict(case.compiling))
 
     def forward(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=_AUTOCAST in way):
@@ -220,11 +227,12 @@ def rates_of(
 ) -> dict[str, dict[str, float | None]]:
     """Images a second of each variant, and what of a step is outside of convolutions.
 
-    The latter is not told on a GPU, nor of compiled networks, whose kernels have other names.
+    The latter is not told on a GPU, nor of compiled networks, whose kernels have other names, nor
+    of a variance step, whose frozen mean net has Winograd's filtering without a name of its own.
     """
     found: dict[str, dict[str, float | None]] = {}
     for one in measured.variants:
-        is_told = device.type == "cpu" and _COMPILED not in one.name
+        is_told = device.type == "cpu" and _COMPILED not in one.name and one.name != VARIANCE
         found[one.name] = {
             "images_a_second": len(case.pair[0]) / quartiles(measured.times[one.name])[1],
             "outside_of_convolutions": share_outside(one.call) if is_told else None,

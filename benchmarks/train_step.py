@@ -46,6 +46,7 @@ VARIANCE = "project, variance step"
 MUON_STEP = "project, Muon"
 _COMPILED, _LAST, _AUTOCAST = "compiled", "channels last", "bf16 autocast"
 LR = 1e-4
+_ROUNDS = 8  # of steps of some 50 ms
 # torch 2.13 cannot compile the backward pass of replicated borders channels last
 _IN_PLANES = {"layout_optimization": False}
 # whose time, with that of all they call, is that of convolutions and linear layers
@@ -89,6 +90,7 @@ class Case:
         microbatch: images of a forward pass.
         optimizers: that of a comparison first.
         compiling: options of torch's compiler.
+        rounds: as many for each of the flag's, where steps are short.
     """
 
     model: Any
@@ -98,6 +100,7 @@ class Case:
     microbatch: int
     optimizers: Sequence[str] = (ADAMW,)
     compiling: Mapping[str, Any] = field(default_factory=dict)
+    rounds: int = 1
 
     @property
     def loop_flags(self) -> dict[str, Any]:
@@ -125,8 +128,8 @@ def subpixel(flags: TrainStepFlags) -> Case:
     low_res, label = (nets.noise(DEMO.batch_size, 3, *side, seed=i) for i, side in enumerate(sides))
     variance = nets.fill(SubpixelVarianceModel(config, is_of_pixels=True))
     pair = low_res.clamp(-1, 1), label
-    both = ADAMW, MUON
-    return Case(model, plain_subpixel, variance, pair, DEMO.batch_size, both, _IN_PLANES)
+    more = {"optimizers": (ADAMW, MUON), "compiling": _IN_PLANES, "rounds": _ROUNDS}
+    return Case(model, plain_subpixel, variance, pair, DEMO.batch_size, **more)
 
 
 CASES: Mapping[str, Callable[[TrainStepFlags], Case]] = {"unet": unet, "subpixel": subpixel}
@@ -291,7 +294,8 @@ def main(argv: list[str] | None = None) -> int:
     tables, targets, rates = [], [], {}
     for net in flags.nets.split(","):
         case = CASES[net](flags)
-        measured = measure(variants_of(case, flags, device), flags, device)
+        timing = dataclasses.replace(flags, rounds=case.rounds * flags.rounds)
+        measured = measure(variants_of(case, flags, device), timing, device)
         rates[net] = rates_of(case, measured, device)
         tables.append(Table(f"{net}, batch {len(case.pair[0])}", measured.rows()))
         targets += targets_of(net, measured, device)

@@ -33,7 +33,7 @@ from sr_var.verify.numbers.calibrated import (
     with_intervals,
 )
 from sr_var.verify.numbers.intervals import clusters_of
-from sr_var.verify.numbers.metrics import ImageResult, image_result
+from sr_var.verify.numbers.metrics import ImageResult, Row, image_result
 from sr_var.verify.numbers.summary import (
     Summary,
     Totals,
@@ -67,11 +67,12 @@ from utils.images.files import safe_join
 from utils.images.listing import Entry, ImageList
 from utils.images.pictures import write_picture
 from utils.logger import RunLogger
-from utils.machine.threads import chosen_threads, ordered_map
+from utils.machine.threads import chosen_threads, ordered_map, return_free_memory
 from utils.runs.job import working
 from utils.untrusted.pickles import dump_pickle
 
 _NUM_IN_OVERVIEW = 3
+_IMAGES_BETWEEN_TRIMS = 8
 
 
 def verify_all(flags: VerificationFlags, logger: RunLogger) -> None:
@@ -277,7 +278,15 @@ def _notices(rows: Sequence[ImageResult], summary: Summary) -> list[str]:
 
 def without_arrays(result: ImageResult) -> ImageResult:
     """The result of an image whose arrays have been drawn, and whose sums have been added up."""
-    return dataclasses.replace(result, data=None, histograms=None, expected=None, sums=None)
+    return dataclasses.replace(
+        result,
+        metrics=Row(result.metrics),
+        data=None,
+        means=Row(result.means),
+        histograms=None,
+        expected=None,
+        sums=None,
+    )
 
 
 def verify_image(
@@ -336,6 +345,8 @@ def verify_images(
 
     def verify(place: int) -> ImageResult:
         entry = entries[place]
+        if place % _IMAGES_BETWEEN_TRIMS == 0:
+            return_free_memory()
         if kept is None or place < num_kept:
             return of(entry, flags, keeps_data=place < num_kept)
         key = kept.key(entry)

@@ -40,6 +40,19 @@ def tune_allocator() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
 
 
+def return_free_memory() -> bool:
+    """Give the pages that are free inside the heap back to the system; whether that was possible.
+
+    Small results that stay between large arrays that go keep the heap from shrinking, so that it
+    may grow with every item of a long work. No effect on results.
+    """
+    try:
+        trim = ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):
+        return False
+    return bool(trim(0))
+
+
 def num_cores() -> int:
     """Cores that this process may use; a job's share may be smaller than the machine."""
     if hasattr(os, "sched_getaffinity"):

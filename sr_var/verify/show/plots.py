@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from sr_var.verify.numbers.calibration import Curves
-from sr_var.verify.numbers.metrics import Metrics
 from sr_var.verify.numbers.summary import Summary
 from sr_var.verify.read.records import BudgetRow, ErrorInBudget
 from sr_var.verify.show.tables import BELOW_NOISE, budget_table
@@ -22,7 +21,7 @@ Values = Sequence[float]
 _Pairs = dict[str, tuple[Values, Values]]
 
 
-def plots(summary: Summary, rows: Sequence[Metrics]) -> Html:
+def plots(summary: Summary, rows: Sequence[Mapping[str, float]]) -> Html:
     """All plots of a verification; `rows` are the metrics of each image."""
     curves = summary["curves"]
     drawn = (
@@ -132,7 +131,7 @@ def _bands(x: Values, y: Values) -> list[list[str]]:
     return [[number(float(v)) for v in part.mean(axis=0)] + [str(len(part))] for part in parts]
 
 
-def _floors(rows: Sequence[Metrics]) -> Html | None:
+def _floors(rows: Sequence[Mapping[str, float]]) -> Html | None:
     kept = rows[:: -(-len(rows) // _MAX_POINTS)]
     x, y = ([row[name] for row in kept] for name in ("mean.floor_mse", "mean.mse"))
     flat = [value for value in [*x, *y] if value > 0]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sr_var.verify.run
 from sr_var.verify.read.images import ImageData
 from sr_var.verify.run import verify_all
 from sr_var.verify.show.pictures import mean_panel, uncertainty_panel
@@ -220,3 +221,13 @@ def test_uncertainty_panel_of_flat_maps_has_no_nan_and_leaves_its_arguments(
         np.testing.assert_array_equal(getattr(data.samples, name), getattr(before.samples, name))
     np.testing.assert_array_equal(data.high_res, before.high_res)
     assert not [str(w.message) for w in recwarn if "invalid value" in str(w.message)]
+
+
+def test_free_memory_is_returned_every_few_images(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(sr_var.verify.run, "_IMAGES_BETWEEN_TRIMS", 2)
+    monkeypatch.setattr(sr_var.verify.run, "return_free_memory", lambda: calls.append(True))
+    _verify(results, num_threads=1)
+    assert len(calls) == 2  # before the first and the third of three

@@ -27,6 +27,7 @@ from models.cpu.rules import prefers_channels_last
 from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
     Conv1x1,
+    Conv3x3,
     cast_all_but_head,
     check_labels,
     fill,
@@ -36,6 +37,7 @@ from models.layers import (
     repeat_blocks,
     require_labels,
     smooth_base,
+    use_kernels,
     zero_module,
 )
 
@@ -157,6 +159,10 @@ class SubpixelBase(nn.Module):
     def convert_torso(self, dtype: torch.dtype) -> None:
         """Cast, in place, every convolution but the last (see `models.blocks.Torso`)."""
         cast_all_but_head(self, dtype)
+
+    def use_kernels(self, kernels: str) -> tuple[str, str] | None:
+        """Have convolutions on a CPU computed so where it is not trained (`layers.use_kernels`)."""
+        return use_kernels(self, kernels)
 
     def explain_mismatch(self, shapes: Shapes) -> str:
         """Return which flags are wrong where a state_dict does not fit (`models.hints`).
@@ -452,8 +458,16 @@ def _base_layer(channels: int, factor: int) -> nn.Conv2d:
     return layer
 
 
+class ReplicatedConv3x3(Conv3x3):
+    """A convolution of 3×3 pixels with replicated borders and stride 1."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `Conv3x3`, by torch's sums: `models.cpu.fused` has the others."""
+        return nn.Conv2d.forward(self, input)
+
+
 def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate")
+    return ReplicatedConv3x3(in_channels, out_channels, 3, padding=1, padding_mode="replicate")
 
 
 def _conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:

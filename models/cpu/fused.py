@@ -3,7 +3,8 @@
 torch's library for CPUs (oneDNN) clips values, or adds a tensor, while it writes them, and reads
 weights in an order of its own. These functions are private to torch; whether they are there is
 tried once. In fp32 results are those of one function after the other; in bf16 a sum is rounded
-once, and not twice.
+once, and not twice. Wide layers of large images in fp32 go by Winograd's filtering, where its rule
+says so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.cpu.rules import prefers_channels_last
+from models.cpu.rules import AUTO, is_winograd_faster, prefers_channels_last
+from models.cpu.winograd import winograd_conv2d_replicated
 
 # padding, stride, dilation and groups of every layer
 _HOW: tuple[Any, ...] = ([0, 0], [1, 1], [1, 1], 1)
@@ -80,12 +82,16 @@ def convolve(
         plus: (N, K, H, W) in that dtype.
         block: of as many output channels in a row their mean is taken away; 0: of none.
     """
-    if conv.kernel_size != (1, 1):
-        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
     x = x.contiguous(memory_format=torch.channels_last)
     weight, bias = _without_means(conv, block)
-    weight, operator = _in_order(conv, weight, x), torch.ops.mkldnn._convolution_pointwise
     output: Tensor
+    if conv.kernel_size == (3, 3):
+        if is_winograd_faster(x, weight, getattr(conv, "kernels", AUTO)):
+            output = winograd_conv2d_replicated(x, weight, bias)
+            output = output.relu_() if has_relu else output
+            return output if plus is None else output.add_(plus)
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    weight, operator = _in_order(conv, weight, x), torch.ops.mkldnn._convolution_pointwise
     if plus is None:
         output = operator(x, weight, bias, *_HOW, "relu" if has_relu else "none", [], "")
     else:

@@ -47,6 +47,11 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     return _convolve(x, weight, bias)
 
 
+def winograd_conv2d_replicated(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `winograd_conv2d` with borders replicated, where that has zeros; without gradients."""
+    return _convolve(x, weight, bias, "replicate")
+
+
 class _WinogradConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -66,7 +71,7 @@ class _WinogradConv(torch.autograd.Function):
         )
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, border: str = "constant") -> Tensor:
     num_images, _, height, width = x.shape
     rows, columns = -(-height // OUTPUT_SIDE), -(-width // OUTPUT_SIDE)
     # G g G' of each pair of channels
@@ -75,7 +80,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     whole_tiles = (num_images, weight.shape[0], rows * OUTPUT_SIDE, columns * OUTPUT_SIDE)
     y = _empty_channels_last(whole_tiles, x)
     for band in _bands(num_images, rows, columns):
-        products = torch.bmm(_input_tiles(x, band), filters)  # (36, tiles, K)
+        products = torch.bmm(_input_tiles(x, band, border), filters)  # (36, tiles, K)
         _put_output_tiles(products, bias, y.permute(0, 2, 3, 1)[band[0], _pixels(band[1])])
     if whole_tiles[2:] == (height, width):
         return y
@@ -116,20 +121,23 @@ def _pixels(rows: slice) -> slice:
     return slice(rows.start * OUTPUT_SIDE, rows.stop * OUTPUT_SIDE)
 
 
-def _framed(x: Tensor, band: _Band, margin: int) -> Tensor:
-    """Cut a band out of x (N, C, H, W) with zeros around it: (n, rows, columns, C), contiguous."""
+def _framed(x: Tensor, band: _Band, margin: int, border: str = "constant") -> Tensor:
+    """Cut a band out of x (N, C, H, W) with a border around it: (n, rows, columns, C), contiguous.
+
+    The border is of zeros, or with `replicate` of the nearest pixels.
+    """
     images, (_, _, height, width) = band[0], x.shape
     top, bottom = band[1].start * OUTPUT_SIDE - margin, band[1].stop * OUTPUT_SIDE + margin
-    inside = x[images, :, max(top, 0) : min(bottom, height)].permute(0, 2, 3, 1)
+    inside = x[images, :, max(top, 0) : min(bottom, height)]
     right = -width % OUTPUT_SIDE + margin
-    frame = (0, 0, margin, right, max(-top, 0), max(bottom - height, 0))
-    return F.pad(inside, frame).contiguous()
+    frame = (margin, right, max(-top, 0), max(bottom - height, 0))
+    return F.pad(inside, frame, mode=border).permute(0, 2, 3, 1).contiguous()
 
 
-def _input_tiles(x: Tensor, band: _Band) -> Tensor:
+def _input_tiles(x: Tensor, band: _Band, border: str = "constant") -> Tensor:
     """B' d B of each tile of a band: (36, tiles, C)."""
     # (n, 4 * rows + 2, 4 * columns + 2, C)
-    return _transformed_tiles(_framed(x, band, 1), INPUT_SIDE, _transform_input)
+    return _transformed_tiles(_framed(x, band, 1, border), INPUT_SIDE, _transform_input)
 
 
 def _transformed_tiles(framed: Tensor, side: int, transform: _Transform) -> Tensor:

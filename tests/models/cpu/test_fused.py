@@ -16,6 +16,7 @@ from benchmarks.nets import fill, noise
 from models.config import RES_BLOCKS, SubpixelConfig
 from models.cpu import fused
 from models.subpixel import SubpixelDenoiser, SubpixelModel, SubpixelVarianceModel
+from tests.cpus import ZEN_4, compute_on
 
 SIGMAS = (0.05, 0.3, 2.0)
 
@@ -143,6 +144,33 @@ def test_bf16_is_as_near_to_fp32_as_by_layers_in_turn(calls: list[int]) -> None:
     assert calls
     errors = [(one - exact).square().mean().sqrt() for one in (found, plain)]
     assert 0 < errors[0] < 1.05 * errors[1]
+
+
+def test_wide_nets_go_by_winograd_where_its_rule_says_so(
+    calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute_on(ZEN_4, monkeypatch)
+    filtered: list[int] = []
+    inner = fused.winograd_conv2d_replicated
+
+    def counted(*given: Any) -> Tensor:
+        filtered.append(1)
+        return inner(*given)
+
+    monkeypatch.setattr(fused, "winograd_conv2d_replicated", counted)
+    net = _mean_net(model_channels=96, num_res_blocks=1, factor=2)
+    call = _mean_call(net, (96, 92))  # 2 · 96 · 92 pixels, two images: 2^27 products
+    with torch.no_grad():
+        expected, found = _plain(call), call()
+    assert len(filtered) == 3  # both of the block, and the end of the body
+    assert len(calls) == 3  # head, smooth base, last layer
+    assert found.std() > 0.5
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    filtered.clear()
+    assert net.use_kernels("direct") == ("direct", "--kernels direct")
+    with torch.no_grad():
+        torch.testing.assert_close(call(), expected, atol=1e-5, rtol=1e-5)
+    assert not filtered
 
 
 def test_nets_in_training_compute_by_layers_that_have_gradients(calls: list[int]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.config import UNetConfig
 from models.cpu.rules import DIRECT, WINOGRAD, is_in_planes_faster, is_winograd_faster
-from models.cpu.winograd import winograd_conv2d
+from models.cpu.winograd import winograd_conv2d, winograd_conv2d_replicated
 from models.layers import Conv1x1, Conv3x3, conv_nd
 from models.unet import UNetModel
 from tests.cpus import AVX2, ZEN_4, compute_on
@@ -40,6 +40,18 @@ def test_values_are_those_of_the_direct_sum(shape: tuple[int, ...], has_bias: bo
     given = bias if has_bias else None
     expected = F.conv2d(x, weight, given, padding=1)
     torch.testing.assert_close(winograd_conv2d(x, weight, given), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_replicated_borders_are_those_of_the_direct_sum(
+    shape: tuple[int, ...], has_bias: bool
+) -> None:
+    x, weight, bias = drawn(shape)
+    given = bias if has_bias else None
+    expected = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, given)
+    found = winograd_conv2d_replicated(x, weight, given)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from models.config import SubpixelConfig, UNetConfig
-from models.subpixel import SubpixelModel
+from models.config import CONV3X3, SubpixelConfig, UNetConfig
+from models.subpixel import SubpixelDenoiser, SubpixelModel, SubpixelVarianceModel
 from models.unet import SuperResModel, TimeConditionedUNet, UNetModel
 from sr_var.flags.nets import PRESETS
 from sr_var.script_util import create_sr_model
@@ -74,10 +74,14 @@ def mean_net(side: int, width: int) -> UNetModel:
     return fill(UNetModel(config))
 
 
-def subpixel(factor: int, width: int, num_blocks: int) -> SubpixelModel:
+def subpixel(factor: int, width: int, num_blocks: int, res_block: str = CONV3X3) -> SubpixelModel:
     """A mean net that works at the low-res side, frozen."""
     config = SubpixelConfig(
-        factor=factor, model_channels=width, num_res_blocks=num_blocks, consistent=True
+        factor=factor,
+        model_channels=width,
+        num_res_blocks=num_blocks,
+        consistent=True,
+        res_block=res_block,
     )
     found: SubpixelModel = _frozen(SubpixelModel(config))
     return found
@@ -86,6 +90,23 @@ def subpixel(factor: int, width: int, num_blocks: int) -> SubpixelModel:
 def small_subpixel(factor: int) -> SubpixelModel:
     """The mean net of the README's "Your own images": 32 channels, 4 blocks."""
     return subpixel(factor, 32, 4)
+
+
+def small_subpixel_variance(factor: int) -> SubpixelVarianceModel:
+    """The variance net beside it."""
+    config = SubpixelConfig(
+        factor=factor, model_channels=32, num_res_blocks=4, last_layer_type="softplus"
+    )
+    found: SubpixelVarianceModel = _frozen(SubpixelVarianceModel(config))
+    return found
+
+
+def small_subpixel_denoiser(factor: int) -> SubpixelDenoiser:
+    """A denoiser as large, of a chain of ten steps."""
+    config = SubpixelConfig(factor=factor, model_channels=32, num_res_blocks=4)
+    sigmas = torch.logspace(-2, 1, 10).tolist()
+    found: SubpixelDenoiser = _frozen(SubpixelDenoiser(config, sigmas))
+    return found
 
 
 def large_subpixel(factor: int) -> SubpixelModel:

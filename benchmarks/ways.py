@@ -28,6 +28,7 @@ from benchmarks import nets
 from benchmarks.harness import Measurement, TimingFlags, Variant, measure
 from benchmarks.record import Table, Target, beside_best, peer_version, write_record
 from benchmarks.reference.unet import plain_twin
+from models.config import POINTWISE
 from models.subpixel import SubpixelBase
 from models.unet import SuperResModel
 from sr_var.script_util import create_mean_model
@@ -38,7 +39,14 @@ from utils.machine.threads import tune_allocator
 from utils.process.errors import EXIT_DONE, run_main
 from utils.script_util import flag, from_args, make_parser, require_at_least, require_known
 from weights.diffusers_names import unet2d_config, unet2d_weights
-from weights.graphs import Chain, Graph, mean_graph, quiet_exporter, upsampler_graph
+from weights.graphs import (
+    Chain,
+    Graph,
+    mean_graph,
+    quiet_exporter,
+    upsampler_graph,
+    variance_graph,
+)
 from weights.onnx_graph import open_onnx, to_onnx
 
 FACTOR, SIDE = 4, 64  # of the mean nets
@@ -53,7 +61,7 @@ class WaysFlags(TimingFlags):
 
     nets: str = flag("subpixel,small_16_64", "which, comma separated")
     batch_size: int = flag(1, "images of a pass")
-    side: int = flag(SIDE, "side of a mean net's low-res images, pixels")
+    side: int = flag(SIDE, "side of the low-res images of a mean or sub-pixel net, pixels")
     compile: bool = flag(True, "torch.compile, too: a minute or two a network")
     bf16: bool = flag(True, "bf16, too, where this CPU computes in it")
 
@@ -101,6 +109,19 @@ def _mean(make: Callable[[], Any]) -> Callable[[int, int], Case]:
     return make_case
 
 
+def _subpixel_variance(batch_size: int, side: int) -> Case:
+    low_res = nets.noise(batch_size, 3, side, side).clamp(-1, 1)
+    mean = nets.noise(batch_size, 3, FACTOR * side, FACTOR * side, seed=1).clamp(-1, 1)
+    return Case(variance_graph(nets.small_subpixel_variance(FACTOR), FACTOR), (low_res, mean))
+
+
+def _subpixel_denoiser(batch_size: int, side: int) -> Case:
+    low_res = nets.noise(batch_size, 3, side, side).clamp(-1, 1)
+    x = nets.noise(batch_size, 3, FACTOR * side, FACTOR * side, seed=1)
+    graph = upsampler_graph(nets.small_subpixel_denoiser(FACTOR), FACTOR, Chain(10))
+    return Case(graph, (x, torch.arange(batch_size) % 10, low_res))
+
+
 def _mean_64_256() -> Any:
     network = create_mean_model(large_size=FACTOR * SIDE, small_size=SIDE)
     return nets.fill(network).eval().requires_grad_(False)
@@ -123,6 +144,9 @@ def _upsampler(name: str) -> Callable[[int, int], Case]:
 
 NETS: dict[str, Callable[[int, int], Case]] = {
     "subpixel": _mean(lambda: nets.small_subpixel(FACTOR)),
+    "subpixel_pointwise": _mean(lambda: nets.subpixel(FACTOR, 32, 4, POINTWISE)),
+    "subpixel_variance": _subpixel_variance,
+    "subpixel_denoiser": _subpixel_denoiser,
     "large_subpixel": _mean(lambda: nets.large_subpixel(FACTOR)),
     "unet": _mean(lambda: nets.small_unet(FACTOR * SIDE)),
     "mean_64_256": _mean(_mean_64_256),

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import POINTWISE, SubpixelConfig
-from models.cpu.fused import convolve, is_fused, to_pixels
+from models.cpu.fused import convolve, is_fused, to_channels, to_pixels
 from models.cpu.rules import prefers_channels_last
 from models.hints import Shapes, explain_subpixel, shapes_of
 from models.layers import (
@@ -321,8 +321,7 @@ class SubpixelVarianceModel(SubpixelBase):
             base = repeat_blocks(shown, factor)
         else:
             x, base = whole.shown(x), whole.base
-        details = F.pixel_unshuffle(mean.to(x.dtype) - base, factor)
-        output = self._run(torch.cat([x, details], dim=1), y)
+        output = self._run(_beside([x], mean.to(x.dtype) - base, factor), y)
         variance = last_layer(output, self.config.last_layer_type)
         if whole is None or whole.mask is None or not self._is_of_pixels:
             return variance
@@ -386,8 +385,7 @@ class SubpixelDenoiser(SubpixelBase):
         shown = left / (sigma**2 + _STD**2).sqrt()
         shown = shown / (1.0 + (sigma / (_MOST_NOISE * _STD)) ** 2).sqrt()
         planes = _noise_features(sigma).expand(-1, -1, *low_res.shape[2:])
-        details = F.pixel_unshuffle(shown, factor)
-        change = self._run(torch.cat([low_res, planes, details], dim=1))
+        change = self._run(_beside([low_res, planes], shown, factor))
         std = self._std_of(low_res) if std is None else std
         both = (sigma**2 + std**2).sqrt()
         output = base + (std / both) ** 2 * left + sigma * std / both * change
@@ -429,6 +427,14 @@ def noise_of(alphas_cumprod: Sequence[float]) -> list[float]:
     In float64, where 1 − alpha_bar_t of the first timesteps still has all its digits.
     """
     return [math.sqrt((1.0 - share) / share) for share in alphas_cumprod]
+
+
+def _beside(low_res: Sequence[Tensor], image: Tensor, factor: int) -> Tensor:
+    """Return tensors (N, C, h, w) and the blocks of an image (N, C, f·h, f·w) as one tensor."""
+    if not is_fused(image, image.dtype):
+        return torch.cat([*low_res, F.pixel_unshuffle(image, factor)], dim=1)
+    last = [one.contiguous(memory_format=torch.channels_last) for one in low_res]
+    return torch.cat([*last, to_channels(image, factor)], dim=1)
 
 
 def _smooth_base(low_res: Tensor, factor: int) -> Tensor:

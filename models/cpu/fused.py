@@ -144,8 +144,26 @@ def to_pixels(channels: Tensor, factor: int) -> Tensor:
     """Return `torch.nn.functional.pixel_shuffle` of an image that is channels last, in planes."""
     num_images, _, height, width = channels.shape
     rows = channels.permute(0, 2, 3, 1).contiguous()  # (N, h, w, C·f·f)
-    size = next((size for size in (16, 8) if factor * rows.itemsize % size == 0), rows.itemsize)
-    wide = rows.view(_WIDE.get(size, rows.dtype))
-    blocks = wide.view(num_images, height, width, -1, factor, factor * rows.itemsize // size)
-    planes = blocks.permute(0, 3, 1, 4, 2, 5).contiguous()  # (N, C, h, f, w, f·itemsize/size)
+    wide = rows.view(_widest(rows, factor))
+    blocks = wide.view(
+        num_images, height, width, -1, factor, wide.shape[-1] * factor // rows.shape[-1]
+    )
+    planes = blocks.permute(0, 3, 1, 4, 2, 5).contiguous()  # (N, C, h, f, w, …)
     return planes.view(rows.dtype).view(num_images, -1, height * factor, width * factor)
+
+
+def to_channels(image: Tensor, factor: int) -> Tensor:
+    """Return `torch.nn.functional.pixel_unshuffle` of an image, channels last."""
+    num_images, channels, height, width = image.shape
+    rows = image.contiguous()
+    wide = rows.view(_widest(rows, factor))
+    h, w = height // factor, width // factor
+    blocks = wide.view(num_images, channels, h, factor, w, -1)
+    pixels = blocks.permute(0, 2, 4, 1, 3, 5).contiguous()  # (N, h, w, C, f, …)
+    return pixels.view(image.dtype).view(num_images, h, w, -1).permute(0, 3, 1, 2)
+
+
+def _widest(rows: Tensor, factor: int) -> torch.dtype:
+    """The type whose values are most neighbours in a row of a block of factor × factor pixels."""
+    size = next((size for size in (16, 8) if factor * rows.itemsize % size == 0), rows.itemsize)
+    return _WIDE.get(size, rows.dtype)

@@ -24,7 +24,7 @@ def _record(folder: Path, part: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", ["tiny", "subpixel"])
+@pytest.mark.parametrize("net", ["tiny", "subpixel", "subpixel_variance", "subpixel_denoiser"])
 def test_every_way_computes_the_same(tmp_path: Path, net: str) -> None:
     argv = [
         "--nets",

@@ -303,3 +303,6 @@ def test_pixels_are_torchs(dtype: torch.dtype, factor: int) -> None:
     found = fused.to_pixels(channels, factor)
     assert found.is_contiguous()
     assert torch.equal(found, F.pixel_shuffle(channels, factor))
+    back = fused.to_channels(found, factor)
+    assert back.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(back, channels)

@@ -62,7 +62,7 @@ def test_trainings_are_in_bf16_where_the_cpu_has_it(
     for lines in (commands(preset), oracle_commands(preset), calibration_commands(preset)):
         for script, args in _parse(lines).items():
             assert args.get("use_bf16", False) is (is_bf16 and script.endswith("_train.py"))
-    assert not pick_preset(DemoFlags(quick=True)).nets.use_bf16
+    assert not pick_preset(DemoFlags(quick=True)).nets.in_bf16
 
 
 @PRESETS

@@ -46,7 +46,7 @@ ROUTES = (
 class Nets:
     """What mean, variance and baseline nets are: U-Nets, or sub-pixel networks without multipliers.
 
-    `channel_mult` is the U-Nets' alone. `use_bf16` is of trainings: sub-pixel nets are as far after
+    `channel_mult` is the U-Nets' alone. `in_bf16` is of trainings: sub-pixel nets are as far after
     as many steps (benchmarks/README.md, time to the truth), which take less time on such a CPU.
     """
 
@@ -55,12 +55,12 @@ class Nets:
     channel_mult: str = ""
     large_size: int = 32
     small_size: int = 8
-    use_bf16: bool = False
+    in_bf16: bool = False
 
     @property
     def precision(self) -> str:
         """The flag of trainings, left out where it has its default."""
-        return " --use_bf16 True" if self.use_bf16 else ""
+        return " --use_bf16 True" if self.in_bf16 else ""
 
     def flags(self, task: str) -> str:
         """Those of the training of one net, by the first words of its scripts, as `sr_mean`."""
@@ -306,9 +306,9 @@ class Preset:
         """The same with another seed of weights, data and noise, and its own folders."""
         return replace(self, name=f"{self.name}_seed{seed}", seed=seed) if seed else self
 
-    def with_bf16(self, use_bf16: bool) -> Preset:
-        """The same, trained in bf16 where `use_bf16` says so."""
-        return replace(self, nets=replace(self.nets, use_bf16=use_bf16))
+    def with_bf16(self, in_bf16: bool) -> Preset:
+        """The same, trained in bf16 where `in_bf16` says so."""
+        return replace(self, nets=replace(self.nets, in_bf16=in_bf16))
 
     @property
     def log_dir(self) -> str:

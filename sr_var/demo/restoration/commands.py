@@ -65,15 +65,15 @@ class Preset:
     mean_lr: float = 2e-3
     var_lr: float = 4e-3
     seed: int = 0
-    use_bf16: bool = False
+    in_bf16: bool = False
 
     def with_seed(self, seed: int) -> Preset:
         """The same with another split, other weights and noise, and its own folders."""
         return replace(self, name=f"{self.name}_seed{seed}", seed=seed) if seed else self
 
-    def with_bf16(self, use_bf16: bool) -> Preset:
-        """The same, trained in bf16 where `use_bf16` says so."""
-        return replace(self, use_bf16=use_bf16)
+    def with_bf16(self, in_bf16: bool) -> Preset:
+        """The same, trained in bf16 where `in_bf16` says so."""
+        return replace(self, in_bf16=in_bf16)
 
     @property
     def split(self) -> Split:
@@ -178,7 +178,7 @@ def _train(preset: Preset, task: Task, kind: str, steps: int, lr: float) -> str:
         f"--batch_size {preset.batch_size} --optimizer muon --lr {lr:g} --lr_schedule cosine "
         f"--lr_warmup_steps 10 --max_step {steps} --lr_anneal_steps {steps} --log_interval 50 "
         f"--save_interval 100 --keep_last_k 1 --resume_checkpoint auto{preset.seed_flag} "
-        f"{'--use_bf16 True ' if preset.use_bf16 else ''}"
+        f"{'--use_bf16 True ' if preset.in_bf16 else ''}"
         f"--log_dir logs/{kind}/{name} --model_save_dir checkpoints/{kind}/{name}"
     )
 

@@ -13,6 +13,8 @@ from PIL import Image
 
 from sr_var.flags.verify import VerificationFlags
 from sr_var.results.moments import SampleMoments
+from sr_var.verify.run import verify_all
+from utils.logger import RunLogger
 from utils.untrusted.pickles import dump_pickle
 
 Array = NDArray[np.float64]
@@ -41,6 +43,17 @@ class Results:
             "num_threads": 2,
         }
         return VerificationFlags(**{**flags, **changes})
+
+    def verify(self, **changes: Any) -> list[str]:
+        """Compare what is here by `flags` with these changes; return the lines that are said."""
+        flags, said = self.flags(**changes), list[str]()
+        logger = RunLogger(None if flags.dry_run else flags.log_dir)
+        logger.info = said.append  # type: ignore[method-assign]
+        try:
+            verify_all(flags, logger)
+        finally:
+            logger.close()
+        return said
 
     def add_image(self, name: str, high_res_255: float = 100.0) -> None:
         """A flat photograph and its entry in the info dict."""

@@ -14,11 +14,9 @@ import pytest
 import sr_var.verify.kept
 import sr_var.verify.run
 from sr_var.verify.kept import FOLDER, KeptResults
-from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import SHAPE, Results, flat, make_results
 from tests.tiny import tree
 from utils.images.listing import Entry
-from utils.logger import RunLogger
 from utils.process.errors import StorageError
 from utils.process.stop import StopRequested
 
@@ -50,15 +48,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def _verify(results: Results, **changes: Any) -> list[str]:
     """Compares all without pictures; returns what it says."""
-    flags = results.flags(**{"num_samples": 4, "num_panels": 0, "num_threads": 1, **changes})
-    said: list[str] = []
-    logger = RunLogger(flags.log_dir)
-    logger.info = said.append  # type: ignore[method-assign]
-    try:
-        verify_all(flags, logger)
-    finally:
-        logger.close()
-    return said
+    return results.verify(**{"num_samples": 4, "num_panels": 0, "num_threads": 1, **changes})
 
 
 def _stop(results: Results, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:

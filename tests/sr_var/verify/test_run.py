@@ -30,15 +30,7 @@ def results(tmp_path: Path) -> Results:
 
 
 def _verify(results: Results, **changes: Any) -> str:
-    flags = results.flags(**{"num_samples": 4, **changes})
-    logger = RunLogger(None if flags.dry_run else flags.log_dir)
-    lines: list[str] = []
-    logger.info = lines.append  # type: ignore[method-assign]
-    try:
-        verify_all(flags, logger)
-    finally:
-        logger.close()
-    return "\n".join(lines)
+    return "\n".join(results.verify(**{"num_samples": 4, **changes}))
 
 
 def test_results_json_holds_the_averages_nested_by_the_dots(results: Results) -> None:

@@ -13,9 +13,7 @@ import pytest
 from sr_var.verify.numbers import intervals
 from sr_var.verify.numbers.calibration import ause, calibrate, ence
 from sr_var.verify.numbers.summary import flat_metrics, scatter_per_image
-from sr_var.verify.run import verify_all
 from tests.sr_var.hand_made import SHAPE, Results, flat
-from utils.logger import RunLogger
 from utils.untrusted.pickles import load_array
 
 NUM_IMAGES, NUM_SAMPLES = 5, 6
@@ -43,14 +41,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
 
 
 def _verify(results: Results, **changes: Any) -> tuple[dict[str, Any], str]:
-    lines: list[str] = []
-    flags = results.flags(**{"num_samples": NUM_SAMPLES, "num_panels": 0, **changes})
-    logger = RunLogger(flags.log_dir)
-    logger.info = lines.append  # type: ignore[method-assign]
-    try:
-        verify_all(flags, logger)
-    finally:
-        logger.close()
+    lines = results.verify(**{"num_samples": NUM_SAMPLES, "num_panels": 0, **changes})
     found = json.loads((results.root / "log" / "results.json").read_text(encoding="utf-8"))
     return found, "\n".join(lines)
 

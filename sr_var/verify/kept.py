@@ -87,9 +87,12 @@ class KeptResults:
         return _digest(self._of_all, vars(entry), stamp, [*map(_stamps_in, folders)])
 
     def find(self, entry: Entry, key: str) -> ImageResult | None:
-        """What an earlier run has found of the same; None as well of a damaged file."""
+        """What an earlier run has found of the same, if what it wrote beside samples is there.
+
+        None as well of a damaged file.
+        """
         path = self._path(entry)
-        if not key or not os.path.exists(path):
+        if not key or not all(map(os.path.exists, [path, *self._written(entry)])):
             return None
         try:
             result = read_result(path, key)
@@ -113,6 +116,13 @@ class KeptResults:
     def _path(self, entry: Entry) -> str:
         digest = hashlib.sha256(entry.name.encode("utf-8", "surrogatepass")).hexdigest()
         return os.path.join(self._folder, f"{digest[:32]}.npz")
+
+    def _written(self, entry: Entry) -> list[str]:
+        """What the verification writes beside the samples of an image."""
+        if not self._flags.num_samples:
+            return []
+        folder = safe_join(self._flags.ddpm_sr_output_dir, entry.name)
+        return [os.path.join(folder, name) for name in OF_VERIFICATION]
 
     def _roots(self) -> list[str]:
         flags = self._flags

@@ -96,6 +96,18 @@ def test_images_of_panels_are_read_again(
     assert (results.root / "log" / "panels" / "a.png.png").exists()
 
 
+@pytest.mark.parametrize("name", ["high_res_mean.png", "high_res_var.pkl"])
+def test_image_whose_written_files_are_gone_is_compared_again(
+    results: Results, monkeypatch: pytest.MonkeyPatch, read: list[str], name: str
+) -> None:
+    _stop(results, monkeypatch)
+    path = results.root / "samples" / NAMES[1] / name
+    path.unlink()
+    read.clear()
+    _verify(results)
+    assert read == NAMES[1:] and path.exists()
+
+
 def _touch(path: Path) -> None:
     """Another content of the same size, or the same one: only the time tells."""
     os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))

@@ -120,15 +120,30 @@ def test_what_is_no_image_gets_one_line(browser: Browser, server: Server, tmp_pa
 
 def _tab(browser: Browser, server: Server, name: str, width: int) -> None:
     _open(browser, server, width)
-    browser.run(
-        "[...document.querySelectorAll('button[role=tab]')]"
-        f".find((tab) => tab.innerText.trim() === '{name}').click()"
+    browser.until(
+        "const tab = [...document.querySelectorAll('button[role=tab]')]"
+        ".find((one) => one.innerText.trim() === arguments[0]);"
+        "if (tab.getAttribute('aria-selected') !== 'true') tab.click();"
+        "return tab.getAttribute('aria-selected') === 'true'",
+        name,
     )
 
 
-def _choose(browser: Browser, label: str, value: str) -> None:
-    """Choose in a list as a person does."""
-    box = browser.until(f"return document.querySelector('input[aria-label=\"{label}\"]')")
+def _choose(browser: Browser, label: str, value: str, section: str = "") -> None:
+    """Choose in a list as a person does: unfold its section until it is seen, then click.
+
+    A click on a heading can be lost while the page is still being drawn.
+    """
+    box = browser.until(
+        "const [label, section] = arguments;"
+        "const head = [...document.querySelectorAll('button.label-wrap')]"
+        ".find((one) => section && one.innerText.trim().startsWith(section));"
+        "if (head && !head.classList.contains('open')) head.click();"
+        "return [...document.querySelectorAll(`input[aria-label='${label}']`)]"
+        ".find((one) => one.getClientRects().length)",
+        label,
+        section,
+    )
     browser.run("arguments[0].scrollIntoView({block: 'center'})", box)
     box.click()
     browser.until(
@@ -199,12 +214,12 @@ def test_training_is_a_command_that_follows_the_form(
     _tab(browser, server, "Training", width)
     shown = "document.querySelector('#command .cm-content').innerText"
     browser.until(f"return {shown}.includes('image_train.py')")
-    browser.run("[...document.querySelectorAll('button.label-wrap')].at(-1).click()")
     _choose(browser, "optimizer", "muon")
-    _choose(browser, "precision", "bf16")
+    _choose(browser, "precision", "bf16", section="The machine")
     box = browser.until(
         "return [...document.querySelectorAll('label')]"
-        ".find((l) => l.innerText.trim().startsWith('data_dir')).querySelector('input, textarea')"
+        ".find((l) => l.innerText.trim().startsWith('data_dir') && l.getClientRects().length)"
+        ".querySelector('input, textarea')"
     )
     box.clear()
     box.send_keys("my photos; rm x")

@@ -88,11 +88,12 @@ def convolutions_of(shape: Shape, *, with_backward: bool) -> list[Variant]:
     x = nets.noise(num_images, channels, side, side)
     last = _channels_last(x)
     layer = Conv3x3(channels, channels, 3, padding=1, bias=False)
+    layer.requires_grad_(with_backward)  # as loaded networks are, and trained ones
     last_weight = _channels_last(layer.weight.detach())
     found = [
         (PLANES, _direct(layer.weight), x),
         ("channels last", _direct(layer.weight), last),
-        ("channels last, weights too", _direct(last_weight.requires_grad_()), last),
+        ("channels last, weights too", _direct(last_weight.requires_grad_(with_backward)), last),
         ("Winograd", partial(winograd_conv2d, weight=layer.weight), last),
         (PROJECT, layer, last),
     ]
@@ -230,10 +231,19 @@ KINDS: dict[str, Callable[[], tuple[Callable[..., list[Variant]], Sequence[Shape
 
 
 def targets_of(measured: dict[str, Measurement]) -> list[Target]:
-    """No way that the rules choose is slower than the plain one."""
-    ways = {"convolution": (PROJECT, PLANES), "attention": (BF16, FUSED)}
+    """No way that the rules choose is slower than the plain one.
+
+    A network has one order of its images, so that a norm is compared with torch's in that order.
+    """
+    ways = (
+        ("convolution", PROJECT, PLANES),
+        ("convolution", BF16, "bf16, planes"),
+        ("norm", PROJECT, "channels last"),
+        ("norm", BF16, "bf16, channels last"),
+        ("attention", BF16, FUSED),
+    )
     found = []
-    for kind, (own, plain) in ways.items():
+    for kind, own, plain in ways:
         ratios = {
             name: one.ratio(own, plain) or 0.0
             for name, one in measured.items()

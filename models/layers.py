@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.cpu.attention import attention_by_products
+from models.cpu.fused import convolve_frozen
 from models.cpu.group_norm import group_norm_channels_last
 from models.cpu.rules import (
     AUTO,
@@ -106,6 +107,9 @@ class Conv3x3(nn.Conv2d):
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
         if is_winograd_faster(input, self.weight, self.kernels):
             return winograd_conv2d(input, self.weight, self.bias)
+        output = convolve_frozen(self, input)
+        if output is not None:
+            return output
         if is_in_planes_faster(input, self.weight):
             output = F.conv2d(input.contiguous(), self.weight, self.bias, padding=1)
             return output.contiguous(memory_format=torch.channels_last)
@@ -138,10 +142,22 @@ class Conv1x1(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, out_channels, H, W) for `input` (N, in_channels, H, W)."""
+        output = convolve_frozen(self, input)
+        if output is not None:
+            return output
         if not is_channels_last(input) or input.dtype != self.weight.dtype:
             return F.conv2d(input, self.weight, self.bias)
         rows = input.permute(0, 2, 3, 1)  # pixels lie as rows
         return F.linear(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+class StridedConv(nn.Conv2d):
+    """A convolution of any stride."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (N, out_channels, H', W') for `input` (N, in_channels, H, W)."""
+        output = convolve_frozen(self, input)
+        return super().forward(input) if output is None else output
 
 
 def conv_nd(
@@ -159,6 +175,8 @@ def conv_nd(
         conv = Conv3x3
     elif (dims, kernel_size, stride, padding) == (2, 1, 1, 0):
         conv = Conv1x1
+    elif dims == 2:
+        conv = StridedConv
     return conv(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
 
 

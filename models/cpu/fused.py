@@ -5,6 +5,10 @@ weights in an order of its own. These functions are private to torch; whether th
 tried once. In fp32 results are those of one function after the other; in bf16 a sum is rounded
 once, and not twice. Wide layers of large images in fp32 go by Winograd's filtering, where its rule
 says so.
+
+Ordered weights are kept as long as those of the layer are the same. Of weights that may be trained
+every bit is compared; of frozen ones (`requires_grad_(False)`) the version that torch counts, and
+a few values in case they are written to through `.data`, which it does not count.
 """
 
 from __future__ import annotations
@@ -18,11 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.cpu.rules import AUTO, is_winograd_faster, prefers_channels_last
+from models.cpu.rules import (
+    AUTO,
+    are_weights_worth_ordering,
+    is_channels_last,
+    is_winograd_faster,
+    prefers_channels_last,
+)
 from models.cpu.winograd import winograd_conv2d_replicated
 
-# padding, stride, dilation and groups of every layer
-_HOW: tuple[Any, ...] = ([0, 0], [1, 1], [1, 1], 1)
+# of frozen weights so many words of 8 bytes, evenly spread, are compared
+_NUM_COMPARED = 64
 # how near two ways to compute the same are, of values near 1
 _NEAR = {torch.float32: 1e-5, torch.bfloat16: 0.05}
 # types whose values are several neighbouring ones at once, by their bytes
@@ -83,60 +93,89 @@ def convolve(
         block: of as many output channels in a row their mean is taken away; 0: of none.
     """
     x = x.contiguous(memory_format=torch.channels_last)
-    weight, bias = _without_means(conv, block)
+    bias = None if conv.bias is None else _without_means(conv.bias, block)
     output: Tensor
     if conv.kernel_size == (3, 3):
-        if is_winograd_faster(x, weight, getattr(conv, "kernels", AUTO)):
-            output = winograd_conv2d_replicated(x, weight, bias)
+        if is_winograd_faster(x, conv.weight, getattr(conv, "kernels", AUTO)):
+            output = winograd_conv2d_replicated(x, _without_means(conv.weight, block), bias)
             output = output.relu_() if has_relu else output
             return output if plus is None else output.add_(plus)
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    weight, operator = _in_order(conv, weight, x), torch.ops.mkldnn._convolution_pointwise
+    how = _how((0, 0))
+    weight, operator = _in_order(conv, x, how, block), torch.ops.mkldnn._convolution_pointwise
     if plus is None:
-        output = operator(x, weight, bias, *_HOW, "relu" if has_relu else "none", [], "")
+        output = operator(x, weight, bias, *how, "relu" if has_relu else "none", [], "")
     else:
         plus = plus.contiguous(memory_format=torch.channels_last)
-        output = operator.binary(x, plus, weight, bias, *_HOW, "add", 1.0, None, [], None)
+        output = operator.binary(x, plus, weight, bias, *how, "add", 1.0, None, [], None)
     return output
 
 
-def _without_means(conv: nn.Conv2d, block: int) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a layer whose outputs lack the mean of each `block` of them in a row."""
+def convolve_frozen(conv: nn.Conv2d, x: Tensor) -> Tensor | None:
+    """Return `conv.forward(x)` with ordered weights where that is faster, else None.
+
+    So it is of frozen layers, channels last, whose weights are few and are much of the time.
+    """
+    if (
+        conv.weight.requires_grad
+        or not is_channels_last(x)
+        or not are_weights_worth_ordering(x, conv.weight)
+        or x.dtype != conv.weight.dtype
+        or not is_fused(x, x.dtype)
+    ):
+        return None
+    how = _how(conv.padding, conv.stride)
+    weight, operator = _in_order(conv, x, how), torch.ops.mkldnn._convolution_pointwise
+    output: Tensor = operator(x, weight, conv.bias, *how, "none", [], "")
+    return output
+
+
+def _how(padding: Any, stride: Any = (1, 1)) -> tuple[Any, ...]:
+    """Padding, stride, dilation and groups of a layer as the library takes them."""
+    return list(padding), list(stride), [1, 1], 1
+
+
+def _without_means(values: Tensor, block: int) -> Tensor:
+    """Weight or bias of a layer whose outputs lack the mean of each `block` of them in a row."""
     if block == 0:
-        return conv.weight, conv.bias
-
-    def centred(values: Tensor) -> Tensor:
-        by_block = values.reshape(-1, block, *values.shape[1:])
-        return (by_block - by_block.mean(1, keepdim=True)).reshape(values.shape)
-
-    return centred(conv.weight), None if conv.bias is None else centred(conv.bias)
+        return values
+    by_block = values.reshape(-1, block, *values.shape[1:])
+    return (by_block - by_block.mean(1, keepdim=True)).reshape(values.shape)
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """Weights in the library's order, and the bits that they were made of."""
+    """Weights in the library's order.
 
-    bits: Tensor
+    Attributes:
+        weight: them.
+        made_of: dtype, shape, place and version of what they were made of, and the block.
+        bits: those that were compared.
+    """
+
     weight: Tensor
+    made_of: tuple[Any, ...]
+    bits: Tensor
 
 
 # beside the layers and not in them: files, copies and exports of a network know nothing of it
 _packed: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
 
 
-def _in_order(conv: nn.Conv2d, weight: Tensor, x: Tensor) -> Tensor:
-    """The weights of a layer in the library's order, kept as long as they are the same bits.
-
-    To compare them takes a fifth of what ordering them does. Versions of tensors would not tell of
-    changes through `.data`.
-    """
+def _in_order(conv: nn.Conv2d, x: Tensor, how: tuple[Any, ...], block: int = 0) -> Tensor:
+    """The weights of a layer, without means of blocks, in the library's order."""
+    weight = conv.weight
     if not weight.is_contiguous() or weight.nbytes % 8:
-        return weight
-    bits, kept = weight.view(-1).view(torch.int64), _packed.get(conv)
-    if kept is None or kept.weight.dtype != weight.dtype or not torch.equal(kept.bits, bits):
+        return _without_means(weight, block)
+    bits, place = weight.view(-1).view(torch.int64), (0, 0)
+    if not (weight.requires_grad or weight.is_inference()):
+        place = weight.data_ptr(), weight._version
+        bits = bits[:: max(1, len(bits) // _NUM_COMPARED)]
+    made_of, kept = (weight.dtype, weight.shape, *place, block), _packed.get(conv)
+    if kept is None or kept.made_of != made_of or not torch.equal(kept.bits, bits):
         order = torch.ops.mkldnn._reorder_convolution_weight
-        kept = _Packed(bits.clone(), order(weight, *_HOW, list(x.shape)))
-        _packed[conv] = kept
+        packed = order(_without_means(weight, block), *how, list(x.shape))
+        kept = _packed[conv] = _Packed(packed, made_of, bits.clone())
     return kept.weight
 
 

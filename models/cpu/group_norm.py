@@ -29,10 +29,16 @@ def group_norm_channels_last(
 
     x (N, C, H, W) lies channels last; weight and bias are (C,), float32 or of the dtype of x.
     """
-    if is_own_norm_faster(x, num_groups):
-        output: Tensor = _GroupNorm.apply(x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
-        return output
-    return F.group_norm(x.to(weight.dtype), num_groups, weight, bias, eps).to(x.dtype)
+    given = num_groups, weight, bias, eps
+    if not is_own_norm_faster(x, num_groups):
+        return F.group_norm(x.to(weight.dtype), *given).to(x.dtype)
+    if torch.is_grad_enabled():
+        output: Tensor = _GroupNorm.apply(x, *given)  # type: ignore[no-untyped-call]
+    elif has_small_maps(x):
+        output = _normalise(x, *given)
+    else:
+        output = _with_moments(x, *given)[0]
+    return output
 
 
 class _GroupNorm(torch.autograd.Function):
@@ -40,13 +46,7 @@ class _GroupNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float
     ) -> Tensor:
-        if has_small_maps(x):
-            y, mean, rstd = _normalise(x, num_groups, weight, bias, eps)
-        else:
-            num_images, channels, height, width = x.shape
-            y, mean, rstd = torch.native_group_norm(
-                x, weight, bias, num_images, channels, height * width, num_groups, eps
-            )
+        y, mean, rstd = _with_moments(x, num_groups, weight, bias, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         return y
 
@@ -59,35 +59,36 @@ class _GroupNorm(torch.autograd.Function):
         (N, C) numbers.
         """
         x, weight, mean, rstd = ctx.saved_tensors
-        rows, grad_rows = _rows(x), _rows(grad)  # (N, H * W, C)
-        num_groups, size = mean.shape[1], rows.shape[1]
-        mean, rstd = (_of_channels(v, rows.shape[2]) for v in (mean, rstd))  # (N, C)
-        sum_g, sum_gx = _sums(rows, grad_rows, weight.dtype)  # (N, C)
-        sum_g_normed = rstd * (sum_gx - mean * sum_g)  # of g·x'
-        grad_weight, grad_bias = sum_g_normed.sum(0), sum_g.sum(0)
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        num_groups, size = mean.shape[1], x.shape[2] * x.shape[3]
+        mean, rstd = (_of_channels(v, x.shape[1]) for v in (mean, rstd))  # (N, C)
+        sum_g, sum_g_normed = _sums(x, grad, mean, rstd)  # (N, C)
 
-        def average(values: Tensor) -> Tensor:
-            return _of_groups(values, num_groups) / size
-
-        slope = -rstd * rstd * average(weight * sum_g_normed)
-        offset = -rstd * average(weight * sum_g) - slope * mean
-        grad_x = _combined(rows, slope, grad_rows, rstd * weight, offset)
-        return _image(grad_x, x), None, grad_weight, grad_bias, None
+        average_g, average_g_normed = (
+            _of_groups(weight * sums, num_groups) / size for sums in (sum_g, sum_g_normed)
+        )
+        slope = -rstd * rstd * average_g_normed
+        offset = -rstd * average_g - slope * mean
+        grad_x = _combined(_rows(x), slope, _rows(grad), rstd * weight, offset)
+        return _image(grad_x, x), None, sum_g_normed.sum(0), sum_g.sum(0), None
 
 
-def _normalise(
+def _with_moments(
     x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the normalised x, mean (N, groups) and 1 / std (N, groups), of x in two passes."""
+    """Return the normalised x, and of x mean and 1 / std, (N, groups), by torch."""
+    num_images, channels, height, width = x.shape
+    of = num_images, channels, height * width, num_groups
+    return torch.native_group_norm(x, weight, bias, *of, eps)
+
+
+def _normalise(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return the normalised x, in two passes."""
     rows = _rows(x).to(weight.dtype)
-    channels = rows.shape[2]
-    mean = _of_groups(rows.mean(1), num_groups)
-    centred = rows - mean[:, None]
+    centred = rows - _of_groups(rows.mean(1), num_groups)[:, None]
     variance = _of_groups((centred * centred).mean(1), num_groups)
-    rstd = (variance + eps).rsqrt()
-    y = torch.addcmul(bias, centred, (rstd * weight)[:, None]).to(x.dtype)
-    every = channels // num_groups
-    return _image(y, x), mean[:, ::every], rstd[:, ::every]
+    scale = (variance + eps).rsqrt() * weight
+    return _image(torch.addcmul(bias, centred, scale[:, None]).to(x.dtype), x)
 
 
 def _of_groups(values: Tensor, num_groups: int) -> Tensor:
@@ -98,7 +99,8 @@ def _of_groups(values: Tensor, num_groups: int) -> Tensor:
 
 def _of_channels(values: Tensor, channels: int) -> Tensor:
     """Return (N, C) of (N, groups), each value for all channels of its group."""
-    return values.repeat_interleave(channels // values.shape[1], dim=1)
+    every = channels // values.shape[1]
+    return values[:, :, None].expand(-1, -1, every).reshape(-1, channels).contiguous()
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -122,14 +124,24 @@ def _pieces(rows: Tensor) -> Iterator[_Piece]:
             yield slice(first, first + images), slice(pixel, pixel + at_once)
 
 
-def _sums(rows: Tensor, grad_rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the sums of g and of g·x over the pixels, each (N, C)."""
-    sum_g, sum_gx = rows.new_zeros(2, rows.shape[0], rows.shape[2], dtype=dtype)
-    for piece in _pieces(rows):
-        g = grad_rows[piece].to(dtype)
-        sum_g[piece[0]] += g.sum(1)
-        sum_gx[piece[0]] += (g * rows[piece]).sum(1)
-    return sum_g, sum_gx
+def _sums(x: Tensor, grad: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums of g and of g·x' over the pixels, each (N, C), for mean and rstd (N, C).
+
+    Of one image they are the gradients of the bias and of the weight of a batch norm in training,
+    which torch finds in one pass over rows.
+    """
+    find, one = torch.ops.aten.native_batch_norm_backward, torch.ones_like(mean[0])
+    wanted = [False, True, True]  # of x, weight, bias
+    found = [
+        find(*pair, one, None, None, *moments, True, 0.0, wanted)
+        for pair, moments in zip(
+            zip(torch.split(grad, 1), torch.split(x, 1), strict=True),
+            zip(mean, rstd, strict=True),
+            strict=True,
+        )
+    ]
+    _, of_weight, of_bias = zip(*found, strict=True)
+    return torch.stack(of_bias), torch.stack(of_weight)
 
 
 def _combined(
@@ -139,7 +151,10 @@ def _combined(
     output, dtype = torch.empty_like(rows), offset.dtype
     a, b, c = (factor[:, None] for factor in (of_rows, of_grads, offset))
     for piece in _pieces(rows):
-        of = piece[0]
-        value = torch.addcmul(c[of], rows[piece].to(dtype), a[of])
-        output[piece] = value.addcmul_(grad_rows[piece].to(dtype), b[of])
+        of, here = piece[0], output[piece]
+        value = here if rows.dtype == dtype else torch.empty_like(here, dtype=dtype)
+        torch.addcmul(c[of], rows[piece].to(dtype), a[of], out=value)
+        value.addcmul_(grad_rows[piece].to(dtype), b[of])
+        if value is not here:
+            here.copy_(value)
     return output

@@ -22,14 +22,21 @@ _MIN_CHANNELS, _MIN_PIXELS = 48, 1024
 # Pixels times pairs of channels. With fewer, the calls of Winograd's many small steps cost what it
 # saves where AVX-512 multiplies.
 _MIN_PRODUCTS = 1 << 27
-# Pairs of channels from which on the weights of a small image take longer than another order of it.
-_MIN_PAIRS_IN_PLANES = 1 << 16
+# Pairs of channels for each pixel from which on the weights take longer than another order of a
+# small image.
+_MIN_PAIRS_IN_PLANES = 64
+# Weights of a small image take so long that an order of their own pays; it takes as much memory.
+_MOST_PIXELS_IN_ORDER, _MOST_WEIGHTS_IN_ORDER = 4096, 1 << 20
 # With fewer tokens starting each product costs what it saves.
 _MIN_TOKENS = 128
 # torch's norm of an image that is channels last is fast with as many channels in a group: a vector.
 _VECTOR = 8
 # From as many pixels of an image on, torch's norm reads whole rows of channels.
 _MIN_PIXELS_BY_ROW = 1024
+# Below them, in values or in pixels of an image, the calls of the own norm's steps cost what they
+# save: with gradients, and without.
+_LARGE, _MANY_PIXELS = 1 << 20, 4096
+_NOT_SMALL = 1 << 16
 
 
 def chosen_kernels(kernels: str) -> tuple[str, str]:
@@ -91,8 +98,13 @@ def is_in_planes_faster(x: Tensor, weight: Tensor) -> bool:
         is_channels_last(x)
         and weight.is_contiguous()
         and _pixels(x) < _MIN_PIXELS
-        and pairs >= _MIN_PAIRS_IN_PLANES
+        and pairs >= _MIN_PAIRS_IN_PLANES * _pixels(x)
     )
+
+
+def are_weights_worth_ordering(x: Tensor, weight: Tensor) -> bool:
+    """Return whether to read them from an order of their own is worth the memory that it takes."""
+    return _pixels(x) <= _MOST_PIXELS_IN_ORDER and weight.numel() <= _MOST_WEIGHTS_IN_ORDER
 
 
 def _pixels(x: Tensor) -> int:
@@ -154,4 +166,10 @@ def has_small_maps(x: Tensor) -> bool:
 def is_own_norm_faster(x: Tensor, num_groups: int) -> bool:
     """Return whether `group_norm_channels_last` has a faster way than torch."""
     has_few_channels = x.shape[1] < _VECTOR * num_groups
-    return has_few_channels or (x.dtype == torch.bfloat16 and not has_small_maps(x))
+    is_half = x.dtype == torch.bfloat16
+    if torch.is_grad_enabled():
+        is_large = x.numel() >= _LARGE or x.shape[2] * x.shape[3] >= _MANY_PIXELS
+        return is_large and not has_small_maps(x) and (has_few_channels or is_half)
+    if has_small_maps(x):
+        return has_few_channels and x.numel() >= _NOT_SMALL
+    return is_half

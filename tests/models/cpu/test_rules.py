@@ -52,12 +52,29 @@ def test_channels_last_is_for_wide_networks_and_those_without_norms() -> None:
         assert not prefers_channels_last(other, 64)
 
 
-def test_norm_is_torchs_where_a_group_fills_a_vector() -> None:
-    x = noise(1, 64, 40, 40)
-    assert is_own_norm_faster(x, 32)
-    assert not is_own_norm_faster(x, 8)
-    assert is_own_norm_faster(x.bfloat16(), 8)
-    assert not is_own_norm_faster(x[..., :8].bfloat16(), 8)
+@pytest.mark.parametrize(
+    ("shape", "num_groups", "in_training", "else_"),
+    [
+        ((1, 64, 40, 40), 32, (False, False), (False, True)),
+        ((16, 64, 32, 32), 32, (True, True), (False, True)),
+        ((1, 64, 64, 64), 32, (True, True), (False, True)),
+        ((1, 64, 64, 64), 8, (False, True), (False, True)),
+        ((16, 64, 16, 16), 32, (False, False), (True, True)),
+        ((16, 64, 16, 16), 8, (False, False), (False, False)),
+        ((1, 192, 16, 16), 32, (False, False), (False, False)),
+    ],
+)
+def test_own_norm_is_for_large_images_in_training_and_for_small_maps_else(
+    shape: tuple[int, ...],
+    num_groups: int,
+    in_training: tuple[bool, bool],
+    else_: tuple[bool, bool],
+) -> None:
+    x = torch.empty(shape)
+    for is_training, expected in ((True, in_training), (False, else_)):
+        with torch.set_grad_enabled(is_training):
+            found = [is_own_norm_faster(one, num_groups) for one in (x, x.bfloat16())]
+        assert tuple(found) == expected
 
 
 def test_only_one_order_counts_as_channels_last() -> None:

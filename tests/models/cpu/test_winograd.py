@@ -10,7 +10,7 @@ from torch import Tensor
 from models.config import UNetConfig
 from models.cpu.rules import DIRECT, WINOGRAD, is_in_planes_faster, is_winograd_faster
 from models.cpu.winograd import winograd_conv2d, winograd_conv2d_replicated
-from models.layers import Conv1x1, Conv3x3, conv_nd
+from models.layers import Conv1x1, Conv3x3, StridedConv, conv_nd
 from models.unet import UNetModel
 from tests.cpus import AVX2, ZEN_4, compute_on
 from tests.models.nets import fill, noise
@@ -117,6 +117,7 @@ def test_small_images_of_many_channels_are_convolved_in_planes() -> None:
     assert not is_in_planes_faster(channels_last(noise(1, 256, 32, 32)), weight)
     narrow = channels_last(noise(8, 64, 8, 8))
     assert not is_in_planes_faster(narrow, torch.zeros(64, 64, 3, 3))
+    assert is_in_planes_faster(narrow[:1], torch.zeros(64, 64, 3, 3))
 
 
 @pytest.mark.parametrize(("width", "is_fast"), [(48, True), (16, False)])
@@ -154,14 +155,18 @@ def test_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_layers_have_the_parameters_of_plain_convolutions() -> None:
-    for size, padding, kind in ((3, 1, Conv3x3), (1, 0, Conv1x1)):
-        layer = conv_nd(2, 5, 6, size, padding=padding)
+    for size, stride, padding, kind in (
+        (3, 1, 1, Conv3x3),
+        (1, 1, 0, Conv1x1),
+        (3, 2, 1, StridedConv),
+    ):
+        how = {"stride": stride, "padding": padding}
+        layer = conv_nd(2, 5, 6, size, **how)
         assert type(layer) is kind
-        plain = torch.nn.Conv2d(5, 6, size, padding=padding)
+        plain = torch.nn.Conv2d(5, 6, size, **how)
         layer.load_state_dict(plain.state_dict())
         x = noise(2, 5, 7, 6)
         torch.testing.assert_close(layer(x), plain(x))
         last = x.to(memory_format=torch.channels_last)
         torch.testing.assert_close(layer(last), plain(x))
-    assert type(conv_nd(2, 5, 6, 3, stride=2, padding=1)) is torch.nn.Conv2d
     assert type(conv_nd(1, 5, 6, 3, padding=1)) is torch.nn.Conv1d

@@ -1,13 +1,15 @@
 """Times variants of the same work side by side: interleaved rounds, medians with quartiles.
 
-Machines are shared and noisy, so every round runs each variant once, and a ratio is the median over
-rounds of the reference's time over the variant's in the *same* round. What a variant computed is
-compared with what the reference computed. Not for what is measured (the parts of this folder) nor
-for files and hardware (`benchmarks.record`).
+Machines are shared and noisy, so every round runs each variant once, in an order of its own, after
+a short rest: some libraries' threads stay awake for a while. A ratio is the median over rounds of
+the reference's time over the variant's in the *same* round. What a variant computed is compared
+with what the reference computed. Not for what is measured (the parts of this folder) nor for files
+and hardware (`benchmarks.record`).
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,10 @@ import torch
 
 from utils.process.progress import Progress
 from utils.script_util import flag, require_at_least
+
+
+# seconds before each run; one that takes less than so many is run twice, and the second one counts
+_REST, _SHORT = 0.02, 0.1
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,11 @@ def measure(
         started = time.monotonic()
         for number in range(flags.rounds):
             for variant in _in_turn(variants, number):
-                times[variant.name].append(_seconds(variant.call, wait, clock))
+                time.sleep(_REST)
+                seconds = _seconds(variant.call, wait, clock)
+                if seconds < _SHORT:  # awake and warm now
+                    seconds = _seconds(variant.call, wait, clock)
+                times[variant.name].append(seconds)
                 bar.update(note=variant.name)
             if time.monotonic() - started > flags.time_limit:
                 break
@@ -248,9 +258,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def _in_turn(variants: Sequence[Variant], number: int) -> list[Variant]:
-    """The variants, another one first in every round: who runs behind whom shall not matter."""
-    start = number % len(variants)
-    return [*variants[start:], *variants[:start]]
+    """The variants in an order that is another one in every round: nobody always runs behind one."""
+    return random.Random(number).sample(variants, len(variants))
 
 
 def _seconds(

@@ -31,12 +31,23 @@ def _counted(name: str, order: list[str], seconds: float) -> Variant:
     return Variant(name, call, lambda value: value)
 
 
-def test_every_round_runs_every_variant_and_another_one_first() -> None:
+def test_every_round_runs_every_variant_and_each_behind_others() -> None:
     order: list[str] = []
     variants = [_counted(name, order, 1.0) for name in "abc"]
-    measured = measure(variants, TimingFlags(rounds=3, warmup=2))
-    assert "".join(order) == "aabbcc" + "abc" + "bca" + "cab"
-    assert [len(times) for times in measured.times.values()] == [3, 3, 3]
+    measured = measure(variants, TimingFlags(rounds=12, warmup=2))
+    assert order[:6] == [*"aabbcc"]
+    rounds = ["".join(order[start : start + 3]) for start in range(6, len(order), 3)]
+    assert all(sorted(one) == [*"abc"] for one in rounds)
+    behind = {pair for one in rounds for pair in (one[:2], one[1:])}
+    assert behind == {"ab", "ac", "ba", "bc", "ca", "cb"}
+    assert [len(times) for times in measured.times.values()] == [12, 12, 12]
+
+
+def test_of_short_runs_the_second_one_counts() -> None:
+    seconds = iter((0.0, 0.05, 0.01, 0.2, 0.05, 0.02))  # warm-up, then three rounds
+    variant = Variant("a", lambda: Timed(next(seconds)))
+    measured = measure([variant], TimingFlags(rounds=3, warmup=1))
+    assert list(measured.times["a"]) == [0.01, 0.2, 0.02]
 
 
 def test_no_round_starts_after_the_time_limit_but_one_always_runs() -> None:

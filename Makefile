@@ -63,7 +63,7 @@ test-reliability: setup-dev
 soak: setup-dev
 	$(PY) -m tests.reliability.soak
 
-# times every part beside plain references, about eight minutes on two cores; records go to outputs/bench
+# times every part beside plain references, about ten minutes on two cores; records go to outputs/bench
 bench: setup
 	$(PY) -m benchmarks.all_parts --short True --output_dir outputs/bench
 

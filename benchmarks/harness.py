@@ -22,9 +22,10 @@ import torch
 from utils.process.progress import Progress
 from utils.script_util import flag, require_at_least
 
-
-# seconds before each run; one that takes less than so many is run twice, and the second one counts
-_REST, _SHORT = 0.02, 0.1
+# seconds of rest before each run
+_REST = 0.02
+# What takes less is run again, awake and warm, as often as takes so many seconds.
+_SHORT, _ENOUGH = 0.1, 0.02
 
 
 @dataclass(frozen=True)
@@ -205,9 +206,10 @@ def measure(
         for number in range(flags.rounds):
             for variant in _in_turn(variants, number):
                 time.sleep(_REST)
-                seconds = _seconds(variant.call, wait, clock)
-                if seconds < _SHORT:  # awake and warm now
-                    seconds = _seconds(variant.call, wait, clock)
+                seconds, elapsed = _seconds(variant.call, wait, clock)
+                if elapsed < _SHORT:
+                    num_calls = max(1, round(_ENOUGH / max(elapsed, 1e-6)))
+                    seconds, _ = _seconds(variant.call, wait, clock, num_calls)
                 times[variant.name].append(seconds)
                 bar.update(note=variant.name)
             if time.monotonic() - started > flags.time_limit:
@@ -258,19 +260,26 @@ def pick_device(name: str) -> torch.device:
 
 
 def _in_turn(variants: Sequence[Variant], number: int) -> list[Variant]:
-    """The variants in an order that is another one in every round: nobody always runs behind one."""
+    """The variants in another order each round, so that nobody always runs behind the same one."""
     return random.Random(number).sample(variants, len(variants))
 
 
 def _seconds(
-    call: Callable[[], Any], wait: Callable[[], None], clock: Callable[[], float]
-) -> float:
+    call: Callable[[], Any],
+    wait: Callable[[], None],
+    clock: Callable[[], float],
+    num_calls: int = 1,
+) -> tuple[float, float]:
+    """Seconds of a call, the mean of several: as it tells itself if `Timed`, and by the clock."""
     wait()
-    started = clock()
-    returned = call()
+    told, started = [], clock()
+    for _ in range(num_calls):
+        returned = call()
+        if isinstance(returned, Timed):
+            told.append(returned.seconds)
     wait()
-    elapsed = clock() - started
-    return returned.seconds if isinstance(returned, Timed) else elapsed
+    elapsed = (clock() - started) / num_calls
+    return sum(told) / num_calls if told else elapsed, elapsed
 
 
 def _waiting(device: torch.device | None) -> Callable[[], None]:

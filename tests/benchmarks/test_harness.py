@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import harness
 from benchmarks.harness import (
     Measurement,
     Timed,
@@ -31,7 +33,10 @@ def _counted(name: str, order: list[str], seconds: float) -> Variant:
     return Variant(name, call, lambda value: value)
 
 
-def test_every_round_runs_every_variant_and_each_behind_others() -> None:
+def test_every_round_runs_every_variant_and_each_behind_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(harness, "_SHORT", 0.0)  # no call is repeated
     order: list[str] = []
     variants = [_counted(name, order, 1.0) for name in "abc"]
     measured = measure(variants, TimingFlags(rounds=12, warmup=2))
@@ -43,11 +48,27 @@ def test_every_round_runs_every_variant_and_each_behind_others() -> None:
     assert [len(times) for times in measured.times.values()] == [12, 12, 12]
 
 
-def test_of_short_runs_the_second_one_counts() -> None:
-    seconds = iter((0.0, 0.05, 0.01, 0.2, 0.05, 0.02))  # warm-up, then three rounds
-    variant = Variant("a", lambda: Timed(next(seconds)))
-    measured = measure([variant], TimingFlags(rounds=3, warmup=1))
-    assert list(measured.times["a"]) == [0.01, 0.2, 0.02]
+def test_short_calls_are_repeated_and_their_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(harness, "CLOCKS", {"wall": lambda: now[0]})
+    lasts = iter([0.5, *[0.004, *[0.001, 0.003] * 2, 0.002], 0.2])
+
+    def call() -> None:
+        now[0] += next(lasts)
+
+    measured = measure([Variant("a", call)], TimingFlags(rounds=2, warmup=1))
+    assert list(measured.times["a"]) == pytest.approx([0.002, 0.2])  # of five calls; of one
+
+
+def test_what_tells_its_time_is_short_by_the_clock_alone() -> None:
+    calls = []
+
+    def call() -> Timed:
+        calls.append(time.sleep(0.11))
+        return Timed(1e-5)
+
+    measured = measure([Variant("a", call)], TimingFlags(rounds=1, warmup=1))
+    assert list(measured.times["a"]) == [1e-5] and len(calls) == 2
 
 
 def test_no_round_starts_after_the_time_limit_but_one_always_runs() -> None:
